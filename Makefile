@@ -1,0 +1,49 @@
+# Everything runs from a fresh clone with Python >= 3.11 and make. `make help` lists the verbs.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.installed
+DEV    := $(VENV)/.installed-dev
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check format bench clean
+
+help:            ## list the verbs
+	@sed -n 's/^\([a-z]*\): .*## /\1\t/p' $(MAKEFILE_LIST)
+
+# Set-up happens once: again only when the pins or the package's own metadata change.
+# torch comes first and pinned, so that no later requirement pulls a CUDA build.
+$(STAMP): constraints.txt pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit("biggan needs Python 3.11 or newer, this is %d.%d" % sys.version_info[:2] if sys.version_info < (3, 11) else 0)'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt torch
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[train,demo]'
+	touch $@
+
+$(DEV): $(STAMP)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt \
+		import-linter mypy playwright pytest pytest-timeout ruff scipy
+	touch $@
+
+demo: $(STAMP)   ## open the web page with the bundled model on http://127.0.0.1:7860
+	$(BIN)/biggan demo
+
+test: $(DEV)     ## the whole CPU test suite
+	$(BIN)/python -m pytest
+
+check: $(DEV)    ## formatter, linter, type checker, import rules
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(DEV)   ## let the formatter and the linter mend what they can
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: $(DEV)    ## the benchmarks, each against a named peer in the same run
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt pytorch-pretrained-biggan
+	for script in benchmarks/*.py; do $(BIN)/python $$script || exit 1; done
+
+clean:           ## remove the environment and caches
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

@@ -1,0 +1,67 @@
+"""The `biggan` command: one file a verb, each of which parses, calls the library and prints.
+
+A verb's file is imported when the verb is used: `biggan --help` needs no torch.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from importlib import import_module
+
+import click
+
+from biggan.errors import InputError
+
+VERBS = {
+    "sample": "Make pictures of a class.",
+    "interpolate": "Morph pictures of one class into another.",
+    "demo": "Open the web page with sliders.",
+    "train": "Train a model from a recipe, or resume.",
+    "models": "List models and architectures with their sizes.",
+    "classes": "List or search the classes of a model.",
+}
+
+
+class _LazyGroup(click.Group):
+    """A group that knows its verbs' names and one-line helps without importing them."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
+        return list(VERBS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+        if cmd_name not in VERBS:
+            return None
+        command: click.Command = import_module(f"biggan.cli.{cmd_name}").command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+        with formatter.section("Commands"):
+            formatter.write_dl(list(VERBS.items()))
+
+
+@click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="biggan", message="biggan %(version)s")
+def group() -> None:
+    r"""BigGAN, alive: sample, interpolate, train, look.
+
+    \b
+    Examples:
+      biggan demo
+      biggan sample --class seven --truncation 0.4 --num 10 --out pictures
+      biggan train digits --out runs/digits
+    """
+
+
+def main() -> None:
+    """Run the command line; the entry point of `biggan` and of `python -m biggan`.
+
+    A user's mistake is one line on stderr and exit status 2. Anything else that is raised is a
+    defect of ours and keeps its traceback.
+    """
+    logging.basicConfig(format="%(message)s", level=logging.INFO)
+    try:
+        group(prog_name="biggan")
+    except InputError as error:
+        click.echo(f"error: {error}", err=True)
+        sys.exit(2)

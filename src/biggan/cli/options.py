@@ -1,0 +1,96 @@
+"""Options that several verbs share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from biggan.errors import InputError
+
+_F = TypeVar("_F", bound=Callable[..., Any])
+
+
+class TruncationType(click.ParamType):  # type: ignore[type-arg]  # generic since click 8.2
+    """A number, or "none" for untruncated noise."""
+
+    name = "number|none"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float | None:
+        """Read the option's text; its range depends on --noise and is checked later."""
+        if value is None or (isinstance(value, str) and value.lower() == "none"):
+            return None
+        try:
+            return float(value)
+        except ValueError:
+            self.fail(f"{value!r} is neither a number nor 'none'", param, ctx)
+
+
+def model_option(command: _F) -> _F:
+    """--model: which generator."""
+    return click.option(
+        "--model",
+        metavar="NAME|PATH",
+        help="A weights file, a run folder, or a name; the bundled model if left out.",
+    )(command)
+
+
+def noise_option(command: _F) -> _F:
+    """--noise: what truncation means."""
+    return click.option(
+        "--noise",
+        type=click.Choice(["hub", "paper", "scale"]),
+        default="hub",
+        show_default=True,
+        help="What truncation t means: hub t * TN(-2, 2), paper TN(-t, t), scale N(0, t^2).",
+    )(command)
+
+
+def device_option(command: _F) -> _F:
+    """--device: where the network runs."""
+    return click.option(
+        "--device",
+        metavar="DEVICE",
+        help="cpu, cuda, cuda:1, mps; the first accelerator that is there if left out.",
+    )(command)
+
+
+def choose_device(name: str | None) -> str:
+    """The device of an option's text, or the best that is there.
+
+    Raises:
+        InputError: No such device on this machine.
+    """
+    import torch
+
+    if name is None:
+        if torch.cuda.is_available():
+            return "cuda"
+        return "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError):
+        raise InputError(
+            f"there is no device {name!r} here; leave --device out, or say cpu"
+        ) from None
+    return name
+
+
+def writable_folder(path: Path) -> Path:
+    """Create a folder for results, before any work is done for them.
+
+    Raises:
+        InputError: It cannot be created or written.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        probe = path / ".biggan-probe"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise InputError(f"cannot write to {path}: {error.strerror}") from None
+    return path

@@ -1,0 +1,123 @@
+"""The order of the training images, as pure functions of the seed and the position.
+
+Training draws from one endless stream: epoch after epoch, each a new shuffle of the whole dataset.
+What stands at a position depends on nothing but (seed, position), so a run resumes from the number
+of images it has seen, without any saved generator state, and several processes can each take their
+slice of a batch.
+"""
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from biggan.data.dataset import ImageDataset
+
+# What the random numbers are for: keeps the streams of one seed apart.
+_SHUFFLE = 0x5348
+_FLIP = 0x464C
+_FLIP_BLOCK = 4096  # positions that share one generator: seeding one is slow, drawing is not
+
+
+class ShuffledStream:
+    """An endless sequence of dataset indices, every epoch a permutation of its own.
+
+    Holds the permutation of the epoch it was last asked for, nothing else: the answers do not
+    depend on the order of the questions.
+
+    Args:
+        dataset_size: Images in the dataset.
+        seed: Selects the sequence; 0 or more.
+    """
+
+    def __init__(self, dataset_size: int, seed: int) -> None:
+        if dataset_size < 1:
+            raise ValueError(f"a stream needs at least one image, got {dataset_size}")
+        self._size = dataset_size
+        self._seed = seed
+        self._epoch = -1
+        self._order: NDArray[np.int64] = np.empty(0, np.int64)
+
+    def indices(self, start: int, count: int) -> NDArray[np.int64]:
+        """The dataset indices at the positions start to start + count - 1."""
+        _check_slice(start, count)
+        result = np.empty(count, np.int64)
+        done = 0
+        while done < count:
+            epoch, offset = divmod(start + done, self._size)
+            part = self._permutation(epoch)[offset : offset + count - done]
+            result[done : done + len(part)] = part
+            done += len(part)
+        return result
+
+    def _permutation(self, epoch: int) -> NDArray[np.int64]:
+        if epoch != self._epoch:
+            self._order = _generator(self._seed, _SHUFFLE, epoch).permutation(self._size)
+            self._epoch = epoch
+        return self._order
+
+
+def batch_indices(dataset_size: int, batch_size: int, seed: int, start: int) -> NDArray[np.int64]:
+    """The dataset indices of one batch of the training stream.
+
+    Args:
+        dataset_size: Images in the dataset; may be smaller than a batch.
+        batch_size: Images in the batch, which may cross the border of an epoch.
+        seed: Selects the stream.
+        start: Images drawn before this batch.
+
+    Returns:
+        int64 (batch_size,).
+    """
+    return ShuffledStream(dataset_size, seed).indices(start, batch_size)
+
+
+def flips(seed: int, start: int, count: int) -> NDArray[np.bool_]:
+    """Whether the images at the positions start to start + count - 1 are mirrored.
+
+    Args:
+        seed: Selects the stream.
+        start: The first position.
+        count: How many positions.
+
+    Returns:
+        bool (count,), true for one half of all positions.
+    """
+    _check_slice(start, count)
+    first, last = start // _FLIP_BLOCK, (start + count) // _FLIP_BLOCK
+    blocks = [
+        _generator(seed, _FLIP, block).integers(0, 2, _FLIP_BLOCK, dtype=np.uint8)
+        for block in range(first, last + 1)
+    ]
+    offset = start - first * _FLIP_BLOCK
+    return np.concatenate(blocks)[offset : offset + count].astype(bool)
+
+
+def fetch(
+    dataset: ImageDataset, indices: NDArray[np.int64], mirrored: NDArray[np.bool_] | None = None
+) -> tuple[Tensor, Tensor]:
+    """Copy images and labels out of a dataset.
+
+    Args:
+        dataset: Where from.
+        indices: Which ones, (N,).
+        mirrored: Which of them to flip left to right, (N,); None for none.
+
+    Returns:
+        uint8 images (N, C, R, R) and int64 labels (N,).
+    """
+    chosen = torch.from_numpy(indices)
+    images = dataset.images[chosen]  # a copy: the dataset itself is never flipped
+    if mirrored is not None:
+        mask = torch.from_numpy(mirrored)
+        images[mask] = images[mask].flip(-1)
+    return images, dataset.labels[chosen]
+
+
+def _generator(seed: int, purpose: int, block: int) -> np.random.Generator:
+    return np.random.Generator(np.random.PCG64(np.random.SeedSequence([seed, purpose, block])))
+
+
+def _check_slice(start: int, count: int) -> None:
+    if start < 0 or count < 0:
+        raise ValueError(f"positions and counts are 0 or more, got {start} and {count}")

@@ -1,0 +1,182 @@
+"""Where image files lie: a folder, or a zip that is read in place and never unpacked.
+
+Both look the same from outside: a list of relative paths and a way to read one. What the paths
+mean is the business of `layout`.
+"""
+
+import difflib
+import os
+import zipfile
+from collections.abc import Iterable, Iterator
+from pathlib import Path, PurePosixPath
+from types import TracebackType
+from typing import Protocol, Self
+
+from biggan.data.decoding import CorruptImageError
+from biggan.errors import InputError
+
+EXTENSIONS = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm"})
+
+
+class ImageFiles(Protocol):
+    """A place with image files; a context manager, used from several threads at once.
+
+    Attributes:
+        path: Where it is, as the user wrote it.
+        members: The image files in it, as sorted relative paths with "/" on every system.
+    """
+
+    path: Path
+    members: tuple[str, ...]
+
+    def read(self, member: str) -> bytes:
+        """The bytes of one file; CorruptImageError where they cannot be had."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None: ...
+
+
+class FolderFiles:
+    """The image files of a folder and all folders below it, links followed.
+
+    Args:
+        path: The folder.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.members = _image_members(_walk(path, "", ()))
+
+    def read(self, member: str) -> bytes:
+        """The bytes of one file; CorruptImageError where they cannot be had."""
+        try:
+            return (self.path / member).read_bytes()
+        except OSError as error:
+            raise CorruptImageError(str(error)) from error
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Nothing is held open."""
+
+
+class ZipFiles:
+    """The image files in a zip, read where they are.
+
+    Args:
+        path: The zip.
+
+    Raises:
+        InputError: It is no whole zip, or is encrypted.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            self._archive = zipfile.ZipFile(path)
+        except zipfile.BadZipFile as error:
+            raise InputError(
+                f"{path} is not a whole zip: it may be truncated, copy or download it again"
+            ) from error
+        # Some Windows programs write "\" between folders.
+        self._infos = {info.filename.replace("\\", "/"): info for info in self._archive.infolist()}
+        self.members = _image_members(self._infos)
+        if any(self._infos[member].flag_bits & 1 for member in self.members):
+            self._archive.close()
+            raise InputError(f"{path} is encrypted: zip the images without a password")
+
+    def read(self, member: str) -> bytes:
+        """The bytes of one file; CorruptImageError where they cannot be had."""
+        try:
+            return self._archive.read(self._infos[member])
+        except Exception as error:  # every compression has its own way to complain of damage
+            raise CorruptImageError(str(error)) from error
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._archive.close()
+
+
+def open_files(path: Path) -> ImageFiles:
+    """Open a folder or a zip.
+
+    Args:
+        path: A folder, or a file that ends in .zip.
+
+    Returns:
+        Its image files; at least one.
+
+    Raises:
+        InputError: The path does not exist, is something else, or holds no image.
+    """
+    try:
+        files = _open(path)
+    except PermissionError as error:
+        raise InputError(f"{path}: no permission to read {error.filename}") from error
+    if not files.members:
+        files.__exit__(None, None, None)
+        kinds = " ".join(sorted(extension[1:] for extension in EXTENSIONS))
+        raise InputError(f"{path} holds no images (looked for {kinds})")
+    return files
+
+
+def _open(path: Path) -> ImageFiles:
+    if path.is_dir():
+        return FolderFiles(path)
+    if not path.exists():
+        raise InputError(_not_found(path))
+    if path.suffix.lower() == ".zip":
+        return ZipFiles(path)
+    raise InputError(f"{path} is neither a folder of class folders nor a .zip of one")
+
+
+def _walk(folder: Path, prefix: str, above: tuple[str, ...]) -> Iterator[str]:
+    """All files below a folder, relative to where the walk began."""
+    here = os.path.realpath(folder)
+    if here in above:
+        return  # a link back to a folder above: it would never end
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.is_dir():
+                yield from _walk(Path(entry.path), f"{prefix}{entry.name}/", (*above, here))
+            else:
+                yield prefix + entry.name
+
+
+def _image_members(names: Iterable[str]) -> tuple[str, ...]:
+    return tuple(sorted(name for name in names if _is_image(PurePosixPath(name))))
+
+
+def _is_image(path: PurePosixPath) -> bool:
+    # macOS adds a hidden double of every file, and to zips a folder of such doubles.
+    hidden = any(part.startswith(".") or part == "__MACOSX" for part in path.parts)
+    return not hidden and path.suffix.lower() in EXTENSIONS
+
+
+def _not_found(path: Path) -> str:
+    missing = path
+    while not missing.parent.is_dir():
+        missing = missing.parent
+    siblings = [sibling.name for sibling in missing.parent.iterdir()]
+    nearest = difflib.get_close_matches(missing.name, siblings, n=1)
+    hint = f"; did you mean {missing.parent / nearest[0]}?" if nearest else ""
+    return f"no such file or folder: {path}{hint}"

@@ -1,0 +1,315 @@
+"""A generator with what it makes: the object that `biggan.load` returns and users hold."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import groupby
+from pathlib import Path as FilePath
+from typing import cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from biggan._version import __version__
+from biggan.classes import resolve_class
+from biggan.errors import InputError
+from biggan.images import Recipe, to_pil, to_uint8
+from biggan.interpolation import Path, interpolate_labels, interpolate_noise
+from biggan.latents import NoiseKind, check_truncation, make_noise, statistics_truncation
+from biggan.models import Discriminator, Generator, GeneratorConfig
+from biggan.sampling import generate_batches
+from biggan.weights.files import Description
+from biggan.weights.registry import find_discriminator, find_generator
+
+
+def load(model: str | FilePath | None = None, *, device: str = "cpu") -> Gan:
+    """Load a generator.
+
+    Args:
+        model: A weights file, the folder of a training run (its newest generator), or a name;
+            None for the bundled model.
+        device: Where to put the network: "cpu", "cuda", "mps".
+
+    Returns:
+        The generator with its class names, in eval mode.
+
+    Raises:
+        InputError: Nothing loadable is there, or the file is damaged.
+    """
+    loaded = find_generator(model)
+    return Gan(loaded.generator, loaded.description, loaded.sha256).to(device)
+
+
+def load_discriminator(path: str | FilePath) -> Discriminator:
+    """Load a discriminator: `D(images, labels)` gives logits (N, 1), positive for "real".
+
+    Args:
+        path: A weights file, or the folder of a training run.
+
+    Returns:
+        The network, in eval mode, on the CPU.
+
+    Raises:
+        InputError: Nothing loadable is there, or the file is damaged.
+    """
+    return find_discriminator(path).discriminator
+
+
+class Gan:
+    """A class-conditional generator, ready to make pictures.
+
+    Args:
+        generator: The network, in eval mode.
+        description: Its name, class names and origin.
+        sha256: Digest of the weights file.
+
+    Attributes:
+        generator: The network, a `torch.nn.Module`: `generator(z, labels, truncation)`.
+        description: Name, class names, source, licence, summary of the training.
+        sha256: Digest of the weights file.
+    """
+
+    def __init__(self, generator: Generator, description: Description, sha256: str) -> None:
+        self.generator = generator
+        self.description = description
+        self.sha256 = sha256
+
+    @property
+    def name(self) -> str:
+        """The model's short name."""
+        return self.description.name
+
+    @property
+    def config(self) -> GeneratorConfig:
+        """The network's shape."""
+        return self.generator.config
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """One name per class; empty for an unconditional model."""
+        return self.description.class_names
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network is."""
+        return next(self.generator.parameters()).device
+
+    def to(self, device: str | torch.device) -> Gan:
+        """Move the network to a device, such as "cuda"; returns the same object."""
+        self.generator.to(device)
+        return self
+
+    def sample(
+        self,
+        class_: str | int | None = None,
+        num: int = 1,
+        truncation: float | None = 0.4,
+        seed: int = 0,
+        *,
+        noise: NoiseKind = "hub",
+    ) -> list[Image.Image]:
+        """Make pictures of one class.
+
+        Args:
+            class_: A name or an index; None for the classes in turn, picture k of class k.
+            num: Number of pictures; the first k do not depend on it.
+            truncation: Fidelity against variety: small for typical pictures, 1 for varied ones,
+                None for untruncated noise. In (0, 1] unless `noise` says otherwise.
+            seed: The same seed gives the same pictures, on every machine up to rounding.
+            noise: What `truncation` means: "hub", "paper" or "scale" (see `biggan.latents`).
+
+        Returns:
+            `num` pictures, `resolution` pixels a side.
+
+        Raises:
+            InputError: An unknown or ambiguous class, or a value out of range.
+        """
+        recipes = self.recipes([class_], num, truncation, seed, noise=noise)
+        return list(self.draw(recipes))
+
+    def recipes(
+        self,
+        classes: Sequence[str | int | None],
+        num: int,
+        truncation: float | None,
+        seed: int,
+        *,
+        noise: NoiseKind = "hub",
+    ) -> list[Recipe]:
+        """Plan pictures without making them; see `sample`, which draws these.
+
+        Args:
+            classes: For each entry `num` pictures.
+            num: Pictures per entry.
+            truncation: See `sample`.
+            seed: See `sample`.
+            noise: See `sample`.
+        """
+        if num < 1:
+            raise InputError(f"the number of pictures must be at least 1, not {num}")
+        check_truncation(truncation, noise)
+        planned = []
+        for class_ in classes:
+            index = None if class_ is None else self.class_index(class_)
+            for k in range(num):
+                label = k % len(self.class_names) if index is None and self.class_names else index
+                planned.append(
+                    Recipe(
+                        model=self.name,
+                        sha256=self.sha256,
+                        class_index=label,
+                        class_name=None if label is None else self.class_names[label],
+                        truncation=truncation,
+                        noise=noise,
+                        seed=seed,
+                        index=k,
+                        version=__version__,
+                    )
+                )
+        return planned
+
+    def draw(self, recipes: Iterable[Recipe]) -> Iterator[Image.Image]:
+        """Make the pictures that recipes describe, in order.
+
+        Raises:
+            InputError: A recipe of another model, or one that this model cannot follow.
+        """
+        for (truncation, noise), group in groupby(recipes, lambda r: (r.truncation, r.noise)):
+            members = list(group)
+            for recipe in members:
+                self._check_recipe(recipe)
+            z = self._noise(members)
+            labels = torch.tensor([recipe.class_index or 0 for recipe in members])
+            statistics = statistics_truncation(truncation, noise)
+            for batch in generate_batches(self.generator, labels, z, statistics):
+                yield from to_pil(to_uint8(batch.images).cpu())
+
+    def interpolate(
+        self,
+        class_a: str | int | None,
+        class_b: str | int | None,
+        steps: int = 5,
+        num: int = 2,
+        truncation: float | None = 0.2,
+        seed_a: int = 0,
+        seed_b: int = 0,
+        *,
+        path: Path = "linear",
+        noise: NoiseKind = "hub",
+    ) -> list[list[Image.Image]]:
+        """Morph pictures of one class into pictures of another.
+
+        Args:
+            class_a: Name or index of the class at the start; None for an unconditional model.
+            class_b: The class at the end.
+            steps: Pictures on each path, both ends included; at least 2.
+            num: Number of paths.
+            truncation: See `sample`; one value for the whole path.
+            seed_a: Seed of the noise at the start: the first pictures are `sample(class_a, num,
+                truncation, seed_a)`.
+            seed_b: Seed of the noise at the end.
+            path: "linear", as DeepMind's notebook, or "slerp".
+            noise: What `truncation` means.
+
+        Returns:
+            `num` rows of `steps` pictures.
+
+        Raises:
+            InputError: As `sample`.
+        """
+        if num < 1:
+            raise InputError(f"the number of paths must be at least 1, not {num}")
+        dim = self.config.z_dim
+        start = make_noise(num, dim, truncation, seed_a, kind=noise)
+        end = make_noise(num, dim, truncation, seed_b, kind=noise)
+        z = interpolate_noise(start, end, steps, path)  # (num, steps, dim)
+        labels = self._class_path(class_a, class_b, steps).repeat(num, 1)
+        statistics = statistics_truncation(truncation, noise)
+        batches = generate_batches(self.generator, labels, z.reshape(-1, dim), statistics)
+        pictures = [p for batch in batches for p in to_pil(to_uint8(batch.images).cpu())]
+        return [pictures[row * steps : (row + 1) * steps] for row in range(num)]
+
+    def generate(
+        self,
+        z: Tensor | NDArray[np.floating],
+        labels: Tensor | NDArray[np.integer] | NDArray[np.floating],
+        truncation: float | None = None,
+        *,
+        batch_size: int | None = None,
+    ) -> Tensor:
+        """Make images from noise and labels of your own.
+
+        Args:
+            z: (N, z_dim), used as given: scale or cut it yourself.
+            labels: int64 (N,), or class weights (N, num_classes) to mix classes.
+            truncation: Chooses the BatchNorm statistics only, those of hub noise at this value;
+                None for those of untruncated noise.
+            batch_size: Images at once; None to choose by device.
+
+        Returns:
+            float32 (N, image_channels, resolution, resolution) in [-1, 1], on the CPU.
+
+        Raises:
+            InputError: Shapes that do not fit, or a truncation outside (0, 1].
+        """
+        check_truncation(truncation)
+        labels = torch.as_tensor(labels)
+        batches = generate_batches(self.generator, labels, z, truncation, batch_size)
+        images = [batch.images.cpu() for batch in batches]
+        size = self.config.resolution
+        return (
+            torch.cat(images) if images else torch.empty(0, self.config.image_channels, size, size)
+        )
+
+    def class_index(self, class_: str | int) -> int:
+        """The index of a class given by name or index.
+
+        Raises:
+            InputError: Unknown, ambiguous, or the model has no classes.
+        """
+        if not self.class_names:
+            raise InputError(
+                f"{self.name} is unconditional: it has no class {class_!r}; leave it out"
+            )
+        return resolve_class(class_, self.class_names)
+
+    def _check_recipe(self, recipe: Recipe) -> None:
+        if recipe.sha256 != self.sha256:
+            raise InputError(
+                f"the picture was made by {recipe.model} (sha256 {recipe.sha256[:12]}...), not by "
+                f"{self.name} ({self.sha256[:12]}...); name that model's file"
+            )
+
+    def _noise(self, recipes: Sequence[Recipe]) -> NDArray[np.float64]:
+        """The noise (N, z_dim) of recipes that share a truncation and its meaning."""
+        needed: dict[int, int] = {}  # rows of each seed
+        for recipe in recipes:
+            needed[recipe.seed] = max(needed.get(recipe.seed, 0), recipe.index + 1)
+        first, dim = recipes[0], self.config.z_dim
+        kind = cast(NoiseKind, first.noise)  # make_noise refuses what is none
+        rows = {
+            seed: make_noise(num, dim, first.truncation, seed, kind=kind)
+            for seed, num in needed.items()
+        }
+        return np.stack([rows[recipe.seed][recipe.index] for recipe in recipes])
+
+    def _class_path(
+        self, class_a: str | int | None, class_b: str | int | None, steps: int
+    ) -> Tensor:
+        """Class weights (steps, num_classes) from one class to another."""
+        if not self.class_names:
+            for given in (class_a, class_b):
+                if given is not None:
+                    self.class_index(given)
+            return torch.zeros(steps, 1)
+        if class_a is None or class_b is None:
+            raise InputError("name a class to start from and a class to end at")
+        ends = self.class_index(class_a), self.class_index(class_b)
+        return interpolate_labels(*ends, len(self.class_names), steps)
+
+    def __repr__(self) -> str:
+        classes = f"{len(self.class_names)} classes" if self.class_names else "unconditional"
+        return f"<Gan {self.name}: {self.config.family}, {self.config.resolution} px, {classes}>"

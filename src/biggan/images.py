@@ -1,0 +1,200 @@
+"""Images: the only place where a network's floats become pixels, and how pictures are kept.
+
+The rule for pixels and the layout of grids are those of DeepMind's TF Hub notebook, so a published
+seed gives the published picture. A PNG of ours carries the recipe that made it, so that any file
+can be made again.
+"""
+
+import dataclasses
+import json
+import secrets
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Self, get_type_hints
+
+import numpy as np
+import torch
+from PIL import Image, PngImagePlugin
+from torch import Tensor
+
+from biggan.errors import InputError
+
+_MODES = {1: "L", 3: "RGB", 4: "RGBA"}
+_CHUNK = "biggan"  # the keyword of the PNG text chunk that holds the recipe
+
+
+def to_uint8(images: Tensor) -> Tensor:
+    """Turn a generator's output into pixels.
+
+    Args:
+        images: Float images in [-1, 1], (N, C, H, W); values outside are clipped.
+
+    Returns:
+        uint8 images of the same shape: `(x + 1) / 2 * 256`, clipped to 0..255 and truncated, which
+        splits [-1, 1] into 256 levels of the same width.
+    """
+    if images.dtype in (torch.float16, torch.bfloat16):
+        images = images.float()  # eight bits of mantissa are too few to count 256 levels
+    return ((images + 1) / 2 * 256).clamp(0, 255).to(torch.uint8)
+
+
+def from_uint8(images: Tensor) -> Tensor:
+    """Turn pixels into what a discriminator sees: `(x + 0.5) / 128 - 1`.
+
+    That is the middle of the interval that `to_uint8` maps to a level, so the two are inverse for
+    all 256 levels. The usual `x / 127.5 - 1` puts most levels off the middle and 0 and 255 on the
+    very ends, which tanh never reaches: a generator would learn pictures that `to_uint8` then
+    stretches by 256 / 255.
+
+    Args:
+        images: uint8 images of any shape.
+
+    Returns:
+        float32 images of the same shape, in [-1 + 1/256, 1 - 1/256].
+    """
+    return (images.float() + 0.5) / 128 - 1
+
+
+def to_pil(images: Tensor) -> list[Image.Image]:
+    """Turn uint8 images (N, C, H, W) into pictures: grey for one channel, RGB for 3, RGBA for 4."""
+    if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] not in _MODES:
+        raise ValueError(
+            "expected uint8 images (N, C, H, W) with 1, 3 or 4 channels, "
+            f"got {images.dtype} {tuple(images.shape)}"
+        )
+    pixels = images.permute(0, 2, 3, 1).cpu().numpy()  # (N, H, W, C)
+    if pixels.shape[-1] == 1:
+        pixels = pixels[..., 0]
+    return [Image.fromarray(np.ascontiguousarray(picture)) for picture in pixels]
+
+
+def make_grid(images: Sequence[Image.Image], columns: int, pad: int = 1) -> Image.Image:
+    """Lay pictures out row by row, as the notebook's `imgrid` does.
+
+    Args:
+        images: Pictures of one size and mode.
+        columns: Pictures in a row; cells that the last row leaves empty are white.
+        pad: Width of the white lines between pictures; there is none around the grid.
+
+    Returns:
+        One picture.
+
+    Raises:
+        ValueError: There is no picture, they differ in size or mode, or a number is too small.
+    """
+    if not images or columns < 1 or pad < 0:
+        raise ValueError("a grid needs at least one image, one column and a padding of 0 or more")
+    if len({(image.size, image.mode) for image in images}) > 1:
+        raise ValueError("the images of a grid must share one size and one mode")
+    width, height = images[0].size
+    rows = -(-len(images) // columns)
+    size = (columns * (width + pad) - pad, rows * (height + pad) - pad)
+    grid = Image.new(images[0].mode, size, "white")
+    for index, image in enumerate(images):
+        row, column = divmod(index, columns)
+        grid.paste(image, (column * (width + pad), row * (height + pad)))
+    return grid
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """All that is needed to make one image again.
+
+    Attributes:
+        model: The name or file of the model.
+        sha256: The digest of its tensors: the same name may come to mean other weights.
+        class_index: The class, None for an unconditional model or a mixture.
+        class_name: Its name where the model has names.
+        truncation: The truncation, None for untruncated noise.
+        noise: What truncation means: "hub", "paper" or "scale".
+        seed: The seed of the noise.
+        index: The row of the noise.
+        version: The version of biggan that made the image.
+    """
+
+    model: str
+    sha256: str
+    class_index: int | None
+    class_name: str | None
+    truncation: float | None
+    noise: str
+    seed: int
+    index: int
+    version: str
+
+    def to_json(self) -> str:
+        """The recipe as one line of ASCII JSON."""
+        return json.dumps(dataclasses.asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """Read what `to_json` wrote.
+
+        Raises:
+            InputError: It is no JSON object, or a key is unknown, missing or of another type.
+        """
+        try:
+            values = json.loads(text)
+        except ValueError as error:
+            raise InputError(f"the recipe is not JSON: {error}") from error
+        if not isinstance(values, dict):
+            raise InputError("the recipe is not a JSON object")
+        expected = get_type_hints(cls)
+        _check_keys(set(values), set(expected))
+        if type(values["truncation"]) is int:
+            values["truncation"] = float(values["truncation"])  # JSON does not tell 1 from 1.0
+        for key, kind in expected.items():
+            if not isinstance(values[key], kind) or isinstance(values[key], bool):
+                raise InputError(f"the recipe's {key!r} cannot be {values[key]!r}")
+        return cls(**values)
+
+
+def save_png(image: Image.Image, path: Path, recipe: Recipe | None = None) -> None:
+    """Write a PNG that appears whole or not at all.
+
+    Args:
+        image: The picture.
+        path: The file; its folder must exist. An older file is replaced.
+        recipe: Kept in a text chunk of the file, for `read_recipe`.
+    """
+    chunks = PngImagePlugin.PngInfo()
+    if recipe is not None:
+        chunks.add_text(_CHUNK, recipe.to_json())
+    # In the same folder, so that the replacement is a rename and not a copy.
+    unfinished = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
+    try:
+        image.save(unfinished, format="PNG", pnginfo=chunks)
+        unfinished.replace(path)
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def read_recipe(path: Path) -> Recipe:
+    """Read the recipe out of a PNG that `save_png` wrote.
+
+    Raises:
+        InputError: The file cannot be read, is no PNG or carries no valid recipe.
+    """
+    try:
+        with Image.open(path, formats=["PNG"]) as image:
+            image.load()  # other programs may move the chunk behind the pixels
+            text = image.info.get(_CHUNK)
+    except FileNotFoundError as error:
+        raise InputError(f"no such file: {path}") from error
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise InputError(f"{path} cannot be read as a PNG") from error
+    if not isinstance(text, str):
+        raise InputError(
+            f"{path} holds no recipe: it is not from biggan, or another program saved it again"
+        )
+    try:
+        return Recipe.from_json(text)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
+
+
+def _check_keys(given: set[str], expected: set[str]) -> None:
+    faults = [f"unknown {key!r}" for key in sorted(given - expected)]
+    faults += [f"missing {key!r}" for key in sorted(expected - given)]
+    if faults:
+        raise InputError(f"the recipe does not fit this version of biggan: {', '.join(faults)}")

@@ -1,0 +1,136 @@
+"""Noise, and the three things that "truncation" has come to mean.
+
+    hub    t * TN(-2, 2)    DeepMind's published modules and their notebook: a normal cut at two
+                            standard deviations, then scaled. The default.
+    paper  TN(-t, t)        the paper, Section 3.1: values beyond the threshold are drawn again.
+    scale  N(0, t^2)        plain scaling, nothing cut.
+
+They give different pictures and different figures for the same t. All three map the same stream of
+uniform numbers through an inverse distribution function, so a seed names related pictures in each;
+and for `hub` that stream is the one of
+`scipy.stats.truncnorm.rvs(-2, 2, size=(num, dim), random_state=numpy.random.RandomState(seed))`,
+so that published seeds give the published pictures.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Literal, get_args
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from biggan.errors import InputError
+
+NoiseKind = Literal["hub", "paper", "scale"]
+NOISE_KINDS: tuple[NoiseKind, ...] = get_args(NoiseKind)
+
+_HUB_CUT = 2.0
+
+
+def truncated_noise(num: int, dim: int, truncation: float | None, seed: int) -> NDArray[np.float64]:
+    """The notebook's noise: `truncation` times a normal cut at plus and minus 2.
+
+    Args:
+        num: Number of rows; row k does not depend on it.
+        dim: Width of the noise, a model's `z_dim`.
+        truncation: In (0, 1]; None for untruncated noise, N(0, 1).
+        seed: 0 to 2**32 - 1.
+
+    Returns:
+        float64 (num, dim).
+
+    Raises:
+        InputError: A truncation outside (0, 1], or a seed outside its range.
+    """
+    return make_noise(num, dim, truncation, seed, kind="hub")
+
+
+def make_noise(
+    num: int, dim: int, truncation: float | None, seed: int, *, kind: NoiseKind = "hub"
+) -> NDArray[np.float64]:
+    """Noise in any of the three meanings of truncation; see the module's description.
+
+    Args:
+        num: Number of rows; row k does not depend on it.
+        dim: Width of the noise.
+        truncation: For `hub` in (0, 1], for the others above 0; None for N(0, 1) in all three.
+        seed: 0 to 2**32 - 1.
+        kind: The meaning of `truncation`.
+
+    Returns:
+        float64 (num, dim).
+
+    Raises:
+        InputError: A truncation or a seed out of range.
+    """
+    check_truncation(truncation, kind)
+    if not 0 <= seed < 2**32:
+        raise InputError(f"the seed must be between 0 and {2**32 - 1}, not {seed}")
+    # RandomState's stream is frozen by numpy's compatibility policy; Generator's is not.
+    uniform = np.random.RandomState(seed).uniform(size=(num, dim))
+    if truncation is None:
+        return _inverse_normal_cdf(uniform)
+    if kind == "scale":
+        return truncation * _inverse_normal_cdf(uniform)
+    cut = _HUB_CUT if kind == "hub" else truncation
+    tail = _normal_cdf(-cut)
+    noise = _inverse_normal_cdf(tail + uniform * (1 - 2 * tail))
+    return truncation * noise if kind == "hub" else noise
+
+
+def check_truncation(truncation: float | None, kind: NoiseKind = "hub") -> None:
+    """Refuse a truncation that its meaning does not allow.
+
+    Raises:
+        InputError: Not in (0, 1] for `hub`, not above 0 for the others, or not a number.
+    """
+    if kind not in NOISE_KINDS:
+        raise InputError(f"noise must be one of {', '.join(NOISE_KINDS)}, not {kind!r}")
+    if truncation is None:
+        return
+    if kind == "hub" and not 0 < truncation <= 1:
+        raise InputError(f"truncation must be above 0 and at most 1, not {truncation:g}")
+    if not 0 < truncation < math.inf:
+        raise InputError(f"a {kind} threshold must be a number above 0, not {truncation:g}")
+
+
+def statistics_truncation(truncation: float | None, kind: NoiseKind = "hub") -> float | None:
+    """The hub truncation whose BatchNorm statistics suit some noise.
+
+    Statistics are recorded for `hub` noise and for N(0, 1). For the other meanings those of the
+    hub truncation with the same standard deviation are taken, at most those of 1: `paper` with a
+    threshold of 2 is `hub` with truncation 1 exactly. Noise wider than that is close to N(0, 1), and
+    takes the untruncated statistics.
+
+    Args:
+        truncation: As given to `make_noise`.
+        kind: Its meaning.
+
+    Returns:
+        A truncation in (0, 1], or None for the statistics of untruncated noise.
+    """
+    if truncation is None or kind == "hub":
+        return truncation
+    std = truncation if kind == "scale" else _truncated_std(truncation)
+    equivalent = std / _truncated_std(_HUB_CUT)
+    return equivalent if equivalent <= 1 + 1e-9 else None
+
+
+def _truncated_std(cut: float) -> float:
+    """Standard deviation of a normal cut at plus and minus `cut`."""
+    density = math.exp(-cut * cut / 2) / math.sqrt(2 * math.pi)
+    mass = math.erf(cut / math.sqrt(2))
+    if cut < 1e-3:  # the formula below cancels; the distribution is uniform to this precision
+        return cut / math.sqrt(3)
+    return math.sqrt(1 - 2 * cut * density / mass)
+
+
+def _normal_cdf(x: float) -> float:
+    return math.erfc(-x / math.sqrt(2)) / 2
+
+
+def _inverse_normal_cdf(p: NDArray[np.float64]) -> NDArray[np.float64]:
+    # torch's, not scipy's: importing scipy.stats takes longer than making ten pictures.
+    return torch.special.ndtri(torch.from_numpy(p)).numpy()

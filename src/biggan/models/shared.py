@@ -1,0 +1,121 @@
+"""What BigGAN and BigGAN-deep share: the class embedding, the conditioning, and the heads."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from biggan.models.config import DiscriminatorConfig, GeneratorConfig
+from biggan.nn import (
+    BatchNorm2d,
+    ConditionalBatchNorm2d,
+    SelfAttention2d,
+    SpectralNormConv2d,
+    SpectralNormEmbedding,
+    SpectralNormLinear,
+)
+
+
+class ClassEmbedding(nn.Module):
+    """Labels to the class part of a generator's conditions.
+
+    A shared table without spectral normalization (Section 3.1). Without a shared embedding the
+    labels pass as class weights, and every BatchNorm has a table of its own.
+
+    Args:
+        config: The generator's shape.
+    """
+
+    def __init__(self, config: GeneratorConfig) -> None:
+        super().__init__()
+        self.num_classes = config.num_classes
+        self.table: nn.Embedding | None = None
+        if config.num_classes > 0 and config.shared_embedding:
+            self.table = nn.Embedding(config.num_classes, config.class_dim)
+
+    def forward(self, labels: Tensor) -> Tensor:
+        """Embed labels: int64 (N,), or class weights (N, num_classes), as (N, embedding_dim)."""
+        if self.num_classes == 0:
+            return torch.empty(len(labels), 0, device=labels.device)
+        if self.table is None:
+            is_soft = labels.is_floating_point()
+            return labels if is_soft else F.one_hot(labels, self.num_classes).float()
+        if labels.is_floating_point():
+            return labels @ self.table.weight
+        return self.table(labels)
+
+
+class RGBHead(nn.Module):
+    """BatchNorm, ReLU, a 3x3 convolution to the image's channels, tanh.
+
+    Args:
+        config: The generator's shape.
+        in_channels: Channels of the last stage.
+    """
+
+    def __init__(self, config: GeneratorConfig, in_channels: int) -> None:
+        super().__init__()
+        self.image_channels = config.image_channels
+        self.bn = BatchNorm2d(in_channels, eps=config.bn_eps)
+        self.conv = SpectralNormConv2d(
+            in_channels, config.rgb_channels or config.image_channels, 3, eps=config.sn_eps
+        )
+
+    def forward(self, x: Tensor, truncation: float | None) -> Tensor:
+        """Map x (N, C, R, R) to images (N, image_channels, R, R) in [-1, 1]."""
+        x = self.conv(F.relu(self.bn(x, truncation)))
+        return torch.tanh(x[:, : self.image_channels])
+
+
+class ProjectionHead(nn.Module):
+    """ReLU, sum over positions to h, then Linear(h) + Embed(y) . h (Miyato and Koyama 2018).
+
+    Args:
+        config: The discriminator's shape.
+        in_channels: Channels of the last block.
+    """
+
+    def __init__(self, config: DiscriminatorConfig, in_channels: int) -> None:
+        super().__init__()
+        self.linear = SpectralNormLinear(in_channels, 1, eps=config.sn_eps)
+        self.embedding: SpectralNormEmbedding | None = None
+        if config.num_classes > 0:
+            self.embedding = SpectralNormEmbedding(
+                config.num_classes, in_channels, eps=config.sn_eps
+            )
+
+    def forward(self, x: Tensor, labels: Tensor) -> Tensor:
+        """Map x (N, C, R, R) and labels to logits (N, 1)."""
+        h = F.relu(x).sum(dim=(2, 3))  # (N, C)
+        logits: Tensor = self.linear(h)
+        if self.embedding is not None:
+            logits = logits + (self.embedding(labels) * h).sum(dim=1, keepdim=True)
+        return logits
+
+
+def conditional_norm(config: GeneratorConfig, channels: int) -> ConditionalBatchNorm2d:
+    """A BatchNorm conditioned as this generator's are."""
+    return ConditionalBatchNorm2d(
+        channels,
+        config.condition_dim,
+        spectral=config.shared_embedding,
+        eps=config.bn_eps,
+        sn_eps=config.sn_eps,
+    )
+
+
+def attention_at(
+    config: GeneratorConfig | DiscriminatorConfig, channels: Mapping[int, int]
+) -> nn.Module:
+    """The network's self-attention, or the identity.
+
+    Args:
+        config: Says at which resolution attention sits, if at all.
+        channels: Channels at each resolution where it may sit.
+    """
+    if config.attention_resolution == 0:
+        return nn.Identity()
+    return SelfAttention2d(channels[config.attention_resolution], eps=config.sn_eps)

@@ -1,0 +1,34 @@
+"""Layers, one concept a file. They know nothing of BigGAN: any GAN could be built from them."""
+
+from biggan.nn.attention import SelfAttention2d
+from biggan.nn.conditional_batch_norm import (
+    BatchNorm2d,
+    ConditionalBatchNorm2d,
+    StandingBatchNorm2d,
+)
+from biggan.nn.initialization import initialize_orthogonal
+from biggan.nn.resampling import average_pool, convolve_average_pool, upsample, upsample_convolve
+from biggan.nn.spectral_norm import (
+    SpectralNormConv2d,
+    SpectralNormEmbedding,
+    SpectralNormLinear,
+    hold_power_iteration,
+    iterate_power,
+)
+
+__all__ = [
+    "BatchNorm2d",
+    "ConditionalBatchNorm2d",
+    "SelfAttention2d",
+    "SpectralNormConv2d",
+    "SpectralNormEmbedding",
+    "SpectralNormLinear",
+    "StandingBatchNorm2d",
+    "average_pool",
+    "convolve_average_pool",
+    "hold_power_iteration",
+    "initialize_orthogonal",
+    "iterate_power",
+    "upsample",
+    "upsample_convolve",
+]

@@ -1,0 +1,186 @@
+"""BatchNorm whose statistics at sampling time are chosen by truncation, plain and conditional.
+
+Truncating the noise shifts the statistics of every layer, so DeepMind recorded them for a grid of
+truncations and the network looks them up (BigGAN, Appendix C.1 and D). Here each layer holds that
+table beside the statistics for untruncated noise:
+
+    running_mean, running_var  (C,)    z ~ N(0, I): moving averages while training, then replaced by
+                                       standing statistics of the finished network
+    table_mean, table_var      (S, C)  one row for each of the S truncations of the grid
+
+Nothing is selected by changing the module: the truncation is an argument of `forward`, so two
+threads may sample at two truncations at once.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Sequence
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from biggan.nn.spectral_norm import SpectralNormLinear
+
+
+class StandingBatchNorm2d(nn.Module):
+    """The part that both BatchNorms share: batch statistics, and standing ones per truncation.
+
+    Args:
+        channels: Channels of the input.
+        grid: The truncations of the table, ascending; empty for no table.
+        eps: Added to the variance.
+    """
+
+    MOMENTUM: ClassVar[float] = 0.1
+    """Weight of the newest batch in the moving averages while training."""
+
+    running_mean: Tensor
+    running_var: Tensor
+    table_mean: Tensor
+    table_var: Tensor
+
+    def __init__(self, channels: int, *, grid: Sequence[float] = (), eps: float = 1e-4) -> None:
+        super().__init__()
+        self.channels = channels
+        self.eps = eps
+        self.momentum = self.MOMENTUM
+        self.register_buffer("running_mean", torch.zeros(channels))
+        self.register_buffer("running_var", torch.ones(channels))
+        self.set_grid(grid)
+
+    def set_grid(self, grid: Sequence[float]) -> None:
+        """Replace the table by an empty one for the truncations of `grid`, ascending."""
+        self.grid = tuple(grid)
+        shape = (len(self.grid), self.channels)
+        self.register_buffer("table_mean", self.running_mean.new_zeros(shape))
+        self.register_buffer("table_var", self.running_mean.new_ones(shape))
+
+    def reset_statistics(self) -> None:
+        """Set every mean to 0 and every variance to 1."""
+        for mean in (self.running_mean, self.table_mean):
+            mean.zero_()
+        for var in (self.running_var, self.table_var):
+            var.fill_(1)
+
+    def statistics(self, truncation: float | None) -> tuple[Tensor, Tensor]:
+        """The mean and variance, each (C,), with which to sample at a truncation.
+
+        On the grid the recorded row, bit for bit; between two rows their linear interpolation;
+        outside the grid its nearest end. Without a table, or for `None` (untruncated noise), the
+        statistics for z ~ N(0, I).
+        """
+        if truncation is None or not self.grid:
+            return self.running_mean, self.running_var
+        row, weight = locate_on_grid(truncation, self.grid)
+        if weight == 0.0:
+            return self.table_mean[row], self.table_var[row]
+        return (
+            torch.lerp(self.table_mean[row], self.table_mean[row + 1], weight),
+            torch.lerp(self.table_var[row], self.table_var[row + 1], weight),
+        )
+
+    def normalize(self, x: Tensor, truncation: float | None) -> Tensor:
+        """Bring x (N, C, H, W) to mean 0 and variance 1 per channel.
+
+        In training mode by the batch's own statistics, which also enter the moving averages; in
+        eval mode by those recorded for `truncation`.
+        """
+        if self.training:
+            mean, var = self.running_mean, self.running_var
+        else:
+            mean, var = self.statistics(truncation)
+        return F.batch_norm(
+            x, mean, var, training=self.training, momentum=self.momentum, eps=self.eps
+        )
+
+
+class BatchNorm2d(StandingBatchNorm2d):
+    """BatchNorm with a learned gain and bias per channel.
+
+    Args:
+        channels: Channels of the input.
+        grid: The truncations of the table, ascending; empty for no table.
+        eps: Added to the variance.
+    """
+
+    def __init__(self, channels: int, *, grid: Sequence[float] = (), eps: float = 1e-4) -> None:
+        super().__init__(channels, grid=grid, eps=eps)
+        self.gain = nn.Parameter(torch.ones(channels))
+        self.bias = nn.Parameter(torch.zeros(channels))
+
+    def forward(self, x: Tensor, truncation: float | None = None) -> Tensor:
+        """Normalize, scale and shift x (N, C, H, W)."""
+        x = self.normalize(x, truncation)
+        return torch.addcmul(self.bias[:, None, None], x, self.gain[:, None, None])
+
+
+class ConditionalBatchNorm2d(StandingBatchNorm2d):
+    """BatchNorm whose gain and bias are linear in a condition vector c: 1 + A c and B c.
+
+    The 1 matters: with zero weights this is plain BatchNorm. A published port that left it out
+    never trained (google/compare_gan issue 54).
+
+    Args:
+        channels: Channels of the input.
+        condition_dim: Width of the condition vector.
+        spectral: Whether A and B are spectrally normalized, as they are for a shared class
+            embedding; not where the condition is one-hot and they are tables of one gain and
+            one bias per class and channel.
+        grid: The truncations of the table, ascending; empty for no table.
+        eps: Added to the variance.
+        sn_eps: Epsilon of the spectral normalization.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        condition_dim: int,
+        *,
+        spectral: bool = True,
+        grid: Sequence[float] = (),
+        eps: float = 1e-4,
+        sn_eps: float = 1e-4,
+    ) -> None:
+        super().__init__(channels, grid=grid, eps=eps)
+        self.gain: nn.Linear
+        self.bias: nn.Linear
+        if spectral:
+            self.gain = SpectralNormLinear(condition_dim, channels, bias=False, eps=sn_eps)
+            self.bias = SpectralNormLinear(condition_dim, channels, bias=False, eps=sn_eps)
+        else:
+            self.gain = nn.Linear(condition_dim, channels, bias=False)
+            self.bias = nn.Linear(condition_dim, channels, bias=False)
+
+    def forward(self, x: Tensor, condition: Tensor, truncation: float | None = None) -> Tensor:
+        """Normalize x (N, C, H, W), scale and shift it as condition (N, condition_dim) says."""
+        gain = 1 + self.gain(condition)  # (N, C)
+        bias = self.bias(condition)  # (N, C)
+        x = self.normalize(x, truncation)
+        return torch.addcmul(bias[:, :, None, None], x, gain[:, :, None, None])
+
+
+def locate_on_grid(truncation: float, grid: Sequence[float]) -> tuple[int, float]:
+    """Where a truncation lies on an ascending grid.
+
+    Args:
+        truncation: Any value; outside the grid it is taken as the nearest end.
+        grid: Ascending values, at least one.
+
+    Returns:
+        (row, weight), meaning (1 - weight) * grid[row] + weight * grid[row + 1], 0 <= weight < 1.
+        The weight is exactly 0 within 1e-6 of a grid value: 0.58 is the 29th of 0.02, 0.04, ...
+        although 0.58 / 0.02 is less than 29 in floating point.
+    """
+    right = bisect_left(grid, truncation)
+    for row in (right, right - 1):
+        if 0 <= row < len(grid) and abs(grid[row] - truncation) < 1e-6:
+            return row, 0.0
+    if right == 0:
+        return 0, 0.0
+    if right == len(grid):
+        return len(grid) - 1, 0.0
+    left = right - 1
+    return left, (truncation - grid[left]) / (grid[right] - grid[left])

@@ -1,0 +1,53 @@
+"""Orthogonal initialization (Saxe et al. 2014), which BigGAN uses in both networks.
+
+All random numbers come from one explicit generator, so that a seed names a network.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from biggan.nn.attention import SelfAttention2d
+from biggan.nn.conditional_batch_norm import BatchNorm2d, StandingBatchNorm2d
+from biggan.nn.spectral_norm import _SpectralNorm
+
+
+def initialize_orthogonal(network: nn.Module, seed: int) -> None:
+    """Set every parameter and buffer of a network to its value before training.
+
+    Convolutions, linear layers and embeddings: (semi-)orthogonal matrices. Biases: zero, as
+    TensorFlow's layers start. BatchNorm: gain 1, bias 0, statistics of N(0, 1). Attention's gamma:
+    zero. Power iteration starts from a random direction.
+
+    Args:
+        network: The network, changed in place.
+        seed: Seed of all that is random here.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    for layer in network.modules():
+        if isinstance(layer, StandingBatchNorm2d):
+            layer.reset_statistics()
+        if isinstance(layer, BatchNorm2d):
+            nn.init.ones_(layer.gain)
+            nn.init.zeros_(layer.bias)
+        elif isinstance(layer, SelfAttention2d):
+            nn.init.zeros_(layer.gamma)
+        elif isinstance(layer, nn.Conv2d | nn.Linear | nn.Embedding):
+            _initialize_layer(layer, generator)
+
+
+@torch.no_grad()
+def _initialize_layer(
+    layer: nn.Conv2d | nn.Linear | nn.Embedding, generator: torch.Generator
+) -> None:
+    # Drawn on the CPU and copied: the same seed gives the same network on every device.
+    weight = torch.empty(layer.weight.shape, dtype=layer.weight.dtype)
+    layer.weight.copy_(nn.init.orthogonal_(weight, generator=generator))
+    bias = getattr(layer, "bias", None)
+    if bias is not None:
+        nn.init.zeros_(bias)
+    if isinstance(layer, _SpectralNorm):
+        layer.u.copy_(F.normalize(torch.randn(layer.u.shape, generator=generator), dim=0))
+        layer.iterate_power()

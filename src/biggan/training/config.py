@@ -1,0 +1,315 @@
+"""Recipes: what a training run is, as a TOML file says it.
+
+A recipe names a preset and changes what it needs to; `--set key=value` changes it further. The
+resolved recipe is written to the run's folder and into its checkpoints.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import tomllib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal, Self, TypeVar, get_type_hints
+
+from biggan.errors import InputError
+from biggan.models import DiscriminatorConfig, GeneratorConfig, get_preset
+
+LabelSampling = Literal["uniform", "empirical"]
+
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True)
+class OptimizerConfig:
+    """Adam (Kingma and Ba 2015), with the paper's settings as defaults (Appendix C)."""
+
+    g_lr: float = 5e-5
+    """Learning rate of the generator."""
+    d_lr: float = 2e-4
+    """Learning rate of the discriminator."""
+    beta1: float = 0.0
+    """Decay of the first moment."""
+    beta2: float = 0.999
+    """Decay of the second moment."""
+    eps: float = 1e-8
+    """Added to the root of the second moment."""
+
+
+@dataclass(frozen=True)
+class EmaConfig:
+    """The moving average of the generator's weights, which is what a run makes."""
+
+    decay: float = 0.9999
+    """Weight of the past at each step."""
+    start: int = 0
+    """Up to this step the average is a copy of the weights."""
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """A training run, resolved: every value that decides its result."""
+
+    generator: GeneratorConfig
+    """The generator's shape; `num_classes` and `image_channels` as the data has them."""
+    discriminator: DiscriminatorConfig
+    """The discriminator's shape."""
+    name: str = "biggan"
+    """The model's short name."""
+    licence: str = ""
+    """What may be done with the weights; written into their file."""
+    preset: str = "biggan-32"
+    """The architecture that the tables [generator] and [discriminator] change."""
+    data: str = ""
+    """`digits` (built in), a folder of class folders, or a zip of one."""
+    unconditional: bool = False
+    """Whether to train without classes."""
+    total_steps: int = 100_000
+    """Generator updates."""
+    batch_size: int = 2048
+    """Images per update of a network, over all processes and micro-batches."""
+    accumulation: int = 1
+    """Micro-batches per update: less memory, the same gradients but for BatchNorm's statistics."""
+    d_steps: int = 2
+    """Discriminator updates per generator update."""
+    seed: int = 0
+    """Seed of all that is random."""
+    flip: bool = False
+    """Whether real images are mirrored half of the time."""
+    label_sampling: LabelSampling = "uniform"
+    """Classes of generated images: all alike, or as often as in the data."""
+    orthogonal: float = 1e-4
+    """Strength of the generator's orthogonal regularization; 0 for none."""
+    checkpoint_every: int = 1000
+    """Steps from one checkpoint, preview and exported generator to the next."""
+    log_every: int = 50
+    """Steps from one line of metrics to the next."""
+    statistics_images: int = 2048
+    """Generated images behind each row of the standing statistics."""
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    """Learning rates and Adam's other settings."""
+    ema: EmaConfig = field(default_factory=EmaConfig)
+    """Moving average of the generator."""
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be run."""
+        positive = (
+            "total_steps",
+            "batch_size",
+            "accumulation",
+            "d_steps",
+            "checkpoint_every",
+            "log_every",
+            "statistics_images",
+        )
+        for name in positive:
+            _require(getattr(self, name) >= 1, f"{name} must be at least 1")
+        _require(
+            self.batch_size % self.accumulation == 0,
+            f"batch_size {self.batch_size} does not split into {self.accumulation} micro-batches",
+        )
+        _require(self.seed >= 0, "seed cannot be negative")
+        _require(
+            self.label_sampling in ("uniform", "empirical"),
+            "label_sampling must be uniform or empirical",
+        )
+        _require(self.orthogonal >= 0, "orthogonal cannot be negative")
+        _require(0 <= self.ema.decay < 1, "ema.decay must be at least 0 and below 1")
+        _require(
+            self.generator.resolution == self.discriminator.resolution,
+            f"generator and discriminator disagree on the resolution: "
+            f"{self.generator.resolution} and {self.discriminator.resolution}",
+        )
+        _require(
+            self.generator.image_channels == self.discriminator.image_channels,
+            f"generator and discriminator disagree on image_channels: "
+            f"{self.generator.image_channels} and {self.discriminator.image_channels}",
+        )
+
+    @property
+    def micro_batch_size(self) -> int:
+        """Images per forward pass."""
+        return self.batch_size // self.accumulation
+
+    def to_dict(self) -> dict[str, Any]:
+        """The recipe as TOML and JSON can hold it."""
+        values = dataclasses.asdict(self)
+        values["generator"] = self.generator.to_dict()
+        values["discriminator"] = self.discriminator.to_dict()
+        return values
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """Build a recipe from plain data; tables may be partial, on top of the preset.
+
+        Raises:
+            InputError: An unknown key, or a value that does not fit.
+        """
+        hints = get_type_hints(cls)
+        if unknown := [key for key in values if key not in hints]:
+            raise InputError(f"a recipe has no key {unknown[0]!r}; it has {', '.join(hints)}")
+        tables: dict[str, Any] = {}
+        preset = get_preset(values.get("preset", "biggan-32"))
+        tables["generator"] = preset.generator.updated(_table(values, "generator"))
+        tables["discriminator"] = preset.discriminator.updated(_table(values, "discriminator"))
+        tables["optimizer"] = _fill(OptimizerConfig, "optimizer.", _table(values, "optimizer"))
+        tables["ema"] = _fill(EmaConfig, "ema.", _table(values, "ema"))
+        scalars = {key: value for key, value in values.items() if key not in tables}
+        return _fill(cls, "", {**scalars, **tables})
+
+    def fitted(self, num_classes: int) -> TrainConfig:
+        """The recipe for data of this many classes (0: unconditional)."""
+        return dataclasses.replace(
+            self,
+            generator=dataclasses.replace(self.generator, num_classes=num_classes),
+            discriminator=dataclasses.replace(self.discriminator, num_classes=num_classes),
+        )
+
+
+def load_recipe(
+    recipe: str | Path, changes: Iterable[str] = (), data: str | None = None
+) -> TrainConfig:
+    """Read a recipe.
+
+    Args:
+        recipe: A TOML file, or the name of a shipped recipe.
+        changes: "key=value" or "table.key=value", the value written as in TOML; text needs no
+            quotation marks.
+        data: Replaces the recipe's `data`.
+
+    Raises:
+        InputError: No such recipe, not valid TOML, an unknown key, or a value that does not fit.
+    """
+    values = _read_toml(recipe)
+    for change in changes:
+        _apply(values, change)
+    if data is not None:
+        values["data"] = data
+    return TrainConfig.from_dict(values)
+
+
+def shipped_recipes() -> list[str]:
+    """Names of the recipes that come with the package."""
+    folder = resources.files("biggan") / "recipes"
+    return sorted(
+        f.name.removesuffix(".toml") for f in folder.iterdir() if f.name.endswith(".toml")
+    )
+
+
+def to_toml(values: Mapping[str, Any]) -> str:
+    """Write plain data (scalars, lists, one level of tables) as TOML."""
+    scalars = {key: value for key, value in values.items() if not isinstance(value, Mapping)}
+    # JSON's strings, numbers, booleans and arrays of them are valid TOML.
+    lines = [f"{key} = {json.dumps(value)}" for key, value in scalars.items()]
+    for table, members in values.items():
+        if isinstance(members, Mapping):
+            lines += ["", f"[{table}]"]
+            lines += [f"{key} = {json.dumps(value)}" for key, value in members.items()]
+    return "\n".join(lines) + "\n"
+
+
+def differing_keys(old: TrainConfig, new: TrainConfig) -> list[str]:
+    """What decides the result of a run and differs, as "key: old -> new".
+
+    How long to train, and when to log and save, may change from one start to the next: the weights
+    after N steps are the same. So may the data's path; its contents are compared by fingerprint.
+    """
+    free = {
+        "data",
+        "licence",
+        "total_steps",
+        "checkpoint_every",
+        "log_every",
+        "statistics_images",
+        "name",
+    }
+    flat_old, flat_new = _flatten(old.to_dict()), _flatten(new.to_dict())
+    return [
+        f"{key}: {flat_old[key]} -> {value}"
+        for key, value in flat_new.items()
+        if key not in free and flat_old[key] != value
+    ]
+
+
+def _read_toml(recipe: str | Path) -> dict[str, Any]:
+    path = Path(recipe)
+    if path.suffix == ".toml" or path.is_file():
+        try:
+            text = path.read_text(encoding="utf-8")
+        except OSError as error:
+            raise InputError(f"cannot read the recipe {path}: {error.strerror}") from None
+    elif str(recipe) in shipped_recipes():
+        text = (resources.files("biggan") / "recipes" / f"{recipe}.toml").read_text(
+            encoding="utf-8"
+        )
+    else:
+        raise InputError(
+            f"no recipe {str(recipe)!r}: give a .toml file or one of {', '.join(shipped_recipes())}"
+        )
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise InputError(f"{recipe} is not valid TOML: {error}") from None
+
+
+def _apply(values: dict[str, Any], change: str) -> None:
+    key, equals, text = change.partition("=")
+    if not equals or not key.strip():
+        raise InputError(f"--set needs key=value, not {change!r}")
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = text.strip()
+    *tables, last = key.strip().split(".")
+    target = values
+    for table in tables:
+        target = target.setdefault(table, {})
+        if not isinstance(target, dict):
+            raise InputError(f"{table} is no table: cannot set {key.strip()}")
+    target[last] = value
+
+
+def _table(values: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    table = values.get(name, {})
+    _require(isinstance(table, Mapping), f"{name} must be a table, [{name}]")
+    return table
+
+
+def _fill(cls: type[_T], prefix: str, values: Mapping[str, Any]) -> _T:
+    """Make a dataclass of scalars, checking names and types."""
+    hints = get_type_hints(cls)
+    checked = {}
+    for key, value in values.items():
+        if key not in hints:
+            known = ", ".join(prefix + name for name in hints)
+            raise InputError(f"a recipe has no key {prefix + key!r}; there are {known}")
+        hint = hints[key]
+        if hint is float and isinstance(value, int) and not isinstance(value, bool):
+            value = float(value)
+        if isinstance(hint, type) and type(value) is not hint:
+            raise InputError(
+                f"{prefix}{key} must be {_TYPE_NAMES.get(hint, hint.__name__)}, not {value!r}"
+            )
+        checked[key] = value
+    return cls(**checked)
+
+
+_TYPE_NAMES = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
+
+
+def _flatten(values: Mapping[str, Any]) -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            flat |= {f"{key}.{member}": v for member, v in value.items()}
+        else:
+            flat[key] = value
+    return flat
+
+
+def _require(condition: bool, message: str) -> None:
+    if not condition:
+        raise InputError(message)

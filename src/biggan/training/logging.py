@@ -1,0 +1,75 @@
+"""Metrics of a run: one JSON object a line, and the same curves for TensorBoard."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from biggan.atomic_write import write_atomically
+
+_LOG = logging.getLogger("biggan.training")
+
+
+class MetricsLog:
+    """Appends to `metrics.jsonl` and `tensorboard/` in a run's folder.
+
+    Args:
+        run_dir: The run's folder.
+        start: The step at which this process starts. Lines beyond it, of a process that was killed
+            after its last checkpoint, are dropped: they will be written again.
+    """
+
+    def __init__(self, run_dir: Path, start: int) -> None:
+        path = run_dir / "metrics.jsonl"
+        _drop_after(path, start)
+        self._file = path.open("a", encoding="utf-8")
+        self._writer = _tensorboard_writer(run_dir / "tensorboard", start)
+
+    def write(self, step: int, values: Mapping[str, float]) -> None:
+        """Record the values of one step."""
+        self._file.write(json.dumps({"step": step, **values}) + "\n")
+        self._file.flush()
+        if self._writer is not None:
+            for name, value in values.items():
+                self._writer.add_scalar(name, value, step)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Close the files."""
+        self._file.close()
+        if self._writer is not None:
+            self._writer.close()
+
+
+def _drop_after(path: Path, step: int) -> None:
+    if not path.exists():
+        return
+    kept = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            if json.loads(line)["step"] <= step:
+                kept.append(line)
+        except (json.JSONDecodeError, KeyError):  # a line that a kill cut short
+            continue
+    write_atomically(path, "".join(f"{line}\n" for line in kept).encode())
+
+
+def _tensorboard_writer(folder: Path, start: int) -> Any:
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        _LOG.info("no TensorBoard curves: pip install 'biggan[train]' for them")
+        return None
+    # TensorBoard hides what an earlier process wrote from this step on.
+    return SummaryWriter(str(folder), purge_step=start)

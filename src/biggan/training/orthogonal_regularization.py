@@ -1,0 +1,75 @@
+"""BigGAN's relaxed orthogonal regularization of the generator (Section 3.1, equation 3).
+
+    R(W) = strength * || W^T W (.) (1 - I) ||_F^2
+
+where the columns of W are a layer's filters, and (.) (1 - I) leaves out the diagonal, so that the
+filters are driven apart but their lengths are left alone. In PyTorch's layout the filters are rows,
+so that the product is W W^T.
+
+The gradient is 4 * strength * (W W^T (.) (1 - I)) W. Ports that add 2 * (...) instead use half the
+strength that they state.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+
+from biggan.models import Generator
+
+
+def regularized_weights(generator: Generator) -> list[nn.Parameter]:
+    """The weights under the regularization: all matrices and kernels but the shared embedding."""
+    shared = generator.class_embedding.table
+    return [
+        parameter
+        for parameter in generator.parameters()
+        if parameter.ndim >= 2 and (shared is None or parameter is not shared.weight)
+    ]
+
+
+@torch.no_grad()
+def orthogonal_penalty(weights: Iterable[Tensor], strength: float) -> Tensor:
+    """R(W), summed over the weights.
+
+    Args:
+        weights: Each (out, ...).
+        strength: The paper's beta, 1e-4 for its final models.
+
+    Returns:
+        A scalar tensor.
+    """
+    total = torch.zeros(())
+    for weight in weights:
+        matrix = weight.flatten(1)
+        squares = matrix.square().sum(dim=1)
+        # ||W W^T||_F = ||W^T W||_F: the smaller product serves. The diagonal is taken off after.
+        small = matrix.mT @ matrix if matrix.shape[0] > matrix.shape[1] else matrix @ matrix.mT
+        total = total.to(weight) + strength * (small.square().sum() - squares.square().sum())
+    return total
+
+
+@torch.no_grad()
+def add_orthogonal_gradient(weights: Iterable[nn.Parameter], strength: float) -> None:
+    """Add R's gradient to the gradients of the weights.
+
+    In closed form: autograd would hold a copy of every product, and form W W^T for a first linear
+    layer of 24,576 rows, which takes 2.4 GB. (W W^T (.) (1 - I)) W = W (W^T W) - diag(W W^T) W
+    needs only the smaller of the two products.
+
+    Args:
+        weights: Each (out, ...), with a gradient.
+        strength: The paper's beta.
+    """
+    for weight in weights:
+        assert weight.grad is not None
+        matrix = weight.flatten(1)
+        squares = matrix.square().sum(dim=1, keepdim=True)
+        if matrix.shape[0] > matrix.shape[1]:
+            product = matrix @ (matrix.mT @ matrix)
+        else:
+            product = (matrix @ matrix.mT) @ matrix
+        gradient = product - squares * matrix
+        weight.grad.add_(gradient.view_as(weight), alpha=4 * strength)

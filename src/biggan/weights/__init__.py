@@ -1,0 +1,1 @@
+"""Weights: their files and the names under which they are found."""

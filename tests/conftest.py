@@ -1,0 +1,21 @@
+"""What many tests share: a small model with random weights, in a file like a real one."""
+
+import pytest
+
+import biggan
+from biggan.weights.files import Description, save_generator
+from tiny import TINY_CLASSES, tiny_generator
+
+
+@pytest.fixture(scope="session")
+def tiny_file(tmp_path_factory):
+    """A weights file of a tiny model with three classes."""
+    path = tmp_path_factory.mktemp("tiny") / "tiny.safetensors"
+    save_generator(path, tiny_generator(), Description(name="tiny", class_names=TINY_CLASSES))
+    return path
+
+
+@pytest.fixture
+def tiny(tiny_file):
+    """The tiny model, loaded."""
+    return biggan.load(tiny_file)

@@ -1,0 +1,167 @@
+import contextlib
+import io
+import warnings
+
+import numpy as np
+import pytest
+from PIL import Image, ImageFile
+from PIL.TiffImagePlugin import ImageFileDirectory_v2
+
+from biggan.data.decoding import CorruptImageError, decode_image, strict_pillow
+
+
+def encode(image, kind="PNG", **options):
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def noise(*shape):
+    return np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_lossless_pixels_arrive_unchanged(channels):
+    pixels = noise(5, 7, 3) if channels == 3 else noise(5, 7)
+    image = decode_image(encode(Image.fromarray(pixels)), channels)
+    np.testing.assert_array_equal(np.asarray(image), pixels)
+
+
+def test_colour_becomes_grey_and_grey_becomes_colour():
+    colour = Image.fromarray(noise(4, 4, 3))
+    assert decode_image(encode(colour), 1).tobytes() == colour.convert("L").tobytes()
+    grey = decode_image(encode(Image.fromarray(noise(4, 4))), 3)
+    assert grey.mode == "RGB"
+    assert grey.getpixel((1, 1)) == (int(noise(4, 4)[1, 1]),) * 3
+
+
+def test_transparency_is_laid_on_white():
+    image = Image.new("RGBA", (3, 1), (255, 0, 0, 255))
+    image.putpixel((1, 0), (255, 0, 0, 0))
+    image.putpixel((2, 0), (0, 0, 0, 128))
+    decoded = decode_image(encode(image), 3)
+    assert [decoded.getpixel((x, 0)) for x in range(3)] == [
+        (255, 0, 0),
+        (255, 255, 255),
+        (127, 127, 127),
+    ]
+    assert decode_image(encode(image.convert("LA")), 1).getpixel((1, 0)) == 255
+
+
+def test_a_transparent_palette_entry_is_white():
+    image = Image.new("P", (2, 1))
+    image.putpalette([10, 20, 30, 40, 50, 60])
+    image.putpixel((1, 0), 1)
+    opaque = decode_image(encode(image), 3)
+    assert [opaque.getpixel((x, 0)) for x in range(2)] == [(10, 20, 30), (40, 50, 60)]
+    for options in ({"transparency": 0}, {"transparency": b"\x00\xff"}):
+        decoded = decode_image(encode(image, **options), 3)
+        assert [decoded.getpixel((x, 0)) for x in range(2)] == [(255, 255, 255), (40, 50, 60)]
+
+
+def test_a_transparent_colour_is_white():
+    image = Image.new("RGB", (2, 1), (1, 2, 3))
+    image.putpixel((1, 0), (4, 5, 6))
+    decoded = decode_image(encode(image, transparency=(1, 2, 3)), 3)
+    assert [decoded.getpixel((x, 0)) for x in range(2)] == [(255, 255, 255), (4, 5, 6)]
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF", "PPM"])
+def test_16_bit_grey_is_scaled_and_not_clipped(kind):
+    levels = np.array([[0, 257, 128 * 257, 65535]], np.uint16)
+    decoded = decode_image(encode(Image.fromarray(levels), kind), 1)
+    assert np.asarray(decoded).tolist() == [[0, 1, 128, 255]]
+
+
+def test_one_bit_is_black_and_white():
+    decoded = decode_image(encode(Image.new("1", (1, 1), 1)), 3)
+    assert decoded.getpixel((0, 0)) == (255, 255, 255)
+
+
+def test_printing_colours_become_screen_colours():
+    data = encode(Image.new("CMYK", (8, 8), (0, 255, 255, 0)), "JPEG", quality=95)
+    red, green, blue = decode_image(data, 3).getpixel((4, 4))
+    assert red > 240
+    assert max(green, blue) < 15
+
+
+def test_a_photo_on_its_side_is_put_upright():
+    pixels = noise(2, 3, 3)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # the camera was turned: rotate by 90 degrees to the right
+    decoded = decode_image(encode(Image.fromarray(pixels), exif=exif), 3)
+    np.testing.assert_array_equal(np.asarray(decoded), np.rot90(pixels, -1))
+
+
+def test_damaged_exif_data_do_not_spoil_a_photo():
+    data = encode(Image.new("RGB", (8, 8)), "JPEG", exif=b"Exif\x00\x00MM\x00*\x00\x00\xff\xff")
+    with strict_pillow():
+        assert decode_image(data, 3).size == (8, 8)
+
+
+def test_the_first_frame_of_an_animation_is_the_image():
+    frames = [Image.new("RGB", (2, 2), colour) for colour in ("red", "blue")]
+    data = encode(frames[0], "GIF", save_all=True, append_images=frames[1:])
+    assert decode_image(data, 3).getpixel((0, 0)) == (255, 0, 0)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "BMP"])
+def test_a_truncated_file_is_corrupt_whatever_pillow_is_set_to(kind, monkeypatch):
+    monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)
+    data = encode(Image.fromarray(noise(64, 64, 3)), kind)
+    with strict_pillow(), pytest.raises(CorruptImageError, match=r"."):
+        decode_image(data[: len(data) // 2], 3)
+    assert ImageFile.LOAD_TRUNCATED_IMAGES is True
+
+
+@pytest.mark.parametrize("data", [b"", b"no picture", b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff\xe0"])
+def test_what_is_no_image_is_corrupt(data):
+    with pytest.raises(CorruptImageError):
+        decode_image(data, 3)
+
+
+def test_random_damage_is_corrupt_or_decodes_but_never_escapes():
+    rng = np.random.default_rng(0)
+    image = Image.fromarray(noise(16, 16, 3))
+    for kind in ("PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP"):
+        whole = np.frombuffer(encode(image, kind), np.uint8)
+        for _ in range(30):
+            data = whole.copy()
+            data[rng.integers(0, len(data), 8)] = rng.integers(0, 256, 8)
+            try:
+                with strict_pillow():
+                    assert decode_image(data.tobytes(), 3).mode == "RGB"
+            except CorruptImageError:
+                pass
+
+
+@pytest.mark.parametrize("limit", [99, 30])
+def test_an_image_of_too_many_pixels_is_corrupt_and_silent(limit, monkeypatch):
+    data = encode(Image.new("L", (10, 10)))
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", limit)  # Pillow warns at 99, raises at 30
+    with strict_pillow(), pytest.raises(CorruptImageError, match="pixels"):
+        decode_image(data, 1)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    assert decode_image(data, 1).size == (10, 10)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_cielab_becomes_screen_colours(channels):
+    decoded = decode_image(encode(Image.new("LAB", (1, 1), (255, 128, 128)), "TIFF"), channels)
+    assert np.asarray(decoded).min() > 250
+
+
+def test_pixels_without_a_range_are_corrupt():
+    with pytest.raises(CorruptImageError, match="floating-point"):
+        decode_image(encode(Image.new("F", (2, 2)), "TIFF"), 1)
+
+
+def test_warnings_about_files_stay_off_the_terminal():
+    tags = ImageFileDirectory_v2()
+    tags[270] = "a description"
+    data = encode(Image.new("L", (2, 2)), "TIFF", tiffinfo=tags)
+    with warnings.catch_warnings(record=True) as caught, contextlib.suppress(CorruptImageError):
+        warnings.simplefilter("always")
+        with strict_pillow():
+            decode_image(data[:-3], 1)
+    assert caught == []

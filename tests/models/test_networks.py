@@ -1,0 +1,138 @@
+"""What the networks do with their inputs, against a second way of computing it."""
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+import biggan
+from biggan.models import PRESETS, build_discriminator, build_generator
+
+SMALL = {"channels": 8, "num_classes": 6}
+FAMILIES = ["biggan-32", "biggan-deep-128", "sagan-128"]
+
+
+def small_generator(name):
+    return build_generator(PRESETS[name].generator.updated(SMALL), seed=3).eval()
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_one_hot_class_weights_equal_labels(name):
+    generator = small_generator(name)
+    z, labels = torch.randn(2, generator.config.z_dim), torch.tensor([1, 4])
+    hard, soft = generator(z, labels), generator(z, F.one_hot(labels, 6).float())
+    assert torch.equal(hard, soft)
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_forward_is_synthesize_of_embed(name):
+    generator = small_generator(name)
+    z, labels = torch.randn(2, generator.config.z_dim), torch.tensor([1, 4])
+    torch.testing.assert_close(
+        generator(z, labels), generator.synthesize(z, generator.embed(labels))
+    )
+    between = generator.embed(torch.tensor([[0.5, 0.5, 0, 0, 0, 0]]))
+    ends = generator.embed(torch.tensor([0, 1]))
+    torch.testing.assert_close(between[0], ends.mean(dim=0))
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_class_and_noise_both_matter(name):
+    generator = small_generator(name)
+    z = torch.randn(2, generator.config.z_dim)
+    images = generator(z[[0, 0, 1]], torch.tensor([0, 1, 0]))
+    assert not torch.allclose(images[0], images[1], atol=1e-3)
+    assert not torch.allclose(images[0], images[2], atol=1e-3)
+
+
+def test_every_chunk_of_the_noise_reaches_its_own_block():
+    """Changing chunk i must change block i - 1's output and none before it."""
+    generator = small_generator("biggan-32")
+    size = generator.config.chunk_dim
+    z = torch.randn(1, generator.config.z_dim)
+    labels = torch.tensor([0])
+
+    def block_outputs(z):
+        outputs = []
+        hooks = [
+            layer.register_forward_hook(lambda _m, _i, o: outputs.append(o))
+            for layer in (generator.linear, *generator.blocks)
+        ]
+        generator(z, labels)
+        for hook in hooks:
+            hook.remove()
+        return outputs
+
+    base = block_outputs(z)
+    for chunk in range(len(base)):
+        changed = z.clone()
+        changed[:, chunk * size : (chunk + 1) * size] += 1
+        same = [torch.equal(a, b) for a, b in zip(base, block_outputs(changed), strict=True)]
+        assert same == [True] * chunk + [False] * (len(base) - chunk)
+
+
+def test_the_deep_shortcut_keeps_the_first_channels():
+    block = build_generator(PRESETS["biggan-deep-128"].generator.updated(SMALL)).blocks[3].eval()
+    x, condition = torch.randn(1, 128, 4, 4), torch.zeros(1, 256)
+    torch.nn.init.zeros_(block.conv4.bias)
+    block.conv4.normalized_weight = lambda: torch.zeros_like(block.conv4.weight)
+    expected = F.interpolate(x[:, :64], scale_factor=2, mode="nearest")
+    torch.testing.assert_close(block(x, condition, None), expected)
+
+
+def test_the_deep_discriminators_shortcut_concatenates():
+    block = (
+        build_discriminator(PRESETS["biggan-deep-128"].discriminator.updated(SMALL))
+        .blocks[0]
+        .eval()
+    )
+    x = torch.randn(1, 8, 8, 8)
+    block.conv4.normalized_weight = lambda: torch.zeros_like(block.conv4.weight)
+    small = F.avg_pool2d(x, 2)
+    torch.testing.assert_close(block(x), torch.cat([small, block.widening(small)], dim=1))
+
+
+def test_a_discriminator_block_equals_figure_15c():
+    discriminator = build_discriminator(PRESETS["biggan-32"].discriminator.updated(SMALL)).eval()
+    first, second, third = discriminator.blocks[:3]
+    image = torch.randn(2, 3, 32, 32)
+    h = F.avg_pool2d(first.conv2(F.relu(first.conv1(image))), 2)
+    expected = h + F.avg_pool2d(first.shortcut(image), 2)
+    torch.testing.assert_close(first(image), expected)
+    x = torch.randn(2, 16, 16, 16)
+    h = F.avg_pool2d(second.conv2(F.relu(second.conv1(F.relu(x)))), 2)
+    torch.testing.assert_close(second(x), h + F.avg_pool2d(second.shortcut(x), 2))
+    torch.testing.assert_close(third(x), third.conv2(F.relu(third.conv1(F.relu(x)))) + x)
+
+
+def test_projection_head_sums_positions():
+    discriminator = build_discriminator(PRESETS["biggan-32"].discriminator.updated(SMALL)).eval()
+    head = discriminator.head
+    x, labels = torch.randn(3, 16, 8, 8), torch.tensor([0, 5, 2])
+    h = F.relu(x).sum(dim=(2, 3))
+    weight = head.embedding.normalized_weight()
+    expected = head.linear(h)[:, 0] + torch.einsum("nc,nc->n", weight[labels], h)
+    torch.testing.assert_close(head(x, labels)[:, 0], expected)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"z_dim": 81}, "z_dim 81 does not split into 4"),
+        ({"resolution": 64}, "end at 32 pixels"),
+        ({"attention_resolution": 64}, "attention_resolution must be one of"),
+        ({"image_channels": 2}, "image_channels must be 1 or 3"),
+        ({"chanels": 8}, "unknown GeneratorConfig field 'chanels'"),
+        ({"channels": "8"}, "channels cannot be '8'"),
+        ({"channels": True}, "channels cannot be True"),
+        ({"num_classes": 0, "skip_z": False}, "skip_z must be true"),
+    ],
+)
+def test_impossible_networks_are_refused_by_name(changes, message):
+    with pytest.raises(biggan.InputError, match=message):
+        PRESETS["biggan-32"].generator.updated(changes)
+
+
+def test_configurations_survive_plain_data():
+    for preset in PRESETS.values():
+        for config in (preset.generator, preset.discriminator):
+            assert type(config).from_dict(config.to_dict()) == config

@@ -1,0 +1,118 @@
+"""Every preset: its published parameter count, and that it runs and learns."""
+
+import dataclasses
+
+import pytest
+import torch
+
+import biggan
+from biggan.models import (
+    PRESETS,
+    DiscriminatorConfig,
+    GeneratorConfig,
+    build_discriminator,
+    build_generator,
+    count_parameters,
+)
+
+# PAPER.md's sources: the paper's own counts, and those of the published weights
+COUNTS = {
+    "biggan-128": (70_433_988, 87_982_370),
+    "biggan-256": (82_097_604, 99_225_890),
+    "biggan-512": (82_468_068, 99_401_282),
+    "biggan-deep-128": (50_244_484, 34_590_210),
+    "biggan-deep-256": (55_736_708, 38_247_426),
+    "biggan-deep-512": (56_019_780, 38_301_122),
+    "biggan-64": (70_377_348, 45_511_970),
+    "biggan-32": (9_416_196, 2_415_170),
+}
+
+
+@pytest.mark.parametrize("name", COUNTS)
+def test_parameter_counts(name):
+    preset = PRESETS[name]
+    assert (count_parameters(preset.generator), count_parameters(preset.discriminator)) == COUNTS[
+        name
+    ]
+
+
+def test_the_baseline_has_the_81_million_of_table_1():
+    preset = PRESETS["sagan-128"]
+    total = count_parameters(preset.generator) + count_parameters(preset.discriminator)
+    assert total == 81_465_670
+
+
+@pytest.mark.parametrize(
+    ("name", "count"),
+    [
+        ("biggan-deep-128", 50_388_609),
+        ("biggan-deep-256", 55_880_833),
+        ("biggan-deep-512", 56_163_905),
+    ],
+)
+def test_deep_counts_with_the_published_last_convolution(name, count):
+    assert count_parameters(dataclasses.replace(PRESETS[name].generator, rgb_channels=128)) == count
+
+
+def test_512_with_the_published_modules_noise_of_128():
+    assert (
+        count_parameters(dataclasses.replace(PRESETS["biggan-512"].generator, z_dim=128))
+        == 82_296_804
+    )
+
+
+def assert_trains(generator_config, discriminator_config, num=1):
+    """Images through both networks and back: the right shapes, and a gradient everywhere.
+
+    In eval mode, where BatchNorm does not cancel the biases before it.
+    """
+    generator = build_generator(generator_config).eval()
+    discriminator = build_discriminator(discriminator_config).eval()
+    for network in (generator, discriminator):
+        if network.config.attention_resolution:
+            torch.nn.init.constant_(network.attention.gamma, 0.5)
+    labels = torch.full((num,), max(generator_config.num_classes - 1, 0))
+    images = generator(torch.randn(num, generator_config.z_dim), labels)
+    size = generator_config.resolution
+    assert images.shape == (num, generator_config.image_channels, size, size)
+    assert images.abs().max() <= 1
+    logits = discriminator(images, labels)
+    assert logits.shape == (num, 1)
+    logits.square().sum().backward()
+    for network in (generator, discriminator):
+        for name, parameter in network.named_parameters():
+            assert parameter.grad is not None, name
+            assert parameter.grad.abs().max() > 0, name
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_every_preset_runs_and_every_weight_gets_a_gradient(name):
+    changes = {"channels": 8, "num_classes": 5}
+    assert_trains(
+        PRESETS[name].generator.updated(changes), PRESETS[name].discriminator.updated(changes)
+    )
+
+
+@pytest.mark.parametrize("image_channels", [1, 3])
+@pytest.mark.parametrize("num_classes", [0, 5])
+@pytest.mark.parametrize("family", ["biggan", "biggan-deep"])
+def test_greyscale_and_unconditional_networks(family, num_classes, image_channels):
+    shared = {
+        "family": family,
+        "resolution": 16,
+        "channels": 32,
+        "num_classes": num_classes,
+        "image_channels": image_channels,
+        "attention_resolution": 8,
+    }
+    widths = {"widths": [4, 2, 1], "z_dim": 12}
+    assert_trains(
+        GeneratorConfig.from_dict({**shared, **widths}),
+        DiscriminatorConfig.from_dict({**shared, "widths": [1, 2, 4], "down_blocks": 2}),
+        num=8,
+    )
+
+
+def test_unknown_preset_names_the_known_ones():
+    with pytest.raises(biggan.InputError, match="biggan-deep-512"):
+        biggan.build_generator("biggan-1024")

@@ -1,0 +1,130 @@
+"""Spectral normalization against the singular value decomposition, in float64."""
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from biggan.nn import (
+    SpectralNormConv2d,
+    SpectralNormEmbedding,
+    SpectralNormLinear,
+    hold_power_iteration,
+    initialize_orthogonal,
+    iterate_power,
+)
+
+LAYERS = {
+    "conv": lambda: SpectralNormConv2d(5, 7, 3),
+    "linear": lambda: SpectralNormLinear(6, 9),
+    "tall linear": lambda: SpectralNormLinear(4, 40, bias=False),
+    "embedding": lambda: SpectralNormEmbedding(11, 5),
+}
+
+
+@pytest.fixture(params=LAYERS)
+def layer(request):
+    layer = LAYERS[request.param]().double()
+    initialize_orthogonal(layer, seed=0)
+    random = torch.Generator().manual_seed(1)
+    with torch.no_grad():  # an orthogonal matrix has all singular values equal: nothing to find
+        layer.weight.copy_(torch.randn(layer.weight.shape, generator=random, dtype=torch.float64))
+    return layer
+
+
+def largest_singular_value(weight):
+    return torch.linalg.svdvals(weight.flatten(1))[0]
+
+
+def an_input(layer):
+    if isinstance(layer, nn.Conv2d):
+        return torch.randn(2, layer.in_channels, 4, 4, dtype=torch.float64)
+    if isinstance(layer, nn.Linear):
+        return torch.randn(2, layer.in_features, dtype=torch.float64)
+    return torch.tensor([0, 3])
+
+
+def test_training_forwards_converge_to_sigma_one(layer):
+    layer.train()
+    for _ in range(500):
+        layer(an_input(layer))
+    torch.testing.assert_close(
+        largest_singular_value(layer.eval().normalized_weight()),
+        torch.ones((), dtype=torch.float64),
+        rtol=0,
+        atol=1e-9,
+    )
+
+
+def test_one_training_forward_is_one_power_iteration(layer):
+    matrix, u = layer.weight.detach().flatten(1), layer.u.clone()
+    v = matrix.T @ u / (matrix.T @ u).norm()
+    u = matrix @ v / (matrix @ v).norm()
+    layer.train()(an_input(layer))
+    torch.testing.assert_close(layer.v, v)
+    torch.testing.assert_close(layer.u, u)
+
+
+def test_eval_mode_moves_nothing_and_uses_what_is_stored(layer):
+    layer.eval()
+    u, v = layer.u.clone(), layer.v.clone()
+    expected = layer.weight / (u @ layer.weight.flatten(1) @ v)
+    for _ in range(3):
+        layer(an_input(layer))
+    assert torch.equal(layer.u, u)
+    assert torch.equal(layer.v, v)
+    torch.testing.assert_close(layer.normalized_weight(), expected)
+
+
+def test_iterate_power_reaches_every_layer():
+    network = nn.Sequential(SpectralNormConv2d(3, 8, 3), SpectralNormConv2d(8, 4, 1))
+    initialize_orthogonal(network, seed=0)
+    with torch.no_grad():
+        for layer in network:
+            layer.weight.normal_(generator=torch.Generator().manual_seed(3))
+    iterate_power(network, 300)
+    for layer in network:
+        assert largest_singular_value(layer.weight / layer.sigma()).item() == pytest.approx(
+            1, abs=1e-5
+        )
+
+
+def test_held_layers_do_not_iterate_and_move_again_afterwards(layer):
+    layer.train()
+    u = layer.u.clone()
+    with hold_power_iteration(layer):
+        layer(an_input(layer))
+        assert torch.equal(layer.u, u)
+    layer(an_input(layer))
+    assert not torch.equal(layer.u, u)
+
+
+def test_two_forwards_before_one_backward(layer):
+    """The second forward updates u and v in place; the first one's graph must not notice."""
+    layer.train()
+    x = an_input(layer)
+    first = layer(x)
+    matrix, u, v = layer.weight.detach().flatten(1), layer.u.clone(), layer.v.clone()
+    layer(x)
+    (gradient,) = torch.autograd.grad(first.sum(), layer.weight)
+
+    weight = layer.weight.detach().clone().requires_grad_()
+    sigma = u @ weight.flatten(1) @ v
+    if isinstance(layer, nn.Conv2d):
+        expected = F.conv2d(x, weight / sigma, layer.bias, padding=layer.padding)
+    elif isinstance(layer, nn.Linear):
+        expected = F.linear(x, weight / sigma, layer.bias)
+    else:
+        expected = (weight / sigma)[x]
+    (expected_gradient,) = torch.autograd.grad(expected.sum(), weight)
+    torch.testing.assert_close(gradient, expected_gradient)
+    assert matrix.shape == layer.weight.flatten(1).shape
+
+
+def test_embedding_of_class_weights_mixes_rows():
+    layer = SpectralNormEmbedding(4, 3)
+    initialize_orthogonal(layer, seed=0)
+    layer.eval()
+    mixed = layer(torch.tensor([[0.25, 0.75, 0.0, 0.0]]))
+    rows = layer(torch.tensor([0, 1]))
+    torch.testing.assert_close(mixed[0], 0.25 * rows[0] + 0.75 * rows[1])

@@ -1,0 +1,130 @@
+"""Sampling and interpolation through the object that users hold."""
+
+import numpy as np
+import pytest
+import torch
+
+import biggan
+from biggan.weights.files import Description, save_generator
+from tiny import TINY_CLASSES, tiny_generator
+
+
+def pixels(pictures):
+    return np.stack([np.asarray(picture) for picture in pictures])
+
+
+def test_picture_k_does_not_depend_on_num(tiny):
+    np.testing.assert_array_equal(pixels(tiny.sample(0, 5))[:2], pixels(tiny.sample(0, 2)))
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 5, 64])
+def test_image_k_does_not_depend_on_the_batch_size(tiny, batch_size):
+    z = biggan.truncated_noise(7, 12, 0.5, 0)
+    labels = torch.arange(7) % 3
+    expected = tiny.generate(z, labels, 0.5, batch_size=1)
+    torch.testing.assert_close(
+        tiny.generate(z, labels, 0.5, batch_size=batch_size), expected, rtol=0, atol=1e-5
+    )
+
+
+def test_generate_uses_z_as_given_and_truncation_for_statistics_alone(tiny):
+    z, labels = np.random.default_rng(0).normal(size=(2, 12)), np.array([0, 2])
+    direct = tiny.generator(torch.tensor(z).float(), torch.tensor(labels), 0.3)
+    torch.testing.assert_close(tiny.generate(z, labels, 0.3), direct)
+    assert not torch.allclose(tiny.generate(z, labels, 0.3), tiny.generate(z, labels, 0.9))
+    assert tiny.generate(z, labels).dtype == torch.float32
+
+
+def test_sample_is_generate_of_the_notebooks_noise(tiny):
+    images = tiny.generate(biggan.truncated_noise(3, 12, 0.4, 7), torch.tensor([1, 1, 1]), 0.4)
+    expected = ((images + 1) / 2 * 256).clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).numpy()
+    np.testing.assert_array_equal(pixels(tiny.sample("siamese cat", 3, 0.4, 7)), expected)
+
+
+def test_soft_labels_mix_classes(tiny):
+    z = biggan.truncated_noise(1, 12, 0.5, 0)
+    hard = tiny.generate(z, torch.tensor([1]))
+    assert torch.equal(tiny.generate(z, torch.tensor([[0.0, 1, 0]])), hard)
+    assert not torch.allclose(tiny.generate(z, torch.tensor([[0.5, 0.5, 0]])), hard, atol=1e-4)
+
+
+@pytest.mark.parametrize("path", ["linear", "slerp"])
+def test_interpolations_ends_are_direct_samples(tiny, path):
+    rows = tiny.interpolate(0, 2, steps=4, num=3, truncation=0.3, seed_a=1, seed_b=2, path=path)
+    assert [len(row) for row in rows] == [4, 4, 4]
+    np.testing.assert_array_equal(pixels([r[0] for r in rows]), pixels(tiny.sample(0, 3, 0.3, 1)))
+    np.testing.assert_array_equal(pixels([r[-1] for r in rows]), pixels(tiny.sample(2, 3, 0.3, 2)))
+    assert (pixels(rows[0])[1] != pixels(rows[0])[0]).any()
+
+
+def test_drawing_a_recipe_again_gives_the_same_pixels(tiny):
+    recipes = tiny.recipes(["tabby"], 4, 0.6, 11, noise="paper")
+    pictures = list(tiny.draw(recipes))
+    again = list(tiny.draw([recipes[2]]))
+    np.testing.assert_array_equal(pixels(again)[0], pixels(pictures)[2])
+
+
+def test_without_a_class_the_classes_come_in_turn(tiny):
+    recipes = tiny.recipes([None], 5, 0.4, 0)
+    assert [recipe.class_index for recipe in recipes] == [0, 1, 2, 0, 1]
+    assert recipes[1].class_name == TINY_CLASSES[1]
+    np.testing.assert_array_equal(pixels(tiny.sample(num=5))[4], pixels(tiny.sample(1, 5))[4])
+
+
+def test_the_three_meanings_of_truncation_give_different_pictures(tiny):
+    hub, paper, scale = (
+        tiny.sample(0, 1, 0.5, 0, noise=kind) for kind in ("hub", "paper", "scale")
+    )
+    assert (pixels(hub) != pixels(paper)).any()
+    assert (pixels(hub) != pixels(scale)).any()
+
+
+def test_a_recipe_of_another_model_is_refused(tiny, tmp_path):
+    path = tmp_path / "other.safetensors"
+    other_weights = tiny_generator()
+    other_weights.head.bn.bias.data.add_(1)
+    save_generator(path, other_weights, Description(name="other", class_names=TINY_CLASSES))
+    recipes = tiny.recipes([0], 1, 0.4, 0)
+    with pytest.raises(biggan.InputError, match="was made by tiny .* not by other"):
+        list(biggan.load(path).draw(recipes))
+
+
+def test_an_unconditional_model(tmp_path):
+    path = tmp_path / "plain.safetensors"
+    save_generator(path, tiny_generator(num_classes=0), Description(name="plain"))
+    gan = biggan.load(path)
+    assert len(gan.sample(num=2)) == 2
+    rows = gan.interpolate(None, None, steps=3, num=1, seed_a=0, seed_b=1)
+    np.testing.assert_array_equal(
+        pixels(rows[0])[2], pixels(gan.sample(num=1, truncation=0.2, seed=1))[0]
+    )
+    with pytest.raises(biggan.InputError, match="unconditional"):
+        gan.sample("cat")
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda gan: gan.sample("dog"), "dog"),
+        (lambda gan: gan.sample(3), "3"),
+        (lambda gan: gan.sample("cat"), "siamese cat"),
+        (lambda gan: gan.sample(0, truncation=1.5), "at most 1, not 1.5"),
+        (lambda gan: gan.sample(0, num=0), "at least 1, not 0"),
+        (lambda gan: gan.interpolate(0, None), "class to end at"),
+        (lambda gan: gan.interpolate(0, 1, num=0), "at least 1, not 0"),
+        (lambda gan: gan.generate(torch.zeros(2, 11), torch.tensor([0, 1])), r"\(N, 12\)"),
+        (lambda gan: gan.generate(torch.zeros(2, 12), torch.tensor([0])), "1 labels do not fit 2"),
+        (lambda gan: gan.generate(torch.zeros(1, 12), torch.tensor([3])), "between 0 and 2"),
+        (lambda gan: gan.generate(torch.zeros(1, 12), torch.zeros(1, 4)), r"\(N, 3\)"),
+        (lambda gan: gan.generate(torch.zeros(1, 12), torch.tensor([0]), 0.0), "above 0"),
+    ],
+)
+def test_mistakes_are_named(tiny, call, message):
+    with pytest.raises(biggan.InputError, match=message):
+        call(tiny)
+
+
+def test_a_generator_in_training_mode_is_refused(tiny):
+    tiny.generator.train()
+    with pytest.raises(ValueError, match="training mode"):
+        tiny.sample(0)

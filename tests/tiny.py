@@ -1,0 +1,47 @@
+"""Small models with random weights, and a recipe small enough to train in a test."""
+
+import torch
+
+import biggan
+from biggan.weights.files import set_statistics_grid
+
+TINY = {
+    "family": "biggan",
+    "resolution": 16,
+    "channels": 8,
+    "widths": [4, 2, 1],
+    "z_dim": 12,
+    "num_classes": 3,
+    "attention_resolution": 8,
+    "image_channels": 3,
+    "class_dim": 16,
+}
+TINY_CLASSES = ("tabby, tabby cat", "siamese cat", "golden retriever")
+
+
+def tiny_generator(**changes):
+    """Random weights, and statistics that differ from one truncation to the next."""
+    generator = biggan.build_generator(
+        biggan.GeneratorConfig.from_dict({**TINY, **changes}), seed=1
+    )
+    set_statistics_grid(generator, [round(0.02 * i, 2) for i in range(1, 51)])
+    random = torch.Generator().manual_seed(2)
+    for name, buffer in generator.named_buffers():
+        if name.endswith(("running_mean", "table_mean")):
+            buffer.copy_(0.1 * torch.randn(buffer.shape, generator=random))
+        if name.endswith(("running_var", "table_var")):
+            buffer.copy_(0.5 + torch.rand(buffer.shape, generator=random))
+    return generator.eval()
+
+
+TINY_RECIPE = {
+    "preset": "biggan-32",
+    "total_steps": 6,
+    "batch_size": 8,
+    "checkpoint_every": 3,
+    "log_every": 1,
+    "statistics_images": 16,
+    "flip": True,
+    "generator": {"channels": 4, "widths": [4, 2, 2, 2], "z_dim": 16, "class_dim": 8},
+    "discriminator": {"channels": 4, "widths": [2, 2, 4, 4]},
+}

@@ -1,0 +1,86 @@
+import tomllib
+
+import pytest
+
+import biggan
+from biggan.training import load_recipe, shipped_recipes
+from biggan.training.config import TrainConfig, differing_keys, to_toml
+
+
+@pytest.fixture
+def recipe(tmp_path):
+    path = tmp_path / "mine.toml"
+    path.write_text('preset = "biggan-32"\nbatch_size = 16\n[generator]\nchannels = 8\n')
+    return path
+
+
+def test_defaults_are_the_papers():
+    config = TrainConfig.from_dict({})
+    assert (config.optimizer.g_lr, config.optimizer.d_lr) == (5e-5, 2e-4)
+    assert (config.optimizer.beta1, config.optimizer.beta2) == (0.0, 0.999)
+    assert (config.batch_size, config.d_steps) == (2048, 2)
+    assert (config.ema.decay, config.orthogonal) == (0.9999, 1e-4)
+
+
+def test_a_recipe_changes_its_preset_and_set_changes_the_recipe(recipe):
+    config = load_recipe(recipe, ["optimizer.g_lr=1e-3", "name=mine", "generator.z_dim=40"], "pets")
+    assert (config.batch_size, config.generator.channels, config.generator.z_dim) == (16, 8, 40)
+    assert config.generator.widths == (4, 4, 4, 4)
+    assert (config.optimizer.g_lr, config.name, config.data) == (1e-3, "mine", "pets")
+
+
+@pytest.mark.parametrize("name", shipped_recipes())
+def test_every_shipped_recipe_is_valid_and_survives_toml(name):
+    config = load_recipe(name)
+    again = TrainConfig.from_dict(tomllib.loads(to_toml(config.to_dict())))
+    assert again == config
+
+
+def test_a_preset_pair_agrees_for_every_preset():
+    for name in biggan.models.PRESETS:
+        assert TrainConfig.from_dict({"preset": name}).preset == name
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("batch_sise=4", "no key 'batch_sise'; it has .*batch_size"),
+        ("optimizer.lr=1", "no key 'optimizer.lr'.*optimizer.g_lr"),
+        ("generator.chanels=8", "'chanels'"),
+        ("batch_size=many", "batch_size must be a whole number, not 'many'"),
+        ("batch_size=0", "batch_size must be at least 1"),
+        ("total_steps=1.5", "total_steps must be a whole number"),
+        ("flip=1", "flip must be true or false"),
+        ("accumulation=3", "16 does not split into 3"),
+        ("ema.decay=1.0", "ema.decay"),
+        ("label_sampling=some", "uniform or empirical"),
+        ("generator=5", r"generator must be a table, \[generator\]"),
+        ("generator.image_channels=1", "disagree on image_channels: 1 and 3"),
+        ("batch_size", "needs key=value"),
+        ("batch_size.x=1", "batch_size is no table"),
+        ("preset=biggan-33", "no architecture is called 'biggan-33'"),
+        ("seed=-1", "seed"),
+    ],
+)
+def test_mistakes_are_named(recipe, change, message):
+    with pytest.raises(biggan.InputError, match=message):
+        load_recipe(recipe, [change])
+
+
+def test_missing_and_broken_recipes(tmp_path):
+    with pytest.raises(biggan.InputError, match="one of .*digits"):
+        load_recipe("digit")
+    with pytest.raises(biggan.InputError, match="cannot read the recipe"):
+        load_recipe(tmp_path / "none.toml")
+    broken = tmp_path / "broken.toml"
+    broken.write_text("batch_size = = 3")
+    with pytest.raises(biggan.InputError, match="not valid TOML"):
+        load_recipe(broken)
+
+
+def test_what_decides_the_result_must_not_differ_and_the_rest_may(recipe):
+    old = load_recipe(recipe)
+    longer = load_recipe(recipe, ["total_steps=7", "log_every=1", "checkpoint_every=3"])
+    assert differing_keys(old, longer) == []
+    other = load_recipe(recipe, ["seed=4", "optimizer.d_lr=1e-3"])
+    assert differing_keys(old, other) == ["seed: 0 -> 4", "optimizer.d_lr: 0.0002 -> 0.001"]

@@ -1,0 +1,176 @@
+"""Whole runs: what they leave, that they resume to the bit, and what they refuse."""
+
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import biggan
+from biggan.data import load_dataset
+from biggan.training import train
+from tiny import TINY_RECIPE
+
+CPU = torch.device("cpu")
+
+
+def run(config, dataset, folder, **changes):
+    return train(dataclasses.replace(config, **changes), dataset, folder, device=CPU)
+
+
+def final_tensors(folder):
+    (path,) = sorted((folder / "checkpoints").glob("*.safetensors"))[-1:]
+    return load_file(path)
+
+
+def assert_same_run(folder, other):
+    found, expected = final_tensors(folder), final_tensors(other)
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
+        assert torch.equal(found[name], value), name
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(dataset, tmp_path_factory):
+    from biggan.training.config import TrainConfig
+
+    folder = tmp_path_factory.mktemp("run") / "whole"
+    config = TrainConfig.from_dict(TINY_RECIPE).fitted(dataset.num_classes)
+    run(config, dataset, folder)
+    return folder
+
+
+def test_a_run_leaves_what_its_user_needs(uninterrupted):
+    gan = biggan.load(uninterrupted)
+    assert gan.class_names == ("blue", "red")
+    assert gan.description.training["step"] == 6
+    assert len(gan.sample("red", 2)) == 2
+    assert gan.generator.head.bn.grid[-1] == 1.0
+    assert len(gan.generator.head.bn.grid) == 50
+    logits = biggan.load_discriminator(uninterrupted)(
+        torch.zeros(2, 3, 32, 32), torch.tensor([0, 1])
+    )
+    assert logits.shape == (2, 1)
+    lines = [
+        json.loads(line) for line in (uninterrupted / "metrics.jsonl").read_text().splitlines()
+    ]
+    assert [line["step"] for line in lines] == [1, 2, 3, 4, 5, 6]
+    assert {"d_loss", "g_loss", "d_real", "d_fake", "orthogonal"} <= lines[0].keys()
+    assert len(list((uninterrupted / "previews").glob("*.png"))) == 2
+    assert len(list((uninterrupted / "checkpoints").iterdir())) == 2
+    assert list((uninterrupted / "tensorboard").iterdir())
+    assert "channels = 4" in (uninterrupted / "config.toml").read_text()
+
+
+def test_the_weights_have_moved(uninterrupted, config):
+    start = biggan.build_generator(config.generator).state_dict()
+    trained = final_tensors(uninterrupted)
+    assert not torch.equal(
+        trained["generator.blocks.0.conv1.weight"], start["blocks.0.conv1.weight"]
+    )
+
+
+@pytest.mark.parametrize("stop_at", [1, 3, 4])
+def test_stopping_and_resuming_changes_no_bit(config, dataset, tmp_path, uninterrupted, stop_at):
+    folder = tmp_path / "run"
+    steps = iter(range(1, 100))
+    state = train(config, dataset, folder, device=CPU, should_stop=lambda: next(steps) == stop_at)
+    assert state.step == stop_at
+    assert run(config, dataset, folder).step == 6
+    assert_same_run(folder, uninterrupted)
+
+
+def test_a_shorter_run_goes_on_where_it_ended(config, dataset, tmp_path, uninterrupted):
+    folder = tmp_path / "run"
+    run(config, dataset, folder, total_steps=2)
+    run(config, dataset, folder)
+    assert_same_run(folder, uninterrupted)
+    lines = (folder / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line)["step"] for line in lines] == [1, 2, 3, 4, 5, 6]
+
+
+def test_a_damaged_checkpoint_falls_back_to_the_one_before(
+    config, dataset, tmp_path, uninterrupted
+):
+    folder = tmp_path / "run"
+    run(config, dataset, folder)
+    newest = sorted((folder / "checkpoints").iterdir())[-1]
+    newest.write_bytes(newest.read_bytes()[:-100])
+    run(config, dataset, folder)
+    assert_same_run(folder, uninterrupted)
+
+
+@pytest.mark.slow
+def test_kill_9_at_any_moment_and_the_same_command_again(folder, tmp_path):
+    recipe = tmp_path / "recipe.toml"
+    tables = {key: value for key, value in TINY_RECIPE.items() if isinstance(value, dict)}
+    scalars = {key: value for key, value in TINY_RECIPE.items() if not isinstance(value, dict)}
+    scalars |= {"total_steps": 9, "checkpoint_every": 2}
+    lines = [f"{key} = {json.dumps(value)}" for key, value in scalars.items()]
+    for name, table in tables.items():
+        lines += [f"[{name}]", *(f"{key} = {json.dumps(value)}" for key, value in table.items())]
+    recipe.write_text("\n".join(lines))
+
+    def command(out):
+        arguments = [
+            "train",
+            str(recipe),
+            "--data",
+            str(folder),
+            "--out",
+            str(out),
+            "--device",
+            "cpu",
+        ]
+        return [sys.executable, "-m", "biggan", *arguments]
+
+    subprocess.run(command(tmp_path / "whole"), check=True, capture_output=True)
+    killed = tmp_path / "killed"
+    kills = 0
+    for delay in (0.05, 0.4):
+        process = subprocess.Popen(
+            command(killed), stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL
+        )
+        deadline = time.monotonic() + 60
+        known = set(killed.glob("checkpoints/*"))
+        while process.poll() is None and set(killed.glob("checkpoints/*")) <= known:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        time.sleep(delay)  # somewhere between two checkpoints, or in the middle of writing one
+        if process.poll() is None:
+            os.kill(process.pid, signal.SIGKILL)
+            kills += 1
+        process.wait()
+    assert kills
+    subprocess.run(command(killed), check=True, capture_output=True)
+    assert_same_run(killed, tmp_path / "whole")
+    assert not list(killed.rglob("*.tmp"))
+    generators = [load_file(out / "generator.safetensors") for out in (killed, tmp_path / "whole")]
+    for name, value in generators[1].items():
+        assert torch.equal(generators[0][name], value), name
+
+
+def test_another_recipe_in_the_same_folder_is_refused(config, dataset, uninterrupted):
+    before = {path: path.stat().st_mtime_ns for path in uninterrupted.rglob("*")}
+    with pytest.raises(biggan.InputError, match=r"another recipe \(seed: 0 -> 5\)"):
+        run(config, dataset, uninterrupted, seed=5)
+    assert {path: path.stat().st_mtime_ns for path in uninterrupted.rglob("*")} == before
+
+
+def test_other_data_in_the_same_run_is_refused(config, dataset, uninterrupted):
+    changed = dataclasses.replace(dataset, images=255 - dataset.images)
+    with pytest.raises(biggan.InputError, match="other data"):
+        run(config, changed, uninterrupted)
+
+
+def test_unconditional_training(config, folder, tmp_path):
+    dataset = load_dataset(folder, 32, 3, unconditional=True)
+    state = run(config.fitted(0), dataset, tmp_path / "run", total_steps=2)
+    assert state.step == 2
+    assert len(biggan.load(tmp_path / "run").sample(num=2)) == 2

@@ -1,0 +1,56 @@
+"""The penalty and its gradient against autograd of the paper's formula, in float64."""
+
+import pytest
+import torch
+from torch import nn
+
+from biggan.training.orthogonal_regularization import (
+    add_orthogonal_gradient,
+    orthogonal_penalty,
+    regularized_weights,
+)
+from tiny import tiny_generator
+
+SHAPES = [(7, 3), (3, 7), (5, 5), (6, 2, 3, 3), (40, 2, 1, 1)]
+
+
+def papers_formula(weight, strength):
+    """strength * || W^T W (.) (1 - I) ||_F^2 with the filters as W's columns (equation 3)."""
+    columns = weight.flatten(1).T
+    gram = columns.T @ columns
+    off_diagonal = gram * (1 - torch.eye(len(gram), dtype=gram.dtype))
+    return strength * off_diagonal.norm() ** 2
+
+
+@pytest.fixture(params=SHAPES, ids=str)
+def weight(request):
+    random = torch.Generator().manual_seed(0)
+    return nn.Parameter(torch.randn(request.param, generator=random, dtype=torch.float64))
+
+
+def test_penalty(weight):
+    expected = papers_formula(weight, 0.3) * 2
+    torch.testing.assert_close(orthogonal_penalty([weight, weight], 0.3), expected.detach())
+
+
+def test_gradient_is_autograds(weight):
+    (expected,) = torch.autograd.grad(papers_formula(weight, 0.3), weight)
+    weight.grad = torch.ones_like(weight)
+    add_orthogonal_gradient([weight], 0.3)
+    torch.testing.assert_close(weight.grad, 1 + expected)
+
+
+def test_orthogonal_filters_of_any_length_are_left_alone():
+    weight = nn.Parameter(torch.diag(torch.tensor([1.0, 2.0, 30.0])))
+    weight.grad = torch.zeros_like(weight)
+    add_orthogonal_gradient([weight], 1.0)
+    assert orthogonal_penalty([weight], 1.0) == 0
+    assert torch.equal(weight.grad, torch.zeros(3, 3))
+
+
+def test_all_matrices_but_the_shared_embedding():
+    generator = tiny_generator()
+    chosen = {id(weight) for weight in regularized_weights(generator)}
+    for name, parameter in generator.named_parameters():
+        expected = parameter.ndim >= 2 and name != "class_embedding.table.weight"
+        assert (id(parameter) in chosen) == expected, name

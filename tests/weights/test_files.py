@@ -1,0 +1,111 @@
+"""Weight files: everything comes back, and no damage goes unseen."""
+
+import random
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+import biggan
+from biggan.weights.files import (
+    Description,
+    load_discriminator,
+    load_generator,
+    save_discriminator,
+    save_generator,
+)
+from tiny import TINY_CLASSES, tiny_generator
+
+DESCRIPTION = Description(
+    name="tiny", class_names=TINY_CLASSES, source="a test", licence="none", training={"step": 3}
+)
+
+
+@pytest.fixture
+def path(tmp_path):
+    path = tmp_path / "tiny.safetensors"
+    save_generator(path, tiny_generator(), DESCRIPTION)
+    return path
+
+
+def test_a_generator_comes_back_whole(path):
+    original, loaded = tiny_generator(), load_generator(path)
+    assert loaded.description == DESCRIPTION
+    assert loaded.generator.config == original.config
+    assert not loaded.generator.training
+    for name, value in original.state_dict().items():
+        assert torch.equal(loaded.generator.state_dict()[name], value), name
+    z, labels = torch.randn(2, 12), torch.tensor([0, 2])
+    assert torch.equal(loaded.generator(z, labels, 0.31), original(z, labels, 0.31))
+
+
+def test_a_discriminator_comes_back_whole(tmp_path):
+    config = biggan.DiscriminatorConfig(
+        "biggan", 16, 8, (1, 2, 4), down_blocks=2, num_classes=3, attention_resolution=8
+    )
+    original = biggan.build_discriminator(config)
+    path = tmp_path / "d.safetensors"
+    save_discriminator(path, original, DESCRIPTION)
+    images, labels = torch.randn(2, 3, 16, 16), torch.tensor([0, 2])
+    found = biggan.load_discriminator(path)(images, labels)
+    assert found.shape == (2, 1)
+    assert torch.equal(found, original.eval()(images, labels))
+    assert load_discriminator(path).description == DESCRIPTION
+
+
+def test_the_same_contents_have_the_same_digest(path, tmp_path):
+    first = load_generator(path).sha256
+    assert save_generator(tmp_path / "again", tiny_generator(), DESCRIPTION) == first
+    assert save_generator(tmp_path / "other", tiny_generator(), Description("other")) != first
+
+
+def test_no_flipped_bit_goes_unseen(path):
+    whole = path.read_bytes()
+    header_end = 8 + int.from_bytes(whole[:8], "little")
+    picker = random.Random(0)
+    places = list(range(8)) + picker.sample(range(8, header_end), 150)
+    places += picker.sample(range(header_end, len(whole)), 30)
+    for place in places:
+        damaged = bytearray(whole)
+        damaged[place] ^= 1 << picker.randrange(8)
+        path.write_bytes(damaged)
+        with pytest.raises(biggan.InputError):
+            load_generator(path)
+
+
+@pytest.mark.parametrize("fraction", [0.0, 0.001, 0.5, 0.999])
+def test_a_file_cut_short(path, fraction):
+    whole = path.read_bytes()
+    path.write_bytes(whole[: int(len(whole) * fraction)])
+    with pytest.raises(biggan.InputError, match="not a whole safetensors file"):
+        load_generator(path)
+
+
+def test_missing_unexpected_and_misshapen_tensors_are_all_named(path):
+    from biggan.weights import files
+
+    metadata, tensors, _ = files.load_tensors(path)
+    del tensors["head.bn.gain"]
+    tensors["extra"] = torch.zeros(1)
+    tensors["head.bn.bias"] = torch.zeros(9)
+    files.save_tensors(path, metadata, tensors)
+    with pytest.raises(biggan.InputError) as raised:
+        load_generator(path)
+    for fault in ("missing head.bn.gain", "unexpected extra", "head.bn.bias is (9,), not (8,)"):
+        assert fault in str(raised.value)
+
+
+def test_other_files_are_refused(tmp_path, path):
+    foreign = tmp_path / "foreign.safetensors"
+    save_file({"x": torch.zeros(1)}, foreign)
+    with pytest.raises(biggan.InputError, match="not one of biggan's"):
+        load_generator(foreign)
+    with pytest.raises(biggan.InputError, match="holds a generator, not a discriminator"):
+        load_discriminator(path)
+    with pytest.raises(biggan.InputError, match="there is no file"):
+        load_generator(tmp_path / "none.safetensors")
+
+
+def test_an_unwritable_folder(tmp_path):
+    with pytest.raises(biggan.InputError, match="cannot write"):
+        save_generator(tmp_path / "missing" / "x.safetensors", tiny_generator(), DESCRIPTION)
