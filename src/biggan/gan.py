@@ -18,7 +18,13 @@ from biggan.classes import resolve_class
 from biggan.errors import InputError
 from biggan.images import Recipe, to_pil, to_uint8
 from biggan.interpolation import Path, interpolate_labels, interpolate_noise
-from biggan.latents import NoiseKind, check_truncation, make_noise, statistics_truncation
+from biggan.latents import (
+    NoiseKind,
+    check_seed,
+    check_truncation,
+    make_noise,
+    statistics_truncation,
+)
 from biggan.models import Discriminator, Generator, GeneratorConfig
 from biggan.sampling import generate_batches
 from biggan.weights.files import Description
@@ -151,6 +157,7 @@ class Gan:
         if num < 1:
             raise InputError(f"the number of pictures must be at least 1, not {num}")
         check_truncation(truncation, noise)
+        check_seed(seed)
         planned = []
         for class_ in classes:
             index = None if class_ is None else self.class_index(class_)

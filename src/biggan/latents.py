@@ -66,8 +66,7 @@ def make_noise(
         InputError: A truncation or a seed out of range.
     """
     check_truncation(truncation, kind)
-    if not 0 <= seed < 2**32:
-        raise InputError(f"the seed must be between 0 and {2**32 - 1}, not {seed}")
+    check_seed(seed)
     # RandomState's stream is frozen by numpy's compatibility policy; Generator's is not.
     uniform = np.random.RandomState(seed).uniform(size=(num, dim))
     if truncation is None:
@@ -96,12 +95,22 @@ def check_truncation(truncation: float | None, kind: NoiseKind = "hub") -> None:
         raise InputError(f"a {kind} threshold must be a number above 0, not {truncation:g}")
 
 
+def check_seed(seed: int) -> None:
+    """Refuse a seed that numpy's RandomState does not take.
+
+    Raises:
+        InputError: Not in 0 to 2**32 - 1.
+    """
+    if not 0 <= seed < 2**32:
+        raise InputError(f"the seed must be between 0 and {2**32 - 1}, not {seed}")
+
+
 def statistics_truncation(truncation: float | None, kind: NoiseKind = "hub") -> float | None:
     """The hub truncation whose BatchNorm statistics suit some noise.
 
     Statistics are recorded for `hub` noise and for N(0, 1). For the other meanings those of the
     hub truncation with the same standard deviation are taken, at most those of 1: `paper` with a
-    threshold of 2 is `hub` with truncation 1 exactly. Noise wider than that is close to N(0, 1), and
+    threshold of 2 is `hub` with truncation 1 exactly. Noise wider than that is close to N(0, 1) and
     takes the untruncated statistics.
 
     Args:

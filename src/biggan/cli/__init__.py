@@ -43,7 +43,7 @@ class _LazyGroup(click.Group):
 @click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="biggan", message="biggan %(version)s")
 def group() -> None:
-    r"""BigGAN, alive: sample, interpolate, train, look.
+    """BigGAN, alive: sample, interpolate, train, look.
 
     \b
     Examples:

@@ -15,7 +15,7 @@ from biggan.errors import InputError
 @click.option("--search", metavar="TEXT", help="Only classes whose name contains this.")
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON object, index to name.")
 def command(model: str | None, search: str | None, as_json: bool) -> None:
-    r"""List or search the classes of a model.
+    """List or search the classes of a model.
 
     \b
     Examples:

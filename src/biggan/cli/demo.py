@@ -41,7 +41,7 @@ from biggan.errors import InputError
 def command(
     model: str | None, host: str, port: int, share: bool, open_browser: bool, device: str | None
 ) -> None:
-    r"""Open a web page with sliders: explore a class, morph one into another.
+    """Open a web page with sliders: explore a class, morph one into another.
 
     \b
     Examples:

@@ -63,7 +63,7 @@ def command(
     out: Path,
     device: str | None,
 ) -> None:
-    r"""Morph pictures of one class into pictures of another.
+    """Morph pictures of one class into pictures of another.
 
     \b
     Examples:

@@ -14,7 +14,7 @@ _PUBLISHED_RGB_CHANNELS = 128  # of the last convolution of DeepMind's deep gene
 @click.command
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command(as_json: bool) -> None:
-    r"""List the bundled model and the architectures, with their parameter counts.
+    """List the bundled model and the architectures, with their parameter counts.
 
     \b
     Examples:

@@ -71,7 +71,7 @@ def command(
     device: str | None,
     as_json: bool,
 ) -> None:
-    r"""Make pictures of a class.
+    """Make pictures of a class.
 
     \b
     Examples:

@@ -46,7 +46,7 @@ def command(
     strict: bool,
     device: str | None,
 ) -> None:
-    r"""Train a model from RECIPE: a TOML file, or the name of a shipped recipe.
+    """Train a model from RECIPE: a TOML file, or the name of a shipped recipe.
 
     \b
     Examples:

@@ -25,7 +25,7 @@ MAX_PATHS = 5
 MAX_STEPS = 10
 _COLUMNS = 5  # of the grid of samples, at most
 
-_SMALL = 128  # up to this many pixels a side pictures are enlarged for the screen,
+_SMALL = 64  # up to this many pixels a side pictures are enlarged for the screen,
 _FRAME = 640  # by a whole number, to a grid of at most this many pixels a side
 _LARGE = 256  # of pictures of at most this many
 
@@ -206,7 +206,7 @@ def about(gan: Gan) -> str:
     ]
     origin = (gan.description.source, gan.description.licence)
     facts += [_linked(html.escape(text)) for text in origin if text]
-    return f"<h1>{html.escape(gan.name)}</h1><p>{' &middot; '.join(facts)}</p>"
+    return f"<h1>{gan.name}</h1><p>{' &middot; '.join(facts)}</p>"
 
 
 def _linked(text: str) -> str:

@@ -1,0 +1,309 @@
+"""The command line as a user types it: results, help, and one clear line for each mistake."""
+
+import io
+import json
+import logging
+import signal
+import socket
+import subprocess
+import sys
+import zipfile
+from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import dataclass
+from pathlib import Path
+from unittest import mock
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from biggan.cli import VERBS, main
+from tiny import TINY_RECIPE
+
+
+@dataclass
+class Result:
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+def biggan(*arguments):
+    """Run the command line in this process (a process of its own takes seconds to import torch)."""
+    stdout, stderr = io.StringIO(), io.StringIO()
+    log = logging.getLogger()
+    handlers, level = log.handlers[:], log.level
+    signals = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    log.handlers.clear()  # so that main sets up logging to the redirected stderr
+    try:
+        with (
+            mock.patch.object(sys, "argv", ["biggan", *map(str, arguments)]),
+            redirect_stdout(stdout),
+            redirect_stderr(stderr),
+        ):
+            main()
+    except SystemExit as end:
+        return Result(end.code or 0, stdout.getvalue(), stderr.getvalue())
+    finally:
+        log.handlers[:] = handlers
+        log.setLevel(level)
+        for number, handler in signals.items():
+            signal.signal(number, handler)
+    raise AssertionError("main() returned instead of exiting")
+
+
+def succeeds(*arguments):
+    result = biggan(*arguments)
+    assert result.returncode == 0, result.stderr
+    return result.stdout
+
+
+def fails(*arguments):
+    """The one line on stderr of a mistake."""
+    result = biggan(*arguments)
+    assert result.returncode == 2, result.stderr
+    lines = [line for line in result.stderr.splitlines() if line.startswith(("error:", "Error:"))]
+    assert len(lines) == 1, result.stderr
+    return lines[0]
+
+
+def pixels(path):
+    with Image.open(path) as picture:
+        return np.asarray(picture)
+
+
+def test_help_of_every_verb_shows_an_example():
+    assert all(verb in succeeds("--help") for verb in VERBS)
+    for verb in VERBS:
+        assert f"biggan {verb}" in succeeds(verb, "--help").split("Example")[1], verb
+
+
+def test_help_and_version_need_no_torch():
+    code = (
+        "import sys, biggan.cli as cli; cli.group(['--help'], standalone_mode=False); "
+        "print('torch' in sys.modules)"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    assert result.stdout.rstrip().endswith("False")
+    assert succeeds("--version").startswith("biggan 0.")
+
+
+def test_importing_biggan_imports_nothing_heavier_than_torch():
+    code = (
+        "import sys, biggan; biggan.build_generator; biggan.load; "
+        "heavy = ('scipy', 'sklearn', 'gradio', 'tensorboard', 'tqdm'); "
+        "print([name for name in heavy if name in sys.modules])"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    assert result.stdout.strip() == "[]"
+
+
+def test_sample_and_like(tiny_file, tmp_path):
+    out = succeeds(
+        "sample",
+        "--model",
+        tiny_file,
+        "--class",
+        "tabby",
+        "--num",
+        3,
+        "--seed",
+        5,
+        "--out",
+        tmp_path / "a",
+    )
+    paths = out.split()
+    assert len(paths) == 3
+    again = succeeds("sample", "--model", tiny_file, "--like", paths[2], "--out", tmp_path / "b")
+    assert (pixels(again.strip()) == pixels(paths[2])).all()
+    assert (pixels(paths[0]) != pixels(paths[2])).any()
+
+
+def test_sample_json_and_grid(tiny_file, tmp_path):
+    arguments = [
+        "sample",
+        "--model",
+        tiny_file,
+        "--class",
+        0,
+        "--class",
+        2,
+        "--num",
+        4,
+        "--out",
+        tmp_path,
+    ]
+    entries = json.loads(succeeds(*arguments, "--json"))
+    assert [entry["recipe"]["class_index"] for entry in entries] == [0] * 4 + [2] * 4
+    grid = succeeds(*arguments, "--grid").strip()
+    assert pixels(grid).shape == (2 * 16 + 1, 4 * 16 + 3, 3)
+
+
+def test_interpolate_writes_a_grid_or_an_animation(tiny_file, tmp_path):
+    arguments = ["interpolate", "--model", tiny_file, "--from", "tabby", "--to", "golden retriever"]
+    grid = succeeds(*arguments, "--steps", 3, "--num", 2, "--out", tmp_path / "new" / "grid.png")
+    assert pixels(grid.strip()).shape == (2 * 16 + 1, 3 * 16 + 2, 3)
+    for ending in ("gif", "webp"):
+        path = succeeds(*arguments, "--steps", 4, "--out", tmp_path / f"morph.{ending}").strip()
+        with Image.open(path) as animation:
+            assert animation.n_frames == 6  # there and back
+
+
+def test_models_prints_exact_parameter_counts():
+    table = succeeds("models")
+    for count in ("70,433,988", "87,982,370", "50,244,484", "50,388,609", "56,163,905"):
+        assert count in table
+    rows = {row["name"]: row for row in json.loads(succeeds("models", "--json"))["architectures"]}
+    assert rows["biggan-256"]["discriminator_parameters"] == 99_225_890
+
+
+def test_classes(tiny_file):
+    assert succeeds("classes", "--model", tiny_file, "--search", "CAT").splitlines() == [
+        "0) tabby, tabby cat",
+        "1) siamese cat",
+    ]
+    assert json.loads(succeeds("classes", "--json")).keys() == {str(i) for i in range(10)}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--class", "tabby catt"], "tabby cat"),
+        (["--class", "cat"], "siamese cat"),
+        (["--class", "17"], "17"),
+        (
+            ["--class", "0", "--truncation", "1.5"],
+            "truncation must be above 0 and at most 1, not 1.5",
+        ),
+        (["--class", "0", "--truncation", "0"], "truncation must be above 0"),
+        (["--class", "0", "--truncation", "nan"], "truncation must be above 0"),
+        (["--class", "0", "--truncation", "half"], "neither a number nor 'none'"),
+        (["--class", "0", "--num", "0"], "at least 1"),
+        (["--class", "0", "--seed", "-1"], "seed must be between"),
+        (["--class", "0", "--device", "tpu9"], "there is no device 'tpu9'"),
+        (["--like", "missing.png"], "missing.png"),
+    ],
+)
+def test_mistakes_in_sampling_write_nothing(tiny_file, tmp_path, arguments, message):
+    line = fails("sample", "--model", tiny_file, *arguments, "--out", tmp_path / "out")
+    assert message in line
+    assert not (tmp_path / "out").exists()
+
+
+def test_models_that_cannot_be_loaded(tiny_file, tmp_path):
+    whole = tiny_file.read_bytes()
+    short, flipped = tmp_path / "short.safetensors", tmp_path / "flipped.safetensors"
+    short.write_bytes(whole[:-1000])
+    flipped.write_bytes(whole[:-500] + bytes([whole[-500] ^ 4]) + whole[-499:])
+    sample = ["sample", "--out", tmp_path / "out", "--model"]
+    assert "cut short" in fails(*sample, short)
+    assert "damaged" in fails(*sample, flipped)
+    assert "no model 'nothing'" in fails(*sample, "nothing")
+    assert "biggan-128 is an architecture" in fails(*sample, "biggan-128")
+    (tmp_path / "empty").mkdir()
+    assert "holds no generator.safetensors" in fails(*sample, tmp_path / "empty")
+    assert not (tmp_path / "out").exists()
+
+
+def test_output_that_cannot_be_written(tiny_file, tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    inside = tmp_path / "file" / "out"
+    assert "cannot write" in fails("sample", "--model", tiny_file, "--out", inside)
+    assert "cannot write" in fails(
+        "interpolate", "--model", tiny_file, "--from", 0, "--to", 1, "--out", inside / "x.png"
+    )
+
+
+def test_an_animation_in_an_unknown_format(tiny_file, tmp_path):
+    line = fails(
+        "interpolate", "--model", tiny_file, "--from", 0, "--to", 1, "--out", tmp_path / "x.avi"
+    )
+    assert ".png, .gif or .webp" in line
+
+
+@pytest.fixture
+def recipe(tmp_path):
+    tables = {key: value for key, value in TINY_RECIPE.items() if isinstance(value, dict)}
+    scalars = {key: value for key, value in TINY_RECIPE.items() if not isinstance(value, dict)}
+    lines = [f"{key} = {json.dumps(value)}" for key, value in {**scalars, "total_steps": 2}.items()]
+    for name, table in tables.items():
+        lines += [f"[{name}]", *(f"{key} = {json.dumps(value)}" for key, value in table.items())]
+    path = tmp_path / "recipe.toml"
+    path.write_text("\n".join(lines))
+    return path
+
+
+def write_images(folder, num=3):
+    folder.mkdir(parents=True)
+    for i in range(num):
+        Image.fromarray(np.full((40, 32, 3), 60 * i, np.uint8)).save(folder / f"{i}.png")
+
+
+@pytest.fixture
+def data(tmp_path):
+    for name in ("cat", "dog"):
+        write_images(tmp_path / "data" / name)
+    return tmp_path / "data"
+
+
+def test_train_sample_resume(recipe, data, tmp_path):
+    run = tmp_path / "run"
+    train = ["train", recipe, "--data", data, "--out", run]
+    assert succeeds(*train).strip() == str(run / "generator.safetensors")
+    succeeds("sample", "--model", run, "--class", "dog", "--out", tmp_path / "out")
+    longer = biggan(*train, "--set", "total_steps=3")
+    assert longer.returncode == 0
+    assert "resuming" in longer.stderr
+    assert "another recipe (batch_size: 8 -> 4)" in fails(*train, "--set", "batch_size=4")
+
+
+def test_train_straight_from_a_zip(recipe, data, tmp_path):
+    path = tmp_path / "data.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        for image in data.rglob("*.png"):
+            archive.write(image, image.relative_to(data))
+    succeeds("train", recipe, "--data", path, "--out", tmp_path / "run", "--set", "total_steps=1")
+
+
+def test_mistakes_in_training_write_nothing(recipe, data, tmp_path):
+    run = tmp_path / "run"
+
+    def line(path, *more):
+        return fails("train", recipe, "--data", path, "--out", run, *more)
+
+    assert "no key 'batchsize'" in line(data, "--set", "batchsize=3")
+    assert "names no data" in fails("train", recipe, "--out", run)
+    assert str(tmp_path / "none") in line(tmp_path / "none")
+    (tmp_path / "empty").mkdir()
+    line(tmp_path / "empty")
+    assert "data" in line(tmp_path / "data" / "cat")
+    write_images(tmp_path / "nested" / "train" / "cat")
+    write_images(tmp_path / "nested" / "train" / "dog")
+    assert str(Path("nested", "train")) in line(tmp_path / "nested")
+    broken = tmp_path / "broken.zip"
+    broken.write_bytes(b"PK\x03\x04 cut short")
+    assert "broken.zip" in line(broken)
+    assert not run.exists()
+
+
+def test_a_corrupt_image_is_skipped_by_name_or_refused(recipe, data, tmp_path):
+    (data / "cat" / "bad.png").write_bytes(b"\x89PNG not really")
+    train = ["train", recipe, "--data", data, "--out", tmp_path / "run", "--set", "total_steps=1"]
+    assert "bad.png" in fails(*train, "--strict")
+    assert not (tmp_path / "run").exists()
+    result = biggan(*train)
+    assert result.returncode == 0
+    assert "skipped 1" in result.stderr
+    assert "bad.png" in result.stderr
+
+
+def test_a_port_in_use():
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        assert f"port {port} is in use" in fails("demo", "--port", port)
