@@ -6,7 +6,6 @@ from torch import nn
 
 from biggan.training.orthogonal_regularization import (
     add_orthogonal_gradient,
-    orthogonal_penalty,
     regularized_weights,
 )
 from tiny import tiny_generator
@@ -28,23 +27,24 @@ def weight(request):
     return nn.Parameter(torch.randn(request.param, generator=random, dtype=torch.float64))
 
 
-def test_penalty(weight):
-    expected = papers_formula(weight, 0.3) * 2
-    torch.testing.assert_close(orthogonal_penalty([weight, weight], 0.3), expected.detach())
-
-
-def test_gradient_is_autograds(weight):
-    (expected,) = torch.autograd.grad(papers_formula(weight, 0.3), weight)
+def test_penalty_and_gradient_are_the_formulas_and_autograds(weight):
+    formula = papers_formula(weight, 0.3)
+    (expected,) = torch.autograd.grad(formula, weight)
     weight.grad = torch.ones_like(weight)
-    add_orthogonal_gradient([weight], 0.3)
+    torch.testing.assert_close(add_orthogonal_gradient([weight], 0.3), formula.detach())
     torch.testing.assert_close(weight.grad, 1 + expected)
+
+
+def test_penalties_of_several_weights_add_up(weight):
+    weight.grad = torch.zeros_like(weight)
+    twice = add_orthogonal_gradient([weight, weight], 0.3)
+    torch.testing.assert_close(twice, 2 * papers_formula(weight, 0.3).detach())
 
 
 def test_orthogonal_filters_of_any_length_are_left_alone():
     weight = nn.Parameter(torch.diag(torch.tensor([1.0, 2.0, 30.0])))
     weight.grad = torch.zeros_like(weight)
-    add_orthogonal_gradient([weight], 1.0)
-    assert orthogonal_penalty([weight], 1.0) == 0
+    assert add_orthogonal_gradient([weight], 1.0) == 0
     assert torch.equal(weight.grad, torch.zeros(3, 3))
 
 

@@ -8,6 +8,8 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from torch import Tensor
+
 from biggan.errors import InputError
 from biggan.training.config import TrainConfig
 from biggan.training.state import TrainState
@@ -19,12 +21,18 @@ _KEPT = 2
 
 
 @dataclass(frozen=True)
-class CheckpointInfo:
-    """What a checkpoint says of its run."""
+class Checkpoint:
+    """A checkpoint as read from its file."""
 
     config: TrainConfig
     data_fingerprint: str
     step: int
+    tensors: dict[str, Tensor]
+
+    def restore(self, state: TrainState) -> None:
+        """Bring a state of the same recipe to where this checkpoint was written."""
+        state.load_tensors(self.tensors)
+        state.step = self.step
 
 
 class CheckpointDirectory:
@@ -61,48 +69,28 @@ class CheckpointDirectory:
             unfinished.unlink()
         return path
 
-    def load_latest(self, state: TrainState) -> CheckpointInfo | None:
-        """Restore the newest checkpoint that is whole.
-
-        Returns:
-            What it says of its run, or None where there is no checkpoint.
+    def read_newest(self) -> Checkpoint | None:
+        """Read the newest checkpoint that is whole; None where there is no checkpoint.
 
         Raises:
             InputError: There are checkpoints, but none is whole.
         """
-        damaged: list[str] = []
+        first_error: InputError | None = None
         for path in reversed(self._paths()):
             try:
                 metadata, tensors, _ = load_tensors(path)
             except InputError as error:
-                damaged.append(str(error))
+                first_error = first_error or error
                 _LOG.warning("%s; trying the checkpoint before it", error)
                 continue
-            info = _info(metadata["header"])
-            state.load_tensors(tensors)
-            state.step = info.step
-            return info
-        if damaged:
-            raise InputError(damaged[0])
-        return None
-
-    def peek(self) -> CheckpointInfo | None:
-        """What the newest whole checkpoint says of its run, without loading it into a state."""
-        for path in reversed(self._paths()):
-            try:
-                return _info(load_tensors(path)[0]["header"])
-            except InputError:
-                continue
+            header = json.loads(metadata["header"])
+            config = TrainConfig.from_dict(header["recipe"])
+            return Checkpoint(config, header["data_fingerprint"], header["step"], tensors)
+        if first_error is not None:
+            raise first_error
         return None
 
     def _paths(self) -> list[Path]:
         if not self.folder.is_dir():
             return []
         return sorted(path for path in self.folder.iterdir() if _NAME.fullmatch(path.name))
-
-
-def _info(header: str) -> CheckpointInfo:
-    values = json.loads(header)
-    return CheckpointInfo(
-        TrainConfig.from_dict(values["recipe"]), values["data_fingerprint"], values["step"]
-    )

@@ -32,7 +32,7 @@ from biggan.data.sampler import flips
 from biggan.errors import InputError
 from biggan.gan import Gan
 from biggan.images import from_uint8, make_grid, save_png
-from biggan.training.checkpoint import CheckpointDirectory
+from biggan.training.checkpoint import Checkpoint, CheckpointDirectory
 from biggan.training.config import TrainConfig, differing_keys, to_toml
 from biggan.training.ema import update_ema
 from biggan.training.logging import MetricsLog
@@ -40,7 +40,13 @@ from biggan.training.randomness import Purpose
 from biggan.training.standing_statistics import COARSE_GRID, HUB_GRID, finish
 from biggan.training.state import TrainState
 from biggan.training.step import Metrics, discriminator_step, draw_latents, generator_step
-from biggan.weights.files import Description, save_discriminator, save_generator
+from biggan.weights.files import (
+    Description,
+    load_generator,
+    save_discriminator,
+    save_generator,
+    statistics_grid,
+)
 from biggan.weights.registry import RUN_DISCRIMINATOR, RUN_GENERATOR
 
 _LOG = logging.getLogger("biggan.training")
@@ -104,6 +110,10 @@ def train(
             if state.step % config.checkpoint_every == 0 or ends:
                 checkpoints.save(state, config, dataset.fingerprint)
                 _export(state, config, dataset, run_dir)
+                if bar.disable:  # a log file wants lines where a terminal has a bar
+                    _LOG.info(
+                        "step %d of %d: checkpoint and preview", state.step, config.total_steps
+                    )
                 since, since_step = time.monotonic(), state.step
             if ends:
                 break
@@ -115,31 +125,37 @@ def _open_run(
 ) -> tuple[TrainState, CheckpointDirectory]:
     """The state to go on from, after making sure that it belongs to this recipe and data."""
     checkpoints = CheckpointDirectory(run_dir / "checkpoints")
-    saved = checkpoints.peek()
+    saved = checkpoints.read_newest()
     if saved is not None:
-        if differing := differing_keys(saved.config, config):
-            raise InputError(
-                f"{run_dir} holds a run of another recipe ({'; '.join(differing)}): "
-                "choose another --out, or give the recipe that it was started with"
-            )
-        if saved.data_fingerprint != dataset.fingerprint:
-            raise InputError(
-                f"{run_dir} was trained on other data than {dataset.source} now holds: "
-                "choose another --out, or restore the data"
-            )
+        _check_same_run(saved, config, dataset, run_dir)
     try:
         run_dir.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"cannot create {run_dir}: {error.strerror}") from None
     write_atomically(run_dir / "config.toml", to_toml(config.to_dict()).encode())
     state = TrainState.create(config, device)
-    if checkpoints.load_latest(state) is not None:
-        _LOG.info("resuming %s at step %d", run_dir, state.step)
-        if state.step >= config.total_steps:
-            _LOG.info("it has its %d steps already", config.total_steps)
-            # A kill may have come between the last checkpoint and the export.
+    if saved is not None:
+        saved.restore(state)
+        _LOG.info("resuming %s at step %d of %d", run_dir, state.step, config.total_steps)
+        # A kill may have come between a checkpoint and its export.
+        if state.step >= config.total_steps and not _is_exported(state, run_dir):
             _export(state, config, dataset, run_dir)
     return state, checkpoints
+
+
+def _check_same_run(
+    saved: Checkpoint, config: TrainConfig, dataset: ImageDataset, run_dir: Path
+) -> None:
+    if differing := differing_keys(saved.config, config):
+        raise InputError(
+            f"{run_dir} holds a run of another recipe ({'; '.join(differing)}): "
+            "choose another --out, or give the recipe that it was started with"
+        )
+    if saved.data_fingerprint != dataset.fingerprint:
+        raise InputError(
+            f"{run_dir} was trained on other data than {dataset.source} now holds: "
+            "choose another --out, or restore the data"
+        )
 
 
 def _real_batches(
@@ -184,6 +200,15 @@ def _export(state: TrainState, config: TrainConfig, dataset: ImageDataset, run_d
     folder = run_dir / "previews"
     folder.mkdir(exist_ok=True)
     save_png(_preview(Gan(generator, description, sha256)), folder / f"step-{state.step:08d}.png")
+
+
+def _is_exported(state: TrainState, run_dir: Path) -> bool:
+    try:
+        exported = load_generator(run_dir / RUN_GENERATOR)
+    except InputError:
+        return False
+    complete = statistics_grid(exported.generator) == HUB_GRID
+    return complete and exported.description.training.get("step") == state.step
 
 
 def _summary(

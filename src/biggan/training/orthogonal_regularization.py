@@ -31,45 +31,32 @@ def regularized_weights(generator: Generator) -> list[nn.Parameter]:
 
 
 @torch.no_grad()
-def orthogonal_penalty(weights: Iterable[Tensor], strength: float) -> Tensor:
-    """R(W), summed over the weights.
-
-    Args:
-        weights: Each (out, ...).
-        strength: The paper's beta, 1e-4 for its final models.
-
-    Returns:
-        A scalar tensor.
-    """
-    total = torch.zeros(())
-    for weight in weights:
-        matrix = weight.flatten(1)
-        squares = matrix.square().sum(dim=1)
-        # ||W W^T||_F = ||W^T W||_F: the smaller product serves. The diagonal is taken off after.
-        small = matrix.mT @ matrix if matrix.shape[0] > matrix.shape[1] else matrix @ matrix.mT
-        total = total.to(weight) + strength * (small.square().sum() - squares.square().sum())
-    return total
-
-
-@torch.no_grad()
-def add_orthogonal_gradient(weights: Iterable[nn.Parameter], strength: float) -> None:
+def add_orthogonal_gradient(weights: Iterable[nn.Parameter], strength: float) -> Tensor:
     """Add R's gradient to the gradients of the weights.
 
     In closed form: autograd would hold a copy of every product, and form W W^T for a first linear
-    layer of 24,576 rows, which takes 2.4 GB. (W W^T (.) (1 - I)) W = W (W^T W) - diag(W W^T) W
-    needs only the smaller of the two products.
+    layer of 24,576 rows, which takes 2.4 GB. (W W^T (.) (1 - I)) W = W (W^T W) - diag(W W^T) W and
+    ||W W^T||_F = ||W^T W||_F need only the smaller of the two products.
 
     Args:
         weights: Each (out, ...), with a gradient.
-        strength: The paper's beta.
+        strength: The paper's beta, 1e-4 for its final models.
+
+    Returns:
+        R(W), summed over the weights: a scalar.
     """
+    penalties = []
     for weight in weights:
         assert weight.grad is not None
         matrix = weight.flatten(1)
         squares = matrix.square().sum(dim=1, keepdim=True)
         if matrix.shape[0] > matrix.shape[1]:
-            product = matrix @ (matrix.mT @ matrix)
+            gram = matrix.mT @ matrix
+            product = matrix @ gram
         else:
-            product = (matrix @ matrix.mT) @ matrix
+            gram = matrix @ matrix.mT
+            product = gram @ matrix
         gradient = product - squares * matrix
         weight.grad.add_(gradient.view_as(weight), alpha=4 * strength)
+        penalties.append(gram.square().sum() - squares.square().sum())
+    return strength * torch.stack(penalties).sum()

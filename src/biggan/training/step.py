@@ -13,7 +13,6 @@ from biggan.training.config import TrainConfig
 from biggan.training.losses import discriminator_hinge_loss, generator_hinge_loss
 from biggan.training.orthogonal_regularization import (
     add_orthogonal_gradient,
-    orthogonal_penalty,
     regularized_weights,
 )
 from biggan.training.randomness import Purpose, random_generator
@@ -90,8 +89,7 @@ def generator_step(
         _accumulate(total, "g_loss", loss)
     if config.orthogonal > 0:
         weights = regularized_weights(state.generator)
-        add_orthogonal_gradient(weights, config.orthogonal)
-        total["orthogonal"] = orthogonal_penalty(weights, config.orthogonal)
+        total["orthogonal"] = add_orthogonal_gradient(weights, config.orthogonal)
     state.g_optimizer.step()
     return total
 

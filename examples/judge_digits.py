@@ -1,0 +1,67 @@
+"""Judge a model of digits: does an independent classifier read them, and are they copies?
+
+    python examples/judge_digits.py [MODEL]
+
+The classifier (a support vector machine on 8x8 pixels) has seen two thirds of the real digits and
+is tested on the rest. The model's pictures are shrunk to 8x8 by averaging.
+"""
+
+import sys
+
+import numpy as np
+from PIL import Image
+from sklearn.datasets import load_digits
+from sklearn.svm import SVC
+
+import biggan
+from biggan.data import load_dataset
+from biggan.images import to_pil
+
+PER_CLASS = 100
+
+
+def to_8x8(picture: Image.Image) -> np.ndarray:
+    """A picture as scikit-learn holds its digits: 64 grey levels from 0 to 16."""
+    small = picture.convert("L").resize((8, 8), Image.Resampling.BOX)
+    return np.asarray(small, dtype=float).ravel() / 255 * 16
+
+
+def nearest(points: np.ndarray, others: np.ndarray, *, skip: int = 0) -> np.ndarray:
+    """Distance of each point to the nearest of the others (skip=1: which hold the point itself)."""
+    squares = (points**2).sum(1)[:, None] + (others**2).sum(1) - 2 * points @ others.T
+    return np.sqrt(np.sort(np.maximum(squares, 0), axis=1)[:, skip])
+
+
+def main() -> None:
+    """Print how many samples are read right, and how near they come to real digits."""
+    pixels, digits = load_digits(return_X_y=True)
+    held_out = np.arange(len(digits)) % 3 == 0
+    classifier = SVC(gamma=0.001, C=10).fit(pixels[~held_out], digits[~held_out])
+    print(
+        f"classifier on held-out real digits: {classifier.score(pixels[held_out], digits[held_out]):.1%}"
+    )
+    print(
+        f"real digits, distance to the nearest other: {np.median(nearest(pixels, pixels, skip=1)):.1f}"
+    )
+
+    enlarged = load_dataset("digits", 32, 1).images
+    blurred = np.stack([to_8x8(picture) for picture in to_pil(enlarged)])
+    own = np.linalg.norm(blurred - pixels, axis=1)
+    print(f"real digits enlarged to 32 px and shrunk, distance to themselves: {np.median(own):.1f}")
+
+    gan = biggan.load(*sys.argv[1:2])
+    labels = np.repeat(np.arange(10), PER_CLASS)
+    for truncation in (0.5, 1.0):
+        samples = np.stack(
+            [to_8x8(p) for digit in range(10) for p in gan.sample(digit, PER_CLASS, truncation, 0)]
+        )
+        distances = nearest(samples, pixels)
+        print(
+            f"truncation {truncation}: {np.mean(classifier.predict(samples) == labels):.1%} read right; "
+            f"distance to the nearest real digit: median {np.median(distances):.1f}, "
+            f"smallest {distances.min():.1f}"
+        )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,46 @@
+"""The examples run, and the bundled model is what its card says."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import biggan
+
+ROOT = Path(__file__).parents[1]
+
+
+def run_example(name, *arguments):
+    result = subprocess.run(
+        [sys.executable, ROOT / "examples" / name, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr
+    return result.stdout
+
+
+def test_sample_and_morph(tmp_path):
+    run_example("sample_and_morph.py", tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {"sevens.png", "morph.png", "mixed.png"}
+
+
+@pytest.mark.slow
+def test_an_independent_classifier_reads_the_bundled_models_digits():
+    report = run_example("judge_digits.py")
+    half = re.search(r"truncation 0.5: ([\d.]+)% read right.*smallest ([\d.]+)", report)
+    assert float(half[1]) >= 95
+    assert float(half[2]) > 0  # no sample is a copy
+
+
+def test_the_bundled_model_describes_itself():
+    gan = biggan.load()
+    assert gan.name == "digits"
+    assert gan.class_names[7] == "seven"
+    assert gan.description.source
+    assert gan.description.licence
+    assert gan.description.training["recipe"]["preset"] == "biggan-32"
+    assert len(gan.generator.head.bn.grid) == 50

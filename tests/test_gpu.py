@@ -1,0 +1,57 @@
+"""On a CUDA device: the same pictures as on the CPU, and training that runs and resumes."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+
+import biggan
+from biggan.data import load_dataset
+from biggan.training import TrainConfig, train
+from tiny import TINY_RECIPE
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
+]
+
+
+@pytest.fixture(autouse=True)
+def _full_precision(monkeypatch):
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
+
+
+@pytest.mark.parametrize("name", ["biggan-32", "biggan-64", "biggan-128", "biggan-deep-128"])
+def test_the_same_images_as_on_the_cpu(name):
+    generator = biggan.build_generator(name).eval()
+    z = torch.randn(4, generator.config.z_dim, generator=torch.Generator().manual_seed(0))
+    labels = torch.tensor([0, 1, 2, 3])
+    with torch.inference_mode():
+        expected = generator(z, labels)
+        found = generator.cuda()(z.cuda(), labels.cuda()).cpu()
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-3)
+
+
+def test_sampling_through_the_public_interface():
+    on_cpu, on_gpu = biggan.load(), biggan.load(device="cuda")
+    for a, b in zip(on_cpu.sample(7, 5), on_gpu.sample(7, 5), strict=True):
+        assert np.abs(np.asarray(a, int) - np.asarray(b, int)).max() <= 2
+
+
+def test_training_runs_and_resumes(tmp_path):
+    dataset = load_dataset("digits", 32, 1)
+    grey = {"image_channels": 1}
+    config = TrainConfig.from_dict(
+        {
+            **TINY_RECIPE,
+            "generator": {**TINY_RECIPE["generator"], **grey},
+            "discriminator": {**TINY_RECIPE["discriminator"], **grey},
+        }
+    ).fitted(10)
+    device = torch.device("cuda")
+    train(dataclasses.replace(config, total_steps=3), dataset, tmp_path, device=device)
+    state = train(config, dataset, tmp_path, device=device)
+    assert state.step == 6
+    assert all(value.isfinite().all() for value in state.tensors().values())
+    assert len(biggan.load(tmp_path).sample(num=3)) == 3
