@@ -85,4 +85,4 @@ def test_help_shows_examples() -> None:
     result = CliRunner().invoke(demo.command, ["--help"])
 
     assert result.exit_code == 0
-    assert "biggan demo --model runs/digits --port 8000 --open\n" in result.output
+    assert "  biggan demo\n    biggan demo --model runs/digits" in result.output

@@ -68,7 +68,7 @@ def test_a_transparent_colour_is_white():
 
 @pytest.mark.parametrize("kind", ["PNG", "TIFF", "PPM"])
 def test_16_bit_grey_is_scaled_and_not_clipped(kind):
-    levels = np.array([[0, 257, 128 * 257, 65535]], np.uint16)
+    levels = np.array([[0, 129, 128 * 257, 65535]], np.uint16)
     decoded = decode_image(encode(Image.fromarray(levels), kind), 1)
     assert np.asarray(decoded).tolist() == [[0, 1, 128, 255]]
 
@@ -94,9 +94,15 @@ def test_a_photo_on_its_side_is_put_upright():
 
 
 def test_damaged_exif_data_do_not_spoil_a_photo():
-    data = encode(Image.new("RGB", (8, 8)), "JPEG", exif=b"Exif\x00\x00MM\x00*\x00\x00\xff\xff")
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    exif[0x010F] = "the maker"
+    # The text now stands where a number should be, on which Pillow's rotation raises.
+    damaged = exif.tobytes().replace(b"\x01\x0f", b"\x01\x02")
     with strict_pillow():
-        assert decode_image(data, 3).size == (8, 8)
+        for data in (damaged, b"Exif\x00\x00MM\x00*\x00\x00\xff\xff"):
+            decoded = decode_image(encode(Image.new("RGB", (8, 4)), "JPEG", exif=data), 3)
+            assert sorted(decoded.size) == [4, 8]
 
 
 def test_the_first_frame_of_an_animation_is_the_image():

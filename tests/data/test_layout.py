@@ -111,6 +111,7 @@ def test_only_the_nested_part_is_worth_naming():
 
 
 def test_vehicles_are_classes():
+    assert arrange(images("a-test", "b-test"), DATA).class_names == ("a-test", "b-test")
     members = images("bullet-train/a", "bullet-train/b", "steam-train/a", "steam-train/b")
     assert arrange(members, DATA).class_names == ("bullet-train", "steam-train")
     assert arrange(images("test", "train", "bus"), DATA).class_names == ("bus", "test", "train")
