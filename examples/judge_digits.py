@@ -37,17 +37,13 @@ def main() -> None:
     pixels, digits = load_digits(return_X_y=True)
     held_out = np.arange(len(digits)) % 3 == 0
     classifier = SVC(gamma=0.001, C=10).fit(pixels[~held_out], digits[~held_out])
-    print(
-        f"classifier on held-out real digits: {classifier.score(pixels[held_out], digits[held_out]):.1%}"
-    )
-    print(
-        f"real digits, distance to the nearest other: {np.median(nearest(pixels, pixels, skip=1)):.1f}"
-    )
-
-    enlarged = load_dataset("digits", 32, 1).images
-    blurred = np.stack([to_8x8(picture) for picture in to_pil(enlarged)])
-    own = np.linalg.norm(blurred - pixels, axis=1)
-    print(f"real digits enlarged to 32 px and shrunk, distance to themselves: {np.median(own):.1f}")
+    accuracy = classifier.score(pixels[held_out], digits[held_out])
+    others = np.median(nearest(pixels, pixels, skip=1))
+    enlarged = to_pil(load_dataset("digits", 32, 1).images)
+    own = np.median(np.linalg.norm(np.stack([to_8x8(p) for p in enlarged]) - pixels, axis=1))
+    print(f"held-out real digits: {accuracy:.1%} read right")
+    print(f"real digits: {others:.1f} from the nearest other (median)")
+    print(f"real digits enlarged to 32 px and shrunk again: {own:.1f} from themselves (median)")
 
     gan = biggan.load(*sys.argv[1:2])
     labels = np.repeat(np.arange(10), PER_CLASS)
@@ -55,11 +51,11 @@ def main() -> None:
         samples = np.stack(
             [to_8x8(p) for digit in range(10) for p in gan.sample(digit, PER_CLASS, truncation, 0)]
         )
+        right = np.mean(classifier.predict(samples) == labels)
         distances = nearest(samples, pixels)
         print(
-            f"truncation {truncation}: {np.mean(classifier.predict(samples) == labels):.1%} read right; "
-            f"distance to the nearest real digit: median {np.median(distances):.1f}, "
-            f"smallest {distances.min():.1f}"
+            f"truncation {truncation}: {right:.1%} read right; {np.median(distances):.1f} from the "
+            f"nearest real digit (median; smallest {distances.min():.1f})"
         )
 
 

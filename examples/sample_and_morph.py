@@ -13,13 +13,13 @@ from biggan.images import make_grid, to_pil, to_uint8
 
 
 def main() -> None:
+    """Write three PNG files."""
     out = Path(*sys.argv[1:2])
     out.mkdir(parents=True, exist_ok=True)
     gan = biggan.load()
 
-    make_grid(gan.sample("seven", num=10, truncation=0.4, seed=0), columns=5).save(
-        out / "sevens.png"
-    )
+    sevens = gan.sample("seven", num=10, truncation=0.4, seed=0)
+    make_grid(sevens, columns=5).save(out / "sevens.png")
 
     rows = gan.interpolate("three", "eight", steps=8, num=3, truncation=0.4)
     make_grid([picture for row in rows for picture in row], columns=8).save(out / "morph.png")

@@ -206,7 +206,7 @@ def about(gan: Gan) -> str:
     ]
     origin = (gan.description.source, gan.description.licence)
     facts += [_linked(html.escape(text)) for text in origin if text]
-    return f"<h1>{gan.name}</h1><p>{' &middot; '.join(facts)}</p>"
+    return f"<h1>{html.escape(gan.name)}</h1><p>{' &middot; '.join(facts)}</p>"
 
 
 def _linked(text: str) -> str:
