@@ -1,5 +1,7 @@
 # Everything runs from a fresh clone with Python >= 3.11 and make. `make help` lists the verbs.
 PYTHON ?= python3
+# Threads that wait must not spin: the tests share the machine.
+export OMP_WAIT_POLICY ?= PASSIVE
 VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed

@@ -13,7 +13,7 @@ from biggan.training.step import draw_labels
 
 
 def test_one_batch_is_what_the_layers_see(config, dataset):
-    config = dataclasses.replace(config, batch_size=64, statistics_images=64)
+    config = dataclasses.replace(config, batch_size=64)
     generator = TrainState.create(config, torch.device("cpu")).generator
     generator.head.bn.set_grid([0.5])
     for layer in generator.modules():
@@ -26,7 +26,7 @@ def test_one_batch_is_what_the_layers_see(config, dataset):
         if isinstance(layer, StandingBatchNorm2d)
     ]
     before = generator.head.bn.running_mean.clone()
-    record_statistics(generator, config, dataset, 0.5)
+    record_statistics(generator, config, dataset, 0.5, 64)
     for hook in hooks:
         hook.remove()
     assert len(inputs) == 7
@@ -40,9 +40,9 @@ def test_one_batch_is_what_the_layers_see(config, dataset):
 
 def test_several_batches_pool_means_and_variances(config, dataset):
     """The first layer sees a linear map of noise: its pooled moments can be computed directly."""
-    config = dataclasses.replace(config, batch_size=16, statistics_images=64)
+    config = dataclasses.replace(config, batch_size=16)
     generator = TrainState.create(config, torch.device("cpu")).generator
-    record_statistics(generator, config, dataset, None)
+    record_statistics(generator, config, dataset, None, 64)
     dim = config.generator.z_dim
     z = torch.cat(
         [
@@ -62,7 +62,7 @@ def test_several_batches_pool_means_and_variances(config, dataset):
 def test_finishing_leaves_the_original_alone_and_fills_the_grid(config, dataset):
     ema = TrainState.create(config, torch.device("cpu")).ema
     before = {name: value.clone() for name, value in ema.state_dict().items()}
-    finished = finish(ema, config, dataset, [0.2, 0.6, 1.0])
+    finished = finish(ema, config, dataset, [0.2, 0.6, 1.0], 16)
     for name, value in ema.state_dict().items():
         assert torch.equal(value, before[name]), name
     norm = finished.blocks[1].bn1

@@ -88,7 +88,7 @@ class TrainConfig:
     log_every: int = 50
     """Steps from one line of metrics to the next."""
     statistics_images: int = 2048
-    """Generated images behind each row of the standing statistics."""
+    """Generated images behind each row of the standing statistics; fewer in a very short run."""
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     """Learning rates and Adam's other settings."""
     ema: EmaConfig = field(default_factory=EmaConfig)

@@ -187,19 +187,26 @@ def _export(state: TrainState, config: TrainConfig, dataset: ImageDataset, run_d
     """Write the averaged generator, ready to sample, the discriminator, and a preview."""
     finished = state.step >= config.total_steps
     grid = HUB_GRID if finished else COARSE_GRID
-    generator = finish(state.ema, config, dataset, grid)
+    images = _statistics_images(state, config)
+    generator = finish(state.ema, config, dataset, grid, images)
     description = Description(
         name=config.name,
         class_names=dataset.class_names,
         source=f"trained by biggan {__version__} on {dataset.source}",
         licence=config.licence,
-        training=_summary(state, config, dataset, grid),
+        training=_summary(state, config, dataset, grid, images),
     )
     sha256 = save_generator(run_dir / RUN_GENERATOR, generator, description)
     save_discriminator(run_dir / RUN_DISCRIMINATOR, state.discriminator, description)
     folder = run_dir / "previews"
     folder.mkdir(exist_ok=True)
     save_png(_preview(Gan(generator, description, sha256)), folder / f"step-{state.step:08d}.png")
+
+
+def _statistics_images(state: TrainState, config: TrainConfig) -> int:
+    """Images behind each row of the statistics: a short run spends no more than on training."""
+    trained_on = state.step * config.batch_size // len(HUB_GRID)
+    return min(config.statistics_images, max(config.micro_batch_size, trained_on))
 
 
 def _is_exported(state: TrainState, run_dir: Path) -> bool:
@@ -212,7 +219,11 @@ def _is_exported(state: TrainState, run_dir: Path) -> bool:
 
 
 def _summary(
-    state: TrainState, config: TrainConfig, dataset: ImageDataset, grid: Sequence[float]
+    state: TrainState,
+    config: TrainConfig,
+    dataset: ImageDataset,
+    grid: Sequence[float],
+    statistics_images: int,
 ) -> dict[str, object]:
     return {
         "step": state.step,
@@ -220,7 +231,7 @@ def _summary(
         "data": dataset.source,
         "data_fingerprint": dataset.fingerprint,
         "weights": f"moving average, decay {config.ema.decay}",
-        "statistics": f"standing, {config.statistics_images} images for each of {len(grid)} "
+        "statistics": f"standing, {statistics_images} images for each of {len(grid)} "
         "truncations and for untruncated noise",
         "torch": torch.__version__,
         "recipe": config.to_dict(),

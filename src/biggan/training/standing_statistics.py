@@ -33,7 +33,11 @@ _POWER_ITERATIONS = 50
 
 
 def finish(
-    generator: Generator, config: TrainConfig, dataset: ImageDataset, grid: Sequence[float]
+    generator: Generator,
+    config: TrainConfig,
+    dataset: ImageDataset,
+    grid: Sequence[float],
+    images: int,
 ) -> Generator:
     """A copy of a generator, ready to sample from.
 
@@ -42,6 +46,7 @@ def finish(
         config: The recipe.
         dataset: For the classes of the noise.
         grid: Truncations to record, ascending.
+        images: Generated images behind each of them.
 
     Returns:
         A network in eval mode, its spectral norms and all its statistics up to date.
@@ -49,15 +54,18 @@ def finish(
     finished = copy.deepcopy(generator)
     iterate_power(finished, _POWER_ITERATIONS)
     set_statistics_grid(finished, list(grid))
-    record_statistics(finished, config, dataset, None)
-    for truncation in grid:
-        record_statistics(finished, config, dataset, truncation)
+    for truncation in (None, *grid):
+        record_statistics(finished, config, dataset, truncation, images)
     return finished.eval()
 
 
 @torch.no_grad()
 def record_statistics(
-    generator: Generator, config: TrainConfig, dataset: ImageDataset, truncation: float | None
+    generator: Generator,
+    config: TrainConfig,
+    dataset: ImageDataset,
+    truncation: float | None,
+    images: int,
 ) -> None:
     """Measure and store the statistics for one truncation (None: for N(0, I)).
 
@@ -65,8 +73,8 @@ def record_statistics(
     variance of their means, so that the size of a batch does not matter.
     """
     layers = [layer for layer in generator.modules() if isinstance(layer, StandingBatchNorm2d)]
-    batch_size = min(config.micro_batch_size, config.statistics_images)
-    batches = math.ceil(config.statistics_images / batch_size)
+    batch_size = min(config.micro_batch_size, images)
+    batches = math.ceil(images / batch_size)
     kept = [(layer.running_mean.clone(), layer.running_var.clone()) for layer in layers]
     seen: list[list[tuple[Tensor, Tensor]]] = [[] for _ in layers]
     with hold_power_iteration(generator):
