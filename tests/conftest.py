@@ -1,10 +1,16 @@
 """What many tests share: a small model with random weights, in a file like a real one."""
 
 import pytest
+import torch
 
 import biggan
 from biggan.weights.files import Description, save_generator
 from tiny import TINY_CLASSES, tiny_generator
+
+
+@pytest.fixture(autouse=True)
+def _same_random_numbers_every_time():
+    torch.manual_seed(0)
 
 
 @pytest.fixture(scope="session")

@@ -72,7 +72,8 @@ def assert_trains(generator_config, discriminator_config, num=1):
         if network.config.attention_resolution:
             torch.nn.init.constant_(network.attention.gamma, 0.5)
     labels = torch.full((num,), max(generator_config.num_classes - 1, 0))
-    images = generator(torch.randn(num, generator_config.z_dim), labels)
+    random = torch.Generator().manual_seed(0)
+    images = generator(torch.randn(num, generator_config.z_dim, generator=random), labels)
     size = generator_config.resolution
     assert images.shape == (num, generator_config.image_channels, size, size)
     assert images.abs().max() <= 1
@@ -87,7 +88,8 @@ def assert_trains(generator_config, discriminator_config, num=1):
 
 @pytest.mark.parametrize("name", PRESETS)
 def test_every_preset_runs_and_every_weight_gets_a_gradient(name):
-    changes = {"channels": 8, "num_classes": 5}
+    # a deep block's narrowest layers have an eighth of these channels; too few may all be dead
+    changes = {"channels": 16 if "deep" in name else 8, "num_classes": 5}
     assert_trains(
         PRESETS[name].generator.updated(changes), PRESETS[name].discriminator.updated(changes)
     )

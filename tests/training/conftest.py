@@ -11,13 +11,17 @@ from tiny import TINY_RECIPE
 
 @pytest.fixture(scope="session")
 def folder(tmp_path_factory):
-    """Two classes of eight coloured noise images each."""
+    """Two classes of eight noise images each.
+
+    Noise, so that an untrained discriminator is unsure of them: of images that it is sure of, the
+    hinge loss has no gradient, and no test would notice which ones it was shown.
+    """
     root = tmp_path_factory.mktemp("images")
     random = np.random.default_rng(0)
-    for name, tint in (("blue", (0, 0, 150)), ("red", (150, 0, 0))):
+    for name, tint in (("blue", (0, 0, 55)), ("red", (55, 0, 0))):
         (root / name).mkdir()
         for i in range(8):
-            pixels = random.integers(0, 100, (32, 32, 3)) + np.array(tint)
+            pixels = random.integers(0, 200, (32, 32, 3)) + np.array(tint)
             Image.fromarray(pixels.astype(np.uint8)).save(root / name / f"{i}.png")
     return root
 

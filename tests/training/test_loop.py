@@ -95,6 +95,17 @@ def test_a_shorter_run_goes_on_where_it_ended(config, dataset, tmp_path, uninter
     assert [json.loads(line)["step"] for line in lines] == [1, 2, 3, 4, 5, 6]
 
 
+def test_metrics_after_the_last_checkpoint_are_written_anew(config, dataset, tmp_path):
+    run(config, dataset, tmp_path, total_steps=2)
+    log = tmp_path / "metrics.jsonl"
+    with log.open("a") as file:  # as a process that was killed leaves them
+        file.write('{"step": 3, "d_loss": 99.0}\n{"step": 4, "d_lo')
+    run(config, dataset, tmp_path, total_steps=4)
+    lines = [json.loads(line) for line in log.read_text().splitlines()]
+    assert [line["step"] for line in lines] == [1, 2, 3, 4]
+    assert all(line["d_loss"] != 99 for line in lines)
+
+
 def test_a_damaged_checkpoint_falls_back_to_the_one_before(
     config, dataset, tmp_path, uninterrupted
 ):

@@ -12,6 +12,7 @@ from importlib import import_module
 
 import click
 
+from biggan._version import __version__
 from biggan.errors import InputError
 
 VERBS = {
@@ -42,7 +43,7 @@ class _LazyGroup(click.Group):
 
 
 @click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(package_name="biggan", message="biggan %(version)s")
+@click.version_option(__version__, message="biggan %(version)s")
 def group() -> None:
     """BigGAN, alive: sample, interpolate, train, look.
 
