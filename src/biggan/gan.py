@@ -30,6 +30,9 @@ from biggan.sampling import generate_batches
 from biggan.weights.files import Description
 from biggan.weights.registry import find_discriminator, find_generator
 
+MAX_PICTURES = 100_000
+"""Pictures of one class in one call: their noise is held in memory at once."""
+
 
 def load(model: str | FilePath | None = None, *, device: str = "cpu") -> Gan:
     """Load a generator.
@@ -154,8 +157,10 @@ class Gan:
             seed: See `sample`.
             noise: See `sample`.
         """
-        if num < 1:
-            raise InputError(f"the number of pictures must be at least 1, not {num}")
+        if not 1 <= num <= MAX_PICTURES:
+            raise InputError(
+                f"the number of pictures must be at least 1 and at most {MAX_PICTURES}, not {num}"
+            )
         check_truncation(truncation, noise)
         check_seed(seed)
         planned = []
@@ -227,8 +232,11 @@ class Gan:
         Raises:
             InputError: As `sample`.
         """
-        if num < 1:
-            raise InputError(f"the number of paths must be at least 1, not {num}")
+        if num < 1 or num * steps > MAX_PICTURES:
+            raise InputError(
+                f"the number of paths must be at least 1, and with {steps} steps each at most "
+                f"{MAX_PICTURES // max(steps, 1)}, not {num}"
+            )
         dim = self.config.z_dim
         start = make_noise(num, dim, truncation, seed_a, kind=noise)
         end = make_noise(num, dim, truncation, seed_b, kind=noise)

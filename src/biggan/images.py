@@ -6,8 +6,8 @@ can be made again.
 """
 
 import dataclasses
+import io
 import json
-import secrets
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Self, get_type_hints
@@ -17,6 +17,7 @@ import torch
 from PIL import Image, PngImagePlugin
 from torch import Tensor
 
+from biggan.atomic_write import write_atomically
 from biggan.errors import InputError
 
 _MODES = {1: "L", 3: "RGB", 4: "RGBA"}
@@ -156,17 +157,16 @@ def save_png(image: Image.Image, path: Path, recipe: Recipe | None = None) -> No
         image: The picture.
         path: The file; its folder must exist. An older file is replaced.
         recipe: Kept in a text chunk of the file, for `read_recipe`.
+
+    Raises:
+        InputError: The file cannot be written.
     """
     chunks = PngImagePlugin.PngInfo()
     if recipe is not None:
         chunks.add_text(_CHUNK, recipe.to_json())
-    # In the same folder, so that the replacement is a rename and not a copy.
-    unfinished = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
-    try:
-        image.save(unfinished, format="PNG", pnginfo=chunks)
-        unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    contents = io.BytesIO()
+    image.save(contents, format="PNG", pnginfo=chunks)
+    write_atomically(path, contents.getvalue())
 
 
 def read_recipe(path: Path) -> Recipe:

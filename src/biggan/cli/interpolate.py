@@ -8,11 +8,11 @@ import click
 
 from biggan.cli.options import (
     TruncationType,
+    check_writable,
     choose_device,
     device_option,
     model_option,
     noise_option,
-    writable_folder,
 )
 
 
@@ -74,6 +74,7 @@ def command(
     from biggan.images import make_grid, save_png
     from biggan.video import check_animation, save_animation
 
+    check_writable(out.parent)
     is_grid = out.suffix.lower() == ".png"
     if not is_grid:
         check_animation(out, fps)
@@ -89,7 +90,7 @@ def command(
         path=path,  # type: ignore[arg-type]
         noise=noise,  # type: ignore[arg-type]
     )
-    writable_folder(out.parent)
+    out.parent.mkdir(parents=True, exist_ok=True)
     if is_grid:
         save_png(make_grid([picture for row in rows for picture in row], len(rows[0])), out)
     else:

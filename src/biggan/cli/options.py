@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -80,17 +81,16 @@ def choose_device(name: str | None) -> str:
     return name
 
 
-def writable_folder(path: Path) -> Path:
-    """Create a folder for results, before any work is done for them.
+def check_writable(folder: Path) -> None:
+    """Make sure that a folder can be written, or created, before any work is done for it.
+
+    Creates nothing: a later mistake shall leave no trace.
 
     Raises:
-        InputError: It cannot be created or written.
+        InputError: It cannot.
     """
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-        probe = path / ".biggan-probe"
-        probe.touch()
-        probe.unlink()
-    except OSError as error:
-        raise InputError(f"cannot write to {path}: {error.strerror}") from None
-    return path
+    existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not existing.is_dir():
+        raise InputError(f"cannot write to {folder}: {existing} is a file")
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise InputError(f"cannot write to {folder}: no permission for {existing}")

@@ -12,11 +12,11 @@ from tqdm import tqdm
 
 from biggan.cli.options import (
     TruncationType,
+    check_writable,
     choose_device,
     device_option,
     model_option,
     noise_option,
-    writable_folder,
 )
 
 if TYPE_CHECKING:
@@ -85,6 +85,7 @@ def command(
     from biggan.images import make_grid, read_recipe, save_png
     from biggan.latents import check_truncation
 
+    check_writable(out)
     check_truncation(truncation, noise)  # type: ignore[arg-type]
     wanted = None if like is None else read_recipe(like)
     gan = load(model, device=choose_device(device))
@@ -92,7 +93,7 @@ def command(
         recipes = gan.recipes(classes or (None,), num, truncation, seed, noise=noise)  # type: ignore[arg-type]
     else:
         recipes = [wanted]
-    writable_folder(out)
+    out.mkdir(parents=True, exist_ok=True)
     pictures = tqdm(gan.draw(recipes), total=len(recipes), unit="picture", delay=2, disable=None)
     if grid:
         path = out / "grid.png"

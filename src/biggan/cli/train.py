@@ -9,7 +9,7 @@ from types import FrameType
 
 import click
 
-from biggan.cli.options import choose_device, device_option
+from biggan.cli.options import check_writable, choose_device, device_option
 from biggan.errors import InputError
 
 _LOG = logging.getLogger("biggan.training")
@@ -62,6 +62,7 @@ def command(
     from biggan.data import load_dataset
     from biggan.training import load_recipe, train
 
+    check_writable(run_dir)
     config = load_recipe(recipe, changes, data)
     if not config.data:
         raise InputError(f"the recipe {recipe} names no data: give --data FOLDER, ZIP or digits")
