@@ -6,7 +6,6 @@ A verb's file is imported when the verb is used: `biggan --help` needs no torch.
 from __future__ import annotations
 
 import logging
-import os
 import sys
 from importlib import import_module
 
@@ -62,9 +61,6 @@ def main() -> None:
     defect of ours and keeps its traceback.
     """
     logging.basicConfig(format="%(message)s", level=logging.INFO)
-    # Threads that wait must not spin: beside another busy program that made sampling fifty times
-    # slower, and on an idle machine it gains nothing. Read when torch is first imported.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         group(prog_name="biggan")
     except InputError as error:

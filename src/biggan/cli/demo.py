@@ -14,7 +14,7 @@ from importlib.util import find_spec
 
 import click
 
-from biggan.cli.options import choose_device, device_option, model_option
+from biggan.cli.options import choose_device, device_option, model_option, share_processor
 from biggan.errors import InputError
 
 
@@ -55,6 +55,7 @@ def command(
             raise InputError("the page needs Gradio: pip install 'biggan[demo]'")
         if sys.stderr.isatty():
             click.echo("Loading the model and the page ...", err=True)
+        share_processor()
         from biggan.gan import load
 
         gan = load(model, device=choose_device(device))

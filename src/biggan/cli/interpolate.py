@@ -13,6 +13,7 @@ from biggan.cli.options import (
     device_option,
     model_option,
     noise_option,
+    share_processor,
 )
 
 
@@ -70,6 +71,7 @@ def command(
       biggan interpolate --from three --to eight --steps 8 --num 4 --out grid.png
       biggan interpolate --from three --to eight --num 4 --out morph.webp
     """
+    share_processor()
     from biggan.gan import load
     from biggan.images import make_grid, save_png
     from biggan.video import check_animation, save_animation

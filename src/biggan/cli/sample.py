@@ -17,6 +17,7 @@ from biggan.cli.options import (
     device_option,
     model_option,
     noise_option,
+    share_processor,
 )
 
 if TYPE_CHECKING:
@@ -81,6 +82,7 @@ def command(
 
     Every PNG says in its metadata how it was made, and --like makes it again.
     """
+    share_processor()
     from biggan.gan import load
     from biggan.images import make_grid, read_recipe, save_png
     from biggan.latents import check_truncation
