@@ -48,6 +48,13 @@ def test_soft_labels_mix_classes(tiny):
     assert not torch.allclose(tiny.generate(z, torch.tensor([[0.5, 0.5, 0]])), hard, atol=1e-4)
 
 
+def test_labels_and_noise_of_any_precision(tiny):
+    z = np.random.default_rng(0).normal(size=(1, 12))
+    expected = tiny.generate(z, np.array([2]))
+    assert torch.equal(tiny.generate(torch.tensor(z), np.array([2], np.int32)), expected)
+    assert torch.equal(tiny.generate(z.astype(np.float32), np.array([[0.0, 0, 1]])), expected)
+
+
 @pytest.mark.parametrize("path", ["linear", "slerp"])
 def test_interpolations_ends_are_direct_samples(tiny, path):
     rows = tiny.interpolate(0, 2, steps=4, num=3, truncation=0.3, seed_a=1, seed_b=2, path=path)

@@ -60,6 +60,7 @@ def generate_batches(
         raise InputError(f"noise must be (N, {config.z_dim}), not {tuple(noise.shape)}")
     if len(labels) != len(noise):
         raise InputError(f"{len(labels)} labels do not fit {len(noise)} rows of noise")
+    labels = labels.float() if labels.is_floating_point() else labels.long()
     _check_labels(labels, config.num_classes)
     if generator.training:
         raise ValueError("the generator is in training mode; call eval() first")
