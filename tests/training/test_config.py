@@ -60,6 +60,10 @@ def test_a_preset_pair_agrees_for_every_preset():
         ("batch_size.x=1", "batch_size is no table"),
         ("preset=biggan-33", "no architecture is called 'biggan-33'"),
         ("seed=-1", "seed"),
+        ("optimizer.eps=0", "optimizer.eps must be above 0"),
+        ("optimizer.g_lr=nan", "optimizer.g_lr must be above 0"),
+        ("optimizer.beta2=1.0", "optimizer.beta2 must be at least 0 and below 1"),
+        ("orthogonal=-1.0", "orthogonal must be 0 or above"),
     ],
 )
 def test_mistakes_are_named(recipe, change, message):

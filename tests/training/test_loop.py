@@ -180,6 +180,13 @@ def test_other_data_in_the_same_run_is_refused(config, dataset, uninterrupted):
         run(config, changed, uninterrupted)
 
 
+def test_divergence_stops_before_it_is_saved(config, dataset, tmp_path):
+    reckless = dataclasses.replace(config.optimizer, g_lr=1e30, d_lr=1e30)
+    with pytest.raises(biggan.InputError, match="training diverged: .* is (nan|inf)"):
+        run(config, dataset, tmp_path, optimizer=reckless)
+    assert not list(tmp_path.glob("checkpoints/*"))
+
+
 def test_unconditional_training(config, folder, tmp_path):
     dataset = load_dataset(folder, 32, 3, unconditional=True)
     state = run(config.fitted(0), dataset, tmp_path / "run", total_steps=2)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -37,6 +38,15 @@ class OptimizerConfig:
     """Decay of the second moment."""
     eps: float = 1e-8
     """Added to the root of the second moment."""
+
+    def __post_init__(self) -> None:
+        """Refuse what Adam cannot run with."""
+        for name in ("g_lr", "d_lr", "eps"):
+            _require(0 < getattr(self, name) < math.inf, f"optimizer.{name} must be above 0")
+        for name in ("beta1", "beta2"):
+            _require(
+                0 <= getattr(self, name) < 1, f"optimizer.{name} must be at least 0 and below 1"
+            )
 
 
 @dataclass(frozen=True)
@@ -111,12 +121,12 @@ class TrainConfig:
             self.batch_size % self.accumulation == 0,
             f"batch_size {self.batch_size} does not split into {self.accumulation} micro-batches",
         )
-        _require(self.seed >= 0, "seed cannot be negative")
+        _require(0 <= self.seed < 2**32, f"seed must be between 0 and {2**32 - 1}")
         _require(
             self.label_sampling in ("uniform", "empirical"),
             "label_sampling must be uniform or empirical",
         )
-        _require(self.orthogonal >= 0, "orthogonal cannot be negative")
+        _require(0 <= self.orthogonal < math.inf, "orthogonal must be 0 or above")
         _require(0 <= self.ema.decay < 1, "ema.decay must be at least 0 and below 1")
         _require(
             self.generator.resolution == self.discriminator.resolution,

@@ -15,8 +15,9 @@ To resume, start it again the same way.
 from __future__ import annotations
 
 import logging
+import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NoReturn
 
@@ -101,13 +102,15 @@ def train(
             bar.update()
 
             ends = state.step == config.total_steps or should_stop()
-            if state.step % config.log_every == 0 or ends:
+            saves = ends or state.step % config.checkpoint_every == 0
+            if saves or state.step % config.log_every == 0:
                 values = {name: float(value) for name, value in metrics.items()}
+                _check_finite(values, state.step)
                 values["steps_per_second"] = (state.step - since_step) / (time.monotonic() - since)
                 since, since_step = time.monotonic(), state.step
                 log.write(state.step, values)
                 bar.set_postfix(d=f"{values['d_loss']:.3f}", g=f"{values['g_loss']:.3f}")
-            if state.step % config.checkpoint_every == 0 or ends:
+            if saves:
                 checkpoints.save(state, config, dataset.fingerprint)
                 _export(state, config, dataset, run_dir)
                 if bar.disable:  # a log file wants lines where a terminal has a bar
@@ -118,6 +121,16 @@ def train(
             if ends:
                 break
     return state
+
+
+def _check_finite(values: Mapping[str, float], step: int) -> None:
+    """Stop before a checkpoint could replace the last good one with numbers that are none."""
+    for name, value in values.items():
+        if not math.isfinite(value):
+            raise InputError(
+                f"training diverged: {name} is {value} at step {step}; the checkpoints before are "
+                "kept. Start anew in another --out with lower learning rates or a larger batch"
+            )
 
 
 def _open_run(
