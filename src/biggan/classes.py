@@ -151,6 +151,8 @@ def _no_such_class(query: str, wanted: str, class_names: Sequence[str]) -> str:
     partial = search_classes(query, class_names)
     similar = [owner[synonym] for synonym in difflib.get_close_matches(wanted, owner, n=_NEAREST)]
     nearest = list(dict.fromkeys(partial + similar))[:_NEAREST]
+    if not nearest and len(class_names) <= _LISTED:
+        nearest = list(range(len(class_names)))
     hint = f"; nearest: {_listed(_choice(index, class_names) for index in nearest)}"
     return f"no class is called {query!r}{hint if nearest else ''}; `biggan classes` lists them all"
 

@@ -58,14 +58,16 @@ def generate_batches(
     noise = torch.as_tensor(noise)
     if noise.ndim != 2 or noise.shape[1] != config.z_dim:
         raise InputError(f"noise must be (N, {config.z_dim}), not {tuple(noise.shape)}")
-    if len(labels) != len(noise):
-        raise InputError(f"{len(labels)} labels do not fit {len(noise)} rows of noise")
+    if labels.ndim == 0 or len(labels) != len(noise):
+        raise InputError(f"{labels.numel()} labels do not fit {len(noise)} rows of noise")
     labels = labels.float() if labels.is_floating_point() else labels.long()
     _check_labels(labels, config.num_classes)
     if generator.training:
         raise ValueError("the generator is in training mode; call eval() first")
     device = next(generator.parameters()).device
-    batch_size = batch_size or default_batch_size(device)
+    batch_size = default_batch_size(device) if batch_size is None else batch_size
+    if batch_size < 1:
+        raise InputError(f"batch_size must be at least 1, not {batch_size}")
     for start in range(0, len(noise), batch_size):
         rows = slice(start, start + batch_size)
         z = noise[rows].to(device, torch.float32)

@@ -61,8 +61,13 @@ def main() -> None:
     defect of ours and keeps its traceback.
     """
     logging.basicConfig(format="%(message)s", level=logging.INFO)
+    arguments = sys.argv[1:] or ["--help"]
     try:
-        group(prog_name="biggan")
-    except InputError as error:
-        click.echo(f"error: {error}", err=True)
+        sys.exit(group(arguments, prog_name="biggan", standalone_mode=False) or 0)
+    except (InputError, click.ClickException) as error:
+        message = error.format_message() if isinstance(error, click.ClickException) else error
+        click.echo(f"error: {' '.join(str(message).split())}", err=True)
         sys.exit(2)
+    except click.Abort:
+        click.echo("stopped", err=True)
+        sys.exit(130)

@@ -11,6 +11,7 @@ from biggan.cli.options import (
     check_writable,
     choose_device,
     device_option,
+    make_folder,
     model_option,
     noise_option,
     share_processor,
@@ -92,7 +93,7 @@ def command(
         path=path,  # type: ignore[arg-type]
         noise=noise,  # type: ignore[arg-type]
     )
-    out.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(out.parent)
     if is_grid:
         save_png(make_grid([picture for row in rows for picture in row], len(rows[0])), out)
     else:

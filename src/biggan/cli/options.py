@@ -83,8 +83,8 @@ def choose_device(name: str | None) -> str:
             return "cuda"
         return "mps" if torch.backends.mps.is_available() else "cpu"
     try:
-        torch.empty(0, device=name)
-    except (RuntimeError, AssertionError):
+        torch.zeros(1, device=name).item()
+    except (RuntimeError, AssertionError, NotImplementedError):
         raise InputError(
             f"there is no device {name!r} here; leave --device out, or say cpu"
         ) from None
@@ -99,8 +99,27 @@ def check_writable(folder: Path) -> None:
     Raises:
         InputError: It cannot.
     """
-    existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    try:
+        existing = next(
+            path
+            for path in (folder, *folder.absolute().parents)
+            if path.exists() or path.is_symlink()
+        )
+    except OSError as error:
+        raise InputError(f"cannot write to {folder}: {error.strerror}") from None
     if not existing.is_dir():
-        raise InputError(f"cannot write to {folder}: {existing} is a file")
+        raise InputError(f"cannot write to {folder}: {existing} is no folder")
     if not os.access(existing, os.W_OK | os.X_OK):
         raise InputError(f"cannot write to {folder}: no permission for {existing}")
+
+
+def make_folder(folder: Path) -> None:
+    """Create a folder for results and the folders above it.
+
+    Raises:
+        InputError: It cannot be created.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"cannot create {folder}: {error.strerror}") from None

@@ -15,6 +15,7 @@ from biggan.cli.options import (
     check_writable,
     choose_device,
     device_option,
+    make_folder,
     model_option,
     noise_option,
     share_processor,
@@ -95,7 +96,7 @@ def command(
         recipes = gan.recipes(classes or (None,), num, truncation, seed, noise=noise)  # type: ignore[arg-type]
     else:
         recipes = [wanted]
-    out.mkdir(parents=True, exist_ok=True)
+    make_folder(out)
     pictures = tqdm(gan.draw(recipes), total=len(recipes), unit="picture", delay=2, disable=None)
     if grid:
         path = out / "grid.png"

@@ -53,6 +53,11 @@ class _Config:
         if not condition:
             raise InputError(f"{type(self).__name__}: {message}")
 
+    def _require_wide(self, channels: int, least: int, what: str) -> None:
+        self._require(
+            channels >= least, f"{what} needs at least {least} channels, here are {channels}"
+        )
+
     def _require_types(self) -> None:
         """Refuse values of the wrong type: they come from files that people edit."""
         for name, hint in get_type_hints(type(self)).items():
@@ -128,6 +133,13 @@ class GeneratorConfig(_Config):
             self.attention_resolution in (0, *self.stage_resolutions),
             f"attention_resolution must be one of {self.stage_resolutions}, or 0 for none",
         )
+        narrowest = min(self.channels * width for width in self.widths)
+        if self.attention_resolution:
+            stage = self.stage_resolutions.index(self.attention_resolution)
+            self._require_wide(self.channels * self.widths[stage + 1], 8, "attention")
+        if self.family == "biggan-deep":
+            self._require_wide(narrowest, 4, "a bottleneck")
+        self._require(min(self.bn_eps, self.sn_eps) >= 0, "an epsilon cannot be negative")
         self._require(
             not self.chunked or self.z_dim % (stages + 1) == 0,
             f"z_dim {self.z_dim} does not split into {stages + 1} equal chunks (skip_z)",
@@ -209,6 +221,13 @@ class DiscriminatorConfig(_Config):
             self.attention_resolution in (0, *self.down_resolutions),
             f"attention_resolution must be one of {self.down_resolutions}, or 0 for none",
         )
+        made = self.widths[len(self.widths) - self.num_blocks :]  # by each block or pair
+        if self.attention_resolution:
+            block = self.down_resolutions.index(self.attention_resolution)
+            self._require_wide(self.channels * made[block], 8, "attention")
+        if self.family == "biggan-deep":
+            self._require_wide(self.channels * min(made), 4, "a bottleneck")
+        self._require(self.sn_eps >= 0, "an epsilon cannot be negative")
 
     @property
     def num_blocks(self) -> int:

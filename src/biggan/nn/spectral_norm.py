@@ -68,7 +68,9 @@ class _SpectralNorm(nn.Module):
         """The weight divided by `sigma`; in training mode, after one power iteration."""
         if self.training and not self.holds_power_iteration:
             self.iterate_power()
-        return self.weight / self.sigma()
+        sigma = self.sigma()
+        # A weight of zeros has nothing to normalize: it stays zero instead of becoming 0 / 0.
+        return self.weight / torch.where(sigma == 0, torch.ones_like(sigma), sigma)
 
 
 class SpectralNormConv2d(_SpectralNorm, nn.Conv2d):

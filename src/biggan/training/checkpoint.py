@@ -65,8 +65,6 @@ class CheckpointDirectory:
         save_tensors(path, metadata, state.tensors())
         for old in self._paths()[:-_KEPT]:
             old.unlink()
-        for unfinished in self.folder.glob(".*.tmp"):  # of a process that was killed
-            unfinished.unlink()
         return path
 
     def read_newest(self) -> Checkpoint | None:

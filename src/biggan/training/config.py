@@ -162,7 +162,7 @@ class TrainConfig:
         if unknown := [key for key in values if key not in hints]:
             raise InputError(f"a recipe has no key {unknown[0]!r}; it has {', '.join(hints)}")
         tables: dict[str, Any] = {}
-        preset = get_preset(values.get("preset", "biggan-32"))
+        preset = get_preset(str(values.get("preset", "biggan-32")))
         tables["generator"] = preset.generator.updated(_table(values, "generator"))
         tables["discriminator"] = preset.discriminator.updated(_table(values, "discriminator"))
         tables["optimizer"] = _fill(OptimizerConfig, "optimizer.", _table(values, "optimizer"))
@@ -213,11 +213,13 @@ def to_toml(values: Mapping[str, Any]) -> str:
     """Write plain data (scalars, lists, one level of tables) as TOML."""
     scalars = {key: value for key, value in values.items() if not isinstance(value, Mapping)}
     # JSON's strings, numbers, booleans and arrays of them are valid TOML.
-    lines = [f"{key} = {json.dumps(value)}" for key, value in scalars.items()]
+    lines = [f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in scalars.items()]
     for table, members in values.items():
         if isinstance(members, Mapping):
             lines += ["", f"[{table}]"]
-            lines += [f"{key} = {json.dumps(value)}" for key, value in members.items()]
+            lines += [
+                f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in members.items()
+            ]
     return "\n".join(lines) + "\n"
 
 
@@ -251,6 +253,8 @@ def _read_toml(recipe: str | Path) -> dict[str, Any]:
             text = path.read_text(encoding="utf-8")
         except OSError as error:
             raise InputError(f"cannot read the recipe {path}: {error.strerror}") from None
+        except UnicodeDecodeError:
+            raise InputError(f"{path} is not a text file in UTF-8") from None
     elif str(recipe) in shipped_recipes():
         text = (resources.files("biggan") / "recipes" / f"{recipe}.toml").read_text(
             encoding="utf-8"

@@ -145,8 +145,10 @@ def _open_run(
         run_dir.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"cannot create {run_dir}: {error.strerror}") from None
-    write_atomically(run_dir / "config.toml", to_toml(config.to_dict()).encode())
     state = TrainState.create(config, device)
+    for unfinished in run_dir.rglob(".*.tmp"):  # of a process that was killed
+        unfinished.unlink()
+    write_atomically(run_dir / "config.toml", to_toml(config.to_dict()).encode())
     if saved is not None:
         saved.restore(state)
         _LOG.info("resuming %s at step %d of %d", run_dir, state.step, config.total_steps)
@@ -209,11 +211,13 @@ def _export(state: TrainState, config: TrainConfig, dataset: ImageDataset, run_d
         licence=config.licence,
         training=_summary(state, config, dataset, grid, images),
     )
-    sha256 = save_generator(run_dir / RUN_GENERATOR, generator, description)
     save_discriminator(run_dir / RUN_DISCRIMINATOR, state.discriminator, description)
     folder = run_dir / "previews"
     folder.mkdir(exist_ok=True)
-    save_png(_preview(Gan(generator, description, sha256)), folder / f"step-{state.step:08d}.png")
+    preview = _preview(Gan(generator, description, sha256=""))
+    save_png(preview, folder / f"step-{state.step:08d}.png")
+    # Last: a generator of this step says that the export is whole (see _is_exported).
+    save_generator(run_dir / RUN_GENERATOR, generator, description)
 
 
 def _statistics_images(state: TrainState, config: TrainConfig) -> int:

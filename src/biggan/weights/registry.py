@@ -45,14 +45,18 @@ def find_discriminator(path: str | Path) -> LoadedDiscriminator:
 
 
 def _network_file(name_or_path: str | Path, in_run: str) -> Path:
-    path = Path(name_or_path).expanduser()
-    if path.is_dir():
+    try:
+        path = Path(name_or_path).expanduser()
+        is_dir, is_file = path.is_dir(), path.is_file()
+    except (OSError, RuntimeError) as error:  # no permission, too long a name, no such user
+        raise InputError(f"cannot open {str(name_or_path)[:200]!r}: {error}") from None
+    if is_dir:
         if not (path / in_run).is_file():
             raise InputError(
                 f"{path} holds no {in_run}: a run folder has one after its first checkpoint"
             )
         return path / in_run
-    if path.is_file():
+    if is_file:
         return path
     if str(name_or_path) in PRESETS:
         raise InputError(
