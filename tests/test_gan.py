@@ -5,6 +5,7 @@ import pytest
 import torch
 
 import biggan
+from biggan.latents import make_noise, statistics_truncation
 from biggan.weights.files import Description, save_generator
 from tiny import TINY_CLASSES, tiny_generator
 
@@ -84,6 +85,14 @@ def test_the_three_meanings_of_truncation_give_different_pictures(tiny):
     )
     assert (pixels(hub) != pixels(paper)).any()
     assert (pixels(hub) != pixels(scale)).any()
+
+
+def test_paper_noise_takes_the_statistics_of_equal_deviation(tiny):
+    z = make_noise(1, 12, 0.5, 3, kind="paper")
+    images = tiny.generate(z, torch.tensor([1]), statistics_truncation(0.5, "paper"))
+    expected = ((images + 1) / 2 * 256).clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).numpy()
+    found = tiny.sample(1, 1, 0.5, 3, noise="paper")
+    np.testing.assert_array_equal(pixels(found), expected)
 
 
 def test_a_recipe_of_another_model_is_refused(tiny, tmp_path):

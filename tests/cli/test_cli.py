@@ -187,6 +187,9 @@ def test_classes(tiny_file):
         (["--class", "0", "--seed", "-1"], "seed must be between"),
         (["--class", "0", "--device", "tpu9"], "there is no device 'tpu9'"),
         (["--like", "missing.png"], "missing.png"),
+        (["--like", "missing.png", "--seed", "3"], "leave --seed out"),
+        (["--num", "many"], "many"),
+        (["--class", "0", "--device", "meta"], "there is no device 'meta'"),
     ],
 )
 def test_mistakes_in_sampling_write_nothing(tiny_file, tmp_path, arguments, message):

@@ -104,6 +104,65 @@ def test_a_discriminator_block_equals_figure_15c():
     torch.testing.assert_close(third(x), third.conv2(F.relu(third.conv1(F.relu(x)))) + x)
 
 
+def conv(layer, x):
+    padding = layer.weight.shape[-1] // 2
+    return F.conv2d(x, layer.weight / layer.sigma(), layer.bias, padding=padding)
+
+
+def norm(layer, x, condition):
+    gain = 1 + condition @ (layer.gain.weight / layer.gain.sigma()).T
+    bias = condition @ (layer.bias.weight / layer.bias.sigma()).T
+    x = F.batch_norm(x, layer.running_mean, layer.running_var, eps=1e-4)
+    return x * gain[:, :, None, None] + bias[:, :, None, None]
+
+
+def test_a_generator_block_equals_figure_15b():
+    block = small_generator("biggan-32").blocks[0]
+    x, condition = torch.randn(2, 32, 8, 8), torch.randn(2, 148)
+    h = F.interpolate(F.relu(norm(block.bn1, x, condition)), scale_factor=2)
+    h = conv(block.conv2, F.relu(norm(block.bn2, conv(block.conv1, h), condition)))
+    expected = h + conv(block.shortcut, F.interpolate(x, scale_factor=2))
+    torch.testing.assert_close(block(x, condition, None), expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("index", [2, 3])
+def test_deep_generator_blocks_equal_figure_16b(index):
+    block = small_generator("biggan-deep-128").blocks[index]
+    x, condition = torch.randn(2, 128, 8, 8), torch.randn(2, 256)
+    h = conv(block.conv1, F.relu(norm(block.bn1, x, condition)))
+    h = F.relu(norm(block.bn2, h, condition))
+    shortcut = x[:, : block.out_channels]
+    if block.up:
+        h, shortcut = (F.interpolate(t, scale_factor=2) for t in (h, shortcut))
+    h = conv(block.conv3, F.relu(norm(block.bn3, conv(block.conv2, h), condition)))
+    h = conv(block.conv4, F.relu(norm(block.bn4, h, condition)))
+    torch.testing.assert_close(block(x, condition, None), h + shortcut, rtol=1e-4, atol=1e-5)
+    assert block.up == (index % 2 == 1)
+
+
+@pytest.mark.parametrize("index", [0, 1])
+def test_deep_discriminator_blocks_equal_figure_16c(index):
+    discriminator = build_discriminator(PRESETS["biggan-deep-128"].discriminator.updated(SMALL))
+    block = discriminator.eval().blocks[index]
+    x = torch.randn(2, 8 if index == 0 else 16, 8, 8)
+    h = conv(block.conv2, F.relu(conv(block.conv1, F.relu(x))))
+    h = F.relu(conv(block.conv3, F.relu(h)))
+    shortcut = x
+    if index == 0:
+        h, shortcut = F.avg_pool2d(h, 2), F.avg_pool2d(x, 2)
+        shortcut = torch.cat([shortcut, conv(block.widening, shortcut)], dim=1)
+    torch.testing.assert_close(block(x), conv(block.conv4, h) + shortcut, rtol=1e-4, atol=1e-5)
+
+
+def test_the_rgb_head_is_norm_relu_conv_tanh():
+    head = small_generator("biggan-32").head
+    torch.nn.init.normal_(head.bn.bias)
+    x = torch.randn(2, 32, 8, 8)
+    mean, var = head.bn.running_mean, head.bn.running_var
+    h = F.batch_norm(x, mean, var, head.bn.gain, head.bn.bias, eps=1e-4)
+    torch.testing.assert_close(head(x, None), torch.tanh(conv(head.conv, F.relu(h))))
+
+
 def test_projection_head_sums_positions():
     discriminator = build_discriminator(PRESETS["biggan-32"].discriminator.updated(SMALL)).eval()
     head = discriminator.head
@@ -125,6 +184,8 @@ def test_projection_head_sums_positions():
         ({"channels": "8"}, "channels cannot be '8'"),
         ({"channels": True}, "channels cannot be True"),
         ({"num_classes": 0, "skip_z": False}, "skip_z must be true"),
+        ({"channels": 1}, "attention needs at least 8 channels, here are 4"),
+        ({"bn_eps": -1.0}, "epsilon cannot be negative"),
     ],
 )
 def test_impossible_networks_are_refused_by_name(changes, message):

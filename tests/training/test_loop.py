@@ -187,6 +187,24 @@ def test_divergence_stops_before_it_is_saved(config, dataset, tmp_path):
     assert not list(tmp_path.glob("checkpoints/*"))
 
 
+def test_mirroring_reaches_the_discriminator(config, dataset, tmp_path, uninterrupted):
+    run(config, dataset, tmp_path, flip=False)
+    found, mirrored = final_tensors(tmp_path), final_tensors(uninterrupted)
+    name = "discriminator.blocks.0.conv1.weight"
+    assert not torch.equal(found[name], mirrored[name])
+
+
+def test_a_kill_between_checkpoint_and_export_is_made_good(config, dataset, tmp_path):
+    run(config, dataset, tmp_path, total_steps=1)
+    for name in ("generator.safetensors", "discriminator.safetensors"):
+        (tmp_path / name).unlink()
+    (tmp_path / "previews" / ".step.png.1.tmp").touch()
+    run(config, dataset, tmp_path, total_steps=1)
+    assert biggan.load(tmp_path).description.training["step"] == 1
+    assert biggan.load_discriminator(tmp_path)
+    assert not list(tmp_path.rglob(".*.tmp"))
+
+
 def test_unconditional_training(config, folder, tmp_path):
     dataset = load_dataset(folder, 32, 3, unconditional=True)
     state = run(config.fitted(0), dataset, tmp_path / "run", total_steps=2)

@@ -30,6 +30,12 @@ def gradients(network):
     return {name: p.grad for name, p in network.named_parameters()}
 
 
+def test_adam_has_the_recipes_settings(config, state):
+    for optimizer, rate in ((state.g_optimizer, 5e-5), (state.d_optimizer, 2e-4)):
+        (group,) = optimizer.param_groups
+        assert (group["lr"], group["betas"], group["eps"]) == (rate, (0.0, 0.999), 1e-8)
+
+
 def test_discriminator_gradients_are_those_of_the_hinge_loss(config, dataset, state):
     (real, labels), (z, fake_labels) = batches(config, dataset)
     twin = copy.deepcopy(state)

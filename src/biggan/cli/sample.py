@@ -20,6 +20,7 @@ from biggan.cli.options import (
     noise_option,
     share_processor,
 )
+from biggan.errors import InputError
 
 if TYPE_CHECKING:
     from biggan.images import Recipe
@@ -90,6 +91,8 @@ def command(
 
     check_writable(out)
     check_truncation(truncation, noise)  # type: ignore[arg-type]
+    if like is not None:
+        _check_alone_with_like()
     wanted = None if like is None else read_recipe(like)
     gan = load(model, device=choose_device(device))
     if wanted is None:
@@ -108,6 +111,14 @@ def command(
             files.append(out / _file_name(recipe))
             save_png(picture, files[-1], recipe)
     _report(files, recipes, as_json=as_json)
+
+
+def _check_alone_with_like() -> None:
+    context = click.get_current_context()
+    for name in ("classes", "num", "truncation", "seed", "noise"):
+        if context.get_parameter_source(name) == click.core.ParameterSource.COMMANDLINE:
+            option = "class" if name == "classes" else name
+            raise InputError(f"--like takes all from the picture: leave --{option} out")
 
 
 def _columns(classes: Sequence[str], num: int) -> int:
