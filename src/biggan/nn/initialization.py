@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from biggan.nn.attention import SelfAttention2d
 from biggan.nn.conditional_batch_norm import BatchNorm2d, StandingBatchNorm2d
-from biggan.nn.spectral_norm import _SpectralNorm
+from biggan.nn.spectral_norm import SpectralNorm
 
 
 def initialize_orthogonal(network: nn.Module, seed: int) -> None:
@@ -48,6 +48,6 @@ def _initialize_layer(
     bias = getattr(layer, "bias", None)
     if bias is not None:
         nn.init.zeros_(bias)
-    if isinstance(layer, _SpectralNorm):
+    if isinstance(layer, SpectralNorm):
         layer.u.copy_(F.normalize(torch.randn(layer.u.shape, generator=generator), dim=0))
         layer.iterate_power()

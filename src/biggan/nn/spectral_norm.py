@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 
-class _SpectralNorm(nn.Module):
+class SpectralNorm(nn.Module):
     """What the three layers below share: the vectors `u` and `v`, and the normalized weight.
 
     The mixed-in layer has a `weight`, of which the first axis counts the rows of the matrix.
@@ -73,7 +73,7 @@ class _SpectralNorm(nn.Module):
         return self.weight / torch.where(sigma == 0, torch.ones_like(sigma), sigma)
 
 
-class SpectralNormConv2d(_SpectralNorm, nn.Conv2d):
+class SpectralNormConv2d(SpectralNorm, nn.Conv2d):
     """A convolution of stride 1 that keeps the image's size, with a spectrally normalized kernel.
 
     Args:
@@ -103,7 +103,7 @@ class SpectralNormConv2d(_SpectralNorm, nn.Conv2d):
         return F.conv2d(x, self.normalized_weight(), self.bias, padding=self.padding)
 
 
-class SpectralNormLinear(_SpectralNorm, nn.Linear):
+class SpectralNormLinear(SpectralNorm, nn.Linear):
     """A linear layer with a spectrally normalized weight.
 
     Args:
@@ -124,7 +124,7 @@ class SpectralNormLinear(_SpectralNorm, nn.Linear):
         return F.linear(x, self.normalized_weight(), self.bias)
 
 
-class SpectralNormEmbedding(_SpectralNorm, nn.Embedding):
+class SpectralNormEmbedding(SpectralNorm, nn.Embedding):
     """A table of class vectors, normalized as one (num_embeddings, embedding_dim) matrix.
 
     Args:
@@ -145,8 +145,8 @@ class SpectralNormEmbedding(_SpectralNorm, nn.Embedding):
         return F.embedding(labels, weight)
 
 
-def _spectral_norm_layers(network: nn.Module) -> list[_SpectralNorm]:
-    return [layer for layer in network.modules() if isinstance(layer, _SpectralNorm)]
+def _spectral_norm_layers(network: nn.Module) -> list[SpectralNorm]:
+    return [layer for layer in network.modules() if isinstance(layer, SpectralNorm)]
 
 
 def iterate_power(network: nn.Module, iterations: int) -> None:
