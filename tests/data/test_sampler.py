@@ -4,7 +4,11 @@ import torch
 
 from biggan.data import sampler
 from biggan.data.dataset import ImageDataset
-from biggan.data.sampler import ShuffledStream, batch_indices, fetch, flips
+from biggan.data.sampler import ShuffledStream, fetch, flips
+
+
+def batch_indices(size, batch_size, seed, start):
+    return ShuffledStream(size, seed).indices(start, batch_size)
 
 
 def test_every_epoch_holds_every_image_once():

@@ -57,21 +57,6 @@ class ShuffledStream:
         return self._order
 
 
-def batch_indices(dataset_size: int, batch_size: int, seed: int, start: int) -> NDArray[np.int64]:
-    """The dataset indices of one batch of the training stream.
-
-    Args:
-        dataset_size: Images in the dataset; may be smaller than a batch.
-        batch_size: Images in the batch, which may cross the border of an epoch.
-        seed: Selects the stream.
-        start: Images drawn before this batch.
-
-    Returns:
-        int64 (batch_size,).
-    """
-    return ShuffledStream(dataset_size, seed).indices(start, batch_size)
-
-
 def flips(seed: int, start: int, count: int) -> NDArray[np.bool_]:
     """Whether the images at the positions start to start + count - 1 are mirrored.
 

@@ -28,8 +28,7 @@ from tqdm import tqdm
 
 from biggan._version import __version__
 from biggan.atomic_write import write_atomically
-from biggan.data import ImageDataset, ShuffledStream, fetch
-from biggan.data.sampler import flips
+from biggan.data import ImageDataset, ShuffledStream, fetch, flips
 from biggan.errors import InputError
 from biggan.gan import Gan
 from biggan.images import from_uint8, make_grid, save_png
