@@ -9,9 +9,10 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, Self, get_type_hints
+from typing import Any, Literal, Self, get_args, get_type_hints
 
 from biggan.errors import InputError
+from biggan.nn import OffGrid
 
 Family = Literal["biggan", "biggan-deep"]
 
@@ -67,7 +68,8 @@ class _Config:
                 bool: isinstance(value, bool),
                 float: isinstance(value, int | float) and not isinstance(value, bool),
                 tuple[int, ...]: isinstance(value, tuple) and all(type(v) is int for v in value),
-                Family: value in ("biggan", "biggan-deep"),
+                Family: value in get_args(Family),
+                OffGrid: value in get_args(OffGrid),
             }
             self._require(options[hint], f"{name} cannot be {value!r}")
 
@@ -109,6 +111,9 @@ class GeneratorConfig(_Config):
     """Epsilon of BatchNorm."""
     sn_eps: float = 1e-4
     """Epsilon of spectral normalization."""
+    off_grid: OffGrid = "linear"
+    """BatchNorm statistics between two recorded truncations: interpolated linearly, or as the ports
+    of DeepMind's modules do (`hub`)."""
 
     def __post_init__(self) -> None:
         """Refuse what cannot be built."""

@@ -59,7 +59,7 @@ class RGBHead(nn.Module):
     def __init__(self, config: GeneratorConfig, in_channels: int) -> None:
         super().__init__()
         self.image_channels = config.image_channels
-        self.bn = BatchNorm2d(in_channels, eps=config.bn_eps)
+        self.bn = BatchNorm2d(in_channels, eps=config.bn_eps, off_grid=config.off_grid)
         self.conv = SpectralNormConv2d(
             in_channels, config.rgb_channels or config.image_channels, 3, eps=config.sn_eps
         )
@@ -104,6 +104,7 @@ def conditional_norm(config: GeneratorConfig, channels: int) -> ConditionalBatch
         spectral=config.shared_embedding,
         eps=config.bn_eps,
         sn_eps=config.sn_eps,
+        off_grid=config.off_grid,
     )
 
 

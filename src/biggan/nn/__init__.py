@@ -4,6 +4,7 @@ from biggan.nn.attention import SelfAttention2d
 from biggan.nn.conditional_batch_norm import (
     BatchNorm2d,
     ConditionalBatchNorm2d,
+    OffGrid,
     StandingBatchNorm2d,
 )
 from biggan.nn.initialization import initialize_orthogonal
@@ -19,6 +20,7 @@ from biggan.nn.spectral_norm import (
 __all__ = [
     "BatchNorm2d",
     "ConditionalBatchNorm2d",
+    "OffGrid",
     "SelfAttention2d",
     "SpectralNormConv2d",
     "SpectralNormEmbedding",
