@@ -24,7 +24,7 @@ $(STAMP): constraints.txt pyproject.toml
 
 $(DEV): $(STAMP)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt \
-		import-linter mypy playwright pytest pytest-timeout ruff scipy
+		import-linter mypy playwright pytest pytest-timeout pytorch-pretrained-biggan ruff scipy
 	touch $@
 
 demo: $(STAMP)   ## open the web page with the bundled model on http://127.0.0.1:7860
@@ -44,7 +44,6 @@ format: $(DEV)   ## let the formatter and the linter mend what they can
 	$(BIN)/ruff check --fix .
 
 bench: $(DEV)    ## the benchmarks, each against a named peer in the same run
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt pytorch-pretrained-biggan
 	for script in benchmarks/*.py; do $(BIN)/python $$script || exit 1; done
 
 clean:           ## remove the environment and caches

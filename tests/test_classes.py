@@ -1,12 +1,30 @@
+import hashlib
+import os
+import random
+import re
+import runpy
 import subprocess
 import sys
+import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from biggan.classes import class_choices, resolve_class, search_classes
+from biggan.classes import (
+    class_choices,
+    default_class_names,
+    imagenet_classes,
+    is_imagenet,
+    resolve_class,
+    search_classes,
+    wordnet_ids,
+)
 from biggan.errors import InputError
 
+SCRIPT = Path(__file__).parents[1] / "scripts" / "make_imagenet_classes.py"
+
+IMAGENET = imagenet_classes()
 NAMES = [
     "tench, Tinca tinca",
     "tabby, tabby cat",
@@ -99,9 +117,15 @@ def test_a_class_named_by_a_number_wins_over_the_index():
 
 def test_a_shared_synonym_is_ambiguous():
     assert refusal("Crane") == (
-        "class 'Crane' is ambiguous: 5) crane; 6) crane; give the full name or the number"
+        "class 'Crane' is ambiguous: 5) crane; 6) crane; give the number or the whole entry"
     )
     assert "7) maillot; 8) maillot, tank suit" in refusal("maillot")
+
+
+def test_a_whole_name_wins_over_a_late_synonym_of_another_class():
+    names = ["harmonica, mouth organ, harp", "harp", "tub, vat", "bathtub, tub"]
+    assert resolve_class("harp", names) == 1
+    assert "2) tub, vat; 3) bathtub, tub; give" in refusal("tub", names)
 
 
 def test_shared_words_are_ambiguous_and_parts_of_words_are_not_words():
@@ -120,6 +144,7 @@ def test_an_unknown_name_is_answered_with_the_nearest():
     assert message.startswith("no class is called 'golden retreiver'; nearest: 3) golden retriever")
     assert message.endswith("`biggan classes` lists them all")
     assert "nearest: 12) catamaran;" in refusal("ama")
+    assert "nearest: 12) catamaran;" in refusal("catamran")
 
 
 def test_a_name_like_no_other_still_says_how_to_list_them():
@@ -146,6 +171,22 @@ def test_search_puts_the_best_first():
     assert search_classes("whale", names) == []
 
 
+def test_search_takes_a_query_that_no_name_holds_for_a_misspelling():
+    names = ["timber wolf", "golf ball", "golfcart, golf cart", "ball"]
+    assert search_classes("gofl cart", names) == [2]
+    assert search_classes("golfkart", names) == [2]
+    assert search_classes("glof", names) == [1, 2]
+    assert search_classes("golf", names) == [1, 2]  # "wolf" is as similar, but this is held
+    assert search_classes("wulf", names) == [0]
+    assert search_classes("football", names) == []  # "ball" is held by it, not the other way round
+
+
+def test_search_lists_the_most_similar_first_and_nothing_far_behind_it():
+    names = ["lavender", "calendars", "calendar"]
+    assert search_classes("calender", names) == [2, 1]
+    assert search_classes("calender", names[:1]) == [0]
+
+
 def test_choices_are_the_notebooks():
     assert class_choices(["tench, Tinca tinca", "cheeseburger"]) == [
         "0) tench, Tinca tinca",
@@ -157,9 +198,195 @@ def test_the_module_itself_needs_only_the_standard_library():
     code = (
         "import sys, types; package = types.ModuleType('biggan');"
         "package.__path__ = [sys.argv[1]]; sys.modules['biggan'] = package;"
-        "import biggan.classes; sys.exit('torch' in sys.modules or 'numpy' in sys.modules)"
+        "import biggan.classes; assert len(biggan.classes.imagenet_classes()) == 1000;"
+        "sys.exit('torch' in sys.modules or 'numpy' in sys.modules)"
     )
     import biggan.classes
 
     folder = str(biggan.classes.__file__).removesuffix("classes.py")
     subprocess.run([sys.executable, "-c", code, folder], check=True)
+
+
+def test_imagenets_table_is_the_one_that_the_script_made():
+    table = "".join(map("{}\t{}\n".format, wordnet_ids(), IMAGENET))
+    digest = "c98cf8e050b2f67f824762ebdb5bcf683adc7955382b9ff8b1c0f49548bb449b"
+    assert hashlib.sha256(table.encode()).hexdigest() == digest
+
+
+def test_imagenets_classes_are_in_the_order_of_their_wordnet_ids():
+    assert len(IMAGENET) == len(wordnet_ids()) == 1000
+    assert all(re.fullmatch(r"n\d{8}", wordnet_id) for wordnet_id in wordnet_ids())
+    assert list(wordnet_ids()) == sorted(set(wordnet_ids()))
+
+
+@pytest.mark.parametrize(
+    ("index", "wordnet_id", "name"),
+    [
+        (0, "n01440764", "tench, Tinca tinca"),
+        (8, "n01514859", "hen"),
+        (134, "n02012849", "crane"),  # the bird
+        (207, "n02099601", "golden retriever"),
+        (282, "n02123159", "tiger cat"),
+        (517, "n03126707", "crane"),  # the machine
+        (638, "n03710637", "maillot"),
+        (639, "n03710721", "maillot, tank suit"),
+        (933, "n07697313", "cheeseburger"),
+        (999, "n15075141", "toilet tissue, toilet paper, bathroom tissue"),
+    ],
+)
+def test_imagenets_classes_are_those_of_the_notebook(index, wordnet_id, name):
+    assert (wordnet_ids()[index], IMAGENET[index]) == (wordnet_id, name)
+
+
+def test_imagenets_names_are_clean_text():
+    for name in IMAGENET:
+        synonyms = name.split(", ")
+        assert all(re.fullmatch(r"[A-Za-z'.-]+( [A-Za-z'.-]+)*", text) for text in synonyms), name
+        assert len(set(synonyms)) == len(synonyms), name
+
+
+def test_every_imagenet_class_has_its_name_or_is_listed_with_those_that_share_it():
+    shared = {}
+    for index, name in enumerate(IMAGENET):
+        try:
+            assert resolve_class(name, IMAGENET) == index
+        except InputError as error:
+            shared[index] = str(error)
+    assert list(shared) == [134, 474, 517, 638]  # crane, cardigan, crane, maillot
+    assert all(f" {index}) {IMAGENET[index]};" in message for index, message in shared.items())
+
+
+@pytest.mark.parametrize("queries", [range(1000), class_choices(IMAGENET), wordnet_ids()])
+def test_every_imagenet_class_has_its_index_menu_entry_and_wordnet_id(queries):
+    assert [resolve_class(query, IMAGENET) for query in queries] == list(range(1000))
+
+
+@pytest.mark.parametrize(
+    ("query", "index"),
+    [
+        ("tench", 0),
+        ("hen", 8),
+        ("golden retriever", 207),
+        ("golden_retriever", 207),
+        ("N02099601", 207),
+        ("tabby", 281),
+        ("tabby cat", 281),
+        ("tiger cat", 282),
+        ("harp", 594),
+        ("maillot, tank suit", 639),
+        ("cheeseburger", 933),
+        ("933) cheeseburger", 933),
+        ("toilet tissue", 999),
+    ],
+)
+def test_names_that_are_clear_among_imagenets(query, index):
+    assert resolve_class(query, IMAGENET) == index
+
+
+@pytest.mark.parametrize(
+    ("query", "listed"),
+    [
+        ("crane", "134) crane; 517) crane"),
+        ("maillot", "638) maillot; 639) maillot, tank suit"),
+        ("Cardigan", "264) Cardigan, Cardigan Welsh corgi; 474) cardigan"),
+        ("tub", "435) bathtub, bathing tub, bath, tub; 876) tub, vat"),
+        ("cat", "281) tabby, tabby cat; 282) tiger cat; 283) Persian cat"),
+    ],
+)
+def test_names_that_are_not_clear_among_imagenets_are_listed(query, listed):
+    assert f"{query!r} is ambiguous: {listed}; " in refusal(query, IMAGENET)
+
+
+@pytest.mark.parametrize("query", ["n02099602", "n0209960", "golden retreiver"])
+def test_neither_a_wrong_wordnet_id_nor_a_misspelling_is_resolved(query):
+    assert "no class is called" in refusal(query, IMAGENET)
+
+
+def test_wordnet_ids_are_imagenets_alone():
+    assert is_imagenet(list(IMAGENET))
+    others = IMAGENET[::-1], IMAGENET[:-1]
+    assert not any(map(is_imagenet, others))
+    for names in others:
+        assert "no class is called" in refusal("n02099601", names)
+        assert search_classes("n02099601", names) == []
+
+
+@pytest.mark.parametrize(
+    ("query", "index"),
+    [
+        ("golden retreiver", 207),
+        ("chesburger", 933),
+        ("cheese burger", 933),
+        ("cheeseburgers", 933),
+        ("sibirian husky", 250),
+        ("dalmation", 251),
+        ("goldfsh", 1),
+        ("tiger cta", 282),
+    ],
+)
+def test_search_finds_what_was_meant_among_imagenets(query, index):
+    assert search_classes(query, IMAGENET) == [index]
+
+
+def test_search_finds_imagenets_names_with_a_letter_lost():
+    rng = random.Random(0)
+    for index in rng.sample(range(1000), 30):
+        name = max(IMAGENET[index].split(", "), key=len)
+        lost = rng.randrange(1, len(name) - 1)
+        query = name[:lost] + name[lost + 1 :]
+        if len(query) > 4:  # shorter ones are parts of other names ("acon" of "beacon")
+            assert index in search_classes(query, IMAGENET), query
+
+
+def test_search_finds_imagenets_wordnet_ids():
+    assert search_classes("n02099601", IMAGENET) == [207]
+    assert search_classes("N0209960", IMAGENET) == [207]
+    assert search_classes("n02099", IMAGENET) == [205, 206, 207, 208, 209]
+    assert search_classes("n02099602", IMAGENET) == []
+
+
+def test_classes_without_names_are_numbered_unless_they_are_a_thousand():
+    assert default_class_names(0) == ()
+    assert default_class_names(3) == ("class 0", "class 1", "class 2")
+    assert default_class_names(1000) == IMAGENET
+    assert [resolve_class(query, default_class_names(30)) for query in (2, "2", "class 2")] == [
+        2
+    ] * 3
+
+
+def fake_wheel(folder, synsets, lemmas):
+    path = folder / "timm.whl"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("timm/data/_info/imagenet_synsets.txt", synsets)
+        archive.writestr("timm/data/_info/imagenet_synset_to_lemma.txt", lemmas)
+    return path
+
+
+def make_table(wheel):
+    return runpy.run_path(str(SCRIPT))["make_table"](wheel)
+
+
+def test_the_script_orders_and_cleans(tmp_path):
+    lemmas = "n1\then\nn2\tunused\nn3\ttench ,Tinca  tinca \n"
+    assert make_table(fake_wheel(tmp_path, "n3\nn1\n", lemmas)) == (
+        "n3\ttench, Tinca tinca\nn1\then\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("synsets", "lemmas", "message"),
+    [
+        ("n1\nn1\n", "n1\then\n", "an id twice"),
+        ("n1\nn2\n", "n1\then\n", "no name"),
+        ("n1\n", "n1\then, , biddy\n", "an empty synonym"),
+    ],
+)
+def test_the_script_refuses_a_wheel_that_it_does_not_understand(tmp_path, synsets, lemmas, message):
+    with pytest.raises(ValueError, match=message):
+        make_table(fake_wheel(tmp_path, synsets, lemmas))
+
+
+@pytest.mark.skipif("TIMM_WHEEL" not in os.environ, reason="TIMM_WHEEL is not the path of a wheel")
+def test_the_script_makes_the_table_again():
+    committed = SCRIPT.parents[1] / "src" / "biggan" / "imagenet_classes.tsv"
+    assert make_table(Path(os.environ["TIMM_WHEEL"])).encode() == committed.read_bytes()

@@ -3,28 +3,72 @@
 ImageNet's names are lists of synonyms ("tabby, tabby cat") that share words and, a few times, whole
 synonyms ("crane" is a bird and a machine). So a query is either clear or refused with the choices;
 nothing here picks silently.
+
+ImageNet's own names come with the package, in the order that all published models share:
+`imagenet_classes.tsv`, written by `scripts/make_imagenet_classes.py`, which names the source.
 """
 
 import difflib
 import operator
 import re
-from collections.abc import Iterable, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from functools import cache, lru_cache
+from pathlib import Path
 
 from biggan.errors import InputError
 
 _LISTED = 10  # choices that an "ambiguous" message names
 _NEAREST = 5  # names that a "no such class" message offers
 
+_SIMILAR = 0.75  # least likeness of a misspelling: one letter wrong in a word of four
+_MARGIN = 0.1  # how much less alike than the best find another may be
+
+_IMAGENET_SIZE = 1000
+
+
+def imagenet_classes() -> tuple[str, ...]:
+    """The names of ImageNet's 1000 classes in order, synonyms after commas."""
+    return _imagenet_table()[1]
+
+
+def wordnet_ids() -> tuple[str, ...]:
+    """The WordNet ids of ImageNet's 1000 classes in order, such as "n02099601"."""
+    return _imagenet_table()[0]
+
+
+def is_imagenet(class_names: Sequence[str]) -> bool:
+    """Whether these are ImageNet's classes, so that `wordnet_ids` are theirs."""
+    return len(class_names) == _IMAGENET_SIZE and tuple(class_names) == imagenet_classes()
+
+
+def default_class_names(num_classes: int) -> tuple[str, ...]:
+    """Names for the classes of a model whose file has none.
+
+    Args:
+        num_classes: 1000 are taken for ImageNet's in their usual order; 0 is unconditional.
+
+    Returns:
+        A name for each class, "class 0" and so on where nothing better is known.
+    """
+    if num_classes == _IMAGENET_SIZE:
+        return imagenet_classes()
+    return tuple(f"class {index}" for index in range(num_classes))
+
 
 def resolve_class(query: str | int, class_names: Sequence[str]) -> int:
     """Find the one class that a name or an index means.
 
     In this order: the exact name or one exact synonym; an index ("207", or the notebook's
-    drop-down form "207) golden retriever"); the only class with the query among its words. Case
-    does not matter, and spaces, hyphens and underscores are the same.
+    drop-down form "207) golden retriever"); a WordNet id, if the classes are ImageNet's; the only
+    class with the query among its words. Case does not matter, and spaces, hyphens and underscores
+    are the same.
+
+    A name that several classes have is refused, with one exception: "harp" is the harp, although
+    it is also a late synonym of the harmonica, for else the harp's own name would not find it.
 
     Args:
-        query: A class name, a synonym, words of one, or an index.
+        query: A class name, a synonym, words of one, an index, or a WordNet id.
         class_names: The model's classes in order; a name may hold synonyms after commas.
 
     Returns:
@@ -44,16 +88,18 @@ def resolve_class(query: str | int, class_names: Sequence[str]) -> int:
         )
     names = [_normal(name) for name in class_names]
 
-    exact = [index for index, name in enumerate(names) if _is_called(wanted, name)]
+    exact = _called(wanted, names)
     if exact:
         return _the_only(exact, query, class_names)
     index = _numbered(query, class_names)
     if index is not None:
         return index
+    if is_imagenet(class_names) and wanted in wordnet_ids():
+        return wordnet_ids().index(wanted)
     containing = [index for index, name in enumerate(names) if _has_words(wanted, name)]
     if containing:
         return _the_only(containing, query, class_names)
-    raise InputError(_no_such_class(query, wanted, class_names))
+    raise InputError(_no_such_class(query, class_names))
 
 
 def search_classes(query: str, class_names: Sequence[str]) -> list[int]:
@@ -61,20 +107,23 @@ def search_classes(query: str, class_names: Sequence[str]) -> list[int]:
 
     A synonym that is the query comes before one that starts with it, then the query as whole
     words, then as a part of a word; ties keep the order of the classes. An empty query finds all.
+    Only when no name holds the query is it taken for a misspelling: then the most similar names
+    are listed, if any is similar enough.
 
     Args:
-        query: Part of a name, in any case.
+        query: Part of a name, in any case; or the start of a WordNet id ("n0209"), if the classes
+            are ImageNet's.
         class_names: The model's classes in order.
 
     Returns:
         Indices into `class_names`.
     """
     wanted = _normal(query)
-    ranked = []
-    for index, name in enumerate(_normal(name) for name in class_names):
-        if wanted in name:
-            ranked.append((_rank(wanted, name), index))
-    return [index for _, index in sorted(ranked)]
+    if re.fullmatch(r"n[0-9]+", wanted) and is_imagenet(class_names):
+        return [index for index, id_ in enumerate(wordnet_ids()) if id_.startswith(wanted)]
+    names = [_normal(name) for name in class_names]
+    ranked = [(_rank(wanted, name), index) for index, name in enumerate(names) if wanted in name]
+    return [index for _, index in sorted(ranked)] or _similar(wanted, names)
 
 
 def class_choices(class_names: Sequence[str]) -> list[str]:
@@ -82,6 +131,15 @@ def class_choices(class_names: Sequence[str]) -> list[str]:
     return [_choice(index, class_names) for index in range(len(class_names))]
 
 
+@cache
+def _imagenet_table() -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """WordNet ids, and names."""
+    table = Path(__file__).with_name("imagenet_classes.tsv").read_text(encoding="utf-8")
+    ids, names = zip(*(line.split("\t") for line in table.splitlines()), strict=True)
+    return ids, names
+
+
+@lru_cache(maxsize=4096)  # every query is compared with all the names
 def _normal(text: str) -> str:
     """One spelling for comparing: lower case, single spaces, ", " between synonyms."""
     # A leading minus is kept, or the index "-1" would find a class that is called "1".
@@ -97,6 +155,19 @@ def _is_called(wanted: str, name: str) -> bool:
     return wanted == name or wanted in _synonyms(name)
 
 
+def _called(wanted: str, names: Sequence[str]) -> list[int]:
+    """The classes with this name or synonym; one alone where it is that one's whole name.
+
+    A class that others are called after in passing keeps its name ("harp"); not so where another
+    is called that in the first place ("maillot" and "maillot, tank suit").
+    """
+    called = [index for index, name in enumerate(names) if _is_called(wanted, name)]
+    chiefly = [index for index in called if _synonyms(names[index])[0] == wanted]
+    if len(chiefly) == 1 and names[chiefly[0]] == wanted:
+        return chiefly
+    return called
+
+
 def _has_words(wanted: str, name: str) -> bool:
     return re.search(rf"(?<!\w){re.escape(wanted)}(?!\w)", name) is not None
 
@@ -107,6 +178,36 @@ def _rank(wanted: str, name: str) -> int:
     if any(synonym.startswith(wanted) for synonym in _synonyms(name)):
         return 1
     return 2 if _has_words(wanted, name) else 3
+
+
+def _similar(wanted: str, names: Sequence[str]) -> list[int]:
+    """The classes with a phrase about as similar to the query as the most similar one."""
+    owners = defaultdict(set)
+    for index, name in enumerate(names):
+        for phrase in _phrases(name, len(wanted.split())):
+            owners[phrase].add(index)
+    matcher = difflib.SequenceMatcher(b=wanted)
+    likeness: dict[int, float] = {}
+    for phrase, indices in owners.items():
+        matcher.set_seq1(phrase)
+        # Two cheap upper bounds of the ratio spare most phrases the slow one.
+        if matcher.real_quick_ratio() < _SIMILAR or matcher.quick_ratio() < _SIMILAR:
+            continue
+        ratio = matcher.ratio()
+        for index in indices:
+            likeness[index] = max(ratio, likeness.get(index, 0))
+    least = max(_SIMILAR, max(likeness.values(), default=0) - _MARGIN)
+    found = [(-ratio, index) for index, ratio in likeness.items() if ratio >= least]
+    return [index for _, index in sorted(found)]
+
+
+def _phrases(name: str, length: int) -> Iterator[str]:
+    """What a misspelling may mean: a synonym, or so many of its words in a row."""
+    for synonym in _synonyms(name):
+        yield synonym
+        words = synonym.split()
+        for start in range(len(words) - length + 1):
+            yield " ".join(words[start : start + length])
 
 
 def _numbered(query: str, class_names: Sequence[str]) -> int | None:
@@ -139,18 +240,12 @@ def _the_only(found: Sequence[int], query: str, class_names: Sequence[str]) -> i
     listed = _listed(_choice(index, class_names) for index in found[:_LISTED])
     more = f"; and {len(found) - _LISTED} more" if len(found) > _LISTED else ""
     raise InputError(
-        f"class {query!r} is ambiguous: {listed}{more}; give the full name or the number"
+        f"class {query!r} is ambiguous: {listed}{more}; give the number or the whole entry"
     )
 
 
-def _no_such_class(query: str, wanted: str, class_names: Sequence[str]) -> str:
-    owner: dict[str, int] = {}
-    for index, name in enumerate(class_names):
-        for synonym in _synonyms(_normal(name)):
-            owner.setdefault(synonym, index)
-    partial = search_classes(query, class_names)
-    similar = [owner[synonym] for synonym in difflib.get_close_matches(wanted, owner, n=_NEAREST)]
-    nearest = list(dict.fromkeys(partial + similar))[:_NEAREST]
+def _no_such_class(query: str, class_names: Sequence[str]) -> str:
+    nearest = search_classes(query, class_names)[:_NEAREST]
     if not nearest and len(class_names) <= _LISTED:
         nearest = list(range(len(class_names)))
     hint = f"; nearest: {_listed(_choice(index, class_names) for index in nearest)}"

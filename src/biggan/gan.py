@@ -26,21 +26,44 @@ from biggan.latents import (
     statistics_truncation,
 )
 from biggan.models import Discriminator, Generator, GeneratorConfig
+from biggan.nn import OffGrid
 from biggan.sampling import generate_batches
-from biggan.weights.files import Description
+from biggan.weights.files import Description, with_off_grid
 from biggan.weights.registry import find_discriminator, find_generator
 
 MAX_PICTURES = 100_000
 """Pictures of one class in one call: their noise is held in memory at once."""
 
 
-def load(model: str | FilePath | None = None, *, device: str = "cpu") -> Gan:
+def load(
+    model: str | FilePath | None = None,
+    *,
+    device: str = "cpu",
+    offline: bool = False,
+    bn_eps: float | None = None,
+    sn_eps: float | None = None,
+    off_grid: OffGrid | None = None,
+) -> Gan:
     """Load a generator.
 
     Args:
-        model: A weights file, the folder of a training run (its newest generator), or a name;
-            None for the bundled model.
+        model: What to load; the format is found from the contents:
+
+            - None for the bundled model;
+            - a name of DeepMind's published weights, such as "biggan-deep-256": downloaded once,
+              converted, and kept in the cache (`$BIGGAN_CACHE`, or ~/.cache/biggan);
+            - a file or folder: ours, the folder of a training run, Hugging Face's
+              `pytorch_model.bin`, ajbrock's `G_ema.pth`, ivclab's `biggan128-release.pt`, or a TF
+              Hub module (its folder or `.tar.gz`);
+            - an address: "hf://owner/repo", "https://...", "file://...".
         device: Where to put the network: "cpu", "cuda", "mps".
+        offline: Never touch the network; what is not in the cache is refused.
+        bn_eps: Epsilon of BatchNorm, for ajbrock's files alone, which do not say it; None for
+            1e-5.
+        sn_eps: Epsilon of spectral normalization, likewise; None for 1e-6.
+        off_grid: BatchNorm statistics between two recorded truncations: "linear", or "hub" for
+            what the ports of DeepMind's modules do there; None for what the file says, which is
+            "linear" unless it was converted otherwise. On the grid they are the same.
 
     Returns:
         The generator with its class names, in eval mode.
@@ -48,15 +71,22 @@ def load(model: str | FilePath | None = None, *, device: str = "cpu") -> Gan:
     Raises:
         InputError: Nothing loadable is there, or the file is damaged.
     """
-    loaded = find_generator(model)
+    loaded = find_generator(model, offline=offline, bn_eps=bn_eps, sn_eps=sn_eps)
+    if off_grid is not None:
+        loaded = with_off_grid(loaded, off_grid)
     return Gan(loaded.generator, loaded.description, loaded.sha256).to(device)
 
 
-def load_discriminator(path: str | FilePath) -> Discriminator:
+def load_discriminator(
+    path: str | FilePath, *, offline: bool = False, sn_eps: float | None = None
+) -> Discriminator:
     """Load a discriminator: `D(images, labels)` gives logits (N, 1), positive for "real".
 
     Args:
-        path: A weights file, or the folder of a training run.
+        path: A weights file of ours, the folder of a training run, ajbrock's `D.pth` or its folder,
+            or an address of such a file.
+        offline: Never touch the network.
+        sn_eps: Epsilon of spectral normalization, for ajbrock's files alone; None for 1e-6.
 
     Returns:
         The network, in eval mode, on the CPU.
@@ -64,7 +94,7 @@ def load_discriminator(path: str | FilePath) -> Discriminator:
     Raises:
         InputError: Nothing loadable is there, or the file is damaged.
     """
-    return find_discriminator(path).discriminator
+    return find_discriminator(path, offline=offline, sn_eps=sn_eps).discriminator
 
 
 class Gan:

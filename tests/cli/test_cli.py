@@ -15,9 +15,13 @@ from unittest import mock
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from biggan.cli import VERBS, main
+from biggan.models import DiscriminatorConfig, build_discriminator, get_preset
+from biggan.weights.files import Description, save_discriminator
+from foreign_networks import RandomWeights, ivclab_generator
 from tiny import TINY_RECIPE
 
 
@@ -162,12 +166,116 @@ def test_models_prints_exact_parameter_counts():
     assert rows["biggan-256"]["discriminator_parameters"] == 99_225_890
 
 
+def test_models_says_what_is_published_and_what_it_is_worth():
+    table = succeeds("models")
+    assert "Licence not established" in table
+    rows = {row["name"]: row for row in json.loads(succeeds("models", "--json"))["published"]}
+    assert rows["biggan-512"]["parameters"] == 82_296_804
+    assert rows["biggan-deep-256"]["parameters"] == 55_880_833
+    assert rows["biggan-deep-128"]["statistics"] == "51 truncations, 0.00 to 1.00"
+
+
+@pytest.fixture
+def no_network(tmp_path, monkeypatch):
+    """An empty cache, and an error for whoever asks a host."""
+    monkeypatch.setenv("BIGGAN_CACHE", str(tmp_path / "cache"))
+    asked = mock.Mock(side_effect=AssertionError("a host is asked"))
+    monkeypatch.setattr(socket, "create_connection", asked)
+
+
+def test_models_of_one(tiny_file, tmp_path, no_network):
+    card = json.loads(succeeds("models", tiny_file, "--json"))
+    assert (card["name"], card["kind"], card["classes"]) == ("tiny", "generator", 3)
+    assert "2,000 steps on digits" in succeeds("models", "digits")
+    assert "fetched when first used" in succeeds("models", "biggan-deep-512")
+    path = tmp_path / "d.safetensors"
+    network = build_discriminator(DiscriminatorConfig("biggan", 16, 8, (1, 2, 4), 2, 3, 8))
+    save_discriminator(path, network, Description("judge"))
+    assert json.loads(succeeds("models", path, "--json"))["kind"] == "discriminator"
+
+
+def test_convert_makes_the_same_pictures(tmp_path, no_network):
+    network = RandomWeights()
+    ivclab_generator(
+        network, torch.randn(1, 12), torch.tensor([0]), [128, 64, 32, 16], 16, truncation=1.0
+    )
+    foreign, ours = tmp_path / "release.pt", tmp_path / "new" / "ours.safetensors"
+    torch.save(network.tensors, foreign)
+    result = biggan("convert", foreign, ours)
+    assert result.stdout.strip() == str(ours)
+    assert "generator, 32 px" in result.stderr
+    sample = ["--class", 3, "--num", 2, "--truncation", "0.41"]
+    paths = [
+        succeeds("sample", "--model", model, *sample, "--out", tmp_path / name).split()
+        for model, name in ((foreign, "a"), (ours, "b"))
+    ]
+    for before, after in zip(*paths, strict=True):
+        assert (pixels(before) == pixels(after)).all()
+    # a picture of one is a picture of the other
+    succeeds("sample", "--model", ours, "--like", paths[0][1], "--out", tmp_path / "c")
+    hub = tmp_path / "hub.safetensors"
+    succeeds("convert", foreign, hub, "--off-grid", "hub")
+    assert "made by" in fails("sample", "--model", hub, "--like", paths[0][1])
+
+
+def test_mistakes_in_converting_write_nothing(tiny_file, tmp_path, no_network):
+    out = tmp_path / "out" / "x.safetensors"
+    assert "must end in .safetensors" in fails("convert", tiny_file, tmp_path / "x.pth")
+    assert "the source itself" in fails("convert", tiny_file, tiny_file)
+    assert "are for ajbrock's files" in fails("convert", tiny_file, out, "--bn-eps", "1e-4")
+    assert "no model 'nothing'" in fails("convert", "nothing", out)
+    torch.save(torch.optim.SGD([torch.ones(1)]).state_dict(), tmp_path / "G_optim.pth")
+    assert "an optimizer's state" in fails("convert", tmp_path / "G_optim.pth", out)
+    line = fails("convert", "biggan-128", out, "--offline")
+    assert "biggan128-release.pt" in line
+    assert "nothing is fetched offline" in line
+    assert not out.parent.exists()
+
+
+def test_offline_holds_for_every_verb_that_loads(no_network, tmp_path):
+    for verb in ("sample", "interpolate", "demo", "classes"):
+        arguments = ["--port", 0] if verb == "demo" else []
+        line = fails(verb, "--model", "hf://some/repository", "--offline", *arguments)
+        assert "nothing is fetched offline" in line, verb
+
+
 def test_classes(tiny_file):
     assert succeeds("classes", "--model", tiny_file, "--search", "CAT").splitlines() == [
         "0) tabby, tabby cat",
         "1) siamese cat",
     ]
-    assert json.loads(succeeds("classes", "--json")).keys() == {str(i) for i in range(10)}
+    digits = json.loads(succeeds("classes", "--json"))
+    assert [row["index"] for row in digits] == list(range(10))
+    assert digits[7] == {"index": 7, "name": "seven", "wordnet_id": None}
+    assert json.loads(succeeds("classes", "--search", "qqqq", "--json")) == []
+    assert "contains or resembles 'qqqq'" in fails("classes", "--search", "qqqq")
+
+
+def test_classes_of_imagenet_need_no_model(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with mock.patch("biggan.gan.load", side_effect=AssertionError("a model is loaded")):
+        lines = succeeds("classes", "--imagenet").splitlines()
+        assert (len(lines), lines[933]) == (1000, "933) cheeseburger\tn07697313")
+        for name in ("biggan-128", "biggan-256", "biggan-512"):
+            for model in (name, name.replace("biggan", "biggan-deep")):
+                assert get_preset(model).generator.num_classes == 1000
+                found = succeeds("classes", "--model", model, "--search", "golden retreiver")
+                assert found == "207) golden retriever\tn02099601\n"
+        found = succeeds("classes", "--imagenet", "--search", "n02099601", "--json")
+        assert json.loads(found) == [
+            {"index": 207, "name": "golden retriever", "wordnet_id": "n02099601"}
+        ]
+        assert "leave one out" in fails("classes", "--imagenet", "--model", "digits")
+    Path("biggan-128").mkdir()  # a folder goes before the name
+    assert "biggan-128" in fails("classes", "--model", "biggan-128")
+
+
+def test_classes_of_imagenet_need_no_torch():
+    code = (
+        "import sys, biggan.cli as cli; cli.group(['classes', '--imagenet', '--search', 'hen'], "
+        "standalone_mode=False); sys.exit('torch' in sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
 
 
 @pytest.mark.parametrize(
@@ -207,7 +315,7 @@ def test_models_that_cannot_be_loaded(tiny_file, tmp_path):
     assert "cut short" in fails(*sample, short)
     assert "damaged" in fails(*sample, flipped)
     assert "no model 'nothing'" in fails(*sample, "nothing")
-    assert "biggan-128 is an architecture" in fails(*sample, "biggan-128")
+    assert "sagan-128 is an architecture" in fails(*sample, "sagan-128")
     (tmp_path / "empty").mkdir()
     assert "holds no generator.safetensors" in fails(*sample, tmp_path / "empty")
     assert not (tmp_path / "out").exists()

@@ -109,3 +109,34 @@ def test_other_files_are_refused(tmp_path, path):
 def test_an_unwritable_folder(tmp_path):
     with pytest.raises(biggan.InputError, match="cannot write"):
         save_generator(tmp_path / "missing" / "x.safetensors", tiny_generator(), DESCRIPTION)
+
+
+def test_classes_that_were_never_named(tmp_path):
+    path = tmp_path / "x.safetensors"
+    save_generator(path, tiny_generator(), Description("x"))
+    assert load_generator(path).description.class_names == ("class 0", "class 1", "class 2")
+    save_generator(path, tiny_generator(num_classes=1000), Description("x"))
+    assert load_generator(path).description.class_names[8] == "hen"
+    save_generator(path, tiny_generator(num_classes=0), Description("x"))
+    assert load_generator(path).description.class_names == ()
+
+
+def test_a_tensor_of_another_type_is_named(path):
+    from biggan.weights import files
+
+    metadata, tensors, _ = files.load_tensors(path)
+    tensors["head.bn.bias"] = tensors["head.bn.bias"].half()
+    files.save_tensors(path, metadata, tensors)
+    with pytest.raises(biggan.InputError, match="head.bn.bias is float16, not float32"):
+        load_generator(path)
+
+
+@pytest.mark.parametrize("header", [None, "{", "[]", '{"kind": "generator"}'])
+def test_a_file_of_ours_without_a_network(path, header):
+    from biggan.weights import files
+
+    metadata, tensors, _ = files.load_tensors(path)
+    metadata.pop("header")
+    files.save_tensors(path, metadata | ({"header": header} if header else {}), tensors)
+    with pytest.raises(biggan.InputError, match="holds no network"):
+        load_generator(path)

@@ -1,41 +1,80 @@
-"""`biggan classes`: the classes of a model."""
+"""`biggan classes`: the classes of a model, or ImageNet's."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
+from pathlib import Path
 
 import click
 
-from biggan.cli.options import model_option
+from biggan.cli.options import model_option, offline_option
 from biggan.errors import InputError
 
 
 @click.command
 @model_option
-@click.option("--search", metavar="TEXT", help="Only classes whose name contains this.")
-@click.option("--json", "as_json", is_flag=True, help="Print a JSON object, index to name.")
-def command(model: str | None, search: str | None, as_json: bool) -> None:
+@offline_option
+@click.option("--imagenet", is_flag=True, help="ImageNet's 1000 classes; loads no model.")
+@click.option(
+    "--search",
+    metavar="TEXT",
+    help="Only classes whose names contain this or, if none does, resemble it.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON list, one object per class.")
+def command(
+    model: str | None, offline: bool, imagenet: bool, search: str | None, as_json: bool
+) -> None:
     """List or search the classes of a model.
+
+    --class takes an entry whole, or its number, or one of its names. ImageNet's classes are listed
+    with their WordNet ids, after a tab. What a search finds is listed best first.
 
     \b
     Examples:
       biggan classes
       biggan classes --model runs/pets --search terrier
+      biggan classes --imagenet --search "golden retreiver"
+      biggan classes --imagenet --search n02099601 --json
     """
-    from biggan.classes import class_choices, search_classes
-    from biggan.gan import load
+    from biggan.classes import class_choices, is_imagenet, search_classes, wordnet_ids
 
-    gan = load(model)
+    owner, class_names = _classes(model, imagenet, offline)
+    found = range(len(class_names)) if search is None else search_classes(search, class_names)
+    ids = wordnet_ids() if is_imagenet(class_names) else None
+    if as_json:
+        rows = [
+            {"index": index, "name": class_names[index], "wordnet_id": ids[index] if ids else None}
+            for index in found
+        ]
+        click.echo(json.dumps(rows, indent=2))
+        return
+    choices = class_choices(class_names)
+    for index in found:
+        click.echo(f"{choices[index]}\t{ids[index]}" if ids else choices[index])
+    if not found:
+        raise InputError(
+            f"no class of {owner} contains or resembles {search!r}; leave --search out to see all"
+        )
+
+
+def _classes(model: str | None, imagenet: bool, offline: bool) -> tuple[str, Sequence[str]]:
+    """Whose classes to list, and their names."""
+    from biggan.classes import imagenet_classes
+
+    if imagenet and model is not None:
+        raise InputError("--model and --imagenet each name the classes to list: leave one out")
+    if imagenet:
+        return "ImageNet", imagenet_classes()
+
+    from biggan.gan import load
+    from biggan.weights.published import PUBLISHED
+
+    # DeepMind's models all have ImageNet's classes: none is fetched to list them. As everywhere, a
+    # file or folder of that name goes before the name.
+    if model in PUBLISHED and not Path(model).exists():
+        return model, imagenet_classes()
+    gan = load(model, offline=offline)
     if not gan.class_names:
         raise InputError(f"{gan.name} is unconditional: it has no classes")
-    found = (
-        range(len(gan.class_names)) if search is None else search_classes(search, gan.class_names)
-    )
-    if as_json:
-        click.echo(json.dumps({index: gan.class_names[index] for index in found}, indent=2))
-        return
-    choices = class_choices(gan.class_names)
-    for index in found:
-        click.echo(choices[index])
-    if not found:
-        raise InputError(f"no class of {gan.name} contains {search!r}; `biggan classes` lists all")
+    return gan.name, gan.class_names

@@ -14,12 +14,19 @@ from importlib.util import find_spec
 
 import click
 
-from biggan.cli.options import choose_device, device_option, model_option, share_processor
+from biggan.cli.options import (
+    choose_device,
+    device_option,
+    model_option,
+    offline_option,
+    share_processor,
+)
 from biggan.errors import InputError
 
 
 @click.command
 @model_option
+@offline_option
 @click.option(
     "--host",
     default="127.0.0.1",
@@ -39,7 +46,13 @@ from biggan.errors import InputError
 @click.option("--open", "open_browser", is_flag=True, help="Open the page in a browser.")
 @device_option
 def command(
-    model: str | None, host: str, port: int, share: bool, open_browser: bool, device: str | None
+    model: str | None,
+    offline: bool,
+    host: str,
+    port: int,
+    share: bool,
+    open_browser: bool,
+    device: str | None,
 ) -> None:
     """Open a web page with sliders: explore a class, morph one into another.
 
@@ -58,7 +71,7 @@ def command(
         share_processor()
         from biggan.gan import load
 
-        gan = load(model, device=choose_device(device))
+        gan = load(model, device=choose_device(device), offline=offline)
         # A kill ends it as Ctrl-C does: its temporary pictures go with it.
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
         with tempfile.TemporaryDirectory(prefix="biggan-demo-") as pictures:

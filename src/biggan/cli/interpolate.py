@@ -14,12 +14,14 @@ from biggan.cli.options import (
     make_folder,
     model_option,
     noise_option,
+    offline_option,
     share_processor,
 )
 
 
 @click.command
 @model_option
+@offline_option
 @click.option("--from", "class_a", metavar="NAME|INDEX", help="Class to start from.")
 @click.option("--to", "class_b", metavar="NAME|INDEX", help="Class to end at.")
 @click.option("--steps", type=int, help="Pictures on each path: 5 for a grid, 40 for an animation.")
@@ -52,6 +54,7 @@ from biggan.cli.options import (
 @device_option
 def command(
     model: str | None,
+    offline: bool,
     class_a: str | None,
     class_b: str | None,
     steps: int | None,
@@ -81,7 +84,7 @@ def command(
     is_grid = out.suffix.lower() == ".png"
     if not is_grid:
         check_animation(out, fps)
-    gan = load(model, device=choose_device(device))
+    gan = load(model, device=choose_device(device), offline=offline)
     rows = gan.interpolate(
         class_a,
         class_b,

@@ -2,90 +2,147 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
-_PUBLISHED_RGB_CHANNELS = 128  # of the last convolution of DeepMind's deep generators
+from biggan.cli.options import offline_option
+
+if TYPE_CHECKING:
+    from biggan.weights.published import PublishedModel
 
 
 @click.command
+@click.argument("model", metavar="[NAME|PATH]", required=False)
+@offline_option
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def command(as_json: bool) -> None:
-    """List the bundled model and the architectures, with their parameter counts.
+def command(model: str | None, offline: bool, as_json: bool) -> None:
+    """List the models and architectures, or say what a weights file is.
+
+    Without an argument: the bundled model, DeepMind's published weights, which are fetched when
+    they are first used, and the architectures that can be trained. With one: what that model is.
 
     \b
     Examples:
       biggan models
-      biggan models --json
+      biggan models biggan-deep-256
+      biggan models G_ema.pth --json
     """
-    from biggan.gan import load
+    if model is not None:
+        card = _card(model, offline=offline)
+        click.echo(json.dumps(card, indent=2) if as_json else _as_lines(card))
+        return
+    from biggan.models import PRESETS
+    from biggan.weights.published import PUBLISHED
+    from biggan.weights.registry import BUNDLED
 
-    bundled = load()
-    rows = [_architecture(name) for name in _preset_names()]
+    bundled = _card(BUNDLED, offline=True)
+    published = [_published_row(entry) for entry in PUBLISHED.values()]
+    architectures = [_architecture_row(name) for name in PRESETS]
     if as_json:
-        card = {
-            "name": bundled.name,
-            "resolution": bundled.config.resolution,
-            "classes": len(bundled.class_names),
-            "generator_parameters": _count(bundled.config),
-            "source": bundled.description.source,
-            "licence": bundled.description.licence,
-            "sha256": bundled.sha256,
-        }
-        click.echo(json.dumps({"bundled": card, "architectures": rows}, indent=2))
+        tables = {"bundled": bundled, "published": published, "architectures": architectures}
+        click.echo(json.dumps(tables, indent=2))
         return
     click.echo("Bundled weights (used when --model is left out)")
     click.echo(
-        f"  {bundled.name}: {bundled.config.resolution} px, {len(bundled.class_names)} classes, "
-        f"{_count(bundled.config):,} parameters; {bundled.description.source}"
+        f"  {bundled['name']:16} {bundled['resolution']:4} px  {bundled['classes']} classes  "
+        f"{bundled['parameters']:,} parameters  {bundled['statistics']}"
     )
-    click.echo("\nArchitectures (random weights; `preset` in a recipe)")
+    click.echo("\nPublished weights (fetched when first used: biggan sample --model NAME)")
     click.echo(
-        f"  {'name':16} {'px':>4} {'z':>4} {'ch':>4} {'generator':>12} {'discriminator':>14}"
+        f"  {'name':16} {'px':>4} {'parameters':>11} {'classes':>8}  {'statistics':29}  from"
     )
-    for row in rows:
+    for row in published:
+        places = "the cache" if row["cached"] else ", ".join(row["places"])
+        click.echo(
+            f"  {row['name']:16} {row['resolution']:4} {row['parameters']:11,} "
+            f"{row['classes']:8}  {row['statistics']:29}  {places}"
+        )
+    click.echo(f"  All are DeepMind's TF Hub modules. Licence {published[0]['licence']}.")
+    click.echo("\nArchitectures (random weights; `preset` in a recipe)")
+    click.echo(f"  {'name':16} {'px':>4} {'z':>4} {'ch':>4} {'generator':>12}  discriminator")
+    for row in architectures:
         click.echo(
             f"  {row['name']:16} {row['resolution']:4} {row['z_dim']:4} {row['channels']:4} "
             f"{row['generator_parameters']:12,} {row['discriminator_parameters']:14,}"
             f"  {row['description']}"
         )
-    click.echo(
-        "\nWith the published deep weights' last convolution of 128 channels, 3 of them used"
-    )
-    for row in rows:
-        if "generator_parameters_as_published" in row:
-            click.echo(f"  {row['name']:16} {row['generator_parameters_as_published']:27,}")
 
 
-def _preset_names() -> list[str]:
-    from biggan.models import PRESETS
+def _card(model: str, *, offline: bool) -> dict[str, Any]:
+    """What a model is, as plain data. A published one is not fetched to say it."""
+    from biggan.weights.files import LoadedGenerator, statistics_grid
+    from biggan.weights.published import PUBLISHED, cached_path
+    from biggan.weights.registry import find_network
 
-    return list(PRESETS)
+    if model in PUBLISHED and not Path(model).exists() and not cached_path(model).is_file():
+        return _published_row(PUBLISHED[model])
+    loaded = find_network(model, offline=offline)
+    network = loaded.network
+    card = {
+        "name": loaded.description.name,
+        "kind": "generator" if isinstance(loaded, LoadedGenerator) else "discriminator",
+        "family": network.config.family,
+        "resolution": network.config.resolution,
+        "parameters": sum(parameter.numel() for parameter in network.parameters()),
+        "classes": network.config.num_classes,
+        "source": loaded.description.source,
+        "licence": loaded.description.licence,
+        "training": dict(loaded.description.training),
+        "sha256": loaded.sha256,
+    }
+    if isinstance(loaded, LoadedGenerator):
+        card["statistics"] = _grid_in_words(statistics_grid(loaded.generator))
+    return card
 
 
-def _architecture(name: str) -> dict[str, Any]:
-    from biggan.models import get_preset
+def _as_lines(card: dict[str, Any]) -> str:
+    shown = {name: str(value) for name, value in card.items() if name != "training"}
+    shown["parameters"] = f"{card['parameters']:,}"
+    if "places" in card:
+        shown["places"] = ", ".join(card["places"])
+        shown["cached"] = "yes" if card["cached"] else "no: fetched when first used"
+    if step := card.get("training", {}).get("step"):
+        shown["training"] = f"{step:,} steps on {card['training'].get('data', 'unknown data')}"
+    width = max(map(len, shown))
+    return "\n".join(f"{name:{width}}  {value}" for name, value in shown.items())
+
+
+def _grid_in_words(grid: tuple[float, ...]) -> str:
+    if not grid:
+        return "one set for all truncations"
+    return f"{len(grid)} truncations, {grid[0]:.2f} to {grid[-1]:.2f}"
+
+
+def _published_row(entry: PublishedModel) -> dict[str, Any]:
+    from biggan.models import count_parameters
+    from biggan.weights.published import cached_path
+
+    return {
+        "name": entry.name,
+        "resolution": entry.resolution,
+        "parameters": count_parameters(entry.config),
+        "classes": entry.num_classes,
+        "statistics": _grid_in_words(entry.grid),
+        "source": entry.source,
+        "licence": entry.licence,
+        "places": [place.host for place in entry.places],
+        "cached": cached_path(entry.name).is_file(),
+    }
+
+
+def _architecture_row(name: str) -> dict[str, Any]:
+    from biggan.models import count_parameters, get_preset
 
     preset = get_preset(name)
-    row = {
+    return {
         "name": name,
         "description": preset.description,
         "resolution": preset.generator.resolution,
         "z_dim": preset.generator.z_dim,
         "channels": preset.generator.channels,
-        "generator_parameters": _count(preset.generator),
-        "discriminator_parameters": _count(preset.discriminator),
+        "generator_parameters": count_parameters(preset.generator),
+        "discriminator_parameters": count_parameters(preset.discriminator),
     }
-    if preset.generator.family == "biggan-deep":
-        published = dataclasses.replace(preset.generator, rgb_channels=_PUBLISHED_RGB_CHANNELS)
-        row["generator_parameters_as_published"] = _count(published)
-    return row
-
-
-def _count(config: Any) -> int:
-    from biggan.models import count_parameters
-
-    return count_parameters(config)

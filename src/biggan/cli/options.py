@@ -36,7 +36,15 @@ def model_option(command: _F) -> _F:
     return click.option(
         "--model",
         metavar="NAME|PATH",
-        help="A weights file, a run folder, or a name; the bundled model if left out.",
+        help="A published name (biggan-deep-256, ...), a weights file of any known format, a run "
+        "folder, or an address (hf://owner/repo, https://...); the bundled model if left out.",
+    )(command)
+
+
+def offline_option(command: _F) -> _F:
+    """--offline: never touch the network."""
+    return click.option(
+        "--offline", is_flag=True, help="Fetch nothing: use what is here or in the cache."
     )(command)
 
 

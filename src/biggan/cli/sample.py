@@ -18,6 +18,7 @@ from biggan.cli.options import (
     make_folder,
     model_option,
     noise_option,
+    offline_option,
     share_processor,
 )
 from biggan.errors import InputError
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
 @click.command
 @model_option
+@offline_option
 @click.option(
     "--class",
     "classes",
@@ -63,6 +65,7 @@ if TYPE_CHECKING:
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON list of files and recipes.")
 def command(
     model: str | None,
+    offline: bool,
     classes: tuple[str, ...],
     num: int,
     truncation: float | None,
@@ -94,7 +97,7 @@ def command(
     if like is not None:
         _check_alone_with_like()
     wanted = None if like is None else read_recipe(like)
-    gan = load(model, device=choose_device(device))
+    gan = load(model, device=choose_device(device), offline=offline)
     if wanted is None:
         recipes = gan.recipes(classes or (None,), num, truncation, seed, noise=noise)  # type: ignore[arg-type]
     else:

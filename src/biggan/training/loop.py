@@ -41,13 +41,14 @@ from biggan.training.standing_statistics import COARSE_GRID, HUB_GRID, finish
 from biggan.training.state import TrainState
 from biggan.training.step import Metrics, discriminator_step, draw_latents, generator_step
 from biggan.weights.files import (
+    RUN_DISCRIMINATOR,
+    RUN_GENERATOR,
     Description,
     load_generator,
     save_discriminator,
     save_generator,
     statistics_grid,
 )
-from biggan.weights.registry import RUN_DISCRIMINATOR, RUN_GENERATOR
 
 _LOG = logging.getLogger("biggan.training")
 

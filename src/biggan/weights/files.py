@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from biggan._version import __version__
 from biggan.atomic_write import write_atomically
+from biggan.classes import default_class_names
 from biggan.errors import InputError
 from biggan.models import (
     Discriminator,
@@ -30,9 +31,17 @@ from biggan.models import (
     make_discriminator,
     make_generator,
 )
-from biggan.nn import StandingBatchNorm2d
+from biggan.nn import OffGrid, StandingBatchNorm2d
 
 FORMAT = "biggan 1"
+
+RUN_GENERATOR = "generator.safetensors"
+"""Name of the newest EMA generator in a run folder."""
+
+RUN_DISCRIMINATOR = "discriminator.safetensors"
+"""Name of the newest discriminator in a run folder."""
+
+_MAPPED_BYTES = 1 << 24
 
 
 @dataclass(frozen=True)
@@ -60,6 +69,11 @@ class LoadedGenerator:
     sha256: str
     """Digest of the file's contents, in hex."""
 
+    @property
+    def network(self) -> Generator:
+        """The generator, for what concerns any network."""
+        return self.generator
+
 
 @dataclass(frozen=True)
 class LoadedDiscriminator:
@@ -68,6 +82,12 @@ class LoadedDiscriminator:
     discriminator: Discriminator
     description: Description
     sha256: str
+    """Digest of the file's contents, in hex."""
+
+    @property
+    def network(self) -> Discriminator:
+        """The discriminator, for what concerns any network."""
+        return self.discriminator
 
 
 def save_generator(path: Path, generator: Generator, description: Description) -> str:
@@ -84,18 +104,24 @@ def save_generator(path: Path, generator: Generator, description: Description) -
     Raises:
         InputError: The file cannot be written.
     """
-    header = {
-        "kind": "generator",
-        "config": generator.config.to_dict(),
-        "grid": list(statistics_grid(generator)),
-    }
-    return _save_network(path, generator, header, description)
+    return save_tensors(path, _generator_metadata(generator, description), generator.state_dict())
 
 
 def save_discriminator(path: Path, discriminator: Discriminator, description: Description) -> str:
     """Write a discriminator to a file, atomically; see `save_generator`."""
-    header = {"kind": "discriminator", "config": discriminator.config.to_dict()}
-    return _save_network(path, discriminator, header, description)
+    metadata = _discriminator_metadata(discriminator, description)
+    return save_tensors(path, metadata, discriminator.state_dict())
+
+
+def generator_sha256(generator: Generator, description: Description) -> str:
+    """The digest that `save_generator` would return, without writing anything."""
+    return _digest(_generator_metadata(generator, description), _on_cpu(generator.state_dict()))
+
+
+def discriminator_sha256(discriminator: Discriminator, description: Description) -> str:
+    """The digest that `save_discriminator` would return, without writing anything."""
+    metadata = _discriminator_metadata(discriminator, description)
+    return _digest(metadata, _on_cpu(discriminator.state_dict()))
 
 
 def load_generator(path: Path) -> LoadedGenerator:
@@ -104,12 +130,10 @@ def load_generator(path: Path) -> LoadedGenerator:
     Raises:
         InputError: The file is missing, damaged, or holds something else.
     """
-    metadata, tensors, sha256 = load_tensors(path)
-    header = _header(path, metadata, "generator")
-    generator = make_generator(GeneratorConfig.from_dict(header["config"]))
-    set_statistics_grid(generator, header["grid"])
-    load_strictly(generator, tensors, path)
-    return LoadedGenerator(generator.eval(), _description(header), sha256)
+    loaded = load_network(path)
+    if not isinstance(loaded, LoadedGenerator):
+        raise InputError(f"{path} holds a discriminator, not a generator")
+    return loaded
 
 
 def load_discriminator(path: Path) -> LoadedDiscriminator:
@@ -118,11 +142,82 @@ def load_discriminator(path: Path) -> LoadedDiscriminator:
     Raises:
         InputError: The file is missing, damaged, or holds something else.
     """
+    loaded = load_network(path)
+    if not isinstance(loaded, LoadedDiscriminator):
+        raise InputError(f"{path} holds a generator, not a discriminator")
+    return loaded
+
+
+def load_network(path: Path) -> LoadedGenerator | LoadedDiscriminator:
+    """Read whichever network a file holds, verifying every byte.
+
+    Raises:
+        InputError: The file is missing, damaged, or holds no network.
+    """
     metadata, tensors, sha256 = load_tensors(path)
-    header = _header(path, metadata, "discriminator")
-    discriminator = make_discriminator(DiscriminatorConfig.from_dict(header["config"]))
+    try:
+        header = json.loads(metadata["header"])
+        kind, description = header["kind"], _description(header)
+        config = header["config"]
+        grid = header.get("grid", ())
+    except (KeyError, TypeError, ValueError):
+        raise InputError(f"{path} is one of biggan's files, but holds no network") from None
+    if kind == "generator":
+        shape = GeneratorConfig.from_dict(config)
+        generator = assemble_generator(shape, grid, tensors, path)
+        return LoadedGenerator(generator, _with_class_names(description, shape), sha256)
+    discriminator = assemble_discriminator(DiscriminatorConfig.from_dict(config), tensors, path)
+    return LoadedDiscriminator(discriminator, description, sha256)
+
+
+def is_ours(path: Path) -> bool:
+    """Whether a safetensors file says that it is one of ours.
+
+    Raises:
+        InputError: It is no whole safetensors file.
+    """
+    with _opened(path) as file:
+        return (file.metadata() or {}).get("format") == FORMAT
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """The tensors of a safetensors file of others, which states no digest.
+
+    Raises:
+        InputError: It is no whole safetensors file.
+    """
+    return _read(path)[1]
+
+
+def assemble_generator(
+    config: GeneratorConfig, grid: Sequence[float], tensors: Mapping[str, Tensor], path: Path
+) -> Generator:
+    """A generator in eval mode that is made of these tensors, without a copy of them.
+
+    Args:
+        config: Its shape.
+        grid: The truncations of its statistics.
+        tensors: Its whole state, by name.
+        path: Where they come from, for messages.
+
+    Raises:
+        InputError: Naming every missing, unexpected or misshapen tensor.
+    """
+    with torch.device("meta"):
+        generator = make_generator(config)
+        set_statistics_grid(generator, list(grid))
+    load_strictly(generator, tensors, path)
+    return generator.eval()
+
+
+def assemble_discriminator(
+    config: DiscriminatorConfig, tensors: Mapping[str, Tensor], path: Path
+) -> Discriminator:
+    """A discriminator in eval mode that is made of these tensors; see `assemble_generator`."""
+    with torch.device("meta"):
+        discriminator = make_discriminator(config)
     load_strictly(discriminator, tensors, path)
-    return LoadedDiscriminator(discriminator.eval(), _description(header), sha256)
+    return discriminator.eval()
 
 
 def statistics_grid(generator: Generator) -> tuple[float, ...]:
@@ -137,11 +232,26 @@ def set_statistics_grid(generator: Generator, grid: list[float]) -> None:
             layer.set_grid(grid)
 
 
+def with_off_grid(loaded: LoadedGenerator, off_grid: OffGrid) -> LoadedGenerator:
+    """The same generator with another interpolation between two rows of its statistics.
+
+    It makes other pictures, so it has another digest. The network is changed, not copied.
+    """
+    generator = loaded.generator
+    if generator.config.off_grid == off_grid:
+        return loaded
+    generator.config = generator.config.updated({"off_grid": off_grid})
+    for layer in generator.modules():
+        if isinstance(layer, StandingBatchNorm2d):
+            layer.off_grid = off_grid
+    return replace(loaded, sha256=generator_sha256(generator, loaded.description))
+
+
 def load_strictly(network: torch.nn.Module, tensors: Mapping[str, Tensor], path: Path) -> None:
-    """Copy tensors into a network, all of them and no others.
+    """Make tensors the parameters and buffers of a network, all of them and no others.
 
     Raises:
-        InputError: Naming every missing, unexpected or misshapen tensor.
+        InputError: Naming every tensor that is missing, unexpected, or of another shape or type.
     """
     expected = network.state_dict()
     wrong = [f"missing {name}" for name in expected if name not in tensors]
@@ -151,9 +261,15 @@ def load_strictly(network: torch.nn.Module, tensors: Mapping[str, Tensor], path:
         for name, value in expected.items()
         if name in tensors and tensors[name].shape != value.shape
     ]
+    wrong += [
+        f"{name} is {tensors[name].dtype}, not {value.dtype}".replace("torch.", "")
+        for name, value in expected.items()
+        if name in tensors and tensors[name].dtype != value.dtype
+    ]
     if wrong:
         raise InputError(f"{path.name} does not fit its network: {'; '.join(wrong)}")
-    network.load_state_dict(dict(tensors))
+    # Assigned, not copied: the network takes no memory besides the tensors'.
+    network.load_state_dict(dict(tensors), assign=True)
 
 
 def save_tensors(path: Path, metadata: Mapping[str, str], tensors: Mapping[str, Tensor]) -> str:
@@ -165,7 +281,7 @@ def save_tensors(path: Path, metadata: Mapping[str, str], tensors: Mapping[str, 
     Raises:
         InputError: The file cannot be written.
     """
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    tensors = _on_cpu(tensors)
     sha256 = _digest(metadata, tensors)
     write_atomically(path, save(tensors, {**metadata, "sha256": sha256}))
     return sha256
@@ -177,16 +293,7 @@ def load_tensors(path: Path) -> tuple[dict[str, str], dict[str, Tensor], str]:
     Raises:
         InputError: The file is missing, cut short, changed, or not of ours.
     """
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = dict(file.metadata() or {})
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except FileNotFoundError:
-        raise InputError(f"there is no file {path}") from None
-    except (SafetensorError, OSError, ValueError) as error:
-        raise InputError(
-            f"{path} is not a whole safetensors file ({error}); it may be cut short: fetch it again"
-        ) from None
+    metadata, tensors = _read(path)
     sha256 = metadata.pop("sha256", None)
     if sha256 is None or metadata.get("format") != FORMAT:
         raise InputError(f"{path} is a safetensors file, but not one of biggan's")
@@ -197,28 +304,75 @@ def load_tensors(path: Path) -> tuple[dict[str, str], dict[str, Tensor], str]:
     return metadata, tensors, sha256
 
 
-def _save_network(
-    path: Path, network: torch.nn.Module, header: dict[str, Any], description: Description
-) -> str:
-    metadata = {
-        "format": FORMAT,
-        "biggan_version": __version__,
-        "header": json.dumps({**header, "description": vars(description)}),
+def _read(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
+    """The metadata and the tensors of a safetensors file, in memory of their own.
+
+    `safe_open` maps the file, so that its pages stay resident as long as it is open: it is opened
+    anew after every so many bytes, or loading would take the file's size twice. The tensors are
+    copied because those of a map are aligned as the file happens to be, which changes rounding.
+    """
+    tensors: dict[str, Tensor] = {}
+    with _opened(path) as file:
+        metadata = dict(file.metadata() or {})
+        names = list(file.keys())
+    while len(tensors) < len(names):
+        with _opened(path) as file:
+            read = 0
+            for name in names[len(tensors) :]:
+                tensors[name] = file.get_tensor(name).clone()
+                read += tensors[name].nbytes
+                if read >= _MAPPED_BYTES:
+                    break
+    return metadata, tensors
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    try:
+        with safe_open(path, framework="pt") as file:
+            yield file
+    except FileNotFoundError:
+        raise InputError(f"there is no file {path}") from None
+    except (SafetensorError, OSError, ValueError) as error:
+        raise InputError(
+            f"{path} is not a whole safetensors file ({error}); it may be cut short: fetch it again"
+        ) from None
+
+
+def _generator_metadata(generator: Generator, description: Description) -> dict[str, str]:
+    header = {
+        "kind": "generator",
+        "config": generator.config.to_dict(),
+        "grid": list(statistics_grid(generator)),
     }
-    return save_tensors(path, metadata, network.state_dict())
+    return _metadata(header, description)
 
 
-def _header(path: Path, metadata: Mapping[str, str], kind: str) -> dict[str, Any]:
-    header: dict[str, Any] = json.loads(metadata["header"]) if "header" in metadata else {}
-    if header.get("kind") != kind:
-        found = header.get("kind", "something else")
-        raise InputError(f"{path} holds a {found}, not a {kind}")
-    return header
+def _discriminator_metadata(
+    discriminator: Discriminator, description: Description
+) -> dict[str, str]:
+    header = {"kind": "discriminator", "config": discriminator.config.to_dict()}
+    return _metadata(header, description)
+
+
+def _metadata(header: dict[str, Any], description: Description) -> dict[str, str]:
+    return {"format": FORMAT, "header": json.dumps({**header, "description": vars(description)})}
 
 
 def _description(header: Mapping[str, Any]) -> Description:
     values = dict(header["description"])
     return Description(**{**values, "class_names": tuple(values["class_names"])})
+
+
+def _with_class_names(description: Description, config: GeneratorConfig) -> Description:
+    """The same, with names for classes that have none: 1000 of them are ImageNet's."""
+    if description.class_names:
+        return description
+    return replace(description, class_names=default_class_names(config.num_classes))
+
+
+def _on_cpu(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
 
 
 def _digest(metadata: Mapping[str, str], tensors: Mapping[str, Tensor]) -> str:

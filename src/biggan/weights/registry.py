@@ -1,69 +1,137 @@
-"""Where a model's name leads: the bundled weights, a file, a training run."""
+"""Where a model's name leads: the bundled weights, a path, an address, a published model.
+
+The one place that decides what a user's word for a model means, in this order: an address
+(`scheme://`), whatever is there under that path, one of DeepMind's published names.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from biggan.errors import InputError
 from biggan.models import PRESETS
-from biggan.weights import files
+from biggan.weights import formats
+from biggan.weights.addresses import is_address, obtain_address
+from biggan.weights.cache import cache_dir
 from biggan.weights.files import LoadedDiscriminator, LoadedGenerator
+from biggan.weights.published import PUBLISHED, obtain
 
 BUNDLED = "digits"
-"""Name of the model that comes with the package."""
+"""Name of the model that comes with the package, whatever else is called so."""
 
 _BUNDLED_FILE = Path(__file__).parent / "bundled" / f"{BUNDLED}.safetensors"
 
-RUN_GENERATOR = "generator.safetensors"
-"""Name of the newest EMA generator in a run folder."""
 
-RUN_DISCRIMINATOR = "discriminator.safetensors"
-"""Name of the newest discriminator in a run folder."""
-
-
-def find_generator(name_or_path: str | Path | None) -> LoadedGenerator:
-    """Read a generator by the name or path that a user gives.
+def find_generator(
+    name_or_path: str | Path | None,
+    *,
+    offline: bool = False,
+    bn_eps: float | None = None,
+    sn_eps: float | None = None,
+) -> LoadedGenerator:
+    """Read a generator by the name, path or address that a user gives.
 
     Args:
-        name_or_path: None or "digits" for the bundled model; a weights file; a run folder.
+        name_or_path: None or "digits" for the bundled model; a weights file of any known format; a
+            run folder; an address (see `biggan.weights.addresses`); a published name.
+        offline: Whether to fetch nothing: what was fetched before is found in the cache.
+        bn_eps: See `biggan.weights.formats.read_generator`.
+        sn_eps: Likewise.
 
     Raises:
         InputError: Nothing loadable is there.
     """
-    if name_or_path is None or str(name_or_path) == BUNDLED:
-        return files.load_generator(_BUNDLED_FILE)
-    return files.load_generator(_network_file(name_or_path, RUN_GENERATOR))
+    path = _locate(name_or_path, offline=offline)
+    with _way_out(path):
+        return formats.read_generator(path, bn_eps=bn_eps, sn_eps=sn_eps)
 
 
-def find_discriminator(path: str | Path) -> LoadedDiscriminator:
-    """Read a discriminator from a weights file or a run folder.
+def find_network(
+    name_or_path: str | Path,
+    *,
+    offline: bool = False,
+    bn_eps: float | None = None,
+    sn_eps: float | None = None,
+) -> LoadedGenerator | LoadedDiscriminator:
+    """Read whichever network is there, of a folder its generator; see `find_generator`."""
+    path = _locate(name_or_path, offline=offline)
+    with _way_out(path):
+        return formats.read_network(path, bn_eps=bn_eps, sn_eps=sn_eps)
+
+
+def find_discriminator(
+    path: str | Path, *, offline: bool = False, sn_eps: float | None = None
+) -> LoadedDiscriminator:
+    """Read a discriminator from a weights file, a run folder or an address.
+
+    Args:
+        path: Where it is. Of a repository, its file has to be named.
+        offline: See `find_generator`.
+        sn_eps: See `biggan.weights.formats.read_discriminator`.
 
     Raises:
         InputError: Nothing loadable is there.
     """
-    return files.load_discriminator(_network_file(path, RUN_DISCRIMINATOR))
-
-
-def _network_file(name_or_path: str | Path, in_run: str) -> Path:
-    try:
-        path = Path(name_or_path).expanduser()
-        is_dir, is_file = path.is_dir(), path.is_file()
-    except (OSError, RuntimeError) as error:  # no permission, too long a name, no such user
-        raise InputError(f"cannot open {str(name_or_path)[:200]!r}: {error}") from None
-    if is_dir:
-        if not (path / in_run).is_file():
-            raise InputError(
-                f"{path} holds no {in_run}: a run folder has one after its first checkpoint"
-            )
-        return path / in_run
-    if is_file:
-        return path
-    if str(name_or_path) in PRESETS:
+    name = str(path)
+    found = _addressed_or_local(name, offline=offline)
+    if found is None and name in PUBLISHED:
         raise InputError(
-            f"{name_or_path} is an architecture; its published weights cannot be fetched by name "
-            f"yet. Give a weights file or a run folder, or leave the model out for {BUNDLED!r}"
+            f"{name} has no discriminator: DeepMind published none. Give a weights file that has "
+            "one, such as ajbrock's D.pth, or the folder of a training run"
         )
-    raise InputError(
-        f"no model {str(name_or_path)!r}: give {BUNDLED!r} (bundled), a .safetensors file, "
-        "or the folder of a training run"
+    if found is None:
+        raise InputError(
+            f"no discriminator {name!r}: give a weights file, or the folder of a training run"
+        )
+    with _way_out(found):
+        return formats.read_discriminator(found, sn_eps=sn_eps)
+
+
+def _locate(name_or_path: str | Path | None, *, offline: bool) -> Path:
+    """The file or folder that a generator's name, path or address leads to."""
+    name = BUNDLED if name_or_path is None else str(name_or_path)
+    if name == BUNDLED:
+        return _BUNDLED_FILE
+    if (found := _addressed_or_local(name, offline=offline)) is not None:
+        return found
+    if name in PUBLISHED:
+        return obtain(name, offline=offline)
+    raise _no_generator(name)
+
+
+def _addressed_or_local(name: str, *, offline: bool) -> Path | None:
+    """The path that an address leads to, or that a name is; None where there is nothing."""
+    if is_address(name):
+        return obtain_address(name, offline=offline)
+    try:
+        path = Path(name).expanduser()
+        return path if path.exists() else None
+    except (OSError, RuntimeError) as error:  # no permission, too long a name, no such user
+        raise InputError(f"cannot open {name[:200]!r}: {error}") from None
+
+
+def _no_generator(name: str) -> InputError:
+    if name in PRESETS:
+        return InputError(
+            f"{name} is an architecture without published weights. Give a weights file or a run "
+            f"folder, or leave the model out for {BUNDLED!r}"
+        )
+    return InputError(
+        f"no model {name!r}: give {BUNDLED!r} (bundled), a weights file, the folder of a training "
+        f"run, an address (https://, hf://owner/repo), or one of {', '.join(PUBLISHED)}"
     )
+
+
+@contextmanager
+def _way_out(path: Path) -> Iterator[None]:
+    """Let a mistake in a file of the cache say how to be rid of it."""
+    try:
+        yield
+    except InputError as error:
+        if not path.is_relative_to(cache_dir()):
+            raise
+        raise InputError(
+            f"{error} (this is the cache's copy: delete {path} to have it fetched again)"
+        ) from None

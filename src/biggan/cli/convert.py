@@ -1,0 +1,82 @@
+"""`biggan convert`: weights of any known format, as one file of ours."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from biggan.cli.options import check_writable, make_folder, offline_option
+from biggan.errors import InputError
+
+
+@click.command
+@click.argument("source", metavar="SOURCE")
+@click.argument("out", metavar="OUT.safetensors", type=click.Path(dir_okay=False, path_type=Path))
+@click.option(
+    "--bn-eps",
+    type=float,
+    help="Epsilon of BatchNorm, for ajbrock's files, which do not say it.  [default: 1e-5]",
+)
+@click.option(
+    "--sn-eps",
+    type=float,
+    help="Epsilon of spectral normalization, likewise.  [default: 1e-6]",
+)
+@click.option(
+    "--off-grid",
+    type=click.Choice(["linear", "hub"]),
+    help="BatchNorm statistics between two recorded truncations: linear, or as the ports of "
+    "DeepMind's modules have them.  [default: linear]",
+)
+@offline_option
+def command(
+    source: str,
+    out: Path,
+    bn_eps: float | None,
+    sn_eps: float | None,
+    off_grid: str | None,
+    offline: bool,
+) -> None:
+    """Convert the weights in SOURCE, a generator's or a discriminator's, to one file of ours.
+
+    SOURCE is a file or folder in any format that `biggan` loads, an address, or a published name:
+    Hugging Face's pytorch_model.bin, ajbrock's G_ema.pth or D.pth, ivclab's biggan128-release.pt, a
+    TF Hub module or its .tar.gz. The format is found from the contents. A loaded model makes the
+    same pictures before and after.
+
+    \b
+    Examples:
+      biggan convert biggan-deep-256/ biggan-deep-256.safetensors
+      biggan convert biggan-128_2.tar.gz biggan-128.safetensors
+      biggan convert D.pth discriminator.safetensors --sn-eps 1e-8
+    """
+    if out.suffix != ".safetensors":
+        raise InputError(f"{out} must end in .safetensors: that is what is written")
+    if out.exists() and Path(source).exists() and out.samefile(source):
+        raise InputError(f"{out} is the source itself: choose another name")
+    check_writable(out.parent)
+
+    from biggan.weights.files import (
+        LoadedGenerator,
+        save_discriminator,
+        save_generator,
+        with_off_grid,
+    )
+    from biggan.weights.registry import find_network
+
+    loaded = find_network(source, offline=offline, bn_eps=bn_eps, sn_eps=sn_eps)
+    if off_grid is not None:
+        if not isinstance(loaded, LoadedGenerator):
+            raise InputError(f"--off-grid is for generators; {source} holds a discriminator")
+        loaded = with_off_grid(loaded, off_grid)  # type: ignore[arg-type]
+    make_folder(out.parent)
+    if isinstance(loaded, LoadedGenerator):
+        save_generator(out, loaded.generator, loaded.description)
+        kind = "generator"
+    else:
+        save_discriminator(out, loaded.discriminator, loaded.description)
+        kind = "discriminator"
+    size, source = loaded.network.config.resolution, loaded.description.source
+    click.echo(f"{kind}, {size} px, {source}; sha256 {loaded.sha256}", err=True)
+    click.echo(out)

@@ -1,0 +1,173 @@
+"""TF Hub modules as they are downloaded: `.tar.gz` files (or `.tar`) of a module's folder.
+
+An archive is a stranger's. Its members are read in one pass, nothing is written under a name of its
+own choosing, and the bytes that leave the decompressor are counted as they come.
+"""
+
+from __future__ import annotations
+
+import gzip
+import re
+import shutil
+import tarfile
+import tempfile
+import zlib
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from itertools import count
+from pathlib import Path, PurePosixPath
+from typing import BinaryIO
+
+from biggan.errors import InputError
+
+GRAPH = "saved_model.pb"
+"""A module's graph."""
+
+INDEX = "variables/variables.index"
+"""The index of a module's variables."""
+
+_WANTED = re.compile(
+    r"(?:(?P<top>[^/]+)/)?(?P<file>saved_model\.pb|variables/variables\."
+    r"(?:index|data-[0-9]{5}-of-[0-9]{5}))"
+)
+_GZIP_MAGIC = b"\x1f\x8b"
+_MAX_RATIO = 50  # of unpacked to packed bytes; weights hardly shrink at all
+_MAX_SPARE = 16 << 20
+_MAX_BYTES = 4 << 30
+_MAX_HEADERS = 1 << 20  # before any one member; tarfile keeps them in memory
+_MAX_MEMBERS = 1000
+_CHUNK = 1 << 20
+
+
+@contextmanager
+def unpacked(path: Path) -> Iterator[Path]:
+    """A TF Hub module's folder, made of an archive, for as long as the context lasts.
+
+    Args:
+        path: A `.tar.gz` or `.tar` file with the module at its top or in one folder.
+
+    Yields:
+        The folder: the graph and the variables, and nothing else of the archive.
+
+    Raises:
+        InputError: The archive is damaged, holds no module, or holds what no module does.
+    """
+    with _temporary_folder() as temporary:
+        folder = temporary / path.name  # so that messages about a file in it name the archive
+        try:
+            _unpack(path, folder)
+        except InputError:
+            raise
+        except _DAMAGE as error:
+            reason = str(error).split("\n")[0][:120] or type(error).__name__
+            raise InputError(
+                f"{path} is not a whole .tar.gz or .tar ({reason}): fetch it again"
+            ) from None
+        except OSError as error:
+            raise InputError(f"cannot unpack {path}: {error.strerror or error}") from None
+        yield folder
+
+
+# What gzip and tarfile make of damaged files; BadGzipFile is an OSError, but one of the contents.
+_DAMAGE = (
+    *(tarfile.TarError, gzip.BadGzipFile, zlib.error, EOFError),
+    *(ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError),
+)
+
+
+@contextmanager
+def _temporary_folder() -> Iterator[Path]:
+    try:
+        folder = tempfile.TemporaryDirectory(prefix="biggan-")
+    except OSError as error:
+        raise InputError(f"cannot unpack an archive: {error.strerror or error}") from None
+    with folder as name:
+        yield Path(name)
+
+
+class _Counted:
+    """A stream that refuses to give more bytes than it is allowed to, whatever its headers say."""
+
+    def __init__(self, stream: BinaryIO | gzip.GzipFile, path: Path, limit: int) -> None:
+        self._stream = stream
+        self._path = path
+        self._limit = limit
+        self._read = 0
+        self._allowed = 0
+
+    def allow(self, more: int) -> None:
+        """Allow so many bytes from here on, but never more than the limit in all."""
+        self._allowed = min(self._limit, self._read + more)
+
+    def read(self, size: int) -> bytes:
+        data = self._stream.read(size)
+        self._read += len(data)
+        if self._read > self._allowed:
+            raise InputError(f"{self._path} is refused: it unpacks to far more than a module")
+        return data
+
+
+def _unpack(path: Path, folder: Path) -> None:
+    with ExitStack() as stack:
+        packed = stack.enter_context(path.open("rb"))
+        size = path.stat().st_size
+        is_gzip = packed.peek(2)[:2] == _GZIP_MAGIC
+        stream = stack.enter_context(gzip.open(packed)) if is_gzip else packed
+        limit = min(_MAX_BYTES, _MAX_RATIO * size + _MAX_SPARE)
+        source = _Counted(stream, path, limit)
+        source.allow(_MAX_HEADERS)
+        archive = stack.enter_context(tarfile.open(fileobj=source, mode="r|"))  # type: ignore[call-overload]
+        _unpack_members(archive, source, path, folder, limit)
+        source.allow(limit)
+        while source.read(_CHUNK):  # to gzip's own checksum, which is at the very end
+            pass
+
+
+def _unpack_members(
+    archive: tarfile.TarFile, source: _Counted, path: Path, folder: Path, limit: int
+) -> None:
+    tops: set[str] = set()
+    files: set[str] = set()
+    for number in count(1):
+        member = archive.next()
+        if member is None:
+            break
+        _check_member(member, number, path, limit)
+        unread = member.size
+        wanted = _WANTED.fullmatch(str(PurePosixPath(member.name)))
+        if wanted and member.isfile():
+            if wanted["file"] in files:
+                raise InputError(f"{path} is refused: it holds more than one {wanted['file']}")
+            tops.add(wanted["top"] or "")
+            files.add(wanted["file"])
+            source.allow(member.size + _MAX_HEADERS)
+            _write(archive, member, folder / wanted["file"])
+            unread = 0
+        source.allow(unread + _MAX_HEADERS)
+    if len(tops) > 1:
+        raise InputError(f"{path} is refused: it holds parts of a module in more than one folder")
+    if not {GRAPH, INDEX} <= files:
+        raise InputError(f"{path} holds no TF Hub module: no {GRAPH} with {INDEX}")
+
+
+def _check_member(member: tarfile.TarInfo, number: int, path: Path, limit: int) -> None:
+    name = PurePosixPath(member.name)
+    fault = None
+    if name.is_absolute() or ".." in name.parts:
+        fault = "lies outside of the archive's folder"
+    elif not (member.isfile() or member.isdir()) or member.issparse():
+        fault = "is neither a plain file nor a folder"
+    elif not 0 <= member.size <= limit:
+        fault = f"claims to have {member.size} bytes"
+    elif number > _MAX_MEMBERS:
+        fault = f"comes after {_MAX_MEMBERS} others"
+    if fault:
+        raise InputError(f"{path} is refused: its member {ascii(member.name)[:80]} {fault}")
+
+
+def _write(archive: tarfile.TarFile, member: tarfile.TarInfo, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    contents = archive.extractfile(member)
+    assert contents is not None, "only links and devices have no contents"
+    with path.open("wb") as file:
+        shutil.copyfileobj(contents, file, _CHUNK)

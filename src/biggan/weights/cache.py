@@ -1,0 +1,90 @@
+"""The folder that keeps what was fetched, and whose turn it is to write there.
+
+It is `$BIGGAN_CACHE`, else `$XDG_CACHE_HOME/biggan`, else `~/.cache/biggan`:
+
+    biggan-deep-256.safetensors   published weights, converted
+    addresses/                    what was given by address, a folder each
+    downloads/                    files under way: resumed the next time, deleted once converted
+    *.lock                        held by the process that fetches; empty, and safe to delete
+
+What is there is used as it is and never asked for again; to fetch it anew, delete it.
+With BIGGAN_OFFLINE=1 in the environment it is all that there is: nothing is fetched.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from biggan.errors import InputError
+
+_LOG = logging.getLogger("biggan.weights")
+
+
+def cache_dir() -> Path:
+    """The cache's folder, which need not exist yet.
+
+    Raises:
+        InputError: There is no home folder to put it into.
+    """
+    if chosen := os.environ.get("BIGGAN_CACHE"):
+        folder = Path(chosen)
+    else:
+        folder = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "biggan"
+    try:
+        return folder.expanduser()
+    except RuntimeError as error:
+        raise _unusable(folder, error) from None
+
+
+def is_offline(asked: bool) -> bool:
+    """Whether nothing may be fetched: by the caller's word, or because BIGGAN_OFFLINE is set.
+
+    Args:
+        asked: What the caller says. False leaves it to the environment, where an empty
+            BIGGAN_OFFLINE, or 0, means no, and anything else yes.
+    """
+    return asked or os.environ.get("BIGGAN_OFFLINE", "") not in ("", "0")
+
+
+@contextmanager
+def exclusive(path: Path, what: str) -> Iterator[None]:
+    """Be the only process that makes something in the cache; wait for one that does already.
+
+    The thing may be there after waiting: look again inside. The lock is the system's, so it ends
+    with its process, however that ends.
+
+    Args:
+        path: What is to be made. Its folder is created.
+        what: What to call it in the log.
+
+    Raises:
+        InputError: The cache cannot be written.
+    """
+    lock = FileLock(path.with_name(f"{path.name}.lock"))
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            lock.acquire(blocking=False)
+        except Timeout:
+            _LOG.info("another process is downloading %s; waiting for it", what)
+            lock.acquire()
+    except (OSError, NotImplementedError) as error:  # the latter: a file system without locks
+        raise _unusable(path.parent, error) from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _unusable(folder: Path, error: Exception) -> InputError:
+    reason = error.strerror if isinstance(error, OSError) and error.strerror else error
+    return InputError(
+        f"cannot write to the cache {folder}: {reason}; "
+        "set BIGGAN_CACHE to a folder that can be written"
+    )

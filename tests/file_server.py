@@ -1,0 +1,131 @@
+"""A web server in a thread that stands in for the hosts of weights, with their faults."""
+
+import hashlib
+import json
+import threading
+from contextlib import suppress
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+
+@dataclass
+class Served:
+    """What the server answers under one path."""
+
+    body: bytes = b""
+    status: int = 200
+    etag: str | None = None
+    ranges: bool = True
+    """Whether it understands Range and If-Range."""
+    believes_etags: bool = True
+    """Whether it looks at If-Range."""
+    skipped: int = 0
+    """A part begins so many bytes behind the place that was asked for."""
+    endless: bool = False
+    """The body is sent again and again."""
+    location: str | None = None
+    length: int | None = None
+    """What Content-Length says; the truth if None."""
+    cuts: list[int] = field(default_factory=list)
+    """The connection ends after so many bytes of the body: an entry for each answer."""
+    busy: int = 0
+    """So many answers are "503 Service Unavailable" first."""
+    pause: threading.Event | None = None
+    """Where an answer is cut, its connection stays open until this is set."""
+
+
+@dataclass
+class Asked:
+    path: str
+    headers: dict[str, str]
+    sent: int = 0
+    """Bytes of a body that went out in answer."""
+
+
+class FileServer:
+    """`with FileServer() as server: server.files["/a"] = Served(...)`, then `server.url("/a")`."""
+
+    def __init__(self):
+        self.files = {}
+        self.asked = []
+        self._http = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
+        self._http.daemon_threads = True
+        self._thread = threading.Thread(target=self._http.serve_forever, args=(0.01,), daemon=True)
+
+    def __enter__(self):
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_):
+        self._http.shutdown()
+        self._http.server_close()
+        self._thread.join()
+
+    def url(self, path, host="127.0.0.1"):
+        return f"http://{host}:{self._http.server_port}{path}"
+
+    def paths(self):
+        return [asked.path for asked in self.asked]
+
+    def serve_repository(self, repo, files, revision="main", wrong_sha256=False):
+        """Files as the Hugging Face Hub serves them: large ones with a sha256 in the listing."""
+        siblings = []
+        for name, body in files.items():
+            sibling = {"rfilename": name, "size": len(body)}
+            if not name.endswith((".json", ".md")):
+                digest = hashlib.sha256(body + b"!" * wrong_sha256).hexdigest()
+                sibling["lfs"] = {"sha256": digest, "size": len(body), "pointerSize": 134}
+            siblings.append(sibling)
+            self.files[f"/{repo}/resolve/{revision}/{name}"] = Served(body)
+        listing = json.dumps({"id": repo, "siblings": siblings}).encode()
+        self.files[f"/api/models/{repo}/revision/{revision}?blobs=true"] = Served(listing)
+
+    def _handler(self):
+        server = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self):
+                asked = Asked(self.path, dict(self.headers))
+                server.asked.append(asked)
+                served = server.files.get(self.path, Served(b"not here", status=404))
+                if served.busy:
+                    served.busy -= 1
+                    served = Served(b"later", status=503)
+                body, status = served.body, served.status
+                begin = self._begin(served)
+                begin += served.skipped if begin else 0
+                if begin:
+                    status = 206 if begin < len(body) else 416
+                self.send_response(status)
+                if status == 206:
+                    self.send_header("Content-Range", f"bytes {begin}-{len(body) - 1}/{len(body)}")
+                rest = body[begin:]
+                length = len(rest) if served.length is None else served.length
+                if length >= 0:
+                    self.send_header("Content-Length", str(length))
+                if served.etag:
+                    self.send_header("ETag", served.etag)
+                if served.location:
+                    self.send_header("Location", served.location)
+                self.end_headers()
+                cut = served.cuts.pop(0) if served.cuts else len(rest)
+                asked.sent = len(rest[:cut])
+                with suppress(ConnectionError):  # of a client that has seen enough
+                    self.wfile.write(rest[:cut])
+                    while served.endless:
+                        self.wfile.write(rest)
+                if cut < len(rest) and served.pause is not None:
+                    served.pause.wait()
+
+            def _begin(self, served):
+                wanted, version = self.headers.get("Range"), self.headers.get("If-Range")
+                if not wanted or not served.ranges:
+                    return 0
+                if served.believes_etags and version != served.etag:
+                    return 0
+                return int(wanted.removeprefix("bytes=").removesuffix("-"))
+
+            def log_message(self, *_):
+                pass
+
+        return Handler

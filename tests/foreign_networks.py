@@ -1,0 +1,290 @@
+"""Networks of other software in their simplest form, to compare with what is read from their files.
+
+Written from the descriptions of their layers, one function a network, with nothing of ours: a
+function asks for each weight by its foreign name, and `RandomWeights` invents it. So the same
+function gives the state dict and what that software computes from it.
+"""
+
+import torch
+from torch.nn import functional as F
+
+
+class RandomWeights:
+    """Invents a tensor for every name that is asked for; `tensors` is the state dict."""
+
+    def __init__(self, seed=0):
+        self.tensors = {}
+        self._random = torch.Generator().manual_seed(seed)
+
+    def __call__(self, name, *shape):
+        if name not in self.tensors:
+            self.tensors[name] = self._invent(name.split(".")[-1], shape)
+        return self.tensors[name]
+
+    def _invent(self, kind, shape):
+        noise = torch.randn(shape, generator=self._random)
+        if kind in ("stored_var", "running_var", "standing_vars"):
+            return 0.5 + torch.rand(shape, generator=self._random)
+        if kind in ("stored_mean", "running_mean", "standing_means", "bias"):
+            return 0.2 * noise
+        if kind == "gain":  # of the last BatchNorm; elsewhere a gain is a layer
+            return 1 + 0.2 * noise
+        if kind in ("weight_u", "weight_v"):
+            return F.normalize(noise, dim=0)
+        if kind.startswith("sv"):
+            return torch.ones(shape)
+        return noise  # weights are normalized by their use, and u0 is by nature not
+
+
+# --- ajbrock/BigGAN-PyTorch ---
+
+
+def _sn(weights, name, *shape, eps):
+    """A weight over its sigma: one power iteration from the stored row u0, in every forward."""
+    weight = weights(f"{name}.weight", *shape)
+    matrix = weight.reshape(shape[0], -1)
+    u = weights(f"{name}.u0", 1, shape[0])
+    weights(f"{name}.sv0", 1)
+    v = F.normalize(u @ matrix, eps=eps)
+    u = F.normalize(v @ matrix.T, eps=eps)
+    return weight / (v @ matrix.T @ u.T).squeeze()
+
+
+def _conv(weights, name, x, out, size, eps, bias=True):
+    weight = _sn(weights, name, out, x.shape[1], size, size, eps=eps)
+    return F.conv2d(x, weight, weights(f"{name}.bias", out) if bias else None, padding=size // 2)
+
+
+def _moments(weights, name, channels, style):
+    inner = {"plain": "stored", "mybn": "bn.stored", "cross_replica": "bn.running"}[style]
+    if style == "mybn":
+        weights(f"{name}.bn.accumulation_counter", 1).zero_()
+    if style == "cross_replica":
+        weights.tensors[f"{name}.bn.num_batches_tracked"] = torch.tensor(7)
+    mean = weights(f"{name}.{inner}_mean", channels)
+    return mean, weights(f"{name}.{inner}_var", channels)
+
+
+def _ccbn(weights, name, x, condition, net):
+    channels = x.shape[1]
+    out = F.batch_norm(x, *_moments(weights, name, channels, net["bn"]), eps=net["bn_eps"])
+    gain, bias = (
+        _linear_or_table(weights, f"{name}.{part}", condition, channels, net)
+        for part in ("gain", "bias")
+    )
+    return out * (1 + gain)[:, :, None, None] + bias[:, :, None, None]
+
+
+def _linear_or_table(weights, name, condition, channels, net):
+    if condition.dtype == torch.int64:
+        return weights(f"{name}.weight", net["classes"], channels)[condition]
+    return condition @ _sn(weights, name, channels, condition.shape[1], eps=net["sn_eps"]).T
+
+
+def _attention(weights, name, x, eps):
+    n, c, h, w = x.shape
+    theta = _conv(weights, f"{name}.theta", x, c // 8, 1, eps, bias=False).flatten(2)
+    phi = F.max_pool2d(_conv(weights, f"{name}.phi", x, c // 8, 1, eps, bias=False), 2).flatten(2)
+    g = F.max_pool2d(_conv(weights, f"{name}.g", x, c // 2, 1, eps, bias=False), 2).flatten(2)
+    beta = F.softmax(torch.einsum("ncq,nck->nqk", theta, phi), -1)
+    o = torch.einsum("nck,nqk->ncq", g, beta).reshape(n, c // 2, h, w)
+    return weights(f"{name}.gamma") * _conv(weights, f"{name}.o", o, c, 1, eps, bias=False) + x
+
+
+def _double(x):
+    return x.repeat_interleave(2, 2).repeat_interleave(2, 3)
+
+
+BROCK = {
+    "shared": True,
+    "hier": True,
+    "classes": 5,
+    "shared_dim": 6,
+    "bn": "plain",
+    "bn_eps": 1e-5,
+    "sn_eps": 1e-6,
+    "rgb": 3,
+}
+
+
+def brock_generator(weights, z, labels, widths, attention, **options):
+    """BigGAN; `widths` in channels, from 4x4 pixels on; `attention` is a resolution or 0."""
+    net = BROCK | options
+    blocks = len(widths) - 1
+    y = labels
+    if net["shared"]:
+        y = weights("shared.weight", net["classes"], net["shared_dim"])[labels]
+    if net["hier"]:
+        first, *chunks = z.chunk(blocks + 1, 1)
+        conditions = [torch.cat([y, chunk], 1) for chunk in chunks]
+    else:
+        first, conditions = z, [y] * blocks
+    linear = _sn(weights, "linear", widths[0] * 16, first.shape[1], eps=net["sn_eps"])
+    h = (first @ linear.T + weights("linear.bias", widths[0] * 16)).view(len(z), -1, 4, 4)
+    for i, condition in enumerate(conditions):
+        name, out, eps = f"blocks.{i}.0", widths[i + 1], net["sn_eps"]
+        x = _double(h)
+        h = _double(F.relu(_ccbn(weights, f"{name}.bn1", h, condition, net)))
+        h = _conv(weights, f"{name}.conv1", h, out, 3, eps)
+        h = F.relu(_ccbn(weights, f"{name}.bn2", h, condition, net))
+        h = _conv(weights, f"{name}.conv2", h, out, 3, eps)
+        h = h + _conv(weights, f"{name}.conv_sc", x, out, 1, eps)
+        if h.shape[-1] == attention:
+            h = _attention(weights, f"blocks.{i}.1", h, eps)
+    return _brock_head(weights, h, net)
+
+
+def brock_deep_generator(weights, z, labels, widths, attention, **options):
+    """BigGAN-deep, as `brock_generator`."""
+    net = BROCK | options
+    eps = net["sn_eps"]
+    y = weights("shared.weight", net["classes"], net["shared_dim"])[labels]
+    condition = torch.cat([y, z], 1)
+    linear = _sn(weights, "linear", widths[0] * 16, condition.shape[1], eps=eps)
+    h = (condition @ linear.T + weights("linear.bias", widths[0] * 16)).view(len(z), -1, 4, 4)
+    for i in range(2 * (len(widths) - 1)):
+        name, up = f"blocks.{i}.0", i % 2 == 1
+        x, hidden, out = h, h.shape[1] // 4, widths[(i + 1) // 2]
+        h = F.relu(_ccbn(weights, f"{name}.bn1", h, condition, net))
+        h = _conv(weights, f"{name}.conv1", h, hidden, 1, eps)
+        h = F.relu(_ccbn(weights, f"{name}.bn2", h, condition, net))
+        x = x[:, :out]
+        if up:
+            h, x = _double(h), _double(x)
+        h = _conv(weights, f"{name}.conv2", h, hidden, 3, eps)
+        h = F.relu(_ccbn(weights, f"{name}.bn3", h, condition, net))
+        h = _conv(weights, f"{name}.conv3", h, hidden, 3, eps)
+        h = F.relu(_ccbn(weights, f"{name}.bn4", h, condition, net))
+        h = x + _conv(weights, f"{name}.conv4", h, out, 1, eps)
+        if up and h.shape[-1] == attention:
+            h = _attention(weights, f"blocks.{i}.1", h, eps)
+    return _brock_head(weights, h, net)
+
+
+def _brock_head(weights, h, net):
+    channels = h.shape[1]
+    moments = _moments(weights, "output_layer.0", channels, net["bn"])
+    gain, bias = (weights(f"output_layer.0.{part}", channels) for part in ("gain", "bias"))
+    h = F.relu(F.batch_norm(h, *moments, gain, bias, eps=1e-5))  # whatever --BN_eps says
+    return torch.tanh(_conv(weights, "output_layer.2", h, net["rgb"], 3, net["sn_eps"])[:, :3])
+
+
+def brock_discriminator(weights, x, labels, widths, down, attention, classes=5, eps=1e-6):
+    """BigGAN; `widths` is what each block makes, `down` how many of them halve the resolution."""
+    for i, out in enumerate(widths):
+        name, halves = f"blocks.{i}.0", i < down
+        h = _conv(weights, f"{name}.conv1", F.relu(x) if i else x, out, 3, eps)
+        h = _conv(weights, f"{name}.conv2", F.relu(h), out, 3, eps)
+        if halves or x.shape[1] != out:
+            x = _conv(weights, f"{name}.conv_sc", x, out, 1, eps)
+        x = F.avg_pool2d(h, 2) + F.avg_pool2d(x, 2) if halves else h + x
+        if halves and x.shape[-1] == attention:
+            x = _attention(weights, f"blocks.{i}.1", x, eps)
+    return _projection(weights, x, labels, classes, eps)
+
+
+def brock_deep_discriminator(weights, x, labels, widths, down, attention, classes=5, eps=1e-6):
+    """BigGAN-deep; `widths` begins with what the stem makes."""
+    x = _conv(weights, "input_conv", x, widths[0], 3, eps)
+    for i, out in enumerate(widths[1:]):
+        for j in range(2):
+            name, halves, before = f"blocks.{i}.{j}", i < down and j == 0, x.shape[1]
+            h = _conv(weights, f"{name}.conv1", F.relu(x), out // 4, 1, eps)
+            h = _conv(weights, f"{name}.conv2", F.relu(h), out // 4, 3, eps)
+            h = F.relu(_conv(weights, f"{name}.conv3", F.relu(h), out // 4, 3, eps))
+            if halves:
+                h, x = F.avg_pool2d(h, 2), F.avg_pool2d(x, 2)
+            h = _conv(weights, f"{name}.conv4", h, out, 1, eps)
+            if out != before:
+                added = _conv(weights, f"{name}.conv_sc", x, out - before, 1, eps)
+                x = torch.cat([x, added], 1)
+            x = h + x
+        if i < down and x.shape[-1] == attention:
+            x = _attention(weights, f"blocks.{i}.2", x, eps)
+    return _projection(weights, x, labels, classes, eps)
+
+
+def _projection(weights, x, labels, classes, eps):
+    h = F.relu(x).sum((2, 3))
+    channels = h.shape[1]
+    out = h @ _sn(weights, "linear", 1, channels, eps=eps).T + weights("linear.bias", 1)
+    table = _sn(weights, "embed", classes, channels, eps=eps)
+    return out + (table[labels] * h).sum(1, keepdim=True)
+
+
+def near_singular_vectors(matrix, u):
+    """Vectors as training leaves them: close to the leading ones, but not equal to them.
+
+    From random ones sigma would be near zero, and the network's output a matter of rounding.
+    """
+    for _ in range(5):
+        v = F.normalize(matrix.T @ u, dim=0)
+        u = F.normalize(matrix @ v, dim=0)
+    return F.normalize(u + 0.01 * torch.ones_like(u), dim=0), v
+
+
+# --- ivclab/BigGAN-Generator-Pretrained-Pytorch ---
+
+
+def ivclab_generator(weights, z, labels, widths, attention, truncation, classes=5, dim=6):
+    """The original BigGAN, NHWC at heart; `truncation` on the grid of 0.02."""
+
+    def sn(name, *shape):
+        weight = weights(f"{name}.weight_orig", *shape)
+        # the matrix runs over height, width and channels
+        matrix = weight.permute(0, 2, 3, 1).flatten(1) if len(shape) == 4 else weight
+        if f"{name}.weight_v" not in weights.tensors:
+            u, v = near_singular_vectors(matrix, weights(f"{name}.weight_u", shape[0]))
+            weights.tensors |= {f"{name}.weight_u": u, f"{name}.weight_v": v}
+        u, v = weights(f"{name}.weight_u"), weights(f"{name}.weight_v")
+        return weight / torch.dot(u, matrix @ v)
+
+    def conv(name, x, out, size, bias=True):
+        weight = sn(name, out, x.shape[1], size, size)
+        bias = weights(f"{name}.bias", out) if bias else None
+        return F.conv2d(x, weight, bias, padding=size // 2)
+
+    def bn(name, x, gain=None, bias=None):
+        row, channels = round(truncation / 0.02) - 1, x.shape[1]
+        weights(f"{name}.running_mean", channels)
+        weights(f"{name}.running_var", channels)
+        weights.tensors[f"{name}.num_batches_tracked"] = torch.tensor(0)
+        mean = weights(f"{name}.standing_means", 50, channels)[row]
+        var = weights(f"{name}.standing_vars", 50, channels)[row]
+        return F.batch_norm(x, mean, var, gain, bias, eps=1e-4)
+
+    def hyper_bn(name, x, condition):
+        gain, bias = (
+            condition @ sn(f"{name}.{part}", x.shape[1], condition.shape[1]).T
+            for part in ("gamma", "beta")
+        )
+        x = bn(f"{name}.crossreplicabn", x)
+        return x * (1 + gain)[:, :, None, None] + bias[:, :, None, None]
+
+    def attend(x):
+        n, c, h, w = x.shape
+        theta = conv("attention.theta", x, c // 8, 1, bias=False).flatten(2)
+        phi = F.max_pool2d(conv("attention.phi", x, c // 8, 1, bias=False), 2).flatten(2)
+        g = F.max_pool2d(conv("attention.g", x, c // 2, 1, bias=False), 2).flatten(2)
+        weight = F.softmax(torch.einsum("ncq,nck->nqk", theta, phi), -1)
+        o = torch.einsum("nck,nqk->ncq", g, weight).reshape(n, c // 2, h, w)
+        return x + weights("attention.gamma", 1) * conv("attention.o_conv", o, c, 1, bias=False)
+
+    first, *chunks = z.chunk(len(widths), 1)
+    y = weights("linear.weight", classes, dim)[labels]
+    weight = sn("g_z.g_linear", 16 * widths[0], first.shape[1])
+    x = first @ weight.T + weights("g_z.g_linear.bias", 16 * widths[0])
+    x = x.view(len(z), 4, 4, -1).permute(0, 3, 1, 2)
+    for i, chunk in enumerate(chunks):
+        name, out = f"gblock_{i}" if i else "gblock", widths[i + 1]
+        condition = torch.cat([chunk, y], 1)
+        h = _double(F.relu(hyper_bn(f"{name}.hyperbn", x, condition)))
+        h = conv(f"{name}.conv0", h, out, 3)
+        h = conv(f"{name}.conv1", F.relu(hyper_bn(f"{name}.hyperbn_1", h, condition)), out, 3)
+        x = h + conv(f"{name}.conv_sc", _double(x), out, 1)
+        if x.shape[-1] == attention:
+            x = attend(x)
+    last = widths[-1]
+    gain, bias = (weights(f"scaledcrossreplicabn.{part}", last) for part in ("weight", "bias"))
+    x = F.relu(bn("scaledcrossreplicabn", x, gain, bias))
+    return torch.tanh(conv("conv_2d", x, 3, 3))

@@ -1,0 +1,413 @@
+"""Downloads: whole or not at all, resumed, verified, and by one process at a time."""
+
+import hashlib
+import os
+import random
+import socket
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from biggan import InputError
+from biggan.weights import download
+from biggan.weights.addresses import obtain_address
+from biggan.weights.cache import cache_dir, exclusive, is_offline
+from biggan.weights.download import DownloadError, RemoteFile, fetch, fetch_all, read_document
+from file_server import FileServer, Served
+
+BODY = random.Random(0).randbytes(1_000_000)
+OTHER = random.Random(1).randbytes(1_200_000)
+SHA256 = hashlib.sha256(BODY).hexdigest()
+
+
+@pytest.fixture
+def server():
+    with FileServer() as server:
+        yield server
+
+
+@pytest.fixture(autouse=True)
+def _no_waiting_and_no_proxy(monkeypatch, tmp_path):
+    monkeypatch.setattr(download, "_WAITS", (0, 0, 0))
+    monkeypatch.setenv("NO_PROXY", "*")
+    monkeypatch.setenv("no_proxy", "*")
+    monkeypatch.setenv("BIGGAN_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("BIGGAN_OFFLINE", raising=False)
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "new" / "weights.bin"
+
+
+def reason(url, path, **options):
+    """Why a download fails; nothing of it has its final name."""
+    with pytest.raises(DownloadError) as raised:
+        fetch(url, path, **options)
+    assert not path.exists()
+    assert str(raised.value) == f"cannot download {url}: {raised.value.reason}"
+    assert "\n" not in str(raised.value)
+    return raised.value.reason
+
+
+def files_of(folder):
+    return sorted(str(file.relative_to(folder)) for file in folder.rglob("*") if file.is_file())
+
+
+# --- whole files ---
+
+
+def test_a_file_appears_with_nothing_beside_it(server, path):
+    server.files["/a"] = Served(BODY, etag='"1"')
+    fetch(server.url("/a"), path, sha256=SHA256)
+    assert path.read_bytes() == BODY
+    assert files_of(path.parent) == ["weights.bin"]
+    assert server.asked[0].headers["User-Agent"].startswith("biggan/")
+    assert "Range" not in server.asked[0].headers
+
+
+def test_a_file_without_an_announced_length(server, path):
+    server.files["/a"] = Served(BODY, length=-1)
+    fetch(server.url("/a"), path)
+    assert path.read_bytes() == BODY
+
+
+def test_an_empty_file(server, path):
+    server.files["/a"] = Served(b"")
+    fetch(server.url("/a"), path)
+    assert path.read_bytes() == b""
+
+
+def test_an_older_file_is_replaced(server, path):
+    server.files["/a"] = Served(BODY)
+    path.parent.mkdir()
+    path.write_bytes(b"old")
+    fetch(server.url("/a"), path)
+    assert path.read_bytes() == BODY
+
+
+def test_addresses_are_sent_as_they_must_be(server, path):
+    server.files["/a%20b/%C3%BC%25?x=1&y=%2F"] = Served(BODY)
+    fetch(server.url("/a b/ü%25?x=1&y=%2F#part"), path)
+    assert path.read_bytes() == BODY
+
+
+# --- broken connections ---
+
+
+def test_a_broken_connection_is_taken_up_where_it_broke(server, path):
+    server.files["/a"] = Served(BODY, etag='"1"', cuts=[400_000, 300_000])
+    fetch(server.url("/a"), path, sha256=SHA256)
+    assert path.read_bytes() == BODY
+    assert [asked.headers.get("Range") for asked in server.asked] == [
+        None,
+        "bytes=400000-",
+        "bytes=700000-",
+    ]
+    assert {asked.headers.get("If-Range") for asked in server.asked[1:]} == {'"1"'}
+    assert sum(asked.sent for asked in server.asked) == len(BODY)
+
+
+def test_a_later_call_takes_up_an_earlier_one(server, path):
+    server.files["/a"] = Served(BODY, etag='"1"', cuts=[400_000, 0, 0, 0])
+    assert "closed after 400,000 of 1,000,000 bytes" in reason(server.url("/a"), path)
+    assert (path.parent / "weights.bin.part").read_bytes() == BODY[:400_000]
+    fetch(server.url("/a"), path)
+    assert path.read_bytes() == BODY
+    assert sum(asked.sent for asked in server.asked) == len(BODY)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"ranges": False},
+        {"etag": 'W/"1"'},  # says "equivalent", not "the same bytes"
+        {"etag": None},
+    ],
+)
+def test_without_ranges_or_versions_a_file_is_taken_from_its_start(server, path, changes):
+    server.files["/a"] = Served(**{"body": BODY, "etag": '"1"', "cuts": [400_000], **changes})
+    fetch(server.url("/a"), path)
+    assert path.read_bytes() == BODY
+    assert [asked.sent for asked in server.asked] == [400_000, len(BODY)]
+
+
+@pytest.mark.parametrize("believes_etags", [True, False])
+def test_a_file_that_changes_between_two_tries_is_never_mixed(server, path, believes_etags):
+    server.files["/a"] = Served(BODY, etag='"1"', cuts=[400_000, 0, 0, 0])
+    reason(server.url("/a"), path)
+    server.files["/a"] = Served(OTHER, etag='"2"', believes_etags=believes_etags)
+    fetch(server.url("/a"), path)
+    assert path.read_bytes() == OTHER
+    assert files_of(path.parent) == ["weights.bin"]
+
+
+@pytest.mark.parametrize("skipped", [1, -1])
+def test_a_part_that_begins_elsewhere_is_not_used(server, path, skipped):
+    server.files["/a"] = Served(BODY, etag='"1"', cuts=[400_000], skipped=skipped)
+    fetch(server.url("/a"), path)
+    assert path.read_bytes() == BODY
+
+
+def test_a_part_longer_than_the_file(server, path):
+    path.parent.mkdir()
+    (path.parent / "weights.bin.part").write_bytes(OTHER)
+    (path.parent / "weights.bin.part.etag").write_text('"1"')
+    server.files["/a"] = Served(BODY, etag='"1"')
+    fetch(server.url("/a"), path)
+    assert path.read_bytes() == BODY
+
+
+def test_a_length_that_is_not_kept(server, path):
+    server.files["/a"] = Served(BODY, length=len(BODY) + 5)
+    assert "closed after 1,000,000 of 1,000,005 bytes" in reason(server.url("/a"), path)
+
+
+def test_a_busy_host_is_asked_again(server, path):
+    server.files["/a"] = Served(BODY, busy=2)
+    fetch(server.url("/a"), path)
+    assert path.read_bytes() == BODY
+    server.files["/a"] = Served(BODY, busy=99)
+    path.unlink()
+    assert reason(server.url("/a"), path) == "HTTP 503 Service Unavailable"
+
+
+# --- refusals ---
+
+
+@pytest.mark.parametrize(
+    ("status", "words"), [(403, "HTTP 403 Forbidden"), (404, "HTTP 404 Not Found")]
+)
+def test_what_a_host_refuses_is_not_asked_for_twice(server, path, status, words):
+    server.files["/a"] = Served(b"no", status=status)
+    assert reason(server.url("/a"), path) == words
+    assert len(server.asked) == 1
+    assert files_of(path.parent) == []
+
+
+def test_a_wrong_sha256_leaves_nothing(server, path):
+    server.files["/a"] = Served(OTHER, etag='"1"')
+    assert f"not {SHA256}" in reason(server.url("/a"), path, sha256=SHA256)
+    assert files_of(path.parent) == []
+
+
+def test_a_file_too_large_to_be_meant(server, path, monkeypatch):
+    monkeypatch.setattr(download, "MAX_BYTES", 500_000)
+    body_that_never_comes = threading.Event()
+    server.files["/a"] = Served(BODY, cuts=[0], pause=body_that_never_comes)
+    assert "larger than" in reason(server.url("/a"), path)
+    body_that_never_comes.set()
+    server.files["/a"] = Served(BODY, length=-1, endless=True)
+    assert "larger than" in reason(server.url("/a"), path)
+    assert files_of(path.parent) == []
+
+
+def test_nobody_answers(path):
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{unused.getsockname()[1]}/a"
+        assert reason(url, path) == "no connection (Connection refused)"
+
+
+@pytest.mark.parametrize(
+    "url", ["ftp://host/a", "file:///etc/hostname", "data:text/plain,x", "weights.bin", ""]
+)
+def test_other_kinds_of_addresses(path, url):
+    assert "only https:// and http://" in reason(url, path)
+
+
+@pytest.mark.parametrize(
+    ("url", "why"),
+    [
+        ("http:///a", "names no host"),
+        ("http://[1/a", "Invalid IPv6"),
+        ("http://host:port/a", "not well formed"),
+    ],
+)
+def test_malformed_addresses(path, url, why):
+    assert why in reason(url, path)
+
+
+def test_a_token_that_cannot_be_sent_is_not_printed(server, path):
+    assert "secret" not in reason(server.url("/a"), path, token="secret\nsecret")
+
+
+def test_a_disk_that_cannot_take_it(server, tmp_path):
+    server.files["/a"] = Served(BODY)
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match="cannot write .*(File exists|Not a directory)") as raised:
+        fetch(server.url("/a"), tmp_path / "file" / "a")
+    assert not isinstance(raised.value, DownloadError)  # no other host would do better
+    if Path("/dev/full").exists():
+        (tmp_path / "full.part").symlink_to("/dev/full")
+        with pytest.raises(InputError, match="cannot write .*full .*No space left on device"):
+            fetch(server.url("/a"), tmp_path / "full")
+
+
+# --- redirects ---
+
+
+def test_redirects_are_followed_with_the_range(server, path):
+    server.files["/a"] = Served(status=302, location="/b")
+    server.files["/b"] = Served(BODY, etag='"1"', cuts=[400_000])
+    fetch(server.url("/a"), path)
+    assert path.read_bytes() == BODY
+    assert server.asked[-1].path == "/b"
+    assert server.asked[-1].headers["Range"] == "bytes=400000-"
+
+
+@pytest.mark.parametrize("location", ["ftp://host/a", "file:///etc/hostname", "/a"])
+def test_redirects_that_are_not_followed(server, path, location):
+    server.files["/a"] = Served(status=302, location=location)
+    assert reason(server.url("/a"), path).startswith("HTTP 302")
+
+
+def test_a_token_stays_with_its_host(server, path):
+    elsewhere = server.url("/c", host="localhost")
+    server.files["/a"] = Served(status=302, location="/b")
+    server.files["/b"] = Served(status=302, location=elsewhere)
+    server.files["/c"] = Served(status=302, location=server.url("/d"))
+    server.files["/d"] = Served(BODY)
+    fetch(server.url("/a"), path, token="secret")
+    sent = {asked.path: asked.headers.get("Authorization") for asked in server.asked}
+    assert sent == {"/a": "Bearer secret", "/b": "Bearer secret", "/c": None, "/d": None}
+
+
+# --- several files, and documents ---
+
+
+def test_files_that_are_there_are_not_fetched_again(server, tmp_path):
+    remote = [
+        RemoteFile(server.url("/a"), "inner/a", sha256=SHA256),
+        RemoteFile(server.url("/b"), "b"),
+    ]
+    server.files["/a"] = Served(BODY)
+    with pytest.raises(DownloadError, match="404"):
+        fetch_all(remote, tmp_path)
+    server.files["/b"] = Served(OTHER)
+    fetch_all(remote, tmp_path)
+    assert server.paths() == ["/a", "/b", "/b"]
+    assert (tmp_path / "inner" / "a").read_bytes() == BODY
+    (tmp_path / "inner" / "a").write_bytes(OTHER)  # as of an older version
+    fetch_all(remote, tmp_path)
+    assert (tmp_path / "inner" / "a").read_bytes() == BODY
+
+
+def test_documents(server, monkeypatch):
+    server.files["/a"] = Served(BODY)
+    assert read_document(server.url("/a")) == BODY
+    server.files["/a"] = Served(BODY, length=len(BODY) + 5)
+    with pytest.raises(DownloadError, match="closed too early"):
+        read_document(server.url("/a"))
+    monkeypatch.setattr(download, "_MAX_DOCUMENT_BYTES", 1000)
+    with pytest.raises(DownloadError, match="larger than"):
+        read_document(server.url("/a"))
+
+
+# --- the cache ---
+
+
+def test_where_the_cache_is(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/somebody")
+    monkeypatch.setenv("BIGGAN_CACHE", "~/here")
+    assert cache_dir() == Path("/home/somebody/here")
+    monkeypatch.delenv("BIGGAN_CACHE")
+    monkeypatch.setenv("XDG_CACHE_HOME", "/caches")
+    assert cache_dir() == Path("/caches/biggan")
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    assert cache_dir() == Path("/home/somebody/.cache/biggan")
+
+
+def test_a_cache_that_cannot_be_written(monkeypatch, tmp_path, server):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("BIGGAN_CACHE", str(tmp_path / "file"))
+    with pytest.raises(InputError, match="cannot write to the cache .*set BIGGAN_CACHE") as raised:
+        obtain_address(server.url("/a"))
+    assert "\n" not in str(raised.value)
+    assert server.asked == []
+
+
+@pytest.mark.parametrize(("value", "offline"), [("", False), ("0", False), ("1", True)])
+def test_offline_by_the_environment(monkeypatch, value, offline):
+    monkeypatch.setenv("BIGGAN_OFFLINE", value)
+    assert is_offline(False) is offline
+    assert is_offline(True)
+
+
+def test_waiting_for_another_is_said(tmp_path, caplog):
+    caplog.set_level("INFO")
+    path, entered = tmp_path / "thing", []
+
+    def second():
+        with exclusive(path, "the thing"):
+            entered.append(len(entered))
+
+    with exclusive(path, "the thing"):
+        thread = threading.Thread(target=second)
+        thread.start()
+        until(lambda: caplog.messages)
+        assert entered == []
+    thread.join()
+    assert caplog.messages == ["another process is downloading the thing; waiting for it"]
+    assert entered == [0]
+
+
+# --- several processes ---
+
+
+def until(condition):
+    while not condition():
+        time.sleep(0.01)
+
+
+def obtaining(url):
+    """A process that obtains an address, and prints where it lies."""
+    code = (
+        "import logging, sys; logging.basicConfig(level=logging.INFO, format='%(message)s'); "
+        "from biggan.weights.addresses import obtain_address; print(obtain_address(sys.argv[1]))"
+    )
+    return subprocess.Popen(
+        [sys.executable, "-c", code, url],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=dict(os.environ),
+    )
+
+
+def test_two_processes_fetch_one_thing_once(server):
+    pause = threading.Event()
+    server.files["/a.bin"] = Served(BODY, etag='"1"', cuts=[400_000], pause=pause)
+    first = obtaining(server.url("/a.bin"))
+    until(lambda: server.asked)
+    second = obtaining(server.url("/a.bin"))
+    assert "another process is downloading" in second.stderr.readline()
+    pause.set()
+    outputs = [process.communicate()[0] for process in (first, second)]
+    assert outputs[0] == outputs[1]
+    assert Path(outputs[0].strip()).read_bytes() == BODY
+    assert sum(asked.sent for asked in server.asked) == len(BODY)
+
+
+def test_a_killed_process_is_taken_up(server, tmp_path):
+    pause = threading.Event()
+    server.files["/a.bin"] = Served(BODY, etag='"1"', cuts=[400_000], pause=pause)
+    process = obtaining(server.url("/a.bin"))
+    until(
+        lambda: [p for p in tmp_path.rglob("a.bin.part") if p.stat().st_size == 400_000],
+    )
+    process.kill()
+    process.communicate()
+    pause.set()
+    assert obtain_address(server.url("/a.bin")).read_bytes() == BODY
+    assert server.asked[-1].headers["Range"] == "bytes=400000-"
+    assert sum(asked.sent for asked in server.asked) == len(BODY)
+
+
+def test_fetching_needs_no_torch():
+    code = "import sys, biggan.weights.addresses; sys.exit('torch' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)

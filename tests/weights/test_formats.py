@@ -1,0 +1,234 @@
+"""What a path holds is found from its contents; what cannot be loaded is named in one line."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+import biggan
+from biggan.weights.files import Description, save_discriminator, save_generator
+from foreign_networks import RandomWeights, brock_discriminator, brock_generator, ivclab_generator
+from tiny import tiny_generator
+
+WIDTHS = [32, 32, 32, 32]
+
+
+def brock_weights(num=5):
+    weights = RandomWeights()
+    z = torch.randn(1, 16)
+    with torch.no_grad():
+        brock_generator(weights, z, torch.tensor([0]), WIDTHS, 16, classes=num)
+    return weights.tensors
+
+
+def brock_d_weights():
+    weights = RandomWeights()
+    brock_discriminator(weights, torch.rand(1, 3, 32, 32), torch.tensor([0]), WIDTHS, 2, 16)
+    return weights.tensors
+
+
+def ivclab_weights():
+    weights = RandomWeights()
+    z = torch.randn(1, 12)
+    ivclab_generator(weights, z, torch.tensor([0]), [128, 64, 32, 16], 16, 1.0)
+    return weights.tensors
+
+
+@pytest.fixture
+def brock_folder(tmp_path):
+    """A folder as ajbrock's training leaves it."""
+    folder = tmp_path / "weights"
+    folder.mkdir()
+    ema, plain = brock_weights(), brock_weights()
+    plain["output_layer.2.bias"] = plain["output_layer.2.bias"] + 1
+    torch.save(ema, folder / "G_ema.pth")
+    torch.save(plain, folder / "G.pth")
+    torch.save(brock_d_weights(), folder / "D.pth")
+    layer = torch.nn.Linear(1, 1)
+    for name in ("G_optim.pth", "D_optim.pth"):
+        torch.save(torch.optim.Adam(layer.parameters()).state_dict(), folder / name)
+    torch.save({"itr": 5, "epoch": 1, "best_IS": 1.0}, folder / "state_dict.pth")
+    return folder
+
+
+def refusal(read, *arguments, **options):
+    with pytest.raises(biggan.InputError) as raised:
+        read(*arguments, **options)
+    assert "\n" not in str(raised.value)
+    return str(raised.value)
+
+
+def test_a_folder_of_ajbrocks_gives_its_averaged_generator_and_its_discriminator(brock_folder):
+    from_folder = biggan.load(brock_folder)
+    assert from_folder.sha256 == biggan.load(brock_folder / "G_ema.pth").sha256
+    assert from_folder.sha256 != biggan.load(brock_folder / "G.pth").sha256
+    images = torch.rand(1, 3, 32, 32)
+    assert torch.equal(
+        biggan.load_discriminator(brock_folder)(images, torch.tensor([1])),
+        biggan.load_discriminator(brock_folder / "D.pth")(images, torch.tensor([1])),
+    )
+    (brock_folder / "G_ema.pth").unlink()
+    assert biggan.load(brock_folder).sha256 != from_folder.sha256
+
+
+def test_every_other_file_of_that_folder_is_refused_by_what_it_is(brock_folder):
+    assert "an optimizer's state" in refusal(biggan.load, brock_folder / "G_optim.pth")
+    assert "a run's counters" in refusal(biggan.load, brock_folder / "state_dict.pth")
+    message = refusal(biggan.load, brock_folder / "D.pth")
+    assert "holds a discriminator, not a generator" in message
+    message = refusal(biggan.load_discriminator, brock_folder / "G.pth")
+    assert "holds a generator, not a discriminator" in message
+
+
+def test_a_single_file_in_a_folder_is_found_and_several_are_not_chosen_from(tmp_path):
+    torch.save(ivclab_weights(), tmp_path / "biggan32-release.pt")
+    assert biggan.load(tmp_path).config.resolution == 32
+    torch.save(ivclab_weights(), tmp_path / "other.pt")
+    assert "several weights files (biggan32-release.pt, other.pt)" in refusal(biggan.load, tmp_path)
+    (tmp_path / "empty").mkdir()
+    assert "no weights of another format" in refusal(biggan.load, tmp_path / "empty")
+
+
+def test_a_model_is_the_same_under_any_name_and_after_conversion(tmp_path):
+    torch.save(ivclab_weights(), tmp_path / "a.pt")
+    torch.save(ivclab_weights(), tmp_path / "b.bin", _use_new_zipfile_serialization=False)
+    save_file(
+        {name: tensor.contiguous() for name, tensor in ivclab_weights().items()},
+        tmp_path / "c.safetensors",
+    )
+    gan = biggan.load(tmp_path / "a.pt")
+    assert gan.sha256 == biggan.load(tmp_path / "b.bin").sha256
+    assert gan.sha256 == biggan.load(tmp_path / "c.safetensors").sha256
+    ours = tmp_path / "ours.safetensors"
+    assert save_generator(ours, gan.generator, gan.description) == gan.sha256
+    again = biggan.load(ours)
+    assert again.sha256 == gan.sha256
+    z = biggan.truncated_noise(2, gan.config.z_dim, 0.5, 0)
+    labels = torch.tensor([0, 4])
+    assert torch.equal(gan.generate(z, labels, 0.5), again.generate(z, labels, 0.5))
+
+
+def test_classes_without_names_get_numbers_and_a_thousand_get_imagenets(tmp_path):
+    torch.save(brock_weights(), tmp_path / "five.pth")
+    assert biggan.load(tmp_path / "five.pth").class_names[3] == "class 3"
+    torch.save(brock_weights(1000), tmp_path / "thousand.pth")
+    gan = biggan.load(tmp_path / "thousand.pth")
+    assert gan.class_index("cheeseburger") == 933
+    assert len(gan.sample("hen", num=1)) == 1
+
+
+def test_epsilons_are_for_ajbrocks_files(tmp_path):
+    torch.save(brock_weights(), tmp_path / "G.pth")
+    torch.save(ivclab_weights(), tmp_path / "ivclab.pt")
+    gan = biggan.load(tmp_path / "G.pth", bn_eps=1e-3, sn_eps=1e-8)
+    assert (gan.config.bn_eps, gan.config.sn_eps) == (1e-3, 1e-8)
+    assert "bn_eps and sn_eps" in refusal(biggan.load, tmp_path / "ivclab.pt", bn_eps=1e-3)
+    assert "bn_eps and sn_eps" in refusal(biggan.load, "digits", sn_eps=1e-3)
+    assert "cannot be negative" in refusal(biggan.load, tmp_path / "G.pth", bn_eps=-1.0)
+
+
+def test_off_grid_changes_pictures_between_grid_values_and_the_digest(tmp_path):
+    torch.save(ivclab_weights(), tmp_path / "ivclab.pt")
+    linear, hub = biggan.load(tmp_path), biggan.load(tmp_path, off_grid="hub")
+    z, labels = biggan.truncated_noise(1, 12, 0.41, 0), torch.tensor([1])
+    assert torch.equal(linear.generate(z, labels, 0.4), hub.generate(z, labels, 0.4))
+    assert not torch.equal(linear.generate(z, labels, 0.41), hub.generate(z, labels, 0.41))
+    assert hub.sha256 != linear.sha256
+    save_generator(tmp_path / "hub.safetensors", hub.generator, hub.description)
+    again = biggan.load(tmp_path / "hub.safetensors")
+    assert again.config.off_grid == "hub"
+    assert again.sha256 == hub.sha256
+
+
+def test_hugging_faces_settings_are_read_from_beside_the_weights(tmp_path):
+    peer = pytest.importorskip("pytorch_pretrained_biggan")
+    widths = [(16, 16), (16, 8), (8, 8), (8, 4), (4, 4), (4, 2), (2, 2), (2, 1)]
+    layers = [[i % 2 == 1, *pair] for i, pair in enumerate(widths)]
+    config = peer.BigGANConfig(
+        output_dim=64, channel_width=8, num_classes=3, layers=layers, attention_layer_position=4
+    )
+    model = peer.BigGAN(config)
+    torch.save(model.state_dict(), tmp_path / "biggan-deep-64-pytorch_model.bin")
+    settings = json.loads(config.to_json_string()) | {"eps": 1e-3}
+    path = tmp_path / "biggan-deep-64-config.json"  # as Hugging Face's bucket names the two
+    path.write_text(json.dumps(settings))
+    assert biggan.load(tmp_path).config.bn_eps == 1e-3
+    for contents, message in (
+        ("{", "is no JSON object"),
+        ("[]", "is no JSON object"),
+        ("[" * 100_000, "is no JSON object"),
+        (json.dumps(settings | {"num_classes": 7}), "num_classes 7"),
+    ):
+        path.write_text(contents)
+        assert message in refusal(biggan.load, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("contents", "message"),
+    [
+        (b"", "is empty"),
+        (b"<!DOCTYPE html><html>Sign in", "is a web page"),
+        (b"\n<?xml version='1.0'?><Error>", "is a web page"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:", "is a Git LFS pointer"),
+        (b"hello, I am no weights file" * 10, "is no weights file"),
+        (bytes(1000), "is no weights file"),
+        (b"PK\x03\x04 cut short", "not a whole torch file"),
+        (b"\x80\x02 cut short", "not a whole torch file"),
+        (b"\x1f\x8b cut short", "x.bin"),
+    ],
+)
+def test_other_files(tmp_path, contents, message):
+    path = tmp_path / "x.bin"
+    path.write_bytes(contents)
+    assert message in refusal(biggan.load, path)
+    assert message in refusal(biggan.load_discriminator, path)
+
+
+def test_a_configuration_in_place_of_weights(tmp_path):
+    (tmp_path / "config.json").write_text('{"output_dim": 128}')
+    assert "give the weights file beside it" in refusal(biggan.load, tmp_path / "config.json")
+
+
+def test_tensors_of_no_known_format(tmp_path):
+    torch.save({"conv1.weight": torch.zeros(1)}, tmp_path / "resnet.pth")
+    message = refusal(biggan.load, tmp_path / "resnet.pth")
+    assert "no format known here (such as conv1.weight)" in message
+
+
+def test_a_generator_of_ours_as_a_discriminator_and_the_other_way_round(tmp_path):
+    save_generator(tmp_path / "g.safetensors", tiny_generator(), Description("g"))
+    config = biggan.DiscriminatorConfig("biggan", 16, 8, (1, 2, 4), 2, 3, 8)
+    network = biggan.build_discriminator(config)
+    save_discriminator(tmp_path / "d.safetensors", network, Description("d"))
+    assert "not a discriminator" in refusal(biggan.load_discriminator, tmp_path / "g.safetensors")
+    assert "not a generator" in refusal(biggan.load, tmp_path / "d.safetensors")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["biggan-512", "biggan-deep-512"])
+def test_the_memory_of_loading_512_pixels(tmp_path, name):
+    """At most 2.5 times the file."""
+    path = tmp_path / f"{name}.safetensors"
+    save_generator(path, biggan.build_generator(name), Description(name))
+    peak = peak_memory(path)
+    assert peak < 2.5 * path.stat().st_size
+
+
+def peak_memory(path):
+    """Bytes that a process has at most while it loads a model, those of Python and torch apart."""
+    code = (
+        "import biggan, biggan.gan, pathlib, sys\n"
+        "def peak():\n"
+        "    status = pathlib.Path('/proc/self/status').read_text()\n"
+        "    return 1024 * int(status.split('VmHWM:')[1].split()[0])\n"
+        "before = peak()\n"
+        "biggan.load(sys.argv[1])\n"
+        "print(peak() - before)\n"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code, path], capture_output=True, text=True, check=True
+    )
+    return int(result.stdout)

@@ -1,0 +1,176 @@
+"""Hugging Face's format, against the package itself."""
+
+import json
+import math
+
+import pytest
+import torch
+
+import biggan
+from biggan.nn.conditional_batch_norm import locate_on_grid
+from biggan.weights import huggingface
+from biggan.weights.files import assemble_generator
+from biggan.weights.foreign import ForeignTensors
+from foreign_networks import near_singular_vectors
+
+peer = pytest.importorskip("pytorch_pretrained_biggan")
+
+LAYERS = {  # (doubles the resolution, channels before, after), in units of channel_width
+    128: "F16,16 T16,16 F16,16 T16,8 F8,8 T8,4 F4,4 T4,2 F2,2 T2,1",
+    256: "F16,16 T16,16 F16,16 T16,8 F8,8 T8,8 F8,8 T8,4 F4,4 T4,2 F2,2 T2,1",
+    512: "F16,16 T16,16 F16,16 T16,8 F8,8 T8,8 F8,8 T8,4 F4,4 T4,2 F2,2 T2,1 F1,1 T1,1",
+}
+
+
+def peer_config(resolution, **settings):
+    layers = [
+        [layer[0] == "T", *(int(width) for width in layer[1:].split(","))]
+        for layer in LAYERS[resolution].split()
+    ]
+    return peer.BigGANConfig(output_dim=resolution, layers=layers, **settings)
+
+
+@torch.no_grad()
+def peer_model(config):
+    """The package's own network with random weights, and statistics near those of its layers."""
+    model = peer.BigGAN(config).eval()
+    random = torch.Generator().manual_seed(1)
+
+    def record(norm, arguments):
+        x = arguments[0]
+        std, mean = torch.std_mean(x, dim=(0, 2, 3))
+        shape = norm.running_means.shape
+        norm.running_means.copy_(mean + 0.1 * std * torch.randn(shape, generator=random))
+        norm.running_vars.copy_(std**2 * (0.7 + 0.6 * torch.rand(shape, generator=random)) + 1e-3)
+
+    model.generator.bn.weight.normal_(1, 0.1, generator=random)  # not even set when it is built
+    model.generator.bn.bias.normal_(0, 0.1, generator=random)
+    hooks = []
+    for module in model.modules():
+        if hasattr(module, "weight_v"):
+            u, v = near_singular_vectors(module.weight_orig.flatten(1), module.weight_u)
+            module.weight_u.copy_(u)
+            module.weight_v.copy_(v)
+        if isinstance(module, peer.model.BigGANBatchNorm):
+            hooks.append(module.register_forward_pre_hook(record))
+        if isinstance(module, peer.model.SelfAttn):
+            module.gamma.fill_(0.7)
+    model(torch.randn(2, config.z_dim, generator=random), torch.eye(config.num_classes)[:2], 0.5)
+    for hook in hooks:
+        hook.remove()
+    return model
+
+
+def convert(model, settings):
+    source = ForeignTensors(dict(model.state_dict()), "pytorch_model.bin")
+    converted = huggingface.convert_generator(source, settings)
+    return assemble_generator(converted.config, converted.grid, converted.tensors, "x")
+
+
+@torch.no_grad()
+def assert_same_pictures(config, dtype, tolerance):
+    model = peer_model(config)
+    ours = convert(model, json.loads(config.to_json_string())).to(dtype)
+    model = model.to(dtype)
+    one_hot = torch.eye(config.num_classes, dtype=dtype)[[1]]
+    for truncation in (0.02, 0.4, 1.0):
+        z = torch.tensor(biggan.truncated_noise(1, config.z_dim, truncation, seed=2), dtype=dtype)
+        expected = model(z, one_hot, truncation)
+        found = ours(z, torch.tensor([1]), truncation)
+        torch.testing.assert_close(found, expected, rtol=0, atol=tolerance)
+        assert expected.std() > 0.1
+    other = ours(z, torch.tensor([1]), 0.7)  # the statistics matter
+    assert not torch.allclose(other, expected, atol=1e-2)
+    return ours
+
+
+@pytest.mark.parametrize("resolution", LAYERS)
+def test_the_package_itself_at_each_size(resolution):
+    config = peer_config(resolution, channel_width=16, z_dim=12, class_embed_dim=12, num_classes=7)
+    ours = assert_same_pictures(config, torch.float64, 1e-10)
+    assert ours.config.resolution == resolution
+    assert ours.config.channels == 16
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("resolution", LAYERS)
+def test_the_package_itself_at_full_width(resolution):
+    ours = assert_same_pictures(peer_config(resolution), torch.float32, 1e-4)
+    counts = {128: 50_388_609, 256: 55_880_833, 512: 56_163_905}
+    assert sum(p.numel() for p in ours.parameters()) == counts[resolution]
+
+
+def peer_row(truncation):
+    """The row that the package takes for a truncation, as a fraction where it takes two."""
+    model = peer.model.BigGANBatchNorm(1, n_stats=51, conditional=False, eps=0.0)
+    rows = torch.arange(51.0)[:, None]
+    model.running_means.copy_(rows)
+    model.running_vars.fill_(1)
+    model.weight.data.fill_(1)
+    model.bias.data.fill_(0)
+    with torch.no_grad():
+        return -float(model(torch.zeros(1, 1, 1, 1), truncation))
+
+
+def test_the_five_grid_values_at_which_the_package_takes_another_row():
+    grid = tuple(round(0.02 * i, 2) for i in range(51))
+    differing = {}
+    for row in range(1, 51):
+        truncation = grid[row]
+        assert locate_on_grid(truncation, grid) == (row, 0.0)
+        if abs(peer_row(truncation) - row) > 1e-3:
+            differing[truncation] = round(peer_row(truncation))
+    assert differing == {0.14: 8, 0.28: 15, 0.56: 29, 0.58: 28, 0.94: 46}
+
+
+def test_off_the_grid_the_package_swaps_the_weights_and_hub_does_as_it_does():
+    from biggan.nn import BatchNorm2d
+
+    grid = tuple(round(0.02 * i, 2) for i in range(51))
+    for truncation in (0.405, 0.411, 0.51, 0.013):
+        rows = {}
+        for off_grid in ("linear", "hub"):
+            layer = BatchNorm2d(1, grid=grid, off_grid=off_grid).eval()
+            layer.table_mean.copy_(torch.arange(51.0)[:, None])
+            rows[off_grid] = float(layer.statistics(truncation)[0])
+        assert rows["linear"] == pytest.approx(truncation / 0.02, abs=1e-4)
+        assert rows["hub"] == pytest.approx(peer_row(truncation), abs=1e-4)
+        mirrored = 2 * math.floor(truncation / 0.02) + 1 - truncation / 0.02
+        assert rows["hub"] == pytest.approx(mirrored, abs=1e-4)
+
+
+def test_without_settings_those_of_the_published_files_are_taken():
+    config = peer_config(128, channel_width=16, num_classes=7)
+    model = peer_model(config)
+    ours = convert(model, {})
+    assert (ours.config.bn_eps, ours.config.sn_eps) == (1e-4, 1e-4)
+    assert ours.config == convert(model, json.loads(config.to_json_string())).config
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"output_dim": 256}, "output_dim 256, but the tensors are those of 128"),
+        ({"num_classes": 1000}, "num_classes 1000"),
+        ({"layers": [[True, 16, 16]], "channel_width": 16}, "layers"),
+        ({"layers": "all"}, "layers all"),
+        ({"attention_layer_position": 6}, "attention_layer_position 6"),
+        ({"eps": "small"}, "bn_eps cannot be 'small'"),
+    ],
+)
+def test_settings_of_other_weights_are_refused(settings, message):
+    model = peer_model(peer_config(128, channel_width=16, num_classes=7))
+    with pytest.raises(biggan.InputError) as raised:
+        convert(model, settings)
+    assert message in str(raised.value)
+
+
+def test_all_that_is_wrong_is_named():
+    state = dict(peer_model(peer_config(128, channel_width=16, num_classes=7)).state_dict())
+    del state["generator.layers.3.conv_0.bias"]
+    state["generator.bn.weight"] = state["generator.bn.weight"].double()
+    state["generator.layers.99"] = torch.zeros(1)
+    with pytest.raises(biggan.InputError) as raised:
+        huggingface.convert_generator(ForeignTensors(state, "pytorch_model.bin"), {})
+    for fault in ("missing generator.layers.3.conv_0.bias", "is float64", "generator.layers.99"):
+        assert fault in str(raised.value)

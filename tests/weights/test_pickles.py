@@ -1,0 +1,192 @@
+"""Foreign pickles: tensors come out, code does not run, damage is named."""
+
+import io
+import os
+import pickle
+import random
+import zipfile
+from collections import OrderedDict
+
+import pytest
+import torch
+
+from biggan.errors import InputError
+from biggan.weights.pickles import load_state_dict
+
+STATE = OrderedDict(
+    [("a.weight", torch.arange(12.0).view(3, 4)), ("a.bias", torch.ones(3)), ("n", torch.tensor(2))]
+)
+
+
+@pytest.fixture(params=["zip", "legacy"])
+def path(tmp_path, request):
+    """A state dict as torch writes it today, and as it did until 2020."""
+    path = tmp_path / "G.pth"
+    torch.save(STATE, path, _use_new_zipfile_serialization=request.param == "zip")
+    return path
+
+
+def refusal(path):
+    with pytest.raises(InputError) as raised:
+        load_state_dict(path)
+    message = str(raised.value)
+    assert "\n" not in message
+    assert str(path) in message
+    return message
+
+
+def test_tensors_come_out_as_they_are(path):
+    found = load_state_dict(path)
+    assert list(found) == list(STATE)
+    for name, tensor in STATE.items():
+        assert torch.equal(found[name], tensor)
+        assert found[name].dtype == tensor.dtype
+
+
+def test_the_prefix_of_data_parallel_is_dropped(tmp_path):
+    path = tmp_path / "G.pth"
+    torch.save({f"module.{name}": tensor for name, tensor in STATE.items()}, path)
+    assert list(load_state_dict(path)) == list(STATE)
+
+
+class Payload:
+    """What an attacker would put into a file: an order to run a shell command."""
+
+    def __init__(self, marker):
+        self._marker = marker
+
+    def __reduce__(self):
+        return os.system, (f"touch {self._marker}",)
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_code_in_a_pickle_is_refused_and_not_run(tmp_path, zipped):
+    path, marker = tmp_path / "G.pth", tmp_path / "was-run"
+    contents = {**STATE, "payload": Payload(marker)}
+    torch.save(contents, path, _use_new_zipfile_serialization=zipped)
+    assert "asks for posix.system" in refusal(path)
+    assert not marker.exists()
+    pickle.loads(pickle.dumps(Payload(marker)))  # the payload is a real one
+    assert marker.exists()
+
+
+def test_a_bare_pickle_with_code_is_refused_and_not_run(tmp_path):
+    path, marker = tmp_path / "G.pth", tmp_path / "was-run"
+    for protocol in (2, 3, 4, 5):
+        path.write_bytes(pickle.dumps(Payload(marker), protocol))
+        refusal(path)
+        assert not marker.exists()
+
+
+@pytest.mark.parametrize(
+    ("contents", "message"),
+    [
+        ({"state": {}, "param_groups": [{"lr": 1e-4}]}, "an optimizer's state"),
+        ({"itr": 1000, "epoch": 2, "best_IS": 7.0}, "a run's counters"),
+        (torch.zeros(3), "holds a Tensor"),
+        ([torch.zeros(3)], "holds a list"),
+        ({}, "holds nothing"),
+        ({"G": dict(STATE), "w": torch.ones(1)}, "more than tensors: G"),
+    ],
+)
+def test_other_things_than_weights(tmp_path, contents, message):
+    path = tmp_path / "x.pth"
+    torch.save(contents, path)
+    assert message in refusal(path)
+
+
+def test_a_real_optimizers_state(tmp_path):
+    layer = torch.nn.Linear(2, 2)
+    optimizer = torch.optim.Adam(layer.parameters())
+    layer(torch.ones(1, 2)).sum().backward()
+    optimizer.step()
+    torch.save(optimizer.state_dict(), tmp_path / "G_optim.pth")
+    assert "G_ema.pth" in refusal(tmp_path / "G_optim.pth")
+
+
+@pytest.mark.parametrize("fraction", [0.02, 0.3, 0.6, 0.95, 0.999])
+def test_a_file_cut_short(path, fraction):
+    whole = path.read_bytes()
+    path.write_bytes(whole[: int(len(whole) * fraction)])
+    message = refusal(path)  # a name that is cut looks like another one that is asked for
+    assert "not a whole torch file" in message or "may be damaged" in message
+
+
+def test_no_flipped_bit_in_a_zip_goes_unseen(tmp_path):
+    path = tmp_path / "G.pth"
+    torch.save(STATE, path)
+    whole, picker = path.read_bytes(), random.Random(0)
+    with zipfile.ZipFile(path) as archive:
+        entries = archive.infolist()
+    for entry in entries:  # within the contents of every entry
+        begin = whole.index(entry.filename.encode()) + len(entry.filename) + 64
+        end = min(begin + entry.file_size, len(whole))
+        place = picker.randrange(begin - 64, end)
+        damaged = bytearray(whole)
+        damaged[place] ^= 1 << picker.randrange(8)
+        path.write_bytes(damaged)
+        try:
+            found = load_state_dict(path)
+        except InputError:
+            continue
+        for name, tensor in STATE.items():  # a bit of padding between entries
+            assert torch.equal(found[name], tensor)
+
+
+def test_random_damage_is_one_line_or_harmless(path):
+    whole, picker = path.read_bytes(), random.Random(1)
+    for _ in range(150):
+        damaged = bytearray(whole)
+        for _ in range(picker.randrange(1, 4)):
+            damaged[picker.randrange(len(damaged))] = picker.randrange(256)
+        path.write_bytes(damaged)
+        message = ""
+        try:
+            load_state_dict(path)
+        except InputError as error:  # anything else fails the test
+            message = str(error)
+        assert "\n" not in message
+
+
+def rewritten(path, change):
+    """A zip like another, with its entries changed."""
+    contents = io.BytesIO()
+    with zipfile.ZipFile(path) as before, zipfile.ZipFile(contents, "w") as after:
+        for entry in before.infolist():
+            change(after, entry.filename, before.read(entry))
+    path.write_bytes(contents.getvalue())
+
+
+def test_a_zip_bomb_is_not_inflated(tmp_path):
+    path = tmp_path / "G.pth"
+    torch.save(STATE, path)
+
+    def compress(archive, name, data):
+        if name.endswith("data/0"):
+            data = bytes(1 << 28)
+        archive.writestr(name, data, zipfile.ZIP_DEFLATED)
+
+    rewritten(path, compress)
+    assert path.stat().st_size < 1 << 20
+    assert "is compressed" in refusal(path)
+
+
+def test_a_zip_of_other_things(tmp_path):
+    path = tmp_path / "pictures.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("../../evil.txt", b"escaped")
+    assert "not a whole torch file" in refusal(path)
+    assert not (tmp_path.parent.parent / "evil.txt").exists()
+
+
+def test_a_storage_larger_than_its_file(tmp_path):
+    path = tmp_path / "G.pth"
+    torch.save({"w": torch.zeros(4)}, path, _use_new_zipfile_serialization=False)
+    whole = path.read_bytes()
+    place = whole.index(b"K\x04", whole.index(b"FloatStorage"))  # the count of its elements
+    path.write_bytes(whole[:place] + b"\x8a\x06\x00\x00\x00\x00\x00\x10" + whole[place + 2 :])
+    refusal(path)
+
+
+def test_a_missing_file(tmp_path):
+    assert "cannot read" in refusal(tmp_path / "none.pth")

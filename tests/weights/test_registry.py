@@ -1,0 +1,157 @@
+"""What a user's word for a model means."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from biggan import DiscriminatorConfig, InputError, build_discriminator
+from biggan.weights import published
+from biggan.weights.files import (
+    RUN_DISCRIMINATOR,
+    RUN_GENERATOR,
+    Description,
+    save_discriminator,
+)
+from biggan.weights.published import PUBLISHED
+from biggan.weights.registry import find_discriminator, find_generator
+from file_server import FileServer, Served
+
+NAME = "biggan-deep-256"
+
+
+@pytest.fixture(autouse=True)
+def cache(monkeypatch, tmp_path):
+    """An empty cache, and an empty folder to work in."""
+    monkeypatch.setenv("NO_PROXY", "*")
+    monkeypatch.setenv("no_proxy", "*")
+    monkeypatch.setenv("BIGGAN_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("BIGGAN_OFFLINE", "1")
+    (tmp_path / "work").mkdir()
+    monkeypatch.chdir(tmp_path / "work")
+    return tmp_path / "cache"
+
+
+@pytest.fixture(scope="module")
+def discriminator_file(tmp_path_factory):
+    path = tmp_path_factory.mktemp("discriminator") / "d.safetensors"
+    config = DiscriminatorConfig(
+        family="biggan",
+        resolution=16,
+        channels=8,
+        widths=(1, 2, 4),
+        down_blocks=2,
+        num_classes=3,
+        attention_resolution=8,
+    )
+    save_discriminator(path, build_discriminator(config), Description(name="judge"))
+    return path
+
+
+def name_of(model, **options):
+    return find_generator(model, **options).description.name
+
+
+def refusal(find, *arguments, **options):
+    with pytest.raises(InputError) as raised:
+        find(*arguments, **options)
+    assert "\n" not in str(raised.value)
+    return str(raised.value)
+
+
+def test_the_bundled_model_by_default_and_by_name(tiny_file):
+    assert name_of(None) == name_of("digits") == "digits"
+    shutil.copy(tiny_file, "digits")
+    assert name_of("digits") == "digits"
+    assert name_of("./digits") == "tiny"
+
+
+def test_paths(tiny_file, monkeypatch):
+    assert name_of(tiny_file) == name_of(str(tiny_file)) == "tiny"
+    run = Path("run")
+    run.mkdir()
+    shutil.copy(tiny_file, run / RUN_GENERATOR)
+    assert name_of(run) == name_of("run") == "tiny"
+    monkeypatch.setenv("HOME", str(Path.cwd()))
+    assert name_of("~/run") == "tiny"
+
+
+def test_a_published_name(cache, tiny_file):
+    assert "nothing is fetched offline" in refusal(find_generator, NAME)
+    cache.mkdir()
+    shutil.copy(tiny_file, cache / f"{NAME}.safetensors")
+    assert name_of(NAME) == "tiny"
+
+
+def test_what_is_there_wins_over_a_published_name(tiny_file):
+    shutil.copy(tiny_file, NAME)
+    assert name_of(NAME) == "tiny"
+
+
+def test_offline_is_passed_on(monkeypatch):
+    monkeypatch.delenv("BIGGAN_OFFLINE")
+    monkeypatch.setattr(published, "_fetch_and_convert", None)  # cannot be called
+    for model in (NAME, "https://host.invalid/a.pth", "hf://owner/repo"):
+        assert "not in the cache" in refusal(find_generator, model, offline=True)
+    assert "not in the cache" in refusal(find_discriminator, "hf://owner/repo", offline=True)
+
+
+def test_addresses(tiny_file, discriminator_file, monkeypatch):
+    assert name_of(tiny_file.as_uri()) == "tiny"
+    monkeypatch.delenv("BIGGAN_OFFLINE")
+    with FileServer() as server:
+        monkeypatch.setenv("HF_ENDPOINT", server.url(""))
+        server.files["/g"] = Served(tiny_file.read_bytes())
+        contents = {
+            "generator.safetensors": tiny_file.read_bytes(),
+            "discriminator.safetensors": discriminator_file.read_bytes(),
+        }
+        server.serve_repository("owner/repo", contents)
+        assert name_of(server.url("/g")) == name_of("hf://owner/repo") == "tiny"
+        found = find_discriminator("hf://owner/repo/discriminator.safetensors")
+        assert found.description.name == "judge"
+
+
+def test_a_damaged_copy_in_the_cache(cache, tiny_file):
+    cache.mkdir()
+    path = cache / f"{NAME}.safetensors"
+    path.write_bytes(tiny_file.read_bytes()[:-1])
+    message = refusal(find_generator, NAME)
+    assert message.endswith(f"(this is the cache's copy: delete {path} to have it fetched again)")
+    damaged = Path("damaged.safetensors")
+    path.rename(damaged)
+    assert "cache" not in refusal(find_generator, damaged)
+
+
+def test_epsilons_are_passed_on(tiny_file):
+    for epsilon in ({"bn_eps": 1e-4}, {"sn_eps": 1e-4}):
+        for model in (None, tiny_file):
+            assert "bn_eps and sn_eps are for ajbrock's" in refusal(
+                find_generator, model, **epsilon
+            )
+
+
+def test_what_is_nothing():
+    assert refusal(find_generator, "nothing") == (
+        "no model 'nothing': give 'digits' (bundled), a weights file, the folder of a training "
+        "run, an address (https://, hf://owner/repo), or one of " + ", ".join(PUBLISHED)
+    )
+    for name in ("sagan-128", "biggan-64", "biggan-32"):
+        assert f"{name} is an architecture without published weights" in refusal(
+            find_generator, name
+        )
+    assert "cannot open" in refusal(find_generator, "x" * 5000)
+    assert "cannot open" in refusal(find_generator, "~no-such-user-here/x")
+
+
+def test_discriminators(discriminator_file):
+    run = Path("run")
+    run.mkdir()
+    shutil.copy(discriminator_file, run / RUN_DISCRIMINATOR)
+    for path in (discriminator_file, str(discriminator_file), run):
+        assert find_discriminator(path).description.name == "judge"
+    assert "DeepMind published none" in refusal(find_discriminator, NAME)
+    assert "no discriminator 'nothing'" in refusal(find_discriminator, "nothing")
+    assert "no discriminator 'digits'" in refusal(find_discriminator, "digits")
+    shutil.copy(discriminator_file, NAME)
+    assert find_discriminator(NAME).description.name == "judge"

@@ -1,0 +1,347 @@
+"""DeepMind's modules: the images that TensorFlow made, and one line for whatever does not fit.
+
+`fixtures/write_tfhub_modules.py` made the modules and the images.
+"""
+
+import logging
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from biggan.errors import InputError
+from biggan.models import make_generator
+from biggan.weights.archives import unpacked
+from biggan.weights.files import load_strictly, set_statistics_grid
+from biggan.weights.tensor_bundle import TensorBundle
+from biggan.weights.tfhub import convert_generator
+from tensorflow_formats import floats, saved_model, write_bundle
+
+FIXTURES = Path(__file__).parent / "fixtures"
+ORIGINAL, DEEP = "tfhub-biggan", "tfhub-biggan-deep"
+EMA, DEEP_EMA = "ema_b999900", "ema_0.9999"
+
+
+@pytest.fixture(scope="module")
+def modules(tmp_path_factory):
+    """The folders of the two modules."""
+    folder = tmp_path_factory.mktemp("modules")
+    for name in (ORIGINAL, DEEP):
+        with unpacked(FIXTURES / f"{name}.tar.gz") as found:
+            shutil.copytree(found, folder / name)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def converted(modules):
+    return {name: convert_generator(modules / name) for name in (ORIGINAL, DEEP)}
+
+
+@pytest.fixture
+def changed(modules, tmp_path):
+    """A copy of a module with some variables changed, or taken away with None."""
+
+    def changed(name, variables):
+        folder = tmp_path / name
+        bundle = TensorBundle(modules / name / "variables" / "variables")
+        arrays = {key: tensor.numpy() for key, tensor in bundle.items()}
+        arrays = {k: v for k, v in {**arrays, **variables}.items() if v is not None}
+        write_bundle(folder / "variables" / "variables", arrays)
+        shutil.copy(modules / name / "saved_model.pb", folder)
+        return folder
+
+    return changed
+
+
+def build(found, **changes):
+    generator = make_generator(found.config.updated(changes))
+    set_statistics_grid(generator, list(found.grid))
+    load_strictly(generator, found.tensors, Path("x"))
+    return generator.eval()
+
+
+@torch.no_grad()
+def difference(generator, name, truncation):
+    """The largest from what TensorFlow made."""
+    expected = np.load(FIXTURES / f"{name}-expected.npz")
+    z, labels = torch.from_numpy(expected["z"]), torch.from_numpy(expected["labels"])
+    images = generator(truncation * z, labels, truncation)[..., ::3, ::3]
+    return (images - torch.from_numpy(expected[f"images_{truncation}"])).abs().max()
+
+
+# --- the same images ---
+
+
+@pytest.mark.parametrize(
+    ("name", "truncation"),
+    [(name, t) for name in (ORIGINAL, DEEP) for t in (0.02, 0.5, 0.58, 1.0)] + [(DEEP, 0.51)],
+)
+def test_images_are_those_of_tensorflow(converted, name, truncation):
+    assert difference(build(converted[name]), name, truncation) < 2e-5
+
+
+@pytest.mark.parametrize("name", [ORIGINAL, DEEP])
+@pytest.mark.parametrize("truncation", [0.02, 0.405, 0.5, 0.51, 0.58, 1.0])
+def test_images_between_two_truncations_are_those_of_the_ports(converted, name, truncation):
+    assert difference(build(converted[name], off_grid="hub"), name, truncation) < 2e-5
+
+
+def test_statistics_matter(converted):
+    assert difference(build(converted[DEEP]), DEEP, 0.405) > 0.1
+
+
+# --- what the variables say ---
+
+
+def test_the_shape_of_the_network(converted):
+    config = converted[ORIGINAL].config
+    assert (config.family, config.resolution, config.channels) == ("biggan", 128, 4)
+    assert config.widths == (16, 16, 8, 4, 2, 1)
+    assert (config.z_dim, config.class_dim, config.num_classes) == (24, 8, 10)
+    assert (config.attention_resolution, config.rgb_channels) == (64, 0)
+    assert (config.bn_eps, config.sn_eps) == (1e-4, 1e-4)
+    deep = converted[DEEP].config
+    assert (deep.family, deep.z_dim, deep.rgb_channels) == ("biggan-deep", 8, 16)
+    assert (deep.widths, deep.attention_resolution) == (config.widths, 64)
+
+
+def test_the_grid(converted):
+    assert converted[ORIGINAL].grid == tuple(round(0.02 * i, 2) for i in range(1, 51))
+    assert converted[DEEP].grid == tuple(round(0.02 * i, 2) for i in range(51))
+
+
+def test_untruncated_noise_takes_the_last_statistics(converted):
+    for found in converted.values():
+        tensors = found.tensors
+        assert tensors["head.bn.running_mean"].equal(tensors["head.bn.table_mean"][-1])
+        assert tensors["head.bn.running_var"].equal(tensors["head.bn.table_var"][-1])
+
+
+def test_the_weights_are_no_maps_of_the_file(changed):
+    folder = changed(ORIGINAL, {})
+    tensors = convert_generator(folder).tensors
+    copies = {name: tensor.clone() for name, tensor in tensors.items()}
+    data = folder / "variables" / "variables.data-00000-of-00001"
+    with data.open("r+b") as file:  # in place: a map would show it
+        file.write(bytes(data.stat().st_size))
+    assert all(tensor.equal(copies[name]) for name, tensor in tensors.items())
+
+
+def test_a_network_without_attention(changed, modules):
+    names = TensorBundle(modules / DEEP / "variables" / "variables")
+    without = {name: None for name in names if name.startswith("Generator/attention/")}
+    found = convert_generator(changed(DEEP, without))
+    assert found.config.attention_resolution == 0
+    build(found)
+
+
+def test_an_original_module_without_v_makes_a_power_iteration(changed, modules, converted):
+    names = TensorBundle(modules / ORIGINAL / "variables" / "variables")
+    without = {name: None for name in names if name.endswith("/u1")}
+    layer = build(convert_generator(changed(ORIGINAL, without))).blocks[0].conv1
+    stored = build(converted[ORIGINAL]).blocks[0].conv1
+    v = stored.weight.flatten(1).mT @ stored.u
+    assert layer.v.allclose(v / v.norm(), atol=1e-6)
+    assert not layer.v.allclose(stored.v, atol=1e-2)
+
+
+def test_variables_of_the_training_are_left(changed):
+    others = {"Discriminator/w": np.float32([1]), "global_step": np.int64(7)}
+    convert_generator(changed(ORIGINAL, others))
+
+
+def test_vectors_with_and_without_axes_before_their_own(changed, converted):
+    gain = converted[ORIGINAL].tensors["head.bn.gain"]
+    flat = {
+        f"Generator/ScaledCrossReplicaBN/gamma/{EMA}": gain.numpy(),
+        f"Generator/attention/gamma/{EMA}": np.float32(0.7),
+    }
+    tensors = convert_generator(changed(ORIGINAL, flat)).tensors
+    assert tensors["head.bn.gain"].equal(gain)
+    assert tensors["attention.gamma"].shape == ()
+
+
+# --- the graph's tables ---
+
+
+def tables(widths, name="stack"):
+    """A graph of a mean and a variance table for each width."""
+    nodes = []
+    for i, width in enumerate(width for width in widths for _ in range(2)):
+        table = np.full((50, width), i)
+        nodes.append(floats(f"{name}_{10 + i}" if i else name, table))
+    return saved_model(*reversed(nodes))
+
+
+WIDTHS = [64, 64, 64, 32, 32, 16, 16, 8, 8, 4, 4]
+
+
+@pytest.mark.parametrize("name", ["stack", "module_apply_default/stack", "Generator/stack"])
+def test_tables_in_any_scope_and_order(changed, name):
+    folder = changed(ORIGINAL, {})
+    (folder / "saved_model.pb").write_bytes(tables(WIDTHS, name=name))
+    tensors = convert_generator(folder).tensors
+    assert tensors["blocks.0.bn1.table_mean"].eq(0).all()
+    assert tensors["blocks.0.bn1.table_var"].eq(1).all()
+    assert tensors["blocks.2.bn2.table_mean"].eq(10).all()
+    assert tensors["head.bn.table_var"].eq(21).all()
+
+
+@pytest.mark.parametrize(
+    ("graph", "message"),
+    [
+        (tables(WIDTHS[:-1]), "has 20 tables .* each of the 11 layers"),
+        (tables([*WIDTHS, 4]), "has 24 tables"),
+        (tables([64, 64, 32, 64, *WIDTHS[4:]]), r"stack_14 .* is \(50, 32\), not \(50, 64\)"),
+        (tables(WIDTHS[:5]) + tables(WIDTHS), "has 10 tables"),
+        (
+            saved_model(floats("stack", np.zeros((50, 4))), floats("b", np.zeros((50, 4)))),
+            r"different names \(b, stack\)",
+        ),
+        (
+            saved_model(floats("stack", np.zeros((50, 4))), floats("a/stack_1", np.zeros((50, 4)))),
+            r"different names \(a/stack, stack\)",
+        ),
+    ],
+)
+def test_tables_that_do_not_fit_are_refused(changed, graph, message):
+    folder = changed(ORIGINAL, {})
+    (folder / "saved_model.pb").write_bytes(graph)
+    with pytest.raises(InputError, match=message) as raised:
+        convert_generator(folder)
+    assert "\n" not in str(raised.value)
+
+
+def test_tables_of_different_numbers_of_rows_are_refused(changed):
+    folder = changed(ORIGINAL, {})
+    nodes = [floats(f"stack_{i}", np.zeros((50, WIDTHS[i // 2]))) for i in range(21)]
+    nodes.append(floats("stack_21", np.zeros((51, 4))))
+    (folder / "saved_model.pb").write_bytes(saved_model(*nodes))
+    with pytest.raises(InputError, match=r"stack_21 .* is \(51, 4\), not \(50, 4\)"):
+        convert_generator(folder)
+
+
+def test_an_original_module_without_tables_has_its_accumulated_statistics(changed, caplog):
+    folder = changed(ORIGINAL, {})
+    (folder / "saved_model.pb").write_bytes(saved_model())
+    with caplog.at_level(logging.WARNING, "biggan.weights"):
+        found = convert_generator(folder)
+    assert found.grid == ()
+    assert [record.name for record in caplog.records] == ["biggan.weights"]
+    assert "accumulated" in caplog.text
+    assert difference(build(found), ORIGINAL, 1.0) < 2e-5  # for which they were accumulated
+
+
+def test_a_deep_module_without_tables_is_refused(changed):
+    folder = changed(DEEP, {})
+    (folder / "saved_model.pb").write_bytes(saved_model())
+    with pytest.raises(InputError, match=r"saved_model\.pb has no BatchNorm statistics"):
+        convert_generator(folder)
+
+
+# --- what is refused ---
+
+
+@pytest.mark.parametrize(
+    ("name", "variables", "message"),
+    [
+        (ORIGINAL, {"Generator/GBlock/conv1/u0": None}, "missing Generator/GBlock/conv1/u0"),
+        (ORIGINAL, {"Generator/GBlock/conv1/u1": None}, "missing Generator/GBlock/conv1/u1"),
+        (
+            DEEP,
+            {f"Generator/GBlock_9/conv2/b/{DEEP_EMA}": None},
+            "missing Generator/GBlock_9/conv2/b",
+        ),
+        (DEEP, {"Generator/extra": np.float32(1)}, "unexpected Generator/extra"),
+        (DEEP, {"linear/b/ema": np.float32(1)}, "unexpected linear/b/ema"),
+        (
+            DEEP,
+            {"Generator/GBlock/conv0/u1": np.float32(1)},
+            "unexpected Generator/GBlock/conv0/u1",
+        ),
+        (ORIGINAL, {"Generator/GBlock_5/conv1/u0": np.float32(1)}, "unexpected Generator/GBlock_5"),
+        (
+            ORIGINAL,
+            {"Generator/GBlock/conv1/u0": np.zeros(64, np.float32)},
+            r"conv1/u0 is \(64,\), not \(1, 64\)",
+        ),
+        (
+            DEEP,
+            {f"Generator/BatchNorm/scale/{DEEP_EMA}": np.zeros((2, 2), np.float32)},
+            r"BatchNorm/scale/ema_0.9999 is \(2, 2\), not \(4,\)",
+        ),
+        (
+            DEEP,
+            {f"Generator/conv_to_rgb/b/{DEEP_EMA}": np.zeros(16)},
+            "conv_to_rgb/b/ema_0.9999 is float64, not float32",
+        ),
+        (
+            ORIGINAL,
+            {f"Generator/GBlock_1/conv0/w/{EMA}": np.zeros((3, 3, 64, 10**6), np.float32)[:0]},
+            "it should have 4 axes",
+        ),
+        (ORIGINAL, {f"linear/w/{EMA}": None}, "lacks linear/w"),
+        (ORIGINAL, {f"Generator/GBlock/conv0/w/{EMA}": None}, "lacks Generator/GBlock/conv0/w"),
+        (
+            ORIGINAL,
+            {
+                f"Generator/attention/theta/w/{EMA}": np.zeros((1, 1, 64, 8), np.float32),
+                f"Generator/GBlock_1/conv0/w/{EMA}": np.zeros((3, 3, 64, 64), np.float32),
+            },
+            "attention on 64 channels fits at 8, 16 pixels alike",
+        ),
+        (
+            ORIGINAL,
+            {f"Generator/attention/theta/w/{EMA}": np.zeros((1, 1, 9, 1), np.float32)},
+            "attention on 9 channels fits nowhere",
+        ),
+        (
+            DEEP,
+            {f"Generator/attention/theta/w/{DEEP_EMA}": np.zeros((1, 1, 16, 2), np.float32)},
+            r"attention/theta/w/ema_0.9999 is \(1, 1, 16, 2\), not \(1, 1, 8, 1\)",
+        ),
+        (
+            DEEP,
+            {f"Generator/GBlock_10/conv0/w/{DEEP_EMA}": np.zeros((1, 1, 4, 1), np.float32)},
+            "has 11 blocks, not two for each resolution",
+        ),
+        (ORIGINAL, {f"Generator/G_Z/G_linear/w/{EMA}": None}, "no BigGAN of DeepMind's"),
+    ],
+)
+def test_variables_that_fit_no_network_are_refused(changed, name, variables, message):
+    folder = changed(name, variables)
+    with pytest.raises(InputError, match=message) as raised:
+        convert_generator(folder)
+    assert "\n" not in str(raised.value)
+
+
+def test_a_claim_of_enormous_layers_is_refused_without_making_them(changed):
+    """Weights of ten megabytes say that the others must have terabytes."""
+    wide = np.zeros((1, 1, 1, 2_500_000), np.float32)
+    names = [f"Generator/GBlock{i}/conv0/w/{EMA}" for i in ("", "_1")]
+    with pytest.raises(InputError, match="does not fit its network"):
+        convert_generator(changed(ORIGINAL, dict.fromkeys(names, wide)))
+
+
+def test_damage_is_named(changed):
+    folder = changed(ORIGINAL, {})
+    data = folder / "variables" / "variables.data-00000-of-00001"
+    contents = bytearray(data.read_bytes())
+    entry = TensorBundle(folder / "variables" / "variables").entries[f"linear/w/{EMA}"]
+    contents[entry.offset + 5] ^= 1
+    data.write_bytes(contents)
+    with pytest.raises(InputError, match=f"linear/w/{EMA} has a wrong checksum"):
+        convert_generator(folder)
+
+
+def test_a_folder_of_something_else_is_refused(tmp_path):
+    with pytest.raises(InputError, match=r"cannot read .*variables\.index"):
+        convert_generator(tmp_path)
+    write_bundle(tmp_path / "variables" / "variables", {"x": np.float32([1])})
+    with pytest.raises(InputError, match=r"cannot read .*saved_model\.pb"):
+        convert_generator(tmp_path)
+    (tmp_path / "saved_model.pb").write_bytes(saved_model())
+    with pytest.raises(InputError, match="no BigGAN of DeepMind's"):
+        convert_generator(tmp_path)
