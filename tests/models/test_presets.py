@@ -118,3 +118,13 @@ def test_greyscale_and_unconditional_networks(family, num_classes, image_channel
 def test_unknown_preset_names_the_known_ones():
     with pytest.raises(biggan.InputError, match="biggan-deep-512"):
         biggan.build_generator("biggan-1024")
+
+
+@pytest.mark.parametrize("name", ["biggan-32", "biggan-deep-128", "sagan-128"])
+def test_building_leaves_the_global_stream_of_random_numbers_alone(name):
+    preset = PRESETS[name]
+    small = {"channels": 16, "num_classes": 3}
+    before = torch.random.get_rng_state()
+    build_generator(preset.generator.updated(small))
+    build_discriminator(preset.discriminator.updated(small))
+    assert torch.equal(torch.random.get_rng_state(), before)

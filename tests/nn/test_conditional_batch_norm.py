@@ -1,11 +1,13 @@
 """BatchNorm against torch's own, and the table of statistics."""
 
+import numpy as np
 import pytest
 import torch
 from torch.nn import functional as F
 
 from biggan.nn import BatchNorm2d, ConditionalBatchNorm2d, initialize_orthogonal
 from biggan.nn.conditional_batch_norm import locate_on_grid
+from biggan.weights.foreign import hub_grid
 
 HUB_GRID = [round(0.02 * i, 2) for i in range(1, 51)]
 
@@ -84,6 +86,46 @@ def test_between_grid_values_the_nearer_row_weighs_more():
     mean, var = layer.statistics(0.405)  # a quarter of the way from row 19 (0.40) to row 20 (0.42)
     torch.testing.assert_close(mean, 0.75 * layer.table_mean[19] + 0.25 * layer.table_mean[20])
     torch.testing.assert_close(var, 0.75 * layer.table_var[19] + 0.25 * layer.table_var[20])
+
+
+@pytest.mark.parametrize("rows", [50, 51])
+def test_between_all_grid_values_statistics_are_linear(rows):
+    grid = hub_grid(rows)
+    layer = BatchNorm2d(3, grid=grid).double().eval()
+    random = np.random.default_rng(rows)
+    table = random.normal(size=(rows, 3))
+    layer.table_mean.copy_(torch.tensor(table))
+    layer.table_var.copy_(torch.tensor(table**2))
+    for truncation in random.uniform(grid[0], 1, size=2000):
+        if np.abs(truncation - np.array(grid)).min() < 2e-6:
+            continue  # as good as on the grid
+        mean, var = layer.statistics(float(truncation))
+        for channel in range(3):
+            expected = np.interp(truncation, grid, table[:, channel])
+            assert float(mean[channel]) == pytest.approx(expected, abs=1e-9)
+            expected = np.interp(truncation, grid, table[:, channel] ** 2)
+            assert float(var[channel]) == pytest.approx(expected, abs=1e-9)
+    for row, truncation in enumerate(grid):
+        assert torch.equal(layer.statistics(truncation)[0], layer.table_mean[row])
+
+
+def ivclab_rows(truncation):
+    """What ivclab's port computes from a table whose row r holds r, written as it is there."""
+    index = round((truncation - 0.02) / 0.02)
+    alpha = round((truncation - index * 0.02) / 0.02, 2)
+    return alpha * index + (1 - alpha) * (index + 1)
+
+
+def test_hub_is_what_ivclabs_port_does_off_a_grid_of_fifty():
+    layer = BatchNorm2d(1, grid=HUB_GRID, off_grid="hub").double().eval()
+    layer.table_mean.copy_(torch.arange(50.0)[:, None])
+    for truncation in (0.031, 0.405, 0.411, 0.415, 0.51, 0.977):
+        found = float(layer.statistics(truncation)[0])
+        assert found == pytest.approx(ivclab_rows(truncation), abs=1e-6)
+        assert found != pytest.approx((truncation - 0.02) / 0.02, abs=0.05)
+    assert float(layer.statistics(0.58)[0]) == 28
+    # above the last but one row the port has nothing to extrapolate from; here the last two rows
+    assert float(layer.statistics(0.995)[0]) == pytest.approx(49.25)
 
 
 def test_outside_the_grid_its_end_and_for_untruncated_noise_the_running_statistics():

@@ -12,6 +12,7 @@ from biggan.models.config import DiscriminatorConfig, GeneratorConfig
 from biggan.nn import (
     BatchNorm2d,
     ConditionalBatchNorm2d,
+    Embedding,
     SelfAttention2d,
     SpectralNormConv2d,
     SpectralNormEmbedding,
@@ -34,7 +35,7 @@ class ClassEmbedding(nn.Module):
         self.num_classes = config.num_classes
         self.table: nn.Embedding | None = None
         if config.num_classes > 0 and config.shared_embedding:
-            self.table = nn.Embedding(config.num_classes, config.class_dim)
+            self.table = Embedding(config.num_classes, config.class_dim)
 
     def forward(self, labels: Tensor) -> Tensor:
         """Embed labels: int64 (N,), or class weights (N, num_classes), as (N, embedding_dim)."""

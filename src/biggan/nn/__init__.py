@@ -16,10 +16,12 @@ from biggan.nn.spectral_norm import (
     hold_power_iteration,
     iterate_power,
 )
+from biggan.nn.uninitialized import Embedding
 
 __all__ = [
     "BatchNorm2d",
     "ConditionalBatchNorm2d",
+    "Embedding",
     "OffGrid",
     "SelfAttention2d",
     "SpectralNormConv2d",

@@ -27,6 +27,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from biggan.nn.spectral_norm import SpectralNormLinear
+from biggan.nn.uninitialized import Linear
 
 OffGrid = Literal["linear", "hub"]
 
@@ -179,8 +180,8 @@ class ConditionalBatchNorm2d(StandingBatchNorm2d):
             self.gain = SpectralNormLinear(condition_dim, channels, bias=False, eps=sn_eps)
             self.bias = SpectralNormLinear(condition_dim, channels, bias=False, eps=sn_eps)
         else:
-            self.gain = nn.Linear(condition_dim, channels, bias=False)
-            self.bias = nn.Linear(condition_dim, channels, bias=False)
+            self.gain = Linear(condition_dim, channels, bias=False)
+            self.bias = Linear(condition_dim, channels, bias=False)
 
     def forward(self, x: Tensor, condition: Tensor, truncation: float | None = None) -> Tensor:
         """Normalize x (N, C, H, W), scale and shift it as condition (N, condition_dim) says."""
@@ -234,5 +235,9 @@ def hub_weight(truncation: float, grid: Sequence[float]) -> tuple[int, float]:
     if grid[0] == 0:
         row = int(truncation / step)
         return row, 1 - (truncation / step - row)
-    row = min(round((truncation - step) / step), len(grid) - 2)
-    return row, 1 - round((truncation - row * step) / step, 2)
+    row = round((truncation - step) / step)
+    weight = 1 - round((truncation - row * step) / step, 2)
+    last = (
+        len(grid) - 2
+    )  # beside the end of the table the port has no second row; here the same line
+    return (row, weight) if row <= last else (last, weight + row - last)

@@ -18,8 +18,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from biggan.nn.uninitialized import Uninitialized
 
-class SpectralNorm(nn.Module):
+
+class SpectralNorm(Uninitialized, nn.Module):
     """What the three layers below share: the vectors `u` and `v`, and the normalized weight.
 
     The mixed-in layer has a `weight`, of which the first axis counts the rows of the matrix.
@@ -37,9 +39,6 @@ class SpectralNorm(nn.Module):
         # than sigma itself, and a foreign checkpoint's own v is kept to the last bit.
         self.register_buffer("u", self.weight.new_empty(rows))
         self.register_buffer("v", self.weight.new_empty(columns))
-
-    def reset_parameters(self) -> None:
-        """Leave the values to `initialization.py`: a constructor must not draw random numbers."""
 
     @torch.no_grad()
     def iterate_power(self, iterations: int = 1) -> None:

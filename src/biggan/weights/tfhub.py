@@ -60,19 +60,19 @@ def convert_generator(folder: Path) -> Converted[GeneratorConfig]:
         InputError: A file is damaged, or what the files hold fits no network.
     """
     bundle = TensorBundle((folder / INDEX).with_suffix(""))
-    tables = _ordered_tables(folder / GRAPH)
+    families = _table_families(folder / GRAPH)
     # A rehearsal without data finds all that does not fit, before anything is read or allocated.
     with torch.device("meta"):
-        _network(_WithoutData(bundle), str(folder), recorded=bool(tables))
-    network = _network(bundle, str(folder), recorded=bool(tables))
-    if not tables:
+        _network(_WithoutData(bundle), str(folder), recorded=bool(families))
+    network = _network(bundle, str(folder), recorded=bool(families))
+    if not families:
         logger.warning(
             "%s has no BatchNorm statistics for each truncation in its graph: its accumulated "
             "ones are taken for all",
             folder,
         )
         return Converted(network.config, network.tensors, _ORIGIN)
-    _check_tables(tables, network.norms, folder / GRAPH)
+    tables = _statistics_tables(families, network.norms, folder / GRAPH)
     for norm, mean, variance in zip(network.norms, tables[::2], tables[1::2], strict=True):
         network.tensors.update(recorded_statistics(norm.ours, mean.tensor(), variance.tensor()))
     return Converted(network.config, network.tensors, _ORIGIN, hub_grid(tables[0].rows))
@@ -357,45 +357,71 @@ def _accumulated(source: ForeignTensors, norm: _Norm) -> dict[str, Tensor]:
     }
 
 
-def _ordered_tables(path: Path) -> list[Table]:
-    """The tables of statistics in a graph, in the order in which their layers were built.
+def _table_families(path: Path) -> dict[str, dict[int, Table]]:
+    """The tables in a graph that may be statistics.
 
-    They have one name but for the number that TensorFlow appends: `stack_1`, `stack_3`, ... Which
-    numbers they are is left open.
+    Those of one network have one name but for the number that TensorFlow appends: `stack_1`,
+    `stack_3`, ... rise in the order in which the layers were built.
+
+    Returns:
+        By that name, then by number.
 
     Raises:
-        InputError: The graph is damaged, or the tables have several names.
+        InputError: The graph is damaged.
     """
-    numbered = []
-    scopes = set()
+    families: dict[str, dict[int, Table]] = {}
     for table in find_tables(read_graph(path), _ROWS):
         match = re.fullmatch(r"(.*?)(?:_(\d{1,9}))?", table.name)
         assert match is not None, "a name is printable, so that it has no line breaks"
-        scopes.add(match[1])
-        numbered.append((int(match[2] or 0), table))
-    if len(scopes) > 1:
-        raise InputError(
-            f"{path}: tables of BatchNorm statistics have different names "
-            f"({', '.join(sorted(scopes)[:5])}): their order cannot be known"
-        )
-    return [table for _, table in sorted(numbered, key=lambda pair: pair[0])]
+        families.setdefault(match[1], {})[int(match[2] or 0)] = table
+    return families
 
 
-def _check_tables(tables: Sequence[Table], norms: Sequence[_Norm], path: Path) -> None:
-    """Make sure that there is a mean and a variance for every BatchNorm.
+def _statistics_tables(
+    families: Mapping[str, Mapping[int, Table]], norms: Sequence[_Norm], path: Path
+) -> list[Table]:
+    """A table of means and one of variances for every BatchNorm, in turn.
 
     Raises:
-        InputError: There is not.
+        InputError: There are none, or more than one choice of them.
     """
+    chosen = {name: _in_order(family, len(norms)) for name, family in families.items()}
+    faults = {name: _fault(tables, norms) for name, tables in chosen.items()}
+    fitting = [name for name, fault in faults.items() if fault is None]
+    if len(fitting) == 1:
+        return chosen[fitting[0]]
+    if len(families) == 1:
+        raise InputError(f"{path} {next(iter(faults.values()))}")
+    raise InputError(
+        f"{path}: tables of BatchNorm statistics have different names "
+        f"({', '.join(sorted(families)[:5])}), and {len(fitting)} of these fit the layers"
+    )
+
+
+def _in_order(family: Mapping[int, Table], layers: int) -> list[Table]:
+    """Tables of one name as the layers use them.
+
+    In the published deep modules every layer has five stacks, of which the second is the table of
+    means and the fourth that of variances. Elsewhere, all tables there are.
+    """
+    published = [5 * layer + place for layer in range(layers) for place in (1, 3)]
+    if set(published) <= set(family):
+        return [family[number] for number in published]
+    return [family[number] for number in sorted(family)]
+
+
+def _fault(tables: Sequence[Table], norms: Sequence[_Norm]) -> str | None:
+    """Why tables cannot be those of the layers."""
     if len(tables) != 2 * len(norms):
-        raise InputError(
-            f"{path} has {len(tables)} tables of BatchNorm statistics, not a mean and a variance "
+        return (
+            f"has {len(tables)} tables of BatchNorm statistics, not a mean and a variance "
             f"for each of the {len(norms)} layers"
         )
     for i, table in enumerate(tables):
         shape = (tables[0].rows, norms[i // 2].channels)
         if (table.rows, table.width) != shape:
-            raise InputError(
-                f"{path}: the table {table.name} of BatchNorm statistics is "
+            return (
+                f"has a table of BatchNorm statistics, {table.name}, of "
                 f"{(table.rows, table.width)}, not {shape}"
             )
+    return None
