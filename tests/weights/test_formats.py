@@ -1,8 +1,10 @@
 """What a path holds is found from its contents; what cannot be loaded is named in one line."""
 
+import io
 import json
 import subprocess
 import sys
+import tarfile
 
 import pytest
 import torch
@@ -232,3 +234,25 @@ def peak_memory(path):
         [sys.executable, "-c", code, path], capture_output=True, text=True, check=True
     )
     return int(result.stdout)
+
+
+def test_mistakes_in_an_archive_name_the_archive(tmp_path):
+    path = tmp_path / "biggan-128_2.tar.gz"
+    with tarfile.open(path, "w:gz") as archive:
+        for name, contents in (
+            ("saved_model.pb", b""),
+            ("variables/variables.index", b"not an index"),
+            ("variables/variables.data-00000-of-00001", b""),
+        ):
+            entry = tarfile.TarInfo(name)
+            entry.size = len(contents)
+            archive.addfile(entry, io.BytesIO(contents))
+    message = refusal(biggan.load, path)
+    assert message.startswith(f"{path}/variables/variables.index is not a whole index")
+
+
+def test_shapes_that_cannot_be_built_name_the_file(tmp_path):
+    weights = brock_weights()
+    weights["shared.weight"] = torch.zeros(5, 30)  # wider than the conditions
+    torch.save(weights, tmp_path / "G.pth")
+    assert str(tmp_path / "G.pth") in refusal(biggan.load, tmp_path / "G.pth")

@@ -53,7 +53,7 @@ def unpacked(path: Path) -> Iterator[Path]:
         InputError: The archive is damaged, holds no module, or holds what no module does.
     """
     with _temporary_folder() as temporary:
-        folder = temporary / path.name  # so that messages about a file in it name the archive
+        folder = temporary / "module"
         try:
             _unpack(path, folder)
         except InputError:
@@ -65,7 +65,10 @@ def unpacked(path: Path) -> Iterator[Path]:
             ) from None
         except OSError as error:
             raise InputError(f"cannot unpack {path}: {error.strerror or error}") from None
-        yield folder
+        try:
+            yield folder
+        except InputError as error:  # the user knows the archive, not where it was unpacked
+            raise InputError(str(error).replace(str(folder), str(path))) from None
 
 
 # What gzip and tarfile make of damaged files; BadGzipFile is an OSError, but one of the contents.

@@ -89,6 +89,15 @@ def read_network(
 ) -> LoadedGenerator | LoadedDiscriminator:
     """Read whichever network a file holds, of a folder its generator; see `read_generator`."""
     path = _weights_file(path, "generator")
+    try:
+        return _read(path, bn_eps, sn_eps)
+    except InputError as error:  # that of a shape that cannot be built knows no file
+        raise error if str(path) in str(error) else InputError(f"{path}: {error}") from None
+
+
+def _read(
+    path: Path, bn_eps: float | None, sn_eps: float | None
+) -> LoadedGenerator | LoadedDiscriminator:
     container = _container(path)
     if container == "safetensors" and files.is_ours(path):
         _refuse_epsilons(path, bn_eps, sn_eps)
