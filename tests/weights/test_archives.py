@@ -14,7 +14,7 @@ import pytest
 
 from biggan.errors import InputError
 from biggan.weights import archives
-from biggan.weights.archives import unpacked
+from biggan.weights.archives import GRAPH, unpacked
 
 FIXTURES = Path(__file__).parent / "fixtures"
 DATA = "variables/variables.data-00000-of-00001"
@@ -81,8 +81,14 @@ def test_the_formats_of_tar(tmp_path, kind):
 
 def test_what_is_recorded():
     with unpacked(FIXTURES / "tfhub-biggan.tar.gz") as folder:
-        assert folder.name == "tfhub-biggan.tar.gz"  # for messages
         assert (folder / DATA).stat().st_size == 1_067_136
+
+
+def test_a_mistake_in_what_was_unpacked_names_the_archive(tmp_path):
+    path = write(tmp_path / "module.tar", module())
+    with pytest.raises(InputError) as raised, unpacked(path) as folder:
+        raise InputError(f"{folder / GRAPH} is not right")
+    assert str(raised.value) == f"{path}/{GRAPH} is not right"
 
 
 def test_nothing_stays_when_the_user_of_it_fails(tmp_path):
