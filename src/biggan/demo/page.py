@@ -204,7 +204,8 @@ def about(gan: Gan) -> str:
         f"{len(gan.class_names)} classes" if gan.class_names else "unconditional",
         f"{_rounded(parameters)} parameters",
     ]
-    origin = (gan.description.source, gan.description.licence)
+    source, licence = gan.description.source, gan.description.licence
+    origin = (source, f"licence {licence}" if licence else "")
     facts += [_linked(html.escape(text)) for text in origin if text]
     return f"<h1>{html.escape(gan.name)}</h1><p>{' &middot; '.join(facts)}</p>"
 
