@@ -104,6 +104,7 @@ BROCK = {
     "bn_eps": 1e-5,
     "sn_eps": 1e-6,
     "rgb": 3,
+    "depth": 2,
 }
 
 
@@ -139,12 +140,14 @@ def brock_deep_generator(weights, z, labels, widths, attention, **options):
     net = BROCK | options
     eps = net["sn_eps"]
     y = weights("shared.weight", net["classes"], net["shared_dim"])[labels]
-    condition = torch.cat([y, z], 1)
+    # Its later version, of the 128 channels, has the noise first.
+    condition = torch.cat([z, y] if net["rgb"] > 3 else [y, z], 1)
     linear = _sn(weights, "linear", widths[0] * 16, condition.shape[1], eps=eps)
     h = (condition @ linear.T + weights("linear.bias", widths[0] * 16)).view(len(z), -1, 4, 4)
-    for i in range(2 * (len(widths) - 1)):
-        name, up = f"blocks.{i}.0", i % 2 == 1
-        x, hidden, out = h, h.shape[1] // 4, widths[(i + 1) // 2]
+    depth = net["depth"]
+    for i in range(depth * (len(widths) - 1)):
+        name, up = f"blocks.{i}.0", i % depth == depth - 1
+        x, hidden, out = h, h.shape[1] // 4, widths[i // depth + up]
         h = F.relu(_ccbn(weights, f"{name}.bn1", h, condition, net))
         h = _conv(weights, f"{name}.conv1", h, hidden, 1, eps)
         h = F.relu(_ccbn(weights, f"{name}.bn2", h, condition, net))

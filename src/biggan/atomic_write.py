@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 from biggan.errors import InputError
@@ -19,15 +20,32 @@ def write_atomically(path: Path, contents: bytes) -> None:
     Raises:
         InputError: The file cannot be written.
     """
+    with replaced_atomically(path) as temporary:
+        temporary.write_bytes(contents)
+
+
+@contextlib.contextmanager
+def replaced_atomically(path: Path) -> Iterator[Path]:
+    """Give a file new contents that somebody else writes; see `write_atomically`.
+
+    Args:
+        path: The file; its folder exists.
+
+    Yields:
+        Where to write. It becomes the file when the context ends, and nothing if it fails.
+
+    Raises:
+        InputError: The file cannot be written.
+    """
     # In the same folder, so that the replacement is a rename and not a copy.
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with temporary.open("wb") as file:
-            file.write(contents)
-            file.flush()
+        yield temporary
+        with temporary.open("rb") as file:
             os.fsync(file.fileno())
         temporary.replace(path)
     except OSError as error:
+        raise InputError(f"cannot write {path}: {error.strerror or error}") from None
+    finally:
         with contextlib.suppress(OSError):
             temporary.unlink()
-        raise InputError(f"cannot write {path}: {error.strerror}") from None

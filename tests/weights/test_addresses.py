@@ -2,7 +2,9 @@
 
 import hashlib
 import json
+import os
 import socket
+from pathlib import Path
 
 import pytest
 
@@ -215,11 +217,51 @@ def test_answers_that_are_no_listing(server, listing):
     assert "no listing" in refusal("hf://owner/repo")
 
 
-@pytest.mark.parametrize("name", ["../a.pth", "/tmp/a.pth", "b/../../a.pth", "..\\a.pth"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("../a.pth", "/tmp/a.pth", "b/../../a.pth", "..\\a.pth", "C:a.pth", ""),
+        *(5, None, "a\0.pth", "a\n.pth", "\ud800.pth", "a" * 400 + ".pth"),
+    ],
+)
 def test_names_that_lead_outside(server, name):
     listing = json.dumps({"siblings": [{"rfilename": name}]}).encode()
     server.files["/api/models/owner/repo/revision/main?blobs=true"] = Served(listing)
     assert "no weights file" in refusal("hf://owner/repo")
+
+
+@pytest.mark.parametrize(
+    "address", ["https://[bad/x.pth", "file://[x", "file:///x%00y", "http://a\nb/c", "ftp://[a\n"]
+)
+def test_malformed_addresses(address, no_network):
+    refusal(address)
+    refusal(address, offline=True)
+
+
+def test_secrets_in_an_address_are_not_shown(server, caplog):
+    caplog.set_level("INFO")
+    address = server.url("/gone.pth?signature=SECRET#x").replace("http://", "http://me:PASSWORD@")
+    for options in ({}, {"offline": True}):
+        message = refusal(address, **options) + caplog.text
+        assert "SECRET" not in message
+        assert "PASSWORD" not in message
+        assert "/gone.pth" in message
+
+
+def test_leftovers_of_another_listing_do_not_get_in(server):
+    server.serve_repository("owner/repo", {"a.pth": BODY, "b.pth": BODY})
+    del server.files["/owner/repo/resolve/main/b.pth"]
+    server.serve_repository("owner/repo", {"generator.safetensors": BODY})
+    server.files["/owner/repo/resolve/main/generator.safetensors"].status = 500
+    refusal("hf://owner/repo")
+    (unfinished,) = (download_folder() / "addresses").glob("*.unfinished")
+    (unfinished / "old.pth").write_bytes(b"of another listing")
+    server.files["/owner/repo/resolve/main/generator.safetensors"].status = 200
+    assert obtain_address("hf://owner/repo").name == "generator.safetensors"
+
+
+def download_folder():
+    return Path(os.environ["BIGGAN_CACHE"])
 
 
 @pytest.mark.parametrize("address", ["hf://", "hf://owner", "hf://owner/", "hf://a b/c", "hf:///a"])

@@ -58,10 +58,10 @@ def assert_same_generator(network, z_dim, widths, attention, options, classes=5)
     return ours.config
 
 
-@pytest.mark.parametrize("resolution", [32, 64, 128, 256])
+@pytest.mark.parametrize("resolution", G_WIDTHS)
 def test_a_generator_of_each_size(resolution):
     widths = G_WIDTHS[resolution]
-    attention = {32: 16, 64: 32, 128: 64, 256: 64}[resolution]
+    attention = {32: 16, 64: 32, 128: 64, 256: 64, 512: 64}[resolution]
     config = assert_same_generator(brock_generator, 4 * len(widths), widths, attention, {})
     assert config.resolution == resolution
     assert config.channels == 8 if resolution != 64 else 4
@@ -100,7 +100,8 @@ def test_a_deep_generator(resolution, rgb):
 def test_a_discriminator_of_each_size(resolution, deep):
     widths = D_WIDTHS[resolution]
     down = 2 if resolution == 32 else len(widths) - 1
-    attention = {32: 16, 64: 32}.get(resolution, 64)
+    # at 32 px its table has attention after every block or after none
+    attention = {32: 0, 64: 32}.get(resolution, 64)
     network = brock_deep_discriminator if deep else brock_discriminator
     weights = RandomWeights()
     images = torch.rand(2, 3, resolution, resolution) * 2 - 1
@@ -171,11 +172,30 @@ def test_all_that_is_wrong_is_named():
         (lambda t: t.pop("linear.weight"), "lacks linear.weight"),
         (lambda t: t.update({"linear.weight": torch.zeros(3)}), "linear.weight is (3,)"),
         (lambda t: t.update({"blocks.2.1.theta.weight": torch.zeros(1)}), "only one"),
-        (lambda t: t.update({"blocks.0.0.conv4.weight": torch.zeros(1)}), "blocks"),
+        (lambda t: t.update({"blocks.0.0.conv4.weight": torch.zeros(1)}), "conv4.weight is (1,)"),
     ],
 )
 def test_networks_that_cannot_be_built(change, message):
     assert message in faulty(change)
+
+
+@pytest.mark.parametrize("channels", [2, 3, 5])
+def test_narrow_networks(channels):
+    widths = [channels * width for width in (16, 16, 8, 4, 2, 1)]
+    config = assert_same_generator(brock_deep_generator, 8, widths, 0, {})
+    assert config.channels == channels
+    assert assert_same_generator(brock_generator, 12, widths, 0, {}).channels == channels
+
+
+@pytest.mark.parametrize("depth", [1, 3, 4])
+@pytest.mark.parametrize("widths", [[32, 32, 32, 32], [64, 64, 32, 16, 8]])
+def test_another_depth_is_refused(depth, widths):
+    weights = RandomWeights()
+    z, labels = torch.randn(1, 8), torch.tensor([0])
+    with torch.no_grad():
+        brock_deep_generator(weights, z, labels, widths, 0, depth=depth)
+    with pytest.raises(biggan.InputError, match="another --G_depth than 2"):
+        generator(weights)
 
 
 def test_a_narrow_discriminator_is_refused():

@@ -1,5 +1,6 @@
 """Weight files: everything comes back, and no damage goes unseen."""
 
+import json
 import random
 
 import pytest
@@ -128,6 +129,44 @@ def test_a_tensor_of_another_type_is_named(path):
     tensors["head.bn.bias"] = tensors["head.bn.bias"].half()
     files.save_tensors(path, metadata, tensors)
     with pytest.raises(biggan.InputError, match="head.bn.bias is float16, not float32"):
+        load_generator(path)
+
+
+def changed_header(path, **changes):
+    from biggan.weights import files
+
+    metadata, tensors, _ = files.load_tensors(path)
+    header = json.loads(metadata["header"])
+    for key, value in changes.items():
+        target = header if key in header else header["description"]
+        target[key] = value
+    files.save_tensors(path, metadata | {"header": json.dumps(header)}, tensors)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"grid": None}, "holds no network"),
+        ({"grid": ["a"]}, "holds no network"),
+        ({"grid": [0.5, 0.2]}, "do not ascend"),
+        ({"config": 5}, "holds no network"),
+        ({"kind": "poem"}, "holds a 'poem'"),
+        ({"class_names": ["one"]}, "names 1 classes of its network's 3"),
+        ({"class_names": 7}, "holds no network"),
+    ],
+)
+def test_headers_that_make_no_sense(path, changes, message):
+    changed_header(path, **changes)
+    with pytest.raises(biggan.InputError, match=message):
+        load_generator(path)
+
+
+@pytest.mark.parametrize(
+    "config", [{"widths": [10**30] * 3}, {"bn_eps": float("inf")}, {"channels": 1 << 20}]
+)
+def test_configurations_that_no_network_has(path, config):
+    changed_header(path, config=tiny_generator().config.to_dict() | config)
+    with pytest.raises(biggan.InputError, match="cannot be"):
         load_generator(path)
 
 

@@ -2,6 +2,7 @@
 
 import io
 import json
+import math
 import subprocess
 import sys
 import tarfile
@@ -11,7 +12,12 @@ import torch
 from safetensors.torch import save_file
 
 import biggan
-from biggan.weights.files import Description, save_discriminator, save_generator
+from biggan.weights.files import (
+    Description,
+    save_discriminator,
+    save_generator,
+    set_statistics_grid,
+)
 from foreign_networks import RandomWeights, brock_discriminator, brock_generator, ivclab_generator
 from tiny import tiny_generator
 
@@ -130,6 +136,7 @@ def test_epsilons_are_for_ajbrocks_files(tmp_path):
     assert "bn_eps and sn_eps" in refusal(biggan.load, tmp_path / "ivclab.pt", bn_eps=1e-3)
     assert "bn_eps and sn_eps" in refusal(biggan.load, "digits", sn_eps=1e-3)
     assert "cannot be negative" in refusal(biggan.load, tmp_path / "G.pth", bn_eps=-1.0)
+    assert "bn_eps cannot be inf" in refusal(biggan.load, tmp_path / "G.pth", bn_eps=math.inf)
 
 
 def test_off_grid_changes_pictures_between_grid_values_and_the_digest(tmp_path):
@@ -143,6 +150,13 @@ def test_off_grid_changes_pictures_between_grid_values_and_the_digest(tmp_path):
     again = biggan.load(tmp_path / "hub.safetensors")
     assert again.config.off_grid == "hub"
     assert again.sha256 == hub.sha256
+
+
+def test_off_grid_hub_is_for_the_published_grids(tmp_path):
+    generator = tiny_generator()
+    set_statistics_grid(generator, [0.2, 0.4, 0.6, 0.8, 1.0])
+    save_generator(tmp_path / "x.safetensors", generator, Description("x"))
+    assert "here are 5 truncations" in refusal(biggan.load, tmp_path, off_grid="hub")
 
 
 def test_hugging_faces_settings_are_read_from_beside_the_weights(tmp_path):

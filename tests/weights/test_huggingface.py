@@ -4,6 +4,7 @@ import json
 import math
 
 import pytest
+import pytorch_pretrained_biggan as peer
 import torch
 
 import biggan
@@ -12,8 +13,6 @@ from biggan.weights import huggingface
 from biggan.weights.files import assemble_generator
 from biggan.weights.foreign import ForeignTensors
 from foreign_networks import near_singular_vectors
-
-peer = pytest.importorskip("pytorch_pretrained_biggan")
 
 LAYERS = {  # (doubles the resolution, channels before, after), in units of channel_width
     128: "F16,16 T16,16 F16,16 T16,8 F8,8 T8,4 F4,4 T4,2 F2,2 T2,1",
@@ -92,6 +91,27 @@ def test_the_package_itself_at_each_size(resolution):
     assert ours.config.channels == 16
 
 
+@pytest.mark.parametrize("rows", [11, 50])
+def test_tables_of_other_lengths_go_from_0_to_1_as_well(rows):
+    config = peer_config(128, channel_width=16, z_dim=12, class_embed_dim=12, num_classes=7)
+    config.n_stats = rows
+    model = peer_model(config).double()
+    ours = convert(model.float(), json.loads(config.to_json_string())).double()
+    model = model.double()
+    z = torch.tensor(biggan.truncated_noise(1, 12, 0.5, seed=2))
+    compared = 0
+    for row in (1, 2, 5, 6, rows // 2, rows - 2):
+        truncation = row / (rows - 1)
+        if abs(peer_row(truncation, rows) - row) > 1e-3:
+            continue  # here the package takes a neighbour's
+        with torch.no_grad():
+            expected = model(z, torch.eye(7).double()[[1]], truncation)
+            found = ours(z, torch.tensor([1]), truncation)
+        torch.testing.assert_close(found, expected, rtol=0, atol=1e-10)
+        compared += 1
+    assert compared >= 3
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("resolution", LAYERS)
 def test_the_package_itself_at_full_width(resolution):
@@ -100,11 +120,10 @@ def test_the_package_itself_at_full_width(resolution):
     assert sum(p.numel() for p in ours.parameters()) == counts[resolution]
 
 
-def peer_row(truncation):
+def peer_row(truncation, rows=51):
     """The row that the package takes for a truncation, as a fraction where it takes two."""
-    model = peer.model.BigGANBatchNorm(1, n_stats=51, conditional=False, eps=0.0)
-    rows = torch.arange(51.0)[:, None]
-    model.running_means.copy_(rows)
+    model = peer.model.BigGANBatchNorm(1, n_stats=rows, conditional=False, eps=0.0)
+    model.running_means.copy_(torch.arange(float(rows))[:, None])
     model.running_vars.fill_(1)
     model.weight.data.fill_(1)
     model.bias.data.fill_(0)
@@ -152,6 +171,9 @@ def test_without_settings_those_of_the_published_files_are_taken():
     [
         ({"output_dim": 256}, "output_dim 256, but the tensors are those of 128"),
         ({"num_classes": 1000}, "num_classes 1000"),
+        ({"n_stats": 50}, "n_stats 50"),
+        ({"z_dim": 64}, "z_dim 64"),
+        ({"class_embed_dim": 64}, "class_embed_dim 64"),
         ({"layers": [[True, 16, 16]], "channel_width": 16}, "layers"),
         ({"layers": "all"}, "layers all"),
         ({"attention_layer_position": 6}, "attention_layer_position 6"),

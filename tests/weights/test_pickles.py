@@ -104,12 +104,30 @@ def test_a_real_optimizers_state(tmp_path):
     assert "G_ema.pth" in refusal(tmp_path / "G_optim.pth")
 
 
-@pytest.mark.parametrize("fraction", [0.02, 0.3, 0.6, 0.95, 0.999])
-def test_a_file_cut_short(path, fraction):
+def test_a_file_cut_short_anywhere(path):
     whole = path.read_bytes()
-    path.write_bytes(whole[: int(len(whole) * fraction)])
-    message = refusal(path)  # a name that is cut looks like another one that is asked for
-    assert "not a whole torch file" in message or "may be damaged" in message
+    for end in range(1, len(whole), 1 if len(whole) < 2000 else 7):
+        path.write_bytes(whole[:end])
+        message = refusal(path)  # a name that is cut looks like another one that is asked for
+        assert "not a whole torch file" in message or "may be damaged" in message
+
+
+def spread():
+    """A tensor of 24 GB that takes four bytes."""
+    return torch.zeros(1).expand(10**9, 6)
+
+
+@pytest.mark.parametrize(
+    ("tensor", "message"),
+    [
+        (spread(), "claims more values than the file has"),
+        (torch.zeros(2, device="meta"), "is no plain tensor"),
+    ],
+)
+def test_tensors_without_values_of_their_own(tmp_path, tensor, message):
+    path = tmp_path / "G.pth"
+    torch.save({"w": tensor}, path)
+    assert message in refusal(path)
 
 
 def test_no_flipped_bit_in_a_zip_goes_unseen(tmp_path):

@@ -13,7 +13,12 @@ from biggan import GeneratorConfig, InputError
 from biggan.models import PRESETS, count_parameters
 from biggan.weights import download, formats, published
 from biggan.weights.download import RemoteFile
-from biggan.weights.files import Description, load_generator, save_generator
+from biggan.weights.files import (
+    Description,
+    load_generator,
+    save_generator,
+    set_statistics_grid,
+)
 from biggan.weights.published import PUBLISHED, Place, obtain
 from file_server import FileServer, Served
 from tiny import TINY, tiny_generator
@@ -205,7 +210,13 @@ def test_a_wrong_sha256_is_refused(server, publish, two_places):
 
 @pytest.mark.parametrize(
     ("changes", "why"),
-    [({"z_dim": 24}, "its z_dim is 24"), ({"resolution": 32}, "resolution is 32")],
+    [
+        ({"z_dim": 24}, "its z_dim is 24"),
+        ({"resolution": 32}, "resolution is 32"),
+        ({"num_classes": 4}, "num_classes is 4"),
+        ({"channels": 16}, "channels is 16"),
+        ({"family": "biggan-deep", "channels": 16}, "family is biggan-deep"),
+    ],
 )
 def test_another_network_is_refused(server, two_places, tmp_path, cache, caplog, changes, why):
     widths = [4, 2, 1, 1][: 3 + (changes.get("resolution") == 32)]
@@ -215,6 +226,17 @@ def test_another_network_is_refused(server, two_places, tmp_path, cache, caplog,
     assert load_generator(obtain(NAME)).description.name == "tiny"
     assert why in caplog.text
     assert contents(cache) == [f"{NAME}.safetensors", "downloads"]
+
+
+def test_another_table_of_statistics_is_refused(server, two_places, tmp_path, caplog):
+    """As an original module would have without its tables, which are taken for all truncations."""
+    generator = tiny_generator()
+    set_statistics_grid(generator, [])
+    other = tmp_path / "other.safetensors"
+    save_generator(other, generator, Description(name="other"))
+    server.files["/first"] = Served(other.read_bytes())
+    assert load_generator(obtain(NAME)).description.name == "tiny"
+    assert "statistics for 0 truncations, not for the 50" in caplog.text
 
 
 def test_all_places_are_gone(server, two_places, cache):

@@ -117,10 +117,26 @@ def test_a_damaged_copy_in_the_cache(cache, tiny_file):
     path = cache / f"{NAME}.safetensors"
     path.write_bytes(tiny_file.read_bytes()[:-1])
     message = refusal(find_generator, NAME)
-    assert message.endswith(f"(this is the cache's copy: delete {path} to have it fetched again)")
+    assert message.endswith(f"if it is damaged, delete {path} to have it fetched again)")
     damaged = Path("damaged.safetensors")
     path.rename(damaged)
     assert "cache" not in refusal(find_generator, damaged)
+
+
+def test_the_way_out_of_a_damaged_copy_of_an_address_leads_out(tiny_file, monkeypatch):
+    monkeypatch.delenv("BIGGAN_OFFLINE")
+    with FileServer() as server:
+        server.files["/x.safetensors"] = Served(tiny_file.read_bytes()[:-1])
+        address = server.url("/x.safetensors")
+        message = refusal(find_generator, address)
+        folder = Path(message.partition("delete ")[2].removesuffix(" to have it fetched again)"))
+        assert folder.is_dir()
+        server.files["/x.safetensors"] = Served(tiny_file.read_bytes())
+        refusal(find_generator, address)  # what was fetched is not asked for again
+        next(folder.iterdir()).unlink()  # an emptied folder will do
+        assert name_of(address) == "tiny"
+        shutil.rmtree(folder)
+        assert name_of(address) == "tiny"
 
 
 def test_epsilons_are_passed_on(tiny_file):

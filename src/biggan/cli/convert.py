@@ -53,9 +53,9 @@ def command(
     """
     if out.suffix != ".safetensors":
         raise InputError(f"{out} must end in .safetensors: that is what is written")
-    if out.exists() and Path(source).exists() and out.samefile(source):
-        raise InputError(f"{out} is the source itself: choose another name")
     check_writable(out.parent)
+    if _is_same_file(out, source):
+        raise InputError(f"{out} is the source itself: choose another name")
 
     from biggan.weights.files import (
         LoadedGenerator,
@@ -80,3 +80,10 @@ def command(
     size, source = loaded.network.config.resolution, loaded.description.source
     click.echo(f"{kind}, {size} px, {source}; sha256 {loaded.sha256}", err=True)
     click.echo(out)
+
+
+def _is_same_file(out: Path, source: str) -> bool:
+    try:
+        return out.samefile(source)
+    except (OSError, ValueError):  # one of them is not there, or the source is no path
+        return False

@@ -7,6 +7,7 @@ travels in every weights file; `from_dict` reads it back and refuses what it doe
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Self, get_args, get_type_hints
@@ -15,6 +16,10 @@ from biggan.errors import InputError
 from biggan.nn import OffGrid
 
 Family = Literal["biggan", "biggan-deep"]
+
+# Far above any network that was ever trained; a file that says more is damaged, or means harm.
+_LARGEST = 1 << 24
+_WIDEST = 1 << 16
 
 
 class _Config:
@@ -66,12 +71,20 @@ class _Config:
             options: dict[Any, bool] = {
                 int: isinstance(value, int) and not isinstance(value, bool),
                 bool: isinstance(value, bool),
-                float: isinstance(value, int | float) and not isinstance(value, bool),
+                float: type(value) is int or (isinstance(value, float) and math.isfinite(value)),
                 tuple[int, ...]: isinstance(value, tuple) and all(type(v) is int for v in value),
                 Family: value in get_args(Family),
                 OffGrid: value in get_args(OffGrid),
             }
-            self._require(options[hint], f"{name} cannot be {value!r}")
+            self._require(options[hint], f"{name} cannot be {value!r}"[:200])
+            numbers = value if isinstance(value, tuple) else (value,)
+            large = any(isinstance(number, int) and number > _LARGEST for number in numbers)
+            self._require(not large, f"{name} cannot be above {_LARGEST}")
+
+    def _require_buildable(self, channels: int, widths: tuple[int, ...]) -> None:
+        self._require(min(channels, *widths) >= 1, "channels and widths must be positive")
+        widest = channels * max(widths)
+        self._require(widest <= _WIDEST, f"channels * widths cannot be above {_WIDEST}")
 
 
 @dataclass(frozen=True)
@@ -125,9 +138,8 @@ class GeneratorConfig(_Config):
             f"{stages} stages (len(widths) - 1) end at {4 * 2**stages} pixels, "
             f"not at resolution {self.resolution}",
         )
-        self._require(
-            min(self.channels, self.z_dim, *self.widths) >= 1, "widths and dims must be positive"
-        )
+        self._require(min(self.z_dim, self.class_dim) >= 1, "z_dim and class_dim must be positive")
+        self._require_buildable(self.channels, self.widths)
         self._require(self.num_classes >= 0, "num_classes cannot be negative")
         self._require(self.image_channels in (1, 3), "image_channels must be 1 or 3")
         self._require(
@@ -138,12 +150,12 @@ class GeneratorConfig(_Config):
             self.attention_resolution in (0, *self.stage_resolutions),
             f"attention_resolution must be one of {self.stage_resolutions}, or 0 for none",
         )
-        narrowest = min(self.channels * width for width in self.widths)
         if self.attention_resolution:
             stage = self.stage_resolutions.index(self.attention_resolution)
             self._require_wide(self.channels * self.widths[stage + 1], 8, "attention")
         if self.family == "biggan-deep":
-            self._require_wide(narrowest, 4, "a bottleneck")
+            # A bottleneck is a quarter of what enters a block; into the last width none goes.
+            self._require_wide(self.channels * min(self.widths[:-1]), 4, "a bottleneck")
         self._require(min(self.bn_eps, self.sn_eps) >= 0, "an epsilon cannot be negative")
         self._require(
             not self.chunked or self.z_dim % (stages + 1) == 0,
@@ -211,7 +223,8 @@ class DiscriminatorConfig(_Config):
     def __post_init__(self) -> None:
         """Refuse what cannot be built."""
         self._require_types()
-        self._require(min(self.channels, *self.widths) >= 1, "widths must be positive")
+        self._require(len(self.widths) >= 1, "widths needs at least one entry")
+        self._require_buildable(self.channels, self.widths)
         self._require(
             0 <= self.down_blocks <= self.num_blocks and self.num_blocks >= 1,
             f"down_blocks must be between 0 and the {self.num_blocks} blocks that widths gives",

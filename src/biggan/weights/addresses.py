@@ -27,7 +27,13 @@ from urllib.request import url2pathname
 
 from biggan.errors import InputError
 from biggan.weights.cache import cache_dir, exclusive, is_offline
-from biggan.weights.download import DownloadError, RemoteFile, fetch_all, read_document
+from biggan.weights.download import (
+    DownloadError,
+    RemoteFile,
+    fetch_all,
+    read_document,
+    without_secrets,
+)
 
 _ENDPOINT = "https://huggingface.co"
 _SCHEME = re.compile(r"([a-zA-Z][a-zA-Z0-9+.-]*)://")
@@ -39,6 +45,7 @@ _COMPANIONS = {
     "pytorch_model.bin": r"config\.json",
     "saved_model.pb": r"tfhub_module\.pb|(assets|variables)/.*",
 }
+_LONGEST_NAME = 200  # bytes; file systems end at 255, and ours appends to it
 _LISTED = 12  # files that one message lists
 
 
@@ -58,19 +65,24 @@ def obtain_address(address: str, *, offline: bool = False) -> Path:
         InputError: It cannot be fetched, or is in doubt, or is not an address of these kinds.
     """
     scheme = address.partition("://")[0].lower()
+    shown = without_secrets(address)
+    if scheme not in ("https", "http", "hf", "file"):
+        raise InputError(f"{shown}: only https://, http://, hf:// and file:// can be read")
+    try:
+        urlsplit(address)
+    except ValueError:
+        raise InputError(f"{shown} is no well-formed address") from None
     if scheme == "file":
         return _local_path(address)
-    if scheme not in ("https", "http", "hf"):
-        raise InputError(f"{address}: only https://, http://, hf:// and file:// can be read")
-    digest = hashlib.sha256(address.encode()).hexdigest()
+    digest = hashlib.sha256(address.encode(errors="surrogateescape")).hexdigest()
     folder = cache_dir() / "addresses" / f"{digest[:24]}-{_file_name(address)}"
-    if not folder.is_dir():
+    if not _is_filled(folder):
         if is_offline(offline):
             raise InputError(
-                f"{address} is not in the cache {cache_dir()}, and nothing is fetched offline"
+                f"{shown} is not in the cache {cache_dir()}, and nothing is fetched offline"
             )
-        with exclusive(folder, address):
-            if not folder.is_dir():
+        with exclusive(folder, shown):
+            if not _is_filled(folder):
                 _fill(folder, address)
     return only_file_or_folder(folder)
 
@@ -108,6 +120,11 @@ def only_file_or_folder(folder: Path) -> Path:
     return entries[0] if len(entries) == 1 and entries[0].is_file() else folder
 
 
+def _is_filled(folder: Path) -> bool:
+    """Whether a folder has what was fetched; people may have emptied it to have it anew."""
+    return folder.is_dir() and any(folder.iterdir())
+
+
 def _fill(folder: Path, address: str) -> None:
     """Download what an address leads to into a folder that appears when all is there."""
     if address.lower().startswith("hf://"):
@@ -116,14 +133,24 @@ def _fill(folder: Path, address: str) -> None:
         files = (RemoteFile(address, _file_name(address)),)
     unfinished = folder.with_name(f"{folder.name}.unfinished")
     fetch_all(files, unfinished)
-    unfinished.rename(folder)
+    try:
+        wanted = {unfinished / file.name for file in files}
+        for path in unfinished.rglob("*"):  # of an earlier try, when the listing was another
+            if path.is_file() and path not in wanted:
+                path.unlink()
+        unfinished.rename(folder)
+    except OSError as error:
+        raise InputError(f"cannot write {folder}: {error.strerror or error}") from None
 
 
 def _local_path(address: str) -> Path:
     parts = urlsplit(address)
     if parts.netloc not in ("", "localhost") or not parts.path:
         raise InputError(f"{address}: a file here has three slashes, file:///folder/file")
-    return Path(url2pathname(parts.path))
+    path = url2pathname(parts.path)
+    if not path.isprintable():
+        raise InputError(f"{address!a} is no address of a file")
+    return Path(path)
 
 
 def _file_name(address: str) -> str:
@@ -176,7 +203,7 @@ class _Repository:
                 raise
             reason = f"{error.reason}: no such repository, or a private one, which needs HF_TOKEN"
             raise DownloadError(url, reason, error.status) from None
-        except (ValueError, TypeError, KeyError, RecursionError):
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
             raise DownloadError(url, "the answer is no listing of a repository") from None
         return {name: sha256 for name, sha256 in files.items() if _stays_inside(name)}
 
@@ -186,10 +213,13 @@ def _sha256(file: Mapping[str, Any]) -> str | None:
     return str(file["lfs"]["sha256"]) if file.get("lfs") else None
 
 
-def _stays_inside(name: str) -> bool:
-    """Whether a name that a host gives leads to nowhere outside the folder it is joined to."""
+def _stays_inside(name: Any) -> bool:
+    """Whether a name that a host gives is one of a file within the folder it is joined to."""
+    if not isinstance(name, str) or not name.isprintable() or set(name) & set('\\:*?"<>|'):
+        return False
     path = PurePosixPath(name)
-    return not path.is_absolute() and ".." not in path.parts and "\\" not in name
+    short = all(len(part.encode()) < _LONGEST_NAME for part in path.parts)
+    return bool(path.parts) and not path.is_absolute() and ".." not in path.parts and short
 
 
 def _choose(address: str, names: Sequence[str]) -> tuple[str, ...]:

@@ -5,8 +5,12 @@ hierarchical noise or without. The tensors say all but the epsilons, and, of a d
 blocks halve the resolution: for these the defaults of its training scripts and its table of
 architectures are taken.
 
-Where this differs from ours: the class comes first in every condition; spectral normalization
+Where this differs from ours: the class comes first in every condition, but for the later version of
+its BigGAN-deep, which is known by the 128 channels of its last convolution; spectral normalization
 stores `u` alone, as a row; the deep blocks of one stage of a discriminator share an index.
+
+One self-attention can be built here, two blocks to a stage (`--G_depth 2`, the default), and only a
+wide discriminator (`--D_wide`, the default).
 """
 
 from __future__ import annotations
@@ -33,6 +37,7 @@ SN_EPS = 1e-6
 """Epsilon of spectral normalization in its training scripts."""
 
 _ORIGIN = "ajbrock's BigGAN-PyTorch"
+_MOST_STAGES = 7  # to 512 px
 _HEAD_BN_EPS = 1e-5  # of the last BatchNorm, which does not get the script's --BN_eps
 # Singular vectors after the first, and singular values, are kept for its logs alone.
 _LOGGED = r".*\.(u[1-9]\d*|sv\d+)"
@@ -92,10 +97,17 @@ def _generator_widths(source: ForeignTensors, *, deep: bool) -> list[int]:
     first = source.shape(MARK, 4)[1]
     if not deep:
         return [first, *(source.shape(f"blocks.{i}.0.conv2.weight", 4)[0] for i in range(blocks))]
-    if blocks % 2:
-        raise InputError(f"{source.source} has {blocks} blocks, not two for each resolution")
-    made = (source.shape(f"blocks.{i}.0.conv4.weight", 4)[0] for i in range(1, blocks, 2))
-    return [first, *made]
+    made = [source.shape(f"blocks.{i}.0.conv4.weight", 4)[0] for i in range(blocks)]
+    # The first block of a stage keeps its channels. Its networks for 32 px alone, of three stages,
+    # are of one width throughout.
+    kept = [first, *made[1::2]]
+    stages = 3 if set(kept) == {first} else min(len(kept) - 1, _MOST_STAGES)
+    if made[::2] != kept[:-1] or blocks != 2 * stages:
+        raise InputError(
+            f"{source.source} has not two blocks for each resolution: it was trained with another "
+            "--G_depth than 2, which cannot be built here"
+        )
+    return kept
 
 
 def _generator_config(
@@ -379,7 +391,9 @@ class _LayerReader:
 
 
 def _class_last(weight: Tensor, config: GeneratorConfig) -> Tensor:
-    """Reorder a weight's columns from (class, noise) to (noise, class)."""
+    """Reorder a weight's columns from (class, noise), where they are so, to (noise, class)."""
+    if config.rgb_channels:  # the later version, which has DeepMind's order
+        return weight
     return torch.cat([weight[:, config.class_dim :], weight[:, : config.class_dim]], dim=1)
 
 

@@ -5,7 +5,8 @@ It is `$BIGGAN_CACHE`, else `$XDG_CACHE_HOME/biggan`, else `~/.cache/biggan`:
     biggan-deep-256.safetensors   published weights, converted
     addresses/                    what was given by address, a folder each
     downloads/                    files under way: resumed the next time, deleted once converted
-    *.lock                        held by the process that fetches; empty, and safe to delete
+    *.lock                        held by the process that fetches; empty, and safe to delete when
+                                  none is running
 
 What is there is used as it is and never asked for again; to fetch it anew, delete it.
 With BIGGAN_OFFLINE=1 in the environment it is all that there is: nothing is fetched.

@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
+import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -53,7 +54,7 @@ class DownloadError(InputError):
     """
 
     def __init__(self, url: str, reason: str, status: int | None = None) -> None:
-        super().__init__(f"cannot download {url}: {reason}")
+        super().__init__(f"cannot download {without_secrets(url)}: {reason}")
         self.url = url
         self.reason = reason
         self.status = status
@@ -76,6 +77,13 @@ class RemoteFile:
     """Sent to the url's own host as proof of who asks."""
 
 
+def without_secrets(url: str) -> str:
+    """An address as messages and logs may show it: without a password, or a signed query."""
+    match = re.fullmatch(r"(https?://)(?:[^/?#]*@)?([^?#]*)(.*)", url, re.DOTALL | re.IGNORECASE)
+    shown = url if match is None else f"{match[1]}{match[2]}{'?...' if match[3] else ''}"
+    return shown if shown.isprintable() else ascii(shown)
+
+
 def fetch_all(files: Sequence[RemoteFile], folder: Path) -> None:
     """Download files into a folder; those that an earlier call brought there are left.
 
@@ -84,7 +92,11 @@ def fetch_all(files: Sequence[RemoteFile], folder: Path) -> None:
     """
     for file in files:
         path = folder / file.name
-        if not path.exists() or file.sha256 not in (None, _sha256(path)):
+        try:
+            is_there = path.exists() and file.sha256 in (None, _sha256(path))
+        except OSError as error:
+            raise InputError(f"cannot read {path}: {error.strerror or error}") from None
+        if not is_there:
             fetch(file.url, path, sha256=file.sha256, token=file.token)
 
 
@@ -108,7 +120,8 @@ def fetch(url: str, path: Path, *, sha256: str | None = None, token: str | None 
         _verify(url, partial, sha256)
         partial.finish()
     except OSError as error:  # a disk's: those of the network have become DownloadErrors
-        raise InputError(f"cannot write {path} (from {url}): {error.strerror or error}") from None
+        reason = error.strerror or error
+        raise InputError(f"cannot write {path} (from {without_secrets(url)}): {reason}") from None
 
 
 def read_document(url: str, *, token: str | None = None) -> bytes:

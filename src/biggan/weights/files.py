@@ -12,15 +12,16 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
+from safetensors.torch import save_file
 from torch import Tensor
 
-from biggan.atomic_write import write_atomically
+from biggan.atomic_write import replaced_atomically
 from biggan.classes import default_class_names
 from biggan.errors import InputError
 from biggan.models import (
@@ -32,6 +33,7 @@ from biggan.models import (
     make_generator,
 )
 from biggan.nn import OffGrid, StandingBatchNorm2d
+from biggan.weights.foreign import hub_grid
 
 FORMAT = "biggan 1"
 
@@ -158,16 +160,20 @@ def load_network(path: Path) -> LoadedGenerator | LoadedDiscriminator:
     try:
         header = json.loads(metadata["header"])
         kind, description = header["kind"], _description(header)
-        config = header["config"]
-        grid = header.get("grid", ())
-    except (KeyError, TypeError, ValueError):
+        config = dict(header["config"])
+        grid = [float(truncation) for truncation in header.get("grid", ())]
+    except (KeyError, TypeError, ValueError, OverflowError, RecursionError):
         raise InputError(f"{path} is one of biggan's files, but holds no network") from None
     if kind == "generator":
         shape = GeneratorConfig.from_dict(config)
         generator = assemble_generator(shape, grid, tensors, path)
-        return LoadedGenerator(generator, _with_class_names(description, shape), sha256)
-    discriminator = assemble_discriminator(DiscriminatorConfig.from_dict(config), tensors, path)
-    return LoadedDiscriminator(discriminator, description, sha256)
+        description = _with_class_names(description, shape.num_classes, path)
+        return LoadedGenerator(generator, description, sha256)
+    if kind == "discriminator":
+        judge = DiscriminatorConfig.from_dict(config)
+        discriminator = assemble_discriminator(judge, tensors, path)
+        return LoadedDiscriminator(discriminator, description, sha256)
+    raise InputError(f"{path} holds a {str(kind)[:50]!r}, not a generator or a discriminator")
 
 
 def is_ours(path: Path) -> bool:
@@ -203,6 +209,10 @@ def assemble_generator(
     Raises:
         InputError: Naming every missing, unexpected or misshapen tensor.
     """
+    if not all(before < after for before, after in pairwise(grid)):
+        raise InputError(f"{path}: the truncations of its statistics do not ascend")
+    if config.off_grid == "hub":
+        _require_hub_grid(grid)
     with torch.device("meta"):
         generator = make_generator(config)
         set_statistics_grid(generator, list(grid))
@@ -236,15 +246,29 @@ def with_off_grid(loaded: LoadedGenerator, off_grid: OffGrid) -> LoadedGenerator
     """The same generator with another interpolation between two rows of its statistics.
 
     It makes other pictures, so it has another digest. The network is changed, not copied.
+
+    Raises:
+        InputError: Its statistics are not for the truncations of the published modules, which
+            `hub` is about.
     """
     generator = loaded.generator
     if generator.config.off_grid == off_grid:
         return loaded
+    if off_grid == "hub":
+        _require_hub_grid(statistics_grid(generator))
     generator.config = generator.config.updated({"off_grid": off_grid})
     for layer in generator.modules():
         if isinstance(layer, StandingBatchNorm2d):
             layer.off_grid = off_grid
     return replace(loaded, sha256=generator_sha256(generator, loaded.description))
+
+
+def _require_hub_grid(grid: Sequence[float]) -> None:
+    if tuple(grid) not in (hub_grid(50), hub_grid(51)):
+        raise InputError(
+            "off_grid 'hub' is for statistics of 0.02, 0.04, ... 1.00, as the published modules "
+            f"have them; here are {len(grid)} truncations"
+        )
 
 
 def load_strictly(network: torch.nn.Module, tensors: Mapping[str, Tensor], path: Path) -> None:
@@ -267,7 +291,7 @@ def load_strictly(network: torch.nn.Module, tensors: Mapping[str, Tensor], path:
         if name in tensors and tensors[name].dtype != value.dtype
     ]
     if wrong:
-        raise InputError(f"{path.name} does not fit its network: {'; '.join(wrong)}")
+        raise InputError(f"{path} does not fit its network: {'; '.join(wrong)}")
     # Assigned, not copied: the network takes no memory besides the tensors'.
     network.load_state_dict(dict(tensors), assign=True)
 
@@ -283,7 +307,11 @@ def save_tensors(path: Path, metadata: Mapping[str, str], tensors: Mapping[str, 
     """
     tensors = _on_cpu(tensors)
     sha256 = _digest(metadata, tensors)
-    write_atomically(path, save(tensors, {**metadata, "sha256": sha256}))
+    with replaced_atomically(path) as temporary:
+        try:
+            save_file(tensors, temporary, {**metadata, "sha256": sha256})
+        except SafetensorError as error:  # as it reports an OSError
+            raise InputError(f"cannot write {path}: {error}") from None
     return sha256
 
 
@@ -364,11 +392,15 @@ def _description(header: Mapping[str, Any]) -> Description:
     return Description(**{**values, "class_names": tuple(values["class_names"])})
 
 
-def _with_class_names(description: Description, config: GeneratorConfig) -> Description:
+def _with_class_names(description: Description, num_classes: int, path: Path) -> Description:
     """The same, with names for classes that have none: 1000 of them are ImageNet's."""
-    if description.class_names:
-        return description
-    return replace(description, class_names=default_class_names(config.num_classes))
+    if not description.class_names:
+        return replace(description, class_names=default_class_names(num_classes))
+    if len(description.class_names) != num_classes:
+        raise InputError(
+            f"{path} names {len(description.class_names)} classes of its network's {num_classes}"
+        )
+    return description
 
 
 def _on_cpu(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

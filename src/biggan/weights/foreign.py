@@ -91,7 +91,7 @@ class ForeignTensors:
         Raises:
             InputError: Naming those that were not.
         """
-        wrong = self._wrong + [f"unexpected {name}" for name in self._left]
+        wrong = self._wrong + [f"unexpected {_printable(name)}" for name in self._left]
         if wrong:
             raise InputError(f"{self.source} does not fit its network: {'; '.join(wrong)}")
 
@@ -104,6 +104,11 @@ class ForeignTensors:
         if tensor.dtype != torch.float32 or tensor.layout != torch.strided:
             return f"{name} is {_type(tensor)}, not float32"
         return None
+
+
+def _printable(name: str) -> str:
+    """A stranger's name as one line can hold it."""
+    return (name if name.isprintable() else ascii(name))[:200]
 
 
 def _type(tensor: Tensor) -> str:

@@ -22,7 +22,6 @@ from biggan.weights.foreign import (
     ForeignTensors,
     base_width,
     channel_first,
-    hub_grid,
     recorded_statistics,
 )
 
@@ -48,7 +47,7 @@ def convert_generator(
     blocks = [layer for layer in range(_num_layers(source)) if layer != attention]
     widths = _widths(source, blocks)
     rows = source.shape("generator.bn.running_means", 2)[0]
-    grid = hub_grid(rows)
+    grid = _grid(source.source, rows)
     config = _config(source, widths, attention, settings)
     _check_settings(source.source, settings, config, widths, attention, rows)
 
@@ -64,6 +63,15 @@ def convert_generator(
     ours |= _head(source, widths[-1], config.rgb_channels, rows)
     source.finish()
     return Converted(config, ours, "Hugging Face's pytorch_pretrained_biggan", grid)
+
+
+def _grid(source: str, rows: int) -> tuple[float, ...]:
+    """The truncations of a table: evenly spaced from 0 to 1; the published ones have 51."""
+    if rows < 2:
+        raise InputError(
+            f"{source} has BatchNorm statistics for {rows} truncation, not from 0 to 1"
+        )
+    return tuple(round(i / (rows - 1), 6) for i in range(rows))
 
 
 def _num_layers(source: ForeignTensors) -> int:

@@ -13,6 +13,7 @@ from itertools import count, pairwise, takewhile
 
 from torch import Tensor
 
+from biggan.errors import InputError
 from biggan.models import GeneratorConfig
 from biggan.weights.foreign import (
     Converted,
@@ -28,6 +29,7 @@ MARK = "g_z.g_linear.weight_orig"
 """A tensor that tells this format from the others."""
 
 _EPS = 1e-4
+_GRID = hub_grid(50)
 
 
 def convert_generator(source: ForeignTensors) -> Converted[GeneratorConfig]:
@@ -42,7 +44,8 @@ def convert_generator(source: ForeignTensors) -> Converted[GeneratorConfig]:
     ]
     widths = _widths(source, blocks)
     rows = source.shape("scaledcrossreplicabn.standing_means", 2)[0]
-    grid = hub_grid(rows)
+    if rows != len(_GRID):
+        raise InputError(f"{source.source} has BatchNorm statistics for {rows} truncations, not 50")
     config = _config(source, widths)
 
     classes, dim = config.num_classes, config.class_dim
@@ -56,7 +59,7 @@ def convert_generator(source: ForeignTensors) -> Converted[GeneratorConfig]:
     # torch's own BatchNorm keeps these as well; sampling never reads them.
     source.leave(r".*bn\.(running_mean|running_var|num_batches_tracked)")
     source.finish()
-    return Converted(config, ours, "ivclab's BigGAN-Generator-Pretrained-Pytorch", grid)
+    return Converted(config, ours, "ivclab's BigGAN-Generator-Pretrained-Pytorch", _GRID)
 
 
 def _block_name(i: int) -> str:

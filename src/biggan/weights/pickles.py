@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import pickle
 import re
+import struct
 import warnings
 import zipfile
 import zlib
@@ -93,7 +94,7 @@ def _unpickle(path: Path) -> Any:
     # Damage surfaces anywhere in torch's reader, as any of these.
     except (RuntimeError, ValueError, LookupError, TypeError, AttributeError) as error:
         raise _damaged(path, error) from None
-    except (EOFError, AssertionError, ImportError, ArithmeticError) as error:
+    except (EOFError, AssertionError, ImportError, ArithmeticError, struct.error) as error:
         raise _damaged(path, error) from None
 
 
@@ -122,7 +123,14 @@ def _state_dict(contents: Any, path: Path) -> dict[str, Tensor]:
     if others or not contents:
         found = f"more than tensors: {', '.join(others)[:_SAMPLED_BYTES]}" if others else "nothing"
         raise InputError(f"{path} is no plain state dict: it holds {found}")
-    return {str(name): value for name, value in contents.items()}
+    tensors = {str(name): value for name, value in contents.items()}
+    for name, tensor in tensors.items():
+        if tensor.is_nested or tensor.device.type != "cpu":
+            raise InputError(f"{path}: {name!a} is no plain tensor: it has no values of its own")
+        # One value can be spread over a tensor of any size without taking memory, until it is used.
+        if tensor.layout == torch.strided and tensor.nbytes > tensor.untyped_storage().nbytes():
+            raise InputError(f"{path}: {name!a} claims more values than the file has")
+    return tensors
 
 
 def _without_parallel_prefix(tensors: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -209,11 +209,16 @@ def _read_from(place: Place, model: PublishedModel, folder: Path) -> LoadedGener
 
 def _check(loaded: LoadedGenerator, model: PublishedModel) -> None:
     """Make sure that a generator is the one that a name promises."""
-    config = loaded.generator.config
-    for fact in ("family", "resolution", "z_dim", "num_classes"):
-        found, promised = getattr(config, fact), getattr(model.config, fact)
-        if found != promised:
-            raise InputError(f"another network than {model.name}: its {fact} is {found}")
+    found, promised = loaded.generator.config.to_dict(), model.config.to_dict()
+    for fact, value in promised.items():
+        if found[fact] != value:
+            raise InputError(f"another network than {model.name}: its {fact} is {found[fact]}")
+    grid = files.statistics_grid(loaded.generator)
+    if grid != model.grid:
+        raise InputError(
+            f"BatchNorm statistics for {len(grid)} truncations, not for the {len(model.grid)} of "
+            f"{model.name}"
+        )
 
 
 def _folder_name(place: Place) -> str:

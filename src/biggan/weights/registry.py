@@ -132,6 +132,11 @@ def _way_out(path: Path) -> Iterator[None]:
     except InputError as error:
         if not path.is_relative_to(cache_dir()):
             raise
+        addresses = cache_dir() / "addresses"
+        entry = path
+        if path.is_relative_to(addresses):  # one folder for each
+            entry = addresses / path.relative_to(addresses).parts[0]
         raise InputError(
-            f"{error} (this is the cache's copy: delete {path} to have it fetched again)"
+            f"{error} (a copy in the cache; if it is damaged, delete {entry} to have it fetched "
+            "again)"
         ) from None
