@@ -64,8 +64,8 @@ def resolve_class(query: str | int, class_names: Sequence[str]) -> int:
     class with the query among its words. Case does not matter, and spaces, hyphens and underscores
     are the same.
 
-    A name that several classes have is refused, with one exception: "harp" is the harp, although
-    it is also a late synonym of the harmonica, for else the harp's own name would not find it.
+    A name that several classes have is refused, even where it is the whole name of one: "harp" may
+    be the harp or, by its synonyms, the harmonica.
 
     Args:
         query: A class name, a synonym, words of one, an index, or a WordNet id.
@@ -88,7 +88,7 @@ def resolve_class(query: str | int, class_names: Sequence[str]) -> int:
         )
     names = [_normal(name) for name in class_names]
 
-    exact = _called(wanted, names)
+    exact = [index for index, name in enumerate(names) if _is_called(wanted, name)]
     if exact:
         return _the_only(exact, query, class_names)
     index = _numbered(query, class_names)
@@ -153,19 +153,6 @@ def _synonyms(name: str) -> list[str]:
 
 def _is_called(wanted: str, name: str) -> bool:
     return wanted == name or wanted in _synonyms(name)
-
-
-def _called(wanted: str, names: Sequence[str]) -> list[int]:
-    """The classes with this name or synonym; one alone where it is that one's whole name.
-
-    A class that others are called after in passing keeps its name ("harp"); not so where another
-    is called that in the first place ("maillot" and "maillot, tank suit").
-    """
-    called = [index for index, name in enumerate(names) if _is_called(wanted, name)]
-    chiefly = [index for index in called if _synonyms(names[index])[0] == wanted]
-    if len(chiefly) == 1 and names[chiefly[0]] == wanted:
-        return chiefly
-    return called
 
 
 def _has_words(wanted: str, name: str) -> bool:

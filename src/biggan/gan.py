@@ -74,7 +74,10 @@ def load(
     loaded = find_generator(model, offline=offline, bn_eps=bn_eps, sn_eps=sn_eps)
     if off_grid is not None:
         loaded = with_off_grid(loaded, off_grid)
-    return Gan(loaded.generator, loaded.description, loaded.sha256).to(device)
+    try:
+        return Gan(loaded.generator, loaded.description, loaded.sha256).to(device)
+    except (RuntimeError, AssertionError, NotImplementedError):  # torch is not of one mind
+        raise InputError(f"there is no device {device!r} here") from None
 
 
 def load_discriminator(

@@ -266,8 +266,10 @@ def test_classes_of_imagenet_need_no_model(tmp_path, monkeypatch):
             {"index": 207, "name": "golden retriever", "wordnet_id": "n02099601"}
         ]
         assert "leave one out" in fails("classes", "--imagenet", "--model", "digits")
-    Path("biggan-128").mkdir()  # a folder goes before the name
-    assert "biggan-128" in fails("classes", "--model", "biggan-128")
+    Path("biggan-128").mkdir()  # a folder of samples, say
+    assert "hen" in succeeds("classes", "--model", "biggan-128", "--search", "hen")
+    Path("biggan-128", "G.pth").write_bytes(b"")  # weights go before the name
+    assert "G.pth is empty" in fails("classes", "--model", "biggan-128")
 
 
 def test_classes_of_imagenet_need_no_torch():

@@ -319,7 +319,7 @@ def test_a_deep_module_without_tables_is_refused(changed):
         (
             ORIGINAL,
             {f"Generator/GBlock_1/conv0/w/{EMA}": np.zeros((3, 3, 64, 10**6), np.float32)[:0]},
-            "it should have 4 axes",
+            "it is empty",
         ),
         (ORIGINAL, {f"linear/w/{EMA}": None}, "lacks linear/w"),
         (ORIGINAL, {f"Generator/GBlock/conv0/w/{EMA}": None}, "lacks Generator/GBlock/conv0/w"),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from pathlib import Path
 
 import click
 
@@ -68,11 +67,10 @@ def _classes(model: str | None, imagenet: bool, offline: bool) -> tuple[str, Seq
         return "ImageNet", imagenet_classes()
 
     from biggan.gan import load
-    from biggan.weights.published import PUBLISHED
+    from biggan.weights.registry import means_published
 
-    # DeepMind's models all have ImageNet's classes: none is fetched to list them. As everywhere, a
-    # file or folder of that name goes before the name.
-    if model in PUBLISHED and not Path(model).exists():
+    # DeepMind's models all have ImageNet's classes: none is fetched to list them.
+    if model is not None and means_published(model):
         return model, imagenet_classes()
     gan = load(model, offline=offline)
     if not gan.class_names:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -75,9 +74,9 @@ def _card(model: str, *, offline: bool) -> dict[str, Any]:
     """What a model is, as plain data. A published one is not fetched to say it."""
     from biggan.weights.files import LoadedGenerator, statistics_grid
     from biggan.weights.published import PUBLISHED, cached_path
-    from biggan.weights.registry import find_network
+    from biggan.weights.registry import find_network, means_published
 
-    if model in PUBLISHED and not Path(model).exists() and not cached_path(model).is_file():
+    if means_published(model) and not cached_path(model).is_file():
         return _published_row(PUBLISHED[model])
     loaded = find_network(model, offline=offline)
     network = loaded.network

@@ -120,15 +120,21 @@ def _unpack(path: Path, folder: Path) -> None:
         source = _Counted(stream, path, limit)
         source.allow(_MAX_HEADERS)
         archive = stack.enter_context(tarfile.open(fileobj=source, mode="r|"))  # type: ignore[call-overload]
-        _unpack_members(archive, source, path, folder, limit)
+        tops, files = _unpack_members(archive, source, path, folder, limit)
         source.allow(limit)
         while source.read(_CHUNK):  # to gzip's own checksum, which is at the very end
             pass
+    # Only now: of a damaged archive it is the damage that is to be told.
+    if len(tops) > 1:
+        raise InputError(f"{path} is refused: it holds parts of a module in more than one folder")
+    if not {GRAPH, INDEX} <= files:
+        raise InputError(f"{path} holds no TF Hub module: no {GRAPH} with {INDEX}")
 
 
 def _unpack_members(
     archive: tarfile.TarFile, source: _Counted, path: Path, folder: Path, limit: int
-) -> None:
+) -> tuple[set[str], set[str]]:
+    """Write a module's files; returns the folders that they were in, and their names."""
     tops: set[str] = set()
     files: set[str] = set()
     for number in count(1):
@@ -147,10 +153,7 @@ def _unpack_members(
             _write(archive, member, folder / wanted["file"])
             unread = 0
         source.allow(unread + _MAX_HEADERS)
-    if len(tops) > 1:
-        raise InputError(f"{path} is refused: it holds parts of a module in more than one folder")
-    if not {GRAPH, INDEX} <= files:
-        raise InputError(f"{path} holds no TF Hub module: no {GRAPH} with {INDEX}")
+    return tops, files
 
 
 def _check_member(member: tarfile.TarInfo, number: int, path: Path, limit: int) -> None:

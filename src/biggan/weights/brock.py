@@ -27,9 +27,6 @@ from biggan.errors import InputError
 from biggan.models import DiscriminatorConfig, GeneratorConfig
 from biggan.weights.foreign import Converted, ForeignTensors, base_width, converged_vectors
 
-MARK = "blocks.0.0.conv1.weight"
-"""A tensor that tells this format from the others."""
-
 BN_EPS = 1e-5
 """Epsilon of BatchNorm in its training scripts."""
 
@@ -43,9 +40,14 @@ _HEAD_BN_EPS = 1e-5  # of the last BatchNorm, which does not get the script's --
 _LOGGED = r".*\.(u[1-9]\d*|sv\d+)"
 
 
+def is_known(source: ForeignTensors) -> bool:
+    """Whether tensors are named as in this format."""
+    return source.has_any("blocks.0.0.")
+
+
 def is_discriminator(source: ForeignTensors) -> bool:
     """Whether these are a discriminator's tensors; otherwise they are a generator's."""
-    return "embed.weight" in source or "output_layer.0.gain" not in source
+    return not (source.has_any("output_layer.") or source.has_any("blocks.0.0.bn1."))
 
 
 # --- the generator ---
@@ -64,7 +66,7 @@ def convert_generator(
     Raises:
         InputError: The tensors fit no network.
     """
-    deep = "blocks.0.0.conv4.weight" in source
+    deep = source.has_any("blocks.0.0.conv4.")
     widths = _generator_widths(source, deep=deep)
     config = _generator_config(source, widths, deep=deep, bn_eps=bn_eps, sn_eps=sn_eps)
     reader = _LayerReader(source, sn_eps)
@@ -94,10 +96,10 @@ def convert_generator(
 def _generator_widths(source: ForeignTensors, *, deep: bool) -> list[int]:
     """Channels at 4x4 pixels, then after each doubling of the resolution."""
     blocks = _num_blocks(source)
-    first = source.shape(MARK, 4)[1]
+    first = _inputs(source, "blocks.0.0.conv1")
     if not deep:
-        return [first, *(source.shape(f"blocks.{i}.0.conv2.weight", 4)[0] for i in range(blocks))]
-    made = [source.shape(f"blocks.{i}.0.conv4.weight", 4)[0] for i in range(blocks)]
+        return [first, *(_outputs(source, f"blocks.{i}.0.conv2") for i in range(blocks))]
+    made = [_outputs(source, f"blocks.{i}.0.conv4") for i in range(blocks)]
     # The first block of a stage keeps its channels. Its networks for 32 px alone, of three stages,
     # are of one width throughout.
     kept = [first, *made[1::2]]
@@ -114,9 +116,11 @@ def _generator_config(
     source: ForeignTensors, widths: Sequence[int], *, deep: bool, bn_eps: float, sn_eps: float
 ) -> GeneratorConfig:
     channels, multiples = base_width(widths)
-    shared = "shared.weight" in source
-    gain = source.shape("blocks.0.0.bn1.gain.weight", 2)
-    noise = source.shape("linear.weight", 2)[1]
+    norm = "blocks.0.0.bn1"
+    shared = "shared.weight" in source or f"{norm}.gain.u0" in source or f"{norm}.bias.u0" in source
+    gain = [
+        source.size((f"{norm}.gain.weight", 2, i), (f"{norm}.bias.weight", 2, i)) for i in (0, 1)
+    ]
     if shared:
         num_classes, class_dim = source.shape("shared.weight", 2)
         chunk = gain[1] - class_dim  # noise in the condition of a BatchNorm
@@ -128,10 +132,14 @@ def _generator_config(
     else:
         num_classes, class_dim, chunk = gain[0], GeneratorConfig.class_dim, 0
     slots = len(widths) if chunk else 1
+    # the width of the first linear layer's input
+    noise = chunk + class_dim if deep else chunk
+    if "linear.weight" in source or not chunk:
+        noise = source.shape("linear.weight", 2)[1]
     attention = _attention_block(source, 1)
     if attention is not None and deep:
         attention = (attention - 1) // 2
-    rgb = source.shape("output_layer.2.weight", 4)[0]
+    rgb = _outputs(source, "output_layer.2")
     return GeneratorConfig(
         family="biggan-deep" if deep else "biggan",
         resolution=4 * 2 ** (len(widths) - 1),
@@ -199,7 +207,7 @@ def convert_discriminator(
     Raises:
         InputError: The tensors fit no network.
     """
-    deep = "input_conv.weight" in source
+    deep = source.has_any("input_conv.")
     config, widths = _discriminator_config(source, deep=deep, sn_eps=sn_eps)
     reader = _LayerReader(source, sn_eps)
 
@@ -231,11 +239,11 @@ def _discriminator_config(
 ) -> tuple[DiscriminatorConfig, list[int]]:
     blocks = _num_blocks(source)
     last = "0.conv4" if deep else "0.conv2"
-    widths = [source.shape(f"blocks.{i}.{last}.weight", 4)[0] for i in range(blocks)]
-    image_channels = source.shape("input_conv.weight" if deep else MARK, 4)[1]
+    widths = [_outputs(source, f"blocks.{i}.{last}") for i in range(blocks)]
+    image_channels = _inputs(source, "input_conv" if deep else "blocks.0.0.conv1")
     if deep:
-        widths = [source.shape("input_conv.weight", 4)[0], *widths]
-    elif source.shape("blocks.1.0.conv1.weight", 4)[0] != widths[1]:
+        widths = [_outputs(source, "input_conv"), *widths]
+    elif blocks > 1 and _outputs(source, "blocks.1.0.conv1") != widths[1]:
         raise InputError(
             f"{source.source} is a narrow discriminator, trained without D_wide: its first "
             "convolutions keep the channels of their input, and no network here does"
@@ -253,7 +261,7 @@ def _discriminator_config(
         channels=channels,
         widths=multiples,
         down_blocks=down,
-        num_classes=source.shape("embed.weight", 2)[0],
+        num_classes=source.size(("embed.weight", 2, 0), ("embed.u0", 2, 1)),
         attention_resolution=0 if attention is None else resolution // 2 ** (attention + 1),
         image_channels=image_channels,
         sn_eps=sn_eps,
@@ -397,6 +405,22 @@ def _class_last(weight: Tensor, config: GeneratorConfig) -> Tensor:
     return torch.cat([weight[:, config.class_dim :], weight[:, : config.class_dim]], dim=1)
 
 
+def _outputs(source: ForeignTensors, convolution: str) -> int:
+    places = ((f"{convolution}.weight", 4, 0), (f"{convolution}.bias", 1, 0))
+    return source.size(*places, (f"{convolution}.u0", 2, 1))
+
+
+def _inputs(source: ForeignTensors, convolution: str) -> int:
+    """The channels that a convolution gets; if it is missing, those of the shortcut beside it."""
+    beside = convolution.replace("conv1", "conv_sc")
+    norm = convolution.replace("conv1", "bn1")
+    return source.size(
+        (f"{convolution}.weight", 4, 1),
+        (f"{beside}.weight", 4, 1),
+        (f"{norm}.stored_mean", 1, 0),
+    )
+
+
 def _num_blocks(source: ForeignTensors) -> int:
     found = (re.match(r"blocks\.(\d{1,3})\.", name) for name in source)
     return 1 + max((int(match[1]) for match in found if match), default=-1)
@@ -404,8 +428,8 @@ def _num_blocks(source: ForeignTensors) -> int:
 
 def _attention_block(source: ForeignTensors, place: int) -> int | None:
     """The block that attention follows; it stands at `place` in that block's list."""
-    pattern = re.compile(rf"blocks\.(\d{{1,3}})\.{place}\.theta\.weight")
-    found = [int(match[1]) for match in map(pattern.fullmatch, source) if match]
+    pattern = re.compile(rf"blocks\.(\d{{1,3}})\.{place}\.(?:theta|phi|g|o|gamma)\b.*")
+    found = sorted({int(match[1]) for match in map(pattern.fullmatch, source) if match})
     if len(found) > 1:
         raise InputError(
             f"{source.source} has attention after blocks {found}: only one can be built here"

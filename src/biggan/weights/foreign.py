@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
@@ -19,6 +20,11 @@ from torch.nn import functional as F
 
 from biggan.errors import InputError
 from biggan.models import DiscriminatorConfig, GeneratorConfig
+
+DEEPMIND_LICENCE = "not established: DeepMind's module pages state none"
+"""Licence of DeepMind's weights, whoever converted them."""
+
+_ALIKE = 20  # so many tensors of one wrong type are told apart
 
 Config = TypeVar("Config", GeneratorConfig, DiscriminatorConfig)
 
@@ -65,9 +71,31 @@ class ForeignTensors:
         if name not in self._tensors:
             raise InputError(f"{self.source} lacks {name}, without which nothing can be built")
         shape = tuple(self._tensors[name].shape)
-        if len(shape) != dimensions or 0 in shape:
+        if len(shape) != dimensions:
             raise InputError(f"{self.source}: {name} is {shape}; it should have {dimensions} axes")
+        if 0 in shape:
+            raise InputError(f"{self.source}: {name} is {shape}: it is empty")
         return shape
+
+    def size(self, *places: tuple[str, int, int]) -> int:
+        """A size that several tensors tell: the first of them that is there decides.
+
+        So a network can be laid out though some tensors are missing, and `finish` names them all.
+
+        Args:
+            places: A tensor's name, how many dimensions it has, and which of them is meant.
+
+        Raises:
+            InputError: As `shape`.
+        """
+        for name, dimensions, axis in places:
+            if name in self._tensors and self._tensors[name].ndim == dimensions:
+                return self.shape(name, dimensions)[axis]
+        return self.shape(*places[0][:2])[places[0][2]]
+
+    def has_any(self, prefix: str) -> bool:
+        """Whether any tensor's name begins so."""
+        return any(name.startswith(prefix) for name in self._tensors)
 
     def take(self, name: str, *shape: int) -> Tensor:
         """A tensor, which must be float32 and of this shape.
@@ -91,7 +119,7 @@ class ForeignTensors:
         Raises:
             InputError: Naming those that were not.
         """
-        wrong = self._wrong + [f"unexpected {_printable(name)}" for name in self._left]
+        wrong = _summarized(self._wrong) + [f"unexpected {_printable(name)}" for name in self._left]
         if wrong:
             raise InputError(f"{self.source} does not fit its network: {'; '.join(wrong)}")
 
@@ -103,7 +131,17 @@ class ForeignTensors:
             return f"{name} is {tuple(tensor.shape)}, not {shape}"
         if tensor.dtype != torch.float32 or tensor.layout != torch.strided:
             return f"{name} is {_type(tensor)}, not float32"
+        if not tensor.is_meta and not bool(tensor.isfinite().all()):
+            return f"{name} has values that are not finite numbers"
         return None
+
+
+def _summarized(faults: Sequence[str]) -> list[str]:
+    """The same, but a wrong type of very many tensors in one entry."""
+    types = Counter(fault.partition(" is ")[2] for fault in faults if fault.endswith("not float32"))
+    many = {kind: number for kind, number in types.items() if number > _ALIKE}
+    told_apart = [fault for fault in faults if fault.partition(" is ")[2] not in many]
+    return told_apart + [f"{number} tensors are {kind}" for kind, number in many.items()]
 
 
 def _printable(name: str) -> str:

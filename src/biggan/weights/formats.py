@@ -30,21 +30,20 @@ from biggan.weights.files import (
     LoadedDiscriminator,
     LoadedGenerator,
 )
-from biggan.weights.foreign import Converted, ForeignTensors
+from biggan.weights.foreign import DEEPMIND_LICENCE, Converted, ForeignTensors
 
 Kind = Literal["generator", "discriminator"]
 
 # In a folder of several files: the names that each software gives to what one samples from.
 _PREFERRED: dict[Kind, tuple[str, ...]] = {
-    "generator": (RUN_GENERATOR, "pytorch_model.bin", "G_ema.pth", "G.pth"),
-    "discriminator": (RUN_DISCRIMINATOR, "D.pth"),
+    "generator": (RUN_GENERATOR, "pytorch_model.bin", "G_ema.pth", "G_ema_*.pth", "G.pth"),
+    "discriminator": (RUN_DISCRIMINATOR, "D.pth", "D_[!o]*.pth"),  # not D_optim
 }
 _ENDINGS = (".safetensors", ".pth", ".pt", ".bin", ".tar.gz", ".tgz", ".tar")
 _CONFIG = "config.json"
 _CONFIG_BYTES = 1 << 20  # at most
 _HEAD_BYTES = 512
 
-_DEEPMIND_LICENCE = "not established: DeepMind's module pages state none"
 _BROCK_LICENCE = "not established: the code that they come with is MIT"
 
 
@@ -106,7 +105,7 @@ def _read(
         _refuse_epsilons(path, bn_eps, sn_eps)
         with ExitStack() as stack:
             folder = path if path.is_dir() else stack.enter_context(archives.unpacked(path))
-            return _generator(tfhub.convert_generator(folder), _DEEPMIND_LICENCE, path)
+            return _generator(tfhub.convert_generator(folder), DEEPMIND_LICENCE, path)
     tensors = (
         files.read_tensors(path) if container == "safetensors" else pickles.load_state_dict(path)
     )
@@ -116,18 +115,20 @@ def _read(
 def _read_state_dict(
     path: Path, tensors: dict[str, Tensor], bn_eps: float | None, sn_eps: float | None
 ) -> LoadedGenerator | LoadedDiscriminator:
-    source = ForeignTensors(tensors, str(path))
-    if brock.MARK in source:
+    source = ForeignTensors(_without_parallel_prefix(tensors), str(path))
+    if brock.is_known(source):
         sn_eps = brock.SN_EPS if sn_eps is None else sn_eps
         if brock.is_discriminator(source):
+            if bn_eps is not None:
+                raise InputError(f"{path} holds a discriminator, which has no BatchNorm: no bn_eps")
             return _discriminator(brock.convert_discriminator(source, sn_eps=sn_eps), path)
         bn_eps = brock.BN_EPS if bn_eps is None else bn_eps
         converted = brock.convert_generator(source, bn_eps=bn_eps, sn_eps=sn_eps)
         return _generator(converted, _BROCK_LICENCE, path)
     _refuse_epsilons(path, bn_eps, sn_eps)
-    if huggingface.MARK in source:
+    if huggingface.is_known(source):
         converted = huggingface.convert_generator(source, _settings(path))
-    elif ivclab.MARK in source:
+    elif ivclab.is_known(source):
         converted = ivclab.convert_generator(source)
     else:
         names = ", ".join(list(tensors)[:3])[:120]
@@ -135,7 +136,15 @@ def _read_state_dict(
             f"{path} holds tensors of no format known here (such as {names}); known are those of "
             "biggan, pytorch_pretrained_biggan, ajbrock/BigGAN-PyTorch, ivclab and TF Hub"
         )
-    return _generator(converted, _DEEPMIND_LICENCE, path)
+    return _generator(converted, DEEPMIND_LICENCE, path)
+
+
+def _without_parallel_prefix(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Names as they are without `DataParallel`, which puts "module." before every one."""
+    prefix = "module."
+    if all(name.startswith(prefix) for name in tensors):
+        return {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
+    return tensors
 
 
 def _generator(converted: Converted[GeneratorConfig], licence: str, path: Path) -> LoadedGenerator:
@@ -177,6 +186,19 @@ def _refuse_epsilons(path: Path, bn_eps: float | None, sn_eps: float | None) -> 
         )
 
 
+def has_weights(folder: Path) -> bool:
+    """Whether a folder has anything in it that might be loaded.
+
+    Raises:
+        InputError: It cannot be read.
+    """
+    try:
+        names = {path.name for path in folder.iterdir()}
+    except OSError as error:
+        raise InputError(f"cannot read {folder}: {error.strerror or error}") from None
+    return "saved_model.pb" in names or any(name.endswith(_ENDINGS) for name in names)
+
+
 def _weights_file(path: Path, kind: Kind) -> Path:
     """The file that a path means: itself, or the right one of a folder.
 
@@ -185,10 +207,13 @@ def _weights_file(path: Path, kind: Kind) -> Path:
     """
     if not path.is_dir() or (path / "saved_model.pb").exists():
         return path
-    for name in _PREFERRED[kind]:
-        if (path / name).is_file():
-            return path / name
-    found = sorted(file for file in path.iterdir() if file.name.endswith(_ENDINGS))
+    try:
+        for pattern in _PREFERRED[kind]:
+            if len(found := list(path.glob(pattern))) == 1:
+                return found[0]
+        found = sorted(file for file in path.iterdir() if file.name.endswith(_ENDINGS))
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror or error}") from None
     if len(found) > 1:
         names = ", ".join(file.name for file in found[:5])
         raise InputError(f"{path} holds several weights files ({names}): name one of them")
@@ -216,6 +241,8 @@ def _container(path: Path) -> Literal["safetensors", "pickle", "tfhub"]:
 
 def _head(path: Path) -> bytes:
     try:
+        if path.exists() and not path.is_file():  # a pipe would wait for ever
+            raise InputError(f"{path} is no regular file")
         with path.open("rb") as file:
             return file.read(_HEAD_BYTES)
     except FileNotFoundError:

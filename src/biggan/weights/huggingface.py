@@ -25,10 +25,12 @@ from biggan.weights.foreign import (
     recorded_statistics,
 )
 
-MARK = "generator.gen_z.weight_orig"
-"""A tensor that tells this format from the others."""
-
 _EPS = 1e-4
+
+
+def is_known(source: ForeignTensors) -> bool:
+    """Whether tensors are named as in this format."""
+    return source.has_any("generator.gen_z.") or source.has_any("generator.layers.")
 
 
 def convert_generator(
@@ -46,7 +48,13 @@ def convert_generator(
     attention = _attention_layer(source)
     blocks = [layer for layer in range(_num_layers(source)) if layer != attention]
     widths = _widths(source, blocks)
-    rows = source.shape("generator.bn.running_means", 2)[0]
+    rows = source.size(
+        *(
+            (f"{norm}.running_{kind}", 2, 0)
+            for norm in ("generator.bn", "generator.layers.0.bn_0")
+            for kind in ("means", "vars")
+        )
+    )
     grid = _grid(source.source, rows)
     config = _config(source, widths, attention, settings)
     _check_settings(source.source, settings, config, widths, attention, rows)
@@ -80,7 +88,7 @@ def _num_layers(source: ForeignTensors) -> int:
 
 
 def _attention_layer(source: ForeignTensors) -> int | None:
-    found = (re.match(r"generator\.layers\.(\d{1,3})\.snconv1x1_theta", name) for name in source)
+    found = (re.match(r"generator\.layers\.(\d{1,3})\.(snconv|gamma)", name) for name in source)
     layers = {int(match[1]) for match in found if match}
     if len(layers) > 1 or any(layer % 2 or layer == 0 for layer in layers):
         raise InputError(
@@ -94,9 +102,11 @@ def _widths(source: ForeignTensors, blocks: Sequence[int]) -> list[int]:
     """Channels at 4x4 pixels, then after each doubling of the resolution."""
     if len(blocks) % 2 or not blocks:
         raise InputError(f"{source.source} has {len(blocks)} blocks, not two for each resolution")
-    first = source.shape(f"generator.layers.{blocks[0]}.bn_0.running_means", 2)[1]
+    into = f"generator.layers.{blocks[0]}"
+    first = source.size((f"{into}.bn_0.running_means", 2, 1), (f"{into}.conv_0.weight_orig", 4, 1))
     made = [
-        source.shape(f"generator.layers.{layer}.conv_3.weight_orig", 4)[0] for layer in blocks[1::2]
+        source.size((f"{name}.weight_orig", 4, 0), (f"{name}.bias", 1, 0))
+        for name in (f"generator.layers.{layer}.conv_3" for layer in blocks[1::2])
     ]
     return [first, *made]
 
@@ -109,7 +119,10 @@ def _config(
 ) -> GeneratorConfig:
     channels, multiples = base_width(widths)
     class_dim, num_classes = source.shape("embeddings.weight", 2)
-    condition_dim = source.shape(MARK, 2)[1]
+    condition_dim = source.size(
+        ("generator.gen_z.weight_orig", 2, 1),
+        ("generator.layers.0.bn_0.scale.weight_orig", 2, 1),
+    )
     eps = settings.get("eps", _EPS)
     return GeneratorConfig(
         family="biggan-deep",
@@ -120,7 +133,9 @@ def _config(
         num_classes=num_classes,
         attention_resolution=0 if attention is None else 4 * 2 ** (attention // 2),
         class_dim=class_dim,
-        rgb_channels=source.shape("generator.conv_to_rgb.weight_orig", 4)[0],
+        rgb_channels=source.size(
+            ("generator.conv_to_rgb.weight_orig", 4, 0), ("generator.conv_to_rgb.bias", 1, 0)
+        ),
         bn_eps=eps,
         sn_eps=eps,
     )

@@ -25,11 +25,13 @@ from biggan.weights.foreign import (
     recorded_statistics,
 )
 
-MARK = "g_z.g_linear.weight_orig"
-"""A tensor that tells this format from the others."""
-
 _EPS = 1e-4
 _GRID = hub_grid(50)
+
+
+def is_known(source: ForeignTensors) -> bool:
+    """Whether tensors are named as in this format."""
+    return source.has_any("g_z.g_linear.") or source.has_any("gblock.")
 
 
 def convert_generator(source: ForeignTensors) -> Converted[GeneratorConfig]:
@@ -39,11 +41,12 @@ def convert_generator(source: ForeignTensors) -> Converted[GeneratorConfig]:
         InputError: The tensors fit no network.
     """
     blocks = [
-        _block_name(i)
-        for i in takewhile(lambda i: f"{_block_name(i)}.conv0.weight_orig" in source, count())
+        _block_name(i) for i in takewhile(lambda i: source.has_any(f"{_block_name(i)}."), count())
     ]
     widths = _widths(source, blocks)
-    rows = source.shape("scaledcrossreplicabn.standing_means", 2)[0]
+    rows = source.size(
+        *((f"scaledcrossreplicabn.standing_{kind}", 2, 0) for kind in ("means", "vars"))
+    )
     if rows != len(_GRID):
         raise InputError(f"{source.source} has BatchNorm statistics for {rows} truncations, not 50")
     config = _config(source, widths)
@@ -54,7 +57,7 @@ def convert_generator(source: ForeignTensors) -> Converted[GeneratorConfig]:
     for i, (name, (before, after)) in enumerate(zip(blocks, pairwise(widths), strict=True)):
         ours |= _block(source, name, f"blocks.{i}", before, after, config.condition_dim, rows)
     if config.attention_resolution:
-        ours |= _attention(source, source.shape("attention.theta.weight_orig", 4)[1])
+        ours |= _attention(source, _attention_channels(source))
     ours |= _head(source, widths[-1], rows)
     # torch's own BatchNorm keeps these as well; sampling never reads them.
     source.leave(r".*bn\.(running_mean|running_var|num_batches_tracked)")
@@ -68,29 +71,48 @@ def _block_name(i: int) -> str:
 
 def _widths(source: ForeignTensors, blocks: Sequence[str]) -> list[int]:
     """Channels at 4x4 pixels, then after each block."""
-    first = source.shape("gblock.conv0.weight_orig", 4)[1]
-    return [first, *(source.shape(f"{name}.conv0.weight_orig", 4)[0] for name in blocks)]
+    first = source.size(("gblock.conv0.weight_orig", 4, 1), ("gblock.conv_sc.weight_orig", 4, 1))
+    made = (
+        source.size(
+            (f"{name}.conv0.weight_orig", 4, 0),
+            (f"{name}.conv0.bias", 1, 0),
+            (f"{name}.conv1.bias", 1, 0),
+        )
+        for name in blocks
+    )
+    return [first, *made]
+
+
+def _attention_channels(source: ForeignTensors) -> int:
+    inputs = ((f"attention.{name}.weight_orig", 4, 1) for name in ("theta", "phi", "g"))
+    return source.size(*inputs, ("attention.o_conv.weight_orig", 4, 0))
 
 
 def _config(source: ForeignTensors, widths: Sequence[int]) -> GeneratorConfig:
     channels, multiples = base_width(widths)
     num_classes, class_dim = source.shape("linear.weight", 2)
     attention = 0
-    if "attention.theta.weight_orig" in source:
-        width = source.shape("attention.theta.weight_orig", 4)[1]
-        attention = attention_by_channels(width, widths, source.source)
+    if source.has_any("attention."):
+        attention = attention_by_channels(_attention_channels(source), widths, source.source)
     return GeneratorConfig(
         family="biggan",
         resolution=4 * 2 ** (len(widths) - 1),
         channels=channels,
         widths=multiples,
-        z_dim=source.shape(MARK, 2)[1] * len(widths),
+        z_dim=_chunk_dim(source, class_dim) * len(widths),
         num_classes=num_classes,
         attention_resolution=attention,
         class_dim=class_dim,
         bn_eps=_EPS,
         sn_eps=_EPS,
     )
+
+
+def _chunk_dim(source: ForeignTensors, class_dim: int) -> int:
+    name = "g_z.g_linear.weight_orig"
+    if name in source:
+        return source.shape(name, 2)[1]
+    return source.size(("gblock.hyperbn.gamma.weight_orig", 2, 1)) - class_dim
 
 
 def _first_linear(source: ForeignTensors, rows: int, columns: int) -> dict[str, Tensor]:

@@ -47,7 +47,7 @@ def load_state_dict(path: Path) -> dict[str, Tensor]:
         contents = _unpickle(path)
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror or error}") from None
-    return _without_parallel_prefix(_state_dict(contents, path))
+    return _state_dict(contents, path)
 
 
 def _verify_zip(path: Path) -> None:
@@ -57,6 +57,8 @@ def _verify_zip(path: Path) -> None:
     """
     try:
         with zipfile.ZipFile(path) as archive:
+            if not any(name.endswith("/data.pkl") for name in archive.namelist()):
+                raise _NotTorchError("it is a zip of other files; unpack it first")
             for entry in archive.infolist():
                 if entry.compress_type != zipfile.ZIP_STORED:
                     name = entry.filename[:_SAMPLED_BYTES]
@@ -82,12 +84,11 @@ def _unpickle(path: Path) -> Any:
             return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         asked = re.search(r"GLOBAL (\S{1,100})", str(error))
-        if asked is None:
-            raise _damaged(path, error) from None
+        wants = f"asks for {asked[1]}, which" if asked else "does what"
         raise InputError(
-            f"{path} is refused: its pickle asks for {asked[1]}, which tensors do not need and "
-            "which could run code; nothing was run. Get the weights as a plain state dict or as "
-            "safetensors, or fetch the file again if it may be damaged"
+            f"{path} is refused: its pickle {wants} tensors do not need and could run code, or it "
+            "may be damaged; nothing was run. Get the weights as a plain state dict or as "
+            "safetensors, or fetch the file again"
         ) from None
     except MemoryError:
         raise InputError(f"{path} asks for more memory than there is: it is damaged") from None
@@ -130,12 +131,6 @@ def _state_dict(contents: Any, path: Path) -> dict[str, Tensor]:
         # One value can be spread over a tensor of any size without taking memory, until it is used.
         if tensor.layout == torch.strided and tensor.nbytes > tensor.untyped_storage().nbytes():
             raise InputError(f"{path}: {name!a} claims more values than the file has")
-    return tensors
-
-
-def _without_parallel_prefix(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Names as they are without `DataParallel`, which puts "module." before every one."""
-    prefix = "module."
-    if all(name.startswith(prefix) for name in tensors):
-        return {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
+    if sum(tensor.nbytes for tensor in tensors.values()) > path.stat().st_size:
+        raise InputError(f"{path}: its tensors claim more values than the file has")
     return tensors

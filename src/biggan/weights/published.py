@@ -29,7 +29,7 @@ from biggan.weights.addresses import only_file_or_folder, repository_files
 from biggan.weights.cache import cache_dir, exclusive, is_offline
 from biggan.weights.download import DownloadError, RemoteFile, fetch_all
 from biggan.weights.files import LoadedGenerator
-from biggan.weights.foreign import hub_grid
+from biggan.weights.foreign import DEEPMIND_LICENCE, hub_grid
 
 _LOG = logging.getLogger("biggan.weights")
 
@@ -65,7 +65,7 @@ class PublishedModel:
     source: str
     places: tuple[Place, ...]
     """In the order in which they are tried."""
-    licence: str = "not established: DeepMind's module pages state none"
+    licence: str = DEEPMIND_LICENCE
 
     @property
     def resolution(self) -> int:

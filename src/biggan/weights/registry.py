@@ -89,16 +89,34 @@ def find_discriminator(
         return formats.read_discriminator(found, sn_eps=sn_eps)
 
 
+def means_published(name: str) -> bool:
+    """Whether a name means DeepMind's published weights.
+
+    What is there under that path goes before the name; but not a folder without weights, such as
+    one of samples that is called like their model.
+
+    Raises:
+        InputError: The folder cannot be read.
+    """
+    if name not in PUBLISHED:
+        return False
+    path = Path(name)
+    return not path.exists() or (path.is_dir() and not formats.has_weights(path))
+
+
 def _locate(name_or_path: str | Path | None, *, offline: bool) -> Path:
     """The file or folder that a generator's name, path or address leads to."""
     name = BUNDLED if name_or_path is None else str(name_or_path)
     if name == BUNDLED:
         return _BUNDLED_FILE
-    if (found := _addressed_or_local(name, offline=offline)) is not None:
-        return found
-    if name in PUBLISHED:
+    if not name:
+        raise InputError("the model's name is empty: leave it out for the bundled one")
+    if means_published(name):
         return obtain(name, offline=offline)
-    raise _no_generator(name)
+    found = _addressed_or_local(name, offline=offline)
+    if found is None:
+        raise _no_generator(name)
+    return found
 
 
 def _addressed_or_local(name: str, *, offline: bool) -> Path | None:

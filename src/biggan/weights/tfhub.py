@@ -40,7 +40,7 @@ from biggan.weights.foreign import (
 from biggan.weights.graph_def import Table, find_tables, read_graph
 from biggan.weights.tensor_bundle import TensorBundle
 
-logger = logging.getLogger("biggan.weights")
+_LOG = logging.getLogger("biggan.weights")
 
 _ORIGIN = "DeepMind's TF Hub modules"
 _EPS = 1e-4
@@ -66,7 +66,7 @@ def convert_generator(folder: Path) -> Converted[GeneratorConfig]:
         _network(_WithoutData(bundle), str(folder), recorded=bool(families))
     network = _network(bundle, str(folder), recorded=bool(families))
     if not families:
-        logger.warning(
+        _LOG.warning(
             "%s has no BatchNorm statistics for each truncation in its graph: its accumulated "
             "ones are taken for all",
             folder,
