@@ -2,8 +2,8 @@
 
 BigGAN-deep at 512 px with random weights, written as Hugging Face publishes it; each program loads
 it in a process of its own, in turn. Ours loads it twice: as it is, and converted to our own file.
-Peak memory is that of the process less what it has after importing torch and the package. The peer
-is installed by `make bench`.
+Peak memory is that of the process less what it has after importing torch and the package. The
+peer comes with the development tools (`make test`).
 
     python benchmarks/loading.py
 """

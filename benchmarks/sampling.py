@@ -1,7 +1,8 @@
 """One image at a time on the CPU: this package against pytorch-pretrained-biggan.
 
 Both build BigGAN-deep with random weights and make images in eval mode at truncation 0.4, in the
-same process, in turn. Prints medians and ratios. The peer is installed by `make bench`.
+same process, in turn. Prints medians and ratios. The peer comes with the development tools
+(`make test`).
 
     python benchmarks/sampling.py [128 256 512]
 """
