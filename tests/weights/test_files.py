@@ -170,6 +170,15 @@ def test_configurations_that_no_network_has(path, config):
         load_generator(path)
 
 
+def test_hub_on_another_grid_than_the_published(path):
+    config = tiny_generator().config.to_dict() | {"off_grid": "hub"}
+    changed_header(path, config=config)
+    assert load_generator(path).generator.config.off_grid == "hub"
+    changed_header(path, grid=[i / 50 for i in range(2, 52)])
+    with pytest.raises(biggan.InputError, match="off_grid 'hub' is for"):
+        load_generator(path)
+
+
 @pytest.mark.parametrize("header", [None, "{", "[]", '{"kind": "generator"}'])
 def test_a_file_of_ours_without_a_network(path, header):
     from biggan.weights import files
