@@ -174,11 +174,24 @@ def converged_vectors(weight: Tensor, u: Tensor, eps: float) -> tuple[Tensor, Te
     return F.normalize(matrix @ v, dim=0, eps=eps), v
 
 
-def channel_first(rows: Tensor) -> Tensor:
-    """Reorder the first axis of (4 * 4 * C, ...) from (height, width, channel) to channel first.
+def channel_first_linear(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Reorder the outputs of the first linear layer from (height, width, channel).
 
-    For the first linear layer: TensorFlow views its output as (4, 4, C), we as (C, 4, 4).
+    TensorFlow views its output as (4, 4, C), we as (C, 4, 4).
+
+    Args:
+        state: `linear.weight` (4 * 4 * C, in), `linear.bias`, `linear.u` and `linear.v`.
+
+    Returns:
+        The same for outputs in the order (channel, height, width); `v` belongs to the input.
     """
+    return {
+        name: tensor if name == "linear.v" else _channel_first(tensor)
+        for name, tensor in state.items()
+    }
+
+
+def _channel_first(rows: Tensor) -> Tensor:
     by_place = rows.unflatten(0, (16, -1))  # (16, C, ...)
     return by_place.transpose(0, 1).flatten(0, 1)
 

@@ -21,7 +21,7 @@ from biggan.weights.foreign import (
     Converted,
     ForeignTensors,
     base_width,
-    channel_first,
+    channel_first_linear,
     recorded_statistics,
 )
 
@@ -185,9 +185,7 @@ def _in_channels(layers: Any, channel_width: Any) -> Any:
 def _first_linear(source: ForeignTensors, rows: int, columns: int) -> dict[str, Tensor]:
     state = _normalized(source, "generator.gen_z", "linear", rows, columns)
     state["linear.bias"] = source.take("generator.gen_z.bias", rows)
-    for name in ("weight", "u", "bias"):
-        state[f"linear.{name}"] = channel_first(state[f"linear.{name}"])
-    return state
+    return channel_first_linear(state)
 
 
 def _block(

@@ -20,7 +20,7 @@ from biggan.weights.foreign import (
     ForeignTensors,
     attention_by_channels,
     base_width,
-    channel_first,
+    channel_first_linear,
     hub_grid,
     recorded_statistics,
 )
@@ -118,9 +118,7 @@ def _chunk_dim(source: ForeignTensors, class_dim: int) -> int:
 def _first_linear(source: ForeignTensors, rows: int, columns: int) -> dict[str, Tensor]:
     state = _normalized(source, "g_z.g_linear", "linear", rows, columns)
     state["linear.bias"] = source.take("g_z.g_linear.bias", rows)
-    for name in ("weight", "u", "bias"):
-        state[f"linear.{name}"] = channel_first(state[f"linear.{name}"])
-    return state
+    return channel_first_linear(state)
 
 
 def _block(

@@ -32,7 +32,7 @@ from biggan.weights.foreign import (
     ForeignTensors,
     attention_by_channels,
     base_width,
-    channel_first,
+    channel_first_linear,
     converged_vectors,
     hub_grid,
     recorded_statistics,
@@ -292,9 +292,7 @@ class _LayerReader:
         """The linear layer that makes the first image."""
         state = self.dense(theirs, "linear", columns, 16 * channels)
         state["linear.bias"] = self.vector(f"{theirs}/b", 16 * channels)
-        for name in ("weight", "u", "bias"):
-            state[f"linear.{name}"] = channel_first(state[f"linear.{name}"])
-        return state
+        return channel_first_linear(state)
 
     def dense(self, theirs: str, ours: str, columns: int, rows: int) -> dict[str, Tensor]:
         """A linear layer without a bias."""
