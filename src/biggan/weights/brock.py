@@ -131,11 +131,12 @@ def _generator_config(
         )
     else:
         num_classes, class_dim, chunk = gain[0], GeneratorConfig.class_dim, 0
-    slots = len(widths) if chunk else 1
-    # the width of the first linear layer's input
-    noise = chunk + class_dim if deep else chunk
-    if "linear.weight" in source or not chunk:
-        noise = source.shape("linear.weight", 2)[1]
+    if deep:  # the whole noise conditions every layer
+        z_dim = chunk
+    elif chunk:
+        z_dim = chunk * len(widths)
+    else:  # it goes into the first linear layer alone
+        z_dim = source.shape("linear.weight", 2)[1]
     attention = _attention_block(source, 1)
     if attention is not None and deep:
         attention = (attention - 1) // 2
@@ -145,7 +146,7 @@ def _generator_config(
         resolution=4 * 2 ** (len(widths) - 1),
         channels=channels,
         widths=multiples,
-        z_dim=noise - class_dim if deep else noise * slots,
+        z_dim=z_dim,
         num_classes=num_classes,
         attention_resolution=0 if attention is None else 8 * 2**attention,
         class_dim=class_dim,
