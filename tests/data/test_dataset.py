@@ -2,6 +2,7 @@ import io
 import logging
 import os
 import sys
+import time
 import zipfile
 from pathlib import Path
 
@@ -283,8 +284,13 @@ def test_an_interrupt_ends_the_work(tmp_path, monkeypatch, where):
     def interrupt(*arguments):
         raise KeyboardInterrupt
 
+    def slowly(path):  # so that the interrupt gets its turn on a busy machine
+        time.sleep(0.005)
+        read.append(path)
+        return PICTURES[0][0]
+
     read = []
-    monkeypatch.setattr(Path, "read_bytes", lambda path: read.append(path) or PICTURES[0][0])
+    monkeypatch.setattr(Path, "read_bytes", slowly)
     monkeypatch.setattr(f"biggan.data.dataset.{where}", interrupt)
     files = {f"{'ab'[i % 2]}/{i}.png": b"" for i in range(2000)}
     with pytest.raises(KeyboardInterrupt):
