@@ -14,12 +14,17 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal, Self, TypeVar, get_type_hints
+from typing import Any, Literal, Self, TypeVar, get_args, get_type_hints
 
 from biggan.errors import InputError
 from biggan.models import DiscriminatorConfig, GeneratorConfig, get_preset
 
 LabelSampling = Literal["uniform", "empirical"]
+Precision = Literal["float32", "bfloat16", "float16"]
+Augmentation = Literal["none", "diffaugment", "ada"]
+ClassTransfer = Literal["nearest", "mean", "random"]
+
+_DIFFAUGMENT = ("color", "translation", "cutout")
 
 _T = TypeVar("_T")
 
@@ -57,6 +62,86 @@ class EmaConfig:
     """Weight of the past at each step."""
     start: int = 0
     """Up to this step the average is a copy of the weights."""
+
+
+@dataclass(frozen=True)
+class AugmentationConfig:
+    """Augmentation of all that the discriminator sees, for small data; off by default."""
+
+    kind: Augmentation = "none"
+    """`none`; `diffaugment`, always (Zhao et al. 2020); or `ada`, as often as the discriminator's
+    confidence calls for (Karras et al. 2020)."""
+    policy: str = "color,translation,cutout"
+    """What DiffAugment does, in this order."""
+    target: float = 0.6
+    """ADA: the share of real images that should be called real, as E[sign(D(real))]."""
+    images: int = 500_000
+    """ADA: real images over which the probability may move from 0 to 1."""
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be run."""
+        _require(
+            self.kind in get_args(Augmentation),
+            f"augmentation.kind must be one of {', '.join(get_args(Augmentation))}",
+        )
+        unknown = [part for part in self.policy.split(",") if part not in _DIFFAUGMENT]
+        _require(
+            not unknown or self.kind != "diffaugment",
+            f"augmentation.policy lists some of {', '.join(_DIFFAUGMENT)}, not {self.policy!r}",
+        )
+        _require(-1 < self.target < 1, "augmentation.target must be between -1 and 1")
+        _require(self.images >= 1, "augmentation.images must be at least 1")
+
+
+@dataclass(frozen=True)
+class LeCamConfig:
+    """LeCam regularization of the discriminator (Tseng et al. 2021), for small data."""
+
+    strength: float = 0.0
+    """Weight of the regularization; 0 for none, 0.1 to 0.5 are usual."""
+    decay: float = 0.99
+    """Weight of the past in the moving averages of D's outputs."""
+    start: int = 1000
+    """Step from which it is applied; the averages are kept from the first step on."""
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be run."""
+        _require(0 <= self.strength < math.inf, "lecam.strength must be 0 or above")
+        _require(0 <= self.decay < 1, "lecam.decay must be at least 0 and below 1")
+        _require(self.start >= 0, "lecam.start must be 0 or above")
+
+
+@dataclass(frozen=True)
+class FineTuningConfig:
+    """Where training starts, if not from random weights."""
+
+    generator: str = ""
+    """What `biggan.load` takes: a published name, a file, a run folder; empty for random."""
+    discriminator: str = ""
+    """A file or run folder with a discriminator; empty for random."""
+    classes: ClassTransfer = "nearest"
+    """What a class starts as: the source's class of the nearest name, the mean of all of the
+    source's classes, or random."""
+    freeze_generator: int = 0
+    """Stages of the generator, from the noise on, that stay as they were loaded."""
+    freeze_discriminator: int = 0
+    """Blocks of the discriminator, from the image on, that stay as they were loaded (Mo et al.
+    2020, FreezeD)."""
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be run."""
+        _require(
+            self.classes in get_args(ClassTransfer),
+            f"fine_tuning.classes must be one of {', '.join(get_args(ClassTransfer))}",
+        )
+        for name in ("generator", "discriminator"):
+            frozen = getattr(self, f"freeze_{name}")
+            _require(frozen >= 0, f"fine_tuning.freeze_{name} must be 0 or above")
+            _require(
+                frozen == 0 or bool(getattr(self, name)),
+                f"fine_tuning.freeze_{name} needs fine_tuning.{name}: random weights would "
+                "stay random",
+            )
 
 
 @dataclass(frozen=True)
@@ -99,10 +184,24 @@ class TrainConfig:
     """Steps from one line of metrics to the next."""
     statistics_images: int = 2048
     """Generated images behind each row of the standing statistics; fewer in a very short run."""
+    precision: Precision = "float32"
+    """What convolutions and matrix products compute in; statistics, spectral norms, attention's
+    softmax and losses are float32 always."""
+    compile: bool = False
+    """Whether both networks go through torch.compile; needs a compiler, pays on GPUs."""
+    checkpoint_activations: bool = False
+    """Whether activations inside blocks are computed again in the backward pass: less memory, a
+    third more work."""
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     """Learning rates and Adam's other settings."""
     ema: EmaConfig = field(default_factory=EmaConfig)
     """Moving average of the generator."""
+    augmentation: AugmentationConfig = field(default_factory=AugmentationConfig)
+    """Augmentation of what the discriminator sees."""
+    lecam: LeCamConfig = field(default_factory=LeCamConfig)
+    """LeCam regularization of the discriminator."""
+    fine_tuning: FineTuningConfig = field(default_factory=FineTuningConfig)
+    """Loaded weights to start from."""
 
     def __post_init__(self) -> None:
         """Refuse what cannot be run."""
@@ -125,6 +224,10 @@ class TrainConfig:
         _require(
             self.label_sampling in ("uniform", "empirical"),
             "label_sampling must be uniform or empirical",
+        )
+        _require(
+            self.precision in get_args(Precision),
+            f"precision must be one of {', '.join(get_args(Precision))}",
         )
         _require(0 <= self.orthogonal < math.inf, "orthogonal must be 0 or above")
         _require(0 <= self.ema.decay < 1, "ema.decay must be at least 0 and below 1")
@@ -165,8 +268,8 @@ class TrainConfig:
         preset = get_preset(str(values.get("preset", "biggan-32")))
         tables["generator"] = preset.generator.updated(_table(values, "generator"))
         tables["discriminator"] = preset.discriminator.updated(_table(values, "discriminator"))
-        tables["optimizer"] = _fill(OptimizerConfig, "optimizer.", _table(values, "optimizer"))
-        tables["ema"] = _fill(EmaConfig, "ema.", _table(values, "ema"))
+        for name, table in _TABLES.items():
+            tables[name] = _fill(table, f"{name}.", _table(values, name))
         scalars = {key: value for key, value in values.items() if key not in tables}
         return _fill(cls, "", {**scalars, **tables})
 
@@ -237,6 +340,8 @@ def differing_keys(old: TrainConfig, new: TrainConfig) -> list[str]:
         "log_every",
         "statistics_images",
         "name",
+        "compile",
+        "checkpoint_activations",
     }
     flat_old, flat_new = _flatten(old.to_dict()), _flatten(new.to_dict())
     return [
@@ -311,6 +416,13 @@ def _fill(cls: type[_T], prefix: str, values: Mapping[str, Any]) -> _T:
     return cls(**checked)
 
 
+_TABLES: dict[str, type] = {
+    "optimizer": OptimizerConfig,
+    "ema": EmaConfig,
+    "augmentation": AugmentationConfig,
+    "lecam": LeCamConfig,
+    "fine_tuning": FineTuningConfig,
+}
 _TYPE_NAMES = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
 
 
