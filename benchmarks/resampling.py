@@ -36,7 +36,6 @@ def compare(name: str, plain: Callable[[], Tensor], fused: Callable[[], Tensor])
 
 
 def main() -> None:
-    resampling._FUSE_FROM = 0  # to see also what the switch avoids
     print(f"{torch.get_num_threads()} threads, torch {torch.__version__}, batch 8, milliseconds")
     print(f"{'':34} {'plain':>8} {'fused':>8} {'ratio':>8}")
     for size, channels in SIZES:

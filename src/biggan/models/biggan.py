@@ -17,6 +17,7 @@ from biggan.models.shared import (
     ClassEmbedding,
     ProjectionHead,
     RGBHead,
+    as_grid,
     attention_at,
     conditional_norm,
 )
@@ -43,9 +44,9 @@ class GeneratorBlock(nn.Module):
 
     def forward(self, x: Tensor, condition: Tensor, truncation: float | None) -> Tensor:
         """Map x (N, in, R, R) to (N, out, 2R, 2R)."""
-        h = F.relu(self.bn1(x, condition, truncation))
+        h = F.relu_(self.bn1(x, condition, truncation))
         h = upsample_convolve(h, self.conv1.normalized_weight(), self.conv1.bias)
-        h = self.conv2(F.relu(self.bn2(h, condition, truncation)))
+        h = self.conv2(F.relu_(self.bn2(h, condition, truncation)))
         # A 1x1 convolution commutes with upsampling, and is four times cheaper before it.
         return h + upsample(self.shortcut(x))
 
@@ -103,7 +104,7 @@ class BigGANGenerator(nn.Module):
             )  # chunk 0 to the linear layer, i + 1 to block i
         else:
             chunks = (z,) + (z.new_empty(len(z), 0),) * len(self.blocks)
-        x = self.linear(chunks[0]).unflatten(1, (-1, 4, 4))  # (N, C, 4, 4)
+        x = as_grid(self.linear(chunks[0]))  # (N, C, 4, 4)
         for block, chunk in zip(self.blocks, chunks[1:], strict=True):
             x = block(x, torch.cat([chunk, class_embedding], dim=1), truncation)
             if x.shape[-1] == config.attention_resolution:
@@ -140,7 +141,7 @@ class DiscriminatorBlock(nn.Module):
         """Map x (N, in, R, R) to (N, out, R/2, R/2), or to (N, out, R, R) without `down`."""
         # Out of place: the shortcut needs x as it came.
         h = self.conv1(x if self.first else F.relu(x))
-        h = F.relu(h)
+        h = F.relu_(h)
         if not self.down:
             return self.conv2(h) + self.shortcut(x)
         h = convolve_average_pool(h, self.conv2.normalized_weight(), self.conv2.bias)
@@ -178,7 +179,7 @@ class BigGANDiscriminator(nn.Module):
         Returns:
             Logits (N, 1): positive for "real".
         """
-        x = images
+        x = images.contiguous(memory_format=torch.channels_last)
         for i, block in enumerate(self.blocks):
             x = block(x)
             if i < self.config.down_blocks and x.shape[-1] == self.config.attention_resolution:

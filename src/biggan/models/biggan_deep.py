@@ -18,6 +18,7 @@ from biggan.models.shared import (
     ClassEmbedding,
     ProjectionHead,
     RGBHead,
+    as_grid,
     attention_at,
     conditional_norm,
 )
@@ -57,14 +58,14 @@ class DeepGeneratorBlock(nn.Module):
 
     def forward(self, x: Tensor, condition: Tensor, truncation: float | None) -> Tensor:
         """Map x (N, in, R, R) to (N, out, R, R), or to (N, out, 2R, 2R) with `up`."""
-        h = self.conv1(F.relu(self.bn1(x, condition, truncation)))
-        h = F.relu(self.bn2(h, condition, truncation))
+        h = self.conv1(F.relu_(self.bn1(x, condition, truncation)))
+        h = F.relu_(self.bn2(h, condition, truncation))
         if self.up:
             h = upsample_convolve(h, self.conv2.normalized_weight(), self.conv2.bias)
         else:
             h = self.conv2(h)
-        h = self.conv3(F.relu(self.bn3(h, condition, truncation)))
-        h = self.conv4(F.relu(self.bn4(h, condition, truncation)))
+        h = self.conv3(F.relu_(self.bn3(h, condition, truncation)))
+        h = self.conv4(F.relu_(self.bn4(h, condition, truncation)))
         shortcut = x[:, : self.out_channels]
         return h + (upsample(shortcut) if self.up else shortcut)
 
@@ -111,7 +112,7 @@ class BigGANDeepGenerator(nn.Module):
     ) -> Tensor:
         """Make images from class vectors (N, class_dim), which may lie between classes."""
         condition = torch.cat([z, class_embedding], dim=1)  # (N, condition_dim)
-        x = self.linear(condition).unflatten(1, (-1, 4, 4))  # (N, C, 4, 4)
+        x = as_grid(self.linear(condition))  # (N, C, 4, 4)
         for block in self.blocks:
             x = block(x, condition, truncation)
             if block.up and x.shape[-1] == self.config.attention_resolution:
@@ -143,8 +144,8 @@ class DeepDiscriminatorBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map x (N, in, R, R) to (N, out, R/2, R/2), or to (N, out, R, R) without `down`."""
         h = self.conv1(F.relu(x))
-        h = self.conv2(F.relu(h))
-        h = F.relu(self.conv3(F.relu(h)))
+        h = self.conv2(F.relu_(h))
+        h = F.relu_(self.conv3(F.relu_(h)))
         if self.down:
             h, x = average_pool(h), average_pool(x)
         if self.widening is not None:
@@ -179,7 +180,7 @@ class BigGANDeepDiscriminator(nn.Module):
 
     def forward(self, images: Tensor, labels: Tensor) -> Tensor:
         """Judge images; see `BigGANDiscriminator.forward`."""
-        x = self.stem(images)
+        x = self.stem(images.contiguous(memory_format=torch.channels_last))
         for i, block in enumerate(self.blocks):
             x = block(x)
             pair, is_second = divmod(i, 2)

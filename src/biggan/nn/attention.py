@@ -32,9 +32,19 @@ class SelfAttention2d(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Attend over all positions of x (N, C, H, W); H and W are even."""
-        query = self.theta(x).flatten(2).mT  # (N, HW, C/8)
-        key = F.max_pool2d(self.phi(x), 2).flatten(2).mT  # (N, HW/4, C/8)
-        value = F.max_pool2d(self.g(x), 2).flatten(2).mT  # (N, HW/4, C/2)
-        attended = F.scaled_dot_product_attention(query, key, value, scale=1.0)  # (N, HW, C/2)
-        attended = attended.mT.unflatten(2, x.shape[2:])  # (N, C/2, H, W)
+        query = _tokens(self.theta(x))  # (N, 1, HW, C/8)
+        key = _tokens(F.max_pool2d(self.phi(x), 2))  # (N, 1, HW/4, C/8)
+        value = _tokens(F.max_pool2d(self.g(x), 2))  # (N, 1, HW/4, C/2)
+        if x.device.type == "cpu":
+            # Zeros change no logit, and with equal widths the kernel that holds no (HW, HW/4)
+            # matrix of weights takes over: at 64x64 positions that is 17 MB an image.
+            missing = value.shape[-1] - query.shape[-1]
+            query, key = F.pad(query, (0, missing)), F.pad(key, (0, missing))
+        attended = F.scaled_dot_product_attention(query, key, value, scale=1.0)  # (N, 1, HW, C/2)
+        attended = attended.squeeze(1).mT.unflatten(2, x.shape[2:])  # (N, C/2, H, W)
         return x + self.gamma * self.o(attended)
+
+
+def _tokens(x: Tensor) -> Tensor:
+    """Positions of x (N, C, H, W) in a row, as one head of attention: (N, 1, H * W, C)."""
+    return x.flatten(2).mT.contiguous().unsqueeze(1)

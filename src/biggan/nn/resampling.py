@@ -1,29 +1,25 @@
 """Changes of resolution, and their exact fusion with the 3x3 convolution beside them.
 
-Upsampling to the nearest neighbour and then convolving 3x3 reads every input pixel 36 times for 16
-distinct products; so does convolving and then averaging 2x2. Both equal one 4x4 convolution of
-stride 2 whose kernel is made of sums of the 3x3 kernel's entries, at 16 multiplications. The sums
-are linear, so gradients flow through them, and the result differs by rounding alone.
+Upsampling to the nearest neighbour and then convolving 3x3 takes 36 multiplications per input pixel
+and pair of channels; so does convolving and then averaging 2x2, per output pixel. Nine are enough:
 
-On one axis, with the kernel (a, b, c):
+    nearest upsampling  = zeros between the pixels, then sums over 2x2 squares
+    averaging 2x2       = means over all 2x2 squares, then every other one of them
 
-    output 2i   of up+conv reads  x[i-1] a + x[i] (b+c)
-    output 2i+1 of up+conv reads  x[i] (a+b) + x[i+1] c      -> transposed kernel (c, b+c, a+b, a)
-    conv+pool averages 2i, 2i+1:  (a, a+b, b+c, c) / 2 on x[2i-1] ... x[2i+2]
+and sums over squares commute with convolutions. So the convolution runs between the two halves,
+where only every fourth pixel counts: as a transposed convolution of stride 2 before the sums, or as
+a convolution of stride 2 after the means. The result differs by rounding alone, at the borders too.
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-# Below this many pixels a side the 4x4 kernels' own cost outweighs what they save: measured on two
-# CPU cores, forward and backward (benchmarks/resampling.py).
-_FUSE_FROM = 16
-
-_UPSAMPLE = torch.tensor([[0.0, 0.0, 1.0], [0.0, 1.0, 1.0], [1.0, 1.0, 0.0], [1.0, 0.0, 0.0]])
-_POOL = torch.tensor([[1.0, 0.0, 0.0], [1.0, 1.0, 0.0], [0.0, 1.0, 1.0], [0.0, 0.0, 1.0]]) / 2
+from biggan.nn.convolution import convolve, transposed_convolve
 
 
 def upsample(x: Tensor) -> Tensor:
@@ -47,10 +43,9 @@ def upsample_convolve(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     Returns:
         (N, out, 2H, 2W), equal to `conv2d(upsample(x), weight, bias, padding=1)`.
     """
-    if 2 * min(x.shape[2:]) < _FUSE_FROM:
-        return F.conv2d(upsample(x), weight, bias, padding=1)
-    kernel = _widen(weight, _UPSAMPLE).transpose(0, 1)  # (C, out, 4, 4)
-    return F.conv_transpose2d(x, kernel, bias, stride=2, padding=1)
+    # (N, out, 2H + 1, 2W + 1). Each output sums four of its pixels: a quarter of the bias each.
+    large = transposed_convolve(x, weight, None if bias is None else bias / 4, stride=2)
+    return _Squares.apply(large, 0, 1)
 
 
 def convolve_average_pool(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -64,12 +59,21 @@ def convolve_average_pool(x: Tensor, weight: Tensor, bias: Tensor | None) -> Ten
     Returns:
         (N, out, H/2, W/2), equal to `average_pool(conv2d(x, weight, bias, padding=1))`.
     """
-    if min(x.shape[2:]) < _FUSE_FROM:
-        return average_pool(F.conv2d(x, weight, bias, padding=1))
-    return F.conv2d(x, _widen(weight, _POOL), bias, stride=2, padding=1)
+    means = _Squares.apply(x, 1, 4)  # (N, C, H + 1, W + 1)
+    return convolve(means, weight, bias, stride=2, padding=0)
 
 
-def _widen(weight: Tensor, sums: Tensor) -> Tensor:
-    """Apply a (4, 3) matrix of sums to both axes of a kernel: (.., 3, 3) to (.., 4, 4)."""
-    sums = sums.to(weight)
-    return sums @ weight @ sums.mT
+class _Squares(torch.autograd.Function):
+    """Sums over all 2x2 squares of pixels, divided: with padding 1 the adjoint of padding 0.
+
+    `avg_pool2d` alone would keep its input for the backward pass, which needs nothing of it.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, padding: int, divisor: int) -> Tensor:
+        ctx.padding, ctx.divisor = padding, divisor
+        return F.avg_pool2d(x, 2, 1, padding, divisor_override=divisor)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+        return _Squares.apply(gradients[0], 1 - ctx.padding, ctx.divisor), None, None

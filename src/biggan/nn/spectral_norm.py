@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from biggan.nn.convolution import convolve
 from biggan.nn.uninitialized import Uninitialized
 
 
@@ -99,7 +100,8 @@ class SpectralNormConv2d(SpectralNorm, nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         """Convolve x (N, in, H, W) into (N, out, H, W)."""
-        return F.conv2d(x, self.normalized_weight(), self.bias, padding=self.padding)
+        padding = self.kernel_size[0] // 2
+        return convolve(x, self.normalized_weight(), self.bias, padding=padding)
 
 
 class SpectralNormLinear(SpectralNorm, nn.Linear):

@@ -1,0 +1,84 @@
+"""Convolutions, by the algorithm that suits their size.
+
+A library's direct convolution is made for images larger than kernels. Deep in these networks it is
+the other way round: 4x4 or 8x8 positions meet kernels of 1536 x 1536 x 3 x 3, and on a CPU its
+gradient of the weight runs at a fifth of the speed of a matrix product. There the input's windows
+are laid out as rows and the convolution *is* a matrix product, forward and backward.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+
+def convolve(
+    x: Tensor, weight: Tensor, bias: Tensor | None, *, stride: int = 1, padding: int
+) -> Tensor:
+    """Convolve, equal to `conv2d` but for rounding, differentiable any number of times.
+
+    Args:
+        x: (N, C, H, W).
+        weight: (out, C, k, k).
+        bias: (out,) or None.
+        stride: Step from one window to the next.
+        padding: Zeros on each side.
+
+    Returns:
+        (N, out, H', W') with H' = (H + 2 * padding - k) // stride + 1.
+    """
+    size = weight.shape[-1]
+    height, width = ((n + 2 * padding - size) // stride + 1 for n in x.shape[2:])
+    if not outweighs(weight, len(x) * height * width, x):
+        return F.conv2d(x, weight, bias, stride, padding)
+    rows = windows(F.pad(x, (padding,) * 4), size, stride)
+    return as_images(F.linear(rows, weight.flatten(1), bias), len(x), height, width)
+
+
+def transposed_convolve(x: Tensor, weight: Tensor, bias: Tensor | None, *, stride: int) -> Tensor:
+    """Convolve the input spread out with zeros, equal to `conv_transpose2d` but for rounding.
+
+    Args:
+        x: (N, C, H, W).
+        weight: (out, C, k, k), in the layout and orientation of `convolve`.
+        bias: (out,) or None.
+        stride: Step from one pixel of x to the next in the output.
+
+    Returns:
+        (N, out, H', W') with H' = (H - 1) * stride + k.
+    """
+    batch, _, height, width = x.shape
+    weight = weight.flip(2, 3).transpose(0, 1)  # (C, out, k, k), as the library wants it
+    if not outweighs(weight.transpose(0, 1), batch * height * width, x):
+        return F.conv_transpose2d(x, weight, bias, stride)
+    size = weight.shape[-1]
+    pixels = x.permute(0, 2, 3, 1).flatten(1, 2)  # (N, H * W, C)
+    patches = pixels @ weight.flatten(1)  # (N, H * W, out * k * k)
+    large = ((n - 1) * stride + size for n in (height, width))
+    result = F.fold(patches.mT, tuple(large), size, stride=stride)
+    if bias is not None:
+        result = result + bias[:, None, None]
+    return result.contiguous(memory_format=torch.channels_last)
+
+
+def outweighs(weight: Tensor, positions: int, x: Tensor) -> bool:
+    """Whether a kernel is larger than the windows that it meets, which calls for a product.
+
+    Args:
+        weight: (out, ...).
+        positions: Windows in the batch.
+        x: The input, for its device: a GPU's library makes this choice by itself.
+    """
+    return x.device.type == "cpu" and positions < len(weight)
+
+
+def windows(x: Tensor, size: int, stride: int) -> Tensor:
+    """All windows of x (N, C, H, W), each as one row (C * size * size,), in reading order."""
+    x = x.unfold(2, size, stride).unfold(3, size, stride)  # (N, C, H', W', size, size)
+    return x.permute(0, 2, 3, 1, 4, 5).flatten(3).flatten(0, 2)
+
+
+def as_images(rows: Tensor, batch: int, height: int, width: int) -> Tensor:
+    """Rows (N * H * W, C), one per position, as (N, C, H, W) in channels-last memory."""
+    return rows.unflatten(0, (batch, height, width)).permute(0, 3, 1, 2)
