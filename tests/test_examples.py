@@ -28,6 +28,14 @@ def test_sample_and_morph(tmp_path):
     assert {path.name for path in tmp_path.iterdir()} == {"sevens.png", "morph.png", "mixed.png"}
 
 
+def test_fine_tune(tmp_path):
+    run_example("fine_tune.py", tmp_path, 2)
+    assert (tmp_path / "crosses.png").is_file()
+    gan = biggan.load(tmp_path / "run")
+    assert gan.class_names == ("cross", "one")
+    assert gan.config == biggan.load().config.updated({"num_classes": 2})
+
+
 @pytest.mark.slow
 def test_an_independent_classifier_reads_the_bundled_models_digits():
     real, half, _ = run_example("judge_digits.py").splitlines()

@@ -213,7 +213,7 @@ def test_what_does_not_fit_in_memory_is_refused_before_decoding(tmp_path, monkey
     path = fill(tmp_path, FILES)
     needed = 5 * 3 * 8 * 8
     assert len(load_dataset(path, 8, 3, memory_limit=needed)) == 5
-    monkeypatch.setattr("biggan.data.dataset.decode_image", None)
+    monkeypatch.setattr("biggan.data.reading.decode_image", None)
     assert "choose a smaller resolution or fewer images" in refusal(
         path, 8, 3, memory_limit=needed - 1
     )
@@ -279,7 +279,7 @@ def test_the_bar_shows_on_a_slow_loading_at_a_terminal_only(tmp_path, monkeypatc
     assert [bar["total"] for bar in bars] == [5, 5]
 
 
-@pytest.mark.parametrize("where", ["tqdm.update", "decode_image"])
+@pytest.mark.parametrize("where", ["dataset.tqdm.update", "reading.decode_image"])
 def test_an_interrupt_ends_the_work(tmp_path, monkeypatch, where):
     def interrupt(*arguments):
         raise KeyboardInterrupt
@@ -291,7 +291,7 @@ def test_an_interrupt_ends_the_work(tmp_path, monkeypatch, where):
 
     read = []
     monkeypatch.setattr(Path, "read_bytes", slowly)
-    monkeypatch.setattr(f"biggan.data.dataset.{where}", interrupt)
+    monkeypatch.setattr(f"biggan.data.{where}", interrupt)
     files = {f"{'ab'[i % 2]}/{i}.png": b"" for i in range(2000)}
     with pytest.raises(KeyboardInterrupt):
         load_dataset(fill(tmp_path, files), 8, 3, workers=1)

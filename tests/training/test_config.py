@@ -4,7 +4,7 @@ import pytest
 
 import biggan
 from biggan.training import load_recipe, shipped_recipes
-from biggan.training.config import TrainConfig, differing_keys, to_toml
+from biggan.training.config import TrainConfig, differing_keys, recipe_keys, to_toml
 
 
 @pytest.fixture
@@ -44,9 +44,13 @@ def test_a_preset_pair_agrees_for_every_preset():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ("batch_sise=4", "no key 'batch_sise'; it has .*batch_size"),
-        ("optimizer.lr=1", "no key 'optimizer.lr'.*optimizer.g_lr"),
-        ("generator.chanels=8", "'chanels'"),
+        ("batch_sise=4", r"no key 'batch_sise'; did you mean batch_size\?"),
+        ("optimizer.lr=1", r"no key 'optimizer.lr'; did you mean optimizer.[gd]_lr\?"),
+        ("optimiser.g_lr=1.0", r"no key 'optimiser.g_lr'; did you mean optimizer.g_lr\?"),
+        ("g_lr=1.0", r"no key 'g_lr'; did you mean optimizer.g_lr\?"),
+        ("generator.chanels=8", r"no key 'generator.chanels'; did you mean generator.channels\?"),
+        ("optimizer.batch_size=8", r"no key 'optimizer.batch_size'; did you mean batch_size\?"),
+        ("qqqq=8", "no key 'qqqq'; there are generator.family, .*fine_tuning.classes"),
         ("batch_size=many", "batch_size must be a whole number, not 'many'"),
         ("batch_size=0", "batch_size must be at least 1"),
         ("total_steps=1.5", "total_steps must be a whole number"),
@@ -64,11 +68,43 @@ def test_a_preset_pair_agrees_for_every_preset():
         ("optimizer.g_lr=nan", "optimizer.g_lr must be above 0"),
         ("optimizer.beta2=1.0", "optimizer.beta2 must be at least 0 and below 1"),
         ("orthogonal=-1.0", "orthogonal must be 0 or above"),
+        ("augmentation.kind=flips", "augmentation.kind must be one of none, diffaugment, ada"),
+        ("augmentation.target=1.0", "augmentation.target must be between -1 and 1"),
+        ("augmentation.images=0", "augmentation.images must be at least 1"),
+        ("lecam.strength=-0.1", "lecam.strength must be 0 or above"),
+        ("lecam.strength=nan", "lecam.strength must be 0 or above"),
+        ("lecam.decay=1.0", "lecam.decay must be at least 0 and below 1"),
+        ("lecam.start=-1", "lecam.start must be 0 or above"),
     ],
 )
 def test_mistakes_are_named(recipe, change, message):
     with pytest.raises(biggan.InputError, match=message):
         load_recipe(recipe, [change])
+
+
+@pytest.mark.parametrize("policy", ["", "colour", "color, cutout", "cutout,cutout", "color,"])
+def test_a_policy_that_cannot_be_done_is_named(recipe, policy):
+    kind, change = "augmentation.kind=diffaugment", f'augmentation.policy="{policy}"'
+    with pytest.raises(biggan.InputError, match=f"color, translation, cutout.*'{policy}'"):
+        load_recipe(recipe, [kind, change])
+
+
+@pytest.mark.parametrize("policy", ["color", "cutout,translation", "color,translation,cutout"])
+def test_a_policy_is_any_part_in_any_order(recipe, policy):
+    changes = ["augmentation.kind=diffaugment", f"augmentation.policy={policy}"]
+    assert load_recipe(recipe, changes).augmentation.policy == policy
+
+
+def test_every_key_is_listed_once_and_none_but_these():
+    keys = recipe_keys()
+    written = to_toml(TrainConfig.from_dict({}).to_dict())
+    listed, table = [], ""
+    for line in written.splitlines():
+        if line.startswith("["):
+            table = line.strip("[]") + "."
+        elif line:
+            listed.append(table + line.partition(" =")[0])
+    assert sorted(keys) == sorted(listed)
 
 
 def test_missing_and_broken_recipes(tmp_path):

@@ -1,6 +1,7 @@
 """Whole runs: what they leave, that they resume to the bit, and what they refuse."""
 
 import dataclasses
+import errno
 import json
 import os
 import signal
@@ -14,7 +15,7 @@ from safetensors.torch import load_file
 
 import biggan
 from biggan.data import load_dataset
-from biggan.training import train
+from biggan.training import loop, train
 from tiny import TINY_RECIPE
 
 CPU = torch.device("cpu")
@@ -185,6 +186,92 @@ def test_divergence_stops_before_it_is_saved(config, dataset, tmp_path):
     with pytest.raises(biggan.InputError, match="training diverged: .* is (nan|inf)"):
         run(config, dataset, tmp_path, optimizer=reckless)
     assert not list(tmp_path.glob("checkpoints/*"))
+
+
+@pytest.mark.parametrize(
+    ("network", "name"), [("generator", "linear.weight"), ("ema", "head.bn.running_mean")]
+)
+def test_an_update_to_nothing_finite_is_not_saved(
+    config, dataset, tmp_path, monkeypatch, network, name
+):
+    """The losses of the step are still good: only the tensors tell."""
+
+    def spoil(state, latents, config):
+        metrics = loop_generator_step(state, latents, config)
+        if state.step == 3:
+            getattr(state, network).state_dict()[name][0] = float("inf")
+        return metrics
+
+    loop_generator_step = loop.generator_step
+    monkeypatch.setattr(loop, "generator_step", spoil)
+    monkeypatch.setattr(loop, "update_ema", lambda *_: None)
+    with pytest.raises(biggan.InputError, match=rf"diverged: {network}.{name} .* at step 4"):
+        run(config, dataset, tmp_path, log_every=100, checkpoint_every=2, total_steps=4)
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == [
+        "step-00000002.safetensors"
+    ]
+
+
+def test_a_folder_in_use_is_refused(config, dataset, tmp_path):
+    def start_another():
+        with pytest.raises(biggan.InputError, match="another process is training in .*run"):
+            run(config, dataset, tmp_path / "run")
+        return True
+
+    state = train(config, dataset, tmp_path / "run", device=CPU, should_stop=start_another)
+    assert state.step == 1
+    assert run(config, dataset, tmp_path / "run").step == 6
+
+
+@pytest.mark.parametrize("victim", ["checkpoints/", "generator", "previews/"])
+def test_a_full_disk_keeps_the_checkpoint_before(
+    config, dataset, tmp_path, uninterrupted, monkeypatch, victim
+):
+    folder = tmp_path / "run"
+    run(config, dataset, folder, total_steps=3)
+    before = final_tensors(folder)
+    replace = type(folder).replace
+
+    def fail(path, target):
+        if victim in str(target.relative_to(folder)):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return replace(path, target)
+
+    with monkeypatch.context() as full:
+        full.setattr(type(folder), "replace", fail)
+        with pytest.raises(biggan.InputError, match="cannot write .*: No space left on device"):
+            run(config, dataset, folder)
+    kept = load_file(folder / "checkpoints" / "step-00000003.safetensors")
+    assert all(torch.equal(kept[name], value) for name, value in before.items())
+    assert not list(folder.rglob("*.tmp"))
+    run(config, dataset, folder)
+    assert_same_run(folder, uninterrupted)
+
+
+def test_a_disk_that_is_really_full(config, dataset, tmp_path, uninterrupted):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    size = sum(path.stat().st_size for path in uninterrupted.rglob("*") if path.is_file())
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={4 * size}", "tmpfs", str(disk)]
+    try:
+        mounted = subprocess.run(mount, capture_output=True).returncode == 0
+    except FileNotFoundError:
+        mounted = False
+    if not mounted:
+        pytest.skip("mounting is not permitted here")
+    try:
+        run(config, dataset, disk / "run", total_steps=3)
+        filler = disk / "filler"
+        free = os.statvfs(disk).f_bavail * os.statvfs(disk).f_bsize
+        filler.write_bytes(bytes(free - 50_000))  # room for some of a checkpoint
+        with pytest.raises(biggan.InputError, match="cannot write .*(No space left|os error 28)"):
+            run(config, dataset, disk / "run")
+        assert not list(disk.rglob("*.tmp"))
+        filler.unlink()
+        run(config, dataset, disk / "run")
+        assert_same_run(disk / "run", uninterrupted)
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
 
 
 def test_mirroring_reaches_the_discriminator(config, dataset, tmp_path, uninterrupted):

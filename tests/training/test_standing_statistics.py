@@ -21,7 +21,7 @@ def test_one_batch_is_what_the_layers_see(config, dataset):
             layer.set_grid([0.5])
     inputs = {}
     hooks = [
-        layer.register_forward_hook(lambda m, args, _: inputs.setdefault(m, args[0]))
+        layer.register_forward_hook(lambda m, args, _: inputs.update({m: args[0]}))
         for layer in generator.modules()
         if isinstance(layer, StandingBatchNorm2d)
     ]

@@ -19,6 +19,7 @@ VERBS = {
     "interpolate": "Morph pictures of one class into another.",
     "demo": "Open the web page with sliders.",
     "train": "Train a model from a recipe, or resume.",
+    "data": "Pack images for training, check and describe them.",
     "convert": "Turn other software's weights into one file of ours.",
     "models": "List models and architectures, or say what a weights file is.",
     "classes": "List or search the classes of a model.",

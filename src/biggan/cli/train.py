@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import logging
+import os
 import signal
 from pathlib import Path
 from types import FrameType
+from typing import TYPE_CHECKING
 
 import click
 
 from biggan.cli.options import check_writable, choose_device, device_option
 from biggan.errors import InputError
+
+if TYPE_CHECKING:
+    from biggan.data import ImageDataset
+    from biggan.training import TrainConfig
 
 _LOG = logging.getLogger("biggan.training")
 
@@ -20,14 +27,14 @@ _LOG = logging.getLogger("biggan.training")
 @click.option(
     "--data",
     metavar="PATH",
-    help="A folder of class folders, a zip of one, or `digits`; the recipe's data if left out.",
+    help="A packed data set, a folder of class folders, a zip of one, parquet files, tar shards or "
+    "`digits`; the recipe's data if left out.",
 )
 @click.option(
     "--out",
     "run_dir",
     type=click.Path(file_okay=False, path_type=Path),
-    required=True,
-    help="The run's folder.",
+    help="The run's folder; only --dry-run does without.",
 )
 @click.option(
     "--set",
@@ -37,13 +44,22 @@ _LOG = logging.getLogger("biggan.training")
     help="Change a value of the recipe, such as batch_size=64 or optimizer.g_lr=1e-4.",
 )
 @click.option("--strict", is_flag=True, help="Stop at a corrupt image instead of skipping it.")
+@click.option(
+    "--dry-run",
+    is_flag=True,
+    help="Print the resolved recipe, and what the run takes: memory, operations, steps per epoch. "
+    "Nothing is trained or written.",
+)
+@click.option("--json", "as_json", is_flag=True, help="With --dry-run: print JSON.")
 @device_option
 def command(
     recipe: str,
     data: str | None,
-    run_dir: Path,
+    run_dir: Path | None,
     changes: tuple[str, ...],
     strict: bool,
+    dry_run: bool,
+    as_json: bool,
     device: str | None,
 ) -> None:
     """Train a model from RECIPE: a TOML file, or the name of a shipped recipe.
@@ -53,36 +69,133 @@ def command(
       biggan train digits --out runs/digits
       biggan train cifar10 --data cifar10-train.zip --out runs/cifar10 --set batch_size=128
       biggan sample --model runs/digits --class seven
+      biggan train biggan.toml --data imagenet --dry-run
 
     To resume, run the same command again: after Ctrl-C, a crash or a power cut the result is the
     same as without.
     """
-    import torch
+    if as_json and not dry_run:
+        raise InputError("--json is for --dry-run")
+    if run_dir is not None:
+        check_writable(run_dir)
+    elif not dry_run:
+        raise InputError("give the run a folder: --out RUN_DIR")
 
-    from biggan.data import load_dataset
-    from biggan.training import load_recipe, train
+    from biggan.training import load_recipe
 
-    check_writable(run_dir)
     config = load_recipe(recipe, changes, data)
+    if dry_run:
+        _dry_run(config, run_dir, strict=strict, as_json=as_json)
+        return
     if not config.data:
         raise InputError(f"the recipe {recipe} names no data: give --data FOLDER, ZIP or digits")
-    chosen = torch.device(choose_device(device))
-    dataset = load_dataset(
+    assert run_dir is not None
+    _train(config, run_dir, choose_device(device), strict=strict)
+
+
+def _load_data(config: TrainConfig, *, strict: bool) -> ImageDataset:
+    from biggan.data import load_dataset
+
+    return load_dataset(
         config.data,
         config.generator.resolution,
         config.generator.image_channels,
         strict=strict,
         unconditional=config.unconditional,
     )
-    config = config.fitted(dataset.num_classes)
-    classes = f"{dataset.num_classes} classes" if dataset.class_names else "no classes"
-    _LOG.info("%d images of %s, %s; training on %s", len(dataset), dataset.source, classes, chosen)
-    with_stop = _StopOnSignal()
-    state = train(config, dataset, run_dir, device=chosen, should_stop=with_stop)
-    if state.step < config.total_steps:
-        _LOG.info("stopped at step %d; the same command resumes", state.step)
-        raise SystemExit(130)
-    click.echo(run_dir / "generator.safetensors")
+
+
+def _fit_to_source(config: TrainConfig, run_dir: Path | None) -> TrainConfig:
+    """The recipe with the shapes of the networks that it starts from, if it names any.
+
+    A run that is resumed has them in its checkpoint: its sources may be gone.
+    """
+    if not (config.fine_tuning.generator or config.fine_tuning.discriminator):
+        return config
+    from biggan.training.checkpoint import CheckpointDirectory
+    from biggan.training.fine_tuning import fitted_to_source
+
+    saved = CheckpointDirectory(run_dir / "checkpoints").read_newest() if run_dir else None
+    return fitted_to_source(config, saved.config if saved else None)
+
+
+def _train(config: TrainConfig, run_dir: Path, device: str, *, strict: bool) -> None:
+    import torch
+
+    from biggan.training import train
+    from biggan.training.allocator import keep_freed_memory
+    from biggan.training.distributed import is_first, process_group
+
+    keep_freed_memory()
+    with process_group(torch.device(device)) as own_device:
+        config = _fit_to_source(config, run_dir)
+        dataset = _load_data(config, strict=strict)
+        config = config.fitted(dataset.num_classes)
+        if is_first():
+            classes = f"{dataset.num_classes} classes" if dataset.class_names else "no classes"
+            _LOG.info(
+                "%d images of %s, %s; training on %s",
+                len(dataset),
+                dataset.source,
+                classes,
+                own_device,
+            )
+        with_stop = _StopOnSignal()
+        state = train(config, dataset, run_dir, device=own_device, should_stop=with_stop)
+        if not is_first():
+            return
+        if state.step < config.total_steps:
+            _LOG.info("stopped at step %d; the same command resumes", state.step)
+            raise SystemExit(130)
+        click.echo(run_dir / "generator.safetensors")
+
+
+def _dry_run(config: TrainConfig, run_dir: Path | None, *, strict: bool, as_json: bool) -> None:
+    config = _fit_to_source(config, run_dir)
+    dataset = None
+    if config.data:
+        dataset = _load_data(config, strict=strict)
+        config = config.fitted(dataset.num_classes)
+    _print_plan(config, dataset, run_dir, as_json=as_json)
+
+
+def _print_plan(
+    config: TrainConfig, dataset: ImageDataset | None, run_dir: Path | None, *, as_json: bool
+) -> None:
+    """Say what would be done. Under torchrun one process speaks for all."""
+    from biggan.training.config import to_toml
+    from biggan.training.plan import make_plan
+
+    plan = make_plan(
+        config, None if dataset is None else len(dataset), int(os.environ.get("WORLD_SIZE", "1"))
+    )
+    if os.environ.get("RANK", "0") != "0":
+        return
+    begins = _beginning(config, dataset, run_dir)
+    if as_json:
+        values = {"recipe": config.to_dict(), "plan": plan.to_dict(), "start": begins}
+        click.echo(json.dumps(values, indent=2))
+    else:
+        click.echo("\n".join([to_toml(config.to_dict()), plan.table(), "", f"Start\n  {begins}"]))
+
+
+def _beginning(config: TrainConfig, dataset: ImageDataset | None, run_dir: Path | None) -> str:
+    """Where the run would begin, in words."""
+    from biggan.training.checkpoint import CheckpointDirectory
+    from biggan.training.config import differing_keys
+
+    if run_dir is None:
+        return "at step 0; no --out was given to look for an earlier run in"
+    saved = CheckpointDirectory(run_dir / "checkpoints").read_newest()
+    if saved is None:
+        return f"at step 0; there is no checkpoint in {run_dir}"
+    if differing := differing_keys(saved.config, config):
+        return f"refused: {run_dir} holds a run of another recipe ({'; '.join(differing)})"
+    if dataset is not None and saved.data_fingerprint != dataset.fingerprint:
+        return f"refused: {run_dir} was trained on other data than {dataset.source} now holds"
+    if saved.step >= config.total_steps:
+        return f"nothing to do: {run_dir} is at step {saved.step:,} of {config.total_steps:,}"
+    return f"resumes {run_dir} at step {saved.step:,} of {config.total_steps:,}"
 
 
 class _StopOnSignal:

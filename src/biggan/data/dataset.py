@@ -1,15 +1,14 @@
 """A dataset in memory: every image decoded once, as uint8 at the training resolution.
 
 Decoding is what makes small training runs slow, and at 32 to 128 pixels whole datasets fit in
-memory: CIFAR-10 takes 150 MB. What does not fit is refused before any work is done.
+memory: CIFAR-10 takes 150 MB. What does not fit is refused before any work is done; packed, it is
+mapped from the disk instead.
 """
 
+import contextlib
 import functools
-import hashlib
-import logging
 import os
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -19,19 +18,22 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
-from biggan.data.decoding import MODES, CorruptImageError, decode_image, strict_pillow
+from biggan.data.decoding import MODES, strict_pillow
 from biggan.data.digits import CLASS_NAMES, load_digits
-from biggan.data.layout import Layout, arrange
-from biggan.data.sources import ImageFiles, open_files
-from biggan.data.transforms import fit_square, to_array
+from biggan.data.layout import Layout
+from biggan.data.packed import (
+    fingerprint_start,
+    is_packed,
+    open_images,
+    read_header,
+    read_labels,
+)
+from biggan.data.reading import Source, check_corrupt, decode_chunk, in_parallel, open_source
 from biggan.errors import InputError
-
-logger = logging.getLogger("biggan.data")
 
 DIGITS = "digits"  # the word that means the built-in dataset
 _MEMORY_SHARE = 0.6  # of the machine's memory; the rest is for the networks and the system
 _CHUNK = 64  # images a thread takes at a time: small ones cost less than handing out work
-_NAMED = 5  # corrupt files that a message names
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,6 +46,7 @@ class ImageDataset:
         class_names: The classes in order; empty for an unconditional dataset.
         source: A name for people: the folder's or file's own, without the way to it.
         skipped: Corrupt files that were left out, as relative paths.
+        recorded_fingerprint: The fingerprint, where it is known without reading everything.
     """
 
     images: Tensor = field(repr=False)
@@ -51,6 +54,7 @@ class ImageDataset:
     class_names: tuple[str, ...]
     source: str
     skipped: tuple[str, ...] = ()
+    recorded_fingerprint: str | None = field(default=None, repr=False)
 
     def __len__(self) -> int:
         return len(self.images)
@@ -67,7 +71,9 @@ class ImageDataset:
     @functools.cached_property
     def fingerprint(self) -> str:
         """sha256 over pixels, labels and class names: tells on resuming that the data changed."""
-        digest = hashlib.sha256(repr((tuple(self.images.shape), self.class_names)).encode())
+        if self.recorded_fingerprint is not None:
+            return self.recorded_fingerprint
+        digest = fingerprint_start(tuple(self.images.shape), self.class_names)
         digest.update(self.images.contiguous().numpy().data)
         digest.update(self.labels.contiguous().numpy().data)
         return digest.hexdigest()
@@ -84,11 +90,12 @@ def load_dataset(
     progress: bool = True,
     memory_limit: int | None = None,
 ) -> ImageDataset:
-    """Load a whole dataset into memory.
+    """Load a whole dataset into memory, or map a packed one.
 
     Args:
-        source: A folder of class folders, a .zip of one, or the word "digits" for the built-in
-            dataset ("./digits", or a Path, is a folder of that name).
+        source: A packed dataset; a folder of class folders, or a .zip of one; parquet files or
+            WebDataset shards (one, a folder of them, or a pattern); or the word "digits" for the
+            built-in dataset ("./digits", or a Path, is a folder of that name).
         resolution: The side of the images in pixels.
         image_channels: 1 for grey, 3 for colour.
         strict: Refuse corrupt images; without it they are left out with one warning.
@@ -110,12 +117,14 @@ def load_dataset(
     if source == DIGITS:
         return _digits(resolution, image_channels, unconditional=unconditional)
     path = Path(source).expanduser()
-    with open_files(path) as files:
-        layout = arrange(files.members, path, in_zip=path.is_file(), unconditional=unconditional)
+    if is_packed(path):
+        return _packed(path, resolution, image_channels, strict=strict, unconditional=unconditional)
+    with open_source(path, unconditional=unconditional) as opened:
+        layout = opened.layout
         shape = (len(layout.members), image_channels, resolution, resolution)
         _check_memory(path, shape, memory_limit)
-        images, corrupt = _decode_all(files, layout.members, shape, workers, progress=progress)
-    _check_corrupt(path, layout, corrupt, strict=strict)
+        images, corrupt = _decode_all(opened, shape, workers, progress=progress)
+    check_corrupt(path, layout, corrupt, strict=strict)
     return _assemble(path.resolve().name, layout, images, corrupt)
 
 
@@ -126,13 +135,43 @@ def _digits(resolution: int, channels: int, *, unconditional: bool) -> ImageData
     return ImageDataset(images, labels, CLASS_NAMES, DIGITS)
 
 
+def _packed(
+    path: Path, resolution: int, channels: int, *, strict: bool, unconditional: bool
+) -> ImageDataset:
+    header = read_header(path)
+    if (header.resolution, header.image_channels) != (resolution, channels):
+        raise InputError(
+            f"{path} was packed at {header.resolution} px with {header.image_channels} channels, "
+            f"and {resolution} px with {channels} are needed: pack it again, `biggan data pack "
+            f"SOURCE OUT --resolution {resolution} --channels {channels}`"
+        )
+    if strict and header.skipped:
+        raise InputError(
+            f"{path} was packed without {len(header.skipped)} corrupt images, such as "
+            f"{header.skipped[0]}"
+        )
+    if not header.class_names and not unconditional:
+        raise InputError(
+            f"{path} was packed without classes: pack it again without --unconditional, or train "
+            "without classes (--set unconditional=true)"
+        )
+    images, labels = open_images(path, header), read_labels(path, header)
+    if unconditional and header.class_names:
+        labels = torch.zeros_like(labels)
+        return ImageDataset(images, labels, (), header.source, header.skipped)
+    return ImageDataset(
+        images, labels, header.class_names, header.source, header.skipped, header.fingerprint
+    )
+
+
 def _check_memory(path: Path, shape: tuple[int, ...], limit: int | None) -> None:
     needed = int(np.prod(shape, dtype=np.int64))
     limit = _default_memory_limit() if limit is None else limit
     if limit is not None and needed > limit:
         raise InputError(
             f"{path}: {shape[0]} images at {shape[-1]} px need {_gib(needed)} of memory and the "
-            f"limit is {_gib(limit)}: choose a smaller resolution or fewer images"
+            f"limit is {_gib(limit)}: choose a smaller resolution or fewer images, or pack them "
+            "(`biggan data pack`)"
         )
 
 
@@ -150,67 +189,31 @@ def _gib(size: int) -> str:
 
 
 def _decode_all(
-    files: ImageFiles,
-    members: Sequence[str],
-    shape: tuple[int, ...],
-    workers: int | None,
-    *,
-    progress: bool,
+    source: Source, shape: tuple[int, ...], workers: int | None, *, progress: bool
 ) -> tuple[NDArray[np.uint8], list[int]]:
-    """Decode every member; also the positions of those that could not be."""
+    """Decode every image; also the positions of those that could not be."""
     images = np.empty(shape, np.uint8)
     corrupt: list[int] = []
-    chunks = [range(i, min(i + _CHUNK, len(members))) for i in range(0, len(members), _CHUNK)]
+    order = source.order
+    chunks = [order[start : start + _CHUNK] for start in range(0, len(order), _CHUNK)]
     bar = tqdm(
-        total=len(members),
+        total=len(order),
         desc="decoding",
         unit=" images",
         delay=2,
         disable=None if progress else True,  # None: only on a terminal
     )
-    decode = functools.partial(_decode_chunk, files, members, images)
-    with strict_pillow(), bar, ThreadPoolExecutor(workers or os.cpu_count()) as pool:
-        # An interrupt ends the loop, and the end of `map` cancels what has not begun.
-        for chunk, failed in zip(chunks, pool.map(decode, chunks), strict=True):
+    decode = functools.partial(decode_chunk, source, shape[1], shape[2])
+    with (
+        strict_pillow(),
+        bar,
+        contextlib.closing(in_parallel(decode, chunks, workers)) as results,
+    ):
+        for chunk, (pixels, failed) in zip(chunks, results, strict=True):
+            images[chunk] = pixels
             corrupt += failed
             bar.update(len(chunk))
-    return images, corrupt
-
-
-def _decode_chunk(
-    files: ImageFiles, members: Sequence[str], images: NDArray[np.uint8], chunk: range
-) -> list[int]:
-    channels, resolution = images.shape[1], images.shape[2]
-    failed = []
-    for position in chunk:
-        try:
-            image = decode_image(files.read(members[position]), channels)
-        except CorruptImageError:
-            failed.append(position)
-        else:
-            images[position] = to_array(fit_square(image, resolution))
-    return failed
-
-
-def _check_corrupt(path: Path, layout: Layout, corrupt: Sequence[int], *, strict: bool) -> None:
-    if not corrupt:
-        return
-    total = len(layout.members)
-    named = ", ".join(layout.members[position] for position in corrupt[:_NAMED])
-    if len(corrupt) > _NAMED:
-        named += f" and {len(corrupt) - _NAMED} more"
-    plural = "s" if len(corrupt) > 1 else ""
-    what = f"{len(corrupt)} corrupt image{plural} of {total}: {named}"
-    if strict:
-        raise InputError(f"{path} has {what}")
-    if len(corrupt) == total:
-        raise InputError(f"{path}: no image can be read, {what}")
-    lost = set(layout.labels) - set(np.delete(layout.labels, corrupt).tolist())
-    if lost:
-        raise InputError(
-            f"{path}: no image of class {layout.class_names[min(lost)]!r} can be read, {what}"
-        )
-    logger.warning("skipped %s", what)
+    return images, sorted(corrupt)
 
 
 def _assemble(

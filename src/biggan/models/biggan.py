@@ -26,6 +26,7 @@ from biggan.nn import (
     SpectralNormLinear,
     average_pool,
     convolve_average_pool,
+    run_block,
     upsample,
     upsample_convolve,
 )
@@ -61,6 +62,7 @@ class BigGANGenerator(nn.Module):
     def __init__(self, config: GeneratorConfig) -> None:
         super().__init__()
         self.config = config
+        self.recompute = False  # whether blocks drop their activations (activation checkpointing)
         widths = [config.channels * width for width in config.widths]
         self.class_embedding = ClassEmbedding(config)
         self.linear = SpectralNormLinear(config.chunk_dim, widths[0] * 16, eps=config.sn_eps)
@@ -106,9 +108,10 @@ class BigGANGenerator(nn.Module):
             chunks = (z,) + (z.new_empty(len(z), 0),) * len(self.blocks)
         x = as_grid(self.linear(chunks[0]))  # (N, C, 4, 4)
         for block, chunk in zip(self.blocks, chunks[1:], strict=True):
-            x = block(x, torch.cat([chunk, class_embedding], dim=1), truncation)
+            condition = torch.cat([chunk, class_embedding], dim=1)
+            x = run_block(block, x, condition, truncation, recompute=self.recompute)
             if x.shape[-1] == config.attention_resolution:
-                x = self.attention(x)
+                x = run_block(self.attention, x, recompute=self.recompute)
         return self.head(x, truncation)
 
 
@@ -159,6 +162,7 @@ class BigGANDiscriminator(nn.Module):
     def __init__(self, config: DiscriminatorConfig) -> None:
         super().__init__()
         self.config = config
+        self.recompute = False  # whether blocks drop their activations (activation checkpointing)
         widths = [config.image_channels, *(config.channels * width for width in config.widths)]
         self.blocks = nn.ModuleList(
             DiscriminatorBlock(config, *pair, down=i < config.down_blocks, first=i == 0)
@@ -181,7 +185,7 @@ class BigGANDiscriminator(nn.Module):
         """
         x = images.contiguous(memory_format=torch.channels_last)
         for i, block in enumerate(self.blocks):
-            x = block(x)
+            x = run_block(block, x, recompute=self.recompute)
             if i < self.config.down_blocks and x.shape[-1] == self.config.attention_resolution:
-                x = self.attention(x)
+                x = run_block(self.attention, x, recompute=self.recompute)
         return self.head(x, labels)

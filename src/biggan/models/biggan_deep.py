@@ -26,6 +26,7 @@ from biggan.nn import (
     SpectralNormConv2d,
     SpectralNormLinear,
     average_pool,
+    run_block,
     upsample,
     upsample_convolve,
 )
@@ -80,6 +81,7 @@ class BigGANDeepGenerator(nn.Module):
     def __init__(self, config: GeneratorConfig) -> None:
         super().__init__()
         self.config = config
+        self.recompute = False  # whether blocks drop their activations (activation checkpointing)
         widths = [config.channels * width for width in config.widths]
         self.class_embedding = ClassEmbedding(config)
         self.linear = SpectralNormLinear(config.condition_dim, widths[0] * 16, eps=config.sn_eps)
@@ -114,9 +116,9 @@ class BigGANDeepGenerator(nn.Module):
         condition = torch.cat([z, class_embedding], dim=1)  # (N, condition_dim)
         x = as_grid(self.linear(condition))  # (N, C, 4, 4)
         for block in self.blocks:
-            x = block(x, condition, truncation)
+            x = run_block(block, x, condition, truncation, recompute=self.recompute)
             if block.up and x.shape[-1] == self.config.attention_resolution:
-                x = self.attention(x)
+                x = run_block(self.attention, x, recompute=self.recompute)
         return self.head(x, truncation)
 
 
@@ -163,6 +165,7 @@ class BigGANDeepDiscriminator(nn.Module):
     def __init__(self, config: DiscriminatorConfig) -> None:
         super().__init__()
         self.config = config
+        self.recompute = False  # whether blocks drop their activations (activation checkpointing)
         widths = [config.channels * width for width in config.widths]
         self.stem = SpectralNormConv2d(config.image_channels, widths[0], 3, eps=config.sn_eps)
         # Each pair: a block that may halve the resolution, then one that keeps its shape.
@@ -182,12 +185,12 @@ class BigGANDeepDiscriminator(nn.Module):
         """Judge images; see `BigGANDiscriminator.forward`."""
         x = self.stem(images.contiguous(memory_format=torch.channels_last))
         for i, block in enumerate(self.blocks):
-            x = block(x)
+            x = run_block(block, x, recompute=self.recompute)
             pair, is_second = divmod(i, 2)
             if (
                 is_second
                 and pair < self.config.down_blocks
                 and x.shape[-1] == self.config.attention_resolution
             ):
-                x = self.attention(x)
+                x = run_block(self.attention, x, recompute=self.recompute)
         return self.head(x, labels)

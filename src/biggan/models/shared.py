@@ -67,8 +67,8 @@ class RGBHead(nn.Module):
 
     def forward(self, x: Tensor, truncation: float | None) -> Tensor:
         """Map x (N, C, R, R) to images (N, image_channels, R, R) in [-1, 1]."""
-        x = self.conv(F.relu_(self.bn(x, truncation)))
-        return torch.tanh(x[:, : self.image_channels])
+        x = self.conv(F.relu_(self.bn(x, truncation)))[:, : self.image_channels]
+        return torch.tanh(x.to(self.conv.weight.dtype))
 
 
 class ProjectionHead(nn.Module):
@@ -90,11 +90,13 @@ class ProjectionHead(nn.Module):
 
     def forward(self, x: Tensor, labels: Tensor) -> Tensor:
         """Map x (N, C, R, R) and labels to logits (N, 1)."""
-        h = F.relu(x).sum(dim=(2, 3))  # (N, C)
-        logits: Tensor = self.linear(h)
-        if self.embedding is not None:
-            logits = logits + (self.embedding(labels) * h).sum(dim=1, keepdim=True)
-        return logits
+        # Sums over all positions and channels, and the loss after them, are beyond low precision.
+        with torch.autocast(x.device.type, enabled=False):
+            h = F.relu(x).sum(dim=(2, 3), dtype=self.linear.weight.dtype)  # (N, C)
+            logits: Tensor = self.linear(h)
+            if self.embedding is not None:
+                logits = logits + (self.embedding(labels) * h).sum(dim=1, keepdim=True)
+            return logits
 
 
 def conditional_norm(config: GeneratorConfig, channels: int) -> ConditionalBatchNorm2d:

@@ -8,6 +8,7 @@ from biggan.nn.conditional_batch_norm import (
     StandingBatchNorm2d,
 )
 from biggan.nn.initialization import initialize_orthogonal
+from biggan.nn.recomputation import run_block
 from biggan.nn.resampling import average_pool, convolve_average_pool, upsample, upsample_convolve
 from biggan.nn.spectral_norm import (
     SpectralNormConv2d,
@@ -33,6 +34,7 @@ __all__ = [
     "hold_power_iteration",
     "initialize_orthogonal",
     "iterate_power",
+    "run_block",
     "upsample",
     "upsample_convolve",
 ]

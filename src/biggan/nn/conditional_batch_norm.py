@@ -27,6 +27,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from biggan.nn.spectral_norm import SpectralNormLinear
+from biggan.nn.synchronization import synchronized_batch_norm
 from biggan.nn.uninitialized import Linear
 
 OffGrid = Literal["linear", "hub"]
@@ -64,6 +65,7 @@ class StandingBatchNorm2d(nn.Module):
         self.eps = eps
         self.off_grid = off_grid
         self.momentum = self.MOMENTUM
+        self.synchronized = False
         self.register_buffer("running_mean", torch.zeros(channels))
         self.register_buffer("running_var", torch.ones(channels))
         self.set_grid(grid)
@@ -105,8 +107,13 @@ class StandingBatchNorm2d(nn.Module):
         """Bring x (N, C, H, W) to mean 0 and variance 1 per channel.
 
         In training mode by the batch's own statistics, which also enter the moving averages; in
-        eval mode by those recorded for `truncation`.
+        eval mode by those recorded for `truncation`. A synchronized layer's batch is that of all
+        processes together.
         """
+        if self.training and self.synchronized:
+            return synchronized_batch_norm(
+                x, self.running_mean, self.running_var, self.momentum, self.eps
+            )
         if self.training:
             mean, var = self.running_mean, self.running_var
         else:
@@ -141,7 +148,7 @@ class BatchNorm2d(StandingBatchNorm2d):
     def forward(self, x: Tensor, truncation: float | None = None) -> Tensor:
         """Normalize, scale and shift x (N, C, H, W)."""
         x = self.normalize(x, truncation)
-        return torch.addcmul(self.bias[:, None, None], x, self.gain[:, None, None])
+        return _modulate(x, self.gain, self.bias)
 
 
 class ConditionalBatchNorm2d(StandingBatchNorm2d):
@@ -188,7 +195,13 @@ class ConditionalBatchNorm2d(StandingBatchNorm2d):
         gain = 1 + self.gain(condition)  # (N, C)
         bias = self.bias(condition)  # (N, C)
         x = self.normalize(x, truncation)
-        return torch.addcmul(bias[:, :, None, None], x, gain[:, :, None, None])
+        return _modulate(x, gain, bias)
+
+
+def _modulate(x: Tensor, gain: Tensor, bias: Tensor) -> Tensor:
+    """Scale and shift x (N, C, H, W) by gain and bias, each (C,) or (N, C), in x's precision."""
+    gain, bias = gain.to(x.dtype), bias.to(x.dtype)
+    return torch.addcmul(bias[..., None, None], x, gain[..., None, None])
 
 
 def locate_on_grid(truncation: float, grid: Sequence[float]) -> tuple[int, float]:

@@ -65,12 +65,16 @@ class SpectralNorm(Uninitialized, nn.Module):
         return torch.dot(u, self.weight.flatten(1) @ v)
 
     def normalized_weight(self) -> Tensor:
-        """The weight divided by `sigma`; in training mode, after one power iteration."""
-        if self.training and not self.holds_power_iteration:
-            self.iterate_power()
-        sigma = self.sigma()
-        # A weight of zeros has nothing to normalize: it stays zero instead of becoming 0 / 0.
-        return self.weight / torch.where(sigma == 0, torch.ones_like(sigma), sigma)
+        """The weight divided by `sigma`; in training mode, after one power iteration.
+
+        In the weight's own precision, under autocast too: a sigma of 8 bits would wander.
+        """
+        with torch.autocast(self.weight.device.type, enabled=False):
+            if self.training and not self.holds_power_iteration:
+                self.iterate_power()
+            sigma = self.sigma()
+            # A weight of zeros has nothing to normalize: it stays zero instead of becoming 0 / 0.
+            return self.weight / torch.where(sigma == 0, torch.ones_like(sigma), sigma)
 
 
 class SpectralNormConv2d(SpectralNorm, nn.Conv2d):
@@ -174,10 +178,11 @@ def hold_power_iteration(network: nn.Module) -> Iterator[None]:
         network: The network whose layers hold still.
     """
     layers = _spectral_norm_layers(network)
+    held = [layer.holds_power_iteration for layer in layers]
     for layer in layers:
         layer.holds_power_iteration = True
     try:
         yield
     finally:
-        for layer in layers:
-            layer.holds_power_iteration = False
+        for layer, before in zip(layers, held, strict=True):
+            layer.holds_power_iteration = before

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import logging
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
@@ -28,11 +30,13 @@ class Checkpoint:
     data_fingerprint: str
     step: int
     tensors: dict[str, Tensor]
+    sources: Mapping[str, Any]
 
     def restore(self, state: TrainState) -> None:
         """Bring a state of the same recipe to where this checkpoint was written."""
         state.load_tensors(self.tensors)
         state.step = self.step
+        state.sources = self.sources
 
 
 class CheckpointDirectory:
@@ -60,6 +64,7 @@ class CheckpointDirectory:
             "step": state.step,
             "recipe": config.to_dict(),
             "data_fingerprint": data_fingerprint,
+            "sources": dict(state.sources),
         }
         metadata = {"format": FORMAT, "header": json.dumps({"kind": "checkpoint", **info})}
         save_tensors(path, metadata, state.tensors())
@@ -83,7 +88,9 @@ class CheckpointDirectory:
                 continue
             header = json.loads(metadata["header"])
             config = TrainConfig.from_dict(header["recipe"])
-            return Checkpoint(config, header["data_fingerprint"], header["step"], tensors)
+            return Checkpoint(
+                config, header["data_fingerprint"], header["step"], tensors, header["sources"]
+            )
         if first_error is not None:
             raise first_error
         return None

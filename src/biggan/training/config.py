@@ -7,10 +7,11 @@ resolved recipe is written to the run's folder and into its checkpoints.
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import json
 import math
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
@@ -20,7 +21,7 @@ from biggan.errors import InputError
 from biggan.models import DiscriminatorConfig, GeneratorConfig, get_preset
 
 LabelSampling = Literal["uniform", "empirical"]
-Precision = Literal["float32", "bfloat16", "float16"]
+Precision = Literal["float32", "bfloat16"]
 Augmentation = Literal["none", "diffaugment", "ada"]
 ClassTransfer = Literal["nearest", "mean", "random"]
 
@@ -72,9 +73,9 @@ class AugmentationConfig:
     """`none`; `diffaugment`, always (Zhao et al. 2020); or `ada`, as often as the discriminator's
     confidence calls for (Karras et al. 2020)."""
     policy: str = "color,translation,cutout"
-    """What DiffAugment does, in this order."""
+    """What DiffAugment does, in this order; a part of it may be left out."""
     target: float = 0.6
-    """ADA: the share of real images that should be called real, as E[sign(D(real))]."""
+    """ADA: E[sign(D(real))] to hold; 0.6 means that D finds four of five real images real."""
     images: int = 500_000
     """ADA: real images over which the probability may move from 0 to 1."""
 
@@ -84,10 +85,12 @@ class AugmentationConfig:
             self.kind in get_args(Augmentation),
             f"augmentation.kind must be one of {', '.join(get_args(Augmentation))}",
         )
-        unknown = [part for part in self.policy.split(",") if part not in _DIFFAUGMENT]
+        parts = self.policy.split(",")
+        fits = set(parts) <= set(_DIFFAUGMENT) and len(set(parts)) == len(parts)
         _require(
-            not unknown or self.kind != "diffaugment",
-            f"augmentation.policy lists some of {', '.join(_DIFFAUGMENT)}, not {self.policy!r}",
+            fits or self.kind != "diffaugment",
+            f"augmentation.policy lists some of {', '.join(_DIFFAUGMENT)}, each once and without "
+            f"spaces, not {self.policy!r}",
         )
         _require(-1 < self.target < 1, "augmentation.target must be between -1 and 1")
         _require(self.images >= 1, "augmentation.images must be at least 1")
@@ -116,17 +119,20 @@ class FineTuningConfig:
     """Where training starts, if not from random weights."""
 
     generator: str = ""
-    """What `biggan.load` takes: a published name, a file, a run folder; empty for random."""
+    """What `biggan.load` takes: a published name, a file, a run folder; empty for random. Its shape
+    becomes that of the recipe's generator."""
     discriminator: str = ""
-    """A file or run folder with a discriminator; empty for random."""
+    """A file or run folder with a discriminator; empty for random. Its shape becomes that of the
+    recipe's discriminator."""
     classes: ClassTransfer = "nearest"
     """What a class starts as: the source's class of the nearest name, the mean of all of the
     source's classes, or random."""
     freeze_generator: int = 0
-    """Stages of the generator, from the noise on, that stay as they were loaded."""
+    """Stages of the generator, from the noise on, that stay as they were loaded, the first linear
+    layer with the first of them."""
     freeze_discriminator: int = 0
-    """Blocks of the discriminator, from the image on, that stay as they were loaded (Mo et al.
-    2020, FreezeD)."""
+    """Blocks of the discriminator (BigGAN-deep: pairs of them), from the image on, that stay as
+    they were loaded (Mo et al. 2020, FreezeD)."""
 
     def __post_init__(self) -> None:
         """Refuse what cannot be run."""
@@ -261,9 +267,7 @@ class TrainConfig:
         Raises:
             InputError: An unknown key, or a value that does not fit.
         """
-        hints = get_type_hints(cls)
-        if unknown := [key for key in values if key not in hints]:
-            raise InputError(f"a recipe has no key {unknown[0]!r}; it has {', '.join(hints)}")
+        _refuse_unknown_keys(values)
         tables: dict[str, Any] = {}
         preset = get_preset(str(values.get("preset", "biggan-32")))
         tables["generator"] = preset.generator.updated(_table(values, "generator"))
@@ -302,6 +306,16 @@ def load_recipe(
     if data is not None:
         values["data"] = data
     return TrainConfig.from_dict(values)
+
+
+def recipe_keys() -> list[str]:
+    """Every key that a recipe may have, those of tables as "table.key"."""
+    keys = []
+    for name in get_type_hints(TrainConfig):
+        table = _SHAPES.get(name) or _TABLES.get(name)
+        fields = dataclasses.fields(table) if table else ()
+        keys += [f"{name}.{field.name}" for field in fields] or [name]
+    return keys
 
 
 def shipped_recipes() -> list[str]:
@@ -397,14 +411,30 @@ def _table(values: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     return table
 
 
+def _refuse_unknown_keys(values: Mapping[str, Any]) -> None:
+    known = recipe_keys()
+    tables = {key.partition(".")[0] for key in known if "." in key}
+    for key in _flatten(values):
+        if key in known or (key in tables and not isinstance(values[key], Mapping)):
+            continue  # a table that is none is refused where it is read
+        nearest = _nearest(key, known)
+        hint = f"did you mean {nearest}?" if nearest else f"there are {', '.join(known)}"
+        raise InputError(f"a recipe has no key {key!r}; {hint}")
+
+
+def _nearest(key: str, known: Sequence[str]) -> str | None:
+    """The key that was probably meant: the same name in another table, or a similar one."""
+    name = key.rpartition(".")[2]
+    homonyms = [other for other in known if other.rpartition(".")[2] == name]
+    close = homonyms or difflib.get_close_matches(key, known, n=1)
+    return close[0] if close else None
+
+
 def _fill(cls: type[_T], prefix: str, values: Mapping[str, Any]) -> _T:
     """Make a dataclass of scalars, checking names and types."""
     hints = get_type_hints(cls)
     checked = {}
     for key, value in values.items():
-        if key not in hints:
-            known = ", ".join(prefix + name for name in hints)
-            raise InputError(f"a recipe has no key {prefix + key!r}; there are {known}")
         hint = hints[key]
         if hint is float and isinstance(value, int) and not isinstance(value, bool):
             value = float(value)
@@ -416,6 +446,7 @@ def _fill(cls: type[_T], prefix: str, values: Mapping[str, Any]) -> _T:
     return cls(**checked)
 
 
+_SHAPES: dict[str, type] = {"generator": GeneratorConfig, "discriminator": DiscriminatorConfig}
 _TABLES: dict[str, type] = {
     "optimizer": OptimizerConfig,
     "ema": EmaConfig,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 from collections.abc import Mapping
@@ -10,6 +11,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from biggan.atomic_write import write_atomically
+from biggan.errors import InputError
 
 _LOG = logging.getLogger("biggan.training")
 
@@ -24,18 +26,25 @@ class MetricsLog:
     """
 
     def __init__(self, run_dir: Path, start: int) -> None:
-        path = run_dir / "metrics.jsonl"
-        _drop_after(path, start)
-        self._file = path.open("a", encoding="utf-8")
+        self._path = run_dir / "metrics.jsonl"
+        _drop_after(self._path, start)
+        self._file = self._path.open("a", encoding="utf-8")
         self._writer = _tensorboard_writer(run_dir / "tensorboard", start)
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
-        """Record the values of one step."""
-        self._file.write(json.dumps({"step": step, **values}) + "\n")
-        self._file.flush()
-        if self._writer is not None:
-            for name, value in values.items():
-                self._writer.add_scalar(name, value, step)
+        """Record the values of one step.
+
+        Raises:
+            InputError: The disk is full.
+        """
+        try:
+            self._file.write(json.dumps({"step": step, **values}) + "\n")
+            self._file.flush()
+            if self._writer is not None:
+                for name, value in values.items():
+                    self._writer.add_scalar(name, value, step)
+        except OSError as error:
+            raise InputError(f"cannot write {self._path}: {error.strerror or error}") from None
 
     def __enter__(self) -> Self:
         return self
@@ -47,9 +56,12 @@ class MetricsLog:
         traceback: TracebackType | None,
     ) -> None:
         """Close the files."""
-        self._file.close()
+        # A full disk was reported where it was noticed; what is still in the buffers is lost.
+        with contextlib.suppress(OSError):
+            self._file.close()
         if self._writer is not None:
-            self._writer.close()
+            with contextlib.suppress(OSError):
+                self._writer.close()
 
 
 def _drop_after(path: Path, step: int) -> None:

@@ -8,8 +8,10 @@ A run's folder:
     discriminator.safetensors  the discriminator of the same step
     previews/                  image grids, a row per class
     metrics.jsonl, tensorboard/
+    .lock                      held by the process that trains here
 
-To resume, start it again the same way.
+To resume, start it again the same way. Several processes (`distributed`) walk through the loop side
+by side; the first of them writes.
 """
 
 from __future__ import annotations
@@ -18,9 +20,11 @@ import logging
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import NoReturn
 
+import filelock
 import torch
 from PIL import Image
 from torch import Tensor
@@ -28,12 +32,23 @@ from tqdm import tqdm
 
 from biggan._version import __version__
 from biggan.atomic_write import write_atomically
-from biggan.data import ImageDataset, ShuffledStream, fetch, flips
+from biggan.data import ImageDataset
 from biggan.errors import InputError
 from biggan.gan import Gan
-from biggan.images import from_uint8, make_grid, save_png
+from biggan.images import make_grid, save_png
+from biggan.training.augmentation import draw_augmentation
+from biggan.training.batches import real_batches, to_device
 from biggan.training.checkpoint import Checkpoint, CheckpointDirectory
 from biggan.training.config import TrainConfig, differing_keys, to_toml
+from biggan.training.distributed import (
+    averages,
+    check_same,
+    check_shares,
+    is_first,
+    on_any_process,
+    own_share,
+    raising_together,
+)
 from biggan.training.ema import update_ema
 from biggan.training.logging import MetricsLog
 from biggan.training.randomness import Purpose
@@ -54,6 +69,7 @@ _LOG = logging.getLogger("biggan.training")
 
 _PREVIEW_CLASSES = 10
 _PREVIEW_COLUMNS = 10
+_REAL, _GENERATED = 0, 1  # whose augmentation
 
 
 def train(
@@ -72,48 +88,62 @@ def train(
         dataset: The real images.
         run_dir: The run's folder, created if needed.
         device: Where to train.
-        should_stop: Asked after every step; True ends the run at a checkpoint.
+        should_stop: Asked after every step; True, on any process, ends the run at a checkpoint.
         progress: Whether to show a progress bar on a terminal.
 
     Returns:
         The state at the end.
 
     Raises:
-        InputError: The folder holds another run, or cannot be written.
+        InputError: The folder holds another run, is in use, or cannot be written; the batch does
+            not divide over the processes; or training diverged.
     """
-    state, checkpoints = _open_run(config, dataset, run_dir, device)
-    real = _real_batches(config, dataset, device, start=state.step * config.d_steps)
-    metrics: Metrics = {}
-    with (
-        MetricsLog(run_dir, state.step) as log,
-        _progress_bar(config, state.step, enabled=progress) as bar,
-    ):
+    check_shares(config)
+    with ExitStack() as held:
+        held.enter_context(_locked(run_dir))
+        state, checkpoints = _open_run(config, dataset, run_dir, device)
+        real = held.enter_context(
+            closing(real_batches(config, dataset, device, start=state.step * config.d_steps))
+        )
+        log = held.enter_context(MetricsLog(run_dir, state.step)) if is_first() else None
+        bar = held.enter_context(_progress_bar(config, state.step, enabled=progress))
+        metrics: Metrics = {}
         since, since_step = time.monotonic(), state.step
         while state.step < config.total_steps:
             for i in range(config.d_steps):
                 latents = _latents(
                     config, dataset, device, Purpose.DISCRIMINATOR_STEP, state.step, i
                 )
-                metrics |= discriminator_step(state, next(real), latents, config)
+                numbers = (
+                    _augmentation(state, config, device, i, _REAL),
+                    _augmentation(state, config, device, i, _GENERATED),
+                )
+                metrics |= discriminator_step(state, next(real), latents, config, numbers)
             latents = _latents(config, dataset, device, Purpose.GENERATOR_STEP, state.step)
-            metrics |= generator_step(state, latents, config)
+            numbers_g = _augmentation(state, config, device, config.d_steps, _GENERATED)
+            metrics |= generator_step(state, latents, config, numbers_g)
             update_ema(state.ema, state.generator, config.ema, state.step)
             state.step += 1
             bar.update()
 
-            ends = state.step == config.total_steps or should_stop()
+            ends = state.step == config.total_steps or on_any_process(should_stop())
             saves = ends or state.step % config.checkpoint_every == 0
             if saves or state.step % config.log_every == 0:
-                values = {name: float(value) for name, value in metrics.items()}
+                values = averages(metrics)
                 _check_finite(values, state.step)
                 values["steps_per_second"] = (state.step - since_step) / (time.monotonic() - since)
                 since, since_step = time.monotonic(), state.step
-                log.write(state.step, values)
+                with raising_together():
+                    if log is not None:
+                        log.write(state.step, values)
                 bar.set_postfix(d=f"{values['d_loss']:.3f}", g=f"{values['g_loss']:.3f}")
             if saves:
-                checkpoints.save(state, config, dataset.fingerprint)
+                with raising_together():
+                    if is_first():
+                        _check_finite_state(state)
+                        checkpoints.save(state, config, dataset.fingerprint)
                 _export(state, config, dataset, run_dir)
-                if bar.disable:  # a log file wants lines where a terminal has a bar
+                if bar.disable and is_first():  # a log file wants lines, a terminal has a bar
                     _LOG.info(
                         "step %d of %d: checkpoint and preview", state.step, config.total_steps
                     )
@@ -127,10 +157,43 @@ def _check_finite(values: Mapping[str, float], step: int) -> None:
     """Stop before a checkpoint could replace the last good one with numbers that are none."""
     for name, value in values.items():
         if not math.isfinite(value):
-            raise InputError(
-                f"training diverged: {name} is {value} at step {step}; the checkpoints before are "
-                "kept. Start anew in another --out with lower learning rates or a larger batch"
-            )
+            raise _diverged(f"{name} is {value}", step)
+
+
+def _check_finite_state(state: TrainState) -> None:
+    """The same where the losses are still good, and the update that followed them was not."""
+    if names := state.not_finite():
+        others = f" and {len(names) - 1} more" if len(names) > 1 else ""
+        raise _diverged(f"{names[0]}{others} holds values that are not finite", state.step)
+
+
+def _diverged(what: str, step: int) -> InputError:
+    return InputError(
+        f"training diverged: {what} at step {step}; the checkpoints before are kept. Start anew in "
+        "another --out with lower learning rates or a larger batch"
+    )
+
+
+@contextmanager
+def _locked(run_dir: Path) -> Iterator[None]:
+    """Keep other runs out of a folder, which is created if needed, until the context ends."""
+    lock = filelock.FileLock(run_dir / ".lock")
+    with raising_together():
+        if is_first():
+            _create_folder(run_dir)
+            try:
+                lock.acquire(blocking=False)
+            except filelock.Timeout:
+                raise InputError(
+                    f"another process is training in {run_dir}: wait until it ends, or choose "
+                    "another --out"
+                ) from None
+            except OSError as error:
+                raise InputError(f"cannot write to {run_dir}: {error.strerror}") from None
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _open_run(
@@ -138,22 +201,27 @@ def _open_run(
 ) -> tuple[TrainState, CheckpointDirectory]:
     """The state to go on from, after making sure that it belongs to this recipe and data."""
     checkpoints = CheckpointDirectory(run_dir / "checkpoints")
-    saved = checkpoints.read_newest()
-    if saved is not None:
-        _check_same_run(saved, config, dataset, run_dir)
-    try:
-        run_dir.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"cannot create {run_dir}: {error.strerror}") from None
-    state = TrainState.create(config, device)
-    for unfinished in run_dir.rglob(".*.tmp"):  # of a process that was killed
-        unfinished.unlink()
-    write_atomically(run_dir / "config.toml", to_toml(config.to_dict()).encode())
+    with raising_together():
+        saved = checkpoints.read_newest()
+        if saved is not None:
+            _check_same_run(saved, config, dataset, run_dir)
+    check_same(
+        saved.step if saved is not None else None,
+        f"the processes find different checkpoints in {run_dir}: it must be one folder for all",
+    )
+    check_same(dataset.fingerprint, f"the processes find different images in {dataset.source}")
+    state = TrainState.create(config, device, dataset.class_names if saved is None else None)
+    with raising_together():
+        if is_first():
+            for unfinished in run_dir.rglob(".*.tmp"):  # of a process that was killed
+                unfinished.unlink()
+            write_atomically(run_dir / "config.toml", to_toml(config.to_dict()).encode())
     if saved is not None:
         saved.restore(state)
         _LOG.info("resuming %s at step %d of %d", run_dir, state.step, config.total_steps)
         # A kill may have come between a checkpoint and its export.
-        if state.step >= config.total_steps and not _is_exported(state, run_dir):
+        exported = state.step < config.total_steps or _is_exported(state, run_dir)
+        if on_any_process(not exported):
             _export(state, config, dataset, run_dir)
     return state, checkpoints
 
@@ -173,20 +241,6 @@ def _check_same_run(
         )
 
 
-def _real_batches(
-    config: TrainConfig, dataset: ImageDataset, device: torch.device, start: int
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """Global batches of real images in [-1, 1] with labels, from the start-th on."""
-    stream = ShuffledStream(len(dataset), config.seed)
-    position = start * config.batch_size
-    while True:
-        indices = stream.indices(position, config.batch_size)
-        mirrored = flips(config.seed, position, config.batch_size) if config.flip else None
-        images, labels = fetch(dataset, indices, mirrored)
-        yield from_uint8(images.to(device, non_blocking=True)), labels.to(device, non_blocking=True)
-        position += config.batch_size
-
-
 def _latents(
     config: TrainConfig,
     dataset: ImageDataset,
@@ -194,8 +248,20 @@ def _latents(
     purpose: Purpose,
     *position: int,
 ) -> tuple[Tensor, Tensor]:
-    z, labels = draw_latents(config, dataset, purpose, *position)
-    return z.to(device, non_blocking=True), labels.to(device, non_blocking=True)
+    """This process's share of a global batch of noise and labels."""
+    z, labels = (
+        own_share(part, config.accumulation)
+        for part in draw_latents(config, dataset, purpose, *position)
+    )
+    return to_device(z, device), to_device(labels, device)
+
+
+def _augmentation(
+    state: TrainState, config: TrainConfig, device: torch.device, update: int, kind: int
+) -> Tensor | None:
+    """This process's share of the random numbers that augment an update's images."""
+    numbers = draw_augmentation(state.augmentation, config, state.step, update, kind)
+    return None if numbers is None else to_device(own_share(numbers, config.accumulation), device)
 
 
 def _export(state: TrainState, config: TrainConfig, dataset: ImageDataset, run_dir: Path) -> None:
@@ -211,13 +277,23 @@ def _export(state: TrainState, config: TrainConfig, dataset: ImageDataset, run_d
         licence=config.licence,
         training=_summary(state, config, dataset, grid, images),
     )
-    save_discriminator(run_dir / RUN_DISCRIMINATOR, state.discriminator, description)
-    folder = run_dir / "previews"
-    folder.mkdir(exist_ok=True)
-    preview = _preview(Gan(generator, description, sha256=""))
-    save_png(preview, folder / f"step-{state.step:08d}.png")
-    # Last: a generator of this step says that the export is whole (see _is_exported).
-    save_generator(run_dir / RUN_GENERATOR, generator, description)
+    with raising_together():
+        if not is_first():
+            return
+        save_discriminator(run_dir / RUN_DISCRIMINATOR, state.discriminator, description)
+        previews = run_dir / "previews"
+        _create_folder(previews)
+        preview = _preview(Gan(generator, description, sha256=""))
+        save_png(preview, previews / f"step-{state.step:08d}.png")
+        # Last: a generator of this step says that the export is whole (see _is_exported).
+        save_generator(run_dir / RUN_GENERATOR, generator, description)
+
+
+def _create_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"cannot create {folder}: {error.strerror}") from None
 
 
 def _statistics_images(state: TrainState, config: TrainConfig) -> int:
@@ -252,6 +328,7 @@ def _summary(
         "truncations and for untruncated noise",
         "torch": torch.__version__,
         "recipe": config.to_dict(),
+        **({"fine_tuning": dict(state.sources)} if state.sources else {}),
     }
 
 

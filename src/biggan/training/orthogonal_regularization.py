@@ -21,12 +21,17 @@ from biggan.models import Generator
 
 
 def regularized_weights(generator: Generator) -> list[nn.Parameter]:
-    """The weights under the regularization: all matrices and kernels but the shared embedding."""
+    """The weights under the regularization: matrices and kernels but for the shared embedding.
+
+    Without those that are not trained: they have no gradient to add to.
+    """
     shared = generator.class_embedding.table
     return [
         parameter
         for parameter in generator.parameters()
-        if parameter.ndim >= 2 and (shared is None or parameter is not shared.weight)
+        if parameter.requires_grad
+        and parameter.ndim >= 2
+        and (shared is None or parameter is not shared.weight)
     ]
 
 

@@ -21,6 +21,7 @@ class Purpose(IntEnum):
     DISCRIMINATOR_STEP = 3
     GENERATOR_STEP = 4
     STATISTICS = 5
+    AUGMENTATION = 6
 
 
 def derive_seed(seed: int, purpose: Purpose, *position: int) -> int:

@@ -19,6 +19,7 @@ from biggan.latents import make_noise
 from biggan.models import Generator
 from biggan.nn import StandingBatchNorm2d, hold_power_iteration, iterate_power
 from biggan.training.config import TrainConfig
+from biggan.training.distributed import own_share, synchronize_batch_norm
 from biggan.training.randomness import Purpose, derive_seed, random_generator
 from biggan.training.step import draw_labels
 from biggan.weights.files import set_statistics_grid
@@ -41,6 +42,9 @@ def finish(
 ) -> Generator:
     """A copy of a generator, ready to sample from.
 
+    Several processes must call it together: each runs its share of every batch, and all of them
+    get the same network.
+
     Args:
         generator: The moving average, as training left it; not changed.
         config: The recipe.
@@ -52,6 +56,7 @@ def finish(
         A network in eval mode, its spectral norms and all its statistics up to date.
     """
     finished = copy.deepcopy(generator)
+    synchronize_batch_norm(finished)
     iterate_power(finished, _POWER_ITERATIONS)
     set_statistics_grid(finished, list(grid))
     for truncation in (None, *grid):
@@ -69,6 +74,8 @@ def record_statistics(
 ) -> None:
     """Measure and store the statistics for one truncation (None: for N(0, I)).
 
+    Several processes must call it together.
+
     Means are averaged over batches; a variance is the mean of the batches' variances plus the
     variance of their means, so that the size of a batch does not matter.
     """
@@ -84,7 +91,7 @@ def record_statistics(
         for i in range(batches):
             z, labels = _latents(config, dataset, truncation, i, batch_size)
             device = layers[0].running_mean.device
-            generator(z.to(device), labels.to(device))
+            generator(own_share(z).to(device), own_share(labels).to(device))
             for layer, record in zip(layers, seen, strict=True):
                 record.append((layer.running_mean.clone(), layer.running_var.clone()))
         generator.eval()

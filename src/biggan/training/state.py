@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from typing import Self
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 
 from biggan.models import Discriminator, Generator, build_discriminator, build_generator
+from biggan.training.augmentation import Augmenter, build_augmentation
 from biggan.training.config import TrainConfig
+from biggan.training.distributed import averaging_gradients, is_first, synchronize_batch_norm
+from biggan.training.fine_tuning import initialize, require_gradients
+from biggan.training.lecam import LeCam
 from biggan.training.randomness import Purpose, derive_seed
+
+_LOG = logging.getLogger("biggan.training")
 
 
 @dataclass
@@ -27,17 +34,64 @@ class TrainState:
     d_optimizer: torch.optim.Adam
     step: int
     """Generator updates done."""
+    augmentation: Augmenter | None
+    """What is done to images before the discriminator sees them."""
+    lecam: LeCam
+    """Moving averages of the discriminator's outputs, for that regularization."""
+    sources: Mapping[str, Any] = field(default_factory=dict)
+    """What the networks were fine-tuned from, for the model card; empty for random weights."""
+    parallel_generator: nn.Module = field(init=False, repr=False)
+    """What the generator's own update calls: the generator, or with several processes
+    DistributedDataParallel around it."""
+    parallel_discriminator: nn.Module = field(init=False, repr=False)
+    """The same for the discriminator."""
+
+    def __post_init__(self) -> None:
+        """Join the other processes' networks. What shall not be trained must be marked by now."""
+        synchronize_batch_norm(self.generator)
+        self.parallel_generator = averaging_gradients(self.generator)
+        self.parallel_discriminator = averaging_gradients(self.discriminator)
 
     @classmethod
-    def create(cls, config: TrainConfig, device: torch.device) -> Self:
-        """The state before the first step."""
+    def create(
+        cls,
+        config: TrainConfig,
+        device: torch.device,
+        class_names: Sequence[str] | None = None,
+    ) -> Self:
+        """The state before the first step.
+
+        Args:
+            config: The recipe, fitted to the data.
+            device: Where to train.
+            class_names: Of the data, for a new run: its networks start as `config.fine_tuning`
+                says. None where a checkpoint follows, which has all weights: the sources of the
+                run may be gone by then.
+
+        Raises:
+            InputError: A source of fine-tuning cannot be loaded.
+        """
         generator_seed = derive_seed(config.seed, Purpose.GENERATOR_WEIGHTS)
         discriminator_seed = derive_seed(config.seed, Purpose.DISCRIMINATOR_WEIGHTS)
         generator = build_generator(config.generator, seed=generator_seed).to(device)
         discriminator = build_discriminator(config.discriminator, seed=discriminator_seed).to(
             device
         )
+        sources: Mapping[str, Any] = {}
+        if class_names is not None:
+            report = initialize(generator, discriminator, config, class_names)
+            sources = report.to_dict()
+            if is_first():
+                for line in report.lines():
+                    _LOG.info("%s", line)
         ema = copy.deepcopy(generator).eval().requires_grad_(False)
+        require_gradients(generator, config.fine_tuning.freeze_generator)
+        require_gradients(discriminator, config.fine_tuning.freeze_discriminator)
+        generator.recompute = discriminator.recompute = config.checkpoint_activations
+        if config.compile:
+            generator.compile()
+            discriminator.compile()
+        augmentation = build_augmentation(config)
         return cls(
             generator,
             discriminator,
@@ -45,6 +99,9 @@ class TrainState:
             _adam(generator, config, config.optimizer.g_lr),
             _adam(discriminator, config, config.optimizer.d_lr),
             step=0,
+            augmentation=None if augmentation is None else augmentation.to(device),
+            lecam=LeCam(config.lecam).to(device),
+            sources=sources,
         )
 
     def tensors(self) -> dict[str, Tensor]:
@@ -57,6 +114,12 @@ class TrainState:
                 for key, value in optimizer.state.get(parameter, {}).items():
                     named[f"{prefix}.{name}.{key}"] = value
         return named
+
+    def not_finite(self) -> list[str]:
+        """The names of all tensors that hold a NaN or an infinity."""
+        tensors = self.tensors()
+        finite = torch.stack([value.isfinite().all().cpu() for value in tensors.values()])
+        return [name for name, good in zip(tensors, finite.tolist(), strict=True) if not good]
 
     def load_tensors(self, tensors: Mapping[str, Tensor]) -> None:
         """Restore what `tensors` gave."""
@@ -77,6 +140,9 @@ class TrainState:
         yield "generator", self.generator
         yield "discriminator", self.discriminator
         yield "ema", self.ema
+        yield "lecam", self.lecam
+        if self.augmentation is not None:
+            yield "augmentation", self.augmentation
 
     def _optimizers(self) -> Iterator[tuple[str, nn.Module, torch.optim.Adam]]:
         yield "g_optimizer", self.generator, self.g_optimizer

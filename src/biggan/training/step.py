@@ -9,7 +9,11 @@ from torch import Tensor, nn
 
 from biggan.data import ImageDataset
 from biggan.nn import hold_power_iteration
+from biggan.training.adaptive_augmentation import AdaptiveAugmentation
+from biggan.training.augmentation import augmented
 from biggan.training.config import TrainConfig
+from biggan.training.distributed import hold_gradients, over_all_processes
+from biggan.training.fine_tuning import require_gradients
 from biggan.training.losses import discriminator_hinge_loss, generator_hinge_loss
 from biggan.training.orthogonal_regularization import (
     add_orthogonal_gradient,
@@ -27,65 +31,100 @@ def discriminator_step(
     real: tuple[Tensor, Tensor],
     latents: tuple[Tensor, Tensor],
     config: TrainConfig,
+    augmentation: tuple[Tensor | None, Tensor | None] = (None, None),
 ) -> Metrics:
     """Update the discriminator on one global batch.
 
     Args:
         state: Changed in place.
-        real: Images (N, C, R, R) in [-1, 1] and their labels (N,).
+        real: This process's share of the batch (`distributed.own_share`), which is all of it for
+            one process: images (N, C, R, R) in [-1, 1] and their labels (N,).
         latents: Noise (N, z_dim) and labels (N,) for as many generated images.
         config: The recipe.
+        augmentation: Random numbers (`draw_augmentation`) for the real and for the generated
+            images, where the recipe augments.
 
     Returns:
-        `d_loss`; `d_real` and `d_fake`, the mean logits.
+        `d_loss`; `d_real` and `d_fake`, the mean logits; over this process's share. `lecam`, and
+        `augmentation`, ADA's probability, where they are on.
     """
-    state.discriminator.requires_grad_(True)
+    require_gradients(state.discriminator, config.fine_tuning.freeze_discriminator)
     state.d_optimizer.zero_grad()
     total: Metrics = {}
     for i in range(config.accumulation):
-        images, labels = _micro_batch(real, i, config)
-        z, fake_labels = _micro_batch(latents, i, config)
-        with _power_iteration(i, state.generator), torch.no_grad():
+        images, labels, real_numbers = _micro_batch((*real, augmentation[0]), i, config)
+        z, fake_labels, fake_numbers = _micro_batch((*latents, augmentation[1]), i, config)
+        with _power_iteration(i, state.generator), torch.no_grad(), _autocast(z, config):
             fakes = state.generator(z, fake_labels)
-        with _power_iteration(i, state.discriminator):
-            # One pass over both: half the launches, and one power iteration for both.
-            logits = state.discriminator(
-                torch.cat([images, fakes]), torch.cat([labels, fake_labels])
-            )
-        real_logits, fake_logits = logits.split(len(images))
-        loss = discriminator_hinge_loss(real_logits, fake_logits) / config.accumulation
-        loss.backward()
+        with (
+            _power_iteration(i, state.discriminator),
+            _gradient_exchange(i, state.parallel_discriminator, config),
+        ):
+            with _autocast(images, config):
+                seen = [
+                    augmented(state.augmentation, images, real_numbers),
+                    augmented(state.augmentation, fakes, fake_numbers),
+                ]
+                # One pass over both: half the launches, and one power iteration for both.
+                logits = state.parallel_discriminator(
+                    torch.cat(seen), torch.cat([labels, fake_labels])
+                )
+            real_logits, fake_logits = logits.split(len(images))
+            loss = discriminator_hinge_loss(real_logits, fake_logits) / config.accumulation
+            if config.lecam.strength > 0 and state.step >= config.lecam.start:
+                penalty = state.lecam(real_logits, fake_logits) / config.accumulation
+                loss = loss + config.lecam.strength * penalty
+                _accumulate(total, "lecam", penalty)
+            loss.backward()
         _accumulate(total, "d_loss", loss)
         _accumulate(total, "d_real", real_logits.mean() / config.accumulation)
         _accumulate(total, "d_fake", fake_logits.mean() / config.accumulation)
+        _accumulate(total, "signs", real_logits.sign().sum())
     state.d_optimizer.step()
+    signs = total.pop("signs")
+    if config.lecam.strength > 0:
+        means = over_all_processes(torch.stack([total["d_real"], total["d_fake"]]), average=True)
+        state.lecam.observe(*means)
+    if isinstance(state.augmentation, AdaptiveAugmentation):
+        state.augmentation.observe(over_all_processes(signs), config.batch_size)
+        total["augmentation"] = state.augmentation.probability.clone()
     return total
 
 
 def generator_step(
-    state: TrainState, latents: tuple[Tensor, Tensor], config: TrainConfig
+    state: TrainState,
+    latents: tuple[Tensor, Tensor],
+    config: TrainConfig,
+    augmentation: Tensor | None = None,
 ) -> Metrics:
     """Update the generator on one global batch.
 
     Args:
         state: Changed in place.
-        latents: Noise (N, z_dim) and labels (N,).
+        latents: This process's share: noise (N, z_dim) and labels (N,).
         config: The recipe.
+        augmentation: Random numbers (`draw_augmentation`) for the images, where the recipe
+            augments.
 
     Returns:
-        `g_loss`, and `orthogonal` where that regularization is on.
+        `g_loss` over this process's share, and `orthogonal` where that regularization is on.
     """
     state.discriminator.requires_grad_(False)
     state.g_optimizer.zero_grad()
     total: Metrics = {}
     for i in range(config.accumulation):
-        z, labels = _micro_batch(latents, i, config)
-        with _power_iteration(i, state.generator):
-            fakes = state.generator(z, labels)
-        with _power_iteration(i, state.discriminator):
-            logits = state.discriminator(fakes, labels)
-        loss = generator_hinge_loss(logits) / config.accumulation
-        loss.backward()
+        z, labels, numbers = _micro_batch((*latents, augmentation), i, config)
+        with (
+            _power_iteration(i, state.generator),
+            _power_iteration(i, state.discriminator),
+            _gradient_exchange(i, state.parallel_generator, config),
+        ):
+            with _autocast(z, config):
+                fakes = state.parallel_generator(z, labels)
+                seen = augmented(state.augmentation, fakes, numbers)
+                logits = state.discriminator(seen, labels)
+            loss = generator_hinge_loss(logits) / config.accumulation
+            loss.backward()
         _accumulate(total, "g_loss", loss)
     if config.orthogonal > 0:
         weights = regularized_weights(state.generator)
@@ -123,16 +162,32 @@ def draw_labels(
 
 
 def _micro_batch(
-    batch: tuple[Tensor, Tensor], index: int, config: TrainConfig
-) -> tuple[Tensor, Tensor]:
-    size = config.micro_batch_size
+    batch: tuple[Tensor, Tensor, Tensor | None], index: int, config: TrainConfig
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    values, labels, numbers = batch
+    size = len(values) // config.accumulation
     part = slice(index * size, (index + 1) * size)
-    return batch[0][part], batch[1][part]
+    return values[part], labels[part], None if numbers is None else numbers[part]
+
+
+def _autocast(inputs: Tensor, config: TrainConfig) -> AbstractContextManager[None]:
+    """Convolutions and matrix products in the recipe's precision; the layers see to the rest."""
+    if config.precision == "float32":
+        return nullcontext()
+    return torch.autocast(inputs.device.type, torch.bfloat16)
 
 
 def _power_iteration(index: int, network: nn.Module) -> AbstractContextManager[None]:
     """One power iteration an update: all micro-batches see the same normalized weights."""
     return nullcontext() if index == 0 else hold_power_iteration(network)
+
+
+def _gradient_exchange(
+    index: int, network: nn.Module, config: TrainConfig
+) -> AbstractContextManager[None]:
+    """One exchange an update: the last micro-batch's backward pass averages the sum of all."""
+    last = index == config.accumulation - 1
+    return nullcontext() if last else hold_gradients(network)
 
 
 def _accumulate(total: Metrics, name: str, value: Tensor) -> None:

@@ -1,0 +1,272 @@
+"""Train the CIFAR-10 model in segments of limited time, and carry each segment's results along.
+
+    python scripts/train_cifar10.py --data cifar10-train.zip --out results
+
+One call trains for at most --seconds (540), writes a checkpoint, and puts what must be kept into
+--out. The same call again goes on: from the run's folder (--run) if it is still there, else from
+what is in --out (or --from, another folder). When --budget seconds of training (1,500) are used up
+over all calls, or the recipe's steps are done, the call that finds it so finishes the model (a full
+table of statistics) and adds the pictures and facts of its card; calls after that make these again.
+
+In --out:
+
+    run.tar.00, run.tar.01, ...  the run's folder in one archive, in parts of at most 15 MiB; by
+                                 hand: cat run.tar.?? | tar -x
+    run.json                     their digest, and how far the run is
+    real-and-generated.png, curves.png, facts.json     at the end (scripts/model_card.py)
+
+It runs from a clone with torch and the package's other requirements, also without installing. On a
+GPU it compiles the networks where a compiler works.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import hashlib
+import io
+import json
+import sys
+import tarfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))  # a clone will do
+
+import torch
+from model_card import make_card
+
+import biggan
+from biggan.atomic_write import write_atomically
+from biggan.data import ImageDataset, load_dataset
+from biggan.training import TrainConfig, load_recipe, train
+
+PART = 15 << 20  # bytes
+SEGMENTS = "segments.jsonl"  # in the run's folder: a line for each call that trained
+
+_ALWAYS = ("config.toml", "metrics.jsonl", SEGMENTS, "generator.safetensors")
+
+
+clock = time.monotonic
+
+
+def run_segment(
+    config: TrainConfig,
+    dataset: ImageDataset,
+    run_dir: Path,
+    device: torch.device,
+    *,
+    until: float,
+    budget: float,
+) -> bool:
+    """Train until the clock or the budget says so, or the recipe's steps are done.
+
+    Args:
+        config: The recipe, fitted to the data.
+        dataset: The real images.
+        run_dir: The run's folder.
+        device: Where to train.
+        until: What `clock` shows when this call must stop training.
+        budget: Seconds of training, of all calls together.
+
+    Returns:
+        Whether the run is at its end.
+    """
+    segments = read_segments(run_dir)
+    first = segments[-1]["to_step"] if segments else 0
+    left = budget - sum(segment["seconds"] for segment in segments)
+    if left <= 0 or first >= config.total_steps:
+        return True
+    start = clock()
+    deadline = min(until, start + left)
+    state = train(config, dataset, run_dir, device=device, should_stop=lambda: clock() >= deadline)
+    segment = {
+        "from_step": first,
+        "to_step": state.step,
+        "seconds": clock() - start,
+        "device": _device_name(device),
+        "torch": torch.__version__,
+        "compile": config.compile,
+        "peak_gpu_bytes": torch.cuda.max_memory_allocated() if device.type == "cuda" else None,
+    }
+    lines = [json.dumps(line) + "\n" for line in (*segments, segment)]
+    write_atomically(run_dir / SEGMENTS, "".join(lines).encode())
+    return state.step >= config.total_steps or left <= segment["seconds"]
+
+
+def finish(
+    config: TrainConfig, dataset: ImageDataset, run_dir: Path, device: torch.device, out: Path
+) -> None:
+    """Make the run's newest weights a finished model, and its card."""
+    segments = read_segments(run_dir)
+    step = segments[-1]["to_step"]
+    # A run whose last step is done is exported with the whole table of statistics.
+    finished = dataclasses.replace(config, total_steps=step)
+    train(finished, dataset, run_dir, device=device)
+    facts = {
+        "seconds_of_training": round(sum(segment["seconds"] for segment in segments), 1),
+        "segments": segments,
+    }
+    make_card(run_dir, dataset, out, facts)
+
+
+def read_segments(run_dir: Path) -> list[dict[str, Any]]:
+    """The calls that trained in a run's folder, in their order."""
+    path = run_dir / SEGMENTS
+    if not path.exists():
+        return []
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def pack(run_dir: Path, out: Path, at_most: int | None, part: int = PART) -> bool:
+    """Write a run's folder into parts, in place of those that are there.
+
+    Args:
+        run_dir: The run's folder.
+        out: Where the parts go; created if needed.
+        at_most: Bytes of all parts together. What does not fit is left out, the checkpoint first,
+            then the discriminator; None for no limit.
+        part: Bytes of one part.
+
+    Returns:
+        Whether the checkpoint is among them, so that the run can go on from the parts.
+
+    Raises:
+        InputError: Not even the generator fits.
+    """
+    files = [run_dir / name for name in _ALWAYS if (run_dir / name).is_file()]
+    files += sorted((run_dir / "previews").glob("*.png"))[-1:]
+    for newest in (
+        run_dir / "discriminator.safetensors",
+        *sorted((run_dir / "checkpoints").glob("step-*.safetensors"))[-1:],
+    ):
+        if newest.is_file() and _fits([*files, newest], at_most):
+            files.append(newest)
+    if not _fits(files, at_most):
+        raise biggan.InputError(
+            f"the generator alone is more than {at_most} bytes: raise --at-most"
+        )
+    resumable = any(path.parent.name == "checkpoints" for path in files)
+    archive = io.BytesIO()
+    with tarfile.open(fileobj=archive, mode="w") as tar:
+        for path in files:
+            tar.add(path, arcname=path.relative_to(run_dir).as_posix())
+    data = archive.getvalue()
+    parts = [data[start : start + part] for start in range(0, len(data), part)]
+    out.mkdir(parents=True, exist_ok=True)
+    for i, piece in enumerate(parts):
+        write_atomically(out / f"run.tar.{i:02}", piece)
+    for stale in sorted(out.glob("run.tar.??"))[len(parts) :]:
+        stale.unlink()
+    segments = read_segments(run_dir)
+    index = {
+        "sha256": hashlib.sha256(data).hexdigest(),
+        "parts": len(parts),
+        "step": segments[-1]["to_step"] if segments else 0,
+        "resumable": resumable,
+    }
+    write_atomically(out / "run.json", (json.dumps(index, indent=2) + "\n").encode())
+    return resumable
+
+
+def unpack(packed: Path, run_dir: Path) -> None:
+    """Bring back what `pack` wrote.
+
+    Raises:
+        InputError: Parts are missing or damaged, or there was no room for the checkpoint.
+    """
+    index = json.loads((packed / "run.json").read_text(encoding="utf-8"))
+    if not index["resumable"]:
+        raise biggan.InputError(
+            f"{packed} has no checkpoint (it was over --at-most): go on with --run where the run "
+            "is, or begin anew with another --out"
+        )
+    paths = [packed / f"run.tar.{i:02}" for i in range(index["parts"])]
+    if missing := [path.name for path in paths if not path.is_file()]:
+        raise biggan.InputError(f"{packed} lacks {missing[0]}")
+    data = b"".join(path.read_bytes() for path in paths)
+    if hashlib.sha256(data).hexdigest() != index["sha256"]:
+        raise biggan.InputError(f"the parts in {packed} are damaged, or of different calls")
+    with tarfile.open(fileobj=io.BytesIO(data)) as tar:
+        tar.extractall(run_dir, filter="data")
+
+
+def _fits(files: Sequence[Path], at_most: int | None) -> bool:
+    # tar adds a block a file, and rounds up to blocks and to a record.
+    overhead = 1024 * len(files) + tarfile.RECORDSIZE
+    return at_most is None or sum(path.stat().st_size for path in files) + overhead <= at_most
+
+
+def _device_name(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else str(device)
+
+
+def _compiles(device: torch.device) -> bool:
+    """Whether torch.compile works here: it needs a C compiler, which not every machine has."""
+    try:
+        torch.compile(lambda x: x.sin() + 1)(torch.ones(8, device=device))
+    except Exception as error:  # whatever it is, training without is better than none
+        print(f"not compiling: {type(error).__name__}", file=sys.stderr)
+        return False
+    return True
+
+
+def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description="Train the CIFAR-10 model in segments.")
+    parser.add_argument("--data", required=True, help="the images: a zip or a folder")
+    parser.add_argument("--out", type=Path, required=True, help="where the results go")
+    parser.add_argument("--from", type=Path, dest="packed", help="go on from here; default: --out")
+    parser.add_argument("--run", type=Path, default=Path("runs/cifar10"), help="the run's folder")
+    parser.add_argument("--recipe", default="cifar10")
+    parser.add_argument("--seconds", type=float, default=540, help="time for this call")
+    parser.add_argument("--reserve", type=float, default=60, help="of which not for training")
+    parser.add_argument("--budget", type=float, default=1500, help="training time of all calls")
+    parser.add_argument("--at-most", type=float, metavar="MIB", help="size of all parts together")
+    parser.add_argument("--set", action="append", default=[], dest="changes", metavar="KEY=VALUE")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    arguments = parser.parse_args(argv)
+    if arguments.budget <= 0:
+        parser.error("--budget must be above 0")
+    return arguments
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Read the command line, train a segment, and keep its results."""
+    arguments = _arguments(argv)
+    until = clock() + arguments.seconds - arguments.reserve
+    device = torch.device(arguments.device)
+    run_dir: Path = arguments.run
+    packed: Path = arguments.packed or arguments.out
+    if not run_dir.exists() and (packed / "run.json").is_file():
+        unpack(packed, run_dir)
+        print(f"{run_dir} restored from {packed}", file=sys.stderr)
+    # By the clock, not by the steps; --set total_steps=N ends it earlier.
+    changes = ["total_steps=10_000_000"]
+    if device.type == "cuda" and _compiles(device):
+        changes.append("compile=true")
+    config = load_recipe(arguments.recipe, [*changes, *arguments.changes], arguments.data)
+    dataset = load_dataset(
+        config.data,
+        config.generator.resolution,
+        config.generator.image_channels,
+        unconditional=config.unconditional,
+    )
+    config = config.fitted(dataset.num_classes)
+    ended = run_segment(config, dataset, run_dir, device, until=until, budget=arguments.budget)
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    if ended:
+        finish(config, dataset, run_dir, device, arguments.out)
+    at_most = None if arguments.at_most is None else int(arguments.at_most * (1 << 20))
+    if not pack(run_dir, arguments.out, at_most):
+        print(f"the checkpoint is too large to keep: it is in {run_dir} only", file=sys.stderr)
+    step = read_segments(run_dir)[-1]["to_step"]
+    print(f"step {step}: {'finished' if ended else 'the same call goes on'}")
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except biggan.InputError as error:
+        sys.exit(f"error: {error}")

@@ -1,0 +1,146 @@
+"""`biggan data`: pack images once for training, check them, describe them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from biggan.cli.options import check_writable
+
+if TYPE_CHECKING:
+    from biggan.data.packed import PackedHeader
+
+_packed_argument = click.argument("packed", metavar="PACKED", type=click.Path(path_type=Path))
+
+
+@click.group(invoke_without_command=True)
+@click.pass_context
+def command(ctx: click.Context) -> None:
+    """Pack images for training: decoded once, at one resolution, mapped into memory from then on.
+
+    \b
+    Examples:
+      biggan data pack photos.zip photos-128 --resolution 128
+      biggan data verify photos-128
+      biggan train cifar10 --data photos-128 --out runs/photos
+    """
+    if ctx.invoked_subcommand is None:
+        click.echo(ctx.get_help())
+
+
+@command.command
+@click.argument("source", metavar="SOURCE")
+@click.argument("out", metavar="OUT", type=click.Path(path_type=Path))
+@click.option(
+    "--resolution", type=click.IntRange(min=1), required=True, help="Side of the images in pixels."
+)
+@click.option(
+    "--channels",
+    type=click.Choice(["1", "3"]),
+    default="3",
+    show_default=True,
+    help="1 for grey, 3 for colour.",
+)
+@click.option(
+    "--workers",
+    type=click.IntRange(min=1),
+    help="Threads that decode; one per processor if left out.",
+)
+@click.option("--unconditional", is_flag=True, help="Ignore classes.")
+@click.option("--strict", is_flag=True, help="Stop at corrupt images instead of skipping them.")
+def pack(
+    source: str,
+    out: Path,
+    resolution: int,
+    channels: str,
+    workers: int | None,
+    unconditional: bool,
+    strict: bool,
+) -> None:
+    """Pack the images of SOURCE into the folder OUT.
+
+    SOURCE is a folder of class folders, a .zip of one, Hugging Face .parquet files or WebDataset
+    .tar shards: one file, a folder of them, or a pattern in quotes. After an interruption of any
+    kind the same command goes on where it was.
+
+    \b
+    Examples:
+      biggan data pack photos photos-128 --resolution 128
+      biggan data pack "data/train-*.parquet" birds-64 --resolution 64
+      biggan data pack "train-{0000..0009}.tar" imagenet-256 --resolution 256 --workers 16
+    """
+    check_writable(out.parent)
+
+    from biggan.data.packing import pack_dataset
+
+    header = pack_dataset(
+        source,
+        out,
+        resolution,
+        int(channels),
+        unconditional=unconditional,
+        strict=strict,
+        workers=workers,
+    )
+    click.echo(_summary(header), err=True)
+    click.echo(out)
+
+
+@command.command
+@_packed_argument
+def verify(packed: Path) -> None:
+    """Read all of a packed dataset and compare it with its checksums.
+
+    \b
+    Example:
+      biggan data verify photos-128
+    """
+    from biggan.data.packed import verify as verify_packed
+
+    header = verify_packed(packed)
+    click.echo(f"{packed} is whole: {_summary(header)}")
+
+
+@command.command
+@_packed_argument
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def info(packed: Path, as_json: bool) -> None:
+    """Print what a packed dataset holds; reads none of the images.
+
+    \b
+    Examples:
+      biggan data info photos-128
+      biggan data info photos-128 --json
+    """
+    from biggan.data.packed import read_header
+
+    header = read_header(packed)
+    if as_json:
+        about = {
+            "images": header.num_images,
+            "channels": header.image_channels,
+            "resolution": header.resolution,
+            "bytes": header.num_bytes,
+            "source": header.source,
+            "skipped": header.skipped,
+            "fingerprint": header.fingerprint,
+            "classes": dict(zip(header.class_names, header.histogram, strict=True)),
+        }
+        click.echo(json.dumps(about, indent=2, ensure_ascii=False))
+        return
+    click.echo(_summary(header))
+    click.echo(f"{header.num_bytes / 2**20:.1f} MiB, fingerprint {header.fingerprint}")
+    if header.skipped:
+        click.echo(f"skipped {len(header.skipped)}: {', '.join(header.skipped)}")
+    for name, count in zip(header.class_names, header.histogram, strict=True):
+        click.echo(f"{count:8}  {name}")
+
+
+def _summary(header: PackedHeader) -> str:
+    classes = f"{len(header.class_names)} classes" if header.class_names else "no classes"
+    colour = "colour" if header.image_channels == 3 else "grey"
+    size = f"{header.resolution} px, {colour}"
+    return f"{header.num_images} images of {header.source}, {size}, {classes}"

@@ -1,0 +1,231 @@
+"""From whatever a user names to images with classes, and from those to pixels.
+
+Five forms look the same from here on: a folder of class folders, a zip of one, parquet files,
+WebDataset shards; and each of the last two as one file, a folder of them, or a pattern.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+from collections import deque
+from collections.abc import Callable, Generator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from glob import glob
+from itertools import product
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from biggan.data.decoding import CorruptImageError, decode_image
+from biggan.data.layout import Layout, arrange
+from biggan.data.parquet import ParquetFiles
+from biggan.data.sources import ImageFiles, open_files
+from biggan.data.tars import TarFiles
+from biggan.data.transforms import fit_square, to_array
+from biggan.errors import InputError
+
+logger = logging.getLogger("biggan.data")
+
+_NAMED = 5  # corrupt files that a message names
+_BRACES = re.compile(r"\{([^{}]*)\}")
+_RANGE = re.compile(r"(\d+)\.\.(\d+)")
+_WAITING = 4  # pieces of work per thread that are begun or wait to be fetched
+
+_Piece = TypeVar("_Piece")
+_Result = TypeVar("_Result")
+
+
+@dataclass(frozen=True)
+class Source:
+    """Images that are ready to be read; a context manager, as its files are.
+
+    Attributes:
+        files: Reads an image by its name.
+        layout: The images in the order of the dataset.
+        order: int64 (N,): positions in the layout, in the order that is the fastest to read.
+        containers: The files that hold the images; None where each image is a file of its own.
+    """
+
+    files: ImageFiles
+    layout: Layout
+    order: NDArray[np.int64]
+    containers: tuple[Path, ...] | None
+
+    def __enter__(self) -> Source:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.files.__exit__(None, None, None)
+
+
+def open_source(path: Path, *, unconditional: bool = False) -> Source:
+    """Open images with classes, in any of the known forms.
+
+    Args:
+        path: A folder of class folders, or a .zip of one; or parquet files or shards: one, a
+            folder of them, or a pattern with {0000..0009}, {a,b} or *.
+        unconditional: Ignore classes.
+
+    Returns:
+        At least one image.
+
+    Raises:
+        InputError: Something about the source must be mended; the message says what.
+    """
+    try:
+        found = containers(path)
+        if found and found[0].suffix.lower() == ".parquet":
+            parquet = ParquetFiles(path, found, unconditional=unconditional)
+            return Source(parquet, parquet.layout, parquet.order, found)
+        if found:
+            shards = TarFiles(path, found, unconditional=unconditional)
+            return Source(shards, shards.layout, shards.order, found)
+    except PermissionError as error:
+        raise InputError(f"{path}: no permission to read {error.filename}") from error
+    files = open_files(path)
+    try:
+        layout = arrange(files.members, path, in_zip=path.is_file(), unconditional=unconditional)
+    except InputError:
+        files.__exit__(None, None, None)
+        raise
+    return Source(
+        files, layout, np.arange(len(layout.members)), (path,) if path.is_file() else None
+    )
+
+
+def expand(pattern: str) -> list[Path]:
+    """The paths that a pattern means: {0000..0009} and {a,b} in order, then * and ? by name.
+
+    Raises:
+        InputError: A path that the braces name is not there, or nothing matches.
+    """
+    pieces = _BRACES.split(pattern)
+    choices = [_choices(piece) if inside % 2 else [piece] for inside, piece in enumerate(pieces)]
+    found: list[Path] = []
+    for parts in product(*choices):
+        name = "".join(parts)
+        matches = sorted(glob(name)) if "*" in name or "?" in name else [name]  # noqa: PTH207
+        if not matches or not Path(matches[0]).exists():
+            raise InputError(f"no such file: {name}")
+        found += map(Path, matches)
+    return found
+
+
+def _choices(inside: str) -> list[str]:
+    numbers = _RANGE.fullmatch(inside)
+    if numbers is None:
+        return inside.split(",")
+    first, last = int(numbers[1]), int(numbers[2])
+    return [f"{number:0{len(numbers[1])}}" for number in range(first, last + 1)]
+
+
+def containers(path: Path) -> tuple[Path, ...]:
+    """The parquet files or shards that a path means; none where it means image files."""
+    kinds = (".parquet", ".tar")
+    if path.suffix.lower() in kinds:
+        text = str(path)
+        if path.is_file():
+            return (path,)
+        if any(mark in text for mark in "{*?"):
+            return tuple(expand(text))
+    if not path.is_dir():
+        return ()
+    visible = [entry for entry in path.iterdir() if not entry.name.startswith(".")]
+    if any(entry.is_dir() for entry in visible):
+        return ()  # class folders, perhaps beside the archives they came from
+    for kind in kinds:
+        found = sorted(entry for entry in visible if entry.suffix.lower() == kind)
+        if found:
+            return tuple(found)
+    return ()
+
+
+def decode_chunk(
+    source: Source, channels: int, resolution: int, positions: NDArray[np.int64]
+) -> tuple[NDArray[np.uint8], list[int]]:
+    """Read and decode some images.
+
+    Args:
+        source: Where from.
+        channels: 1 for grey, 3 for colour.
+        resolution: The side in pixels.
+        positions: Which images, as positions in the layout, (N,).
+
+    Returns:
+        uint8 pixels (N, channels, resolution, resolution), and the positions in the layout of the
+        images that are corrupt, whose pixels are 0.
+    """
+    images = np.zeros((len(positions), channels, resolution, resolution), np.uint8)
+    corrupt = []
+    for image, position in zip(images, positions.tolist(), strict=True):
+        try:
+            data = source.files.read(source.layout.members[position])
+            image[:] = to_array(fit_square(decode_image(data, channels), resolution))
+        except CorruptImageError:
+            corrupt.append(position)
+    return images, corrupt
+
+
+def in_parallel(
+    work: Callable[[_Piece], _Result], pieces: Sequence[_Piece], workers: int | None
+) -> Generator[_Result]:
+    """Do work in threads, a few pieces ahead of whoever takes the results, in order.
+
+    Args:
+        work: What to do to each piece. Pillow decodes outside of Python's lock.
+        pieces: What to do it to.
+        workers: Threads; one per processor by default.
+
+    Yields:
+        The results in the order of the pieces.
+    """
+    count = workers or os.cpu_count() or 1
+    pool = ThreadPoolExecutor(count)
+    waiting: deque[Future[_Result]] = deque()
+    try:
+        for piece in pieces:
+            waiting.append(pool.submit(work, piece))
+            # Unlike the pool's own map: what is done and not yet taken stays small.
+            if len(waiting) >= _WAITING * count:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def check_corrupt(path: Path, layout: Layout, corrupt: Sequence[int], *, strict: bool) -> None:
+    """Warn of corrupt images, or refuse them.
+
+    Args:
+        path: The source, for messages.
+        layout: All its images.
+        corrupt: Positions of the corrupt ones.
+        strict: Refuse any.
+
+    Raises:
+        InputError: There are some and `strict` is set, or no image of a class is left.
+    """
+    if not corrupt:
+        return
+    total = len(layout.members)
+    named = ", ".join(layout.members[position] for position in corrupt[:_NAMED])
+    if len(corrupt) > _NAMED:
+        named += f" and {len(corrupt) - _NAMED} more"
+    plural = "s" if len(corrupt) > 1 else ""
+    what = f"{len(corrupt)} corrupt image{plural} of {total}: {named}"
+    if strict:
+        raise InputError(f"{path} has {what}")
+    if len(corrupt) == total:
+        raise InputError(f"{path}: no image can be read, {what}")
+    lost = set(layout.labels) - set(np.delete(layout.labels, corrupt).tolist())
+    if lost:
+        raise InputError(
+            f"{path}: no image of class {layout.class_names[min(lost)]!r} can be read, {what}"
+        )
+    logger.warning("skipped %s", what)

@@ -1,0 +1,188 @@
+"""Images in WebDataset shards: tar files in which the files of one sample follow each other.
+
+The files of a sample share a name up to the first dot: `0001.jpg` with `0001.cls` (the number or
+name of the class as text) or `0001.json` (an object with the key `label`). A file `classes.txt`
+beside the shards names the numbers, one class a line. https://github.com/webdataset/webdataset
+"""
+
+import json
+import re
+import tarfile
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path, PurePosixPath
+from types import TracebackType
+from typing import NamedTuple, Self
+
+import numpy as np
+
+from biggan.data.decoding import CorruptImageError
+from biggan.data.labelled import Label, arrange_labelled
+from biggan.data.sources import EXTENSIONS
+from biggan.errors import InputError
+
+CLASS_TABLE = "classes.txt"
+BLOCK = 512  # of a tar; two empty ones end it
+_NUMBER = re.compile(r"[+-]?\d+")
+
+
+class _Place(NamedTuple):
+    """Where the bytes of a file lie inside a shard."""
+
+    shard: Path
+    offset: int
+    size: int
+
+    def read(self) -> bytes:
+        with self.shard.open("rb") as file:
+            file.seek(self.offset)
+            data = file.read(self.size)
+        if len(data) < self.size:
+            raise CorruptImageError("the shard became shorter")
+        return data
+
+
+class TarFiles:
+    """The images of some shards, read in place; see `ImageFiles`.
+
+    Args:
+        path: What the user named, for messages.
+        shards: The tar files in order.
+        unconditional: Ignore labels.
+
+    Attributes:
+        layout: The images in order with their classes.
+        order: Positions in the layout, in the order of the shards: the fastest to read.
+
+    Raises:
+        InputError: A shard is no whole tar, or a sample has no image or no label.
+    """
+
+    def __init__(self, path: Path, shards: Sequence[Path], *, unconditional: bool) -> None:
+        self.path = path
+        names: list[str | None] = []
+        places: list[str] = []
+        labels: list[Label] = []
+        images: list[_Place] = []
+        for shard in shards:
+            for key, files in _samples(shard):
+                suffix = image_suffix(files)
+                if suffix is None:
+                    continue  # a shard may hold a table or a text besides
+                names.append(f"{key}.{suffix}")
+                places.append(f"{shard.name}/{key}.{suffix}")
+                images.append(files[suffix])
+                if not unconditional:
+                    labels.append(_label(files, places[-1]))
+        if not images:
+            raise InputError(f"{path} holds no images")
+        if len(set(places)) < len(places):
+            raise InputError(f"{path}: two images are called {_first_double(places)}")
+        self.layout, found = arrange_labelled(
+            path, names, places, None if unconditional else labels, read_class_table(shards[0])
+        )
+        self.members = self.layout.members
+        self.order = np.argsort(np.array(found, np.int64))
+        self._places = dict(zip(self.members, (images[image] for image in found), strict=True))
+
+    def read(self, member: str) -> bytes:
+        """The bytes of one image; CorruptImageError where they cannot be had."""
+        try:
+            return self._places[member].read()
+        except OSError as error:
+            raise CorruptImageError(str(error)) from error
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        pass
+
+
+def image_suffix(sample: Mapping[str, object]) -> str | None:
+    """Which of a sample's files is the image; None where none is."""
+    found = (suffix for suffix in sample if f".{suffix.rpartition('.')[2]}" in EXTENSIONS)
+    return next(found, None)
+
+
+def parse_label(sample: Mapping[str, bytes]) -> Label:
+    """The class of a sample: a number or a name; None where none is given."""
+    if "cls" in sample:
+        text = sample["cls"].decode(errors="replace").strip()
+    elif "json" in sample:
+        try:
+            about = json.loads(sample["json"])
+        except ValueError:
+            return None
+        label = about.get("label") if isinstance(about, dict) else None
+        if isinstance(label, bool) or not isinstance(label, (int, str)):
+            return None
+        text = str(label)
+    else:
+        return None
+    return int(text) if _NUMBER.fullmatch(text) else text or None
+
+
+def read_class_table(shard: Path) -> list[str] | None:
+    """The class names beside a shard; None where there is no such file."""
+    try:
+        text = (shard.parent / CLASS_TABLE).read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return None
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"cannot read {shard.parent / CLASS_TABLE}: {error}") from None
+    return [line.strip() for line in text.splitlines() if line.strip()]
+
+
+def _samples(shard: Path) -> Iterator[tuple[str, dict[str, _Place]]]:
+    """The samples of a shard: their names, and where their files lie by suffix."""
+    key, files = "", dict[str, _Place]()
+    for name, place in _files(shard):
+        path = PurePosixPath(name)
+        if path.name.startswith((".", "__")):
+            continue  # macOS's doubles; the library's own notes
+        stem, _, suffix = path.name.partition(".")
+        own = str(path.parent / stem)
+        if own != key:
+            if files:
+                yield key, files
+            key, files = own, {}
+        files[suffix.lower()] = place
+    if files:
+        yield key, files
+
+
+def _files(shard: Path) -> Iterator[tuple[str, _Place]]:
+    cut = InputError(f"{shard} is not a whole tar: it may be truncated, copy or download it again")
+    try:
+        with tarfile.open(shard, "r:") as archive:
+            for info in archive:
+                archive.members = []  # type: ignore[attr-defined]  # else it keeps them all
+                if info.isfile():
+                    yield info.name, _Place(shard, info.offset_data, info.size)
+            # A tar that is cut between two files reads without an error.
+            if archive.offset + BLOCK > shard.stat().st_size:
+                raise cut
+    except tarfile.TarError as error:
+        raise cut from error
+
+
+def _label(files: Mapping[str, _Place], place: str) -> Label:
+    wanted = {suffix: files[suffix].read() for suffix in ("cls", "json") if suffix in files}
+    try:
+        return parse_label(wanted)
+    except CorruptImageError as error:
+        raise InputError(f"{place}: {error}") from error
+
+
+def _first_double(places: Sequence[str]) -> str:
+    seen: set[str] = set()
+    for place in places:
+        if place in seen:
+            return place
+        seen.add(place)
+    raise AssertionError

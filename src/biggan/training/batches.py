@@ -1,0 +1,113 @@
+"""Real images on their way to the networks, so that a step need not wait for them.
+
+A data set that is small beside a GPU's memory lives there as uint8, and is picked and mirrored
+there. A larger one is fetched by a second thread while the step before computes. On a CPU neither
+happens: the step has every core at work already, and a second thread would take them from it.
+
+All of these give the same images to the bit.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Generator, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from biggan.data import ImageDataset, ShuffledStream, fetch, flips
+from biggan.images import from_uint8
+from biggan.training.config import TrainConfig
+from biggan.training.distributed import own_share
+
+_T = TypeVar("_T")
+_Choice = tuple[NDArray[np.int64], NDArray[np.bool_] | None]  # indices, and which to mirror
+
+_RESIDENT_SHARE = 0.2  # of a GPU's memory, for the data; the rest is for training
+_AHEAD = 2  # batches
+
+
+def real_batches(
+    config: TrainConfig, dataset: ImageDataset, device: torch.device, start: int
+) -> Generator[tuple[Tensor, Tensor]]:
+    """This process's shares of the global batches, from the start-th on, without end.
+
+    Yields:
+        Images (N, C, R, R) in [-1, 1] and labels (N,), on the device.
+    """
+    choices = _choices(config, len(dataset), start)
+    if _fits_on(dataset, device):
+        batches = pick_on(device, dataset, choices)
+    else:
+        batches = (fetch(dataset, *choice) for choice in choices)
+        if device.type != "cpu":
+            batches = in_background(batches, _AHEAD)
+    try:
+        for images, labels in batches:
+            yield from_uint8(to_device(images, device)), to_device(labels, device)
+    finally:
+        batches.close()
+
+
+def pick_on(
+    device: torch.device, dataset: ImageDataset, choices: Iterator[_Choice]
+) -> Generator[tuple[Tensor, Tensor]]:
+    """What `fetch` gives, from a copy of the data set on a device."""
+    images, labels = dataset.images.to(device), dataset.labels.to(device)
+    for indices, mirrored in choices:
+        chosen = to_device(torch.from_numpy(indices), device)
+        picked = images[chosen]
+        if mirrored is not None:
+            mask = to_device(torch.from_numpy(mirrored), device)[:, None, None, None]
+            # An index by the mask would wait for the device, to know how many it picks.
+            picked = torch.where(mask, picked.flip(-1), picked)
+        yield picked, labels[chosen]
+
+
+def in_background(items: Iterator[_T], ahead: int) -> Generator[_T]:
+    """The same items, made by a second thread up to so many ahead.
+
+    Args:
+        items: Without end.
+        ahead: How many to make before they are asked for.
+
+    Raises:
+        Exception: Whatever making an item raised, in its place.
+    """
+    with ThreadPoolExecutor(max_workers=1) as thread:
+        waiting = deque(thread.submit(next, items) for _ in range(ahead))
+        while True:
+            waiting.append(thread.submit(next, items))
+            yield waiting.popleft().result()
+
+
+def to_device(tensor: Tensor, device: torch.device) -> Tensor:
+    """A tensor on a device; the copy to a GPU waits for nothing and nothing waits for it."""
+    if device.type != "cuda" or tensor.device.type == "cuda":
+        return tensor.to(device)
+    # From pageable memory it would wait until the GPU has done all that it was given before.
+    return tensor.pin_memory().to(device, non_blocking=True)
+
+
+def _fits_on(dataset: ImageDataset, device: torch.device) -> bool:
+    if device.type != "cuda":
+        return False
+    memory = torch.cuda.get_device_properties(device).total_memory
+    return dataset.images.nbytes <= _RESIDENT_SHARE * memory
+
+
+def _choices(config: TrainConfig, dataset_size: int, start: int) -> Iterator[_Choice]:
+    stream = ShuffledStream(dataset_size, config.seed)
+    position = start * config.batch_size
+    while True:
+        indices = stream.indices(position, config.batch_size)
+        mirrored = flips(config.seed, position, config.batch_size) if config.flip else None
+        yield (
+            own_share(indices, config.accumulation),
+            None if mirrored is None else own_share(mirrored, config.accumulation),
+        )
+        position += config.batch_size

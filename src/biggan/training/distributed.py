@@ -1,0 +1,306 @@
+"""Several processes, one run: what the rest of training needs to know of PyTorch's engine.
+
+    torchrun --nproc-per-node 8 -m biggan train RECIPE --data DATA --out RUN
+
+The result does not depend on how many there are, but for rounding: every process draws the random
+numbers of the whole global batch and takes its own share of every micro-batch; BatchNorm's
+statistics are those of the micro-batch (`nn.synchronization`); gradients are averaged by
+DistributedDataParallel while the backward pass still runs. The first process writes all files.
+
+All processes must come by every function here that communicates, in the same order. What one of
+them fails at, all fail at, and one of them says so (`raising_together`, `process_group`).
+
+Without torchrun, or with one process, nothing here communicates or costs anything.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from datetime import timedelta
+from inspect import signature
+from typing import TYPE_CHECKING, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch import distributed as dist
+from torch.nn.parallel import DistributedDataParallel
+
+from biggan.errors import InputError
+from biggan.nn import StandingBatchNorm2d
+from biggan.training.config import TrainConfig
+
+if TYPE_CHECKING:
+    from torch.distributed.distributed_c10d import Store
+
+_Batch = TypeVar("_Batch", Tensor, NDArray[np.int64], NDArray[np.bool_])
+
+_PATIENCE = timedelta(minutes=30)  # the first process may write files while the others wait
+
+# The argument's name since torch 2.13, and the one before.
+_NO_BROADCAST = {
+    "forward_sync_buffers"
+    if "forward_sync_buffers" in signature(DistributedDataParallel).parameters
+    else "broadcast_buffers": False
+}
+
+_GONE = (  # how gloo says that the other end of a connection is no more
+    "connection closed by peer",
+    "connection reset by peer",
+    "broken pipe",
+    "connection refused",
+    "timed out",
+)
+
+
+@contextmanager
+def process_group(device: torch.device) -> Iterator[torch.device]:
+    """Join the other processes that torchrun started, if it did; leave them at the end.
+
+    Args:
+        device: Where to train. A GPU without a number means this process's own.
+
+    Yields:
+        This process's device.
+
+    Raises:
+        InputError: There is no such device for every process, they cannot be reached, or one of
+            them is gone. Of several processes that fail, one raises and the others exit quietly.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        yield device
+        return
+    from torch.distributed.rendezvous import rendezvous  # not every build of torch has it
+
+    device = _own_device(device)
+    # GPUs exchange over NCCL. Decisions about the run are on the CPU, where they wait for no GPU.
+    backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
+    try:
+        store, rank, size = next(rendezvous("env://", timeout=_PATIENCE))
+        dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=_PATIENCE)
+    except dist.DistError as error:
+        raise InputError(f"the processes of this run do not find each other: {error}") from None
+    logger = logging.getLogger("biggan")
+    level = logger.level
+    if not is_first():
+        logger.setLevel(logging.ERROR)  # the first process says the same
+    try:
+        with _speaking_once(store):
+            yield device
+    finally:
+        logger.setLevel(level)
+        dist.destroy_process_group()
+
+
+def num_processes() -> int:
+    """Processes that share this run."""
+    return dist.get_world_size() if _is_distributed() else 1
+
+
+def is_first() -> bool:
+    """Whether this is the process that writes files and speaks to people."""
+    return not _is_distributed() or dist.get_rank() == 0
+
+
+def check_shares(config: TrainConfig) -> None:
+    """Make sure that every process gets as many images as the others.
+
+    Raises:
+        InputError: They do not divide; on all processes.
+    """
+    processes, images = num_processes(), config.micro_batch_size
+    if images % processes == 0:
+        return
+    split = f"batch_size {config.batch_size}"
+    if config.accumulation > 1:
+        split += f" in {config.accumulation} micro-batches of {images}"
+    if images < processes:
+        split += f" has not one image for each of {processes} processes"
+    else:
+        split += f" does not divide over {processes} processes"
+    raise InputError(
+        f"{split}: start a number of processes that divides {images}, or choose another "
+        "batch_size or accumulation"
+    )
+
+
+def own_share(batch: _Batch, micro_batches: int = 1) -> _Batch:
+    """This process's part of every micro-batch of a global batch.
+
+    Args:
+        batch: Anything along the first axis, the same on all processes. Micro-batch i is its i-th
+            part whatever the number of processes.
+        micro_batches: How many it holds, of equal size.
+
+    Returns:
+        The shares one behind the other; the batch itself for one process. Shares of a micro-batch
+        differ in size by one where it does not divide.
+    """
+    if not _is_distributed():
+        return batch
+    rank, processes = dist.get_rank(), dist.get_world_size()
+    size = len(batch) // micro_batches
+    start, stop = size * rank // processes, size * (rank + 1) // processes
+    parts = batch.reshape(micro_batches, size, *batch.shape[1:])[:, start:stop]
+    return parts.reshape(-1, *batch.shape[1:])
+
+
+def synchronize_batch_norm(network: nn.Module) -> None:
+    """Let every BatchNorm of a network normalize over all processes, and of its later copies."""
+    for layer in network.modules():
+        if isinstance(layer, StandingBatchNorm2d):
+            layer.synchronized = _is_distributed()
+
+
+def averaging_gradients(network: nn.Module) -> nn.Module:
+    """A network whose backward pass leaves the gradients' average over all processes.
+
+    Returns:
+        What is to be called instead of the network, sharing its parameters; the network itself
+        for one process.
+    """
+    if not _is_distributed():
+        return network
+    # Buffers need no broadcast: power iteration sees the same weights everywhere, and BatchNorm
+    # the same statistics.
+    return DistributedDataParallel(
+        network,
+        gradient_as_bucket_view=True,
+        **_NO_BROADCAST,  # type: ignore[arg-type]
+    )
+
+
+def hold_gradients(network: nn.Module) -> AbstractContextManager[None]:
+    """Within this context, forward and backward passes add to this process's gradients alone.
+
+    For all micro-batches but the last, whose backward pass averages the sum.
+
+    Args:
+        network: What `averaging_gradients` returned.
+    """
+    if not isinstance(network, DistributedDataParallel):
+        return nullcontext()
+    held: AbstractContextManager[None] = network.no_sync()
+    return held
+
+
+def on_any_process(flag: bool) -> bool:
+    """Whether a flag is set on any process; the answer is the same on all."""
+    if not _is_distributed():
+        return flag
+    flags = torch.tensor([int(flag)])
+    dist.all_reduce(flags, dist.ReduceOp.MAX)
+    return bool(flags.item())
+
+
+def averages(metrics: Mapping[str, Tensor]) -> dict[str, float]:
+    """Scalars on a device, as numbers, averaged over all processes: waits for the device once."""
+    values = torch.stack([value.detach().float() for value in metrics.values()])
+    if _is_distributed():
+        dist.all_reduce(values)
+        values /= dist.get_world_size()
+    return dict(zip(metrics, values.tolist(), strict=True))
+
+
+def over_all_processes(values: Tensor, *, average: bool = False) -> Tensor:
+    """The sum, or the average, of tensors that every process has its own of."""
+    if not _is_distributed():
+        return values
+    values = values.clone()
+    dist.all_reduce(values)
+    return values / dist.get_world_size() if average else values
+
+
+@contextmanager
+def raising_together() -> Iterator[None]:
+    """What is a user's mistake to one process within this context, is one to all at its end.
+
+    Without it a process that fails alone, such as the first one at a full disk, would leave the
+    others waiting.
+
+    Raises:
+        InputError: One process raised it; on all processes.
+    """
+    message: str | None = None
+    try:
+        yield
+    except InputError as error:
+        if not _is_distributed():
+            raise
+        message = str(error)
+    if _is_distributed():
+        messages: list[str | None] = [None] * dist.get_world_size()
+        dist.all_gather_object(messages, message)
+        message = next(filter(None, messages), None)
+        if message is not None:
+            raise InputError(message)
+
+
+def check_same(value: object, mistake: str) -> None:
+    """Make sure that all processes have found the same.
+
+    Raises:
+        InputError: They have not; `mistake`, on all processes.
+    """
+    if _is_distributed():
+        values: list[object] = [None] * dist.get_world_size()
+        dist.all_gather_object(values, value)
+        if any(other != value for other in values):
+            raise InputError(mistake)
+
+
+def _is_distributed() -> bool:
+    return dist.is_available() and dist.is_initialized()
+
+
+def _own_device(device: torch.device) -> torch.device:
+    if device.type == "cpu":
+        return device
+    if device.type != "cuda":
+        raise InputError(f"several processes train on CPUs or CUDA devices, not on {device.type}")
+    if ":" in str(device):
+        raise InputError("each process takes a GPU of its own: give --device cuda without a number")
+    index, there = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
+    if index >= there:
+        raise InputError(
+            f"there are more processes than GPUs here: start {there} a machine, or give "
+            "--device cpu"
+        )
+    own = torch.device("cuda", index)
+    torch.cuda.set_device(own)
+    return own
+
+
+@contextmanager
+def _speaking_once(store: Store) -> Iterator[None]:
+    """Of all processes that fail, the first raises what it has to say and the others exit."""
+    try:
+        yield
+    except Exception as error:
+        status = 2 if isinstance(error, InputError) or _is_lost_process(error) else 1
+        if not _is_first_to_speak(store):
+            raise SystemExit(status) from None
+        if _is_lost_process(error):
+            raise InputError(
+                "another process of this run has died, so that all stop; the checkpoints are "
+                "kept, and the same command resumes"
+            ) from None
+        raise
+
+
+def _is_first_to_speak(store: Store) -> bool:
+    try:
+        return bool(store.add("failures", 1) == 1)
+    except RuntimeError:  # the process that kept the store is gone
+        return True
+
+
+def _is_lost_process(error: Exception) -> bool:
+    if isinstance(error, dist.DistError):
+        return True
+    text = str(error).lower()
+    return isinstance(error, RuntimeError) and any(sign in text for sign in _GONE)

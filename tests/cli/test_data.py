@@ -1,0 +1,86 @@
+"""`biggan data` as a user types it."""
+
+import json
+
+import pytest
+from test_cli import biggan, fails, succeeds
+
+from biggan.data import load_dataset
+from data_forms import pictures, write_folder
+
+FILES = pictures(3)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    broken = {"dog/0002.png": FILES["dog/0002.png"][:-40]}
+    return write_folder(tmp_path / "pets", FILES | broken)
+
+
+def test_pack_verify_and_info(folder, tmp_path):
+    out = tmp_path / "out"
+    result = biggan("data", "pack", folder, out, "--resolution", 8, "--workers", 2)
+    assert result.returncode == 0
+    assert result.stdout == f"{out}\n"
+    assert result.stderr.splitlines() == [
+        "skipped 1 corrupt image of 6: dog/0002.png",
+        "5 images of pets, 8 px, colour, 2 classes",
+    ]
+    again = biggan("data", "pack", folder, out, "--resolution", 8)
+    assert (again.returncode, again.stdout) == (0, f"{out}\n")
+    whole = f"{out} is whole: 5 images of pets, 8 px, colour, 2 classes\n"
+    assert succeeds("data", "verify", out) == whole
+    fingerprint = load_dataset(folder, 8, 3).fingerprint
+    assert succeeds("data", "info", out).splitlines() == [
+        "5 images of pets, 8 px, colour, 2 classes",
+        f"0.0 MiB, fingerprint {fingerprint}",
+        "skipped 1: dog/0002.png",
+        "       3  cat",
+        "       2  dog",
+    ]
+    assert json.loads(succeeds("data", "info", out, "--json")) == {
+        "images": 5,
+        "channels": 3,
+        "resolution": 8,
+        "bytes": 5 * 3 * 64,
+        "source": "pets",
+        "skipped": ["dog/0002.png"],
+        "fingerprint": fingerprint,
+        "classes": {"cat": 3, "dog": 2},
+    }
+
+
+def test_grey_and_unconditional(folder, tmp_path):
+    out = tmp_path / "out"
+    succeeds("data", "pack", folder, out, "--resolution", 4, "--channels", 1, "--unconditional")
+    assert succeeds("data", "info", out).startswith("5 images of pets, 4 px, grey, no classes\n")
+    assert json.loads(succeeds("data", "info", out, "--json"))["classes"] == {}
+
+
+def test_mistakes_are_one_line(folder, tmp_path):
+    out = tmp_path / "out"
+    assert "1 corrupt image of 6" in fails(
+        "data", "pack", folder, out, "--resolution", 8, "--strict"
+    )
+    assert "resolution" in fails("data", "pack", folder, out)
+    assert "resolution" in fails("data", "pack", folder, out, "--resolution", 0)
+    assert "no such file" in fails("data", "pack", tmp_path / "no", out, "--resolution", 8)
+    assert "is no folder" in fails(
+        "data", "pack", folder, folder / "cat/0000.png" / "out", "--resolution", 8
+    )
+    assert "is no packed dataset" in fails("data", "verify", folder)
+    assert "is no packed dataset" in fails("data", "info", folder)
+
+
+def test_damage_has_exit_status_2(folder, tmp_path):
+    out = tmp_path / "out"
+    succeeds("data", "pack", folder, out, "--resolution", 8)
+    content = bytearray((out / "images.bin").read_bytes())
+    content[100] ^= 1
+    (out / "images.bin").write_bytes(content)
+    assert "is damaged" in fails("data", "verify", out)
+
+
+def test_without_a_verb_the_help_is_shown():
+    assert "biggan data pack" in succeeds("data")
+    assert "biggan data pack" in succeeds("data", "pack", "--help").split("Example")[1]

@@ -1,0 +1,87 @@
+"""`biggan train --dry-run` as a user types it; training itself is tested in test_cli."""
+
+import json
+import tomllib
+
+import pytest
+from test_cli import biggan, fails, recipe, succeeds, write_images  # noqa: F401  # recipe: a fixture
+
+from biggan.training.config import load_recipe
+from biggan.training.plan import make_plan
+
+
+@pytest.fixture
+def data(tmp_path):
+    for name in ("cat", "dog"):
+        write_images(tmp_path / "data" / name)
+    return tmp_path / "data"
+
+
+def test_a_dry_run_prints_the_recipe_and_the_plan_and_writes_nothing(recipe, data, tmp_path):  # noqa: F811
+    run = tmp_path / "run"
+    arguments = ["train", recipe, "--data", data, "--set", "batch_size=4", "--dry-run"]
+    result = biggan(*arguments, "--out", run)
+    assert (result.returncode, result.stderr) == (0, "")
+    written, _, table = result.stdout.partition("\nNetworks\n")
+    expected = load_recipe(recipe, ["batch_size=4"], str(data)).fitted(2)
+    assert tomllib.loads(written) == expected.to_dict()
+    rows = dict(line.strip().split("  ", 1) for line in table.splitlines() if "  " in line.strip())
+    assert rows["images in the data set"].strip() == "6"
+    assert rows["steps per epoch"].strip() == "0.8"
+    assert f"at step 0; there is no checkpoint in {run}" in table
+    assert not run.exists()
+
+    values = json.loads(succeeds(*arguments, "--json"))
+    assert values["recipe"] == expected.to_dict()
+    assert (values["plan"]["images"], values["plan"]["steps_per_epoch"]) == (6, 0.75)
+    assert "no --out was given" in values["start"]
+
+
+def test_a_dry_run_without_data_says_what_it_cannot_know(recipe):  # noqa: F811
+    assert "steps per epoch                    unknown without data" in succeeds(
+        "train", recipe, "--dry-run"
+    )
+
+
+@pytest.fixture
+def any_plan(recipe, monkeypatch):  # noqa: F811
+    """One plan for all recipes: making it is what takes long."""
+    plan = make_plan(load_recipe(recipe), None)
+    monkeypatch.setattr("biggan.training.plan.make_plan", lambda *_: plan)
+
+
+def test_a_dry_run_says_where_a_run_would_resume(recipe, data, tmp_path, any_plan):  # noqa: F811
+    run = tmp_path / "run"
+    arguments = ["train", recipe, "--data", data, "--out", run]
+    succeeds(*arguments)
+    before = {path: path.stat().st_mtime_ns for path in run.rglob("*")}
+
+    def start(*more):
+        return json.loads(succeeds(*arguments, "--dry-run", "--json", *more))["start"]
+
+    assert start() == f"nothing to do: {run} is at step 2 of 2"
+    assert start("--set", "total_steps=5") == f"resumes {run} at step 2 of 5"
+    assert "another recipe (seed: 0 -> 3)" in start("--set", "seed=3")
+    write_images(data / "fish")
+    assert start().startswith("refused")
+    assert before == {path: path.stat().st_mtime_ns for path in run.rglob("*")}
+
+
+def test_a_dry_run_under_torchrun_speaks_once_and_for_all(recipe, monkeypatch):  # noqa: F811
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "0")
+    plan = json.loads(succeeds("train", recipe, "--dry-run", "--json"))["plan"]
+    assert (plan["processes"], plan["micro_batch"]) == (2, 4)
+    assert "does not divide over 2" in fails("train", recipe, "--dry-run", "--set", "batch_size=5")
+    monkeypatch.setenv("RANK", "1")
+    assert succeeds("train", recipe, "--dry-run") == ""
+
+
+def test_mistakes_around_dry_run(recipe, data, tmp_path):  # noqa: F811
+    assert "--out RUN_DIR" in fails("train", recipe, "--data", data)
+    assert "--json is for --dry-run" in fails("train", recipe, "--out", tmp_path / "x", "--json")
+    line = fails("train", recipe, "--dry-run", "--set", "batchsize=3")
+    assert "did you mean batch_size?" in line
+    assert "no such file or folder" in fails(
+        "train", recipe, "--dry-run", "--data", tmp_path / "none"
+    )

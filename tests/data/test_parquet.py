@@ -1,0 +1,163 @@
+"""Parquet files: what Hugging Face writes, what others write, and what cannot be used."""
+
+import json
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+from biggan.data import load_dataset
+from biggan.data.parquet import ParquetFiles
+from biggan.errors import InputError
+from data_forms import pictures, png, shuffled, write_folder, write_parquet
+
+FILES = pictures(4)
+DATA = [png(seed)[0] for seed in range(3)]
+
+
+def refusal(path, **options):
+    with pytest.raises(InputError) as caught:
+        load_dataset(path, 8, 3, **options)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def write(path, columns, names=None, **features):
+    table = pa.table(columns)
+    if names is not None:
+        features["label"] = {"_type": "ClassLabel", "names": names}
+    if features:
+        text = json.dumps({"info": {"features": features}})
+        table = table.replace_schema_metadata({"huggingface": text})
+    pq.write_table(table, path)
+    return path
+
+
+def test_images_may_be_plain_bytes_without_names_or_metadata(tmp_path):
+    path = write_parquet(tmp_path / "a.parquet", shuffled(FILES), named=False, metadata=False)
+    data = load_dataset(path, 8, 3)
+    assert data.class_names == ("0", "1")
+    # Without names, images of a class stay in the order of the rows.
+    order = [name for c in ("cat", "dog") for name in shuffled(FILES) if name.startswith(c)]
+    folder = {f"{name[:3]}/{i:04}.png": FILES[name] for i, name in enumerate(order)}
+    assert torch.equal(
+        data.images, load_dataset(write_folder(tmp_path / "folder", folder), 8, 3).images
+    )
+
+
+def test_labels_may_be_names(tmp_path):
+    columns = {"image": DATA, "label": ["b", "a", "b"]}
+    data = load_dataset(write(tmp_path / "a.parquet", columns), 8, 3)
+    assert data.class_names == ("a", "b")
+    assert torch.equal(data.images[0], torch.from_numpy(png(1)[1].copy()))
+    assert data.labels.tolist() == [0, 1, 1]
+
+
+def test_the_table_gives_the_order_of_the_classes(tmp_path):
+    columns = {"image": DATA, "label": [0, 1, 1]}
+    data = load_dataset(write(tmp_path / "a.parquet", columns, ["zebra", "ape"]), 8, 3)
+    assert data.class_names == ("zebra", "ape")
+    assert data.labels.tolist() == [0, 1, 1]
+
+
+def test_columns_of_other_names_are_found_by_their_declared_types(tmp_path):
+    path = write_parquet(tmp_path / "a.parquet", FILES, image="img")
+    assert len(load_dataset(path, 8, 3)) == 8
+    path = write_parquet(tmp_path / "b.parquet", FILES, image="img", metadata=False)
+    assert refusal(path) == f"{path} has no column 'image', only img, label"
+
+
+def test_several_files_are_one_dataset(tmp_path):
+    names = list(FILES)
+    for part in range(2):
+        mixed = {name: FILES[name] for name in names[part::2]}
+        write_parquet(tmp_path / "all" / f"train-0000{part}-of-00002.parquet", mixed)
+    folder = load_dataset(write_folder(tmp_path / "folder", FILES), 8, 3)
+    for source in (tmp_path / "all", tmp_path / "all" / "train-*.parquet"):
+        assert load_dataset(source, 8, 3).fingerprint == folder.fingerprint
+    write_parquet(tmp_path / "all" / "test-00000-of-00001.parquet", FILES)
+    message = refusal(tmp_path / "all")
+    assert "the parts of a dataset (test, train)" in message
+    assert f"{tmp_path / 'all' / 'train'}-*.parquet" in message
+    assert len(load_dataset(tmp_path / "all" / "train-*.parquet", 8, 3)) == 8
+
+
+def test_row_groups_are_read_once_in_reading_order(tmp_path, monkeypatch):
+    path = write_parquet(tmp_path / "a.parquet", shuffled(FILES), row_group_size=2)
+    with ParquetFiles(path, (path,), unconditional=False) as files:
+        read = []
+        real = files._files[0].read_row_group
+
+        class Counting:
+            def read_row_group(self, group, columns):
+                read.append(group)
+                return real(group, columns=columns)
+
+            def close(self):
+                pass
+
+        files._files[0] = Counting()
+        for position in files.order:
+            files.read(files.members[position])
+    assert read == [0, 1, 2, 3]
+
+
+def test_a_row_without_an_image_is_corrupt(tmp_path, caplog):
+    columns = {"image": [*DATA, None], "label": [0, 1, 1, 1]}
+    data = load_dataset(write(tmp_path / "a.parquet", columns), 8, 3)
+    assert data.skipped == ("a.parquet:00000003",)
+    kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+    structs = [{"bytes": b, "path": None} for b in DATA] + [None]
+    columns = {"image": pa.array(structs, kind), "label": [0, 1, 1, 1]}
+    data = load_dataset(write(tmp_path / "b.parquet", columns), 8, 3)
+    assert data.skipped == ("b.parquet:00000003",)
+
+
+@pytest.mark.parametrize(
+    ("columns", "names", "fault"),
+    [
+        ({"text": ["a", "b", "c"], "label": [0, 1, 1]}, None, "has no column 'image', only text"),
+        ({"image": ["a", "b", "c"], "label": [0, 1, 1]}, None, "holds no image files but string"),
+        ({"image": [{"path": "a"}] * 3, "label": [0, 1, 1]}, None, "holds no bytes but struct"),
+        ({"image": DATA}, None, "no column 'label', only image; or go without it (--uncond"),
+        ({"image": DATA, "label": [0.5, 1, 1]}, None, "neither numbers nor names but double"),
+        ({"image": DATA, "label": [0, 2, 1]}, ["a", "b"], "a.parquet:00000001 has the label 2"),
+        ({"image": DATA, "label": ["a", "c", "b"]}, ["a", "b"], "has the label 'c', which none"),
+        ({"image": DATA, "label": [0, -1, 1]}, ["a", "b"], "a.parquet:00000001 has no label"),
+        ({"image": DATA, "label": [0, None, 1]}, ["a", "b"], "a.parquet:00000001 has no label"),
+        ({"image": DATA, "label": [0, 1, 1]}, ["a", "b", "c"], "1 of 3 classes have no image"),
+        ({"image": DATA, "label": [0, 1, 1]}, ["a", "a"], "two classes are called 'a'"),
+        ({"image": DATA, "label": [0, 0, 0]}, None, "has one class, '0'"),
+        ({"image": pa.array([], pa.binary()), "label": pa.array([], pa.int64())}, None, "no rows"),
+    ],
+)
+def test_what_cannot_be_used_is_named(tmp_path, columns, names, fault):
+    message = refusal(write(tmp_path / "a.parquet", columns, names))
+    assert message.startswith(str(tmp_path / "a.parquet"))
+    assert fault in message
+
+
+def test_without_classes_no_label_is_needed(tmp_path):
+    path = write(tmp_path / "a.parquet", {"image": DATA})
+    assert load_dataset(path, 8, 3, unconditional=True).class_names == ()
+
+
+def test_cut_files_and_others_are_refused(tmp_path):
+    path = write_parquet(tmp_path / "a.parquet", FILES)
+    whole = path.read_bytes()
+    for content in (whole[:-50], whole[:100], b"", b"no parquet"):
+        path.write_bytes(content)
+        assert refusal(path) == f"{path} is not a whole parquet file: copy or download it again"
+
+
+def test_files_of_one_folder_have_the_same_columns(tmp_path):
+    write_parquet(tmp_path / "a.parquet", FILES)
+    write_parquet(tmp_path / "b.parquet", FILES, named=False)
+    assert f"{tmp_path / 'b.parquet'} has other columns than a.parquet" in refusal(tmp_path)
+
+
+def test_without_pyarrow_the_extra_is_named(tmp_path, monkeypatch):
+    path = write_parquet(tmp_path / "a.parquet", FILES)
+    monkeypatch.setitem(__import__("sys").modules, "pyarrow.parquet", None)
+    assert "pip install 'biggan[data]'" in refusal(path)

@@ -1,0 +1,146 @@
+"""WebDataset shards as files: what is in them, and what cannot be used."""
+
+import json
+
+import pytest
+
+from biggan.data import load_dataset
+from biggan.data.reading import expand
+from biggan.errors import InputError
+from data_forms import pictures, png, write_folder, write_shards, write_tar
+
+FILES = pictures(4)
+PNG = png(0)[0]
+
+
+def refusal(path, **options):
+    with pytest.raises(InputError) as caught:
+        load_dataset(path, 8, 3, **options)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def samples(*labels):
+    """A shard's members: one image for each label, which is a suffix and a text."""
+    members = []
+    for number, (suffix, text) in enumerate(labels):
+        members += [(f"{number}.png", png(number)[0]), (f"{number}.{suffix}", text.encode())]
+    return members
+
+
+@pytest.mark.parametrize(
+    ("labels", "names", "numbers"),
+    [
+        ([("cls", "1"), ("cls", " 0\n"), ("cls", "1")], ("0", "1"), [0, 1, 1]),
+        ([("cls", "dog"), ("cls", "cat"), ("cls", "dog")], ("cat", "dog"), [0, 1, 1]),
+        ([("json", '{"label": 1}'), ("json", '{"label": 0}')], ("0", "1"), [0, 1]),
+        ([("json", '{"label": "b", "x": 0}'), ("cls", "a")], ("a", "b"), [0, 1]),
+    ],
+)
+def test_labels_are_numbers_or_names(tmp_path, labels, names, numbers):
+    data = load_dataset(write_tar(tmp_path / "a.tar", samples(*labels)), 8, 3)
+    assert data.class_names == names
+    assert data.labels.tolist() == numbers
+    assert (data.images[0].numpy() == png(1)[1]).all()
+
+
+def test_numbers_are_named_by_a_file_beside_the_shards(tmp_path):
+    path = write_tar(tmp_path / "a.tar", samples(("cls", "0"), ("cls", "1")))
+    (tmp_path / "classes.txt").write_text("zebra\n\n ape \n")
+    assert load_dataset(path, 8, 3).class_names == ("zebra", "ape")
+    (tmp_path / "classes.txt").write_text("zebra\n")
+    assert "a.tar/1.png has the label 1, which none of the 1 class names" in refusal(path)
+    (tmp_path / "classes.txt").write_bytes(b"\xff\xfe")
+    assert "cannot read" in refusal(path)
+
+
+def test_other_files_of_a_sample_and_other_samples_are_passed_over(tmp_path):
+    members = [
+        ("__info__.json", b"{}"),
+        ("notes.txt", b"hello"),
+        ("a/0.txt", b"a caption"),
+        ("a/0.jpg", PNG),
+        ("a/0.cls", b"0"),
+        ("a/._1.jpg", b"a double"),
+        ("a/1.seg.PNG", PNG),
+        ("a/1.cls", b"1"),
+    ]
+    with_folder = load_dataset(write_tar(tmp_path / "a.tar", members), 8, 3)
+    assert with_folder.labels.tolist() == [0, 1]
+
+
+def test_shards_that_repeat_names_are_kept_apart(tmp_path):
+    for shard in "ab":
+        write_tar(tmp_path / f"{shard}.tar", samples(("cls", "0"), ("cls", "1")))
+    assert len(load_dataset(tmp_path, 8, 3)) == 4
+
+
+@pytest.mark.parametrize(
+    ("members", "fault"),
+    [
+        ([("0.png", PNG)], "a.tar/0.png has no label"),
+        (samples(("json", '{"class": 1}')), "a.tar/0.png has no label"),
+        (samples(("json", "{")), "a.tar/0.png has no label"),
+        (samples(("json", '{"label": true}')), "a.tar/0.png has no label"),
+        (samples(("cls", "-1")), "a.tar/0.png has no label"),
+        (samples(("cls", "")), "a.tar/0.png has no label"),
+        (samples(("cls", "0"), ("cls", "2")), "1 of 3 classes have no image, such as '1'"),
+        (samples(("cls", "0")), "has one class, '0'"),
+        (samples(("cls", "a"), ("cls", "1")), "has the label 1, which none"),
+        ([("0.cls", b"0")], "holds no images"),
+        ([], "holds no images"),
+        ([*samples(("cls", "0")), ("x.png", PNG), *samples(("cls", "0"))], "two images are called"),
+    ],
+)
+def test_what_cannot_be_used_is_named(tmp_path, members, fault):
+    if fault.endswith("none"):
+        members = samples(("cls", "a"), ("cls", "7"))
+        fault = "has the label 7, which none"
+    path = write_tar(tmp_path / "a.tar", members)
+    message = refusal(path)
+    assert message.startswith(str(path))
+    assert fault in message
+
+
+def test_a_shard_cut_anywhere_is_refused(tmp_path):
+    path = write_tar(tmp_path / "a.tar", samples(*[("cls", str(n)) for n in range(4)]))
+    whole = path.read_bytes()
+    end = len(whole.rstrip(b"\0")) // 512 * 512 + 512  # of the last file
+    for size in (0, 100, 512, 700, 1024, 2 * 512, end - 512, end - 5, end):
+        path.write_bytes(whole[:size])
+        assert "is not a whole tar: it may be truncated" in refusal(path), size
+    path.write_bytes(whole[: end + 1024])
+    assert len(load_dataset(path, 8, 3)) == 4
+    path.write_bytes(b"no tar" * 1000)
+    assert "is not a whole tar" in refusal(path)
+
+
+def test_corrupt_images_are_left_out(tmp_path, caplog):
+    files = FILES | {"cat/0001.png": FILES["cat/0001.png"][:-40]}
+    data = load_dataset(write_shards(tmp_path / "a", files), 8, 3)
+    assert data.skipped == ("cat/0001.png",)
+    plain = load_dataset(write_folder(tmp_path / "b", files), 8, 3)
+    assert data.fingerprint == plain.fingerprint
+
+
+def test_patterns(tmp_path):
+    for name in ("a-00.tar", "a-01.tar", "a-02.tar", "b-00.tar"):
+        write_tar(tmp_path / name, [])
+    names = lambda pattern: [path.name for path in expand(f"{tmp_path}/{pattern}")]  # noqa: E731
+    assert names("a-{00..02}.tar") == ["a-00.tar", "a-01.tar", "a-02.tar"]
+    assert names("{b,a}-00.tar") == ["b-00.tar", "a-00.tar"]
+    assert names("{b,a}-*.tar") == ["b-00.tar", "a-00.tar", "a-01.tar", "a-02.tar"]
+    assert refusal(tmp_path / "a-{00..03}.tar") == f"no such file: {tmp_path}/a-03.tar"
+    assert refusal(tmp_path / "c-*.tar") == f"no such file: {tmp_path}/c-*.tar"
+
+
+def test_archives_beside_class_folders_are_not_the_dataset(tmp_path):
+    write_folder(tmp_path, FILES)
+    write_tar(tmp_path / "cat.tar", [])
+    assert len(load_dataset(tmp_path, 8, 3)) == 8
+
+
+def test_json_may_hold_anything(tmp_path):
+    text = json.dumps({"label": 0, "caption": "ä", "size": [8, 8]})
+    path = write_tar(tmp_path / "a.tar", samples(("json", text), ("cls", "1")))
+    assert load_dataset(path, 8, 3).labels.tolist() == [0, 1]

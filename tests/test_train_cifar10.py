@@ -1,0 +1,154 @@
+"""scripts/train_cifar10.py: segments resume to the bit, also from what was carried along."""
+
+import itertools
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+
+import biggan
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
+import train_cifar10
+from model_card import draw_curves
+
+TINY = [
+    "precision=float32",
+    "batch_size=8",
+    "d_steps=1",
+    "log_every=1",
+    "statistics_images=8",
+    "generator.channels=8",
+    "generator.widths=[2, 2, 2, 2]",
+    "generator.z_dim=8",
+    "generator.class_dim=8",
+    "discriminator.channels=8",
+]
+
+
+@pytest.fixture
+def images(tmp_path):
+    folder = tmp_path / "images"
+    random = np.random.default_rng(0)
+    for name in ("cat", "dog"):
+        (folder / name).mkdir(parents=True)
+        for i in range(6):
+            pixels = random.integers(0, 256, (32, 32, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(folder / name / f"{i}.png")
+    return folder
+
+
+@pytest.fixture
+def call(images, tmp_path, monkeypatch):
+    """Calls the script. Every look at the clock takes a second, the first at the start."""
+
+    def call(run, out, seconds, *options):
+        monkeypatch.setattr(train_cifar10, "clock", itertools.count().__next__)
+        changes = itertools.chain.from_iterable(("--set", change) for change in TINY)
+        arguments = ["--data", images, "--run", tmp_path / run, "--out", tmp_path / out]
+        limits = ["--seconds", seconds, "--reserve", 0, "--device", "cpu"]
+        train_cifar10.main([str(part) for part in [*arguments, *limits, *changes, *options]])
+
+    return call
+
+
+def weights(run):
+    (path,) = sorted((run / "checkpoints").glob("*.safetensors"))[-1:]
+    return load_file(path)
+
+
+def test_two_segments_resume_to_the_bit_from_what_was_carried_along(call, tmp_path, capsys):
+    call("here", "carried", 3)
+    assert capsys.readouterr().out == "step 2: the same call goes on\n"
+    assert not (tmp_path / "carried" / "facts.json").exists()
+    call("elsewhere", "later", 100, "--from", tmp_path / "carried", "--budget", 4)
+    assert capsys.readouterr().out == "step 3: finished\n"
+
+    call("whole", "whole-out", 100, "--set", "total_steps=3")
+    expected, found = weights(tmp_path / "whole"), weights(tmp_path / "elsewhere")
+    assert expected.keys() == found.keys()
+    assert all(torch.equal(found[name], value) for name, value in expected.items())
+
+    train_cifar10.unpack(tmp_path / "later", tmp_path / "joined")
+    gan = biggan.load(tmp_path / "joined")
+    assert gan.sha256 == biggan.load(tmp_path / "whole").sha256
+    assert len(gan.generator.head.bn.grid) == 50
+
+    facts = json.loads((tmp_path / "later" / "facts.json").read_text())
+    assert (facts["steps"], facts["real_images_shown"], facts["images_in_the_data"]) == (3, 24, 12)
+    assert [(s["from_step"], s["to_step"]) for s in facts["segments"]] == [(0, 2), (2, 3)]
+    assert facts["seconds_of_training"] == sum(s["seconds"] for s in facts["segments"])
+    assert facts["last_metrics"]["step"] == 3
+    with Image.open(tmp_path / "later" / "real-and-generated.png") as grid:
+        assert grid.size == (2 * (10 * 33 - 1) + 8, 2 * 33 - 1)  # two grids of 10 x 2
+    with Image.open(tmp_path / "later" / "curves.png") as curves:
+        assert curves.size == (900, 660)
+
+
+@pytest.fixture
+def run_dir(tmp_path):
+    """A run's folder, its files of random bytes and known sizes."""
+    folder = tmp_path / "run"
+    sizes = {
+        "config.toml": 100,
+        "segments.jsonl": 0,
+        "generator.safetensors": 40_000,
+        "discriminator.safetensors": 30_000,
+        "previews/step-00000001.png": 1000,
+        "previews/step-00000002.png": 1000,
+        "checkpoints/step-00000001.safetensors": 90_000,
+        "checkpoints/step-00000002.safetensors": 90_000,
+    }
+    random = np.random.default_rng(0)
+    for name, size in sizes.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(random.bytes(size))
+    return folder
+
+
+def test_a_run_is_split_into_parts_and_joined_again(run_dir, tmp_path):
+    assert train_cifar10.pack(run_dir, tmp_path / "out", None, part=50_000)
+    sizes = [path.stat().st_size for path in sorted((tmp_path / "out").glob("run.tar.*"))]
+    assert len(sizes) == 4
+    assert max(sizes) == 50_000
+    train_cifar10.unpack(tmp_path / "out", tmp_path / "joined")
+    joined = {path.relative_to(tmp_path / "joined") for path in (tmp_path / "joined").rglob("*.*")}
+    assert len(joined) == 6  # of previews and checkpoints only the newest
+    for name in joined:
+        assert (tmp_path / "joined" / name).read_bytes() == (run_dir / name).read_bytes()
+
+
+def test_what_does_not_fit_is_left_out_and_the_next_call_says_so(run_dir, tmp_path):
+    out = tmp_path / "out"
+    assert train_cifar10.pack(run_dir, out, None, part=50_000)
+    assert not train_cifar10.pack(run_dir, out, 100_000, part=50_000)
+    assert sum(path.stat().st_size for path in out.glob("run.tar.*")) <= 100_000
+    assert len(list(out.glob("run.tar.*"))) == 2  # none of the four from before is left
+    with pytest.raises(biggan.InputError, match="has no checkpoint"):
+        train_cifar10.unpack(out, tmp_path / "joined")
+    with pytest.raises(biggan.InputError, match="raise --at-most"):
+        train_cifar10.pack(run_dir, out, 30_000)
+
+
+def test_missing_and_mixed_parts_are_refused(run_dir, tmp_path):
+    out = tmp_path / "out"
+    train_cifar10.pack(run_dir, out, None, part=50_000)
+    part = (out / "run.tar.01").read_bytes()
+    (out / "run.tar.01").write_bytes(part[:-1] + bytes([part[-1] ^ 1]))
+    with pytest.raises(biggan.InputError, match="damaged, or of different calls"):
+        train_cifar10.unpack(out, tmp_path / "joined")
+    (out / "run.tar.01").unlink()
+    with pytest.raises(biggan.InputError, match="lacks run.tar.01"):
+        train_cifar10.unpack(out, tmp_path / "joined")
+    assert not (tmp_path / "joined").exists()
+
+
+def test_curves_of_a_run_that_logged_little():
+    line = {"step": 1, "d_loss": 1.0, "g_loss": 0.0, "d_real": 0.0, "d_fake": 0.0}
+    for lines in ([], [line], [line, {**line, "step": 2, "d_loss": 2.0}]):
+        assert draw_curves(lines).size == (900, 660)

@@ -1,0 +1,310 @@
+"""Several processes against one: the same run, and the same end where one of them fails.
+
+What several processes must do together is done in one launch of them; the tests look at what came
+out of it.
+"""
+
+import json
+import re
+import shutil
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
+from torch.nn import functional as F
+
+from biggan.data import load_dataset
+from biggan.errors import InputError
+from biggan.nn.synchronization import synchronized_batch_norm
+from biggan.training.config import TrainConfig
+from biggan.training.distributed import (
+    averages,
+    check_same,
+    check_shares,
+    is_first,
+    num_processes,
+    on_any_process,
+    own_share,
+    raising_together,
+)
+from biggan.training.ema import update_ema
+from biggan.training.loop import train
+from biggan.training.randomness import Purpose
+from biggan.training.standing_statistics import finish
+from biggan.training.state import TrainState
+from biggan.training.step import discriminator_step, draw_latents, generator_step
+from several_processes import launch
+
+CPU = torch.device("cpu")
+STEPS = 20
+BATCH = 12  # divides by 1, 2 and 4 processes with 1 and with 3 micro-batches
+RECIPE = {
+    "preset": "biggan-32",
+    "total_steps": STEPS,
+    "batch_size": BATCH,
+    "checkpoint_every": 100,
+    "log_every": 1,
+    "statistics_images": BATCH,
+    "flip": True,
+    "generator": {
+        "resolution": 8,
+        "channels": 8,
+        "widths": [1, 1],
+        "z_dim": 8,
+        "class_dim": 4,
+        "attention_resolution": 8,
+    },
+    "discriminator": {
+        "resolution": 8,
+        "channels": 4,
+        "widths": [2, 2],
+        "down_blocks": 1,
+        "attention_resolution": 0,
+    },
+}
+
+# The next BatchNorm takes these biases of the generator out again. Their gradient is nothing but
+# rounding, which Adam blows up to steps as long as any other: in float32 no two runs agree on them.
+REMOVED_AGAIN = re.compile(
+    r"(generator|ema|g_optimizer)\..*((conv1|conv2|shortcut)\.bias|running_mean)"
+)
+
+
+def recipe(**changes):
+    return TrainConfig.from_dict({**RECIPE, **changes}).fitted(2)
+
+
+def rank():
+    return torch.distributed.get_rank() if num_processes() > 1 else 0
+
+
+def normalize_share(images, dtype):
+    """This process's part of a batch, normalized, with its gradient and the moving averages."""
+    random = torch.Generator().manual_seed(0)
+    # A mean that is large beside the deviation: sums of squares would cancel in float32.
+    x = 1000 + torch.randn(images, 3, 4, 4, generator=random, dtype=torch.float64)
+    weight = torch.randn(x.shape, generator=random, dtype=torch.float64)
+    x, weight = own_share(x.to(dtype)).requires_grad_(), own_share(weight.to(dtype))
+    running = torch.zeros(3, dtype=dtype), torch.ones(3, dtype=dtype)
+    if num_processes() == 1:
+        y = F.batch_norm(x, *running, training=True, momentum=0.1, eps=1e-4)
+    else:
+        y = synchronized_batch_norm(x, *running, momentum=0.1, eps=1e-4)
+    (y.sin() * weight).sum().backward()
+    return y.detach(), x.grad, *running
+
+
+def steps_in_float64(dataset, micro_batches, steps=STEPS):
+    """Losses and state after steps in which rounding hides nothing."""
+    config = recipe(accumulation=micro_batches)
+    torch.set_default_dtype(torch.float64)
+    try:
+        state = TrainState.create(config, CPU)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    losses = []
+    for step in range(steps):
+        random = torch.Generator().manual_seed(step)
+        real = torch.rand(BATCH, 3, 8, 8, generator=random, dtype=torch.float64) * 2 - 1
+        labels = torch.randint(2, (BATCH,), generator=random)
+        z, fake_labels = draw_latents(config, dataset, Purpose.DISCRIMINATOR_STEP, step)
+        shares = [own_share(t, micro_batches) for t in (real, labels, z.double(), fake_labels)]
+        metrics = discriminator_step(state, tuple(shares[:2]), tuple(shares[2:]), config)
+        metrics |= generator_step(state, tuple(shares[2:]), config)
+        update_ema(state.ema, state.generator, config.ema, step)
+        state.step += 1
+        losses.append(averages(metrics))
+    return losses, state.tensors()
+
+
+def statistics(dataset, images):
+    """A finished generator's tensors; its batches have as many images, or twelve at most."""
+    ema = TrainState.create(recipe(), CPU).ema
+    return finish(ema, recipe(), dataset, [0.5, 1.0], images).state_dict()
+
+
+def exchanges_of_one_update(dataset):
+    """How often each network's gradients are exchanged while three micro-batches accumulate."""
+    config = recipe(accumulation=3)
+    state = TrainState.create(config, CPU)
+    counts = {"discriminator": 0, "generator": 0}
+
+    def counted(name, bucket):
+        counts[name] += 1
+        return allreduce_hook(None, bucket)
+
+    for name in counts:
+        getattr(state, f"parallel_{name}").register_comm_hook(name, counted)
+    z, labels = (own_share(t, 3) for t in draw_latents(config, dataset, Purpose.GENERATOR_STEP, 0))
+    real = torch.zeros(len(z), 3, 8, 8)
+    discriminator_step(state, (real, labels), (z, labels), config)
+    generator_step(state, (z, labels), config)
+    return counts
+
+
+def message_of(function, *arguments):
+    try:
+        function(*arguments)
+    except InputError as error:
+        return str(error)
+    return None
+
+
+def fail_on_the_last_process(message):
+    with raising_together():
+        if rank() == num_processes() - 1:
+            raise InputError(message)
+
+
+def train_here(folder, run_dir, **changes):
+    dataset = load_dataset(folder, 8, 3, workers=1)
+    train(recipe(**changes), dataset, run_dir, device=CPU)
+
+
+def stop_on_the_last_process(folder, run_dir):
+    """Train until one process, and no other, is asked to stop at the tenth step."""
+    dataset = load_dataset(folder, 8, 3, workers=1)
+    asked = iter(range(1, STEPS + 1))
+
+    def should_stop():
+        return next(asked) == STEPS // 2 and rank() == num_processes() - 1
+
+    return train(recipe(), dataset, run_dir, device=CPU, should_stop=should_stop).step
+
+
+def everything(folder, out):
+    dataset = load_dataset(folder, 8, 3, workers=1)
+    found = {
+        "normalized": normalize_share(10, torch.float64),
+        "normalized in float32": normalize_share(10, torch.float32),
+        "normalized, few": normalize_share(3, torch.float64),
+        "whole": steps_in_float64(dataset, 1),
+        "micro-batches": steps_in_float64(dataset, 3, steps=4),
+        "statistics": statistics(dataset, BATCH + 1),
+        "statistics, few": statistics(dataset, 3),
+        "stopped at": stop_on_the_last_process(folder, out / "stopped"),
+    }
+    train_here(folder, out / "run")
+    if num_processes() > 1:
+        found |= {
+            "exchanges": exchanges_of_one_update(dataset),
+            "flags": (on_any_process(rank() == 1), on_any_process(False)),
+            "failure": message_of(fail_on_the_last_process, "the disk is full"),
+            "difference": message_of(check_same, is_first(), "they differ"),
+            "no difference": message_of(check_same, 1, "they differ"),
+            "odd batch": message_of(check_shares, recipe(batch_size=4 * num_processes() - 1)),
+            "odd micro-batch": message_of(check_shares, recipe(batch_size=10, accumulation=2)),
+            "small batch": message_of(check_shares, recipe(batch_size=1)),
+        }
+        train_here(folder, out / "stopped by one process")
+    return found
+
+
+@pytest.fixture(scope="module")
+def one(folder, tmp_path_factory):
+    out = tmp_path_factory.mktemp("one")
+    return out, everything(folder, out)
+
+
+@pytest.fixture(scope="module", params=[2, pytest.param(4, marks=pytest.mark.slow)])
+def several(request, folder, one, tmp_path_factory):
+    out = tmp_path_factory.mktemp("several")
+    shutil.copytree(one[0] / "stopped", out / "stopped by one process")
+    return out, launch(everything, request.param, folder, out)
+
+
+def assert_close(found, expected, tolerance):
+    torch.testing.assert_close(found, expected, rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.parametrize(
+    ("batch", "tolerance"),
+    [("normalized", 1e-11), ("normalized, few", 1e-11), ("normalized in float32", 3e-4)],
+)
+def test_batch_norm_is_that_of_all_images_together(one, several, batch, tolerance):
+    """With shares of unequal sizes, an empty one among them for four processes and three images."""
+    expected = [part.double() for part in one[1][batch.removesuffix(" in float32")]]
+    shares = [found[batch] for found in several[1]]
+    for i in range(2):  # the result and the gradient
+        assert_close(torch.cat([share[i] for share in shares]).double(), expected[i], tolerance)
+    for share in shares:
+        for i in (2, 3):  # the moving averages
+            assert_close(share[i].double(), expected[i], tolerance)
+
+
+@pytest.mark.parametrize("batch", ["whole", "micro-batches"])
+def test_steps_are_those_of_one_process(one, several, batch):
+    losses, tensors = one[1][batch]
+    for found_losses, found_tensors in (found[batch] for found in several[1]):
+        for step, expected in zip(found_losses, losses, strict=True):
+            assert step == pytest.approx(expected, rel=1e-6, abs=1e-6)  # logged as float32
+        assert_close(found_tensors, tensors, 1e-9)
+        for name, value in several[1][0][batch][1].items():
+            assert torch.equal(found_tensors[name], value), name
+
+
+def test_gradients_are_exchanged_once_an_update(several):
+    for found in several[1]:
+        assert found["exchanges"] == {"discriminator": 1, "generator": 1}
+
+
+@pytest.mark.parametrize("batch", ["statistics", "statistics, few"])
+def test_standing_statistics_are_those_of_one_process(one, several, batch):
+    for found in several[1]:
+        assert_close(found[batch], one[1][batch], 1e-5)
+
+
+def assert_same_run(folder, other, step):
+    """The same to float32's rounding."""
+    lines = [
+        [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+        for run in (folder, other)
+    ]
+    for found, expected in zip(*lines, strict=True):
+        del found["steps_per_second"], expected["steps_per_second"]
+        assert found == pytest.approx(expected, rel=1e-5, abs=1e-5)
+    name = f"checkpoints/step-{step:08d}.safetensors"
+    found, expected = load_file(folder / name), load_file(other / name)
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
+        if not REMOVED_AGAIN.search(name):
+            torch.testing.assert_close(found[name], value, rtol=1e-4, atol=2e-5, msg=name)
+    found, expected = (load_file(run / "generator.safetensors") for run in (folder, other))
+    for name, value in expected.items():
+        torch.testing.assert_close(found[name], value, rtol=1e-4, atol=2e-5)
+
+
+def test_a_run_is_that_of_one_process(one, several):
+    assert_same_run(several[0] / "run", one[0] / "run", STEPS)
+
+
+def test_one_process_that_is_asked_to_stop_stops_all(one, several):
+    assert [found["stopped at"] for found in several[1]] == [STEPS // 2] * len(several[1])
+    assert_same_run(several[0] / "stopped", one[0] / "stopped", STEPS // 2)
+
+
+def test_the_number_of_processes_may_change_on_resuming(one, several, folder, tmp_path):
+    assert_same_run(several[0] / "stopped by one process", one[0] / "run", STEPS)
+    shutil.copytree(several[0] / "stopped", tmp_path / "run")
+    train_here(folder, tmp_path / "run")
+    assert_same_run(tmp_path / "run", one[0] / "run", STEPS)
+
+
+def test_what_one_process_decides_or_fails_at_reaches_all(several):
+    for found in several[1]:
+        assert found["flags"] == (True, False)
+        assert found["failure"] == "the disk is full"
+        assert found["difference"] == "they differ"
+        assert found["no difference"] is None
+
+
+def test_a_batch_that_does_not_divide_is_refused_by_all(several):
+    processes = len(several[1])
+    for found in several[1]:
+        assert (
+            f"{4 * processes - 1} does not divide over {processes} processes"
+            in (found["odd batch"])
+        )
+        assert "batch_size 10 in 2 micro-batches of 5 does not divide" in found["odd micro-batch"]
+        assert "batch_size 1 has not one image for each of" in found["small batch"]

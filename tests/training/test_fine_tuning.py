@@ -1,0 +1,652 @@
+"""Every way to start from loaded weights, against tables and networks written out by hand."""
+
+import copy
+import json
+import re
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+import biggan
+from biggan.classes import imagenet_classes, wordnet_ids
+from biggan.models import DiscriminatorConfig
+from biggan.nn import ConditionalBatchNorm2d, iterate_power
+from biggan.training import load_recipe
+from biggan.training.config import TrainConfig
+from biggan.training.fine_tuning import (
+    class_origins,
+    fitted_to_source,
+    initialize,
+    require_gradients,
+    trainable,
+)
+from biggan.weights.files import Description, save_discriminator, save_generator
+from foreign_networks import RandomWeights, brock_discriminator, brock_generator
+from tiny import TINY, TINY_CLASSES, tiny_generator
+
+JUDGE = {
+    "family": "biggan",
+    "resolution": 16,
+    "channels": 8,
+    "widths": [1, 2, 4],
+    "down_blocks": 2,
+    "num_classes": 3,
+    "attention_resolution": 8,
+}
+DEEP = {"family": "biggan-deep", "widths": [4, 2, 2], "z_dim": 4}
+DEEP_JUDGE = {"family": "biggan-deep", "widths": [1, 2, 4]}
+UNSHARED = {"shared_embedding": False, "skip_z": False}
+GAIN = "blocks.0.bn1.gain"
+RECORDED = (".table_mean", ".table_var")
+
+
+def tiny_discriminator(**changes):
+    """Random weights, whose spectral norms are not those of their initialization."""
+    discriminator = biggan.build_discriminator(
+        DiscriminatorConfig.from_dict({**JUDGE, **changes}), seed=3
+    )
+    move(discriminator, 0.02)
+    return discriminator.eval()
+
+
+@torch.no_grad()
+def move(network, amount):
+    """Parameters of no special structure: orthogonal ones would hide what normalization does."""
+    random = torch.Generator().manual_seed(5)
+    for parameter in network.parameters():
+        parameter.add_(amount * torch.randn(parameter.shape, generator=random))
+    iterate_power(network, 10)
+
+
+@pytest.fixture
+def make(tmp_path):
+    """Sources in files, and what they are."""
+
+    def make(g=(), d=(), names=TINY_CLASSES):
+        generator = tiny_generator(**dict(g))
+        move(generator, 0.05)
+        discriminator = tiny_discriminator(**dict(d))
+        description = Description("source", names, licence="CC0")
+        paths = tmp_path / "G.safetensors", tmp_path / "D.safetensors"
+        save_generator(paths[0], generator, description)
+        save_discriminator(paths[1], discriminator, description)
+        return generator, discriminator, paths
+
+    return make
+
+
+def recipe(paths, names, *, which="gd", **tuning):
+    """A recipe of another shape than the sources, fitted to them and to classes."""
+    sources = {
+        network: str(path)
+        for network, path in zip(("generator", "discriminator"), paths, strict=True)
+        if network[0] in which
+    }
+    config = TrainConfig.from_dict({"fine_tuning": {**sources, **tuning}})
+    return fitted_to_source(config).fitted(len(names))
+
+
+def build(config, names):
+    generator = biggan.build_generator(config.generator, seed=11)
+    discriminator = biggan.build_discriminator(config.discriminator, seed=12)
+    report = initialize(generator, discriminator, config, names)
+    return generator, discriminator, report
+
+
+def tune(paths, names, **tuning):
+    return build(recipe(paths, names, **tuning), names)
+
+
+def pictures(generator, labels, truncation=None):
+    z = torch.randn(len(labels), generator.config.z_dim, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        return copy.deepcopy(generator).eval()(z, labels, truncation)
+
+
+def judgements(discriminator, labels):
+    images = torch.randn(len(labels), 3, 16, 16, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        return copy.deepcopy(discriminator).eval()(images, labels)
+
+
+def assert_normalized(layer):
+    """Sigma is the largest singular value."""
+    largest = torch.linalg.svdvals(layer.weight.detach().flatten(1).double())[0]
+    torch.testing.assert_close(layer.sigma().detach().double(), largest, rtol=1e-4, atol=0)
+
+
+# --- the same classes ---
+
+
+@pytest.mark.parametrize(
+    ("g", "d"),
+    [
+        ({}, {}),
+        (DEEP, DEEP_JUDGE),
+        ({**DEEP, "rgb_channels": 16}, DEEP_JUDGE),
+        (UNSHARED, {}),
+        ({"bn_eps": 1e-5, "sn_eps": 1e-6}, {"sn_eps": 1e-6}),
+        ({"num_classes": 0}, {"num_classes": 0}),
+    ],
+)
+def test_with_the_same_classes_nothing_changes(make, g, d):
+    names = () if g.get("num_classes") == 0 else TINY_CLASSES
+    source, judge, paths = make(g, d, names)
+    generator, discriminator, report = tune(paths, names)
+    labels = torch.tensor([0, 1, 2, 1])
+    torch.testing.assert_close(
+        pictures(generator, labels), pictures(source, labels), atol=1e-5, rtol=0
+    )
+    torch.testing.assert_close(
+        judgements(discriminator, labels), judgements(judge, labels), atol=1e-5, rtol=0
+    )
+    assert generator.config == source.config.updated({"class_dim": generator.config.class_dim})
+    for mine, theirs in ((generator, source), (discriminator, judge)):
+        state = mine.state_dict()
+        for name, value in theirs.state_dict().items():
+            if not name.endswith(RECORDED):
+                assert torch.equal(state[name], value), name
+    remade = set(report.networks[0].remade) | set(report.networks[1].remade)
+    assert remade == {name for name in generator.state_dict() if name.endswith(RECORDED)}
+    assert generator.head.bn.grid == ()
+
+
+def test_bundled_weights_go_on_as_they_are():
+    names = biggan.load().class_names
+    config = load_recipe("digits", ["fine_tuning.generator=digits"])
+    generator, _, report = build(fitted_to_source(config).fitted(10), names)
+    labels = torch.tensor([3, 8])
+    torch.testing.assert_close(
+        pictures(generator, labels), pictures(biggan.load().generator, labels), atol=1e-5, rtol=0
+    )
+    assert report.networks[0].licence == "Apache-2.0"
+
+
+# --- other classes ---
+
+OTHERS = ("Golden_Retriever", "kitten", "siamese")  # 2, none, 1
+FOUND = (2, None, 1)
+
+
+def expected_rows(source, fresh, found):
+    rows = []
+    for i, index in enumerate(found):
+        if index is None:
+            rows.append(source.double().mean(0).float())
+        else:
+            rows.append(fresh[i] if index == "random" else source[index])
+    return torch.stack(rows)
+
+
+@pytest.mark.parametrize(
+    ("mode", "found"), [("nearest", FOUND), ("mean", (None,) * 3), ("random", ("random",) * 3)]
+)
+def test_class_tables_are_made_row_by_row(make, mode, found):
+    source, judge, paths = make()
+    config = recipe(paths, OTHERS, classes=mode)
+    fresh = biggan.build_generator(config.generator, seed=11)
+    fresh_judge = biggan.build_discriminator(config.discriminator, seed=12)
+    generator, discriminator, _ = build(config, OTHERS)
+    for mine, theirs, random in (
+        (
+            generator.class_embedding.table,
+            source.class_embedding.table,
+            fresh.class_embedding.table,
+        ),
+        (discriminator.head.embedding, judge.head.embedding, fresh_judge.head.embedding),
+    ):
+        torch.testing.assert_close(
+            mine.weight.detach(), expected_rows(theirs.weight, random.weight, found).detach()
+        )
+    assert_normalized(discriminator.head.embedding)
+    for name, value in source.state_dict().items():
+        if not name.startswith("class_embedding") and not name.endswith(RECORDED):
+            assert torch.equal(generator.state_dict()[name], value), name
+    for name, value in judge.state_dict().items():
+        if not name.startswith("head.embedding"):
+            assert torch.equal(discriminator.state_dict()[name], value), name
+
+
+def test_a_class_found_makes_the_sources_pictures(make):
+    source, _, paths = make()
+    generator, _, _ = tune(paths, OTHERS)
+    torch.testing.assert_close(
+        pictures(generator, torch.tensor([0, 2])),
+        pictures(source, torch.tensor([2, 1])),
+        atol=1e-5,
+        rtol=0,
+    )
+
+
+@pytest.mark.parametrize("names", [("one",), OTHERS, (*TINY_CLASSES, "tabby", "more")])
+@pytest.mark.parametrize("mode", ["nearest", "mean", "random"])
+def test_tables_of_every_layer_are_made_column_by_column(make, names, mode):
+    source, _, paths = make(UNSHARED)
+    config = recipe(paths, names, classes=mode)
+    fresh = biggan.build_generator(config.generator, seed=11)
+    generator, _, report = build(config, names)
+    if mode == "nearest":
+        found = [o.index for o in class_origins(names, TINY_CLASSES, mode)]
+    else:
+        found = [None if mode == "mean" else "random"] * len(names)
+    for layer in (GAIN, "blocks.1.bn2.bias"):
+        weights = [net.get_submodule(layer).weight.detach() for net in (source, fresh, generator)]
+        expected = expected_rows(weights[0].T, weights[1].T, found)
+        torch.testing.assert_close(weights[2].T, expected)
+        assert f"{layer}.weight" in report.networks[0].remade
+
+
+def test_deep_tables_keep_the_noises_columns(make):
+    """The first layer of a BigGAN-deep sees the condition too, and is normalized."""
+    source, _, paths = make({**DEEP, "shared_embedding": False}, DEEP_JUDGE)
+    generator, _, _ = tune(paths, ("siamese", "unknown"))
+    weight, other = generator.linear.weight.detach(), source.linear.weight.detach()
+    expected = torch.cat([other[:, :4], other[:, [5]], other[:, 4:].mean(1, keepdim=True)], 1)
+    torch.testing.assert_close(weight, expected)
+    assert_normalized(generator.linear)
+
+
+def test_classes_for_a_source_without_any_start_as_what_it_makes(make):
+    source, judge, paths = make({"num_classes": 0}, {"num_classes": 0}, ())
+    generator, discriminator, report = tune(paths, ("a", "b"))
+    labels = torch.tensor([0, 1, 1])
+    torch.testing.assert_close(
+        pictures(generator, labels), pictures(source, labels), atol=1e-5, rtol=0
+    )
+    assert generator.class_embedding.table.weight.shape == (2, 128)
+    assert discriminator.head.embedding.weight.shape[0] == 2
+    assert_normalized(discriminator.head.embedding)
+    mine, theirs = generator.get_submodule(GAIN), source.get_submodule(GAIN)
+    torch.testing.assert_close(mine.sigma(), theirs.sigma())
+    assert torch.equal(discriminator.head.linear.weight, judge.head.linear.weight)
+    lines = "\n".join(report.lines())
+    assert "generator: classes, of which the source has none, their columns zero:" in lines
+    assert "discriminator: classes, of which the source has none, random: head.embedding" in lines
+    # They do not stay alike.
+    z = torch.randn(4, 12)
+    (generator(z, torch.tensor([0, 0, 1, 1])) * torch.randn(4, 3, 16, 16)).sum().backward()
+    assert generator.get_submodule(GAIN).weight.grad[:, 4:].abs().max() > 0
+
+
+def test_how_classes_enter_is_the_recipes_if_the_source_has_none(make):
+    _, _, paths = make({"num_classes": 0}, {"num_classes": 0}, ())
+    tuning = {"generator": str(paths[0]), "discriminator": str(paths[1])}
+    config = TrainConfig.from_dict({"generator": {"class_dim": 5}, "fine_tuning": tuning})
+    generator, _, _ = build(fitted_to_source(config).fitted(2), ("a", "b"))
+    assert generator.class_embedding.table.weight.shape == (2, 5)
+
+
+@pytest.mark.parametrize(("g", "noise"), [({}, 4), ({**DEEP}, 4)])
+def test_without_classes_the_noises_columns_stay(make, g, noise):
+    source, _, paths = make(g)
+    generator, discriminator, report = tune(paths, ())
+    for layer in [GAIN, "linear"] if g else [GAIN]:
+        mine, theirs = generator.get_submodule(layer), source.get_submodule(layer)
+        assert torch.equal(mine.weight, theirs.weight[:, :noise])
+        assert_normalized(mine)
+    assert discriminator.head.embedding is None
+    remade = report.networks[1].remade
+    assert set(remade) == {f"head.embedding.{name}" for name in ("weight", "u", "v")}
+    assert pictures(generator, torch.tensor([0])).isfinite().all()
+
+
+def test_ajbrocks_files(tmp_path):
+    weights, judge = RandomWeights(), RandomWeights(1)
+    z, labels = torch.randn(2, 6, generator=torch.Generator().manual_seed(0)), torch.tensor([4, 1])
+    widths = [32, 16, 8]
+    expected = brock_generator(weights, z, labels, widths, 8)
+    brock_discriminator(judge, expected, labels, [8, 16, 32], 2, 8)
+    paths = tmp_path / "G_ema.pth", tmp_path / "D.pth"
+    torch.save(weights.tensors, paths[0])
+    torch.save(judge.tensors, paths[1])
+    names = ("class 4", "Class_1")
+    generator, discriminator, report = tune(paths, names)
+    with torch.no_grad():
+        made = generator.eval()(z, torch.tensor([0, 1]))
+    torch.testing.assert_close(made, expected, atol=1e-5, rtol=0)
+    table = judge.tensors["embed.weight"][[4, 1]]
+    torch.testing.assert_close(discriminator.head.embedding.weight.detach(), table)
+    assert_normalized(discriminator.head.embedding)
+    assert [origin.index for origin in report.networks[1].classes] == [4, 1]
+
+
+# --- names ---
+
+
+def origin(name, names=None, mode="nearest"):
+    return class_origins([name], imagenet_classes() if names is None else names, mode)[0]
+
+
+@pytest.mark.parametrize(
+    ("name", "found"),
+    [
+        ("tabby", 281),
+        ("Egyptian_cat", 285),
+        ("GOLDEN RETRIEVER", 207),
+        ("n02099601", 207),
+        ("golden retreiver", 207),  # the only similar one
+        ("tench, Tinca tinca", 0),
+        ("n02012849", 134),  # one of two cranes
+    ],
+)
+def test_names_of_imagenet(name, found):
+    assert origin(name).index == found
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("crane", "it may be any of crane; crane"),
+        ("cat", r"it may be any of .*; and \d+ more"),
+        ("quux", "no class of the source is called so"),
+        ("7", "a number names no class"),
+        ("207) golden retriever", "a number names no class"),
+        ("--", "no class of the source is called so"),
+        ("n99999999", "no class of the source is called so"),
+    ],
+)
+def test_names_that_mean_no_single_class_get_the_mean(name, reason):
+    found = origin(name)
+    assert (found.index, found.start) == (None, "the mean of the source's 1000 classes")
+    assert re.fullmatch(reason, found.reason), found.reason
+
+
+def test_wordnet_ids_as_names_on_either_side():
+    ids = ("n01440764", "n02099601", "n02123045")
+    assert origin("tabby", ids).index == 2
+    assert origin("n02099601", ids).index == 1
+    assert origin("n02099601", TINY_CLASSES).index == 2
+    folders = class_origins(wordnet_ids(), imagenet_classes(), "nearest")
+    assert [found.index for found in folders] == list(range(1000))
+
+
+def test_a_number_is_the_class_of_that_name():
+    assert origin("7", ("5", "6", "7")).index == 2
+
+
+def test_the_same_names_are_the_same_classes_though_two_are_alike():
+    found = class_origins(imagenet_classes(), imagenet_classes(), "nearest")
+    assert [o.index for o in found] == list(range(1000))
+
+
+# --- freezing ---
+
+FROZEN = {
+    ("biggan", 0): [],
+    ("biggan", 1): ["linear", "blocks.0", "attention"],
+    ("biggan", 2): ["linear", "blocks.0", "attention", "blocks.1"],
+    ("biggan-deep", 1): ["linear", "blocks.0", "blocks.1", "attention"],
+}
+FROZEN_JUDGE = {
+    ("biggan", 0): [],
+    ("biggan", 1): ["blocks.0", "attention"],
+    ("biggan", 3): ["blocks.0", "attention", "blocks.1", "blocks.2"],
+    ("biggan-deep", 1): ["stem", "blocks.0", "blocks.1", "attention"],
+}
+
+
+def is_under(name, layers):
+    return any(name.startswith(f"{layer}.") for layer in layers)
+
+
+def assert_only_these_stay(network, loss, frozen, layers):
+    """Two steps of an optimizer that was given every parameter."""
+    require_gradients(network, frozen)
+    optimizer = torch.optim.Adam(network.parameters(), lr=0.1)
+    before = copy.deepcopy(dict(network.named_parameters()))
+    for _ in range(2):
+        optimizer.zero_grad()
+        loss().backward()
+        optimizer.step()
+        network.requires_grad_(False)  # as the steps do between
+        require_gradients(network, frozen)
+    for name, parameter in network.named_parameters():
+        assert torch.equal(parameter, before[name]) == is_under(name, layers), name
+
+
+@pytest.mark.parametrize(("family", "frozen"), FROZEN)
+def test_frozen_stages_stay_and_others_move(family, frozen):
+    changes = DEEP if family == "biggan-deep" else {}
+    generator = tiny_generator(**changes).train()
+    z, labels = torch.randn(6, generator.config.z_dim), torch.tensor([0, 1, 2] * 2)
+    weights = torch.randn(6, 3, 16, 16)
+    statistics = generator.blocks[0].bn1.running_mean.clone()
+    # A term in every parameter: some have no gradient in so small a network at first.
+    assert_only_these_stay(
+        generator,
+        lambda: (
+            (generator(z, labels) * weights).sum()
+            + sum(p.sum() for p in trainable(generator, frozen))
+        ),
+        frozen,
+        FROZEN[family, frozen],
+    )
+    assert not torch.equal(generator.blocks[0].bn1.running_mean, statistics)
+
+
+@pytest.mark.parametrize(("family", "frozen"), FROZEN_JUDGE)
+def test_frozen_blocks_stay_and_others_move(family, frozen):
+    changes = DEEP_JUDGE if family == "biggan-deep" else {}
+    discriminator = tiny_discriminator(**changes).train()
+    images, labels = torch.randn(6, 3, 16, 16), torch.tensor([0, 1, 2] * 2)
+    assert_only_these_stay(
+        discriminator,
+        lambda: (
+            F.softplus(discriminator(images, labels)).sum()
+            + sum(p.sum() for p in trainable(discriminator, frozen))
+        ),
+        frozen,
+        FROZEN_JUDGE[family, frozen],
+    )
+
+
+def test_class_tables_of_frozen_stages_are_trained():
+    generator = tiny_generator(**UNSHARED)
+    moving = {id(p) for p in trainable(generator, 2)}
+    tables = {
+        id(p)
+        for layer in generator.modules()
+        if isinstance(layer, ConditionalBatchNorm2d)
+        for p in layer.parameters()
+    }
+    head = {id(p) for p in generator.head.parameters()}
+    assert moving == tables | head
+
+
+def test_attention_of_a_later_stage_is_not_frozen():
+    generator = tiny_generator(attention_resolution=16)
+    moving = {id(p) for p in trainable(generator, 1)}
+    assert {id(p) for p in generator.attention.parameters()} <= moving
+
+
+@pytest.mark.parametrize(
+    ("key", "number", "message"),
+    [
+        ("freeze_generator", 3, "freeze_generator is 3, but the generator has 2 stages"),
+        (
+            "freeze_discriminator",
+            4,
+            "freeze_discriminator is 4, but the discriminator has 3 blocks",
+        ),
+    ],
+)
+def test_more_frozen_than_there_is(make, key, number, message):
+    _, _, paths = make()
+    with pytest.raises(biggan.InputError, match=message):
+        recipe(paths, TINY_CLASSES, **{key: number})
+    network = tiny_generator() if key.endswith("generator") else tiny_discriminator()
+    with pytest.raises(biggan.InputError, match=message):
+        trainable(network, number)
+
+
+# --- the recipe ---
+
+
+def test_the_sources_shapes_decide(make):
+    source, judge, paths = make({**DEEP, "rgb_channels": 16}, {**DEEP_JUDGE, "sn_eps": 1e-6})
+    config = recipe(paths, ("a", "b"))
+    assert config.generator == source.config.updated({"num_classes": 2})
+    assert config.discriminator == judge.config.updated({"num_classes": 2})
+    assert TrainConfig.from_dict(config.to_dict()) == config
+
+
+def test_random_weights_need_no_source():
+    config = TrainConfig.from_dict({})
+    assert fitted_to_source(config) == config
+    names = tuple("abcdefghij")
+    config = TrainConfig.from_dict({"generator": {"channels": 4}, "discriminator": {"channels": 4}})
+    generator, _, report = build(config, names)
+    assert torch.equal(
+        generator.linear.weight, biggan.build_generator(config.generator, seed=11).linear.weight
+    )
+    assert (report.lines(), report.to_dict()) == ([], {})
+
+
+def test_a_discriminator_from_random_weights_follows_the_images_channels():
+    config = fitted_to_source(TrainConfig.from_dict({"fine_tuning": {"generator": "digits"}}))
+    assert (config.generator.image_channels, config.discriminator.image_channels) == (1, 1)
+    assert config.discriminator.channels == 96
+
+
+def test_a_generator_from_random_weights_follows_the_images_channels(tmp_path):
+    path = tmp_path / "D.safetensors"
+    save_discriminator(path, tiny_discriminator(image_channels=1), Description("d"))
+    table = {"fine_tuning": {"discriminator": str(path)}, "generator": TINY}
+    config = fitted_to_source(TrainConfig.from_dict({**table, "discriminator": JUDGE}).fitted(3))
+    assert config.generator.image_channels == 1
+
+
+@pytest.mark.parametrize(
+    ("d", "values", "which", "message"),
+    [
+        (
+            {},
+            {"generator": {"z_dim": 40}},
+            "gd",
+            "generator.z_dim = 40, but fine_tuning.generator .*G.safetensors has 12: leave it out",
+        ),
+        ({}, {"discriminator": {"widths": [1, 1, 1, 1]}}, "gd", r"discriminator.widths = \[1, 1"),
+        (
+            {"resolution": 32, "widths": [1, 2, 4, 4], "down_blocks": 3},
+            {},
+            "gd",
+            "G.safetensors makes images of 16 px, .*D.safetensors takes 32 px: fine-tune a pair",
+        ),
+        ({"image_channels": 1}, {}, "gd", "images of 3 channels, .*takes 1: leave"),
+        (
+            {},
+            {},
+            "g",
+            r"16 px, the recipe's discriminator \(preset biggan-32\) takes 32 px: give a",
+        ),
+        (
+            {"resolution": 64, "widths": [1, 2, 4, 4, 4], "down_blocks": 4},
+            {},
+            "d",
+            r"makes images of 32 px, .*takes 64 px: choose a preset of 64 px \(biggan-64\)",
+        ),
+    ],
+)
+def test_shapes_that_do_not_fit(make, d, values, which, message):
+    _, _, paths = make({}, d)
+    sources = {"generator": str(paths[0]), "discriminator": str(paths[1])}
+    tuning = {name: path for name, path in sources.items() if name[0] in which}
+    with pytest.raises(biggan.InputError, match=message):
+        fitted_to_source(TrainConfig.from_dict({**values, "fine_tuning": tuning}))
+
+
+def test_a_network_that_only_classes_condition_needs_some(make):
+    _, _, paths = make(UNSHARED)
+    values = {"unconditional": True, "fine_tuning": {"generator": str(paths[0])}}
+    with pytest.raises(biggan.InputError, match="cannot be trained without classes"):
+        fitted_to_source(TrainConfig.from_dict(values))
+
+
+@pytest.mark.parametrize(
+    ("generator", "message"),
+    [("nothing.pth", "no model 'nothing.pth'"), ("{d}", "holds a discriminator, not a generator")],
+)
+def test_what_cannot_be_loaded_says_so(make, generator, message):
+    _, _, paths = make()
+    tuning = {"generator": generator.format(d=paths[1])}
+    with pytest.raises(biggan.InputError, match=message):
+        fitted_to_source(TrainConfig.from_dict({"fine_tuning": tuning}))
+
+
+@pytest.mark.parametrize(
+    ("g", "names"),
+    [({}, ("a", "b")), ({}, ()), ({"num_classes": 0}, ("a", "b"))],
+)
+def test_a_run_that_has_begun_does_without_its_sources(make, g, names):
+    _, _, paths = make({**g, "class_dim": 7}, g, () if g else TINY_CLASSES)
+    saved = recipe(paths, names)
+    for path in paths:
+        path.unlink()
+    tuning = {"generator": str(paths[0]), "discriminator": str(paths[1])}
+    again = TrainConfig.from_dict({"fine_tuning": tuning})
+    assert fitted_to_source(again, saved).fitted(len(names)) == saved
+    resolved = TrainConfig.from_dict(saved.to_dict())
+    assert fitted_to_source(resolved, saved) == saved
+    with pytest.raises(biggan.InputError, match="no model"):
+        fitted_to_source(again)
+
+
+def test_weights_of_another_shape_than_the_recipes_are_refused(make):
+    _, _, paths = make()
+    config = recipe(paths, TINY_CLASSES)
+    save_generator(paths[0], tiny_generator(z_dim=24), Description("other", TINY_CLASSES))
+    with pytest.raises(biggan.InputError, match="has another shape than the recipe's generator"):
+        build(config, TINY_CLASSES)
+
+
+# --- the report ---
+
+
+def test_the_report_says_what_became_of_everything(make):
+    _, _, paths = make()
+    generator, discriminator, report = tune(paths, OTHERS, freeze_generator=1)
+    first, second = report.networks
+    assert set(first.kept) | set(first.remade) == set(generator.state_dict())
+    assert set(second.kept) | set(second.remade) == set(discriminator.state_dict())
+    lines = report.lines()
+    assert lines[0].startswith(f"generator: from {paths[0]} (source, sha256 {first.sha256[:12]}...")
+    assert lines[0].endswith("; licence: CC0)")
+    assert f"generator: {len(first.kept)} tensors kept" in lines
+    assert (
+        "generator: 3 classes, others than the source's or in another order: "
+        "class_embedding.table.weight"
+    ) in lines
+    assert "generator: class Golden_Retriever <- golden retriever" in lines
+    assert (
+        "generator: class kitten <- the mean of the source's 3 classes "
+        "(no class of the source is called so)"
+    ) in lines
+    assert "discriminator: classes start as those of the generator" in lines
+    frozen = [
+        name for name, p in generator.named_parameters() if is_under(name, FROZEN["biggan", 1])
+    ]
+    assert first.frozen == tuple(frozen)
+    assert any(line.startswith(f"generator: {len(frozen)} parameters frozen: ") for line in lines)
+    card = json.loads(json.dumps(report.to_dict()))
+    assert card["generator"]["classes"][2] == "siamese <- siamese cat"
+    assert card["generator"]["parameters_frozen"] == len(frozen)
+    assert list(card["discriminator"]["tensors_remade"].values()) == [
+        "head.embedding.weight, head.embedding.u, head.embedding.v"
+    ]
+
+
+def test_a_long_list_of_classes_is_cut_but_for_those_not_found(make):
+    _, _, paths = make()
+    names = tuple(f"quux {i}" for i in range(30))
+    report = tune(paths, ("golden retriever", *names[1:]))[2]
+    lines = [line for line in report.lines() if line.startswith("generator: ")]
+    assert "generator: and 10 more classes" in lines
+    assert not any("golden retriever" in line for line in lines)
+    assert len(report.to_dict()["generator"]["classes"]) == 30
+
+
+def test_shipped_recipe_for_few_images():
+    config = load_recipe("fine-tune")
+    assert config.fine_tuning.generator
+    assert config.augmentation.kind == "diffaugment"

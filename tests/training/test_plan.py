@@ -1,0 +1,236 @@
+import dataclasses
+import resource
+
+import pytest
+import torch
+from torch.nn import functional as F
+from torch.utils.flop_counter import FlopCounterMode
+
+import biggan
+from biggan.models import count_parameters
+from biggan.nn import SpectralNormConv2d, convolve_average_pool, upsample_convolve
+from biggan.training.checkpoint import CheckpointDirectory
+from biggan.training.config import TrainConfig
+from biggan.training.plan import _Meter, make_plan
+from biggan.training.state import TrainState
+from biggan.training.step import discriminator_step, generator_step
+
+# One stage: what a plan takes grows with the number of operations.
+SMALL = {
+    "preset": "biggan-32",
+    "batch_size": 8,
+    "checkpoint_every": 3,
+    "total_steps": 6,
+    "generator": {
+        "resolution": 8,
+        "channels": 8,
+        "widths": [4, 2],
+        "z_dim": 16,
+        "class_dim": 8,
+        "attention_resolution": 8,
+    },
+    "discriminator": {
+        "resolution": 8,
+        "channels": 8,
+        "widths": [2, 4],
+        "down_blocks": 1,
+        "attention_resolution": 4,
+    },
+}
+CIFAR = {"preset": "biggan-32", "batch_size": 16, "orthogonal": 0.0}
+
+
+@pytest.fixture(scope="module")
+def tiny():
+    return TrainConfig.from_dict(SMALL).fitted(2)
+
+
+@pytest.fixture(scope="module")
+def plan(tiny):
+    return make_plan(tiny, 16)
+
+
+def inputs(config):
+    generator = config.generator
+    shape = (config.batch_size, generator.image_channels, *(2 * [generator.resolution]))
+    labels = torch.zeros(config.batch_size, dtype=torch.int64)
+    return (torch.rand(shape) * 2 - 1, labels), (torch.randn(len(labels), generator.z_dim), labels)
+
+
+def test_one_convolution_by_hand():
+    layer = SpectralNormConv2d(5, 7, 3)
+    torch.nn.init.normal_(layer.weight)
+    torch.nn.init.normal_(layer.u)
+    x = torch.randn(2, 5, 8, 8, requires_grad=True)
+    with _Meter() as meter:
+        y = layer(x)
+    matrix = 5 * 7 * 9
+    # A product with the matrix, one with its transpose, and one for sigma.
+    assert meter.flops == 2 * (2 * 8 * 8 * matrix) + 3 * 2 * matrix
+    with meter:
+        meter.begin()
+        y.sum().backward()
+    # One convolution for the gradient of x, one for that of the weight.
+    assert meter.flops == 2 * 2 * (2 * 8 * 8 * matrix)
+
+
+def test_a_discriminator_update_at_cifar_size_by_hand():
+    def conv(inputs, outputs, size, kernel=3):
+        return 2 * inputs * outputs * kernel**2 * size**2
+
+    def counted(function, *tensors):
+        with FlopCounterMode(display=False) as counter:
+            function(*tensors, None)
+        return counter.get_total_flops()
+
+    def attention(width):
+        projections = conv(width, width * (1 / 8 + 1 / 8 + 1 / 2 + 1 / 2), 16, kernel=1)
+        return projections + 2 * 256 * 64 * (width / 8 + width / 2)
+
+    wide, narrow = torch.randn(384, 384, 3, 3), torch.randn(192, 192, 3, 3)
+    generator = 2 * 20 * 384 * 16 + attention(384) + conv(384, 3, 32)  # z of 80 in chunks of 20
+    for size in (4, 8, 16):
+        generator += counted(upsample_convolve, torch.randn(16, 384, size, size), wide) / 16
+        generator += conv(384, 384, 2 * size) + conv(384, 384, size, kernel=1)
+        generator += 2 * 2 * 2 * (20 + 128) * 384  # gain and bias of two BatchNorms
+    from_image = conv(3, 192, 32) + conv(3, 192, 16, kernel=1)
+    discriminator = attention(192) + conv(192, 192, 16) + conv(192, 192, 8, kernel=1)
+    discriminator += 4 * conv(192, 192, 8) + 2 * 192
+    for size in (32, 16):
+        images = torch.randn(32, 192, size, size)
+        discriminator += counted(convolve_average_pool, images, narrow) / 32
+
+    # Backward takes twice as much as forward, but of the images no gradient is needed, and
+    # attention's logits are computed anew.
+    logits = 2 * 256 * 64 * 192 / 8
+    expected = 16 * generator + 32 * (3 * discriminator + 2 * from_image + logits)
+    plan = make_plan(TrainConfig.from_dict(CIFAR), 50_000)
+    # What is left out here: spectral normalization.
+    assert expected < plan.d_update_flops < 1.01 * expected
+
+
+@pytest.mark.parametrize("family", ["biggan", "biggan-deep"])
+def test_operations_are_those_of_a_real_step(tiny, family):
+    config = dataclasses.replace(tiny, generator=tiny.generator.updated({"family": family}))
+    plan = make_plan(config, 16)
+    state = TrainState.create(config, torch.device("cpu"))
+    real, latents = inputs(config)
+    with _Meter() as meter:
+        meter.begin()
+        discriminator_step(state, real, latents, config)
+        assert plan.d_update_flops == meter.flops
+        meter.begin()
+        generator_step(state, latents, config)
+        assert plan.g_update_flops == meter.flops
+    # torch's counter leaves out power iteration, no small part of so small networks, and attention.
+    with FlopCounterMode(display=False) as counter:
+        generator_step(state, latents, config)
+    assert 0.8 * plan.g_update_flops < counter.get_total_flops() < plan.g_update_flops
+    assert plan.step_flops == 2 * plan.d_update_flops + plan.g_update_flops
+
+
+def test_memory_and_disk_are_those_of_a_real_state(tiny, plan, tmp_path):
+    assert plan.generator_parameters == count_parameters(tiny.generator)
+    assert plan.discriminator_parameters == count_parameters(tiny.discriminator)
+    state = TrainState.create(tiny, torch.device("cpu"))
+    parameters = plan.generator_parameters + plan.discriminator_parameters
+    networks = sum(tensor.nbytes for tensor in state.tensors().values())
+    assert plan.weights_bytes == networks
+    assert plan.gradients_bytes == 4 * parameters
+    real, latents = inputs(tiny)
+    assert plan.batch_bytes == sum(tensor.nbytes for tensor in (*real, latents[0], latents[1]))
+    discriminator_step(state, real, latents, tiny)
+    generator_step(state, latents, tiny)
+    moments = sum(tensor.nbytes for tensor in state.tensors().values()) - networks
+    assert plan.moments_bytes == moments > 8 * parameters
+    path = CheckpointDirectory(tmp_path).save(state, tiny, "")
+    assert plan.checkpoint_bytes == networks + moments
+    assert plan.checkpoint_bytes < path.stat().st_size < plan.checkpoint_bytes + 100_000
+    assert plan.run_bytes > 3 * plan.checkpoint_bytes
+
+
+def test_activations_are_what_autograd_keeps(tiny):
+    """Against torch's own hooks, which are told of every tensor that a forward pass saves."""
+    config = dataclasses.replace(tiny, batch_size=32)
+    plan = make_plan(config, 16)
+    state = TrainState.create(config, torch.device("cpu"))
+    _, (z, labels) = inputs(config)
+    weights = {tensor.untyped_storage().data_ptr() for tensor in state.tensors().values()}
+    kept = {}
+
+    def pack(tensor):
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in weights:
+            kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    state.discriminator.requires_grad_(False)
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        loss = -state.discriminator(state.generator(z, labels), labels).mean()
+    assert plan.g_activations_bytes == pytest.approx(sum(kept.values()), rel=0.05)
+    assert loss.requires_grad
+    static = plan.weights_bytes + plan.gradients_bytes + plan.moments_bytes + plan.batch_bytes
+    for name in ("d", "g"):
+        peak = getattr(plan, f"{name}_peak_bytes")
+        activations = getattr(plan, f"{name}_activations_bytes")
+        assert static < peak
+        assert activations < peak < static + 2 * activations
+
+
+def test_memory_is_counted_by_storage_until_its_last_tensor_is_gone():
+    with _Meter() as meter:
+        a = torch.zeros(100)
+        view = a.view(10, 10)
+        assert meter.live == 400
+        b = view + 1
+        assert (meter.live, meter.peak) == (800, 800)
+        del a
+        assert meter.live == 800
+        del view
+        b.mul_(2)
+        assert (meter.live, meter.peak) == (400, 800)
+        meter.begin()
+        assert meter.peak == 400
+
+
+def test_micro_batches_and_processes_take_less_memory_for_the_same_arithmetic(tiny):
+    whole = make_plan(dataclasses.replace(tiny, batch_size=48), 96)
+    parts = make_plan(dataclasses.replace(tiny, batch_size=48, accumulation=3), 96)
+    shared = make_plan(dataclasses.replace(tiny, batch_size=48), 96, processes=3)
+    assert (parts.micro_batch, shared.micro_batch, whole.micro_batch) == (16, 16, 48)
+    assert parts.d_update_flops == pytest.approx(whole.d_update_flops, rel=0.02)
+    assert parts.g_update_flops == pytest.approx(whole.g_update_flops, rel=0.02)
+    assert shared.d_update_flops == pytest.approx(whole.d_update_flops, rel=0.02)
+    assert parts.g_activations_bytes == shared.g_activations_bytes < whole.g_activations_bytes / 2
+    assert shared.g_peak_bytes < parts.g_peak_bytes < whole.g_peak_bytes
+    assert parts.batch_bytes == whole.batch_bytes == 3 * shared.batch_bytes
+    with pytest.raises(biggan.InputError, match="batch_size 8 .* 3 processes .*multiple of 3"):
+        make_plan(tiny, 16, processes=3)
+
+
+def test_the_course_of_a_run(plan):
+    assert plan.data_bytes == 16 * (3 * 8 * 8 + 8)
+    plan = dataclasses.replace(plan, total_steps=1000, batch_size=4, d_steps=3, images=600)
+    assert (plan.steps_per_epoch, plan.images_seen, plan.epochs) == (50, 12_000, 20)
+    assert plan.to_dict()["steps_per_epoch"] == 50
+    rows = [line.split() for line in plan.table().splitlines()]
+    assert ["steps", "per", "epoch", "50.0"] in rows
+    without = dataclasses.replace(plan, images=None, data_bytes=None)
+    assert without.steps_per_epoch is without.epochs is None
+    assert without.table().count("unknown without data") == 4
+
+
+def test_nothing_is_allocated():
+    wide = {"preset": "biggan-32", "batch_size": 256, "generator": {"channels": 768}}
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    plan = make_plan(TrainConfig.from_dict(wide), None)
+    grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    assert plan.g_peak_bytes > 20 * 2**30
+    assert grown * 1024 < 2**29
+
+
+def test_the_meter_does_not_change_what_is_computed():
+    x, weight = torch.randn(2, 3, 8, 8), torch.randn(4, 3, 3, 3)
+    with _Meter():
+        noted = F.conv2d(x, weight)
+    torch.testing.assert_close(noted, F.conv2d(x, weight), rtol=0, atol=0)
