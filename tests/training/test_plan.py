@@ -208,6 +208,30 @@ def test_micro_batches_and_processes_take_less_memory_for_the_same_arithmetic(ti
         make_plan(tiny, 16, processes=3)
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"precision": "bfloat16"},
+        {"checkpoint_activations": True},
+        {"fine_tuning": {"generator": "x", "freeze_generator": 1}},
+    ],
+)
+def test_what_a_recipe_saves_is_seen(tiny, plan, changes):
+    config = TrainConfig.from_dict({**SMALL, **changes}).fitted(2)
+    less = make_plan(config, 16)
+    assert less.g_peak_bytes < plan.g_peak_bytes
+    assert less.g_activations_bytes < plan.g_activations_bytes
+    frozen = "fine_tuning" in changes
+    assert (less.gradients_bytes < plan.gradients_bytes) == frozen
+    assert (less.moments_bytes < plan.moments_bytes) == frozen
+
+
+def test_every_addition_to_the_steps_can_be_planned():
+    ada = {"augmentation": {"kind": "ada"}, "lecam": {"strength": 0.3}, "compile": True}
+    config = TrainConfig.from_dict({**SMALL, **ada})
+    assert make_plan(config, None).d_activations_bytes > 0
+
+
 def test_the_course_of_a_run(plan):
     assert plan.data_bytes == 16 * (3 * 8 * 8 + 8)
     plan = dataclasses.replace(plan, total_steps=1000, batch_size=4, d_steps=3, images=600)

@@ -83,7 +83,10 @@ def freeze_batch_norm(generator):
 
 @pytest.mark.parametrize("accumulation", [2, 4])
 def test_accumulated_micro_batches_equal_the_whole(config, dataset, state, accumulation):
-    real, latents = batches(config, dataset)
+    (real, labels), (z, fake_labels) = batches(config, dataset)
+    real, latents = (real.double(), labels), (z.double(), fake_labels)
+    for network in (state.generator, state.discriminator):
+        network.double()
     freeze_batch_norm(state.generator)
     split = copy.deepcopy(state)
     split_config = dataclasses.replace(config, accumulation=accumulation)
@@ -91,10 +94,10 @@ def test_accumulated_micro_batches_equal_the_whole(config, dataset, state, accum
         discriminator_step(step_state, real, latents, step_config)
         generator_step(step_state, latents, step_config)
     torch.testing.assert_close(
-        gradients(split.discriminator), gradients(state.discriminator), rtol=1e-4, atol=1e-5
+        gradients(split.discriminator), gradients(state.discriminator), rtol=1e-9, atol=1e-9
     )
     torch.testing.assert_close(
-        gradients(split.generator), gradients(state.generator), rtol=1e-4, atol=1e-5
+        gradients(split.generator), gradients(state.generator), rtol=1e-9, atol=1e-9
     )
     for layer, other in zip(state.generator.buffers(), split.generator.buffers(), strict=True):
         torch.testing.assert_close(layer, other)

@@ -25,7 +25,8 @@ from torch.utils.module_tracker import ModuleTracker
 from biggan.errors import InputError
 from biggan.models import GeneratorConfig, make_discriminator, make_generator
 from biggan.training.augmentation import build_augmentation, draw_augmentation
-from biggan.training.config import FineTuningConfig, TrainConfig
+from biggan.training.config import TrainConfig
+from biggan.training.fine_tuning import require_gradients
 from biggan.training.lecam import LeCam
 from biggan.training.orthogonal_regularization import (
     add_orthogonal_gradient,
@@ -60,9 +61,9 @@ class Plan:
     images: int | None
     """Images in the data set; None where the data are not known."""
     generator_parameters: int
-    """Trained values of the generator."""
+    """Learned values of the generator."""
     discriminator_parameters: int
-    """Trained values of the discriminator."""
+    """Learned values of the discriminator."""
     d_update_flops: int
     """Floating-point operations of a discriminator update, a multiplication and an addition being
     two."""
@@ -71,9 +72,9 @@ class Plan:
     weights_bytes: int
     """Generator, discriminator, and the moving average of the generator."""
     gradients_bytes: int
-    """Gradients of both networks."""
+    """Gradients of all that is trained in both networks."""
     moments_bytes: int
-    """Adam's two moments of every trained value."""
+    """Adam's two moments of every value that is trained."""
     batch_bytes: int
     """Real images of an update as the discriminator takes them, with noise and labels."""
     d_activations_bytes: int
@@ -178,7 +179,7 @@ def make_plan(config: TrainConfig, dataset_size: int | None, processes: int = 1)
         processes: Processes that share the batch.
 
     Returns:
-        The plan. It is for networks that train whole: frozen parts take less.
+        The plan.
 
     Raises:
         InputError: The batch does not split into so many processes and micro-batches.
@@ -197,8 +198,6 @@ def make_plan(config: TrainConfig, dataset_size: int | None, processes: int = 1)
             config,
             batch_size=micro_batch * simulated,
             accumulation=simulated,
-            compile=False,
-            fine_tuning=FineTuningConfig(),
         )
     )
     repeated = config.accumulation / simulated
@@ -390,13 +389,16 @@ def _state(config: TrainConfig) -> TrainState:
     generator = make_generator(config.generator)
     discriminator = make_discriminator(config.discriminator)
     average = make_generator(config.generator).eval().requires_grad_(False)
+    require_gradients(generator, config.fine_tuning.freeze_generator)
+    require_gradients(discriminator, config.fine_tuning.freeze_discriminator)
+    generator.recompute = discriminator.recompute = config.checkpoint_activations
     return TrainState(
         generator=generator,
         discriminator=discriminator,
         ema=average,
         g_optimizer=torch.optim.Adam(generator.parameters(), fused=True),
         d_optimizer=torch.optim.Adam(discriminator.parameters(), fused=True),
-        step=0,
+        step=config.lecam.start,  # from there on a step does all that it ever does
         augmentation=build_augmentation(config),
         lecam=LeCam(config.lecam),
     )
@@ -405,7 +407,8 @@ def _state(config: TrainConfig) -> TrainState:
 def _fill_gradients(optimizer: torch.optim.Optimizer) -> None:
     for group in optimizer.param_groups:
         for parameter in group["params"]:
-            parameter.grad = torch.empty_like(parameter)
+            if parameter.requires_grad:
+                parameter.grad = torch.empty_like(parameter)
 
 
 def _latents(config: TrainConfig) -> tuple[Tensor, Tensor]:

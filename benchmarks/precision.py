@@ -1,0 +1,55 @@
+"""bfloat16 beside float32: how far apart the losses of two runs of the built-in digits go.
+
+Both start from the same weights and see the same noise and images. Prints the means of every 20
+steps, and the largest distance between them over the run: the band.
+
+    python benchmarks/precision.py [--device cuda] [--steps 200]
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+
+import torch
+
+from biggan.data import load_dataset
+from biggan.training import load_recipe
+from biggan.training.batches import real_batches
+from biggan.training.randomness import Purpose
+from biggan.training.state import TrainState
+from biggan.training.step import discriminator_step, draw_latents, generator_step
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--steps", type=int, default=200)
+    arguments = parser.parse_args()
+    device = torch.device(arguments.device)
+    recipe = load_recipe("digits", ["batch_size=32"])
+    dataset = load_dataset("digits", recipe.generator.resolution, recipe.generator.image_channels)
+    recipe = recipe.fitted(dataset.num_classes)
+    curves = []
+    for precision in ("float32", "bfloat16"):
+        config = dataclasses.replace(recipe, precision=precision)
+        state = TrainState.create(config, device)
+        real = real_batches(config, dataset, device, start=0)
+        rows = []
+        for step in range(arguments.steps):
+            latents = [
+                t.to(device)
+                for t in draw_latents(config, dataset, Purpose.DISCRIMINATOR_STEP, step)
+            ]
+            metrics = discriminator_step(state, next(real), tuple(latents), config)
+            metrics |= generator_step(state, tuple(latents), config)
+            rows.append(torch.stack([metrics["d_loss"], metrics["g_loss"]]).cpu())
+        curves.append(torch.stack(rows).unfold(0, 20, 20).mean(dim=-1))
+    for i, (full, low) in enumerate(zip(*curves, strict=True)):
+        print(f"steps {20 * i:4} on: D {full[0]:.3f} {low[0]:.3f}   G {full[1]:.3f} {low[1]:.3f}")
+    distance = (curves[0] - curves[1]).abs().amax(dim=0)
+    print(f"largest distance: D {distance[0]:.3f}, G {distance[1]:.3f}")
+
+
+if __name__ == "__main__":
+    main()
