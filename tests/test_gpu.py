@@ -1,6 +1,7 @@
 """On a CUDA device: the same pictures as on the CPU, and training that runs and resumes."""
 
 import dataclasses
+import json
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ import torch
 import biggan
 from biggan.data import load_dataset
 from biggan.training import TrainConfig, train
+from biggan.training.batches import real_batches
 from tiny import TINY_RECIPE
 
 pytestmark = [
@@ -39,19 +41,58 @@ def test_sampling_through_the_public_interface():
         assert np.abs(np.asarray(a, int) - np.asarray(b, int)).max() <= 2
 
 
-def test_training_runs_and_resumes(tmp_path):
-    dataset = load_dataset("digits", 32, 1)
+@pytest.fixture(scope="module")
+def digits():
+    return load_dataset("digits", 32, 1)
+
+
+def recipe(**changes):
     grey = {"image_channels": 1}
-    config = TrainConfig.from_dict(
+    return TrainConfig.from_dict(
         {
             **TINY_RECIPE,
             "generator": {**TINY_RECIPE["generator"], **grey},
             "discriminator": {**TINY_RECIPE["discriminator"], **grey},
+            **changes,
         }
     ).fitted(10)
+
+
+ALL_AT_ONCE = {
+    "precision": "bfloat16",
+    "checkpoint_activations": True,
+    "accumulation": 2,
+    "augmentation": {"kind": "ada"},
+    "lecam": {"strength": 0.1, "start": 1},
+}
+
+
+@pytest.mark.parametrize(
+    "changes", [{}, {"precision": "bfloat16", "compile": True}, ALL_AT_ONCE], ids=str
+)
+def test_training_runs_and_resumes(tmp_path, digits, changes):
+    config = recipe(**changes)
     device = torch.device("cuda")
-    train(dataclasses.replace(config, total_steps=3), dataset, tmp_path, device=device)
-    state = train(config, dataset, tmp_path, device=device)
+    train(dataclasses.replace(config, total_steps=3), digits, tmp_path, device=device)
+    state = train(config, digits, tmp_path, device=device)
     assert state.step == 6
     assert all(value.isfinite().all() for value in state.tensors().values())
     assert len(biggan.load(tmp_path).sample(num=3)) == 3
+
+
+def test_the_first_losses_are_those_of_the_cpu(tmp_path, digits):
+    losses = []
+    for device in ("cpu", "cuda"):
+        folder = tmp_path / device
+        train(recipe(total_steps=1), digits, folder, device=torch.device(device))
+        losses.append(json.loads((folder / "metrics.jsonl").read_text())["d_loss"])
+    assert losses[0] == pytest.approx(losses[1], abs=1e-3)
+
+
+def test_data_on_the_device_are_those_of_memory(digits):
+    on_cpu, on_gpu = (
+        next(real_batches(recipe(flip=True), digits, torch.device(device), start=3))
+        for device in ("cpu", "cuda")
+    )
+    for expected, found in zip(on_cpu, on_gpu, strict=True):
+        assert torch.equal(found.cpu(), expected)

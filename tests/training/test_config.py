@@ -1,4 +1,7 @@
+import json
+import re
 import tomllib
+from pathlib import Path
 
 import pytest
 
@@ -105,6 +108,22 @@ def test_every_key_is_listed_once_and_none_but_these():
         elif line:
             listed.append(table + line.partition(" =")[0])
     assert sorted(keys) == sorted(listed)
+
+
+def test_the_guide_lists_every_key_with_its_default():
+    guide = Path(__file__).parents[2] / "docs" / "training.md"
+    rows = re.findall(r"^\| `([a-z0-9_.]+)` \| (.+?) \|", guide.read_text("utf-8"), re.MULTILINE)
+    written = to_toml(TrainConfig.from_dict({}).to_dict())
+    shapes = ("generator", "discriminator")
+    for key in recipe_keys():
+        table, _, name = key.rpartition(".")
+        values = tomllib.loads(written)
+        value = (values[table] if table else values)[name]
+        default = "preset" if table in shapes else f"`{json.dumps(value)}`"
+        assert (key, default) in rows, key
+    assert sorted(key for key, default in rows if key in recipe_keys()) == sorted(recipe_keys())
+    unknown = {key for key, default in rows if default.startswith("`")} - set(recipe_keys())
+    assert not unknown
 
 
 def test_missing_and_broken_recipes(tmp_path):

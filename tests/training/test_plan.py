@@ -204,6 +204,10 @@ def test_micro_batches_and_processes_take_less_memory_for_the_same_arithmetic(ti
     assert parts.g_activations_bytes == shared.g_activations_bytes < whole.g_activations_bytes / 2
     assert shared.g_peak_bytes < parts.g_peak_bytes < whole.g_peak_bytes
     assert parts.batch_bytes == whole.batch_bytes == 3 * shared.batch_bytes
+    two = make_plan(dataclasses.replace(tiny, batch_size=32, accumulation=2), 96)
+    waiting = parts.batch_bytes - two.batch_bytes  # a third micro-batch waits for its turn
+    assert parts.d_peak_bytes - two.d_peak_bytes == waiting > 0
+    assert parts.g_peak_bytes - two.g_peak_bytes == waiting
     with pytest.raises(biggan.InputError, match="batch_size 8 .* 3 processes .*multiple of 3"):
         make_plan(tiny, 16, processes=3)
 
@@ -239,6 +243,7 @@ def test_the_course_of_a_run(plan):
     assert plan.to_dict()["steps_per_epoch"] == 50
     rows = [line.split() for line in plan.table().splitlines()]
     assert ["steps", "per", "epoch", "50.0"] in rows
+    assert plan.process_bytes > plan.g_peak_bytes + plan.data_bytes
     without = dataclasses.replace(plan, images=None, data_bytes=None)
     assert without.steps_per_epoch is without.epochs is None
     assert without.table().count("unknown without data") == 4

@@ -25,7 +25,7 @@ def command(ctx: click.Context) -> None:
     Examples:
       biggan data pack photos.zip photos-128 --resolution 128
       biggan data verify photos-128
-      biggan train cifar10 --data photos-128 --out runs/photos
+      biggan train small-folder --data photos-128 --out runs/photos
     """
     if ctx.invoked_subcommand is None:
         click.echo(ctx.get_help())

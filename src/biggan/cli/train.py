@@ -67,7 +67,7 @@ def command(
     \b
     Examples:
       biggan train digits --out runs/digits
-      biggan train cifar10 --data cifar10-train.zip --out runs/cifar10 --set batch_size=128
+      biggan train cifar10 --data cifar10-train.zip --out runs/cifar10
       biggan sample --model runs/digits --class seven
       biggan train biggan.toml --data imagenet --dry-run
 
@@ -124,12 +124,19 @@ def _train(config: TrainConfig, run_dir: Path, device: str, *, strict: bool) -> 
 
     from biggan.training import train
     from biggan.training.allocator import keep_freed_memory
-    from biggan.training.distributed import is_first, process_group
+    from biggan.training.distributed import (
+        check_shares,
+        is_first,
+        process_group,
+        raising_together,
+    )
 
     keep_freed_memory()
     with process_group(torch.device(device)) as own_device:
-        config = _fit_to_source(config, run_dir)
-        dataset = _load_data(config, strict=strict)
+        check_shares(config)
+        with raising_together():
+            config = _fit_to_source(config, run_dir)
+            dataset = _load_data(config, strict=strict)
         config = config.fitted(dataset.num_classes)
         if is_first():
             classes = f"{dataset.num_classes} classes" if dataset.class_names else "no classes"

@@ -327,7 +327,8 @@ def _summary(
         "statistics": f"standing, {statistics_images} images for each of {len(grid)} "
         "truncations and for untruncated noise",
         "torch": torch.__version__,
-        "recipe": config.to_dict(),
+        # The data by their name: a model that is given away tells not where they were kept.
+        "recipe": {**config.to_dict(), "data": dataset.source},
         **({"fine_tuning": dict(state.sources)} if state.sources else {}),
     }
 

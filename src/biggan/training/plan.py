@@ -37,7 +37,10 @@ from biggan.training.state import TrainState
 from biggan.training.step import discriminator_step, generator_step
 from biggan.weights.files import set_statistics_grid
 
-_PROGRAM_BYTES = 340 * 2**20  # Python, torch, and what it loads to compute on a CPU: measured
+# Measured on CPUs: Python, torch and what it loads to compute; and how much more than is alive the
+# kernels and the C library take.
+_PROGRAM_BYTES = 340 * 2**20
+_OVERHEAD = 1.25
 _CHECKPOINTS = 3  # two are kept, and the third is whole before the oldest goes
 _PREVIEW_IMAGES = 100  # in one grid, at most
 
@@ -85,8 +88,6 @@ class Plan:
     """The most that is alive at once in a discriminator update, all of the above included."""
     g_peak_bytes: int
     """The most that is alive at once in a generator update, all of the above included."""
-    program_bytes: int
-    """Python and its libraries in the machine's memory, on a CPU."""
     data_bytes: int | None
     """The data set, decoded; None where the data are not known."""
     checkpoint_bytes: int
@@ -99,6 +100,12 @@ class Plan:
     def step_flops(self) -> int:
         """Floating-point operations of a step: all discriminator updates and the generator's."""
         return self.d_steps * self.d_update_flops + self.g_update_flops
+
+    @property
+    def process_bytes(self) -> int:
+        """The machine's memory that a process takes on a CPU, with its data set."""
+        peak = max(self.d_peak_bytes, self.g_peak_bytes)
+        return _PROGRAM_BYTES + round(_OVERHEAD * peak) + (self.data_bytes or 0)
 
     @property
     def images_per_step(self) -> int:
@@ -122,7 +129,7 @@ class Plan:
 
     def to_dict(self) -> dict[str, Any]:
         """All values by name, for programs."""
-        derived = ("step_flops", "images_seen", "steps_per_epoch", "epochs")
+        derived = ("step_flops", "process_bytes", "images_seen", "steps_per_epoch", "epochs")
         return dataclasses.asdict(self) | {name: getattr(self, name) for name in derived}
 
     def table(self) -> str:
@@ -150,8 +157,8 @@ class Plan:
                 "activations, generator update": _size(self.g_activations_bytes),
                 "peak, discriminator update": _size(self.d_peak_bytes),
                 "peak, generator update": _size(self.g_peak_bytes),
-                "program, besides": _size(self.program_bytes),
                 "data set, besides": unknown if self.data_bytes is None else _size(self.data_bytes),
+                "whole process on a CPU": _size(self.process_bytes),
             },
             "Course": {
                 "processes": f"{self.processes}",
@@ -229,7 +236,6 @@ def make_plan(config: TrainConfig, dataset_size: int | None, processes: int = 1)
         g_activations_bytes=update.g_activations_bytes,
         d_peak_bytes=update.d_peak_bytes + later_bytes,
         g_peak_bytes=update.g_peak_bytes + later_bytes,
-        program_bytes=_PROGRAM_BYTES,
         data_bytes=None if dataset_size is None else dataset_size * (image_bytes + 8),
         checkpoint_bytes=update.checkpoint_bytes,
         run_bytes=_CHECKPOINTS * update.checkpoint_bytes
