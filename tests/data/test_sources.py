@@ -75,6 +75,8 @@ def test_links_are_followed_but_not_in_circles(tmp_path):
     (tmp_path / "data" / "dog").symlink_to(tmp_path / "real" / "cat")
     (tmp_path / "data" / "cat" / "loop").symlink_to(tmp_path / "data")
     (tmp_path / "data" / "cat" / "gone.jpg").symlink_to(tmp_path / "nowhere.jpg")
+    itself = tmp_path / "data" / "cat" / "itself"
+    itself.symlink_to(itself)
     with open_files(tmp_path / "data") as files:
         assert "dog/a.jpg" in files.members
         assert not any("loop" in member for member in files.members)

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 import biggan
+from biggan.errors import InputError
 from biggan.training import load_recipe, shipped_recipes
 from biggan.training.config import TrainConfig, differing_keys, recipe_keys, to_toml
 
@@ -143,3 +144,10 @@ def test_what_decides_the_result_must_not_differ_and_the_rest_may(recipe):
     assert differing_keys(old, longer) == []
     other = load_recipe(recipe, ["seed=4", "optimizer.d_lr=1e-3"])
     assert differing_keys(old, other) == ["seed: 0 -> 4", "optimizer.d_lr: 0.0002 -> 0.001"]
+
+
+def test_what_cannot_go_together_is_refused():
+    with pytest.raises(InputError, match="set only one of compile and checkpoint_activations"):
+        TrainConfig.from_dict({"compile": True, "checkpoint_activations": True})
+    with pytest.raises(InputError, match="ema.start must be 0 or above"):
+        TrainConfig.from_dict({"ema": {"start": -1}})

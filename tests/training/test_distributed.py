@@ -19,6 +19,7 @@ from biggan.errors import InputError
 from biggan.nn.synchronization import synchronized_batch_norm
 from biggan.training.config import TrainConfig
 from biggan.training.distributed import (
+    asked_processes,
     averages,
     check_same,
     check_shares,
@@ -26,6 +27,7 @@ from biggan.training.distributed import (
     num_processes,
     on_any_process,
     own_share,
+    process_group,
     raising_together,
 )
 from biggan.training.ema import update_ema
@@ -308,3 +310,28 @@ def test_a_batch_that_does_not_divide_is_refused_by_all(several):
         )
         assert "batch_size 10 in 2 micro-batches of 5 does not divide" in found["odd micro-batch"]
         assert "batch_size 1 has not one image for each of" in found["small batch"]
+
+
+def test_one_without_torchrun(monkeypatch):
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    assert asked_processes() == 1
+    monkeypatch.setenv("WORLD_SIZE", "8")
+    assert asked_processes() == 8
+
+
+@pytest.mark.parametrize("text", ["0", "-2", "x", "", "1.5"])
+def test_what_is_no_number_of_processes_is_named(monkeypatch, text):
+    monkeypatch.setenv("WORLD_SIZE", text)
+    with pytest.raises(InputError, match="WORLD_SIZE in the environment is no number of processes"):
+        asked_processes()
+
+
+def test_processes_that_nobody_started_are_named(monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    for name in ("RANK", "MASTER_ADDR", "MASTER_PORT", "LOCAL_RANK"):
+        monkeypatch.delenv(name, raising=False)
+    with (
+        pytest.raises(InputError, match="or unset WORLD_SIZE"),
+        process_group(torch.device("cpu")),
+    ):
+        pass

@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 
 import biggan
 from biggan.data import load_dataset
+from biggan.errors import InputError
 from biggan.training import loop, train
 from tiny import TINY_RECIPE
 
@@ -297,3 +298,42 @@ def test_unconditional_training(config, folder, tmp_path):
     state = run(config.fitted(0), dataset, tmp_path / "run", total_steps=2)
     assert state.step == 2
     assert len(biggan.load(tmp_path / "run").sample(num=2)) == 2
+
+
+def test_a_run_of_before_there_was_lecam_goes_on(config, dataset, tmp_path):
+    from biggan.weights.files import load_tensors, save_tensors
+
+    short = dataclasses.replace(config, total_steps=3)
+    train(short, dataset, tmp_path, device=CPU)
+    (path,) = (tmp_path / "checkpoints").glob("*.safetensors")
+    metadata, tensors, _ = load_tensors(path)
+    header = json.loads(metadata["header"])
+    del header["sources"]
+    old = {name: value for name, value in tensors.items() if not name.startswith("lecam.")}
+    assert len(old) == len(tensors) - 3
+    save_tensors(path, {**metadata, "header": json.dumps(header)}, old)
+    state = train(dataclasses.replace(config, total_steps=4), dataset, tmp_path, device=CPU)
+    assert state.step == 4
+
+
+def test_a_checkpoint_that_does_not_fit_or_is_none_is_named(config, dataset, tmp_path):
+    from biggan.weights.files import load_tensors, save_tensors
+
+    short = dataclasses.replace(config, total_steps=1)
+    train(short, dataset, tmp_path, device=CPU)
+    (path,) = (tmp_path / "checkpoints").glob("*.safetensors")
+    metadata, tensors, _ = load_tensors(path)
+    some = {name: value for name, value in tensors.items() if "conv1" not in name}
+    save_tensors(path, metadata, some)
+    with pytest.raises(InputError, match="step 1 does not fit its recipe"):
+        train(short, dataset, tmp_path, device=CPU)
+    header = json.dumps({"kind": "generator"})
+    save_tensors(path, {**metadata, "header": header}, tensors)
+    with pytest.raises(InputError, match="is no checkpoint of a run"):
+        train(short, dataset, tmp_path, device=CPU)
+
+
+def test_metrics_that_cannot_be_written_are_named(config, dataset, tmp_path):
+    (tmp_path / "metrics.jsonl").mkdir()
+    with pytest.raises(InputError, match="cannot write .*metrics.jsonl"):
+        train(config, dataset, tmp_path, device=CPU)

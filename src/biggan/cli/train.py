@@ -171,11 +171,10 @@ def _print_plan(
 ) -> None:
     """Say what would be done. Under torchrun one process speaks for all."""
     from biggan.training.config import to_toml
+    from biggan.training.distributed import asked_processes
     from biggan.training.plan import make_plan
 
-    plan = make_plan(
-        config, None if dataset is None else len(dataset), int(os.environ.get("WORLD_SIZE", "1"))
-    )
+    plan = make_plan(config, None if dataset is None else len(dataset), asked_processes())
     if os.environ.get("RANK", "0") != "0":
         return
     begins = _beginning(config, dataset, run_dir)

@@ -156,10 +156,17 @@ def _walk(folder: Path, prefix: str, above: tuple[str, ...]) -> Iterator[str]:
         return  # a link back to a folder above: it would never end
     with os.scandir(folder) as entries:
         for entry in entries:
-            if entry.is_dir():
+            if _is_folder(entry):
                 yield from _walk(Path(entry.path), f"{prefix}{entry.name}/", (*above, here))
             else:
                 yield prefix + entry.name
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself: it turns out corrupt when it is read
+        return False
 
 
 def _image_members(names: Iterable[str]) -> tuple[str, ...]:
@@ -176,7 +183,7 @@ def _not_found(path: Path) -> str:
     missing = path
     while not missing.parent.is_dir():
         missing = missing.parent
-    siblings = [sibling.name for sibling in missing.parent.iterdir()]
+    siblings = [s.name for s in missing.parent.iterdir() if not s.name.startswith(".")]
     nearest = difflib.get_close_matches(missing.name, siblings, n=1)
     hint = f"; did you mean {missing.parent / nearest[0]}?" if nearest else ""
     return f"no such file or folder: {path}{hint}"

@@ -34,7 +34,13 @@ class Checkpoint:
 
     def restore(self, state: TrainState) -> None:
         """Bring a state of the same recipe to where this checkpoint was written."""
-        state.load_tensors(self.tensors)
+        try:
+            state.load_tensors(self.tensors)
+        except RuntimeError as error:  # torch's list of what does not fit
+            first_line = str(error).splitlines()[0]
+            raise InputError(
+                f"the checkpoint of step {self.step} does not fit its recipe: {first_line}"
+            ) from None
         state.step = self.step
         state.sources = self.sources
 
@@ -87,9 +93,14 @@ class CheckpointDirectory:
                 _LOG.warning("%s; trying the checkpoint before it", error)
                 continue
             header = json.loads(metadata["header"])
-            config = TrainConfig.from_dict(header["recipe"])
+            if header.get("kind") != "checkpoint":
+                raise InputError(f"{path} is no checkpoint of a run: take it out of {self.folder}")
             return Checkpoint(
-                config, header["data_fingerprint"], header["step"], tensors, header["sources"]
+                TrainConfig.from_dict(header["recipe"]),
+                header["data_fingerprint"],
+                header["step"],
+                tensors,
+                header.get("sources", {}),  # not in runs of before there was fine-tuning
             )
         if first_error is not None:
             raise first_error

@@ -165,7 +165,8 @@ class TrainConfig:
     preset: str = "biggan-32"
     """The architecture that the tables [generator] and [discriminator] change."""
     data: str = ""
-    """`digits` (built in), a folder of class folders, or a zip of one."""
+    """`digits` (built in), or a source: a folder of class folders, a zip of one, a packed data set,
+    parquet files, tar shards."""
     unconditional: bool = False
     """Whether to train without classes."""
     total_steps: int = 100_000
@@ -237,6 +238,12 @@ class TrainConfig:
         )
         _require(0 <= self.orthogonal < math.inf, "orthogonal must be 0 or above")
         _require(0 <= self.ema.decay < 1, "ema.decay must be at least 0 and below 1")
+        _require(self.ema.start >= 0, "ema.start must be 0 or above")
+        _require(
+            not (self.compile and self.checkpoint_activations),
+            "torch.compile cannot recompute activations as this package does: set only one of "
+            "compile and checkpoint_activations",
+        )
         _require(
             self.generator.resolution == self.discriminator.resolution,
             f"generator and discriminator disagree on the resolution: "

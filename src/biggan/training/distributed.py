@@ -71,7 +71,7 @@ def process_group(device: torch.device) -> Iterator[torch.device]:
         InputError: There is no such device for every process, they cannot be reached, or one of
             them is gone. Of several processes that fail, one raises and the others exit quietly.
     """
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+    if asked_processes() == 1:
         yield device
         return
     from torch.distributed.rendezvous import rendezvous  # not every build of torch has it
@@ -82,8 +82,11 @@ def process_group(device: torch.device) -> Iterator[torch.device]:
     try:
         store, rank, size = next(rendezvous("env://", timeout=_PATIENCE))
         dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=_PATIENCE)
-    except dist.DistError as error:
-        raise InputError(f"the processes of this run do not find each other: {error}") from None
+    except (dist.DistError, ValueError) as error:  # ValueError: torchrun did not set all it sets
+        raise InputError(
+            f"the processes of this run do not find each other: {error}; start them by torchrun, "
+            "or unset WORLD_SIZE"
+        ) from None
     logger = logging.getLogger("biggan")
     level = logger.level
     if not is_first():
@@ -94,6 +97,18 @@ def process_group(device: torch.device) -> Iterator[torch.device]:
     finally:
         logger.setLevel(level)
         dist.destroy_process_group()
+
+
+def asked_processes() -> int:
+    """Processes that torchrun says it started, 1 without it.
+
+    Raises:
+        InputError: WORLD_SIZE is set and no number of processes.
+    """
+    text = os.environ.get("WORLD_SIZE", "1")
+    if not text.isdecimal() or int(text) < 1:
+        raise InputError(f"WORLD_SIZE in the environment is no number of processes: {text!r}")
+    return int(text)
 
 
 def num_processes() -> int:

@@ -27,9 +27,12 @@ class MetricsLog:
 
     def __init__(self, run_dir: Path, start: int) -> None:
         self._path = run_dir / "metrics.jsonl"
-        _drop_after(self._path, start)
-        self._file = self._path.open("a", encoding="utf-8")
-        self._writer = _tensorboard_writer(run_dir / "tensorboard", start)
+        try:
+            _drop_after(self._path, start)
+            self._file = self._path.open("a", encoding="utf-8")
+            self._writer = _tensorboard_writer(run_dir / "tensorboard", start)
+        except OSError as error:
+            raise InputError(f"cannot write {self._path}: {error.strerror or error}") from None
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
         """Record the values of one step.
@@ -72,7 +75,7 @@ def _drop_after(path: Path, step: int) -> None:
         try:
             if json.loads(line)["step"] <= step:
                 kept.append(line)
-        except (json.JSONDecodeError, KeyError):  # a line that a kill cut short
+        except (json.JSONDecodeError, KeyError, TypeError):  # a line that a kill cut short
             continue
     write_atomically(path, "".join(f"{line}\n" for line in kept).encode())
 

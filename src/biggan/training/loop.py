@@ -105,7 +105,8 @@ def train(
         real = held.enter_context(
             closing(real_batches(config, dataset, device, start=state.step * config.d_steps))
         )
-        log = held.enter_context(MetricsLog(run_dir, state.step)) if is_first() else None
+        with raising_together():
+            log = held.enter_context(MetricsLog(run_dir, state.step)) if is_first() else None
         bar = held.enter_context(_progress_bar(config, state.step, enabled=progress))
         metrics: Metrics = {}
         since, since_step = time.monotonic(), state.step

@@ -117,14 +117,25 @@ class TrainState:
 
     def not_finite(self) -> list[str]:
         """The names of all tensors that hold a NaN or an infinity."""
-        tensors = self.tensors()
-        finite = torch.stack([value.isfinite().all().cpu() for value in tensors.values()])
-        return [name for name, good in zip(tensors, finite.tolist(), strict=True) if not good]
+        by_device: dict[torch.device, dict[str, Tensor]] = {}
+        for name, value in self.tensors().items():
+            by_device.setdefault(value.device, {})[name] = value.isfinite().all()
+        return [
+            name
+            for checked in by_device.values()  # one wait for each device
+            for name, good in zip(
+                checked, torch.stack(list(checked.values())).tolist(), strict=True
+            )
+            if not good
+        ]
 
     def load_tensors(self, tensors: Mapping[str, Tensor]) -> None:
         """Restore what `tensors` gave."""
         for prefix, network in self._networks():
-            network.load_state_dict(_under(prefix, tensors))
+            saved = _under(prefix, tensors)
+            if prefix == "lecam" and not saved:
+                continue  # a run of before there was LeCam: its averages are still unobserved
+            network.load_state_dict(saved)
         for prefix, network, optimizer in self._optimizers():
             saved = _under(prefix, tensors)
             state = optimizer.state_dict()
