@@ -269,8 +269,7 @@ class _Update:
 def _simulate(config: TrainConfig) -> _Update:
     """Run one update of each network without memory, as they are in the middle of a run."""
     meter = _Meter()
-    # Real tensors are let in: the resampling layers bring small constants.
-    with FakeTensorMode(allow_non_fake_inputs=True), meter:
+    with FakeTensorMode(), meter:
         state = _state(config)
         weights_bytes = meter.live
         # Every update but the first finds moments, and the other network's gradients.
