@@ -1,14 +1,19 @@
 """Spectral normalization against the singular value decomposition, in float64."""
 
+import copy
+from collections import Counter
+
 import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from biggan.nn import (
     SpectralNormConv2d,
     SpectralNormEmbedding,
     SpectralNormLinear,
+    SpectralNormNetwork,
     hold_power_iteration,
     initialize_orthogonal,
     iterate_power,
@@ -128,3 +133,68 @@ def test_embedding_of_class_weights_mixes_rows():
     mixed = layer(torch.tensor([[0.25, 0.75, 0.0, 0.0]]))
     rows = layer(torch.tensor([0, 1]))
     torch.testing.assert_close(mixed[0], 0.25 * rows[0] + 0.75 * rows[1])
+
+
+class TwoLayers(SpectralNormNetwork):
+    def __init__(self):
+        super().__init__()
+        self.first = SpectralNormConv2d(3, 8, 3)
+        self.second = SpectralNormConv2d(8, 4, 1)
+        self.join_power_iteration()
+
+    def forward(self, x):
+        self.begin_forward()
+        return self.second(self.first(x))
+
+
+@pytest.fixture
+def network():
+    network = TwoLayers()
+    random = torch.Generator().manual_seed(5)
+    with torch.no_grad():
+        for tensor in network.state_dict().values():
+            tensor.normal_(generator=random)
+    return network
+
+
+def test_a_network_takes_the_steps_that_its_layers_would_have_taken(network):
+    alone = copy.deepcopy(network)
+    for layer in (alone.first, alone.second):
+        layer.iterate_power()
+    network.train()(torch.zeros(1, 3, 4, 4))
+    for name, tensor in alone.state_dict().items():
+        torch.testing.assert_close(network.state_dict()[name], tensor)
+
+
+def test_a_network_that_is_held_or_in_eval_mode_takes_no_step(network):
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    with hold_power_iteration(network):
+        network.train()(torch.zeros(1, 3, 4, 4))
+    network.eval()(torch.zeros(1, 3, 4, 4))
+    for name, tensor in network.state_dict().items():
+        assert torch.equal(tensor, before[name])
+    network.train()(torch.zeros(1, 3, 4, 4))
+    assert not torch.equal(network.first.u, before["first.u"])
+
+
+class CountOperations(TorchDispatchMode):
+    def __init__(self):
+        super().__init__()
+        self.counts = Counter()
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        if not function.is_view:  # a view starts nothing on a GPU
+            self.counts[function.overloadpacket.__name__] += 1
+        return function(*args, **(kwargs or {}))
+
+
+def test_a_layer_more_costs_two_products_more_and_nothing_else():
+    def operations(layers):
+        network = nn.ModuleList(SpectralNormLinear(4, 4) for _ in range(layers))
+        initialize_orthogonal(network, seed=0)
+        iterate_power(network)  # what is done once only
+        with CountOperations() as counted:
+            iterate_power(network)
+        return counted.counts
+
+    assert operations(12) - operations(4) == Counter(mv=2 * 8)

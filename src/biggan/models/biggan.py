@@ -24,6 +24,7 @@ from biggan.models.shared import (
 from biggan.nn import (
     SpectralNormConv2d,
     SpectralNormLinear,
+    SpectralNormNetwork,
     average_pool,
     convolve_average_pool,
     run_block,
@@ -52,7 +53,7 @@ class GeneratorBlock(nn.Module):
         return h + upsample(self.shortcut(x))
 
 
-class BigGANGenerator(nn.Module):
+class BigGANGenerator(SpectralNormNetwork):
     """Noise and classes to images.
 
     Args:
@@ -71,6 +72,7 @@ class BigGANGenerator(nn.Module):
             config, dict(zip(config.stage_resolutions, widths[1:], strict=True))
         )
         self.head = RGBHead(config, widths[-1])
+        self.join_power_iteration()
 
     def embed(self, labels: Tensor) -> Tensor:
         """Class vectors for labels: int64 (N,), or class weights (N, num_classes) to mix classes.
@@ -99,6 +101,7 @@ class BigGANGenerator(nn.Module):
         self, z: Tensor, class_embedding: Tensor, truncation: float | None = None
     ) -> Tensor:
         """Make images from class vectors (N, class_dim), which may lie between classes."""
+        self.begin_forward()
         config = self.config
         if config.chunked:
             chunks = z.split(
@@ -152,7 +155,7 @@ class DiscriminatorBlock(nn.Module):
         return h + self.shortcut(average_pool(x))
 
 
-class BigGANDiscriminator(nn.Module):
+class BigGANDiscriminator(SpectralNormNetwork):
     """Images and classes to logits.
 
     Args:
@@ -172,6 +175,7 @@ class BigGANDiscriminator(nn.Module):
             config, dict(zip(config.down_resolutions, widths[1:], strict=False))
         )
         self.head = ProjectionHead(config, widths[-1])
+        self.join_power_iteration()
 
     def forward(self, images: Tensor, labels: Tensor) -> Tensor:
         """Judge images.
@@ -183,6 +187,7 @@ class BigGANDiscriminator(nn.Module):
         Returns:
             Logits (N, 1): positive for "real".
         """
+        self.begin_forward()
         x = images.contiguous(memory_format=torch.channels_last)
         for i, block in enumerate(self.blocks):
             x = run_block(block, x, recompute=self.recompute)

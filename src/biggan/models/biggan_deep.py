@@ -25,6 +25,7 @@ from biggan.models.shared import (
 from biggan.nn import (
     SpectralNormConv2d,
     SpectralNormLinear,
+    SpectralNormNetwork,
     average_pool,
     run_block,
     upsample,
@@ -71,7 +72,7 @@ class DeepGeneratorBlock(nn.Module):
         return h + (upsample(shortcut) if self.up else shortcut)
 
 
-class BigGANDeepGenerator(nn.Module):
+class BigGANDeepGenerator(SpectralNormNetwork):
     """Noise and classes to images.
 
     Args:
@@ -97,6 +98,7 @@ class BigGANDeepGenerator(nn.Module):
         channels_at = zip(config.stage_resolutions, widths[1:], strict=True)
         self.attention = attention_at(config, dict(channels_at))
         self.head = RGBHead(config, widths[-1])
+        self.join_power_iteration()
 
     def embed(self, labels: Tensor) -> Tensor:
         """Class vectors (N, class_dim) for labels: int64 (N,), or class weights (N, num_classes).
@@ -113,6 +115,7 @@ class BigGANDeepGenerator(nn.Module):
         self, z: Tensor, class_embedding: Tensor, truncation: float | None = None
     ) -> Tensor:
         """Make images from class vectors (N, class_dim), which may lie between classes."""
+        self.begin_forward()
         condition = torch.cat([z, class_embedding], dim=1)  # (N, condition_dim)
         x = as_grid(self.linear(condition))  # (N, C, 4, 4)
         for block in self.blocks:
@@ -155,7 +158,7 @@ class DeepDiscriminatorBlock(nn.Module):
         return self.conv4(h) + x
 
 
-class BigGANDeepDiscriminator(nn.Module):
+class BigGANDeepDiscriminator(SpectralNormNetwork):
     """Images and classes to logits.
 
     Args:
@@ -180,9 +183,11 @@ class BigGANDeepDiscriminator(nn.Module):
         channels_at = zip(config.down_resolutions, widths[1:], strict=False)
         self.attention = attention_at(config, dict(channels_at))
         self.head = ProjectionHead(config, widths[-1])
+        self.join_power_iteration()
 
     def forward(self, images: Tensor, labels: Tensor) -> Tensor:
         """Judge images; see `BigGANDiscriminator.forward`."""
+        self.begin_forward()
         x = self.stem(images.contiguous(memory_format=torch.channels_last))
         for i, block in enumerate(self.blocks):
             x = run_block(block, x, recompute=self.recompute)

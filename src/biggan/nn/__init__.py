@@ -14,6 +14,7 @@ from biggan.nn.spectral_norm import (
     SpectralNormConv2d,
     SpectralNormEmbedding,
     SpectralNormLinear,
+    SpectralNormNetwork,
     hold_power_iteration,
     iterate_power,
 )
@@ -28,6 +29,7 @@ __all__ = [
     "SpectralNormConv2d",
     "SpectralNormEmbedding",
     "SpectralNormLinear",
+    "SpectralNormNetwork",
     "StandingBatchNorm2d",
     "average_pool",
     "convolve_average_pool",

@@ -5,6 +5,10 @@ convolution and linear layer of both networks. The estimate is kept by power ite
 training forward, warm-started from the step before; none in eval mode, where `u` and `v` are used
 as they were stored, so that a saved network gives the same output for ever.
 
+A layer by itself takes its step when it runs. A network's layers take theirs together before the
+first of them runs (`SpectralNormNetwork`): a GPU starts two products for each layer then, and for
+all that is between them a handful of kernels, however many the layers are.
+
 A kernel of shape (out, in, kh, kw) is taken as the matrix (out, in*kh*kw), as Miyato's code and
 every published BigGAN take it.
 """
@@ -13,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 
 import torch
 from torch import Tensor, nn
@@ -41,7 +46,6 @@ class SpectralNorm(Uninitialized, nn.Module):
         self.register_buffer("u", self.weight.new_empty(rows))
         self.register_buffer("v", self.weight.new_empty(columns))
 
-    @torch.no_grad()
     def iterate_power(self, iterations: int = 1) -> None:
         """Move `u` and `v` towards the leading singular vectors of the weight.
 
@@ -49,13 +53,7 @@ class SpectralNorm(Uninitialized, nn.Module):
             iterations: Number of power iterations, each one product with the matrix and one with
                 its transpose.
         """
-        matrix = self.weight.flatten(1)
-        u, v = self.u, self.v
-        for _ in range(iterations):
-            v = F.normalize(matrix.mT @ u, dim=0, eps=self.eps)
-            u = F.normalize(matrix @ v, dim=0, eps=self.eps)
-        self.u.copy_(u)
-        self.v.copy_(v)
+        iterate_power(self, iterations)
 
     def sigma(self) -> Tensor:
         """The estimate u^T W v of the largest singular value, differentiable in the weight."""
@@ -74,7 +72,7 @@ class SpectralNorm(Uninitialized, nn.Module):
                 self.iterate_power()
             sigma = self.sigma()
             # A weight of zeros has nothing to normalize: it stays zero instead of becoming 0 / 0.
-            return self.weight / torch.where(sigma == 0, torch.ones_like(sigma), sigma)
+            return self.weight / (sigma + (sigma == 0))
 
 
 class SpectralNormConv2d(SpectralNorm, nn.Conv2d):
@@ -150,22 +148,70 @@ class SpectralNormEmbedding(SpectralNorm, nn.Embedding):
         return F.embedding(labels, weight)
 
 
+class SpectralNormNetwork(nn.Module):
+    """A network whose layers take their power iteration together.
+
+    Its constructor ends with `join_power_iteration`, its forward begins with `begin_forward`.
+    """
+
+    def join_power_iteration(self) -> None:
+        """Leave the power iteration of all layers to `begin_forward`."""
+        self.holds_power_iteration = False
+        for layer in _spectral_norm_layers(self):
+            layer.holds_power_iteration = True
+
+    def begin_forward(self) -> None:
+        """In training mode, one power iteration of every layer."""
+        if self.training and not self.holds_power_iteration:
+            iterate_power(self)
+
+
 def _spectral_norm_layers(network: nn.Module) -> list[SpectralNorm]:
     return [layer for layer in network.modules() if isinstance(layer, SpectralNorm)]
 
 
-def iterate_power(network: nn.Module, iterations: int) -> None:
+@torch.no_grad()
+def iterate_power(network: nn.Module, iterations: int = 1) -> None:
     """Run power iterations on every spectrally normalized layer of a network.
 
-    For weights that were not reached by training steps, such as a moving average: their `u` and
-    `v` are those of other weights and must be brought up to date before the network is used.
+    Besides training, for weights that were not reached by its steps, such as a moving average:
+    their `u` and `v` are those of other weights and must be brought up to date before use.
 
     Args:
-        network: The network whose vectors are updated in place.
+        network: The network whose vectors are updated in place; a single layer will do.
         iterations: Power iterations per layer.
     """
-    for layer in _spectral_norm_layers(network):
-        layer.iterate_power(iterations)
+    layers = _spectral_norm_layers(network)
+    for eps in dict.fromkeys(layer.eps for layer in layers):  # one, in a network
+        alike = [layer for layer in layers if layer.eps == eps]
+        with torch.autocast(alike[0].weight.device.type, enabled=False):
+            _iterate_power(alike, iterations, eps)
+
+
+def _iterate_power(layers: list[SpectralNorm], iterations: int, eps: float) -> None:
+    matrices = [layer.weight.flatten(1) for layer in layers]
+    stored = [layer.u for layer in layers] + [layer.v for layer in layers]
+    us = stored[: len(layers)]
+    for _ in range(iterations):
+        vs = _normalized([matrix.mT @ u for matrix, u in zip(matrices, us, strict=True)], eps)
+        us = _normalized([matrix @ v for matrix, v in zip(matrices, vs, strict=True)], eps)
+    if iterations > 0:
+        torch._foreach_copy_(stored, us + vs)
+
+
+def _normalized(vectors: list[Tensor], eps: float) -> list[Tensor]:
+    """Each vector divided by its norm, or by eps where that is larger."""
+    norms = torch.stack(torch._foreach_norm(vectors)).clamp_(min=eps)
+    sizes = [len(vector) for vector in vectors]
+    counts = _on_device(tuple(sizes), norms.device)
+    each = torch.repeat_interleave(norms, counts, output_size=sum(sizes))
+    return list((torch.cat(vectors) / each).split(sizes))
+
+
+@lru_cache
+def _on_device(sizes: tuple[int, ...], device: torch.device) -> Tensor:
+    # Kept: the copy to a GPU would wait for all that it was given before.
+    return torch.tensor(sizes, device=device)
 
 
 @contextmanager
@@ -175,14 +221,16 @@ def hold_power_iteration(network: nn.Module) -> Iterator[None]:
     For the later micro-batches of one accumulated step: all of them must see the same weights.
 
     Args:
-        network: The network whose layers hold still.
+        network: The network, or a part of one, that holds still.
     """
-    layers = _spectral_norm_layers(network)
-    held = [layer.holds_power_iteration for layer in layers]
-    for layer in layers:
-        layer.holds_power_iteration = True
+    parts = [
+        part for part in network.modules() if isinstance(part, (SpectralNorm, SpectralNormNetwork))
+    ]
+    held = [part.holds_power_iteration for part in parts]
+    for part in parts:
+        part.holds_power_iteration = True
     try:
         yield
     finally:
-        for layer, before in zip(layers, held, strict=True):
-            layer.holds_power_iteration = before
+        for part, before in zip(parts, held, strict=True):
+            part.holds_power_iteration = before
