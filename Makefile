@@ -24,7 +24,7 @@ $(STAMP): constraints.txt pyproject.toml
 
 $(DEV): $(STAMP)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt \
-		import-linter mypy playwright pyarrow pytest pytest-timeout pytorch-pretrained-biggan \
+		import-linter mypy playwright pyarrow pytest pytest-timeout pytest-xdist pytorch-pretrained-biggan \
 		ruff scipy webdataset
 	touch $@
 
@@ -32,7 +32,7 @@ demo: $(STAMP)   ## open the web page with the bundled model on http://127.0.0.1
 	$(BIN)/biggan demo
 
 test: $(DEV)     ## the whole CPU test suite
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4
 
 check: $(DEV)    ## formatter, linter, type checker, import rules
 	$(BIN)/ruff format --check .
