@@ -63,6 +63,11 @@ def convolve_average_pool(x: Tensor, weight: Tensor, bias: Tensor | None) -> Ten
     return convolve(means, weight, bias, stride=2, padding=0)
 
 
+def sum_squares(x: Tensor) -> Tensor:
+    """Sums over all 2x2 squares of pixels: x (N, C, H, W) into (N, C, H - 1, W - 1)."""
+    return F.avg_pool2d(x, 2, 1, divisor_override=1)
+
+
 class _Squares(torch.autograd.Function):
     """Sums over all 2x2 squares of pixels, divided: with padding 1 the adjoint of padding 0.
 

@@ -1,0 +1,374 @@
+"""The generator as inference runs it: the same function, with all algebra done beforehand.
+
+Of a finished generator nothing changes but noise, classes and truncation, so most of what a forward
+in training computes can be computed once:
+
+- a spectral norm is folded into its weight;
+- a conditional BatchNorm is one scale and one shift per channel, and those of all layers come from
+  one matrix product with noise and class embedding; the truncation's statistics enter behind it;
+- the bias of a convolution before a BatchNorm is folded into the mean;
+- upsampling is fused with the convolution behind it, 1x1 shortcuts run on the small side, and of
+  the last convolution the channels of the image alone are computed: DeepMind's deep generators
+  carry 128 and keep 3;
+- attention's three projections are one convolution, and gamma is folded into the fourth.
+
+The result equals the generator's to rounding.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from biggan.models.biggan import BigGANGenerator, GeneratorBlock
+from biggan.models.biggan_deep import BigGANDeepGenerator, DeepGeneratorBlock
+from biggan.models.config import GeneratorConfig
+from biggan.models.shared import RGBHead, as_grid
+from biggan.nn import (
+    BatchNorm2d,
+    ConditionalBatchNorm2d,
+    FrozenConv2d,
+    FrozenConvolution,
+    MakeConvolution,
+    SelfAttention2d,
+    SpectralNormConv2d,
+    SpectralNormLinear,
+    StandingBatchNorm2d,
+    upsample,
+)
+
+_QUERIES = 512  # positions that attend at a time on a CPU: their weights fit a cache
+
+
+class FoldedGenerator(nn.Module):
+    """A finished generator, folded; called as the generator is.
+
+    Differentiable in noise and class embedding if its convolutions are (`FrozenConv2d`).
+
+    Args:
+        generator: In eval mode; not changed. Later changes of its weights do not reach this one.
+        make_convolution: The form of the convolutions: `FrozenConv2d` for any device, gradients and
+            export; `packed_conv2d` for speed on a CPU.
+
+    Attributes:
+        config: The generator's shape.
+        dtype: The precision of the convolutions.
+    """
+
+    linear_weight: Tensor
+    linear_bias: Tensor
+
+    @torch.no_grad()
+    def __init__(
+        self,
+        generator: BigGANGenerator | BigGANDeepGenerator,
+        make_convolution: MakeConvolution = FrozenConv2d,
+    ) -> None:
+        super().__init__()
+        if generator.training:
+            raise ValueError("the generator is in training mode; call eval() first")
+        self.config = generator.config
+        self.dtype = torch.float32
+        self.class_embedding = copy.deepcopy(generator.class_embedding)
+        self.register_buffer("linear_weight", generator.linear.normalized_weight())
+        self.register_buffer("linear_bias", generator.linear.bias.detach())
+        modulation = _ModulationBuilder(self.config)
+        self.blocks = nn.ModuleList()
+        resolution = 4
+        for i, block in enumerate(generator.blocks):
+            if isinstance(block, GeneratorBlock):
+                modulation.add(block.bn1, i)
+                modulation.add(block.bn2, i, behind=block.conv1)
+                folded: nn.Module = _Block(block, resolution, make_convolution)
+                resolution *= 2
+            else:
+                assert isinstance(block, DeepGeneratorBlock)
+                modulation.add(block.bn1, i)
+                modulation.add(block.bn2, i, behind=block.conv1)
+                modulation.add(block.bn3, i, behind=block.conv2)
+                modulation.add(block.bn4, i, behind=block.conv3)
+                folded = _DeepBlock(block, resolution, make_convolution)
+                resolution *= 2 if block.up else 1
+            self.blocks.append(folded)
+        modulation.add(generator.head.bn)
+        self.modulation = modulation.build()
+        self.attention: _Attention | None = None
+        if isinstance(generator.attention, SelfAttention2d):
+            self.attention = _Attention(
+                generator.attention, self.config.attention_resolution, make_convolution
+            )
+        self.rgb = _rgb_convolution(generator.head, make_convolution, resolution)
+
+    def embed(self, labels: Tensor) -> Tensor:
+        """Class vectors for labels; see `BigGANGenerator.embed`."""
+        return self.class_embedding(labels)
+
+    def forward(self, z: Tensor, labels: Tensor, truncation: float | None = None) -> Tensor:
+        """Make images; see `BigGANGenerator.forward`."""
+        return self.synthesize(z, self.embed(labels), truncation)
+
+    def synthesize(
+        self, z: Tensor, class_embedding: Tensor, truncation: float | None = None
+    ) -> Tensor:
+        """Make images from class vectors (N, class_dim), which may lie between classes."""
+        return self.render(*self.prepare(z, class_embedding, truncation))
+
+    def prepare(
+        self, z: Tensor, class_embedding: Tensor, truncation: float | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """The part of `synthesize` that knows of noise, classes and truncation: hardly any work.
+
+        Returns:
+            What `render` takes.
+        """
+        condition = torch.cat([z, class_embedding], dim=1)
+        first = condition if self.config.family == "biggan-deep" else z[:, : self.config.chunk_dim]
+        grid = as_grid(F.linear(first, self.linear_weight, self.linear_bias))
+        return grid, *self.modulation(condition, truncation)
+
+    def render(self, grid: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
+        """The part of `synthesize` that does the work: a convolutional network, and no more.
+
+        Args:
+            grid: What the first layer makes, (N, C, 4, 4).
+            scale: What all BatchNorms multiply by, in the order in which they run, (N, T).
+            shift: What they add then, (N, T).
+
+        Returns:
+            Images (N, image_channels, resolution, resolution) in [-1, 1].
+        """
+        modulations = self._modulations(scale, shift)
+        x = grid.to(self.dtype)
+        for block in self.blocks:
+            x = block(x, [next(modulations) for _ in range(block.norms)])
+            if self.attention is not None and block.reaches == self.attention.resolution:
+                x = self.attention(x)
+        x = self.rgb(_activate(x, next(modulations), last_use=True))
+        return torch.tanh(x.float())
+
+    def _modulations(self, scale: Tensor, shift: Tensor) -> Iterator[ScaleShift]:
+        channels = self.modulation.channels
+        scales = scale.to(self.dtype)[..., None, None].split(channels, dim=1)
+        shifts = shift.to(self.dtype)[..., None, None].split(channels, dim=1)
+        return (ScaleShift(*pair) for pair in zip(scales, shifts, strict=True))
+
+    def convolve_in(self, dtype: torch.dtype) -> None:
+        """Run convolutions and attention in another precision; noise and images stay float32."""
+        self.dtype = dtype
+        for module in self.modules():
+            if isinstance(module, FrozenConvolution):
+                module.to(dtype)
+
+    @property
+    def operations(self) -> int:
+        """Floating-point operations of convolutions and attention for an image."""
+        convolutions = sum(m.operations for m in self.modules() if isinstance(m, FrozenConvolution))
+        return convolutions + (0 if self.attention is None else self.attention.operations)
+
+
+class ScaleShift(NamedTuple):
+    """What one BatchNorm does to its channels, each (N, C, 1, 1)."""
+
+    scale: Tensor
+    shift: Tensor
+
+
+class _Modulation(nn.Module):
+    """The scales and shifts of all BatchNorms, from noise and class embedding at once."""
+
+    base: Tensor
+    slope: Tensor
+    biases: Tensor
+
+    def __init__(
+        self,
+        base: Tensor,
+        slope: Tensor,
+        biases: Tensor,
+        statistics: StandingBatchNorm2d,
+        channels: list[int],
+    ) -> None:
+        super().__init__()
+        self.register_buffer("base", base)  # (2 * T,), of T channels: gains, then biases
+        self.register_buffer("slope", slope)  # (condition, 2 * T)
+        self.register_buffer("biases", biases)  # (T,), of the convolutions before
+        self.statistics = statistics  # of all T channels
+        self.channels = channels
+
+    def forward(self, condition: Tensor, truncation: float | None) -> tuple[Tensor, Tensor]:
+        gain, bias = torch.addmm(self.base, condition, self.slope).chunk(2, dim=1)  # (N, T)
+        mean, var = self.statistics.statistics(truncation)
+        scale = gain * torch.rsqrt(var + self.statistics.eps)
+        return scale, bias + (self.biases - mean) * scale
+
+
+class _ModulationBuilder:
+    """Gathers the BatchNorms of a generator, in the order in which they run."""
+
+    def __init__(self, config: GeneratorConfig) -> None:
+        self._config = config
+        self._norms: list[StandingBatchNorm2d] = []
+        self._gains: list[tuple[Tensor, Tensor]] = []  # base (C,), slope (condition, C)
+        self._shifts: list[tuple[Tensor, Tensor]] = []
+        self._biases: list[Tensor] = []
+
+    def add(
+        self,
+        norm: BatchNorm2d | ConditionalBatchNorm2d,
+        block: int = 0,
+        behind: SpectralNormConv2d | None = None,
+    ) -> None:
+        """Add a BatchNorm of a block, with the convolution whose bias it takes over."""
+        zeros = norm.running_mean.new_zeros(norm.channels)
+        self._norms.append(norm)
+        self._biases.append(zeros if behind is None or behind.bias is None else behind.bias)
+        if isinstance(norm, BatchNorm2d):
+            nothing = zeros.expand(self._width, -1)
+            self._gains.append((norm.gain, nothing))
+            self._shifts.append((norm.bias, nothing))
+        else:
+            self._gains.append((zeros + 1, self._slope(norm.gain, block)))
+            self._shifts.append((zeros, self._slope(norm.bias, block)))
+
+    def build(self) -> _Modulation:
+        norms = self._norms
+        both = self._gains + self._shifts
+        channels = [norm.channels for norm in norms]
+        together = StandingBatchNorm2d(
+            sum(channels), grid=norms[0].grid, eps=norms[0].eps, off_grid=norms[0].off_grid
+        )
+        together = together.to(norms[0].running_mean.device)
+        for name, tensor in together.named_buffers():
+            tensor.copy_(torch.cat([norm.get_buffer(name) for norm in norms], dim=-1))
+        return _Modulation(
+            torch.cat([base for base, _ in both]),
+            torch.cat([slope for _, slope in both], dim=1),
+            torch.cat(self._biases),
+            together,
+            channels,
+        )
+
+    @property
+    def _width(self) -> int:
+        return self._config.z_dim + self._config.embedding_dim
+
+    def _slope(self, linear: nn.Linear, block: int) -> Tensor:
+        """A layer's weight (C, condition_dim) in terms of all noise and the class embedding."""
+        config = self._config
+        weight = (
+            linear.normalized_weight() if isinstance(linear, SpectralNormLinear) else linear.weight
+        )
+        slope = weight.new_zeros(self._width, len(weight))
+        from_z = config.condition_dim - config.embedding_dim
+        start = (block + 1) * config.chunk_dim if config.chunked else 0
+        slope[start : start + from_z] = weight.T[:from_z]
+        slope[config.z_dim :] = weight.T[from_z:]
+        return slope
+
+
+class _Block(nn.Module):
+    """`GeneratorBlock`, folded."""
+
+    norms = 2
+
+    def __init__(self, block: GeneratorBlock, resolution: int, make: MakeConvolution) -> None:
+        super().__init__()
+        self.reaches = 2 * resolution
+        self.shortcut = make(block.shortcut.normalized_weight(), None, resolution)
+        self.conv1 = make(block.conv1.normalized_weight(), None, resolution, upsamples=True)
+        bias = _sum(block.conv2.bias, block.shortcut.bias)
+        self.conv2 = make(block.conv2.normalized_weight(), bias, 2 * resolution)
+
+    def forward(self, x: Tensor, norms: list[ScaleShift]) -> Tensor:
+        shortcut = upsample(self.shortcut(x))
+        h = self.conv1(_activate(x, norms[0], last_use=True))
+        return self.conv2(_activate(h, norms[1], last_use=True), shortcut)
+
+
+class _DeepBlock(nn.Module):
+    """`DeepGeneratorBlock`, folded."""
+
+    norms = 4
+
+    def __init__(self, block: DeepGeneratorBlock, resolution: int, make: MakeConvolution) -> None:
+        super().__init__()
+        self.up = block.up
+        self.reaches = 2 * resolution if block.up else 0  # attention follows no other block
+        self.out_channels = block.out_channels
+        self.conv1 = make(block.conv1.normalized_weight(), None, resolution)
+        self.conv2 = make(block.conv2.normalized_weight(), None, resolution, upsamples=block.up)
+        resolution *= 2 if block.up else 1
+        self.conv3 = make(block.conv3.normalized_weight(), None, resolution)
+        self.conv4 = make(block.conv4.normalized_weight(), block.conv4.bias, resolution)
+
+    def forward(self, x: Tensor, norms: list[ScaleShift]) -> Tensor:
+        shortcut = x[:, : self.out_channels]
+        if self.up:
+            shortcut = upsample(shortcut)
+        h = self.conv1(_activate(x, norms[0], last_use=self.up))
+        h = self.conv2(_activate(h, norms[1], last_use=True))
+        h = self.conv3(_activate(h, norms[2], last_use=True))
+        return self.conv4(_activate(h, norms[3], last_use=True), shortcut)
+
+
+class _Attention(nn.Module):
+    """`SelfAttention2d`, folded."""
+
+    def __init__(self, attention: SelfAttention2d, resolution: int, make: MakeConvolution) -> None:
+        super().__init__()
+        self.resolution = resolution
+        projections = (attention.theta, attention.phi, attention.g)
+        weights = [projection.normalized_weight() for projection in projections]
+        self.widths = [len(weight) for weight in weights]
+        self.projections = make(torch.cat(weights), None, resolution)
+        self.out = make(attention.gamma * attention.o.normalized_weight(), None, resolution)
+
+    @property
+    def operations(self) -> int:
+        """Floating-point operations of the attention itself, for an image."""
+        positions = self.resolution**2
+        return 2 * positions * (positions // 4) * (self.widths[0] + self.widths[2])
+
+    def forward(self, x: Tensor) -> Tensor:
+        query, pooled = self.projections(x).split([self.widths[0], sum(self.widths[1:])], dim=1)
+        key, value = F.max_pool2d(pooled, 2).split(self.widths[1:], dim=1)
+        attended = _attend(_tokens(query), _tokens(key), _tokens(value))  # (N, HW, C/2)
+        return self.out(attended.unflatten(1, x.shape[2:]).permute(0, 3, 1, 2), x)
+
+
+def _attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    if query.device.type != "cpu" or not torch.is_inference_mode_enabled():
+        return F.scaled_dot_product_attention(query, key, value, scale=1.0)
+    # The library's kernel wants queries as wide as values: here they are a quarter of that.
+    parts = [torch.softmax(part @ key.mT, dim=-1) @ value for part in query.split(_QUERIES, dim=1)]
+    return torch.cat(parts, dim=1)
+
+
+def _tokens(x: Tensor) -> Tensor:
+    """Positions of x (N, C, H, W) in a row: (N, H * W, C)."""
+    return x.permute(0, 2, 3, 1).flatten(1, 2)
+
+
+def _activate(x: Tensor, norm: ScaleShift, *, last_use: bool) -> Tensor:
+    """BatchNorm and ReLU of x (N, C, H, W), in its memory if it is not needed any more."""
+    if not torch.is_inference_mode_enabled():
+        return F.relu(torch.addcmul(norm.shift, x, norm.scale))
+    result = x if last_use else torch.empty_like(x)
+    return torch.addcmul(norm.shift, x, norm.scale, out=result).relu_()
+
+
+def _rgb_convolution(head: RGBHead, make: MakeConvolution, resolution: int) -> FrozenConvolution:
+    kept = head.image_channels
+    bias = head.conv.bias
+    return make(
+        head.conv.normalized_weight()[:kept], None if bias is None else bias[:kept], resolution
+    )
+
+
+def _sum(a: Tensor | None, b: Tensor | None) -> Tensor | None:
+    return b if a is None else a if b is None else a + b

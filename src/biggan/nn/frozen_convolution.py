@@ -1,0 +1,244 @@
+"""Convolutions whose weights are finished, as inference runs them.
+
+`FrozenConv2d` is made of standard operations: it runs on any device and in any precision, and can
+be differentiated and exported. For float32 on a CPU, `packed_conv2d` makes the same convolution in
+the fastest of three forms for its size, without gradients:
+
+- the library's direct convolution, its kernel brought beforehand into the blocks in which it
+  works, and a sum that follows taken along;
+- Winograd's, for 3x3 kernels of many channels (`winograd.py`);
+- upsampling and convolving with nine multiplications instead of sixteen (`resampling.py`).
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from biggan.nn.resampling import sum_squares
+from biggan.nn.winograd import winograd_convolve, winograd_kernel
+
+_WINOGRAD_CHANNELS = 96  # from here on the transforms cost less than they save
+_WINOGRAD_RESOLUTION = 16
+_WINOGRAD_POSITIONS = 1024  # at a time: what lies between the transforms fits a cache
+
+
+class MakeConvolution(Protocol):
+    """What makes a frozen convolution: `FrozenConv2d`, or `packed_conv2d`."""
+
+    def __call__(
+        self, weight: Tensor, bias: Tensor | None, resolution: int, *, upsamples: bool = False
+    ) -> FrozenConvolution:
+        """See `FrozenConv2d`."""
+
+
+class FrozenConvolution(nn.Module):
+    """What all forms share: their shape.
+
+    Args:
+        weight: (out, C, k, k), k odd.
+        resolution: Side of the input in pixels.
+        upsamples: Whether the input is upsampled to the nearest neighbour first; k is 3 then.
+    """
+
+    def __init__(self, weight: Tensor, resolution: int, *, upsamples: bool) -> None:
+        super().__init__()
+        self.out_channels, self.in_channels, self.kernel_size, _ = weight.shape
+        self.resolution = resolution
+        self.upsamples = upsamples
+
+    @property
+    def operations(self) -> int:
+        """Floating-point operations for an image; a multiplication with an addition is two.
+
+        Of the direct form, whichever it is: behind upsampling 16 multiplications for each input
+        pixel and pair of channels, else k * k.
+        """
+        taps = 16 if self.upsamples else self.kernel_size**2
+        return 2 * taps * self.in_channels * self.out_channels * self.resolution**2
+
+    def forward(self, x: Tensor, add_to: Tensor | None = None) -> Tensor:
+        """Convolve x (N, C, H, W) into (N, out, H, W), or (N, out, 2H, 2W) if it upsamples.
+
+        Args:
+            x: The input, in channels-last memory.
+            add_to: What the result is added to, of its shape; it may be changed.
+        """
+        raise NotImplementedError
+
+    def extra_repr(self) -> str:
+        """The shape, for `print(network)`."""
+        before = "upsample, " if self.upsamples else ""
+        return (
+            f"{before}{self.kernel_size}x{self.kernel_size}, "
+            f"{self.in_channels} -> {self.out_channels}, input {self.resolution}"
+        )
+
+
+class FrozenConv2d(FrozenConvolution):
+    """A convolution of stride 1 that keeps the image's size, or doubles it beforehand.
+
+    Args:
+        weight: (out, C, k, k), k odd; 3 with `upsamples`.
+        bias: (out,) or None.
+        resolution: Side of the input in pixels.
+        upsamples: Whether to upsample the input to the nearest neighbour first.
+    """
+
+    weight: Tensor
+    bias: Tensor | None
+
+    def __init__(
+        self, weight: Tensor, bias: Tensor | None, resolution: int, *, upsamples: bool = False
+    ) -> None:
+        super().__init__(weight, resolution, upsamples=upsamples)
+        if upsamples:
+            weight = upsampling_kernel(weight)
+        self.register_buffer("weight", weight.contiguous(memory_format=torch.channels_last))
+        self.register_buffer("bias", bias)
+
+    def forward(self, x: Tensor, add_to: Tensor | None = None) -> Tensor:
+        """See `FrozenConvolution.forward`."""
+        if self.upsamples:
+            result = F.conv_transpose2d(x, self.weight, self.bias, stride=2, padding=1)
+        else:
+            result = F.conv2d(x, self.weight, self.bias, padding=self.kernel_size // 2)
+        return result if add_to is None else result + add_to
+
+
+def upsampling_kernel(weight: Tensor) -> Tensor:
+    """The kernel with which a transposed convolution upsamples and convolves at once.
+
+    A 3x3 window behind nearest upsampling sees 2x2 different pixels only, so taps that meet the
+    same one are summed beforehand: 16 multiplications for each input pixel instead of 36.
+
+    Args:
+        weight: (out, C, 3, 3).
+
+    Returns:
+        (C, out, 4, 4), for `conv_transpose2d` with stride 2 and padding 1.
+    """
+    sums = weight.new_tensor([[0, 0, 1], [0, 1, 1], [1, 1, 0], [1, 0, 0]])
+    return torch.einsum("ai,kcij,bj->ckab", sums, weight, sums)
+
+
+def packed_conv2d(
+    weight: Tensor, bias: Tensor | None, resolution: int, *, upsamples: bool = False
+) -> FrozenConvolution:
+    """A frozen convolution in the form that is fastest on this CPU; see `FrozenConv2d`.
+
+    Runs where no gradients are recorded, in float32.
+    """
+    if not can_pack():
+        return FrozenConv2d(weight, bias, resolution, upsamples=upsamples)
+    if upsamples:
+        return _PackedUpsampleConv2d(weight, bias, resolution)
+    suits_winograd = (
+        weight.shape[-1] == 3
+        and min(weight.shape[:2]) >= _WINOGRAD_CHANNELS
+        and resolution >= _WINOGRAD_RESOLUTION
+        and resolution % 4 == 0
+    )
+    form = _WinogradConv2d if suits_winograd else _PackedConv2d
+    return form(weight, bias, resolution)
+
+
+class _PackedConv2d(FrozenConvolution):
+    """The library's direct convolution, with a packed kernel."""
+
+    def __init__(self, weight: Tensor, bias: Tensor | None, resolution: int) -> None:
+        super().__init__(weight, resolution, upsamples=False)
+        self._padding = [self.kernel_size // 2] * 2
+        # No buffers: a packed tensor can be neither moved nor saved.
+        self._bias = bias
+        self._kernel = torch.ops.mkldnn._reorder_convolution_weight(
+            weight.contiguous(),
+            self._padding,
+            [1, 1],
+            [1, 1],
+            1,
+            [1, self.in_channels, resolution, resolution],
+        )
+
+    def forward(self, x: Tensor, add_to: Tensor | None = None) -> Tensor:
+        """See `FrozenConvolution.forward`."""
+        geometry = (self._padding, [1, 1], [1, 1], 1)
+        if add_to is None:
+            return torch.ops.mkldnn._convolution_pointwise(
+                x, self._kernel, self._bias, *geometry, "none", [], None
+            )
+        return torch.ops.mkldnn._convolution_pointwise_.binary(
+            add_to, x, self._kernel, self._bias, *geometry, "add", 1.0, None, [], None
+        )
+
+
+class _WinogradConv2d(FrozenConvolution):
+    """Winograd's convolution; see `winograd_convolve`."""
+
+    def __init__(self, weight: Tensor, bias: Tensor | None, resolution: int) -> None:
+        super().__init__(weight, resolution, upsamples=False)
+        self._kernel = winograd_kernel(weight)
+        self._bias = None if bias is None else bias[:, None, None]
+        self._rows = max(4, _WINOGRAD_POSITIONS // resolution // 4 * 4)
+
+    def forward(self, x: Tensor, add_to: Tensor | None = None) -> Tensor:
+        """See `FrozenConvolution.forward`."""
+        result = winograd_convolve(x, self._kernel, rows=self._rows)
+        if self._bias is not None:
+            result += self._bias
+        return result if add_to is None else result.add_(add_to)
+
+
+class _PackedUpsampleConv2d(FrozenConvolution):
+    """Upsampling and a 3x3 convolution as in `upsample_convolve`, with a packed kernel."""
+
+    def __init__(self, weight: Tensor, bias: Tensor | None, resolution: int) -> None:
+        super().__init__(weight, resolution, upsamples=True)
+        # Each output is the sum of four pixels of the transposed convolution.
+        self._bias = None if bias is None else bias / 4
+        self._kernel = torch.ops.mkldnn._reorder_convolution_transpose_weight(
+            weight.flip(2, 3).transpose(0, 1).contiguous(),
+            [0, 0],
+            [0, 0],
+            [2, 2],
+            [1, 1],
+            1,
+            [1, self.in_channels, resolution, resolution],
+        )
+
+    def forward(self, x: Tensor, add_to: Tensor | None = None) -> Tensor:
+        """See `FrozenConvolution.forward`."""
+        large = torch.ops.mkldnn._convolution_transpose_pointwise(
+            x, self._kernel, self._bias, [0, 0], [0, 0], [2, 2], [1, 1], 1, "none", [], None
+        )
+        result = sum_squares(large)
+        return result if add_to is None else result.add_(add_to)
+
+
+@lru_cache
+def can_pack() -> bool:
+    """Whether this build of PyTorch has oneDNN's packed convolutions, and they are right."""
+    if not torch.backends.mkldnn.is_available():
+        return False
+    random = torch.Generator().manual_seed(0)
+    x = torch.randn(1, 8, 4, 4, generator=random).contiguous(memory_format=torch.channels_last)
+    weight = torch.randn(8, 8, 3, 3, generator=random)
+    bias, before = torch.randn(8, generator=random), torch.randn(1, 8, 4, 4, generator=random)
+    before = before.contiguous(memory_format=torch.channels_last)
+    try:
+        with torch.no_grad():
+            plain = FrozenConv2d(weight, bias, 4)
+            results = [
+                (_PackedConv2d(weight, bias, 4)(x, before.clone()), plain(x, before)),
+                (
+                    _PackedUpsampleConv2d(weight, bias, 4)(x),
+                    FrozenConv2d(weight, bias, 4, upsamples=True)(x),
+                ),
+            ]
+    except (AttributeError, RuntimeError):  # another PyTorch, another processor
+        return False
+    return all(torch.allclose(packed, plain, atol=1e-4) for packed, plain in results)

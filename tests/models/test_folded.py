@@ -1,0 +1,159 @@
+"""The folded generator against the generator itself, which is tested elsewhere."""
+
+import pytest
+import torch
+from torch import nn
+
+from biggan.models.folded import FoldedGenerator
+from biggan.nn import FrozenConv2d, packed_conv2d
+from tiny import tiny_generator
+
+DEEP = {
+    "family": "biggan-deep",
+    "channels": 16,
+    "z_dim": 10,
+    "rgb_channels": 12,  # more than are kept, as the published ones have
+}
+ARCHITECTURES = {
+    "biggan": {},
+    "biggan-deep": DEEP,
+    "sagan": {"shared_embedding": False, "skip_z": False},
+    "shared without skip-z": {"skip_z": False},
+    "no classes": {"num_classes": 0},
+    "no attention": {"attention_resolution": 0},
+    "attention at the end": {"attention_resolution": 16},
+    "grey": {"image_channels": 1},
+    "hub": {"off_grid": "hub", "bn_eps": 1e-3},
+    "wide enough for Winograd": {"channels": 96, "resolution": 32, "widths": [2, 2, 1, 1]},
+}
+
+
+@pytest.fixture(params=ARCHITECTURES)
+def generator(request):
+    generator = tiny_generator(**ARCHITECTURES[request.param])
+    random = torch.Generator().manual_seed(6)
+    for name, parameter in generator.named_parameters():
+        if name.endswith(("bias", "gamma", "gain")) and parameter.ndim <= 1:
+            with torch.no_grad():  # zero or one in a new network, where they would hide a mistake
+                parameter.add_(0.2 * torch.randn(parameter.shape, generator=random))
+    return generator
+
+
+def inputs(generator, num=3):
+    random = torch.Generator().manual_seed(7)
+    config = generator.config
+    z = torch.randn(num, config.z_dim, generator=random)
+    return z, torch.arange(num) % max(config.num_classes, 1)
+
+
+@pytest.mark.parametrize("truncation", [None, 0.405, 0.5])
+@pytest.mark.parametrize("form", [FrozenConv2d, packed_conv2d])
+@torch.inference_mode()
+def test_it_makes_the_generators_images(generator, form, truncation):
+    folded = FoldedGenerator(generator, form)
+    z, labels = inputs(generator)
+    expected = generator(z, labels, truncation)
+    assert expected.std() > 0.1
+    torch.testing.assert_close(folded(z, labels, truncation), expected, atol=2e-5, rtol=0)
+
+
+@torch.no_grad()
+def test_the_algebra_is_exact(generator):
+    """In float64 nothing but rounding is left: no approximation hides in the tolerances above."""
+    generator = generator.double()
+    folded = FoldedGenerator(generator)
+    folded.convolve_in(torch.float64)
+    z, labels = (x.double() if x.is_floating_point() else x for x in inputs(generator))
+    difference = generator(z, labels, 0.33) - folded(z, labels, 0.33)
+    assert difference.abs().max() < 1e-6  # the tanh is taken in float32
+
+
+@torch.inference_mode()
+def test_soft_labels_and_class_vectors_between_classes():
+    generator = tiny_generator()
+    folded = FoldedGenerator(generator, packed_conv2d)
+    z, _ = inputs(generator, num=2)
+    weights = torch.tensor([[0.2, 0.3, 0.5], [1.0, 0.0, 0.0]])
+    torch.testing.assert_close(folded(z, weights), generator(z, weights), atol=2e-5, rtol=0)
+    torch.testing.assert_close(
+        folded.synthesize(z, folded.embed(weights), 0.4),
+        generator.synthesize(z, generator.embed(weights), 0.4),
+        atol=2e-5,
+        rtol=0,
+    )
+
+
+def test_it_is_differentiable_in_noise_and_class(generator):
+    folded = FoldedGenerator(generator)
+    z, labels = inputs(generator)
+    gradients = []
+    for network in (generator, folded):
+        noise = z.clone().requires_grad_()
+        embedding = network.embed(labels).detach().requires_grad_()
+        images = network.synthesize(noise, embedding, 0.4)
+        images.square().sum().backward()
+        gradients.append((noise.grad, embedding.grad))
+    for ours, theirs in zip(*gradients, strict=True):
+        torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=1e-3)
+
+
+@torch.inference_mode()
+def test_neither_the_generator_nor_the_inputs_are_changed(generator):
+    before = {name: tensor.clone() for name, tensor in generator.state_dict().items()}
+    folded = FoldedGenerator(generator, packed_conv2d)
+    z, labels = inputs(generator)
+    kept = z.clone()
+    first = folded(z, labels, 0.4)
+    torch.testing.assert_close(folded(z, labels, 0.4), first, atol=0, rtol=0)
+    assert torch.equal(z, kept)
+    for name, tensor in generator.state_dict().items():
+        assert torch.equal(tensor, before[name])
+    folded.class_embedding.to("meta")
+    assert next(generator.parameters()).device.type == "cpu"
+
+
+@torch.inference_mode()
+def test_an_image_depends_on_its_own_row_alone(generator):
+    folded = FoldedGenerator(generator, packed_conv2d)
+    z, labels = inputs(generator, num=4)
+    together = folded(z, labels, 0.4)
+    for k in range(4):
+        alone = folded(z[k : k + 1], labels[k : k + 1], 0.4)
+        torch.testing.assert_close(alone[0], together[k], atol=2e-5, rtol=0)
+
+
+@torch.inference_mode()
+def test_low_precision_makes_nearly_the_same_images():
+    generator = tiny_generator()
+    folded = FoldedGenerator(generator)
+    folded.convolve_in(torch.bfloat16)
+    z, labels = inputs(generator)
+    images = folded(z, labels, 0.4)
+    assert images.dtype == torch.float32
+    difference = (images - generator(z, labels, 0.4)).abs()
+    assert 0 < difference.mean() < 0.02
+
+
+@torch.inference_mode()
+def test_operations_are_those_of_its_convolutions_and_products():
+    """Counted by PyTorch from what runs, which knows nothing of our formula."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    generator = tiny_generator(**DEEP)
+    folded = FoldedGenerator(generator)
+    prepared = folded.prepare(*inputs(generator, num=1)[:1], torch.zeros(1, 16), 0.4)
+    with FlopCounterMode(display=False) as counted:
+        folded.render(*prepared)
+    assert folded.operations == counted.get_total_flops()
+
+
+def test_a_generator_in_training_mode_is_refused():
+    with pytest.raises(ValueError, match="training mode"):
+        FoldedGenerator(tiny_generator().train())
+
+
+@torch.inference_mode()
+def test_only_the_images_channels_are_computed():
+    folded = FoldedGenerator(tiny_generator(**DEEP))
+    assert folded.rgb.out_channels == 3
+    assert not any(isinstance(m, nn.modules.conv._ConvNd) for m in folded.modules())

@@ -1,0 +1,86 @@
+"""All forms of a frozen convolution against the plain operations that they stand for."""
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from biggan.nn import FrozenConv2d, packed_conv2d
+from biggan.nn.frozen_convolution import _WinogradConv2d, can_pack
+
+# in, out, kernel, resolution, upsamples
+SHAPES = {
+    "1x1": (8, 12, 1, 8, False),
+    "3x3": (8, 12, 3, 8, False),
+    "to an image": (16, 3, 3, 16, False),
+    "up": (8, 12, 3, 4, True),
+    "up, many channels": (64, 64, 3, 8, True),
+    "Winograd": (96, 128, 3, 16, False),
+    "Winograd in parts": (96, 96, 3, 64, False),
+    "a single pixel": (8, 8, 3, 1, False),
+}
+
+
+@pytest.fixture(params=SHAPES)
+def shape(request):
+    return SHAPES[request.param]
+
+
+def plain(x, weight, bias, upsamples):
+    if upsamples:
+        x = F.interpolate(x, scale_factor=2, mode="nearest")
+    return F.conv2d(x, weight, bias, padding=weight.shape[-1] // 2)
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+@pytest.mark.parametrize("has_bias", [False, True])
+@pytest.mark.parametrize("adds", [False, True])
+@pytest.mark.parametrize("form", [FrozenConv2d, packed_conv2d])
+@torch.inference_mode()
+def test_every_form_is_the_plain_convolution(shape, form, adds, has_bias, batch):
+    channels, out, size, resolution, upsamples = shape
+    x = torch.randn(batch, channels, resolution, resolution)
+    x = x.contiguous(memory_format=torch.channels_last)
+    weight = torch.randn(out, channels, size, size) / (channels * size * size) ** 0.5
+    bias = torch.randn(out) if has_bias else None
+    expected = plain(x, weight, bias, upsamples)
+    before = torch.randn_like(expected).contiguous(memory_format=torch.channels_last)
+    convolution = form(weight, bias, resolution, upsamples=upsamples)
+    if adds:
+        result, expected = convolution(x, before.clone()), expected + before
+    else:
+        result = convolution(x)
+    torch.testing.assert_close(result, expected, atol=1e-4, rtol=0)
+
+
+def test_many_channels_are_convolved_as_winograd_does():
+    if not can_pack():
+        pytest.skip("this build of PyTorch does not pack")
+    wide, narrow = torch.zeros(128, 128, 3, 3), torch.zeros(32, 32, 3, 3)
+    assert isinstance(packed_conv2d(wide, None, 32), _WinogradConv2d)
+    assert not isinstance(packed_conv2d(narrow, None, 32), _WinogradConv2d)
+    assert not isinstance(packed_conv2d(wide, None, 8), _WinogradConv2d)
+
+
+def test_without_the_librarys_packing_the_plain_form_takes_over(monkeypatch):
+    monkeypatch.setattr("biggan.nn.frozen_convolution.can_pack", lambda: False)
+    convolution = packed_conv2d(torch.zeros(4, 4, 3, 3), None, 8)
+    assert isinstance(convolution, FrozenConv2d)
+
+
+def test_packing_that_is_wrong_is_not_used(monkeypatch):
+    can_pack.cache_clear()
+    monkeypatch.setattr("biggan.nn.frozen_convolution.sum_squares", lambda x: x[..., 1:, 1:])
+    try:
+        assert not can_pack()
+    finally:
+        can_pack.cache_clear()
+
+
+def test_operations_of_a_shape(shape):
+    channels, out, size, resolution, upsamples = shape
+    convolution = FrozenConv2d(
+        torch.zeros(out, channels, size, size), None, resolution, upsamples=upsamples
+    )
+    multiplications = (16 if upsamples else size * size) * channels * out * resolution**2
+    assert convolution.operations == 2 * multiplications
+    assert str(resolution) in repr(convolution)
