@@ -13,6 +13,7 @@ figures are medians. Files are read from the system's cache.
 from __future__ import annotations
 
 import io
+import itertools
 import statistics
 import tarfile
 import tempfile
@@ -113,7 +114,7 @@ def drain_fetch(dataset: ImageDataset) -> float:
 
 def drain_shards(folder: Path, resolution: int, count: int, workers: int) -> float:
     stream = ShardStream(folder, resolution, 3, ("0", "1"), seed=0, window=512, workers=workers)
-    batches = stream.batches(0, BATCH)
+    batches = stream.batches(start + np.arange(BATCH) for start in itertools.count(0, BATCH))
     next(batches)
     speed = rate(lambda: sum(len(labels) for _, labels in islice(batches, count // BATCH)))
     batches.close()

@@ -8,10 +8,13 @@ from PIL import Image
 
 from biggan.errors import InputError
 from biggan.images import (
+    GridRecipe,
+    MorphRecipe,
     Recipe,
     from_uint8,
     make_grid,
     read_recipe,
+    recipe_from_json,
     save_png,
     to_pil,
     to_uint8,
@@ -28,6 +31,25 @@ RECIPE = Recipe(
     noise="hub",
     seed=0,
     index=3,
+    version="0.1.0",
+)
+
+GRID = GridRecipe(2, (RECIPE, dataclasses.replace(RECIPE, index=4), RECIPE))
+
+MORPH = MorphRecipe(
+    model="biggan-deep-256",
+    sha256="0" * 64,
+    class_a=207,
+    class_a_name="golden retriever, ñandú",
+    class_b=None,
+    class_b_name=None,
+    steps=5,
+    num=2,
+    truncation=1.0,
+    noise="hub",
+    seed_a=0,
+    seed_b=1,
+    path="slerp",
     version="0.1.0",
 )
 
@@ -132,6 +154,52 @@ def test_a_recipe_survives_json(recipe):
     assert text.isascii()
     assert "\n" not in text
     assert Recipe.from_json(text) == recipe
+
+
+@pytest.mark.parametrize("recipe", [RECIPE, GRID, MORPH])
+def test_every_kind_of_recipe_survives_a_png(tmp_path, recipe):
+    text = recipe.to_json()
+    assert text.isascii()
+    assert "\n" not in text
+    assert recipe_from_json(text) == recipe
+    save_png(Image.new("L", (2, 2)), tmp_path / "image.png", recipe)
+    assert read_recipe(tmp_path / "image.png") == recipe
+
+
+def test_a_large_grid_carries_all_its_recipes(tmp_path):
+    grid = GridRecipe(100, (RECIPE,) * 10_000)  # megabytes, which a reader of PNGs may refuse
+    save_png(Image.new("L", (2, 2)), tmp_path / "grid.png", grid)
+    assert read_recipe(tmp_path / "grid.png") == grid
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"columns": 0}, "'columns' cannot be 0"),
+        ({"columns": True}, "'columns' cannot be True"),
+        ({"rows": 1}, "unknown 'rows'"),
+        ({"pictures": []}, "'pictures' must be a list"),
+        ({"pictures": {}}, "'pictures' must be a list"),
+        ({"pictures": [3]}, "a picture cannot be 3"),
+        ({"pictures": [{}]}, "missing 'class_index'"),
+    ],
+)
+def test_a_grids_recipe_is_read_strictly(changes, message):
+    with pytest.raises(InputError, match=message):
+        recipe_from_json(json.dumps(json.loads(GRID.to_json()) | changes))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"steps": "5"}, "'steps' cannot be '5'"),
+        ({"path": None}, "'path' cannot be None"),
+        ({"class": 3}, "unknown 'class'"),
+    ],
+)
+def test_a_paths_recipe_is_read_strictly(changes, message):
+    with pytest.raises(InputError, match=message):
+        recipe_from_json(json.dumps(json.loads(MORPH.to_json()) | changes))
 
 
 def test_a_whole_number_is_a_truncation():

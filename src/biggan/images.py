@@ -1,8 +1,8 @@
 """Images: the only place where a network's floats become pixels, and how pictures are kept.
 
 The rule for pixels and the layout of grids are those of DeepMind's TF Hub notebook, so a published
-seed gives the published picture. A PNG of ours carries the recipe that made it, so that any file
-can be made again.
+seed gives the published picture. A PNG of ours carries the recipe that made it, be it one picture,
+a grid of them or a grid of paths between two classes, so that any file can be made again.
 """
 
 import dataclasses
@@ -10,7 +10,7 @@ import io
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Self, get_type_hints
+from typing import Any, Self, TypeVar, get_type_hints
 
 import numpy as np
 import torch
@@ -19,6 +19,8 @@ from torch import Tensor
 
 from biggan.atomic_write import write_atomically
 from biggan.errors import InputError
+
+_Flat = TypeVar("_Flat", bound="Recipe | MorphRecipe")
 
 _MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 _CHUNK = "biggan"  # the keyword of the PNG text chunk that holds the recipe
@@ -134,23 +136,85 @@ class Recipe:
         Raises:
             InputError: It is no JSON object, or a key is unknown, missing or of another type.
         """
-        try:
-            values = json.loads(text)
-        except ValueError as error:
-            raise InputError(f"the recipe is not JSON: {error}") from error
-        if not isinstance(values, dict):
-            raise InputError("the recipe is not a JSON object")
-        expected = get_type_hints(cls)
-        _check_keys(set(values), set(expected))
-        if type(values["truncation"]) is int:
-            values["truncation"] = float(values["truncation"])  # JSON does not tell 1 from 1.0
-        for key, kind in expected.items():
-            if not isinstance(values[key], kind) or isinstance(values[key], bool):
-                raise InputError(f"the recipe's {key!r} cannot be {values[key]!r}")
-        return cls(**values)
+        return _checked(cls, _parse(text))
 
 
-def save_png(image: Image.Image, path: Path, recipe: Recipe | None = None) -> None:
+@dataclasses.dataclass(frozen=True)
+class GridRecipe:
+    """All that is needed to make a grid of pictures again.
+
+    Attributes:
+        columns: Pictures in a row.
+        pictures: Their recipes, row by row; at least one.
+    """
+
+    columns: int
+    pictures: tuple[Recipe, ...]
+
+    def to_json(self) -> str:
+        """The recipe as one line of ASCII JSON."""
+        return json.dumps(dataclasses.asdict(self))
+
+
+@dataclasses.dataclass(frozen=True)
+class MorphRecipe:
+    """All that is needed to make the pictures between two classes again.
+
+    Attributes:
+        model: The name or file of the model.
+        sha256: The digest of its tensors.
+        class_a: The class at the start, None for an unconditional model.
+        class_a_name: Its name where the model has names.
+        class_b: The class at the end.
+        class_b_name: Its name.
+        steps: Pictures on each path.
+        num: Paths.
+        truncation: The truncation, None for untruncated noise.
+        noise: What truncation means: "hub", "paper" or "scale".
+        seed_a: The seed of the noise at the start.
+        seed_b: The seed of the noise at the end.
+        path: How the noise moves: "linear" or "slerp".
+        version: The version of biggan that made the pictures.
+    """
+
+    model: str
+    sha256: str
+    class_a: int | None
+    class_a_name: str | None
+    class_b: int | None
+    class_b_name: str | None
+    steps: int
+    num: int
+    truncation: float | None
+    noise: str
+    seed_a: int
+    seed_b: int
+    path: str
+    version: str
+
+    def to_json(self) -> str:
+        """The recipe as one line of ASCII JSON."""
+        return json.dumps(dataclasses.asdict(self))
+
+
+AnyRecipe = Recipe | GridRecipe | MorphRecipe
+
+
+def recipe_from_json(text: str) -> AnyRecipe:
+    """Read what the `to_json` of any recipe wrote.
+
+    Raises:
+        InputError: It is no JSON object, or a key is unknown, missing or of another type.
+    """
+    values = _parse(text)
+    if "pictures" in values:
+        return _checked_grid(values)
+    if "steps" in values:
+        return _checked(MorphRecipe, values)
+    return _checked(Recipe, values)
+
+
+def save_png(image: Image.Image, path: Path, recipe: AnyRecipe | None = None) -> None:
     """Write a PNG that appears whole or not at all.
 
     Args:
@@ -169,7 +233,7 @@ def save_png(image: Image.Image, path: Path, recipe: Recipe | None = None) -> No
     write_atomically(path, contents.getvalue())
 
 
-def read_recipe(path: Path) -> Recipe:
+def read_recipe(path: Path) -> AnyRecipe:
     """Read the recipe out of a PNG that `save_png` wrote.
 
     Raises:
@@ -188,9 +252,43 @@ def read_recipe(path: Path) -> Recipe:
             f"{path} holds no recipe: it is not from biggan, or another program saved it again"
         )
     try:
-        return Recipe.from_json(text)
+        return recipe_from_json(text)
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
+
+
+def _parse(text: str) -> dict[str, Any]:
+    try:
+        values = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"the recipe is not JSON: {error}") from error
+    if not isinstance(values, dict):
+        raise InputError("the recipe is not a JSON object")
+    return values
+
+
+def _checked(kind: type[_Flat], values: dict[str, Any]) -> _Flat:
+    expected = get_type_hints(kind)
+    _check_keys(set(values), set(expected))
+    if type(values["truncation"]) is int:
+        values["truncation"] = float(values["truncation"])  # JSON does not tell 1 from 1.0
+    for key, type_ in expected.items():
+        if not isinstance(values[key], type_) or isinstance(values[key], bool):
+            raise InputError(f"the recipe's {key!r} cannot be {values[key]!r}")
+    return kind(**values)
+
+
+def _checked_grid(values: dict[str, Any]) -> GridRecipe:
+    _check_keys(set(values), {"columns", "pictures"})
+    columns, pictures = values["columns"], values["pictures"]
+    if type(columns) is not int or columns < 1:
+        raise InputError(f"the recipe's 'columns' cannot be {columns!r}")
+    if not isinstance(pictures, list) or not pictures:
+        raise InputError("the recipe's 'pictures' must be a list of recipes")
+    for picture in pictures:
+        if not isinstance(picture, dict):
+            raise InputError(f"the recipe of a picture cannot be {picture!r}")
+    return GridRecipe(columns, tuple(_checked(Recipe, picture) for picture in pictures))
 
 
 def _check_keys(given: set[str], expected: set[str]) -> None:

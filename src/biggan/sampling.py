@@ -1,12 +1,12 @@
 """The one loop that makes images.
 
 PNG files, the page, previews of training and metrics all drain this iterator, so that what one of
-them shows is what the others measure.
+them shows is what the others measure. Several processes share the work by `generate_own_batches`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from biggan.distributed import own_range
 from biggan.errors import InputError
 from biggan.models import Generator
 
@@ -31,7 +32,6 @@ def default_batch_size(device: torch.device) -> int:
     return 1 if device.type == "cpu" else 64
 
 
-@torch.inference_mode()
 def generate_batches(
     generator: Generator,
     labels: Tensor,
@@ -54,6 +54,38 @@ def generate_batches(
     Raises:
         InputError: Shapes that do not fit the generator or each other.
     """
+    yield from _generate(generator, labels, noise, truncation, batch_size, range)
+
+
+def generate_own_batches(
+    generator: Generator,
+    labels: Tensor,
+    noise: Tensor | NDArray[np.floating],
+    truncation: float | None,
+    batch_size: int | None = None,
+) -> Iterator[ImageBatch]:
+    """Make this process's part of the images; see `generate_batches`.
+
+    Every process is to be given all labels and noise. Image k is the same whoever makes it, up to
+    the rounding of another device or batch size; `ImageBatch.start` is its number among all. With
+    one process that is all of them, with more processes than images some make none.
+    """
+    yield from _generate(generator, labels, noise, truncation, batch_size, own_range)
+
+
+@torch.inference_mode()
+def _generate(
+    generator: Generator,
+    labels: Tensor,
+    noise: Tensor | NDArray[np.floating],
+    truncation: float | None,
+    batch_size: int | None,
+    choose: Callable[[int], range],
+) -> Iterator[ImageBatch]:
+    """Make those that `choose` names of N images.
+
+    All input is checked, whoever makes the image, so that all processes refuse the same.
+    """
     config = generator.config
     noise = torch.as_tensor(noise)
     if noise.ndim != 2 or noise.shape[1] != config.z_dim:
@@ -68,8 +100,9 @@ def generate_batches(
     batch_size = default_batch_size(device) if batch_size is None else batch_size
     if batch_size < 1:
         raise InputError(f"batch_size must be at least 1, not {batch_size}")
-    for start in range(0, len(noise), batch_size):
-        rows = slice(start, start + batch_size)
+    numbers = choose(len(noise))
+    for start in range(numbers.start, numbers.stop, batch_size):
+        rows = slice(start, min(start + batch_size, numbers.stop))
         z = noise[rows].to(device, torch.float32)
         yield ImageBatch(start, generator(z, labels[rows].to(device), truncation))
 

@@ -6,8 +6,10 @@ import tomllib
 import pytest
 from test_cli import biggan, fails, recipe, succeeds, write_images  # noqa: F401  # recipe: a fixture
 
+from biggan.data import ShardStream
 from biggan.training.config import load_recipe
 from biggan.training.plan import make_plan
+from data_forms import pictures, shuffled, write_shards
 
 
 @pytest.fixture
@@ -29,6 +31,7 @@ def test_a_dry_run_prints_the_recipe_and_the_plan_and_writes_nothing(recipe, dat
     assert rows["images in the data set"].strip() == "6"
     assert rows["steps per epoch"].strip() == "0.8"
     assert f"at step 0; there is no checkpoint in {run}" in table
+    assert "Data\n  6 images of data, 2 classes\n" in table
     assert not run.exists()
 
     values = json.loads(succeeds(*arguments, "--json"))
@@ -85,3 +88,67 @@ def test_mistakes_around_dry_run(recipe, data, tmp_path):  # noqa: F811
     assert "no such file or folder" in fails(
         "train", recipe, "--dry-run", "--data", tmp_path / "none"
     )
+
+
+@pytest.fixture
+def shards(tmp_path):
+    files = shuffled(pictures(6, size=32))
+    return write_shards(tmp_path / "shards", files, per_shard=5)  # 5 5 2, and classes.txt
+
+
+def test_a_dry_run_of_a_stream_tells_the_truth(recipe, shards, tmp_path, any_plan):  # noqa: F811
+    arguments = ["train", recipe, "--data", shards, "--set", "stream=true"]
+    dry = [*arguments, "--out", tmp_path / "run", "--dry-run", "--json"]
+    before = json.loads(succeeds(*dry))
+    assert before["data"] == (
+        "3 shards to stream; before the first step training counts how many images they hold"
+    )
+    assert before["recipe"]["generator"]["num_classes"] == 2
+    assert not (tmp_path / "run").exists()
+    assert not (shards / "shards-index.json").exists()
+    (shards / "classes.txt").unlink()
+    assert "and of which classes" in json.loads(succeeds(*dry))["data"]
+
+    stream = ShardStream(shards, 32, 3, None, seed=0)
+    after = json.loads(succeeds(*dry))
+    assert after["data"] == "12 images of shards, 2 classes, a stream of 3 shards"
+    assert after["plan"]["data_bytes"] == stream.window_bytes
+    loaded = json.loads(succeeds(*dry, "--set", "stream=false"))
+    assert loaded["data"] == "12 images of shards, 2 classes"
+    nothing = json.loads(succeeds("train", recipe, "--dry-run", "--json"))
+    assert nothing["data"] == "not given"
+
+
+def test_training_from_a_stream(recipe, shards, tmp_path, monkeypatch):  # noqa: F811
+    monkeypatch.setattr("biggan.training.loop.HUB_GRID", (1.0,))  # less to export
+    names, run = tmp_path / "names.txt", tmp_path / "run"
+    names.write_text("hen\neel\n")
+    pattern = shards / "train-{0000..0002}.tar"
+    arguments = ["train", recipe, "--data", pattern, "--out", run, "--device", "cpu"]
+    stream = ["--set", "stream=true", "--set", f"classes={names}", "--set", "stream_window=4"]
+    result = biggan(*arguments, *stream)
+    assert result.returncode == 0, result.stderr
+    assert "12 images of train-{0000..0002}.tar, 2 classes, a stream of 3 shards" in result.stderr
+    assert "hen" in succeeds("classes", "--model", run)
+    start = json.loads(succeeds(*arguments, *stream, "--dry-run", "--json"))["start"]
+    assert start == f"nothing to do: {run} is at step 2 of 2"
+    assert "stream_window: 4 -> 5" in fails(*arguments, *stream[:-1], "stream_window=5")
+    names.write_text("hen\ncod\n")
+    assert "was trained on other data" in fails(*arguments, *stream)
+
+
+def test_mistakes_around_streams(recipe, shards, tmp_path):  # noqa: F811
+    out = ["--out", tmp_path / "run"]
+    stream = ["--set", "stream=true", *out]
+    assert "no such file: digits" in fails("train", recipe, "--data", "digits", *stream)
+    line = fails("train", recipe, "--data", "https://host/{0..9}.tar", *out)
+    assert "--set stream=true" in line
+    line = fails("train", recipe, "--data", shards, "--set", "classes=names.txt", *out)
+    assert "classes is for streams" in line
+    missing = ["--set", f"classes={tmp_path / 'names.txt'}"]
+    line = fails("train", recipe, "--data", shards, *stream, *missing)
+    assert "cannot read the class names" in line
+    assert not (tmp_path / "run").exists()
+    (tmp_path / "names.txt").write_text("hen\neel\ncod\n")
+    line = fails("train", recipe, "--data", shards, *stream, *missing)
+    assert "1 of 3 classes have no image in the shards, such as 'cod'" in line

@@ -13,9 +13,9 @@ import torch
 sys.path.append(str(Path(__file__).parents[1]))
 
 from biggan.data import load_dataset
+from biggan.distributed import process_group
 from biggan.errors import InputError
 from biggan.training.config import TrainConfig
-from biggan.training.distributed import process_group
 from biggan.training.loop import train
 from tiny import TINY_RECIPE
 

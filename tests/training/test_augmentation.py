@@ -6,10 +6,10 @@ import json
 import pytest
 import torch
 
+from biggan.distributed import own_share
 from biggan.training import train
 from biggan.training.augmentation import augmented, build_augmentation, draw_augmentation
 from biggan.training.config import AugmentationConfig, LeCamConfig
-from biggan.training.distributed import own_share
 from biggan.training.randomness import Purpose
 from biggan.training.state import TrainState
 from biggan.training.step import discriminator_step, draw_latents, generator_step

@@ -79,6 +79,8 @@ def test_a_preset_pair_agrees_for_every_preset():
         ("lecam.strength=nan", "lecam.strength must be 0 or above"),
         ("lecam.decay=1.0", "lecam.decay must be at least 0 and below 1"),
         ("lecam.start=-1", "lecam.start must be 0 or above"),
+        ("stream_window=0", "stream_window must be at least 1"),
+        ("classes=names.txt", r"classes is for streams \(stream = true\)"),
     ],
 )
 def test_mistakes_are_named(recipe, change, message):
@@ -142,6 +144,10 @@ def test_what_decides_the_result_must_not_differ_and_the_rest_may(recipe):
     old = load_recipe(recipe)
     longer = load_recipe(recipe, ["total_steps=7", "log_every=1", "checkpoint_every=3"])
     assert differing_keys(old, longer) == []
+    streamed = load_recipe(recipe, ["stream=true"])
+    moved = load_recipe(recipe, ["stream=true", "classes=names.txt"], "elsewhere")
+    assert differing_keys(streamed, moved) == []
+    assert differing_keys(old, streamed) == ["stream: False -> True"]
     other = load_recipe(recipe, ["seed=4", "optimizer.d_lr=1e-3"])
     assert differing_keys(old, other) == ["seed: 0 -> 4", "optimizer.d_lr: 0.0002 -> 0.001"]
 
@@ -149,5 +155,7 @@ def test_what_decides_the_result_must_not_differ_and_the_rest_may(recipe):
 def test_what_cannot_go_together_is_refused():
     with pytest.raises(InputError, match="set only one of compile and checkpoint_activations"):
         TrainConfig.from_dict({"compile": True, "checkpoint_activations": True})
+    with pytest.raises(InputError, match="only one of unconditional and classes"):
+        TrainConfig.from_dict({"stream": True, "unconditional": True, "classes": "names.txt"})
     with pytest.raises(InputError, match="ema.start must be 0 or above"):
         TrainConfig.from_dict({"ema": {"start": -1}})

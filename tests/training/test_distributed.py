@@ -15,21 +15,24 @@ from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_
 from torch.nn import functional as F
 
 from biggan.data import load_dataset
-from biggan.errors import InputError
-from biggan.nn.synchronization import synchronized_batch_norm
-from biggan.training.config import TrainConfig
-from biggan.training.distributed import (
+from biggan.distributed import (
     asked_processes,
     averages,
     check_same,
     check_shares,
+    gather,
     is_first,
     num_processes,
     on_any_process,
+    own_device,
+    own_range,
     own_share,
     process_group,
     raising_together,
 )
+from biggan.errors import InputError
+from biggan.nn.synchronization import synchronized_batch_norm
+from biggan.training.config import TrainConfig
 from biggan.training.ema import update_ema
 from biggan.training.loop import train
 from biggan.training.randomness import Purpose
@@ -192,12 +195,14 @@ def everything(folder, out):
         found |= {
             "exchanges": exchanges_of_one_update(dataset),
             "flags": (on_any_process(rank() == 1), on_any_process(False)),
+            "gathered": gather(rank()),
+            "ranges": [own_range(size) for size in range(6)],
             "failure": message_of(fail_on_the_last_process, "the disk is full"),
             "difference": message_of(check_same, is_first(), "they differ"),
             "no difference": message_of(check_same, 1, "they differ"),
-            "odd batch": message_of(check_shares, recipe(batch_size=4 * num_processes() - 1)),
-            "odd micro-batch": message_of(check_shares, recipe(batch_size=10, accumulation=2)),
-            "small batch": message_of(check_shares, recipe(batch_size=1)),
+            "odd batch": message_of(check_shares, 4 * num_processes() - 1, 1),
+            "odd micro-batch": message_of(check_shares, 10, 2),
+            "small batch": message_of(check_shares, 1, 1),
         }
         train_here(folder, out / "stopped by one process")
     return found
@@ -301,6 +306,21 @@ def test_what_one_process_decides_or_fails_at_reaches_all(several):
         assert found["no difference"] is None
 
 
+def test_the_first_process_gathers_what_all_have(several):
+    processes = len(several[1])
+    gathered = [found["gathered"] for found in several[1]]
+    assert gathered == [list(range(processes))] + [[]] * (processes - 1)
+    assert gather("alone") == ["alone"]
+
+
+def test_every_number_is_of_one_process(several):
+    for size in range(6):
+        parts = [found["ranges"][size] for found in several[1]]
+        assert [number for part in parts for number in part] == list(range(size))
+        assert max(map(len, parts)) - min(map(len, parts)) <= 1
+        assert own_range(size) == range(size)
+
+
 def test_a_batch_that_does_not_divide_is_refused_by_all(several):
     processes = len(several[1])
     for found in several[1]:
@@ -324,6 +344,27 @@ def test_what_is_no_number_of_processes_is_named(monkeypatch, text):
     monkeypatch.setenv("WORLD_SIZE", text)
     with pytest.raises(InputError, match="WORLD_SIZE in the environment is no number of processes"):
         asked_processes()
+
+
+def test_each_process_has_its_own_gpu(monkeypatch):
+    chosen = []
+    monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    for device in ("cpu", "cuda", "cuda:1", "mps"):
+        assert own_device(torch.device(device)) == torch.device(device)
+    monkeypatch.setenv("WORLD_SIZE", "3")
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    assert own_device(torch.device("cuda")) == torch.device("cuda:1")
+    assert chosen == [torch.device("cuda:1")]
+    assert own_device(CPU) == CPU
+    monkeypatch.setenv("LOCAL_RANK", "2")
+    for device, message in (
+        ("cuda", "start 2 a machine, or give --device cpu"),
+        ("cuda:0", "give --device cuda without a number"),
+        ("mps", "not on mps: give --device cpu"),
+    ):
+        with pytest.raises(InputError, match=message):
+            own_device(torch.device(device))
 
 
 def test_processes_that_nobody_started_are_named(monkeypatch):

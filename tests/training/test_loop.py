@@ -14,9 +14,10 @@ import torch
 from safetensors.torch import load_file
 
 import biggan
-from biggan.data import load_dataset
+from biggan.data import ShardStream, load_dataset
 from biggan.errors import InputError
 from biggan.training import loop, train
+from data_forms import pictures, shuffled, write_shards
 from tiny import TINY_RECIPE
 
 CPU = torch.device("cpu")
@@ -337,3 +338,52 @@ def test_metrics_that_cannot_be_written_are_named(config, dataset, tmp_path):
     (tmp_path / "metrics.jsonl").mkdir()
     with pytest.raises(InputError, match="cannot write .*metrics.jsonl"):
         train(config, dataset, tmp_path, device=CPU)
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory):
+    files = shuffled(pictures(8, ("blue", "red"), size=32))
+    return write_shards(tmp_path_factory.mktemp("shards"), files, per_shard=5)
+
+
+def opened(shards, **options):
+    """A stream as a new process opens it."""
+    return ShardStream(shards, 32, 3, None, seed=0, window=6, workers=1, **options)
+
+
+def test_a_streamed_run_resumes_to_the_bit(config, shards, tmp_path, monkeypatch):
+    monkeypatch.setattr(loop, "HUB_GRID", loop.COARSE_GRID)  # less to export
+    config = dataclasses.replace(
+        config,
+        stream=True,
+        stream_window=6,
+        classes="a folder/names.txt",
+        label_sampling="empirical",
+        accumulation=2,
+        total_steps=3,
+        checkpoint_every=100,
+    )
+    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
+    run(config, opened(shards), whole)
+    steps = iter(range(1, 100))
+    train(config, opened(shards), stopped, device=CPU, should_stop=lambda: next(steps) == 2)
+    run(config, opened(shards), stopped)
+    assert_same_run(stopped, whole)
+    gan = biggan.load(stopped)
+    assert gan.class_names == ("blue", "red")
+    told = gan.description.training
+    assert (told["images"], told["data"]) == (16, shards.name)
+    assert told["recipe"]["classes"] == "names.txt"  # and not where it lies
+
+
+def test_shards_that_changed_are_refused_on_resuming(config, shards, tmp_path, monkeypatch):
+    monkeypatch.setattr(loop, "HUB_GRID", loop.COARSE_GRID)
+    config = dataclasses.replace(config, stream=True, total_steps=1)
+    run(config, opened(shards), tmp_path / "run")
+    files = shuffled(pictures(8, ("blue", "red"), size=32), seed=1)
+    changed = write_shards(tmp_path / "shards", files, per_shard=4)
+    with pytest.raises(InputError, match="trained on other data than shards now holds"):
+        run(config, opened(changed), tmp_path / "run", total_steps=2)
+    named = ShardStream(shards, 32, 3, ("hen", "eel"), seed=0, window=6, workers=1)
+    with pytest.raises(InputError, match="trained on other data"):
+        run(config, named, tmp_path / "run", total_steps=2)

@@ -6,7 +6,10 @@ A verb's file is imported when the verb is used: `biggan --help` needs no torch.
 from __future__ import annotations
 
 import logging
+import os
 import sys
+import time
+import traceback
 from importlib import import_module
 
 import click
@@ -24,6 +27,9 @@ VERBS = {
     "models": "List models and architectures, or say what a weights file is.",
     "classes": "List or search the classes of a model.",
 }
+
+
+_LAST_WORD = 2.0  # seconds
 
 
 class _LazyGroup(click.Group):
@@ -60,7 +66,7 @@ def main() -> None:
     """Run the command line; the entry point of `biggan` and of `python -m biggan`.
 
     A user's mistake is one line on stderr and exit status 2. Anything else that is raised is a
-    defect of ours and keeps its traceback.
+    defect of ours and keeps its traceback, but for results that nobody takes.
     """
     logging.basicConfig(format="%(message)s", level=logging.INFO)
     arguments = sys.argv[1:] or ["--help"]
@@ -68,8 +74,34 @@ def main() -> None:
         sys.exit(group(arguments, prog_name="biggan", standalone_mode=False) or 0)
     except (InputError, click.ClickException) as error:
         message = error.format_message() if isinstance(error, click.ClickException) else error
-        click.echo(f"error: {' '.join(str(message).split())}", err=True)
+        if isinstance(error, click.UsageError) and _is_one_of_many():
+            # All find the same. torchrun ends all when one has ended: the first is to speak before.
+            time.sleep(_LAST_WORD)
+        else:
+            click.echo(f"error: {' '.join(str(message).split())}", err=True)
         sys.exit(2)
     except click.Abort:
         click.echo("stopped", err=True)
         sys.exit(130)
+    except OSError as error:
+        if not _is_of_printing(error):
+            raise
+        _drop_unprinted_results()
+        click.echo(f"error: cannot print the results: {error.strerror}", err=True)
+        sys.exit(2)
+
+
+def _is_one_of_many() -> bool:
+    """Whether torchrun started this process besides a first one."""
+    return os.environ.get("WORLD_SIZE", "1") != "1" and os.environ.get("RANK", "0") != "0"
+
+
+def _is_of_printing(error: OSError) -> bool:
+    """Whether results could not be printed, as into a file on a full disk."""
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    return frames[-1].f_code is click.echo.__code__
+
+
+def _drop_unprinted_results() -> None:
+    """Keep the interpreter from trying again at its end, and from complaining."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -3,20 +3,32 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING, cast
 
 import click
 
 from biggan.cli.options import (
     TruncationType,
+    check_alone_with_like,
     check_writable,
     choose_device,
     device_option,
+    like_option,
     make_folder,
     model_option,
     noise_option,
     offline_option,
     share_processor,
 )
+from biggan.errors import InputError
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from biggan.gan import Gan
+    from biggan.images import MorphRecipe
+    from biggan.interpolation import Path as NoisePath
+    from biggan.latents import NoiseKind
 
 
 @click.command
@@ -25,7 +37,7 @@ from biggan.cli.options import (
 @click.option("--from", "class_a", metavar="NAME|INDEX", help="Class to start from.")
 @click.option("--to", "class_b", metavar="NAME|INDEX", help="Class to end at.")
 @click.option("--steps", type=int, help="Pictures on each path: 5 for a grid, 40 for an animation.")
-@click.option("--num", default=2, show_default=True, help="Paths.")
+@click.option("-n", "--num", default=2, show_default=True, help="Paths.")
 @click.option(
     "--truncation",
     type=TruncationType(),
@@ -51,6 +63,7 @@ from biggan.cli.options import (
     show_default=True,
     help=".png for a grid, a row per path; .gif or .webp for an animation there and back.",
 )
+@like_option
 @device_option
 def command(
     model: str | None,
@@ -62,10 +75,11 @@ def command(
     truncation: float | None,
     seed_a: int,
     seed_b: int,
-    path: str,
-    noise: str,
+    path: NoisePath,
+    noise: NoiseKind,
     fps: int,
     out: Path,
+    like: Path | None,
     device: str | None,
 ) -> None:
     """Morph pictures of one class into pictures of another.
@@ -74,32 +88,103 @@ def command(
     Examples:
       biggan interpolate --from three --to eight --steps 8 --num 4 --out grid.png
       biggan interpolate --from three --to eight --num 4 --out morph.webp
+      biggan interpolate --like grid.png --out again.png
+
+    A grid says in its PNG's metadata how it was made, and --like makes it again.
     """
     share_processor()
+    import torch
+
+    from biggan.distributed import num_processes, process_group
     from biggan.gan import load
     from biggan.images import make_grid, save_png
     from biggan.video import check_animation, save_animation
 
+    with process_group(torch.device("cpu")):  # so that of several one speaks
+        if num_processes() > 1:
+            raise InputError("biggan interpolate works in one process: start it without torchrun")
     check_writable(out.parent)
     is_grid = out.suffix.lower() == ".png"
     if not is_grid:
         check_animation(out, fps)
+    wanted = None if like is None else _read_like(like)
     gan = load(model, device=choose_device(device), offline=offline)
-    rows = gan.interpolate(
-        class_a,
-        class_b,
-        steps if steps is not None else (5 if is_grid else 40),
-        num,
-        truncation,
-        seed_a,
-        seed_b,
-        path=path,  # type: ignore[arg-type]
-        noise=noise,  # type: ignore[arg-type]
-    )
+    if wanted is None:
+        if steps is None:
+            steps = 5 if is_grid else 40
+        wanted = _plan(gan, class_a, class_b, steps, num, truncation, seed_a, seed_b, path, noise)
+    rows = _draw(gan, wanted)
     make_folder(out.parent)
     if is_grid:
-        save_png(make_grid([picture for row in rows for picture in row], len(rows[0])), out)
+        pictures = [picture for row in rows for picture in row]
+        save_png(make_grid(pictures, columns=wanted.steps), out, wanted)
     else:
-        frames = [make_grid(list(frame), columns=num) for frame in zip(*rows, strict=True)]
+        frames = [make_grid(list(frame), columns=wanted.num) for frame in zip(*rows, strict=True)]
         save_animation(frames, out, fps)
     click.echo(out)
+
+
+def _read_like(path: Path) -> MorphRecipe:
+    from biggan.images import MorphRecipe, read_recipe
+
+    check_alone_with_like(
+        "class_a", "class_b", "steps", "num", "truncation", "seed_a", "seed_b", "path", "noise"
+    )
+    wanted = read_recipe(path)
+    if not isinstance(wanted, MorphRecipe):
+        raise InputError(f"{path} is of biggan sample, which makes it again with --like")
+    return wanted
+
+
+def _plan(
+    gan: Gan,
+    class_a: str | None,
+    class_b: str | None,
+    steps: int,
+    num: int,
+    truncation: float | None,
+    seed_a: int,
+    seed_b: int,
+    path: NoisePath,
+    noise: NoiseKind,
+) -> MorphRecipe:
+    from biggan._version import __version__
+    from biggan.images import MorphRecipe
+
+    a, b = (None if given is None else gan.class_index(given) for given in (class_a, class_b))
+    return MorphRecipe(
+        model=gan.name,
+        sha256=gan.sha256,
+        class_a=a,
+        class_a_name=None if a is None else gan.class_names[a],
+        class_b=b,
+        class_b_name=None if b is None else gan.class_names[b],
+        steps=steps,
+        num=num,
+        truncation=truncation,
+        noise=noise,
+        seed_a=seed_a,
+        seed_b=seed_b,
+        path=path,
+        version=__version__,
+    )
+
+
+def _draw(gan: Gan, recipe: MorphRecipe) -> list[list[Image.Image]]:
+    """The pictures, a row per path."""
+    if recipe.sha256 != gan.sha256:
+        raise InputError(
+            f"the picture was made by {recipe.model} (sha256 {recipe.sha256[:12]}...), not by "
+            f"{gan.name} ({gan.sha256[:12]}...); name that model's file"
+        )
+    return gan.interpolate(
+        recipe.class_a,
+        recipe.class_b,
+        recipe.steps,
+        recipe.num,
+        recipe.truncation,
+        recipe.seed_a,
+        recipe.seed_b,
+        path=cast("NoisePath", recipe.path),  # interpolate refuses what is none
+        noise=cast("NoiseKind", recipe.noise),
+    )

@@ -68,6 +68,31 @@ def device_option(command: _F) -> _F:
     )(command)
 
 
+def like_option(command: _F) -> _F:
+    """--like: a picture whose recipe says all."""
+    return click.option(
+        "--like",
+        metavar="PICTURE",
+        type=click.Path(path_type=Path),
+        help="Make this picture or grid again, by the recipe in its PNG file.",
+    )(command)
+
+
+def check_alone_with_like(*names: str) -> None:
+    """Make sure that the options of these parameters are left to the picture's recipe.
+
+    Raises:
+        InputError: One of them was given.
+    """
+    context = click.get_current_context()
+    for parameter in context.command.params:
+        source = context.get_parameter_source(parameter.name or "")
+        if parameter.name in names and source is click.core.ParameterSource.COMMANDLINE:
+            raise InputError(
+                f"--like takes all from the picture: leave {max(parameter.opts, key=len)} out"
+            )
+
+
 def share_processor() -> None:
     """Let torch's threads sleep while they wait, unless the environment says otherwise.
 

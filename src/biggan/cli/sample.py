@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import signal
 from collections.abc import Sequence
+from datetime import timedelta
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING
 
 import click
@@ -12,9 +15,11 @@ from tqdm import tqdm
 
 from biggan.cli.options import (
     TruncationType,
+    check_alone_with_like,
     check_writable,
     choose_device,
     device_option,
+    like_option,
     make_folder,
     model_option,
     noise_option,
@@ -24,7 +29,11 @@ from biggan.cli.options import (
 from biggan.errors import InputError
 
 if TYPE_CHECKING:
+    from biggan.gan import Gan
     from biggan.images import Recipe
+    from biggan.latents import NoiseKind
+
+_PATIENCE = timedelta(days=1)  # the fastest process waits for the slowest
 
 
 @click.command
@@ -37,7 +46,7 @@ if TYPE_CHECKING:
     multiple=True,
     help="A class; may be given several times. All classes in turn if left out.",
 )
-@click.option("--num", default=1, show_default=True, help="Pictures (of each class given).")
+@click.option("-n", "--num", default=1, show_default=True, help="Pictures (of each class given).")
 @click.option(
     "--truncation",
     type=TruncationType(),
@@ -55,12 +64,7 @@ if TYPE_CHECKING:
     help="Folder for the PNG files.",
 )
 @click.option("--grid", is_flag=True, help="Write one grid.png instead of a file a picture.")
-@click.option(
-    "--like",
-    metavar="PICTURE",
-    type=click.Path(path_type=Path),
-    help="Make this picture again, by the recipe in its PNG file.",
-)
+@like_option
 @device_option
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON list of files and recipes.")
 def command(
@@ -70,7 +74,7 @@ def command(
     num: int,
     truncation: float | None,
     seed: int,
-    noise: str,
+    noise: NoiseKind,
     out: Path,
     grid: bool,
     like: Path | None,
@@ -83,45 +87,96 @@ def command(
     Examples:
       biggan sample --class seven --num 10 --truncation 0.4 --out pictures
       biggan sample --class three --class eight --num 5 --grid
-      biggan sample --like pictures/007-seven-hub0.4-seed0-0003.png --out again
+      biggan sample --like pictures/digits-007-seven-hub0.4-seed0-0003.png --out again
+      torchrun --nproc-per-node 8 -m biggan sample -n 50000 --out pictures
 
     Every PNG says in its metadata how it was made, and --like makes it again.
     """
     share_processor()
+    import torch
+
+    from biggan.distributed import (
+        is_first,
+        num_processes,
+        own_device,
+        process_group,
+        raising_together,
+    )
     from biggan.gan import load
-    from biggan.images import make_grid, read_recipe, save_png
     from biggan.latents import check_truncation
 
-    check_writable(out)
-    check_truncation(truncation, noise)  # type: ignore[arg-type]
-    if like is not None:
-        _check_alone_with_like()
-    wanted = None if like is None else read_recipe(like)
-    gan = load(model, device=choose_device(device), offline=offline)
-    if wanted is None:
-        recipes = gan.recipes(classes or (None,), num, truncation, seed, noise=noise)  # type: ignore[arg-type]
-    else:
-        recipes = [wanted]
-    make_folder(out)
-    pictures = tqdm(gan.draw(recipes), total=len(recipes), unit="picture", delay=2, disable=None)
-    if grid:
-        path = out / "grid.png"
-        save_png(make_grid(list(pictures), columns=_columns(classes, num)), path)
-        files = [path]
-    else:
-        files = []
-        for recipe, picture in zip(recipes, pictures, strict=True):
-            files.append(out / _file_name(recipe))
-            save_png(picture, files[-1], recipe)
-    _report(files, recipes, as_json=as_json)
+    # Joined on the CPU even if the networks are on GPUs: pictures meet there, if they meet at all.
+    with process_group(torch.device("cpu"), _PATIENCE):
+        if num_processes() > 1:
+            signal.signal(signal.SIGTERM, _on_sigterm)
+        with raising_together():
+            check_writable(out)
+            check_truncation(truncation, noise)
+            recipes, columns = ([], None) if like is None else _read_like(like)
+            own = own_device(torch.device(choose_device(device)))
+            gan = load(model, device=str(own), offline=offline)
+            if not recipes:
+                recipes = gan.recipes(classes or (None,), num, truncation, seed, noise=noise)
+            if grid and columns is None:
+                columns = _columns(classes, num) if like is None else 1
+            make_folder(out)
+        files = _draw(gan, recipes, columns, out)
+        first = is_first()
+    if first:
+        _report(files, recipes, as_json=as_json)
 
 
-def _check_alone_with_like() -> None:
-    context = click.get_current_context()
-    for name in ("classes", "num", "truncation", "seed", "noise"):
-        if context.get_parameter_source(name) == click.core.ParameterSource.COMMANDLINE:
-            option = "class" if name == "classes" else name
-            raise InputError(f"--like takes all from the picture: leave --{option} out")
+def _on_sigterm(_number: int, _frame: FrameType | None) -> None:
+    """What torchrun sends to the other processes when one has died, and to all when it is ended."""
+    raise InputError(
+        "torchrun ends all processes: one has died, or somebody stops the run; give the same "
+        "command again"
+    )
+
+
+def _read_like(path: Path) -> tuple[list[Recipe], int | None]:
+    """The recipes in a PNG file; of a grid also its number of columns."""
+    from biggan.images import GridRecipe, MorphRecipe, read_recipe
+
+    check_alone_with_like("classes", "num", "truncation", "seed", "noise")
+    wanted = read_recipe(path)
+    if isinstance(wanted, MorphRecipe):
+        raise InputError(f"{path} is of biggan interpolate, which makes it again with --like")
+    if isinstance(wanted, GridRecipe):
+        return list(wanted.pictures), wanted.columns
+    return [wanted], None
+
+
+def _draw(gan: Gan, recipes: list[Recipe], columns: int | None, out: Path) -> list[Path]:
+    """Make this process's part of the pictures; with columns, one grid of all of them.
+
+    Returns:
+        The files of all processes, once all are there.
+    """
+    from biggan.distributed import gather, is_first, num_processes, own_range
+    from biggan.images import GridRecipe, make_grid, save_png
+
+    own = own_range(len(recipes))
+    pictures = tqdm(
+        gan.draw(recipes[own.start : own.stop]),
+        desc=f"process 1 of {num_processes()}" if num_processes() > 1 else None,
+        total=len(own),
+        unit="picture",
+        delay=2,
+        disable=None if is_first() else True,
+    )
+    if columns is None:
+        files = [out / _file_name(recipe) for recipe in recipes]
+        for i, picture in zip(own, pictures, strict=True):
+            save_png(picture, files[i], recipes[i])
+        gather(None)  # waits for all
+        return files
+    path = out / "grid.png"
+    parts = gather(list(pictures))
+    if is_first():
+        grid = make_grid([picture for part in parts for picture in part], columns)
+        save_png(grid, path, GridRecipe(columns, tuple(recipes)))
+    return [path]
 
 
 def _columns(classes: Sequence[str], num: int) -> int:
@@ -129,11 +184,18 @@ def _columns(classes: Sequence[str], num: int) -> int:
 
 
 def _file_name(recipe: Recipe) -> str:
-    """Such as 007-seven-hub0.4-seed0-0003.png: sorted by class, unique within a model."""
-    name = "".join(c if c.isalnum() else "-" for c in (recipe.class_name or "").split(",")[0])
-    label = "" if recipe.class_index is None else f"{recipe.class_index:03d}-{name}-"
+    """Such as digits-007-seven-hub0.4-seed0-0003.png: sorted by class, unique within a model."""
+    parts = [_plain(recipe.model)]
+    if recipe.class_index is not None:
+        parts += [f"{recipe.class_index:03d}", _plain((recipe.class_name or "").split(",")[0])]
     truncation = "none" if recipe.truncation is None else f"{recipe.truncation:g}"
-    return f"{label}{recipe.noise}{truncation}-seed{recipe.seed}-{recipe.index:04d}.png"
+    parts += [f"{recipe.noise}{truncation}", f"seed{recipe.seed}", f"{recipe.index:04d}"]
+    return "-".join(parts) + ".png"
+
+
+def _plain(name: str) -> str:
+    """A name's letters and digits, as file names take them everywhere."""
+    return "".join(c if c.isalnum() else "-" for c in name)
 
 
 def _report(files: list[Path], recipes: list[Recipe], *, as_json: bool) -> None:

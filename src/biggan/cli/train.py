@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import logging
 import os
@@ -16,8 +17,9 @@ from biggan.cli.options import check_writable, choose_device, device_option
 from biggan.errors import InputError
 
 if TYPE_CHECKING:
-    from biggan.data import ImageDataset
+    from biggan.data import TrainingData
     from biggan.training import TrainConfig
+    from biggan.training.data_source import UncountedStream
 
 _LOG = logging.getLogger("biggan.training")
 
@@ -28,7 +30,7 @@ _LOG = logging.getLogger("biggan.training")
     "--data",
     metavar="PATH",
     help="A packed data set, a folder of class folders, a zip of one, parquet files, tar shards or "
-    "`digits`; the recipe's data if left out.",
+    "`digits`; the recipe's data if left out. With --set stream=true, shards by their address too.",
 )
 @click.option(
     "--out",
@@ -70,6 +72,7 @@ def command(
       biggan train cifar10 --data cifar10-train.zip --out runs/cifar10
       biggan sample --model runs/digits --class seven
       biggan train biggan.toml --data imagenet --dry-run
+      biggan train biggan.toml --data "big/{0000..0999}.tar" --set stream=true --out runs/big
 
     To resume, run the same command again: after Ctrl-C, a crash or a power cut the result is the
     same as without.
@@ -93,18 +96,6 @@ def command(
     _train(config, run_dir, choose_device(device), strict=strict)
 
 
-def _load_data(config: TrainConfig, *, strict: bool) -> ImageDataset:
-    from biggan.data import load_dataset
-
-    return load_dataset(
-        config.data,
-        config.generator.resolution,
-        config.generator.image_channels,
-        strict=strict,
-        unconditional=config.unconditional,
-    )
-
-
 def _fit_to_source(config: TrainConfig, run_dir: Path | None) -> TrainConfig:
     """The recipe with the shapes of the networks that it starts from, if it names any.
 
@@ -122,31 +113,25 @@ def _fit_to_source(config: TrainConfig, run_dir: Path | None) -> TrainConfig:
 def _train(config: TrainConfig, run_dir: Path, device: str, *, strict: bool) -> None:
     import torch
 
-    from biggan.training import train
-    from biggan.training.allocator import keep_freed_memory
-    from biggan.training.distributed import (
+    from biggan.distributed import (
         check_shares,
         is_first,
         process_group,
         raising_together,
     )
+    from biggan.training import train
+    from biggan.training.allocator import keep_freed_memory
+    from biggan.training.data_source import open_data
 
     keep_freed_memory()
     with process_group(torch.device(device)) as own_device:
-        check_shares(config)
+        check_shares(config.batch_size, config.accumulation)
         with raising_together():
             config = _fit_to_source(config, run_dir)
-            dataset = _load_data(config, strict=strict)
+        dataset = open_data(config, run_dir, own_device, strict=strict)
         config = config.fitted(dataset.num_classes)
         if is_first():
-            classes = f"{dataset.num_classes} classes" if dataset.class_names else "no classes"
-            _LOG.info(
-                "%d images of %s, %s; training on %s",
-                len(dataset),
-                dataset.source,
-                classes,
-                own_device,
-            )
+            _LOG.info("%s; training on %s", _summary(dataset), own_device)
         with_stop = _StopOnSignal()
         state = train(config, dataset, run_dir, device=own_device, should_stop=with_stop)
         if not is_first():
@@ -158,34 +143,67 @@ def _train(config: TrainConfig, run_dir: Path, device: str, *, strict: bool) -> 
 
 
 def _dry_run(config: TrainConfig, run_dir: Path | None, *, strict: bool, as_json: bool) -> None:
+    from biggan.training.data_source import look_at_data
+
     config = _fit_to_source(config, run_dir)
-    dataset = None
-    if config.data:
-        dataset = _load_data(config, strict=strict)
-        config = config.fitted(dataset.num_classes)
-    _print_plan(config, dataset, run_dir, as_json=as_json)
+    data = look_at_data(config, run_dir, strict=strict) if config.data else None
+    if data is not None and data.num_classes is not None:
+        config = config.fitted(data.num_classes)
+    _print_plan(config, data, run_dir, as_json=as_json)
 
 
 def _print_plan(
-    config: TrainConfig, dataset: ImageDataset | None, run_dir: Path | None, *, as_json: bool
+    config: TrainConfig,
+    data: TrainingData | UncountedStream | None,
+    run_dir: Path | None,
+    *,
+    as_json: bool,
 ) -> None:
     """Say what would be done. Under torchrun one process speaks for all."""
+    from biggan.data import ShardStream
+    from biggan.distributed import asked_processes
     from biggan.training.config import to_toml
-    from biggan.training.distributed import asked_processes
+    from biggan.training.data_source import UncountedStream
     from biggan.training.plan import make_plan
 
+    dataset = None if isinstance(data, UncountedStream) else data
     plan = make_plan(config, None if dataset is None else len(dataset), asked_processes())
+    if isinstance(dataset, ShardStream):  # in memory are only the images in waiting
+        plan = dataclasses.replace(plan, data_bytes=dataset.window_bytes)
     if os.environ.get("RANK", "0") != "0":
         return
-    begins = _beginning(config, dataset, run_dir)
+    about, begins = _summary(data), _beginning(config, dataset, run_dir)
     if as_json:
-        values = {"recipe": config.to_dict(), "plan": plan.to_dict(), "start": begins}
+        values = {
+            "recipe": config.to_dict(),
+            "plan": plan.to_dict(),
+            "data": about,
+            "start": begins,
+        }
         click.echo(json.dumps(values, indent=2))
     else:
-        click.echo("\n".join([to_toml(config.to_dict()), plan.table(), "", f"Start\n  {begins}"]))
+        parts = [to_toml(config.to_dict()), plan.table(), "", f"Data\n  {about}"]
+        click.echo("\n".join([*parts, "", f"Start\n  {begins}"]))
 
 
-def _beginning(config: TrainConfig, dataset: ImageDataset | None, run_dir: Path | None) -> str:
+def _summary(data: TrainingData | UncountedStream | None) -> str:
+    """What there is to train on, in words."""
+    from biggan.data import ShardStream
+    from biggan.training.data_source import UncountedStream
+
+    if data is None:
+        return "not given"
+    if isinstance(data, UncountedStream):
+        found = "how many images they hold"
+        if data.num_classes is None:
+            found += " and of which classes (until then those of the recipe's preset)"
+        return f"{data.shards:,} shards to stream; before the first step training counts {found}"
+    classes = f"{data.num_classes} classes" if data.class_names else "no classes"
+    streamed = f", a stream of {len(data.counts):,} shards" if isinstance(data, ShardStream) else ""
+    return f"{len(data)} images of {data.source}, {classes}{streamed}"
+
+
+def _beginning(config: TrainConfig, dataset: TrainingData | None, run_dir: Path | None) -> str:
     """Where the run would begin, in words."""
     from biggan.training.checkpoint import CheckpointDirectory
     from biggan.training.config import differing_keys

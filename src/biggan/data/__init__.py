@@ -1,14 +1,21 @@
 """Training data: from folders, archives or packed pixels to an endless stream of batches."""
 
+from typing import TypeAlias
+
 from biggan.data.dataset import ImageDataset, load_dataset
 from biggan.data.packing import pack_dataset
 from biggan.data.sampler import ShuffledStream, fetch, flips
 from biggan.data.shards import ShardStream
 
+TrainingData: TypeAlias = ImageDataset | ShardStream
+"""What can be trained on. Both have a length, `source`, `class_names`, `num_classes`,
+`histogram()` and `fingerprint`; how images come out of them is for `training.batches` to know."""
+
 __all__ = [
     "ImageDataset",
     "ShardStream",
     "ShuffledStream",
+    "TrainingData",
     "fetch",
     "flips",
     "load_dataset",

@@ -171,7 +171,7 @@ def _check_memory(path: Path, shape: tuple[int, ...], limit: int | None) -> None
         raise InputError(
             f"{path}: {shape[0]} images at {shape[-1]} px need {_gib(needed)} of memory and the "
             f"limit is {_gib(limit)}: choose a smaller resolution or fewer images, or pack them "
-            "(`biggan data pack`)"
+            "(`biggan data pack`), or stream tar shards (--set stream=true)"
         )
 
 

@@ -4,19 +4,18 @@ A shard can be read in one direction only, so the order of the images is a compr
 shuffles the shards, and then shuffles the samples inside windows of a fixed size. Both are pure
 functions of (seed, epoch), and so what stands at a position of the stream depends on nothing but
 (seed, position): a run resumes from the number of images it has seen, and several processes can
-each take their slice of a batch. Shards whose samples are sorted by class are mixed too little by
+each take their share of a batch. Shards whose samples are sorted by class are mixed too little by
 this; whoever makes shards shuffles them once.
 """
 
 from __future__ import annotations
 
-import contextlib
+import functools
 import hashlib
-import json
 import logging
 import os
 from collections import deque
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,20 +25,23 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from tqdm import tqdm
 
-from biggan.atomic_write import write_atomically
 from biggan.data.decoding import MODES, CorruptImageError, decode_image, strict_pillow
-from biggan.data.packed import is_packed
-from biggan.data.reading import containers, expand, in_parallel
-from biggan.data.tars import BLOCK, image_suffix, parse_label
+from biggan.data.shard_files import Sample, expand_shards, read_shard, shard_name
+from biggan.data.shard_index import (
+    INDEX,
+    class_table,
+    count_shards,
+    index_file,
+    number_labels,
+    read_index,
+)
 from biggan.data.transforms import fit_square, to_array
 from biggan.errors import InputError
 
 logger = logging.getLogger("biggan.data")
 
-INDEX = "shards-index.json"
-_FORMAT = "biggan shard index, version 1"
+WINDOW = 4096
 # What the random numbers are for: keeps the streams of one seed apart.
 _SHARDS = 0x5344
 _WINDOW = 0x574E
@@ -48,20 +50,11 @@ _PIECE = 8  # images that a thread decodes at a time
 
 
 @dataclass(frozen=True)
-class _Sample:
-    """An image as it is stored, and its class as it is stored."""
-
-    name: str
-    data: bytes
-    label: int | str | None
-
-
-@dataclass(frozen=True)
 class _Window:
     """Samples that are shuffled together, in the order of the stream."""
 
     number: int
-    samples: list[_Sample]
+    samples: list[Sample]
 
 
 class ShardStream:
@@ -74,21 +67,26 @@ class ShardStream:
         resolution: The side of the images in pixels.
         image_channels: 1 for grey, 3 for colour.
         class_names: The classes in the order of the numbers in the shards; none for a stream
-            without classes.
+            without classes. If it is None, those of `classes.txt` beside the first shard, or else
+            the labels that were found.
         seed: Selects the order; 0 or more.
-        index: Where the number of samples in each shard is remembered. They are counted by reading
-            each shard once. By default beside the first shard, if that is a file.
+        index: Where it is remembered how many samples each shard has, and of which labels. They
+            are counted by reading each shard once. By default beside the first shard, if that is a
+            file.
         window: Samples that are shuffled together. They are in memory as they are stored, twice:
             the window in use, and the next one.
-        workers: Decoding threads; one per processor by default.
+        workers: Threads that decode, and count; one per processor by default.
         strict: Refuse a corrupt image. Without it the next good one of its window stands in for it.
         progress: Show a bar where counting takes over two seconds, on a terminal.
 
     Attributes:
+        class_names: The classes in order; empty for a stream without classes.
         counts: Samples in each shard.
+        source: A name for people: that of the shards, without the way to them.
 
     Raises:
-        InputError: `webdataset` is missing, or shards are missing, damaged or empty.
+        InputError: `webdataset` is missing, or shards are missing, damaged or empty, or their
+            labels and the classes do not belong together.
     """
 
     def __init__(
@@ -96,11 +94,11 @@ class ShardStream:
         urls: str | Path | Sequence[str | Path],
         resolution: int,
         image_channels: int,
-        class_names: Sequence[str],
+        class_names: Sequence[str] | None,
         seed: int,
         *,
         index: str | Path | None = None,
-        window: int = 4096,
+        window: int = WINDOW,
         workers: int | None = None,
         strict: bool = False,
         progress: bool = True,
@@ -114,17 +112,25 @@ class ShardStream:
             )
         self.resolution = resolution
         self.image_channels = image_channels
-        self.class_names = tuple(class_names)
-        self._numbers = {name: number for number, name in enumerate(self.class_names)}
         self._seed = seed
         self._window = window
         self._workers = workers or os.cpu_count() or 1
         self._strict = strict
         self._replaced: set[str] = set()
-        self._urls = _expand(urls)
-        self.counts = _counts(self._urls, index, workers, progress=progress)
+        self._urls = expand_shards(urls)
+        self.source = shard_name(str(urls if isinstance(urls, (str, Path)) else self._urls[0]))
+        file = index_file(self._urls) if index is None else Path(index).expanduser()
+        count_shards(self._urls, file, workers=workers, progress=progress)
+        contents = read_index(self._urls, file)
+        if contents is None:
+            raise InputError(f"the shards of {self.source} changed while they were counted")
+        self._contents = contents
+        self.counts = [shard.samples for shard in contents]
         if len(self) == 0:
             raise InputError(f"{self._urls[0]} and the other shards hold no images")
+        self.class_names = class_table(self._urls, contents, class_names)
+        labels = {label for shard in contents for label, _ in shard.labels}
+        self._numbers = number_labels(labels, self.class_names)
 
     def __len__(self) -> int:
         """Images in an epoch."""
@@ -135,50 +141,64 @@ class ShardStream:
         """Number of classes, 0 for a stream without classes."""
         return len(self.class_names)
 
+    def histogram(self) -> list[int]:
+        """Images per class, in the order of `class_names`; corrupt ones are among them."""
+        return list(self._histogram)
+
+    @functools.cached_property
+    def _histogram(self) -> list[int]:
+        found = [0] * self.num_classes  # asked for in every step, and labels may be many
+        for shard in self._contents:
+            for label, count in shard.labels:
+                if label in self._numbers:
+                    found[self._numbers[label]] += count
+        return found
+
     @property
+    def window_bytes(self) -> int:
+        """Memory that the images in waiting take, as they are stored."""
+        stored = sum(shard.stored_bytes for shard in self._contents)
+        return 2 * min(self._window, len(self)) * stored // len(self)
+
+    @functools.cached_property
     def fingerprint(self) -> str:
         """sha256 over what the order depends on: tells on resuming that the shards changed."""
-        names = [Path(url).name for url in self._urls]
-        about = (names, self.counts, self.class_names, self._window)
+        names = [shard_name(url) for url in self._urls]
+        labels = [shard.labels for shard in self._contents]
+        about = (names, labels, self.class_names, self._window)
         return hashlib.sha256(repr(about).encode()).hexdigest()
 
-    def batches(
-        self, start: int, batch_size: int, rank: int = 0, world_size: int = 1
-    ) -> Generator[tuple[Tensor, Tensor]]:
-        """The stream from a position on, in batches, decoded ahead in threads.
+    def batches(self, positions: Iterable[NDArray[np.int64]]) -> Generator[tuple[Tensor, Tensor]]:
+        """Images of the stream, decoded ahead in threads.
 
-        Each process reads all the shards and decodes its own part.
+        Where several processes share a batch, each reads all the shards and decodes what it asks
+        for.
 
         Args:
-            start: The position of the first image: how many the run has seen.
-            batch_size: Images in a batch of all processes together.
-            rank: Which process this is.
-            world_size: How many there are; each has its contiguous slice of every batch.
+            positions: Of each batch's images in the stream, (N,), ascending, and beyond those of
+                the batch before. The first image that a run has not seen stands at the number of
+                those that it has seen.
 
         Yields:
-            uint8 images (batch_size / world_size, C, R, R) and int64 labels.
+            uint8 images (N, C, R, R) and int64 labels (N,), for each batch.
 
         Raises:
             InputError: A shard cannot be read or changed; a label is none of the classes.
         """
-        if start < 0 or batch_size < 1 or not 0 <= rank < world_size:
-            raise ValueError(f"no such slice: {start=} {batch_size=} {rank=} {world_size=}")
-        if batch_size % world_size:
-            raise InputError(
-                f"a batch of {batch_size} cannot be divided among {world_size} processes: choose "
-                f"a multiple of {world_size}"
-            )
-        size = batch_size // world_size
         reader, decoders = ThreadPoolExecutor(1), ThreadPoolExecutor(self._workers)
         waiting: deque[list[Future[Any]]] = deque()
+        windows: _InOrder | None = None
         try:
             with strict_pillow():
-                first = start + rank * size
-                windows = _InOrder(self._windows(self._place(first)[0]), reader)
-                for position in _steps(first, batch_size):
-                    waiting.append(self._decode_ahead(windows, position, size, decoders))
+                for batch in positions:
+                    if windows is None:
+                        first, _ = self._place(int(batch[0]))
+                        windows = _InOrder(self._windows(first), reader)
+                    waiting.append(self._decode_ahead(windows, batch.tolist(), decoders))
                     if len(waiting) > _AHEAD:
                         yield _joined(waiting.popleft())
+                while waiting:
+                    yield _joined(waiting.popleft())
         finally:
             reader.shutdown(cancel_futures=True)
             decoders.shutdown(cancel_futures=True)
@@ -207,7 +227,7 @@ class ShardStream:
                 window += 1
             epoch, window = epoch + 1, 0
 
-    def _epoch(self, epoch: int, skip: int) -> Iterator[_Sample]:
+    def _epoch(self, epoch: int, skip: int) -> Iterator[Sample]:
         """An epoch's samples in the order of its shards, without the first few."""
         for shard in _generator(self._seed, _SHARDS, epoch, 0).permutation(len(self._urls)):
             count = self.counts[shard]
@@ -215,7 +235,7 @@ class ShardStream:
                 skip -= count
                 continue
             read = 0
-            for read, sample in enumerate(_read_shard(self._urls[shard]), 1):
+            for read, sample in enumerate(read_shard(self._urls[shard]), 1):
                 if read > count:
                     break
                 if read > skip:
@@ -228,15 +248,15 @@ class ShardStream:
             skip = 0
 
     def _decode_ahead(
-        self, windows: _InOrder, position: int, size: int, decoders: ThreadPoolExecutor
+        self, windows: _InOrder, positions: Sequence[int], decoders: ThreadPoolExecutor
     ) -> list[Future[tuple[NDArray[np.uint8], list[int]]]]:
         places = []
-        for at in range(position, position + size):
-            number, place = self._place(at)
+        for position in positions:
+            number, place = self._place(position)
             places.append((windows.get(number), place))
         return [
             decoders.submit(self._decode, places[begin : begin + _PIECE])
-            for begin in range(0, size, _PIECE)
+            for begin in range(0, len(places), _PIECE)
         ]
 
     def _decode(self, places: Sequence[tuple[_Window, int]]) -> tuple[NDArray[np.uint8], list[int]]:
@@ -263,18 +283,15 @@ class ShardStream:
                 return to_array(image), self._label(sample)
         raise InputError(f"{window.samples[0].name} and all images near it are corrupt")
 
-    def _label(self, sample: _Sample) -> int:
+    def _label(self, sample: Sample) -> int:
         if not self.class_names:
             return 0
-        label = sample.label
-        number = self._numbers.get(label, -1) if isinstance(label, str) else label
-        if number is None or not 0 <= number < self.num_classes:
-            fault = "no label" if label is None else f"the label {label!r}"
+        if sample.label not in self._numbers:  # when the shards were counted all had a class
             raise InputError(
-                f"{sample.name} has {fault}, and the classes are {self.num_classes}: mend the "
-                "shard or the class names"
+                f"{sample.name} has the label {sample.label!r}, which was not there when the "
+                f"samples were counted: delete the index ({INDEX}), and start a new run"
             )
-        return number
+        return self._numbers[sample.label]
 
 
 class _InOrder:
@@ -294,12 +311,6 @@ class _InOrder:
         return self._current
 
 
-def _steps(first: int, step: int) -> Iterator[int]:
-    while True:
-        yield first
-        first += step
-
-
 def _joined(pieces: Sequence[Future[tuple[NDArray[np.uint8], list[int]]]]) -> tuple[Tensor, Tensor]:
     results = [piece.result() for piece in pieces]
     images = np.concatenate([images for images, _ in results])
@@ -310,141 +321,3 @@ def _joined(pieces: Sequence[Future[tuple[NDArray[np.uint8], list[int]]]]) -> tu
 def _generator(seed: int, purpose: int, epoch: int, window: int) -> np.random.Generator:
     sequence = np.random.SeedSequence([seed, purpose, epoch, window])
     return np.random.Generator(np.random.PCG64(sequence))
-
-
-def _is_address(url: str) -> bool:
-    return "://" in url or url.startswith("pipe:")
-
-
-def _expand(urls: str | Path | Sequence[str | Path]) -> list[str]:
-    """The shards that are meant, in order; files among them exist."""
-    found: list[str] = []
-    for url in [urls] if isinstance(urls, (str, Path)) else urls:
-        if _is_address(str(url)):
-            found += _webdataset().shardlists.expand_urls(str(url))
-            continue
-        path = Path(url).expanduser()
-        if path.is_dir():
-            if is_packed(path):
-                raise InputError(f"{path} is packed: it is loaded, not streamed")
-            shards = [file for file in containers(path) if file.suffix.lower() == ".tar"]
-            if not shards:
-                raise InputError(f"{path} holds no .tar shards")
-        else:
-            shards = expand(str(path))
-        found += map(str, shards)
-    if not found:
-        raise InputError("no shards are named")
-    return found
-
-
-def _counts(
-    urls: Sequence[str], index: str | Path | None, workers: int | None, *, progress: bool
-) -> list[int]:
-    """Samples in each shard, from the index or by reading it once."""
-    file = _index_file(urls, index)
-    known = _read_index(file)
-    missing = [url for url in urls if _key(url) not in known]
-    if missing:
-        bar = tqdm(
-            total=len(missing),
-            desc="counting",
-            unit=" shards",
-            delay=2,
-            disable=None if progress else True,  # None: only on a terminal
-        )
-        with bar, contextlib.closing(in_parallel(_count, missing, workers)) as counted:
-            for url, count in zip(missing, counted, strict=True):
-                known[_key(url)] = count
-                bar.update()
-                _write_index(file, known)
-    return [known[_key(url)] for url in urls]
-
-
-def _index_file(urls: Sequence[str], index: str | Path | None) -> Path:
-    if index is not None:
-        return Path(index).expanduser()
-    if _is_address(urls[0]):
-        raise InputError(f"say where the samples' count shall be remembered (index=...{INDEX})")
-    return Path(urls[0]).parent / INDEX
-
-
-def _key(url: str) -> str:
-    """What the index calls a shard: another file of the same name and size is another shard."""
-    if _is_address(url):
-        return url
-    about = Path(url).stat()
-    return f"{Path(url).name} {about.st_size} {about.st_mtime_ns}"
-
-
-def _read_index(file: Path) -> dict[str, int]:
-    try:
-        values = json.loads(file.read_text(encoding="utf-8"))
-        shards = values["shards"] if values["format"] == _FORMAT else None
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError, KeyError, TypeError):
-        shards = None
-    if not isinstance(shards, dict) or not all(isinstance(n, int) for n in shards.values()):
-        raise InputError(f"{file} is no index of shards or is damaged: delete it to count again")
-    return shards
-
-
-def _write_index(file: Path, counts: dict[str, int]) -> None:
-    text = json.dumps({"format": _FORMAT, "shards": counts}, indent=1)
-    if not file.parent.is_dir():
-        raise InputError(f"cannot write {file}: there is no such folder")
-    write_atomically(file, text.encode())
-
-
-def _count(url: str) -> int:
-    return sum(1 for _ in _read_shard(url))
-
-
-class _Watched:
-    """A stream that remembers its last block, which in a whole tar is empty."""
-
-    def __init__(self, stream: Any) -> None:
-        self._stream = stream
-        self.last = b"\1"
-
-    def read(self, size: int = -1) -> bytes:
-        data: bytes = self._stream.read(size)
-        if data:
-            self.last = (self.last + data)[-BLOCK:]
-        return data
-
-
-def _read_shard(url: str) -> Iterator[_Sample]:
-    """The samples of a shard that have an image, in order."""
-    library = _webdataset()
-    stream = None
-    try:
-        # The library's own dataset is these three, and leaves the file open.
-        stream = library.gopen(url)
-        watched = _Watched(stream)
-        files = library.tariterators.tar_file_expander([{"url": url, "stream": watched}])
-        for sample in library.tariterators.group_by_keys(files):
-            stored = {key: data for key, data in sample.items() if not key.startswith("__")}
-            suffix = image_suffix(stored)
-            if suffix is not None:
-                name = f"{Path(url).name}/{sample['__key__']}.{suffix}"
-                yield _Sample(name, stored[suffix], parse_label(stored))
-        stream.close()  # a program that was reading from afar says only here that it failed
-        if any(watched.last):  # a tar that is cut between two blocks reads without an error
-            raise EOFError("it may be truncated, copy or download it again")
-    except Exception as error:  # a damaged tar, a lost connection, a missing program
-        reason = " ".join(str(error).split())
-        raise InputError(f"cannot read the shard {url}: {reason}") from error
-    finally:
-        if stream is not None:
-            with contextlib.suppress(Exception):
-                stream.close()
-
-
-def _webdataset() -> Any:
-    try:
-        import webdataset  # type: ignore[import-untyped]
-    except ImportError as error:
-        raise InputError("streams of shards need webdataset: pip install 'biggan[data]'") from error
-    return webdataset

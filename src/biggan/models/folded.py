@@ -18,8 +18,8 @@ The result equals the generator's to rounding.
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
-from typing import NamedTuple
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -144,7 +144,7 @@ class FoldedGenerator(nn.Module):
         """
         modulations = self._modulations(scale, shift)
         x = grid.to(self.dtype)
-        for block in self.blocks:
+        for block in cast("Iterable[_Block | _DeepBlock]", self.blocks):
             x = block(x, [next(modulations) for _ in range(block.norms)])
             if self.attention is not None and block.reaches == self.attention.resolution:
                 x = self.attention(x)

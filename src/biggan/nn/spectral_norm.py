@@ -17,7 +17,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import lru_cache
 
 import torch
 from torch import Tensor, nn
@@ -203,15 +202,8 @@ def _normalized(vectors: list[Tensor], eps: float) -> list[Tensor]:
     """Each vector divided by its norm, or by eps where that is larger."""
     norms = torch.stack(torch._foreach_norm(vectors)).clamp_(min=eps)
     sizes = [len(vector) for vector in vectors]
-    counts = _on_device(tuple(sizes), norms.device)
-    each = torch.repeat_interleave(norms, counts, output_size=sum(sizes))
+    each = torch.cat([norm.expand(size) for norm, size in zip(norms.unbind(), sizes, strict=True)])
     return list((torch.cat(vectors) / each).split(sizes))
-
-
-@lru_cache
-def _on_device(sizes: tuple[int, ...], device: torch.device) -> Tensor:
-    # Kept: the copy to a GPU would wait for all that it was given before.
-    return torch.tensor(sizes, device=device)
 
 
 @contextmanager

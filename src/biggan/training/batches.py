@@ -3,8 +3,9 @@
 A data set that is small beside a GPU's memory lives there as uint8, and is picked and mirrored
 there. A larger one is fetched by a second thread while the step before computes. On a CPU neither
 happens: the step has every core at work already, and a second thread would take them from it.
-
 All of these give the same images to the bit.
+
+A stream of shards decodes in threads of its own; its order is another one.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, closing
+from itertools import count
 from typing import TypeVar
 
 import numpy as np
@@ -19,10 +22,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from biggan.data import ImageDataset, ShuffledStream, fetch, flips
+from biggan.data import ImageDataset, ShardStream, ShuffledStream, TrainingData, fetch, flips
+from biggan.distributed import own_share
 from biggan.images import from_uint8
 from biggan.training.config import TrainConfig
-from biggan.training.distributed import own_share
 
 _T = TypeVar("_T")
 _Choice = tuple[NDArray[np.int64], NDArray[np.bool_] | None]  # indices, and which to mirror
@@ -32,25 +35,26 @@ _AHEAD = 2  # batches
 
 
 def real_batches(
-    config: TrainConfig, dataset: ImageDataset, device: torch.device, start: int
+    config: TrainConfig, dataset: TrainingData, device: torch.device, start: int
 ) -> Generator[tuple[Tensor, Tensor]]:
     """This process's shares of the global batches, from the start-th on, without end.
 
     Yields:
         Images (N, C, R, R) in [-1, 1] and labels (N,), on the device.
     """
-    choices = _choices(config, len(dataset), start)
-    if _fits_on(dataset, device):
-        batches = pick_on(device, dataset, choices)
-    else:
-        batches = (fetch(dataset, *choice) for choice in choices)
-        if device.type != "cpu":
-            batches = in_background(batches, _AHEAD)
-    try:
+    with ExitStack() as opened:
+        if isinstance(dataset, ImageDataset) and _fits_on(dataset, device):
+            batches = pick_on(device, dataset, _choices(config, len(dataset), start))
+        else:
+            if isinstance(dataset, ImageDataset):
+                batches = _fetched(config, dataset, start)
+            else:
+                batches = _streamed(config, dataset, start)
+            opened.enter_context(closing(batches))
+            if device.type != "cpu":
+                batches = opened.enter_context(closing(in_background(batches, _AHEAD)))
         for images, labels in batches:
             yield from_uint8(to_device(images, device)), to_device(labels, device)
-    finally:
-        batches.close()
 
 
 def pick_on(
@@ -78,11 +82,14 @@ def in_background(items: Iterator[_T], ahead: int) -> Generator[_T]:
     Raises:
         Exception: Whatever making an item raised, in its place.
     """
-    with ThreadPoolExecutor(max_workers=1) as thread:
+    thread = ThreadPoolExecutor(max_workers=1)
+    try:
         waiting = deque(thread.submit(next, items) for _ in range(ahead))
         while True:
             waiting.append(thread.submit(next, items))
             yield waiting.popleft().result()
+    finally:
+        thread.shutdown(cancel_futures=True)
 
 
 def to_device(tensor: Tensor, device: torch.device) -> Tensor:
@@ -100,14 +107,37 @@ def _fits_on(dataset: ImageDataset, device: torch.device) -> bool:
     return dataset.images.nbytes <= _RESIDENT_SHARE * memory
 
 
+def _fetched(
+    config: TrainConfig, dataset: ImageDataset, start: int
+) -> Generator[tuple[Tensor, Tensor]]:
+    for choice in _choices(config, len(dataset), start):
+        yield fetch(dataset, *choice)
+
+
+def _streamed(
+    config: TrainConfig, stream: ShardStream, start: int
+) -> Generator[tuple[Tensor, Tensor]]:
+    places = own_share(np.arange(config.batch_size), config.accumulation)
+    first, size = start * config.batch_size, config.batch_size
+    with closing(stream.batches(position + places for position in count(first, size))) as batches:
+        for position, (images, labels) in zip(count(first, size), batches, strict=False):
+            mirrored = _mirrored(config, position)
+            if mirrored is not None:
+                mask = torch.from_numpy(mirrored)
+                images[mask] = images[mask].flip(-1)
+            yield images, labels
+
+
 def _choices(config: TrainConfig, dataset_size: int, start: int) -> Iterator[_Choice]:
     stream = ShuffledStream(dataset_size, config.seed)
-    position = start * config.batch_size
-    while True:
+    for position in count(start * config.batch_size, config.batch_size):
         indices = stream.indices(position, config.batch_size)
-        mirrored = flips(config.seed, position, config.batch_size) if config.flip else None
-        yield (
-            own_share(indices, config.accumulation),
-            None if mirrored is None else own_share(mirrored, config.accumulation),
-        )
-        position += config.batch_size
+        yield own_share(indices, config.accumulation), _mirrored(config, position)
+
+
+def _mirrored(config: TrainConfig, position: int) -> NDArray[np.bool_] | None:
+    """Which of this process's images of the batch that begins at a position to mirror."""
+    if not config.flip:
+        return None
+    mirrored = flips(config.seed, position, config.batch_size)
+    return own_share(mirrored, config.accumulation)

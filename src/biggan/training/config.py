@@ -167,6 +167,14 @@ class TrainConfig:
     data: str = ""
     """`digits` (built in), or a source: a folder of class folders, a zip of one, a packed data set,
     parquet files, tar shards."""
+    stream: bool = False
+    """Whether tar shards are read again for every epoch, not loaded: for data that no disk holds.
+    They may be addresses (https://, s3://, pipe:), too."""
+    classes: str = ""
+    """Of a stream: a text file with the class names, one a line; empty for those of `classes.txt`
+    beside the shards, or else the labels themselves."""
+    stream_window: int = 4096
+    """Images of a stream that are shuffled together; twice as many wait in memory as files."""
     unconditional: bool = False
     """Whether to train without classes."""
     total_steps: int = 100_000
@@ -220,6 +228,7 @@ class TrainConfig:
             "checkpoint_every",
             "log_every",
             "statistics_images",
+            "stream_window",
         )
         for name in positive:
             _require(getattr(self, name) >= 1, f"{name} must be at least 1")
@@ -239,6 +248,15 @@ class TrainConfig:
         _require(0 <= self.orthogonal < math.inf, "orthogonal must be 0 or above")
         _require(0 <= self.ema.decay < 1, "ema.decay must be at least 0 and below 1")
         _require(self.ema.start >= 0, "ema.start must be 0 or above")
+        _require(
+            self.stream or not self.classes,
+            "classes is for streams (stream = true): what is loaded has its class names from its "
+            "folders, a classes.txt beside the shards, or its labels",
+        )
+        _require(
+            not (self.unconditional and self.classes),
+            "unconditional training has no classes: set only one of unconditional and classes",
+        )
         _require(
             not (self.compile and self.checkpoint_activations),
             "torch.compile cannot recompute activations as this package does: set only one of "
@@ -351,10 +369,12 @@ def differing_keys(old: TrainConfig, new: TrainConfig) -> list[str]:
     """What decides the result of a run and differs, as "key: old -> new".
 
     How long to train, and when to log and save, may change from one start to the next: the weights
-    after N steps are the same. So may the data's path; its contents are compared by fingerprint.
+    after N steps are the same. So may the paths of data and class names; their contents are
+    compared by fingerprint.
     """
     free = {
         "data",
+        "classes",
         "licence",
         "total_steps",
         "checkpoint_every",

@@ -32,15 +32,8 @@ from tqdm import tqdm
 
 from biggan._version import __version__
 from biggan.atomic_write import write_atomically
-from biggan.data import ImageDataset
-from biggan.errors import InputError
-from biggan.gan import Gan
-from biggan.images import make_grid, save_png
-from biggan.training.augmentation import draw_augmentation
-from biggan.training.batches import real_batches, to_device
-from biggan.training.checkpoint import Checkpoint, CheckpointDirectory
-from biggan.training.config import TrainConfig, differing_keys, to_toml
-from biggan.training.distributed import (
+from biggan.data import TrainingData
+from biggan.distributed import (
     averages,
     check_same,
     check_shares,
@@ -49,6 +42,13 @@ from biggan.training.distributed import (
     own_share,
     raising_together,
 )
+from biggan.errors import InputError
+from biggan.gan import Gan
+from biggan.images import make_grid, save_png
+from biggan.training.augmentation import draw_augmentation
+from biggan.training.batches import real_batches, to_device
+from biggan.training.checkpoint import Checkpoint, CheckpointDirectory
+from biggan.training.config import TrainConfig, differing_keys, to_toml
 from biggan.training.ema import update_ema
 from biggan.training.logging import MetricsLog
 from biggan.training.randomness import Purpose
@@ -74,7 +74,7 @@ _REAL, _GENERATED = 0, 1  # whose augmentation
 
 def train(
     config: TrainConfig,
-    dataset: ImageDataset,
+    dataset: TrainingData,
     run_dir: Path,
     *,
     device: torch.device,
@@ -98,7 +98,7 @@ def train(
         InputError: The folder holds another run, is in use, or cannot be written; the batch does
             not divide over the processes; or training diverged.
     """
-    check_shares(config)
+    check_shares(config.batch_size, config.accumulation)
     with ExitStack() as held:
         held.enter_context(_locked(run_dir))
         state, checkpoints = _open_run(config, dataset, run_dir, device)
@@ -198,7 +198,7 @@ def _locked(run_dir: Path) -> Iterator[None]:
 
 
 def _open_run(
-    config: TrainConfig, dataset: ImageDataset, run_dir: Path, device: torch.device
+    config: TrainConfig, dataset: TrainingData, run_dir: Path, device: torch.device
 ) -> tuple[TrainState, CheckpointDirectory]:
     """The state to go on from, after making sure that it belongs to this recipe and data."""
     checkpoints = CheckpointDirectory(run_dir / "checkpoints")
@@ -228,7 +228,7 @@ def _open_run(
 
 
 def _check_same_run(
-    saved: Checkpoint, config: TrainConfig, dataset: ImageDataset, run_dir: Path
+    saved: Checkpoint, config: TrainConfig, dataset: TrainingData, run_dir: Path
 ) -> None:
     if differing := differing_keys(saved.config, config):
         raise InputError(
@@ -244,7 +244,7 @@ def _check_same_run(
 
 def _latents(
     config: TrainConfig,
-    dataset: ImageDataset,
+    dataset: TrainingData,
     device: torch.device,
     purpose: Purpose,
     *position: int,
@@ -265,7 +265,7 @@ def _augmentation(
     return None if numbers is None else to_device(own_share(numbers, config.accumulation), device)
 
 
-def _export(state: TrainState, config: TrainConfig, dataset: ImageDataset, run_dir: Path) -> None:
+def _export(state: TrainState, config: TrainConfig, dataset: TrainingData, run_dir: Path) -> None:
     """Write the averaged generator, ready to sample, the discriminator, and a preview."""
     finished = state.step >= config.total_steps
     grid = HUB_GRID if finished else COARSE_GRID
@@ -315,7 +315,7 @@ def _is_exported(state: TrainState, run_dir: Path) -> bool:
 def _summary(
     state: TrainState,
     config: TrainConfig,
-    dataset: ImageDataset,
+    dataset: TrainingData,
     grid: Sequence[float],
     statistics_images: int,
 ) -> dict[str, object]:
@@ -328,8 +328,12 @@ def _summary(
         "statistics": f"standing, {statistics_images} images for each of {len(grid)} "
         "truncations and for untruncated noise",
         "torch": torch.__version__,
-        # The data by their name: a model that is given away tells not where they were kept.
-        "recipe": {**config.to_dict(), "data": dataset.source},
+        # Data by their names: a model that is given away tells not where they were kept.
+        "recipe": {
+            **config.to_dict(),
+            "data": dataset.source,
+            "classes": Path(config.classes).name,
+        },
         **({"fine_tuning": dict(state.sources)} if state.sources else {}),
     }
 

@@ -14,12 +14,12 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from biggan.data import ImageDataset
+from biggan.data import TrainingData
+from biggan.distributed import own_share, synchronize_batch_norm
 from biggan.latents import make_noise
 from biggan.models import Generator
 from biggan.nn import StandingBatchNorm2d, hold_power_iteration, iterate_power
 from biggan.training.config import TrainConfig
-from biggan.training.distributed import own_share, synchronize_batch_norm
 from biggan.training.randomness import Purpose, derive_seed, random_generator
 from biggan.training.step import draw_labels
 from biggan.weights.files import set_statistics_grid
@@ -36,7 +36,7 @@ _POWER_ITERATIONS = 50
 def finish(
     generator: Generator,
     config: TrainConfig,
-    dataset: ImageDataset,
+    dataset: TrainingData,
     grid: Sequence[float],
     images: int,
 ) -> Generator:
@@ -68,7 +68,7 @@ def finish(
 def record_statistics(
     generator: Generator,
     config: TrainConfig,
-    dataset: ImageDataset,
+    dataset: TrainingData,
     truncation: float | None,
     images: int,
 ) -> None:
@@ -113,7 +113,7 @@ def record_statistics(
 
 
 def _latents(
-    config: TrainConfig, dataset: ImageDataset, truncation: float | None, batch: int, size: int
+    config: TrainConfig, dataset: TrainingData, truncation: float | None, batch: int, size: int
 ) -> tuple[Tensor, Tensor]:
     # The same uniform numbers and classes at every truncation: the table is smooth along its grid.
     seed = derive_seed(config.seed, Purpose.STATISTICS, batch, 0)

@@ -11,10 +11,10 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
+from biggan.distributed import averaging_gradients, is_first, synchronize_batch_norm
 from biggan.models import Discriminator, Generator, build_discriminator, build_generator
 from biggan.training.augmentation import Augmenter, build_augmentation
 from biggan.training.config import TrainConfig
-from biggan.training.distributed import averaging_gradients, is_first, synchronize_batch_norm
 from biggan.training.fine_tuning import initialize, require_gradients
 from biggan.training.lecam import LeCam
 from biggan.training.randomness import Purpose, derive_seed

@@ -7,12 +7,12 @@ from contextlib import AbstractContextManager, nullcontext
 import torch
 from torch import Tensor, nn
 
-from biggan.data import ImageDataset
+from biggan.data import TrainingData
+from biggan.distributed import hold_gradients, over_all_processes
 from biggan.nn import hold_power_iteration
 from biggan.training.adaptive_augmentation import AdaptiveAugmentation
 from biggan.training.augmentation import augmented
 from biggan.training.config import TrainConfig
-from biggan.training.distributed import hold_gradients, over_all_processes
 from biggan.training.fine_tuning import require_gradients
 from biggan.training.losses import discriminator_hinge_loss, generator_hinge_loss
 from biggan.training.orthogonal_regularization import (
@@ -134,7 +134,7 @@ def generator_step(
 
 
 def draw_latents(
-    config: TrainConfig, dataset: ImageDataset, purpose: Purpose, *position: int
+    config: TrainConfig, dataset: TrainingData, purpose: Purpose, *position: int
 ) -> tuple[Tensor, Tensor]:
     """Noise and labels for a global batch of generated images.
 
@@ -153,11 +153,13 @@ def draw_latents(
 
 
 def draw_labels(
-    config: TrainConfig, dataset: ImageDataset, random: torch.Generator, num: int
+    config: TrainConfig, dataset: TrainingData, random: torch.Generator, num: int
 ) -> Tensor:
     """Labels (num,) of generated images, uniform over classes or as in the data."""
-    if config.label_sampling == "empirical":
-        return dataset.labels[torch.randint(len(dataset.labels), (num,), generator=random)]
+    if config.label_sampling == "empirical" and dataset.num_classes:
+        ends = torch.tensor(dataset.histogram()).cumsum(0)  # as if all images were sorted by class
+        images = torch.randint(int(ends[-1]), (num,), generator=random)
+        return torch.searchsorted(ends, images, right=True)
     return torch.randint(max(config.generator.num_classes, 1), (num,), generator=random)
 
 

@@ -1,11 +1,13 @@
-"""Several processes, one run: what the rest of training needs to know of PyTorch's engine.
+"""Several processes, one result: what training and sampling need to know of PyTorch's engine.
 
     torchrun --nproc-per-node 8 -m biggan train RECIPE --data DATA --out RUN
+    torchrun --nproc-per-node 8 -m biggan sample -n 50000 --out FOLDER
 
-The result does not depend on how many there are, but for rounding: every process draws the random
-numbers of the whole global batch and takes its own share of every micro-batch; BatchNorm's
-statistics are those of the micro-batch (`nn.synchronization`); gradients are averaged by
-DistributedDataParallel while the backward pass still runs. The first process writes all files.
+The result does not depend on how many there are, but for rounding. In training every process draws
+the random numbers of the whole global batch and takes its own share of every micro-batch;
+BatchNorm's statistics are those of the micro-batch (`nn.synchronization`); gradients are averaged
+by DistributedDataParallel while the backward pass still runs. The first process writes all files.
+In sampling every process makes a run of the images (`own_range`) and writes them itself.
 
 All processes must come by every function here that communicates, in the same order. What one of
 them fails at, all fail at, and one of them says so (`raising_together`, `process_group`).
@@ -17,11 +19,12 @@ from __future__ import annotations
 
 import logging
 import os
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import timedelta
 from inspect import signature
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import torch
@@ -32,11 +35,11 @@ from torch.nn.parallel import DistributedDataParallel
 
 from biggan.errors import InputError
 from biggan.nn import StandingBatchNorm2d
-from biggan.training.config import TrainConfig
 
 if TYPE_CHECKING:
     from torch.distributed.distributed_c10d import Store
 
+_T = TypeVar("_T")
 _Batch = TypeVar("_Batch", Tensor, NDArray[np.int64], NDArray[np.bool_])
 
 _PATIENCE = timedelta(minutes=30)  # the first process may write files while the others wait
@@ -48,6 +51,8 @@ _NO_BROADCAST = {
     else "broadcast_buffers": False
 }
 
+_LAST_QUESTIONS = 2.0  # seconds
+
 _GONE = (  # how gloo says that the other end of a connection is no more
     "connection closed by peer",
     "connection reset by peer",
@@ -58,11 +63,13 @@ _GONE = (  # how gloo says that the other end of a connection is no more
 
 
 @contextmanager
-def process_group(device: torch.device) -> Iterator[torch.device]:
+def process_group(device: torch.device, patience: timedelta = _PATIENCE) -> Iterator[torch.device]:
     """Join the other processes that torchrun started, if it did; leave them at the end.
 
     Args:
-        device: Where to train. A GPU without a number means this process's own.
+        device: Where to compute; see `own_device`. GPUs are joined for training; for results that
+            meet on the CPU alone, join on the CPU and ask for `own_device` within.
+        patience: How long processes wait for one that is slower. One that dies is noticed at once.
 
     Yields:
         This process's device.
@@ -76,12 +83,12 @@ def process_group(device: torch.device) -> Iterator[torch.device]:
         return
     from torch.distributed.rendezvous import rendezvous  # not every build of torch has it
 
-    device = _own_device(device)
+    device = own_device(device)
     # GPUs exchange over NCCL. Decisions about the run are on the CPU, where they wait for no GPU.
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
     try:
         store, rank, size = next(rendezvous("env://", timeout=_PATIENCE))
-        dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=_PATIENCE)
+        dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=patience)
     except (dist.DistError, ValueError) as error:  # ValueError: torchrun did not set all it sets
         raise InputError(
             f"the processes of this run do not find each other: {error}; start them by torchrun, "
@@ -121,18 +128,48 @@ def is_first() -> bool:
     return not _is_distributed() or dist.get_rank() == 0
 
 
-def check_shares(config: TrainConfig) -> None:
+def own_device(device: torch.device) -> torch.device:
+    """This process's device, where a GPU without a number means its own among those of the machine.
+
+    Raises:
+        InputError: There is no such device for every process.
+    """
+    if device.type == "cpu" or asked_processes() == 1:
+        return device
+    if device.type != "cuda":
+        raise InputError(
+            f"several processes compute on CPUs or CUDA devices, not on {device.type}: give "
+            "--device cpu"
+        )
+    if ":" in str(device):
+        raise InputError("each process takes a GPU of its own: give --device cuda without a number")
+    index, there = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
+    if index >= there:
+        raise InputError(
+            f"there are more processes than GPUs here: start {there} a machine, or give "
+            "--device cpu"
+        )
+    own = torch.device("cuda", index)
+    torch.cuda.set_device(own)
+    return own
+
+
+def check_shares(batch_size: int, accumulation: int) -> None:
     """Make sure that every process gets as many images as the others.
+
+    Args:
+        batch_size: The global one.
+        accumulation: Micro-batches in it.
 
     Raises:
         InputError: They do not divide; on all processes.
     """
-    processes, images = num_processes(), config.micro_batch_size
+    processes, images = num_processes(), batch_size // accumulation
     if images % processes == 0:
         return
-    split = f"batch_size {config.batch_size}"
-    if config.accumulation > 1:
-        split += f" in {config.accumulation} micro-batches of {images}"
+    split = f"batch_size {batch_size}"
+    if accumulation > 1:
+        split += f" in {accumulation} micro-batches of {images}"
     if images < processes:
         split += f" has not one image for each of {processes} processes"
     else:
@@ -141,6 +178,16 @@ def check_shares(config: TrainConfig) -> None:
         f"{split}: start a number of processes that divides {images}, or choose another "
         "batch_size or accumulation"
     )
+
+
+def own_range(size: int) -> range:
+    """This process's part of so many things, numbered from 0; all of them for one process.
+
+    The parts follow each other in the order of the processes and differ in size by one at most:
+    with more processes than things some are empty.
+    """
+    rank, processes = (dist.get_rank(), dist.get_world_size()) if _is_distributed() else (0, 1)
+    return range(size * rank // processes, size * (rank + 1) // processes)
 
 
 def own_share(batch: _Batch, micro_batches: int = 1) -> _Batch:
@@ -157,10 +204,9 @@ def own_share(batch: _Batch, micro_batches: int = 1) -> _Batch:
     """
     if not _is_distributed():
         return batch
-    rank, processes = dist.get_rank(), dist.get_world_size()
     size = len(batch) // micro_batches
-    start, stop = size * rank // processes, size * (rank + 1) // processes
-    parts = batch.reshape(micro_batches, size, *batch.shape[1:])[:, start:stop]
+    own = own_range(size)
+    parts = batch.reshape(micro_batches, size, *batch.shape[1:])[:, own.start : own.stop]
     return parts.reshape(-1, *batch.shape[1:])
 
 
@@ -230,6 +276,18 @@ def over_all_processes(values: Tensor, *, average: bool = False) -> Tensor:
     return values / dist.get_world_size() if average else values
 
 
+def gather(own: _T) -> list[_T]:
+    """What every process has, process by process, on the first one; an empty list on the others.
+
+    All wait for the slowest. Meant for what is small beside the memory, such as pictures.
+    """
+    if not _is_distributed():
+        return [own]
+    everything: list[Any] | None = [None] * dist.get_world_size() if is_first() else None
+    dist.gather_object(own, everything)
+    return everything or []
+
+
 @contextmanager
 def raising_together() -> Iterator[None]:
     """What is a user's mistake to one process within this context, is one to all at its end.
@@ -272,24 +330,6 @@ def _is_distributed() -> bool:
     return dist.is_available() and dist.is_initialized()
 
 
-def _own_device(device: torch.device) -> torch.device:
-    if device.type == "cpu":
-        return device
-    if device.type != "cuda":
-        raise InputError(f"several processes train on CPUs or CUDA devices, not on {device.type}")
-    if ":" in str(device):
-        raise InputError("each process takes a GPU of its own: give --device cuda without a number")
-    index, there = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
-    if index >= there:
-        raise InputError(
-            f"there are more processes than GPUs here: start {there} a machine, or give "
-            "--device cpu"
-        )
-    own = torch.device("cuda", index)
-    torch.cuda.set_device(own)
-    return own
-
-
 @contextmanager
 def _speaking_once(store: Store) -> Iterator[None]:
     """Of all processes that fail, the first raises what it has to say and the others exit."""
@@ -297,12 +337,14 @@ def _speaking_once(store: Store) -> Iterator[None]:
         yield
     except Exception as error:
         status = 2 if isinstance(error, InputError) or _is_lost_process(error) else 1
-        if not _is_first_to_speak(store):
+        speaks = _is_first_to_speak(store)
+        _wait_for_others_to_ask(store)
+        if not speaks:
             raise SystemExit(status) from None
         if _is_lost_process(error):
             raise InputError(
-                "another process of this run has died, so that all stop; the checkpoints are "
-                "kept, and the same command resumes"
+                "another process of this run has died, so that all stop; give the same command "
+                "again"
             ) from None
         raise
 
@@ -312,6 +354,15 @@ def _is_first_to_speak(store: Store) -> bool:
         return bool(store.add("failures", 1) == 1)
     except RuntimeError:  # the process that kept the store is gone
         return True
+
+
+def _wait_for_others_to_ask(store: Store) -> None:
+    """Keep the store for those that fail at the same; torchrun's own outlives them anyway."""
+    if not is_first() or os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":
+        return
+    deadline = time.monotonic() + _LAST_QUESTIONS
+    while store.add("failures", 0) < num_processes() and time.monotonic() < deadline:
+        time.sleep(0.01)
 
 
 def _is_lost_process(error: Exception) -> bool:

@@ -1,0 +1,145 @@
+"""A recipe's data, loaded or opened as a stream."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from biggan.data import ShardStream, TrainingData, load_dataset
+from biggan.data.shard_files import expand_shards, is_address
+from biggan.data.shard_index import (
+    count_shards,
+    index_file,
+    known_classes,
+    read_class_names,
+    read_index,
+)
+from biggan.distributed import is_first, on_any_process, raising_together
+from biggan.errors import InputError
+from biggan.training.config import TrainConfig
+
+# Seconds for which one process counts and the others wait: less than their patience.
+_TURN = 300.0
+
+
+@dataclass(frozen=True)
+class UncountedStream:
+    """What is known of a stream before its samples are counted.
+
+    Attributes:
+        shards: How many there are.
+        num_classes: 0 for a stream without classes; None where counting must find them.
+    """
+
+    shards: int
+    num_classes: int | None
+
+
+def open_data(
+    config: TrainConfig, run_dir: Path, device: torch.device, *, strict: bool
+) -> TrainingData:
+    """Load a recipe's data, or open a stream of them.
+
+    Several processes must call it together: the first one counts a stream's samples for all.
+
+    Args:
+        config: The recipe.
+        run_dir: The run's folder, created where a stream's index must lie in it.
+        device: Where to train.
+        strict: Refuse corrupt images.
+
+    Raises:
+        InputError: Something about the data must be mended; on all processes.
+    """
+    if config.stream:
+        _count_together(config, run_dir)
+    with raising_together():
+        if config.stream:
+            return _open_stream(config, run_dir, _decoding_threads(device), strict=strict)
+        if is_address(config.data):
+            raise InputError(
+                f"{config.data} is an address, and what is not on a disk can only be streamed: "
+                "--set stream=true, for tar shards"
+            )
+        return load_dataset(
+            config.data,
+            config.generator.resolution,
+            config.generator.image_channels,
+            strict=strict,
+            unconditional=config.unconditional,
+        )
+
+
+def look_at_data(
+    config: TrainConfig, run_dir: Path | None, *, strict: bool
+) -> TrainingData | UncountedStream:
+    """The same for one process that writes nothing: a stream's samples are not counted.
+
+    Raises:
+        InputError: Something about the data must be mended.
+    """
+    if not config.stream:
+        return open_data(config, run_dir or Path(), torch.device("cpu"), strict=strict)
+    urls = expand_shards(config.data)
+    class_names = _class_names(config)
+    written = run_dir is not None or not is_address(urls[0])
+    if written and read_index(urls, index_file(urls, run_dir)) is not None:
+        return _open_stream(config, run_dir, 1, strict=strict)
+    table = known_classes(urls) if class_names is None else class_names
+    return UncountedStream(len(urls), None if table is None else len(table))
+
+
+def _count_together(config: TrainConfig, run_dir: Path) -> None:
+    """See to it that the index knows all shards, without that other processes give up waiting."""
+    complete = False
+    while not complete:
+        with raising_together():
+            if is_first():
+                _class_names(config)  # a mistake here is better told before hours of counting
+                urls = expand_shards(config.data)
+                file = index_file(urls, run_dir)
+                _create_folder(file.parent)
+                complete = count_shards(urls, file, seconds=_TURN)
+        complete = on_any_process(complete)
+
+
+def _open_stream(
+    config: TrainConfig, run_dir: Path | None, workers: int, *, strict: bool
+) -> ShardStream:
+    return ShardStream(
+        config.data,
+        config.generator.resolution,
+        config.generator.image_channels,
+        _class_names(config),
+        config.seed,
+        index=index_file(expand_shards(config.data), run_dir),
+        window=config.stream_window,
+        workers=workers,
+        strict=strict,
+    )
+
+
+def _class_names(config: TrainConfig) -> tuple[str, ...] | None:
+    """The classes as the recipe says them; None where it leaves them to the shards."""
+    if config.unconditional:
+        return ()
+    return read_class_names(config.classes) if config.classes else None
+
+
+def _decoding_threads(device: torch.device) -> int:
+    """Threads that decode while a step computes."""
+    if device.type == "cpu":
+        return 1  # the step needs all cores, and more of them than decoding does
+    here = os.environ.get("LOCAL_WORLD_SIZE", "")
+    processes = int(here) if here.isdecimal() else 1
+    return max(1, (os.cpu_count() or 1) // max(1, processes))
+
+
+def _create_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"cannot create {folder}: {error.strerror}") from None

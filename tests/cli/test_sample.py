@@ -1,0 +1,204 @@
+"""`biggan sample` as a user types it: file names, grids that are made again, several processes."""
+
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from test_cli import biggan, fails, pixels, succeeds
+
+from biggan import cli
+from biggan.images import read_recipe, save_png
+from several_processes import free_port, launch
+
+
+def test_two_models_in_one_folder_keep_apart(tiny_file, tmp_path):
+    arguments = ["--class", 0, "--out", tmp_path]
+    tiny = succeeds("sample", "--model", tiny_file, *arguments)
+    digit = succeeds("sample", *arguments)
+    assert tiny == f"{tmp_path}/tiny-000-tabby-hub0.4-seed0-0000.png\n"
+    assert digit == f"{tmp_path}/digits-000-zero-hub0.4-seed0-0000.png\n"
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+@pytest.mark.parametrize("several", [["--class", 2, "--class", 0, "-n", 3], ["-n", 7]])
+def test_a_grid_is_made_again(tiny_file, tmp_path, several):
+    sample = ["sample", "--model", tiny_file]
+    how = ["--truncation", "0.7", "--seed", 4, "--noise", "paper"]
+    grid = succeeds(*sample, *several, *how, "--grid", "--out", tmp_path / "a").strip()
+    again = succeeds(*sample, "--like", grid, "--out", tmp_path / "b").strip()
+    assert Path(again).read_bytes() == Path(grid).read_bytes()
+    entry = json.loads(succeeds(*sample, "--like", grid, "--out", tmp_path / "b", "--json"))[0]
+    recipes = [dataclasses.asdict(recipe) for recipe in read_recipe(Path(grid)).pictures]
+    assert entry == {"file": again, "recipes": recipes}
+    assert "by tiny" in fails("sample", "--like", grid, "--out", tmp_path / "b")
+    assert "leave --num out" in fails(*sample, "--like", grid, "-n", 2)
+
+
+def test_a_path_is_made_again(tiny_file, tmp_path):
+    grid, again = tmp_path / "grid.png", tmp_path / "again.png"
+    interpolate = ["interpolate", "--model", tiny_file]
+    ends = ["--from", "tabby", "--to", 2, "--seed-a", 1, "--seed-b", 2, "--path", "slerp"]
+    succeeds(*interpolate, *ends, "--steps", 3, "--num", 4, "--truncation", "none", "--out", grid)
+    recipe = read_recipe(grid)
+    assert (recipe.class_a_name, recipe.class_b) == ("tabby, tabby cat", 2)
+    succeeds(*interpolate, "--like", grid, "--out", again)
+    assert again.read_bytes() == grid.read_bytes()
+
+    line = fails(*interpolate, "--like", grid, "--seed-a", 0, "--out", again)
+    assert "leave --seed-a out" in line
+    line = fails("sample", "--model", tiny_file, "--like", grid, "--out", tmp_path)
+    assert "biggan interpolate, which makes it again" in line
+    assert "made by tiny" in fails("interpolate", "--like", grid, "--out", again)
+    save_png(Image.fromarray(pixels(grid)), again, dataclasses.replace(recipe, path="zigzag"))
+    line = fails(*interpolate, "--like", again, "--out", grid)
+    assert "must be one of linear, slerp" in line
+    picture = succeeds("sample", "--model", tiny_file, "--out", tmp_path).strip()
+    line = fails(*interpolate, "--like", picture, "--out", again)
+    assert "biggan sample, which makes it again" in line
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
+@pytest.mark.parametrize("arguments", [["--version"], ["classes", "--imagenet", "--json"]])
+@pytest.mark.parametrize("buffered", [True, False])
+def test_results_that_cannot_be_printed_are_one_line(buffered, arguments):
+    environment = {k: v for k, v in os.environ.items() if k != "PYTHONUNBUFFERED"}
+    environment |= {} if buffered else {"PYTHONUNBUFFERED": "1"}
+    with Path("/dev/full").open("w") as full:
+        result = subprocess.run(
+            [sys.executable, "-m", "biggan", *arguments],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=environment,
+        )
+    assert result.returncode == 2
+    assert result.stderr == "error: cannot print the results: No space left on device\n"
+
+
+def test_other_failures_keep_their_traceback(monkeypatch):
+    monkeypatch.setattr(cli, "group", lambda *_, **__: Path("nothing there").read_text())
+    with pytest.raises(FileNotFoundError):
+        biggan("models")
+
+
+def test_of_several_processes_one_names_a_mistake_in_the_command(monkeypatch):
+    monkeypatch.setattr(cli, "_LAST_WORD", 0.0)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "0")
+    assert "many" in fails("sample", "--num", "many")
+    monkeypatch.setenv("RANK", "1")
+    result = biggan("sample", "--num", "many")
+    assert (result.returncode, result.stderr) == (2, "")
+    monkeypatch.setenv("WORLD_SIZE", "1")  # a RANK that means something else
+    assert "many" in fails("sample", "--num", "many")
+
+
+def run_all(commands, ports):
+    """In each process: the results of commands, one after the other."""
+    results = []
+    for arguments, port in zip(commands, ports, strict=True):
+        os.environ["MASTER_PORT"] = str(port)
+        result = biggan(*arguments)
+        results.append((result.returncode, result.stdout, result.stderr))
+    return results
+
+
+@pytest.fixture(scope="module")
+def two(tiny_file, tmp_path_factory):
+    """What two processes say to commands, and where."""
+    out = tmp_path_factory.mktemp("two")
+    (out / "blocked" / "tiny-001-siamese-cat-hub0.4-seed0-0004.png").mkdir(parents=True)
+    sample = ["sample", "--model", tiny_file]
+    commands = {
+        "files": [*sample, "-n", 7, "--out", out / "files"],
+        "few": [*sample, "-n", 1, "--json", "--out", out / "few"],
+        "grid": [*sample, "--class", 0, "--class", 1, "-n", 4, "--grid", "--out", out / "grid"],
+        "no class": [*sample, "--class", "dog", "--out", out / "none"],
+        "no model": ["sample", "--model", "nothing", "--out", out / "none"],
+        "no device": [*sample, "--device", "tpu9", "--out", out / "none"],
+        "blocked": [*sample, "-n", 7, "--out", out / "blocked"],
+        "interpolate": ["interpolate", "--from", 0, "--to", 1, "--out", out / "none.png"],
+    }
+    ports = [free_port() for _ in commands]
+    results = launch(run_all, 2, list(commands.values()), ports, joined=False)
+    by_command = zip(*results, strict=True)
+    return out, dict(zip(commands, by_command, strict=True))
+
+
+def files_of(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_two_processes_make_what_one_makes(two, tiny_file, tmp_path):
+    sample = ["sample", "--model", tiny_file]
+    printed = succeeds(*sample, "-n", 7, "--out", tmp_path / "files")
+    succeeds(*sample, "-n", 1, "--out", tmp_path / "few")
+    several = ["--class", 0, "--class", 1, "-n", 4, "--grid"]
+    succeeds(*sample, *several, "--out", tmp_path / "grid")
+    out, said = two
+    for name in ("files", "few", "grid"):
+        assert files_of(out / name) == files_of(tmp_path / name), name
+        assert [code for code, _, _ in said[name]] == [0, 0]
+        assert said[name][1][1] == ""
+    assert said["files"][0][1] == printed.replace(str(tmp_path), str(out))
+    assert len(json.loads(said["few"][0][1])) == 1
+
+
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        ("no class", "no class is called 'dog'"),
+        ("no model", "no model 'nothing'"),
+        ("no device", "there is no device 'tpu9'"),
+        ("blocked", "cannot write"),
+        ("interpolate", "start it without torchrun"),
+    ],
+)
+def test_what_one_process_fails_at_ends_all_with_one_line(two, command, message):
+    out, said = two
+    assert [code for code, _, _ in said[command]] == [2, 2]
+    assert [stdout for _, stdout, _ in said[command]] == ["", ""]
+    lines = [line for _, _, stderr in said[command] for line in stderr.splitlines()]
+    assert len(lines) == 1, lines
+    assert lines[0].startswith("error:")
+    assert message in lines[0]
+    assert not (out / "none").exists()
+    assert not (out / "none.png").exists()
+
+
+@pytest.mark.slow
+def test_a_process_that_dies_ends_all_with_one_line(tiny_file, tmp_path):
+    out = tmp_path / "out"
+    command = ["sample", "--model", tiny_file, "--num", "100000", "--out", out]
+    shared = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+    started = [
+        subprocess.Popen(
+            [sys.executable, "-m", "biggan", *command],
+            env=os.environ | {"RANK": str(rank), "LOCAL_RANK": str(rank)} | shared,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(2)
+    ]
+    deadline = time.monotonic() + 120
+    while not (out.exists() and len(list(out.iterdir())) > 20):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    started[1].kill()
+    started[0].send_signal(signal.SIGTERM)  # as torchrun does then
+    printed, said = started[0].communicate(timeout=60)
+    started[1].communicate()
+    assert (started[0].returncode, printed) == (2, "")
+    assert said == (
+        "error: torchrun ends all processes: one has died, or somebody stops the run; give the "
+        "same command again\n"
+    )
+    assert not list(out.glob(f".*.{started[0].pid}.tmp"))

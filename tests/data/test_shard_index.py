@@ -1,0 +1,198 @@
+"""What shards hold: counted once, kept through interruptions, and fitted to the classes."""
+
+import json
+
+import pytest
+
+from biggan.data import shard_index
+from biggan.data.shard_files import shard_name
+from biggan.data.shard_index import (
+    INDEX,
+    ShardContents,
+    class_table,
+    count_shards,
+    index_file,
+    read_class_names,
+    read_index,
+)
+from biggan.errors import InputError
+from data_forms import pictures, shuffled, write_shards, write_tar
+
+FILES = shuffled(pictures(10))
+
+
+def shards(folder):
+    return [str(path) for path in sorted(folder.glob("*.tar"))]
+
+
+def refusal(function, *arguments, **options):
+    with pytest.raises(InputError) as caught:
+        function(*arguments, **options)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def counted(folder, workers=1):
+    urls = shards(folder)
+    assert count_shards(urls, folder / INDEX, workers=workers)
+    return urls, read_index(urls, folder / INDEX)
+
+
+def expected(files, label):
+    """What a shard of these files holds."""
+    labels = [label(name.split("/")[0]) for name in files]
+    counts = tuple((value, labels.count(value)) for value in sorted(set(labels)))
+    return ShardContents(counts, sum(map(len, files.values())))
+
+
+@pytest.mark.parametrize("form", ["cls", "json"])
+def test_the_index_tells_samples_labels_and_sizes(tmp_path, form):
+    write_shards(tmp_path, FILES, per_shard=6, label=form)
+    label = str if form == "json" else ("cat", "dog").index
+    items = list(FILES.items())
+    parts = [dict(items[start : start + 6]) for start in range(0, 20, 6)]
+    _, contents = counted(tmp_path)
+    assert contents == [expected(part, label) for part in parts]
+    assert [shard.samples for shard in contents] == [6, 6, 6, 2]
+
+
+def test_labels_of_all_kinds_survive_the_index(tmp_path):
+    image = FILES["cat/0000.png"]
+    members = [("0.png", image), ("1.png", image), ("1.cls", b"7"), ("2.png", image)]
+    members += [("2.json", b'{"label": "hen"}'), ("3.png", image), ("3.cls", b"-1")]
+    write_tar(tmp_path / "a.tar", members)
+    _, (shard,) = counted(tmp_path)
+    assert dict(shard.labels) == {None: 1, 7: 1, "hen": 1, -1: 1}
+    assert {type(label) for label, _ in shard.labels} == {type(None), int, str}
+
+
+def test_counting_goes_on_where_it_was_stopped(tmp_path, monkeypatch):
+    write_shards(tmp_path, FILES, per_shard=4)
+    urls, file = shards(tmp_path), tmp_path / INDEX
+    read = []
+    real = shard_index.read_shard
+    monkeypatch.setattr(shard_index, "read_shard", lambda url: read.append(url) or real(url))
+    turns = 0
+    while not count_shards(urls, file, workers=1, seconds=0):
+        turns += 1
+        assert (read_index(urls, file) is None) is (turns < 5)
+    assert turns == 4
+    assert set(read) == set(urls)
+    assert [shard.samples for shard in read_index(urls, file)] == [4] * 5
+    read.clear()
+    assert count_shards(urls, file)
+    assert read == []
+
+
+def test_what_was_counted_before_a_damaged_shard_stays_counted(tmp_path, monkeypatch):
+    write_shards(tmp_path, FILES, per_shard=4)
+    urls, file = shards(tmp_path), tmp_path / INDEX
+    whole = (tmp_path / "train-0003.tar").read_bytes()
+    (tmp_path / "train-0003.tar").write_bytes(whole[:700])
+    assert "cannot read the shard" in refusal(count_shards, urls, file, workers=1)
+    assert len(json.loads(file.read_text())["shards"]) == 3
+
+
+def test_a_shard_that_was_replaced_is_counted_again(tmp_path):
+    write_shards(tmp_path, FILES, per_shard=10)
+    assert [shard.samples for shard in counted(tmp_path)[1]] == [10, 10]
+    write_shards(tmp_path, dict(list(FILES.items())[:15]), per_shard=10)
+    assert read_index(shards(tmp_path), tmp_path / INDEX) is None
+    assert [shard.samples for shard in counted(tmp_path)[1]] == [10, 5]
+
+
+@pytest.mark.parametrize(
+    "shards",
+    ['"a"', '{"a": {"bytes": 1}}', '{"a": {"bytes": "1", "labels": []}}']
+    + [f'{{"a": {{"bytes": 1, "labels": {labels}}}}}' for labels in ("[1]", "[[[], 1]]")],
+)
+def test_a_damaged_index_is_named(tmp_path, shards):
+    file = tmp_path / INDEX
+    current = f'{{"format": "biggan shard index, version 2", "shards": {shards}}}'
+    for content in (current, "[]", "{", '{"format": "x", "shards": {}}'):
+        file.write_text(content)
+        assert "delete it to count again" in refusal(read_index, [], file)
+
+
+def test_where_the_index_lies(tmp_path, monkeypatch):
+    shard, run = str(tmp_path / "shards" / "a.tar"), tmp_path / "run"
+    (tmp_path / "shards").mkdir()
+    assert index_file([shard]) == index_file([shard], run) == tmp_path / "shards" / INDEX
+    assert index_file(["https://host/a.tar"], run) == run / INDEX
+    assert "say where" in refusal(index_file, ["pipe:cat a.tar"])
+    monkeypatch.setattr("os.access", lambda *_: False)
+    assert index_file([shard], run) == run / INDEX
+    (tmp_path / "shards" / INDEX).touch()  # others have counted them
+    assert index_file([shard], run) == tmp_path / "shards" / INDEX
+    write_shards(tmp_path, FILES)
+    missing = tmp_path / "none" / INDEX
+    assert "no such folder" in refusal(count_shards, shards(tmp_path), missing)
+
+
+@pytest.mark.parametrize(
+    ("url", "name"),
+    [
+        ("/data/train-0000.tar", "train-0000.tar"),
+        ("a/train-{0000..0009}.tar", "train-{0000..0009}.tar"),
+        ("https://user:word@host/set/x-{00..99}.tar?token=abc.def", "x-{00..99}.tar"),
+        ("pipe:curl -s -H 'Authorization: abc' https://host/0001.tar", "0001.tar"),
+        ("pipe:aws s3 cp s3://bucket/a.tar -", "a.tar"),
+        ("pipe:cat secret", "shards"),
+        ("https://host/secret?key=abc", "shards"),
+        ("/data/shards", "shards"),
+    ],
+)
+def test_a_shards_name_tells_nothing_of_the_way_to_it(url, name):
+    assert shard_name(url) == name
+
+
+def held(*labels):
+    """Shards with one label each."""
+    names = [f"/data/{number}.tar" for number in range(len(labels))]
+    return names, [ShardContents(((label, 2),), 1) for label in labels]
+
+
+def test_classes_are_those_given_or_beside_the_shards_or_the_labels(tmp_path):
+    assert class_table(*held("dog", "cat", "dog"), None) == ("cat", "dog")
+    assert class_table(*held(2, 0, 1), None) == ("0", "1", "2")
+    assert class_table(*held("dog", 0), ("cat", "dog")) == ("cat", "dog")
+    assert class_table(*held("dog", None), ()) == ()
+    (tmp_path / "classes.txt").write_text("cat\n\ndog\n")
+    _, contents = held(0, 1)
+    urls = [str(tmp_path / "a.tar"), str(tmp_path / "b.tar")]
+    assert class_table(urls, contents, None) == ("cat", "dog")
+    assert class_table(urls, contents, ("hen", "eel")) == ("hen", "eel")
+    addresses = [f"https://host{url}" for url in urls]
+    assert class_table(addresses, contents, None) == ("0", "1")
+
+
+@pytest.mark.parametrize(
+    ("labels", "given", "message"),
+    [
+        (("cat", None), ("cat", "dog"), "1.tar has samples without a label.*unconditional=true"),
+        (("cat", 2), ("cat", "dog"), "1.tar has the label 2, and the classes are 2"),
+        ((0, -1), None, "1.tar has the label -1"),
+        (("cat", "hen"), ("cat", "dog"), "1.tar has the label 'hen'"),
+        (("cat", "cat"), ("cat", "dog"), "1 of 2 classes have no image.*'dog'"),
+        ((0, 3), None, "2 of 4 classes have no image.*'1'"),
+        (("cat", "cat"), None, "several classes, and there are 1; .*unconditional=true"),
+        ((3, "cat"), None, "numbers and some are names .3 in 0.tar, 'cat' in 1.tar.*classes=FILE"),
+        ((0, 1), ("cat", "cat"), "two classes are called 'cat'"),
+    ],
+)
+def test_labels_that_do_not_fit_are_named(labels, given, message):
+    with pytest.raises(InputError, match=message):
+        class_table(*held(*labels), given)
+
+
+def test_class_names_come_from_a_text_file(tmp_path):
+    file = tmp_path / "names.txt"
+    file.write_text("tabby, tabby cat\n  dog \n\n")
+    assert read_class_names(file) == ("tabby, tabby cat", "dog")
+    file.write_text("dog\n\ndog\n")
+    assert "names.txt: two classes are called 'dog'" in refusal(read_class_names, file)
+    file.write_text("dog\n")
+    assert "several classes, and there are 1" in refusal(read_class_names, file)
+    file.write_bytes(b"\xff\n")
+    assert "not a text file in UTF-8" in refusal(read_class_names, file)
+    assert "cannot read the class names" in refusal(read_class_names, tmp_path / "none.txt")
