@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from itertools import groupby
+from collections.abc import Hashable, Iterable, Iterator, Sequence
+from itertools import chain, groupby
 from pathlib import Path as FilePath
 from typing import cast
 
@@ -15,6 +15,7 @@ from torch import Tensor
 
 from biggan._version import __version__
 from biggan.classes import resolve_class
+from biggan.engines import Engine, EngineName, Precision, build_engine
 from biggan.errors import InputError
 from biggan.images import Recipe, to_pil, to_uint8
 from biggan.interpolation import Path, interpolate_labels, interpolate_noise
@@ -28,6 +29,7 @@ from biggan.latents import (
 from biggan.models import Discriminator, Generator, GeneratorConfig
 from biggan.nn import OffGrid
 from biggan.sampling import generate_batches
+from biggan.weights.cache import cache_dir
 from biggan.weights.files import Description, with_off_grid
 from biggan.weights.registry import find_discriminator, find_generator
 
@@ -43,6 +45,8 @@ def load(
     bn_eps: float | None = None,
     sn_eps: float | None = None,
     off_grid: OffGrid | None = None,
+    engine: EngineName = "auto",
+    precision: Precision = "float32",
 ) -> Gan:
     """Load a generator.
 
@@ -64,6 +68,10 @@ def load(
         off_grid: BatchNorm statistics between two recorded truncations: "linear", or "hub" for
             what the ports of DeepMind's modules do there; None for what the file says, which is
             "linear" unless it was converted otherwise. On the grid they are the same.
+        engine: What runs the network: "pytorch", "openvino", "compile", or "auto" for the fastest
+            that was measured on this machine (`biggan bench`).
+        precision: Of its convolutions: "float32", and on GPUs "bfloat16" or "float16", which are
+            faster and change pictures slightly.
 
     Returns:
         The generator with its class names, in eval mode.
@@ -75,7 +83,14 @@ def load(
     if off_grid is not None:
         loaded = with_off_grid(loaded, off_grid)
     try:
-        return Gan(loaded.generator, loaded.description, loaded.sha256).to(device)
+        gan = Gan(
+            loaded.generator,
+            loaded.description,
+            loaded.sha256,
+            engine=engine,
+            precision=precision,
+        )
+        return gan.to(device)
     except (RuntimeError, AssertionError, NotImplementedError):  # torch is not of one mind
         raise InputError(f"there is no device {device!r} here") from None
 
@@ -100,6 +115,11 @@ def load_discriminator(
     return find_discriminator(path, offline=offline, sn_eps=sn_eps).discriminator
 
 
+def measurements_file() -> FilePath:
+    """Where the speed of engines on this machine is kept."""
+    return cache_dir() / "engines.json"
+
+
 class Gan:
     """A class-conditional generator, ready to make pictures.
 
@@ -107,6 +127,8 @@ class Gan:
         generator: The network, in eval mode.
         description: Its name, class names and origin.
         sha256: Digest of the weights file.
+        engine: What runs the network, see `load`.
+        precision: Of its convolutions, see `load`.
 
     Attributes:
         generator: The network, a `torch.nn.Module`: `generator(z, labels, truncation)`.
@@ -114,10 +136,22 @@ class Gan:
         sha256: Digest of the weights file.
     """
 
-    def __init__(self, generator: Generator, description: Description, sha256: str) -> None:
+    def __init__(
+        self,
+        generator: Generator,
+        description: Description,
+        sha256: str,
+        *,
+        engine: EngineName = "auto",
+        precision: Precision = "float32",
+    ) -> None:
         self.generator = generator
         self.description = description
         self.sha256 = sha256
+        self._engine_name: EngineName = engine
+        self._precision: Precision = precision
+        self._engine: Engine | None = None
+        self._engine_of: Hashable = None
 
     @property
     def name(self) -> str:
@@ -138,6 +172,22 @@ class Gan:
     def device(self) -> torch.device:
         """Where the network is."""
         return next(self.generator.parameters()).device
+
+    @property
+    def engine(self) -> Engine:
+        """What makes the pictures: built when first asked for, and again if the weights changed.
+
+        Raises:
+            InputError: The engine is not installed, or cannot run on this device.
+        """
+        tensors = chain(self.generator.parameters(), self.generator.buffers())
+        state = tuple((t.data_ptr(), 0 if t.is_inference() else t._version) for t in tensors)
+        if self._engine is None or state != self._engine_of:
+            self._engine = build_engine(
+                self.generator, self._engine_name, self._precision, measurements_file()
+            )
+            self._engine_of = state
+        return self._engine
 
     def to(self, device: str | torch.device) -> Gan:
         """Move the network to a device, such as "cuda"; returns the same object."""
@@ -229,7 +279,7 @@ class Gan:
             z = self._noise(members)
             labels = torch.tensor([recipe.class_index or 0 for recipe in members])
             statistics = statistics_truncation(truncation, noise)
-            for batch in generate_batches(self.generator, labels, z, statistics):
+            for batch in generate_batches(self.engine, labels, z, statistics):
                 yield from to_pil(to_uint8(batch.images).cpu())
 
     def interpolate(
@@ -276,7 +326,7 @@ class Gan:
         z = interpolate_noise(start, end, steps, path)  # (num, steps, dim)
         labels = self._class_path(class_a, class_b, steps).repeat(num, 1)
         statistics = statistics_truncation(truncation, noise)
-        batches = generate_batches(self.generator, labels, z.reshape(-1, dim), statistics)
+        batches = generate_batches(self.engine, labels, z.reshape(-1, dim), statistics)
         pictures = [p for batch in batches for p in to_pil(to_uint8(batch.images).cpu())]
         return [pictures[row * steps : (row + 1) * steps] for row in range(num)]
 
@@ -295,7 +345,7 @@ class Gan:
             labels: int64 (N,), or class weights (N, num_classes) to mix classes.
             truncation: Chooses the BatchNorm statistics only, those of hub noise at this value;
                 None for those of untruncated noise.
-            batch_size: Images at once; None to choose by device.
+            batch_size: Images at once; None for what suits the device.
 
         Returns:
             float32 (N, image_channels, resolution, resolution) in [-1, 1], on the CPU.
@@ -305,7 +355,7 @@ class Gan:
         """
         check_truncation(truncation)
         labels = torch.as_tensor(labels)
-        batches = generate_batches(self.generator, labels, z, truncation, batch_size)
+        batches = generate_batches(self.engine, labels, z, truncation, batch_size)
         images = [batch.images.cpu() for batch in batches]
         size = self.config.resolution
         return (

@@ -6,6 +6,7 @@ them shows is what the others measure. Several processes share the work by `gene
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
@@ -15,8 +16,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from biggan.distributed import own_range
+from biggan.engines import Engine, PyTorchEngine
 from biggan.errors import InputError
 from biggan.models import Generator
+
+_LOG = logging.getLogger("biggan.sampling")
 
 
 class ImageBatch(NamedTuple):
@@ -27,13 +31,8 @@ class ImageBatch(NamedTuple):
     """float32 (N, C, R, R) in [-1, 1], on the generator's device."""
 
 
-def default_batch_size(device: torch.device) -> int:
-    """Images at once: one on a CPU, where its cache is the limit, many on an accelerator."""
-    return 1 if device.type == "cpu" else 64
-
-
 def generate_batches(
-    generator: Generator,
+    generator: Generator | Engine,
     labels: Tensor,
     noise: Tensor | NDArray[np.floating],
     truncation: float | None,
@@ -41,24 +40,28 @@ def generate_batches(
 ) -> Iterator[ImageBatch]:
     """Make images, batch by batch; image k does not depend on the batch size.
 
+    Where a batch exceeds the device's memory, it is made in halves, and so are those after it.
+
     Args:
-        generator: In eval mode.
+        generator: In eval mode, or an engine that was built from one: building it takes as long as
+            a few images.
         labels: int64 (N,), or class weights (N, num_classes); ignored if unconditional.
         noise: (N, z_dim), used as it is.
         truncation: Chooses the BatchNorm statistics only.
-        batch_size: Images at once; None to choose by device.
+        batch_size: Images at once; None for what suits the device.
 
     Yields:
         The images in order.
 
     Raises:
-        InputError: Shapes that do not fit the generator or each other.
+        InputError: Shapes that do not fit the generator or each other; not even one image fits the
+            memory.
     """
     yield from _generate(generator, labels, noise, truncation, batch_size, range)
 
 
 def generate_own_batches(
-    generator: Generator,
+    generator: Generator | Engine,
     labels: Tensor,
     noise: Tensor | NDArray[np.floating],
     truncation: float | None,
@@ -75,7 +78,7 @@ def generate_own_batches(
 
 @torch.inference_mode()
 def _generate(
-    generator: Generator,
+    generator: Generator | Engine,
     labels: Tensor,
     noise: Tensor | NDArray[np.floating],
     truncation: float | None,
@@ -94,17 +97,42 @@ def _generate(
         raise InputError(f"{labels.numel()} labels do not fit {len(noise)} rows of noise")
     labels = labels.float() if labels.is_floating_point() else labels.long()
     _check_labels(labels, config.num_classes)
-    if generator.training:
-        raise ValueError("the generator is in training mode; call eval() first")
-    device = next(generator.parameters()).device
-    batch_size = default_batch_size(device) if batch_size is None else batch_size
-    if batch_size < 1:
+    if batch_size is not None and batch_size < 1:
         raise InputError(f"batch_size must be at least 1, not {batch_size}")
+    engine = generator if isinstance(generator, Engine) else PyTorchEngine(generator)
+    size = engine.batch_size if batch_size is None else batch_size
     numbers = choose(len(noise))
-    for start in range(numbers.start, numbers.stop, batch_size):
-        rows = slice(start, min(start + batch_size, numbers.stop))
-        z = noise[rows].to(device, torch.float32)
-        yield ImageBatch(start, generator(z, labels[rows].to(device), truncation))
+    start = numbers.start
+    while start < numbers.stop:
+        rows = slice(start, min(start + size, numbers.stop))
+        z = noise[rows].to(engine.device, torch.float32)
+        try:
+            images = engine(z, labels[rows].to(engine.device), truncation)
+        except RuntimeError as error:
+            if not _is_out_of_memory(error):
+                raise
+            size = _smaller(len(z), config.resolution)
+            continue
+        yield ImageBatch(start, images)
+        start = rows.stop
+
+
+def _smaller(size: int, resolution: int) -> int:
+    """The batch size to try after one was too large."""
+    if size == 1:
+        raise InputError(
+            f"out of memory: not even one image of {resolution} pixels fits; end other programs "
+            "on the device, or choose another (--device)"
+        )
+    _LOG.warning("out of memory with %d images at once: going on with %d", size, size // 2)
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    return size // 2
+
+
+def _is_out_of_memory(error: RuntimeError) -> bool:
+    """Whether an allocator refused: PyTorch has an exception for accelerators, none for CPUs."""
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 
 def _check_labels(labels: Tensor, num_classes: int) -> None:

@@ -18,7 +18,7 @@ The result equals the generator's to rounding.
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple, cast
 
 import torch
@@ -42,6 +42,9 @@ from biggan.nn import (
     upsample,
 )
 
+_LARGE = 1 << 23  # values of a tensor; from here on the C library returns freed memory
+_STRIP, _MARGIN = 32, 4  # rows; both divisible by 4, as Winograd's convolution wants them
+_MOST_IN_STRIPS = 2  # the margin of these: of their convolutions, and of the last one
 _QUERIES = 512  # positions that attend at a time on a CPU: their weights fit a cache
 
 
@@ -143,13 +146,55 @@ class FoldedGenerator(nn.Module):
             Images (N, image_channels, resolution, resolution) in [-1, 1].
         """
         modulations = self._modulations(scale, shift)
-        x = grid.to(self.dtype)
-        for block in cast("Iterable[_Block | _DeepBlock]", self.blocks):
-            x = block(x, [next(modulations) for _ in range(block.norms)])
+        steps = [
+            (block, [next(modulations) for _ in range(block.norms)])
+            for block in cast("Iterable[_Block | _DeepBlock]", self.blocks)
+        ]
+        x = grid.to(self.dtype, copy=True)  # what follows may work in place
+        on_cpu = x.device.type == "cpu"
+        in_strips = self._blocks_in_strips if on_cpu and _can_write_over() else 0
+        for block, norms in steps[: len(steps) - in_strips]:
+            x = block(x, norms)
             if self.attention is not None and block.reaches == self.attention.resolution:
                 x = self.attention(x)
-        x = self.rgb(_activate(x, next(modulations), last_use=True))
-        return torch.tanh(x.float())
+        last = steps[len(steps) - in_strips :]
+        if in_strips == 0:
+            return self._finish(x, last, next(modulations))
+        return self._finish_in_strips(x, last, next(modulations))
+
+    def _finish(self, x: Tensor, last: Sequence[_Step], norm: ScaleShift) -> Tensor:
+        for block, norms in last:
+            x = block(x, norms)
+        return torch.tanh(self.rgb(_activate(x, norm, last_use=True)).float())
+
+    def _finish_in_strips(self, x: Tensor, last: Sequence[_Step], norm: ScaleShift) -> Tensor:
+        """The last blocks on a few rows of the image at a time, with a margin that is cut off.
+
+        Tensors of this size are handed to and fro between process and system, which clears them
+        page by page: for one image of 512 pixels that is a quarter of the time.
+        """
+        height, width = x.shape[2:]
+        factor = self.config.resolution // height
+        images = x.new_empty(len(x), self.rgb.out_channels, factor * height, factor * width)
+        for top in range(0, height, _STRIP):
+            bottom = min(top + _STRIP, height)
+            above, below = max(0, top - _MARGIN), min(height, bottom + _MARGIN)
+            strip = x[:, :, above:below].clone(memory_format=torch.channels_last)
+            rows = slice(factor * (top - above), factor * (bottom - above))
+            made = self._finish(strip, last, norm)[:, :, rows]
+            images[:, :, factor * top : factor * bottom] = made
+        return images
+
+    @property
+    def _blocks_in_strips(self) -> int:
+        """How many blocks at the end make large tensors, with no attention among them."""
+        large = 0
+        for block in reversed(cast("Sequence[_Block | _DeepBlock]", self.blocks)):
+            attends = self.attention is not None and block.reaches == self.attention.resolution
+            if attends or large == _MOST_IN_STRIPS or block.values < _LARGE:
+                break
+            large += 1
+        return large
 
     def _modulations(self, scale: Tensor, shift: Tensor) -> Iterator[ScaleShift]:
         channels = self.modulation.channels
@@ -274,11 +319,12 @@ class _ModulationBuilder:
 class _Block(nn.Module):
     """`GeneratorBlock`, folded."""
 
-    norms = 2
+    norms = 2  # BatchNorms
 
     def __init__(self, block: GeneratorBlock, resolution: int, make: MakeConvolution) -> None:
         super().__init__()
         self.reaches = 2 * resolution
+        self.values = block.conv2.out_channels * self.reaches**2  # of an image, in the result
         self.shortcut = make(block.shortcut.normalized_weight(), None, resolution)
         self.conv1 = make(block.conv1.normalized_weight(), None, resolution, upsamples=True)
         bias = _sum(block.conv2.bias, block.shortcut.bias)
@@ -303,6 +349,7 @@ class _DeepBlock(nn.Module):
         self.conv1 = make(block.conv1.normalized_weight(), None, resolution)
         self.conv2 = make(block.conv2.normalized_weight(), None, resolution, upsamples=block.up)
         resolution *= 2 if block.up else 1
+        self.values = block.out_channels * resolution**2  # of an image, in the result
         self.conv3 = make(block.conv3.normalized_weight(), None, resolution)
         self.conv4 = make(block.conv4.normalized_weight(), block.conv4.bias, resolution)
 
@@ -342,7 +389,7 @@ class _Attention(nn.Module):
 
 
 def _attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    if query.device.type != "cpu" or not torch.is_inference_mode_enabled():
+    if query.device.type != "cpu" or not _can_write_over():
         return F.scaled_dot_product_attention(query, key, value, scale=1.0)
     # The library's kernel wants queries as wide as values: here they are a quarter of that.
     parts = [torch.softmax(part @ key.mT, dim=-1) @ value for part in query.split(_QUERIES, dim=1)]
@@ -356,7 +403,7 @@ def _tokens(x: Tensor) -> Tensor:
 
 def _activate(x: Tensor, norm: ScaleShift, *, last_use: bool) -> Tensor:
     """BatchNorm and ReLU of x (N, C, H, W), in its memory if it is not needed any more."""
-    if not torch.is_inference_mode_enabled():
+    if not _can_write_over():
         return F.relu(torch.addcmul(norm.shift, x, norm.scale))
     result = x if last_use else torch.empty_like(x)
     return torch.addcmul(norm.shift, x, norm.scale, out=result).relu_()
@@ -370,5 +417,13 @@ def _rgb_convolution(head: RGBHead, make: MakeConvolution, resolution: int) -> F
     )
 
 
+def _can_write_over() -> bool:
+    """Whether nobody differentiates, traces or exports."""
+    return torch.is_inference_mode_enabled()
+
+
 def _sum(a: Tensor | None, b: Tensor | None) -> Tensor | None:
     return b if a is None else a if b is None else a + b
+
+
+_Step = tuple[_Block | _DeepBlock, list[ScaleShift]]

@@ -1,0 +1,160 @@
+"""Which engine: by name, or by a measurement on this machine, which is kept."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+from biggan.atomic_write import write_atomically
+from biggan.engines import openvino
+from biggan.engines.engine import Engine, Precision, check_engine
+from biggan.engines.openvino import OpenVinoEngine
+from biggan.engines.pytorch import CompiledEngine, PyTorchEngine
+from biggan.errors import InputError
+from biggan.models import Generator
+
+EngineName = Literal["auto", "pytorch", "openvino", "compile"]
+ENGINES: tuple[EngineName, ...] = ("auto", "pytorch", "openvino", "compile")
+
+_LOG = logging.getLogger("biggan.engines")
+
+_ROUNDS = 5
+
+
+@torch.inference_mode(mode=False)  # tensors made in that mode cannot be traced
+def build_engine(
+    generator: Generator,
+    name: EngineName = "auto",
+    precision: Precision = "float32",
+    measurements: Path | None = None,
+) -> Engine:
+    """An engine for a finished generator.
+
+    Whatever is not PyTorch in float32 makes one check image first. An engine that fails, or whose
+    image is another than the generator's, is not used: PyTorch takes over, with a warning.
+
+    Args:
+        generator: In eval mode; not changed, and later changes of its weights do not reach it.
+        name: Which engine; `auto` for the fastest of those that `measurements` knows for this
+            machine and architecture, else PyTorch.
+        precision: Of the convolutions; below float32 on GPUs only.
+        measurements: The file that `measure_engines` writes.
+
+    Raises:
+        InputError: No engine has this name; it is not installed; it cannot run on the generator's
+            device or in this precision.
+    """
+    if name not in ENGINES:
+        raise InputError(f"there is no engine {name!r}; there are {', '.join(ENGINES)}")
+    if name == "auto":
+        name = _fastest(generator, precision, measurements)
+    if name == "pytorch" and precision == "float32":
+        return PyTorchEngine(generator)
+    try:
+        engine = _build(generator, name, precision)
+        fault = check_engine(engine, generator)
+    except InputError:
+        raise
+    except Exception as error:  # of a library: whatever it may raise, pictures can still be made
+        fault = " ".join(str(error).split())[:200] or type(error).__name__
+    if fault is None:
+        return engine
+    _LOG.warning("not using the %s engine in %s: %s", name, precision, fault)
+    return PyTorchEngine(generator)
+
+
+def measure_engines(
+    generator: Generator,
+    measurements: Path | None = None,
+    report: Callable[[str], None] = lambda _: None,
+) -> dict[str, float]:
+    """Time every engine that can run a generator in float32, in turn, and keep the result.
+
+    Args:
+        generator: In eval mode.
+        measurements: Where `build_engine` will look; None to keep nothing.
+        report: Called with the name of each engine before it is built, which may take minutes.
+
+    Returns:
+        Median seconds per image of each engine, at the batch size that it prefers. An engine that
+        does not agree with PyTorch is left out.
+    """
+    engines: dict[EngineName, Engine] = {}
+    for name in _candidates(generator):
+        report(name)
+        engine = build_engine(generator, name)
+        if engine.name == name:  # not one that took its place
+            engines[name] = engine
+    times: dict[str, list[float]] = {name: [] for name in engines}
+    for _ in range(_ROUNDS + 1):  # the first is for warming up
+        for name, engine in engines.items():
+            times[name].append(_seconds_per_image(engine))
+    medians = {name: statistics.median(values[1:]) for name, values in times.items()}
+    if measurements is not None:
+        known = _read(measurements)
+        known[_key(generator)] = medians
+        write_atomically(measurements, json.dumps(known, indent=1).encode())
+    return medians
+
+
+def _candidates(generator: Generator) -> list[EngineName]:
+    on_cpu = next(generator.parameters()).device.type == "cpu"
+    return ["pytorch", "openvino"] if on_cpu and openvino.version() else ["pytorch"]
+
+
+def _build(generator: Generator, name: str, precision: Precision) -> Engine:
+    if name == "openvino":
+        if precision != "float32":
+            raise InputError("the openvino engine runs in float32: leave the precision out")
+        return OpenVinoEngine(generator)
+    if name == "compile":
+        return CompiledEngine(generator, precision)
+    return PyTorchEngine(generator, precision)
+
+
+def _fastest(generator: Generator, precision: Precision, measurements: Path | None) -> EngineName:
+    if precision != "float32" or measurements is None:
+        return "pytorch"
+    times = _read(measurements).get(_key(generator), {})
+    candidates = [name for name in _candidates(generator) if name in times]
+    return min(candidates, key=lambda name: times[name], default="pytorch")
+
+
+def _seconds_per_image(engine: Engine) -> float:
+    num = engine.batch_size
+    z = torch.zeros(num, engine.config.z_dim, device=engine.device)
+    labels = torch.zeros(num, dtype=torch.int64, device=engine.device)
+    start = time.perf_counter()
+    engine(z, labels).cpu()  # waits for a GPU
+    return (time.perf_counter() - start) / num
+
+
+def _key(generator: Generator) -> str:
+    """What a measurement depends on: the architecture, the machine, the libraries."""
+    device = next(generator.parameters()).device
+    machine = (
+        torch.cuda.get_device_name(device)
+        if device.type == "cuda"
+        else (platform.machine(), platform.processor(), os.cpu_count(), torch.get_num_threads())
+    )
+    about = (generator.config.to_dict(), machine, torch.__version__, openvino.version())
+    return hashlib.sha256(repr(about).encode()).hexdigest()[:16]
+
+
+def _read(measurements: Path) -> dict[str, dict[str, float]]:
+    """What was measured; nothing where the file is missing or damaged: it is only a hint."""
+    try:
+        known = json.loads(measurements.read_text(encoding="utf-8"))
+        return {str(key): dict(times) for key, times in known.items()}
+    except (OSError, ValueError, AttributeError, TypeError):
+        return {}
