@@ -1,11 +1,14 @@
 """`biggan train --dry-run` as a user types it; training itself is tested in test_cli."""
 
 import json
+import signal
 import tomllib
 
 import pytest
+from click.testing import CliRunner
 from test_cli import biggan, fails, recipe, succeeds, write_images  # noqa: F401  # recipe: a fixture
 
+from biggan.cli.train import _StopOnSignal, command
 from biggan.data import ShardStream
 from biggan.training.config import load_recipe
 from biggan.training.plan import make_plan
@@ -152,3 +155,38 @@ def test_mistakes_around_streams(recipe, shards, tmp_path):  # noqa: F811
     (tmp_path / "names.txt").write_text("hen\neel\ncod\n")
     line = fails("train", recipe, "--data", shards, *stream, *missing)
     assert "1 of 3 classes have no image in the shards, such as 'cod'" in line
+
+
+@pytest.fixture
+def stop_on_signal(monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr("biggan.cli.train.time.monotonic", lambda: now[0])
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    stop = _StopOnSignal()
+    stop.wait = lambda seconds: now.__setitem__(0, now[0] + seconds)
+    yield stop
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+def test_a_launcher_and_a_scheduler_that_both_signal_leave_time_for_the_checkpoint(stop_on_signal):
+    assert not stop_on_signal()
+    for _ in range(3):
+        signal.raise_signal(signal.SIGTERM)
+        stop_on_signal.wait(5)
+    assert stop_on_signal()
+
+
+def test_a_second_ctrl_c_ends_at_once_but_not_one_that_comes_with_the_first(stop_on_signal):
+    signal.raise_signal(signal.SIGINT)
+    stop_on_signal.wait(0.2)
+    signal.raise_signal(signal.SIGINT)
+    assert stop_on_signal()
+    stop_on_signal.wait(2)
+    with pytest.raises(KeyboardInterrupt):
+        signal.raise_signal(signal.SIGINT)
+
+
+def test_a_mistyped_recipe_gets_its_nearest_name(tmp_path):
+    result = CliRunner().invoke(command, ["digit", "--out", str(tmp_path / "run")])
+    assert "did you mean digits?" in str(result.exception)

@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import signal
+import time
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
@@ -223,18 +224,26 @@ def _beginning(config: TrainConfig, dataset: TrainingData | None, run_dir: Path 
 
 
 class _StopOnSignal:
-    """Ends the run after the step that Ctrl-C or SIGTERM interrupts; a second one is final."""
+    """Ends the run after the step that Ctrl-C or SIGTERM interrupts; a second Ctrl-C is final.
+
+    Not a second SIGTERM: a launcher and a scheduler may each send one to the same process. Nor a
+    Ctrl-C that comes with the first one, for the same reason.
+    """
+
+    _TOGETHER = 1.0  # seconds
 
     def __init__(self) -> None:
-        self._asked = False
+        self._asked: float | None = None
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, self._on_signal)
 
     def __call__(self) -> bool:
-        return self._asked
+        return self._asked is not None
 
-    def _on_signal(self, _number: int, _frame: FrameType | None) -> None:
-        if self._asked:
+    def _on_signal(self, number: int, _frame: FrameType | None) -> None:
+        now = time.monotonic()
+        if self._asked is None:
+            self._asked = now
+            _LOG.info("stopping after this step, with a checkpoint; Ctrl-C to stop at once")
+        elif number == signal.SIGINT and now - self._asked > self._TOGETHER:
             raise KeyboardInterrupt
-        self._asked = True
-        _LOG.info("stopping after this step, with a checkpoint; again to stop at once")

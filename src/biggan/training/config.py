@@ -406,8 +406,11 @@ def _read_toml(recipe: str | Path) -> dict[str, Any]:
             encoding="utf-8"
         )
     else:
+        close = difflib.get_close_matches(str(recipe), shipped_recipes(), n=1)
+        hint = f"; did you mean {close[0]}?" if close else ""
         raise InputError(
-            f"no recipe {str(recipe)!r}: give a .toml file or one of {', '.join(shipped_recipes())}"
+            f"no recipe {str(recipe)!r}{hint}: give a .toml file or one of "
+            f"{', '.join(shipped_recipes())}"
         )
     try:
         return tomllib.loads(text)

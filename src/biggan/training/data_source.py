@@ -70,6 +70,7 @@ def open_data(
             config.generator.image_channels,
             strict=strict,
             unconditional=config.unconditional,
+            progress=is_first(),
         )
 
 

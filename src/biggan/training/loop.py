@@ -107,7 +107,7 @@ def train(
         )
         with raising_together():
             log = held.enter_context(MetricsLog(run_dir, state.step)) if is_first() else None
-        bar = held.enter_context(_progress_bar(config, state.step, enabled=progress))
+        bar = held.enter_context(_progress_bar(config, state.step, enabled=progress and is_first()))
         metrics: Metrics = {}
         since, since_step = time.monotonic(), state.step
         while state.step < config.total_steps:

@@ -312,7 +312,23 @@ def save_tensors(path: Path, metadata: Mapping[str, str], tensors: Mapping[str, 
             save_file(tensors, temporary, {**metadata, "sha256": sha256})
         except SafetensorError as error:  # as it reports an OSError
             raise InputError(f"cannot write {path}: {error}") from None
+        _sort_metadata(temporary)
     return sha256
+
+
+def _sort_metadata(path: Path) -> None:
+    """Bring a file's metadata into an order, so that equal models are equal files.
+
+    The library writes them in the order of a hash table, another one each time.
+    """
+    with path.open("r+b") as file:
+        size = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(size))
+        header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+        text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
+        if len(text) <= size:  # spaces after it are part of the format
+            file.seek(8)
+            file.write(text.ljust(size))
 
 
 def load_tensors(path: Path) -> tuple[dict[str, str], dict[str, Tensor], str]:
