@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Iterable, Iterator, Sequence
 from itertools import chain, groupby
 from pathlib import Path as FilePath
+from threading import Lock
 from typing import cast
 
 import numpy as np
@@ -15,7 +16,8 @@ from torch import Tensor
 
 from biggan._version import __version__
 from biggan.classes import resolve_class
-from biggan.engines import Engine, EngineName, Precision, build_engine
+from biggan.engine_names import EngineName, Precision
+from biggan.engines import Engine, build_engine
 from biggan.errors import InputError
 from biggan.images import Recipe, to_pil, to_uint8
 from biggan.interpolation import Path, interpolate_labels, interpolate_noise
@@ -152,6 +154,7 @@ class Gan:
         self._precision: Precision = precision
         self._engine: Engine | None = None
         self._engine_of: Hashable = None
+        self._building = Lock()
 
     @property
     def name(self) -> str:
@@ -182,12 +185,18 @@ class Gan:
         """
         tensors = chain(self.generator.parameters(), self.generator.buffers())
         state = tuple((t.data_ptr(), 0 if t.is_inference() else t._version) for t in tensors)
-        if self._engine is None or state != self._engine_of:
-            self._engine = build_engine(
-                self.generator, self._engine_name, self._precision, measurements_file()
-            )
-            self._engine_of = state
-        return self._engine
+        with self._building:
+            if self._engine is None or state != self._engine_of:
+                self._engine = build_engine(
+                    self.generator, self._engine_name, self._precision, measurements_file()
+                )
+                self._engine_of = state
+            return self._engine
+
+    def warm_up(self) -> None:
+        """Do now what the first picture would have to wait for; returns when it is done."""
+        z, labels = torch.zeros(1, self.config.z_dim), torch.zeros(1, dtype=torch.int64)
+        self.generate(z, labels)
 
     def to(self, device: str | torch.device) -> Gan:
         """Move the network to a device, such as "cuda"; returns the same object."""

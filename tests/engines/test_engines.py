@@ -6,7 +6,8 @@ import logging
 import pytest
 import torch
 
-from biggan.engines import ENGINES, build_engine, choice, measure_engines, openvino
+from biggan.engine_names import ENGINES
+from biggan.engines import build_engine, choice, measure_engines, openvino
 from biggan.engines.engine import bytes_per_image, check_engine
 from biggan.engines.openvino import OpenVinoEngine
 from biggan.engines.pytorch import CompiledEngine, PyTorchEngine

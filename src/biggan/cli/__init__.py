@@ -26,6 +26,7 @@ VERBS = {
     "convert": "Turn other software's weights into one file of ours.",
     "models": "List models and architectures, or say what a weights file is.",
     "classes": "List or search the classes of a model.",
+    "bench": "Measure what runs a model fastest on this machine.",
 }
 
 

@@ -11,17 +11,22 @@ import socket
 import sys
 import tempfile
 from importlib.util import find_spec
+from typing import TYPE_CHECKING
 
 import click
 
 from biggan.cli.options import (
     choose_device,
     device_option,
+    engine_options,
     model_option,
     offline_option,
     share_processor,
 )
 from biggan.errors import InputError
+
+if TYPE_CHECKING:
+    from biggan.engine_names import EngineName, Precision
 
 
 @click.command
@@ -45,6 +50,7 @@ from biggan.errors import InputError
 )
 @click.option("--open", "open_browser", is_flag=True, help="Open the page in a browser.")
 @device_option
+@engine_options
 def command(
     model: str | None,
     offline: bool,
@@ -53,6 +59,8 @@ def command(
     share: bool,
     open_browser: bool,
     device: str | None,
+    engine: EngineName,
+    precision: Precision,
 ) -> None:
     """Open a web page with sliders: explore a class, morph one into another.
 
@@ -71,7 +79,10 @@ def command(
         share_processor()
         from biggan.gan import load
 
-        gan = load(model, device=choose_device(device), offline=offline)
+        gan = load(
+            model, device=choose_device(device), offline=offline, engine=engine, precision=precision
+        )
+        gan.warm_up()
         # A kill ends it as Ctrl-C does: its temporary pictures go with it.
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
         with tempfile.TemporaryDirectory(prefix="biggan-demo-") as pictures:

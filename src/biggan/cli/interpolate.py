@@ -13,6 +13,7 @@ from biggan.cli.options import (
     check_writable,
     choose_device,
     device_option,
+    engine_options,
     like_option,
     make_folder,
     model_option,
@@ -25,6 +26,7 @@ from biggan.errors import InputError
 if TYPE_CHECKING:
     from PIL import Image
 
+    from biggan.engine_names import EngineName, Precision
     from biggan.gan import Gan
     from biggan.images import MorphRecipe
     from biggan.interpolation import Path as NoisePath
@@ -65,6 +67,7 @@ if TYPE_CHECKING:
 )
 @like_option
 @device_option
+@engine_options
 def command(
     model: str | None,
     offline: bool,
@@ -81,6 +84,8 @@ def command(
     out: Path,
     like: Path | None,
     device: str | None,
+    engine: EngineName,
+    precision: Precision,
 ) -> None:
     """Morph pictures of one class into pictures of another.
 
@@ -108,7 +113,9 @@ def command(
     if not is_grid:
         check_animation(out, fps)
     wanted = None if like is None else _read_like(like)
-    gan = load(model, device=choose_device(device), offline=offline)
+    gan = load(
+        model, device=choose_device(device), offline=offline, engine=engine, precision=precision
+    )
     if wanted is None:
         if steps is None:
             steps = 5 if is_grid else 40

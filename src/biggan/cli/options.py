@@ -68,6 +68,26 @@ def device_option(command: _F) -> _F:
     )(command)
 
 
+def engine_options(command: _F) -> _F:
+    """--engine and --precision: what runs the network."""
+    from biggan.engine_names import ENGINES, PRECISIONS
+
+    command = click.option(
+        "--precision",
+        type=click.Choice(PRECISIONS),
+        default="float32",
+        show_default=True,
+        help="Of the convolutions; less than float32 is for GPUs, and changes pictures slightly.",
+    )(command)
+    return click.option(
+        "--engine",
+        type=click.Choice(ENGINES),
+        default="auto",
+        show_default=True,
+        help="What runs the network; auto: the fastest that biggan bench has measured here.",
+    )(command)
+
+
 def like_option(command: _F) -> _F:
     """--like: a picture whose recipe says all."""
     return click.option(

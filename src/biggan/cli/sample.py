@@ -19,6 +19,7 @@ from biggan.cli.options import (
     check_writable,
     choose_device,
     device_option,
+    engine_options,
     like_option,
     make_folder,
     model_option,
@@ -29,6 +30,7 @@ from biggan.cli.options import (
 from biggan.errors import InputError
 
 if TYPE_CHECKING:
+    from biggan.engine_names import EngineName, Precision
     from biggan.gan import Gan
     from biggan.images import Recipe
     from biggan.latents import NoiseKind
@@ -66,6 +68,7 @@ _PATIENCE = timedelta(days=1)  # the fastest process waits for the slowest
 @click.option("--grid", is_flag=True, help="Write one grid.png instead of a file a picture.")
 @like_option
 @device_option
+@engine_options
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON list of files and recipes.")
 def command(
     model: str | None,
@@ -79,6 +82,8 @@ def command(
     grid: bool,
     like: Path | None,
     device: str | None,
+    engine: EngineName,
+    precision: Precision,
     as_json: bool,
 ) -> None:
     """Make pictures of a class.
@@ -114,7 +119,7 @@ def command(
             check_truncation(truncation, noise)
             recipes, columns = ([], None) if like is None else _read_like(like)
             own = own_device(torch.device(choose_device(device)))
-            gan = load(model, device=str(own), offline=offline)
+            gan = load(model, device=str(own), offline=offline, engine=engine, precision=precision)
             if not recipes:
                 recipes = gan.recipes(classes or (None,), num, truncation, seed, noise=noise)
             if grid and columns is None:

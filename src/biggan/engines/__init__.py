@@ -8,15 +8,12 @@ Every engine runs the folded generator (`models/folded.py`); `auto` takes what w
 the fastest on this machine, and PyTorch where nothing was measured (`choice.py`).
 """
 
-from biggan.engines.choice import ENGINES, EngineName, build_engine, measure_engines
-from biggan.engines.engine import Engine, Precision
+from biggan.engines.choice import build_engine, measure_engines
+from biggan.engines.engine import Engine
 from biggan.engines.pytorch import PyTorchEngine
 
 __all__ = [
-    "ENGINES",
     "Engine",
-    "EngineName",
-    "Precision",
     "PyTorchEngine",
     "build_engine",
     "measure_engines",

@@ -11,20 +11,17 @@ import statistics
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal
 
 import torch
 
 from biggan.atomic_write import write_atomically
+from biggan.engine_names import ENGINES, EngineName, Precision
 from biggan.engines import openvino
-from biggan.engines.engine import Engine, Precision, check_engine
+from biggan.engines.engine import Engine, check_engine
 from biggan.engines.openvino import OpenVinoEngine
 from biggan.engines.pytorch import CompiledEngine, PyTorchEngine
 from biggan.errors import InputError
 from biggan.models import Generator
-
-EngineName = Literal["auto", "pytorch", "openvino", "compile"]
-ENGINES: tuple[EngineName, ...] = ("auto", "pytorch", "openvino", "compile")
 
 _LOG = logging.getLogger("biggan.engines")
 
@@ -57,7 +54,7 @@ def build_engine(
     if name not in ENGINES:
         raise InputError(f"there is no engine {name!r}; there are {', '.join(ENGINES)}")
     if name == "auto":
-        name = _fastest(generator, precision, measurements)
+        name = fastest_engine(generator, precision, measurements)
     if name == "pytorch" and precision == "float32":
         return PyTorchEngine(generator)
     try:
@@ -77,6 +74,8 @@ def measure_engines(
     generator: Generator,
     measurements: Path | None = None,
     report: Callable[[str], None] = lambda _: None,
+    *,
+    with_plain: bool = False,
 ) -> dict[str, float]:
     """Time every engine that can run a generator in float32, in turn, and keep the result.
 
@@ -84,6 +83,7 @@ def measure_engines(
         generator: In eval mode.
         measurements: Where `build_engine` will look; None to keep nothing.
         report: Called with the name of each engine before it is built, which may take minutes.
+        with_plain: Time the generator itself beside them, as "plain"; of it nothing is kept.
 
     Returns:
         Median seconds per image of each engine, at the batch size that it prefers. An engine that
@@ -96,15 +96,31 @@ def measure_engines(
         if engine.name == name:  # not one that took its place
             engines[name] = engine
     times: dict[str, list[float]] = {name: [] for name in engines}
+    plain: list[float] = []
     for _ in range(_ROUNDS + 1):  # the first is for warming up
         for name, engine in engines.items():
             times[name].append(_seconds_per_image(engine))
+        if with_plain:
+            plain.append(_seconds_per_image(engines["pytorch"], generator))
     medians = {name: statistics.median(values[1:]) for name, values in times.items()}
     if measurements is not None:
         known = _read(measurements)
-        known[_key(generator)] = medians
+        known[_key(generator)] = dict(medians)
         write_atomically(measurements, json.dumps(known, indent=1).encode())
+    if with_plain:
+        medians["plain"] = statistics.median(plain[1:])
     return medians
+
+
+def fastest_engine(
+    generator: Generator, precision: Precision = "float32", measurements: Path | None = None
+) -> EngineName:
+    """The engine that `auto` stands for; see `build_engine`."""
+    if precision != "float32" or measurements is None:
+        return "pytorch"
+    times = _read(measurements).get(_key(generator), {})
+    candidates = [name for name in _candidates(generator) if name in times]
+    return min(candidates, key=lambda name: times[name], default="pytorch")
 
 
 def _candidates(generator: Generator) -> list[EngineName]:
@@ -122,20 +138,14 @@ def _build(generator: Generator, name: str, precision: Precision) -> Engine:
     return PyTorchEngine(generator, precision)
 
 
-def _fastest(generator: Generator, precision: Precision, measurements: Path | None) -> EngineName:
-    if precision != "float32" or measurements is None:
-        return "pytorch"
-    times = _read(measurements).get(_key(generator), {})
-    candidates = [name for name in _candidates(generator) if name in times]
-    return min(candidates, key=lambda name: times[name], default="pytorch")
-
-
-def _seconds_per_image(engine: Engine) -> float:
+@torch.inference_mode()
+def _seconds_per_image(engine: Engine, run: Generator | None = None) -> float:
+    """Of an engine, or of a generator that is run as this engine would be."""
     num = engine.batch_size
     z = torch.zeros(num, engine.config.z_dim, device=engine.device)
     labels = torch.zeros(num, dtype=torch.int64, device=engine.device)
     start = time.perf_counter()
-    engine(z, labels).cpu()  # waits for a GPU
+    (run or engine)(z, labels).cpu()  # waits for a GPU
     return (time.perf_counter() - start) / num
 
 

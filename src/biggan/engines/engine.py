@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import ClassVar, Literal
+from threading import Lock
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
+from biggan.engine_names import Precision
 from biggan.models import Generator, GeneratorConfig
 from biggan.models.folded import FoldedGenerator
-
-Precision = Literal["float32", "bfloat16", "float16"]
-"""Of convolutions and attention; noise, conditions and images are float32."""
 
 # Largest difference of a pixel, of a range of 2, from PyTorch's in the same precision and from
 # float32: rounding differs from one library to the next, and 8 bits more or less do, too.
@@ -41,12 +40,17 @@ class Engine(ABC):
         self.device = device
         self.precision: Precision = precision
         self._folded = folded
+        # Graphs and compiled networks have one set of inputs; and threads that make images at once
+        # are slower than in turn.
+        self._turn = Lock()
 
     @torch.inference_mode()
     def __call__(self, z: Tensor, labels: Tensor, truncation: float | None = None) -> Tensor:
         """Make images; see `BigGANGenerator.forward`."""
         embedding = self._folded.embed(labels)
-        return self._render(*self._folded.prepare(z, embedding, truncation))
+        prepared = self._folded.prepare(z, embedding, truncation)
+        with self._turn:
+            return self._render(*prepared)
 
     @abstractmethod
     def _render(self, grid: Tensor, scale: Tensor, shift: Tensor) -> Tensor:

@@ -7,7 +7,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from biggan.engines.engine import Engine, Precision
+from biggan.engine_names import Precision
+from biggan.engines.engine import Engine
 from biggan.errors import InputError
 from biggan.models import Generator
 from biggan.models.folded import FoldedGenerator
