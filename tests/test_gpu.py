@@ -9,9 +9,14 @@ import torch
 
 import biggan
 from biggan.data import load_dataset
+from biggan.engine_names import PRECISIONS
+from biggan.engines import build_engine
+from biggan.engines.engine import TOLERANCE
+from biggan.models.folded import FoldedGenerator
+from biggan.sampling import generate_batches
 from biggan.training import TrainConfig, train
 from biggan.training.batches import real_batches
-from tiny import TINY_RECIPE
+from tiny import TINY_RECIPE, tiny_generator
 
 pytestmark = [
     pytest.mark.gpu,
@@ -96,3 +101,36 @@ def test_data_on_the_device_are_those_of_memory(digits):
     )
     for expected, found in zip(on_cpu, on_gpu, strict=True):
         assert torch.equal(found.cpu(), expected)
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+@torch.inference_mode()
+def test_graphs_make_the_generators_images(precision):
+    generator = tiny_generator().cuda()
+    engine = build_engine(generator, "pytorch", precision)
+    assert (engine.name, engine.precision) == ("pytorch", precision)
+    z = torch.randn(5, generator.config.z_dim, device="cuda")
+    labels = torch.arange(5, device="cuda") % 3
+    for truncation in (0.4, None):
+        for rows in (slice(0, 4), slice(1, 5), slice(4, 5)):  # replays, and another batch size
+            images = engine(z[rows], labels[rows], truncation)
+            difference = (images - generator(z[rows], labels[rows], truncation)).abs().max()
+            assert difference < TOLERANCE[precision]
+
+
+def test_a_batch_that_exceeds_the_memory_is_made_in_halves(monkeypatch):
+    generator = tiny_generator().cuda()
+    z, labels = torch.randn(9, generator.config.z_dim), torch.arange(9) % 3
+    expected = torch.cat([b.images for b in generate_batches(generator, labels, z, 0.4, 3)])
+    render = FoldedGenerator.render
+
+    def within_memory(self, grid, scale, shift):
+        if len(grid) > 2:
+            torch.empty(1 << 46, device="cuda")
+        return render(self, grid, scale, shift)
+
+    monkeypatch.setattr(FoldedGenerator, "render", within_memory)
+    batches = list(generate_batches(generator, labels, z, 0.4, 8))
+    assert [len(batch.images) for batch in batches] == [2, 2, 2, 2, 1]
+    made = torch.cat([batch.images for batch in batches])
+    torch.testing.assert_close(made, expected, atol=1e-4, rtol=0)

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from biggan.engines import PyTorchEngine
 from biggan.errors import InputError
 from biggan.sampling import generate_batches, generate_own_batches
 from several_processes import launch
@@ -103,3 +104,40 @@ def test_a_network_in_training_mode_is_refused():
 def test_no_images_at_once_are_refused():
     with pytest.raises(InputError, match="batch_size must be at least 1"):
         make(tiny_generator(), batch_size=0)
+
+
+class Crowded(PyTorchEngine):
+    """An engine for whose memory more than two images are too many."""
+
+    fits = 2
+
+    def _render(self, grid, scale, shift):
+        if len(grid) > self.fits:
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate")
+        return super()._render(grid, scale, shift)
+
+
+def test_a_batch_that_exceeds_the_memory_is_made_in_halves_and_none_is_lost(caplog):
+    expected = torch.cat([b.images for b in generate_batches(tiny_generator(), LABELS, NOISE, 0.4)])
+    batches = list(generate_batches(Crowded(tiny_generator()), LABELS, NOISE, 0.4, 5))
+    assert max(len(batch.images) for batch in batches) == 2
+    assert [batch.start for batch in batches] == list(range(0, len(NOISE), 2))
+    torch.testing.assert_close(torch.cat([b.images for b in batches]), expected)
+    assert [record.message for record in caplog.records] == [
+        "out of memory with 5 images at once: going on with 2"
+    ]
+
+
+def test_where_not_even_one_image_fits_it_says_so(monkeypatch):
+    monkeypatch.setattr(Crowded, "fits", 0)
+    with pytest.raises(InputError, match="not even one image of 16 pixels fits"):
+        list(generate_batches(Crowded(tiny_generator()), LABELS, NOISE, 0.4))
+
+
+def test_other_errors_of_an_engine_are_not_taken_for_that(monkeypatch):
+    def fail(*_):
+        raise RuntimeError("something else")
+
+    monkeypatch.setattr(PyTorchEngine, "_render", fail)
+    with pytest.raises(RuntimeError, match="something else"):
+        list(generate_batches(tiny_generator(), LABELS, NOISE, 0.4))
