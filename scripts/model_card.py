@@ -77,7 +77,7 @@ def collect_facts(
         "data_fingerprint": gan.description.training["data_fingerprint"],
         "generator_parameters": _count(gan.generator),
         "discriminator_parameters": _count(biggan.load_discriminator(run_dir)),
-        "recipe": config.to_dict() | {"data": gan.description.training["data"]},
+        "recipe": gan.description.training["recipe"],  # without the folders of data and sources
         "recipe_sha256": hashlib.sha256((run_dir / "config.toml").read_bytes()).hexdigest(),
         "generator_sha256": gan.sha256,
         "last_metrics": lines[-1] if lines else {},

@@ -8,11 +8,14 @@ what is in --out (or --from, another folder). When --budget seconds of training 
 over all calls, or the recipe's steps are done, the call that finds it so finishes the model (a full
 table of statistics) and adds the pictures and facts of its card; calls after that make these again.
 
+A call that is killed is charged as well, to within ten seconds, and leaves in --out what its newest
+checkpoint but one was, or a newer one: the next call goes on from there.
+
 In --out:
 
-    run.tar.00, run.tar.01, ...  the run's folder in one archive, in parts of at most 15 MiB; by
-                                 hand: cat run.tar.?? | tar -x
-    run.json                     their digest, and how far the run is
+    run-HASH.tar.00, .01, ...    the run's folder in one archive, in parts of at most 15 MiB; by
+                                 hand: cat run-*.tar.?? | tar -x
+    run.json                     which archive it is, its digest, and how far the run is
     real-and-generated.png, curves.png, facts.json     at the end (scripts/model_card.py)
 
 It runs from a clone with torch and the package's other requirements, also without installing. On a
@@ -26,10 +29,11 @@ import dataclasses
 import hashlib
 import io
 import json
+import shutil
 import sys
 import tarfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,11 +46,13 @@ import biggan
 from biggan.atomic_write import write_atomically
 from biggan.data import ImageDataset, load_dataset
 from biggan.training import TrainConfig, load_recipe, train
+from biggan.training.checkpoint import CheckpointDirectory
 
 PART = 15 << 20  # bytes
-SEGMENTS = "segments.jsonl"  # in the run's folder: a line for each call that trained
+SEGMENTS = "segments.jsonl"  # in the run's folder and in --out: a line for each call that trained
+NOTE_EVERY = 10  # seconds from one version of a call's line to the next
 
-_ALWAYS = ("config.toml", "metrics.jsonl", SEGMENTS, "generator.safetensors")
+_ALWAYS = ("config.toml", "metrics.jsonl", "generator.safetensors")
 
 
 clock = time.monotonic
@@ -57,6 +63,8 @@ def run_segment(
     dataset: ImageDataset,
     run_dir: Path,
     device: torch.device,
+    out: Path,
+    keep: Callable[[], object],
     *,
     until: float,
     budget: float,
@@ -68,31 +76,66 @@ def run_segment(
         dataset: The real images.
         run_dir: The run's folder.
         device: Where to train.
+        out: Where the list of segments is kept as well.
+        keep: Keeps the run's folder; called at the start and whenever there is a new checkpoint,
+            so that a kill loses no more than what came after.
         until: What `clock` shows when this call must stop training.
         budget: Seconds of training, of all calls together.
 
     Returns:
         Whether the run is at its end.
+
+    Raises:
+        InputError: The budget is used up, and nothing was trained.
     """
     segments = read_segments(run_dir)
-    first = segments[-1]["to_step"] if segments else 0
     left = budget - sum(segment["seconds"] for segment in segments)
-    if left <= 0 or first >= config.total_steps:
+    first = newest_step(run_dir)
+    if first >= config.total_steps or left <= 0:
+        if first == 0:
+            raise biggan.InputError(
+                f"the budget of {budget:g} s is used up, and no call came to a checkpoint: raise "
+                "--budget"
+            )
         return True
-    start = clock()
-    deadline = min(until, start + left)
-    state = train(config, dataset, run_dir, device=device, should_stop=lambda: clock() >= deadline)
-    segment = {
+    segment: dict[str, Any] = {
         "from_step": first,
-        "to_step": state.step,
-        "seconds": clock() - start,
+        "to_step": first,
+        "seconds": 0.0,
+        "completed": False,  # until it is: what is left of a call that was killed says so
         "device": _device_name(device),
         "torch": torch.__version__,
         "compile": config.compile,
-        "peak_gpu_bytes": torch.cuda.max_memory_allocated() if device.type == "cuda" else None,
+        "peak_gpu_bytes": None,
     }
-    lines = [json.dumps(line) + "\n" for line in (*segments, segment)]
-    write_atomically(run_dir / SEGMENTS, "".join(lines).encode())
+
+    def note(now: float) -> None:
+        segment["seconds"] = now - start
+        if device.type == "cuda":
+            segment["peak_gpu_bytes"] = torch.cuda.max_memory_allocated()
+        write_segments([*segments, segment], run_dir, out)
+
+    start = noted = clock()
+    deadline = min(until, start + left)
+    note(start)
+    kept = _newest_checkpoint(run_dir)
+    if kept is not None:
+        keep()
+
+    def should_stop() -> bool:
+        nonlocal noted, kept
+        segment["to_step"] += 1
+        now = clock()
+        if now - noted >= NOTE_EVERY:
+            note(now)
+            noted = now
+            if kept != (kept := _newest_checkpoint(run_dir)):
+                keep()
+        return now >= deadline
+
+    state = train(config, dataset, run_dir, device=device, should_stop=should_stop)
+    segment |= {"to_step": state.step, "completed": True}
+    note(clock())
     return state.step >= config.total_steps or left <= segment["seconds"]
 
 
@@ -101,9 +144,8 @@ def finish(
 ) -> None:
     """Make the run's newest weights a finished model, and its card."""
     segments = read_segments(run_dir)
-    step = segments[-1]["to_step"]
     # A run whose last step is done is exported with the whole table of statistics.
-    finished = dataclasses.replace(config, total_steps=step)
+    finished = dataclasses.replace(config, total_steps=newest_step(run_dir))
     train(finished, dataset, run_dir, device=device)
     facts = {
         "seconds_of_training": round(sum(segment["seconds"] for segment in segments), 1),
@@ -112,16 +154,32 @@ def finish(
     make_card(run_dir, dataset, out, facts)
 
 
-def read_segments(run_dir: Path) -> list[dict[str, Any]]:
-    """The calls that trained in a run's folder, in their order."""
-    path = run_dir / SEGMENTS
+def newest_step(run_dir: Path) -> int:
+    """The step of the checkpoint that training goes on from; 0 where there is none."""
+    newest = CheckpointDirectory(run_dir / "checkpoints").read_newest()
+    return 0 if newest is None else newest.step
+
+
+def read_segments(folder: Path) -> list[dict[str, Any]]:
+    """The calls that trained, in their order, as a run's folder or --out lists them."""
+    path = folder / SEGMENTS
     if not path.exists():
         return []
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
+def write_segments(segments: Sequence[dict[str, Any]], *folders: Path) -> None:
+    """Write the list of the calls that trained into folders, created if needed."""
+    lines = [json.dumps(segment) + "\n" for segment in segments]
+    for folder in folders:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_atomically(folder / SEGMENTS, "".join(lines).encode())
+
+
 def pack(run_dir: Path, out: Path, at_most: int | None, part: int = PART) -> bool:
     """Write a run's folder into parts, in place of those that are there.
+
+    A kill at any moment leaves the parts from before, or these.
 
     Args:
         run_dir: The run's folder.
@@ -138,41 +196,45 @@ def pack(run_dir: Path, out: Path, at_most: int | None, part: int = PART) -> boo
     """
     files = [run_dir / name for name in _ALWAYS if (run_dir / name).is_file()]
     files += sorted((run_dir / "previews").glob("*.png"))[-1:]
-    for newest in (
-        run_dir / "discriminator.safetensors",
-        *sorted((run_dir / "checkpoints").glob("step-*.safetensors"))[-1:],
-    ):
-        if newest.is_file() and _fits([*files, newest], at_most):
+    checkpoint = _newest_checkpoint(run_dir)
+    for newest in (run_dir / "discriminator.safetensors", checkpoint):
+        if newest is not None and newest.is_file() and _fits([*files, newest], at_most):
             files.append(newest)
     if not _fits(files, at_most):
         raise biggan.InputError(
             f"the generator alone is more than {at_most} bytes: raise --at-most"
         )
-    resumable = any(path.parent.name == "checkpoints" for path in files)
+    resumable = checkpoint in files
     archive = io.BytesIO()
     with tarfile.open(fileobj=archive, mode="w") as tar:
         for path in files:
             tar.add(path, arcname=path.relative_to(run_dir).as_posix())
     data = archive.getvalue()
-    parts = [data[start : start + part] for start in range(0, len(data), part)]
+    sha256 = hashlib.sha256(data).hexdigest()
+    # A name of its own: the parts from before are good until run.json names these.
+    name = f"run-{sha256[:8]}"
+    pieces = [data[start : start + part] for start in range(0, len(data), part)]
+    paths = _part_paths(out, name, len(pieces))
     out.mkdir(parents=True, exist_ok=True)
-    for i, piece in enumerate(parts):
-        write_atomically(out / f"run.tar.{i:02}", piece)
-    for stale in sorted(out.glob("run.tar.??"))[len(parts) :]:
-        stale.unlink()
-    segments = read_segments(run_dir)
+    for unfinished in out.glob(".*.tmp"):  # of a call that was killed
+        unfinished.unlink()
+    for path, piece in zip(paths, pieces, strict=True):
+        write_atomically(path, piece)
     index = {
-        "sha256": hashlib.sha256(data).hexdigest(),
-        "parts": len(parts),
-        "step": segments[-1]["to_step"] if segments else 0,
+        "archive": name,
+        "sha256": sha256,
+        "parts": len(pieces),
+        "step": int(checkpoint.stem.partition("-")[2]) if checkpoint else 0,
         "resumable": resumable,
     }
     write_atomically(out / "run.json", (json.dumps(index, indent=2) + "\n").encode())
+    for stale in set(out.glob("run-*.tar.??")).difference(paths):
+        stale.unlink()
     return resumable
 
 
 def unpack(packed: Path, run_dir: Path) -> None:
-    """Bring back what `pack` wrote.
+    """Bring back what `pack` wrote, and the list of segments beside it, whole or not at all.
 
     Raises:
         InputError: Parts are missing or damaged, or there was no room for the checkpoint.
@@ -183,14 +245,27 @@ def unpack(packed: Path, run_dir: Path) -> None:
             f"{packed} has no checkpoint (it was over --at-most): go on with --run where the run "
             "is, or begin anew with another --out"
         )
-    paths = [packed / f"run.tar.{i:02}" for i in range(index["parts"])]
+    paths = _part_paths(packed, index["archive"], index["parts"])
     if missing := [path.name for path in paths if not path.is_file()]:
         raise biggan.InputError(f"{packed} lacks {missing[0]}")
     data = b"".join(path.read_bytes() for path in paths)
     if hashlib.sha256(data).hexdigest() != index["sha256"]:
         raise biggan.InputError(f"the parts in {packed} are damaged, or of different calls")
+    unfinished = run_dir.with_name(f".{run_dir.name}.unpacking")
+    if unfinished.exists():  # of a call that was killed
+        shutil.rmtree(unfinished)
     with tarfile.open(fileobj=io.BytesIO(data)) as tar:
-        tar.extractall(run_dir, filter="data")
+        tar.extractall(unfinished, filter="data")
+    write_segments(read_segments(packed), unfinished)
+    unfinished.rename(run_dir)
+
+
+def _part_paths(folder: Path, name: str, parts: int) -> list[Path]:
+    return [folder / f"{name}.tar.{i:02}" for i in range(parts)]
+
+
+def _newest_checkpoint(run_dir: Path) -> Path | None:
+    return max((run_dir / "checkpoints").glob("step-*.safetensors"), default=None)
 
 
 def _fits(files: Sequence[Path], at_most: int | None) -> bool:
@@ -254,15 +329,20 @@ def main(argv: Sequence[str] | None = None) -> None:
         unconditional=config.unconditional,
     )
     config = config.fitted(dataset.num_classes)
-    ended = run_segment(config, dataset, run_dir, device, until=until, budget=arguments.budget)
-    arguments.out.mkdir(parents=True, exist_ok=True)
-    if ended:
-        finish(config, dataset, run_dir, device, arguments.out)
+    out: Path = arguments.out
     at_most = None if arguments.at_most is None else int(arguments.at_most * (1 << 20))
-    if not pack(run_dir, arguments.out, at_most):
+
+    def keep() -> bool:
+        return pack(run_dir, out, at_most)
+
+    ended = run_segment(
+        config, dataset, run_dir, device, out, keep, until=until, budget=arguments.budget
+    )
+    if ended:
+        finish(config, dataset, run_dir, device, out)
+    if not keep():
         print(f"the checkpoint is too large to keep: it is in {run_dir} only", file=sys.stderr)
-    step = read_segments(run_dir)[-1]["to_step"]
-    print(f"step {step}: {'finished' if ended else 'the same call goes on'}")
+    print(f"step {newest_step(run_dir)}: {'finished' if ended else 'the same call goes on'}")
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 import itertools
 import json
 import sys
+import tarfile
 from pathlib import Path
 
 import numpy as np
@@ -45,16 +46,31 @@ def images(tmp_path):
 
 @pytest.fixture
 def call(images, tmp_path, monkeypatch):
-    """Calls the script. Every look at the clock takes a second, the first at the start."""
+    """Calls the script. Every look at the clock takes a second, the first at the start.
 
-    def call(run, out, seconds, *options):
-        monkeypatch.setattr(train_cifar10, "clock", itertools.count().__next__)
+    The looks are: at the start of the call, at that of its training, after every step, at the end.
+    """
+
+    def call(run, out, seconds, *options, killed_at=None):
+        looks = itertools.count()
+
+        def clock():
+            if (now := next(looks)) == killed_at:
+                raise Killed
+            return now
+
+        monkeypatch.setattr(train_cifar10, "clock", clock)
+        monkeypatch.setattr(train_cifar10, "NOTE_EVERY", 1)
         changes = itertools.chain.from_iterable(("--set", change) for change in TINY)
         arguments = ["--data", images, "--run", tmp_path / run, "--out", tmp_path / out]
         limits = ["--seconds", seconds, "--reserve", 0, "--device", "cpu"]
         train_cifar10.main([str(part) for part in [*arguments, *limits, *changes, *options]])
 
     return call
+
+
+class Killed(BaseException):
+    """As Python's own interrupts, caught by nobody."""
 
 
 def weights(run):
@@ -90,13 +106,45 @@ def test_two_segments_resume_to_the_bit_from_what_was_carried_along(call, tmp_pa
         assert curves.size == (900, 660)
 
 
+def test_a_call_that_was_killed_is_charged_and_the_next_goes_on_from_a_checkpoint(call, tmp_path):
+    with pytest.raises(Killed):
+        call("here", "out", 100, "--set", "checkpoint_every=2", killed_at=6)  # in the fifth step
+    (killed,) = train_cifar10.read_segments(tmp_path / "out")
+    assert (killed["from_step"], killed["to_step"]) == (0, 4)
+    assert (killed["seconds"], killed["completed"]) == (4, False)
+    assert train_cifar10.newest_step(tmp_path / "here") == 4
+
+    # The run's folder is lost: what was kept is of the checkpoint before. A second is left.
+    call("elsewhere", "later", 100, "--from", tmp_path / "out", "--budget", 5)
+    segments = train_cifar10.read_segments(tmp_path / "later")
+    assert segments[0] == killed
+    assert (segments[1]["from_step"], segments[1]["to_step"]) == (2, 3)
+    facts = json.loads((tmp_path / "later" / "facts.json").read_text())
+    assert (facts["steps"], facts["seconds_of_training"]) == (
+        3,
+        sum(s["seconds"] for s in segments),
+    )
+
+    # It is still there.
+    call("here", "out", 100, "--set", "total_steps=5", "--budget", 6)
+    segments = train_cifar10.read_segments(tmp_path / "out")
+    assert [(s["from_step"], s["to_step"]) for s in segments] == [(0, 4), (4, 5)]
+    assert segments[1]["completed"]
+
+
+def test_a_budget_that_is_used_up_before_the_first_checkpoint(call, tmp_path):
+    with pytest.raises(Killed):
+        call("run", "out", 100, killed_at=3)
+    with pytest.raises(biggan.InputError, match="no call came to a checkpoint: raise --budget"):
+        call("run", "out", 100, "--budget", 1)
+
+
 @pytest.fixture
 def run_dir(tmp_path):
     """A run's folder, its files of random bytes and known sizes."""
     folder = tmp_path / "run"
     sizes = {
         "config.toml": 100,
-        "segments.jsonl": 0,
         "generator.safetensors": 40_000,
         "discriminator.safetensors": 30_000,
         "previews/step-00000001.png": 1000,
@@ -112,23 +160,70 @@ def run_dir(tmp_path):
 
 
 def test_a_run_is_split_into_parts_and_joined_again(run_dir, tmp_path):
-    assert train_cifar10.pack(run_dir, tmp_path / "out", None, part=50_000)
-    sizes = [path.stat().st_size for path in sorted((tmp_path / "out").glob("run.tar.*"))]
+    out = tmp_path / "out"
+    assert train_cifar10.pack(run_dir, out, None, part=50_000)
+    sizes = [path.stat().st_size for path in sorted(out.glob("run-*.tar.*"))]
     assert len(sizes) == 4
     assert max(sizes) == 50_000
-    train_cifar10.unpack(tmp_path / "out", tmp_path / "joined")
+    assert json.loads((out / "run.json").read_text())["step"] == 2
+    train_cifar10.write_segments([{"seconds": 7}], out)
+    train_cifar10.unpack(out, tmp_path / "joined")
     joined = {path.relative_to(tmp_path / "joined") for path in (tmp_path / "joined").rglob("*.*")}
     assert len(joined) == 6  # of previews and checkpoints only the newest
-    for name in joined:
+    for name in joined - {Path("segments.jsonl")}:
         assert (tmp_path / "joined" / name).read_bytes() == (run_dir / name).read_bytes()
+    assert train_cifar10.read_segments(tmp_path / "joined") == [{"seconds": 7}]
+
+
+def test_a_kill_while_packing_leaves_the_parts_from_before(run_dir, tmp_path, monkeypatch):
+    out = tmp_path / "out"
+    train_cifar10.pack(run_dir, out, None, part=50_000)
+    before = (run_dir / "generator.safetensors").read_bytes()
+    (run_dir / "generator.safetensors").write_bytes(b"new")
+    (out / ".half.tmp").touch()
+    write = train_cifar10.write_atomically
+
+    def killed_at_the_index(path, contents):
+        if path.name == "run.json":
+            raise Killed
+        write(path, contents)
+
+    monkeypatch.setattr(train_cifar10, "write_atomically", killed_at_the_index)
+    with pytest.raises(Killed):
+        train_cifar10.pack(run_dir, out, None, part=50_000)
+    monkeypatch.undo()
+    train_cifar10.unpack(out, tmp_path / "joined")
+    assert (tmp_path / "joined" / "generator.safetensors").read_bytes() == before
+    train_cifar10.pack(run_dir, out, None)
+    assert sorted(path.name.rpartition("-")[0] for path in out.iterdir()) == ["", "run"]
+
+
+def test_a_kill_while_unpacking_leaves_nothing(run_dir, tmp_path, monkeypatch):
+    out, joined = tmp_path / "out", tmp_path / "joined"
+    train_cifar10.pack(run_dir, out, None)
+    extract = tarfile.TarFile.extractall
+
+    def killed_at_the_end(tar, *arguments, **options):
+        extract(tar, *arguments, **options)
+        (tmp_path / ".joined.unpacking" / "half").touch()
+        raise Killed
+
+    monkeypatch.setattr(tarfile.TarFile, "extractall", killed_at_the_end)
+    with pytest.raises(Killed):
+        train_cifar10.unpack(out, joined)
+    assert not joined.exists()
+    monkeypatch.undo()
+    train_cifar10.unpack(out, joined)
+    assert not (joined / "half").exists()
+    assert {path.name for path in tmp_path.iterdir()} == {"run", "out", "joined"}
 
 
 def test_what_does_not_fit_is_left_out_and_the_next_call_says_so(run_dir, tmp_path):
     out = tmp_path / "out"
     assert train_cifar10.pack(run_dir, out, None, part=50_000)
     assert not train_cifar10.pack(run_dir, out, 100_000, part=50_000)
-    assert sum(path.stat().st_size for path in out.glob("run.tar.*")) <= 100_000
-    assert len(list(out.glob("run.tar.*"))) == 2  # none of the four from before is left
+    assert sum(path.stat().st_size for path in out.glob("run-*.tar.*")) <= 100_000
+    assert len(list(out.glob("run-*.tar.*"))) == 2  # none of the four from before is left
     with pytest.raises(biggan.InputError, match="has no checkpoint"):
         train_cifar10.unpack(out, tmp_path / "joined")
     with pytest.raises(biggan.InputError, match="raise --at-most"):
@@ -138,12 +233,13 @@ def test_what_does_not_fit_is_left_out_and_the_next_call_says_so(run_dir, tmp_pa
 def test_missing_and_mixed_parts_are_refused(run_dir, tmp_path):
     out = tmp_path / "out"
     train_cifar10.pack(run_dir, out, None, part=50_000)
-    part = (out / "run.tar.01").read_bytes()
-    (out / "run.tar.01").write_bytes(part[:-1] + bytes([part[-1] ^ 1]))
+    (part,) = out.glob("run-*.tar.01")
+    whole = part.read_bytes()
+    part.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
     with pytest.raises(biggan.InputError, match="damaged, or of different calls"):
         train_cifar10.unpack(out, tmp_path / "joined")
-    (out / "run.tar.01").unlink()
-    with pytest.raises(biggan.InputError, match="lacks run.tar.01"):
+    part.unlink()
+    with pytest.raises(biggan.InputError, match="lacks run-.*.tar.01"):
         train_cifar10.unpack(out, tmp_path / "joined")
     assert not (tmp_path / "joined").exists()
 

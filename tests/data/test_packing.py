@@ -177,6 +177,14 @@ def test_places_that_are_taken_are_refused_and_empty_ones_used(tmp_path):
     assert contents(tmp_path / "empty") == contents(tmp_path / "not" / "yet")
 
 
+def test_the_built_in_digits_need_no_packing(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    message = refusal("digits", tmp_path / "out", 8)
+    assert message.startswith("the built-in digits need no packing")
+    write_folder(tmp_path / "digits", FILES)  # one's own
+    assert pack_dataset("digits", tmp_path / "out", 8).source == "digits"
+
+
 def test_another_source_does_not_continue_what_was_begun(tmp_path):
     one = write_folder(tmp_path / "one", corrupt_some(FILES, "cat/0000.png"))
     refusal(one, tmp_path / "out", 8, strict=True)

@@ -15,11 +15,13 @@ from biggan.nn import ConditionalBatchNorm2d, iterate_power
 from biggan.training import load_recipe
 from biggan.training.config import TrainConfig
 from biggan.training.fine_tuning import (
+    card_table,
     class_origins,
     fitted_to_source,
     initialize,
     require_gradients,
     trainable,
+    without_folder,
 )
 from biggan.weights.files import Description, save_discriminator, save_generator
 from foreign_networks import RandomWeights, brock_discriminator, brock_generator
@@ -629,11 +631,42 @@ def test_the_report_says_what_became_of_everything(make):
     assert first.frozen == tuple(frozen)
     assert any(line.startswith(f"generator: {len(frozen)} parameters frozen: ") for line in lines)
     card = json.loads(json.dumps(report.to_dict()))
+    assert (card["generator"]["source"], card["discriminator"]["source"]) == (
+        "G.safetensors",
+        "D.safetensors",
+    )
+    assert str(paths[0].parent) not in json.dumps(card)
     assert card["generator"]["classes"][2] == "siamese <- siamese cat"
     assert card["generator"]["parameters_frozen"] == len(frozen)
     assert list(card["discriminator"]["tensors_remade"].values()) == [
         "head.embedding.weight, head.embedding.u, head.embedding.v"
     ]
+
+
+@pytest.mark.parametrize(
+    ("source", "told"),
+    [
+        ("", ""),
+        ("biggan-deep-128", "biggan-deep-128"),
+        ("/home/someone/weights/G_ema.pth", "G_ema.pth"),
+        ("../runs/pets/", "pets"),
+        ("~/pets", "pets"),
+        ("file:///home/someone/G_ema.pth", "G_ema.pth"),
+        ("hf://owner/repo@main/G_ema.pth", "hf://owner/repo@main/G_ema.pth"),
+        ("https://host/G_ema.pth", "https://host/G_ema.pth"),
+        ("https://me:secret@host/G_ema.pth", "https://host/G_ema.pth"),
+    ],
+)
+def test_a_card_names_sources_without_their_folders(source, told):
+    assert without_folder(source) == told
+    tuning = TrainConfig.from_dict({"fine_tuning": {"discriminator": source}}).fine_tuning
+    card = card_table(tuning)
+    assert card == vars(tuning) | {"discriminator": told}
+
+
+def test_the_folder_in_which_one_works_has_a_name_too(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert without_folder(".") == tmp_path.name
 
 
 def test_a_long_list_of_classes_is_cut_but_for_those_not_found(make):

@@ -11,7 +11,8 @@ from biggan.models import count_parameters
 from biggan.nn import SpectralNormConv2d, convolve_average_pool, upsample_convolve
 from biggan.training.checkpoint import CheckpointDirectory
 from biggan.training.config import TrainConfig
-from biggan.training.plan import _Meter, make_plan
+from biggan.training.plan import make_plan
+from biggan.training.simulation import Meter
 from biggan.training.state import TrainState
 from biggan.training.step import discriminator_step, generator_step
 
@@ -62,7 +63,7 @@ def test_one_convolution_by_hand():
     torch.nn.init.normal_(layer.weight)
     torch.nn.init.normal_(layer.u)
     x = torch.randn(2, 5, 8, 8, requires_grad=True)
-    with _Meter() as meter:
+    with Meter() as meter:
         y = layer(x)
     matrix = 5 * 7 * 9
     # A product with the matrix, one with its transpose, and one for sigma.
@@ -115,7 +116,7 @@ def test_operations_are_those_of_a_real_step(tiny, family):
     plan = make_plan(config, 16)
     state = TrainState.create(config, torch.device("cpu"))
     real, latents = inputs(config)
-    with _Meter() as meter:
+    with Meter() as meter:
         meter.begin()
         discriminator_step(state, real, latents, config)
         assert plan.d_update_flops == meter.flops
@@ -178,7 +179,7 @@ def test_activations_are_what_autograd_keeps(tiny):
 
 
 def test_memory_is_counted_by_storage_until_its_last_tensor_is_gone():
-    with _Meter() as meter:
+    with Meter() as meter:
         a = torch.zeros(100)
         view = a.view(10, 10)
         assert meter.live == 400
@@ -244,6 +245,9 @@ def test_the_course_of_a_run(plan):
     rows = [line.split() for line in plan.table().splitlines()]
     assert ["steps", "per", "epoch", "50.0"] in rows
     assert plan.process_bytes > plan.g_peak_bytes + plan.data_bytes
+    mapped = dataclasses.replace(plan, data_mapped=True)
+    assert mapped.process_bytes == plan.process_bytes - plan.data_bytes
+    assert "none; its 3.12 KiB are mapped from the disk" in mapped.table()
     without = dataclasses.replace(plan, images=None, data_bytes=None)
     assert without.steps_per_epoch is without.epochs is None
     assert without.table().count("unknown without data") == 4
@@ -260,6 +264,6 @@ def test_nothing_is_allocated():
 
 def test_the_meter_does_not_change_what_is_computed():
     x, weight = torch.randn(2, 3, 8, 8), torch.randn(4, 3, 3, 3)
-    with _Meter():
+    with Meter():
         noted = F.conv2d(x, weight)
     torch.testing.assert_close(noted, F.conv2d(x, weight), rtol=0, atol=0)

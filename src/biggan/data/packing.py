@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from biggan.atomic_write import write_atomically
+from biggan.data.dataset import DIGITS
 from biggan.data.decoding import MODES, strict_pillow
 from biggan.data.packed import (
     HEADER,
@@ -108,6 +109,11 @@ def pack_dataset(
     if resolution < 1:
         raise InputError(f"the resolution must be at least 1 pixel, not {resolution}")
     path, out = Path(source).expanduser(), Path(out).expanduser().absolute()
+    if source == DIGITS and not path.exists():
+        raise InputError(
+            f"the built-in {DIGITS} need no packing: give them to training as they are, "
+            f"`--data {DIGITS}`"
+        )
     if is_packed(path):
         raise InputError(f"{path} is packed already: pack from what it was packed from")
     with open_source(path, unconditional=unconditional) as opened:

@@ -13,20 +13,21 @@ import threading
 from collections import OrderedDict
 from collections.abc import Sequence
 from pathlib import Path
-from types import ModuleType, TracebackType
-from typing import Any, Self
+from types import ModuleType
+from typing import Any
 
 import numpy as np
 
 from biggan.data.decoding import CorruptImageError
 from biggan.data.labelled import Label, arrange_labelled
+from biggan.data.sources import ImageFiles
 from biggan.errors import InputError
 
 _PART = re.compile(r"(.+?)-\d+-of-\d+(-[0-9a-f]+)?")  # "train-00000-of-00002", Hugging Face's names
 _GROUPS_KEPT = 3  # row groups in memory: the one being read, and those of slower threads
 
 
-class ParquetFiles:
+class ParquetFiles(ImageFiles):
     """The images of some parquet files, read in place; see `ImageFiles`.
 
     Args:
@@ -79,15 +80,8 @@ class ParquetFiles:
             raise CorruptImageError("the row has no image")
         return bytes(value)
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
+        """Close the parquet files."""
         for file in self._files:
             file.close()
 

@@ -60,7 +60,7 @@ class Source:
         return self
 
     def __exit__(self, *error: object) -> None:
-        self.files.__exit__(None, None, None)
+        self.files.close()
 
 
 def open_source(path: Path, *, unconditional: bool = False) -> Source:
@@ -91,7 +91,7 @@ def open_source(path: Path, *, unconditional: bool = False) -> Source:
     try:
         layout = arrange(files.members, path, in_zip=path.is_file(), unconditional=unconditional)
     except InputError:
-        files.__exit__(None, None, None)
+        files.close()
         raise
     return Source(
         files, layout, np.arange(len(layout.members)), (path,) if path.is_file() else None

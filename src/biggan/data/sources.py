@@ -7,10 +7,10 @@ mean is the business of `layout`.
 import difflib
 import os
 import zipfile
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
-from types import TracebackType
-from typing import Protocol, Self
+from typing import Self
 
 from biggan.data.decoding import CorruptImageError
 from biggan.errors import InputError
@@ -18,8 +18,8 @@ from biggan.errors import InputError
 EXTENSIONS = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm"})
 
 
-class ImageFiles(Protocol):
-    """A place with image files; a context manager, used from several threads at once.
+class ImageFiles(ABC):
+    """A place with image files, used from several threads at once; a context manager closes it.
 
     Attributes:
         path: Where it is, as the user wrote it.
@@ -29,20 +29,21 @@ class ImageFiles(Protocol):
     path: Path
     members: tuple[str, ...]
 
+    @abstractmethod
     def read(self, member: str) -> bytes:
         """The bytes of one file; CorruptImageError where they cannot be had."""
 
-    def __enter__(self) -> Self: ...
+    def close(self) -> None:  # noqa: B027  # nothing is the right thing for most
+        """Let go of what is held open; by default nothing."""
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None: ...
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
 
 
-class FolderFiles:
+class FolderFiles(ImageFiles):
     """The image files of a folder and all folders below it, links followed.
 
     Args:
@@ -60,19 +61,8 @@ class FolderFiles:
         except OSError as error:
             raise CorruptImageError(str(error)) from error
 
-    def __enter__(self) -> Self:
-        return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        """Nothing is held open."""
-
-
-class ZipFiles:
+class ZipFiles(ImageFiles):
     """The image files in a zip, read where they are.
 
     Args:
@@ -104,15 +94,8 @@ class ZipFiles:
         except Exception as error:  # every compression has its own way to complain of damage
             raise CorruptImageError(str(error)) from error
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
+        """Close the zip."""
         self._archive.close()
 
 
@@ -133,7 +116,7 @@ def open_files(path: Path) -> ImageFiles:
     except PermissionError as error:
         raise InputError(f"{path}: no permission to read {error.filename}") from error
     if not files.members:
-        files.__exit__(None, None, None)
+        files.close()
         kinds = " ".join(sorted(extension[1:] for extension in EXTENSIONS))
         raise InputError(f"{path} holds no images (looked for {kinds})")
     return files

@@ -10,14 +10,13 @@ import re
 import tarfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
-from types import TracebackType
-from typing import NamedTuple, Self
+from typing import NamedTuple
 
 import numpy as np
 
 from biggan.data.decoding import CorruptImageError
 from biggan.data.labelled import Label, arrange_labelled
-from biggan.data.sources import EXTENSIONS
+from biggan.data.sources import EXTENSIONS, ImageFiles
 from biggan.errors import InputError
 
 CLASS_TABLE = "classes.txt"
@@ -41,7 +40,7 @@ class _Place(NamedTuple):
         return data
 
 
-class TarFiles:
+class TarFiles(ImageFiles):
     """The images of some shards, read in place; see `ImageFiles`.
 
     Args:
@@ -90,17 +89,6 @@ class TarFiles:
             return self._places[member].read()
         except OSError as error:
             raise CorruptImageError(str(error)) from error
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        pass
 
 
 def image_suffix(sample: Mapping[str, object]) -> str | None:

@@ -5,32 +5,63 @@ from __future__ import annotations
 import json
 import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+from safetensors import safe_open
 from torch import Tensor
 
 from biggan.errors import InputError
 from biggan.training.config import TrainConfig
 from biggan.training.state import TrainState
-from biggan.weights.files import FORMAT, load_tensors, save_tensors
+from biggan.weights.files import FORMAT, is_ours, load_tensors, save_tensors
 
 _LOG = logging.getLogger("biggan.training")
 _NAME = re.compile(r"step-(\d{8,})\.safetensors")
 _KEPT = 2
 
+_Read = TypeVar("_Read")
+
 
 @dataclass(frozen=True)
-class Checkpoint:
-    """A checkpoint as read from its file."""
+class CheckpointHeader:
+    """What a checkpoint says of itself."""
 
     config: TrainConfig
+    """The recipe of the run, resolved."""
     data_fingerprint: str
+    """Of the data that it was trained on."""
     step: int
-    tensors: dict[str, Tensor]
+    """Generator updates done."""
     sources: Mapping[str, Any]
+    """What the networks were fine-tuned from, for the model card."""
+
+    @classmethod
+    def parse(cls, path: Path, metadata: Mapping[str, str]) -> CheckpointHeader:
+        """Read it off a file's metadata.
+
+        Raises:
+            InputError: The file is no checkpoint.
+        """
+        header = json.loads(metadata["header"])
+        if header.get("kind") != "checkpoint":
+            raise InputError(f"{path} is no checkpoint of a run: take it out of {path.parent}")
+        return cls(
+            TrainConfig.from_dict(header["recipe"]),
+            header["data_fingerprint"],
+            header["step"],
+            header.get("sources", {}),  # not in runs of before there was fine-tuning
+        )
+
+
+@dataclass(frozen=True)
+class Checkpoint(CheckpointHeader):
+    """A checkpoint as read from its file."""
+
+    tensors: dict[str, Tensor]
+    """The state: `TrainState.tensors`."""
 
     def restore(self, state: TrainState) -> None:
         """Bring a state of the same recipe to where this checkpoint was written."""
@@ -84,24 +115,32 @@ class CheckpointDirectory:
         Raises:
             InputError: There are checkpoints, but none is whole.
         """
+        found = self._newest(load_tensors)
+        if found is None:
+            return None
+        path, (metadata, tensors, _) = found
+        return Checkpoint(**vars(CheckpointHeader.parse(path, metadata)), tensors=tensors)
+
+    def read_newest_header(self) -> CheckpointHeader | None:
+        """What the newest checkpoint says of itself, without reading its tensors.
+
+        One whose tensors are damaged is not found out: `read_newest` would take the one before.
+
+        Raises:
+            InputError: There are checkpoints, but each is cut short.
+        """
+        found = self._newest(_read_metadata)
+        return None if found is None else CheckpointHeader.parse(*found)
+
+    def _newest(self, read: Callable[[Path], _Read]) -> tuple[Path, _Read] | None:
+        """The newest file that can be read, and what reading it gives."""
         first_error: InputError | None = None
         for path in reversed(self._paths()):
             try:
-                metadata, tensors, _ = load_tensors(path)
+                return path, read(path)
             except InputError as error:
                 first_error = first_error or error
                 _LOG.warning("%s; trying the checkpoint before it", error)
-                continue
-            header = json.loads(metadata["header"])
-            if header.get("kind") != "checkpoint":
-                raise InputError(f"{path} is no checkpoint of a run: take it out of {self.folder}")
-            return Checkpoint(
-                TrainConfig.from_dict(header["recipe"]),
-                header["data_fingerprint"],
-                header["step"],
-                tensors,
-                header.get("sources", {}),  # not in runs of before there was fine-tuning
-            )
         if first_error is not None:
             raise first_error
         return None
@@ -110,3 +149,11 @@ class CheckpointDirectory:
         if not self.folder.is_dir():
             return []
         return sorted(path for path in self.folder.iterdir() if _NAME.fullmatch(path.name))
+
+
+def _read_metadata(path: Path) -> dict[str, str]:
+    if not is_ours(path):
+        raise InputError(f"{path} is a safetensors file, but not one of biggan's")
+    with safe_open(path, framework="pt") as file:
+        metadata: dict[str, str] = file.metadata()
+    return metadata

@@ -20,7 +20,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
@@ -43,7 +44,9 @@ from biggan.models import (
     get_preset,
 )
 from biggan.nn import ConditionalBatchNorm2d, SpectralNormEmbedding, SpectralNormLinear
-from biggan.training.config import ClassTransfer, TrainConfig
+from biggan.training.config import ClassTransfer, FineTuningConfig, TrainConfig
+from biggan.weights.addresses import is_address
+from biggan.weights.download import without_secrets
 from biggan.weights.files import LoadedDiscriminator, LoadedGenerator
 from biggan.weights.registry import find_discriminator, find_generator
 
@@ -324,7 +327,7 @@ class NetworkReport:
     def to_dict(self) -> dict[str, Any]:
         """What a model's card says of it, as JSON can hold it."""
         return {
-            "source": self.source,
+            "source": without_folder(self.source),
             "name": self.name,
             "sha256": self.sha256,
             "licence": self.licence,
@@ -378,6 +381,31 @@ class Report:
     def to_dict(self) -> dict[str, Any]:
         """For the model's card, as JSON can hold it: by network."""
         return {network.network: network.to_dict() for network in self.networks}
+
+
+def without_folder(source: str) -> str:
+    """A source of weights as a model that is given away may name it: not where a file was kept.
+
+    Args:
+        source: What the recipe calls it.
+
+    Returns:
+        Of a file or folder here, its own name; an address or a published name as it is, but for
+        what the address holds of secrets.
+    """
+    if not source:
+        return ""
+    if is_address(source) and not source.lower().startswith("file:"):
+        return without_secrets(source)
+    return Path(source).expanduser().resolve().name
+
+
+def card_table(tuning: FineTuningConfig) -> dict[str, Any]:
+    """A recipe's table [fine_tuning] as the model's card has it: its sources `without_folder`."""
+    return asdict(tuning) | {
+        "generator": without_folder(tuning.generator),
+        "discriminator": without_folder(tuning.discriminator),
+    }
 
 
 def _some(names: Sequence[str]) -> str:
