@@ -178,3 +178,21 @@ def test_images_beside_the_class_folders_are_left_out_with_a_warning(caplog):
 def test_without_classes_every_layout_will_do(members, in_zip):
     layout = arrange(members, DATA, in_zip=in_zip, unconditional=True)
     assert layout == Layout(tuple(sorted(members)), (0,) * len(members), ())
+
+
+@pytest.mark.parametrize("in_zip", [False, True])
+def test_a_class_without_images_is_named(in_zip):
+    members, path = images("cat", "dog"), ZIP if in_zip else DATA
+    with pytest.raises(InputError, match="the class 'birds' has no images"):
+        arrange(members, path, folders=["birds", "cat", "dog"], in_zip=in_zip)
+    with pytest.raises(InputError, match="the class 'ants' and 1 more has no images"):
+        arrange(members, path, folders=["birds", "ants"], in_zip=in_zip)
+    assert arrange(members, path, folders=["cat", "dog", "cat/old"], in_zip=in_zip).members
+    assert arrange(members, path, folders=["birds"], in_zip=in_zip, unconditional=True).members
+
+
+def test_a_class_without_images_is_found_inside_wrapping_folders():
+    members = [f"pets/{member}" for member in images("cat", "dog")]
+    folders = ["pets", "pets/birds", "pets/cat", "pets/cat/old", "pets/dog", "other"]
+    with pytest.raises(InputError, match="the class 'birds' has"):
+        arrange(members, ZIP, folders=folders, in_zip=True)

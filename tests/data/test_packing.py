@@ -194,6 +194,20 @@ def test_another_source_does_not_continue_what_was_begun(tmp_path):
     assert "delete that folder" in message
 
 
+def test_mending_what_strict_refused_is_a_way_out(tmp_path, caplog):
+    folder, out = (
+        write_folder(tmp_path / "pets", corrupt_some(FILES, "cat/0000.png")),
+        tmp_path / "out",
+    )
+    assert "0000.png" in refusal(folder, out, 8, strict=True)
+    (folder / "cat" / "0000.png").unlink()
+    header = pack_dataset(folder, out, 8, strict=True)
+    assert "has changed since its packing began: beginning anew" in caplog.text
+    fresh = pack_dataset(folder, tmp_path / "fresh", 8)
+    assert header.fingerprint == fresh.fingerprint
+    assert not (tmp_path / ".out.packing").exists()
+
+
 def test_two_processes_do_not_pack_to_one_place(tmp_path):
     folder = write_folder(tmp_path / "pets", FILES)
     with packing_module._locked(tmp_path / "out", tmp_path / ".out.packing"):

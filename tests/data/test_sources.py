@@ -1,3 +1,4 @@
+import errno
 import zipfile
 
 import pytest
@@ -55,6 +56,22 @@ def test_images_are_listed_in_order_and_clutter_is_not(tmp_path, kind):
         assert files.members == tuple(sorted(NAMES))
         for member in files.members:
             assert files.read(member) == member.encode()
+
+
+@pytest.mark.parametrize("kind", ["folder", "zip"])
+def test_folders_are_listed_whether_they_hold_images_or_not(tmp_path, kind):
+    if kind == "folder":
+        (fill_folder(tmp_path) / "empty").mkdir()
+        (tmp_path / ".git").mkdir()
+        assert FolderFiles(tmp_path).folders == ("cat", "dog", "empty")
+        return
+    path = fill_zip(tmp_path / "data.zip")
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.mkdir("empty/below")
+        archive.writestr("words/text.txt", "")
+    with open_files(path) as files:
+        expected = ("cat", "cat/deep", "cat/deep/er", "dog", "empty", "empty/below", "words")
+        assert files.folders == expected
 
 
 def test_a_zip_is_closed_at_the_end(tmp_path):
@@ -164,3 +181,17 @@ def test_a_folder_that_may_not_be_read_is_a_users_mistake(tmp_path, monkeypatch)
 
     monkeypatch.setattr("os.scandir", forbidden)
     assert "no permission to read" in refusal(tmp_path)
+
+
+def test_a_fault_of_the_disk_is_no_corrupt_image(tmp_path, monkeypatch):
+    files = FolderFiles(fill_folder(tmp_path))
+
+    def fail(_path):
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr("pathlib.Path.read_bytes", fail)
+    with pytest.raises(InputError, match=r"cat/a.jpg: Input/output error; see to the disk"):
+        files.read("cat/a.jpg")
+    monkeypatch.undo()
+    with pytest.raises(CorruptImageError):
+        files.read("cat/gone.jpg")

@@ -18,9 +18,10 @@ from biggan.cli.options import check_writable, choose_device, device_option
 from biggan.errors import InputError
 
 if TYPE_CHECKING:
-    from biggan.data import TrainingData
+    from biggan.data import ShardStream, TrainingData
+    from biggan.data.outline import DatasetOutline
     from biggan.training import TrainConfig
-    from biggan.training.data_source import UncountedStream
+    from biggan.training.data_source import Outline
 
 _LOG = logging.getLogger("biggan.training")
 
@@ -107,7 +108,7 @@ def _fit_to_source(config: TrainConfig, run_dir: Path | None) -> TrainConfig:
     from biggan.training.checkpoint import CheckpointDirectory
     from biggan.training.fine_tuning import fitted_to_source
 
-    saved = CheckpointDirectory(run_dir / "checkpoints").read_newest() if run_dir else None
+    saved = CheckpointDirectory(run_dir / "checkpoints").read_newest_header() if run_dir else None
     return fitted_to_source(config, saved.config if saved else None)
 
 
@@ -155,20 +156,26 @@ def _dry_run(config: TrainConfig, run_dir: Path | None, *, strict: bool, as_json
 
 def _print_plan(
     config: TrainConfig,
-    data: TrainingData | UncountedStream | None,
+    data: Outline | None,
     run_dir: Path | None,
     *,
     as_json: bool,
 ) -> None:
     """Say what would be done. Under torchrun one process speaks for all."""
     from biggan.data import ShardStream
+    from biggan.data.outline import DatasetOutline
     from biggan.distributed import asked_processes
     from biggan.training.config import to_toml
     from biggan.training.data_source import UncountedStream
     from biggan.training.plan import make_plan
 
     dataset = None if isinstance(data, UncountedStream) else data
-    plan = make_plan(config, None if dataset is None else len(dataset), asked_processes())
+    plan = make_plan(
+        config,
+        None if dataset is None else len(dataset),
+        asked_processes(),
+        mapped=isinstance(dataset, DatasetOutline) and dataset.is_mapped,
+    )
     if isinstance(dataset, ShardStream):  # in memory are only the images in waiting
         plan = dataclasses.replace(plan, data_bytes=dataset.window_bytes)
     if os.environ.get("RANK", "0") != "0":
@@ -187,7 +194,7 @@ def _print_plan(
         click.echo("\n".join([*parts, "", f"Start\n  {begins}"]))
 
 
-def _summary(data: TrainingData | UncountedStream | None) -> str:
+def _summary(data: TrainingData | Outline | None) -> str:
     """What there is to train on, in words."""
     from biggan.data import ShardStream
     from biggan.training.data_source import UncountedStream
@@ -204,23 +211,28 @@ def _summary(data: TrainingData | UncountedStream | None) -> str:
     return f"{len(data)} images of {data.source}, {classes}{streamed}"
 
 
-def _beginning(config: TrainConfig, dataset: TrainingData | None, run_dir: Path | None) -> str:
+def _beginning(
+    config: TrainConfig, dataset: DatasetOutline | ShardStream | None, run_dir: Path | None
+) -> str:
     """Where the run would begin, in words."""
     from biggan.training.checkpoint import CheckpointDirectory
     from biggan.training.config import differing_keys
 
     if run_dir is None:
         return "at step 0; no --out was given to look for an earlier run in"
-    saved = CheckpointDirectory(run_dir / "checkpoints").read_newest()
+    saved = CheckpointDirectory(run_dir / "checkpoints").read_newest_header()
     if saved is None:
         return f"at step 0; there is no checkpoint in {run_dir}"
     if differing := differing_keys(saved.config, config):
         return f"refused: {run_dir} holds a run of another recipe ({'; '.join(differing)})"
-    if dataset is not None and saved.data_fingerprint != dataset.fingerprint:
+    fingerprint = None if dataset is None else dataset.fingerprint
+    if dataset is not None and fingerprint not in (None, saved.data_fingerprint):
         return f"refused: {run_dir} was trained on other data than {dataset.source} now holds"
     if saved.step >= config.total_steps:
         return f"nothing to do: {run_dir} is at step {saved.step:,} of {config.total_steps:,}"
-    return f"resumes {run_dir} at step {saved.step:,} of {config.total_steps:,}"
+    # Whether images are the same ones only decoding them all would tell.
+    unknown = "" if dataset is None or fingerprint else ", if its images are still the same"
+    return f"resumes {run_dir} at step {saved.step:,} of {config.total_steps:,}{unknown}"
 
 
 class _StopOnSignal:

@@ -45,7 +45,12 @@ class _Folder:
 
 
 def arrange(
-    members: Sequence[str], path: Path, *, in_zip: bool = False, unconditional: bool = False
+    members: Sequence[str],
+    path: Path,
+    *,
+    folders: Sequence[str] = (),
+    in_zip: bool = False,
+    unconditional: bool = False,
 ) -> Layout:
     """Give every image its class: the name of the topmost folder it lies in.
 
@@ -55,6 +60,7 @@ def arrange(
     Args:
         members: Relative paths of image files, at least one.
         path: The folder or zip they are in, for messages.
+        folders: Folders that are there, also such as hold no image.
         in_zip: Whether it is a zip.
         unconditional: Ignore folders: one dataset without classes.
 
@@ -62,7 +68,8 @@ def arrange(
         The images in order with their classes.
 
     Raises:
-        InputError: The folders do not give two classes, or are not the classes.
+        InputError: The folders do not give two classes, or are not the classes; a class has no
+            image.
     """
     if unconditional:
         return Layout(tuple(sorted(members)), (0,) * len(members), ())
@@ -76,6 +83,14 @@ def arrange(
         if in_zip:
             advice = f"make a zip of {prefix}{below} alone"
         raise InputError(f"{path} {_fault(tree, advice if below else None)}")
+    beside = {name.removeprefix(prefix) for name in folders if name.startswith(prefix)}
+    empty = sorted(name for name in beside - set(tree.folders) if name and "/" not in name)
+    if empty:
+        others = f" and {len(empty) - 1} more" if len(empty) > 1 else ""
+        raise InputError(
+            f"{path}: the class {empty[0]!r}{others} has no images: put some into its folder, or "
+            "take the folder away"
+        )
     return _by_top_folder(members, prefix, tree)
 
 

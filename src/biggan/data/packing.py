@@ -227,18 +227,28 @@ def _check_room(work: _Work) -> None:
 
 
 def _begin(work: _Work, path: Path, signature: str) -> None:
-    """Lay out the folder, or make sure that what it holds is the beginning of the same."""
+    """Lay out the folder, or make sure that what it holds is the beginning of the same.
+
+    Where the source was changed since, such as by deleting the images that --strict refused, what
+    was done so far is of no use, and all begins anew.
+    """
     plan = work.folder / _PLAN
+    asked = f"{path.resolve()} {work.resolution} {work.channels}"
     if plan.exists():
-        if plan.read_text(encoding="utf-8") != signature:
+        begun, _, what = plan.read_text("utf-8", "surrogateescape").partition("\n")
+        if begun == signature:
+            return
+        if what != asked:
             raise InputError(
-                f"{work.folder} holds the beginning of another packing, or {path} has changed "
-                "since: delete that folder, or choose another place"
+                f"{work.folder} holds the beginning of another packing: delete that folder, or "
+                "choose another place"
             )
-        return
+        logger.warning("%s has changed since its packing began: beginning anew", path)
+        for old in work.folder.iterdir():
+            old.unlink()
     with (work.folder / IMAGES).open("wb") as file:
         file.truncate(len(work.source.order) * work.image_bytes)
-    write_atomically(plan, signature.encode())
+    write_atomically(plan, f"{signature}\n{asked}".encode("utf-8", "surrogateescape"))
 
 
 def _decode(work: _Work, workers: int | None) -> list[int]:
@@ -384,6 +394,7 @@ def _close_gaps(work: _Work, corrupt: Sequence[int]) -> None:
             pixels.seek(target * work.image_bytes)
             _write_all(pixels, memoryview(aside.read_bytes()))
             if target - block >= first:
+                os.fsync(pixels.fileno())  # a power cut must not lose what is nowhere else
                 (work.folder / f"moving-{target - block}").unlink(missing_ok=True)
         os.fsync(pixels.fileno())
         pixels.truncate(len(good) * work.image_bytes)

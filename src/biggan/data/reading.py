@@ -89,7 +89,13 @@ def open_source(path: Path, *, unconditional: bool = False) -> Source:
         raise InputError(f"{path}: no permission to read {error.filename}") from error
     files = open_files(path)
     try:
-        layout = arrange(files.members, path, in_zip=path.is_file(), unconditional=unconditional)
+        layout = arrange(
+            files.members,
+            path,
+            folders=files.folders,
+            in_zip=path.is_file(),
+            unconditional=unconditional,
+        )
     except InputError:
         files.close()
         raise

@@ -5,6 +5,7 @@ mean is the business of `layout`.
 """
 
 import difflib
+import errno
 import os
 import zipfile
 from abc import ABC, abstractmethod
@@ -17,6 +18,9 @@ from biggan.errors import InputError
 
 EXTENSIONS = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm"})
 
+# Faults that pass: an image that a network disk lost for a moment is not corrupt.
+_OF_THE_DISK = frozenset({errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.ENOTCONN})
+
 
 class ImageFiles(ABC):
     """A place with image files, used from several threads at once; a context manager closes it.
@@ -24,10 +28,12 @@ class ImageFiles(ABC):
     Attributes:
         path: Where it is, as the user wrote it.
         members: The image files in it, as sorted relative paths with "/" on every system.
+        folders: The folders that may be classes, with images in them or without.
     """
 
     path: Path
     members: tuple[str, ...]
+    folders: tuple[str, ...]
 
     @abstractmethod
     def read(self, member: str) -> bytes:
@@ -53,12 +59,19 @@ class FolderFiles(ImageFiles):
     def __init__(self, path: Path) -> None:
         self.path = path
         self.members = _image_members(_walk(path, "", ()))
+        with os.scandir(path) as entries:
+            self.folders = _visible(entry.name for entry in entries if _is_folder(entry))
 
     def read(self, member: str) -> bytes:
         """The bytes of one file; CorruptImageError where they cannot be had."""
         try:
             return (self.path / member).read_bytes()
         except OSError as error:
+            if error.errno in _OF_THE_DISK:
+                raise InputError(
+                    f"cannot read {self.path / member}: {error.strerror}; see to the disk and "
+                    "start again"
+                ) from error
             raise CorruptImageError(str(error)) from error
 
 
@@ -83,6 +96,7 @@ class ZipFiles(ImageFiles):
         # Some Windows programs write "\" between folders.
         self._infos = {info.filename.replace("\\", "/"): info for info in self._archive.infolist()}
         self.members = _image_members(self._infos)
+        self.folders = _visible(_folders_above(self._infos))
         if any(self._infos[member].flag_bits & 1 for member in self.members):
             self._archive.close()
             raise InputError(f"{path} is encrypted: zip the images without a password")
@@ -156,10 +170,26 @@ def _image_members(names: Iterable[str]) -> tuple[str, ...]:
     return tuple(sorted(name for name in names if _is_image(PurePosixPath(name))))
 
 
+def _folders_above(names: Iterable[str]) -> set[str]:
+    """All folders that the names of a zip's entries say, those of folders themselves included."""
+    found: set[str] = set()
+    for name in names:
+        above = PurePosixPath(f"{name}*").parents  # a file's; of "cat/" too
+        found.update(str(folder) for folder in above if folder.parts)
+    return found
+
+
+def _visible(folders: Iterable[str]) -> tuple[str, ...]:
+    return tuple(sorted(name for name in folders if not _is_hidden(PurePosixPath(name))))
+
+
 def _is_image(path: PurePosixPath) -> bool:
+    return not _is_hidden(path) and path.suffix.lower() in EXTENSIONS
+
+
+def _is_hidden(path: PurePosixPath) -> bool:
     # macOS adds a hidden double of every file, and to zips a folder of such doubles.
-    hidden = any(part.startswith(".") or part == "__MACOSX" for part in path.parts)
-    return not hidden and path.suffix.lower() in EXTENSIONS
+    return any(part.startswith(".") or part == "__MACOSX" for part in path.parts)
 
 
 def _not_found(path: Path) -> str:

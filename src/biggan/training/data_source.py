@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 
 from biggan.data import ShardStream, TrainingData, load_dataset
+from biggan.data.outline import DatasetOutline, outline_dataset
 from biggan.data.shard_files import expand_shards, is_address
 from biggan.data.shard_index import (
     count_shards,
@@ -59,11 +60,7 @@ def open_data(
     with raising_together():
         if config.stream:
             return _open_stream(config, run_dir, _decoding_threads(device), strict=strict)
-        if is_address(config.data):
-            raise InputError(
-                f"{config.data} is an address, and what is not on a disk can only be streamed: "
-                "--set stream=true, for tar shards"
-            )
+        _check_on_disk(config)
         return load_dataset(
             config.data,
             config.generator.resolution,
@@ -74,16 +71,25 @@ def open_data(
         )
 
 
-def look_at_data(
-    config: TrainConfig, run_dir: Path | None, *, strict: bool
-) -> TrainingData | UncountedStream:
-    """The same for one process that writes nothing: a stream's samples are not counted.
+Outline = DatasetOutline | ShardStream | UncountedStream
+"""What can be said of a recipe's data without loading them."""
+
+
+def look_at_data(config: TrainConfig, run_dir: Path | None, *, strict: bool) -> Outline:
+    """The same for one process that writes nothing: no image is decoded, no stream counted.
 
     Raises:
         InputError: Something about the data must be mended.
     """
     if not config.stream:
-        return open_data(config, run_dir or Path(), torch.device("cpu"), strict=strict)
+        _check_on_disk(config)
+        return outline_dataset(
+            config.data,
+            config.generator.resolution,
+            config.generator.image_channels,
+            strict=strict,
+            unconditional=config.unconditional,
+        )
     urls = expand_shards(config.data)
     class_names = _class_names(config)
     written = run_dir is not None or not is_address(urls[0])
@@ -91,6 +97,14 @@ def look_at_data(
         return _open_stream(config, run_dir, 1, strict=strict)
     table = known_classes(urls) if class_names is None else class_names
     return UncountedStream(len(urls), None if table is None else len(table))
+
+
+def _check_on_disk(config: TrainConfig) -> None:
+    if is_address(config.data):
+        raise InputError(
+            f"{config.data} is an address, and what is not on a disk can only be streamed: "
+            "--set stream=true, for tar shards"
+        )
 
 
 def _count_together(config: TrainConfig, run_dir: Path) -> None:
