@@ -44,8 +44,11 @@ format: $(DEV)   ## let the formatter and the linter mend what they can
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: $(DEV)    ## the benchmarks, each against a named peer in the same run
-	for script in benchmarks/*.py; do $(BIN)/python $$script || exit 1; done
+bench: $(DEV)    ## the benchmarks in short, each against a named peer in the same run
+	for script in sampling memory sampling_gpu; do $(BIN)/python benchmarks/$$script.py --quick || exit 1; done
+	for script in cold_start data_loading loading precision resampling training training_gpu; do \
+		$(BIN)/python benchmarks/$$script.py || exit 1; \
+	done
 
 clean:           ## remove the environment and caches
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

@@ -22,7 +22,6 @@ from biggan.training.randomness import Purpose
 from biggan.training.state import TrainState
 from biggan.training.step import discriminator_step, draw_latents, generator_step
 
-
 _NETWORKS = ("generator", "discriminator")
 
 

@@ -105,7 +105,7 @@ def measure_engines(
     medians = {name: statistics.median(values[1:]) for name, values in times.items()}
     if measurements is not None:
         known = _read(measurements)
-        known[_key(generator)] = dict(medians)
+        known[_key(generator)] = medians
         write_atomically(measurements, json.dumps(known, indent=1).encode())
     if with_plain:
         medians["plain"] = statistics.median(plain[1:])

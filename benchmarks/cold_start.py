@@ -1,0 +1,138 @@
+"""From the shell to a PNG: `biggan sample` of one image, process start and loading included.
+
+A biggan-deep-128 with random weights lies in a file, as a published one lies in the cache. The
+comparison is the least that PyTorch allows: a process that only imports torch, plus one image of
+the plain network once all is loaded and warm. Both are timed in turn; the figures are medians.
+With --where, what the command spends its time on instead.
+
+    python benchmarks/cold_start.py [--rounds 7] [--where]
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+os.environ["OMP_WAIT_POLICY"] = "PASSIVE"  # as the command has it; before torch is imported
+
+import torch
+from sampling import LABEL, TRUNCATION, build_ours, noise
+
+from biggan.models import Generator
+from biggan.weights.files import Description, save_generator, set_statistics_grid
+
+ROUNDS = 7
+SHOWN = 15  # imports and functions
+PARTS = """
+import time; start = time.perf_counter()
+def lap(name):
+    global start
+    now = time.perf_counter(); print(f"  {now - start:6.3f} s  {name}"); start = now
+import torch; lap("import torch")
+from biggan.gan import load; lap("import of biggan")
+gan = load(MODEL); lap("reading the file, its digest checked")
+gan.engine; lap(f"building the engine, {gan.engine.name}")
+picture = gan.sample(LABEL)[0]; lap("the image, the first")
+gan.sample(LABEL); lap("  the second")
+"""
+
+
+def random_weights(path: Path) -> Generator:
+    """Write a biggan-deep-128 with statistics for 50 truncations; returns it."""
+    generator = build_ours("biggan-deep-128")
+    set_statistics_grid(generator, [round(0.02 * i, 2) for i in range(1, 51)])
+    save_generator(path, generator, Description(name="random"))
+    return generator
+
+
+def command(model: Path, out: Path) -> list[str]:
+    options = ["--model", str(model), "--class", str(LABEL), "--device", "cpu", "--out", str(out)]
+    return [sys.executable, "-m", "biggan", "sample", *options]
+
+
+def environment(folder: Path) -> dict[str, str]:
+    """That of a machine on which the command has run before: its bytecode is kept."""
+    kept = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
+    return {**kept, "PYTHONPYCACHEPREFIX": str(folder / "bytecode")}
+
+
+def seconds(command: Sequence[str], folder: Path) -> float:
+    start = time.perf_counter()
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, env=environment(folder))
+    return time.perf_counter() - start
+
+
+@torch.inference_mode()
+def seconds_of_image(generator: Generator) -> float:
+    z, labels = noise(), torch.tensor([LABEL])
+    start = time.perf_counter()
+    generator(z, labels, TRUNCATION)
+    return time.perf_counter() - start
+
+
+def compare(folder: Path, rounds: int) -> None:
+    model = folder / "random.safetensors"
+    generator = random_weights(model)
+    ours, bare = command(model, folder), [sys.executable, "-c", "import torch"]
+    seconds(ours, folder), seconds(bare, folder), seconds_of_image(generator)  # fills the caches
+    whole, imports, images = [], [], []
+    for _ in range(rounds):
+        whole.append(seconds(ours, folder))
+        imports.append(seconds(bare, folder))
+        images.append(seconds_of_image(generator))
+    rows = {"biggan sample": whole, "import torch": imports, "one image, plain network": images}
+    print(f"{torch.get_num_threads()} threads, torch {torch.__version__}, medians of {rounds}")
+    for name, taken in rows.items():
+        print(f"  {name:26} {statistics.median(taken):6.2f} s")
+    ratio = statistics.median(w / (t + i) for w, t, i in zip(whole, imports, images, strict=True))
+    print(f"  the first is {ratio:.2f} times the sum of the others")
+
+
+def explain(folder: Path) -> None:
+    """Print what takes the time: parts of the work, and the slowest imports."""
+    model = folder / "random.safetensors"
+    random_weights(model)
+    script = PARTS.replace("MODEL", repr(str(model))).replace("LABEL", str(LABEL))
+    executable, *rest = command(model, folder)
+    seconds([executable, *rest], folder)  # fills the caches
+    subprocess.run([executable, "-c", script], check=True, env=environment(folder))
+    result = subprocess.run(
+        [executable, "-X", "importtime", *rest],
+        check=True,
+        capture_output=True,
+        text=True,
+        env=environment(folder),
+    )
+    print("imports, in seconds, those within them included:")
+    for taken, name in slowest_imports(result.stderr)[:SHOWN]:
+        print(f"  {taken:6.3f}  {name}")
+
+
+def slowest_imports(report: str) -> list[tuple[float, str]]:
+    """The cumulative seconds and names in the output of `python -X importtime`, longest first."""
+    rows = re.findall(r"^import time: +\d+ \| +(\d+) \| +(\S+)", report, re.MULTILINE)
+    return sorted(((int(taken) / 1e6, name) for taken, name in rows), reverse=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--rounds", type=int, default=ROUNDS)
+    parser.add_argument("--where", action="store_true", help="what takes the time")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        if arguments.where:
+            explain(Path(folder))
+        else:
+            compare(Path(folder), arguments.rounds)
+
+
+if __name__ == "__main__":
+    main()

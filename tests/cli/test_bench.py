@@ -1,0 +1,140 @@
+"""`biggan bench` as a user types it: the table, the JSON, and what `auto` takes from then on."""
+
+import json
+
+import pytest
+import torch
+from test_cli import biggan, fails, succeeds
+
+from biggan.cli import bench
+from biggan.engines import PyTorchEngine, build_engine, choice, measure_engines, openvino
+from biggan.gan import load, measurements_file
+from tiny import tiny_generator
+
+ENGINES = ["pytorch", "openvino"]
+
+
+class InPlaceOfOpenVino(PyTorchEngine):
+    """Built at once, and there without the extra."""
+
+    name = "openvino"
+
+
+@pytest.fixture(autouse=True)
+def _a_cache_of_its_own_and_small_matrices(tmp_path, monkeypatch):
+    monkeypatch.setenv("BIGGAN_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(bench, "_SIDE", 64)
+
+
+def pretend(monkeypatch, **seconds):
+    """Let each engine take these seconds for an image, and the plain network `plain`."""
+
+    def of_image(engine, run=None):
+        return seconds["plain" if run is not None else engine.name]
+
+    monkeypatch.setattr(choice, "_seconds_per_image", of_image)
+    monkeypatch.setattr(choice, "OpenVinoEngine", InPlaceOfOpenVino)
+    monkeypatch.setattr(openvino, "version", lambda: "1.0")
+    monkeypatch.setattr(bench, "matrix_product_rate", lambda _: 1e9)
+
+
+def test_measures_and_keeps_what_auto_takes(tiny_file, monkeypatch):
+    pretend(monkeypatch, pytorch=0.5, openvino=0.25, plain=2.0)
+    result = biggan("bench", "--model", tiny_file, "--json", "--device", "cpu")
+    assert result.returncode == 0, result.stderr
+    card = json.loads(result.stdout)
+    assert (card["model"], card["device"]) == ("tiny", "cpu")
+    rows = {row.pop("name"): row for row in card["engines"]}
+    assert list(rows) == [*ENGINES, "plain"]
+    assert card["auto"] == ENGINES[-1]
+    assert rows["plain"] == pytest.approx(
+        {
+            "seconds_per_image": 2.0,
+            "images_per_second": 0.5,
+            "speed_over_pytorch": 0.25,
+            "share_of_rate": card["operations_per_image"] / 2.0 / 1e9,
+        }
+    )
+    assert all(f"building the {name} engine" in result.stderr for name in ENGINES)
+    kept = json.loads(measurements_file().read_text())
+    assert [list(times) for times in kept.values()] == [ENGINES]  # not the plain network
+    assert load(tiny_file).engine.name == ENGINES[-1]
+
+
+def test_auto_is_what_was_measured_last(tiny_file, monkeypatch):
+    for faster in ENGINES:
+        others = dict.fromkeys(ENGINES, 1.0)
+        pretend(monkeypatch, **(others | {faster: 0.5, "plain": 0.1}))
+        assert f"auto takes {faster}." in succeeds("bench", "--model", tiny_file)
+        assert load(tiny_file).engine.name == faster
+
+
+def test_the_table_has_a_line_for_each_engine(tiny_file):
+    lines = succeeds("bench", "--model", tiny_file).splitlines()
+    assert lines[0].startswith("tiny on cpu, ")
+    here = ENGINES if openvino.version() else ENGINES[:1]
+    assert [line.split()[0] for line in lines[2:-1]] == [*here, "plain"]
+    rows = [line.split()[1:] for line in lines[2:-1]]
+    for seconds, rate, speed, share in rows:
+        assert float(seconds) > 0
+        assert float(rate) > 0
+        assert speed.endswith("x")
+        assert share.endswith("%")
+    assert float(rows[0][2].rstrip("x")) == 1
+    assert lines[-1].startswith("auto takes ")
+
+
+def test_the_plain_network_is_timed_as_it_is(monkeypatch):
+    """In eval mode, on as many images as the engine makes, without gradients."""
+    generator = tiny_generator()
+    calls = []
+    generator.register_forward_hook(
+        lambda module, inputs, image: calls.append(
+            (module.training, len(inputs[0]), len(image), image.requires_grad)
+        )
+    )
+    monkeypatch.setattr(choice, "_candidates", lambda _: ["pytorch"])
+    seconds = measure_engines(generator, with_plain=True)
+    assert list(seconds) == ["pytorch", "plain"]
+    assert all(value > 0 for value in seconds.values())
+    assert calls == [(False, 1, 1, False)] * 6
+    assert list(measure_engines(generator)) == ["pytorch"]
+
+
+def test_the_rate_is_of_two_operations_a_multiplication(monkeypatch):
+    clock = iter([0.0, 3.0, 10.0, 12.0, 20.0, 24.0])  # the best of 3, 2 and 4 seconds
+    monkeypatch.setattr(bench.time, "perf_counter", lambda: next(clock))
+    monkeypatch.setattr(bench, "_PRODUCTS", 3)
+    rate = bench.matrix_product_rate(torch.device("cpu"))
+    assert rate == 2 * 64**3 / 2.0
+
+
+def test_an_engine_that_fails_is_no_row(tiny_file, monkeypatch):
+    def failing(generator, name, precision):
+        raise RuntimeError("no kernel")
+
+    monkeypatch.setattr(choice, "_build", failing)
+    monkeypatch.setattr(choice, "_candidates", lambda _: ["pytorch", "openvino"])
+    result = biggan("bench", "--model", tiny_file, "--json")
+    assert result.returncode == 0
+    assert [row["name"] for row in json.loads(result.stdout)["engines"]] == ["pytorch", "plain"]
+    assert "not using the openvino engine in float32: no kernel" in result.stderr
+
+
+def test_mistakes_are_one_line_before_anything_is_measured(tiny_file, tmp_path, monkeypatch):
+    monkeypatch.setattr(choice, "_seconds_per_image", lambda *_: pytest.fail("measured"))
+    assert "there is no device 'tpu'" in fails("bench", "--model", tiny_file, "--device", "tpu")
+    assert "nothing.safetensors" in fails("bench", "--model", tmp_path / "nothing.safetensors")
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("BIGGAN_CACHE", str(tmp_path / "file"))
+    assert "is no folder" in fails("bench", "--model", tiny_file)
+
+
+def test_a_measurement_of_another_model_stays(tiny_file, monkeypatch):
+    pretend(monkeypatch, pytorch=0.5, openvino=0.25, plain=2.0)
+    measurements_file().parent.mkdir()
+    other = tiny_generator(channels=16)
+    measure_engines(other, measurements_file())
+    succeeds("bench", "--model", tiny_file)
+    assert build_engine(other, measurements=measurements_file()).name == ENGINES[-1]
+    assert len(json.loads(measurements_file().read_text())) == 2

@@ -1,0 +1,160 @@
+"""The logic within the benchmark scripts, and that they run where their peers are missing."""
+
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
+
+import cold_start
+import memory
+import sampling
+import sampling_gpu
+
+from biggan.nn import StandingBatchNorm2d
+from tiny import tiny_generator
+
+
+@pytest.fixture
+def _only_pytorch_at_a_known_rate(monkeypatch):
+    monkeypatch.setattr(sampling, "openvino_version", lambda: None)
+    monkeypatch.setattr(sampling, "matrix_product_rate", lambda _: 1e9)
+
+
+def test_the_ratio_is_the_median_of_the_rounds():
+    assert sampling.ratio([4.0, 9.0, 100.0], [2.0, 3.0, 50.0]) == 2.0
+
+
+@torch.no_grad()
+def test_statistics_are_those_of_what_reaches_each_norm():
+    generator = tiny_generator()
+    norms = [m for m in generator.modules() if isinstance(m, StandingBatchNorm2d)]
+    z = torch.randn(6, generator.config.z_dim)
+    labels = torch.arange(6) % 3
+    sampling.record_statistics(norms, lambda: generator(z, labels))
+    seen = {}
+    for norm in norms:
+        norm.register_forward_pre_hook(lambda m, inputs: seen.update({m: inputs[0].double()}))
+    generator(z, labels)
+    for norm in norms:
+        values = seen[norm].transpose(0, 1).flatten(1)
+        mean, var = values.mean(1).float(), values.var(1).float()
+        for recorded in (norm.running_mean, *norm.table_mean):
+            torch.testing.assert_close(recorded, mean, atol=1e-5, rtol=1e-5)
+        for recorded in (norm.running_var, *norm.table_var):
+            torch.testing.assert_close(recorded, var, atol=1e-5, rtol=1e-4)
+
+
+def test_spectral_norms_divide_by_the_largest_singular_value():
+    torch.manual_seed(3)
+    layer = nn.utils.spectral_norm(nn.Linear(12, 20)).eval()
+    sampling.POWER_ITERATIONS, before = 200, sampling.POWER_ITERATIONS
+    try:
+        sampling.converge(layer)
+    finally:
+        sampling.POWER_ITERATIONS = before
+    layer(torch.zeros(1, 12))
+    weight = layer.weight_orig.double()
+    expected = weight / torch.linalg.svdvals(weight)[0]
+    torch.testing.assert_close(layer.weight.double(), expected, atol=1e-5, rtol=0)
+
+
+@pytest.mark.usefixtures("_only_pytorch_at_a_known_rate")
+@torch.no_grad()
+def test_the_peers_network_is_ours_of_the_same_weights(tmp_path):
+    package = pytest.importorskip("pytorch_pretrained_biggan")
+    layers = [[up, i, i // 2 if up else i] for i in (16, 8, 4, 2) for up in (False, True)]
+    config = package.BigGANConfig(
+        output_dim=64, channel_width=8, layers=layers, attention_layer_position=4
+    )
+    peer = sampling.build_peer(config)
+    ours = sampling.as_ours(peer, tmp_path)
+    theirs = peer(sampling.noise(), sampling.one_hot(), sampling.TRUNCATION)
+    images = [draw() for draw in sampling.own_contenders(ours).values()]
+    assert len(images) == 2
+    assert theirs.std() > 0.05  # neither faded nor exploded
+    for image in images:
+        torch.testing.assert_close(image, theirs, atol=1e-4, rtol=0)
+    alone = sampling.AtOneTruncation(peer)(sampling.noise(), sampling.one_hot())
+    torch.testing.assert_close(alone, theirs, atol=1e-5, rtol=0)
+    assert hasattr(peer.generator.gen_z, "weight_orig")  # its copy alone was changed
+
+
+@pytest.mark.usefixtures("_only_pytorch_at_a_known_rate")
+def test_without_the_peer_our_networks_are_compared(monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "pytorch_pretrained_biggan", None)
+    generator = tiny_generator(num_classes=1000)
+    monkeypatch.setattr(sampling, "build_ours", lambda _: generator)
+    contenders, network = sampling.deep_contenders(128)
+    assert network is generator
+    assert list(contenders) == [sampling.PLAIN, "ours, engine pytorch"]
+    sampling.compare("tiny", contenders, network, rounds=2)
+    output = capsys.readouterr().out
+    assert "pytorch-pretrained-biggan is not installed: left out" in output
+    assert "plain/it" in output
+    assert "  equal: largest" in output
+
+
+@pytest.mark.usefixtures("_only_pytorch_at_a_known_rate")
+@pytest.mark.parametrize("fault", [0.01, float("nan")])
+def test_different_images_are_said_to_be_different(capsys, fault):
+    generator = tiny_generator(num_classes=1000)
+    contenders = sampling.own_contenders(generator)
+    contenders["wrong"] = lambda: contenders[sampling.PLAIN]() + fault
+    sampling.compare("tiny", contenders, generator, rounds=1)
+    assert "NOT EQUAL" in capsys.readouterr().out
+
+
+def test_imports_are_read_longest_first():
+    report = (
+        "import time: self [us] | cumulative | imported package\n"
+        "import time:       100 |        100 |   encodings.aliases\n"
+        "import time:      2000 |    1500000 | torch\n"
+        "something else\n"
+    )
+    assert cold_start.slowest_imports(report) == [(1.5, "torch"), (0.0001, "encodings.aliases")]
+
+
+def test_batches_shrink_until_everybody_has_enough_memory():
+    def up_to(most):
+        def draw(z, labels):
+            assert len(z) == len(labels)
+            if len(z) > most:
+                raise torch.OutOfMemoryError("too much")
+            return z
+
+        return draw
+
+    cpu = torch.device("cpu")
+    drawing = {"a": up_to(20), "b": up_to(5), "c": up_to(64)}
+    assert sampling_gpu.largest_batch(drawing, cpu, 64) == 4
+    with pytest.raises(SystemExit, match="not even one image"):
+        sampling_gpu.largest_batch({"a": up_to(0)}, cpu, 64)
+
+
+def test_memory_is_measured_in_bytes():
+    assert memory.MEBIBYTE < memory.held() <= memory.peak() * 1.01
+    before = memory.held()
+    kept = bytearray(b"x" * (64 * memory.MEBIBYTE))
+    assert memory.held() - before > 0.9 * len(kept)
+
+
+def test_memory_without_the_peer_is_that_of_our_engines(monkeypatch, capsys, tmp_path):
+    answers = {"--peak": [941.0], "--growth": [260.0, 262.0]}
+    calls = []
+
+    def run(*arguments):
+        calls.append(arguments[0])
+        return answers.get(arguments[0], [])
+
+    monkeypatch.setattr(memory, "run", run)
+    monkeypatch.setattr(memory, "find_spec", lambda _: None)
+    memory.compare(tmp_path, ["pytorch"], quick=True)
+    assert calls == ["--prepare", "--peak", "--growth"]
+    output = capsys.readouterr().out
+    assert "pytorch-pretrained-biggan is not installed: left out" in output
+    assert "941\n" in output
+    assert "260 after 100 images, 262 after 1000: +2" in output
