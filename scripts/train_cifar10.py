@@ -14,7 +14,9 @@ checkpoint but one was, or a newer one: the next call goes on from there.
 In --out:
 
     run-HASH.tar.00, .01, ...    the run's folder in one archive, in parts of at most 15 MiB; by
-                                 hand: cat run-*.tar.?? | tar -x
+                                 hand: cat run-*.tar.?? | tar -x. While training the checkpoint
+                                 comes first (60 MiB: --at-most 62 leaves the rest out), at the end
+                                 the networks
     run.json                     which archive it is, its digest, and how far the run is
     real-and-generated.png, curves.png, facts.json     at the end (scripts/model_card.py)
 
@@ -32,13 +34,16 @@ import json
 import shutil
 import sys
 import tarfile
+import tempfile
 import time
-from collections.abc import Callable, Sequence
+import zlib
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))  # a clone will do
 
+import numpy as np
 import torch
 from model_card import make_card
 
@@ -46,13 +51,21 @@ import biggan
 from biggan.atomic_write import write_atomically
 from biggan.data import ImageDataset, load_dataset
 from biggan.training import TrainConfig, load_recipe, train
-from biggan.training.checkpoint import CheckpointDirectory
+from biggan.training.checkpoint import CheckpointDirectory, CheckpointHeader
+from biggan.weights.files import (
+    RUN_DISCRIMINATOR,
+    RUN_GENERATOR,
+    load_tensors,
+    save_tensors,
+)
 
 PART = 15 << 20  # bytes
 SEGMENTS = "segments.jsonl"  # in the run's folder and in --out: a line for each call that trained
 NOTE_EVERY = 10  # seconds from one version of a call's line to the next
 
-_ALWAYS = ("config.toml", "metrics.jsonl", "generator.safetensors")
+_ALWAYS = ("config.toml", "metrics.jsonl")
+_NETWORKS = (RUN_GENERATOR, RUN_DISCRIMINATOR)
+_SQUEEZED = ".squeezed"
 
 
 clock = time.monotonic
@@ -176,7 +189,9 @@ def write_segments(segments: Sequence[dict[str, Any]], *folders: Path) -> None:
         write_atomically(folder / SEGMENTS, "".join(lines).encode())
 
 
-def pack(run_dir: Path, out: Path, at_most: int | None, part: int = PART) -> bool:
+def pack(
+    run_dir: Path, out: Path, at_most: int | None, *, finished: bool = False, part: int = PART
+) -> bool:
     """Write a run's folder into parts, in place of those that are there.
 
     A kill at any moment leaves the parts from before, or these.
@@ -184,42 +199,44 @@ def pack(run_dir: Path, out: Path, at_most: int | None, part: int = PART) -> boo
     Args:
         run_dir: The run's folder.
         out: Where the parts go; created if needed.
-        at_most: Bytes of all parts together. What does not fit is left out, the checkpoint first,
-            then the discriminator; None for no limit.
+        at_most: Bytes of all parts together; None for no limit. What does not fit is left out: of a
+            run under way all but the checkpoint first, of a finished one the checkpoint.
+        finished: Whether the run is at its end.
         part: Bytes of one part.
 
     Returns:
         Whether the checkpoint is among them, so that the run can go on from the parts.
 
     Raises:
-        InputError: Not even the generator fits.
+        InputError: Neither the checkpoint nor the generator fits.
     """
-    files = [run_dir / name for name in _ALWAYS if (run_dir / name).is_file()]
-    files += sorted((run_dir / "previews").glob("*.png"))[-1:]
+    small = [run_dir / name for name in _ALWAYS if (run_dir / name).is_file()]
+    small += sorted((run_dir / "previews").glob("*.png"))[-1:]
+    members = {path.relative_to(run_dir).as_posix(): path.read_bytes() for path in small}
+    networks = {
+        name: (run_dir / name).read_bytes() for name in _NETWORKS if (run_dir / name).is_file()
+    }
     checkpoint = _newest_checkpoint(run_dir)
-    for newest in (run_dir / "discriminator.safetensors", checkpoint):
-        if newest is not None and newest.is_file() and _fits([*files, newest], at_most):
-            files.append(newest)
-    if not _fits(files, at_most):
+    state = {} if checkpoint is None else {_squeezed_name(checkpoint): squeeze(checkpoint)}
+    for name, data in (networks | state if finished else state | networks).items():
+        if at_most is None or _archive_size([*members.values(), data]) <= at_most:
+            members[name] = data
+    if (networks or state) and not members.keys() & {RUN_GENERATOR, *state}:
         raise biggan.InputError(
-            f"the generator alone is more than {at_most} bytes: raise --at-most"
+            f"neither the checkpoint nor the generator fits into {at_most} bytes: raise --at-most"
         )
-    resumable = checkpoint in files
-    archive = io.BytesIO()
-    with tarfile.open(fileobj=archive, mode="w") as tar:
-        for path in files:
-            tar.add(path, arcname=path.relative_to(run_dir).as_posix())
-    data = archive.getvalue()
-    sha256 = hashlib.sha256(data).hexdigest()
+    archive = _archived(members)
+    sha256 = hashlib.sha256(archive).hexdigest()
     # A name of its own: the parts from before are good until run.json names these.
     name = f"run-{sha256[:8]}"
-    pieces = [data[start : start + part] for start in range(0, len(data), part)]
+    pieces = [archive[start : start + part] for start in range(0, len(archive), part)]
     paths = _part_paths(out, name, len(pieces))
     out.mkdir(parents=True, exist_ok=True)
     for unfinished in out.glob(".*.tmp"):  # of a call that was killed
         unfinished.unlink()
     for path, piece in zip(paths, pieces, strict=True):
         write_atomically(path, piece)
+    resumable = bool(members.keys() & state)
     index = {
         "archive": name,
         "sha256": sha256,
@@ -231,6 +248,33 @@ def pack(run_dir: Path, out: Path, at_most: int | None, part: int = PART) -> boo
     for stale in set(out.glob("run-*.tar.??")).difference(paths):
         stale.unlink()
     return resumable
+
+
+def squeeze(checkpoint: Path) -> bytes:
+    """A checkpoint in three fifths of its bytes, from which a run goes on to the same bits.
+
+    Two things help. With beta1 = 0 the first of Adam's moments is the last gradient, and the next
+    update replaces it unread: zeros will do. And the bytes with sign and exponent of all floats
+    compress where they stand side by side.
+    """
+    metadata, tensors, _ = load_tensors(checkpoint)
+    if CheckpointHeader.parse(checkpoint, metadata).config.optimizer.beta1 == 0:
+        for name, tensor in tensors.items():
+            if name.endswith(".exp_avg"):
+                tensor.zero_()
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / checkpoint.name
+        save_tensors(path, metadata, tensors)
+        data = np.fromfile(path, np.uint8)
+    planes = data[: len(data) // 4 * 4].reshape(-1, 4).T
+    return zlib.compress(planes.tobytes() + data[planes.size :].tobytes(), level=1)
+
+
+def unsqueeze(squeezed: bytes) -> bytes:
+    """A checkpoint's file from what `squeeze` made of it."""
+    data = np.frombuffer(zlib.decompress(squeezed), np.uint8)
+    whole = len(data) // 4 * 4
+    return data[:whole].reshape(4, -1).T.tobytes() + data[whole:].tobytes()
 
 
 def unpack(packed: Path, run_dir: Path) -> None:
@@ -256,6 +300,9 @@ def unpack(packed: Path, run_dir: Path) -> None:
         shutil.rmtree(unfinished)
     with tarfile.open(fileobj=io.BytesIO(data)) as tar:
         tar.extractall(unfinished, filter="data")
+    for squeezed in (unfinished / "checkpoints").glob(f"*{_SQUEEZED}"):
+        squeezed.with_suffix("").write_bytes(unsqueeze(squeezed.read_bytes()))
+        squeezed.unlink()
     write_segments(read_segments(packed), unfinished)
     unfinished.rename(run_dir)
 
@@ -268,10 +315,23 @@ def _newest_checkpoint(run_dir: Path) -> Path | None:
     return max((run_dir / "checkpoints").glob("step-*.safetensors"), default=None)
 
 
-def _fits(files: Sequence[Path], at_most: int | None) -> bool:
+def _squeezed_name(checkpoint: Path) -> str:
+    return f"checkpoints/{checkpoint.name}{_SQUEEZED}"
+
+
+def _archived(members: Mapping[str, bytes]) -> bytes:
+    archive = io.BytesIO()
+    with tarfile.open(fileobj=archive, mode="w") as tar:
+        for name, data in members.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+    return archive.getvalue()
+
+
+def _archive_size(members: Sequence[bytes]) -> int:
     # tar adds a block a file, and rounds up to blocks and to a record.
-    overhead = 1024 * len(files) + tarfile.RECORDSIZE
-    return at_most is None or sum(path.stat().st_size for path in files) + overhead <= at_most
+    return sum(len(data) + 1024 for data in members) + tarfile.RECORDSIZE
 
 
 def _device_name(device: torch.device) -> str:
@@ -332,15 +392,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     out: Path = arguments.out
     at_most = None if arguments.at_most is None else int(arguments.at_most * (1 << 20))
 
-    def keep() -> bool:
-        return pack(run_dir, out, at_most)
+    def keep(finished: bool = False) -> bool:
+        return pack(run_dir, out, at_most, finished=finished)
 
     ended = run_segment(
         config, dataset, run_dir, device, out, keep, until=until, budget=arguments.budget
     )
     if ended:
         finish(config, dataset, run_dir, device, out)
-    if not keep():
+    if not keep(ended):
         print(f"the checkpoint is too large to keep: it is in {run_dir} only", file=sys.stderr)
     print(f"step {newest_step(run_dir)}: {'finished' if ended else 'the same call goes on'}")
 

@@ -5,9 +5,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 import biggan
+from biggan.export import export_onnx
 
 ROOT = Path(__file__).parents[1]
 
@@ -26,6 +29,17 @@ def run_example(name, *arguments):
 def test_sample_and_morph(tmp_path):
     run_example("sample_and_morph.py", tmp_path)
     assert {path.name for path in tmp_path.iterdir()} == {"sevens.png", "morph.png", "mixed.png"}
+
+
+def test_onnx_sample(tmp_path):
+    pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+    model, picture = tmp_path / "digits.onnx", tmp_path / "row.png"
+    export_onnx(biggan.load(), model, truncation="dynamic")
+    run_example("onnx_sample.py", model, "seven", picture)
+    with Image.open(picture) as row:
+        assert (row.mode, row.size) == ("L", (5 * 32, 32))
+        assert np.std(row) > 50  # strokes on a black ground
 
 
 def test_fine_tune(tmp_path):

@@ -13,6 +13,8 @@ from PIL import Image
 from safetensors.torch import load_file
 
 import biggan
+from biggan.training import TrainConfig
+from biggan.weights.files import FORMAT, load_tensors, save_tensors
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
 import train_cifar10
@@ -141,7 +143,7 @@ def test_a_budget_that_is_used_up_before_the_first_checkpoint(call, tmp_path):
 
 @pytest.fixture
 def run_dir(tmp_path):
-    """A run's folder, its files of random bytes and known sizes."""
+    """A run's folder, its files of random bytes and known sizes; random numbers in checkpoints."""
     folder = tmp_path / "run"
     sizes = {
         "config.toml": 100,
@@ -149,30 +151,58 @@ def run_dir(tmp_path):
         "discriminator.safetensors": 30_000,
         "previews/step-00000001.png": 1000,
         "previews/step-00000002.png": 1000,
-        "checkpoints/step-00000001.safetensors": 90_000,
-        "checkpoints/step-00000002.safetensors": 90_000,
     }
     random = np.random.default_rng(0)
     for name, size in sizes.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(random.bytes(size))
+    (folder / "checkpoints").mkdir()
+    for step in (1, 2):
+        write_checkpoint(folder / "checkpoints" / f"step-{step:08}.safetensors", beta1=0.0)
     return folder
 
 
+def write_checkpoint(path, beta1):
+    """Of 90,000 bytes, a third of them Adam's first moments."""
+    recipe = TrainConfig.from_dict({"optimizer": {"beta1": beta1}}).to_dict()
+    header = {"kind": "checkpoint", "step": 2, "recipe": recipe, "data_fingerprint": ""}
+    random = torch.Generator().manual_seed(0)
+    names = ("generator.a", "g_optimizer.a.exp_avg", "g_optimizer.a.exp_avg_sq")
+    tensors = {name: torch.randn(7500, generator=random) for name in names}
+    save_tensors(path, {"format": FORMAT, "header": json.dumps(header)}, tensors)
+
+
+@pytest.mark.parametrize("beta1", [0.0, 0.5])
+def test_a_squeezed_checkpoint_is_the_same_but_for_moments_that_nobody_reads(tmp_path, beta1):
+    path, again = tmp_path / "step-00000002.safetensors", tmp_path / "again.safetensors"
+    write_checkpoint(path, beta1)
+    squeezed = train_cifar10.squeeze(path)
+    again.write_bytes(train_cifar10.unsqueeze(squeezed))
+    (metadata, tensors, _), (_, found, _) = load_tensors(path), load_tensors(again)
+    if beta1 == 0:
+        tensors["g_optimizer.a.exp_avg"].zero_()
+    assert load_tensors(again)[0] == metadata
+    torch.testing.assert_close(found, tensors, rtol=0, atol=0)
+    assert len(squeezed) < (0.62 if beta1 == 0 else 0.9) * path.stat().st_size
+
+
 def test_a_run_is_split_into_parts_and_joined_again(run_dir, tmp_path):
-    out = tmp_path / "out"
-    assert train_cifar10.pack(run_dir, out, None, part=50_000)
+    out, joined = tmp_path / "out", tmp_path / "joined"
+    assert train_cifar10.pack(run_dir, out, None, part=40_000)
     sizes = [path.stat().st_size for path in sorted(out.glob("run-*.tar.*"))]
     assert len(sizes) == 4
-    assert max(sizes) == 50_000
+    assert max(sizes) == 40_000
     assert json.loads((out / "run.json").read_text())["step"] == 2
     train_cifar10.write_segments([{"seconds": 7}], out)
-    train_cifar10.unpack(out, tmp_path / "joined")
-    joined = {path.relative_to(tmp_path / "joined") for path in (tmp_path / "joined").rglob("*.*")}
-    assert len(joined) == 6  # of previews and checkpoints only the newest
-    for name in joined - {Path("segments.jsonl")}:
-        assert (tmp_path / "joined" / name).read_bytes() == (run_dir / name).read_bytes()
-    assert train_cifar10.read_segments(tmp_path / "joined") == [{"seconds": 7}]
+    train_cifar10.unpack(out, joined)
+    names = {path.relative_to(joined) for path in joined.rglob("*.*")}
+    checkpoint = Path("checkpoints/step-00000002.safetensors")
+    assert len(names) == 6  # of previews and checkpoints only the newest
+    for name in names - {Path("segments.jsonl"), checkpoint}:
+        assert (joined / name).read_bytes() == (run_dir / name).read_bytes()
+    squeezed = train_cifar10.squeeze(run_dir / checkpoint)
+    assert (joined / checkpoint).read_bytes() == train_cifar10.unsqueeze(squeezed)
+    assert train_cifar10.read_segments(joined) == [{"seconds": 7}]
 
 
 def test_a_kill_while_packing_leaves_the_parts_from_before(run_dir, tmp_path, monkeypatch):
@@ -220,10 +250,14 @@ def test_a_kill_while_unpacking_leaves_nothing(run_dir, tmp_path, monkeypatch):
 
 def test_what_does_not_fit_is_left_out_and_the_next_call_says_so(run_dir, tmp_path):
     out = tmp_path / "out"
-    assert train_cifar10.pack(run_dir, out, None, part=50_000)
-    assert not train_cifar10.pack(run_dir, out, 100_000, part=50_000)
-    assert sum(path.stat().st_size for path in out.glob("run-*.tar.*")) <= 100_000
+    assert train_cifar10.pack(run_dir, out, None, part=40_000)
+    # A run under way needs its checkpoint above all,
+    assert train_cifar10.pack(run_dir, out, 75_000, part=40_000)
+    assert sum(path.stat().st_size for path in out.glob("run-*.tar.*")) <= 75_000
     assert len(list(out.glob("run-*.tar.*"))) == 2  # none of the four from before is left
+    # and a finished one the networks.
+    assert not train_cifar10.pack(run_dir, out, 100_000, finished=True, part=40_000)
+    assert sum(path.stat().st_size for path in out.glob("run-*.tar.*")) <= 100_000
     with pytest.raises(biggan.InputError, match="has no checkpoint"):
         train_cifar10.unpack(out, tmp_path / "joined")
     with pytest.raises(biggan.InputError, match="raise --at-most"):

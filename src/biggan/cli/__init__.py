@@ -24,6 +24,7 @@ VERBS = {
     "train": "Train a model from a recipe, or resume.",
     "data": "Pack images for training, check and describe them.",
     "convert": "Turn other software's weights into one file of ours.",
+    "export": "Write a model as a file for ONNX Runtime or OpenVINO.",
     "models": "List models and architectures, or say what a weights file is.",
     "classes": "List or search the classes of a model.",
     "bench": "Measure what runs a model fastest on this machine.",

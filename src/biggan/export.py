@@ -1,0 +1,496 @@
+"""A generator as a file that other software runs: ONNX, or OpenVINO's own format.
+
+The file holds the folded generator (`models/folded.py`) for one truncation, or for all of them:
+
+    z              float32 (N, z_dim)
+    class_weights  float32 (N, num_classes)   a row for each image: 1 for its class and 0 for the
+                                              others, or a mix; not there for unconditional models
+    truncation     float32 ()                 only where it is "dynamic": of the BatchNorm
+                                              statistics; the noise is to be truncated, too
+    images         float32 (N, image_channels, resolution, resolution) in [-1, 1]
+
+Nothing is left on the disk but a file that was run and made the generator's images.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import importlib
+import itertools
+import json
+import logging
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, cast, get_args
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from biggan._version import __version__
+from biggan.atomic_write import replaced_atomically
+from biggan.errors import InputError
+from biggan.gan import Gan
+from biggan.latents import check_truncation
+from biggan.models import Generator
+from biggan.models.folded import FoldedGenerator
+from biggan.nn import StandingBatchNorm2d
+from biggan.weights.files import statistics_grid
+
+Format = Literal["onnx", "openvino"]
+FORMATS: tuple[Format, ...] = get_args(Format)
+
+Truncation = float | Literal["dynamic"] | None
+"""Whose BatchNorm statistics: a truncation's, as an input decides, or untruncated noise's."""
+
+Batch = int | Literal["dynamic"]
+"""Images at once: so many, or any number."""
+
+SUFFIXES: Mapping[Format, str] = {"onnx": ".onnx", "openvino": ".xml"}
+
+OPSET = 18
+"""Of ONNX: what PyTorch's exporter writes without converting, and old runtimes still read."""
+
+TOLERANCE = 1e-4
+"""Largest difference of a pixel, of a range of 2, from the generator's."""
+
+_NEEDED: Mapping[Format, tuple[str, ...]] = {
+    "onnx": ("onnx", "onnxscript", "onnxruntime"),
+    "openvino": ("openvino",),
+}
+_TALKATIVE = ("torch.onnx", "torch.export", "onnxscript", "onnx_ir")  # loggers, about themselves
+_NEAR = 1e-6  # this near a truncation of the grid is on it, see `locate_on_grid`
+
+_Arrays = dict[str, NDArray[np.float32]]
+_Run = Callable[[_Arrays], NDArray[np.float32]]
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What was written."""
+
+    path: Path
+    format: Format
+    inputs: Mapping[str, tuple[int | str, ...]]
+    """The shape of each; "N" for any number of images."""
+    difference: float
+    """Largest difference of a pixel, of a range of 2, from the generator's images."""
+
+
+def export_onnx(
+    gan: Gan,
+    path: Path,
+    *,
+    truncation: Truncation = 0.4,
+    batch: Batch = "dynamic",
+    force: bool = False,
+    report: Callable[[str], None] = lambda _: None,
+) -> Exported:
+    """Write a generator as an ONNX file, and check it in ONNX Runtime.
+
+    Its metadata say what it is, as strings: name, class_names (JSON), source, licence, sha256 (of
+    the weights file), truncation, and truncation_grid (JSON) where that is "dynamic".
+
+    Args:
+        gan: What to export.
+        path: The file; its folder exists.
+        truncation: Whose statistics the file holds: in (0, 1]; None for those of untruncated noise;
+            "dynamic" for an input that selects among all that were recorded.
+        batch: Images at once, or "dynamic".
+        force: Replace the file if it exists.
+        report: Called before each step, which may take a minute, with what it does.
+
+    Raises:
+        InputError: A package is missing, the file exists or cannot be written, the model cannot be
+            exported so, or the exported network makes other images.
+    """
+    check_request("onnx", path, truncation=truncation, batch=batch, force=force)
+    network = _Network(gan, truncation)
+    with replaced_atomically(path) as temporary, _failing_in_one_line("ONNX"):
+        report("converting to ONNX")
+        program = _onnx_program(network, batch)
+        _describe(program.model, _metadata(gan, truncation))
+        program.save(temporary, external_data=False)
+        report("comparing its images with PyTorch's")
+        run = _onnx_runner(temporary)
+        difference = _compare(run, gan, truncation, batch)
+    return Exported(path, "onnx", network.shapes(batch), difference)
+
+
+def export_openvino(
+    gan: Gan,
+    path: Path,
+    *,
+    truncation: Truncation = 0.4,
+    batch: Batch = "dynamic",
+    force: bool = False,
+    report: Callable[[str], None] = lambda _: None,
+) -> Exported:
+    """Write a generator as OpenVINO's two files, and check them on the CPU.
+
+    What `export_onnx` writes as metadata is here the section `biggan` of the rt_info.
+
+    Args:
+        gan: What to export.
+        path: The file of the network, named `.xml`; its folder exists. The weights go beside it,
+            under the same name with `.bin`.
+        truncation: See `export_onnx`.
+        batch: See `export_onnx`.
+        force: See `export_onnx`.
+        report: See `export_onnx`.
+
+    Raises:
+        InputError: As `export_onnx`.
+    """
+    check_request("openvino", path, truncation=truncation, batch=batch, force=force)
+    network = _Network(gan, truncation)
+    weights = path.with_suffix(".bin")
+    # The weights come to stand first: where the network is, they are.
+    with (
+        replaced_atomically(path) as new_path,
+        replaced_atomically(weights) as new_weights,
+        tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder,
+        _failing_in_one_line("OpenVINO"),
+    ):
+        import openvino  # type: ignore[import-untyped]
+
+        report("converting to OpenVINO")
+        model = _openvino_model(network, batch)
+        for name, text in _metadata(gan, truncation).items():
+            model.set_rt_info(text, ["biggan", name])
+        # The format finds the weights by the name of the network's file.
+        written = Path(folder, "model.xml")
+        openvino.save_model(model, written, compress_to_fp16=False)
+        report("comparing its images with PyTorch's")
+        difference = _compare(_openvino_runner(written), gan, truncation, batch)
+        written.with_suffix(".bin").replace(new_weights)
+        written.replace(new_path)
+    return Exported(path, "openvino", network.shapes(batch), difference)
+
+
+def check_request(
+    form: Format,
+    path: Path,
+    *,
+    truncation: Truncation = 0.4,
+    batch: Batch = "dynamic",
+    force: bool = False,
+) -> None:
+    """Refuse what no model can be exported as, before one is loaded; see `export_onnx`.
+
+    Raises:
+        InputError: A package is missing, or a value is out of range, or the file exists.
+    """
+    for other, suffix in SUFFIXES.items():
+        if other != form and path.suffix == suffix:
+            raise InputError(f"{path} is named as files of {other} are, and {form} was asked for")
+    if form == "openvino" and path.suffix != SUFFIXES[form]:
+        raise InputError(f"{path} must end in {SUFFIXES[form]}: that is what is written")
+    if truncation != "dynamic":
+        check_truncation(truncation)
+    if batch != "dynamic" and batch < 1:
+        raise InputError(f"the batch must be at least 1, or dynamic, not {batch}")
+    both = (path, path.with_suffix(".bin")) if form == "openvino" else (path,)
+    for file in both:
+        if file.is_dir():
+            raise InputError(f"{file} is a folder: choose another name")
+        if file.exists() and not force:
+            raise InputError(f"{file} exists: choose another name, or replace it with --force")
+    try:
+        for package in _NEEDED[form]:
+            importlib.import_module(package)
+    except ImportError as error:
+        raise InputError(
+            f"export to {form} needs {error.name or package}: pip install 'biggan[export]'"
+        ) from None
+
+
+class _Network(nn.Module):
+    """What is exported: the folded generator with named inputs.
+
+    Raises:
+        InputError: The model has no table of statistics for a dynamic truncation, or looks them up
+            as no graph does here.
+    """
+
+    def __init__(self, gan: Gan, truncation: Truncation) -> None:
+        super().__init__()
+        self.config = gan.config
+        self.dynamic = truncation == "dynamic"
+        if self.dynamic:
+            _check_table(gan)
+        self.folded = FoldedGenerator(gan.generator).cpu().eval()
+        statistics = self.folded.modulation.statistics
+        self.folded.modulation.statistics = (
+            _Tabulated(statistics)
+            if truncation == "dynamic"
+            else _chosen(statistics, truncation).eval()
+        )
+
+    def forward(
+        self, z: Tensor, class_weights: Tensor | None = None, truncation: Tensor | None = None
+    ) -> Tensor:
+        embedding = z[:, :0] if class_weights is None else self.folded.embed(class_weights)
+        return self.folded.synthesize(z, embedding, cast("Any", truncation))
+
+    def shapes(self, batch: Batch) -> dict[str, tuple[int | str, ...]]:
+        """The inputs, by name, in order."""
+        rows = "N" if batch == "dynamic" else batch
+        shapes: dict[str, tuple[int | str, ...]] = {"z": (rows, self.config.z_dim)}
+        if self.config.num_classes > 0:
+            shapes["class_weights"] = (rows, self.config.num_classes)
+        return shapes | ({"truncation": ()} if self.dynamic else {})
+
+    def example(self, batch: Batch) -> dict[str, Tensor]:
+        """Inputs with which to trace; any number of images is stood for by 2, as 1 is special."""
+        num = 2 if batch == "dynamic" else batch
+        shapes = self.shapes(num).items()
+        return {name: torch.full(cast("tuple[int, ...]", shape), 0.5) for name, shape in shapes}
+
+
+class _Tabulated(StandingBatchNorm2d):
+    """Statistics at a truncation that is a tensor, as standard operations.
+
+    Args:
+        table: Where they are, with a grid, and linear between its rows.
+    """
+
+    truncations: Tensor
+
+    def __init__(self, table: StandingBatchNorm2d) -> None:
+        super().__init__(table.channels, grid=table.grid, eps=table.eps)
+        self.load_state_dict(table.state_dict())
+        self.register_buffer("truncations", torch.tensor(table.grid))
+
+    def statistics(self, truncation: float | Tensor | None) -> tuple[Tensor, Tensor]:
+        """See `StandingBatchNorm2d.statistics`, which this equals for float32 truncations ()."""
+        assert isinstance(truncation, Tensor)
+        grid = self.truncations
+        passed = (truncation - grid[:-1]) / (grid[1:] - grid[:-1])
+        position = passed.clamp(0, 1).sum()  # in rows; outside the grid its nearest end
+        between = (1 - (position - torch.arange(len(grid))).abs()).clamp(min=0)
+        on_grid = ((truncation - grid).abs() < _NEAR).float()
+        weights = on_grid + (1 - on_grid.sum()) * between  # (S,); on the grid exactly its row
+        return weights @ self.table_mean, weights @ self.table_var
+
+
+def _chosen(table: StandingBatchNorm2d, truncation: float | None) -> StandingBatchNorm2d:
+    """The statistics of one truncation, without the table."""
+    chosen = StandingBatchNorm2d(table.channels, eps=table.eps)
+    mean, var = table.statistics(truncation)
+    chosen.running_mean.copy_(mean)
+    chosen.running_var.copy_(var)
+    return chosen
+
+
+def _check_table(gan: Gan) -> None:
+    if not statistics_grid(gan.generator):
+        raise InputError(
+            f"{gan.name} has one set of statistics for all truncations: --truncation none is it"
+        )
+    if gan.config.off_grid == "hub":
+        raise InputError(
+            f"{gan.name} looks its statistics up as DeepMind's modules do between two truncations, "
+            "which is not exported: name one truncation, or convert it with --off-grid linear"
+        )
+
+
+def _onnx_program(network: _Network, batch: Batch) -> Any:
+    example = network.example(batch)
+    dynamic = {
+        name: {0: torch.export.Dim("N", min=1)} if "N" in shape else {}
+        for name, shape in network.shapes(batch).items()
+    }
+    with torch.no_grad(), _quiet():
+        exported = torch.export.export(network, (), example, dynamic_shapes=dynamic)
+        exported = exported.run_decompositions(
+            {torch.ops.aten.scaled_dot_product_attention.default: _plain_attention}
+        )
+        return torch.onnx.export(
+            exported,
+            dynamo=True,
+            input_names=list(example),
+            output_names=["images"],
+            opset_version=OPSET,
+            verbose=False,
+        )
+
+
+def _plain_attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attn_mask: None = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    *,
+    scale: float | None = None,
+    enable_gqa: bool = False,
+) -> Tensor:
+    """`scaled_dot_product_attention` as the folded generator calls it, in three operations.
+
+    ONNX has attention as one operation from opset 23 on only, and of four dimensions.
+    """
+    assert attn_mask is None
+    assert (dropout_p, is_causal, enable_gqa, scale) == (0.0, False, False, 1.0)
+    return torch.softmax(query @ key.mT, dim=-1) @ value
+
+
+def _describe(model: Any, metadata: Mapping[str, str]) -> None:
+    """Say in the file what it is, and drop what the exporter says of the program it saw."""
+    model.producer_name, model.producer_version = "biggan", __version__
+    model.doc_string = None
+    model.metadata_props.clear()
+    model.metadata_props.update(metadata)
+    model.graph.metadata_props.clear()
+    for node in model.graph:
+        node.metadata_props.clear()  # with lines of source files, and where these lie
+        node.doc_string = None
+        for value in node.outputs:
+            value.metadata_props.clear()
+    for value in itertools.chain(model.graph.inputs, model.graph.initializers.values()):
+        value.metadata_props.clear()
+    for value in itertools.chain(model.graph.inputs, model.graph.outputs):
+        if value.shape is not None and len(value.shape) and not isinstance(value.shape[0], int):
+            value.shape[0] = "N"
+
+
+def _onnx_runner(path: Path) -> _Run:
+    import onnxruntime  # type: ignore[import-untyped]
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3  # errors
+    options.intra_op_num_threads = torch.get_num_threads()
+    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    return lambda inputs: session.run(["images"], inputs)[0]
+
+
+def _openvino_model(network: _Network, batch: Batch) -> Any:
+    import openvino
+
+    example = network.example(batch)
+    with torch.no_grad(), _quiet():
+        model = openvino.convert_model(network, example_input=example)
+    for name, shape in network.shapes(batch).items():
+        port = model.input(name)
+        port.get_node().set_partial_shape(
+            openvino.PartialShape([-1 if side == "N" else side for side in shape])
+        )
+        port.get_node().set_friendly_name(name)
+        port.get_tensor().set_names({name})  # without the tracer's
+    model.outputs[0].get_tensor().set_names({"images"})
+    model.validate_nodes_and_infer_types()
+    return model
+
+
+def _openvino_runner(path: Path) -> _Run:
+    import openvino
+
+    settings = {
+        "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+        "INFERENCE_PRECISION_HINT": "f32",
+    }
+    network = openvino.compile_model(path, "CPU", settings)
+    return lambda inputs: network(inputs)["images"].copy()
+
+
+def _metadata(gan: Gan, truncation: Truncation) -> dict[str, str]:
+    about = gan.description
+    metadata = {
+        "name": about.name,
+        "class_names": json.dumps(about.class_names),
+        "source": about.source,
+        "licence": about.licence,
+        "sha256": gan.sha256,
+        "producer": f"biggan {__version__}",
+        "truncation": "none" if truncation is None else f"{truncation}",
+    }
+    if truncation == "dynamic":
+        metadata["truncation_grid"] = json.dumps(statistics_grid(gan.generator))
+    return metadata
+
+
+@torch.inference_mode()
+def _compare(run: _Run, gan: Gan, truncation: Truncation, batch: Batch) -> float:
+    """Make two images by the exported network and by the generator.
+
+    Of one class and of a mix, at several truncations and batch sizes where those are dynamic.
+
+    Returns:
+        The largest difference.
+
+    Raises:
+        InputError: It is above the tolerance.
+    """
+    generator = _on_cpu(gan)
+    config = generator.config
+    z = torch.randn(2, config.z_dim, generator=torch.Generator().manual_seed(0))
+    weights = torch.zeros(2, config.num_classes)
+    weights[0, :1] = 1
+    weights[1, :1] = weights[1, -1:] = 0.5
+    differences = []
+    for t in _truncations(gan, truncation):
+        labels = weights if config.num_classes else torch.zeros(2, dtype=torch.int64)
+        expected = generator(z, labels, t)
+        for num in (1, 2) if batch == "dynamic" else (batch,):
+            rows = torch.arange(num) % 2
+            inputs = {"z": z[rows].numpy()}
+            if config.num_classes:
+                inputs["class_weights"] = weights[rows].numpy()
+            if truncation == "dynamic":
+                inputs["truncation"] = np.array(t, np.float32)
+            images = torch.from_numpy(run(inputs))
+            differences.append((images - expected[rows]).abs().max().item())
+    worst = max(differences, key=lambda d: (d != d, d))
+    if worst <= TOLERANCE:  # false for NaN
+        return worst
+    raise InputError(
+        f"nothing was written: the exported network's images differ from PyTorch's by {worst:.2g}"
+    )
+
+
+def _truncations(gan: Gan, truncation: Truncation) -> list[float | None]:
+    """At which to compare: the ends of the grid and a place between two rows."""
+    if truncation != "dynamic":
+        return [truncation]
+    grid = statistics_grid(gan.generator)
+    middle = len(grid) // 2
+    between = 0.7 * grid[middle - 1] + 0.3 * grid[middle]
+    return [grid[0], between, grid[-1]]
+
+
+def _on_cpu(gan: Gan) -> Generator:
+    return gan.generator if gan.device.type == "cpu" else copy.deepcopy(gan.generator).cpu()
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep the exporters' remarks about themselves from the user."""
+    loggers = [logging.getLogger(name) for name in _TALKATIVE]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
+@contextlib.contextmanager
+def _failing_in_one_line(library: str) -> Iterator[None]:
+    """Say in one line that a library failed, whatever it raises."""
+    try:
+        yield
+    except (InputError, OSError):
+        raise
+    except Exception as error:
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise InputError(f"nothing was written: {library} failed: {reason}") from error
