@@ -17,6 +17,7 @@ Without torchrun, or with one process, nothing here communicates or costs anythi
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import time
@@ -103,6 +104,9 @@ def process_group(device: torch.device, patience: timedelta = _PATIENCE) -> Iter
             yield device
     finally:
         logger.setLevel(level)
+        # What DistributedDataParallel wrapped holds the group, in cycles. Its threads must have
+        # ended before the interpreter does: one that then asks for its lock ends the process.
+        gc.collect()
         dist.destroy_process_group()
 
 

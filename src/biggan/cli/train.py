@@ -135,11 +135,11 @@ def _train(config: TrainConfig, run_dir: Path, device: str, *, strict: bool) -> 
         if is_first():
             _LOG.info("%s; training on %s", _summary(dataset), own_device)
         with_stop = _StopOnSignal()
-        state = train(config, dataset, run_dir, device=own_device, should_stop=with_stop)
+        step = train(config, dataset, run_dir, device=own_device, should_stop=with_stop).step
         if not is_first():
             return
-        if state.step < config.total_steps:
-            _LOG.info("stopped at step %d; the same command resumes", state.step)
+        if step < config.total_steps:
+            _LOG.info("stopped at step %d; the same command resumes", step)
             raise SystemExit(130)
         click.echo(run_dir / "generator.safetensors")
 

@@ -16,6 +16,8 @@ result differs from a direct convolution by about 1e-5 of the largest value.
 
 from __future__ import annotations
 
+from functools import cache
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -24,34 +26,38 @@ _TILE = 4  # outputs a side
 _WINDOW = 6  # inputs a side
 _PRODUCTS = _WINDOW * _WINDOW
 
-_KERNEL: list[list[float]] = [  # G
-    [1 / 4, 0, 0],
-    [-1 / 6, -1 / 6, -1 / 6],
-    [-1 / 6, 1 / 6, -1 / 6],
-    [1 / 24, 1 / 12, 1 / 6],
-    [1 / 24, -1 / 12, 1 / 6],
-    [0, 0, 1],
-]
-_INPUT: list[list[float]] = [  # B^T
-    [4, 0, -5, 0, 1, 0],
-    [0, -4, -4, 1, 1, 0],
-    [0, 4, -4, -1, 1, 0],
-    [0, -2, -1, 2, 1, 0],
-    [0, 2, -1, -2, 1, 0],
-    [0, 4, 0, -5, 0, 1],
-]
-_OUTPUT: list[list[float]] = [  # A^T
-    [1, 1, 1, 1, 1, 0],
-    [0, 1, -1, 2, -2, 0],
-    [0, 1, 1, 4, 4, 0],
-    [0, 1, -1, 8, -8, 1],
-]
+_TRANSFORMS: dict[str, list[list[float]]] = {
+    "kernel": [  # G
+        [1 / 4, 0, 0],
+        [-1 / 6, -1 / 6, -1 / 6],
+        [-1 / 6, 1 / 6, -1 / 6],
+        [1 / 24, 1 / 12, 1 / 6],
+        [1 / 24, -1 / 12, 1 / 6],
+        [0, 0, 1],
+    ],
+    "input": [  # B^T
+        [4, 0, -5, 0, 1, 0],
+        [0, -4, -4, 1, 1, 0],
+        [0, 4, -4, -1, 1, 0],
+        [0, -2, -1, 2, 1, 0],
+        [0, 2, -1, -2, 1, 0],
+        [0, 4, 0, -5, 0, 1],
+    ],
+    "output": [  # A^T
+        [1, 1, 1, 1, 1, 0],
+        [0, 1, -1, 2, -2, 0],
+        [0, 1, 1, 4, 4, 0],
+        [0, 1, -1, 8, -8, 1],
+    ],
+}
 
 
 def winograd_kernel(weight: Tensor) -> Tensor:
     """Transform a kernel (out, C, 3, 3) into the matrices (36, C, out) of `winograd_convolve`."""
     taps = weight.permute(2, 3, 1, 0).flatten(0, 1)  # (9, C, out)
-    return (_both_axes(_KERNEL, weight) @ taps.flatten(1)).unflatten(1, taps.shape[1:])
+    return (_both_axes("kernel", weight.dtype, weight.device) @ taps.flatten(1)).unflatten(
+        1, taps.shape[1:]
+    )
 
 
 def winograd_convolve(x: Tensor, kernel: Tensor, *, rows: int = 0) -> Tensor:
@@ -83,15 +89,17 @@ def _convolve_padded(x: Tensor, kernel: Tensor) -> Tensor:
     batch, tall, wide, channels = windows.shape[:4]
     windows = windows.permute(4, 5, 0, 1, 2, 3).reshape(_PRODUCTS, -1)
     # Both transforms as one matrix product each, over all windows and channels.
-    transformed = (_both_axes(_INPUT, x) @ windows).view(_PRODUCTS, -1, channels)
+    transformed = (_both_axes("input", x.dtype, x.device) @ windows).view(_PRODUCTS, -1, channels)
     products = torch.bmm(transformed, kernel).view(_PRODUCTS, -1)
-    tiles = _both_axes(_OUTPUT, x) @ products
+    tiles = _both_axes("output", x.dtype, x.device) @ products
     tiles = tiles.view(_TILE, _TILE, batch, tall, wide, kernel.shape[-1])
     image = tiles.permute(2, 3, 0, 4, 1, 5)  # (N, H/4, 4, W/4, 4, out)
     return image.reshape(batch, tall * _TILE, wide * _TILE, kernel.shape[-1])
 
 
-def _both_axes(matrix: list[list[float]], like: Tensor) -> Tensor:
+@cache
+@torch.inference_mode(mode=False)  # what is kept must serve callers in any mode
+def _both_axes(name: str, dtype: torch.dtype, device: torch.device) -> Tensor:
     """A transform of rows and columns as one matrix: (a^2, b^2) for a matrix (a, b)."""
-    one = torch.tensor(matrix, dtype=torch.float64)
-    return torch.kron(one, one).to(like)
+    one = torch.tensor(_TRANSFORMS[name], dtype=torch.float64)
+    return torch.kron(one, one).to(device, dtype)
