@@ -45,7 +45,7 @@ from biggan.nn import (
 _LARGE = 1 << 23  # values of a tensor; from here on the C library returns freed memory
 _STRIP, _MARGIN = 32, 4  # rows; both divisible by 4, as Winograd's convolution wants them
 _MOST_IN_STRIPS = 2  # the margin of these: of their convolutions, and of the last one
-_QUERIES = 512  # positions that attend at a time on a CPU: their weights fit a cache
+_WEIGHTS = 1 << 20  # of attention, at a time on a CPU: they fit a cache
 
 
 class FoldedGenerator(nn.Module):
@@ -391,9 +391,18 @@ class _Attention(nn.Module):
 def _attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     if query.device.type != "cpu" or not _can_write_over():
         return F.scaled_dot_product_attention(query, key, value, scale=1.0)
-    # The library's kernel wants queries as wide as values: here they are a quarter of that.
-    parts = [torch.softmax(part @ key.mT, dim=-1) @ value for part in query.split(_QUERIES, dim=1)]
-    return torch.cat(parts, dim=1)
+    # The library's kernel wants queries as wide as values: here they are a quarter of that. Both
+    # the number of positions and that of keys are powers of two.
+    batch, positions, keys = len(query), query.shape[1], key.shape[1]
+    rows = min(positions, max(1, _WEIGHTS // keys))
+    weights = query.new_empty(batch, rows, keys)
+    result = query.new_empty(batch, positions, value.shape[2])
+    for start in range(0, positions, rows):
+        part = slice(start, start + rows)
+        torch.bmm(query[:, part], key.mT, out=weights)
+        torch.softmax(weights, dim=-1, out=weights)
+        result[:, part] = torch.bmm(weights, value)
+    return result
 
 
 def _tokens(x: Tensor) -> Tensor:

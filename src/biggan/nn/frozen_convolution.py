@@ -24,7 +24,7 @@ from biggan.nn.winograd import winograd_convolve, winograd_kernel
 
 _WINOGRAD_CHANNELS = 96  # from here on the transforms cost less than they save
 _WINOGRAD_RESOLUTION = 16
-_WINOGRAD_POSITIONS = 1024  # at a time: what lies between the transforms fits a cache
+_WINOGRAD_POSITIONS = 4096  # at a time: what lies between the transforms fits a cache
 
 
 class MakeConvolution(Protocol):
