@@ -21,7 +21,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-os.environ["OMP_WAIT_POLICY"] = "PASSIVE"  # as the command has it; before torch is imported
+os.environ["GOMP_SPINCOUNT"] = "5000"  # as the command has it; before torch is imported
 
 import torch
 from sampling import LABEL, TRUNCATION, build_ours, noise
