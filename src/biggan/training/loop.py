@@ -50,6 +50,7 @@ from biggan.training.batches import real_batches, to_device
 from biggan.training.checkpoint import Checkpoint, CheckpointDirectory
 from biggan.training.config import TrainConfig, differing_keys, to_toml
 from biggan.training.ema import update_ema
+from biggan.training.fine_tuning import card_table
 from biggan.training.logging import MetricsLog
 from biggan.training.randomness import Purpose
 from biggan.training.standing_statistics import COARSE_GRID, HUB_GRID, finish
@@ -333,6 +334,7 @@ def _summary(
             **config.to_dict(),
             "data": dataset.source,
             "classes": Path(config.classes).name,
+            "fine_tuning": card_table(config.fine_tuning),
         },
         **({"fine_tuning": dict(state.sources)} if state.sources else {}),
     }
