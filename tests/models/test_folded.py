@@ -157,3 +157,33 @@ def test_only_the_images_channels_are_computed():
     folded = FoldedGenerator(tiny_generator(**DEEP))
     assert folded.rgb.out_channels == 3
     assert not any(isinstance(m, nn.modules.conv._ConvNd) for m in folded.modules())
+
+
+@pytest.mark.parametrize("family", ["biggan", "biggan-deep"])
+@pytest.mark.parametrize("strip", [4, 8])
+@torch.inference_mode()
+def test_images_made_in_strips_are_those_made_whole(monkeypatch, family, strip):
+    changes = DEEP if family == "biggan-deep" else {}
+    # Wide first, narrow last, as the strips begin: one stage more than the others here.
+    shape = {"resolution": 32, "widths": [4, 2, 2, 1]}
+    generator = tiny_generator(**changes, **shape)
+    folded = FoldedGenerator(generator, packed_conv2d)
+    z, labels = inputs(generator)
+    whole = folded(z, labels, 0.4)
+    monkeypatch.setattr("biggan.models.folded._LARGE", 1)
+    monkeypatch.setattr("biggan.models.folded._STRIP", strip)
+    assert folded._blocks_in_strips == 2
+    torch.testing.assert_close(folded(z, labels, 0.4), whole, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("family", ["biggan", "biggan-deep"])
+@torch.inference_mode()
+def test_rendering_leaves_its_inputs_as_they_were(family):
+    generator = tiny_generator(**(DEEP if family == "biggan-deep" else {}))
+    folded = FoldedGenerator(generator, packed_conv2d)
+    z, labels = inputs(generator)
+    prepared = folded.prepare(z, folded.embed(labels), 0.4)
+    kept = [tensor.clone() for tensor in prepared]
+    folded.render(*prepared)
+    for tensor, before in zip(prepared, kept, strict=True):
+        assert torch.equal(tensor, before)
