@@ -63,8 +63,8 @@ _NEEDED: Mapping[Format, tuple[str, ...]] = {
     "onnx": ("onnx", "onnxscript", "onnxruntime"),
     "openvino": ("openvino",),
 }
+_EXTRAS: Mapping[Format, str] = {"onnx": "export", "openvino": "openvino"}
 _TALKATIVE = ("torch.onnx", "torch.export", "onnxscript", "onnx_ir")  # loggers, about themselves
-_NEAR = 1e-6  # this near a truncation of the grid is on it, see `locate_on_grid`
 
 _Arrays = dict[str, NDArray[np.float32]]
 _Run = Callable[[_Arrays], NDArray[np.float32]]
@@ -206,7 +206,7 @@ def check_request(
             importlib.import_module(package)
     except ImportError as error:
         raise InputError(
-            f"export to {form} needs {error.name or package}: pip install 'biggan[export]'"
+            f"export to {form} needs {error.name or package}: pip install 'biggan[{_EXTRAS[form]}]'"
         ) from None
 
 
@@ -273,9 +273,8 @@ class _Tabulated(StandingBatchNorm2d):
         grid = self.truncations
         passed = (truncation - grid[:-1]) / (grid[1:] - grid[:-1])
         position = passed.clamp(0, 1).sum()  # in rows; outside the grid its nearest end
-        between = (1 - (position - torch.arange(len(grid))).abs()).clamp(min=0)
-        on_grid = ((truncation - grid).abs() < _NEAR).float()
-        weights = on_grid + (1 - on_grid.sum()) * between  # (S,); on the grid exactly its row
+        # (S,). On the grid one of them is 1, without rounding, and the others are 0.
+        weights = (1 - (position - torch.arange(len(grid))).abs()).clamp(min=0)
         return weights @ self.table_mean, weights @ self.table_var
 
 

@@ -94,7 +94,8 @@ def command(
     The inputs are z (N, z_dim), noise truncated at the same truncation; class_weights
     (N, num_classes), a row for each image, 1 for its class and 0 for the others; and with
     --truncation dynamic the number truncation. The output images (N, C, R, R) is in [-1, 1]. The
-    file is run and compared with PyTorch before it is put in its place. Needs biggan[export].
+    file is run and compared with PyTorch before it is put in its place. Needs
+    biggan[export], or biggan[openvino] for openvino.
 
     \b
     Examples:
