@@ -122,7 +122,7 @@ def load_dataset(
     with open_source(path, unconditional=unconditional) as opened:
         layout = opened.layout
         shape = (len(layout.members), image_channels, resolution, resolution)
-        _check_memory(path, shape, memory_limit)
+        check_memory(path, shape, memory_limit)
         images, corrupt = _decode_all(opened, shape, workers, progress=progress)
     check_corrupt(path, layout, corrupt, strict=strict)
     return _assemble(path.resolve().name, layout, images, corrupt)
@@ -164,7 +164,7 @@ def _packed(
     )
 
 
-def _check_memory(path: Path, shape: tuple[int, ...], limit: int | None) -> None:
+def check_memory(path: Path, shape: tuple[int, ...], limit: int | None) -> None:
     needed = int(np.prod(shape, dtype=np.int64))
     limit = _default_memory_limit() if limit is None else limit
     if limit is not None and needed > limit:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from biggan.data.dataset import DIGITS, ImageDataset, _check_memory, load_dataset
+from biggan.data.dataset import DIGITS, ImageDataset, check_memory, load_dataset
 from biggan.data.decoding import MODES
 from biggan.data.packed import is_packed
 from biggan.data.reading import open_source
@@ -77,7 +77,7 @@ def outline_dataset(
         )
     with open_source(path, unconditional=unconditional) as opened:
         layout = opened.layout
-    _check_memory(path, (len(layout.members), image_channels, resolution, resolution), None)
+    check_memory(path, (len(layout.members), image_channels, resolution, resolution), None)
     return DatasetOutline(
         len(layout.members), layout.class_names, path.resolve().name, None, is_mapped=False
     )
