@@ -165,6 +165,16 @@ def _packed(
 
 
 def check_memory(path: Path, shape: tuple[int, ...], limit: int | None) -> None:
+    """Refuse a dataset that memory cannot hold, before it is decoded.
+
+    Args:
+        path: Where it is, for the message.
+        shape: (N, C, R, R) of its uint8 images.
+        limit: Bytes; None for a share of this machine's memory.
+
+    Raises:
+        InputError: It needs more than that.
+    """
     needed = int(np.prod(shape, dtype=np.int64))
     limit = _default_memory_limit() if limit is None else limit
     if limit is not None and needed > limit:
