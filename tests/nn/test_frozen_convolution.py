@@ -5,7 +5,7 @@ import torch
 from torch.nn import functional as F
 
 from biggan.nn import FrozenConv2d, packed_conv2d
-from biggan.nn.frozen_convolution import _WinogradConv2d, can_pack
+from biggan.nn.frozen_convolution import _UpsampleLinear, _WinogradConv2d, can_pack
 
 # in, out, kernel, resolution, upsamples
 SHAPES = {
@@ -14,8 +14,9 @@ SHAPES = {
     "to an image": (16, 3, 3, 16, False),
     "up": (8, 12, 3, 4, True),
     "up, many channels": (64, 64, 3, 8, True),
-    "Winograd": (96, 128, 3, 16, False),
-    "Winograd in parts": (96, 96, 3, 64, False),
+    "up, as a product": (256, 264, 3, 4, True),
+    "Winograd": (128, 136, 3, 16, False),
+    "Winograd in parts": (128, 128, 3, 128, False),
     "a single pixel": (8, 8, 3, 1, False),
 }
 
@@ -61,15 +62,31 @@ def test_many_channels_are_convolved_as_winograd_does():
     assert not isinstance(packed_conv2d(wide, None, 8), _WinogradConv2d)
 
 
+def test_small_images_of_many_channels_are_upsampled_by_one_product():
+    if not can_pack():
+        pytest.skip("this build of PyTorch does not pack")
+    wide, narrow = torch.zeros(256, 256, 3, 3), torch.zeros(32, 256, 3, 3)
+    assert isinstance(packed_conv2d(wide, None, 8, upsamples=True), _UpsampleLinear)
+    assert not isinstance(packed_conv2d(narrow, None, 8, upsamples=True), _UpsampleLinear)
+    assert not isinstance(packed_conv2d(wide, None, 32, upsamples=True), _UpsampleLinear)
+
+
 def test_without_the_librarys_packing_the_plain_form_takes_over(monkeypatch):
     monkeypatch.setattr("biggan.nn.frozen_convolution.can_pack", lambda: False)
     convolution = packed_conv2d(torch.zeros(4, 4, 3, 3), None, 8)
     assert isinstance(convolution, FrozenConv2d)
 
 
-def test_packing_that_is_wrong_is_not_used(monkeypatch):
+@pytest.mark.parametrize(
+    ("name", "wrong"),
+    [
+        ("sum_squares", lambda x: x[..., 1:, 1:]),
+        ("_spread_taps", lambda taps, dim: torch.cat([taps[0], taps[1]], dim)),
+    ],
+)
+def test_packing_that_is_wrong_is_not_used(monkeypatch, name, wrong):
     can_pack.cache_clear()
-    monkeypatch.setattr("biggan.nn.frozen_convolution.sum_squares", lambda x: x[..., 1:, 1:])
+    monkeypatch.setattr(f"biggan.nn.frozen_convolution.{name}", wrong)
     try:
         assert not can_pack()
     finally:

@@ -42,10 +42,12 @@ from biggan.nn import (
     upsample,
 )
 
-_LARGE = 1 << 23  # values of a tensor; from here on the C library returns freed memory
-_STRIP, _MARGIN = 32, 4  # rows; both divisible by 4, as Winograd's convolution wants them
-_MOST_IN_STRIPS = 2  # the margin of these: of their convolutions, and of the last one
-_WEIGHTS = 1 << 20  # of attention, at a time on a CPU: they fit a cache
+_LARGE = 1 << 22  # values of a tensor; more leave the caches, or the C library returns them
+_STRIP = 32  # rows at a time
+_MARGIN = 2  # rows beyond a strip's that a block's result depends on, and the last convolution's
+_MOST_IN_STRIPS = 2  # blocks
+_SLICES = 4  # of an image's positions, which attend side by side on a CPU
+_WEIGHTS = 1 << 21  # of attention, at a time on a CPU: they fit a cache
 
 
 class FoldedGenerator(nn.Module):
@@ -78,7 +80,8 @@ class FoldedGenerator(nn.Module):
         self.config = generator.config
         self.dtype = torch.float32
         self.class_embedding = copy.deepcopy(generator.class_embedding)
-        self.register_buffer("linear_weight", generator.linear.normalized_weight())
+        # (in, out): for one image the product reads it once, row by row.
+        self.register_buffer("linear_weight", generator.linear.normalized_weight().T.contiguous())
         self.register_buffer("linear_bias", generator.linear.bias.detach())
         modulation = _ModulationBuilder(self.config)
         self.blocks = nn.ModuleList()
@@ -131,7 +134,7 @@ class FoldedGenerator(nn.Module):
         """
         condition = torch.cat([z, class_embedding], dim=1)
         first = condition if self.config.family == "biggan-deep" else z[:, : self.config.chunk_dim]
-        grid = as_grid(F.linear(first, self.linear_weight, self.linear_bias))
+        grid = as_grid(torch.addmm(self.linear_bias, first, self.linear_weight))
         return grid, *self.modulation(condition, truncation)
 
     def render(self, grid: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
@@ -176,9 +179,10 @@ class FoldedGenerator(nn.Module):
         height, width = x.shape[2:]
         factor = self.config.resolution // height
         images = x.new_empty(len(x), self.rgb.out_channels, factor * height, factor * width)
+        margin = len(last) * _MARGIN
         for top in range(0, height, _STRIP):
             bottom = min(top + _STRIP, height)
-            above, below = max(0, top - _MARGIN), min(height, bottom + _MARGIN)
+            above, below = max(0, top - margin), min(height, bottom + margin)
             strip = x[:, :, above:below].clone(memory_format=torch.channels_last)
             rows = slice(factor * (top - above), factor * (bottom - above))
             made = self._finish(strip, last, norm)[:, :, rows]
@@ -191,7 +195,7 @@ class FoldedGenerator(nn.Module):
         large = 0
         for block in reversed(cast("Sequence[_Block | _DeepBlock]", self.blocks)):
             attends = self.attention is not None and block.reaches == self.attention.resolution
-            if attends or large == _MOST_IN_STRIPS or block.values < _LARGE:
+            if attends or large == _MOST_IN_STRIPS or block.values < (1 + large) * _LARGE:
                 break
             large += 1
         return large
@@ -391,17 +395,21 @@ class _Attention(nn.Module):
 def _attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     if query.device.type != "cpu" or not _can_write_over():
         return F.scaled_dot_product_attention(query, key, value, scale=1.0)
-    # The library's kernel wants queries as wide as values: here they are a quarter of that. Both
-    # the number of positions and that of keys are powers of two.
-    batch, positions, keys = len(query), query.shape[1], key.shape[1]
-    rows = min(positions, max(1, _WEIGHTS // keys))
-    weights = query.new_empty(batch, rows, keys)
-    result = query.new_empty(batch, positions, value.shape[2])
-    for start in range(0, positions, rows):
-        part = slice(start, start + rows)
-        torch.bmm(query[:, part], key.mT, out=weights)
-        torch.softmax(weights, dim=-1, out=weights)
-        result[:, part] = torch.bmm(weights, value)
+    # The library's kernel wants queries as wide as values: here they are a quarter of that. A batch
+    # of slices lets every core work on matrices of its own. Positions are a power of two, as keys.
+    query, value, key_columns = query.contiguous(), value.contiguous(), key.mT.contiguous()
+    result = query.new_empty(*query.shape[:2], value.shape[2])
+    slices = (_SLICES, query.shape[1] // _SLICES)
+    rows = min(slices[1], max(1, _WEIGHTS // (_SLICES * key.shape[1])))
+    weights = query.new_empty(_SLICES, rows, key.shape[1])
+    for image, queries in enumerate(query.unflatten(1, slices)):
+        keys, values = (x[image].expand(_SLICES, -1, -1) for x in (key_columns, value))
+        attended = result[image].unflatten(0, slices)
+        for start in range(0, slices[1], rows):
+            part = slice(start, start + rows)
+            torch.bmm(queries[:, part], keys, out=weights)
+            torch.softmax(weights, dim=-1, out=weights)
+            attended[:, part] = torch.bmm(weights, values)
     return result
 
 

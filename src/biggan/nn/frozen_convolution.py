@@ -7,11 +7,13 @@ the fastest of three forms for its size, without gradients:
 - the library's direct convolution, its kernel brought beforehand into the blocks in which it
   works, and a sum that follows taken along;
 - Winograd's, for 3x3 kernels of many channels (`winograd.py`);
-- upsampling and convolving with nine multiplications instead of sixteen (`resampling.py`).
+- upsampling and convolving with nine multiplications instead of sixteen (`resampling.py`), as a
+  transposed convolution, or as one matrix product where the image is small.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Protocol
 
@@ -22,8 +24,10 @@ from torch.nn import functional as F
 from biggan.nn.resampling import sum_squares
 from biggan.nn.winograd import winograd_convolve, winograd_kernel
 
-_WINOGRAD_CHANNELS = 96  # from here on the transforms cost less than they save
+_WINOGRAD_CHANNELS = 128  # from here on the transforms cost less than they save
 _WINOGRAD_RESOLUTION = 16
+_PRODUCT_RESOLUTION = 16  # up to here one matrix product beats a transposed convolution,
+_PRODUCT_CHANNELS = 256  # from here on
 _WINOGRAD_POSITIONS = 4096  # at a time: what lies between the transforms fits a cache
 
 
@@ -136,6 +140,11 @@ def packed_conv2d(
     if not can_pack():
         return FrozenConv2d(weight, bias, resolution, upsamples=upsamples)
     if upsamples:
+        suits_product = (
+            resolution <= _PRODUCT_RESOLUTION and min(weight.shape[:2]) >= _PRODUCT_CHANNELS
+        )
+        if suits_product:
+            return _UpsampleLinear(weight, bias, resolution)
         return _PackedUpsampleConv2d(weight, bias, resolution)
     suits_winograd = (
         weight.shape[-1] == 3
@@ -219,6 +228,45 @@ class _PackedUpsampleConv2d(FrozenConvolution):
         return result if add_to is None else result.add_(add_to)
 
 
+class _UpsampleLinear(FrozenConvolution):
+    """The same for small images: the nine products of every pixel at once, then sums of them."""
+
+    def __init__(self, weight: Tensor, bias: Tensor | None, resolution: int) -> None:
+        super().__init__(weight, resolution, upsamples=True)
+        self._bias = bias
+        taps = weight.permute(2, 3, 0, 1).reshape(-1, self.in_channels)  # (9 * out, C)
+        self._kernel = torch.ops.mkldnn._reorder_linear_weight(taps.contiguous(), resolution**2)
+
+    def forward(self, x: Tensor, add_to: Tensor | None = None) -> Tensor:
+        """See `FrozenConvolution.forward`."""
+        pixels = x.permute(0, 2, 3, 1)  # (N, H, W, C)
+        products = torch.ops.mkldnn._linear_pointwise(
+            pixels.flatten(0, 2), self._kernel, None, "none", [], ""
+        )
+        products = products.view(*pixels.shape[:3], 3, 3, self.out_channels)
+        rows = _spread_taps(products.unbind(3), dim=1)  # (N, 2H, W, 3, out)
+        image = _spread_taps(rows.unbind(3), dim=2)  # (N, 2H, 2W, out)
+        if self._bias is not None:
+            image += self._bias
+        result = image.permute(0, 3, 1, 2)
+        return result if add_to is None else result.add_(add_to)
+
+
+def _spread_taps(taps: Sequence[Tensor], dim: int) -> Tensor:
+    """Sum one axis' products with a kernel's three taps over the axis upsampled: from S to 2S.
+
+    The two copies of pixel i take its product with the middle tap; what the outer taps see of
+    pixels i - 1 and i lies on the border between them, and both sides of the border take it.
+    """
+    first, middle, last = taps
+    nothing = torch.zeros_like(first.narrow(dim, 0, 1))
+    borders = torch.cat([nothing, first], dim) + torch.cat([last, nothing], dim)  # S + 1
+    size = middle.shape[dim]
+    left = borders.narrow(dim, 0, size) + middle
+    right = borders.narrow(dim, 1, size) + middle
+    return torch.stack([left, right], dim + 1).flatten(dim, dim + 1)
+
+
 @lru_cache
 def can_pack() -> bool:
     """Whether this build of PyTorch has oneDNN's packed convolutions, and they are right."""
@@ -232,12 +280,11 @@ def can_pack() -> bool:
     try:
         with torch.no_grad():
             plain = FrozenConv2d(weight, bias, 4)
+            upsampling = FrozenConv2d(weight, bias, 4, upsamples=True)
             results = [
                 (_PackedConv2d(weight, bias, 4)(x, before.clone()), plain(x, before)),
-                (
-                    _PackedUpsampleConv2d(weight, bias, 4)(x),
-                    FrozenConv2d(weight, bias, 4, upsamples=True)(x),
-                ),
+                (_PackedUpsampleConv2d(weight, bias, 4)(x), upsampling(x)),
+                (_UpsampleLinear(weight, bias, 4)(x), upsampling(x)),
             ]
     except (AttributeError, RuntimeError):  # another PyTorch, another processor
         return False
