@@ -42,8 +42,9 @@ from biggan.nn import (
     upsample,
 )
 
-_LARGE = 1 << 22  # values of a tensor; more leave the caches, or the C library returns them
-_STRIP = 32  # rows at a time
+_LARGE = 1 << 22  # values of a tensor; larger ones are made in strips
+_LARGEST = 1 << 23  # values of a strip's tensors; what is larger, the C library returns at once
+_STRIP = 64  # rows at a time, or half as many until a strip is no larger than that
 _MARGIN = 2  # rows beyond a strip's that a block's result depends on, and the last convolution's
 _MOST_IN_STRIPS = 2  # blocks
 _SLICES = 4  # of an image's positions, which attend side by side on a CPU
@@ -180,8 +181,12 @@ class FoldedGenerator(nn.Module):
         factor = self.config.resolution // height
         images = x.new_empty(len(x), self.rgb.out_channels, factor * height, factor * width)
         margin = len(last) * _MARGIN
-        for top in range(0, height, _STRIP):
-            bottom = min(top + _STRIP, height)
+        values = last[-1][0].values // height  # of a row
+        tall = _STRIP
+        while (tall + 2 * margin) * values > _LARGEST and tall > 4:
+            tall //= 2
+        for top in range(0, height, tall):
+            bottom = min(top + tall, height)
             above, below = max(0, top - margin), min(height, bottom + margin)
             strip = x[:, :, above:below].clone(memory_format=torch.channels_last)
             rows = slice(factor * (top - above), factor * (bottom - above))
