@@ -24,7 +24,7 @@ $(STAMP): constraints.txt pyproject.toml
 
 $(DEV): $(STAMP)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt \
-		import-linter mypy onnx onnxruntime onnxscript openvino playwright pyarrow pytest pytest-timeout \
+		av import-linter matplotlib mypy onnx onnxruntime onnxscript openvino playwright pyarrow pytest pytest-timeout \
 		pytest-xdist pytorch-pretrained-biggan ruff scipy webdataset
 	touch $@
 

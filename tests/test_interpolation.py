@@ -1,9 +1,22 @@
+import itertools
+
 import numpy as np
 import pytest
 import torch
 
 import biggan
-from biggan.interpolation import interpolate_labels, interpolate_noise
+from biggan.interpolation import (
+    LOOPS,
+    frame_positions,
+    frames_of_seconds,
+    frames_of_steps,
+    interpolate_labels,
+    interpolate_noise,
+    parse_keyframes,
+    path_inputs,
+)
+from biggan.weights.files import Description, save_generator
+from tiny import tiny_generator
 
 
 @pytest.fixture
@@ -53,3 +66,200 @@ def test_labels_pass_from_one_hot_to_one_hot():
 def test_a_path_needs_two_steps(ends):
     with pytest.raises(biggan.InputError, match="at least 2 steps, not 1"):
         interpolate_noise(*ends, 1)
+
+
+def one_way(frames, loop):
+    return frames // 2 + 1 if loop == "there-and-back" else frames
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+@pytest.mark.parametrize("num_keyframes", [2, 3, 5])
+def test_frames_are_even_and_hit_each_keyframe(loop, num_keyframes):
+    least = frames_of_steps(num_keyframes, 2, loop)
+    for frames in {least, 20, 82, 100}:
+        positions = frame_positions(num_keyframes, frames, loop)
+        assert len(positions) == one_way(frames, loop)
+        hits = np.flatnonzero(positions == np.floor(positions))
+        assert positions[hits].tolist() == list(range(num_keyframes))
+        # From a keyframe to the next frames are equally far apart, and as many as elsewhere.
+        closed = [*hits, frames] if loop == "around" else hits
+        assert max(np.diff(closed)) - min(np.diff(closed)) <= 1
+        for start, end in itertools.pairwise(closed):
+            steps = np.diff([*positions, float(num_keyframes)])[start:end]
+            np.testing.assert_allclose(steps, 1 / (end - start))
+
+
+def test_positions_by_hand():
+    assert frame_positions(2, 6, "there-and-back").tolist() == [0, 1 / 3, 2 / 3, 1]
+    assert frame_positions(2, 4, "around").tolist() == [0, 0.5, 1, 1.5]
+    assert frame_positions(3, 5, "none").tolist() == [0, 0.5, 1, 1.5, 2]
+    assert frame_positions(3, 6, "none").tolist() == [0, 1 / 3, 2 / 3, 1, 1.5, 2]
+
+
+@pytest.mark.parametrize(
+    ("loop", "steps", "seconds"), [("there-and-back", 12, 18), ("around", 9, 17), ("none", 7, 17)]
+)
+def test_frames_are_counted_over_the_whole_video(loop, steps, seconds):
+    assert frames_of_steps(3, 4, loop) == steps
+    assert frames_of_seconds(17 / 30, 30, loop) == (16 if loop == "there-and-back" else seconds)
+    assert frames_of_seconds(0.6, 30, loop) == 18
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: frame_positions(3, 1, "none"), "1 frames are too few for 3 keyframes.*at least 3"),
+        (lambda: frame_positions(3, 2, "around"), "at least 3"),
+        (lambda: frame_positions(3, 2, "there-and-back"), "at least 4"),
+        (lambda: frame_positions(3, 7, "there-and-back"), "even number of frames, not 7"),
+        (lambda: frame_positions(1, 7, "around"), "at least 2 keyframes, not 1"),
+        (lambda: frame_positions(2, 7, "zigzag"), "one of there-and-back, around, none"),
+        (lambda: frames_of_steps(2, 1, "none"), "at least 2 steps, not 1"),
+        (lambda: frames_of_seconds(0, 20, "none"), "longer than 0 seconds, not 0"),
+        (lambda: frames_of_seconds(float("nan"), 20, "none"), "not nan"),
+        (lambda: frames_of_seconds(float("inf"), 20, "none"), "not inf"),
+    ],
+)
+def test_impossible_videos_are_named(call, message):
+    with pytest.raises(biggan.InputError, match=message):
+        call()
+
+
+@pytest.mark.parametrize(
+    ("text", "keyframes"),
+    [
+        (
+            "tabby cat@3, golden retriever@7, hen@1",
+            [("tabby cat", 3), ("golden retriever", 7), ("hen", 1)],
+        ),
+        ("tabby, tabby cat@3,hen@1", [("tabby, tabby cat", 3), ("hen", 1)]),
+        (
+            "281@0 , 281) tabby, tabby cat@4294967295",
+            [("281", 0), ("281) tabby, tabby cat", 2**32 - 1)],
+        ),
+        ("user@home@3, @@5, n02099601@6\n", [("user@home", 3), ("@", 5), ("n02099601", 6)]),
+        ("@3, @7,", [(None, 3), (None, 7)]),
+    ],
+)
+def test_keyframes_end_with_their_seeds(text, keyframes):
+    assert parse_keyframes(text) == keyframes
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("hen@1, tabby cat", "'tabby cat' is no keyframe"),
+        ("hen@1, tabby cat@x", "'tabby cat@x' is no keyframe"),
+        ("hen@1, tabby cat@-1", "'tabby cat@-1' is no keyframe"),
+        ("hen@1; tabby cat@2; 3", "is no keyframe"),
+        ("hen@1, @99999999999", "'@99999999999' is no keyframe"),
+        ("hen, tabby cat@3", "is not two keyframes"),
+        ("", "'' is not two keyframes"),
+        ("hen@1, " + "x" * 10**6, "'x{60}...' is no keyframe"),
+        ("@" * 10**6, "is no keyframe"),
+        ("hen@1" + " " * 10**6 + "x", "is no keyframe"),
+    ],
+)
+def test_what_is_no_keyframe_is_shown(text, message):
+    with pytest.raises(biggan.InputError, match=message) as caught:
+        parse_keyframes(text)
+    assert len(str(caught.value)) < 200
+
+
+@pytest.mark.parametrize("path", ["linear", "slerp"])
+def test_inputs_of_frames_are_those_of_the_ways_between_keyframes(path):
+    noise = np.random.default_rng(0).normal(size=(3, 2, 20))
+    classes = torch.tensor([4, 0, 2])
+    positions = frame_positions(3, 1500, "around")  # 3000 pictures, in several pieces
+    pieces = list(path_inputs(noise, classes, positions, 5, path))
+    assert len(pieces) > 1
+    z = np.concatenate([piece[0] for piece in pieces]).reshape(1500, 2, 20)
+    labels = torch.cat([piece[1] for piece in pieces]).reshape(1500, 2, 5)
+    for start, end in ((0, 1), (1, 2), (2, 0)):
+        frames = slice(500 * start, 500 * start + 500)
+        expected = interpolate_noise(noise[start], noise[end], 501, path)[:, :-1]
+        np.testing.assert_allclose(z[frames], expected.swapaxes(0, 1), atol=1e-12)
+        mixed = interpolate_labels(int(classes[start]), int(classes[end]), 5, 501)[:-1]
+        torch.testing.assert_close(labels[frames], mixed[:, None].expand(-1, 2, -1))
+        np.testing.assert_array_equal(z[500 * start], noise[start])
+
+
+def pixels(pictures):
+    return np.stack([np.asarray(picture) for picture in pictures])
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+@pytest.mark.parametrize("path", ["linear", "slerp"])
+def test_a_videos_keyframes_are_direct_samples(tiny, loop, path):
+    keyframes = [("tabby", 3), (2, 7), ("siamese cat", 7)]
+    how = {"noise": "paper", "truncation": 0.7}
+    recipe = tiny.video_recipe(keyframes, 12, num=2, loop=loop, path=path, **how)
+    assert [keyframe.class_index for keyframe in recipe.keyframes] == [0, 2, 1]
+    assert recipe.keyframes[0].class_name == "tabby, tabby cat"
+    frames = [pixels(pictures) for pictures in tiny.draw_video(recipe)]
+    assert len(frames) == 12
+    hits = {"there-and-back": [0, 3, 6, 9], "around": [0, 4, 8], "none": [0, 6, 11]}[loop]
+    for hit, (class_, seed) in zip(hits, [*keyframes, keyframes[1]], strict=False):
+        expected = pixels(tiny.sample(class_, 2, 0.7, seed, noise="paper"))
+        np.testing.assert_array_equal(frames[hit], expected)
+    assert all((a != b).any() for a, b in itertools.pairwise(frames))
+    if loop == "there-and-back":
+        for number in range(1, 6):
+            np.testing.assert_array_equal(frames[12 - number], frames[number])
+
+
+def test_a_video_of_two_keyframes_is_the_interpolation(tiny):
+    rows = tiny.interpolate(0, 2, 5, 3, 0.5, seed_a=1, seed_b=2, path="slerp")
+    recipe = tiny.video_recipe([(0, 1), (2, 2)], 5, 20, 3, 0.5, loop="none", path="slerp")
+    frames = list(tiny.draw_video(recipe))
+    assert [len(pictures) for pictures in frames] == [3] * 5
+    for row in range(3):
+        np.testing.assert_array_equal(pixels(rows[row]), pixels([frame[row] for frame in frames]))
+
+
+def test_a_video_is_made_as_it_is_asked_for(tiny, monkeypatch):
+    recipe = tiny.video_recipe([(0, 1), (2, 2)], 50_000, num=2, loop="around")
+    frames = tiny.draw_video(recipe)
+    assert len(next(frames)) == 2
+    assert len(next(frames)) == 2
+
+
+def test_a_video_of_an_unconditional_model(tmp_path):
+    path = tmp_path / "plain.safetensors"
+    save_generator(path, tiny_generator(num_classes=0), Description(name="plain"))
+    gan = biggan.load(path)
+    frames = list(gan.draw_video(gan.video_recipe([(None, 4), (None, 5)], 4, loop="around")))
+    expected = pixels([gan.sample(seed=seed, truncation=0.2)[0] for seed in (4, 5)])
+    np.testing.assert_array_equal(pixels([frames[0][0], frames[2][0]]), expected)
+    with pytest.raises(biggan.InputError, match="unconditional"):
+        gan.video_recipe([("cat", 4), (None, 5)], 4)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "how", "message"),
+    [
+        (([(0, 0), (None, 1)], 4), {}, "one for each keyframe"),
+        (([(0, 0), ("dog", 1)], 4), {}, "no class is called 'dog'"),
+        (([(0, 0), (1, -1)], 4), {}, "seed must be between"),
+        (([(0, 0)], 4), {}, "at least 2 keyframes, not 1"),
+        (([(0, 0), (1, 1)], 4, 20, 0), {}, "of 0 pictures"),
+        (([(0, 0), (1, 1)], 10**12), {}, "of 1000000000000 pictures.* at most 100000"),
+        (([(0, 0), (1, 1)], 4, 20, 1, 1.5), {}, "at most 1, not 1.5"),
+        (([(0, 0), (1, 1)], 4), {"path": "zigzag"}, "one of linear, slerp"),
+        (([(0, 0), (1, 1)], 4), {"loop": "zigzag"}, "one of there-and-back, around, none"),
+        (([(0, 0), (1, 1)], 4), {"noise": "pink"}, "noise must be one of"),
+    ],
+)
+def test_a_video_that_cannot_be_is_refused_before_a_frame_is_made(tiny, arguments, how, message):
+    with pytest.raises(biggan.InputError, match=message):
+        tiny.draw_video(tiny.video_recipe(*arguments, **how))
+
+
+def test_recipes_of_another_model_are_refused(tiny, tmp_path):
+    path = tmp_path / "other.safetensors"
+    save_generator(path, tiny_generator(num_classes=0), Description(name="other"))
+    other = biggan.load(path)
+    with pytest.raises(biggan.InputError, match="was made by tiny .* not by other"):
+        other.draw_video(tiny.video_recipe([(0, 0), (1, 1)], 4))
+    with pytest.raises(biggan.InputError, match="was made by tiny .* not by other"):
+        other.draw_morph(tiny.morph_recipe(0, 1, 4, 1, 0.4, 0, 1))

@@ -82,6 +82,7 @@ class Exported:
     """Largest difference of a pixel, of a range of 2, from the generator's images."""
 
 
+@torch.inference_mode(mode=False)  # what is made in that mode cannot be traced
 def export_onnx(
     gan: Gan,
     path: Path,
@@ -122,6 +123,7 @@ def export_onnx(
     return Exported(path, "onnx", network.shapes(batch), difference)
 
 
+@torch.inference_mode(mode=False)  # what is made in that mode cannot be traced
 def export_openvino(
     gan: Gan,
     path: Path,
@@ -187,9 +189,9 @@ def check_request(
         InputError: A package is missing, or a value is out of range, or the file exists.
     """
     for other, suffix in SUFFIXES.items():
-        if other != form and path.suffix == suffix:
+        if other != form and path.suffix.lower() == suffix:
             raise InputError(f"{path} is named as files of {other} are, and {form} was asked for")
-    if form == "openvino" and path.suffix != SUFFIXES[form]:
+    if form == "openvino" and path.suffix.lower() != SUFFIXES[form]:
         raise InputError(f"{path} must end in {SUFFIXES[form]}: that is what is written")
     if truncation != "dynamic":
         check_truncation(truncation)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Iterator, Sequence
-from itertools import chain, groupby
+from contextlib import suppress
+from itertools import chain, groupby, islice
 from pathlib import Path as FilePath
 from threading import Lock
 from typing import cast
@@ -19,8 +20,16 @@ from biggan.classes import resolve_class
 from biggan.engine_names import EngineName, Precision
 from biggan.engines import Engine, build_engine
 from biggan.errors import InputError
-from biggan.images import Recipe, to_pil, to_uint8
-from biggan.interpolation import Path, interpolate_labels, interpolate_noise
+from biggan.images import Keyframe, MorphRecipe, Recipe, VideoRecipe, to_pil, to_uint8
+from biggan.interpolation import (
+    Loop,
+    Path,
+    check_path,
+    frame_positions,
+    interpolate_labels,
+    interpolate_noise,
+    path_inputs,
+)
 from biggan.latents import (
     NoiseKind,
     check_seed,
@@ -31,6 +40,7 @@ from biggan.latents import (
 from biggan.models import Discriminator, Generator, GeneratorConfig
 from biggan.nn import OffGrid
 from biggan.sampling import generate_batches
+from biggan.video import there_and_back
 from biggan.weights.cache import cache_dir
 from biggan.weights.files import Description, with_off_grid
 from biggan.weights.registry import find_discriminator, find_generator
@@ -187,8 +197,12 @@ class Gan:
         state = tuple((t.data_ptr(), 0 if t.is_inference() else t._version) for t in tensors)
         with self._building:
             if self._engine is None or state != self._engine_of:
+                measurements = None
+                if self._engine_name == "auto":
+                    with suppress(InputError):  # no home folder: nothing was measured
+                        measurements = measurements_file()
                 self._engine = build_engine(
-                    self.generator, self._engine_name, self._precision, measurements_file()
+                    self.generator, self._engine_name, self._precision, measurements
                 )
                 self._engine_of = state
             return self._engine
@@ -324,20 +338,146 @@ class Gan:
         Raises:
             InputError: As `sample`.
         """
+        recipe = self.morph_recipe(
+            class_a, class_b, steps, num, truncation, seed_a, seed_b, path=path, noise=noise
+        )
+        pictures = self.draw_morph(recipe)
+        return [list(islice(pictures, steps)) for _ in range(num)]
+
+    def morph_recipe(
+        self,
+        class_a: str | int | None,
+        class_b: str | int | None,
+        steps: int,
+        num: int,
+        truncation: float | None,
+        seed_a: int,
+        seed_b: int,
+        *,
+        path: Path = "linear",
+        noise: NoiseKind = "hub",
+    ) -> MorphRecipe:
+        """Plan the pictures of `interpolate`, which has the same arguments; see `draw_morph`.
+
+        Raises:
+            InputError: An unknown or ambiguous class.
+        """
+        a, b = self._keyframes([(class_a, seed_a), (class_b, seed_b)])
+        return MorphRecipe(
+            model=self.name,
+            sha256=self.sha256,
+            class_a=a.class_index,
+            class_a_name=a.class_name,
+            class_b=b.class_index,
+            class_b_name=b.class_name,
+            steps=steps,
+            num=num,
+            truncation=truncation,
+            noise=noise,
+            seed_a=seed_a,
+            seed_b=seed_b,
+            path=path,
+            version=__version__,
+        )
+
+    def draw_morph(self, recipe: MorphRecipe) -> Iterator[Image.Image]:
+        """Make the pictures that a `morph_recipe` describes: of one path after the other.
+
+        Raises:
+            InputError: At once: a recipe of another model, or one that this model cannot follow.
+        """
+        self._check_recipe(recipe)
+        num, steps = recipe.num, recipe.steps
         if num < 1 or num * steps > MAX_PICTURES:
             raise InputError(
                 f"the number of paths must be at least 1, and with {steps} steps each at most "
                 f"{MAX_PICTURES // max(steps, 1)}, not {num}"
             )
-        dim = self.config.z_dim
-        start = make_noise(num, dim, truncation, seed_a, kind=noise)
-        end = make_noise(num, dim, truncation, seed_b, kind=noise)
-        z = interpolate_noise(start, end, steps, path)  # (num, steps, dim)
-        labels = self._class_path(class_a, class_b, steps).repeat(num, 1)
-        statistics = statistics_truncation(truncation, noise)
-        batches = generate_batches(self.engine, labels, z.reshape(-1, dim), statistics)
-        pictures = [p for batch in batches for p in to_pil(to_uint8(batch.images).cpu())]
-        return [pictures[row * steps : (row + 1) * steps] for row in range(num)]
+        ends = [(recipe.class_a, recipe.seed_a), (recipe.class_b, recipe.seed_b)]
+        start, end = self._path_noise(recipe, self._keyframes(ends))
+        z = interpolate_noise(start, end, steps, cast(Path, recipe.path))  # (num, steps, dim)
+        labels = torch.zeros(steps, 1)
+        if recipe.class_a is not None and recipe.class_b is not None:
+            classes = recipe.class_a, recipe.class_b
+            labels = interpolate_labels(*classes, len(self.class_names), steps)
+        return self._path_pictures(recipe, [(z.reshape(num * steps, -1), labels.repeat(num, 1))])
+
+    def video_recipe(
+        self,
+        keyframes: Sequence[tuple[str | int | None, int]],
+        frames: int,
+        fps: float = 20,
+        num: int = 1,
+        truncation: float | None = 0.2,
+        *,
+        loop: Loop = "there-and-back",
+        path: Path = "linear",
+        noise: NoiseKind = "hub",
+    ) -> VideoRecipe:
+        """Plan a video that morphs from keyframe to keyframe; `draw_video` makes its frames.
+
+        Args:
+            keyframes: At least two classes with the seeds of their noise. A class is a name or an
+                index, None for an unconditional model.
+            frames: Of the whole video; `biggan.interpolation.frames_of_seconds` counts them.
+            fps: Frames a second.
+            num: Paths, side by side. Path k leads through picture k of each keyframe's
+                `sample(class_, num, truncation, seed)`.
+            truncation: See `sample`; one value for the whole video.
+            loop: What follows the last keyframe: "there-and-back", "around" (the way to the first
+                one) or "none".
+            path: "linear" or "slerp".
+            noise: What `truncation` means.
+
+        Raises:
+            InputError: An unknown or ambiguous class.
+        """
+        return VideoRecipe(
+            model=self.name,
+            sha256=self.sha256,
+            keyframes=tuple(self._keyframes(keyframes)),
+            frames=frames,
+            fps=float(fps),
+            loop=loop,
+            num=num,
+            truncation=truncation,
+            noise=noise,
+            path=path,
+            version=__version__,
+        )
+
+    def draw_video(self, recipe: VideoRecipe) -> Iterator[list[Image.Image]]:
+        """Make the frames that a `video_recipe` describes, each of `num` pictures.
+
+        Memory does not grow with their number. What is played there and back is made once: a
+        temporary file keeps it for the way back.
+
+        Raises:
+            InputError: At once: a recipe of another model, one that this model cannot follow, too
+                few frames to hit each keyframe, or too many. Later: the temporary file cannot be
+                written.
+        """
+        self._check_recipe(recipe)
+        num, frames = recipe.num, recipe.frames
+        if num < 1 or num * frames > MAX_PICTURES:
+            raise InputError(
+                f"a video of {num} paths and {frames} frames is of {num * frames} pictures, and "
+                f"there must be at least 1 and at most {MAX_PICTURES}"
+            )
+        check_path(recipe.path)
+        loop = cast(Loop, recipe.loop)  # frame_positions refuses what is none
+        positions = frame_positions(len(recipe.keyframes), frames, loop)
+        keyframes = self._keyframes([(k.class_index, k.seed) for k in recipe.keyframes])
+        inputs = path_inputs(
+            self._path_noise(recipe, keyframes),
+            torch.tensor([keyframe.class_index or 0 for keyframe in keyframes]),
+            positions,
+            len(self.class_names),
+            cast(Path, recipe.path),
+        )
+        pictures = self._path_pictures(recipe, inputs)
+        one_way = (list(islice(pictures, num)) for _ in positions)
+        return there_and_back(one_way) if loop == "there-and-back" else one_way
 
     def generate(
         self,
@@ -383,7 +523,7 @@ class Gan:
             )
         return resolve_class(class_, self.class_names)
 
-    def _check_recipe(self, recipe: Recipe) -> None:
+    def _check_recipe(self, recipe: Recipe | MorphRecipe | VideoRecipe) -> None:
         if recipe.sha256 != self.sha256:
             raise InputError(
                 f"the picture was made by {recipe.model} (sha256 {recipe.sha256[:12]}...), not by "
@@ -403,19 +543,40 @@ class Gan:
         }
         return np.stack([rows[recipe.seed][recipe.index] for recipe in recipes])
 
-    def _class_path(
-        self, class_a: str | int | None, class_b: str | int | None, steps: int
-    ) -> Tensor:
-        """Class weights (steps, num_classes) from one class to another."""
-        if not self.class_names:
-            for given in (class_a, class_b):
-                if given is not None:
-                    self.class_index(given)
-            return torch.zeros(steps, 1)
-        if class_a is None or class_b is None:
-            raise InputError("name a class to start from and a class to end at")
-        ends = self.class_index(class_a), self.class_index(class_b)
-        return interpolate_labels(*ends, len(self.class_names), steps)
+    def _keyframes(self, given: Sequence[tuple[str | int | None, int]]) -> list[Keyframe]:
+        """Classes and seeds as recipes hold them."""
+        if self.class_names and any(class_ is None for class_, _ in given):
+            raise InputError(
+                "name a class to start from and a class to end at; of a video, one for each "
+                "keyframe"
+            )
+        keyframes = []
+        for class_, seed in given:
+            index = None if class_ is None else self.class_index(class_)
+            name = None if index is None else self.class_names[index]
+            keyframes.append(Keyframe(index, name, seed))
+        return keyframes
+
+    def _path_noise(
+        self, recipe: MorphRecipe | VideoRecipe, keyframes: Sequence[Keyframe]
+    ) -> NDArray[np.float64]:
+        """Of each keyframe and path: (keyframes, num, z_dim)."""
+        kind = cast(NoiseKind, recipe.noise)  # make_noise refuses what is none
+        shape = recipe.num, self.config.z_dim
+        return np.stack(
+            [make_noise(*shape, recipe.truncation, k.seed, kind=kind) for k in keyframes]
+        )
+
+    def _path_pictures(
+        self,
+        recipe: MorphRecipe | VideoRecipe,
+        inputs: Iterable[tuple[NDArray[np.float64], Tensor]],
+    ) -> Iterator[Image.Image]:
+        """Make pictures from noise (n, z_dim) and class weights (n, num_classes)."""
+        statistics = statistics_truncation(recipe.truncation, cast(NoiseKind, recipe.noise))
+        for z, labels in inputs:
+            for batch in generate_batches(self.engine, labels, z, statistics):
+                yield from to_pil(to_uint8(batch.images).cpu())
 
     def __repr__(self) -> str:
         classes = f"{len(self.class_names)} classes" if self.class_names else "unconditional"

@@ -10,7 +10,7 @@ import io
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Self, TypeVar, get_type_hints
+from typing import Any, Self, TypeVar, get_origin, get_type_hints
 
 import numpy as np
 import torch
@@ -20,7 +20,7 @@ from torch import Tensor
 from biggan.atomic_write import write_atomically
 from biggan.errors import InputError
 
-_Flat = TypeVar("_Flat", bound="Recipe | MorphRecipe")
+_Flat = TypeVar("_Flat", bound="Recipe | MorphRecipe | Keyframe | VideoRecipe")
 
 _MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 _CHUNK = "biggan"  # the keyword of the PNG text chunk that holds the recipe
@@ -197,11 +197,76 @@ class MorphRecipe:
         return json.dumps(dataclasses.asdict(self))
 
 
+@dataclasses.dataclass(frozen=True)
+class Keyframe:
+    """What a path passes through: the pictures of a class and a seed.
+
+    Attributes:
+        class_index: The class, None for an unconditional model.
+        class_name: Its name where the model has names.
+        seed: The seed of the noise.
+    """
+
+    class_index: int | None
+    class_name: str | None
+    seed: int
+
+
+@dataclasses.dataclass(frozen=True)
+class VideoRecipe:
+    """All that is needed to make a video again.
+
+    Attributes:
+        model: The name or file of the model.
+        sha256: The digest of its tensors.
+        keyframes: What it passes through, at least two.
+        frames: Frames of the whole file.
+        fps: Frames a second.
+        loop: What follows the last keyframe: "there-and-back", "around" or "none".
+        num: Paths, side by side.
+        truncation: The truncation, None for untruncated noise.
+        noise: What truncation means: "hub", "paper" or "scale".
+        path: How the noise moves: "linear" or "slerp".
+        version: The version of biggan that made the video.
+    """
+
+    model: str
+    sha256: str
+    keyframes: tuple[Keyframe, ...]
+    frames: int
+    fps: float
+    loop: str
+    num: int
+    truncation: float | None
+    noise: str
+    path: str
+    version: str
+
+    def to_json(self) -> str:
+        """The recipe as one line of ASCII JSON."""
+        return json.dumps(dataclasses.asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """Read what `to_json` wrote.
+
+        Raises:
+            InputError: It is no JSON object, or a key is unknown, missing or of another type.
+        """
+        values = _parse(text)
+        keyframes = values.get("keyframes")
+        if not isinstance(keyframes, list) or not all(isinstance(k, dict) for k in keyframes):
+            raise InputError("the recipe's 'keyframes' must be a list of keyframes")
+        values["keyframes"] = tuple(_checked(Keyframe, keyframe) for keyframe in keyframes)
+        return _checked(cls, values)
+
+
 AnyRecipe = Recipe | GridRecipe | MorphRecipe
+"""What a PNG may carry."""
 
 
 def recipe_from_json(text: str) -> AnyRecipe:
-    """Read what the `to_json` of any recipe wrote.
+    """Read what the `to_json` of any recipe that a PNG may carry wrote.
 
     Raises:
         InputError: It is no JSON object, or a key is unknown, missing or of another type.
@@ -270,11 +335,13 @@ def _parse(text: str) -> dict[str, Any]:
 def _checked(kind: type[_Flat], values: dict[str, Any]) -> _Flat:
     expected = get_type_hints(kind)
     _check_keys(set(values), set(expected))
-    if type(values["truncation"]) is int:
-        values["truncation"] = float(values["truncation"])  # JSON does not tell 1 from 1.0
     for key, type_ in expected.items():
-        if not isinstance(values[key], type_) or isinstance(values[key], bool):
-            raise InputError(f"the recipe's {key!r} cannot be {values[key]!r}")
+        value = values[key]
+        if type_ in (float, float | None) and type(value) is int and abs(value) < 2**53:
+            values[key] = value = float(value)  # JSON does not tell 1 from 1.0
+        plain = tuple if get_origin(type_) is tuple else type_  # whose members are checked already
+        if not isinstance(value, plain) or isinstance(value, bool):
+            raise InputError(f"the recipe's {key!r} cannot be {value!r}")
     return kind(**values)
 
 

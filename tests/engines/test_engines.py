@@ -2,6 +2,8 @@
 
 import json
 import logging
+import sys
+from importlib.util import find_spec
 
 import pytest
 import torch
@@ -107,6 +109,31 @@ def test_a_damaged_file_of_measurements_is_as_none(tmp_path, text):
     assert "pytorch" in next(iter(json.loads(file.read_text()).values()))
 
 
+@pytest.mark.parametrize("times", ['{"pytorch": null}', '{"openvino": "fast"}', "[]", "[" * 10**5])
+def test_nonsense_about_this_machine_is_as_none(tmp_path, times):
+    file, generator = tmp_path / "engines.json", tiny_generator()
+    measure_engines(generator, file)
+    key = next(iter(json.loads(file.read_text())))
+    file.write_text(f'{{"{key}": {times}}}')
+    assert build_engine(generator, measurements=file).name == "pytorch"
+
+
+@pytest.mark.skipif(find_spec("openvino") is None, reason="needs OpenVINO")
+def test_an_openvino_that_cannot_be_loaded_stops_nobody_who_did_not_ask(
+    tmp_path, monkeypatch, caplog
+):
+    file, generator = tmp_path / "engines.json", tiny_generator()
+    measure_engines(generator, file)
+    known = json.loads(file.read_text())
+    file.write_text(json.dumps({key: {"pytorch": 1.0, "openvino": 0.5} for key in known}))
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    assert build_engine(generator, measurements=file).name == "pytorch"
+    assert "cannot be loaded" in caplog.text
+    assert list(measure_engines(generator)) == ["pytorch"]
+    with pytest.raises(InputError, match="cannot be loaded"):
+        build_engine(generator, "openvino")
+
+
 class Wrong(PyTorchEngine):
     """An engine whose pictures are a little too bright."""
 
@@ -147,9 +174,11 @@ def test_what_cannot_be_is_refused_in_one_line(monkeypatch):
         build_engine(generator, "pytorch", "bfloat16")
     with pytest.raises(InputError, match="runs in float32"):
         build_engine(generator, "openvino", "float16")
-    monkeypatch.setitem(__import__("sys").modules, "openvino", None)
-    with pytest.raises(InputError, match=r"pip install 'biggan\[openvino\]'"):
-        OpenVinoEngine(generator)
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    with monkeypatch.context() as patch:
+        patch.setattr("biggan.engines.openvino.version", lambda: None)
+        with pytest.raises(InputError, match=r"pip install 'biggan\[openvino\]'"):
+            OpenVinoEngine(generator)
     assert ENGINES[0] == "auto"
 
 

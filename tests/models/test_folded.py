@@ -160,13 +160,59 @@ def test_only_the_images_channels_are_computed():
 
 
 @pytest.mark.parametrize("family", ["biggan", "biggan-deep"])
+@pytest.mark.parametrize("make", [FrozenConv2d, packed_conv2d])
+def test_later_changes_of_the_generator_do_not_reach_it(family, make):
+    generator = tiny_generator(**(DEEP if family == "biggan-deep" else {}))
+    folded = FoldedGenerator(generator, make)
+    z, labels = inputs(generator)
+    with torch.inference_mode():
+        before = folded(z, labels, 0.4)
+    with torch.no_grad():
+        for tensor in (*generator.parameters(), *generator.buffers()):
+            tensor += 1
+    with torch.inference_mode():
+        assert torch.equal(folded(z, labels, 0.4), before)
+
+
+@pytest.mark.parametrize("family", ["biggan", "biggan-deep"])
+def test_gradients_do_not_reach_the_generator(family):
+    generator = tiny_generator(**(DEEP if family == "biggan-deep" else {}))
+    z, labels = inputs(generator)
+    z.requires_grad_()
+    FoldedGenerator(generator)(z, labels).sum().backward()
+    assert z.grad is not None
+    assert all(parameter.grad is None for parameter in generator.parameters())
+
+
+@torch.inference_mode()
+def test_attention_in_parts_is_that_of_all_at_once(monkeypatch):
+    generator = tiny_generator()
+    generator.attention.gamma.fill_(1)
+    folded = FoldedGenerator(generator, packed_conv2d)
+    z, labels = inputs(generator)
+    whole = folded(z, labels, 0.4)
+    monkeypatch.setattr("biggan.models.folded._WEIGHTS", 64)
+    torch.testing.assert_close(folded(z, labels, 0.4), whole, atol=1e-5, rtol=0)
+    torch.testing.assert_close(whole, generator(z, labels, 0.4), atol=1e-4, rtol=0)
+
+
+def test_a_compiler_sees_one_graph():
+    folded = FoldedGenerator(tiny_generator())
+    with torch.no_grad():
+        prepared = folded.prepare(torch.zeros(1, 12), folded.embed(torch.tensor([0])), None)
+    with torch.inference_mode():
+        found = torch._dynamo.explain(folded.render)(*prepared)
+    assert found.graph_break_count == 0
+
+
+@pytest.mark.parametrize("family", ["biggan", "biggan-deep"])
 @pytest.mark.parametrize("strip", [4, 8])
 @torch.inference_mode()
 def test_images_made_in_strips_are_those_made_whole(monkeypatch, family, strip):
     changes = DEEP if family == "biggan-deep" else {}
     # Wide first, narrow last, as the strips begin: one stage more than the others here.
-    shape = {"resolution": 32, "widths": [4, 2, 2, 1]}
-    generator = tiny_generator(**changes, **shape)
+    shape = {"resolution": 64, "widths": [4, 2, 2, 2, 1], "z_dim": 15}
+    generator = tiny_generator(**{**shape, **changes})
     folded = FoldedGenerator(generator, packed_conv2d)
     z, labels = inputs(generator)
     whole = folded(z, labels, 0.4)

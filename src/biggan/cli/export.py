@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -107,12 +108,16 @@ def command(
     from biggan.export import check_request, export_onnx, export_openvino
     from biggan.gan import load
 
-    if form == "openvino" and out.suffix not in (".xml", ".onnx"):
+    if out.is_dir() or not out.name.strip("."):
+        raise InputError(f"{out} is a folder: name the file to write in it")
+    if form == "openvino" and out.suffix.lower() not in (".xml", ".onnx"):
         out = out.with_name(f"{out.name}.xml")
     check_request(form, out, truncation=truncation, batch=batch, force=force)
     check_writable(out.parent)
     if model is not None and _is_same_file(out, model):
         raise InputError(f"{out} is the model itself: choose another name")
+    # A kill ends it as Ctrl-C does: what is half written goes with it.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     gan = load(model, offline=offline)
     make_folder(out.parent)
     export = export_onnx if form == "onnx" else export_openvino

@@ -1,11 +1,13 @@
-"""`biggan interpolate`: from one class to another, as a grid or an animation."""
+"""`biggan interpolate`: from class to class, as a grid of pictures or a video."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 import click
+from tqdm import tqdm
 
 from biggan.cli.options import (
     TruncationType,
@@ -24,13 +26,22 @@ from biggan.cli.options import (
 from biggan.errors import InputError
 
 if TYPE_CHECKING:
-    from PIL import Image
-
     from biggan.engine_names import EngineName, Precision
     from biggan.gan import Gan
-    from biggan.images import MorphRecipe
+    from biggan.images import MorphRecipe, VideoRecipe
+    from biggan.interpolation import Loop
     from biggan.interpolation import Path as NoisePath
     from biggan.latents import NoiseKind
+
+_GRID_STEPS = 5
+_SECONDS = 2.0  # from a keyframe to the next
+
+_IN_RECIPES = (
+    *("class_a", "class_b", "seed_a", "seed_b", "through", "steps", "num"),
+    *("truncation", "path", "noise", "seconds", "fps", "loop"),
+)
+
+_BAR = {"delay": 2, "disable": None}  # after two seconds, on a terminal
 
 
 @click.command
@@ -38,7 +49,19 @@ if TYPE_CHECKING:
 @offline_option
 @click.option("--from", "class_a", metavar="NAME|INDEX", help="Class to start from.")
 @click.option("--to", "class_b", metavar="NAME|INDEX", help="Class to end at.")
-@click.option("--steps", type=int, help="Pictures on each path: 5 for a grid, 40 for an animation.")
+@click.option("--seed-a", default=0, show_default=True, help="Seed of the noise at the start.")
+@click.option("--seed-b", default=0, show_default=True, help="Seed of the noise at the end.")
+@click.option(
+    "--through",
+    metavar="KEYFRAMES",
+    help='Instead of these four, of a video: "tabby cat@3, golden retriever@7, hen@1", classes '
+    "with their seeds.",
+)
+@click.option(
+    "--steps",
+    type=int,
+    help=f"Pictures from one keyframe to the next, both included; {_GRID_STEPS} in a grid.",
+)
 @click.option("-n", "--num", default=2, show_default=True, help="Paths.")
 @click.option(
     "--truncation",
@@ -47,8 +70,6 @@ if TYPE_CHECKING:
     show_default=True,
     help="As for sample; one value for the whole path.",
 )
-@click.option("--seed-a", default=0, show_default=True, help="Seed of the noise at the start.")
-@click.option("--seed-b", default=0, show_default=True, help="Seed of the noise at the end.")
 @click.option(
     "--path",
     type=click.Choice(["linear", "slerp"]),
@@ -57,13 +78,27 @@ if TYPE_CHECKING:
     help="How the noise moves: straight, as in DeepMind's notebook, or along a great circle.",
 )
 @noise_option
-@click.option("--fps", default=20, show_default=True, help="Frames a second of an animation.")
+@click.option(
+    "--seconds",
+    type=float,
+    help=f"Length of a video; {_SECONDS:g} from each keyframe to the next if left out.",
+)
+@click.option(
+    "--fps", type=float, default=20, show_default=True, help="Frames a second of a video."
+)
+@click.option(
+    "--loop",
+    type=click.Choice(["there-and-back", "around", "none"]),
+    default="there-and-back",
+    show_default=True,
+    help="How a video goes on behind the last keyframe; around: to the first one.",
+)
 @click.option(
     "--out",
     type=click.Path(dir_okay=False, path_type=Path),
     default=Path("interpolation.png"),
     show_default=True,
-    help=".png for a grid, a row per path; .gif or .webp for an animation there and back.",
+    help=".png for a grid, a row per path; .mp4, .gif or .webp for a video, paths side by side.",
 )
 @like_option
 @device_option
@@ -73,14 +108,17 @@ def command(
     offline: bool,
     class_a: str | None,
     class_b: str | None,
+    seed_a: int,
+    seed_b: int,
+    through: str | None,
     steps: int | None,
     num: int,
     truncation: float | None,
-    seed_a: int,
-    seed_b: int,
     path: NoisePath,
     noise: NoiseKind,
-    fps: int,
+    seconds: float | None,
+    fps: float,
+    loop: Loop,
     out: Path,
     like: Path | None,
     device: str | None,
@@ -93,105 +131,115 @@ def command(
     Examples:
       biggan interpolate --from three --to eight --steps 8 --num 4 --out grid.png
       biggan interpolate --from three --to eight --num 4 --out morph.webp
+      biggan interpolate --through "one@0, two@5, three@1" --loop around --out morph.mp4
       biggan interpolate --like grid.png --out again.png
 
-    A grid says in its PNG's metadata how it was made, and --like makes it again.
+    What is written says in its metadata how it was made, and --like makes it again. MP4 needs PyAV:
+    pip install 'biggan[video]'.
     """
     share_processor()
     import torch
 
     from biggan.distributed import num_processes, process_group
     from biggan.gan import load
-    from biggan.images import make_grid, save_png
-    from biggan.video import check_animation, save_animation
+    from biggan.images import VideoRecipe
+    from biggan.video import check_video
 
     with process_group(torch.device("cpu")):  # so that of several one speaks
         if num_processes() > 1:
             raise InputError("biggan interpolate works in one process: start it without torchrun")
     check_writable(out.parent)
-    is_grid = out.suffix.lower() == ".png"
-    if not is_grid:
-        check_animation(out, fps)
-    wanted = None if like is None else _read_like(like)
+    is_video = out.suffix.lower() != ".png"
+    wanted = None if like is None else _read_like(like, is_video=is_video)
+    if is_video:
+        check_video(out, wanted.fps if isinstance(wanted, VideoRecipe) else fps)
+    else:
+        _refuse("a grid has none, so for a .png", "through", "seconds", "fps", "loop")
+    if wanted is None and is_video:
+        keyframes = _keyframes(through, (class_a, seed_a), (class_b, seed_b))
+        frames = _num_frames(len(keyframes), loop, steps, seconds, fps)
     gan = load(
         model, device=choose_device(device), offline=offline, engine=engine, precision=precision
     )
-    if wanted is None:
-        if steps is None:
-            steps = 5 if is_grid else 40
-        wanted = _plan(gan, class_a, class_b, steps, num, truncation, seed_a, seed_b, path, noise)
-    rows = _draw(gan, wanted)
-    make_folder(out.parent)
-    if is_grid:
-        pictures = [picture for row in rows for picture in row]
-        save_png(make_grid(pictures, columns=wanted.steps), out, wanted)
+    if wanted is None and is_video:
+        wanted = gan.video_recipe(
+            keyframes, frames, fps, num, truncation, loop=loop, path=path, noise=noise
+        )
+    elif wanted is None:
+        steps = _GRID_STEPS if steps is None else steps
+        wanted = gan.morph_recipe(
+            class_a, class_b, steps, num, truncation, seed_a, seed_b, path=path, noise=noise
+        )
+    if isinstance(wanted, VideoRecipe):
+        _write_video(gan, wanted, out)
     else:
-        frames = [make_grid(list(frame), columns=wanted.num) for frame in zip(*rows, strict=True)]
-        save_animation(frames, out, fps)
+        _write_grid(gan, wanted, out)
     click.echo(out)
 
 
-def _read_like(path: Path) -> MorphRecipe:
+def _read_like(path: Path, *, is_video: bool) -> MorphRecipe | VideoRecipe:
     from biggan.images import MorphRecipe, read_recipe
+    from biggan.video import VIDEO_ENDINGS, read_video_recipe
 
-    check_alone_with_like(
-        "class_a", "class_b", "steps", "num", "truncation", "seed_a", "seed_b", "path", "noise"
-    )
+    check_alone_with_like(*_IN_RECIPES)
+    if path.suffix.lower() in VIDEO_ENDINGS:
+        if not is_video:
+            raise InputError(f"{path} is a video: --out must end in {', '.join(VIDEO_ENDINGS)}")
+        return read_video_recipe(path)
     wanted = read_recipe(path)
     if not isinstance(wanted, MorphRecipe):
         raise InputError(f"{path} is of biggan sample, which makes it again with --like")
+    if is_video:
+        raise InputError(f"{path} is a grid: --out must end in .png")
     return wanted
 
 
-def _plan(
-    gan: Gan,
-    class_a: str | None,
-    class_b: str | None,
-    steps: int,
-    num: int,
-    truncation: float | None,
-    seed_a: int,
-    seed_b: int,
-    path: NoisePath,
-    noise: NoiseKind,
-) -> MorphRecipe:
-    from biggan._version import __version__
-    from biggan.images import MorphRecipe
-
-    a, b = (None if given is None else gan.class_index(given) for given in (class_a, class_b))
-    return MorphRecipe(
-        model=gan.name,
-        sha256=gan.sha256,
-        class_a=a,
-        class_a_name=None if a is None else gan.class_names[a],
-        class_b=b,
-        class_b_name=None if b is None else gan.class_names[b],
-        steps=steps,
-        num=num,
-        truncation=truncation,
-        noise=noise,
-        seed_a=seed_a,
-        seed_b=seed_b,
-        path=path,
-        version=__version__,
-    )
+def _refuse(why: str, *names: str) -> None:
+    """Refuse the options of these parameters where they were given."""
+    context = click.get_current_context()
+    for parameter in context.command.params:
+        source = context.get_parameter_source(parameter.name or "")
+        if parameter.name in names and source is click.core.ParameterSource.COMMANDLINE:
+            raise InputError(f"{why} leave {max(parameter.opts, key=len)} out")
 
 
-def _draw(gan: Gan, recipe: MorphRecipe) -> list[list[Image.Image]]:
-    """The pictures, a row per path."""
-    if recipe.sha256 != gan.sha256:
-        raise InputError(
-            f"the picture was made by {recipe.model} (sha256 {recipe.sha256[:12]}...), not by "
-            f"{gan.name} ({gan.sha256[:12]}...); name that model's file"
-        )
-    return gan.interpolate(
-        recipe.class_a,
-        recipe.class_b,
-        recipe.steps,
-        recipe.num,
-        recipe.truncation,
-        recipe.seed_a,
-        recipe.seed_b,
-        path=cast("NoisePath", recipe.path),  # interpolate refuses what is none
-        noise=cast("NoiseKind", recipe.noise),
-    )
+def _keyframes(
+    through: str | None, *ends: tuple[str | None, int]
+) -> Sequence[tuple[str | None, int]]:
+    from biggan.interpolation import parse_keyframes
+
+    if through is None:
+        return ends
+    _refuse("--through names all classes and seeds:", "class_a", "class_b", "seed_a", "seed_b")
+    return parse_keyframes(through)
+
+
+def _num_frames(
+    num_keyframes: int, loop: Loop, steps: int | None, seconds: float | None, fps: float
+) -> int:
+    from biggan.interpolation import frames_of_seconds, frames_of_steps
+
+    if seconds is not None:
+        _refuse("--seconds says how long a video is:", "steps")
+        return frames_of_seconds(seconds, fps, loop)
+    if steps is None:
+        steps = max(2, round(_SECONDS * fps) + 1)
+    return frames_of_steps(num_keyframes, steps, loop)
+
+
+def _write_grid(gan: Gan, recipe: MorphRecipe, out: Path) -> None:
+    from biggan.images import make_grid, save_png
+
+    drawn = gan.draw_morph(recipe)
+    make_folder(out.parent)
+    pictures = list(tqdm(drawn, total=recipe.num * recipe.steps, unit="picture", **_BAR))
+    save_png(make_grid(pictures, columns=recipe.steps), out, recipe)
+
+
+def _write_video(gan: Gan, recipe: VideoRecipe, out: Path) -> None:
+    from biggan.video import make_frame, save_video
+
+    drawn = tqdm(gan.draw_video(recipe), total=recipe.frames, unit="frame", **_BAR)
+    make_folder(out.parent)
+    frames = (make_frame(pictures) for pictures in drawn)
+    save_video(frames, out, recipe.fps, repeat=recipe.loop != "none", recipe=recipe)

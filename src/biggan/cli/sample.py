@@ -122,6 +122,7 @@ def command(
             gan = load(model, device=str(own), offline=offline, engine=engine, precision=precision)
             if not recipes:
                 recipes = gan.recipes(classes or (None,), num, truncation, seed, noise=noise)
+            _ = gan.engine  # what cannot be had is refused before a folder is made
             if grid and columns is None:
                 columns = _columns(classes, num) if like is None else 1
             make_folder(out)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import logging
+import math
 import os
 import platform
 import statistics
@@ -14,8 +16,9 @@ from pathlib import Path
 
 import torch
 
+from biggan._version import __version__
 from biggan.atomic_write import write_atomically
-from biggan.engine_names import ENGINES, EngineName, Precision
+from biggan.engine_names import ENGINES, PRECISIONS, EngineName, Precision
 from biggan.engines import openvino
 from biggan.engines.engine import Engine, check_engine
 from biggan.engines.openvino import OpenVinoEngine
@@ -53,6 +56,9 @@ def build_engine(
     """
     if name not in ENGINES:
         raise InputError(f"there is no engine {name!r}; there are {', '.join(ENGINES)}")
+    if precision not in PRECISIONS:
+        raise InputError(f"there is no precision {precision!r}; there are {', '.join(PRECISIONS)}")
+    asked_for = name != "auto"
     if name == "auto":
         name = fastest_engine(generator, precision, measurements)
     if name == "pytorch" and precision == "float32":
@@ -60,9 +66,9 @@ def build_engine(
     try:
         engine = _build(generator, name, precision)
         fault = check_engine(engine, generator)
-    except InputError:
-        raise
     except Exception as error:  # of a library: whatever it may raise, pictures can still be made
+        if isinstance(error, InputError) and (asked_for or precision != "float32"):
+            raise
         fault = " ".join(str(error).split())[:200] or type(error).__name__
     if fault is None:
         return engine
@@ -92,7 +98,11 @@ def measure_engines(
     engines: dict[EngineName, Engine] = {}
     for name in _candidates(generator):
         report(name)
-        engine = build_engine(generator, name)
+        try:
+            engine = build_engine(generator, name)
+        except InputError as error:  # it is installed, and broken
+            _LOG.warning("leaving out the %s engine: %s", name, error)
+            continue
         if engine.name == name:  # not one that took its place
             engines[name] = engine
     times: dict[str, list[float]] = {name: [] for name in engines}
@@ -155,9 +165,10 @@ def _key(generator: Generator) -> str:
     machine = (
         torch.cuda.get_device_name(device)
         if device.type == "cuda"
-        else (platform.machine(), platform.processor(), os.cpu_count(), torch.get_num_threads())
+        else (_processor(), os.cpu_count(), torch.get_num_threads())
     )
-    about = (generator.config.to_dict(), machine, torch.__version__, openvino.version())
+    libraries = (__version__, torch.__version__, openvino.version())
+    about = (generator.config.to_dict(), machine, libraries)
     return hashlib.sha256(repr(about).encode()).hexdigest()[:16]
 
 
@@ -165,6 +176,22 @@ def _read(measurements: Path) -> dict[str, dict[str, float]]:
     """What was measured; nothing where the file is missing or damaged: it is only a hint."""
     try:
         known = json.loads(measurements.read_text(encoding="utf-8"))
-        return {str(key): dict(times) for key, times in known.items()}
-    except (OSError, ValueError, AttributeError, TypeError):
+        return {
+            str(key): {
+                name: seconds
+                for name, seconds in times.items()
+                if isinstance(seconds, float) and 0 < seconds < math.inf
+            }
+            for key, times in known.items()
+        }
+    except (OSError, ValueError, AttributeError, TypeError, RecursionError):
         return {}
+
+
+def _processor() -> str:
+    """The processor's model where the system tells it, else its architecture."""
+    with contextlib.suppress(OSError):  # not Linux
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()

@@ -47,10 +47,11 @@ class Engine(ABC):
     @torch.inference_mode()
     def __call__(self, z: Tensor, labels: Tensor, truncation: float | None = None) -> Tensor:
         """Make images; see `BigGANGenerator.forward`."""
-        embedding = self._folded.embed(labels)
-        prepared = self._folded.prepare(z, embedding, truncation)
-        with self._turn:
-            return self._render(*prepared)
+        with torch.autocast(self.device.type, enabled=False):  # precision is the engine's to say
+            embedding = self._folded.embed(labels)
+            prepared = self._folded.prepare(z, embedding, truncation)
+            with self._turn:
+                return self._render(*prepared)
 
     @abstractmethod
     def _render(self, grid: Tensor, scale: Tensor, shift: Tensor) -> Tensor:

@@ -100,7 +100,9 @@ def _example(folded: FoldedGenerator) -> tuple[Tensor, Tensor, Tensor]:
 def _openvino() -> Any:
     try:
         import openvino  # type: ignore[import-untyped]
-    except ImportError:
+    except ImportError as error:
+        if version() is not None:
+            raise InputError(f"OpenVINO is installed, but cannot be loaded: {error}") from None
         raise InputError(
             "the openvino engine needs OpenVINO: pip install 'biggan[openvino]'"
         ) from None

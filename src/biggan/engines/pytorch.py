@@ -58,7 +58,7 @@ class CompiledEngine(Engine):
         precision: Of the convolutions; float32 on a CPU.
 
     Raises:
-        InputError: A lower precision on a CPU, or no compiler.
+        InputError: A lower precision on a CPU.
     """
 
     name: ClassVar[str] = "compile"

@@ -22,12 +22,16 @@ class FeatureExtractor(Protocol):
     Attributes:
         name: As it stands beside every figure, such as "TF-Inception 2015-12-05".
         sha256: Digest of its weights file.
+        resize: The rule by which images of another size are brought to the network's.
+        channels: Of the images it takes: 1 for grey, 3 for colour.
         dim: Width of the features.
         num_classes: Width of the logits.
     """
 
     name: str
     sha256: str
+    resize: str
+    channels: int
     dim: int
     num_classes: int
 

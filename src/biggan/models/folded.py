@@ -83,7 +83,7 @@ class FoldedGenerator(nn.Module):
         self.class_embedding = copy.deepcopy(generator.class_embedding)
         # (in, out): for one image the product reads it once, row by row.
         self.register_buffer("linear_weight", generator.linear.normalized_weight().T.contiguous())
-        self.register_buffer("linear_bias", generator.linear.bias.detach())
+        self.register_buffer("linear_bias", generator.linear.bias.detach().clone())
         modulation = _ModulationBuilder(self.config)
         self.blocks = nn.ModuleList()
         resolution = 4
@@ -441,7 +441,7 @@ def _rgb_convolution(head: RGBHead, make: MakeConvolution, resolution: int) -> F
 
 def _can_write_over() -> bool:
     """Whether nobody differentiates, traces or exports."""
-    return torch.is_inference_mode_enabled()
+    return not torch.compiler.is_compiling() and torch.is_inference_mode_enabled()
 
 
 def _sum(a: Tensor | None, b: Tensor | None) -> Tensor | None:

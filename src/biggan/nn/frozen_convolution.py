@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -102,8 +102,9 @@ class FrozenConv2d(FrozenConvolution):
         super().__init__(weight, resolution, upsamples=upsamples)
         if upsamples:
             weight = upsampling_kernel(weight)
-        self.register_buffer("weight", weight.contiguous(memory_format=torch.channels_last))
-        self.register_buffer("bias", bias)
+        copied = weight.detach().clone(memory_format=torch.channels_last)
+        self.register_buffer("weight", copied)
+        self.register_buffer("bias", _copy(bias))
 
     def forward(self, x: Tensor, add_to: Tensor | None = None) -> Tensor:
         """See `FrozenConvolution.forward`."""
@@ -163,7 +164,7 @@ class _PackedConv2d(FrozenConvolution):
         super().__init__(weight, resolution, upsamples=False)
         self._padding = [self.kernel_size // 2] * 2
         # No buffers: a packed tensor can be neither moved nor saved.
-        self._bias = bias
+        self._bias = _copy(bias)
         self._kernel = torch.ops.mkldnn._reorder_convolution_weight(
             weight.contiguous(),
             self._padding,
@@ -191,7 +192,7 @@ class _WinogradConv2d(FrozenConvolution):
     def __init__(self, weight: Tensor, bias: Tensor | None, resolution: int) -> None:
         super().__init__(weight, resolution, upsamples=False)
         self._kernel = winograd_kernel(weight)
-        self._bias = None if bias is None else bias[:, None, None]
+        self._bias = None if bias is None else bias.detach()[:, None, None].clone()
         self._rows = max(4, _WINOGRAD_POSITIONS // resolution // 4 * 4)
 
     def forward(self, x: Tensor, add_to: Tensor | None = None) -> Tensor:
@@ -208,7 +209,7 @@ class _PackedUpsampleConv2d(FrozenConvolution):
     def __init__(self, weight: Tensor, bias: Tensor | None, resolution: int) -> None:
         super().__init__(weight, resolution, upsamples=True)
         # Each output is the sum of four pixels of the transposed convolution.
-        self._bias = None if bias is None else bias / 4
+        self._bias = None if bias is None else bias.detach() / 4
         self._kernel = torch.ops.mkldnn._reorder_convolution_transpose_weight(
             weight.flip(2, 3).transpose(0, 1).contiguous(),
             [0, 0],
@@ -233,7 +234,7 @@ class _UpsampleLinear(FrozenConvolution):
 
     def __init__(self, weight: Tensor, bias: Tensor | None, resolution: int) -> None:
         super().__init__(weight, resolution, upsamples=True)
-        self._bias = bias
+        self._bias = _copy(bias)
         taps = weight.permute(2, 3, 0, 1).reshape(-1, self.in_channels)  # (9 * out, C)
         self._kernel = torch.ops.mkldnn._reorder_linear_weight(taps.contiguous(), resolution**2)
 
@@ -267,15 +268,25 @@ def _spread_taps(taps: Sequence[Tensor], dim: int) -> Tensor:
     return torch.stack([left, right], dim + 1).flatten(dim, dim + 1)
 
 
+def _copy(bias: Tensor | None) -> Tensor | None:
+    """The finished bias: what later becomes of its source does not reach it."""
+    return None if bias is None else bias.detach().clone()
+
+
 @lru_cache
 def can_pack() -> bool:
     """Whether this build of PyTorch has oneDNN's packed convolutions, and they are right."""
     if not torch.backends.mkldnn.is_available():
         return False
-    random = torch.Generator().manual_seed(0)
-    x = torch.randn(1, 8, 4, 4, generator=random).contiguous(memory_format=torch.channels_last)
-    weight = torch.randn(8, 8, 3, 3, generator=random)
-    bias, before = torch.randn(8, generator=random), torch.randn(1, 8, 4, 4, generator=random)
+    # Said, because the answer stays: another default must not decide it.
+    drawn: dict[str, Any] = {
+        "generator": torch.Generator().manual_seed(0),
+        "dtype": torch.float32,
+        "device": "cpu",
+    }
+    x = torch.randn(1, 8, 4, 4, **drawn).contiguous(memory_format=torch.channels_last)
+    weight = torch.randn(8, 8, 3, 3, **drawn)
+    bias, before = torch.randn(8, **drawn), torch.randn(1, 8, 4, 4, **drawn)
     before = before.contiguous(memory_format=torch.channels_last)
     try:
         with torch.no_grad():

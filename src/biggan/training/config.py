@@ -151,6 +151,28 @@ class FineTuningConfig:
 
 
 @dataclass(frozen=True)
+class EvaluationConfig:
+    """Evaluation on schedule, of the averaged generator and untruncated noise."""
+
+    every: int = 0
+    """Steps from one evaluation to the next, a multiple of `checkpoint_every`; 0 for none. The
+    last step's generator is evaluated as well."""
+    num: int = 10_000
+    """Images to make for it."""
+    metrics: str = "fid,is"
+    """What to measure; the generator with the smallest `fid` is kept as best.safetensors."""
+    extractor: str = "inception"
+    """Whose features are compared: `inception`, its weights file, or a classifier's file."""
+    data: str = ""
+    """Images to compare with; empty for those of the training."""
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be run."""
+        _require(self.every >= 0, "evaluation.every must be 0 or above")
+        _require(self.num >= 2, "evaluation.num must be at least 2")
+
+
+@dataclass(frozen=True)
 class TrainConfig:
     """A training run, resolved: every value that decides its result."""
 
@@ -217,6 +239,8 @@ class TrainConfig:
     """LeCam regularization of the discriminator."""
     fine_tuning: FineTuningConfig = field(default_factory=FineTuningConfig)
     """Loaded weights to start from."""
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    """Evaluation on schedule."""
 
     def __post_init__(self) -> None:
         """Refuse what cannot be run."""
@@ -244,6 +268,11 @@ class TrainConfig:
         _require(
             self.precision in get_args(Precision),
             f"precision must be one of {', '.join(get_args(Precision))}",
+        )
+        _require(
+            self.evaluation.every % self.checkpoint_every == 0,
+            f"evaluation.every must be a multiple of checkpoint_every ({self.checkpoint_every}), "
+            f"not {self.evaluation.every}",
         )
         _require(0 <= self.orthogonal < math.inf, "orthogonal must be 0 or above")
         _require(0 <= self.ema.decay < 1, "ema.decay must be at least 0 and below 1")
@@ -368,9 +397,9 @@ def to_toml(values: Mapping[str, Any]) -> str:
 def differing_keys(old: TrainConfig, new: TrainConfig) -> list[str]:
     """What decides the result of a run and differs, as "key: old -> new".
 
-    How long to train, and when to log and save, may change from one start to the next: the weights
-    after N steps are the same. So may the paths of data and class names; their contents are
-    compared by fingerprint.
+    How long to train, and when to log, save and evaluate, may change from one start to the next:
+    the weights after N steps are the same. So may the paths of data and class names; their contents
+    are compared by fingerprint.
     """
     free = {
         "data",
@@ -388,7 +417,7 @@ def differing_keys(old: TrainConfig, new: TrainConfig) -> list[str]:
     return [
         f"{key}: {flat_old[key]} -> {value}"
         for key, value in flat_new.items()
-        if key not in free and flat_old[key] != value
+        if key not in free and not key.startswith("evaluation.") and flat_old[key] != value
     ]
 
 
@@ -483,6 +512,7 @@ _TABLES: dict[str, type] = {
     "augmentation": AugmentationConfig,
     "lecam": LeCamConfig,
     "fine_tuning": FineTuningConfig,
+    "evaluation": EvaluationConfig,
 }
 _TYPE_NAMES = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
 

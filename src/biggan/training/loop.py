@@ -7,6 +7,7 @@ A run's folder:
     generator.safetensors      the newest averaged generator, ready to sample: `biggan.load(RUN)`
     discriminator.safetensors  the discriminator of the same step
     previews/                  image grids, a row per class
+    evaluations/, best.safetensors    if the recipe asks for evaluations
     metrics.jsonl, tensorboard/
     .lock                      held by the process that trains here
 
@@ -53,6 +54,7 @@ from biggan.training.ema import update_ema
 from biggan.training.fine_tuning import card_table
 from biggan.training.logging import MetricsLog
 from biggan.training.randomness import Purpose
+from biggan.training.scheduled_evaluation import ScheduledEvaluation
 from biggan.training.standing_statistics import COARSE_GRID, HUB_GRID, finish
 from biggan.training.state import TrainState
 from biggan.training.step import Metrics, discriminator_step, draw_latents, generator_step
@@ -60,6 +62,7 @@ from biggan.weights.files import (
     RUN_DISCRIMINATOR,
     RUN_GENERATOR,
     Description,
+    generator_sha256,
     load_generator,
     save_discriminator,
     save_generator,
@@ -109,6 +112,12 @@ def train(
         with raising_together():
             log = held.enter_context(MetricsLog(run_dir, state.step)) if is_first() else None
         bar = held.enter_context(_progress_bar(config, state.step, enabled=progress and is_first()))
+        evaluation = None
+        if config.evaluation.every:
+            evaluation = ScheduledEvaluation(config, dataset, run_dir, device)
+            if evaluation.is_missing(state.step):  # a kill came before its end
+                exported = _export(state, config, dataset, run_dir)
+                _evaluate(evaluation, exported, state.step, log)
         metrics: Metrics = {}
         since, since_step = time.monotonic(), state.step
         while state.step < config.total_steps:
@@ -144,7 +153,9 @@ def train(
                     if is_first():
                         _check_finite_state(state)
                         checkpoints.save(state, config, dataset.fingerprint)
-                _export(state, config, dataset, run_dir)
+                exported = _export(state, config, dataset, run_dir)
+                if evaluation is not None and evaluation.is_missing(state.step):
+                    _evaluate(evaluation, exported, state.step, log)
                 if bar.disable and is_first():  # a log file wants lines, a terminal has a bar
                     _LOG.info(
                         "step %d of %d: checkpoint and preview", state.step, config.total_steps
@@ -266,8 +277,21 @@ def _augmentation(
     return None if numbers is None else to_device(own_share(numbers, config.accumulation), device)
 
 
-def _export(state: TrainState, config: TrainConfig, dataset: TrainingData, run_dir: Path) -> None:
-    """Write the averaged generator, ready to sample, the discriminator, and a preview."""
+def _evaluate(
+    evaluation: ScheduledEvaluation, exported: Gan, step: int, log: MetricsLog | None
+) -> None:
+    scores = evaluation.run(exported, step)
+    with raising_together():
+        if log is not None:
+            log.write(step, {f"evaluation/{name}": value for name, value in scores.items()})
+
+
+def _export(state: TrainState, config: TrainConfig, dataset: TrainingData, run_dir: Path) -> Gan:
+    """Write the averaged generator, ready to sample, the discriminator, and a preview.
+
+    Returns:
+        The generator, on all processes.
+    """
     finished = state.step >= config.total_steps
     grid = HUB_GRID if finished else COARSE_GRID
     images = _statistics_images(state, config)
@@ -279,16 +303,16 @@ def _export(state: TrainState, config: TrainConfig, dataset: TrainingData, run_d
         licence=config.licence,
         training=_summary(state, config, dataset, grid, images),
     )
+    gan = Gan(generator, description, generator_sha256(generator, description))
     with raising_together():
-        if not is_first():
-            return
-        save_discriminator(run_dir / RUN_DISCRIMINATOR, state.discriminator, description)
-        previews = run_dir / "previews"
-        _create_folder(previews)
-        preview = _preview(Gan(generator, description, sha256=""))
-        save_png(preview, previews / f"step-{state.step:08d}.png")
-        # Last: a generator of this step says that the export is whole (see _is_exported).
-        save_generator(run_dir / RUN_GENERATOR, generator, description)
+        if is_first():
+            save_discriminator(run_dir / RUN_DISCRIMINATOR, state.discriminator, description)
+            previews = run_dir / "previews"
+            _create_folder(previews)
+            save_png(_preview(gan), previews / f"step-{state.step:08d}.png")
+            # Last: a generator of this step says that the export is whole (see _is_exported).
+            save_generator(run_dir / RUN_GENERATOR, generator, description)
+    return gan
 
 
 def _create_folder(folder: Path) -> None:

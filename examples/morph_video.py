@@ -1,0 +1,38 @@
+"""A film that counts to three and goes on for ever, as MP4 and as WebP.
+
+python examples/morph_video.py [OUT_FOLDER]
+
+The MP4 needs PyAV: pip install 'biggan[video]'.
+"""
+
+import sys
+from pathlib import Path
+
+import biggan
+from biggan.interpolation import frames_of_seconds
+from biggan.video import make_frame, read_video_recipe, save_video
+
+
+def main() -> None:
+    """Write two files; the second is made from what the first says about itself."""
+    out = Path(*sys.argv[1:2])
+    out.mkdir(parents=True, exist_ok=True)
+    gan = biggan.load()
+
+    recipe = gan.video_recipe(
+        [("one", 0), ("two", 5), ("three", 1)],  # classes, and the seeds of their noise
+        frames=frames_of_seconds(3, fps=20, loop="around"),
+        fps=20,
+        loop="around",
+        path="slerp",
+    )
+    frames = (make_frame(pictures) for pictures in gan.draw_video(recipe))
+    save_video(frames, out / "counting.mp4", recipe.fps, recipe=recipe)
+
+    again = read_video_recipe(out / "counting.mp4")
+    frames = (make_frame(pictures) for pictures in gan.draw_video(again))
+    save_video(frames, out / "counting.webp", again.fps, recipe=again)
+
+
+if __name__ == "__main__":
+    main()

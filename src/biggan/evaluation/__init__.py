@@ -1,0 +1,16 @@
+"""Evaluating a generator, or images from elsewhere, against data: figures with their provenance."""
+
+from biggan.evaluation.evaluate import Evaluation, evaluate_generator, evaluate_images
+from biggan.evaluation.protocol import Protocol
+from biggan.evaluation.scores import METRICS, MetricName
+from biggan.evaluation.tradeoff import operating_points
+
+__all__ = [
+    "METRICS",
+    "Evaluation",
+    "MetricName",
+    "Protocol",
+    "evaluate_generator",
+    "evaluate_images",
+    "operating_points",
+]

@@ -1,0 +1,310 @@
+"""Mean and covariance of features, in one pass, mergeable, and in files that say what they are of.
+
+Second moments are taken about the mean and merged as in Chan, Golub and LeVeque 1979, "Updating
+Formulae and a Pairwise Algorithm for Computing Sample Variances": a sum of squares from which the
+square of the sum is taken away would lose the digits that features far from zero share.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+import zipfile
+import zlib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from biggan.errors import InputError
+from biggan.metrics.feature_sets import check_features
+from biggan.weights.files import FORMAT, load_tensors, save_tensors
+
+_KIND = "feature statistics"
+_ROWS_AT_ONCE = 1024  # 16 MiB at 2048 dimensions
+_DAMAGED = (  # what zipfile and numpy make of a damaged file
+    zipfile.BadZipFile,
+    zlib.error,
+    struct.error,
+    EOFError,
+    KeyError,
+    OSError,
+    RuntimeError,
+    ValueError,
+)
+
+
+@dataclass(frozen=True)
+class FeatureSource:
+    """What decides the meaning of features: only those of the same source can be compared.
+
+    Attributes:
+        extractor: Name of the network, as `FeatureExtractor.name`.
+        sha256: Digest of its weights.
+        resize: The rule by which images are brought to its size.
+    """
+
+    extractor: str
+    sha256: str
+    resize: str
+
+    def __str__(self) -> str:
+        return f"{self.extractor} (sha256 {self.sha256[:12]}, resize {self.resize})"
+
+
+class FeatureStatistics:
+    """Mean and covariance of features that come by in batches.
+
+    All is float64 on the CPU, wherever the features are: `dim`^2 numbers, 32 MiB at 2048.
+
+    Attributes:
+        dim: Width of the features.
+        source: What made them; None if unknown.
+        provenance: Whatever else a file shall say of them, as JSON: the data, how many, the date.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        source: FeatureSource | None = None,
+        provenance: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.dim = dim
+        self.source = source
+        self.provenance = dict(provenance or {})
+        self._count: int | None = 0
+        self._mean = torch.zeros(dim, dtype=torch.float64)
+        # Sum over the samples of (x - mean) (x - mean)^T; the covariance if the count is unknown.
+        self._scatter = torch.zeros(dim, dim, dtype=torch.float64)
+
+    @property
+    def count(self) -> int | None:
+        """How many samples there were; None if a file of others did not say."""
+        return self._count
+
+    @property
+    def mean(self) -> Tensor:
+        """float64 (dim,); zeros before the first sample."""
+        return self._mean.clone()
+
+    def covariance(self) -> Tensor:
+        """The unbiased estimate, over count - 1, as `numpy.cov` has it: float64 (dim, dim).
+
+        Raises:
+            InputError: There are fewer than 2 samples.
+        """
+        if self._count is not None and self._count < 2:
+            raise InputError(f"a covariance needs at least 2 images, here are {self._count}")
+        symmetric = self._scatter + self._scatter.T
+        return symmetric.div_(2 if self._count is None else 2 * (self._count - 1))
+
+    @torch.no_grad()
+    def update(self, features: Tensor) -> None:
+        """Take in more samples.
+
+        Args:
+            features: Real numbers (N, dim), on any device.
+
+        Raises:
+            InputError: Of another width, or NaN or infinite; nothing of them was taken in. Or how
+                many there were before is unknown.
+        """
+        check_features(features, "features", at_least=0)
+        self._check_width(features.shape[1])
+        for rows in features.split(_ROWS_AT_ONCE):
+            rows = rows.to("cpu", torch.float64)
+            mean = rows.mean(0)
+            self._add(len(rows), mean, rows - mean)
+
+    @torch.no_grad()
+    def merge(self, other: FeatureStatistics) -> None:
+        """Take in the samples of other statistics, as if they had come by here.
+
+        Raises:
+            InputError: They are of another width or source, or one of the counts is unknown.
+        """
+        self._check_width(other.dim)
+        if self.source != other.source:
+            raise _different(self.source, other.source)
+        if other._count is None:
+            raise _uncounted()
+        self._add(other._count, other._mean, torch.empty(0, self.dim, dtype=torch.float64))
+        self._scatter += other._scatter
+
+    def _add(self, count: int, mean: Tensor, centred: Tensor) -> None:
+        """Take in samples by their mean and, (n, dim), what adds up to their scatter."""
+        if self._count is None:
+            raise _uncounted()
+        if count == 0:
+            return
+        total = self._count + count
+        shift = mean - self._mean
+        # The distance of the two means adds to the scatter like one more centred sample, and as
+        # one more row of the product it costs no pass over the matrix of its own.
+        between = shift * (self._count * count / total) ** 0.5
+        rows = torch.cat([centred, between[None]])
+        self._scatter.addmm_(rows.T, rows)
+        self._mean += shift * (count / total)
+        self._count = total
+
+    def _check_width(self, dim: int) -> None:
+        if dim != self.dim:
+            raise InputError(f"features are {dim} wide, these statistics {self.dim}")
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """All but source and provenance, to be continued later; the tensors are not copied.
+
+        Raises:
+            InputError: The count is unknown.
+        """
+        if self._count is None:
+            raise _uncounted()
+        return {
+            "count": torch.tensor(self._count),
+            "mean": self._mean,
+            "scatter": self._scatter,
+        }
+
+    @classmethod
+    def from_state_dict(
+        cls,
+        state: Mapping[str, Tensor],
+        source: FeatureSource | None = None,
+        provenance: Mapping[str, Any] | None = None,
+    ) -> FeatureStatistics:
+        """Statistics as `state_dict` gave them; the tensors are copied.
+
+        Raises:
+            InputError: They do not fit each other.
+        """
+        count, mean, scatter = state["count"], state["mean"], state["scatter"]
+        fits = count.ndim == 0 and mean.ndim == 1 and scatter.shape == (len(mean), len(mean))
+        if not fits or count < 0:
+            raise InputError(
+                f"count {tuple(count.shape)}, mean {tuple(mean.shape)} and scatter "
+                f"{tuple(scatter.shape)} are not those of feature statistics"
+            )
+        statistics = cls(len(mean), source, provenance)
+        statistics._count = int(count)
+        statistics._mean.copy_(mean)
+        statistics._scatter.copy_(scatter)
+        return statistics
+
+    @classmethod
+    def _of_moments(cls, mean: Tensor, covariance: Tensor) -> FeatureStatistics:
+        """Statistics of an unknown number of samples."""
+        statistics = cls(len(mean))
+        statistics._count, statistics._mean, statistics._scatter = None, mean, covariance
+        return statistics
+
+    def save(self, path: Path) -> str:
+        """Write all of it to a safetensors file, which appears whole or not at all.
+
+        Returns:
+            The sha256 of the contents.
+
+        Raises:
+            InputError: The file cannot be written, or the count is unknown.
+        """
+        header = {
+            "kind": _KIND,
+            "source": asdict(self.source) if self.source else None,
+            "provenance": self.provenance,
+        }
+        metadata = {"format": FORMAT, "header": json.dumps(header)}
+        return save_tensors(path, metadata, self.state_dict())
+
+
+def check_same_source(a: FeatureStatistics, b: FeatureStatistics) -> None:
+    """Refuse to compare features that mean different things; of unknown ones only the width.
+
+    Raises:
+        InputError: They are of different extractors, resizing rules or widths.
+    """
+    if a.source and b.source and a.source != b.source:
+        raise _different(a.source, b.source)
+    if a.dim != b.dim:
+        raise InputError(
+            f"the features are {a.dim} and {b.dim} wide: take both from the same extractor"
+        )
+
+
+def load_statistics(path: Path) -> FeatureStatistics:
+    """Read statistics from a file of ours, or from an .npz file of pytorch-fid.
+
+    The latter holds the mean and the covariance alone (`mu`, `sigma`): count and source are None,
+    so that it can be compared with, but not continued.
+
+    Raises:
+        InputError: The file is missing, cut short, damaged, or holds something else.
+    """
+    try:
+        with path.open("rb") as file:
+            start = file.read(2)
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror or error}") from None
+    return _load_npz(path) if start == b"PK" else _load_own(path)
+
+
+def _load_own(path: Path) -> FeatureStatistics:
+    metadata, tensors, _ = load_tensors(path)
+    try:
+        header = json.loads(metadata["header"])
+        if header["kind"] != _KIND:
+            raise InputError(f"{path} holds a {str(header['kind'])[:50]}, not {_KIND}")
+        source = FeatureSource(**header["source"]) if header["source"] else None
+        return FeatureStatistics.from_state_dict(tensors, source, header["provenance"])
+    except (KeyError, TypeError, json.JSONDecodeError):
+        raise InputError(f"{path} is one of biggan's files, but holds no {_KIND}") from None
+
+
+def _load_npz(path: Path) -> FeatureStatistics:
+    try:
+        # Opened here, because what numpy opens stays open where it finds the file damaged.
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+            found = list(arrays)
+            moments = {name: arrays[name] for name in ("mu", "sigma") if name in found}
+    except _DAMAGED as error:
+        raise InputError(
+            f"{path} is not a whole .npz file ({error}); it may be cut short: fetch it again"
+        ) from None
+    if len(moments) < 2:
+        raise InputError(
+            f"{path} holds {', '.join(found)[:80] or 'nothing'}, not the mu and sigma of "
+            "feature statistics"
+        )
+    if not _are_moments(**moments):
+        raise InputError(f"{path}: its mu and sigma are no mean and covariance of features")
+    mean, covariance = (torch.from_numpy(m.astype(np.float64)) for m in moments.values())
+    return FeatureStatistics._of_moments(mean, covariance)
+
+
+def _are_moments(mu: np.ndarray[Any, Any], sigma: np.ndarray[Any, Any]) -> bool:
+    return bool(
+        mu.dtype.kind == sigma.dtype.kind == "f"
+        and mu.ndim == 1
+        and len(mu) > 0
+        and sigma.shape == (len(mu), len(mu))
+        and np.isfinite(mu).all()
+        and np.isfinite(sigma).all()
+        and np.allclose(sigma, sigma.T, atol=1e-6 * float(np.abs(sigma).max()))
+        and (sigma.diagonal() >= 0).all()
+    )
+
+
+def _different(a: FeatureSource | None, b: FeatureSource | None) -> InputError:
+    return InputError(
+        f"the features are of different sources, {a or 'unknown'} and {b or 'unknown'}: take both "
+        "with the same extractor and resize"
+    )
+
+
+def _uncounted() -> InputError:
+    return InputError(
+        "these statistics do not say of how many images they are: they can be compared with, but "
+        "not continued, merged or saved"
+    )

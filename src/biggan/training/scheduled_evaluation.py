@@ -1,0 +1,135 @@
+"""Evaluation during training: on schedule, of the averaged generator, the best one kept.
+
+    evaluations/step-00010000.json   the figures with their provenance, as of `biggan evaluate`
+    best.safetensors                 the generator with the smallest Frechet distance
+
+Nothing of it enters the training: with and without, the weights are the same.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+from biggan.atomic_write import write_atomically
+from biggan.data import ImageDataset, TrainingData
+from biggan.distributed import is_first, on_any_process, raising_together
+from biggan.errors import InputError
+from biggan.training.config import TrainConfig
+from biggan.weights.files import save_generator
+
+if TYPE_CHECKING:
+    from biggan.evaluation import Evaluation
+    from biggan.gan import Gan
+
+RUN_BEST = "best.safetensors"
+"""Name of the best generator in a run folder."""
+
+
+class ScheduledEvaluation:
+    """What a run's evaluations share: the features' network and the data.
+
+    Several processes must use it together.
+
+    Args:
+        config: The recipe, with `evaluation.every` above 0.
+        dataset: The real images of the training.
+        run_dir: The run's folder.
+        device: Where to look at images.
+
+    Raises:
+        InputError: The extractor or the data cannot be had.
+    """
+
+    def __init__(
+        self, config: TrainConfig, dataset: TrainingData, run_dir: Path, device: torch.device
+    ) -> None:
+        # Here, because a run without evaluations need not wait for these.
+        from biggan.evaluation.reference import open_reference
+        from biggan.evaluation.scores import check_metrics
+        from biggan.metrics.choice import open_extractor
+
+        self._config = config
+        self._settings = config.evaluation
+        self._folder = run_dir / "evaluations"
+        self._best = run_dir / RUN_BEST
+        self._metrics = check_metrics(self._settings.metrics)
+        with raising_together():
+            self._extractor = open_extractor(self._settings.extractor, device=device)
+            if self._settings.data:
+                shape = config.generator
+                with_classes = "intra-fid" in self._metrics
+                self._reference = open_reference(
+                    self._settings.data,
+                    shape.resolution,
+                    shape.image_channels,
+                    with_classes=with_classes,
+                )
+            elif isinstance(dataset, ImageDataset):
+                self._reference = dataset
+            else:
+                raise InputError(
+                    "a stream is read in passing and cannot be compared with: name images to "
+                    "evaluate against (evaluation.data)"
+                )
+
+    def is_missing(self, step: int) -> bool:
+        """Whether the generator of a step is to be evaluated, and was not yet."""
+        due = step % self._settings.every == 0 or step == self._config.total_steps
+        return due and step > 0 and on_any_process(is_first() and not self._file(step).exists())
+
+    def run(self, gan: Gan, step: int) -> dict[str, float]:
+        """Evaluate the generator of a step and keep it if it is the best so far.
+
+        Returns:
+            The figures; nothing on all processes but the first.
+        """
+        from biggan.evaluation import Protocol, evaluate_generator
+
+        evaluation = evaluate_generator(
+            gan,
+            self._reference,
+            self._extractor,
+            (None,),
+            self._metrics,
+            Protocol(num=self._settings.num),
+        )
+        with raising_together():
+            if evaluation is None:
+                return {}
+            self._keep(gan, evaluation, step)
+        scores: dict[str, float] = evaluation.rows[0]["scores"]
+        return scores
+
+    def _keep(self, gan: Gan, evaluation: Evaluation, step: int) -> None:
+        self._folder.mkdir(parents=True, exist_ok=True)
+        distance = _distance(evaluation.rows[0]["scores"])
+        before = [
+            _distance(json.loads(file.read_text(encoding="utf-8"))["rows"][0]["scores"])
+            for file in self._folder.glob("step-*.json")
+            if file != self._file(step)
+        ]
+        if distance is not None and all(other is None or distance < other for other in before):
+            measured = {
+                "scores": evaluation.rows[0]["scores"],
+                "extractor": evaluation.extractor,
+                "reference": evaluation.reference,
+                "num": self._settings.num,
+            }
+            description = dataclasses.replace(
+                gan.description, training={**gan.description.training, "evaluation": measured}
+            )
+            save_generator(self._best, gan.generator, description)
+        # Last: it says that all is done.
+        write_atomically(self._file(step), evaluation.to_json().encode())
+
+    def _file(self, step: int) -> Path:
+        return self._folder / f"step-{step:08d}.json"
+
+
+def _distance(scores: dict[str, float]) -> float | None:
+    return next((scores[name] for name in ("fid", "frechet_distance") if name in scores), None)

@@ -1,0 +1,202 @@
+"""`biggan interpolate` as a user types it, where it writes videos."""
+
+import json
+from importlib.util import find_spec
+
+import numpy as np
+import pytest
+from PIL import Image
+from test_cli import fails, succeeds
+
+import biggan
+from biggan import video
+from biggan.images import read_recipe
+from biggan.video import make_frame, read_video_recipe
+
+needs_pyav = pytest.mark.skipif(find_spec("av") is None, reason="needs PyAV")
+MP4 = pytest.param("mp4", marks=needs_pyav)
+
+
+@pytest.fixture
+def interpolate(tiny_file):
+    return ["interpolate", "--model", tiny_file]
+
+
+def pixels_of(path):
+    if path.suffix == ".mp4":
+        import av
+
+        with av.open(str(path)) as container:
+            return np.stack([f.to_ndarray(format="rgb24") for f in container.decode(video=0)])
+    with Image.open(path) as animation:
+        frames = []
+        for number in range(animation.n_frames):
+            animation.seek(number)
+            frames.append(np.asarray(animation.convert("RGB")))
+    return np.stack(frames)
+
+
+@pytest.mark.parametrize("ending", [MP4, "gif", "webp"])
+def test_through_keyframes_and_again(interpolate, tiny_file, tmp_path, ending):
+    out, again = tmp_path / "new" / f"morph.{ending}", tmp_path / f"again.{ending}"
+    through = "tabby, tabby cat@3, golden retriever@7, 1@1"
+    how = ["--loop", "around", "--seconds", 0.75, "--fps", 16, "--path", "slerp", "-n", 2]
+    assert succeeds(*interpolate, "--through", through, *how, "--out", out) == f"{out}\n"
+    recipe = read_video_recipe(out)
+    assert (recipe.frames, recipe.fps, recipe.loop, recipe.num) == (12, 16, "around", 2)
+    assert [(k.class_index, k.seed) for k in recipe.keyframes] == [(0, 3), (2, 7), (1, 1)]
+
+    gan = biggan.load(tiny_file)
+    expected = np.stack([np.asarray(make_frame(p)) for p in gan.draw_video(recipe)])
+    found = pixels_of(out)[:, :, : expected.shape[2]].astype(float)
+    assert found.shape == expected.shape == (12, 256, 513, 3)
+    most = {"mp4": 4, "gif": 10, "webp": 0}[ending]
+    assert np.abs(found - expected).mean() <= most
+    for number, (class_, seed) in {0: (0, 3), 4: (2, 7), 8: (1, 1)}.items():
+        sampled = make_frame(gan.sample(class_, 2, 0.2, seed))
+        assert np.abs(found[number] - np.asarray(sampled)).mean() <= most
+
+    succeeds(*interpolate, "--like", out, "--out", again)
+    assert again.read_bytes() == out.read_bytes()
+
+
+def test_a_video_is_made_again_in_another_format(interpolate, tmp_path):
+    gif, webp = tmp_path / "x.gif", tmp_path / "x.webp"
+    succeeds(*interpolate, "--from", 0, "--to", 2, "--seed-b", 5, "--steps", 3, "--out", gif)
+    assert [k.seed for k in read_video_recipe(gif).keyframes] == [0, 5]
+    succeeds(*interpolate, "--like", gif, "--out", webp)
+    assert read_video_recipe(webp) == read_video_recipe(gif)
+    assert np.abs(pixels_of(webp) - pixels_of(gif).astype(float)).mean() < 10
+
+
+def test_how_long_a_video_is(interpolate, tmp_path):
+    ends = ["--from", 0, "--to", 1, "-n", 1, "--out", tmp_path / "x.webp"]
+    lengths = {
+        (): 80,  # two seconds there, two back
+        ("--fps", 2): 8,
+        ("--loop", "none", "--fps", 2): 5,
+        ("--seconds", 1.5): 30,
+        ("--steps", 4): 6,
+        ("--loop", "around", "--steps", 4): 6,
+        ("--seconds", 0.25, "--fps", 7.9, "--loop", "none"): 2,
+    }
+    for options, frames in lengths.items():
+        succeeds(*interpolate, *ends, *options)
+        assert read_video_recipe(tmp_path / "x.webp").frames == frames, options
+        with Image.open(tmp_path / "x.webp") as animation:
+            assert animation.n_frames == frames
+            assert animation.info["loop"] == (1 if "none" in options else 0)
+
+
+def test_an_unconditional_model_has_seeds_alone(tmp_path):
+    from biggan.weights.files import Description, save_generator
+    from tiny import tiny_generator
+
+    model, out = tmp_path / "plain.safetensors", tmp_path / "x.webp"
+    save_generator(model, tiny_generator(num_classes=0), Description(name="plain"))
+    how = ["--through", "@3, @4", "--steps", 3, "--loop", "around", "--out", out]
+    succeeds("interpolate", "--model", model, *how)
+    assert [(k.class_index, k.seed) for k in read_video_recipe(out).keyframes] == [
+        (None, 3),
+        (None, 4),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--from", 0, "--to", 1, "--fps", 0], "above 0 and at most 60, not 0"),
+        (["--from", 0, "--to", 1, "--fps", 200], "above 0 and at most 60, not 200"),
+        (["--from", 0, "--to", 1, "--fps", "nan"], "at most 60, not nan"),
+        (["--from", 0, "--to", 1, "--fps", "fast"], "fast"),
+        (["--from", 0, "--to", 1, "--seconds", 0], "longer than 0 seconds, not 0"),
+        (["--from", 0, "--to", 1, "--seconds", "nan"], "longer than 0 seconds, not nan"),
+        (["--from", 0, "--to", 1, "--seconds", "1e9"], "at most 100000"),
+        (["--from", 0, "--to", 1, "--seconds", 0.01], "0 frames are too few for 2 keyframes"),
+        (["--from", 0, "--to", 1, "--seconds", 1, "--steps", 3], "leave --steps out"),
+        (["--from", 0, "--to", 1, "--steps", 1], "at least 2 steps, not 1"),
+        (["--from", 0, "--to", 1, "--loop", "twice"], "twice"),
+        (["--from", 0], "one for each keyframe"),
+        (["--through", "0@1, 1@2", "--from", 0], "leave --from out"),
+        (["--through", "0@1, 1@2", "--seed-b", 0], "leave --seed-b out"),
+        (["--through", "0@1, dog@2"], "no class is called 'dog'"),
+        (["--through", "0@1, cat@2"], "class 'cat' is ambiguous"),
+        (["--through", "0@1, 3@2"], "class 3 is out of range"),
+        (["--through", "0@1, 1"], "'1' is no keyframe"),
+        (["--through", "0@1"], "'0@1' is not two keyframes or more"),
+        (["--through", "0@1, @2"], "one for each keyframe"),
+        (["--through", "0@1, 1@4294967296"], "seed must be between"),
+        (["--through", "0@1, 1@2, 2@3", "--seconds", 0.1], "2 frames are too few for 3 keyframes"),
+        (["--from", 0, "--to", 1, "-n", 0], "0 paths"),
+        (["--from", 0, "--to", 1, "-n", 90, "--steps", 2], "ask for fewer paths"),
+    ],
+)
+def test_mistakes_write_nothing(interpolate, tmp_path, options, message):
+    assert message in fails(*interpolate, *options, "--out", tmp_path / "x.webp")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_fits_no_grid(interpolate, tmp_path):
+    for options in (["--fps", 20], ["--seconds", 1], ["--loop", "none"], ["--through", "0@1, 1@2"]):
+        line = fails(*interpolate, "--from", 0, "--to", 1, *options, "--out", tmp_path / "x.png")
+        assert f"so for a .png leave {options[0]} out" in line
+
+
+def test_what_cannot_be_made_again(interpolate, tmp_path):
+    grid, film = tmp_path / "x.png", tmp_path / "x.gif"
+    ends = ["--from", 0, "--to", 1, "--steps", 2]
+    succeeds(*interpolate, *ends, "--out", grid)
+    succeeds(*interpolate, *ends, "--out", film)
+    assert read_recipe(grid).steps == 2
+    like = [*interpolate, "--like"]
+    assert "is a grid: --out must end in .png" in fails(*like, grid, "--out", tmp_path / "y.gif")
+    assert "is a video: --out must end in" in fails(*like, film, "--out", tmp_path / "y.png")
+    for option in ("--fps", "--seconds"):
+        assert f"leave {option} out" in fails(*like, film, option, 1, "--out", film)
+    assert "leave --through out" in fails(*like, film, "--through", "0@1, 1@2", "--out", film)
+    assert "made by tiny" in fails("interpolate", "--like", film, "--out", tmp_path / "y.gif")
+    assert "no such file" in fails(*like, tmp_path / "none.webp", "--out", film)
+    assert "cannot be read" in fails(*like, grid.rename(tmp_path / "z.gif"), "--out", film)
+    assert {path.name for path in tmp_path.iterdir()} == {"x.gif", "z.gif"}
+
+
+def test_a_recipe_from_elsewhere_is_checked(interpolate, tmp_path):
+    film, odd = tmp_path / "x.gif", tmp_path / "odd.gif"
+    succeeds(*interpolate, "--from", 0, "--to", 1, "--steps", 2, "--out", film)
+    recipe = json.loads(read_video_recipe(film).to_json())
+    mistakes = {
+        "frames": (3, "even number of frames"),
+        "fps": (1000, "at most 50, not 1000"),
+        "loop": ("zigzag", "must be one of there-and-back"),
+        "path": ("zigzag", "must be one of linear"),
+        "noise": ("pink", "noise must be one of"),
+        "num": (0, "0 paths"),
+        "keyframes": ([], "at least 2 keyframes"),
+    }
+    for key, (value, message) in mistakes.items():
+        comment = "biggan: " + json.dumps(recipe | {key: value})
+        Image.new("L", (2, 2)).save(odd, comment=comment.encode())
+        assert message in fails(*interpolate, "--like", odd, "--out", tmp_path / "y.gif")
+    assert not (tmp_path / "y.gif").exists()
+
+
+def test_without_pyav_one_line_names_the_extra(interpolate, tmp_path, monkeypatch):
+    monkeypatch.setattr(video, "find_spec", lambda name: None)
+    line = fails(*interpolate, "--from", 0, "--to", 1, "--out", tmp_path / "x.mp4")
+    assert "pip install 'biggan[video]'" in line
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_progress_is_for_terminals(interpolate, tmp_path, monkeypatch):
+    bars = []
+
+    def bar(frames, **how):
+        bars.append(how)
+        return frames
+
+    monkeypatch.setattr("biggan.cli.interpolate.tqdm", bar)
+    ends = ["--from", 0, "--to", 1, "--steps", 3]
+    succeeds(*interpolate, *ends, "--out", tmp_path / "x.webp")
+    succeeds(*interpolate, *ends, "--out", tmp_path / "x.png")
+    assert [how["total"] for how in bars] == [4, 6]
+    assert all(how["disable"] is None for how in bars)

@@ -1,0 +1,233 @@
+"""The Frechet distance against closed forms, scipy's square root, and sets spoilt on purpose."""
+
+import dataclasses
+import warnings
+
+import numpy as np
+import pytest
+import scipy.linalg
+import torch
+
+import biggan.metrics.frechet_distance as module
+from biggan.errors import InputError
+from biggan.metrics.frechet_distance import frechet_distance
+from biggan.metrics.statistics import FeatureSource, FeatureStatistics, load_statistics
+
+
+def statistics_of(features, source=None):
+    statistics = FeatureStatistics(features.shape[1], source)
+    statistics.update(features)
+    return statistics
+
+
+def with_moments(mean, covariance):
+    """Statistics of 2 dim samples that have these moments exactly, up to rounding."""
+    mean, covariance = torch.as_tensor(mean).double(), torch.as_tensor(covariance).double()
+    dim = len(mean)
+    eigenvalues, vectors = torch.linalg.eigh(covariance)
+    half = (vectors * eigenvalues.clamp(min=0).sqrt()).T * ((2 * dim - 1) / 2) ** 0.5
+    return statistics_of(torch.cat([mean + half, mean - half]))
+
+
+def random_covariance(dim, rank=None):
+    factor = torch.randn(dim, rank or 2 * dim, dtype=torch.float64)
+    return factor @ factor.T / factor.shape[1]
+
+
+def reference(a, b):
+    """The formula of pytorch-fid, with scipy's general square root."""
+    first, second = a.covariance().numpy(), b.covariance().numpy()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that the product is singular
+        root = scipy.linalg.sqrtm(first @ second)
+    if not np.isfinite(root).all():
+        ridge = 1e-6 * np.eye(len(first))
+        root = scipy.linalg.sqrtm((first + ridge) @ (second + ridge))
+    shift = (a.mean - b.mean).numpy()
+    return shift @ shift + np.trace(first) + np.trace(second) - 2 * np.trace(root.real)
+
+
+def correlated(num, dim, decay=1.0, seed=0):
+    """Features whose variances fall as those of a network do, along random directions."""
+    random = torch.Generator().manual_seed(seed)
+    spread = torch.arange(1, dim + 1, dtype=torch.float64) ** (-decay / 2)
+    turn = torch.linalg.qr(torch.randn(dim, dim, dtype=torch.float64, generator=random)).Q
+    return (torch.randn(num, dim, dtype=torch.float64, generator=random) * spread) @ turn
+
+
+@pytest.mark.parametrize("num", [500, 20, 2])
+@pytest.mark.parametrize("decay", [0.0, 1.0, 4.0])
+def test_identical_sets_are_at_0(num, decay):
+    statistics = statistics_of(correlated(num, 48, decay))
+    trace = statistics.covariance().trace().item()
+    assert 0 <= frechet_distance(statistics, statistics) < 1e-8 * trace
+
+
+@pytest.mark.parametrize("num", [500, 20])
+def test_shifted_sets_are_at_the_squared_shift(num):
+    features = correlated(num, 48)
+    shift = torch.randn(48, dtype=torch.float64)
+    distance = frechet_distance(statistics_of(features), statistics_of(features + shift))
+    assert distance == pytest.approx(shift.square().sum().item(), rel=1e-7)
+
+
+def test_scaled_sets():
+    features = correlated(500, 48)
+    features = features - features.mean(0)
+    trace = statistics_of(features).covariance().trace().item()
+    distance = frechet_distance(statistics_of(features), statistics_of(3 * features))
+    assert distance == pytest.approx((3 - 1) ** 2 * trace, rel=1e-9)
+
+
+def test_diagonal_covariances():
+    a, b = torch.tensor([4.0, 1.0, 0.25, 9.0]), torch.tensor([1.0, 1.0, 16.0, 0.0])
+    mean = torch.tensor([1.0, -2.0, 0.5, 0.0])
+    distance = frechet_distance(with_moments(mean, a.diag()), with_moments(-mean, b.diag()))
+    expected = (2 * mean).square().sum() + (a.sqrt() - b.sqrt()).square().sum()
+    assert distance == pytest.approx(expected.item(), rel=1e-9)
+
+
+def test_commuting_covariances():
+    vectors = torch.linalg.qr(torch.randn(6, 6, dtype=torch.float64)).Q
+    a, b = torch.rand(2, 6, dtype=torch.float64) + 0.1
+    first, second = ((vectors * values) @ vectors.T for values in (a, b))
+    distance = frechet_distance(
+        with_moments(torch.zeros(6), first), with_moments(torch.zeros(6), second)
+    )
+    assert distance == pytest.approx((a.sqrt() - b.sqrt()).square().sum().item(), rel=1e-9)
+
+
+def test_two_dimensions_by_hand():
+    # The root of a 2x2 matrix M has the trace sqrt(tr M + 2 sqrt(det M)).
+    a, b = random_covariance(2), random_covariance(2)
+    product = a @ b
+    root = (product.trace() + 2 * product.det().sqrt()).sqrt()
+    expected = (a.trace() + b.trace() - 2 * root).item()
+    zeros = torch.zeros(2)
+    assert frechet_distance(with_moments(zeros, a), with_moments(zeros, b)) == pytest.approx(
+        expected, rel=1e-9
+    )
+
+
+@pytest.mark.parametrize("decay", [0.0, 1.0, 2.0])
+def test_scipys_square_root_of_full_rank(decay):
+    a = statistics_of(correlated(400, 64, decay, seed=1))
+    b = statistics_of(1.2 * correlated(300, 64, decay, seed=2) + 0.1)
+    assert frechet_distance(a, b) == pytest.approx(reference(a, b), rel=1e-9)
+
+
+@pytest.mark.parametrize(("num_a", "num_b"), [(20, 20), (20, 300), (64, 33), (2, 300), (2, 2)])
+def test_scipys_square_root_of_fewer_images_than_dimensions(num_a, num_b):
+    a = statistics_of(correlated(num_a, 64, seed=1))
+    b = statistics_of(correlated(num_b, 64, seed=2) + 0.1)
+    assert frechet_distance(a, b) == pytest.approx(reference(a, b), rel=1e-5)
+
+
+def exact(features_a, features_b):
+    """From the features themselves: the singular values of the product of the centred sets."""
+    a, b = ((f - f.mean(0)) / (len(f) - 1) ** 0.5 for f in (features_a, features_b))
+    root = torch.linalg.svdvals(a @ b.T).sum()
+    shift = features_a.mean(0) - features_b.mean(0)
+    return (shift.square().sum() + a.square().sum() + b.square().sum() - 2 * root).item()
+
+
+@pytest.mark.parametrize("decay", [0.0, 1.0, 4.0])
+@pytest.mark.parametrize(("num_a", "num_b"), [(20, 20), (20, 300), (64, 33), (2, 300), (300, 400)])
+def test_singular_values_of_the_features_of_any_rank(num_a, num_b, decay):
+    features = correlated(num_a, 64, decay, seed=1), correlated(num_b, 64, decay, seed=2)
+    distance = frechet_distance(*map(statistics_of, features))
+    # Roots of zeros that rounding moved would make this 1e-8.
+    assert distance == pytest.approx(exact(*features), rel=1e-11 if decay < 4 else 1e-8)
+
+
+def test_a_feature_that_is_the_sum_of_two_others():
+    features, other = 0.5 * correlated(300, 64), correlated(300, 64, seed=3)
+    features[:, 0] = features[:, 1] + features[:, 2]
+    distance = frechet_distance(statistics_of(features), statistics_of(other))
+    assert distance == pytest.approx(exact(features, other), rel=1e-11)
+
+
+def test_lacking_directions_that_the_count_does_not_tell(tmp_path):
+    deficient = correlated(300, 20) @ torch.randn(20, 64, dtype=torch.float64)
+    full = correlated(300, 64, seed=3)
+    expected = exact(deficient, full)
+    mu, sigma = deficient.mean(0).numpy(), np.cov(deficient.numpy(), rowvar=False)
+    np.savez(tmp_path / "mu_sigma.npz", mu=mu, sigma=sigma)
+    unknown = load_statistics(tmp_path / "mu_sigma.npz")
+    for deficient_first in (True, False):
+        pair = (unknown, statistics_of(full))
+        distance = frechet_distance(*(pair if deficient_first else reversed(pair)))
+        assert distance == pytest.approx(expected, rel=1e-11)
+    assert frechet_distance(statistics_of(deficient), pair[1]) == pytest.approx(expected, rel=1e-6)
+
+
+def test_the_largest_features_say_the_same():
+    # 15 images, so a rank of 14, but the 20 features of the largest variance are nearly one.
+    features, other = correlated(15, 64), correlated(300, 64, seed=3)
+    features[:, :20] = 10 * features[:, :1] + 1e-5 * features[:, :20]
+    distance = frechet_distance(statistics_of(features), statistics_of(other))
+    assert distance == pytest.approx(exact(features, other), rel=1e-11)
+
+
+def test_fewer_images_than_dimensions_need_no_eigenvectors(monkeypatch):
+    features, other = correlated(15, 64), correlated(300, 64, seed=3)
+    features[:, :20] = 0  # as some features of a network always are
+    monkeypatch.setattr(module, "_eigen_factor", None)
+    distance = frechet_distance(statistics_of(features), statistics_of(other))
+    assert distance == pytest.approx(exact(features, other), rel=1e-11)
+
+
+def test_constant_features():
+    constant = statistics_of(torch.full((10, 5), 2.0))
+    assert frechet_distance(constant, constant) == 0
+    other = statistics_of(torch.full((10, 5), 3.0))
+    assert frechet_distance(constant, other) == pytest.approx(5)
+    spread = statistics_of(correlated(50, 5))
+    expected = spread.covariance().trace() + (spread.mean - 2).square().sum()
+    assert frechet_distance(constant, spread) == pytest.approx(expected.item())
+
+
+@pytest.mark.parametrize("num", [300, 20])
+def test_the_order_of_the_two_makes_no_difference(num):
+    a, b = statistics_of(correlated(num, 64, seed=1)), statistics_of(correlated(200, 64, seed=2))
+    assert frechet_distance(a, b) == frechet_distance(b, a)
+
+
+@pytest.mark.parametrize("scale", [1e-12, 1e12])
+def test_the_unit_of_the_features_makes_no_difference(scale):
+    a, b = correlated(100, 16, seed=1), correlated(12, 16, seed=2)
+    expected = frechet_distance(statistics_of(a), statistics_of(b))
+    scaled = frechet_distance(statistics_of(scale * a), statistics_of(scale * b))
+    assert scaled == pytest.approx(scale**2 * expected, rel=1e-7)
+
+
+def test_a_set_that_is_spoilt_is_further_away():
+    real, fake = correlated(2000, 16, seed=1), correlated(2000, 16, seed=1).flip(0).roll(1, 1)
+    fake = real[torch.randperm(2000)] + 0.01 * fake
+    of_real = statistics_of(real)
+    good = frechet_distance(of_real, statistics_of(fake))
+    collapsed = frechet_distance(of_real, statistics_of(fake[:1].expand(2000, -1)))
+    duplicated = frechet_distance(of_real, statistics_of(fake[:10].repeat(200, 1)))
+    blurred = frechet_distance(of_real, statistics_of(0.7 * fake))
+    assert good < 0.01 * blurred
+    assert good < 0.01 * duplicated < 0.01 * collapsed
+    trace = of_real.covariance().trace().item()
+    assert collapsed >= trace  # no variance is left to share
+    in_order = fake[fake[:, 0].argsort()]
+    assert frechet_distance(of_real, statistics_of(in_order)) == pytest.approx(good, rel=1e-6)
+
+
+def test_statistics_that_cannot_be_compared():
+    features = correlated(50, 5)
+    source = FeatureSource("TF-Inception 2015-12-05", "ab" * 32, "tf-bilinear")
+    ours = statistics_of(features, source)
+    for change in ({"extractor": "digits"}, {"sha256": "cd" * 32}, {"resize": "none"}):
+        other = statistics_of(features, dataclasses.replace(source, **change))
+        with pytest.raises(InputError, match="different sources"):
+            frechet_distance(ours, other)
+    with pytest.raises(InputError, match="5 and 6 wide"):
+        frechet_distance(ours, statistics_of(correlated(50, 6)))
+    for num in (0, 1):
+        with pytest.raises(InputError, match=f"at least 2 images, here are {num}"):
+            frechet_distance(ours, statistics_of(features[:num]))
+    assert frechet_distance(ours, statistics_of(features)) < 1e-8

@@ -1,0 +1,53 @@
+"""Orders and parts that do not depend on where a row stood."""
+
+import numpy as np
+import pytest
+import torch
+
+from biggan.metrics.subsets import Score, content_order, random_order
+
+
+def random(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def test_rows_are_sorted_by_their_columns():
+    rows = torch.tensor([[1.0, 5.0], [-2.0, 3.0], [1.0, -1.0], [1.0, 5.0], [-0.0, 0.0], [0.0, -1]])
+    ordered = rows[content_order(rows)].tolist()
+    assert ordered == sorted(rows.tolist())
+
+
+def test_sorting_agrees_with_numpy():
+    rows = torch.randint(3, (200, 6), generator=random()).float()  # with many ties
+    expected = rows[torch.from_numpy(np.lexsort(rows.numpy().T[::-1]))]
+    assert torch.equal(rows[content_order(rows)], expected)
+
+
+@pytest.mark.parametrize("order", [content_order, lambda rows: random_order(rows, random(3))])
+def test_a_permutation_of_the_rows_gives_the_same_rows(order):
+    rows = torch.randint(3, (200, 4), generator=random()).float()
+    expected = rows[order(rows)]
+    for seed in range(5):
+        shuffled = rows[torch.randperm(200, generator=random(seed))]
+        assert torch.equal(shuffled[order(shuffled)], expected)
+
+
+def test_a_random_order_is_one():
+    rows = torch.arange(100.0)[:, None]
+    order = random_order(rows, random())
+    assert sorted(order.tolist()) == list(range(100))
+    assert not torch.equal(order, random_order(rows, random(1)))
+    assert abs(np.corrcoef(np.arange(100), order.numpy())[0, 1]) < 0.3
+
+
+def test_rounding_moves_a_row_among_its_neighbours_only():
+    rows = torch.randn(1000, 4, generator=random())
+    nearly = rows + 1e-7 * torch.randn(1000, 4, generator=random(1))
+    same = content_order(rows) == content_order(nearly)
+    assert same.float().mean() > 0.99
+
+
+def test_mean_and_deviation_are_numpys():
+    values = [1.0, 4.0, 2.5]
+    assert Score.of_parts(values) == pytest.approx((np.mean(values), np.std(values)))
+    assert Score.of_parts([3.0]) == (3.0, 0.0)

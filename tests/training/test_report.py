@@ -1,0 +1,126 @@
+"""The page about a run, from whole and from damaged folders."""
+
+import json
+import re
+from html.parser import HTMLParser
+
+import pytest
+from PIL import Image
+
+pytest.importorskip("matplotlib")
+
+from biggan.errors import InputError
+from biggan.training.config import load_recipe, to_toml
+from biggan.training.report import read_run, write_report
+
+
+class Tags(HTMLParser):
+    """Counts elements, and complains of those that are not closed."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.open, self.counts = [], {}
+        self.feed(text)
+
+    def handle_starttag(self, tag, attributes):
+        self.counts[tag] = self.counts.get(tag, 0) + 1
+        if tag not in ("meta", "img", "html"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        if tag != "html":
+            assert self.open.pop() == tag
+
+
+@pytest.fixture
+def run(tmp_path):
+    run = tmp_path / "my <run>"
+    (run / "previews").mkdir(parents=True)
+    (run / "evaluations").mkdir()
+    (run / "config.toml").write_text(to_toml(load_recipe("digits").to_dict()))
+    lines = [
+        {"step": step, "d_loss": 2 - step / 100, "g_loss": step / 50, "odd": step, "d_real": 0.5}
+        for step in range(10, 90, 10)
+    ]
+    (run / "metrics.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    for step in range(10, 90, 10):
+        Image.new("L", (40, 30), step).save(run / "previews" / f"step-{step:08d}.png")
+    for step, distance in ((40, 12.5), (80, 9.25)):
+        evaluation = {
+            "rows": [{"scores": {"frechet_distance": distance, "classifier_score": 5.0}}],
+            "extractor": {"name": "classifier of digits"},
+            "protocol": {"num": 100},
+            "reference": {"name": "digits"},
+        }
+        (run / "evaluations" / f"step-{step:08d}.json").write_text(json.dumps(evaluation))
+    return run
+
+
+def page(run):
+    out = run / "page.html"
+    write_report(read_run(run), out)
+    return out.read_text(encoding="utf-8")
+
+
+def test_a_whole_run(run):
+    text = page(run)
+    tags = Tags(text)
+    assert tags.open == []
+    assert tags.counts["svg"] == 5  # losses, discriminator, "odd", and two scores
+    assert tags.counts["img"] == 6  # from the first sheet to the last
+    assert "step 10<" in text
+    assert "step 80<" in text
+    assert "9.25" in text
+    assert "80 of 600" in text
+    assert "my &lt;run&gt;" in text
+    assert "Missing" not in text
+
+
+def test_the_page_needs_nothing_else(run):
+    text = page(run)
+    addresses = re.findall(r"(?:src|href)=['\"]([^'\"]+)", text)
+    assert all(address.startswith(("data:", "#")) for address in addresses)
+
+
+def test_equal_runs_give_equal_pages(run):
+    assert page(run) == page(run)
+
+
+def test_a_log_cut_in_the_middle(run):
+    log = run / "metrics.jsonl"
+    log.write_text(log.read_text() + '{"step": 90, "d_lo')
+    record = read_run(run)
+    assert record.missing == ["1 damaged lines of metrics.jsonl"]
+    assert record.curves["d_loss"][0][-1] == 80
+
+
+def test_values_that_are_none_are_marked_and_left_out(run):
+    log = run / "metrics.jsonl"
+    log.write_text(log.read_text() + '{"step": 90, "d_loss": NaN, "g_loss": 1.0}\n')
+    record = read_run(run)
+    assert record.not_finite == {"d_loss": [90]}
+    assert record.curves["d_loss"][0][-1] == 80
+    assert record.curves["g_loss"][0][-1] == 90
+    assert "d_loss not finite" in page(run)
+
+
+def test_what_is_missing_is_said_and_the_rest_is_drawn(run):
+    (run / "metrics.jsonl").unlink()
+    for sheet in (run / "previews").iterdir():
+        sheet.unlink()
+    (run / "evaluations" / "step-00000040.json").write_text("{")
+    text = page(run)
+    assert "the curves (metrics.jsonl)" in text
+    assert "sample sheets" in text
+    assert "step-00000040.json" in text
+    assert "9.25" in text
+
+
+def test_a_sheet_that_cannot_be_read_is_left_out(run):
+    (run / "previews" / "step-00000010.png").write_bytes(b"no picture")
+    assert Tags(page(run)).counts["img"] == 5
+
+
+def test_a_folder_without_a_run_is_refused(tmp_path):
+    with pytest.raises(InputError, match="holds no run"):
+        read_run(tmp_path)

@@ -1,0 +1,122 @@
+"""Evaluations of a run: on schedule, the best kept, and nothing of them in the training."""
+
+import dataclasses
+import json
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import biggan
+from biggan.errors import InputError
+from biggan.training import train
+from biggan.training.config import TrainConfig, differing_keys
+from biggan.training.scheduled_evaluation import RUN_BEST
+from simple_features import SimpleFeatures
+from tiny import TINY_RECIPE
+
+CPU = torch.device("cpu")
+EVALUATION = {"every": 3, "num": 12, "metrics": "fid,is", "extractor": "simple"}
+
+
+@pytest.fixture(autouse=True)
+def extractor(monkeypatch, tmp_path):
+    monkeypatch.setenv("BIGGAN_CACHE", str(tmp_path / "cache"))
+    extractor = SimpleFeatures()
+    monkeypatch.setattr("biggan.metrics.choice.open_extractor", lambda *_, **__: extractor)
+    return extractor
+
+
+@pytest.fixture
+def evaluated(dataset):
+    return TrainConfig.from_dict(TINY_RECIPE | {"evaluation": EVALUATION}).fitted(
+        dataset.num_classes
+    )
+
+
+def checkpoint(folder):
+    return load_file(sorted((folder / "checkpoints").glob("*.safetensors"))[-1])
+
+
+def scores(folder, step):
+    text = (folder / "evaluations" / f"step-{step:08d}.json").read_text()
+    return json.loads(text)["rows"][0]["scores"]
+
+
+def test_every_scheduled_step_has_its_figures(evaluated, dataset, tmp_path):
+    train(evaluated, dataset, tmp_path / "run", device=CPU)
+    names = [path.name for path in sorted((tmp_path / "run" / "evaluations").iterdir())]
+    assert names == ["step-00000003.json", "step-00000006.json"]
+    lines = [json.loads(x) for x in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    logged = {
+        line["step"]: line["evaluation/frechet_distance"]
+        for line in lines
+        if "evaluation/frechet_distance" in line
+    }
+    assert logged == {step: scores(tmp_path / "run", step)["frechet_distance"] for step in (3, 6)}
+
+
+def test_the_best_generator_is_kept_with_its_figures(evaluated, dataset, tmp_path):
+    run = tmp_path / "run"
+    train(evaluated, dataset, run, device=CPU)
+    best = biggan.load(run / RUN_BEST)
+    step = min((3, 6), key=lambda step: scores(run, step)["frechet_distance"])
+    assert best.description.training["step"] == step
+    measured = best.description.training["evaluation"]
+    assert measured["scores"] == scores(run, step)
+    assert measured["extractor"]["name"] == "simple"
+    assert measured["num"] == 12
+
+
+def test_a_worse_generator_does_not_replace_the_best(evaluated, dataset, tmp_path):
+    run = tmp_path / "run"
+    (run / "evaluations").mkdir(parents=True)
+    better = {"rows": [{"scores": {"frechet_distance": -1.0}}]}
+    (run / "evaluations" / "step-00000001.json").write_text(json.dumps(better))
+    train(evaluated, dataset, run, device=CPU)
+    assert not (run / RUN_BEST).exists()
+
+
+def test_the_weights_are_those_of_a_run_without(evaluated, dataset, tmp_path):
+    train(evaluated, dataset, tmp_path / "with", device=CPU)
+    plain = dataclasses.replace(evaluated, evaluation=type(evaluated.evaluation)())
+    train(plain, dataset, tmp_path / "without", device=CPU)
+    assert not (tmp_path / "without" / "evaluations").exists()
+    found, expected = checkpoint(tmp_path / "with"), checkpoint(tmp_path / "without")
+    assert found.keys() == expected.keys()
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+
+
+def test_an_evaluation_that_was_killed_is_made_after_resuming(
+    evaluated, dataset, tmp_path, extractor
+):
+    run, whole = tmp_path / "run", tmp_path / "whole"
+    train(evaluated, dataset, whole, device=CPU)
+    extractor.seen, extractor.ends_after = 0, 5
+    with pytest.raises(KeyboardInterrupt):
+        train(evaluated, dataset, run, device=CPU)
+    assert not (run / "evaluations").exists()
+    extractor.ends_after = None
+    train(evaluated, dataset, run, device=CPU)
+    for step in (3, 6):
+        assert scores(run, step) == pytest.approx(scores(whole, step))
+
+
+def test_a_schedule_may_change_from_one_start_to_the_next(evaluated):
+    other = dataclasses.replace(evaluated, evaluation=type(evaluated.evaluation)(every=6))
+    assert differing_keys(evaluated, other) == []
+
+
+def test_steps_without_a_checkpoint_are_refused():
+    with pytest.raises(InputError, match=r"multiple of checkpoint_every \(3\), not 4"):
+        TrainConfig.from_dict(TINY_RECIPE | {"evaluation": {"every": 4}})
+
+
+def test_a_stream_needs_images_to_compare_with(evaluated, dataset, tmp_path):
+    class Stream:  # whatever it is, it is no dataset in memory
+        pass
+
+    from biggan.training.scheduled_evaluation import ScheduledEvaluation
+
+    with pytest.raises(InputError, match=r"evaluation\.data"):
+        ScheduledEvaluation(evaluated, Stream(), tmp_path, CPU)
