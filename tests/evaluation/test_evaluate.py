@@ -191,7 +191,7 @@ def test_classes_of_others_are_not_compared():
         ((), 60, "at least one"),
         ((0.4, 0.4), 60, "once"),
         ((1.5,), 60, "at most 1"),
-        ((0.4,), 1, "at least 2"),
+        ((0.4,), 9, "at least 10 images, and 9 are asked for"),
     ],
 )
 def test_impossible_sweeps_are_refused(truncations, num, message):

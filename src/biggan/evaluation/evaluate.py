@@ -36,6 +36,7 @@ from biggan.metrics.extractor import FeatureExtractor
 from biggan.sampling import generate_batches
 
 FEWEST = 2048  # images of a set, below which a Frechet distance says little
+_LEAST = 10  # one for each split of an Inception Score
 _LOG = logging.getLogger("biggan.evaluation")
 
 
@@ -100,6 +101,7 @@ def evaluate_generator(
     """
     protocol = protocol or Protocol()
     check_truncations(truncations, protocol)
+    _check_enough(len(dataset), f"in {dataset.source}")
     _check_sizes(gan.config.resolution, dataset)
     if "intra-fid" in metrics and gan.class_names != dataset.class_names:
         raise InputError(
@@ -170,6 +172,8 @@ def evaluate_images(
     progress: bool = True,
 ) -> Evaluation | None:
     """Evaluate images from elsewhere against data; see `evaluate_generator`."""
+    for each in (images, dataset):
+        _check_enough(len(each), f"in {each.source}")
     _check_sizes(images.images.shape[-1], dataset)
     if "intra-fid" in metrics and images.class_names != dataset.class_names:
         raise InputError(
@@ -207,7 +211,7 @@ def check_truncations(truncations: Sequence[float | None], protocol: Protocol) -
     """Refuse a sweep that cannot be made, before anything is loaded.
 
     Raises:
-        InputError: No truncation, one out of range or twice, or a number of images below 2.
+        InputError: No truncation, one out of range or twice, or too few images.
     """
     if not truncations:
         raise InputError("name at least one truncation")
@@ -215,8 +219,7 @@ def check_truncations(truncations: Sequence[float | None], protocol: Protocol) -
         check_truncation(truncation, protocol.noise)
     if len(set(truncations)) < len(truncations):
         raise InputError("every truncation is to be named once")
-    if protocol.num < 2:
-        raise InputError(f"figures need at least 2 images, not {protocol.num}")
+    _check_enough(protocol.num, "asked for")
 
 
 def describe_generation(gan: Gan, protocol: Protocol) -> dict[str, Any]:
@@ -311,6 +314,12 @@ def _check_sizes(resolution: int, dataset: ImageDataset) -> None:
             f"the images have {resolution} pixels a side and {dataset.source} has {size}: "
             "figures of two resolutions do not compare"
         )
+
+
+def _check_enough(num: int, whose: str) -> None:
+    """Refuse what a metric would refuse after all the work."""
+    if num < _LEAST:
+        raise InputError(f"figures need at least {_LEAST} images, and {num} are {whose}")
 
 
 def _warn_of_few(num: int, metrics: tuple[MetricName, ...]) -> None:

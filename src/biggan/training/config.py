@@ -169,7 +169,7 @@ class EvaluationConfig:
     def __post_init__(self) -> None:
         """Refuse what cannot be run."""
         _require(self.every >= 0, "evaluation.every must be 0 or above")
-        _require(self.num >= 2, "evaluation.num must be at least 2")
+        _require(self.num >= 10, "evaluation.num must be at least 10")
 
 
 @dataclass(frozen=True)
