@@ -52,6 +52,9 @@ def serve(
         ssr_mode=False,
         enable_monitoring=False,
     )
+    # `launch` says so, mounting does not; and only then does Gradio check that the files that a
+    # request names are among those that were uploaded, or any file of this machine could be had.
+    page.has_launched = page.is_running = True
     announce(address)
     if share:
         announce(_share(page, listener))
