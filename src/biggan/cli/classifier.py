@@ -8,7 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from biggan.cli.options import check_writable, choose_device, device_option, make_folder
+from biggan.cli.options import (
+    check_writable,
+    choose_device,
+    device_option,
+    make_folder,
+    share_processor,
+)
 from biggan.errors import InputError
 
 if TYPE_CHECKING:
@@ -87,6 +93,7 @@ def command(
     if out.suffix != ".safetensors":
         raise InputError(f"{out} must end in .safetensors: that is what is written")
     check_writable(out.parent)
+    share_processor()
 
     from biggan.data.dataset import DIGITS
     from biggan.metrics.classifier import train_classifier
