@@ -120,6 +120,18 @@ def test_webp_keeps_transparency(tmp_path):
     np.testing.assert_array_equal(found, pixels(frames, "RGBA"))
 
 
+@EVERY_FORMAT
+def test_the_slowest_video(tmp_path, ending):
+    save_video([waves(0), waves(1)], tmp_path / f"x{ending}", 0.1)
+    if ending == ".mp4":
+        import av
+
+        with av.open(str(tmp_path / "x.mp4")) as container:
+            assert container.duration == 20_000_000
+    else:
+        np.testing.assert_allclose(decoded(tmp_path / f"x{ending}")[1], 10)
+
+
 def test_whether_viewers_shall_repeat(tmp_path):
     for repeat, gif, webp in ((True, 0, 0), (False, None, 1)):
         for ending, expected in ((".gif", gif), (".webp", webp)):
@@ -210,12 +222,13 @@ def test_small_pictures_are_enlarged_by_whole_numbers(side, expected):
     [
         ("x.avi", 20, "must be .mp4, .png, .gif or .webp"),
         ("x", 20, "must be .mp4, .png, .gif or .webp"),
-        ("x.gif", 0, "above 0 and at most 50, not 0"),
-        ("x.gif", 51, "above 0 and at most 50, not 51"),
-        ("x.webp", 61, "above 0 and at most 60, not 61"),
+        ("x.gif", 0, "at least 0.1 and at most 50, not 0"),
+        ("x.gif", 51, "at least 0.1 and at most 50, not 51"),
+        ("x.webp", 61, "at least 0.1 and at most 60, not 61"),
         ("x.webp", float("nan"), "not nan"),
-        ("x.mp4", 121, "above 0 and at most 120, not 121"),
+        ("x.mp4", 121, "at least 0.1 and at most 120, not 121"),
         ("x.mp4", -1, "not -1"),
+        ("x.gif", 0.01, "not 0.01"),
     ],
 )
 def test_what_cannot_be_written_is_refused_first(tmp_path, name, fps, message):
@@ -310,7 +323,7 @@ def test_files_without_a_recipe_are_refused_in_one_line(tmp_path, ending):
 
 
 @pytest.mark.parametrize("model", ["ab", "abc"])
-def test_the_lengths_in_a_webp_are_right_and_even(tmp_path, model):
+def test_the_lengths_in_a_webp_add_up(tmp_path, model):
     path = tmp_path / "x.webp"
     recipe = dataclasses.replace(RECIPE, model=model)
     save_video([waves(0), waves(1)], path, 20, recipe=recipe)

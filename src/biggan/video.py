@@ -38,6 +38,8 @@ class _Format(NamedTuple):
 
 _FORMATS = {".mp4": _Format(120, 8192), ".gif": _Format(50, 65535), ".webp": _Format(60, 16383)}
 
+_SLOWEST = 0.1  # frames a second: a GIF cannot show one for eleven minutes
+
 VIDEO_ENDINGS = tuple(_FORMATS)
 
 _SMALL = 64  # up to this many pixels a side pictures are enlarged,
@@ -61,9 +63,10 @@ def check_video(path: Path, fps: float) -> None:
     if ending not in _FORMATS:
         raise InputError(f"cannot write {path.name}: the ending must be .mp4, .png, .gif or .webp")
     fastest = _FORMATS[ending].fastest
-    if not 0 < fps <= fastest:
+    if not _SLOWEST <= fps <= fastest:
         raise InputError(
-            f"the frame rate of a {ending} file must be above 0 and at most {fastest}, not {fps:g}"
+            f"the frame rate of a {ending} file must be at least {_SLOWEST} and at most {fastest}, "
+            f"not {fps:g}"
         )
     if ending == ".mp4":
         _check_pyav()
@@ -308,7 +311,8 @@ def _webp_image(frame: Image.Image) -> bytes:
 
 
 def _chunk(name: bytes, contents: bytes) -> bytes:
-    return name + struct.pack("<I", len(contents)) + contents + b"\x00" * (len(contents) % 2)
+    assert len(contents) % 2 == 0, "WebP would pad this chunk; those written here are even"
+    return name + struct.pack("<I", len(contents)) + contents
 
 
 def _three_bytes(number: int) -> bytes:

@@ -105,8 +105,8 @@ def test_an_unconditional_model_has_seeds_alone(tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--from", 0, "--to", 1, "--fps", 0], "above 0 and at most 60, not 0"),
-        (["--from", 0, "--to", 1, "--fps", 200], "above 0 and at most 60, not 200"),
+        (["--from", 0, "--to", 1, "--fps", 0], "at least 0.1 and at most 60, not 0"),
+        (["--from", 0, "--to", 1, "--fps", 200], "at least 0.1 and at most 60, not 200"),
         (["--from", 0, "--to", 1, "--fps", "nan"], "at most 60, not nan"),
         (["--from", 0, "--to", 1, "--fps", "fast"], "fast"),
         (["--from", 0, "--to", 1, "--seconds", 0], "longer than 0 seconds, not 0"),
@@ -176,8 +176,8 @@ def test_a_recipe_from_elsewhere_is_checked(interpolate, tmp_path):
     for key, (value, message) in mistakes.items():
         comment = "biggan: " + json.dumps(recipe | {key: value})
         Image.new("L", (2, 2)).save(odd, comment=comment.encode())
-        assert message in fails(*interpolate, "--like", odd, "--out", tmp_path / "y.gif")
-    assert not (tmp_path / "y.gif").exists()
+        assert message in fails(*interpolate, "--like", odd, "--out", tmp_path / "new" / "y.gif")
+    assert not (tmp_path / "new").exists()
 
 
 def test_without_pyav_one_line_names_the_extra(interpolate, tmp_path, monkeypatch):
