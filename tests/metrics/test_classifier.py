@@ -279,9 +279,9 @@ def test_weights_are_a_function_of_the_seed():
     one, same, other = (Classifier(config, seed).state_dict() for seed in (0, 0, 1))
     assert torch.equal(torch.get_rng_state(), before)
     assert all(torch.equal(one[name], same[name]) for name in one)
-    weight = one["blocks.1.conv2.weight"]  # He: variance 2 / (32 * 9)
+    weight = one["blocks.1.conv1.weight"]  # (32, 16, 3, 3); He: 2 / fan-out
     assert weight.std().item() == pytest.approx((2 / (32 * 9)) ** 0.5, rel=0.05)
-    assert not torch.equal(weight, other["blocks.1.conv2.weight"])
+    assert not torch.equal(weight, other["blocks.1.conv1.weight"])
 
 
 def test_features_separate_classes(trained):
