@@ -62,8 +62,8 @@ class InceptionFeatures:
             very file from the cache, where it is downloaded to if it is not there.
         resize: "tensorflow" is what the graph itself does, and torch-fidelity. "pytorch-fid" is for
             figures to be compared with that program's: it resizes with pixels' centres aligned, and
-            maps 255 to 1, not to 127/128. The features differ by a few per cent: compare figures of
-            one kind only.
+            maps 255 to 1, not to 127/128. The features differ by several per cent, at 299 pixels
+            too: compare figures of one kind only.
         device: Where to compute. The features come back to the CPU.
         offline: Whether to look no further than the cache.
 
@@ -116,7 +116,6 @@ class InceptionFeatures:
         """
         return self.extract(images).features
 
-    @torch.no_grad()
     def extract(self, images: Tensor) -> Features:
         """Look at images, uint8 (N, 3, H, W), of any number and size.
 

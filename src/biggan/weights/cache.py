@@ -3,6 +3,7 @@
 It is `$BIGGAN_CACHE`, else `$XDG_CACHE_HOME/biggan`, else `~/.cache/biggan`:
 
     biggan-deep-256.safetensors   published weights, converted
+    pt_inception-2015-12-05-6726825d.pth   TF-Inception's weights, as published
     addresses/                    what was given by address, a folder each
     downloads/                    files under way: resumed the next time, deleted once converted
     *.lock                        held by the process that fetches; empty, and safe to delete when
