@@ -47,6 +47,7 @@ IMAGES = 16  # for the memory
 def import_torchvision() -> None:
     """Import it though its operators be missing: they are declared, and nobody calls them here."""
     import torch
+    from torch import library
 
     if "torchvision" in sys.modules:
         return
@@ -54,11 +55,11 @@ def import_torchvision() -> None:
     assert spec is not None
     assert spec.origin is not None
     try:
-        for library in Path(spec.origin).parent.glob("_C*.so"):
-            torch.ops.load_library(library)
+        for operators in Path(spec.origin).parent.glob("_C*.so"):
+            torch.ops.load_library(operators)
     except OSError:
         for name in ("nms", "qnms"):  # to which torchvision adds shape rules when it is imported
-            torch.library.define(f"torchvision::{name}", "(Tensor boxes) -> Tensor")
+            library.define(f"torchvision::{name}", "(Tensor boxes) -> Tensor")
     warnings.filterwarnings("ignore", module="torchvision")  # of images that it cannot read
     import torchvision  # noqa: F401
 

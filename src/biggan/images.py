@@ -100,7 +100,16 @@ def make_grid(images: Sequence[Image.Image], columns: int, pad: int = 1) -> Imag
 
 
 @dataclasses.dataclass(frozen=True)
-class Recipe:
+class _Written:
+    """What is kept in a picture's or video's file."""
+
+    def to_json(self) -> str:
+        """The recipe as one line of ASCII JSON."""
+        return json.dumps(dataclasses.asdict(self))
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe(_Written):
     """All that is needed to make one image again.
 
     Attributes:
@@ -125,10 +134,6 @@ class Recipe:
     index: int
     version: str
 
-    def to_json(self) -> str:
-        """The recipe as one line of ASCII JSON."""
-        return json.dumps(dataclasses.asdict(self))
-
     @classmethod
     def from_json(cls, text: str) -> Self:
         """Read what `to_json` wrote.
@@ -140,7 +145,7 @@ class Recipe:
 
 
 @dataclasses.dataclass(frozen=True)
-class GridRecipe:
+class GridRecipe(_Written):
     """All that is needed to make a grid of pictures again.
 
     Attributes:
@@ -151,13 +156,9 @@ class GridRecipe:
     columns: int
     pictures: tuple[Recipe, ...]
 
-    def to_json(self) -> str:
-        """The recipe as one line of ASCII JSON."""
-        return json.dumps(dataclasses.asdict(self))
-
 
 @dataclasses.dataclass(frozen=True)
-class MorphRecipe:
+class MorphRecipe(_Written):
     """All that is needed to make the pictures between two classes again.
 
     Attributes:
@@ -192,10 +193,6 @@ class MorphRecipe:
     path: str
     version: str
 
-    def to_json(self) -> str:
-        """The recipe as one line of ASCII JSON."""
-        return json.dumps(dataclasses.asdict(self))
-
 
 @dataclasses.dataclass(frozen=True)
 class Keyframe:
@@ -213,7 +210,7 @@ class Keyframe:
 
 
 @dataclasses.dataclass(frozen=True)
-class VideoRecipe:
+class VideoRecipe(_Written):
     """All that is needed to make a video again.
 
     Attributes:
@@ -241,10 +238,6 @@ class VideoRecipe:
     noise: str
     path: str
     version: str
-
-    def to_json(self) -> str:
-        """The recipe as one line of ASCII JSON."""
-        return json.dumps(dataclasses.asdict(self))
 
     @classmethod
     def from_json(cls, text: str) -> Self:

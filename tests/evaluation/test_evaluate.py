@@ -134,6 +134,13 @@ def test_what_was_seen_before_a_kill_is_not_seen_again(monkeypatch):
     ]
 
 
+def test_what_is_known_of_the_data_is_not_written_again(own_cache):
+    evaluate_images(data(), data(seed=1), SimpleFeatures(), ("fid",))
+    before = {path: path.stat().st_mtime_ns for path in (own_cache / "evaluation").iterdir()}
+    evaluate_images(data(), data(seed=1), SimpleFeatures(), ("fid",))
+    assert before == {path: path.stat().st_mtime_ns for path in before}
+
+
 def test_a_damaged_file_of_the_cache_is_made_again(own_cache, caplog):
     whole = evaluate_images(data(), data(seed=1), SimpleFeatures(), ("fid",))
     for file in (own_cache / "evaluation").iterdir():

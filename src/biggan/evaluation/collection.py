@@ -104,7 +104,8 @@ def collect(task: Task, extractor: FeatureExtractor, *, progress: bool = True) -
     """
     file = collection_file(task)
     own = own_range(task.total)
-    collection, position = _resume(file, extractor.dim, own)
+    collection, began = _resume(file, extractor.dim, own)
+    position = began
     keep_features = _chosen(task.total, KEPT_FEATURES)
     keep_logits = _chosen(task.total, KEPT_LOGITS)
     shown = tqdm(
@@ -132,7 +133,8 @@ def collect(task: Task, extractor: FeatureExtractor, *, progress: bool = True) -
             if time.monotonic() - saved > _SAVE_EVERY:
                 _save(file, collection, position)
                 saved = time.monotonic()
-    _save(file, collection, position)
+    if position > began or not file.exists():  # else all was kept before
+        _save(file, collection, position)
     return collection
 
 
