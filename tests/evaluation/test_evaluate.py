@@ -1,5 +1,6 @@
 """Evaluations of tiny generators, whole, cut short, and shared by processes."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -113,6 +114,9 @@ def test_the_data_are_looked_at_once():
     evaluate_generator(gan(), data(), second, (0.4,), ("fid",), PROTOCOL)
     assert first.seen == NUM + len(reference)
     assert second.seen == NUM
+    renamed = dataclasses.replace(data(), source="other")
+    evaluate_generator(gan(), renamed, second, (0.4,), ("fid",), PROTOCOL)
+    assert second.seen == 2 * NUM  # the same contents of another name
     third = SimpleFeatures()
     evaluate_generator(gan(), data(seed=1), third, (0.4,), ("fid",), PROTOCOL)
     assert third.seen == NUM + len(reference)  # other contents of the same name
@@ -139,6 +143,12 @@ def test_what_is_known_of_the_data_is_not_written_again(own_cache):
     before = {path: path.stat().st_mtime_ns for path in (own_cache / "evaluation").iterdir()}
     evaluate_images(data(), data(seed=1), SimpleFeatures(), ("fid",))
     assert before == {path: path.stat().st_mtime_ns for path in before}
+
+
+def test_a_cache_that_cannot_be_written_is_one_line(own_cache):
+    own_cache.write_text("a file, no folder")
+    with pytest.raises(InputError, match="cannot write to the cache .*BIGGAN_CACHE"):
+        evaluate_images(data(), data(seed=1), SimpleFeatures(), ("fid",))
 
 
 def test_a_damaged_file_of_the_cache_is_made_again(own_cache, caplog):

@@ -171,7 +171,13 @@ def _update_classes(
 
 
 def _save(file: Path, collection: FeatureCollection, position: int) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(
+            f"cannot write to the cache {file.parent}: {error.strerror}; name a folder for it in "
+            "BIGGAN_CACHE"
+        ) from None
     tensors = {
         "position": torch.tensor(position),
         "features": _cat(collection.features),

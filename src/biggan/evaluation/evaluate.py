@@ -103,11 +103,7 @@ def evaluate_generator(
     check_truncations(truncations, protocol)
     _check_enough(len(dataset), f"in {dataset.source}")
     _check_sizes(gan.config.resolution, dataset)
-    if "intra-fid" in metrics and gan.class_names != dataset.class_names:
-        raise InputError(
-            f"intra-fid compares class with class, and {gan.name} has other classes than "
-            f"{dataset.source}: leave it out"
-        )
+    _check_classes(metrics, gan.name, gan.class_names, dataset)
     _warn_of_few(min(protocol.num, len(dataset)), metrics)
     about_extractor = describe_extractor(extractor)
     per_class = "intra-fid" in metrics
@@ -175,11 +171,7 @@ def evaluate_images(
     for each in (images, dataset):
         _check_enough(len(each), f"in {each.source}")
     _check_sizes(images.images.shape[-1], dataset)
-    if "intra-fid" in metrics and images.class_names != dataset.class_names:
-        raise InputError(
-            f"intra-fid compares class with class, and {images.source} has other classes than "
-            f"{dataset.source}: leave it out"
-        )
+    _check_classes(metrics, images.source, images.class_names, dataset)
     _warn_of_few(min(len(images), len(dataset)), metrics)
     about_extractor, per_class = describe_extractor(extractor), "intra-fid" in metrics
     started = time.monotonic()
@@ -313,6 +305,19 @@ def _check_sizes(resolution: int, dataset: ImageDataset) -> None:
         raise InputError(
             f"the images have {resolution} pixels a side and {dataset.source} has {size}: "
             "figures of two resolutions do not compare"
+        )
+
+
+def _check_classes(
+    metrics: tuple[MetricName, ...],
+    name: str,
+    class_names: tuple[str, ...],
+    dataset: ImageDataset,
+) -> None:
+    if "intra-fid" in metrics and class_names != dataset.class_names:
+        raise InputError(
+            f"intra-fid compares class with class, and {name} has other classes than "
+            f"{dataset.source}: leave it out"
         )
 
 

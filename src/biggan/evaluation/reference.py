@@ -46,7 +46,7 @@ def reference_task(
         total=len(dataset),
         labels=dataset.labels,
         batches=batches,
-        provenance=describe_dataset(dataset) | {"extractor": extractor},
+        provenance={"fingerprint": dataset.fingerprint, "extractor": extractor},
         what=what,
         per_class=per_class,
     )
