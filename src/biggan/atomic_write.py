@@ -1,4 +1,4 @@
-"""Writing a file so that it is never seen half written."""
+"""Writing a file so that it is never seen half written, and the folder for it."""
 
 from __future__ import annotations
 
@@ -22,6 +22,18 @@ def write_atomically(path: Path, contents: bytes) -> None:
     """
     with replaced_atomically(path) as temporary:
         temporary.write_bytes(contents)
+
+
+def make_folder(folder: Path) -> None:
+    """Create a folder and the folders above it, if they are not there.
+
+    Raises:
+        InputError: It cannot be created.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"cannot create {folder}: {error.strerror}") from None
 
 
 @contextlib.contextmanager

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from biggan.atomic_write import make_folder
 from biggan.cli.options import (
     check_writable,
     choose_device,
     device_option,
-    make_folder,
     share_processor,
 )
 from biggan.errors import InputError

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import click
 
-from biggan.cli.options import check_writable, make_folder, offline_option
+from biggan.atomic_write import make_folder
+from biggan.cli.options import check_writable, offline_option
 from biggan.errors import InputError
 
 

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 
 import click
 
+from biggan.atomic_write import make_folder
 from biggan.cli.options import (
     TruncationType,
     check_writable,
     choose_device,
     device_option,
     engine_options,
-    make_folder,
     model_option,
     noise_option,
     offline_option,

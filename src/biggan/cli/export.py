@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from biggan.atomic_write import make_folder
 from biggan.cli.options import (
     check_writable,
-    make_folder,
     model_option,
     offline_option,
     share_processor,

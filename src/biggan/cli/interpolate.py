@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 from tqdm import tqdm
 
+from biggan.atomic_write import make_folder
 from biggan.cli.options import (
     TruncationType,
     check_alone_with_like,
@@ -17,7 +18,6 @@ from biggan.cli.options import (
     device_option,
     engine_options,
     like_option,
-    make_folder,
     model_option,
     noise_option,
     offline_option,

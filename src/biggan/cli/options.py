@@ -167,15 +167,3 @@ def check_writable(folder: Path) -> None:
         raise InputError(f"cannot write to {folder}: {existing} is no folder")
     if not os.access(existing, os.W_OK | os.X_OK):
         raise InputError(f"cannot write to {folder}: no permission for {existing}")
-
-
-def make_folder(folder: Path) -> None:
-    """Create a folder for results and the folders above it.
-
-    Raises:
-        InputError: It cannot be created.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"cannot create {folder}: {error.strerror}") from None

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import click
 from tqdm import tqdm
 
+from biggan.atomic_write import make_folder
 from biggan.cli.options import (
     TruncationType,
     check_alone_with_like,
@@ -21,7 +22,6 @@ from biggan.cli.options import (
     device_option,
     engine_options,
     like_option,
-    make_folder,
     model_option,
     noise_option,
     offline_option,

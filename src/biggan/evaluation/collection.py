@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from biggan.atomic_write import make_folder
 from biggan.distributed import is_first, num_processes, own_range
 from biggan.errors import InputError
 from biggan.metrics.extractor import FeatureExtractor
@@ -171,13 +172,7 @@ def _update_classes(
 
 
 def _save(file: Path, collection: FeatureCollection, position: int) -> None:
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(
-            f"cannot write to the cache {file.parent}: {error.strerror}; name a folder for it in "
-            "BIGGAN_CACHE"
-        ) from None
+    make_folder(file.parent)
     tensors = {
         "position": torch.tensor(position),
         "features": _cat(collection.features),

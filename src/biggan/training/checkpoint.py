@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 from safetensors import safe_open
 from torch import Tensor
 
+from biggan.atomic_write import make_folder
 from biggan.errors import InputError
 from biggan.training.config import TrainConfig
 from biggan.training.state import TrainState
@@ -92,10 +93,7 @@ class CheckpointDirectory:
         Raises:
             InputError: The folder cannot be written.
         """
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise InputError(f"cannot create {self.folder}: {error.strerror}") from None
+        make_folder(self.folder)
         path = self.folder / f"step-{state.step:08d}.safetensors"
         info = {
             "step": state.step,

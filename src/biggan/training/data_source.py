@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+from biggan.atomic_write import make_folder
 from biggan.data import ShardStream, TrainingData, load_dataset
 from biggan.data.outline import DatasetOutline, outline_dataset
 from biggan.data.shard_files import expand_shards, is_address
@@ -116,7 +117,7 @@ def _count_together(config: TrainConfig, run_dir: Path) -> None:
                 _class_names(config)  # a mistake here is better told before hours of counting
                 urls = expand_shards(config.data)
                 file = index_file(urls, run_dir)
-                _create_folder(file.parent)
+                make_folder(file.parent)
                 complete = count_shards(urls, file, seconds=_TURN)
         complete = on_any_process(complete)
 
@@ -151,10 +152,3 @@ def _decoding_threads(device: torch.device) -> int:
     here = os.environ.get("LOCAL_WORLD_SIZE", "")
     processes = int(here) if here.isdecimal() else 1
     return max(1, (os.cpu_count() or 1) // max(1, processes))
-
-
-def _create_folder(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"cannot create {folder}: {error.strerror}") from None

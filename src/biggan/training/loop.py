@@ -32,7 +32,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from biggan._version import __version__
-from biggan.atomic_write import write_atomically
+from biggan.atomic_write import make_folder, write_atomically
 from biggan.data import TrainingData
 from biggan.distributed import (
     averages,
@@ -193,7 +193,7 @@ def _locked(run_dir: Path) -> Iterator[None]:
     lock = filelock.FileLock(run_dir / ".lock")
     with raising_together():
         if is_first():
-            _create_folder(run_dir)
+            make_folder(run_dir)
             try:
                 lock.acquire(blocking=False)
             except filelock.Timeout:
@@ -308,18 +308,11 @@ def _export(state: TrainState, config: TrainConfig, dataset: TrainingData, run_d
         if is_first():
             save_discriminator(run_dir / RUN_DISCRIMINATOR, state.discriminator, description)
             previews = run_dir / "previews"
-            _create_folder(previews)
+            make_folder(previews)
             save_png(_preview(gan), previews / f"step-{state.step:08d}.png")
             # Last: a generator of this step says that the export is whole (see _is_exported).
             save_generator(run_dir / RUN_GENERATOR, generator, description)
     return gan
-
-
-def _create_folder(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"cannot create {folder}: {error.strerror}") from None
 
 
 def _statistics_images(state: TrainState, config: TrainConfig) -> int:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from biggan.atomic_write import write_atomically
+from biggan.atomic_write import make_folder, write_atomically
 from biggan.data import ImageDataset, TrainingData
 from biggan.distributed import is_first, on_any_process, raising_together
 from biggan.errors import InputError
@@ -106,7 +106,7 @@ class ScheduledEvaluation:
         return scores
 
     def _keep(self, gan: Gan, evaluation: Evaluation, step: int) -> None:
-        self._folder.mkdir(parents=True, exist_ok=True)
+        make_folder(self._folder)
         distance = _distance(evaluation.rows[0]["scores"])
         before = [
             _distance(json.loads(file.read_text(encoding="utf-8"))["rows"][0]["scores"])
