@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import signal
 import socket
 import sys
 from contextlib import closing
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
 import pytest
-from click.testing import CliRunner
+from click.testing import CliRunner, Result
 
 from biggan.cli import demo, main
 from biggan.errors import InputError
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def test_a_port_in_use_is_one_line_and_status_2(
@@ -86,3 +92,103 @@ def test_help_shows_examples() -> None:
 
     assert result.exit_code == 0
     assert "  biggan demo\n    biggan demo --model runs/digits" in result.output
+
+
+@pytest.fixture
+def served(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, dict[str, Any]]]:
+    """What `serve` is called with, instead of serving."""
+    pytest.importorskip("gradio")
+    calls: list[tuple[Any, dict[str, Any]]] = []
+
+    def serve(shelf: Any, *_: Any, **options: Any) -> None:
+        calls.append((shelf, options))
+
+    monkeypatch.setenv("GRADIO_TEMP_DIR", "")  # to be as it was at the end
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    server = ModuleType("biggan.demo.server")
+    server.serve = serve  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "biggan.demo.server", server)
+    return calls
+
+
+def run(*arguments: str, **settings: Any) -> Result:
+    return CliRunner().invoke(demo.command, ["--port", "0", *arguments], **settings)
+
+
+def test_several_models_the_first_of_them_ready(served: Any, tiny_file: Path) -> None:
+    result = run("--model", str(tiny_file), "--model", "digits")
+
+    assert result.exit_code == 0, result.output
+    shelf, options = served[0]
+    assert shelf.names == ("tiny.safetensors", "digits")
+    assert list(shelf._loaded) == ["digits", "tiny.safetensors"]  # the first was used last
+    assert shelf._loaded["tiny.safetensors"]._engine is not None
+    assert options["users"] == {}
+    assert (options["queue"], options["per_minute"], options["share"]) == (100, 0, False)
+
+
+def test_the_bundled_model_if_none_is_named(served: Any) -> None:
+    run()
+    assert served[0][0].names == ("digits",)
+
+
+def test_a_wrong_second_model_is_told_before_the_page_is_there(served: Any) -> None:
+    result = run("--model", "digits", "--model", "digist")
+
+    assert isinstance(result.exception, InputError)
+    assert "no model 'digist'" in str(result.exception)
+    assert served == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "per_minute"),
+    [
+        ((), 0),
+        (("--host", "localhost"), 0),
+        (("--host", "0.0.0.0"), 120),
+        (("--share",), 120),
+        (("--host", "0.0.0.0", "--limit", "0"), 0),
+        (("--limit", "7"), 7),
+    ],
+)
+def test_clients_are_limited_where_others_come_in(
+    served: Any, arguments: tuple[str, ...], per_minute: int
+) -> None:
+    run(*arguments, "--queue", "3")
+    assert served[0][1]["per_minute"] == per_minute
+    assert served[0][1]["queue"] == 3
+
+
+def test_users_come_from_a_file_that_the_environment_may_name(served: Any, tmp_path: Path) -> None:
+    file = tmp_path / "users"
+    file.write_text("ann:secret\n")
+    run("--users", str(file))
+    run(env={"BIGGAN_USERS": str(file)})
+
+    assert [options["users"] for _, options in served] == [{"ann": "secret"}] * 2
+
+
+def test_passwords_are_asked_for(served: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(demo, "_is_terminal", lambda: True)
+    result = run("--user", "ann", "--user", "bob", input="a\na\nb\nb\n")
+
+    assert served[0][1]["users"] == {"ann": "a", "bob": "b"}
+    assert "Password of ann" in result.output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("--user", "ann:secret"), "a password on the command line is seen by all"),
+        (("--user", "ann"), "this is no terminal: use --users FILE"),
+        (("--user", ""), "a user has no name"),
+        (("--users", "/no/such/file"), "cannot read the users in /no/such/file"),
+        (("--model", "digits", "--model", "digits"), "the model digits is given twice"),
+    ],
+)
+def test_mistakes_in_options(served: Any, arguments: tuple[str, ...], told: str) -> None:
+    result = run(*arguments)
+
+    assert isinstance(result.exception, InputError)
+    assert told in str(result.exception)
+    assert served == []

@@ -1,145 +1,90 @@
-"""The functions behind the page's events, and the page as Gradio will serve it."""
+"""The page as Gradio will serve it, and the functions behind its events."""
 
 from __future__ import annotations
 
 import asyncio
-from dataclasses import replace
+import html
+import inspect
+import re
+import shlex
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
+from PIL import Image
 
 import biggan
-from biggan import Gan, InputError
+from biggan import Gan
 from biggan.classes import class_choices
+from biggan.cli import interpolate, sample
 
 pytest.importorskip("gradio")
 
-from biggan.demo import page
+import gradio
+
+from biggan.demo import events, page
+from biggan.demo.captions import caption, heading, in_words
+from biggan.demo.drawing import (
+    draw_grid,
+    interpolation_recipe,
+    sample_recipe,
+    sweep_recipe,
+)
+from biggan.demo.events import Newest
+from biggan.demo.shelf import ModelShelf
+from biggan.images import read_recipe, save_png
+from biggan.weights.files import save_generator
 
 if TYPE_CHECKING:
-    from PIL import Image
+    from collections.abc import Callable
+    from pathlib import Path
 
-IMAGENET = tuple(
-    {8: "hen", 207: "golden retriever", 992: "hen-of-the-woods, hen of the woods"}.get(
-        index, {933: "cheeseburger"}.get(index, f"class number {index}")
-    )
-    for index in range(1000)
-)
+EXPLORE = (7, 0.42, 3, "3) three")
+INTERPOLATE = (1, 3, 0.2, 4, 5, "0) zero", "9) nine")
+SWEEP = (1, 6, "paper", "6) six")
 
 
-def build_page(gan: Gan) -> Any:
+def build_page(gans: dict[str, Gan]) -> Any:
     """The page, built inside an event loop: outside one Gradio makes a loop and leaks it."""
 
     async def build() -> Any:
-        return page.build_page(gan)
+        return page.build_page(ModelShelf(list(gans), lambda name: gans[str(name)]))
 
     return asyncio.run(build())
 
 
+@pytest.fixture(scope="module")
+def gan(make_gan: Callable[..., Gan]) -> Gan:
+    return make_gan()
+
+
+@pytest.fixture(scope="module")
+def blocks(gan: Gan) -> Any:
+    return build_page({"tiny": gan})
+
+
+def function(blocks: Any, name: str) -> Any:
+    """What stands behind the event of that name."""
+    found = [f.fn for f in blocks.fns.values() if f.api_name == name and f.fn]
+    assert len(found) == 1
+    return found[0]
+
+
 def controls(blocks: Any, kind: str) -> dict[str, Any]:
-    """The page's controls of a kind, in order, by their labels (the forms share some)."""
-    found = [block for block in blocks.blocks.values() if block.get_block_name() == kind]
+    """The page's visible controls of a kind, in order, by their labels (the forms share some)."""
+    found = [b for b in blocks.blocks.values() if b.get_block_name() == kind and b.visible is True]
     return {f"{index} {block.label}": block for index, block in enumerate(found)}
 
 
-@pytest.mark.parametrize(
-    ("num", "columns", "rows", "side"),
-    [(1, 1, 1, 256), (3, 3, 1, 208), (5, 5, 1, 128), (7, 5, 2, 128), (20, 5, 4, 128)],
-)
-def test_samples_in_at_most_five_columns(
-    make_gan: Any, num: int, columns: int, rows: int, side: int
-) -> None:
-    grid = page.sample_grid(make_gan(), num, 0.4, 0, "3) three")
-
-    assert grid.size == (columns * side + columns - 1, rows * side + rows - 1)
+def drawn(blocks: Any, form: str, model: str = "tiny") -> list[list[Any]]:
+    """All that the page's draw yields for these settings."""
+    draw = function(blocks, "draw")
+    return list(draw(form, Newest(), 1, model, *EXPLORE, *INTERPOLATE, *SWEEP))
 
 
-@pytest.mark.parametrize(("num", "steps", "side"), [(2, 5, 128), (1, 10, 64), (5, 2, 128)])
-def test_interpolations_have_a_column_for_each_step(
-    make_gan: Any, num: int, steps: int, side: int
-) -> None:
-    grid = page.interpolation_grid(make_gan(), num, steps, 0.2, 0, 1, "0) zero", "9) nine")
-
-    assert grid.size == (steps * side + steps - 1, num * side + num - 1)
-
-
-def test_small_pictures_are_enlarged_without_a_change_of_value(make_gan: Any) -> None:
-    gan = make_gan()
-    grid = np.asarray(page.sample_grid(gan, 2, 0.4, 7, "3) three"))
-
-    second = np.asarray(gan.sample("three", num=2, truncation=0.4, seed=7)[1])
-    enlarged = second.repeat(16, axis=0).repeat(16, axis=1)
-    np.testing.assert_array_equal(grid[:, 257:], enlarged)
-    assert (grid[:, 256] == 255).all()  # the white line between the two
-
-
-def test_large_pictures_are_shown_as_they_are(make_gan: Any) -> None:
-    gan = make_gan(resolution=128)
-    grid = page.sample_grid(gan, 2, 0.4, 0, "3) three")
-
-    assert grid.size == (257, 128)
-    first = gan.sample("three", num=2, truncation=0.4, seed=0)[0]
-    assert grid.crop((0, 0, 128, 128)).tobytes() == first.tobytes()
-
-
-def test_interpolation_runs_from_a_to_b_along_each_row(make_gan: Any) -> None:
-    gan = make_gan(resolution=128)
-    grid = page.interpolation_grid(gan, 2, 3, 0.2, 4, 5, "1) one", "6) six")
-
-    def cell(column: int, row: int) -> Image.Image:
-        return grid.crop((129 * column, 129 * row, 129 * column + 128, 129 * row + 128))
-
-    for row in range(2):
-        start = gan.sample("one", num=2, truncation=0.2, seed=4)[row]
-        end = gan.sample("six", num=2, truncation=0.2, seed=5)[row]
-        # The label is given as weights of classes here: equal up to rounding.
-        assert np.abs(np.asarray(cell(0, row), int) - np.asarray(start, int)).max() <= 1
-        assert np.abs(np.asarray(cell(2, row), int) - np.asarray(end, int)).max() <= 1
-
-
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        ((0, 0.4, 0, "0) zero"), "the number of samples must be between 1 and 20, not 0"),
-        ((21, 0.4, 0, "0) zero"), "the number of samples must be between 1 and 20, not 21"),
-        ((2.5, 0.4, 0, "0) zero"), "the number of samples must be a whole number, not 2.5"),
-        ((1, 1.5, 0, "0) zero"), "truncation must be above 0 and at most 1, not 1.5"),
-        ((1, None, 0, "0) zero"), "truncation must be a number, not None"),
-        ((1, "0.4", 0, "0) zero"), "truncation must be a number, not '0.4'"),
-        ((1, float("nan"), 0, "0) zero"), "truncation must be a number, not nan"),
-        ((1, 0.4, 0.5, "0) zero"), "the seed must be a whole number, not 0.5"),
-        ((1, 0.4, True, "0) zero"), "the seed must be a number, not True"),
-        ((1, 0.4, -1, "0) zero"), "the seed must be between 0 and"),
-        ((1, 0.4, 0, "ten"), "no class is called 'ten'"),
-    ],
-)
-def test_a_wrong_setting_is_named(make_gan: Any, settings: tuple[Any, ...], message: str) -> None:
-    with pytest.raises(InputError, match=f"^{message}"):
-        page.sample_grid(make_gan(), *settings)
-
-
-@pytest.mark.parametrize(("num", "steps"), [(6, 5), (0, 5), (2, 1), (2, 11)])
-def test_interpolations_have_limits(make_gan: Any, num: int, steps: int) -> None:
-    with pytest.raises(InputError, match="must be between"):
-        page.interpolation_grid(make_gan(), num, steps, 0.2, 0, 0, "zero", "nine")
-
-
-def test_menus_start_with_the_notebooks_classes() -> None:
-    assert page.default_class(IMAGENET, "cheeseburger", 0) == "933) cheeseburger"
-    assert page.default_class(IMAGENET, "golden retriever", 0) == "207) golden retriever"
-    assert page.default_class(IMAGENET, "hen", -1) == "8) hen"
-
-
-def test_menus_of_other_models_start_with_the_first_and_the_last_class(make_gan: Any) -> None:
-    menus = list(controls(build_page(make_gan()), "dropdown").values())
-
-    assert [menu.value for menu in menus] == ["0) zero", "0) zero", "9) nine"]
-    assert [choice for choice, _ in menus[0].choices] == class_choices(make_gan().class_names)
-
-
-def test_sliders_are_the_notebooks(make_gan: Any) -> None:
-    sliders = controls(build_page(make_gan()), "slider")
+def test_the_sliders_are_the_notebooks(blocks: Any) -> None:
+    sliders = controls(blocks, "slider")
 
     assert {label: (s.minimum, s.maximum, s.step, s.value) for label, s in sliders.items()} == {
         "0 Number of samples": (1, 20, 1, 10),
@@ -150,90 +95,347 @@ def test_sliders_are_the_notebooks(make_gan: Any) -> None:
         "5 Truncation": (0.02, 1, 0.02, 0.2),
         "6 Noise seed A": (0, 100, 1, 0),
         "7 Noise seed B": (0, 100, 1, 0),
+        "8 Seconds": (1, 10, 1, 4),
+        "9 Number of samples": (1, 5, 1, 2),
+        "10 Noise seed": (0, 100, 1, 0),
     }
 
 
-def test_every_control_draws_and_stale_moves_are_dropped(make_gan: Any) -> None:
-    blocks = build_page(make_gan())
-    events = {event["api_name"]: event for event in blocks.config["dependencies"]}
+def test_menus_of_other_models_start_with_the_first_and_the_last_class(
+    blocks: Any, gan: Gan
+) -> None:
+    menus = list(controls(blocks, "dropdown").values())
 
-    assert set(events) == {"sample", "interpolate"}
-    for event in events.values():
-        assert event["trigger_mode"] == "always_last"
-        moved = {block for block, trigger in event["targets"] if trigger == "change"}
-        assert moved == set(event["inputs"])
-    assert len(events["sample"]["inputs"]) == 4
-    assert len(events["interpolate"]["inputs"]) == 7
-    limits = [function.concurrency_limit for function in blocks.fns.values()]
-    assert limits == [1, 1]
-    assert len({function.concurrency_id for function in blocks.fns.values()}) == 1
+    assert [menu.label for menu in menus] == ["Category", "Category A", "Category B", "Category"]
+    assert [menu.value for menu in menus] == ["0) zero", "0) zero", "9) nine", "0) zero"]
+    assert [choice for choice, _ in menus[0].choices] == class_choices(gan.class_names)
 
 
-def test_an_unconditional_model_has_no_menus(make_gan: Any) -> None:
-    gan = make_gan(class_names=())
-    blocks = build_page(gan)
+def test_the_endpoints_are_named_and_described(blocks: Any) -> None:
+    named = blocks.get_api_info()["named_endpoints"]
 
-    assert controls(blocks, "dropdown") == {}
-    inputs = {e["api_name"]: len(e["inputs"]) for e in blocks.config["dependencies"]}
-    assert inputs == {"sample": 3, "interpolate": 5}
-    draw = {function.api_name: function.fn for function in blocks.fns.values()}
-    assert draw["sample"](2, 0.4, 0).size == (513, 256)
-    assert draw["interpolate"](1, 2, 0.2, 0, 1).size == (513, 256)
-    assert "unconditional" in page.about(gan)
-
-
-def test_a_mistake_reaches_the_page_as_one_line(make_gan: Any) -> None:
-    import gradio
-
-    blocks = build_page(make_gan())
-    draw = {function.api_name: function.fn for function in blocks.fns.values()}
-
-    with pytest.raises(gradio.Error) as caught:
-        draw["sample"](10, 1.5, 0, "0) zero")
-    assert caught.value.message == "truncation must be above 0 and at most 1, not 1.5"
-    assert caught.value.print_exception is False  # a visitor's mistake is no news for the terminal
-    with pytest.raises(gradio.Error, match="one number or one text"):
-        draw["sample"]([10], 0.4, 0, "0) zero")
+    assert set(named) == {"/sample", "/interpolate", "/sweep", "/video"}
+    for endpoint in named.values():
+        assert endpoint["description"]
+    names = {e: [p["parameter_name"] for p in named[e]["parameters"]] for e in named}
+    assert names["/sample"] == ["num", "truncation", "seed", "category", "model"]
+    ends = ["truncation", "seed_a", "seed_b", "category_a", "category_b", "model"]
+    assert names["/interpolate"] == ["num", "steps", *ends]
+    assert names["/video"] == ["num", "seconds", *ends]
+    assert names["/sweep"] == ["num", "seed", "noise", "category", "model"]
+    assert all(p["parameter_has_default"] for e in named.values() for p in e["parameters"])
 
 
-def test_the_header_says_what_the_model_is(make_gan: Any) -> None:
-    header = page.about(make_gan())
+def test_every_control_asks_for_a_picture_and_one_is_drawn_at_a_time(blocks: Any) -> None:
+    dependencies = blocks.config["dependencies"]
+    forms = {b._id for b in controls(blocks, "slider").values() if b.label != "Seconds"}
+    forms |= {b._id for kind in ("dropdown", "radio") for b in controls(blocks, kind).values()}
+    asking = [
+        e for e in dependencies if {b for b, name in e["targets"] if name == "change"} >= forms
+    ]
 
-    for fact in ("tiny", "BigGAN", "16 &times; 16 pixels", "10 classes", "a test", "CC0"):
-        assert fact in header
-    count = sum(p.numel() for p in make_gan().generator.parameters())
-    assert f"{count} parameters" in header
+    assert [(len(e["outputs"]), e["backend_fn"]) for e in asking] == [(1, False)]
+    draw = next(e for e in dependencies if e["api_name"] == "draw")
+    assert draw["targets"] == [(asking[0]["outputs"][0], "change")]
+    assert draw["trigger_mode"] == "always_last"
+    limits = {f.concurrency_id: f.concurrency_limit for f in blocks.fns.values() if f.fn}
+    assert limits["model"] == 4
+
+
+def test_what_is_not_the_newest_any_more_stops(blocks: Any, monkeypatch: Any) -> None:
+    newest = Newest()
+    pictures = iter(["first", "second", "third"])
+    monkeypatch.setattr(
+        events, "draw_progressively", lambda *_: ((picture, False) for picture in pictures)
+    )
+    draw = function(blocks, "draw")
+    drawing = draw("explore", newest, 5, "tiny", *EXPLORE, *INTERPOLATE, *SWEEP)
+
+    assert next(drawing)[2]["value"] == "first"
+    function(blocks, "note")(newest, 5)
+    assert next(drawing)[2]["value"] == "second"
+    function(blocks, "note")(newest, 6)
+    assert list(drawing) == []
+    function(blocks, "note")(newest, 4)  # which came late
+    assert newest.is_after(5)
 
 
 @pytest.mark.parametrize(
-    ("count", "text"),
+    ("form", "number", "plan", "query"),
     [
-        (999, "999"),
-        (1000, "1 thousand"),
-        (58_196_000, "58.2 million"),
-        (158_260_000, "158 million"),
+        (
+            "explore",
+            0,
+            lambda gan: sample_recipe(gan, *EXPLORE),
+            "form=explore&model=tiny&num=7&truncation=0.42&seed=3&category=3%29+three",
+        ),
+        (
+            "interpolate",
+            1,
+            lambda gan: interpolation_recipe(gan, *INTERPOLATE),
+            "form=interpolate&model=tiny&num=1&steps=3&truncation=0.2&seed_a=4&seed_b=5"
+            "&category_a=0%29+zero&category_b=9%29+nine",
+        ),
+        (
+            "sweep",
+            2,
+            lambda gan: sweep_recipe(gan, *SWEEP),
+            "form=sweep&model=tiny&num=1&seed=6&noise=paper&category=6%29+six",
+        ),
     ],
 )
-def test_large_counts_are_rounded(count: int, text: str) -> None:
-    assert page._rounded(count) == text
+def test_the_form_that_is_seen_is_drawn(
+    blocks: Any, gan: Gan, form: str, number: int, plan: Any, query: str
+) -> None:
+    address, *widgets = drawn(blocks, form)[-1]
+
+    assert address == query
+    pictures, video = widgets[:9], widgets[9:]
+    heading_, picture, caption_ = pictures[3 * number : 3 * number + 3]
+    file = picture["value"]
+    assert read_recipe(file) == plan(gan)
+    with Image.open(file) as shown:
+        assert shown.tobytes() == draw_grid(gan, plan(gan)).tobytes()
+    assert "small" in picture["elem_classes"]
+    assert caption_ == caption(gan, plan(gan), file.name, "tiny")
+    assert heading_ == heading(plan(gan))
+    others = [w for i, w in enumerate(pictures) if i // 3 != number]
+    assert others == [gradio.skip()] * 6
+    hidden = gradio.update(value=None, visible=False)  # a video would be of other settings
+    assert video == [hidden if form == "interpolate" else gradio.skip()] * 3
 
 
-def test_the_header_trusts_no_text_of_a_file(make_gan: Any) -> None:
-    gan = make_gan()
-    gan.description = replace(
-        gan.description, name="<b>x</b>", source='see https://a.org/"onload="x" <script>'
+def test_a_mistake_reaches_the_page_as_one_line(blocks: Any) -> None:
+    draw = function(blocks, "draw")
+    for call in (
+        lambda: list(
+            draw("explore", Newest(), 1, "tiny", 10, 1.5, 0, "0) zero", *INTERPOLATE, *SWEEP)
+        ),
+        lambda: function(blocks, "sample")(10, 1.5, 0, "0) zero", "tiny"),
+    ):
+        with pytest.raises(gradio.Error) as caught:
+            call()
+        assert caught.value.message == "truncation must be above 0 and at most 1, not 1.5"
+        assert caught.value.print_exception is False  # a visitor's mistake is no news
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "values", "plan"),
+    [
+        ("sample", EXPLORE, sample_recipe),
+        ("interpolate", INTERPOLATE, interpolation_recipe),
+        ("sweep", SWEEP, sweep_recipe),
+    ],
+)
+def test_the_endpoints_give_the_pages_pictures(
+    blocks: Any, gan: Gan, endpoint: str, values: tuple[Any, ...], plan: Any
+) -> None:
+    path = function(blocks, endpoint)(*values, "tiny")
+
+    assert read_recipe(path) == plan(gan, *values)
+    with Image.open(path) as shown:
+        assert shown.tobytes() == draw_grid(gan, plan(gan, *values)).tobytes()
+
+
+@pytest.mark.parametrize("model", ["other", "/etc/passwd", None, ["tiny"]])
+def test_only_models_on_offer_are_drawn_with(blocks: Any, model: Any) -> None:
+    with pytest.raises(gradio.Error, match="tiny"):
+        function(blocks, "sample")(*EXPLORE, model)
+
+
+def test_what_a_program_leaves_out_is_what_the_page_begins_with(blocks: Any) -> None:
+    sample = next(f for f in blocks.fns.values() if f.api_name == "sample")
+    given: list[Any] = [3, 0.5]
+    blocks.validate_inputs(sample, given)
+
+    assert given == [3, 0.5, 0, "0) zero", "tiny"]
+
+
+def test_the_video_endpoint_gives_files_to_play(blocks: Any) -> None:
+    webp, _ = function(blocks, "video")(1, 1, 0.2, 0, 1, "0) zero", "9) nine", "tiny")
+
+    with Image.open(webp) as video:
+        assert (video.n_frames, video.size) == (20, (256, 256))
+
+
+def test_the_page_films_and_can_be_interrupted(blocks: Any) -> None:
+    film = function(blocks, "film")
+    shown = list(film(Newest(), 1, "tiny", 1, 1, 0.2, 0, 1, "0) zero", "9) nine"))
+
+    assert shown[0][0] == gradio.update(value=None, visible=True)
+    assert all(update == [gradio.skip()] * 3 for update in shown[1:-1])
+    assert [update["visible"] for update in shown[-1]][:2] == [True, True]
+    assert shown[-1][0]["value"].suffix == ".webp"
+    assert inspect.isgeneratorfunction(film)
+
+
+def test_a_model_is_chosen_with_its_card_and_its_categories(make_gan: Any) -> None:
+    flat = make_gan(class_names=())
+    two = build_page({"first": make_gan(), "flat": flat})
+
+    menu = controls(two, "dropdown")["0 Model"]
+    assert [name for name, _ in menu.choices] == ["first", "flat"]
+    card, *updates = function(two, "choose")("flat")
+    assert "unconditional" in card
+    hidden = [u for u in updates if u != gradio.skip()]
+    assert hidden == [gradio.update(choices=[], value=None, visible=False)] * 4
+    empty = (7, 0.42, 3, None, 1, 3, 0.2, 4, 5, None, None, 1, 6, "paper", None)
+    for form in ("explore", "interpolate", "sweep"):
+        *_, (query, *_) = function(two, "draw")(form, Newest(), 1, "flat", *empty)
+        assert query.startswith(f"form={form}&model=flat")
+        assert "category" not in query
+
+
+def test_one_model_is_not_to_be_chosen(blocks: Any) -> None:
+    assert "0 Model" not in controls(blocks, "dropdown")
+
+
+def _restored(blocks: Any, updates: list[Any]) -> dict[str, Any]:
+    """The values that updates of tab, form, model, card and all controls bring."""
+    keys = ["tabs", "form", "model", "card"]
+    keys += ["num", "truncation", "seed", "category"]
+    keys += ["i-num", "steps", "i-truncation", "seed_a", "seed_b", "category_a", "category_b"]
+    keys += ["s-num", "s-seed", "noise", "s-category"]
+    return dict(zip(keys, updates, strict=True))
+
+
+class _Request:
+    def __init__(self, **query: str) -> None:
+        self.query_params = query
+
+
+def test_the_address_sets_the_controls(blocks: Any) -> None:
+    follow = function(blocks, "follow")
+    updates = _restored(blocks, follow(_Request(num="3", seed="12345", category="six")))
+
+    assert updates["form"] == "explore"
+    assert updates["tabs"].selected == "explore"
+    assert updates["num"]["value"] == 3
+    assert (updates["seed"]["value"], updates["seed"]["maximum"]) == (12345, 12345)
+    assert updates["truncation"]["value"] == 0.4  # not in the address: the page's own
+    assert updates["category"]["value"] == "6) six"
+
+
+@pytest.mark.parametrize(
+    "query", [{"num": "99"}, {"category": "ten"}, {"model": "other"}, {"form": "none"}]
+)
+def test_an_address_that_cannot_be_followed_changes_nothing(
+    blocks: Any, query: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[str] = []
+    monkeypatch.setattr(gradio, "Warning", told.append)
+    updates = function(blocks, "follow")(_Request(**query))
+
+    assert updates == [gradio.skip()] * 19
+    assert len(told) == 1
+    assert told[0].startswith("The address cannot be followed: ")
+
+
+def test_an_address_of_others_is_none_of_ours(blocks: Any) -> None:
+    assert function(blocks, "follow")(_Request(view="api")) == [gradio.skip()] * 19
+
+
+def test_a_picture_sets_the_controls_and_finds_its_model(make_gan: Any, tmp_path: Path) -> None:
+    first, second = make_gan(), make_gan(resolution=8)
+    second.sha256 = "2" * 64
+    two = build_page({"first": first, "tiny": second})
+    recipe = sweep_recipe(second, 3, 500, "hub", "six")
+    save_png(draw_grid(second, recipe), tmp_path / "sweep.png", recipe)
+
+    *updates, dropped = function(two, "restore")(str(tmp_path / "sweep.png"), "first")
+
+    assert dropped is None
+    values = _restored(two, updates)
+    assert (values["form"], values["model"]) == ("sweep", "tiny")
+    assert "8 &times; 8 pixels" in values["card"]
+    assert values["s-num"]["value"] == 3
+    assert (values["s-seed"]["value"], values["noise"]["value"]) == (500, "hub")
+    assert values["s-category"]["value"] == "6) six"
+
+
+def test_a_file_that_says_nothing_changes_nothing(
+    blocks: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[str] = []
+    monkeypatch.setattr(gradio, "Warning", told.append)
+    (tmp_path / "notes.txt").write_text("no picture")
+    Image.new("L", (8, 8)).save(tmp_path / "plain.png")
+    Image.new("L", (8, 8)).save(tmp_path / "photo.jpg")
+    for name in ("notes.txt", "plain.png", "photo.jpg"):
+        updates = function(blocks, "restore")(str(tmp_path / name), "tiny")
+        assert updates == [*[gradio.skip()] * 19, None]
+
+    assert told[0] == "notes.txt cannot be read as a PNG"
+    assert told[1].startswith("plain.png holds no recipe")
+    assert told[2] == "photo.jpg cannot be read as a PNG"
+
+
+def test_a_picture_of_another_model_is_told_apart(
+    blocks: Any, gan: Gan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[str] = []
+    monkeypatch.setattr(gradio, "Warning", told.append)
+    recipe = sample_recipe(gan, 2, 0.4, 0, "six")
+    foreign = [r.__class__(**{**vars(r), "sha256": "1" * 64}) for r in recipe.pictures]
+    changed = recipe.__class__(2, tuple(foreign))
+    save_png(draw_grid(gan, recipe), tmp_path / "foreign.png", changed)
+
+    assert function(blocks, "restore")(str(tmp_path / "foreign.png"), "tiny")[-1] is None
+    assert told[0].startswith("the picture was made by tiny (sha256 111111111111...), not by tiny")
+
+
+def test_a_caption_is_a_command_that_makes_the_same_file(
+    gan: Gan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    save_generator(tmp_path / "m", gan.generator, gan.description)
+    loaded = biggan.load(tmp_path / "m")
+    recipes = (
+        (sample_recipe(loaded, *EXPLORE), "samples/grid.png"),
+        (interpolation_recipe(loaded, *INTERPOLATE), "interpolation.png"),
+        (sweep_recipe(loaded, *SWEEP), "samples/grid.png"),
     )
-    header = page.about(gan)
+    for recipe, made in recipes:
+        save_png(draw_grid(loaded, recipe), tmp_path / "page.png", recipe)
+        text = caption(loaded, recipe, "page.png", "m")
+        found = re.search("<code>(.*)</code>", text)
+        assert found is not None
+        program, verb, *words = shlex.split(html.unescape(found[1]))
+        assert program == "biggan"
+        command = {"sample": sample.command, "interpolate": interpolate.command}[verb]
+        result = CliRunner().invoke(command, words)
+        assert result.exit_code == 0, result.output
+        with Image.open(tmp_path / "page.png") as a, Image.open(tmp_path / made) as b:
+            np.testing.assert_array_equal(np.asarray(a), np.asarray(b))
 
-    assert "<b>" not in header
-    assert "<script>" not in header
-    assert '"onload' not in header
-    assert '<a href="https://a.org/' in header
+
+def test_captions_trust_no_text_of_a_file(make_gan: Any) -> None:
+    gan = make_gan(class_names=("<b>x</b>", "'; rm -rf /"))
+    recipe = interpolation_recipe(gan, 1, 2, 0.2, 0, 0, 0, 1)
+
+    assert "<b>" not in caption(gan, recipe, "<b>.png", "<b>")
+    assert "<b>" not in heading(recipe)["value"]
 
 
-def test_the_bundled_model_has_a_page() -> None:
+def test_the_bundled_model_needs_no_name_in_a_shell() -> None:
     gan = biggan.load()
 
-    menu = next(iter(controls(build_page(gan), "dropdown").values()))
-    grid = page.sample_grid(gan, 10, 0.4, 0, menu.value)
-    assert len(grid.getcolors(1 << 24)) > 2  # not a blank
+    assert caption(gan, sample_recipe(gan, 10, 0.4, 0, 0), "a.png", "digits") == (
+        "In a shell: <code>biggan sample --class &#x27;0) zero&#x27; --num 10 --truncation 0.4 "
+        "--seed 0 --grid</code>"
+    )
+
+
+def test_columns_are_labelled(gan: Gan) -> None:
+    spans = "<span>2</span><span>1.5</span><span>1</span><span>0.5</span><span>0.04</span>"
+    assert heading(sweep_recipe(gan, 2, 0, "paper", 0))["value"] == spans
+    morph = interpolation_recipe(gan, 1, 3, 0.2, 0, 0, 0, 9)
+    assert heading(morph)["value"] == "<span>zero</span><span></span><span>nine</span>"
+    assert heading(sample_recipe(gan, 2, 0.4, 0, 0)) == gradio.update(visible=False)
+
+
+def test_pictures_are_told_in_words(gan: Gan) -> None:
+    samples = in_words(sample_recipe(gan, 7, 0.4, 0, "six"))
+    assert samples == "7 pictures of six, 5 a row, by tiny"
+    paths = in_words(interpolation_recipe(gan, 2, 5, 0.2, 0, 0, 0, 9))
+    assert paths == "2 paths from zero to nine in 5 steps, by tiny"

@@ -27,7 +27,7 @@ pytest.importorskip("playwright")
 
 from playwright import sync_api
 
-from biggan.demo.page import interpolation_grid, sample_grid
+from biggan.demo.drawing import draw_grid, interpolation_recipe, sample_recipe
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -132,7 +132,9 @@ class Page:
         while time.monotonic() < deadline:
             if self.window.locator(".grid img:visible").count():
                 shown = self.picture()
-                if np.array_equal(np.asarray(shown.convert("RGB")), np.asarray(expected)):
+                if np.array_equal(
+                    np.asarray(shown.convert("RGB")), np.asarray(expected.convert("RGB"))
+                ):
                     assert shown.format == "PNG"
                     return
             time.sleep(0.05)
@@ -150,6 +152,14 @@ class Page:
         self.window.keyboard.type(typed)
         self.window.get_by_role("option").first.wait_for()
         self.window.keyboard.press("Enter")
+
+
+def sampled(gan: Gan, *settings: Any) -> Image.Image:
+    return draw_grid(gan, sample_recipe(gan, *settings))
+
+
+def interpolated(gan: Gan, *settings: Any) -> Image.Image:
+    return draw_grid(gan, interpolation_recipe(gan, *settings))
 
 
 @pytest.fixture
@@ -174,33 +184,33 @@ def test_moving_a_control_shows_the_picture_of_the_new_settings(
     open_page: Callable[..., Page], gan: Gan
 ) -> None:
     page = open_page()
-    page.wait_for(sample_grid(gan, 10, 0.4, 0, "zero"))  # by itself, with the notebook's defaults
+    page.wait_for(sampled(gan, 10, 0.4, 0, "zero"))  # by itself, with the notebook's defaults
 
     page.slider("Truncation").press("ArrowRight")
-    page.wait_for(sample_grid(gan, 10, 0.42, 0, "zero"))
+    page.wait_for(sampled(gan, 10, 0.42, 0, "zero"))
     page.number("Noise seed").fill("7")
-    page.wait_for(sample_grid(gan, 10, 0.42, 7, "zero"))
+    page.wait_for(sampled(gan, 10, 0.42, 7, "zero"))
     page.choose("Category", "thr")
-    page.wait_for(sample_grid(gan, 10, 0.42, 7, "three"))
+    page.wait_for(sampled(gan, 10, 0.42, 7, "three"))
     page.slider("Number of samples").press("ArrowLeft")
-    page.wait_for(sample_grid(gan, 9, 0.42, 7, "three"))
+    page.wait_for(sampled(gan, 9, 0.42, 7, "three"))
 
     for _ in range(20):  # as fast as keys go: what is shown in the end is where the slider stands
         page.slider("Truncation").press("ArrowRight")
-    page.wait_for(sample_grid(gan, 9, 0.82, 7, "three"))
+    page.wait_for(sampled(gan, 9, 0.82, 7, "three"))
 
 
 def test_interpolation_follows_its_controls(open_page: Callable[..., Page], gan: Gan) -> None:
     page = open_page()
-    page.window.get_by_role("tab", name="Interpolation").click()
-    page.wait_for(interpolation_grid(gan, 2, 5, 0.2, 0, 0, "zero", "nine"))
+    page.window.get_by_role("tab", name="Interpolate").click()
+    page.wait_for(interpolated(gan, 2, 5, 0.2, 0, 0, "zero", "nine"))
 
     page.slider("Number of steps").press("ArrowRight")
-    page.wait_for(interpolation_grid(gan, 2, 6, 0.2, 0, 0, "zero", "nine"))
+    page.wait_for(interpolated(gan, 2, 6, 0.2, 0, 0, "zero", "nine"))
     page.number("Noise seed B").fill("3")
-    page.wait_for(interpolation_grid(gan, 2, 6, 0.2, 0, 3, "zero", "nine"))
+    page.wait_for(interpolated(gan, 2, 6, 0.2, 0, 3, "zero", "nine"))
     page.choose("Category A", "sev")
-    page.wait_for(interpolation_grid(gan, 2, 6, 0.2, 0, 3, "seven", "nine"))
+    page.wait_for(interpolated(gan, 2, 6, 0.2, 0, 3, "seven", "nine"))
 
 
 def test_a_half_typed_number_is_no_mistake(open_page: Callable[..., Page], gan: Gan) -> None:
@@ -208,7 +218,7 @@ def test_a_half_typed_number_is_no_mistake(open_page: Callable[..., Page], gan: 
 
     for text, truncation in (("", 0.02), ("0", 0.02), ("0.5", 0.5), ("7", 1)):
         page.number("Truncation").fill(text)
-        page.wait_for(sample_grid(gan, 10, truncation, 0, "zero"))
+        page.wait_for(sampled(gan, 10, truncation, 0, "zero"))
     assert page.window.locator(".toast-body").count() == 0
 
 
@@ -216,7 +226,7 @@ def test_neither_the_page_nor_the_server_leaves_the_machine(
     open_page: Callable[..., Page], server: Server
 ) -> None:
     page = open_page()
-    page.window.get_by_role("tab", name="Interpolation").click()
+    page.window.get_by_role("tab", name="Interpolate").click()
     page.window.get_by_text("Use via API").click()
     page.window.get_by_text("API documentation").wait_for()
     page.window.wait_for_timeout(500)
@@ -232,7 +242,7 @@ def test_it_fits_a_telephone(open_page: Callable[..., Page], theme: str) -> None
     page = open_page(width=360, height=740)
     page.window.emulate_media(color_scheme=theme)
 
-    for tab in ("Explore a category", "Interpolation"):
+    for tab in ("Explore a category", "Interpolate"):
         page.window.get_by_role("tab", name=tab).click()
         page.window.locator(".grid img:visible").wait_for()
         assert page.window.evaluate("document.documentElement.scrollWidth") == 360
@@ -246,7 +256,7 @@ def test_the_endpoints_answer_programs(server: Server, gan: Gan) -> None:
     assert event == "complete"
     with urllib.request.urlopen(data[0]["url"]) as reply:
         picture = Image.open(io.BytesIO(reply.read())).convert("RGB")
-    assert picture.tobytes() == sample_grid(gan, 3, 0.5, 12345, "three").tobytes()
+    assert picture.tobytes() == sampled(gan, 3, 0.5, 12345, "three").convert("RGB").tobytes()
 
     event, data = call(server, "interpolate", [1, 2, 0.2, 0, 1, "0) zero", "one"])
     assert event == "complete"

@@ -11,6 +11,7 @@ import socket
 import sys
 import tempfile
 from importlib.util import find_spec
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -19,18 +20,28 @@ from biggan.cli.options import (
     choose_device,
     device_option,
     engine_options,
-    model_option,
     offline_option,
     share_processor,
 )
 from biggan.errors import InputError
 
 if TYPE_CHECKING:
+    from biggan.demo.shelf import ModelShelf
     from biggan.engine_names import EngineName, Precision
+    from biggan.gan import Gan
+
+_LIMIT = 120
 
 
 @click.command
-@model_option
+@click.option(
+    "--model",
+    "models",
+    metavar="NAME|PATH",
+    multiple=True,
+    help="As in biggan sample; may be given several times, the first is what the page begins with. "
+    "Visitors can choose among these and no others. The bundled model if left out.",
+)
 @offline_option
 @click.option(
     "--host",
@@ -48,15 +59,47 @@ if TYPE_CHECKING:
 @click.option(
     "--share", is_flag=True, help="Also offer the page to the internet, through Gradio's relay."
 )
+@click.option(
+    "--user",
+    "names",
+    metavar="NAME",
+    multiple=True,
+    help="Let only this user in; may be given several times. The password is asked for.",
+)
+@click.option(
+    "--users",
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    envvar="BIGGAN_USERS",
+    show_envvar=True,
+    help="Let only the users in that this file lists, in lines NAME:PASSWORD.",
+)
+@click.option(
+    "--queue",
+    type=click.IntRange(min=1),
+    default=100,
+    show_default=True,
+    help="Most requests that wait, of the page and of the HTTP API; more are told to come back.",
+)
+@click.option(
+    "--limit",
+    type=click.IntRange(min=0),
+    help="Most requests for pictures from one client in a minute, half of them at once; 0 for any "
+    f"number.  [default: {_LIMIT} with --share or a --host that is not this machine's own, else 0]",
+)
 @click.option("--open", "open_browser", is_flag=True, help="Open the page in a browser.")
 @device_option
 @engine_options
 def command(
-    model: str | None,
+    models: tuple[str, ...],
     offline: bool,
     host: str,
     port: int,
     share: bool,
+    names: tuple[str, ...],
+    users: Path | None,
+    queue: int,
+    limit: int | None,
     open_browser: bool,
     device: str | None,
     engine: EngineName,
@@ -68,8 +111,11 @@ def command(
     Examples:
       biggan demo
       biggan demo --model runs/digits --port 8000 --open
+      biggan demo --model biggan-deep-256 --model biggan-deep-512
+      biggan demo --host 0.0.0.0 --user ann --user bob
 
-    Prints the page's address once it can be opened; Ctrl-C ends it. Needs no internet.
+    Prints the page's address once it can be opened; Ctrl-C ends it. Needs no internet. Programs
+    get the same pictures through its HTTP API, which is described at the page's address with /api.
     """
     with contextlib.closing(_listen(host, port)) as listener:
         if find_spec("gradio") is None:
@@ -77,27 +123,90 @@ def command(
         if sys.stderr.isatty():
             click.echo("Loading the model and the page ...", err=True)
         share_processor()
-        from biggan.gan import load
-
-        gan = load(
-            model, device=choose_device(device), offline=offline, engine=engine, precision=precision
-        )
-        gan.warm_up()
         # A kill ends it as Ctrl-C does: its temporary pictures go with it.
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
         with tempfile.TemporaryDirectory(prefix="biggan-demo-") as pictures:
             # Gradio's own folder belongs to whoever first ran it on this machine. Read on import.
             os.environ["GRADIO_TEMP_DIR"] = pictures
-            from biggan.demo import serve  # last: it takes seconds, and the rest may fail at once
+            passwords = _passwords(names, users)
+            shelf = _shelf(models, device, offline=offline, engine=engine, precision=precision)
+            from biggan.demo.server import serve  # it takes seconds, and the rest may fail at once
 
+            if limit is None:
+                limit = _LIMIT if share or not _is_local(listener) else 0
             serve(
-                gan,
+                shelf,
                 listener,
                 _address(host, listener),
+                users=passwords,
+                queue=queue,
+                per_minute=limit,
                 share=share,
                 open_browser=open_browser,
                 announce=click.echo,
             )
+
+
+def _shelf(
+    models: tuple[str, ...],
+    device: str | None,
+    *,
+    offline: bool,
+    engine: EngineName,
+    precision: Precision,
+) -> ModelShelf:
+    """The models, all of them found good, the first ready to draw."""
+    from biggan.demo.shelf import ModelShelf
+    from biggan.gan import load
+    from biggan.weights.registry import BUNDLED
+
+    chosen = choose_device(device)
+
+    def read(source: str | Path) -> Gan:
+        return load(source, device=chosen, offline=offline, engine=engine, precision=precision)
+
+    shelf = ModelShelf(models or (BUNDLED,), read)
+    shelf.load_all()
+    shelf.get(shelf.default).warm_up()
+    return shelf
+
+
+def _passwords(names: tuple[str, ...], users: Path | None) -> dict[str, str]:
+    """The password of each user; empty if all are let in.
+
+    Raises:
+        InputError: A password on the command line, a name twice, or a file that is none of users.
+    """
+    from biggan.demo.users import read_users
+
+    passwords = {} if users is None else read_users(users)
+    for name in names:
+        if ":" in name:
+            raise InputError(
+                "a password on the command line is seen by all users of this machine: give "
+                "--user NAME, which asks for it, or --users FILE"
+            )
+        if not name:
+            raise InputError("a user has no name")
+        if name in passwords:
+            raise InputError(f"the user {name} is given twice")
+        if not _is_terminal():
+            raise InputError(
+                "--user asks for a password, and this is no terminal: use --users FILE"
+            )
+        passwords[name] = click.prompt(
+            f"Password of {name}", hide_input=True, confirmation_prompt=True, err=True
+        )
+    return passwords
+
+
+def _is_terminal() -> bool:
+    return sys.stdin.isatty()
+
+
+def _is_local(listener: socket.socket) -> bool:
+    """Whether this machine alone can connect."""
+    return ipaddress.ip_address(listener.getsockname()[0]).is_loopback
 
 
 def _listen(host: str, port: int) -> socket.socket:

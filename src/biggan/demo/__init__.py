@@ -1,9 +1,4 @@
-"""The web page: DeepMind's 2018 notebook as two tabs of sliders.
+"""The web page: forms with sliders, and the server that shows them.
 
-Importing it takes seconds and needs Gradio: `pip install 'biggan[demo]'`.
+Serving needs Gradio: `pip install 'biggan[demo]'`; importing it takes seconds.
 """
-
-from biggan.demo.page import build_page
-from biggan.demo.server import serve
-
-__all__ = ["build_page", "serve"]

@@ -1,0 +1,65 @@
+"""The words beside a picture."""
+
+from __future__ import annotations
+
+import html
+import shlex
+from typing import Any
+
+import gradio as gr
+
+from biggan.classes import class_choices
+from biggan.demo.drawing import SheetRecipe
+from biggan.gan import Gan
+from biggan.images import GridRecipe, MorphRecipe
+from biggan.weights.registry import BUNDLED
+
+
+def caption(gan: Gan, recipe: SheetRecipe, file: str, model: str) -> str:
+    """Below a picture: how to make it again in a shell."""
+    words: list[Any] = [] if model == BUNDLED else ["--model", model]
+    entries = class_choices(gan.class_names)
+    if isinstance(recipe, MorphRecipe):
+        verb = "interpolate"
+        if recipe.class_a is not None and recipe.class_b is not None:
+            words += ["--from", entries[recipe.class_a], "--to", entries[recipe.class_b]]
+        words += ["--num", recipe.num, "--steps", recipe.steps]
+        words += ["--truncation", recipe.truncation]
+        words += ["--seed-a", recipe.seed_a, "--seed-b", recipe.seed_b]
+    elif _is_sweep(recipe):
+        verb, words = "sample", [*words, "--grid", "--like", file]
+    else:
+        verb, first = "sample", recipe.pictures[0]
+        if first.class_index is not None:
+            words += ["--class", entries[first.class_index]]
+        words += ["--num", len(recipe.pictures), "--truncation", first.truncation]
+        words += ["--seed", first.seed, "--grid"]
+    command = shlex.join(["biggan", verb, *map(str, words)])
+    return f"In a shell: <code>{html.escape(command)}</code>"
+
+
+def heading(recipe: SheetRecipe) -> Any:
+    """Above a picture: what its columns are."""
+    if isinstance(recipe, MorphRecipe):
+        ends = recipe.class_a_name or "A", recipe.class_b_name or "B"
+        labels = [ends[0].split(",")[0], *[""] * (recipe.steps - 2), ends[1].split(",")[0]]
+    elif _is_sweep(recipe):
+        labels = [f"{picture.truncation:g}" for picture in recipe.pictures[: recipe.columns]]
+    else:
+        return gr.update(visible=False)
+    cells = "".join(f"<span>{html.escape(label)}</span>" for label in labels)
+    return gr.update(value=cells, visible=True)
+
+
+def in_words(recipe: SheetRecipe) -> str:
+    """What a picture shows, for those who cannot see it."""
+    if isinstance(recipe, MorphRecipe):
+        ends = f"from {recipe.class_a_name or 'one picture'} to {recipe.class_b_name or 'another'}"
+        return f"{recipe.num} paths {ends} in {recipe.steps} steps, by {recipe.model}"
+    first = recipe.pictures[0]
+    of = f" of {first.class_name}" if first.class_name else ""
+    return f"{len(recipe.pictures)} pictures{of}, {recipe.columns} a row, by {first.model}"
+
+
+def _is_sweep(recipe: GridRecipe) -> bool:
+    return len({picture.truncation for picture in recipe.pictures}) > 1

@@ -1,0 +1,234 @@
+"""From the settings of a form to its picture: pure functions, shared by page, API and notebook.
+
+Settings become a recipe, a recipe becomes pictures, and those a grid. What is written to a file is
+the grid that `biggan sample --grid` and `biggan interpolate` write, to the bit and with the same
+recipe in it: enlarging small pictures for the screen is left to whatever shows them.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from PIL import Image
+
+from biggan.demo.forms import EXPLORE, FPS, INTERPOLATE, SWEEP, SWEPT, VIDEO, Form
+from biggan.gan import Gan
+from biggan.images import (
+    GridRecipe,
+    MorphRecipe,
+    VideoRecipe,
+    make_grid,
+)
+from biggan.interpolation import frames_of_seconds
+
+SheetRecipe = GridRecipe | MorphRecipe
+"""The recipe of a picture that the demo shows: always of a grid, be it one by one."""
+
+_COLUMNS = 5  # of the grid of samples, at most: as `biggan sample --grid`
+
+
+def sample_recipe(gan: Gan, num: Any, truncation: Any, seed: Any, category: Any) -> GridRecipe:
+    """Plan the picture of the form "Explore a category".
+
+    Args:
+        gan: What is to make it.
+        num: Number of samples, 1 to 20.
+        truncation: 0.02 to 1.
+        seed: Of the noise, 0 to 2**32 - 1.
+        category: A class by name or index; None for an unconditional model, and of others for
+            their classes in turn.
+
+    Returns:
+        A grid of at most five columns.
+
+    Raises:
+        InputError: A value out of range or of another kind.
+    """
+    num, truncation, seed, category = _checked(EXPLORE, num, truncation, seed, category)
+    return GridRecipe(min(num, _COLUMNS), tuple(gan.recipes([category], num, truncation, seed)))
+
+
+def interpolation_recipe(
+    gan: Gan,
+    num: Any,
+    steps: Any,
+    truncation: Any,
+    seed_a: Any,
+    seed_b: Any,
+    category_a: Any,
+    category_b: Any,
+) -> MorphRecipe:
+    """Plan the picture of the form "Interpolate".
+
+    Args:
+        gan: What is to make it.
+        num: Number of paths, one a row, 1 to 5.
+        steps: Pictures on each, 2 to 10.
+        truncation: 0.02 to 1.
+        seed_a: Of the noise at the start.
+        seed_b: Of the noise at the end.
+        category_a: The class at the start; None for an unconditional model.
+        category_b: The class at the end.
+
+    Raises:
+        InputError: A value out of range or of another kind.
+    """
+    settings = (num, steps, truncation, seed_a, seed_b, category_a, category_b)
+    num, steps, truncation, seed_a, seed_b, a, b = _checked(INTERPOLATE, *settings)
+    return gan.morph_recipe(a, b, steps, num, truncation, seed_a, seed_b)
+
+
+def video_recipe(
+    gan: Gan,
+    num: Any,
+    seconds: Any,
+    truncation: Any,
+    seed_a: Any,
+    seed_b: Any,
+    category_a: Any,
+    category_b: Any,
+) -> VideoRecipe:
+    """Plan a video along the paths of `interpolation_recipe`, there and back.
+
+    Args:
+        gan: What is to make it.
+        num: Number of paths, side by side, 1 to 5.
+        seconds: Length, 1 to 10, at 20 frames a second.
+        truncation: As `interpolation_recipe`, and so are all others.
+        seed_a: Likewise.
+        seed_b: Likewise.
+        category_a: Likewise.
+        category_b: Likewise.
+
+    Raises:
+        InputError: A value out of range or of another kind.
+    """
+    settings = (num, seconds, truncation, seed_a, seed_b, category_a, category_b)
+    num, seconds, truncation, seed_a, seed_b, a, b = _checked(VIDEO, *settings)
+    frames = frames_of_seconds(seconds, FPS, "there-and-back")
+    return gan.video_recipe([(a, seed_a), (b, seed_b)], frames, FPS, num, truncation)
+
+
+def sweep_recipe(gan: Gan, num: Any, seed: Any, noise: Any, category: Any) -> GridRecipe:
+    """Plan the picture of the form "Truncation sweep", which is the paper's Figure 2.
+
+    Args:
+        gan: What is to make it.
+        num: Number of samples, one a row, 1 to 5.
+        seed: Of the noise, the same in all columns.
+        noise: What truncation means, "paper" or "hub": the columns are `SWEPT[noise]`.
+        category: A class by name or index; None for an unconditional model.
+
+    Raises:
+        InputError: A value out of range or of another kind.
+    """
+    num, seed, noise, category = _checked(SWEEP, num, seed, noise, category)
+    columns = [gan.recipes([category], num, t, seed, noise=noise) for t in SWEPT[noise]]
+    rows = zip(*columns, strict=True)
+    return GridRecipe(len(columns), tuple(recipe for row in rows for recipe in row))
+
+
+def draw_pictures(gan: Gan, recipe: SheetRecipe) -> Iterator[Image.Image]:
+    """Make the pictures of a recipe one after the other, row by row.
+
+    Raises:
+        InputError: The recipe is another model's, or one that this model cannot follow.
+    """
+    if isinstance(recipe, GridRecipe):
+        return gan.draw(recipe.pictures)
+    return gan.draw_morph(recipe)
+
+
+def draw_grid(gan: Gan, recipe: SheetRecipe) -> Image.Image:
+    """Make the picture of a recipe; `biggan.images.save_png` writes it with the recipe inside.
+
+    Raises:
+        InputError: As `draw_pictures`.
+    """
+    return make_grid(list(draw_pictures(gan, recipe)), columns(recipe))
+
+
+def draw_progressively(
+    recipe: SheetRecipe, pictures: Iterable[Image.Image], every: float = 0.5
+) -> Iterator[tuple[Image.Image, bool]]:
+    """Lay out the picture of a recipe while it is made.
+
+    Args:
+        recipe: Of what.
+        pictures: What `draw_pictures` makes of it.
+        every: Seconds between two results. The first comes with the first picture if the others
+            will take longer than that; if not, the whole comes alone.
+
+    Yields:
+        RGBA grids of the final size whose missing pictures are transparent, with False; in the end
+        the grid of `draw_grid`, with True.
+    """
+    total = count(recipe)
+    done: list[Image.Image] = []
+    last_shown = time.monotonic()
+    for picture in pictures:
+        done.append(picture)
+        passed = time.monotonic() - last_shown
+        is_long = len(done) == 1 and passed * (total - 1) >= every
+        if len(done) < total and (is_long or passed >= every):
+            yield _unfinished(done, total, columns(recipe)), False
+            last_shown = time.monotonic()
+    yield make_grid(done, columns(recipe)), True
+
+
+def count(recipe: SheetRecipe) -> int:
+    """Pictures in the grid."""
+    if isinstance(recipe, GridRecipe):
+        return len(recipe.pictures)
+    return recipe.num * recipe.steps
+
+
+def columns(recipe: SheetRecipe) -> int:
+    """Pictures in a row."""
+    return recipe.columns if isinstance(recipe, GridRecipe) else recipe.steps
+
+
+def file_stem(recipe: SheetRecipe | VideoRecipe) -> str:
+    """A name for the file, without its ending, such as "digits-three-hub0.4-seed0-10"."""
+    if isinstance(recipe, GridRecipe):
+        first = recipe.pictures[0]
+        names = {picture.class_name or "" for picture in recipe.pictures}
+        swept = len({picture.truncation for picture in recipe.pictures}) > 1
+        cut = f"{first.noise}-sweep" if swept else _cut(first.noise, first.truncation)
+        rows = len(recipe.pictures) // (recipe.columns if swept else 1)
+        parts = [names.pop() if len(names) == 1 else "", cut, f"seed{first.seed}", str(rows)]
+        return "-".join(filter(None, map(_words, [first.model, *parts])))
+    if isinstance(recipe, MorphRecipe):
+        ends = (recipe.class_a_name, recipe.class_b_name)
+        seeds, size = (recipe.seed_a, recipe.seed_b), f"{recipe.num}x{recipe.steps}"
+    else:
+        start, end = recipe.keyframes[0], recipe.keyframes[-1]
+        ends, seeds = (start.class_name, end.class_name), (start.seed, end.seed)
+        size = f"{recipe.num}x{recipe.frames}"
+    names_of_ends = "-to-".join(_words(name) for name in ends if name)
+    cut = _cut(recipe.noise, recipe.truncation)
+    parts = [_words(recipe.model), names_of_ends, cut, f"seeds{seeds[0]}-{seeds[1]}", size]
+    return "-".join(filter(None, parts))
+
+
+def _checked(form: Form, *settings: Any) -> tuple[Any, ...]:
+    pairs = zip(form.controls, settings, strict=True)
+    return tuple(control.check(value) for control, value in pairs)
+
+
+def _unfinished(done: list[Image.Image], total: int, columns: int) -> Image.Image:
+    missing = Image.new("RGBA", done[0].size)
+    shown = [picture.convert("RGBA") for picture in done]
+    return make_grid([*shown, *[missing] * (total - len(done))], columns)
+
+
+def _cut(noise: str, truncation: float | None) -> str:
+    return f"{noise}none" if truncation is None else f"{noise}{truncation:g}"
+
+
+def _words(name: str) -> str:
+    """Letters, digits and points of a name or its first synonym, as file names take them."""
+    plain = (c if c.isascii() and (c.isalnum() or c == ".") else "-" for c in name.split(",")[0])
+    return "".join(plain)[:60].strip("-.")

@@ -1,0 +1,102 @@
+"""What programs may call through Gradio's API: one endpoint for each form, and one for videos."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from biggan.demo.drawing import draw_grid, video_recipe
+from biggan.demo.filming import write_video
+from biggan.demo.forms import EXPLORE, INTERPOLATE, SWEEP, Form
+from biggan.demo.shelf import ModelShelf
+from biggan.demo.views import (
+    TURNS,
+    Video,
+    View,
+    offered,
+    places,
+    saved,
+    settings_of,
+    told,
+    video_inputs,
+    view_of,
+)
+
+
+def publish(shelf: ModelShelf, model: Any, views: list[View], video: Video) -> None:
+    """Set up the endpoints. Their parameters are documented by the page's controls.
+
+    Args:
+        shelf: The models.
+        model: The menu of models, whose value is the last parameter.
+        views: The forms' widgets.
+        video: The video's.
+    """
+
+    def sample(num: Any, truncation: Any, seed: Any, category: Any, model: Any) -> Path:
+        """A grid of samples of one category, at most five a row; a PNG with its recipe inside."""
+        return answer(EXPLORE, model, num, truncation, seed, category)
+
+    def interpolate(
+        num: Any,
+        steps: Any,
+        truncation: Any,
+        seed_a: Any,
+        seed_b: Any,
+        category_a: Any,
+        category_b: Any,
+        model: Any,
+    ) -> Path:
+        """A grid with one path from category A to B in each row; a PNG with its recipe inside."""
+        settings = (num, steps, truncation, seed_a, seed_b, category_a, category_b)
+        return answer(INTERPOLATE, model, *settings)
+
+    def sweep(num: Any, seed: Any, noise: Any, category: Any, model: Any) -> Path:
+        """The same samples over falling truncations; a PNG with its recipe inside."""
+        return answer(SWEEP, model, num, seed, noise, category)
+
+    def make_video(
+        num: Any,
+        seconds: Any,
+        truncation: Any,
+        seed_a: Any,
+        seed_b: Any,
+        category_a: Any,
+        category_b: Any,
+        model: Any,
+    ) -> list[Path | None]:
+        """The paths of /interpolate as a looping video, there and back: a WebP and an MP4.
+
+        The second is null where the server cannot write MP4.
+        """
+        gan = offered(shelf, model)
+        settings = (num, seconds, truncation, seed_a, seed_b, category_a, category_b)
+        recipe = video_recipe(gan, *settings)
+        files = places(video, recipe)
+        for _ in write_video(gan, recipe, files):
+            pass
+        return [files[0], files[1] if len(files) > 1 else None]
+
+    def answer(form: Form, model: Any, *values: Any) -> Path:
+        gan = offered(shelf, model)
+        recipe = settings_of(form, values).recipe(gan)
+        return saved(view_of(views, form).picture, draw_grid(gan, recipe), recipe)
+
+    def offer(name: str, function: Callable[..., Any], inputs: list[Any], outputs: Any) -> None:
+        gr.on(
+            [],  # nothing on the page
+            told(function),
+            [*inputs, model],
+            outputs,
+            api_name=name,
+            preprocess=False,
+            **TURNS,
+        )
+
+    for form, function in ((EXPLORE, sample), (INTERPOLATE, interpolate), (SWEEP, sweep)):
+        view = view_of(views, form)
+        offer(function.__name__, function, view.controls, view.picture)
+    offer("video", make_video, video_inputs(views, video), [video.webp, video.mp4])

@@ -1,0 +1,150 @@
+"""The widgets of the forms, and what all that handles their events needs."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import wraps
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+from PIL import Image
+
+from biggan.classes import class_choices
+from biggan.demo.address import Settings
+from biggan.demo.drawing import SheetRecipe, file_stem
+from biggan.demo.forms import INTERPOLATE, VIDEO, Category, Form, default_class, shown
+from biggan.demo.shelf import ModelShelf
+from biggan.errors import InputError
+from biggan.gan import Gan
+from biggan.images import VideoRecipe, save_png
+from biggan.video import check_video
+
+# Requests that take turns at drawing; more wait, and are told their place.
+TURNS: dict[str, Any] = {"concurrency_limit": 4, "concurrency_id": "model"}
+
+_SMALL = 64  # up to this many pixels a side pictures are enlarged for the screen
+
+
+@dataclass(frozen=True)
+class View:
+    """The widgets of a form."""
+
+    form: Form
+    tab: Any
+    controls: list[Any]
+    heading: Any
+    picture: Any
+    caption: Any
+
+
+@dataclass(frozen=True)
+class Video:
+    """The widgets of the video of the form "Interpolate"."""
+
+    seconds: Any
+    button: Any
+    preview: Any
+    webp: Any
+    mp4: Any
+
+    @property
+    def outputs(self) -> list[Any]:
+        """What a video appears in."""
+        return [self.preview, self.webp, self.mp4]
+
+
+def menu(control: Category, gan: Gan) -> dict[str, Any]:
+    """A category menu for a model: its entries, the first one chosen, and whether it is needed."""
+    names = gan.class_names
+    return {
+        "choices": class_choices(names),
+        "value": default_class(names, control.wanted, control.fallback) if names else None,
+        "visible": bool(names),
+    }
+
+
+def picture_style(form: Form, gan: Gan) -> list[str]:
+    """The style classes of a form's picture."""
+    return ["grid", form.name, *(["small"] if gan.config.resolution <= _SMALL else [])]
+
+
+def told(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The same function, whose user's mistakes reach the user as one line."""
+    if inspect.isgeneratorfunction(function):
+
+        @wraps(function)
+        def tell(*args: Any, **kwargs: Any) -> Any:
+            try:
+                yield from function(*args, **kwargs)
+            except InputError as error:
+                raise gr.Error(str(error), print_exception=False) from None
+
+        return tell
+
+    @wraps(function)
+    def tell_once(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return function(*args, **kwargs)
+        except InputError as error:
+            raise gr.Error(str(error), print_exception=False) from None
+
+    return tell_once
+
+
+def offered(shelf: ModelShelf, model: Any) -> Gan:
+    """The model of that name.
+
+    Raises:
+        InputError: There is none, or it cannot be loaded.
+    """
+    if not isinstance(model, str):
+        raise InputError(f"the model must be one of {', '.join(shelf.names)}, not {shown(model)}")
+    return shelf.get(model)
+
+
+def settings_of(form: Form, values: Sequence[Any]) -> Settings:
+    """What the controls of a form say, in their order."""
+    keys = (control.key for control in form.controls)
+    return Settings(form, dict(zip(keys, values, strict=True)))
+
+
+def saved(widget: Any, picture: Image.Image, recipe: SheetRecipe) -> Path:
+    """A PNG of the picture with its recipe inside, where the widget may serve it."""
+    file = _place(widget, f"{file_stem(recipe)}.png", recipe.to_json())
+    save_png(picture, file, recipe)
+    return file
+
+
+def places(video: Video, recipe: VideoRecipe) -> list[Path]:
+    """The files of a video: a WebP, and an MP4 where it can be written."""
+    stem, contents = file_stem(recipe), recipe.to_json()
+    webp, mp4 = (_place(video.preview, f"{stem}{end}", contents) for end in (".webp", ".mp4"))
+    try:
+        check_video(mp4, recipe.fps)
+    except InputError as error:
+        gr.Info(str(error))
+        return [webp]
+    return [webp, mp4]
+
+
+def _place(widget: Any, name: str, contents: str) -> Path:
+    """Where a file is served from, and deleted when it is old: one folder for each recipe."""
+    folder = Path(widget.GRADIO_CACHE) / hashlib.sha256(contents.encode()).hexdigest()
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder / name
+
+
+def video_inputs(views: list[View], video: Video) -> list[Any]:
+    """The widgets of what a video is made of, in the order of its form."""
+    view = view_of(views, INTERPOLATE)
+    widgets = {c.key: w for c, w in zip(view.form.controls, view.controls, strict=True)}
+    return [widgets.get(control.key, video.seconds) for control in VIDEO.controls]
+
+
+def view_of(views: list[View], form: Form) -> View:
+    """The widgets of a form."""
+    return next(view for view in views if view.form is form)

@@ -1,0 +1,191 @@
+"""The page and both APIs behind all limits, as one application."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextlib
+import json
+import socket
+import sys
+import threading
+import urllib.request
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+pytest.importorskip("gradio")
+
+import uvicorn
+
+from biggan import Gan
+from biggan.demo.drawing import draw_grid
+from biggan.demo.line import Line
+from biggan.demo.page import build_page
+from biggan.demo.server import build_app
+from biggan.demo.shelf import ModelShelf
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
+import serving
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+
+@contextlib.contextmanager
+def running(
+    gan: Gan, *, limit: int = 100, users: dict[str, str] | None = None, per_minute: int = 0
+) -> Iterator[str]:
+    """A server with the page; yields its address."""
+    shelf, line = ModelShelf(["tiny", "other"], lambda _: gan), Line(limit)
+    listener = socket.create_server(("127.0.0.1", 0))
+    servers = []
+
+    async def serve() -> None:  # Gradio makes event loops of its own outside of one, and leaks them
+        app = build_app(shelf, build_page(shelf), line, users or {}, per_minute)
+        config = uvicorn.Config(app, http="h11", log_level="critical", timeout_graceful_shutdown=1)
+        servers.append(uvicorn.Server(config))
+        await servers[0].serve(sockets=[listener])
+
+    thread = threading.Thread(target=asyncio.run, args=(serve(),))
+    thread.start()
+    with listener:
+        try:
+            yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        finally:
+            line.close()
+            servers[0].should_exit = True
+            thread.join()
+
+
+class _AnyStatus(urllib.request.HTTPErrorProcessor):
+    def http_response(self, request: Any, response: Any) -> Any:
+        return response
+
+
+@pytest.fixture(scope="module")
+def gan(make_gan: Callable[..., Gan]) -> Gan:
+    return make_gan()
+
+
+@pytest.fixture(scope="module")
+def address(gan: Gan) -> Iterator[str]:
+    with running(gan) as address:
+        yield address
+
+
+def post(address: str, path: str, body: Any) -> tuple[int, Any]:
+    status, answer = serving.get(address, f"/gradio_api/{path}", json.dumps(body))
+    return status, json.loads(answer)
+
+
+def call(address: str, endpoint: str, *values: Any) -> tuple[str, Any]:
+    """Call Gradio's API; returns the last event and its data."""
+    status, answer = post(address, f"call/{endpoint}", {"data": values})
+    assert status == 200, answer
+    _, events = serving.get(address, f"/gradio_api/call/{endpoint}/{answer['event_id']}")
+    event, data = events.decode().strip().split("\n")[-2:]
+    return event.removeprefix("event: "), json.loads(data.removeprefix("data: "))
+
+
+def test_many_clients_of_gradios_api_get_what_one_gets(address: str, gan: Gan) -> None:
+    settings = serving.make_settings(gan, 24)
+    expected = [draw_grid(gan, s.recipe(gan)) for s in settings]
+    report = serving.hammer(address, serving.ask_gradio, settings, expected, clients=8)
+
+    assert report.faults == []
+    assert len(report.times) == 24
+
+
+@pytest.mark.parametrize(
+    ("values", "told"),
+    [
+        (("ten", 0.4, 0, "three"), "number of samples must be a number, not 'ten'"),
+        ((21, 0.4, 0, "three"), "number of samples must be between 1 and 20, not 21"),
+        ((1, 1.5, 0, "three"), "truncation must be above 0 and at most 1, not 1.5"),
+        ((1, 0.4, [0], "three"), "noise seed must be a number, not [0]"),
+        ((1, 0.4, 0, "cheeseburger"), "no class is called 'cheeseburger'"),
+        ((1, 0.4, 0, "x" * 900_000), "no category has a name of 900000 characters"),
+        ((1, 0.4, 0, "three", "/etc/passwd"), "no model is called '/etc/passwd' here"),
+        ((1, 0.4, 0, "three", {}), "the model must be one of tiny, other, not {}"),
+    ],
+)
+def test_mistakes_are_told_and_hurt_nobody(
+    address: str, values: tuple[Any, ...], told: str
+) -> None:
+    event, data = call(address, "sample", *values)
+
+    assert event == "error"
+    assert data["error"].startswith(told)
+    assert call(address, "sample", 1, 0.4, 0, "three")[0] == "complete"
+
+
+def test_what_gradio_cannot_read_is_the_clients_fault(address: str) -> None:
+    assert post(address, "call/sample", {"data": ["x" * 10_000_000]})[0] == 413
+    assert post(address, "call/sample", {"data": 5})[0] == 422
+    assert post(address, "call/nothing", {"data": []})[0] == 404
+    assert post(address, "call/v2/sample", {"numm": 5})[0] == 404
+    unknown = {"data": [1], "fn_index": 999, "session_hash": "me"}
+    assert post(address, "queue/join", unknown)[0] == 404
+
+
+def test_nobody_passes_by_the_queue(address: str) -> None:
+    assert post(address, "run/sample", {"data": [1, 0.4, 0, "three"]})[0] == 404
+    assert post(address, "api/sample", {"data": [1, 0.4, 0, "three"]})[0] == 404
+
+
+@pytest.mark.parametrize("endpoint", ["sample", "restore", "draw"])
+def test_no_file_of_this_machine_is_to_be_had(address: str, endpoint: str, tmp_path: Path) -> None:
+    secret = tmp_path / "secret.svg"
+    secret.write_text("<svg/>")
+    named = {"path": str(secret), "meta": {"_type": "gradio.FileData"}}
+    event, data = call(address, endpoint, named, *[0] * 30)
+
+    assert event == "error"
+    assert "was not uploaded" in data["error"]
+    assert serving.get(address, f"/gradio_api/file={secret}")[0] == 403
+
+
+def test_a_full_queue_says_so(gan: Gan, monkeypatch: pytest.MonkeyPatch) -> None:
+    gate, get = threading.Event(), ModelShelf.get
+
+    def slow_get(shelf: ModelShelf, name: str) -> Gan:
+        gate.wait(20)
+        return get(shelf, name)
+
+    with running(gan, limit=2) as address:
+        assert serving.get(address, "/")[0] == 200
+        monkeypatch.setattr(ModelShelf, "get", slow_get)
+        answers = [
+            post(address, "call/sample", {"data": [1, 0.4, seed, "three"]}) for seed in range(12)
+        ]
+        gate.set()
+
+    assert [status for status, _ in answers[:2]] == [200] * 2
+    assert answers[-1][0] == 503
+    assert answers[-1][1]["detail"].startswith("Queue is full")
+
+
+def test_the_page_and_all_else_is_for_users_only(gan: Gan) -> None:
+    with running(gan, users={"ann": "secret"}) as address:
+        for path in ("/", "/api", "/api/sample", "/config", "/gradio_api/info", "/theme.css"):
+            assert serving.get(address, path)[0] == 401
+        assert post(address, "call/sample", {"data": []})[0] == 401
+        for password, status in (("wrong", 401), ("secret", 200)):
+            encoded = base64.b64encode(f"ann:{password}".encode()).decode()
+            request = urllib.request.Request(
+                f"{address}/api/sample?num=1", headers={"Authorization": f"Basic {encoded}"}
+            )
+            opener = urllib.request.build_opener(_AnyStatus)
+            with opener.open(request) as reply:
+                assert reply.status == status
+
+
+def test_a_client_has_so_many_requests_a_minute(gan: Gan) -> None:
+    with running(gan, per_minute=4) as address:
+        assert call(address, "sample", 1, 0.4, 0, "three")[0] == "complete"
+        assert serving.get(address, "/api/sample?num=1")[0] == 200
+        assert serving.get(address, "/api/sweep")[0] == 429
+        assert post(address, "call/sample", {"data": []})[0] == 429
+        assert serving.get(address, "/")[0] == 200
