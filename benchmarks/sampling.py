@@ -2,9 +2,10 @@
 
 BigGAN-deep: the peer as it is, the peer exported to ONNX and run by ONNX Runtime and by OpenVINO,
 our plain network and our engines, all of the same random weights and in one process. BigGAN, which
-the peer does not have: our engines against our own plain network. All take turns in every round;
-the figures are medians, and the medians of each round's ratios. Before that everybody makes one
-image, and the largest difference is printed. The rate of float32 matrix products, measured beside,
+the peer does not have: our engines against our own plain network, which trains and whose layers are
+fused already, and against its textbook form (`plain_form.py`): upsample, then convolve. All take
+turns in every round; the figures are medians, and the medians of each round's ratios. Before that
+everybody makes one image, and the largest difference is printed. The rate of float32 matrix products, measured beside,
 is what an engine's arithmetic is compared with: it is that of the folded network with direct
 convolutions, so Winograd's may exceed the rate.
 
@@ -27,6 +28,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from plain_form import plain
 from torch import Tensor, nn
 
 import biggan
@@ -45,6 +47,7 @@ CPU = torch.device("cpu")
 PEER = "pytorch-pretrained-biggan"
 PEER_BY_OPENVINO = "  its ONNX by OpenVINO"
 PLAIN = "ours, plain network"
+TEXTBOOK = "  its textbook form"
 # The peer's own configurations, as its weights are published: (upsample, in, out) in units of ch.
 LAYERS = {
     128: "F16,16 T16,16 F16,16 T16,8 F8,8 T8,4 F4,4 T4,2 F2,2 T2,1",
@@ -260,6 +263,13 @@ def own_contenders(generator: Generator) -> dict[str, Draw]:
     return contenders
 
 
+def textbook_form(generator: Generator) -> dict[str, Draw]:
+    """Our network, its layers as a textbook has them."""
+    network = plain(copy.deepcopy(generator))
+    z, labels = noise(generator.config.z_dim), torch.tensor([LABEL])
+    return {TEXTBOOK: lambda: network(z, labels, TRUNCATION)}
+
+
 def drawing(engine: Callable[..., Tensor], z: Tensor, labels: Tensor) -> Draw:
     return lambda: engine(z, labels, TRUNCATION)
 
@@ -277,11 +287,17 @@ def compare(title: str, contenders: dict[str, Draw], generator: Generator, round
             times[name].append(seconds(draw))
     rate = max(rate, matrix_product_rate(CPU))
     operations = FoldedGenerator(generator).operations
-    references = [name for name in (PEER, PEER_BY_OPENVINO) if name in times] or [PLAIN]
+    peers = [name for name in (PEER, PEER_BY_OPENVINO) if name in times]
+    references = peers or [name for name in (PLAIN, TEXTBOOK) if name in times]
     print(
         f"\n{title}: {operations / 1e9:.1f} GFLOP folded, matrix products {rate / 1e9:.0f} GFLOP/s"
     )
-    headings = {PEER: "peer/it", PEER_BY_OPENVINO: "OV/it", PLAIN: "plain/it"}
+    headings = {
+        PEER: "peer/it",
+        PEER_BY_OPENVINO: "OV/it",
+        PLAIN: "plain/it",
+        TEXTBOOK: "text/it",
+    }
     print(
         f"  {'':28} {'seconds':>8} {'images/s':>8} "
         f"{' '.join(f'{headings[name]:>8}' for name in references)} {'of rate':>8}"
@@ -321,7 +337,8 @@ def main() -> None:
         compare(f"biggan-deep-{resolution}", *deep_contenders(resolution), rounds)
     for resolution in resolutions:
         generator = build_ours(f"biggan-{resolution}")
-        compare(f"biggan-{resolution}", own_contenders(generator), generator, rounds)
+        contenders = own_contenders(generator) | textbook_form(generator)
+        compare(f"biggan-{resolution}", contenders, generator, rounds)
 
 
 if __name__ == "__main__":

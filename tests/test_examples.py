@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 import biggan
+from biggan.demo.drawing import draw_grid, interpolation_recipe, sample_recipe, sweep_recipe
 from biggan.export import export_onnx
 
 ROOT = Path(__file__).parents[1]
@@ -40,6 +41,26 @@ def test_onnx_sample(tmp_path):
     with Image.open(picture) as row:
         assert (row.mode, row.size) == ("L", (5 * 32, 32))
         assert np.std(row) > 50  # strokes on a black ground
+
+
+def test_api_client(tmp_path):
+    pytest.importorskip("gradio")
+    server = [sys.executable, "-m", "biggan", "demo", "--port=0", "--engine=pytorch"]
+    with subprocess.Popen(server, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            said = run_example("api_client.py", process.stdout.readline().strip(), tmp_path)
+        finally:
+            process.terminate()
+    assert "models: digits" in said
+    assert "refused: truncation must be" in said
+    gan = biggan.load(engine="pytorch")
+    for name, function, rest in (
+        ("samples.png", sample_recipe, (10, 0.4, 3, "zero")),
+        ("path.png", interpolation_recipe, (2, 8, 0.2, 0, 0, "zero", "nine")),
+        ("sweep.png", sweep_recipe, (2, 0, "hub", "nine")),
+    ):
+        with Image.open(tmp_path / name) as picture:
+            assert np.array_equal(picture, draw_grid(gan, function(gan, *rest))), name
 
 
 def test_fine_tune(tmp_path):

@@ -7,3 +7,13 @@ class InputError(ValueError):
     Its message is one line that names the mistake and the way out. The command line prints it and
     exits with status 2; everything else that is raised is a defect of ours and keeps its traceback.
     """
+
+
+def require(condition: bool, message: str) -> None:
+    """Refuse a user's value that does not meet a condition.
+
+    Raises:
+        InputError: With this message, where the condition is false.
+    """
+    if not condition:
+        raise InputError(message)

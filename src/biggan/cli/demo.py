@@ -105,7 +105,7 @@ def command(
     engine: EngineName,
     precision: Precision,
 ) -> None:
-    """Open a web page with sliders: explore a class, morph one into another.
+    """Open a web page with sliders: explore a category, interpolate, sweep the truncation.
 
     \b
     Examples:

@@ -22,12 +22,7 @@ _UPLOADS = "/gradio_api/upload"
 _DRAINED = 16  # times what is allowed: read and dropped, so that the sender gets to read the answer
 
 _DRAWING_PATHS = ("/api/sample", "/api/interpolate", "/api/sweep")
-_DRAWING_POSTS = (
-    "/gradio_api/queue/join",
-    "/gradio_api/call/",
-    "/gradio_api/run/",
-    "/gradio_api/api/",
-)
+_DRAWING_POSTS = ("/gradio_api/queue/join", "/gradio_api/call/")
 _BURST = 0.5  # minutes: what a client that was quiet may ask for at once
 _REMEMBERED = 10_000  # clients
 

@@ -17,8 +17,9 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, Literal, Self, TypeVar, get_args, get_type_hints
 
-from biggan.errors import InputError
+from biggan.errors import InputError, require
 from biggan.models import DiscriminatorConfig, GeneratorConfig, get_preset
+from biggan.stability.settings import CollapseConfig, R1Config, SpectrumConfig, WatchConfig
 
 LabelSampling = Literal["uniform", "empirical"]
 Precision = Literal["float32", "bfloat16"]
@@ -48,9 +49,9 @@ class OptimizerConfig:
     def __post_init__(self) -> None:
         """Refuse what Adam cannot run with."""
         for name in ("g_lr", "d_lr", "eps"):
-            _require(0 < getattr(self, name) < math.inf, f"optimizer.{name} must be above 0")
+            require(0 < getattr(self, name) < math.inf, f"optimizer.{name} must be above 0")
         for name in ("beta1", "beta2"):
-            _require(
+            require(
                 0 <= getattr(self, name) < 1, f"optimizer.{name} must be at least 0 and below 1"
             )
 
@@ -81,19 +82,19 @@ class AugmentationConfig:
 
     def __post_init__(self) -> None:
         """Refuse what cannot be run."""
-        _require(
+        require(
             self.kind in get_args(Augmentation),
             f"augmentation.kind must be one of {', '.join(get_args(Augmentation))}",
         )
         parts = self.policy.split(",")
         fits = set(parts) <= set(_DIFFAUGMENT) and len(set(parts)) == len(parts)
-        _require(
+        require(
             fits or self.kind != "diffaugment",
             f"augmentation.policy lists some of {', '.join(_DIFFAUGMENT)}, each once and without "
             f"spaces, not {self.policy!r}",
         )
-        _require(-1 < self.target < 1, "augmentation.target must be between -1 and 1")
-        _require(self.images >= 1, "augmentation.images must be at least 1")
+        require(-1 < self.target < 1, "augmentation.target must be between -1 and 1")
+        require(self.images >= 1, "augmentation.images must be at least 1")
 
 
 @dataclass(frozen=True)
@@ -109,9 +110,9 @@ class LeCamConfig:
 
     def __post_init__(self) -> None:
         """Refuse what cannot be run."""
-        _require(0 <= self.strength < math.inf, "lecam.strength must be 0 or above")
-        _require(0 <= self.decay < 1, "lecam.decay must be at least 0 and below 1")
-        _require(self.start >= 0, "lecam.start must be 0 or above")
+        require(0 <= self.strength < math.inf, "lecam.strength must be 0 or above")
+        require(0 <= self.decay < 1, "lecam.decay must be at least 0 and below 1")
+        require(self.start >= 0, "lecam.start must be 0 or above")
 
 
 @dataclass(frozen=True)
@@ -136,14 +137,14 @@ class FineTuningConfig:
 
     def __post_init__(self) -> None:
         """Refuse what cannot be run."""
-        _require(
+        require(
             self.classes in get_args(ClassTransfer),
             f"fine_tuning.classes must be one of {', '.join(get_args(ClassTransfer))}",
         )
         for name in ("generator", "discriminator"):
             frozen = getattr(self, f"freeze_{name}")
-            _require(frozen >= 0, f"fine_tuning.freeze_{name} must be 0 or above")
-            _require(
+            require(frozen >= 0, f"fine_tuning.freeze_{name} must be 0 or above")
+            require(
                 frozen == 0 or bool(getattr(self, name)),
                 f"fine_tuning.freeze_{name} needs fine_tuning.{name}: random weights would "
                 "stay random",
@@ -168,8 +169,8 @@ class EvaluationConfig:
 
     def __post_init__(self) -> None:
         """Refuse what cannot be run."""
-        _require(self.every >= 0, "evaluation.every must be 0 or above")
-        _require(self.num >= 10, "evaluation.num must be at least 10")
+        require(self.every >= 0, "evaluation.every must be 0 or above")
+        require(self.num >= 10, "evaluation.num must be at least 10")
 
 
 @dataclass(frozen=True)
@@ -241,6 +242,14 @@ class TrainConfig:
     """Loaded weights to start from."""
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     """Evaluation on schedule."""
+    watch: WatchConfig = field(default_factory=WatchConfig)
+    """Signals of the state of both networks."""
+    collapse: CollapseConfig = field(default_factory=CollapseConfig)
+    """What is done when the run has collapsed."""
+    spectrum: SpectrumConfig = field(default_factory=SpectrumConfig)
+    """Bounds on the largest singular values of the weights."""
+    r1: R1Config = field(default_factory=R1Config)
+    """Gradient penalty of the discriminator."""
 
     def __post_init__(self) -> None:
         """Refuse what cannot be run."""
@@ -255,48 +264,48 @@ class TrainConfig:
             "stream_window",
         )
         for name in positive:
-            _require(getattr(self, name) >= 1, f"{name} must be at least 1")
-        _require(
+            require(getattr(self, name) >= 1, f"{name} must be at least 1")
+        require(
             self.batch_size % self.accumulation == 0,
             f"batch_size {self.batch_size} does not split into {self.accumulation} micro-batches",
         )
-        _require(0 <= self.seed < 2**32, f"seed must be between 0 and {2**32 - 1}")
-        _require(
+        require(0 <= self.seed < 2**32, f"seed must be between 0 and {2**32 - 1}")
+        require(
             self.label_sampling in ("uniform", "empirical"),
             "label_sampling must be uniform or empirical",
         )
-        _require(
+        require(
             self.precision in get_args(Precision),
             f"precision must be one of {', '.join(get_args(Precision))}",
         )
-        _require(
+        require(
             self.evaluation.every % self.checkpoint_every == 0,
             f"evaluation.every must be a multiple of checkpoint_every ({self.checkpoint_every}), "
             f"not {self.evaluation.every}",
         )
-        _require(0 <= self.orthogonal < math.inf, "orthogonal must be 0 or above")
-        _require(0 <= self.ema.decay < 1, "ema.decay must be at least 0 and below 1")
-        _require(self.ema.start >= 0, "ema.start must be 0 or above")
-        _require(
+        require(0 <= self.orthogonal < math.inf, "orthogonal must be 0 or above")
+        require(0 <= self.ema.decay < 1, "ema.decay must be at least 0 and below 1")
+        require(self.ema.start >= 0, "ema.start must be 0 or above")
+        require(
             self.stream or not self.classes,
             "classes is for streams (stream = true): what is loaded has its class names from its "
             "folders, a classes.txt beside the shards, or its labels",
         )
-        _require(
+        require(
             not (self.unconditional and self.classes),
             "unconditional training has no classes: set only one of unconditional and classes",
         )
-        _require(
+        require(
             not (self.compile and self.checkpoint_activations),
             "torch.compile cannot recompute activations as this package does: set only one of "
             "compile and checkpoint_activations",
         )
-        _require(
+        require(
             self.generator.resolution == self.discriminator.resolution,
             f"generator and discriminator disagree on the resolution: "
             f"{self.generator.resolution} and {self.discriminator.resolution}",
         )
-        _require(
+        require(
             self.generator.image_channels == self.discriminator.image_channels,
             f"generator and discriminator disagree on image_channels: "
             f"{self.generator.image_channels} and {self.discriminator.image_channels}",
@@ -466,7 +475,7 @@ def _apply(values: dict[str, Any], change: str) -> None:
 
 def _table(values: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     table = values.get(name, {})
-    _require(isinstance(table, Mapping), f"{name} must be a table, [{name}]")
+    require(isinstance(table, Mapping), f"{name} must be a table, [{name}]")
     return table
 
 
@@ -513,6 +522,10 @@ _TABLES: dict[str, type] = {
     "lecam": LeCamConfig,
     "fine_tuning": FineTuningConfig,
     "evaluation": EvaluationConfig,
+    "watch": WatchConfig,
+    "collapse": CollapseConfig,
+    "spectrum": SpectrumConfig,
+    "r1": R1Config,
 }
 _TYPE_NAMES = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
 
@@ -525,8 +538,3 @@ def _flatten(values: Mapping[str, Any]) -> dict[str, Any]:
         else:
             flat[key] = value
     return flat
-
-
-def _require(condition: bool, message: str) -> None:
-    if not condition:
-        raise InputError(message)

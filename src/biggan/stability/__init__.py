@@ -1,0 +1,1 @@
+"""What Section 4 of the paper watches in a run, and what it tries against collapse."""
