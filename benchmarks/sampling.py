@@ -5,9 +5,9 @@ our plain network and our engines, all of the same random weights and in one pro
 the peer does not have: our engines against our own plain network, which trains and whose layers are
 fused already, and against its textbook form (`plain_form.py`): upsample, then convolve. All take
 turns in every round; the figures are medians, and the medians of each round's ratios. Before that
-everybody makes one image, and the largest difference is printed. The rate of float32 matrix products, measured beside,
-is what an engine's arithmetic is compared with: it is that of the folded network with direct
-convolutions, so Winograd's may exceed the rate.
+everybody makes one image, and the largest difference is printed. The rate of float32 matrix
+products, measured beside, is what an engine's arithmetic is compared with: it is that of the folded
+network with direct convolutions, so Winograd's may exceed the rate.
 
 What is not installed is left out, and said so; the peers come with the development tools.
 
