@@ -334,10 +334,11 @@ class _Block(nn.Module):
         super().__init__()
         self.reaches = 2 * resolution
         self.values = block.conv2.out_channels * self.reaches**2  # of an image, in the result
-        self.shortcut = make(block.shortcut.normalized_weight(), None, resolution)
-        self.conv1 = make(block.conv1.normalized_weight(), None, resolution, upsamples=True)
+        # The shortcut, on the small side, brings the bias of what it is added to.
         bias = _sum(block.conv2.bias, block.shortcut.bias)
-        self.conv2 = make(block.conv2.normalized_weight(), bias, 2 * resolution)
+        self.shortcut = make(block.shortcut.normalized_weight(), bias, resolution)
+        self.conv1 = make(block.conv1.normalized_weight(), None, resolution, upsamples=True)
+        self.conv2 = make(block.conv2.normalized_weight(), None, 2 * resolution)
 
     def forward(self, x: Tensor, norms: list[ScaleShift]) -> Tensor:
         shortcut = upsample(self.shortcut(x))

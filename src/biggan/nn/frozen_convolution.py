@@ -2,11 +2,13 @@
 
 `FrozenConv2d` is made of standard operations: it runs on any device and in any precision, and can
 be differentiated and exported. For float32 on a CPU, `packed_conv2d` makes the same convolution in
-the fastest of three forms for its size, without gradients:
+the fastest of these forms for its size, without gradients:
 
 - the library's direct convolution, its kernel brought beforehand into the blocks in which it
   works, and a sum that follows taken along;
 - Winograd's, for 3x3 kernels of many channels (`winograd.py`);
+- products of every pixel with all taps, and sums of neighbours' products, for an image's few
+  channels;
 - upsampling and convolving with nine multiplications instead of sixteen (`resampling.py`), as a
   transposed convolution, or as one matrix product where the image is small.
 """
@@ -24,11 +26,12 @@ from torch.nn import functional as F
 from biggan.nn.resampling import sum_squares
 from biggan.nn.winograd import winograd_convolve, winograd_kernel
 
-_WINOGRAD_CHANNELS = 128  # from here on the transforms cost less than they save
+_WINOGRAD_CHANNELS = 96  # from here on the transforms cost less than they save
 _WINOGRAD_RESOLUTION = 16
 _PRODUCT_RESOLUTION = 16  # up to here one matrix product beats a transposed convolution,
 _PRODUCT_CHANNELS = 256  # from here on
-_WINOGRAD_POSITIONS = 4096  # at a time: what lies between the transforms fits a cache
+_WINOGRAD_POSITIONS = 2048  # at a time: what lies between the transforms fits a cache
+_FEW_CHANNELS = 4  # up to here the library's blocks of outputs would be mostly empty
 
 
 class MakeConvolution(Protocol):
@@ -147,6 +150,8 @@ def packed_conv2d(
         if suits_product:
             return _UpsampleLinear(weight, bias, resolution)
         return _PackedUpsampleConv2d(weight, bias, resolution)
+    if weight.shape[-1] == 3 and len(weight) <= _FEW_CHANNELS:
+        return _TapsFirstConv2d(weight, bias, resolution)
     suits_winograd = (
         weight.shape[-1] == 3
         and min(weight.shape[:2]) >= _WINOGRAD_CHANNELS
@@ -197,10 +202,40 @@ class _WinogradConv2d(FrozenConvolution):
 
     def forward(self, x: Tensor, add_to: Tensor | None = None) -> Tensor:
         """See `FrozenConvolution.forward`."""
-        result = winograd_convolve(x, self._kernel, rows=self._rows)
+        result = winograd_convolve(x, self._kernel, rows=self._rows, add_to=add_to)
+        return result if self._bias is None else result.add_(self._bias)
+
+
+class _TapsFirstConv2d(FrozenConvolution):
+    """A 3x3 convolution into a few channels: each pixel's product with every tap, then sums.
+
+    The result is planar: a channel's pixels lie together.
+    """
+
+    def __init__(self, weight: Tensor, bias: Tensor | None, resolution: int) -> None:
+        super().__init__(weight, resolution, upsamples=False)
+        self._taps = weight.detach().permute(2, 3, 0, 1).reshape(-1, self.in_channels)  # (9 * out,)
+        self._bias = None if bias is None else bias.detach()[:, None, None].clone()
+
+    def forward(self, x: Tensor, add_to: Tensor | None = None) -> Tensor:
+        """See `FrozenConvolution.forward`."""
+        batch, _, height, width = x.shape
+        result = x.new_zeros(batch, self.out_channels, height, width)
+        for image, total in zip(x, result, strict=True):
+            pixels = image.permute(1, 2, 0).flatten(0, 1)  # (H * W, C)
+            products = (self._taps @ pixels.T).view(3, 3, self.out_channels, height, width)
+            for i, row in enumerate(products):
+                for j, product in enumerate(row):
+                    here, there = zip(_shifted(height, i - 1), _shifted(width, j - 1), strict=True)
+                    total[:, *here] += product[:, *there]
         if self._bias is not None:
             result += self._bias
         return result if add_to is None else result.add_(add_to)
+
+
+def _shifted(size: int, by: int) -> tuple[slice, slice]:
+    """Along one axis: the pixels that have a neighbour so far away, and those neighbours."""
+    return slice(max(0, -by), size - max(0, by)), slice(max(0, by), size - max(0, -by))
 
 
 class _PackedUpsampleConv2d(FrozenConvolution):
@@ -296,6 +331,7 @@ def can_pack() -> bool:
                 (_PackedConv2d(weight, bias, 4)(x, before.clone()), plain(x, before)),
                 (_PackedUpsampleConv2d(weight, bias, 4)(x), upsampling(x)),
                 (_UpsampleLinear(weight, bias, 4)(x), upsampling(x)),
+                (_TapsFirstConv2d(weight, bias, 4)(x), plain(x)),
             ]
     except (AttributeError, RuntimeError):  # another PyTorch, another processor
         return False
