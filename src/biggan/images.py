@@ -283,12 +283,17 @@ def save_png(image: Image.Image, path: Path, recipe: AnyRecipe | None = None) ->
     Raises:
         InputError: The file cannot be written.
     """
+    write_atomically(path, to_png(image, recipe))
+
+
+def to_png(image: Image.Image, recipe: AnyRecipe | None = None) -> bytes:
+    """The contents of the file that `save_png` writes."""
     chunks = PngImagePlugin.PngInfo()
     if recipe is not None:
         chunks.add_text(_CHUNK, recipe.to_json())
     contents = io.BytesIO()
     image.save(contents, format="PNG", pnginfo=chunks)
-    write_atomically(path, contents.getvalue())
+    return contents.getvalue()
 
 
 def read_recipe(path: Path) -> AnyRecipe:

@@ -130,8 +130,10 @@ def labels_between(
     Returns:
         float32 (n, num_classes), each row summing to 1.
     """
-    t = torch.from_numpy(fractions).float()[:, None]  # (n, 1)
-    return F.one_hot(start, num_classes) * (1 - t) + F.one_hot(end, num_classes) * t
+    # In float64, or 1 - t would be rounded twice and differ from the notebook's.
+    t = torch.from_numpy(fractions)[:, None]  # (n, 1)
+    weights = F.one_hot(start, num_classes) * (1 - t) + F.one_hot(end, num_classes) * t
+    return weights.float()
 
 
 def path_inputs(

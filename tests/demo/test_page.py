@@ -24,7 +24,7 @@ pytest.importorskip("gradio")
 import gradio
 
 from biggan.demo import events, page
-from biggan.demo.captions import caption, heading, in_words
+from biggan.demo.captions import caption, in_words
 from biggan.demo.drawing import (
     draw_grid,
     interpolation_recipe,
@@ -33,6 +33,7 @@ from biggan.demo.drawing import (
 )
 from biggan.demo.events import Newest
 from biggan.demo.shelf import ModelShelf
+from biggan.demo.views import heading
 from biggan.images import read_recipe, save_png
 from biggan.weights.files import save_generator
 

@@ -1,4 +1,5 @@
-"""The web page: forms with sliders, and the server that shows them.
+"""Forms with sliders: as a web page with the server that shows it, and in notebooks.
 
-Serving needs Gradio: `pip install 'biggan[demo]'`; importing it takes seconds.
+Serving needs Gradio: `pip install 'biggan[demo]'`; importing it takes seconds. Notebooks need
+ipywidgets: `pip install 'biggan[notebook]'`.
 """

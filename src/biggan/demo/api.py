@@ -8,19 +8,16 @@ is what the page begins with. Gradio has an API, too, but one that answers a mis
 """
 
 import functools
-import tempfile
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI, HTTPException, Request, Response
 from fastapi.responses import HTMLResponse, JSONResponse
-from PIL import Image
 
 from biggan._version import __version__
 from biggan.classes import search_classes
 from biggan.demo.address import Settings, from_query
-from biggan.demo.drawing import SheetRecipe, columns, draw_pictures, file_stem
+from biggan.demo.drawing import columns, draw_pictures, file_stem
 from biggan.demo.forms import (
     EXPLORE,
     INTERPOLATE,
@@ -37,7 +34,7 @@ from biggan.demo.reference import reference_page
 from biggan.demo.shelf import ModelShelf, ModelUnavailableError
 from biggan.errors import InputError
 from biggan.gan import Gan
-from biggan.images import make_grid, save_png
+from biggan.images import make_grid, to_png
 
 _DRAWINGS = (
     ("sample", EXPLORE, "Samples of one class."),
@@ -152,7 +149,7 @@ def _draw(
         if is_over():
             raise AbandonedError
         pictures.append(picture)
-    return Picture(_png(make_grid(pictures, columns(recipe)), recipe), file_stem(recipe))
+    return Picture(to_png(make_grid(pictures, columns(recipe)), recipe), file_stem(recipe))
 
 
 def _with_defaults(gan: Gan, settings: Settings) -> Settings:
@@ -167,13 +164,6 @@ def _default(gan: Gan, control: Control) -> Any:
     if not gan.class_names:
         return None
     return default_class(gan.class_names, control.wanted, control.fallback)
-
-
-def _png(image: Image.Image, recipe: SheetRecipe) -> bytes:
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "picture.png"
-        save_png(image, path, recipe)
-        return path.read_bytes()
 
 
 def _find(shelf: ModelShelf, model: str) -> Gan:

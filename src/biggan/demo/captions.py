@@ -6,8 +6,6 @@ import html
 import shlex
 from typing import Any
 
-import gradio as gr
-
 from biggan.classes import class_choices
 from biggan.demo.drawing import SheetRecipe
 from biggan.gan import Gan
@@ -38,17 +36,16 @@ def caption(gan: Gan, recipe: SheetRecipe, file: str, model: str) -> str:
     return f"In a shell: <code>{html.escape(command)}</code>"
 
 
-def heading(recipe: SheetRecipe) -> Any:
-    """Above a picture: what its columns are."""
+def column_heads(recipe: SheetRecipe) -> str:
+    """Above a picture: what its columns are, one span of HTML each; empty where all are alike."""
     if isinstance(recipe, MorphRecipe):
         ends = recipe.class_a_name or "A", recipe.class_b_name or "B"
         labels = [ends[0].split(",")[0], *[""] * (recipe.steps - 2), ends[1].split(",")[0]]
     elif _is_sweep(recipe):
         labels = [f"{picture.truncation:g}" for picture in recipe.pictures[: recipe.columns]]
     else:
-        return gr.update(visible=False)
-    cells = "".join(f"<span>{html.escape(label)}</span>" for label in labels)
-    return gr.update(value=cells, visible=True)
+        return ""
+    return "".join(f"<span>{html.escape(label)}</span>" for label in labels)
 
 
 def in_words(recipe: SheetRecipe) -> str:

@@ -21,7 +21,7 @@ from typing import Any
 import gradio as gr
 
 from biggan.demo.address import to_query
-from biggan.demo.captions import caption, heading, in_words
+from biggan.demo.captions import caption, in_words
 from biggan.demo.drawing import draw_pictures, draw_progressively, video_recipe
 from biggan.demo.endpoints import publish
 from biggan.demo.filming import write_video
@@ -33,6 +33,7 @@ from biggan.demo.views import (
     TURNS,
     Video,
     View,
+    heading,
     offered,
     picture_style,
     places,

@@ -256,6 +256,9 @@ SECONDS = Number("seconds", "Seconds", 1, 10, 1, 4, "Length of the video, from A
 VIDEO = Form("interpolate", "Video", (_PATHS, SECONDS, *_ENDS))
 """What `/video` takes. On the page it is a part of the tab "Interpolate"."""
 
+MAKE_VIDEO = "Make the video"
+"""What the button below that form says."""
+
 SWEEP = Form(
     "sweep",
     "Truncation sweep",

@@ -15,6 +15,7 @@ from biggan.demo.forms import (
     EXPLORE,
     FORMS,
     INTERPOLATE,
+    MAKE_VIDEO,
     SECONDS,
     Choice,
     Control,
@@ -79,7 +80,7 @@ def build_page(shelf: ModelShelf) -> Any:
                         controls = [_widget(form, control, gan) for control in form.controls]
                         if form is INTERPOLATE:
                             seconds = _widget(form, SECONDS, gan)
-                            button = gr.Button("Make the video", variant="primary")
+                            button = gr.Button(MAKE_VIDEO, variant="primary")
                     with gr.Column(scale=2, min_width=300, elem_classes="shown"):
                         with gr.Column(elem_classes="picture"):
                             views.append(View(form, tab, controls, *_picture(form, gan)))

@@ -15,6 +15,7 @@ from PIL import Image
 
 from biggan.classes import class_choices
 from biggan.demo.address import Settings
+from biggan.demo.captions import column_heads
 from biggan.demo.drawing import SheetRecipe, file_stem
 from biggan.demo.forms import INTERPOLATE, VIDEO, Category, Form, default_class, shown
 from biggan.demo.shelf import ModelShelf
@@ -70,6 +71,12 @@ def menu(control: Category, gan: Gan) -> dict[str, Any]:
 def picture_style(form: Form, gan: Gan) -> list[str]:
     """The style classes of a form's picture."""
     return ["grid", form.name, *(["small"] if gan.config.resolution <= _SMALL else [])]
+
+
+def heading(recipe: SheetRecipe) -> Any:
+    """Above a picture: what its columns are."""
+    cells = column_heads(recipe)
+    return gr.update(value=cells, visible=True) if cells else gr.update(visible=False)
 
 
 def told(function: Callable[..., Any]) -> Callable[..., Any]:

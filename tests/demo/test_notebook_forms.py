@@ -1,0 +1,430 @@
+"""The forms in Jupyter, driven without a browser: to assign a widget's value is a user's move."""
+
+from __future__ import annotations
+
+import base64
+import io
+import subprocess
+import sys
+import threading
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from biggan import Gan, InputError
+
+pytest.importorskip("ipywidgets")
+
+import ipywidgets
+
+from biggan.classes import class_choices, imagenet_classes
+from biggan.demo import drawing
+from biggan.demo.drawing import draw_grid, interpolation_recipe, sample_recipe, sweep_recipe
+from biggan.demo.forms import FORMS, MAKE_VIDEO, SECONDS, Category, Choice, Number
+from biggan.demo.notebook import LiveForm, explore, interpolate, live_form, sweep
+from biggan.demo.notebook import paths_form as paths_form_module
+from biggan.demo.notebook.background import NewestWork
+from biggan.demo.notebook.figures import python_call
+from biggan.demo.notebook.widgets import build_field
+from biggan.images import make_grid, read_recipe
+from biggan.video import read_video_recipe
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+
+@pytest.fixture(scope="module")
+def gan(make_gan: Any) -> Gan:
+    return make_gan()
+
+
+def widgets_of(form: LiveForm) -> list[Any]:
+    """All widgets that a form shows."""
+    bundle, _ = form._repr_mimebundle_()
+    found, waiting = [], [_by_id(bundle["application/vnd.jupyter.widget-view+json"]["model_id"])]
+    while waiting:
+        found.append(waiting.pop())
+        waiting += getattr(found[-1], "children", ())
+    return found
+
+
+def _by_id(model_id: str) -> Any:
+    from ipywidgets.widgets import widget
+
+    return widget._instances[model_id]
+
+
+def click(form: LiveForm, name: str) -> None:
+    buttons = [w for w in widgets_of(form) if isinstance(w, ipywidgets.Button)]
+    next(button for button in buttons if button.description == name).click()
+
+
+def text_of(form: LiveForm) -> str:
+    """All HTML that a form shows, after what it is at is done."""
+    form._work.wait()
+    return "".join(w.value for w in widgets_of(form) if isinstance(w, ipywidgets.HTML))
+
+
+def pixels_of(image: Image.Image) -> Any:
+    return np.asarray(image)
+
+
+# The same words, ranges and defaults as the page.
+
+
+@pytest.mark.parametrize("control", [SECONDS, *(c for form in FORMS for c in form.controls)])
+def test_controls_have_the_words_ranges_and_defaults_of_the_page(gan: Gan, control: Any) -> None:
+    field = build_field(control, gan)
+    assert field is not None
+    widget = field.shown
+    if isinstance(control, Number):
+        slider = widget if widget is field.setting else widget.children[0]
+        assert (slider.description, slider.value) == (control.label, control.default)
+        assert (slider.min, slider.max, slider.step) == (control.low, control.high, control.step)
+        assert control.info in slider.tooltip
+        assert field.setting.value == control.default
+        assert slider.continuous_update is False
+    elif isinstance(control, Choice):
+        assert widget.children[0].value == control.label
+        assert field.setting.options == tuple((text, word) for word, text in control.choices)
+        assert field.setting.value == control.default
+    else:
+        assert widget.description == control.label
+        assert widget.options == tuple(class_choices(gan.class_names))
+        assert widget.value == class_choices(gan.class_names)[control.fallback]
+
+
+def test_a_thousand_categories_begin_with_those_of_deepminds_notebook(make_gan: Any) -> None:
+    gan = make_gan(class_names=imagenet_classes())
+    categories = [c for form in FORMS[:2] for c in form.controls if isinstance(c, Category)]
+    fields = [build_field(control, gan) for control in categories]
+    begun = [field.setting.value for field in fields if field is not None]
+    assert begun == ["933) cheeseburger", "207) golden retriever", "8) hen"]
+    assert all(isinstance(f.setting, ipywidgets.Combobox) for f in fields if f is not None)
+
+
+def test_an_unconditional_model_has_no_categories(make_gan: Any) -> None:
+    gan = make_gan(class_names=())
+    assert "category" not in explore(gan).controls
+    assert not {"category_a", "category_b"} & set(interpolate(gan).controls)
+    assert explore(gan).recipe == sample_recipe(gan, 10, 0.4, 0, None)
+    assert "gan.sample(None, num=10" in text_of(explore(gan))
+
+
+# The picture follows.
+
+
+def test_samples_follow_their_controls(gan: Gan) -> None:
+    form = explore(gan)
+    begun = form.picture
+    assert form.recipe == sample_recipe(gan, 10, 0.4, 0, "0) zero")
+    assert pixels_of(begun).tobytes() == pixels_of(draw_grid(gan, form.recipe)).tobytes()
+    for key, value in (("num", 3), ("truncation", 0.86), ("seed", 7), ("category", "3) three")):
+        before = form.picture.tobytes()
+        form.controls[key].value = value
+        assert form.picture.tobytes() != before, key
+    assert form.recipe == sample_recipe(gan, 3, 0.86, 7, "three")
+    assert form.picture.tobytes() == make_grid(gan.sample("three", 3, 0.86, 7), 3).tobytes()
+
+
+def test_paths_follow_their_controls(gan: Gan) -> None:
+    form = interpolate(gan)
+    settings = {
+        "num": 1,
+        "steps": 3,
+        "truncation": 0.5,
+        "seed_a": 4,
+        "seed_b": 5,
+        "category_a": "1) one",
+        "category_b": "6) six",
+    }
+    for key, value in settings.items():
+        before = form.picture.tobytes()
+        form.controls[key].value = value
+        assert form.picture.tobytes() != before, key
+    assert form.recipe == interpolation_recipe(gan, *settings.values())
+    assert form.picture.tobytes() == draw_grid(gan, form.recipe).tobytes()
+
+
+def test_a_sweep_follows_its_controls(gan: Gan) -> None:
+    form = sweep(gan)
+    for key, value in (("num", 1), ("seed", 9), ("noise", "hub"), ("category", "2) two")):
+        before = form.picture.tobytes()
+        form.controls[key].value = value
+        assert form.picture.tobytes() != before, key
+    assert form.recipe == sweep_recipe(gan, 1, 9, "hub", "two")
+
+
+def test_a_seed_beyond_the_slider_may_be_typed(gan: Gan) -> None:
+    field = build_field(next(c for c in FORMS[0].controls if c.key == "seed"), gan)
+    assert field is not None
+    slider = field.shown.children[0]
+    field.setting.value = 4_000_000_000
+    assert slider.value == slider.max == 4_000_000_000
+    slider.value = 5
+    assert field.setting.value == 5
+    field.setting.value = 2**32
+    assert (slider.value, slider.max) == (5, 4_000_000_000)
+
+
+def test_what_is_shown_is_the_picture_with_its_recipe(gan: Gan, tmp_path: Path) -> None:
+    form = explore(gan)
+    form.controls["seed"].value = 3
+    form.controls["num"].value = 2
+    in_widget = text_of(form).split('src="data:image/png;base64,')[1].split('"')[0]
+    bundle, metadata = form._repr_mimebundle_()
+    for encoded in (in_widget, bundle["image/png"]):
+        (tmp_path / "shown.png").write_bytes(base64.b64decode(encoded))
+        assert read_recipe(tmp_path / "shown.png") == form.recipe
+        shown = Image.open(io.BytesIO(base64.b64decode(encoded)))
+        assert shown.tobytes() == form.picture.tobytes()
+    assert bundle["text/plain"] == "2 pictures of zero, 2 a row, by tiny"
+    assert 'alt="2 pictures of zero, 2 a row, by tiny"' in text_of(form)
+    assert metadata["image/png"]["width"] == form.picture.width * 128 // 16
+
+
+def test_columns_are_headed(gan: Gan) -> None:
+    assert "<span>zero</span>" in text_of(interpolate(gan))
+    assert "<span>0.04</span>" in text_of(sweep(gan))
+
+
+@pytest.mark.parametrize("make", [explore, interpolate, sweep])
+def test_the_call_below_a_picture_makes_it_again(gan: Gan, make: Any) -> None:
+    form = make(gan)
+    made = eval(python_call(gan, form.recipe), {"gan": gan})
+    if make is explore:
+        pictures, columns = made, 5
+    elif make is interpolate:
+        pictures, columns = [picture for row in made for picture in row], 5
+    else:
+        pictures, columns = [p for row in zip(*made, strict=True) for p in row], len(made)
+    assert make_grid(pictures, columns).tobytes() == form.picture.tobytes()
+
+
+def test_names_of_classes_are_no_html(make_gan: Any) -> None:
+    form = interpolate(make_gan(class_names=("<b>x</b>", '"><i>')))
+    assert not {"<b>", "<i>"} & set(text_of(form).replace(">", ">\n").split("\n"))
+    assert "<b>" not in text_of(form)
+    assert '"><i>' not in text_of(form)
+
+
+# Mistakes.
+
+
+def test_a_wrong_seed_is_told_in_one_line_and_forgotten_when_mended(gan: Gan) -> None:
+    form = explore(gan)
+    form.controls["seed"].value = -5
+    told = "the seed must be between 0 and 4294967295, not -5"
+    with pytest.raises(InputError, match=told):
+        _ = form.picture
+    with pytest.raises(InputError, match=told):
+        form.save("never.png")
+    assert f">{told}</p>" in text_of(form)
+    bundle, _ = form._repr_mimebundle_()  # shown again, it is no traceback
+    assert (bundle["text/plain"], "image/png" in bundle) == (told, False)
+    form.controls["seed"].value = 5
+    assert form.recipe == sample_recipe(gan, 10, 0.4, 5, 0)
+    assert form._message.value == ""
+
+
+def test_a_misspelt_category_is_told_with_the_nearest(make_gan: Any) -> None:
+    form = explore(make_gan(class_names=imagenet_classes()))
+    form.controls["num"].value = 1
+    form.controls["category"].value = "golden retreiver"
+    with pytest.raises(InputError, match="golden retriever"):
+        _ = form.picture
+    assert "no class is called &#x27;golden retreiver&#x27;" in form._message.value
+    form.controls["category"].value = "golden retriever"
+    assert form.recipe.pictures[0].class_index == 207
+
+
+def test_a_failure_is_not_silent(gan: Gan, monkeypatch: pytest.MonkeyPatch) -> None:
+    form = explore(gan)
+
+    def fail(*_: Any) -> Any:
+        raise MemoryError("no room")
+
+    monkeypatch.setattr(live_form, "draw_pictures", fail)
+    form.controls["seed"].value = 1
+    with pytest.raises(MemoryError, match="no room"):
+        _ = form.picture
+    assert "failed: MemoryError(&#x27;no room&#x27;)" in form._message.value
+
+
+# Only the newest request is finished.
+
+
+def test_what_is_newer_ends_what_is_older() -> None:
+    started, go_on = threading.Event(), threading.Event()
+    log: list[str] = []
+
+    def slow() -> Iterator[None]:
+        try:
+            started.set()
+            assert go_on.wait(30)
+            yield
+            log.append("the old one went on")
+        finally:
+            log.append("the old one ended")
+
+    def skipped() -> Iterator[None]:
+        log.append("one in between")
+        yield
+
+    def newest() -> Iterator[None]:
+        log.append("the newest began")
+        yield
+        log.append("the newest finished")
+
+    work = NewestWork(lambda error: log.append(repr(error)))
+    work.start(slow)
+    assert started.wait(30)
+    work.start(skipped)
+    work.start(newest)
+    go_on.set()
+    work.wait()
+    assert log == ["the old one ended", "the newest began", "the newest finished"]
+
+
+def test_a_move_ends_the_drawing_of_older_settings(
+    gan: Gan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    form = explore(gan)
+    form.controls["num"].value = 2
+    before = text_of(form)
+    started, go_on = threading.Event(), threading.Event()
+    drawn: list[int] = []
+
+    def slowly(gan: Gan, recipe: Any) -> Iterator[Any]:
+        for picture in drawing.draw_pictures(gan, recipe):
+            started.set()
+            assert go_on.wait(30)
+            drawn.append(recipe.pictures[0].seed)
+            yield picture
+
+    monkeypatch.setattr(live_form, "draw_pictures", slowly)
+    form.controls["seed"].value = 1
+    assert started.wait(30)
+    form.controls["seed"].value = 2
+    form.controls["seed"].value = 3
+    assert form._figure.value in before
+    go_on.set()
+    assert form.recipe.pictures[0].seed == 3
+    assert set(drawn) == {1, 3}
+
+
+# Files.
+
+
+def test_the_button_writes_the_picture_with_its_recipe(
+    gan: Gan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    form = explore(gan)
+    click(form, "Save PNG")
+    (file,) = tmp_path.iterdir()
+    assert file.name == "tiny-zero-hub0.4-seed0-10.png"
+    assert f"Saved as {file.name}" in text_of(form)
+    assert read_recipe(file) == form.recipe
+    form.controls["seed"].value = -1
+    click(form, "Save PNG")
+    assert "the seed must be" in text_of(form)
+    assert list(tmp_path.iterdir()) == [file]
+
+
+def test_a_file_that_cannot_be_written_is_told(
+    gan: Gan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    form = explore(gan)
+    with pytest.raises(InputError, match="missing"):
+        form.save(tmp_path / "missing" / "a.png")
+    (tmp_path / "tiny-zero-hub0.4-seed0-10.png").mkdir()
+    monkeypatch.chdir(tmp_path)
+    click(form, "Save PNG")
+    assert 'role="alert"' in text_of(form)
+
+
+@pytest.mark.parametrize("with_pyav", [True, False])
+def test_the_video_is_shown_until_a_control_moves(
+    gan: Gan, with_pyav: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if with_pyav:
+        pytest.importorskip("av")
+    else:
+        monkeypatch.setattr(paths_form_module, "find_spec", lambda _: None)
+    form = interpolate(gan)
+    form.controls["seconds"].value = 1
+    click(form, MAKE_VIDEO)
+    kind = "video/mp4" if with_pyav else "image/webp"
+    assert f"data:{kind};base64," in text_of(form)
+    assert form._progress.layout.display == "none"
+    form.controls["seconds"].value = 2
+    assert f"data:{kind};base64," in text_of(form)
+    form.controls["seed_b"].value = 1
+    assert kind not in text_of(form)
+
+
+def test_a_video_too_large_for_a_notebook_is_refused(
+    gan: Gan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(paths_form_module, "_LARGEST", 1000)
+    form = interpolate(gan)
+    form.controls["seconds"].value = 1
+    click(form, MAKE_VIDEO)
+    assert "the video is too large for a notebook (0 MB): write it" in text_of(form)
+    assert form.recipe == interpolation_recipe(gan, 2, 5, 0.2, 0, 0, 0, 9)
+
+
+def test_a_video_of_wrong_settings_is_refused(gan: Gan, tmp_path: Path) -> None:
+    form = interpolate(gan)
+    form.controls["seed_a"].value = -1
+    form._work.wait()
+    form._message.value = ""
+    click(form, MAKE_VIDEO)
+    assert "the seed must be between" in text_of(form)
+    with pytest.raises(InputError, match="the seed must be between"):
+        form.save_video(tmp_path / "a.gif")
+
+
+@pytest.mark.parametrize("ending", [".gif", ".webp"])
+def test_save_video_writes_the_loop_with_its_recipe(gan: Gan, tmp_path: Path, ending: str) -> None:
+    form = interpolate(gan)
+    form.controls["seconds"].value = 1
+    form.controls["seed_b"].value = 3
+    path = form.save_video(tmp_path / f"paths{ending}")
+    recipe = read_video_recipe(path)
+    assert (recipe.frames, recipe.num, recipe.loop) == (20, 2, "there-and-back")
+    assert [k.seed for k in recipe.keyframes] == [0, 3]
+    with Image.open(path) as video:
+        assert video.n_frames == 20
+    with pytest.raises(InputError, match="the ending must be"):
+        form.save_video(tmp_path / "paths.avi")
+
+
+def test_the_forms_need_no_gradio() -> None:
+    program = """
+import sys
+sys.modules["gradio"] = sys.modules["fastapi"] = None  # any import of them fails
+import biggan
+from biggan.demo.notebook import explore
+print(explore(biggan.load()).picture.size)
+"""
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.stdout == "(164, 65)\n", done.stderr
+
+
+def test_without_ipywidgets_the_message_says_what_to_install() -> None:
+    program = """
+import sys
+sys.modules["ipywidgets"] = None
+import biggan.demo.notebook
+"""
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.stderr.endswith(
+        "ModuleNotFoundError: the forms need ipywidgets: pip install 'biggan[notebook]'\n"
+    )
