@@ -46,7 +46,8 @@ format: $(DEV)   ## let the formatter and the linter mend what they can
 
 bench: $(DEV)    ## the benchmarks in short, each against a named peer in the same run
 	for script in sampling memory sampling_gpu serving; do $(BIN)/python benchmarks/$$script.py --quick || exit 1; done
-	for script in cold_start data_loading inception loading metrics page precision resampling training training_gpu; do \
+	for script in cold_start data_loading inception loading metrics page precision resampling stability training \
+		training_gpu; do \
 		$(BIN)/python benchmarks/$$script.py || exit 1; \
 	done
 

@@ -292,6 +292,15 @@ def gather(own: _T) -> list[_T]:
     return everything or []
 
 
+def from_first(value: _T) -> _T:
+    """What the first process has, on all; what the others give is not looked at."""
+    if not _is_distributed():
+        return value
+    shared: list[_T] = [value]
+    dist.broadcast_object_list(shared)
+    return shared[0]
+
+
 @contextmanager
 def raising_together() -> Iterator[None]:
     """What is a user's mistake to one process within this context, is one to all at its end.

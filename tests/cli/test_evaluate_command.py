@@ -1,8 +1,10 @@
 """`biggan evaluate` and `biggan report`."""
 
 import json
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -94,6 +96,33 @@ def test_a_report_lies_in_the_runs_folder(tmp_path):
     result = CliRunner().invoke(report, [str(tmp_path)], catch_exceptions=False)
     assert result.stdout.strip() == str(tmp_path / "report.html")
     assert "Missing: the recipe" in (tmp_path / "report.html").read_text()
+
+
+def test_a_report_with_everything(tiny_file, tmp_path, monkeypatch):
+    pytest.importorskip("matplotlib")
+    monkeypatch.setattr("biggan.training.report.page.as_svg", lambda chart, number: "<svg></svg>")
+    monkeypatch.setattr("biggan.training.report.truncation.TRUNCATIONS", (None, 0.2))
+    runs = [tmp_path / "one", tmp_path / "two"]
+    for run in runs:
+        run.mkdir()
+        (run / "metrics.jsonl").write_text('{"step": 1, "d_loss": 2.0}\n')
+    shutil.copy(tiny_file, runs[0] / "generator.safetensors")
+    (runs[1] / "generator.safetensors").write_bytes(b"no weights")
+    arguments = [runs[0], "--compare", runs[1], "--figures", tmp_path / "figures"]
+    result = CliRunner().invoke(report, [str(a) for a in arguments], catch_exceptions=False)
+    page, *figures = result.stdout.splitlines()
+    assert [Path(figure).name for figure in figures] == [
+        "losses.png",
+        "truncation.png",
+        "compared-d_loss.png",
+    ]
+    assert all(Path(figure).read_bytes()[:4] == b"\x89PNG" for figure in figures)
+    assert "Pictures of one" in Path(page).read_text()
+    assert "Missing" in Path(page).read_text()
+    unmeasured = CliRunner().invoke(report, [str(runs[1]), "--no-measure"], catch_exceptions=False)
+    assert "the generator" not in Path(unmeasured.stdout.strip()).read_text()
+    damaged = CliRunner().invoke(report, [str(runs[1])], catch_exceptions=False)
+    assert "the generator (" in Path(damaged.stdout.strip()).read_text()
 
 
 def test_the_extractor_is_found_from_the_packages_name():

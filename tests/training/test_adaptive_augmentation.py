@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from biggan.training.adaptive_augmentation import COLUMNS, AdaptiveAugmentation
-from biggan.training.config import AugmentationConfig
+from biggan.training.settings import AugmentationConfig
 
 CHANGES = COLUMNS[:13]
 VALUES = COLUMNS[13:]

@@ -9,8 +9,8 @@ import torch
 from biggan.distributed import own_share
 from biggan.training import train
 from biggan.training.augmentation import augmented, build_augmentation, draw_augmentation
-from biggan.training.config import AugmentationConfig, LeCamConfig
 from biggan.training.randomness import Purpose
+from biggan.training.settings import AugmentationConfig, LeCamConfig
 from biggan.training.state import TrainState
 from biggan.training.step import discriminator_step, draw_latents, generator_step
 

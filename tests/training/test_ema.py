@@ -1,7 +1,7 @@
 import torch
 
-from biggan.training.config import EmaConfig
 from biggan.training.ema import update_ema
+from biggan.training.settings import EmaConfig
 from tiny import tiny_generator
 
 

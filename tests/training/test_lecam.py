@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from biggan.training.config import LeCamConfig
 from biggan.training.lecam import LeCam
+from biggan.training.settings import LeCamConfig
 
 
 def test_before_the_first_observation_there_is_none():

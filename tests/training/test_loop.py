@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 import biggan
 from biggan.data import ShardStream, load_dataset
 from biggan.errors import InputError
-from biggan.training import loop, train
+from biggan.training import loop, run_export, train
 from data_forms import pictures, shuffled, write_shards
 from tiny import TINY_RECIPE
 
@@ -352,7 +352,7 @@ def opened(shards, **options):
 
 
 def test_a_streamed_run_resumes_to_the_bit(config, shards, tmp_path, monkeypatch):
-    monkeypatch.setattr(loop, "HUB_GRID", loop.COARSE_GRID)  # less to export
+    monkeypatch.setattr(run_export, "HUB_GRID", run_export.COARSE_GRID)  # less to export
     config = dataclasses.replace(
         config,
         stream=True,
@@ -377,7 +377,7 @@ def test_a_streamed_run_resumes_to_the_bit(config, shards, tmp_path, monkeypatch
 
 
 def test_shards_that_changed_are_refused_on_resuming(config, shards, tmp_path, monkeypatch):
-    monkeypatch.setattr(loop, "HUB_GRID", loop.COARSE_GRID)
+    monkeypatch.setattr(run_export, "HUB_GRID", run_export.COARSE_GRID)
     config = dataclasses.replace(config, stream=True, total_steps=1)
     run(config, opened(shards), tmp_path / "run")
     files = shuffled(pictures(8, ("blue", "red"), size=32), seed=1)

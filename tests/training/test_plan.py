@@ -239,7 +239,7 @@ def test_every_addition_to_the_steps_can_be_planned():
 
 def test_the_course_of_a_run(plan):
     assert plan.data_bytes == 16 * (3 * 8 * 8 + 8)
-    plan = dataclasses.replace(plan, total_steps=1000, batch_size=4, d_steps=3, images=600)
+    plan = dataclasses.replace(plan, real_batches=3000, batch_size=4, d_steps=3, images=600)
     assert (plan.steps_per_epoch, plan.images_seen, plan.epochs) == (50, 12_000, 20)
     assert plan.to_dict()["steps_per_epoch"] == 50
     rows = [line.split() for line in plan.table().splitlines()]

@@ -8,6 +8,7 @@ import click
 
 from biggan.atomic_write import make_folder
 from biggan.cli.options import check_writable
+from biggan.errors import InputError
 
 
 @click.command
@@ -17,21 +18,61 @@ from biggan.cli.options import check_writable
     type=click.Path(dir_okay=False, path_type=Path),
     help="The page to write; RUN/report.html if left out.",
 )
-def command(run: Path, out: Path | None) -> None:
-    """Write a training run's curves, evaluations and samples as one HTML page.
+@click.option(
+    "--compare",
+    "others",
+    metavar="RUN",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    help="Another run to draw beside it; may be repeated.",
+)
+@click.option(
+    "--figures",
+    metavar="FOLDER",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Write the figures as PNG files too.",
+)
+@click.option(
+    "--measure/--no-measure",
+    default=True,
+    show_default=True,
+    help="Make pictures with the generators, to see how they take truncation: a second for digits, "
+    "minutes for large networks, once for each generator.",
+)
+def command(
+    run: Path, out: Path | None, others: tuple[Path, ...], figures: Path | None, measure: bool
+) -> None:
+    """Write what became of a training run, and why, as one HTML page.
+
+    Curves and samples over time, evaluations, singular values, when collapse was called, how the
+    generator takes truncation.
 
     \b
     Examples:
       biggan report runs/digits
-      biggan report runs/digits --out digits.html
+      biggan report runs/digits --out digits.html --figures figures
+      biggan report runs/ortho --compare runs/plain
 
-    Works at any time, also while the run goes on: it only reads the run's folder.
+    Works at any time, also while the run goes on.
     """
-    from biggan.training.report import read_run, write_report
+    from biggan.training.report import measure_truncation, read_run, write_figures, write_report
 
-    record = read_run(run)
+    folders = [run, *others]
+    records = [read_run(folder) for folder in folders]
     page = out or run / "report.html"
     check_writable(page.parent)
     make_folder(page.parent)
-    write_report(record, page)
+    sweeps = []
+    for folder, record in zip(folders, records, strict=True):
+        sweep = None
+        if measure:
+            try:
+                sweep = measure_truncation(folder)
+            except InputError as error:  # the rest of the page is there all the same
+                record.missing.append(f"the generator ({error})")
+        sweeps.append(sweep)
+    write_report(records[0], page, records[1:], sweeps)
     click.echo(page)
+    if figures is not None:
+        for path in write_figures(records[0], figures, records[1:], sweeps):
+            click.echo(path)

@@ -78,6 +78,9 @@ def command(
 
     To resume, run the same command again: after Ctrl-C, a crash or a power cut the result is the
     same as without.
+
+    Both networks are watched (signals.jsonl), and a collapse is reported (events.jsonl). With --set
+    collapse.action=stop the run stops then; with collapse.action=rollback it goes on from before.
     """
     if as_json and not dry_run:
         raise InputError("--json is for --dry-run")
@@ -223,7 +226,7 @@ def _beginning(
     saved = CheckpointDirectory(run_dir / "checkpoints").read_newest_header()
     if saved is None:
         return f"at step 0; there is no checkpoint in {run_dir}"
-    if differing := differing_keys(saved.config, config):
+    if differing := differing_keys(saved.config, config, saved.step):
         return f"refused: {run_dir} holds a run of another recipe ({'; '.join(differing)})"
     fingerprint = None if dataset is None else dataset.fingerprint
     if dataset is not None and fingerprint not in (None, saved.data_fingerprint):

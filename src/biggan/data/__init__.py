@@ -4,7 +4,7 @@ from typing import TypeAlias
 
 from biggan.data.dataset import ImageDataset, load_dataset
 from biggan.data.packing import pack_dataset
-from biggan.data.sampler import ShuffledStream, fetch, flips
+from biggan.data.sampler import ShuffledStream, fetch, flips, split_off
 from biggan.data.shards import ShardStream
 
 TrainingData: TypeAlias = ImageDataset | ShardStream
@@ -20,4 +20,5 @@ __all__ = [
     "flips",
     "load_dataset",
     "pack_dataset",
+    "split_off",
 ]

@@ -12,10 +12,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from biggan.data.dataset import ImageDataset
+from biggan.errors import require
 
 # What the random numbers are for: keeps the streams of one seed apart.
 _SHUFFLE = 0x5348
 _FLIP = 0x464C
+_SPLIT = 0x5350
 _FLIP_BLOCK = 4096  # positions that share one generator: seeding one is slow, drawing is not
 
 
@@ -76,6 +78,32 @@ def flips(seed: int, start: int, count: int) -> NDArray[np.bool_]:
     ]
     offset = start - first * _FLIP_BLOCK
     return np.concatenate(blocks)[offset : offset + count].astype(bool)
+
+
+def split_off(
+    dataset_size: int, part: float, seed: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Choose images that training never sees.
+
+    Args:
+        dataset_size: Images in the dataset.
+        part: How many of them to choose, at least 0 and below 1.
+        seed: Selects which.
+
+    Returns:
+        The indices of all others, ascending, and those chosen, in random order.
+
+    Raises:
+        InputError: Some are asked for, and either set would be empty.
+    """
+    count = round(part * dataset_size)
+    require(
+        (part == 0 or count > 0) and count < dataset_size,
+        f"watch.held_out {part:g} of {dataset_size} images is {count} of them: choose a part that "
+        "leaves some on both sides, or 0",
+    )
+    order = _generator(seed, _SPLIT, 0).permutation(dataset_size)
+    return np.sort(order[count:]), order[:count]
 
 
 def fetch(

@@ -177,12 +177,14 @@ class BigGANDiscriminator(SpectralNormNetwork):
         self.head = ProjectionHead(config, widths[-1])
         self.join_power_iteration()
 
-    def forward(self, images: Tensor, labels: Tensor) -> Tensor:
+    def forward(self, images: Tensor, labels: Tensor, mask: Tensor | None = None) -> Tensor:
         """Judge images.
 
         Args:
             images: (N, image_channels, resolution, resolution) in [-1, 1].
             labels: int64 (N,), or class weights (N, num_classes); ignored if unconditional.
+            mask: Dropout of the features that the head sees, multiplied: (N, channels of the last
+                block). None for none.
 
         Returns:
             Logits (N, 1): positive for "real".
@@ -193,4 +195,4 @@ class BigGANDiscriminator(SpectralNormNetwork):
             x = run_block(block, x, recompute=self.recompute)
             if i < self.config.down_blocks and x.shape[-1] == self.config.attention_resolution:
                 x = run_block(self.attention, x, recompute=self.recompute)
-        return self.head(x, labels)
+        return self.head(x, labels, mask)

@@ -185,7 +185,7 @@ class BigGANDeepDiscriminator(SpectralNormNetwork):
         self.head = ProjectionHead(config, widths[-1])
         self.join_power_iteration()
 
-    def forward(self, images: Tensor, labels: Tensor) -> Tensor:
+    def forward(self, images: Tensor, labels: Tensor, mask: Tensor | None = None) -> Tensor:
         """Judge images; see `BigGANDiscriminator.forward`."""
         self.begin_forward()
         x = self.stem(images.contiguous(memory_format=torch.channels_last))
@@ -198,4 +198,4 @@ class BigGANDeepDiscriminator(SpectralNormNetwork):
                 and x.shape[-1] == self.config.attention_resolution
             ):
                 x = run_block(self.attention, x, recompute=self.recompute)
-        return self.head(x, labels)
+        return self.head(x, labels, mask)

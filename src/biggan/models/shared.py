@@ -88,11 +88,19 @@ class ProjectionHead(nn.Module):
                 config.num_classes, in_channels, eps=config.sn_eps
             )
 
-    def forward(self, x: Tensor, labels: Tensor) -> Tensor:
-        """Map x (N, C, R, R) and labels to logits (N, 1)."""
+    def forward(self, x: Tensor, labels: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Map x (N, C, R, R) and labels to logits (N, 1).
+
+        Args:
+            x: Of the last block.
+            labels: See the discriminator's forward.
+            mask: Multiplies h, (N, C): dropout. None for none.
+        """
         # Sums over all positions and channels, and the loss after them, are beyond low precision.
         with torch.autocast(x.device.type, enabled=False):
             h = F.relu(x).sum(dim=(2, 3), dtype=self.linear.weight.dtype)  # (N, C)
+            if mask is not None:
+                h = h * mask
             logits: Tensor = self.linear(h)
             if self.embedding is not None:
                 logits = logits + (self.embedding(labels) * h).sum(dim=1, keepdim=True)

@@ -7,8 +7,7 @@ sigma than the first forward did, and BatchNorm would enter the batch into its a
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -22,8 +21,8 @@ from biggan.nn.spectral_norm import hold_power_iteration
 def run_block(block: nn.Module, *inputs: Any, recompute: bool) -> Tensor:
     """Run a block; with `recompute`, keep nothing of it but its inputs for the backward pass.
 
-    The result and its gradients are the same to the bit. Between the two passes no other forward
-    may change the block's weights or spectral-norm vectors.
+    The result and its gradients, of any order, are the same to the bit. Between the passes no other
+    forward may change the block's weights or spectral-norm vectors.
 
     Args:
         block: Any module of this package's layers.
@@ -37,20 +36,29 @@ def run_block(block: nn.Module, *inputs: Any, recompute: bool) -> Tensor:
         *inputs,
         use_reentrant=False,
         preserve_rng_state=False,
-        context_fn=lambda: (nullcontext(), _repeating(block)),
+        context_fn=lambda: (nullcontext(), _Repeating(block)),
     )
 
 
-@contextmanager
-def _repeating(block: nn.Module) -> Iterator[None]:
-    """Within this context a training forward changes no buffer of the block."""
-    norms = [layer for layer in block.modules() if isinstance(layer, StandingBatchNorm2d)]
-    momenta = [layer.momentum for layer in norms]
-    with hold_power_iteration(block):
+class _Repeating:
+    """Within this context a training forward changes no buffer of the block.
+
+    Entered once for a gradient, again for a gradient of it: so no context of a generator function,
+    which can be entered but once.
+    """
+
+    def __init__(self, block: nn.Module) -> None:
+        self._block = block
+
+    def __enter__(self) -> None:
+        norms = [m for m in self._block.modules() if isinstance(m, StandingBatchNorm2d)]
+        self._momenta = [(layer, layer.momentum) for layer in norms]
         for layer in norms:
             layer.momentum = 0.0
-        try:
-            yield
-        finally:
-            for layer, momentum in zip(norms, momenta, strict=True):
-                layer.momentum = momentum
+        self._held = hold_power_iteration(self._block)
+        self._held.__enter__()
+
+    def __exit__(self, *error: object) -> None:
+        self._held.__exit__(None, None, None)
+        for layer, momentum in self._momenta:
+            layer.momentum = momentum

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import Literal, get_args
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, get_args
 
 from biggan.errors import require
 
 CollapseAction = Literal["report", "stop", "rollback"]
 SpectrumAction = Literal["none", "regularize", "clamp"]
+Frozen = Literal["none", "generator", "discriminator"]
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,8 @@ class SpectrumConfig:
     bound: float = 1.0
     """The constant sigma_reg or sigma_clamp; used where `ratio` is 0."""
     ratio: float = 0.0
-    """r of the bound r * sg(sigma1), sigma1 the second largest singular value; 0 for a constant."""
+    """r of the bound r * sg(sigma1), sigma1 the second largest singular value, 1 or above; 0 for a
+    constant."""
     strength: float = 1e-2
     """Weight of the penalty."""
 
@@ -75,7 +77,10 @@ class SpectrumConfig:
                 f"spectrum.{name} must be one of {', '.join(get_args(SpectrumAction))}",
             )
         require(0 < self.bound < math.inf, "spectrum.bound must be above 0")
-        require(0 <= self.ratio < math.inf, "spectrum.ratio must be 0 or above")
+        require(
+            self.ratio == 0 or 1 <= self.ratio < math.inf,
+            "spectrum.ratio must be 0 or at least 1: no largest value is below the second largest",
+        )
         require(0 <= self.strength < math.inf, "spectrum.strength must be 0 or above")
 
 
@@ -89,3 +94,88 @@ class R1Config:
     def __post_init__(self) -> None:
         """Refuse what cannot be run."""
         require(0 <= self.gamma < math.inf, "r1.gamma must be 0 or above")
+
+
+@dataclass(frozen=True)
+class DropoutConfig:
+    """Dropout on what the discriminator's last layer sees (Appendix F)."""
+
+    keep: float = 1.0
+    """Probability of keeping a feature; 1 for no dropout, the paper's is 0.8."""
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be run."""
+        require(0 < self.keep <= 1, "dropout.keep must be above 0 and at most 1")
+
+
+@dataclass(frozen=True)
+class InstanceNoiseConfig:
+    """Gaussian noise on all that the discriminator sees (Soenderby et al. 2017)."""
+
+    std: float = 0.0
+    """Standard deviation at the start, where pixels are in [-1, 1]; 0 for none."""
+    until: int = 0
+    """Step at which it has fallen to 0, linearly; 0 for a constant."""
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be run."""
+        require(0 <= self.std < math.inf, "instance_noise.std must be 0 or above")
+        require(self.until >= 0, "instance_noise.until must be 0 or above")
+
+
+@dataclass(frozen=True)
+class LossConfig:
+    """The discriminator's hinge loss."""
+
+    margin: float = 1.0
+    """Output from which on an image costs nothing (Section 4.2 tries others than 1)."""
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be run."""
+        require(0 < self.margin < math.inf, "loss.margin must be above 0")
+
+
+@dataclass(frozen=True)
+class InterventionConfig:
+    """What changes from a step on, until a later intervention changes it again (Appendix G)."""
+
+    step: int
+    """Steps that are done when it takes effect."""
+    g_lr: float = 0.0
+    """The generator's learning rate from then on; 0 for as before."""
+    d_lr: float = 0.0
+    """The discriminator's learning rate from then on; 0 for as before."""
+    d_steps: int = 0
+    """Discriminator updates per step from then on; 0 for as before."""
+    freeze: Frozen | Literal[""] = ""
+    """Which network is no longer updated; `none` for both updated again, empty for as before."""
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be run."""
+        require(self.step >= 0, "the step of an intervention must be 0 or above")
+        for name in ("g_lr", "d_lr"):
+            require(
+                0 <= getattr(self, name) < math.inf,
+                f"{name} of the intervention at step {self.step} must be above 0",
+            )
+        require(
+            self.d_steps >= 0, f"d_steps of the intervention at step {self.step} must be above 0"
+        )
+        require(
+            self.freeze in ("", *get_args(Frozen)),
+            f"freeze of the intervention at step {self.step} must be one of "
+            f"{', '.join(get_args(Frozen))}, not {self.freeze!r}",
+        )
+        require(
+            bool(self.changes()),
+            f"the intervention at step {self.step} changes nothing: give it g_lr, d_lr, d_steps or "
+            "freeze",
+        )
+
+    def changes(self) -> dict[str, Any]:
+        """What it changes, by name, and to what."""
+        return {name: value for name, value in asdict(self).items() if value and name != "step"}
+
+    def to_dict(self) -> dict[str, Any]:
+        """As a recipe holds it: what stays as before is left out."""
+        return {"step": self.step, **self.changes()}

@@ -32,8 +32,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from biggan.training.config import AugmentationConfig
 from biggan.training.diffaugment import take_pixels
+from biggan.training.settings import AugmentationConfig
 
 _BLITS = ("flip", "turn", "shift")
 _GEOMETRY = ("scale", "rotation_before", "stretch", "rotation_after", "move")

@@ -35,26 +35,39 @@ _AHEAD = 2  # batches
 
 
 def real_batches(
-    config: TrainConfig, dataset: TrainingData, device: torch.device, start: int
+    config: TrainConfig,
+    dataset: TrainingData,
+    device: torch.device,
+    start: int,
+    images: NDArray[np.int64] | None = None,
 ) -> Generator[tuple[Tensor, Tensor]]:
     """This process's shares of the global batches, from the start-th on, without end.
+
+    Args:
+        config: The recipe.
+        dataset: Where they come from.
+        device: Where they are wanted.
+        start: Batches that went before.
+        images: The indices of those to train on; None for all. A stream has no indices.
 
     Yields:
         Images (N, C, R, R) in [-1, 1] and labels (N,), on the device.
     """
     with ExitStack() as opened:
+        if images is None:  # of a stream nothing more than the number
+            images = np.arange(len(dataset) if isinstance(dataset, ImageDataset) else 0)
         if isinstance(dataset, ImageDataset) and _fits_on(dataset, device):
-            batches = pick_on(device, dataset, _choices(config, len(dataset), start))
+            batches = pick_on(device, dataset, _choices(config, images, start))
         else:
             if isinstance(dataset, ImageDataset):
-                batches = _fetched(config, dataset, start)
+                batches = _fetched(config, dataset, images, start)
             else:
                 batches = _streamed(config, dataset, start)
             opened.enter_context(closing(batches))
             if device.type != "cpu":
                 batches = opened.enter_context(closing(in_background(batches, _AHEAD)))
-        for images, labels in batches:
-            yield from_uint8(to_device(images, device)), to_device(labels, device)
+        for pixels, labels in batches:
+            yield from_uint8(to_device(pixels, device)), to_device(labels, device)
 
 
 def pick_on(
@@ -108,9 +121,9 @@ def _fits_on(dataset: ImageDataset, device: torch.device) -> bool:
 
 
 def _fetched(
-    config: TrainConfig, dataset: ImageDataset, start: int
+    config: TrainConfig, dataset: ImageDataset, images: NDArray[np.int64], start: int
 ) -> Generator[tuple[Tensor, Tensor]]:
-    for choice in _choices(config, len(dataset), start):
+    for choice in _choices(config, images, start):
         yield fetch(dataset, *choice)
 
 
@@ -128,10 +141,10 @@ def _streamed(
             yield images, labels
 
 
-def _choices(config: TrainConfig, dataset_size: int, start: int) -> Iterator[_Choice]:
-    stream = ShuffledStream(dataset_size, config.seed)
+def _choices(config: TrainConfig, images: NDArray[np.int64], start: int) -> Iterator[_Choice]:
+    stream = ShuffledStream(len(images), config.seed)
     for position in count(start * config.batch_size, config.batch_size):
-        indices = stream.indices(position, config.batch_size)
+        indices = images[stream.indices(position, config.batch_size)]
         yield own_share(indices, config.accumulation), _mirrored(config, position)
 
 

@@ -1,20 +1,27 @@
-"""Checkpoints: the whole state in one safetensors file, written atomically, the newest two kept."""
+"""Checkpoints: the whole state in one safetensors file, written atomically.
+
+checkpoints/step-00001000.safetensors              the newest two, and older ones to roll back to
+checkpoints/pre-collapse-step-00000800.safetensors    the last before a collapse; never deleted
+"""
 
 from __future__ import annotations
 
 import json
 import logging
+import os
 import re
+import shutil
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
 from safetensors import safe_open
 from torch import Tensor
 
-from biggan.atomic_write import make_folder
+from biggan.atomic_write import make_folder, replaced_atomically
 from biggan.errors import InputError
+from biggan.training.attempt import Attempt
 from biggan.training.config import TrainConfig
 from biggan.training.state import TrainState
 from biggan.weights.files import FORMAT, is_ours, load_tensors, save_tensors
@@ -38,6 +45,8 @@ class CheckpointHeader:
     """Generator updates done."""
     sources: Mapping[str, Any]
     """What the networks were fine-tuned from, for the model card."""
+    attempt: Attempt = field(default_factory=Attempt, kw_only=True)
+    """Which attempt of the run."""
 
     @classmethod
     def parse(cls, path: Path, metadata: Mapping[str, str]) -> CheckpointHeader:
@@ -53,7 +62,9 @@ class CheckpointHeader:
             TrainConfig.from_dict(header["recipe"]),
             header["data_fingerprint"],
             header["step"],
-            header.get("sources", {}),  # not in runs of before there was fine-tuning
+            # Neither is in runs of before there were fine-tuning and rollbacks.
+            header.get("sources", {}),
+            attempt=Attempt(**header.get("attempt", {})),
         )
 
 
@@ -75,6 +86,16 @@ class Checkpoint(CheckpointHeader):
             ) from None
         state.step = self.step
         state.sources = self.sources
+        state.attempt = self.attempt
+
+
+def rollback_reach(config: TrainConfig) -> int:
+    """How many steps a rollback goes back at most: there is always a checkpoint from before that.
+
+    Ten looks at the signals, which is more than any rule takes to call a collapse; or from one
+    evaluation to the next.
+    """
+    return max(10 * config.watch.every, config.evaluation.every)
 
 
 class CheckpointDirectory:
@@ -82,30 +103,77 @@ class CheckpointDirectory:
 
     Args:
         folder: Created by the first save.
+        every: Steps from one scheduled checkpoint to the next. Those of runs that were stopped in
+            between are for resuming alone: what a rollback goes to must not depend on stops.
+        reach: Steps; see `rollback_reach`.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, every: int = 1, reach: int = 0) -> None:
         self.folder = folder
+        self._every = every
+        self._reach = reach
 
     def save(self, state: TrainState, config: TrainConfig, data_fingerprint: str) -> Path:
-        """Write the state and delete all but the newest checkpoints.
+        """Write the state and delete the checkpoints that are no longer needed.
 
         Raises:
             InputError: The folder cannot be written.
         """
         make_folder(self.folder)
-        path = self.folder / f"step-{state.step:08d}.safetensors"
+        path = self._path(state.step)
         info = {
             "step": state.step,
             "recipe": config.to_dict(),
             "data_fingerprint": data_fingerprint,
             "sources": dict(state.sources),
+            "attempt": asdict(state.attempt),
         }
         metadata = {"format": FORMAT, "header": json.dumps({"kind": "checkpoint", **info})}
         save_tensors(path, metadata, state.tensors())
-        for old in self._paths()[:-_KEPT]:
-            old.unlink()
+        kept = self._kept()
+        for old in self._paths():
+            if old not in kept:
+                old.unlink()
         return path
+
+    def last_until(self, step: int) -> int | None:
+        """The step of the newest scheduled checkpoint not beyond one; None where there is none."""
+        return max((at for at in map(_step, self._scheduled()) if at <= step), default=None)
+
+    def read(self, step: int) -> Checkpoint:
+        """Read the checkpoint of a step.
+
+        Raises:
+            InputError: It is damaged.
+        """
+        return _read(self._path(step))
+
+    def keep_before_collapse(self, step: int) -> Path:
+        """Keep the checkpoint of a step for ever, under a name that says why.
+
+        Raises:
+            InputError: The folder cannot be written.
+        """
+        kept = self.folder / f"pre-collapse-step-{step:08d}.safetensors"
+        with replaced_atomically(kept) as temporary:
+            try:
+                os.link(self._path(step), temporary)  # the same file: it takes no space
+            except OSError:  # a file system without links
+                shutil.copyfile(self._path(step), temporary)
+        return kept
+
+    def delete_beyond(self, step: int) -> None:
+        """Delete the checkpoints of later steps, the newest first.
+
+        Raises:
+            InputError: The folder cannot be written.
+        """
+        for path in reversed(self._paths()):
+            if _step(path) > step:
+                try:
+                    path.unlink()
+                except OSError as error:
+                    raise InputError(f"cannot delete {path}: {error.strerror}") from None
 
     def read_newest(self) -> Checkpoint | None:
         """Read the newest checkpoint that is whole; None where there is no checkpoint.
@@ -117,7 +185,7 @@ class CheckpointDirectory:
         if found is None:
             return None
         path, (metadata, tensors, _) = found
-        return Checkpoint(**vars(CheckpointHeader.parse(path, metadata)), tensors=tensors)
+        return _checkpoint(path, metadata, tensors)
 
     def read_newest_header(self) -> CheckpointHeader | None:
         """What the newest checkpoint says of itself, without reading its tensors.
@@ -143,10 +211,44 @@ class CheckpointDirectory:
             raise first_error
         return None
 
+    def _kept(self) -> list[Path]:
+        """The newest, the newest two scheduled ones, and one from `reach` steps before.
+
+        That is the first of each of the two newest stretches of so many steps: the second newest
+        stretch began at least `reach` steps ago, whatever is saved when.
+        """
+        scheduled = self._scheduled()
+        kept = self._paths()[-1:] + scheduled[-_KEPT:]
+        if self._reach:
+            first = {_step(path) // self._reach: path for path in reversed(scheduled)}
+            kept += [first[stretch] for stretch in sorted(first)[-2:]]
+        return kept
+
+    def _scheduled(self) -> list[Path]:
+        return [path for path in self._paths() if _step(path) % self._every == 0]
+
+    def _path(self, step: int) -> Path:
+        return self.folder / f"step-{step:08d}.safetensors"
+
     def _paths(self) -> list[Path]:
         if not self.folder.is_dir():
             return []
         return sorted(path for path in self.folder.iterdir() if _NAME.fullmatch(path.name))
+
+
+def _step(path: Path) -> int:
+    named = _NAME.fullmatch(path.name)
+    assert named is not None
+    return int(named[1])
+
+
+def _read(path: Path) -> Checkpoint:
+    metadata, tensors, _ = load_tensors(path)
+    return _checkpoint(path, metadata, tensors)
+
+
+def _checkpoint(path: Path, metadata: Mapping[str, str], tensors: dict[str, Tensor]) -> Checkpoint:
+    return Checkpoint(**vars(CheckpointHeader.parse(path, metadata)), tensors=tensors)
 
 
 def _read_metadata(path: Path) -> dict[str, str]:

@@ -14,163 +14,35 @@ import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import resources
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal, Self, TypeVar, get_args, get_type_hints
 
 from biggan.errors import InputError, require
 from biggan.models import DiscriminatorConfig, GeneratorConfig, get_preset
-from biggan.stability.settings import CollapseConfig, R1Config, SpectrumConfig, WatchConfig
+from biggan.stability.settings import (
+    CollapseConfig,
+    DropoutConfig,
+    InstanceNoiseConfig,
+    InterventionConfig,
+    LossConfig,
+    R1Config,
+    SpectrumConfig,
+    WatchConfig,
+)
+from biggan.training.settings import (
+    AugmentationConfig,
+    EmaConfig,
+    EvaluationConfig,
+    FineTuningConfig,
+    LeCamConfig,
+    OptimizerConfig,
+)
 
 LabelSampling = Literal["uniform", "empirical"]
 Precision = Literal["float32", "bfloat16"]
-Augmentation = Literal["none", "diffaugment", "ada"]
-ClassTransfer = Literal["nearest", "mean", "random"]
-
-_DIFFAUGMENT = ("color", "translation", "cutout")
 
 _T = TypeVar("_T")
-
-
-@dataclass(frozen=True)
-class OptimizerConfig:
-    """Adam (Kingma and Ba 2015), with the paper's settings as defaults (Appendix C)."""
-
-    g_lr: float = 5e-5
-    """Learning rate of the generator."""
-    d_lr: float = 2e-4
-    """Learning rate of the discriminator."""
-    beta1: float = 0.0
-    """Decay of the first moment."""
-    beta2: float = 0.999
-    """Decay of the second moment."""
-    eps: float = 1e-8
-    """Added to the root of the second moment."""
-
-    def __post_init__(self) -> None:
-        """Refuse what Adam cannot run with."""
-        for name in ("g_lr", "d_lr", "eps"):
-            require(0 < getattr(self, name) < math.inf, f"optimizer.{name} must be above 0")
-        for name in ("beta1", "beta2"):
-            require(
-                0 <= getattr(self, name) < 1, f"optimizer.{name} must be at least 0 and below 1"
-            )
-
-
-@dataclass(frozen=True)
-class EmaConfig:
-    """The moving average of the generator's weights, which is what a run makes."""
-
-    decay: float = 0.9999
-    """Weight of the past at each step."""
-    start: int = 0
-    """Up to this step the average is a copy of the weights."""
-
-
-@dataclass(frozen=True)
-class AugmentationConfig:
-    """Augmentation of all that the discriminator sees, for small data; off by default."""
-
-    kind: Augmentation = "none"
-    """`none`; `diffaugment`, always (Zhao et al. 2020); or `ada`, as often as the discriminator's
-    confidence calls for (Karras et al. 2020)."""
-    policy: str = "color,translation,cutout"
-    """What DiffAugment does, in this order; a part of it may be left out."""
-    target: float = 0.6
-    """ADA: E[sign(D(real))] to hold; 0.6 means that D finds four of five real images real."""
-    images: int = 500_000
-    """ADA: real images over which the probability may move from 0 to 1."""
-
-    def __post_init__(self) -> None:
-        """Refuse what cannot be run."""
-        require(
-            self.kind in get_args(Augmentation),
-            f"augmentation.kind must be one of {', '.join(get_args(Augmentation))}",
-        )
-        parts = self.policy.split(",")
-        fits = set(parts) <= set(_DIFFAUGMENT) and len(set(parts)) == len(parts)
-        require(
-            fits or self.kind != "diffaugment",
-            f"augmentation.policy lists some of {', '.join(_DIFFAUGMENT)}, each once and without "
-            f"spaces, not {self.policy!r}",
-        )
-        require(-1 < self.target < 1, "augmentation.target must be between -1 and 1")
-        require(self.images >= 1, "augmentation.images must be at least 1")
-
-
-@dataclass(frozen=True)
-class LeCamConfig:
-    """LeCam regularization of the discriminator (Tseng et al. 2021), for small data."""
-
-    strength: float = 0.0
-    """Weight of the regularization; 0 for none, 0.1 to 0.5 are usual."""
-    decay: float = 0.99
-    """Weight of the past in the moving averages of D's outputs."""
-    start: int = 1000
-    """Step from which it is applied; the averages are kept from the first step on."""
-
-    def __post_init__(self) -> None:
-        """Refuse what cannot be run."""
-        require(0 <= self.strength < math.inf, "lecam.strength must be 0 or above")
-        require(0 <= self.decay < 1, "lecam.decay must be at least 0 and below 1")
-        require(self.start >= 0, "lecam.start must be 0 or above")
-
-
-@dataclass(frozen=True)
-class FineTuningConfig:
-    """Where training starts, if not from random weights."""
-
-    generator: str = ""
-    """What `biggan.load` takes: a published name, a file, a run folder; empty for random. Its shape
-    becomes that of the recipe's generator."""
-    discriminator: str = ""
-    """A file or run folder with a discriminator; empty for random. Its shape becomes that of the
-    recipe's discriminator."""
-    classes: ClassTransfer = "nearest"
-    """What a class starts as: the source's class of the nearest name, the mean of all of the
-    source's classes, or random."""
-    freeze_generator: int = 0
-    """Stages of the generator, from the noise on, that stay as they were loaded, the first linear
-    layer with the first of them."""
-    freeze_discriminator: int = 0
-    """Blocks of the discriminator (BigGAN-deep: pairs of them), from the image on, that stay as
-    they were loaded (Mo et al. 2020, FreezeD)."""
-
-    def __post_init__(self) -> None:
-        """Refuse what cannot be run."""
-        require(
-            self.classes in get_args(ClassTransfer),
-            f"fine_tuning.classes must be one of {', '.join(get_args(ClassTransfer))}",
-        )
-        for name in ("generator", "discriminator"):
-            frozen = getattr(self, f"freeze_{name}")
-            require(frozen >= 0, f"fine_tuning.freeze_{name} must be 0 or above")
-            require(
-                frozen == 0 or bool(getattr(self, name)),
-                f"fine_tuning.freeze_{name} needs fine_tuning.{name}: random weights would "
-                "stay random",
-            )
-
-
-@dataclass(frozen=True)
-class EvaluationConfig:
-    """Evaluation on schedule, of the averaged generator and untruncated noise."""
-
-    every: int = 0
-    """Steps from one evaluation to the next, a multiple of `checkpoint_every`; 0 for none. The
-    last step's generator is evaluated as well."""
-    num: int = 10_000
-    """Images to make for it."""
-    metrics: str = "fid,is"
-    """What to measure; the generator with the smallest `fid` is kept as best.safetensors."""
-    extractor: str = "inception"
-    """Whose features are compared: `inception`, its weights file, or a classifier's file."""
-    data: str = ""
-    """Images to compare with; empty for those of the training."""
-
-    def __post_init__(self) -> None:
-        """Refuse what cannot be run."""
-        require(self.every >= 0, "evaluation.every must be 0 or above")
-        require(self.num >= 10, "evaluation.num must be at least 10")
 
 
 @dataclass(frozen=True)
@@ -250,6 +122,14 @@ class TrainConfig:
     """Bounds on the largest singular values of the weights."""
     r1: R1Config = field(default_factory=R1Config)
     """Gradient penalty of the discriminator."""
+    dropout: DropoutConfig = field(default_factory=DropoutConfig)
+    """Dropout on the discriminator's last layer."""
+    instance_noise: InstanceNoiseConfig = field(default_factory=InstanceNoiseConfig)
+    """Noise on what the discriminator sees."""
+    loss: LossConfig = field(default_factory=LossConfig)
+    """The discriminator's loss."""
+    interventions: tuple[InterventionConfig, ...] = ()
+    """What changes on the way, in the order of the steps."""
 
     def __post_init__(self) -> None:
         """Refuse what cannot be run."""
@@ -296,6 +176,10 @@ class TrainConfig:
             "unconditional training has no classes: set only one of unconditional and classes",
         )
         require(
+            not (self.stream and self.watch.held_out),
+            "watch.held_out needs images in memory: a stream is read in passing, so set it to 0",
+        )
+        require(
             not (self.compile and self.checkpoint_activations),
             "torch.compile cannot recompute activations as this package does: set only one of "
             "compile and checkpoint_activations",
@@ -310,6 +194,11 @@ class TrainConfig:
             f"generator and discriminator disagree on image_channels: "
             f"{self.generator.image_channels} and {self.discriminator.image_channels}",
         )
+        steps = [intervention.step for intervention in self.interventions]
+        require(
+            all(before < after for before, after in pairwise(steps)),
+            f"interventions must be in the order of their steps, one a step, not {steps}",
+        )
 
     @property
     def micro_batch_size(self) -> int:
@@ -321,6 +210,7 @@ class TrainConfig:
         values = dataclasses.asdict(self)
         values["generator"] = self.generator.to_dict()
         values["discriminator"] = self.discriminator.to_dict()
+        values["interventions"] = [each.to_dict() for each in self.interventions]
         return values
 
     @classmethod
@@ -330,8 +220,8 @@ class TrainConfig:
         Raises:
             InputError: An unknown key, or a value that does not fit.
         """
+        tables: dict[str, Any] = {"interventions": _interventions(values.get("interventions", []))}
         _refuse_unknown_keys(values)
-        tables: dict[str, Any] = {}
         preset = get_preset(str(values.get("preset", "biggan-32")))
         tables["generator"] = preset.generator.updated(_table(values, "generator"))
         tables["discriminator"] = preset.discriminator.updated(_table(values, "discriminator"))
@@ -390,25 +280,33 @@ def shipped_recipes() -> list[str]:
 
 
 def to_toml(values: Mapping[str, Any]) -> str:
-    """Write plain data (scalars, lists, one level of tables) as TOML."""
-    scalars = {key: value for key, value in values.items() if not isinstance(value, Mapping)}
-    # JSON's strings, numbers, booleans and arrays of them are valid TOML.
-    lines = [f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in scalars.items()]
-    for table, members in values.items():
-        if isinstance(members, Mapping):
-            lines += ["", f"[{table}]"]
-            lines += [
-                f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in members.items()
-            ]
+    """Write plain data (scalars, lists, one level of tables and of lists of them) as TOML."""
+    tables: list[tuple[str, Mapping[str, Any]]] = []
+    lines = []
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            tables.append((f"[{key}]", value))
+        elif isinstance(value, list) and value and isinstance(value[0], Mapping):
+            tables += [(f"[[{key}]]", member) for member in value]
+        else:
+            lines.append(_toml_line(key, value))
+    for heading, members in tables:
+        lines += ["", heading, *(_toml_line(*member) for member in members.items())]
     return "\n".join(lines) + "\n"
 
 
-def differing_keys(old: TrainConfig, new: TrainConfig) -> list[str]:
+def differing_keys(old: TrainConfig, new: TrainConfig, step: int = 0) -> list[str]:
     """What decides the result of a run and differs, as "key: old -> new".
 
-    How long to train, and when to log, save and evaluate, may change from one start to the next:
-    the weights after N steps are the same. So may the paths of data and class names; their contents
-    are compared by fingerprint.
+    How long to train, and when to log, save, watch and evaluate, may change from one start to the
+    next: the weights after N steps are the same. So may the paths of data and class names, whose
+    contents are compared by fingerprint; and what is yet to come, interventions and what is done
+    about a collapse.
+
+    Args:
+        old: The recipe that the run has.
+        new: The recipe that it shall go on with.
+        step: Steps that it has done.
     """
     free = {
         "data",
@@ -421,12 +319,17 @@ def differing_keys(old: TrainConfig, new: TrainConfig) -> list[str]:
         "name",
         "compile",
         "checkpoint_activations",
+        "watch.every",
     }
+    free_tables = ("evaluation.", "collapse.")
     flat_old, flat_new = _flatten(old.to_dict()), _flatten(new.to_dict())
+    for flat in (flat_old, flat_new):
+        past = [each for each in flat.pop("interventions") if each["step"] < step]
+        flat[f"interventions before step {step}"] = past
     return [
         f"{key}: {flat_old[key]} -> {value}"
         for key, value in flat_new.items()
-        if key not in free and not key.startswith("evaluation.") and flat_old[key] != value
+        if key not in free and not key.startswith(free_tables) and flat_old[key] != value
     ]
 
 
@@ -471,6 +374,25 @@ def _apply(values: dict[str, Any], change: str) -> None:
         if not isinstance(target, dict):
             raise InputError(f"{table} is no table: cannot set {key.strip()}")
     target[last] = value
+
+
+def _toml_line(key: str, value: object) -> str:
+    # JSON's strings, numbers, booleans and arrays of them are valid TOML.
+    return f"{key} = {json.dumps(value, ensure_ascii=False)}"
+
+
+def _interventions(values: object) -> tuple[InterventionConfig, ...]:
+    """What [[interventions]] says, table by table."""
+    if not (isinstance(values, list) and all(isinstance(table, Mapping) for table in values)):
+        raise InputError("interventions must be a list of tables, each [[interventions]]")
+    known = [field.name for field in dataclasses.fields(InterventionConfig)]
+    for table in values:
+        for key in table:
+            require(
+                key in known, f"an intervention has no key {key!r}; there are {', '.join(known)}"
+            )
+        require("step" in table, "an intervention needs a step: the one from which on it is")
+    return tuple(_fill(InterventionConfig, "interventions.", table) for table in values)
 
 
 def _table(values: Mapping[str, Any], name: str) -> Mapping[str, Any]:
@@ -526,6 +448,9 @@ _TABLES: dict[str, type] = {
     "collapse": CollapseConfig,
     "spectrum": SpectrumConfig,
     "r1": R1Config,
+    "dropout": DropoutConfig,
+    "instance_noise": InstanceNoiseConfig,
+    "loss": LossConfig,
 }
 _TYPE_NAMES = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from biggan.models import Generator
-from biggan.training.config import EmaConfig
+from biggan.training.settings import EmaConfig
 
 
 @torch.no_grad()

@@ -44,7 +44,8 @@ from biggan.models import (
     get_preset,
 )
 from biggan.nn import ConditionalBatchNorm2d, SpectralNormEmbedding, SpectralNormLinear
-from biggan.training.config import ClassTransfer, FineTuningConfig, TrainConfig
+from biggan.training.config import TrainConfig
+from biggan.training.settings import ClassTransfer, FineTuningConfig
 from biggan.weights.addresses import is_address
 from biggan.weights.download import without_secrets
 from biggan.weights.files import LoadedDiscriminator, LoadedGenerator

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from biggan.training.config import LeCamConfig
+from biggan.training.settings import LeCamConfig
 
 
 class LeCam(nn.Module):

@@ -6,17 +6,20 @@ from torch import Tensor
 from torch.nn import functional as F
 
 
-def discriminator_hinge_loss(real_logits: Tensor, fake_logits: Tensor) -> Tensor:
-    """E[relu(1 - D(x, y))] + E[relu(1 + D(G(z, y), y))].
+def discriminator_hinge_loss(
+    real_logits: Tensor, fake_logits: Tensor, margin: float = 1.0
+) -> Tensor:
+    """E[relu(margin - D(x, y))] + E[relu(margin + D(G(z, y), y))].
 
     Args:
         real_logits: (N, 1), of real images.
         fake_logits: (M, 1), of generated ones.
+        margin: Output from which on an image costs nothing.
 
     Returns:
         A scalar.
     """
-    return F.relu(1 - real_logits).mean() + F.relu(1 + fake_logits).mean()
+    return F.relu(margin - real_logits).mean() + F.relu(margin + fake_logits).mean()
 
 
 def generator_hinge_loss(fake_logits: Tensor) -> Tensor:

@@ -15,7 +15,9 @@ import torch
 
 from biggan.errors import InputError
 from biggan.models import GeneratorConfig, make_generator
+from biggan.training.checkpoint import rollback_reach
 from biggan.training.config import TrainConfig
+from biggan.training.interventions import real_batches_before, steps_by_regime
 from biggan.training.simulation import simulate_update, total_bytes
 from biggan.training.standing_statistics import HUB_GRID
 from biggan.weights.files import set_statistics_grid
@@ -25,6 +27,7 @@ from biggan.weights.files import set_statistics_grid
 _PROGRAM_BYTES = 340 * 2**20
 _OVERHEAD = 1.25
 _CHECKPOINTS = 3  # two are kept, and the third is whole before the oldest goes
+_OLDER_CHECKPOINTS = 2  # to roll back to, where the two newest do not reach far enough back
 _PREVIEW_IMAGES = 100  # in one grid, at most
 
 
@@ -41,9 +44,15 @@ class Plan:
     accumulation: int
     """Micro-batches per update."""
     d_steps: int
-    """Discriminator updates per step."""
+    """Discriminator updates per step, before any intervention."""
     total_steps: int
-    """Steps of the run: generator updates."""
+    """Steps of the run."""
+    d_updates: int
+    """Discriminator updates of the run."""
+    g_updates: int
+    """Generator updates of the run: as many as steps, but for interventions that freeze it."""
+    real_batches: int
+    """Batches of real images that the run takes."""
     images: int | None
     """Images in the data set; None where the data are not known."""
     generator_parameters: int
@@ -79,13 +88,18 @@ class Plan:
     checkpoint_bytes: int
     """One checkpoint."""
     run_bytes: int
-    """The run's folder when it is largest: three checkpoints, both exported networks, and previews
-    that PNG cannot compress. Without the curves."""
+    """The run's folder when it is largest: three checkpoints, or five, both exported networks, and
+    previews that PNG cannot compress. Without the curves, and without what a collapse leaves."""
 
     @property
     def step_flops(self) -> int:
         """Floating-point operations of a step: all discriminator updates and the generator's."""
         return self.d_steps * self.d_update_flops + self.g_update_flops
+
+    @property
+    def run_flops(self) -> int:
+        """Floating-point operations of all updates of the run."""
+        return self.d_updates * self.d_update_flops + self.g_updates * self.g_update_flops
 
     @property
     def process_bytes(self) -> int:
@@ -102,7 +116,7 @@ class Plan:
     @property
     def images_seen(self) -> int:
         """Real images that the discriminator is shown in the run."""
-        return self.total_steps * self.images_per_step
+        return self.real_batches * self.batch_size
 
     @property
     def steps_per_epoch(self) -> float | None:
@@ -116,7 +130,14 @@ class Plan:
 
     def to_dict(self) -> dict[str, Any]:
         """All values by name, for programs."""
-        derived = ("step_flops", "process_bytes", "images_seen", "steps_per_epoch", "epochs")
+        derived = (
+            "step_flops",
+            "run_flops",
+            "process_bytes",
+            "images_seen",
+            "steps_per_epoch",
+            "epochs",
+        )
         return dataclasses.asdict(self) | {name: getattr(self, name) for name in derived}
 
     def table(self) -> str:
@@ -131,9 +152,7 @@ class Plan:
                 "discriminator update": _operations(self.d_update_flops),
                 "generator update": _operations(self.g_update_flops),
                 f"step ({self.d_steps} + 1 updates)": _operations(self.step_flops),
-                f"run ({self.total_steps:,} steps)": _operations(
-                    self.total_steps * self.step_flops
-                ),
+                f"run ({self.total_steps:,} steps)": _operations(self.run_flops),
             },
             "Memory of each process, about": {
                 "weights (G, D, average of G)": _size(self.weights_bytes),
@@ -208,6 +227,8 @@ def make_plan(
     batch_bytes = round(update.batch_bytes * repeated)
     later_bytes = batch_bytes - update.batch_bytes
     image_bytes = config.generator.image_channels * config.generator.resolution**2
+    older = _OLDER_CHECKPOINTS if rollback_reach(config) > config.checkpoint_every else 0
+    course = steps_by_regime(config, config.total_steps)
     previews = -(-config.total_steps // config.checkpoint_every)
     return Plan(
         processes=processes,
@@ -216,6 +237,9 @@ def make_plan(
         accumulation=config.accumulation,
         d_steps=config.d_steps,
         total_steps=config.total_steps,
+        d_updates=sum(steps * regime.d_steps for regime, steps in course if regime.updates_d),
+        g_updates=sum(steps for regime, steps in course if regime.updates_g),
+        real_batches=real_batches_before(config, config.total_steps),
         images=dataset_size,
         generator_parameters=update.generator_parameters,
         discriminator_parameters=update.discriminator_parameters,
@@ -236,7 +260,7 @@ def make_plan(
         data_bytes=None if dataset_size is None else dataset_size * (image_bytes + 8),
         data_mapped=mapped,
         checkpoint_bytes=update.checkpoint_bytes,
-        run_bytes=_CHECKPOINTS * update.checkpoint_bytes
+        run_bytes=(_CHECKPOINTS + older) * update.checkpoint_bytes
         + _exported_bytes(config.generator)
         + update.discriminator_bytes
         + previews * _PREVIEW_IMAGES * image_bytes,

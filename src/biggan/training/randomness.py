@@ -22,6 +22,12 @@ class Purpose(IntEnum):
     GENERATOR_STEP = 4
     STATISTICS = 5
     AUGMENTATION = 6
+    WATCH = 7
+    ATTEMPT = 8
+    HELD_OUT = 9
+    INSTANCE_NOISE = 10
+    DROPOUT = 11
+    SPECTRUM = 12
 
 
 def derive_seed(seed: int, purpose: Purpose, *position: int) -> int:

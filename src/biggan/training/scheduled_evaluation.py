@@ -108,9 +108,10 @@ class ScheduledEvaluation:
     def _keep(self, gan: Gan, evaluation: Evaluation, step: int) -> None:
         make_folder(self._folder)
         distance = _distance(evaluation.rows[0]["scores"])
+        # Those of attempts that were left are in folders below.
         before = [
             _distance(json.loads(file.read_text(encoding="utf-8"))["rows"][0]["scores"])
-            for file in self._folder.glob("step-*.json")
+            for file in self._folder.rglob("step-*.json")
             if file != self._file(step)
         ]
         if distance is not None and all(other is None or distance < other for other in before):

@@ -7,6 +7,7 @@ seen is what the kernels take for themselves while they work, and what the alloc
 
 from __future__ import annotations
 
+import dataclasses
 import weakref
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from torch.utils.flop_counter import flop_registry
 from torch.utils.module_tracker import ModuleTracker
 
 from biggan.models import make_discriminator, make_generator
+from biggan.stability.settings import R1Config
 from biggan.training.augmentation import build_augmentation, draw_augmentation
 from biggan.training.config import TrainConfig
 from biggan.training.fine_tuning import require_gradients
@@ -29,7 +31,7 @@ from biggan.training.orthogonal_regularization import (
     add_orthogonal_gradient,
     regularized_weights,
 )
-from biggan.training.state import TrainState
+from biggan.training.state import TrainState, build_spectrum_bound
 from biggan.training.step import discriminator_step, generator_step
 
 
@@ -67,6 +69,17 @@ def simulate_update(config: TrainConfig) -> SimulatedUpdate:
     Args:
         config: The recipe, its batch that of one process.
     """
+    if config.r1.gamma > 0:
+        # The penalty has forward and backward passes of its own, and they come first: what the
+        # adversarial loss keeps is seen without them.
+        penalized = _simulate_update(config)
+        plain = _simulate_update(dataclasses.replace(config, r1=R1Config()))
+        kept = max(penalized.d_activations_bytes, plain.d_activations_bytes)
+        return dataclasses.replace(penalized, d_activations_bytes=kept)
+    return _simulate_update(config)
+
+
+def _simulate_update(config: TrainConfig) -> SimulatedUpdate:
     meter = Meter()
     with FakeTensorMode(), meter:
         state = _state(config)
@@ -97,6 +110,9 @@ def simulate_update(config: TrainConfig) -> SimulatedUpdate:
         meter.begin()
         if config.orthogonal > 0:
             add_orthogonal_gradient(regularized_weights(state.generator), config.orthogonal)
+        if state.g_spectrum is not None:
+            state.g_spectrum.before_update()
+            state.g_spectrum.after_update()
         return SimulatedUpdate(
             generator_parameters=_count(state.generator.parameters()),
             discriminator_parameters=_count(state.discriminator.parameters()),
@@ -205,6 +221,8 @@ def _state(config: TrainConfig) -> TrainState:
         step=config.lecam.start,  # from there on a step does all that it ever does
         augmentation=build_augmentation(config),
         lecam=LeCam(config.lecam),
+        g_spectrum=build_spectrum_bound(generator, config.spectrum.generator, config),
+        d_spectrum=build_spectrum_bound(discriminator, config.spectrum.discriminator, config),
     )
 
 

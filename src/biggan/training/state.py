@@ -13,13 +13,18 @@ from torch import Tensor, nn
 
 from biggan.distributed import averaging_gradients, is_first, synchronize_batch_norm
 from biggan.models import Discriminator, Generator, build_discriminator, build_generator
+from biggan.stability.settings import SpectrumAction
+from biggan.stability.singular_values import SingularValues
+from biggan.stability.spectrum import SpectrumBound
+from biggan.training.attempt import Attempt
 from biggan.training.augmentation import Augmenter, build_augmentation
 from biggan.training.config import TrainConfig
 from biggan.training.fine_tuning import initialize, require_gradients
 from biggan.training.lecam import LeCam
-from biggan.training.randomness import Purpose, derive_seed
+from biggan.training.randomness import Purpose, derive_seed, random_generator
 
 _LOG = logging.getLogger("biggan.training")
+_SPECTRA = "singular_values"
 
 
 @dataclass
@@ -38,8 +43,18 @@ class TrainState:
     """What is done to images before the discriminator sees them."""
     lecam: LeCam
     """Moving averages of the discriminator's outputs, for that regularization."""
+    g_spectrum: SpectrumBound | None = None
+    """Bounds the singular values of the generator's weights."""
+    d_spectrum: SpectrumBound | None = None
+    """The same for the discriminator."""
     sources: Mapping[str, Any] = field(default_factory=dict)
     """What the networks were fine-tuned from, for the model card; empty for random weights."""
+    attempt: Attempt = field(default_factory=Attempt)
+    """How often the run was rolled back, and what that changed."""
+    singular_values: Mapping[str, SingularValues] = field(
+        default_factory=lambda: {"generator": SingularValues(), "discriminator": SingularValues()}
+    )
+    """What watching keeps from one look to the next; training does not depend on it."""
     parallel_generator: nn.Module = field(init=False, repr=False)
     """What the generator's own update calls: the generator, or with several processes
     DistributedDataParallel around it."""
@@ -101,6 +116,8 @@ class TrainState:
             step=0,
             augmentation=None if augmentation is None else augmentation.to(device),
             lecam=LeCam(config.lecam).to(device),
+            g_spectrum=build_spectrum_bound(generator, config.spectrum.generator, config),
+            d_spectrum=build_spectrum_bound(discriminator, config.spectrum.discriminator, config),
             sources=sources,
         )
 
@@ -113,6 +130,8 @@ class TrainState:
             for name, parameter in network.named_parameters():
                 for key, value in optimizer.state.get(parameter, {}).items():
                     named[f"{prefix}.{name}.{key}"] = value
+        for side, looks in self.singular_values.items():
+            named |= {f"{_SPECTRA}.{side}.{name}": b for name, b in looks.blocks.items()}
         return named
 
     def not_finite(self) -> list[str]:
@@ -146,6 +165,8 @@ class TrainState:
                 if f"{name}.step" in saved
             }
             optimizer.load_state_dict(state)
+        for side, looks in self.singular_values.items():
+            looks.blocks = _under(f"{_SPECTRA}.{side}", tensors)
 
     def _networks(self) -> Iterator[tuple[str, nn.Module]]:
         yield "generator", self.generator
@@ -154,10 +175,24 @@ class TrainState:
         yield "lecam", self.lecam
         if self.augmentation is not None:
             yield "augmentation", self.augmentation
+        if self.g_spectrum is not None:
+            yield "g_spectrum", self.g_spectrum
+        if self.d_spectrum is not None:
+            yield "d_spectrum", self.d_spectrum
 
     def _optimizers(self) -> Iterator[tuple[str, nn.Module, torch.optim.Adam]]:
         yield "g_optimizer", self.generator, self.g_optimizer
         yield "d_optimizer", self.discriminator, self.d_optimizer
+
+
+def build_spectrum_bound(
+    network: Generator | Discriminator, action: SpectrumAction, config: TrainConfig
+) -> SpectrumBound | None:
+    """The bound that a recipe asks for, in its first state; None for none."""
+    if action == "none":
+        return None
+    random = random_generator(config.seed, Purpose.SPECTRUM)
+    return SpectrumBound(network, action, config.spectrum, random)
 
 
 def _adam(network: nn.Module, config: TrainConfig, learning_rate: float) -> torch.optim.Adam:

@@ -1,0 +1,246 @@
+"""Whether a run has collapsed, from its signals and its evaluations: stated rules, pure functions.
+
+A rule must hold in several looks running, for a GAN's curves have spikes that heal. What the paper
+saw of collapse (Section 4, Appendix F) is in the rules `sigma0` and `wrong`; what small runs with
+too large learning rates do first is `blind`. Whatever threshold, the figures are beyond it by far
+in a run that has collapsed, and short of it by far in healthy ones (docs/stability.md).
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+WINDOW = 60
+"""Lines of signals that the rules look at, the newest included."""
+
+_LOOKS = 3  # running, in which a rule must hold
+_SEPARATION = 0.1  # of D's mean logits; the hinge loss asks for 2
+_APART = 0.5  # a separation that is clearly one
+_WRONG = 4.0  # hinge loss of D's mean logits; a D that answers 0 to everything has 2
+_RIGHT = 2.0
+_DIVERSITY = 0.25  # part of the median before
+_DIVERSE = 0.5
+_SPAN = 5  # looks, within which sigma0 may not double
+_GROWTH = 2.0
+_DISTANCE = 2.0  # times the best evaluation
+
+_Line = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Collapse:
+    """A collapse, as a rule called it."""
+
+    rule: str
+    reason: str
+    """One sentence."""
+    onset: int
+    """The last step that was still good: what is saved later is not to be gone on from. May be
+    below 0."""
+    values: Mapping[str, float] = field(default_factory=dict)
+    """The figures that decided."""
+    fatal: bool = False
+    """Whether training cannot go on at all."""
+
+
+def find_collapse(lines: Sequence[_Line], margin: float = 1.0) -> Collapse | None:
+    """Judge the newest line of signals by those before it.
+
+    Args:
+        lines: Of signals.jsonl, oldest first: the last `WINDOW`, or all.
+        margin: Of the hinge loss, in whose units D's outputs are judged.
+
+    Returns:
+        What the first rule that holds says, in the order of `RULES`; None if none does.
+    """
+    recent = [_in_margins(line, margin) for line in lines[-WINDOW:]]
+    if not recent:
+        return None
+    return next(filter(None, (rule(recent) for rule in RULES)), None)
+
+
+def scores_collapsed(scores: Sequence[tuple[int, float]]) -> Collapse | None:
+    """Rule `distance`: the two newest Frechet distances are more than twice the best before them.
+
+    The averaged generator is evaluated, which forgets slowly: what it shows is no spike.
+
+    Args:
+        scores: Steps and distances, oldest first.
+    """
+    if len(scores) < 3:
+        return None
+    step, newest = scores[-1]
+    good, best = min(scores[:-2], key=lambda score: score[1])
+    if not all(value > _DISTANCE * best for _, value in scores[-2:]):
+        return None
+    return Collapse(
+        rule="distance",
+        reason=f"The Frechet distance is {newest:.4g} at step {step}, and was {best:.4g} at step "
+        f"{good}.",
+        onset=scores[-3][0],
+        values={"distance": newest, "best": best},
+    )
+
+
+def not_finite(lines: Sequence[_Line]) -> Collapse | None:
+    """Rule `not finite`: a weight, a gradient or an output is infinite or no number."""
+    step = lines[-1]["step"]
+    name = next((name for name, value in _numbers(lines[-1]) if not math.isfinite(value)), None)
+    if name is None:
+        return None
+    before = lines[-2]["step"] if len(lines) > 1 else -1
+    reason = f"{name} is not finite at step {step}."
+    return Collapse("not finite", reason, onset=before, fatal=True)
+
+
+def blind(lines: Sequence[_Line]) -> Collapse | None:
+    """Rule `blind`: the discriminator no longer tells real from generated images.
+
+    Its mean logits are less than 0.1 apart, where the hinge loss asks for 2, and by less than they
+    scatter; or less than 0.01. Its loss is then 2, as of one that answers 0 to everything, and
+    neither network learns: with Adam at twenty times the learning rate all within a hundred steps.
+    A generator that had learned its data would look like this too, and need no more training.
+    """
+
+    def holds(line: _Line) -> bool:
+        apart, scatter = _separation(line), _scatter(line)
+        return apart < _SEPARATION / 10 or (apart < _SEPARATION and apart < scatter)
+
+    if not _held(lines, holds):
+        return None
+    newest = lines[-1]
+    apart = _separation(newest)
+    reason = (
+        f"The discriminator no longer tells real from generated images: its mean outputs are "
+        f"{apart:.2g} apart at step {newest['step']}."
+    )
+    onset = _last(lines, lambda line: _separation(line) > _APART)
+    return Collapse("blind", reason, onset, {"separation": apart, "scatter": _scatter(newest)})
+
+
+def wrong(lines: Sequence[_Line]) -> Collapse | None:
+    """Rule `wrong`: the discriminator is sure, and wrong.
+
+    The hinge loss of its mean logits is above 4, twice that of one that answers 0 to everything. In
+    the paper D's loss tends to 0 and jumps at collapse; with D frozen, to 300.
+    """
+    if not _held(lines, lambda line: _hinge(line) > _WRONG):
+        return None
+    newest = lines[-1]
+    loss = _hinge(newest)
+    reason = (
+        f"The discriminator takes real images for generated ones and the reverse: the loss of its "
+        f"mean outputs is {loss:.3g} at step {newest['step']}."
+    )
+    onset = _last(lines, lambda line: _hinge(line) < _RIGHT)
+    return Collapse("wrong", reason, onset, {"loss": loss})
+
+
+def uniform(lines: Sequence[_Line]) -> Collapse | None:
+    """Rule `uniform`: the images of a class have become alike.
+
+    The diversity of the fixed sample is below a quarter of its median over all looks of the window
+    but the newest.
+    """
+    before = [line["diversity"] for line in lines[:-_LOOKS]]
+    if len(before) < _LOOKS:
+        return None
+    usual = statistics.median(before)
+    if not _held(lines, lambda line: line["diversity"] < _DIVERSITY * usual):
+        return None
+    newest = lines[-1]
+    reason = (
+        f"The images of a class have become alike: they differ by {newest['diversity']:.2g} at "
+        f"step {newest['step']}, usual was {usual:.2g}."
+    )
+    onset = _last(lines, lambda line: line["diversity"] > _DIVERSE * usual)
+    values = {"diversity": newest["diversity"], "median": usual}
+    return Collapse("uniform", reason, onset, values)
+
+
+def exploding(lines: Sequence[_Line]) -> Collapse | None:
+    """Rule `sigma0`: the largest singular value of a generator's weight doubled within five looks.
+
+    In the paper's Figure 3 it grows through all of training, in some layers, and explodes at
+    collapse. The discriminator's is no sign: it has spikes that heal.
+    """
+    spectra = [line["singular_values"]["generator"] for line in lines]
+    for layer, values in spectra[-1].items():
+        curve = [spectrum[layer][0] for spectrum in spectra if layer in spectrum]
+        if len(curve) <= _SPAN + _LOOKS:
+            continue
+        ratios = [
+            curve[i] / curve[i - _SPAN] if curve[i - _SPAN] > 0 else 0.0
+            for i in range(len(curve) - _LOOKS, len(curve))
+        ]
+        if all(ratio > _GROWTH for ratio in ratios):
+            newest = lines[-1]["step"]
+            reason = (
+                f"The largest singular value of the generator's {layer} exploded: "
+                f"{values[0]:.3g} at step {newest}, {ratios[-1]:.2g} times that of "
+                f"{_SPAN} looks before."
+            )
+            onset = lines[-_LOOKS - _SPAN]["step"]
+            return Collapse("sigma0", reason, onset, {"sigma0": values[0], "growth": ratios[-1]})
+    return None
+
+
+RULES: tuple[Callable[[Sequence[_Line]], Collapse | None], ...] = (
+    not_finite,
+    wrong,
+    blind,
+    uniform,
+    exploding,
+)
+"""All rules, in the order in which they are asked."""
+
+
+def _held(lines: Sequence[_Line], holds: Callable[[_Line], bool]) -> bool:
+    """Whether a rule holds in the newest looks running."""
+    return len(lines) >= _LOOKS and all(holds(line) for line in lines[-_LOOKS:])
+
+
+def _last(lines: Sequence[_Line], good: Callable[[_Line], bool]) -> int:
+    """The step of the newest line that was good; -1 where none was."""
+    return next((line["step"] for line in reversed(lines) if good(line)), -1)
+
+
+def _in_margins(line: _Line, margin: float) -> _Line:
+    """A line with the logits of a discriminator that the loss asks for outputs of 1 and -1."""
+    if margin == 1:
+        return line
+    logits = {
+        kind: {name: value / margin for name, value in described.items()}
+        for kind, described in line["logits"].items()
+    }
+    return {**line, "logits": logits}
+
+
+def _separation(line: _Line) -> float:
+    return line["logits"]["real"]["mean"] - line["logits"]["fake"]["mean"]
+
+
+def _scatter(line: _Line) -> float:
+    real, fake = line["logits"]["real"]["std"], line["logits"]["fake"]["std"]
+    return math.sqrt((real**2 + fake**2) / 2)
+
+
+def _hinge(line: _Line) -> float:
+    real, fake = line["logits"]["real"]["mean"], line["logits"]["fake"]["mean"]
+    return max(0.0, 1 - real) + max(0.0, 1 + fake)
+
+
+def _numbers(line: _Line) -> list[tuple[str, float]]:
+    """The figures of a line that must be finite, and what they are."""
+    numbers = [
+        (f"the Frobenius norm of the {network}'s {layer}", norm)
+        for network, layers in line["frobenius_norms"].items()
+        for layer, norm in layers.items()
+    ]
+    numbers += [(f"the {n}'s gradient norm", norm) for n, norm in line["gradient_norms"].items()]
+    numbers += [(f"the mean output on {k}", d["mean"]) for k, d in line["logits"].items()]
+    return [*numbers, ("the images' diversity", line["diversity"])]

@@ -1,0 +1,92 @@
+"""The folder of a run: who may write there, and the state to go on from."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import filelock
+import torch
+
+from biggan.atomic_write import make_folder, write_atomically
+from biggan.data import TrainingData
+from biggan.distributed import check_same, is_first, on_any_process, raising_together
+from biggan.errors import InputError
+from biggan.training.checkpoint import Checkpoint, CheckpointDirectory, rollback_reach
+from biggan.training.config import TrainConfig, differing_keys, to_toml
+from biggan.training.events import read_events
+from biggan.training.run_export import export_run, is_exported
+from biggan.training.state import TrainState
+
+_LOG = logging.getLogger("biggan.training")
+
+
+@contextmanager
+def locked(run_dir: Path) -> Iterator[None]:
+    """Keep other runs out of a folder, which is created if needed, until the context ends."""
+    lock = filelock.FileLock(run_dir / ".lock")
+    with raising_together():
+        if is_first():
+            make_folder(run_dir)
+            try:
+                lock.acquire(blocking=False)
+            except filelock.Timeout:
+                raise InputError(
+                    f"another process is training in {run_dir}: wait until it ends, or choose "
+                    "another --out"
+                ) from None
+            except OSError as error:
+                raise InputError(f"cannot write to {run_dir}: {error.strerror}") from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def open_run(
+    config: TrainConfig, dataset: TrainingData, run_dir: Path, device: torch.device
+) -> tuple[TrainState, CheckpointDirectory]:
+    """The state to go on from, after making sure that it belongs to this recipe and data."""
+    checkpoints = CheckpointDirectory(
+        run_dir / "checkpoints", config.checkpoint_every, rollback_reach(config)
+    )
+    with raising_together():
+        saved = checkpoints.read_newest()
+        if saved is not None:
+            _check_same_run(saved, config, dataset, run_dir)
+    check_same(
+        saved.step if saved is not None else None,
+        f"the processes find different checkpoints in {run_dir}: it must be one folder for all",
+    )
+    check_same(dataset.fingerprint, f"the processes find different images in {dataset.source}")
+    state = TrainState.create(config, device, dataset.class_names if saved is None else None)
+    with raising_together():
+        if is_first():
+            for unfinished in run_dir.rglob(".*.tmp"):  # of a process that was killed
+                unfinished.unlink()
+            write_atomically(run_dir / "config.toml", to_toml(config.to_dict()).encode())
+    if saved is not None:
+        saved.restore(state)
+        _LOG.info("resuming %s at step %d of %d", run_dir, state.step, config.total_steps)
+        # A kill may have come between a checkpoint and its export.
+        exported = state.step < config.total_steps or is_exported(state, run_dir)
+        if on_any_process(not exported):
+            export_run(state, config, dataset, run_dir, read_events(run_dir))
+    return state, checkpoints
+
+
+def _check_same_run(
+    saved: Checkpoint, config: TrainConfig, dataset: TrainingData, run_dir: Path
+) -> None:
+    if differing := differing_keys(saved.config, config, saved.step):
+        raise InputError(
+            f"{run_dir} holds a run of another recipe ({'; '.join(differing)}): "
+            "choose another --out, or give the recipe that it was started with"
+        )
+    if saved.data_fingerprint != dataset.fingerprint:
+        raise InputError(
+            f"{run_dir} was trained on other data than {dataset.source} now holds: "
+            "choose another --out, or restore the data"
+        )

@@ -1,0 +1,340 @@
+"""What the page says and draws of runs that are healthy, collapse, are rolled back, or damaged."""
+
+import io
+import json
+import math
+import re
+from random import Random
+
+import pytest
+from PIL import Image
+
+pytest.importorskip("matplotlib")
+
+import synthetic_runs
+from biggan.training.report import read_run, write_figures, write_report
+from biggan.training.report.charts import Chart, Line, line_chart, thinned
+from biggan.training.report.comparison import comparison_section, names_of
+from biggan.training.report.curves import losses_section, networks_section, other_section
+from biggan.training.report.drawing import as_png, as_svg
+from biggan.training.report.history import bursts_of, history_section, marks_of, spikes_of, verdict
+from biggan.training.report.logs import Curve, Log
+from biggan.training.report.palette import ALL, LAYERS, REAL, layer_color
+from biggan.training.report.spectra import conditioning, spectra_section
+
+
+def charts(section):
+    return {part.name: part for part in section.parts if isinstance(part, Chart)}
+
+
+def html(section):
+    return section.lead + "".join(part for part in section.parts if isinstance(part, str))
+
+
+def append(path, *lines):
+    path.write_text(path.read_text() + "".join(f"{json.dumps(line)}\n" for line in lines))
+
+
+@pytest.fixture
+def undrawn(monkeypatch):
+    """Pages whose figures are not drawn: that is what takes the time."""
+    monkeypatch.setattr("biggan.training.report.page.as_svg", lambda chart, number: "<svg></svg>")
+
+
+@pytest.fixture
+def page(undrawn):
+    def write(run, *others):
+        out = run / "page.html"
+        write_report(read_run(run), out, [read_run(other) for other in others])
+        return out.read_text(encoding="utf-8")
+
+    return write
+
+
+def test_a_page_with_all_figures_is_whole_and_alone(tmp_path):
+    run = synthetic_runs.rolled_back_run(tmp_path / "run")
+    write_report(read_run(run), tmp_path / "page.html")
+    text = (tmp_path / "page.html").read_text(encoding="utf-8")
+    for title in ("σ0 of every layer of G", "σ0 of every layer of D", "Conditioning of G"):
+        assert f"<h3>{title}" in text
+    assert text.count("<svg") == text.count("role='img' aria-label=\"") == 19
+    ids = re.findall(r"\bid=['\"]([^'\"]+)", text)
+    assert len(ids) == len(set(ids))
+    links = re.findall(r"href=['\"]#([^'\"]+)", text) + re.findall(r"url\(#([^)]+)\)", text)
+    assert set(links) <= set(ids)
+    addresses = re.findall(r"(?:src|href)=['\"]([^'\"]+)", text)
+    assert all(address.startswith(("data:", "#")) for address in addresses)
+    assert "<script" not in text
+    style, drawings = text.split("</style>")
+    assert not any(color.light in drawings for color in ALL)  # all follow the page, light or dark
+    assert all(f"--{color.name}: {color.dark};" in style for color in ALL)
+
+
+def test_a_rolled_back_run_in_words(tmp_path, page):
+    record = read_run(synthetic_runs.rolled_back_run(tmp_path / "run"))
+    words = verdict(record)
+    assert "Collapse was called at step 530: the largest singular value of linear in G" in words
+    assert "rolled back once, to step 400, and went on" in words
+    assert "<dt>learning rates at first</dt>" in page(tmp_path / "run")
+    assert "took 96% of training images for real and 55% of held-out ones" in words
+    assert "it knows its training images by heart" in words
+    history = html(history_section(record))
+    assert "Rolled back to step 400; optimizer.g_lr = 0.00015" in history
+    assert "(rule: sigma0-explosion) [linear = 27.5, limit = 10]" in history
+    assert "Altered: an intervention; optimizer.d_lr = 0.0004" in history
+    assert [(mark.step, mark.letter) for mark in marks_of(record)] == [
+        (200, "A"),
+        (530, "C"),
+        (530, "R"),
+    ]
+
+
+def test_what_a_rollback_undid_is_drawn_beside_what_followed(tmp_path):
+    record = read_run(synthetic_runs.rolled_back_run(tmp_path / "run"))
+    current, undone = spikes_of(record, "generator")
+    assert not any(current.values())
+    assert [spike.step for spike in undone["linear"]] == [530]
+    (burst,) = bursts_of(record, "generator")
+    assert (burst.last, list(burst.layers)) == (530, ["linear"])
+    before, after = spikes_of(record, "discriminator")
+    assert [spike.step for spike in before["blocks.0.conv1"]] == [400]
+    assert not any(after.values())  # the one at 400 was before it branched off
+    alt = charts(spectra_section(record, marks_of(record)))["sigma0-generator"].alt
+    assert "steps 10 to 600" in alt
+    assert "5 more curves" not in alt
+    assert "C at 530" in alt
+
+
+def test_spikes_that_were_undone_a_moment_ago_are_apart(tmp_path):
+    run = synthetic_runs.rolled_back_run(tmp_path / "run")
+    log, undone = run / "signals.jsonl", run / "signals.before-rollback-1.jsonl"
+    log.write_text("".join(log.read_text().splitlines(keepends=True)[:40]))  # up to step 400
+    lines = [json.loads(line) for line in undone.read_text().splitlines()]
+    for line in (lines[3], lines[11]):
+        line["singular_values"]["discriminator"]["head.linear"][0] *= 2
+    synthetic_runs.write_lines(undone, lines)
+    assert [burst.last for burst in bursts_of(read_run(run), "discriminator")] == [400, 440, 520]
+
+
+def test_spikes_are_told_with_their_layers(tmp_path):
+    record = read_run(synthetic_runs.healthy_run(tmp_path / "run"))
+    (burst,) = bursts_of(record, "discriminator")
+    assert burst.last == 400
+    assert set(burst.layers) == {"blocks.0.conv1", "blocks.1.conv1"}
+    history = html(history_section(record))
+    assert "<td>400</td><td>D</td><td>2</td><td>blocks." in history
+    assert "robust standard deviations" in history
+
+
+def test_a_healthy_run_and_one_that_collapsed_differ_at_first_sight(tmp_path):
+    healthy = verdict(read_run(synthetic_runs.healthy_run(tmp_path / "healthy")))
+    collapsed = verdict(read_run(synthetic_runs.collapsed_run(tmp_path / "collapsed")))
+    assert "No collapse was called." in healthy
+    assert "class='verdict'" in healthy
+    assert "class='verdict alarm'" in collapsed
+    assert "stopped at step 540: collapse.action is stop." in collapsed
+
+
+def test_a_run_that_was_not_watched(tmp_path, page):
+    run = synthetic_runs.healthy_run(tmp_path / "run")
+    (run / "signals.jsonl").unlink()
+    text = page(run)
+    assert "This run was not watched" in text
+    assert "--set watch.every=20" in text
+    assert "Missing" not in text
+    assert "<h3>Losses</h3>" in text
+    assert "<h3>Outputs of the discriminator</h3>" in text
+    assert "Singular values</h2>" not in text
+
+
+def test_signals_alone_make_a_page(tmp_path, page):
+    run = synthetic_runs.healthy_run(tmp_path / "run")
+    for name in ("metrics.jsonl", "config.toml"):
+        (run / name).unlink()
+    text = page(run)
+    assert "Missing: the recipe (config.toml); the curves (metrics.jsonl)." in text
+    assert "<h3>σ0 of every layer of G</h3>" in text
+    assert "<dd>600</dd>" in text
+
+
+def test_signals_that_end_in_nan_are_marked_and_drawn_up_to_there(tmp_path):
+    run = synthetic_runs.healthy_run(tmp_path / "run")
+    broken = {
+        "step": 610,
+        "singular_values": {"generator": {"linear": [float("nan"), 2.0, 1.0]}},
+        "diversity": float("inf"),
+    }
+    append(run / "signals.jsonl", broken)
+    record = read_run(run)
+    assert marks_of(record)[-1][:2] == (610, "N")
+    assert "is not finite at step 610" in verdict(record)
+    assert "alarm" in verdict(record)
+    assert record.signals.curves[("diversity",)].steps[-1] == 600
+
+
+def test_signals_of_another_version_are_drawn_as_they_are(tmp_path):
+    run = synthetic_runs.healthy_run(tmp_path / "run")
+    lines = [
+        {
+            "step": 610 + i,
+            "entropy": {"generator": 1.0 + i},
+            "singular_values": [{"layer": "linear", "values": [1.0, 0.5]}],
+            "diversity": {"class 0": 0.5},
+            "accuracy": 0.7,
+            "note": "new",
+        }
+        for i in range(3)
+    ]
+    append(run / "signals.jsonl", *lines)
+    record = read_run(run)
+    other = other_section(record, ())
+    drawn = charts(other)
+    assert {"signal-entropy", "signal-singular-values", "signal-diversity"} <= set(drawn)
+    assert "signal-accuracy" in drawn
+    assert "does not know" in html(other)
+    assert "sigma0-generator" in charts(spectra_section(record, ()))
+    assert "accuracy" in charts(losses_section(record, ()))
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_no_damage_to_the_logs_loses_the_page(tmp_path, page, seed):
+    """Values, names and lines replaced at random."""
+    random = Random(seed)
+    run = synthetic_runs.rolled_back_run(tmp_path / "run")
+    for log in run.glob("*.jsonl"):
+        lines = []
+        for line in log.read_text().splitlines():
+            text = json.dumps(damaged(json.loads(line), random, random.choice([0.02, 0.2])))
+            lines.append(text[: random.randrange(len(text))] if random.random() < 0.05 else text)
+        log.write_text("\n".join(lines))
+    text = page(run, run)
+    assert text.count("<h1>") == 1
+    assert "damaged lines of signals.jsonl" in text
+
+
+def damaged(value, random, part):
+    if random.random() < part:
+        return random.choice(
+            [None, "x", math.nan, math.inf, 1e308, 1e-320, -1, 10**400, True, [], {"a": {"b": [3]}}]
+        )
+    if isinstance(value, dict):
+        names = ["<b>", "$a_{", "é猫", "\ud83d", "", "x" * 300, "'\"&"]
+        return {
+            random.choice(names) if random.random() < part else name: damaged(inner, random, part)
+            for name, inner in value.items()
+        }
+    if isinstance(value, list):
+        return [damaged(inner, random, part) for inner in value]
+    return value
+
+
+def test_memorization_needs_held_out_images(tmp_path):
+    run = synthetic_runs.healthy_run(tmp_path / "run")
+    with_them = charts(losses_section(read_run(run), ()))["accuracy"]
+    assert "held-out from 0.55 to 0.55" in with_them.alt
+    lines = [json.loads(line) for line in (run / "signals.jsonl").read_text().splitlines()]
+    for line in lines:
+        del line["accuracy"]["held_out"]
+    synthetic_runs.write_lines(run / "signals.jsonl", lines)
+    record = read_run(run)
+    assert "watch.held_out above 0" in charts(losses_section(record, ()))["accuracy"].caption
+    assert "by heart" not in verdict(record)
+
+
+def test_discriminators_that_swing_know_nothing_by_heart(tmp_path):
+    run = synthetic_runs.healthy_run(tmp_path / "run")
+    lines = [json.loads(line) for line in (run / "signals.jsonl").read_text().splitlines()]
+    for i, line in enumerate(lines):
+        known, new = (1.0, 0.5) if i % 2 else (0.5, 1.0)
+        line["accuracy"] |= {"trained": known, "held_out": new}
+    synthetic_runs.write_lines(run / "signals.jsonl", lines)
+    assert "shows no sign of knowing" in verdict(read_run(run))
+
+
+def test_gradients_variety_and_statistics(tmp_path):
+    record = read_run(synthetic_runs.healthy_run(tmp_path / "run"))
+    assert list(charts(networks_section(record, ()))) == [
+        "gradients",
+        "diversity",
+        "batch-norm-mean",
+        "batch-norm-var",
+    ]
+
+
+def test_conditioning_is_the_ratio_where_there_are_two(tmp_path):
+    record = read_run(synthetic_runs.healthy_run(tmp_path / "run"))
+    signals = record.signals.curves
+    ratio = conditioning(record.signals, "generator")["linear"]
+    key = ("singular_values", "generator", "linear")
+    expected = signals[(*key, "0")].values[3] / signals[(*key, "1")].values[3]
+    assert ratio.values[3] == expected
+    assert "head.linear" not in conditioning(record.signals, "discriminator")
+    flat = Log({(*key, "0"): Curve([1, 2], [3.0, 3.0]), (*key, "1"): Curve([1, 2], [0.0, 2.0])})
+    assert conditioning(flat, "generator") == {"linear": Curve([2], [1.5])}
+
+
+def test_runs_are_compared_where_both_have_a_curve(tmp_path, page):
+    first = synthetic_runs.healthy_run(tmp_path / "a" / "run")
+    second = synthetic_runs.healthy_run(tmp_path / "b" / "run")
+    recipe = second / "config.toml"
+    text = recipe.read_text()
+    recipe.write_text(re.sub(r"(?m)^orthogonal = .*$", "orthogonal = 0.5", text))
+    (second / "metrics.jsonl").unlink()
+    records = [read_run(first), read_run(second)]
+    assert names_of(records) == ["run (1)", "run (2)"]
+    section = comparison_section(records)
+    assert "<th>run (1)</th><th>run (2)</th>" in html(section)
+    assert "<td>orthogonal</td><td>0.0001</td><td>0.5</td>" in html(section)
+    assert html(section).count("<tr>") == 2
+    assert "compared-sigma-generator" in charts(section)
+    assert "compared-d_loss" not in charts(section)
+    assert "<h2>Compared</h2>" in page(first, second)
+    assert "<h2>Compared</h2>" not in page(first)
+
+
+def test_figures_are_files_too(tmp_path, monkeypatch):
+    run = synthetic_runs.healthy_run(tmp_path / "run")
+    drawn = []
+    monkeypatch.setattr(
+        "biggan.training.report.writing.as_png", lambda chart: drawn.append(chart) or b"PNG"
+    )
+    paths = write_figures(read_run(run), tmp_path / "new" / "figures")
+    assert len(paths) == len({path.name for path in paths}) == len(drawn) == 19
+    assert paths[0].name == "losses.png"
+    assert all(path.read_bytes() == b"PNG" for path in paths)
+    with Image.open(io.BytesIO(as_png(drawn[0]))) as image:
+        assert image.format == "PNG"
+        assert image.width == 880
+        assert image.text["Description"].startswith("Losses. Line chart, steps 10 to 600")
+
+
+def test_names_and_numbers_of_any_kind_can_be_drawn():
+    names = ["$x_{$", "猫", "a\nb", "", "<b>\"'&", "x" * 300, "\ud800"]
+    curves = [Curve([1, 2, 2**50], [10.0**k, -(10.0**k), 1e308]) for k in range(-320, 300, 90)]
+    lines = [Line(n, c, REAL, spread=c) for n, c in zip(names, curves, strict=True)]
+    drawing = as_svg(line_chart("name", "title <&>", "", lines), 1)
+    assert "title &lt;&amp;&gt;" in drawing
+    assert "<b>" not in drawing
+    one = line_chart("name", "title", "", [Line("a", Curve([7], [0.0]), REAL)], height=2)
+    assert "<svg" in as_svg(one, 1)
+
+
+def test_long_curves_keep_their_extremes():
+    steps = list(range(100_000))
+    values = [float(step % 7) for step in steps]
+    values[54_321], values[54_322] = 99.0, -99.0
+    short = thinned(Curve(steps, values))
+    assert len(short.steps) < 700
+    assert short.steps == sorted(set(short.steps))
+    assert (short.steps[0], short.steps[-1]) == (0, 99_999)
+    at = dict(zip(*short, strict=True))
+    assert (at[54_321], at[54_322]) == (99.0, -99.0)
+    assert thinned(Curve(steps[:500], values[:500])).steps == steps[:500]
+
+
+def test_no_two_colors_are_the_same():
+    assert len({color.light for color in set(ALL)}) == len(set(ALL))
+    assert len({color.name for color in set(ALL)}) == len(set(ALL))
+    assert layer_color(0, 30) == LAYERS[0]
+    assert layer_color(29, 30) == LAYERS[-1]
+    assert layer_color(0, 1) == LAYERS[0]

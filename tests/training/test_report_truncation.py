@@ -1,0 +1,140 @@
+"""Amenability to truncation: what is measured, kept, and said."""
+
+import json
+
+import pytest
+import torch
+
+pytest.importorskip("matplotlib")
+
+import synthetic_runs
+from biggan import Gan
+from biggan.errors import InputError
+from biggan.training.report import measure_truncation, read_run, write_report
+from biggan.training.report.samples import truncation_section
+from biggan.training.report.truncation import (
+    TRUNCATIONS,
+    Saturation,
+    Sweep,
+    sweep_truncations,
+)
+from biggan.weights.files import Description, save_generator
+from tiny import TINY_CLASSES, tiny_generator
+
+
+class Painter(Gan):
+    """Paints a part of each picture white that depends on the width of the noise."""
+
+    def __init__(self, paint):
+        generator = tiny_generator()
+        super().__init__(generator, Description("painter", TINY_CLASSES), "0" * 64)
+        self.paint = paint
+
+    def generate(self, z, labels, truncation=None, *, batch_size=None):
+        images = torch.zeros(len(z), 3, 16, 16)
+        images[:, :, :4] = -1.0  # a quarter is black, as it should be
+        rows = 4 + round(12 * self.paint(float(abs(torch.as_tensor(z)).max()), truncation))
+        images[:, :, 4:rows] = 1.0
+        return images
+
+
+@pytest.fixture
+def run(tmp_path):
+    run = synthetic_runs.healthy_run(tmp_path / "run")
+    save_generator(
+        run / "generator.safetensors", tiny_generator(), Description("tiny", TINY_CLASSES)
+    )
+    return run
+
+
+def test_what_is_saturated_anyway_does_not_count():
+    sweep = sweep_truncations(Painter(lambda width, truncation: 0.0))
+    assert sweep.rows[0] == Saturation(None, 0.25, 0.0, 0.25)
+    assert sweep.added() == [(truncation, 0.0) for truncation in TRUNCATIONS[1:]]
+    assert sweep.amenable
+
+
+def test_what_truncated_noise_adds_does():
+    """A third of the picture with the statistics of narrow noise, two thirds without."""
+
+    def paint(width, truncation):
+        return 0.0 if width > 0.5 else 1 / 3 if truncation is not None else 2 / 3
+
+    sweep = sweep_truncations(Painter(paint))
+    added, plain = dict(sweep.added()), dict(sweep.added(plain=True))
+    assert added == {1.0: 0, 0.8: 0, 0.6: 0, 0.4: 0, 0.2: 0.25, 0.1: 0.25, 0.04: 0.25}
+    assert (plain[0.4], plain[0.2]) == (0, 0.5)
+    assert sweep.rows[-1] == Saturation(0.04, 0.25, 0.25, 0.75)
+    assert not sweep.amenable
+
+
+def test_a_sweep_is_measured_once_for_each_generator(run, monkeypatch):
+    monkeypatch.setattr("biggan.training.report.truncation.TRUNCATIONS", (None, 1.0, 0.2))
+    first = measure_truncation(run, progress=False)
+    assert [row.truncation for row in first.rows] == [None, 1.0, 0.2]
+    assert [truncation for truncation, _ in first.strips] == [None, 1.0, 0.2]
+
+    def unexpected(*arguments, **options):
+        raise AssertionError
+
+    with monkeypatch.context() as patch:
+        patch.setattr("biggan.training.report.truncation.load", unexpected)
+        assert measure_truncation(run, progress=False) == first
+    other = tiny_generator(channels=4)
+    save_generator(run / "generator.safetensors", other, Description("tiny", TINY_CLASSES))
+    assert measure_truncation(run, progress=False) != first
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda text: text[:100],
+        lambda text: json.dumps({**json.loads(text), "version": 99}),
+        lambda text: json.dumps({**json.loads(text), "rows": [{"truncation": None}]}),
+        lambda text: text.replace('"dark"', '"murky"'),
+        lambda text: json.dumps({**json.loads(text), "strips": [[None, "AAAA"]]}),
+    ],
+)
+def test_what_was_kept_and_cannot_be_read_is_measured_again(run, damage, monkeypatch):
+    monkeypatch.setattr("biggan.training.report.truncation.TRUNCATIONS", (None, 0.2))
+    first = measure_truncation(run, progress=False)
+    kept = run / "truncation.json"
+    kept.write_text(damage(kept.read_text()))
+    assert measure_truncation(run, progress=False) == first
+
+
+def test_a_run_without_a_generator_has_none(tmp_path):
+    assert measure_truncation(synthetic_runs.healthy_run(tmp_path / "run")) is None
+
+
+def test_pictures_that_are_none_are_refused():
+    gan = Painter(lambda width, truncation: 0.0)
+    gan.generate = lambda z, labels, truncation: torch.full((len(z), 3, 16, 16), torch.nan)
+    with pytest.raises(InputError, match="not finite"):
+        sweep_truncations(gan)
+
+
+def test_the_section_says_how_each_run_takes_it():
+    def sweep(bright):
+        rows = [Saturation(t, 0.2, bright if t == 0.04 else 0.0, 0.2) for t in TRUNCATIONS]
+        return Sweep(48, tuple(rows), ((0.2, b"png"),))
+
+    section = truncation_section({"with": sweep(0.01), "without": sweep(0.3)})
+    assert "with: truncation adds at most 1.0 percentage points: amenable" in section.lead
+    assert "without: truncation adds at most 30.0 percentage points: not amenable" in section.lead
+    chart = section.parts[0]
+    assert "without adds 30.0 percentage points at truncation 0.04" in chart.alt
+    assert truncation_section({}).parts == ()
+
+
+def test_the_page_shows_both_runs(run, tmp_path, monkeypatch):
+    monkeypatch.setattr("biggan.training.report.truncation.TRUNCATIONS", (None, 0.2))
+    monkeypatch.setattr("biggan.training.report.page.as_svg", lambda chart, number: "<svg></svg>")
+    sweep = measure_truncation(run, progress=False)
+    record = read_run(run)
+    write_report(record, tmp_path / "page.html", [record], [sweep, sweep])
+    text = (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert "<h2>Amenability to truncation</h2>" in text
+    assert text.count("<h3>Pictures of run (") == 2
+    write_report(record, tmp_path / "page.html", [record], [None, sweep])
+    assert (tmp_path / "page.html").read_text().count("<h3>Pictures of run (2)") == 1
