@@ -296,16 +296,28 @@ def to_png(image: Image.Image, recipe: AnyRecipe | None = None) -> bytes:
     return contents.getvalue()
 
 
-def read_recipe(path: Path) -> AnyRecipe:
+def read_recipe(
+    path: Path, most_pixels: int | None = None, longest: int | None = None
+) -> AnyRecipe:
     """Read the recipe out of a PNG that `save_png` wrote.
 
+    Args:
+        path: The file.
+        most_pixels: Of a picture that is looked into; None for as many as Pillow takes.
+        longest: Characters of a recipe that is read; None for any number. Both are for files of
+            strangers.
+
     Raises:
-        InputError: The file cannot be read, is no PNG or carries no valid recipe.
+        InputError: The file cannot be read, is no PNG, is too large or carries no valid recipe.
     """
     try:
         with Image.open(path, formats=["PNG"]) as image:
+            if most_pixels is not None and image.width * image.height > most_pixels:
+                raise InputError(f"{path} is too large: {image.width} x {image.height} pixels")
             image.load()  # other programs may move the chunk behind the pixels
             text = image.info.get(_CHUNK)
+    except InputError:
+        raise
     except FileNotFoundError as error:
         raise InputError(f"no such file: {path}") from error
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
@@ -314,6 +326,8 @@ def read_recipe(path: Path) -> AnyRecipe:
         raise InputError(
             f"{path} holds no recipe: it is not from biggan, or another program saved it again"
         )
+    if longest is not None and len(text) > longest:
+        raise InputError(f"{path} holds a recipe that is too long: {len(text):,} characters")
     try:
         return recipe_from_json(text)
     except InputError as error:

@@ -80,7 +80,7 @@ def address(gans: dict[str, Gan], tmp_path_factory: pytest.TempPathFactory) -> I
                 pytest.fail(process.communicate()[1])
             yield address
         finally:
-            process.kill()
+            process.terminate()  # a kill would leave its temporary pictures
 
 
 @pytest.fixture(scope="module")
@@ -365,6 +365,7 @@ def test_it_fits_a_telephone(visit: Callable[..., Visit], theme: str) -> None:
         widest = "e => Math.max(...e.map((x) => x.getBoundingClientRect().right))"
         shown = page.window.locator("main :is(input, label, img, button, h1, p, span):visible")
         assert shown.evaluate_all(widest) <= 360
+    assert page.window.locator(".about p").bounding_box()["width"] > 300  # above the models' menu
     page.open("Interpolate")
     page.image("interpolate").wait_for()
     page.control("interpolate-category_b").scroll_into_view_if_needed()

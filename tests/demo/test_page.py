@@ -34,7 +34,7 @@ from biggan.demo.drawing import (
 from biggan.demo.events import Newest
 from biggan.demo.shelf import ModelShelf
 from biggan.demo.views import heading
-from biggan.images import read_recipe, save_png
+from biggan.images import GridRecipe, read_recipe, save_png
 from biggan.weights.files import save_generator
 
 if TYPE_CHECKING:
@@ -383,6 +383,45 @@ def test_a_picture_of_another_model_is_told_apart(
 
     assert function(blocks, "restore")(str(tmp_path / "foreign.png"), "tiny")[-1] is None
     assert told[0].startswith("the picture was made by tiny (sha256 111111111111...), not by tiny")
+
+
+def test_what_a_stranger_wrote_is_shown_as_text(
+    blocks: Any, gan: Gan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[str] = []
+    monkeypatch.setattr(gradio, "Warning", told.append)
+    recipe, tag = sample_recipe(gan, 1, 0.4, 0, "six"), "<a href='//x.example'>\ud800&amp;"
+    (first,) = recipe.pictures
+    for model in (tag, "x" * 100_000):
+        foreign = first.__class__(**{**vars(first), "model": model, "sha256": "1" * 64})
+        save_png(Image.new("L", (8, 8)), tmp_path / "foreign.png", foreign)
+        function(blocks, "restore")(str(tmp_path / "foreign.png"), "tiny")
+    function(blocks, "follow")(_Request(category=tag))
+
+    assert "made by &lt;a href='//x.example'&gt;\\ud800&amp;amp; (sha256" in told[0]
+    assert told[1] == f"the picture was made by {'x' * 476}..."
+    assert told[2].startswith('The address cannot be followed: no class is called "&lt;a href=')
+    with pytest.raises(gradio.Error, match="&lt;a"):
+        function(blocks, "choose")(tag)
+    with pytest.raises(gradio.Error, match="<a"):  # programs do not read HTML
+        function(blocks, "sample")(1, 0.4, 0, tag, "tiny")
+
+
+def test_a_file_that_would_take_much_is_not_looked_into(
+    blocks: Any, gan: Gan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[str] = []
+    monkeypatch.setattr(gradio, "Warning", told.append)
+    Image.new("1", (8192, 8193)).save(tmp_path / "large.png")
+    (picture,) = sample_recipe(gan, 1, 0.4, 0, "six").pictures
+    long = GridRecipe(1, (picture,) * 5000)
+    save_png(Image.new("L", (8, 8)), tmp_path / "long.png", long)
+    for name in ("large.png", "long.png"):
+        updates = function(blocks, "restore")(str(tmp_path / name), "tiny")
+        assert updates == [*[gradio.skip()] * 19, None]
+
+    assert told[0] == "large.png is too large: 8192 x 8193 pixels"
+    assert re.fullmatch(r"long.png holds a recipe that is too long: [\d,]+ characters", told[1])
 
 
 def test_a_caption_is_a_command_that_makes_the_same_file(

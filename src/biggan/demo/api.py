@@ -8,7 +8,7 @@ is what the page begins with. Gradio has an API, too, but one that answers a mis
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from fastapi import FastAPI, HTTPException, Request, Response
@@ -84,7 +84,9 @@ def build_api(shelf: ModelShelf, line: Line) -> FastAPI:
         return list(shelf.names)
 
     @api.get("/api/classes", summary="A model's classes, or those that a text finds.")
-    def classes(model: str = "", search: str = "") -> list[dict[str, Any]]:
+    def classes(request: Request, model: str = "", search: str = "") -> list[dict[str, Any]]:
+        _query(request, ("model", "search"))
+        EXPLORE["category"].check(search)  # not longer than any name
         names = _find(shelf, model).class_names
         found = search_classes(search, names) if search else range(len(names))
         return [{"index": index, "name": names[index]} for index in found]
@@ -125,17 +127,26 @@ def _read(form: Form, request: Request, shelf: ModelShelf) -> tuple[str, Setting
     Raises:
         InputError: A name that is not known or there twice, or a value that its control has not.
     """
+    query = _query(request, ["model", *(control.key for control in form.controls)])
+    model = query.get("model", shelf.default)
+    _check_offered(shelf, model)
+    return model, from_query({"form": form.name, **query})
+
+
+def _query(request: Request, known: Sequence[str]) -> dict[str, str]:
+    """What follows the question mark.
+
+    Raises:
+        InputError: A name that is not known, or there twice.
+    """
     given = request.query_params.multi_items()
-    known = ["model", *(control.key for control in form.controls)]
     for name, _ in given:
         if name not in known:
             raise InputError(f"{name[:60]!r} is unknown here; there is {', '.join(known)}")
     query = dict(given)
     if len(query) < len(given):
         raise InputError("a name is given twice")
-    model = query.get("model", shelf.default)
-    _check_offered(shelf, model)
-    return model, from_query({"form": form.name, **query})
+    return query
 
 
 def _draw(

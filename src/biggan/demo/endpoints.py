@@ -16,6 +16,7 @@ from biggan.demo.views import (
     TURNS,
     Video,
     View,
+    message,
     offered,
     places,
     saved,
@@ -88,7 +89,7 @@ def publish(shelf: ModelShelf, model: Any, views: list[View], video: Video) -> N
     def offer(name: str, function: Callable[..., Any], inputs: list[Any], outputs: Any) -> None:
         gr.on(
             [],  # nothing on the page
-            told(function),
+            told(function, message),
             [*inputs, model],
             outputs,
             api_name=name,

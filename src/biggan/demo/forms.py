@@ -90,7 +90,7 @@ class Number:
     def parse(self, text: str) -> float | str:
         """The value in an address, or the text where that is no number."""
         try:
-            return float(text[:_LONGEST_TEXT])
+            return float(text) if len(text) <= _LONGEST_TEXT else text
         except ValueError:
             return text
 

@@ -21,8 +21,9 @@ MAX_UPLOAD = 64 * 2**20  # bytes; a grid of ours of 512 px has up to 20 million
 _UPLOADS = "/gradio_api/upload"
 _DRAINED = 16  # times what is allowed: read and dropped, so that the sender gets to read the answer
 
-_DRAWING_PATHS = ("/api/sample", "/api/interpolate", "/api/sweep")
-_DRAWING_POSTS = ("/gradio_api/queue/join", "/gradio_api/call/")
+# What makes the server draw; load a model, as a search of classes may; or keep a file.
+_COUNTED_PATHS = ("/api/sample", "/api/interpolate", "/api/sweep", "/api/classes")
+_COUNTED_POSTS = ("/gradio_api/queue/join", "/gradio_api/call/", _UPLOADS)
 _BURST = 0.5  # minutes: what a client that was quiet may ask for at once
 _REMEMBERED = 10_000  # clients
 
@@ -78,7 +79,8 @@ def _too_long(most: int) -> str:
 class RateLimit:
     """Refuses requests for pictures of a client that asks too often, with status 429.
 
-    Only those that make the server draw are counted: the page itself is always shown.
+    Only those that cost the server much are counted, searches of classes and uploads too: the page
+    itself is always shown.
 
     Args:
         app: What is behind it.
@@ -92,7 +94,7 @@ class RateLimit:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on, or refuse it."""
-        wait = self._buckets.take(client_of(scope)) if _asks_for_a_drawing(scope) else 0
+        wait = self._buckets.take(client_of(scope)) if _is_counted(scope) else 0
         if wait:
             told = f"more than {self._per_minute} requests a minute: try again in {wait} s"
             await _refuse(429, told, {"Retry-After": str(wait)})(scope, receive, send)
@@ -100,12 +102,12 @@ class RateLimit:
             await self._app(scope, receive, send)
 
 
-def _asks_for_a_drawing(scope: Scope) -> bool:
+def _is_counted(scope: Scope) -> bool:
     if scope["type"] != "http":
         return False
     path: str = scope["path"]
-    return path.startswith(_DRAWING_PATHS) or (
-        scope["method"] == "POST" and path.startswith(_DRAWING_POSTS)
+    return path.startswith(_COUNTED_PATHS) or (
+        scope["method"] == "POST" and path.startswith(_COUNTED_POSTS)
     )
 
 

@@ -12,10 +12,15 @@ from biggan.demo.address import Settings, from_query, from_recipe
 from biggan.demo.card import model_card
 from biggan.demo.forms import Category, Number
 from biggan.demo.shelf import ModelShelf
-from biggan.demo.views import View, menu, offered, told
+from biggan.demo.views import View, menu, message_on_page, offered, told
 from biggan.errors import InputError
 from biggan.gan import Gan
 from biggan.images import GridRecipe, read_recipe
+
+# Of a dropped file: 50 pictures of 1024 pixels a side, the most that a form makes, and what their
+# recipes take many times over. A file of a few KiB can say that it has a thousand times as much.
+_MOST_PIXELS = 2**26
+_LONGEST_RECIPE = 2**20
 
 
 def chosen(shelf: ModelShelf, views: list[View]) -> Callable[..., Any]:
@@ -48,7 +53,7 @@ def from_address(shelf: ModelShelf, views: list[View]) -> Callable[..., Any]:
             settings = _with_defaults(from_query(query), gan)
             settings.recipe(gan)  # refuses a category that the model has not
         except InputError as error:
-            gr.Warning(f"The address cannot be followed: {error}")
+            gr.Warning(f"The address cannot be followed: {message_on_page(error)}")
             return _unchanged(views)
         return _restored(model, gan, settings, views)
 
@@ -62,7 +67,7 @@ def from_file(shelf: ModelShelf, views: list[View]) -> Callable[..., Any]:
         """What the recipe in a picture says; nothing new where it has none, or another model's."""
         path = Path(dropped)
         try:
-            recipe = read_recipe(path)
+            recipe = read_recipe(path, _MOST_PIXELS, _LONGEST_RECIPE)
             made_by = recipe.pictures[0] if isinstance(recipe, GridRecipe) else recipe
             named = [n for n in shelf.names if made_by.model in (n, Path(n).stem)]
             for name in (model, *named):  # and no others: to look into a model is to load it
@@ -71,7 +76,8 @@ def from_file(shelf: ModelShelf, views: list[View]) -> Callable[..., Any]:
             gan = offered(shelf, model)
             return [*_restored(model, gan, from_recipe(gan, recipe), views), None]
         except InputError as error:
-            gr.Warning(str(error).replace(str(path), path.name))  # not where the server has it
+            text = str(error).replace(str(path), path.name)  # not where the server has it
+            gr.Warning(message_on_page(InputError(text)))
             return [*_unchanged(views), None]
 
     return restore

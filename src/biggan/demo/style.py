@@ -8,7 +8,8 @@ _CSS = """
 .gradio-container { overflow: clip !important; }  /* "hidden" would hold back what is sticky */
 .fillable { padding: clamp(.5rem, 2.5vw, 2rem) !important; }
 .top { align-items: flex-end; }
-.about h1 { margin: 0 0 .25rem; font-size: 1.6rem; font-weight: 600; letter-spacing: -.01em; }
+.about h1 { margin: 0 0 .25rem; font-size: 1.6rem; font-weight: 600; letter-spacing: -.01em;
+  overflow-wrap: anywhere; }
 .about p { margin: 0; color: var(--body-text-color-subdued); overflow-wrap: anywhere; }
 .about a { margin: 0 !important; padding: 0 !important; color: inherit !important; }
 .about summary { width: fit-content; margin-top: .25rem; padding: .25rem 0; cursor: pointer;
@@ -46,11 +47,15 @@ input[type="range"]:focus-visible, .about summary:focus-visible {
   outline: 2px solid var(--slider-color) !important;
   outline-offset: 4px;
 }
+/* White on white at the left end else. */
+input[type="range"]::-webkit-slider-thumb { box-shadow: 0 0 0 1px var(--slider-color) !important; }
+input[type="range"]::-moz-range-thumb { box-shadow: 0 0 0 1px var(--slider-color) !important; }
 .dark input[type="range"] { --neutral-200: var(--neutral-600); }
 footer .divider, footer .show-api-divider { display: none; }
 
 /* On a telephone the picture stays in sight while the controls below it move. */
 @media (max-width: 720px) {
+  .top { flex-direction: column; align-items: stretch; }
   .tab-container button { padding: .5rem !important; font-size: .75rem; }
   .shown { display: contents !important; }
   .picture { order: -1; position: sticky; top: 0; z-index: var(--layer-5);

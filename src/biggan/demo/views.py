@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import html
 import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -28,6 +29,7 @@ from biggan.video import check_video
 TURNS: dict[str, Any] = {"concurrency_limit": 4, "concurrency_id": "model"}
 
 _SMALL = 64  # up to this many pixels a side pictures are enlarged for the screen
+_LONGEST_MESSAGE = 500  # characters; longer ones repeat what somebody sent
 
 
 @dataclass(frozen=True)
@@ -79,7 +81,23 @@ def heading(recipe: SheetRecipe) -> Any:
     return gr.update(value=cells, visible=True) if cells else gr.update(visible=False)
 
 
-def told(function: Callable[..., Any]) -> Callable[..., Any]:
+def message(error: InputError) -> str:
+    """What is wrong, short enough to be read, in characters that can be sent."""
+    text = str(error).encode(errors="backslashreplace").decode()
+    return text if len(text) <= _LONGEST_MESSAGE else f"{text[:_LONGEST_MESSAGE]}..."
+
+
+def message_on_page(error: InputError) -> str:
+    """What is wrong, for Gradio's toasts, which are HTML.
+
+    They let links and pictures pass, which a link to the page or a dropped file could bring in.
+    """
+    return html.escape(message(error), quote=False)
+
+
+def told(
+    function: Callable[..., Any], words: Callable[[InputError], str] = message_on_page
+) -> Callable[..., Any]:
     """The same function, whose user's mistakes reach the user as one line."""
     if inspect.isgeneratorfunction(function):
 
@@ -88,7 +106,7 @@ def told(function: Callable[..., Any]) -> Callable[..., Any]:
             try:
                 yield from function(*args, **kwargs)
             except InputError as error:
-                raise gr.Error(str(error), print_exception=False) from None
+                raise gr.Error(words(error), print_exception=False) from None
 
         return tell
 
@@ -97,7 +115,7 @@ def told(function: Callable[..., Any]) -> Callable[..., Any]:
         try:
             return function(*args, **kwargs)
         except InputError as error:
-            raise gr.Error(str(error), print_exception=False) from None
+            raise gr.Error(words(error), print_exception=False) from None
 
     return tell_once
 
