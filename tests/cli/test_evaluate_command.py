@@ -15,6 +15,7 @@ from biggan.cli.evaluate import command as evaluate
 from biggan.cli.report import command as report
 from biggan.errors import InputError
 from simple_features import SimpleFeatures
+from tiny import TINY_CLASSES
 
 
 @pytest.fixture(autouse=True)
@@ -69,12 +70,78 @@ def test_images_against_images(folder, tmp_path):
         (["--num", "9"], "at least 10"),
         (["--seed", "-1"], "seed"),
         (["--images", "there"], "give --model or --images"),
+        (["--resolution", "16"], "--resolution is for --images"),
+        (["--neighbors", "near.jpg"], "near.jpg must end in .png"),
+        (["--save-statistics", "s.pt"], "s.pt must end in .safetensors"),
+        (["--save-statistics", "s.npz", "--seed", "1"], "leave --seed out"),
     ],
 )
 def test_mistakes(tiny_file, folder, tmp_path, arguments, message):
     with pytest.raises(InputError, match=message):
         run("--model", tiny_file, "--data", folder, "--out", tmp_path / "x.json", *arguments)
     assert not (tmp_path / "x.json").exists()
+
+
+def test_figures_of_classes_and_a_picture_of_neighbours(tiny_file, tmp_path, monkeypatch):
+    monkeypatch.setattr("biggan.evaluation.lesson.default_steps", lambda _: 2)
+    classes = tmp_path / "classes"
+    random = np.random.RandomState(0)
+    for name in TINY_CLASSES:
+        (classes / name).mkdir(parents=True)
+        for i in range(5):
+            pixels = random.randint(0, 256, (16, 16, 3), np.uint8)
+            Image.fromarray(pixels).save(classes / name / f"{i}.png")
+    arguments = ["--model", tiny_file, "--data", classes, "-n", 12, "--metrics", "intra-fid,cas"]
+    near = tmp_path / "pictures" / "near.png"
+    result = run(*arguments, "--neighbors", near, "--out", tmp_path / "x.json")
+    assert result.stdout.splitlines()[-2:] == [str(tmp_path / "x.json"), str(near)]
+    [row] = json.loads((tmp_path / "x.json").read_text())["rows"]
+    assert set(row["scores"]) == {"intra_class_frechet_distance", "cas"}
+    assert [line["name"] for line in row["per_class"]] == list(TINY_CLASSES)
+    with Image.open(near) as picture:
+        assert picture.size[1] > 10 * 96
+
+
+def test_statistics_instead_of_images(tiny_file, folder, tmp_path):
+    arguments = ["--model", tiny_file, "-n", 12, "--out", tmp_path / "x.json"]
+    run(*arguments, "--data", folder, "--metrics", "fid,is")
+    expected = json.loads((tmp_path / "x.json").read_text())["rows"][0]["scores"]
+    for name in ("s.npz", "s.safetensors"):
+        file = tmp_path / "new" / name
+        saved = run("--data", folder, "--save-statistics", file)
+        assert saved.stdout == f"{file}\n"
+        run(*arguments, "--data", file)
+        assert json.loads((tmp_path / "x.json").read_text())["rows"][0]["scores"] == pytest.approx(
+            expected
+        )
+    with pytest.raises(InputError, match="holds statistics already"):
+        run("--data", file, "--save-statistics", tmp_path / "t.npz")
+    both = ["--model", tiny_file, "--resolution", 16, "--save-statistics", tmp_path / "t.npz"]
+    with pytest.raises(InputError, match="give --model.* or --resolution"):
+        run(*both, "--data", folder)
+    with pytest.raises(InputError, match="neighbours are looked for among images"):
+        run(*arguments, "--data", file, "--neighbors", tmp_path / "n.png")
+    with pytest.raises(InputError, match="--images are images"):
+        run("--images", file, "--data", folder, "--resolution", 16)
+    with pytest.raises(InputError, match="digits are drawn at any size"):
+        run("--data", "digits", "--save-statistics", tmp_path / "t.npz")
+    run("--model", tiny_file, "--data", folder, "--save-statistics", tmp_path / "of_model.npz")
+    one, other = (np.load(tmp_path / name)["mu"] for name in ("of_model.npz", "new/s.npz"))
+    np.testing.assert_array_equal(one, other)
+
+
+def test_the_resize_goes_to_the_extractor(folder, tmp_path, monkeypatch):
+    asked = []
+
+    def opened(source, **options):
+        asked.append((source, options["resize"]))
+        return SimpleFeatures()
+
+    monkeypatch.setattr("biggan.metrics.choice.open_extractor", opened)
+    arguments = ["--images", folder, "--data", folder, "--metrics", "fid", "--out"]
+    run(*arguments, tmp_path / "x.json", "--resize", "pil-bicubic", "--extractor", "w.pth")
+    run(*arguments, tmp_path / "x.json")
+    assert asked == [("w.pth", "pil-bicubic"), ("inception", None)]
 
 
 def test_images_of_several_sizes_need_a_resolution(folder, tmp_path):
@@ -129,3 +196,74 @@ def test_the_extractor_is_found_from_the_packages_name():
     code = "import biggan; print(biggan.metrics.inception.InceptionFeatures.__name__)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "InceptionFeatures"
+
+
+def test_data_of_a_smaller_resolution_are_refused(tiny_file, folder, tmp_path):
+    small = tmp_path / "small"
+    small.mkdir()
+    for i in range(300):  # more than are looked at
+        size = (12, 15) if i else (15, 15)
+        Image.new("RGB", size, (i % 256, 9, 9)).save(small / f"{i:03}.png")
+    out = ["--out", tmp_path / "x.json"]
+    message = "small have at most 1[25] pixels a side.* at 16: enlarged"
+    with pytest.raises(InputError, match=message):
+        run("--model", tiny_file, "--data", small, "-n", 12, *out)
+    with pytest.raises(InputError, match=message):
+        run("--images", folder, "--data", small, *out)
+    assert not (tmp_path / "x.json").exists()
+    run("--images", folder, "--data", small, "--resolution", 16, *out)  # somebody asks for it
+    assert (tmp_path / "x.json").exists()
+    Image.new("RGB", (20, 16)).save(small / "000.png")  # in most sets some are small
+    run("--images", folder, "--data", small, *out)
+
+
+def test_data_without_classes_say_what_needs_them(tiny_file, folder, tmp_path):
+    arguments = ["--model", tiny_file, "--data", folder, "-n", 12, "--out", tmp_path / "x.json"]
+    with pytest.raises(InputError, match="no class folders.* leave intra-fid and cas out"):
+        run(*arguments, "--metrics", "cas")
+
+
+@pytest.mark.parametrize("mode", ["L", "LA", "RGBA", "P", "CMYK"])
+def test_images_of_every_mode_are_looked_at(folder, tmp_path, mode):
+    made = tmp_path / "made"
+    made.mkdir()
+    for file in folder.iterdir():
+        with Image.open(file) as image:
+            image.convert(mode).save(made / file.with_suffix(".tif").name)
+    arguments = ["--metrics", "fid", "--out", tmp_path / "x.json"]
+    assert run("--images", made, "--data", folder, *arguments).exit_code == 0
+    assert json.loads((tmp_path / "x.json").read_text())["subject"]["num"] == 12
+
+
+def test_corrupt_images_are_left_out_and_counted(folder, tmp_path, caplog):
+    made = shutil.copytree(folder, tmp_path / "made")
+    (made / "3.png").write_bytes((made / "3.png").read_bytes()[:60])
+    run("--images", made, "--data", folder, "--metrics", "fid", "--out", tmp_path / "x.json")
+    assert json.loads((tmp_path / "x.json").read_text())["subject"]["skipped"] == 1
+    assert "3.png" in caplog.text
+    for file in made.iterdir():
+        file.write_bytes(file.read_bytes()[:60])
+    arguments = ["--images", made, "--data", folder, "--resolution", 16]
+    with pytest.raises(InputError, match="no image can be read"):
+        run(*arguments, "--out", tmp_path / "y.json")
+    assert not (tmp_path / "y.json").exists()
+
+
+def test_one_image_is_too_few(folder, tmp_path):
+    one = tmp_path / "one"
+    one.mkdir()
+    shutil.copy(folder / "0.png", one)
+    for images, data in ((one, folder), (folder, one)):
+        with pytest.raises(InputError, match="at least 10 images, and 1 are in one"):
+            run("--images", images, "--data", data, "--out", tmp_path / "x.json")
+    assert not (tmp_path / "x.json").exists()
+
+
+@pytest.mark.parametrize("name", ["s.npz", "s.safetensors"])
+def test_statistics_that_are_cut_short_are_refused(tiny_file, folder, tmp_path, name):
+    file = tmp_path / name
+    run("--data", folder, "--save-statistics", file)
+    file.write_bytes(file.read_bytes()[:-20])
+    with pytest.raises(InputError, match=f"{name} is (not a whole|damaged)"):
+        run("--model", tiny_file, "--data", file, "-n", 12, "--out", tmp_path / "x.json")
+    assert not (tmp_path / "x.json").exists()

@@ -14,9 +14,11 @@ from biggan.evaluation import Protocol, evaluate_generator, evaluate_images
 from biggan.evaluation.report import as_csv, as_table, plot_tradeoff
 from biggan.gan import Gan
 from biggan.images import to_uint8
-from biggan.latents import make_noise
+from biggan.latents import make_noise, statistics_truncation
 from biggan.metrics.frechet_distance import frechet_distance
 from biggan.metrics.inception_score import inception_score
+from biggan.metrics.kernel_inception_distance import kernel_inception_distance
+from biggan.metrics.precision_recall import precision_recall
 from biggan.metrics.statistics import FeatureStatistics
 from biggan.weights.files import Description
 from several_processes import launch
@@ -61,6 +63,33 @@ def test_figures_are_those_of_the_images_that_the_settings_name():
     assert scores["classifier_score"] == pytest.approx(inception_score(made.logits).mean)
 
 
+@pytest.mark.parametrize("kind", ["hub", "paper", "scale"])
+def test_truncation_means_what_the_protocol_says(kind):
+    model, reference, extractor = gan(), data(), SimpleFeatures()
+    protocol = dataclasses.replace(PROTOCOL, noise=kind)
+    result = evaluate_generator(model, reference, extractor, (0.7,), ("fid",), protocol)
+    z = make_noise(NUM, model.config.z_dim, 0.7, PROTOCOL.seed, kind=kind)
+    made = to_uint8(model.generate(z, torch.arange(NUM) % 3, statistics_truncation(0.7, kind)))
+    a, b = FeatureStatistics(6), FeatureStatistics(6)
+    a.update(extractor.extract(made).features)
+    b.update(extractor.extract(reference.images).features)
+    distance = result.rows[0]["scores"]["frechet_distance"]
+    assert distance == pytest.approx(frechet_distance(a, b), rel=1e-6)
+    assert result.protocol["noise"] == kind
+
+
+def test_distances_and_neighbours_are_of_all_images_kept():
+    model, reference, extractor = gan(), data(), SimpleFeatures()
+    result = evaluate_generator(model, reference, extractor, (0.4,), ("kid", "pr"), PROTOCOL)
+    scores = result.rows[0]["scores"]
+    made = extractor.extract(expected_images(model, 0.4)).features
+    real = extractor.extract(reference.images).features
+    kid = kernel_inception_distance(made, real, subset_size=NUM)
+    assert scores["kernel_distance"] == pytest.approx(kid.mean, rel=1e-6)
+    for name, value in precision_recall(real, made)._asdict().items():
+        assert scores[name] == pytest.approx(value), name
+
+
 def test_another_networks_figures_are_not_called_fid_or_is():
     metrics = ("fid", "is", "kid", "pr", "intra-fid")
     result = evaluate_generator(gan(), data(), SimpleFeatures(), (0.4,), metrics, PROTOCOL)
@@ -74,7 +103,8 @@ def test_another_networks_figures_are_not_called_fid_or_is():
 
 
 def test_what_decides_the_figures_is_written():
-    result = evaluate_generator(gan(), data(), SimpleFeatures(), (0.4,), ("fid",), PROTOCOL)
+    metrics = ("fid", "is")
+    result = evaluate_generator(gan(), data(), SimpleFeatures(), (0.4,), metrics, PROTOCOL)
     written = json.loads(result.to_json())
     assert written["protocol"]["num"] == NUM
     assert written["protocol"]["seed"] == 3
@@ -88,6 +118,7 @@ def test_what_decides_the_figures_is_written():
     assert written["reference"]["fingerprint"] == data().fingerprint
     assert written["subject"]["sha256"] == "f" * 64
     assert written["versions"]["torch"] == torch.__version__
+    assert written["points"] == {}  # one truncation is no sweep
 
 
 def test_a_sweep_names_the_points_of_table_2(tmp_path):
@@ -212,7 +243,7 @@ def test_classes_of_others_are_not_compared():
     ],
 )
 def test_impossible_sweeps_are_refused(truncations, num, message):
-    from biggan.evaluation.evaluate import check_truncations
+    from biggan.evaluation.checks import check_truncations
 
     with pytest.raises(InputError, match=message):
         check_truncations(truncations, Protocol(num=num))
@@ -221,3 +252,40 @@ def test_impossible_sweeps_are_refused(truncations, num, message):
 def test_few_images_are_warned_of(caplog):
     evaluate_images(data(), data(), SimpleFeatures(), ("fid",))
     assert "at least 2048" in caplog.text
+
+
+def test_a_model_that_makes_no_colours_is_refused(own_cache):
+    model = gan()
+    with torch.no_grad():
+        model.generator.class_embedding.table.weight[1] = torch.nan  # of class 1 alone
+    broken = Gan(model.generator, Description("tiny", TINY_CLASSES), "f" * 64)
+    with pytest.raises(InputError, match="tiny, truncation 0.4: image 1 holds NaN"):
+        evaluate_generator(broken, data(), SimpleFeatures(), (0.4,), ("fid",), PROTOCOL)
+    assert len(list((own_cache / "evaluation").iterdir())) == 1  # what is known of the data
+
+
+def test_what_another_model_made_is_not_taken_over():
+    other = Gan(tiny_generator(channels=4), Description("other", TINY_CLASSES), "e" * 64)
+    expected = evaluate_generator(other, data(), SimpleFeatures(), (0.4,), ("fid",), PROTOCOL)
+    broken = SimpleFeatures()
+    broken.ends_after = NUM + 1  # after the first truncation
+    with pytest.raises(KeyboardInterrupt):
+        evaluate_generator(gan(), data(), broken, (0.4, 1.0), ("fid",), PROTOCOL)
+    result = evaluate_generator(other, data(), SimpleFeatures(), (0.4,), ("fid",), PROTOCOL)
+    assert result.rows[0]["scores"] == pytest.approx(expected.rows[0]["scores"])
+
+
+@pytest.mark.parametrize(
+    ("num", "metrics", "warned"),
+    [
+        (2047, ("fid",), True),
+        (2048, ("fid",), False),
+        (2047, ("is",), False),
+        (None, ("fid",), False),
+    ],
+)
+def test_the_warning_ends_at_2048(caplog, num, metrics, warned):
+    from biggan.evaluation.checks import warn_of_few
+
+    warn_of_few(num, metrics)
+    assert bool(caplog.text) is warned

@@ -7,14 +7,12 @@ import filelock
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 from safetensors.torch import load_file
 from torch.nn import functional as F
 
 from biggan.data import ImageDataset, flips, load_dataset, pack_dataset
 from biggan.errors import InputError
 from biggan.images import from_uint8
-from biggan.metrics import classifier as module
 from biggan.metrics.classifier import (
     Classifier,
     ClassifierConfig,
@@ -23,13 +21,18 @@ from biggan.metrics.classifier import (
     augment,
     default_steps,
     default_width,
+    files,
     fit_classifier,
+    fitting,
+    network,
     predict,
     split_held_out,
     train_classifier,
+    training,
 )
-from biggan.weights.files import save_tensors
+from biggan.weights.files import load_tensors, save_tensors
 from data_forms import pictures, write_folder
+from peer_resizes import resized_as_pillow
 
 STEPS = 30
 NAMES = ("red", "green", "blue")
@@ -101,7 +104,7 @@ class Killed(BaseException):
 
 def train_until(step, dataset, out, monkeypatch, **changes):
     """Save at every step and die right after this one."""
-    save = module._Checkpoint.save_when_due
+    save = files.Checkpoint.save_when_due
 
     def save_and_die(self, network, optimizer, done, *, say):
         save(self, network, optimizer, done, say=say)
@@ -109,8 +112,8 @@ def train_until(step, dataset, out, monkeypatch, **changes):
             raise Killed
 
     with monkeypatch.context() as patch:
-        patch.setattr(module, "_CHECKPOINT_SECONDS", 0)
-        patch.setattr(module._Checkpoint, "save_when_due", save_and_die)
+        patch.setattr(files, "_CHECKPOINT_SECONDS", 0)
+        patch.setattr(files.Checkpoint, "save_when_due", save_and_die)
         with pytest.raises(Killed):
             train(dataset, out, **changes)
 
@@ -130,7 +133,7 @@ def test_interruptions_change_no_bit(trained, dataset, tmp_path, monkeypatch, ca
 
 
 def test_what_is_complete_is_not_trained_again(trained, dataset, monkeypatch):
-    monkeypatch.setattr(module, "fit_classifier", None)
+    monkeypatch.setattr(training, "fit_classifier", None)
     assert train(dataset, trained[0]).sha256 == trained[1].sha256
 
 
@@ -179,7 +182,7 @@ def test_mapped_images_give_the_same_network(tmp_path):
 
 
 def test_divergence_leaves_no_file(dataset, tmp_path, monkeypatch):
-    monkeypatch.setattr(module, "_LEARNING_RATE", 1e30)
+    monkeypatch.setattr(fitting, "_LEARNING_RATE", 1e30)
     with pytest.raises(InputError, match="diverged at step 20"):
         train(dataset, tmp_path / "out.safetensors")
     assert not list(tmp_path.glob("*.safetensors"))
@@ -236,7 +239,7 @@ def test_augmentation_moves_and_mirrors():
 
 
 def test_learning_rate_rises_and_falls():
-    rates = [module._learning_rate(step, 100) for step in range(100)]
+    rates = [fitting._learning_rate(step, 100) for step in range(100)]
     peak = int(np.argmax(rates))
     assert 10 <= peak <= 20
     assert rates[:peak] == sorted(rates[:peak])
@@ -316,36 +319,18 @@ def test_an_image_is_looked_at_alone(trained, monkeypatch):
     alone = [classifier.extract(image[None]) for image in images]
     torch.testing.assert_close(together.features, torch.cat([one.features for one in alone]))
     torch.testing.assert_close(together.logits, torch.cat([one.logits for one in alone]))
-    monkeypatch.setattr(module, "_PIXELS", 4 * 144)
+    monkeypatch.setattr(network, "_PIXELS", 4 * 144)
     torch.testing.assert_close(classifier.extract(images).features, together.features)
     assert classifier.extract(images[:0]).features.shape == (0, 16)
 
 
-@pytest.mark.parametrize("size", [(20, 20), (33, 12), (5, 6)])
+@pytest.mark.parametrize("size", [(20, 20), (33, 12), (5, 6), (8, 13)])
 def test_images_of_another_size_are_resized_as_pillow_does(trained, size):
     classifier = trained[1]
     images = torch.randint(0, 256, (4, 3, *size), dtype=torch.uint8)
-    resized = torch.stack(
-        [
-            torch.stack(
-                [
-                    torch.from_numpy(
-                        np.array(
-                            Image.fromarray(channel.numpy().astype(np.float32)).resize(
-                                (8, 8), Image.Resampling.BICUBIC
-                            )
-                        )
-                    )
-                    for channel in image
-                ]
-            )
-            for image in images
-        ]
-    )
-    expected = classifier.network.features(from_uint8(resized.clamp(0, 255))).detach()
+    expected = classifier.network.features(from_uint8(resized_as_pillow(images, 8))).detach()
     found = classifier.extract(images).features
-    if min(size) >= 8:  # enlarging, Pillow's cubic has another slope than torch's
-        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
     assert found.shape == (4, 16)
 
 
@@ -380,7 +365,7 @@ def test_wrong_files(trained, tiny_file, tmp_path):
 
 
 def test_loading_is_strict(trained, tmp_path):
-    metadata, tensors, _ = module.load_tensors(trained[0])
+    metadata, tensors, _ = load_tensors(trained[0])
     renamed = {name.replace("norm1", "normal"): value for name, value in tensors.items()}
     save_tensors(tmp_path / "a.safetensors", metadata, renamed)
     with pytest.raises(
@@ -391,12 +376,12 @@ def test_loading_is_strict(trained, tmp_path):
 
 def test_images_not_chosen_are_not_looked_at():
     images, labels = tinted(10)
-    config, training = ClassifierConfig(8, 3, 3, 2), ClassifierTraining(3)
+    config, recipe = ClassifierConfig(8, 3, 3, 2), ClassifierTraining(3)
     chosen = np.arange(0, 30, 2)
     spoiled = images.clone()
     spoiled[1::2] = 0
     one, two = (
-        fit_classifier(config, training, given, labels, chosen, device="cpu", progress=False)
+        fit_classifier(config, recipe, given, labels, chosen, device="cpu", progress=False)
         for given in (images, spoiled)
     )
     for name, value in one.state_dict().items():

@@ -18,11 +18,11 @@ from biggan.metrics.inception import (
     Inception,
     InceptionFeatures,
     obtain_weights,
-    resize_like_tensorflow,
 )
 from biggan.weights import download
 from biggan.weights.foreign import ForeignTensors
 from file_server import FileServer, Served
+from peer_resizes import resized_as_pillow, resized_as_tensorflow
 
 
 class PlainNetwork:
@@ -171,24 +171,6 @@ def other(weights_file):
     return InceptionFeatures(weights_file, resize="pytorch-fid")
 
 
-def resized_as_tensorflow(images, side):
-    """Of (N, C, H, W) in float32 throughout: the kernel of TensorFlow 1's ResizeBilinear."""
-    f = np.float32
-    before, after, weight = [], [], []
-    for length in images.shape[2:]:
-        place = np.arange(side, dtype=f) * (f(length) / f(side))
-        before.append(np.floor(place).astype(int))
-        after.append(np.minimum(before[-1] + 1, length - 1))
-        weight.append(place - before[-1].astype(f))
-    (top, left), (bottom, right), (dy, dx) = before, after, weight
-    a, b, c, d = (
-        images[..., rows[:, None], columns].astype(f)
-        for rows, columns in ((top, left), (top, right), (bottom, left), (bottom, right))
-    )
-    above, below = a + (b - a) * dx, c + (d - c) * dx
-    return torch.from_numpy(above + (below - above) * dy[:, None])
-
-
 def resized_with_centres(image, side):
     """One channel in float64, with the centres of the outer pixels aligned to the same borders."""
     rows = [
@@ -227,25 +209,6 @@ def test_pixels_of_another_size_are_resized(extractor):
         torch.testing.assert_close(found, kind, atol=1e-5, rtol=0)
 
 
-@pytest.mark.parametrize(
-    ("height", "width", "side"), [(7, 5, 11), (23, 46, 29), (600, 33, 299), (1, 3, 4), (299,) * 3]
-)
-def test_the_resize_is_tensorflows_to_the_last_bit(height, width, side):
-    images = pictures(2, height, width)
-    resized = resize_like_tensorflow(images, side)
-    assert resized.dtype == torch.float32
-    expected = resized_as_tensorflow(images.numpy(), side)
-    torch.testing.assert_close(resized, expected, atol=0, rtol=0)
-    if (height, width) == (side, side):
-        torch.testing.assert_close(resized, images.float(), atol=0, rtol=0)
-
-
-def test_the_resize_of_a_ramp_by_hand():
-    row = torch.tensor([0, 30, 60, 90], dtype=torch.uint8).expand(1, 1, 4, 4)
-    expected = [0.0, 20.0, 40.0, 60.0, 80.0, 90.0]  # not 0 and 90 at both ends
-    assert resize_like_tensorflow(row, 6)[0, 0, 3].tolist() == pytest.approx(expected, abs=1e-5)
-
-
 def test_the_resize_of_pytorch_fid_is_that_programs(extractor, other):
     assert (extractor.resize, other.resize) == ("tensorflow", "pytorch-fid")
     images = pictures(1, 33, 64)
@@ -253,6 +216,15 @@ def test_the_resize_of_pytorch_fid_is_that_programs(extractor, other):
     seen = torch.from_numpy(resized)[None].float() / 127.5 - 1
     expected = extractor.network(seen).features
     torch.testing.assert_close(other(images), expected, atol=1e-4, rtol=0)
+    assert (extractor(images) - expected).abs().max() > 0.01
+
+
+def test_the_resize_of_clean_fid_is_pillows(extractor, weights_file):
+    clean = InceptionFeatures(weights_file, resize="pil-bicubic")
+    assert clean.resize == "pil-bicubic"
+    images = pictures(1, 33, 364)
+    expected = extractor.network((resized_as_pillow(images, 299) - 128) / 128).features
+    torch.testing.assert_close(clean(images), expected, atol=1e-3, rtol=0)
     assert (extractor(images) - expected).abs().max() > 0.01
 
 

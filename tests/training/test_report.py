@@ -124,3 +124,11 @@ def test_a_sheet_that_cannot_be_read_is_left_out(run):
 def test_a_folder_without_a_run_is_refused(tmp_path):
     with pytest.raises(InputError, match="holds no run"):
         read_run(tmp_path)
+
+
+def test_words_of_a_run_are_no_markup(run):
+    config = (run / "config.toml").read_text()
+    (run / "config.toml").write_text(f'note = "<script>alert(1)</script>"\n{config}')
+    text = page(run)
+    assert "<script" not in text
+    assert "&lt;script&gt;" in text

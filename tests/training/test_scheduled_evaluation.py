@@ -9,6 +9,7 @@ from safetensors.torch import load_file
 
 import biggan
 from biggan.errors import InputError
+from biggan.metrics.classification_accuracy import ClassificationAccuracy
 from biggan.training import train
 from biggan.training.config import TrainConfig, differing_keys
 from biggan.training.scheduled_evaluation import RUN_BEST
@@ -120,3 +121,45 @@ def test_a_stream_needs_images_to_compare_with(evaluated, dataset, tmp_path):
 
     with pytest.raises(InputError, match=r"evaluation\.data"):
         ScheduledEvaluation(evaluated, Stream(), tmp_path, CPU)
+
+
+def test_the_last_step_is_evaluated_whatever_the_schedule(evaluated, dataset, tmp_path):
+    train(dataclasses.replace(evaluated, total_steps=4), dataset, tmp_path / "run", device=CPU)
+    names = [path.name for path in sorted((tmp_path / "run" / "evaluations").iterdir())]
+    assert names == ["step-00000003.json", "step-00000004.json"]
+
+
+@pytest.mark.parametrize("flip", [True, False])
+def test_other_data_are_compared_class_by_class(
+    evaluated, dataset, folder, tmp_path, monkeypatch, flip
+):
+    lessons = []
+
+    def listen(images, labels, real, *, flip, **_):
+        lessons.append((len(images), len(real), real.class_names, flip))
+        return ClassificationAccuracy(0.5, (0.5, 0.5))
+
+    monkeypatch.setattr("biggan.evaluation.comparison.teach", listen)
+    settings = dataclasses.replace(
+        evaluated.evaluation, every=6, metrics="fid,intra-fid,cas", data=str(folder)
+    )
+    config = dataclasses.replace(evaluated, evaluation=settings, flip=flip)
+    train(config, dataset, tmp_path / "run", device=CPU)
+    assert lessons == [(12, 16, ("blue", "red"), flip)]
+    assert scores(tmp_path / "run", 6)["cas"] == 0.5
+    assert scores(tmp_path / "run", 6)["intra_class_frechet_distance"] > 0
+
+
+def test_data_that_do_not_fit_are_refused_before_the_first_step(
+    evaluated, dataset, tmp_path, extractor
+):
+    from biggan.evaluation.comparison import look_at
+    from biggan.evaluation.reference import save_statistics
+
+    file = tmp_path / "s.safetensors"
+    save_statistics(look_at(dataset, extractor, progress=False), dataset, extractor, file)
+    settings = dataclasses.replace(evaluated.evaluation, metrics="fid,kid", data=str(file))
+    config = dataclasses.replace(evaluated, evaluation=settings)
+    with pytest.raises(InputError, match=r"s.safetensors holds statistics.*kid"):
+        train(config, dataset, tmp_path / "run", device=CPU)
+    assert not list((tmp_path / "run").glob("checkpoints/*"))

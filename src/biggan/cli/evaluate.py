@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,12 +23,12 @@ from biggan.cli.options import (
 from biggan.errors import InputError
 
 if TYPE_CHECKING:
-    import torch
-
+    from biggan.data import ImageDataset
     from biggan.engine_names import EngineName, Precision
-    from biggan.evaluation import Evaluation, MetricName, Protocol
+    from biggan.evaluation import Evaluation, MetricName, Reference
     from biggan.latents import NoiseKind
     from biggan.metrics.extractor import FeatureExtractor
+    from biggan.metrics.inception import Resize
 
 
 @click.command
@@ -41,7 +42,8 @@ if TYPE_CHECKING:
 @click.option(
     "--data",
     required=True,
-    help="What to compare with: a folder, an archive, a packed dataset, or the word digits.",
+    help="What to compare with: a folder, an archive, a packed dataset, the word digits; or "
+    "statistics, a file of --save-statistics or of pytorch-fid (.npz).",
 )
 @click.option(
     "-n", "--num", default=50_000, show_default=True, help="Images to make for every truncation."
@@ -57,9 +59,9 @@ if TYPE_CHECKING:
 @click.option("--seed", default=0, show_default=True, help="Seed of the noise.")
 @click.option(
     "--metrics",
-    default="fid,is,kid,pr",
-    show_default=True,
-    help="Of fid, is, kid, pr (precision, recall, density, coverage), intra-fid.",
+    metavar="M,M,...",
+    help="Of fid, is, kid, pr (precision, recall, density, coverage), intra-fid, cas "
+    "(classification accuracy score).  [default: fid,is,kid,pr; against statistics fid,is]",
 )
 @click.option(
     "--extractor",
@@ -70,7 +72,28 @@ if TYPE_CHECKING:
     "publishes it; or a classifier of `biggan classifier`.",
 )
 @click.option(
-    "--resolution", type=click.IntRange(min=1), help="Of --images; found from them if left out."
+    "--resize",
+    type=click.Choice(["tensorflow", "pytorch-fid", "pil-bicubic"]),
+    help="How TF-Inception's images are brought to 299 pixels: as its graph and torch-fidelity do, "
+    "as pytorch-fid, or as clean-fid.  [default: tensorflow]",
+)
+@click.option(
+    "--neighbors",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE.png",
+    help="Draw ten images beside the nearest of --data, by pixels and by features.",
+)
+@click.option(
+    "--save-statistics",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="Evaluate nothing: write the statistics of --data, to be a --data themselves. "
+    ".safetensors says all that decides them, .npz is for pytorch-fid.",
+)
+@click.option(
+    "--resolution",
+    type=click.IntRange(min=1),
+    help="Of --images, or of --data to save statistics of; found from them if left out.",
 )
 @click.option(
     "--batch-size", type=click.IntRange(min=1), help="Images at once; what suits, if left out."
@@ -94,8 +117,11 @@ def command(
     truncations: str,
     noise: NoiseKind,
     seed: int,
-    metrics: str,
+    metrics: str | None,
     extractor: str,
+    resize: Resize | None,
+    neighbors: Path | None,
+    save_statistics: Path | None,
     resolution: int | None,
     batch_size: int | None,
     out: Path,
@@ -111,8 +137,9 @@ def command(
       biggan evaluate --model biggan-deep-128 --data imagenet-128 --num 50000
       biggan classifier digits --out digits-classifier.safetensors
       biggan evaluate --data digits --extractor digits-classifier.safetensors \\
-          --num 2048 --truncations 0.2,0.5,1,none
+          --num 2048 --truncations 0.2,0.5,1,none --neighbors neighbors.png
       biggan evaluate --images pictures --data photos.zip --metrics fid
+      biggan evaluate --data photos.zip --save-statistics photos.safetensors
 
     Goes on where it was when it is killed and started again, and spreads over the processes of
     torchrun. Figures compare only where the extractor, its resize, the number of images and the
@@ -121,33 +148,142 @@ def command(
     share_processor()
     import torch
 
+    from biggan.data import ImageDataset
+    from biggan.data.dataset import DIGITS
     from biggan.distributed import own_device, process_group, raising_together
-    from biggan.evaluation import Protocol
-    from biggan.evaluation.evaluate import check_truncations
-    from biggan.evaluation.scores import check_metrics
+    from biggan.evaluation import Protocol, evaluate_generator, evaluate_images
+    from biggan.evaluation.checks import check_truncations
+    from biggan.evaluation.neighbors import (
+        draw_neighbors,
+        find_neighbors,
+        samples_of_generator,
+        samples_of_images,
+    )
+    from biggan.evaluation.reference import open_reference
+    from biggan.evaluation.report import as_table
+    from biggan.evaluation.scores import needs_classes, needs_features
+    from biggan.gan import load
+    from biggan.images import save_png
     from biggan.latents import check_seed
     from biggan.metrics.choice import open_extractor
 
     with process_group(torch.device("cpu")):
         with raising_together():
-            check_writable(out.parent)
+            _check_options(model, images, data, resolution, neighbors, save_statistics)
+            for file in filter(None, (out, neighbors, save_statistics)):
+                check_writable(file.parent)
             check_seed(seed)
-            wanted = check_metrics(metrics)
+            wanted = _read_metrics(metrics, data)
             protocol = Protocol(num, seed, noise, batch_size)
             sweep = _read_truncations(truncations)
             check_truncations(sweep, protocol)
             own = own_device(torch.device(choose_device(device)))
-            eyes = open_extractor(extractor, device=own, offline=offline)
+            eyes = None
+            if needs_features(wanted) or neighbors or save_statistics:
+                eyes = open_extractor(extractor, resize=resize, device=own, offline=offline)
+        if save_statistics is not None:
+            assert eyes is not None
+            _save_statistics(data, model, offline, resolution, eyes, save_statistics)
+            return
         if images is None:
-            evaluation = _evaluate_model(
-                model, offline, own, engine, precision, data, eyes, sweep, wanted, protocol
+            with raising_together():
+                gan = load(
+                    model, device=str(own), offline=offline, engine=engine, precision=precision
+                )
+                config = gan.config
+                reference = open_reference(
+                    data,
+                    config.resolution,
+                    config.image_channels,
+                    with_classes=needs_classes(wanted),
+                )
+            evaluation = evaluate_generator(
+                gan, reference, eyes, sweep, wanted, protocol, flip=data != DIGITS
             )
+            samples = partial(samples_of_generator, gan, protocol, sweep[0])
         else:
-            if model is not None:
-                raise InputError("give --model or --images, not both")
-            evaluation = _evaluate_images(images, data, resolution, eyes, wanted)
-    if evaluation is not None:
-        _report(evaluation, out, as_json=as_json)
+            with raising_together():
+                made, reference = _open_images(images, data, resolution, eyes, wanted)
+            evaluation = evaluate_images(
+                made, reference, eyes, wanted, flip=data != DIGITS, device=own
+            )
+            samples = partial(samples_of_images, made)
+        if evaluation is None:
+            return
+        written = _write(evaluation, out)
+        if neighbors is not None:
+            assert eyes is not None
+            assert isinstance(reference, ImageDataset)
+            make_folder(neighbors.parent)
+            found = find_neighbors(samples(), reference, eyes)
+            save_png(draw_neighbors(found, reference), neighbors)
+            written.append(neighbors)
+    if as_json:
+        click.echo(evaluation.to_json(), nl=False)
+        return
+    click.echo(as_table(evaluation))
+    for path in written:
+        click.echo(path)
+
+
+def _check_options(
+    model: str | None,
+    images: Path | None,
+    data: str,
+    resolution: int | None,
+    neighbors: Path | None,
+    save_statistics: Path | None,
+) -> None:
+    """Refuse options that contradict each other."""
+    from biggan.evaluation.reference import check_statistics_name, is_statistics
+
+    if images is not None and model is not None:
+        raise InputError("give --model or --images, not both")
+    if save_statistics is not None:
+        check_statistics_name(save_statistics)
+        _check_alone_with_save_statistics()
+        if is_statistics(data):
+            raise InputError(f"{data} holds statistics already: name the images (--data)")
+        if model is not None and resolution is not None:
+            raise InputError("give --model, for its resolution, or --resolution, not both")
+    elif images is None and resolution is not None:
+        raise InputError("--resolution is for --images: a model has its own, leave it out")
+    if neighbors is not None:
+        if neighbors.suffix.lower() != ".png":
+            raise InputError(f"{neighbors} must end in .png: that is what is written")
+        if is_statistics(data):
+            raise InputError(
+                f"neighbours are looked for among images, and {data} holds statistics: name the "
+                "images (--data), or leave --neighbors out"
+            )
+
+
+_OF_STATISTICS = {"data", "model", "offline", "extractor", "resize", "resolution", "device"}
+
+
+def _check_alone_with_save_statistics() -> None:
+    """Refuse what only an evaluation heeds."""
+    context = click.get_current_context()
+    for parameter in context.command.params:
+        given = context.get_parameter_source(parameter.name or "")
+        if (
+            given is click.core.ParameterSource.COMMANDLINE
+            and parameter.name not in _OF_STATISTICS | {"save_statistics"}
+        ):
+            raise InputError(
+                "--save-statistics evaluates nothing and takes all of --data: leave "
+                f"{max(parameter.opts, key=len)} out"
+            )
+
+
+def _read_metrics(text: str | None, data: str) -> tuple[MetricName, ...]:
+    """Read "fid,is", or what can be measured against the data."""
+    from biggan.evaluation.reference import is_statistics
+    from biggan.evaluation.scores import DEFAULT_METRICS, OF_STATISTICS, check_metrics
+
+    if text is not None:
+        return check_metrics(text)
+    return OF_STATISTICS if is_statistics(data) else DEFAULT_METRICS
 
 
 def _read_truncations(text: str) -> tuple[float | None, ...]:
@@ -157,56 +293,68 @@ def _read_truncations(text: str) -> tuple[float | None, ...]:
     return tuple(kind.convert(part, None, None) for part in parts)
 
 
-def _evaluate_model(
-    model: str | None,
-    offline: bool,
-    device: torch.device,
-    engine: EngineName,
-    precision: Precision,
-    data: str,
-    extractor: FeatureExtractor,
-    truncations: tuple[float | None, ...],
-    metrics: tuple[MetricName, ...],
-    protocol: Protocol,
-) -> Evaluation | None:
-    from biggan.distributed import raising_together
-    from biggan.evaluation import evaluate_generator
-    from biggan.evaluation.reference import open_reference
-    from biggan.gan import load
-
-    with raising_together():
-        gan = load(model, device=str(device), offline=offline, engine=engine, precision=precision)
-        config = gan.config
-        with_classes = "intra-fid" in metrics
-        dataset = open_reference(
-            data, config.resolution, config.image_channels, with_classes=with_classes
-        )
-    return evaluate_generator(gan, dataset, extractor, truncations, metrics, protocol)
-
-
-def _evaluate_images(
+def _open_images(
     images: Path,
     data: str,
     resolution: int | None,
-    extractor: FeatureExtractor,
+    extractor: FeatureExtractor | None,
     metrics: tuple[MetricName, ...],
-) -> Evaluation | None:
-    from biggan.distributed import raising_together
-    from biggan.evaluation import evaluate_images
+) -> tuple[ImageDataset, Reference]:
+    """Open images to be evaluated, and what they are compared with, at one size."""
+    from biggan.data import ImageDataset
     from biggan.evaluation.reference import common_resolution, open_reference
+    from biggan.evaluation.scores import needs_classes
+
+    size = common_resolution(images) if resolution is None else resolution
+    channels = 3 if extractor is None else extractor.channels
+    made, reference = (
+        open_reference(
+            path,
+            size,
+            channels,
+            with_classes=needs_classes(metrics),
+            may_enlarge=resolution is not None,  # as it was asked for
+        )
+        for path in (images, data)
+    )
+    if not isinstance(made, ImageDataset):
+        raise InputError(f"{images} holds statistics, and --images are images to be looked at")
+    return made, reference
+
+
+def _save_statistics(
+    data: str,
+    model: str | None,
+    offline: bool,
+    resolution: int | None,
+    extractor: FeatureExtractor,
+    out: Path,
+) -> None:
+    from biggan.data import load_dataset
+    from biggan.distributed import raising_together
+    from biggan.evaluation.comparison import look_at
+    from biggan.evaluation.reference import common_resolution, save_statistics
+    from biggan.gan import load
 
     with raising_together():
-        size = common_resolution(images) if resolution is None else resolution
-        made, dataset = (
-            open_reference(path, size, extractor.channels, with_classes="intra-fid" in metrics)
-            for path in (images, data)
-        )
-    return evaluate_images(made, dataset, extractor, metrics)
+        channels = extractor.channels
+        if model is not None:
+            config = load(model, device="cpu", offline=offline).config
+            resolution, channels = config.resolution, config.image_channels
+        size = common_resolution(data) if resolution is None else resolution
+        dataset = load_dataset(data, size, channels, unconditional=True)
+    seen = look_at(dataset, extractor)
+    with raising_together():
+        if seen is not None:
+            make_folder(out.parent)
+            save_statistics(seen, dataset, extractor, out)
+            click.echo(out)
 
 
-def _report(evaluation: Evaluation, out: Path, *, as_json: bool) -> None:
+def _write(evaluation: Evaluation, out: Path) -> list[Path]:
+    """Write all figures; the files."""
     from biggan.atomic_write import write_atomically
-    from biggan.evaluation.report import as_csv, as_table, plot_tradeoff
+    from biggan.evaluation.report import as_csv, plot_tradeoff
 
     make_folder(out.parent)
     written = [out]
@@ -219,9 +367,4 @@ def _report(evaluation: Evaluation, out: Path, *, as_json: bool) -> None:
             written.append(out.with_suffix(".png"))
         except InputError as error:
             click.echo(f"no plot: {error}", err=True)
-    if as_json:
-        click.echo(evaluation.to_json(), nl=False)
-        return
-    click.echo(as_table(evaluation))
-    for path in written:
-        click.echo(path)
+    return written

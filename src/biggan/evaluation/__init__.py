@@ -1,7 +1,9 @@
 """Evaluating a generator, or images from elsewhere, against data: figures with their provenance."""
 
-from biggan.evaluation.evaluate import Evaluation, evaluate_generator, evaluate_images
+from biggan.evaluation.evaluate import evaluate_generator, evaluate_images
 from biggan.evaluation.protocol import Protocol
+from biggan.evaluation.reference import Reference, ReferenceStatistics
+from biggan.evaluation.result import Evaluation
 from biggan.evaluation.scores import METRICS, MetricName
 from biggan.evaluation.tradeoff import operating_points
 
@@ -10,6 +12,8 @@ __all__ = [
     "Evaluation",
     "MetricName",
     "Protocol",
+    "Reference",
+    "ReferenceStatistics",
     "evaluate_generator",
     "evaluate_images",
     "operating_points",

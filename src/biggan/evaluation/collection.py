@@ -121,7 +121,7 @@ def collect(task: Task, extractor: FeatureExtractor, *, progress: bool = True) -
     with shown:
         for start, images in task.batches(range(position, own.stop)):
             numbers = torch.arange(start, start + len(images))
-            seen = extractor.extract(_with_channels(images, extractor.channels))
+            seen = extractor.extract(with_channels(images, extractor.channels))
             features, logits = seen.features.cpu(), seen.logits.cpu()
             collection.statistics.update(features)
             if task.per_class:
@@ -156,7 +156,7 @@ def _chosen(total: int, keep: int) -> Tensor:
     return chosen
 
 
-def _with_channels(images: Tensor, channels: int) -> Tensor:
+def with_channels(images: Tensor, channels: int) -> Tensor:
     """Grey images for a network that wants colour."""
     if images.shape[1] == 1 and channels == 3:
         return images.expand(-1, 3, -1, -1)

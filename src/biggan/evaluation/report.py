@@ -9,12 +9,13 @@ from typing import Any
 
 from biggan.atomic_write import write_atomically
 from biggan.errors import InputError
-from biggan.evaluation.evaluate import Evaluation
+from biggan.evaluation.result import Evaluation
 
 _HEADINGS = {
     "fid": "FID",
     "is": "IS",
     "kid": "KID",
+    "cas": "CAS",
     "intra_fid": "intra-class FID",
     "frechet_distance": "Frechet distance",
     "classifier_score": "classifier score",
@@ -32,8 +33,7 @@ def as_table(evaluation: Evaluation) -> str:
     num = evaluation.protocol.get("num", evaluation.subject.get("num"))
     lines = [
         f"{num} images of {evaluation.subject.get('model') or evaluation.subject['name']} against "
-        f"{reference['num']} of {reference['name']} at {reference['resolution']} px, seen by "
-        f"{extractor['name']}",
+        f"{_in_words(reference)}" + (f", seen by {extractor['name']}" if extractor else ""),
         "  ".join(name.rjust(widths[name]) for name in names),
     ]
     lines += ["  ".join(row[name].rjust(widths[name]) for name in names) for row in rows]
@@ -84,6 +84,7 @@ def plot_tradeoff(evaluation: Evaluation, path: Path) -> None:
             )
         axes.set_xlabel(_heading(x))
         axes.set_ylabel(_heading(y))
+        axes.margins(0.08)  # room for the words beside the points
         axes.grid(alpha=0.3)
     subject = evaluation.subject.get("model") or evaluation.subject["name"]
     figure.suptitle(
@@ -92,6 +93,14 @@ def plot_tradeoff(evaluation: Evaluation, path: Path) -> None:
     image = io.BytesIO()
     figure.savefig(image, format="png", dpi=120)
     write_atomically(path, image.getvalue())
+
+
+def _in_words(reference: dict[str, Any]) -> str:
+    """What was compared with; statistics may not say how many images there were, nor how large."""
+    num, resolution = reference["num"], reference["resolution"]
+    return f"{num or 'the statistics'} of {reference['name']}" + (
+        f" at {resolution} px" if resolution else ""
+    )
 
 
 def _cells(row: dict[str, Any]) -> dict[str, str]:

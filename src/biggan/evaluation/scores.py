@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+from typing import Literal, NamedTuple, get_args
 
 import torch
 
@@ -16,9 +16,11 @@ from biggan.metrics.intra_class import intra_class_frechet_distance
 from biggan.metrics.kernel_inception_distance import kernel_inception_distance
 from biggan.metrics.precision_recall import precision_recall
 
-MetricName = Literal["fid", "is", "kid", "pr", "intra-fid"]
+MetricName = Literal["fid", "is", "kid", "pr", "intra-fid", "cas"]
 METRICS: tuple[MetricName, ...] = get_args(MetricName)
 DEFAULT_METRICS: tuple[MetricName, ...] = ("fid", "is", "kid", "pr")
+OF_STATISTICS: tuple[MetricName, ...] = ("fid", "is")
+"""What can be said where of the data only statistics are known."""
 
 _OF_INCEPTION = {
     "fid": "fid",
@@ -39,6 +41,29 @@ _OF_OTHERS = {
 }
 
 
+class Scores(NamedTuple):
+    """Figures of one set of images.
+
+    Attributes:
+        values: By their names.
+        per_class: By their names, then by class, for metrics that look at classes one by one. None
+            for a class that has none.
+    """
+
+    values: dict[str, float]
+    per_class: dict[str, dict[int, float | None]]
+
+
+def needs_features(metrics: tuple[MetricName, ...]) -> bool:
+    """Whether any of them is of an extractor's features."""
+    return any(metric != "cas" for metric in metrics)
+
+
+def needs_classes(metrics: tuple[MetricName, ...]) -> bool:
+    """Whether any of them compares class with class."""
+    return "intra-fid" in metrics or "cas" in metrics
+
+
 def score_name(metric: str, extractor: FeatureExtractor) -> str:
     """What a figure may be called: "fid" is one of TF-Inception's features alone."""
     names = _OF_INCEPTION if isinstance(extractor, InceptionFeatures) else _OF_OTHERS
@@ -50,13 +75,14 @@ def compute_scores(
     reference: FeatureCollection,
     metrics: tuple[MetricName, ...],
     extractor: FeatureExtractor,
-) -> dict[str, float]:
-    """All figures asked for, under the names of `score_name`.
+) -> Scores:
+    """All figures of features that are asked for, under the names of `score_name`.
 
     Raises:
         InputError: Too few images for a metric.
     """
     scores: dict[str, float] = {}
+    per_class: dict[str, dict[int, float | None]] = {}
     if "fid" in metrics:
         scores["fid"] = frechet_distance(images.statistics, reference.statistics)
     if "is" in metrics:
@@ -70,8 +96,10 @@ def compute_scores(
         if "pr" in metrics:
             scores |= precision_recall(real, made)._asdict()
     if "intra-fid" in metrics:
-        scores["intra_fid"] = intra_class_frechet_distance(reference.by_class, images.by_class).mean
-    return {score_name(name, extractor): value for name, value in scores.items()}
+        intra = intra_class_frechet_distance(reference.by_class, images.by_class)
+        scores["intra_fid"] = intra.mean
+        per_class[score_name("intra_fid", extractor)] = {**intra.per_class}
+    return Scores({score_name(name, extractor): value for name, value in scores.items()}, per_class)
 
 
 def reference_score(reference: FeatureCollection) -> float:

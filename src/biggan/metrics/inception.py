@@ -29,6 +29,7 @@ from torch.nn import functional as F
 
 from biggan.errors import InputError
 from biggan.metrics.extractor import Features
+from biggan.metrics.resizing import resize_like_pillow, resize_like_tensorflow
 from biggan.weights.cache import cache_dir, exclusive, is_offline
 from biggan.weights.download import DownloadError, fetch
 from biggan.weights.foreign import ForeignTensors
@@ -43,7 +44,7 @@ SIDE = 299  # of what the network sees, in pixels
 DIM = 2048
 NUM_CLASSES = 1008
 
-Resize = Literal["tensorflow", "pytorch-fid"]
+Resize = Literal["tensorflow", "pytorch-fid", "pil-bicubic"]
 """Whose way from pixels of any size to what the network sees."""
 
 _BN_EPS = 1e-3
@@ -62,8 +63,10 @@ class InceptionFeatures:
             very file from the cache, where it is downloaded to if it is not there.
         resize: "tensorflow" is what the graph itself does, and torch-fidelity. "pytorch-fid" is for
             figures to be compared with that program's: it resizes with pixels' centres aligned, and
-            maps 255 to 1, not to 127/128. The features differ by several per cent, at 299 pixels
-            too: compare figures of one kind only.
+            maps 255 to 1, not to 127/128. "pil-bicubic" averages on the way down, as Pillow does,
+            which Parmar et al. (2022, "On Aliased Resizing and Surprising Subtleties in GAN
+            Evaluation") ask for and clean-fid does. The features differ by several per cent, those
+            of the second at 299 pixels too: compare figures of one kind only.
         device: Where to compute. The features come back to the CPU.
         offline: Whether to look no further than the cache.
 
@@ -150,6 +153,8 @@ class InceptionFeatures:
         """What the network sees of images: (N, 3, 299, 299), about [-1, 1]."""
         if self.resize == "tensorflow":
             return (resize_like_tensorflow(images, SIDE) - 128) / 128
+        if self.resize == "pil-bicubic":
+            return (resize_like_pillow(images, SIDE) - 128) / 128
         resized = F.interpolate(
             images.float() / 255, (SIDE, SIDE), mode="bilinear", align_corners=False
         )
@@ -197,32 +202,6 @@ def _sha256(path: Path) -> str:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror or error}") from None
-
-
-def resize_like_tensorflow(images: Tensor, side: int) -> Tensor:
-    """Resize images as `ResizeBilinear` does in TensorFlow 1, without aligned corners.
-
-    Pixel i of the result lies at i * H / side, between two pixels of the image or at its last.
-
-    Args:
-        images: (N, C, H, W), of integers or floats.
-        side: Of the result, in pixels.
-
-    Returns:
-        (N, C, side, side), in the images' own precision if they are floats, else float32: rounded
-        as TensorFlow rounds, to the last bit.
-    """
-    for axis in (3, 2):  # along each row first, as TensorFlow: sums of floats depend on the order
-        length = images.shape[axis]
-        place = torch.arange(side, dtype=torch.float32, device=images.device) * (length / side)
-        before = place.long()
-        after = (before + 1).clamp(max=length - 1)
-        weight = (place - before) if axis == 3 else (place - before)[:, None]
-        left, right = images.index_select(axis, before), images.index_select(axis, after)
-        if not images.is_floating_point():
-            left, right = left.float(), right.float()
-        images = left + (right - left) * weight
-    return images
 
 
 class Inception(nn.Module):

@@ -7,6 +7,7 @@ square of the sum is taken away would lose the digits that features far from zer
 
 from __future__ import annotations
 
+import io
 import json
 import struct
 import zipfile
@@ -20,6 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from biggan.atomic_write import write_atomically
 from biggan.errors import InputError
 from biggan.metrics.feature_sets import check_features
 from biggan.weights.files import FORMAT, load_tensors, save_tensors
@@ -217,6 +219,16 @@ class FeatureStatistics:
         }
         metadata = {"format": FORMAT, "header": json.dumps(header)}
         return save_tensors(path, metadata, self.state_dict())
+
+    def save_npz(self, path: Path) -> None:
+        """Write mean and covariance alone, as pytorch-fid reads them: `mu` and `sigma`.
+
+        Raises:
+            InputError: The file cannot be written, or there are fewer than 2 samples.
+        """
+        contents = io.BytesIO()
+        np.savez(contents, mu=self._mean.numpy(), sigma=self.covariance().numpy())
+        write_atomically(path, contents.getvalue())
 
 
 def check_same_source(a: FeatureStatistics, b: FeatureStatistics) -> None:

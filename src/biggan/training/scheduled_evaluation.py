@@ -23,7 +23,7 @@ from biggan.training.config import TrainConfig
 from biggan.weights.files import save_generator
 
 if TYPE_CHECKING:
-    from biggan.evaluation import Evaluation
+    from biggan.evaluation import Evaluation, Reference
     from biggan.gan import Gan
 
 RUN_BEST = "best.safetensors"
@@ -49,8 +49,9 @@ class ScheduledEvaluation:
         self, config: TrainConfig, dataset: TrainingData, run_dir: Path, device: torch.device
     ) -> None:
         # Here, because a run without evaluations need not wait for these.
-        from biggan.evaluation.reference import open_reference
-        from biggan.evaluation.scores import check_metrics
+        from biggan.evaluation.checks import check_fit
+        from biggan.evaluation.reference import in_order_of, open_reference
+        from biggan.evaluation.scores import check_metrics, needs_classes
         from biggan.metrics.choice import open_extractor
 
         self._config = config
@@ -62,12 +63,11 @@ class ScheduledEvaluation:
             self._extractor = open_extractor(self._settings.extractor, device=device)
             if self._settings.data:
                 shape = config.generator
-                with_classes = "intra-fid" in self._metrics
-                self._reference = open_reference(
+                self._reference: Reference = open_reference(
                     self._settings.data,
                     shape.resolution,
                     shape.image_channels,
-                    with_classes=with_classes,
+                    with_classes=needs_classes(self._metrics),
                 )
             elif isinstance(dataset, ImageDataset):
                 self._reference = dataset
@@ -76,6 +76,15 @@ class ScheduledEvaluation:
                     "a stream is read in passing and cannot be compared with: name images to "
                     "evaluate against (evaluation.data)"
                 )
+            self._reference = in_order_of(self._reference, dataset.class_names)
+            check_fit(
+                self._metrics,
+                "this run",
+                config.generator.resolution,
+                dataset.class_names,
+                self._reference,
+                self._extractor,
+            )
 
     def is_missing(self, step: int) -> bool:
         """Whether the generator of a step is to be evaluated, and was not yet."""
@@ -97,6 +106,7 @@ class ScheduledEvaluation:
             (None,),
             self._metrics,
             Protocol(num=self._settings.num),
+            flip=self._config.flip,
         )
         with raising_together():
             if evaluation is None:
@@ -112,7 +122,6 @@ class ScheduledEvaluation:
         before = [
             _distance(json.loads(file.read_text(encoding="utf-8"))["rows"][0]["scores"])
             for file in self._folder.rglob("step-*.json")
-            if file != self._file(step)
         ]
         if distance is not None and all(other is None or distance < other for other in before):
             measured = {

@@ -1,0 +1,137 @@
+"""What is refused before any work is done: what would be refused after it, or mean nothing."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+
+from biggan.data import ImageDataset
+from biggan.distributed import num_processes
+from biggan.errors import InputError
+from biggan.evaluation.protocol import Protocol
+from biggan.evaluation.reference import Reference, ReferenceStatistics, num_images, resolution_of
+from biggan.evaluation.scores import OF_STATISTICS, MetricName, needs_features
+from biggan.latents import check_truncation
+from biggan.metrics.extractor import FeatureExtractor
+from biggan.metrics.statistics import FeatureSource, FeatureStatistics, check_same_source
+
+FEWEST = 2048  # images of a set, below which a Frechet distance says little
+_LEAST = 10  # one for each split of an Inception Score
+_LOG = logging.getLogger("biggan.evaluation")
+
+
+def check_truncations(truncations: Sequence[float | None], protocol: Protocol) -> None:
+    """Refuse a sweep that cannot be made, before anything is loaded.
+
+    Raises:
+        InputError: No truncation, one out of range or twice, or too few images.
+    """
+    if not truncations:
+        raise InputError("name at least one truncation")
+    for truncation in truncations:
+        check_truncation(truncation, protocol.noise)
+    if len(set(truncations)) < len(truncations):
+        raise InputError("every truncation is to be named once")
+    check_enough(protocol.num, "asked for")
+
+
+def check_enough(num: int | None, whose: str) -> None:
+    """Refuse what a metric would refuse after all the work; None is an unknown number.
+
+    Raises:
+        InputError: Too few images.
+    """
+    if num is not None and num < _LEAST:
+        raise InputError(f"figures need at least {_LEAST} images, and {num} are {whose}")
+
+
+def check_fit(
+    metrics: tuple[MetricName, ...],
+    name: str,
+    resolution: int,
+    class_names: tuple[str, ...],
+    reference: Reference,
+    extractor: FeatureExtractor | None,
+) -> None:
+    """Refuse images that cannot be compared with a reference in the ways asked for.
+
+    Args:
+        metrics: The ways.
+        name: What makes or holds the images, for messages.
+        resolution: Of the images, in pixels.
+        class_names: Of the images.
+        reference: What they are compared with.
+        extractor: Whose features are compared; None where no metric is of features.
+
+    Raises:
+        InputError: Something does not fit; the message says what.
+    """
+    if extractor is None and needs_features(metrics):
+        raise ValueError(f"{', '.join(metrics)} need an extractor")
+    if "cas" in metrics and num_processes() > 1:
+        raise InputError("cas trains a classifier on one process: run it without torchrun")
+    size = resolution_of(reference)
+    if size not in (None, resolution):
+        raise InputError(
+            f"the images have {resolution} pixels a side and {reference.source} has {size}: "
+            "figures of two resolutions do not compare"
+        )
+    check_enough(num_images(reference), f"in {reference.source}")
+    if isinstance(reference, ImageDataset):
+        _check_classes(metrics, name, class_names, reference)
+    else:
+        _check_statistics(metrics, reference, extractor)
+
+
+def _check_classes(
+    metrics: tuple[MetricName, ...],
+    name: str,
+    class_names: tuple[str, ...],
+    dataset: ImageDataset,
+) -> None:
+    of_classes = [metric for metric in metrics if metric in ("intra-fid", "cas")]
+    if of_classes and not class_names:
+        raise InputError(f"{name} has no classes for {of_classes[0]} to look at: leave it out")
+    if of_classes and class_names != dataset.class_names:
+        raise InputError(
+            f"{of_classes[0]} compares class with class, and {name} has other classes than "
+            f"{dataset.source}: leave it out"
+        )
+
+
+def _check_statistics(
+    metrics: tuple[MetricName, ...],
+    reference: ReferenceStatistics,
+    extractor: FeatureExtractor | None,
+) -> None:
+    if others := [metric for metric in metrics if metric not in OF_STATISTICS]:
+        raise InputError(
+            f"{reference.source} holds statistics, which do not do for {', '.join(others)}: name "
+            "the images themselves (--data), or take --metrics fid,is"
+        )
+    if extractor is None:
+        return
+    own = FeatureSource(extractor.name, extractor.sha256, extractor.resize)
+    try:
+        check_same_source(FeatureStatistics(extractor.dim, own), reference.statistics)
+    except InputError as error:
+        raise InputError(f"{reference.source} does not fit --extractor: {error}") from None
+    if reference.statistics.source is None:
+        _LOG.warning(
+            "warning: %s does not say by which network and resize its statistics were made; the "
+            "figures hold if it was %s, resize %s",
+            reference.source,
+            extractor.name,
+            extractor.resize,
+        )
+
+
+def warn_of_few(num: int | None, metrics: tuple[MetricName, ...]) -> None:
+    """Say so where a Frechet distance is of too few images; None is an unknown number."""
+    if num is not None and "fid" in metrics and num < FEWEST:
+        _LOG.warning(
+            "warning: a Frechet distance of %d images is far too large and compares with no "
+            "other: take at least %d, and 50,000 for figures to publish",
+            num,
+            FEWEST,
+        )

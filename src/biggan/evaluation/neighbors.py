@@ -1,0 +1,172 @@
+"""Generated images beside the data's nearest, by pixels and by features: is it memory or invention.
+
+The paper shows its samples' nearest neighbours in the feature spaces of two classifiers, VGG-16 and
+ResNet-50.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
+from tqdm import tqdm
+
+from biggan.data import ImageDataset
+from biggan.evaluation.collection import with_channels
+from biggan.evaluation.generation import Generation
+from biggan.evaluation.protocol import Protocol
+from biggan.gan import Gan
+from biggan.images import to_pil
+from biggan.metrics.extractor import FeatureExtractor
+from biggan.metrics.nearest_neighbors import Neighbors, nearest_neighbors
+
+_SAMPLES = 10  # rows of the picture
+_NEAREST = 4  # of each kind, for every sample
+_AT_ONCE = 1024  # images of the data whose features are held
+_SIDE = 96  # pixels of a drawn image, at least
+_TEXT, _GAP = 16, 4  # height of a line and the space between images, in pixels
+
+
+class Samples(NamedTuple):
+    """Images to find neighbours of.
+
+    Attributes:
+        images: uint8 (N, C, R, R).
+        names: What each of them is.
+    """
+
+    images: Tensor
+    names: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Neighborhood:
+    """Images and the nearest of a dataset.
+
+    Attributes:
+        samples: The images.
+        by_pixels: Among the dataset's images, of N samples.
+        by_features: The same in an extractor's features.
+        extractor: Its name.
+    """
+
+    samples: Samples
+    by_pixels: Neighbors
+    by_features: Neighbors
+    extractor: str
+
+
+def samples_of_generator(gan: Gan, protocol: Protocol, truncation: float | None) -> Samples:
+    """Ten images of an evaluation at one truncation, of classes far apart."""
+    generation = Generation(gan, protocol, truncation)
+    classes = max(1, len(gan.class_names))
+    numbers = _spread(min(protocol.num, max(classes, _SAMPLES)), _SAMPLES)
+    images = torch.cat([images for _, images in generation.make(numbers)])
+    names = tuple(
+        gan.class_names[label].split(",")[0] if gan.class_names else f"#{number}"
+        for number, label in zip(numbers.tolist(), generation.labels[numbers].tolist(), strict=True)
+    )
+    return Samples(images, names)
+
+
+def samples_of_images(dataset: ImageDataset) -> Samples:
+    """Ten images from all over a dataset."""
+    numbers = _spread(len(dataset), _SAMPLES)
+    return Samples(dataset.images[numbers], tuple(f"#{number}" for number in numbers.tolist()))
+
+
+def find_neighbors(
+    samples: Samples,
+    dataset: ImageDataset,
+    extractor: FeatureExtractor,
+    *,
+    progress: bool = True,
+) -> Neighborhood:
+    """Search all of a dataset for the images nearest to some samples.
+
+    Args:
+        samples: Of the dataset's size and channels.
+        dataset: Where to search; it may be mapped from the disk.
+        extractor: Whose features are compared.
+        progress: Show a bar on a terminal.
+    """
+    k = min(_NEAREST, len(dataset))
+    by_pixels = nearest_neighbors(samples.images.flatten(1), dataset.images.flatten(1), k)
+    query = extractor.extract(with_channels(samples.images, extractor.channels)).features
+    bar = tqdm(
+        total=len(dataset),
+        desc=f"neighbours in {dataset.source}",
+        unit="image",
+        delay=2,
+        disable=None if progress else True,
+    )
+    best: Neighbors | None = None
+    with bar:
+        for start in range(0, len(dataset), _AT_ONCE):
+            some = with_channels(dataset.images[start : start + _AT_ONCE], extractor.channels)
+            found = nearest_neighbors(query, extractor.extract(some).features, min(k, len(some)))
+            found = Neighbors(found.distances, found.indices + start)
+            best = found if best is None else _nearest_of_both(best, found, k)
+            bar.update(len(some))
+    assert best is not None  # no dataset is empty
+    return Neighborhood(samples, by_pixels, best, extractor.name)
+
+
+def draw_neighbors(found: Neighborhood, dataset: ImageDataset) -> Image.Image:
+    """Draw a row a sample: itself, its nearest by pixels, its nearest by features.
+
+    Below each image stands what it is, or its distance and its number in the dataset.
+    """
+    side = found.samples.images.shape[-1]
+    scale = -(-_SIDE // side)
+    cell = side * scale
+    groups = (
+        ("nearest by pixels", found.by_pixels),
+        (f"nearest by features of {found.extractor}", found.by_features),
+    )
+    k = found.by_pixels.indices.shape[1]
+    step_x, step_y = cell + _GAP, cell + _TEXT + _GAP
+    starts = [0] + [(1 + group * k) * step_x + 3 * _GAP * (group + 1) for group in range(2)]
+    width = starts[2] + k * step_x
+    page = Image.new("RGB", (width, _TEXT + len(found.samples.images) * step_y), "white")
+    draw = ImageDraw.Draw(page)
+    font = ImageFont.load_default(11)
+
+    def write(x: int, y: int, text: str, room: int) -> None:
+        while text and draw.textlength(text, font=font) > room:
+            text = text[:-2] + "…" if text[-1] == "…" else text[:-1] + "…"
+        draw.text((x, y), text, fill="black", font=font)
+
+    def paste(x: int, y: int, pixels: Tensor, text: str) -> None:
+        [image] = to_pil(pixels[None])
+        page.paste(image.convert("RGB").resize((cell, cell), Image.Resampling.NEAREST), (x, y))
+        write(x, y + cell, text, cell)
+
+    write(0, 0, "sample", cell)
+    for start, (title, _) in zip(starts[1:], groups, strict=True):
+        write(start, 0, title, k * step_x)
+    for row, (image, name) in enumerate(zip(*found.samples, strict=True)):
+        y = _TEXT + row * step_y
+        paste(0, y, image, name)
+        for start, (_, neighbors) in zip(starts[1:], groups, strict=True):
+            for place in range(k):
+                index = int(neighbors.indices[row, place])
+                distance = neighbors.distances[row, place].item()
+                x = start + place * step_x
+                paste(x, y, dataset.images[index], f"{distance:.4g}  #{index}")
+    return page
+
+
+def _spread(num: int, count: int) -> Tensor:
+    """Up to `count` of the numbers below `num`, evenly spread: int64."""
+    return torch.linspace(0, num - 1, min(num, count)).round().long()
+
+
+def _nearest_of_both(a: Neighbors, b: Neighbors, k: int) -> Neighbors:
+    distances = torch.cat([a.distances, b.distances], 1)
+    order = distances.argsort(dim=1, stable=True)[:, :k]
+    indices = torch.cat([a.indices, b.indices], 1)
+    return Neighbors(distances.gather(1, order), indices.gather(1, order))

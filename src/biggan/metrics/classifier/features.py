@@ -1,0 +1,96 @@
+"""The features of a classifier that was trained here, for metrics to compare."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from biggan.errors import InputError
+from biggan.images import from_uint8
+from biggan.metrics.classifier.files import read_header
+from biggan.metrics.classifier.network import (
+    Classifier,
+    ClassifierConfig,
+    images_at_once,
+    placed,
+    reproducible_convolutions,
+)
+from biggan.metrics.extractor import Features
+from biggan.metrics.resizing import resize_like_pillow
+from biggan.weights.files import load_strictly
+
+
+class ClassifierFeatures:
+    """The features of a classifier that `train_classifier` wrote: a `FeatureExtractor`.
+
+    Images of another size are stretched to its resolution, whatever their aspect ratio, by torch's
+    antialiased bicubic interpolation, clamped to [0, 255] and not rounded.
+
+    Args:
+        path: The file.
+        device: Where to compute. The features come back to the CPU.
+
+    Raises:
+        InputError: The file is missing, damaged, or holds no classifier.
+
+    Attributes:
+        name: Says on which data it was trained, and the beginning of its digest.
+        sha256: Digest of the file's contents.
+        resize: The rule in two words.
+        channels: Of the images it takes: 1 for grey, 3 for colour.
+        dim: Width of the features.
+        num_classes: Width of the logits.
+        network: In eval mode.
+        config: Its shape.
+        class_names: One per class.
+        training: What it was trained on, how long, and its `accuracy` on the `held_out` images.
+    """
+
+    resize = "antialiased bicubic"
+
+    def __init__(self, path: Path | str, device: str | torch.device = "cpu") -> None:
+        header, tensors, self.sha256 = read_header(Path(path), "classifier")
+        try:
+            self.config = ClassifierConfig(**header["config"])
+            self.class_names = tuple(map(str, header["description"]["class_names"]))
+            self.training: dict[str, Any] = dict(header["description"]["training"])
+            self.name = f"classifier of {self.training['data']} ({self.sha256[:8]})"
+        except (KeyError, TypeError, ValueError):
+            raise InputError(f"{path} does not say what its classifier is: train it anew") from None
+        self.network = Classifier(self.config, seed=0)
+        load_strictly(self.network, tensors, Path(path))
+        self.network = placed(self.network, device).eval()
+        self.channels = self.config.image_channels
+        self.dim, self.num_classes = self.network.dim, self.config.num_classes
+        self._device = torch.device(device)
+
+    @torch.no_grad()
+    def extract(self, images: Tensor) -> Features:
+        """Look at images, uint8 (N, channels, H, W), of any number and size.
+
+        Raises:
+            InputError: It was trained on images with more or fewer channels.
+        """
+        if images.dtype != torch.uint8 or images.ndim != 4:
+            raise ValueError(
+                f"expected uint8 images (N, C, H, W), got {images.dtype} {tuple(images.shape)}"
+            )
+        if images.shape[1] != self.channels:
+            raise InputError(
+                f"the {self.name} looks at images with {self.channels} channels, not "
+                f"{images.shape[1]}: load them so, or train another on such images"
+            )
+        pixels = max(images.shape[2] * images.shape[3], self.config.resolution**2)
+        with reproducible_convolutions():
+            parts = [self._extract(part) for part in images.split(images_at_once(pixels))]
+        return Features(*(torch.cat(kind) for kind in zip(*parts, strict=True)))
+
+    def _extract(self, images: Tensor) -> Features:
+        images, side = images.to(self._device), self.config.resolution
+        if images.shape[2:] != (side, side):
+            images = resize_like_pillow(images, side)
+        features = self.network.features(from_uint8(images))
+        return Features(features.cpu(), self.network.linear(features).cpu())

@@ -1,0 +1,168 @@
+"""A residual network for images of any resolution.
+
+It is a pre-activation residual network (He et al. 2016, "Identity Mappings in Deep Residual
+Networks") as wide and shallow as Zagoruyko and Komodakis (2016) found best for small images.
+"""
+
+from __future__ import annotations
+
+import math
+from contextlib import AbstractContextManager
+from dataclasses import asdict, dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from biggan.errors import InputError
+from biggan.nn.uninitialized import Linear, Uninitialized
+
+_BLOCKS = 1  # in each stage
+_STAGES = 3
+_LARGEST_SIDE = 32  # of what the first stage sees
+_PIXELS = 2**19  # of one channel, looked at together: 512 images at 32 px
+
+
+@dataclass(frozen=True)
+class ClassifierConfig:
+    """The shape of a classifier.
+
+    Attributes:
+        resolution: The side of the images that it was trained on, in pixels.
+        image_channels: 1 for grey, 3 for colour.
+        num_classes: At least 2.
+        width: Channels of the first stage; the features are four times as wide.
+    """
+
+    resolution: int
+    image_channels: int
+    num_classes: int
+    width: int
+
+    def __post_init__(self) -> None:
+        least = {"resolution": 1, "image_channels": 1, "num_classes": 2, "width": 1}
+        for name, value in asdict(self).items():
+            if type(value) is not int or value < least[name]:
+                raise InputError(f"a classifier's {name} is at least {least[name]}, not {value!r}")
+
+
+def default_width(resolution: int) -> int:
+    """Channels of the first stage for a resolution: half as many as pixels, from 16 to 64."""
+    return min(max(resolution // 2, 16), 64)
+
+
+class _Conv2d(Uninitialized, nn.Conv2d):
+    """A 3x3 or 1x1 convolution without bias, its weights not yet set.
+
+    No 1x1 convolution has a stride here: the backward pass of one with a stride of 2 and 3 or 4
+    input channels, channels last, writes outside its memory on CPUs (torch 2.13).
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, side: int, stride: int = 1) -> None:
+        super().__init__(in_channels, out_channels, side, stride, padding=side // 2, bias=False)
+
+
+class _ResidualBlock(nn.Module):
+    """BatchNorm, ReLU, convolution, twice, added to the input.
+
+    Where the resolution halves, the shortcut averages 2x2 pixels before its 1x1 convolution
+    (ResNet-D of He et al. 2019), so that it sees all of them.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, stride: int) -> None:
+        super().__init__()
+        self.norm1 = nn.BatchNorm2d(in_channels)
+        self.conv1 = _Conv2d(in_channels, out_channels, 3, stride)
+        self.norm2 = nn.BatchNorm2d(out_channels)
+        self.conv2 = _Conv2d(out_channels, out_channels, 3)
+        self.stride = stride
+        changes = stride != 1 or in_channels != out_channels
+        self.shortcut = _Conv2d(in_channels, out_channels, 1) if changes else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (N, in_channels, H, W) to (N, out_channels, H / stride, W / stride)."""
+        active = F.relu(self.norm1(x))
+        if self.shortcut is not None:
+            x = self.shortcut(F.avg_pool2d(active, self.stride, ceil_mode=True))
+        return x + self.conv2(F.relu(self.norm2(self.conv1(active))))
+
+
+class Classifier(nn.Module):
+    """A residual network whose features are averages over the last map.
+
+    A stem that halves what is larger than 32 px; three stages, each after the first at half the
+    resolution and twice the width; the mean over all places; one linear layer.
+
+    Args:
+        config: Its shape.
+        seed: Of the weights: He's normal distribution (He et al. 2015).
+    """
+
+    def __init__(self, config: ClassifierConfig, seed: int) -> None:
+        super().__init__()
+        self.config = config
+        halvings = max(0, math.ceil(math.log2(config.resolution / _LARGEST_SIDE)))
+        stem: list[nn.Module] = [
+            _Conv2d(config.image_channels, config.width, 3, 2 if halvings else 1)
+        ]
+        for _ in range(halvings - 1):
+            stem += [nn.BatchNorm2d(config.width), nn.ReLU()]
+            stem += [_Conv2d(config.width, config.width, 3, 2)]
+        self.stem = nn.Sequential(*stem)
+        widths = [config.width * 2**stage for stage in range(_STAGES)]
+        blocks, in_channels = [], config.width
+        for stage, width in enumerate(widths):
+            for block in range(_BLOCKS):
+                stride = 2 if stage > 0 and block == 0 else 1
+                blocks.append(_ResidualBlock(in_channels, width, stride))
+                in_channels = width
+        self.blocks = nn.Sequential(*blocks)
+        self.norm = nn.BatchNorm2d(widths[-1])
+        self.linear = Linear(widths[-1], config.num_classes)
+        self._initialize(torch.Generator().manual_seed(seed))
+
+    def _initialize(self, random: torch.Generator) -> None:
+        for layer in self.modules():
+            if isinstance(layer, nn.Conv2d):
+                nn.init.kaiming_normal_(
+                    layer.weight, mode="fan_out", nonlinearity="relu", generator=random
+                )
+        nn.init.kaiming_normal_(self.linear.weight, nonlinearity="linear", generator=random)
+        nn.init.zeros_(self.linear.bias)
+
+    @property
+    def dim(self) -> int:
+        """Width of the features."""
+        return self.linear.in_features
+
+    def features(self, images: Tensor) -> Tensor:
+        """Look at images (N, C, R, R) in [-1, 1].
+
+        Returns:
+            (N, dim), none of them negative.
+        """
+        x = self.blocks(self.stem(images.contiguous(memory_format=torch.channels_last)))
+        return F.relu(self.norm(x)).mean(dim=(2, 3))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Map images (N, C, R, R) in [-1, 1] to logits (N, num_classes)."""
+        logits: Tensor = self.linear(self.features(images))
+        return logits
+
+
+def placed(network: Classifier, device: str | torch.device) -> Classifier:
+    """On a device, in the memory format in which convolutions of few channels are fast."""
+    placed: Classifier = network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return placed
+
+
+def reproducible_convolutions() -> AbstractContextManager[None]:
+    """On a GPU: the same algorithm each time, and float32 in full."""
+    return torch.backends.cudnn.flags(
+        enabled=True, benchmark=False, deterministic=True, allow_tf32=False
+    )
+
+
+def images_at_once(pixels: int) -> int:
+    """How many images of so many pixels to look at together."""
+    return max(1, _PIXELS // pixels)

@@ -1,0 +1,228 @@
+"""Metrics that look at classes one by one: intra-class distance and classification accuracy."""
+
+import dataclasses
+import json
+
+import pytest
+import torch
+
+from biggan.data import ImageDataset
+from biggan.errors import InputError
+from biggan.evaluation import Protocol, evaluate_generator, evaluate_images
+from biggan.evaluation import lesson as lesson_module
+from biggan.evaluation.reference import in_order_of
+from biggan.evaluation.report import as_csv, as_table
+from biggan.gan import Gan
+from biggan.weights.files import Description
+from simple_features import SimpleFeatures
+from tiny import TINY_CLASSES, tiny_generator
+
+NAMES = ("red", "green", "blue")
+PROTOCOL = Protocol(num=40, seed=3, batch_size=8)
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(monkeypatch, tmp_path):
+    monkeypatch.setenv("BIGGAN_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.fixture(autouse=True)
+def steps(monkeypatch):
+    monkeypatch.setattr(lesson_module, "default_steps", lambda num: num // 3)
+
+
+@pytest.fixture
+def gan():
+    return Gan(tiny_generator(), Description("tiny", TINY_CLASSES), "f" * 64)
+
+
+def tinted(num=120, seed=0, names=NAMES):
+    """Noise of any brightness, in each class with one channel brighter than the others."""
+    random = torch.Generator().manual_seed(seed)
+    labels = torch.arange(num) % 3
+    images = torch.randint(0, 150, (num, 3, 8, 8), generator=random, dtype=torch.uint8)
+    images[torch.arange(num), labels] += 80
+    return ImageDataset(images, labels, names, f"tints {seed}")
+
+
+def test_every_class_has_a_line_of_its_own():
+    made, real = tinted(seed=1), tinted()
+    made.images[made.labels == 2] = made.images[made.labels == 0]  # blue is red
+    result = evaluate_images(made, real, SimpleFeatures(), ("fid", "intra-fid", "cas"), flip=False)
+    [row] = json.loads(result.to_json())["rows"]
+    table = row["per_class"]
+    assert [(line["class"], line["name"]) for line in table] == list(enumerate(NAMES))
+    distances = [line["intra_class_frechet_distance"] for line in table]
+    assert sum(distances) / 3 == pytest.approx(row["scores"]["intra_class_frechet_distance"])
+    assert distances[2] > 5 * max(distances[:2])
+    assert table[1]["cas"] > 0.9
+    assert max(table[0]["cas"], table[2]["cas"]) < 0.85  # what is red may be of either class
+    assert row["scores"]["cas"] == pytest.approx(sum(line["cas"] for line in table) / 3)
+    assert row["seconds"] >= row["cas_seconds"] >= 0
+    assert "CAS" in as_table(result)
+    assert "cas" in as_csv(result).splitlines()[0].split(",")
+
+
+def test_metrics_of_all_classes_together_have_no_table():
+    [row] = evaluate_images(tinted(), tinted(), SimpleFeatures(), ("fid",)).rows
+    assert set(row) == {"truncation", "scores", "seconds"}
+
+
+def test_the_recipe_of_cas_is_written_and_followed(monkeypatch):
+    heard = {}
+
+    def listen(images, labels, real, real_labels, **options):
+        heard.update(options, images=images, labels=labels, real=real, real_labels=real_labels)
+        return original(images, labels, real, real_labels, **options)
+
+    original = lesson_module.classification_accuracy_score
+    monkeypatch.setattr(lesson_module, "classification_accuracy_score", listen)
+    made, real = tinted(30, seed=1), tinted()
+    for flip in (True, False):
+        result = evaluate_images(made, real, None, ("cas",), flip=flip)
+        assert result.protocol["cas"] == {
+            "steps": 10,
+            "width": 16,
+            "seed": 0,
+            "flip": flip,
+            "tested_on": 120,
+        }
+        assert (heard["steps"], heard["width"], heard["seed"]) == (10, 16, 0)
+        assert heard["flip"] is flip
+        assert heard["images"] is made.images
+        assert heard["real"] is real.images
+        assert torch.equal(heard["labels"], made.labels)
+        assert torch.equal(heard["real_labels"], real.labels)
+
+
+def test_cas_alone_needs_no_extractor(gan):
+    real = ImageDataset(tinted().images.repeat(1, 1, 2, 2), tinted().labels, TINY_CLASSES, "tints")
+    result = evaluate_generator(gan, real, None, (0.4,), ("cas",), PROTOCOL)
+    assert result.extractor == {}
+    assert set(result.rows[0]["scores"]) == {"cas"}
+    assert "seen by" not in as_table(result)
+    with pytest.raises(ValueError, match="need an extractor"):
+        evaluate_generator(gan, real, None, (0.4,), ("fid", "cas"), PROTOCOL)
+
+
+def test_cas_learns_from_the_images_of_the_evaluation(gan, monkeypatch):
+    from biggan.images import to_uint8
+    from biggan.latents import make_noise
+
+    heard = []
+    original = lesson_module.classification_accuracy_score
+
+    def listen(images, labels, *real, **options):
+        heard.append((images, labels))
+        return original(images, labels, *real, **options)
+
+    monkeypatch.setattr(lesson_module, "classification_accuracy_score", listen)
+    real = ImageDataset(tinted().images.repeat(1, 1, 2, 2), tinted().labels, TINY_CLASSES, "tints")
+    evaluate_generator(gan, real, None, (0.4, None), ("cas",), PROTOCOL)
+    for truncation, (images, labels) in zip((0.4, None), heard, strict=True):
+        z = make_noise(40, gan.config.z_dim, truncation, 3)
+        expected = to_uint8(gan.generate(z, torch.arange(40) % 3, truncation))
+        assert (images.int() - expected.int()).abs().max() <= 1
+        assert torch.equal(labels, torch.arange(40) % 3)
+
+
+def test_images_that_fit_no_memory_are_refused(gan, monkeypatch):
+    monkeypatch.setattr("biggan.data.dataset._default_memory_limit", lambda: 40 * 3 * 16 * 16 - 1)
+    real = ImageDataset(tinted().images.repeat(1, 1, 2, 2), tinted().labels, TINY_CLASSES, "tints")
+    with pytest.raises(InputError, match="cas keeps the 40 images"):
+        evaluate_generator(gan, real, None, (0.4,), ("cas",), PROTOCOL)
+
+
+@pytest.mark.parametrize("metric", ["intra-fid", "cas"])
+def test_classes_have_to_be_the_same(metric):
+    other = tinted(names=("red", "blue", "yellow"))
+    with pytest.raises(InputError, match=f"{metric} compares class with class.*leave it out"):
+        evaluate_images(tinted(seed=1), other, SimpleFeatures(), (metric,))
+    without = ImageDataset(other.images, torch.zeros_like(other.labels), (), "photos")
+    with pytest.raises(InputError, match=f"photos has no classes for {metric}"):
+        evaluate_images(without, without, SimpleFeatures(), (metric,))
+
+
+def test_cas_is_of_one_process(monkeypatch):
+    monkeypatch.setattr("biggan.evaluation.checks.num_processes", lambda: 2)
+    with pytest.raises(InputError, match="without torchrun"):
+        evaluate_images(tinted(), tinted(), None, ("cas",))
+
+
+def test_cas_that_was_killed_does_not_look_again(gan, monkeypatch):
+    real = ImageDataset(tinted().images.repeat(1, 1, 2, 2), tinted().labels, TINY_CLASSES, "tints")
+    metrics = ("fid", "cas")
+    extractor = SimpleFeatures()
+    with monkeypatch.context() as patch:
+
+        def die(*_, **__):
+            raise KeyboardInterrupt
+
+        patch.setattr(lesson_module, "classification_accuracy_score", die)
+        with pytest.raises(KeyboardInterrupt):
+            evaluate_generator(gan, real, extractor, (0.4,), metrics, PROTOCOL)
+    seen = extractor.seen
+    resumed = evaluate_generator(gan, real, extractor, (0.4,), metrics, PROTOCOL)
+    assert extractor.seen == seen == 40 + 120
+    whole = evaluate_generator(gan, real, SimpleFeatures(), (0.4,), metrics, PROTOCOL)
+    assert resumed.rows[0]["scores"] == pytest.approx(whole.rows[0]["scores"])
+
+
+def test_the_same_classes_in_another_order_are_the_same():
+    made, real = tinted(seed=1), tinted()
+    order = torch.tensor([2, 0, 1])  # as if sorted: blue, red, green
+    sorted_real = ImageDataset(
+        real.images, order.argsort()[real.labels], ("blue", "red", "green"), "sorted"
+    )
+    metrics = ("intra-fid", "cas")
+    plain, other = (
+        evaluate_images(made, data, SimpleFeatures(), metrics, flip=False).rows[0]
+        for data in (real, sorted_real)
+    )
+    assert [line["name"] for line in other["per_class"]] == list(NAMES)
+    assert other["scores"] == plain["scores"]
+    assert other["per_class"] == plain["per_class"]
+
+
+def test_the_order_of_classes_is_in_the_fingerprint():
+    real = tinted()
+    same = in_order_of(real, NAMES)
+    moved = in_order_of(real, ("green", "blue", "red"))
+    assert same.fingerprint == real.fingerprint
+    assert moved.fingerprint != real.fingerprint
+    assert moved.labels[:3].tolist() == [2, 0, 1]
+    assert in_order_of(real, ("green", "blue", "pink")) is real
+
+
+def test_wordnet_ids_are_imagenets_classes():
+    from biggan.classes import imagenet_classes, wordnet_ids
+
+    labels = torch.arange(1000)
+    folders = ImageDataset(
+        torch.zeros(1000, 1, 1, 1, dtype=torch.uint8), labels, wordnet_ids(), "imagenet"
+    )
+    renamed = in_order_of(folders, imagenet_classes())
+    assert renamed.class_names == imagenet_classes()
+    assert torch.equal(renamed.labels, labels)
+    backwards = dataclasses.replace(folders, class_names=wordnet_ids()[::-1])
+    assert torch.equal(in_order_of(backwards, imagenet_classes()).labels, labels.flip(0))
+
+
+def test_a_row_of_another_lesson_is_not_taken_over(gan, monkeypatch):
+    real = ImageDataset(tinted().images.repeat(1, 1, 2, 2), tinted().labels, TINY_CLASSES, "tints")
+    flips = []
+    original = lesson_module.classification_accuracy_score
+
+    def listen(*sets, flip, **options):
+        flips.append(flip)
+        if len(flips) == 2:
+            raise KeyboardInterrupt
+        return original(*sets, flip=flip, **options)
+
+    monkeypatch.setattr(lesson_module, "classification_accuracy_score", listen)
+    with pytest.raises(KeyboardInterrupt):
+        evaluate_generator(gan, real, None, (0.4, 1.0), ("cas",), PROTOCOL, flip=True)
+    evaluate_generator(gan, real, None, (0.4, 1.0), ("cas",), PROTOCOL, flip=False)
+    assert flips == [True, True, False, False]
+    evaluate_generator(gan, real, None, (0.4, 1.0), ("cas",), PROTOCOL, flip=True)
+    assert flips[4:] == [True]  # the first row is there
