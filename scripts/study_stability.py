@@ -7,7 +7,8 @@ and twice their learning rates, trained once for each seed by `biggan train`, on
 watched, a tenth of the images is held out, and evaluated by a classifier's features. Some rows come
 twice: also with rates so many times larger that the recipe collapses.
 
-The same command goes on where it was stopped, and writes what there is so far into --out:
+The same command goes on where it was stopped, and writes what there is so far into --out, of other
+calls for other rows and seeds too:
 
     results.json    figures of every run
     table.md        a line a row: medians over seeds, with the smallest and the largest
@@ -172,6 +173,15 @@ def run_once(row: Row, seed: int, out: Path, classifier: Path, steps: int) -> Re
     return result
 
 
+def all_results(out: Path) -> list[Result]:
+    """What came of all runs so far, of this call and of others, seed by seed."""
+    files = sorted(out.glob("*/seed-*/result.json"), key=lambda file: file.parent.name)
+    results = [Result(**json.loads(file.read_text("utf-8"))) for file in files]
+    order = [(row.name, row.pressed) for row in ROWS]
+    known = [result for result in results if (result.row, result.pressed) in order]
+    return sorted(known, key=lambda r: (r.seed, order.index((r.row, r.pressed))))
+
+
 def read_result(row: Row, seed: int, run: Path) -> Result:
     """Work out the figures of a run from what it wrote."""
     signals, metrics = _lines(run / "signals.jsonl"), _lines(run / "metrics.jsonl")
@@ -314,14 +324,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     rows = [r for r in ROWS if not given.rows or any(word in r.folder for word in given.rows)]
     # Seed by seed, so that what is there at any time is a study, of fewer seeds.
     todo = [(row, seed) for seed in range(given.seeds) for row in rows]
-    results: list[Result] = []
     with ThreadPoolExecutor(given.jobs) as pool:
 
         def work(item: tuple[Row, int]) -> Result:
             return run_once(*item, given.out, classifier, given.steps)
 
         for result in pool.map(work, todo):
-            results.append(result)
+            results = all_results(given.out)
             called = f"collapsed at {result.collapsed}" if result.collapsed else "no collapse"
             pressed = ", pressed" if result.pressed else ""
             print(f"{result.row}{pressed}, seed {result.seed}: {called}, best {result.best:.1f}")
@@ -330,6 +339,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 json.dumps([asdict(r) for r in results], indent=1).encode(),
             )
             write_atomically(given.out / "table.md", make_table(results).encode())
+    results = all_results(given.out)
     draw_curves(results, given.out)
     print(make_table(results), end="")
 
