@@ -72,7 +72,7 @@ def _less_to_export(monkeypatch):
 def collapse_at(monkeypatch, step, onset, times=1, **how):
     """Call a collapse at a step, in the first attempts."""
 
-    def find(lines):
+    def find(lines, margin=1.0):
         found = Collapse("test", "It was told to.", onset, {"x": 1.0}, **how)
         return found if lines[-1]["step"] == step and current[0] < times else None
 
@@ -307,7 +307,7 @@ def test_stopping_leaves_the_state_from_before(images, tmp_path, monkeypatch):
 
 def test_reporting_says_it_once_and_goes_on(images, tmp_path, monkeypatch):
     found = Collapse("test", "It was told to.", onset=3)
-    monkeypatch.setattr(survival, "find_collapse", lambda lines: found if len(lines) > 4 else None)
+    monkeypatch.setattr(survival, "find_collapse", lambda lines, _: found if len(lines) > 4 else None)
     config = recipe(collapse={"action": "report"})
     count = iter(range(1, 100))
     run(config, images, tmp_path, should_stop=lambda: next(count) == 6)
