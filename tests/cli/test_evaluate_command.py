@@ -74,6 +74,7 @@ def test_images_against_images(folder, tmp_path):
         (["--neighbors", "near.jpg"], "near.jpg must end in .png"),
         (["--save-statistics", "s.pt"], "s.pt must end in .safetensors"),
         (["--save-statistics", "s.npz", "--seed", "1"], "leave --seed out"),
+        (["--out", "x.csv"], "x.csv must end in .json"),
     ],
 )
 def test_mistakes(tiny_file, folder, tmp_path, arguments, message):
@@ -247,6 +248,53 @@ def test_corrupt_images_are_left_out_and_counted(folder, tmp_path, caplog):
     with pytest.raises(InputError, match="no image can be read"):
         run(*arguments, "--out", tmp_path / "y.json")
     assert not (tmp_path / "y.json").exists()
+
+
+def test_the_digits_may_be_looked_at_themselves(tmp_path):
+    arguments = ["--images", "digits", "--data", "digits", "--metrics", "fid"]
+    with pytest.raises(InputError, match="digits are drawn at any size"):
+        run(*arguments, "--out", tmp_path / "x.json")
+    run(*arguments, "--resolution", 8, "--out", tmp_path / "x.json")
+    assert json.loads((tmp_path / "x.json").read_text())["subject"]["num"] == 1797
+
+
+def test_a_picture_of_neighbours_does_not_replace_the_plot(tiny_file, folder, tmp_path):
+    arguments = ["--model", tiny_file, "--data", folder, "-n", 12, "--out", tmp_path / "x.json"]
+    near = ["--neighbors", tmp_path / "y" / ".." / "x.png"]
+    with pytest.raises(InputError, match=r"x.png is the plot of the sweep"):
+        run(*arguments, *near, "--truncations", "0.2,none")
+    assert not (tmp_path / "x.json").exists()
+    assert run(*arguments, "--neighbors", tmp_path / "x.png").exit_code == 0  # no sweep, no plot
+
+
+@pytest.mark.parametrize("option", ["--num", "--truncations", "--seed", "--batch-size"])
+def test_what_is_for_models_is_not_ignored_beside_images(folder, tmp_path, option):
+    with pytest.raises(InputError, match=f"{option} is for images that a model makes"):
+        run("--images", folder, "--data", folder, option, "1", "--out", tmp_path / "x.json")
+
+
+def test_statistics_are_not_of_enlarged_or_too_few_images(tiny_file, folder, tmp_path):
+    small = tmp_path / "small"
+    small.mkdir()
+    for i in range(12):
+        Image.new("RGB", (12, 12), (i, 9, 9)).save(small / f"{i}.png")
+    save = ["--save-statistics", tmp_path / "s.safetensors"]
+    with pytest.raises(InputError, match="at most 12 pixels a side"):
+        run("--model", tiny_file, "--data", small, *save)
+    one = tmp_path / "one"
+    one.mkdir()
+    shutil.copy(folder / "0.png", one)
+    with pytest.raises(InputError, match="at least 10 images, and 1 are in one"):
+        run("--data", one, *save)
+    assert not (tmp_path / "s.safetensors").exists()
+    run("--data", small, "--resolution", 16, *save)  # somebody asks for it
+    assert (tmp_path / "s.safetensors").exists()
+
+
+def test_statistics_do_not_replace_their_extractor(folder, tmp_path):
+    file = tmp_path / "c.safetensors"
+    with pytest.raises(InputError, match="c.safetensors is the extractor's own file"):
+        run("--data", folder, "--extractor", file, "--save-statistics", file)
 
 
 def test_one_image_is_too_few(folder, tmp_path):

@@ -226,3 +226,23 @@ def test_a_row_of_another_lesson_is_not_taken_over(gan, monkeypatch):
     assert flips == [True, True, False, False]
     evaluate_generator(gan, real, None, (0.4, 1.0), ("cas",), PROTOCOL, flip=True)
     assert flips[4:] == [True]  # the first row is there
+
+
+def test_a_class_with_one_image_is_refused_before_any_is_looked_at(gan):
+    extractor = SimpleFeatures()
+    real = tinted()
+    one_blue = dataclasses.replace(real, labels=real.labels.clone())
+    one_blue.labels[5:][real.labels[5:] == 2] = 0
+    for made, reference in ((real, one_blue), (one_blue, real)):
+        with pytest.raises(InputError, match="every class, and tints 0 has 1 of blue"):
+            evaluate_images(made, reference, extractor, ("intra-fid",))
+    few = ImageDataset(
+        torch.zeros(12, 3, 16, 16, dtype=torch.uint8), torch.arange(12) % 9, tuple("abcdefghi"), "x"
+    )
+    model = Gan(tiny_generator(num_classes=9), Description("nine", few.class_names), "f" * 64)
+    data = dataclasses.replace(
+        few, images=few.images.repeat(2, 1, 1, 1), labels=torch.arange(24) % 9
+    )
+    with pytest.raises(InputError, match="nine has 1 of d"):
+        evaluate_generator(model, data, extractor, (None,), ("intra-fid",), Protocol(num=12))
+    assert extractor.seen == 0

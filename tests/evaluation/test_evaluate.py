@@ -118,7 +118,26 @@ def test_what_decides_the_figures_is_written():
     assert written["reference"]["fingerprint"] == data().fingerprint
     assert written["subject"]["sha256"] == "f" * 64
     assert written["versions"]["torch"] == torch.__version__
+    assert written["protocol"]["is"] == {"splits": 10, "images": NUM}
     assert written["points"] == {}  # one truncation is no sweep
+    assert not {"kid", "pr"} & set(written["protocol"])  # not asked for
+
+
+def test_the_settings_of_every_metric_are_written_as_they_were():
+    images, reference = data(60, seed=1), data(80)
+    result = evaluate_images(images, reference, SimpleFeatures(), ("is", "kid", "pr"))
+    about, scores = result.protocol, result.rows[0]["scores"]
+    made, real = (SimpleFeatures().extract(of.images) for of in (images, reference))
+    assert about["kid"] == {"subsets": 100, "subset_size": 60}
+    assert about["pr"] == {"neighbors": 3, "images": 60, "reference_images": 80}
+    again = inception_score(made.logits, about["is"]["splits"])
+    assert scores["classifier_score"] == pytest.approx(again.mean)
+    kid = kernel_inception_distance(
+        made.features, real.features, about["kid"]["subset_size"], about["kid"]["subsets"]
+    )
+    assert scores["kernel_distance"] == pytest.approx(kid.mean)
+    pr = precision_recall(real.features, made.features, about["pr"]["neighbors"])
+    assert scores["density"] == pytest.approx(pr.density)
 
 
 def test_a_sweep_names_the_points_of_table_2(tmp_path):
@@ -151,6 +170,16 @@ def test_the_data_are_looked_at_once():
     third = SimpleFeatures()
     evaluate_generator(gan(), data(seed=1), third, (0.4,), ("fid",), PROTOCOL)
     assert third.seen == NUM + len(reference)  # other contents of the same name
+
+
+def test_what_another_version_saw_of_the_data_is_not_taken_over(monkeypatch):
+    extractor = SimpleFeatures()
+    evaluate_images(data(), data(), extractor, ("fid",))
+    assert extractor.seen == len(data())
+    other = {"biggan": "0.0.1"}
+    monkeypatch.setattr("biggan.evaluation.reference.versions", lambda: other)
+    evaluate_images(data(), data(), extractor, ("fid",))
+    assert extractor.seen == 2 * len(data())
 
 
 def test_what_was_seen_before_a_kill_is_not_seen_again(monkeypatch):

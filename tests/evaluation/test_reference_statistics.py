@@ -137,6 +137,13 @@ def test_statistics_of_another_resolution_are_refused(gan, tmp_path):
         evaluate_generator(gan, reference, SimpleFeatures(), (0.4,), ("fid",), PROTOCOL)
 
 
+def test_statistics_in_colour_are_not_for_a_grey_model(tmp_path):
+    reference = opened(write(tmp_path / "data.safetensors", noise()))
+    grey = Gan(tiny_generator(image_channels=1), Description("grey", TINY_CLASSES), "f" * 64)
+    with pytest.raises(InputError, match="1 channels and data.safetensors has 3.*--model"):
+        evaluate_generator(grey, reference, SimpleFeatures(), (0.4,), ("fid",), PROTOCOL)
+
+
 def test_statistics_of_too_few_images_are_refused():
     few = FeatureStatistics(6)
     few.update(torch.randn(9, 6))

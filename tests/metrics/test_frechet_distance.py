@@ -232,3 +232,12 @@ def test_statistics_that_cannot_be_compared():
         with pytest.raises(InputError, match=f"at least 2 images, here are {num}"):
             frechet_distance(ours, statistics_of(features[:num]))
     assert frechet_distance(ours, statistics_of(features)) < 1e-8
+
+
+@pytest.mark.parametrize("scale", [1e160, 1e153])
+def test_features_beyond_float64_are_no_perfect_zero(scale):
+    sets = [FeatureStatistics(4), FeatureStatistics(4)]
+    for statistics in sets:
+        statistics.update(torch.randn(50, 4, dtype=torch.float64) * scale)
+    with pytest.raises(InputError, match="no finite number"):
+        frechet_distance(*sets)

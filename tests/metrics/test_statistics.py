@@ -251,6 +251,7 @@ NOT_MOMENTS = {
     "infinite": {"mu": np.array([0, np.inf]), "sigma": np.eye(2)},
     "not symmetric": {"mu": np.zeros(2), "sigma": np.array([[1.0, 0.5], [0.1, 1.0]])},
     "negative variance": {"mu": np.zeros(2), "sigma": np.diag([1.0, -1.0])},
+    "correlations above 1": {"mu": np.zeros(2), "sigma": np.array([[1.0, 5.0], [5.0, 1.0]])},
     "integers": {"mu": np.zeros(2, int), "sigma": np.eye(2, dtype=int)},
     "nothing": {"mu": np.zeros(0), "sigma": np.zeros((0, 0))},
     "words": {"mu": np.array(["a"]), "sigma": np.array([["b"]])},
@@ -339,3 +340,54 @@ def test_a_file_of_ours_with_another_header(tmp_path, header):
     save_tensors(tmp_path / "x.safetensors", metadata, {"mean": torch.zeros(2)})
     with pytest.raises(InputError, match="but holds no feature statistics"):
         load_statistics(tmp_path / "x.safetensors")
+
+
+def test_a_file_of_ours_with_nan_statistics_is_refused(tmp_path):
+    """With a digest that fits: a distance to them once came out as a perfect 0."""
+    statistics = statistics_of(random_features())
+    file = tmp_path / "x.safetensors"
+    for name in ("_mean", "_scatter"):
+        spoiled = FeatureStatistics.from_state_dict(statistics.state_dict())
+        getattr(spoiled, name)[2] = torch.nan
+        spoiled.save(file)
+        with pytest.raises(InputError, match="x.safetensors: the mean or the scatter .* is NaN"):
+            load_statistics(file)
+
+
+@pytest.mark.parametrize("provenance", ['"words"', "3", "[" * 100_000])
+def test_a_file_of_ours_with_another_provenance(tmp_path, provenance):
+    header = f'{{"kind": "feature statistics", "source": null, "provenance": {provenance}}}'
+    state = statistics_of(random_features()).state_dict()
+    save_tensors(tmp_path / "x.safetensors", {"format": FORMAT, "header": header}, state)
+    with pytest.raises(InputError, match="but holds no feature statistics"):
+        load_statistics(tmp_path / "x.safetensors")
+
+
+def npy_header(shape):
+    text = f"{{'descr': '<f8', 'fortran_order': False, 'shape': {shape}, }}".ljust(117) + "\n"
+    return b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text.encode()
+
+
+BROKEN_MEMBERS = {
+    "no array": b"hello",
+    "nothing": b"",
+    "more than any memory": npy_header("(1000000000000000,)"),
+    "more than any number": npy_header("(10000000000000000000000000,)"),
+    "brackets left open": npy_header("(("),
+}
+
+
+@pytest.mark.parametrize("what", BROKEN_MEMBERS)
+def test_npz_members_that_are_no_arrays(tmp_path, what):
+    file = tmp_path / "x.npz"
+    np.savez(file, sigma=np.eye(3))
+    with zipfile.ZipFile(file, "a") as archive:
+        archive.writestr("mu.npy", BROKEN_MEMBERS[what])
+    with pytest.raises(InputError, match=r"x.npz.*(not a whole|no mean and covariance)"):
+        load_statistics(file)
+
+
+def test_an_npz_file_that_is_empty_is_called_one(tmp_path):
+    (tmp_path / "x.npz").touch()
+    with pytest.raises(InputError, match="not a whole .npz file"):
+        load_statistics(tmp_path / "x.npz")

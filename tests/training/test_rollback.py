@@ -440,9 +440,11 @@ def test_evaluations_call_a_collapse_too_and_are_made_anew(
 
 
 def test_the_best_of_all_attempts_is_kept(evaluated, images, tmp_path):
+    run(evaluated, images, tmp_path / "other")
+    better = json.loads((tmp_path / "other" / "evaluations" / "step-00000002.json").read_text())
+    better["rows"][0]["scores"]["frechet_distance"] = -1.0
     aside = tmp_path / "run" / "evaluations" / "before-rollback-1"
     aside.mkdir(parents=True)
-    better = {"rows": [{"scores": {"frechet_distance": -1.0}}]}
     (aside / "step-00000003.json").write_text(json.dumps(better))
     run(evaluated, images, tmp_path / "run", should_stop=lambda: True)
     assert not (tmp_path / "run" / "best.safetensors").exists()

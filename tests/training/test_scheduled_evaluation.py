@@ -69,13 +69,29 @@ def test_the_best_generator_is_kept_with_its_figures(evaluated, dataset, tmp_pat
     assert measured["num"] == 12
 
 
-def test_a_worse_generator_does_not_replace_the_best(evaluated, dataset, tmp_path):
-    run = tmp_path / "run"
+@pytest.mark.parametrize(
+    ("where", "key", "value"),
+    [
+        ("extractor", "name", "simple"),  # as it is
+        ("extractor", "sha256", "1" * 64),
+        ("extractor", "resize", "nearest"),
+        ("reference", "fingerprint", "1" * 64),
+        ("protocol", "num", 13),
+    ],
+)
+def test_a_worse_generator_does_not_replace_the_best_by_the_same_yardstick(
+    evaluated, dataset, tmp_path, where, key, value
+):
+    run, other = tmp_path / "run", tmp_path / "other"
+    train(evaluated, dataset, other, device=CPU)
+    better = json.loads((other / "evaluations" / "step-00000003.json").read_text())
+    same = better[where][key] == value
+    better[where][key] = value
+    better["rows"][0]["scores"]["frechet_distance"] = -1.0
     (run / "evaluations").mkdir(parents=True)
-    better = {"rows": [{"scores": {"frechet_distance": -1.0}}]}
     (run / "evaluations" / "step-00000001.json").write_text(json.dumps(better))
     train(evaluated, dataset, run, device=CPU)
-    assert not (run / RUN_BEST).exists()
+    assert (run / RUN_BEST).exists() is not same
 
 
 def test_the_weights_are_those_of_a_run_without(evaluated, dataset, tmp_path):

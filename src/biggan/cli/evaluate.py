@@ -36,8 +36,8 @@ if TYPE_CHECKING:
 @offline_option
 @click.option(
     "--images",
-    type=click.Path(path_type=Path),
-    help="Evaluate these instead of a model's: a folder, an archive, a packed dataset.",
+    help="Evaluate these instead of a model's: a folder, an archive, a packed dataset, the word "
+    "digits.",
 )
 @click.option(
     "--data",
@@ -111,7 +111,7 @@ if TYPE_CHECKING:
 def command(
     model: str | None,
     offline: bool,
-    images: Path | None,
+    images: str | None,
     data: str,
     num: int,
     truncations: str,
@@ -169,7 +169,7 @@ def command(
 
     with process_group(torch.device("cpu")):
         with raising_together():
-            _check_options(model, images, data, resolution, neighbors, save_statistics)
+            _check_options(model, images, data, resolution, neighbors, save_statistics, extractor)
             for file in filter(None, (out, neighbors, save_statistics)):
                 check_writable(file.parent)
             check_seed(seed)
@@ -177,6 +177,7 @@ def command(
             protocol = Protocol(num, seed, noise, batch_size)
             sweep = _read_truncations(truncations)
             check_truncations(sweep, protocol)
+            _check_out(out, neighbors, is_sweep=len(sweep) > 1)
             own = own_device(torch.device(choose_device(device)))
             eyes = None
             if needs_features(wanted) or neighbors or save_statistics:
@@ -228,20 +229,30 @@ def command(
 
 def _check_options(
     model: str | None,
-    images: Path | None,
+    images: str | None,
     data: str,
     resolution: int | None,
     neighbors: Path | None,
     save_statistics: Path | None,
+    extractor: str,
 ) -> None:
     """Refuse options that contradict each other."""
     from biggan.evaluation.reference import check_statistics_name, is_statistics
 
     if images is not None and model is not None:
         raise InputError("give --model or --images, not both")
+    if images is not None and (option := _first_given(_OF_MODELS)):
+        raise InputError(
+            f"{option} is for images that a model makes, not for --images: leave it out"
+        )
     if save_statistics is not None:
         check_statistics_name(save_statistics)
-        _check_alone_with_save_statistics()
+        if option := _first_given(_all_parameters() - _OF_STATISTICS):
+            raise InputError(
+                f"--save-statistics evaluates nothing and takes all of --data: leave {option} out"
+            )
+        if save_statistics.resolve() == Path(extractor).expanduser().resolve():
+            raise InputError(f"{save_statistics} is the extractor's own file: choose another name")
         if is_statistics(data):
             raise InputError(f"{data} holds statistics already: name the images (--data)")
         if model is not None and resolution is not None:
@@ -258,22 +269,36 @@ def _check_options(
             )
 
 
-_OF_STATISTICS = {"data", "model", "offline", "extractor", "resize", "resolution", "device"}
+# What alone is heeded beside --save-statistics, and what is not heeded beside --images.
+_OF_STATISTICS = {"save_statistics", "data", "model", "resolution", "extractor", "resize"}
+_OF_STATISTICS |= {"offline", "device"}
+_OF_MODELS = {"num", "truncations", "noise", "seed", "batch_size", "engine", "precision"}
 
 
-def _check_alone_with_save_statistics() -> None:
-    """Refuse what only an evaluation heeds."""
+def _all_parameters() -> set[str]:
+    return {parameter.name or "" for parameter in click.get_current_context().command.params}
+
+
+def _first_given(names: set[str]) -> str | None:
+    """The first option of these that stands in the command line."""
     context = click.get_current_context()
     for parameter in context.command.params:
-        given = context.get_parameter_source(parameter.name or "")
-        if (
-            given is click.core.ParameterSource.COMMANDLINE
-            and parameter.name not in _OF_STATISTICS | {"save_statistics"}
-        ):
-            raise InputError(
-                "--save-statistics evaluates nothing and takes all of --data: leave "
-                f"{max(parameter.opts, key=len)} out"
-            )
+        source = context.get_parameter_source(parameter.name or "")
+        if parameter.name in names and source is click.core.ParameterSource.COMMANDLINE:
+            return max(parameter.opts, key=len)
+    return None
+
+
+def _check_out(out: Path, neighbors: Path | None, *, is_sweep: bool) -> None:
+    """Refuse files that would be written over each other."""
+    if out.suffix.lower() != ".json":
+        raise InputError(f"{out} must end in .json: that is what is written, a sweep's .csv beside")
+    if is_sweep and neighbors is not None and _plot_beside(out).resolve() == neighbors.resolve():
+        raise InputError(f"{neighbors} is the plot of the sweep: choose another --neighbors")
+
+
+def _plot_beside(out: Path) -> Path:
+    return out.with_suffix(".png")
 
 
 def _read_metrics(text: str | None, data: str) -> tuple[MetricName, ...]:
@@ -294,7 +319,7 @@ def _read_truncations(text: str) -> tuple[float | None, ...]:
 
 
 def _open_images(
-    images: Path,
+    images: str,
     data: str,
     resolution: int | None,
     extractor: FeatureExtractor | None,
@@ -330,10 +355,11 @@ def _save_statistics(
     extractor: FeatureExtractor,
     out: Path,
 ) -> None:
-    from biggan.data import load_dataset
+    from biggan.data import ImageDataset
     from biggan.distributed import raising_together
+    from biggan.evaluation.checks import check_enough
     from biggan.evaluation.comparison import look_at
-    from biggan.evaluation.reference import common_resolution, save_statistics
+    from biggan.evaluation.reference import common_resolution, open_reference, save_statistics
     from biggan.gan import load
 
     with raising_together():
@@ -342,7 +368,11 @@ def _save_statistics(
             config = load(model, device="cpu", offline=offline).config
             resolution, channels = config.resolution, config.image_channels
         size = common_resolution(data) if resolution is None else resolution
-        dataset = load_dataset(data, size, channels, unconditional=True)
+        dataset = open_reference(
+            data, size, channels, with_classes=False, may_enlarge=model is None
+        )
+        assert isinstance(dataset, ImageDataset)  # `_check_options` saw to it
+        check_enough(len(dataset), f"in {dataset.source}")
     seen = look_at(dataset, extractor)
     with raising_together():
         if seen is not None:
@@ -363,8 +393,8 @@ def _write(evaluation: Evaluation, out: Path) -> list[Path]:
         written.append(out.with_suffix(".csv"))
         write_atomically(written[-1], as_csv(evaluation).encode())
         try:
-            plot_tradeoff(evaluation, out.with_suffix(".png"))
-            written.append(out.with_suffix(".png"))
+            plot_tradeoff(evaluation, _plot_beside(out))
+            written.append(_plot_beside(out))
         except InputError as error:
             click.echo(f"no plot: {error}", err=True)
     return written

@@ -5,11 +5,19 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 
+from torch import Tensor
+
 from biggan.data import ImageDataset
 from biggan.distributed import num_processes
 from biggan.errors import InputError
 from biggan.evaluation.protocol import Protocol
-from biggan.evaluation.reference import Reference, ReferenceStatistics, num_images, resolution_of
+from biggan.evaluation.reference import (
+    Reference,
+    ReferenceStatistics,
+    channels_of,
+    num_images,
+    resolution_of,
+)
 from biggan.evaluation.scores import OF_STATISTICS, MetricName, needs_features
 from biggan.latents import check_truncation
 from biggan.metrics.extractor import FeatureExtractor
@@ -17,6 +25,7 @@ from biggan.metrics.statistics import FeatureSource, FeatureStatistics, check_sa
 
 FEWEST = 2048  # images of a set, below which a Frechet distance says little
 _LEAST = 10  # one for each split of an Inception Score
+_LEAST_OF_CLASS = 2  # for the covariance of an intra-class distance
 _LOG = logging.getLogger("biggan.evaluation")
 
 
@@ -49,7 +58,9 @@ def check_fit(
     metrics: tuple[MetricName, ...],
     name: str,
     resolution: int,
+    channels: int,
     class_names: tuple[str, ...],
+    labels: Tensor,
     reference: Reference,
     extractor: FeatureExtractor | None,
 ) -> None:
@@ -59,7 +70,9 @@ def check_fit(
         metrics: The ways.
         name: What makes or holds the images, for messages.
         resolution: Of the images, in pixels.
+        channels: Of the images.
         class_names: Of the images.
+        labels: Of the images, int64.
         reference: What they are compared with.
         extractor: Whose features are compared; None where no metric is of features.
 
@@ -76,9 +89,18 @@ def check_fit(
             f"the images have {resolution} pixels a side and {reference.source} has {size}: "
             "figures of two resolutions do not compare"
         )
+    if channels_of(reference) not in (None, channels):
+        raise InputError(
+            f"the images have {channels} channels and {reference.source} has "
+            f"{channels_of(reference)}: colour does not compare with grey; statistics for a model "
+            "are saved with --model"
+        )
     check_enough(num_images(reference), f"in {reference.source}")
     if isinstance(reference, ImageDataset):
         _check_classes(metrics, name, class_names, reference)
+        if "intra-fid" in metrics:
+            _check_enough_of_each_class(class_names, labels, name)
+            _check_enough_of_each_class(class_names, reference.labels, reference.source)
     else:
         _check_statistics(metrics, reference, extractor)
 
@@ -96,6 +118,15 @@ def _check_classes(
         raise InputError(
             f"{of_classes[0]} compares class with class, and {name} has other classes than "
             f"{dataset.source}: leave it out"
+        )
+
+
+def _check_enough_of_each_class(class_names: tuple[str, ...], labels: Tensor, name: str) -> None:
+    counts = labels.bincount(minlength=len(class_names))
+    if (fewest := int(counts.min())) < _LEAST_OF_CLASS:
+        raise InputError(
+            f"intra-fid needs at least {_LEAST_OF_CLASS} images of every class, and {name} has "
+            f"{fewest} of {class_names[int(counts.argmin())]}: take more, or leave it out"
         )
 
 

@@ -31,6 +31,7 @@ from biggan.evaluation.scores import (
     MetricName,
     Scores,
     compute_scores,
+    describe_metrics,
     needs_features,
     reference_score,
     score_name,
@@ -123,6 +124,7 @@ class Comparison:
             rows: By `row`.
         """
         about, points = describe_reference(self._reference), {}
+        how = how | describe_metrics(self._metrics, self._num, num_images(self._reference))
         if "cas" in self._metrics and isinstance(self._reference, ImageDataset):
             how = how | {"cas": describe_lesson(self._num, self._reference, flip=self._flip)}
         if "is" in self._metrics and self._eyes is not None:

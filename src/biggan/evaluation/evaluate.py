@@ -16,7 +16,7 @@ from biggan.distributed import is_first, on_any_process, raising_together
 from biggan.evaluation.checks import check_enough, check_fit, check_truncations
 from biggan.evaluation.collection import collection_file
 from biggan.evaluation.comparison import Comparison
-from biggan.evaluation.generation import Generation, describe_generation
+from biggan.evaluation.generation import Generation, describe_generation, labels_in_turn
 from biggan.evaluation.protocol import Protocol
 from biggan.evaluation.reference import Reference, dataset_task, describe_dataset, in_order_of
 from biggan.evaluation.result import Evaluation
@@ -61,7 +61,9 @@ def evaluate_generator(
     protocol = protocol or Protocol()
     check_truncations(truncations, protocol)
     reference = in_order_of(reference, gan.class_names)
-    check_fit(metrics, gan.name, gan.config.resolution, gan.class_names, reference, extractor)
+    classes, labels = gan.class_names, labels_in_turn(len(gan.class_names), protocol.num)
+    shape = gan.config.resolution, gan.config.image_channels
+    check_fit(metrics, gan.name, *shape, classes, labels, reference, extractor)
     against = Comparison(reference, extractor, metrics, protocol.num, flip, gan.device, progress)
     rows: list[dict[str, Any]] = []
     journals: list[Path] = []
@@ -116,9 +118,10 @@ def evaluate_images(
         progress: Show bars on a terminal.
     """
     check_enough(len(images), f"in {images.source}")
-    resolution = images.images.shape[-1]
     reference = in_order_of(reference, images.class_names)
-    check_fit(metrics, images.source, resolution, images.class_names, reference, extractor)
+    classes, labels = images.class_names, images.labels
+    shape = images.images.shape[-1], images.images.shape[1]
+    check_fit(metrics, images.source, *shape, classes, labels, reference, extractor)
     against = Comparison(reference, extractor, metrics, len(images), flip, device, progress)
     task = dataset_task(images, against.extractor, images.source, per_class=against.per_class)
     row = against.row(task, lambda: images.images, None)

@@ -20,6 +20,11 @@ from biggan.latents import make_noise, statistics_truncation
 from biggan.sampling import generate_batches
 
 
+def labels_in_turn(num_classes: int, num: int) -> Tensor:
+    """The classes of the images of an evaluation: int64 (num,); all 0 where there are none."""
+    return torch.arange(num) % max(1, num_classes)
+
+
 def describe_generation(gan: Gan, protocol: Protocol) -> dict[str, Any]:
     """All that decides which images a generator makes for an evaluation, but the truncation."""
     return {
@@ -50,7 +55,7 @@ class Generation:
     """
 
     def __init__(self, gan: Gan, protocol: Protocol, truncation: float | None) -> None:
-        self.labels = torch.arange(protocol.num) % max(1, len(gan.class_names))
+        self.labels = labels_in_turn(len(gan.class_names), protocol.num)
         named = "untruncated" if truncation is None else f"truncation {truncation:g}"
         self.title = f"{gan.name}, {named}"
         self._gan, self._protocol, self._truncation = gan, protocol, truncation

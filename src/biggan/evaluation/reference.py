@@ -167,11 +167,16 @@ def dataset_task(
         for start in range(numbers.start, numbers.stop, _AT_ONCE):
             yield start, dataset.images[start : min(start + _AT_ONCE, numbers.stop)]
 
+    about = {
+        "fingerprint": dataset.fingerprint,
+        "extractor": extractor,
+        "biggan": versions()["biggan"],  # another may resize or look otherwise
+    }
     return Task(
         total=len(dataset),
         labels=dataset.labels,
         batches=batches,
-        provenance={"fingerprint": dataset.fingerprint, "extractor": extractor},
+        provenance=about,
         what=what,
         per_class=per_class,
     )
@@ -243,8 +248,19 @@ def resolution_of(reference: Reference) -> int | None:
     """The side of the images in pixels; None where statistics do not say."""
     if isinstance(reference, ImageDataset):
         return reference.images.shape[-1]
+    return _recorded(reference, "resolution")
+
+
+def channels_of(reference: Reference) -> int | None:
+    """1 for grey, 3 for colour; None where statistics do not say."""
+    if isinstance(reference, ImageDataset):
+        return reference.images.shape[1]
+    return _recorded(reference, "channels")
+
+
+def _recorded(reference: ReferenceStatistics, what: str) -> int | None:
     about = reference.statistics.provenance.get("data")
-    return about.get("resolution") if isinstance(about, dict) else None
+    return about.get(what) if isinstance(about, dict) else None
 
 
 def describe_dataset(dataset: ImageDataset) -> dict[str, Any]:

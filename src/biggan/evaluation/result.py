@@ -15,7 +15,7 @@ class Evaluation:
         subject: The model or the images that were evaluated.
         reference: The data that they were compared with.
         extractor: The network whose features were compared; empty if none were.
-        protocol: How many images were made, and how; the recipe of "cas".
+        protocol: How many images were made, and how; the settings of each metric.
         rows: For each truncation {"truncation": t, "scores": {...}, "seconds": s}; and "per_class",
             a list of {"class": k, "name": ..., ...}, where a metric looks at classes one by one.
         points: The rows of the paper's Table 2, by name; empty unless several truncations were

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 import torch
 
 from biggan.errors import InputError
-from biggan.evaluation.collection import FeatureCollection
+from biggan.evaluation.collection import KEPT_FEATURES, KEPT_LOGITS, FeatureCollection
 from biggan.metrics.extractor import FeatureExtractor
 from biggan.metrics.frechet_distance import frechet_distance
 from biggan.metrics.inception import InceptionFeatures
@@ -21,6 +21,10 @@ METRICS: tuple[MetricName, ...] = get_args(MetricName)
 DEFAULT_METRICS: tuple[MetricName, ...] = ("fid", "is", "kid", "pr")
 OF_STATISTICS: tuple[MetricName, ...] = ("fid", "is")
 """What can be said where of the data only statistics are known."""
+
+_SPLITS = 10  # of an Inception Score
+_SUBSETS, _SUBSET_SIZE = 100, 1000  # of a kernel distance
+_NEIGHBORS = 3  # of precision and recall
 
 _OF_INCEPTION = {
     "fid": "fid",
@@ -86,15 +90,15 @@ def compute_scores(
     if "fid" in metrics:
         scores["fid"] = frechet_distance(images.statistics, reference.statistics)
     if "is" in metrics:
-        scores["is"], scores["is_std"] = inception_score(torch.cat(images.logits))
+        scores["is"], scores["is_std"] = inception_score(torch.cat(images.logits), _SPLITS)
     if "kid" in metrics or "pr" in metrics:
         made, real = torch.cat(images.features), torch.cat(reference.features)
         if "kid" in metrics:
-            subset = min(1000, len(made), len(real))
-            kid = kernel_inception_distance(made, real, subset_size=subset)
+            size = min(_SUBSET_SIZE, len(made), len(real))
+            kid = kernel_inception_distance(made, real, size, _SUBSETS)
             scores["kid"], scores["kid_std"] = kid
         if "pr" in metrics:
-            scores |= precision_recall(real, made)._asdict()
+            scores |= precision_recall(real, made, _NEIGHBORS)._asdict()
     if "intra-fid" in metrics:
         intra = intra_class_frechet_distance(reference.by_class, images.by_class)
         scores["intra_fid"] = intra.mean
@@ -102,9 +106,28 @@ def compute_scores(
     return Scores({score_name(name, extractor): value for name, value in scores.items()}, per_class)
 
 
+def describe_metrics(
+    metrics: tuple[MetricName, ...], num: int, num_reference: int | None
+) -> dict[str, Any]:
+    """What decides the figures of `compute_scores` besides the features themselves.
+
+    Args:
+        metrics: Those that are measured.
+        num: Images made or given.
+        num_reference: Images of the data; None if statistics do not say.
+    """
+    made, real = min(num, KEPT_FEATURES), min(num_reference or 0, KEPT_FEATURES)
+    settings: dict[MetricName, dict[str, int]] = {
+        "is": {"splits": _SPLITS, "images": min(num, KEPT_LOGITS)},
+        "kid": {"subsets": _SUBSETS, "subset_size": min(_SUBSET_SIZE, made, real)},
+        "pr": {"neighbors": _NEIGHBORS, "images": made, "reference_images": real},
+    }
+    return {name: settings[name] for name in metrics if name in settings}
+
+
 def reference_score(reference: FeatureCollection) -> float:
     """The Inception Score of the data themselves."""
-    return inception_score(torch.cat(reference.logits)).mean
+    return inception_score(torch.cat(reference.logits), _SPLITS).mean
 
 
 def check_metrics(text: str) -> tuple[MetricName, ...]:

@@ -7,9 +7,12 @@ the Frechet Inception Distance (FID); with those of another network it must not 
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
+from biggan.errors import InputError
 from biggan.metrics.statistics import FeatureStatistics, check_same_source
 
 _NEGLIGIBLE = 1e-10  # of a covariance's trace, to be missing from its factor
@@ -31,7 +34,8 @@ def frechet_distance(a: FeatureStatistics, b: FeatureStatistics) -> float:
         At least 0. Of equal statistics 0 to rounding, 1e-8 of the covariance's trace.
 
     Raises:
-        InputError: They are of different extractors or widths, or of fewer than 2 images.
+        InputError: They are of different extractors or widths, or of fewer than 2 images; or the
+            features are so large that float64 does not hold the figure.
     """
     check_same_source(a, b)
     pairs = [(statistics, statistics.covariance()) for statistics in (a, b)]
@@ -40,9 +44,24 @@ def frechet_distance(a: FeatureStatistics, b: FeatureStatistics) -> float:
     # where nothing else does, so that the order of the two does not.
     pairs.sort(key=lambda p: (_rank(p[0]), p[0].count is not None, p[1].trace().item()))
     (lower, covariance), (_, other) = pairs
+    if not (covariance.isfinite().all() and other.isfinite().all()):
+        raise _too_large()
     mean_part = (a.mean - b.mean).square().sum()
-    root = _trace_of_root(covariance, other, _rank(lower))
-    return max(0.0, (mean_part + covariance.trace() + other.trace() - 2 * root).item())
+    try:
+        root = _trace_of_root(covariance, other, _rank(lower))
+    except torch.linalg.LinAlgError:  # type: ignore[attr-defined]  # of an infinite product
+        raise _too_large() from None
+    distance = (mean_part + covariance.trace() + other.trace() - 2 * root).item()
+    if not math.isfinite(distance):  # max() would make a perfect 0 of a NaN
+        raise _too_large()
+    return max(0.0, distance)
+
+
+def _too_large() -> InputError:
+    return InputError(
+        "the Frechet distance is no finite number: the features are NaN or too large; look at the "
+        "network which made them"
+    )
 
 
 def _rank(statistics: FeatureStatistics) -> int:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 import json
 import struct
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Mapping
@@ -32,12 +33,17 @@ _DAMAGED = (  # what zipfile and numpy make of a damaged file
     zipfile.BadZipFile,
     zlib.error,
     struct.error,
+    tokenize.TokenError,
     EOFError,
     KeyError,
+    MemoryError,
     OSError,
+    OverflowError,
     RuntimeError,
+    SyntaxError,
     ValueError,
 )
+_NEGATIVE = 1e-3  # of a covariance's largest eigenvalue: no rounding, in float16 neither
 
 
 @dataclass(frozen=True)
@@ -181,7 +187,7 @@ class FeatureStatistics:
         """Statistics as `state_dict` gave them; the tensors are copied.
 
         Raises:
-            InputError: They do not fit each other.
+            InputError: They do not fit each other, or hold NaN or infinite values.
         """
         count, mean, scatter = state["count"], state["mean"], state["scatter"]
         fits = count.ndim == 0 and mean.ndim == 1 and scatter.shape == (len(mean), len(mean))
@@ -190,6 +196,8 @@ class FeatureStatistics:
                 f"count {tuple(count.shape)}, mean {tuple(mean.shape)} and scatter "
                 f"{tuple(scatter.shape)} are not those of feature statistics"
             )
+        if not (mean.isfinite().all() and scatter.isfinite().all()):
+            raise InputError("the mean or the scatter of these statistics is NaN or infinite")
         statistics = cls(len(mean), source, provenance)
         statistics._count = int(count)
         statistics._mean.copy_(mean)
@@ -259,19 +267,24 @@ def load_statistics(path: Path) -> FeatureStatistics:
             start = file.read(2)
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror or error}") from None
-    return _load_npz(path) if start == b"PK" else _load_own(path)
+    is_npz = start == b"PK" or path.suffix.lower() == ".npz"  # one that is cut short, too
+    return _load_npz(path) if is_npz else _load_own(path)
 
 
 def _load_own(path: Path) -> FeatureStatistics:
     metadata, tensors, _ = load_tensors(path)
     try:
         header = json.loads(metadata["header"])
-        if header["kind"] != _KIND:
-            raise InputError(f"{path} holds a {str(header['kind'])[:50]}, not {_KIND}")
-        source = FeatureSource(**header["source"]) if header["source"] else None
-        return FeatureStatistics.from_state_dict(tensors, source, header["provenance"])
-    except (KeyError, TypeError, json.JSONDecodeError):
+        kind = header["kind"]
+        if kind == _KIND:
+            source = FeatureSource(**header["source"]) if header["source"] else None
+            provenance = dict(header["provenance"])
+            return FeatureStatistics.from_state_dict(tensors, source, provenance)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
+    except (KeyError, TypeError, ValueError, RecursionError):
         raise InputError(f"{path} is one of biggan's files, but holds no {_KIND}") from None
+    raise InputError(f"{path} holds a {str(kind)[:50]}, not {_KIND}")
 
 
 def _load_npz(path: Path) -> FeatureStatistics:
@@ -279,7 +292,8 @@ def _load_npz(path: Path) -> FeatureStatistics:
         # Opened here, because what numpy opens stays open where it finds the file damaged.
         with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             found = list(arrays)
-            moments = {name: arrays[name] for name in ("mu", "sigma") if name in found}
+            # What has not even the form of an array comes as bytes.
+            moments = {name: np.asarray(arrays[name]) for name in ("mu", "sigma") if name in found}
     except _DAMAGED as error:
         raise InputError(
             f"{path} is not a whole .npz file ({error}); it may be cut short: fetch it again"
@@ -305,7 +319,13 @@ def _are_moments(mu: np.ndarray[Any, Any], sigma: np.ndarray[Any, Any]) -> bool:
         and np.isfinite(sigma).all()
         and np.allclose(sigma, sigma.T, atol=1e-6 * float(np.abs(sigma).max()))
         and (sigma.diagonal() >= 0).all()
+        and _has_no_negative_eigenvalue(sigma.astype(np.float64))
     )
+
+
+def _has_no_negative_eigenvalue(sigma: np.ndarray[Any, Any]) -> bool:
+    eigenvalues = np.linalg.eigvalsh(sigma)
+    return bool(eigenvalues[0] >= -_NEGATIVE * eigenvalues[-1])
 
 
 def _different(a: FeatureSource | None, b: FeatureSource | None) -> InputError:

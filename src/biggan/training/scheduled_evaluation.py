@@ -1,7 +1,8 @@
 """Evaluation during training: on schedule, of the averaged generator, the best one kept.
 
     evaluations/step-00010000.json   the figures with their provenance, as of `biggan evaluate`
-    best.safetensors                 the generator with the smallest Frechet distance
+    best.safetensors                 the generator with the smallest Frechet distance of those
+                                     measured in the same way
 
 Nothing of it enters the training: with and without, the weights are the same.
 """
@@ -10,8 +11,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -50,6 +52,7 @@ class ScheduledEvaluation:
     ) -> None:
         # Here, because a run without evaluations need not wait for these.
         from biggan.evaluation.checks import check_fit
+        from biggan.evaluation.generation import labels_in_turn
         from biggan.evaluation.reference import in_order_of, open_reference
         from biggan.evaluation.scores import check_metrics, needs_classes
         from biggan.metrics.choice import open_extractor
@@ -81,7 +84,9 @@ class ScheduledEvaluation:
                 self._metrics,
                 "this run",
                 config.generator.resolution,
+                config.generator.image_channels,
                 dataset.class_names,
+                labels_in_turn(len(dataset.class_names), self._settings.num),
                 self._reference,
                 self._extractor,
             )
@@ -119,9 +124,12 @@ class ScheduledEvaluation:
         make_folder(self._folder)
         distance = _distance(evaluation.rows[0]["scores"])
         # Those of attempts that were left are in folders below.
+        files = self._folder.rglob("step-*.json")
+        others = [json.loads(file.read_text(encoding="utf-8")) for file in files]
         before = [
-            _distance(json.loads(file.read_text(encoding="utf-8"))["rows"][0]["scores"])
-            for file in self._folder.rglob("step-*.json")
+            _distance(other["rows"][0]["scores"])
+            for other in others
+            if _yardstick(other) == _yardstick(vars(evaluation))
         ]
         if distance is not None and all(other is None or distance < other for other in before):
             measured = {
@@ -143,3 +151,14 @@ class ScheduledEvaluation:
 
 def _distance(scores: dict[str, float]) -> float | None:
     return next((scores[name] for name in ("fid", "frechet_distance") if name in scores), None)
+
+
+def _yardstick(evaluation: Mapping[str, Any]) -> tuple[Any, ...]:
+    """What must be the same for two distances to compare; a schedule may change within a run."""
+    extractor = evaluation["extractor"]
+    return (
+        extractor.get("sha256"),
+        extractor.get("resize"),
+        evaluation["reference"]["fingerprint"],
+        evaluation["protocol"]["num"],
+    )
