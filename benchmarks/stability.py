@@ -44,7 +44,7 @@ def compare(name: str) -> None:
     config = load_recipe(name, [*CHANGES[name], "augmentation.kind=none"]).fitted(10)
     state = TrainState.create(config, CPU)
     dataset = ImageDataset(torch.zeros(0), torch.zeros(0), (), "noise")
-    watch = Watch(config, dataset, np.empty(0, np.int64), CPU)
+    watch = Watch(config, dataset, None, np.empty(0, np.int64), CPU)
     steps, looks = [], []
     for i in range(ROUNDS[name] + 1):
         outputs = watch.outputs(config.watch.every)

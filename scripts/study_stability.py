@@ -155,7 +155,7 @@ def run_once(row: Row, seed: int, out: Path, classifier: Path, steps: int) -> Re
     """Train, or go on, or read what came of it before.
 
     Raises:
-        SystemExit: The run failed for another reason than collapse.
+        SystemExit: The run failed for another reason than collapse, or was interrupted.
     """
     run = out / row.folder / f"seed-{seed}"
     done = run / "result.json"
@@ -165,9 +165,11 @@ def run_once(row: Row, seed: int, out: Path, classifier: Path, steps: int) -> Re
     command = train_command(row, seed, run, classifier, steps)
     with (run / "log.txt").open("a", encoding="utf-8") as log:
         status = subprocess.run(command, stdout=log, stderr=log, check=False).returncode
-    events = _lines(run / "events.jsonl")
-    if status and not any(event["event"] == "collapse" for event in events):
+    stopped = any(event["event"] == "stop" for event in _lines(run / "events.jsonl"))
+    if status and not stopped:
         raise SystemExit(f"{row.name}, seed {seed}: failed, see {run / 'log.txt'}")
+    if not stopped and _lines(run / "metrics.jsonl")[-1]["step"] < steps:  # a signal ended it
+        raise SystemExit(f"{row.name}, seed {seed}: interrupted; the same command goes on with it")
     result = read_result(row, seed, run)
     write_atomically(done, json.dumps(asdict(result)).encode())
     return result

@@ -63,6 +63,21 @@ def test_the_table_has_a_median_and_what_lies_around_it():
     assert "| R1 1 | 0 of 1 | 5.0 (5.0 to 5.0) |" in hurried
 
 
+@pytest.mark.parametrize("status", [0, 137])
+def test_a_run_that_was_interrupted_is_no_result(tmp_path, monkeypatch, status):
+    run = tmp_path / "baseline" / "seed-0"
+
+    def interrupted(command, **settings):
+        (run / "metrics.jsonl").write_text('{"step": 2}\n')
+        (run / "events.jsonl").write_text('{"step": 1, "event": "collapse", "attempt": 0}\n')
+        return subprocess.CompletedProcess(command, status)
+
+    monkeypatch.setattr(subprocess, "run", interrupted)
+    with pytest.raises(SystemExit, match="failed" if status else "the same command goes on"):
+        study_stability.run_once(ROWS[0], 0, tmp_path, Path("classifier.safetensors"), steps=4)
+    assert not (run / "result.json").exists()
+
+
 @pytest.mark.slow
 def test_a_study_is_run_once(tmp_path, monkeypatch, capsys):
     small = {"evaluation.every": 0, "checkpoint_every": 4, "statistics_images": 4, "watch.every": 2}

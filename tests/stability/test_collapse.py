@@ -148,3 +148,11 @@ def test_outputs_are_judged_in_margins():
     assert find_collapse(close, margin=3).rule == "blind"
     wrong = history(*HEALTHY, *[look(real=-2.0, fake=1.5)] * 3)
     assert [find_collapse(wrong, margin).rule for margin in (1, 3)] == ["wrong", "blind"]
+
+
+@pytest.mark.parametrize("rule", BAD)
+def test_dense_looks_must_hold_over_as_many_steps(rule):
+    looks = [look()] * 20 + [BAD[rule]] * 41
+    lines = [{"step": step, **line} for step, line in enumerate(looks)]
+    assert find_collapse(lines[:-1]) is None
+    assert find_collapse(lines).rule == rule

@@ -9,6 +9,7 @@ from torch.utils.flop_counter import FlopCounterMode
 import biggan
 from biggan.models import count_parameters
 from biggan.nn import SpectralNormConv2d, convolve_average_pool, upsample_convolve
+from biggan.stability.settings import InstanceNoiseConfig
 from biggan.training.checkpoint import CheckpointDirectory
 from biggan.training.config import TrainConfig
 from biggan.training.plan import make_plan
@@ -235,6 +236,22 @@ def test_every_addition_to_the_steps_can_be_planned():
     ada = {"augmentation": {"kind": "ada"}, "lecam": {"strength": 0.3}, "compile": True}
     config = TrainConfig.from_dict({**SMALL, **ada})
     assert make_plan(config, None).d_activations_bytes > 0
+
+
+def test_what_disturbs_the_discriminator_is_part_of_the_batch(tiny, plan):
+    config = dataclasses.replace(tiny, instance_noise=InstanceNoiseConfig(std=0.1))
+    noise = 2 * 8 * 3 * 8 * 8 * 4  # of real and generated images
+    assert make_plan(config, 16).batch_bytes == plan.batch_bytes + noise
+
+
+@pytest.mark.parametrize(("every", "most"), [(300, 3), (200, 3), (100, 5), (150, 6)])
+def test_checkpoints_to_roll_back_to_take_space(tiny, every, most):
+    """A rollback reaches 200 steps back."""
+    plans = [
+        make_plan(dataclasses.replace(tiny, total_steps=1, checkpoint_every=e), 16)
+        for e in (every, 1000)
+    ]
+    assert plans[0].run_bytes - plans[1].run_bytes == (most - 3) * plans[0].checkpoint_bytes
 
 
 def test_the_course_of_a_run(plan):

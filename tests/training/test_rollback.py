@@ -11,10 +11,12 @@ import biggan
 from biggan.data import ImageDataset
 from biggan.errors import InputError
 from biggan.stability.collapse import Collapse
-from biggan.training import TrainConfig, loop, run_export, survival, train
+from biggan.stability.settings import WatchConfig
+from biggan.training import TrainConfig, loop, run_export, scheduled_evaluation, survival, train
 from biggan.training.checkpoint import CheckpointDirectory, rollback_reach
 from biggan.training.config import differing_keys
 from biggan.training.data_source import split_data
+from biggan.training.events import EventsLog
 from biggan.training.logging import RunLog
 from several_processes import launch
 from simple_features import SimpleFeatures
@@ -160,6 +162,21 @@ def test_signals_are_those_of_an_uninterrupted_run(images, tmp_path):
     assert len(weights["generator"]["class_embedding.table"]) == 2
 
 
+def test_a_run_goes_on_from_damaged_logs(images, tmp_path):
+    run(recipe(total_steps=4), images, tmp_path)
+    damage = {
+        "signals": b'{"step": 2, "logits": {"real": 0}}\n{"step": 3}\n\xff\x00\n{"step": 4, "div',
+        "metrics": b'\xe2\x82\n{"step": Infinity}\n{"step": 3, "d_lo',
+        "events": b'{"step": "x", "event": 3}\n{"step": 2}\n\xff\n{"step": 1, "event": "other"}\n',
+    }
+    for name, text in damage.items():
+        with (tmp_path / f"{name}.jsonl").open("ab") as file:
+            file.write(text)
+    assert run(recipe(), images, tmp_path).step == 8
+    assert [event["event"] for event in lines(tmp_path / "events.jsonl")] == ["other"]
+    assert steps(tmp_path / "metrics.jsonl") == list(range(1, 9))
+
+
 @pytest.fixture(scope="module")
 def rolled_back(images, tmp_path_factory):
     """A whole run that rolled back on its way; nothing was interrupted."""
@@ -221,6 +238,22 @@ class Killed(BaseException):
     pass
 
 
+def killer(real, call, moment):
+    """A function that works, until a kill comes before or after one of its calls."""
+    calls = []
+
+    def kill(*arguments, **options):
+        calls.append(arguments)
+        if len(calls) == call and moment == "before":
+            raise Killed
+        result = real(*arguments, **options)
+        if len(calls) == call:
+            raise Killed
+        return result
+
+    return kill
+
+
 @pytest.mark.usefixtures("_collapsing")
 @pytest.mark.parametrize(
     ("where", "what", "call"),
@@ -238,19 +271,8 @@ class Killed(BaseException):
 def test_kills_around_a_rollback_change_no_bit(
     rolled_back, images, tmp_path, monkeypatch, where, what, call, moment
 ):
-    calls, real = [], getattr(where, what)
-
-    def kill(*arguments, **options):
-        calls.append(what)
-        if len(calls) == call and moment == "before":
-            raise Killed
-        result = real(*arguments, **options)
-        if len(calls) == call:
-            raise Killed
-        return result
-
     with monkeypatch.context() as killing:
-        killing.setattr(where, what, kill)
+        killing.setattr(where, what, killer(getattr(where, what), call, moment))
         with pytest.raises(Killed):
             run(recipe(), images, tmp_path / "killed")
     assert run(recipe(), images, tmp_path / "killed").step == 8
@@ -305,9 +327,22 @@ def test_stopping_leaves_the_state_from_before(images, tmp_path, monkeypatch):
     assert lines(tmp_path / "events.jsonl") == []  # of the steps that were gone back over
 
 
+def test_stopping_says_if_there_is_nothing_from_before(images, tmp_path, monkeypatch):
+    collapse_at(monkeypatch, step=3, onset=1, times=9)
+    config = recipe(collapse={"action": "rollback", "rollbacks": 1})
+    monkeypatch.setattr(CheckpointDirectory, "keep_before_collapse", lambda *_: None)
+    monkeypatch.setattr(CheckpointDirectory, "last_until", lambda *_: None)
+    with pytest.raises(
+        InputError, match="after 1 rollback: .*; there is no checkpoint from before"
+    ):
+        run(config, images, tmp_path)
+
+
 def test_reporting_says_it_once_and_goes_on(images, tmp_path, monkeypatch):
     found = Collapse("test", "It was told to.", onset=3)
-    monkeypatch.setattr(survival, "find_collapse", lambda lines, _: found if len(lines) > 4 else None)
+    monkeypatch.setattr(
+        survival, "find_collapse", lambda lines, _: found if len(lines) > 4 else None
+    )
     config = recipe(collapse={"action": "report"})
     count = iter(range(1, 100))
     run(config, images, tmp_path, should_stop=lambda: next(count) == 6)
@@ -347,6 +382,20 @@ def test_there_is_always_a_checkpoint_from_far_enough_back(images, tmp_path):
     kept = sorted(int(path.stem[5:]) for path in tmp_path.iterdir())
     assert kept == [800, 950, 1000, 1013]
     assert directory.last_until(1013) == 1000
+
+
+@pytest.mark.parametrize("every", [60, 150, 190, 250])
+def test_a_reach_of_no_whole_number_of_checkpoints_is_kept_too(images, tmp_path, every):
+    config = recipe(watch={"every": 20}, checkpoint_every=every)
+    state = loop.TrainState.create(config, CPU)
+    directory = CheckpointDirectory(tmp_path, every, rollback_reach(config))
+    for step in range(every, 2001, every):
+        state.step = step
+        directory.save(state, config, "")
+        assert len(list(tmp_path.iterdir())) <= 5
+        for later in (step, step + every - 1):  # until the next one
+            earliest = later - rollback_reach(config)
+            assert earliest < every or directory.last_until(earliest) > earliest - 400
 
 
 def test_held_out_images_are_never_trained_on(tmp_path, monkeypatch):
@@ -437,6 +486,65 @@ def test_evaluations_call_a_collapse_too_and_are_made_anew(
         *(f"evaluations/step-{step:08d}.json" for step in (2, 4, 6, 8)),
         "evaluations/before-rollback-1/step-00000006.json",
     }
+
+
+def test_evaluations_roll_back_to_before_the_first_that_is_bad(
+    evaluated, images, tmp_path, monkeypatch
+):
+    config = dataclasses.replace(evaluated, watch=WatchConfig(every=0))
+    scores = [(2, 10.0), (4, 30.0), (6, 31.0)]
+
+    def distances(self, step):
+        gone_back = (tmp_path / "events.jsonl").exists()
+        return [] if gone_back else [score for score in scores if score[0] <= step]
+
+    monkeypatch.setattr(scheduled_evaluation.ScheduledEvaluation, "distances", distances)
+    assert run(config, images, tmp_path).attempt.number == 1
+    collapse, rollback = lines(tmp_path / "events.jsonl")
+    assert (collapse["step"], collapse["rule"], rollback["to"]) == (6, "distance", 2)
+
+
+@pytest.mark.parametrize(
+    ("where", "what", "call"),
+    [
+        (scheduled_evaluation, "write_atomically", 3),  # the figures that tell
+        (RunLog, "write", 9),  # 6 steps and 3 evaluations: of the third
+        (CheckpointDirectory, "keep_before_collapse", 1),
+        (EventsLog, "write", 1),
+        (EventsLog, "write", 2),
+        (survival, "_set_aside", 1),
+        (survival, "_set_aside", 2),
+        (CheckpointDirectory, "delete_beyond", 1),
+    ],
+)
+@pytest.mark.parametrize("moment", ["before", "after"])
+def test_kills_after_an_evaluation_that_calls_a_collapse_change_no_bit(
+    evaluated, images, tmp_path, monkeypatch, where, what, call, moment
+):
+    def judge(scores):
+        assert len(dict(scores)) == len(scores)
+        found = Collapse("distance", "It was told to.", onset=4)
+        return found if len(scores) == 3 and attempts[-1] == 0 else None
+
+    attempts, real_save = [0], CheckpointDirectory.save
+
+    def save(self, state, *arguments):
+        attempts.append(state.attempt.number)
+        return real_save(self, state, *arguments)
+
+    monkeypatch.setattr(CheckpointDirectory, "save", save)
+    monkeypatch.setattr(survival, "find_collapse", lambda *_: None)
+    monkeypatch.setattr(survival, "scores_collapsed", judge)
+    run(evaluated, images, tmp_path / "whole")
+    attempts.append(0)
+    with monkeypatch.context() as killing:
+        killing.setattr(where, what, killer(getattr(where, what), call, moment))
+        with pytest.raises(Killed):
+            run(evaluated, images, tmp_path / "killed")
+    assert run(evaluated, images, tmp_path / "killed").attempt.number == 1
+    assert_same(tmp_path / "killed", tmp_path / "whole")
+    aside = "evaluations/before-rollback-1/step-00000006.json"
+    assert (tmp_path / "killed" / aside).exists()
 
 
 def test_the_best_of_all_attempts_is_kept(evaluated, images, tmp_path):

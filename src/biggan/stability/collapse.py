@@ -1,9 +1,10 @@
 """Whether a run has collapsed, from its signals and its evaluations: stated rules, pure functions.
 
-A rule must hold in several looks running, for a GAN's curves have spikes that heal. What the paper
-saw of collapse (Section 4, Appendix F) is in the rules `sigma0` and `wrong`; what small runs with
-too large learning rates do first is `blind`. Whatever threshold, the figures are beyond it by far
-in a run that has collapsed, and short of it by far in healthy ones (docs/stability.md).
+A rule must hold in three looks running and over 40 steps, for a GAN's curves have spikes that heal.
+What the paper saw of collapse (Section 4, Appendix F) is in the rules `sigma0` and `wrong`; what
+small runs with too large learning rates do first is `blind`. Whatever threshold, the figures are
+beyond it by far in a run that has collapsed, and short of it by far in healthy ones
+(docs/stability.md).
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ WINDOW = 60
 """Lines of signals that the rules look at, the newest included."""
 
 _LOOKS = 3  # running, in which a rule must hold
+_STEPS = 40  # over which they must reach at least
 _SEPARATION = 0.1  # of D's mean logits; the hinge loss asks for 2
 _APART = 0.5  # a separation that is clearly one
 _WRONG = 4.0  # hinge loss of D's mean logits; a D that answers 0 to everything has 2
@@ -51,13 +53,14 @@ def find_collapse(lines: Sequence[_Line], margin: float = 1.0) -> Collapse | Non
     """Judge the newest line of signals by those before it.
 
     Args:
-        lines: Of signals.jsonl, oldest first: the last `WINDOW`, or all.
+        lines: Of signals.jsonl, oldest first: the last `WINDOW`, or all. Those of another version,
+            without what is judged, are passed over.
         margin: Of the hinge loss, in whose units D's outputs are judged.
 
     Returns:
         What the first rule that holds says, in the order of `RULES`; None if none does.
     """
-    recent = [_in_margins(line, margin) for line in lines[-WINDOW:]]
+    recent = [_in_margins(line, margin) for line in lines[-WINDOW:] if _can_be_judged(line)]
     if not recent:
         return None
     return next(filter(None, (rule(recent) for rule in RULES)), None)
@@ -146,7 +149,7 @@ def uniform(lines: Sequence[_Line]) -> Collapse | None:
     The diversity of the fixed sample is below a quarter of its median over all looks of the window
     but the newest.
     """
-    before = [line["diversity"] for line in lines[:-_LOOKS]]
+    before = [line["diversity"] for line in lines[: -_needed(lines)]]
     if len(before) < _LOOKS:
         return None
     usual = statistics.median(before)
@@ -201,12 +204,35 @@ RULES: tuple[Callable[[Sequence[_Line]], Collapse | None], ...] = (
 
 def _held(lines: Sequence[_Line], holds: Callable[[_Line], bool]) -> bool:
     """Whether a rule holds in the newest looks running."""
-    return len(lines) >= _LOOKS and all(holds(line) for line in lines[-_LOOKS:])
+    looks = _needed(lines)
+    return len(lines) >= looks and all(holds(line) for line in lines[-looks:])
+
+
+def _needed(lines: Sequence[_Line]) -> int:
+    """How many of the newest looks a rule must hold in; more than there are if there are too few.
+
+    Looks may be dense: they must reach back over `_STEPS`, whatever their number.
+    """
+    newest = lines[-1]["step"]
+    within = sum(line["step"] > newest - _STEPS for line in lines)
+    return max(_LOOKS, within + 1)
 
 
 def _last(lines: Sequence[_Line], good: Callable[[_Line], bool]) -> int:
     """The step of the newest line that was good; -1 where none was."""
     return next((line["step"] for line in reversed(lines) if good(line)), -1)
+
+
+def _can_be_judged(line: _Line) -> bool:
+    """Whether a line has the numbers that the rules look at, finite or not."""
+    try:
+        figures = [value for _, value in _numbers(line)]
+        figures += [values[0] for values in line["singular_values"]["generator"].values()]
+        figures += [d["std"] for d in line["logits"].values()]
+    except (KeyError, TypeError, AttributeError, IndexError):
+        return False
+    known = line["logits"].keys() >= {"real", "fake"}
+    return known and all(isinstance(figure, int | float) for figure in figures)
 
 
 def _in_margins(line: _Line, margin: float) -> _Line:

@@ -92,10 +92,10 @@ class Checkpoint(CheckpointHeader):
 def rollback_reach(config: TrainConfig) -> int:
     """How many steps a rollback goes back at most: there is always a checkpoint from before that.
 
-    Ten looks at the signals, which is more than any rule takes to call a collapse; or from one
-    evaluation to the next.
+    Ten looks at the signals, which is more than any rule takes to call a collapse; or two
+    evaluations, for it takes two that are bad.
     """
-    return max(10 * config.watch.every, config.evaluation.every)
+    return max(10 * config.watch.every, 2 * config.evaluation.every)
 
 
 class CheckpointDirectory:
@@ -214,14 +214,16 @@ class CheckpointDirectory:
     def _kept(self) -> list[Path]:
         """The newest, the newest two scheduled ones, and one from `reach` steps before.
 
-        That is the first of each of the two newest stretches of so many steps: the second newest
-        stretch began at least `reach` steps ago, whatever is saved when.
+        Of each stretch of so many steps the first is a candidate: those of the two newest
+        stretches, and the newest that is at least `reach` steps old already.
         """
         scheduled = self._scheduled()
         kept = self._paths()[-1:] + scheduled[-_KEPT:]
         if self._reach:
             first = {_step(path) // self._reach: path for path in reversed(scheduled)}
-            kept += [first[stretch] for stretch in sorted(first)[-2:]]
+            candidates = [first[stretch] for stretch in sorted(first)]
+            old = [path for path in candidates if _step(path) <= _step(kept[-1]) - self._reach]
+            kept += candidates[-2:] + old[-1:]
         return kept
 
     def _scheduled(self) -> list[Path]:

@@ -64,13 +64,15 @@ class EventsLog:
             self._write_all()
 
     def write(self, event: Event) -> None:
-        """Record an event.
+        """Record an event, once: after a kill it may happen again to the step that goes on.
 
         Raises:
             InputError: The file cannot be written.
         """
-        self.events.append(event.to_dict())
-        self._write_all()
+        line = json.loads(json.dumps(event.to_dict()))  # as one that was read from the file
+        if line not in self.events:
+            self.events.append(line)
+            self._write_all()
 
     def has(self, kind: EventKind, attempt: int) -> bool:
         """Whether there was such an event in an attempt."""
@@ -93,8 +95,9 @@ def read_events(run_dir: Path) -> list[dict[str, Any]]:
     """All events of a run so far; a line that is damaged is left out."""
     path, events = run_dir / "events.jsonl", []
     if path.exists():
-        for line in path.read_text(encoding="utf-8").splitlines():
-            with contextlib.suppress(ValueError, KeyError, TypeError):
+        for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+            with contextlib.suppress(ValueError, KeyError, TypeError, OverflowError):
                 event = json.loads(line)
-                events.append({**event, "step": event["step"], "attempt": event.get("attempt", 0)})
+                numbers = {"step": int(event["step"]), "attempt": int(event.get("attempt", 0))}
+                events.append({**event, "event": str(event["event"]), **numbers})
     return events

@@ -88,11 +88,6 @@ class RunLog:
         """The last lines of signals.jsonl, oldest first: all that a collapse is judged by."""
         return list(self._recent)
 
-    def scores(self, name: str) -> list[tuple[int, float]]:
-        """All values of one metric so far, with their steps."""
-        lines = [json.loads(text) for text, _ in _lines(self._run_dir / "metrics.jsonl")]
-        return [(line["step"], line[name]) for line in lines if name in line]
-
     def _open(self, start: int) -> None:
         path = self._run_dir
         try:
@@ -149,9 +144,9 @@ def _lines(path: Path) -> list[tuple[str, int]]:
     """The whole lines of a file, and their steps."""
     lines = []
     if path.exists():
-        for line in path.read_text(encoding="utf-8").splitlines():
-            # What a kill cut short is no line.
-            with contextlib.suppress(ValueError, KeyError, TypeError):
+        for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+            # What a kill cut short is no line, nor is what a disk damaged.
+            with contextlib.suppress(ValueError, KeyError, TypeError, OverflowError):
                 lines.append((line, int(json.loads(line)["step"])))
     return lines
 

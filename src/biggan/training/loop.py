@@ -66,8 +66,6 @@ from biggan.training.watching import Watch
 
 _LOG = logging.getLogger("biggan.training")
 
-_PREVIEW_CLASSES = 10
-_PREVIEW_COLUMNS = 10
 _REAL, _GENERATED = 0, 1  # whose augmentation
 
 
@@ -115,11 +113,15 @@ def train(
         )
         survival = Survival(config, run, log, state)
         evaluation = None
+        collapse: Collapse | None = None
         if config.evaluation.every:
             evaluation = ScheduledEvaluation(config, dataset, run_dir, device)
             if evaluation.is_missing(state.step):  # a kill came before its end
                 exported = export_run(state, config, dataset, run_dir, survival.events())
                 _evaluate(evaluation, exported, state.step, log)
+            collapse = survival.judge_scores(evaluation.distances(state.step), state.step)
+            if collapse is not None:
+                survival.respond(collapse, state)
         batches = held.enter_context(ExitStack())  # ends with each attempt
         attempt: TrainConfig | None = None  # the recipe as the attempt changes it
         while state.step < config.total_steps:
@@ -167,7 +169,7 @@ def train(
 
             ends = state.step == config.total_steps or on_any_process(should_stop())
             saves = ends or state.step % config.checkpoint_every == 0
-            collapse: Collapse | None = None
+            collapse = None
             if saves or state.step % config.log_every == 0:
                 values = averages(metrics)
                 collapse = survival.not_finite(values, state.step)
@@ -197,7 +199,7 @@ def train(
                 exported = export_run(state, config, dataset, run_dir, survival.events())
                 if evaluation is not None and evaluation.is_missing(state.step):
                     _evaluate(evaluation, exported, state.step, log)
-                    collapse = survival.judge_scores()
+                    collapse = survival.judge_scores(evaluation.distances(state.step), state.step)
                 if bar.disable and is_first():  # a log file wants lines, a terminal has a bar
                     _LOG.info(
                         "step %d of %d: checkpoint and preview", state.step, config.total_steps

@@ -27,7 +27,6 @@ from biggan.weights.files import set_statistics_grid
 _PROGRAM_BYTES = 340 * 2**20
 _OVERHEAD = 1.25
 _CHECKPOINTS = 3  # two are kept, and the third is whole before the oldest goes
-_OLDER_CHECKPOINTS = 2  # to roll back to, where the two newest do not reach far enough back
 _PREVIEW_IMAGES = 100  # in one grid, at most
 
 
@@ -71,7 +70,8 @@ class Plan:
     moments_bytes: int
     """Adam's two moments of every value that is trained."""
     batch_bytes: int
-    """Real images of an update as the discriminator takes them, with noise and labels."""
+    """Real images of an update as the discriminator takes them, with noise and labels, and with
+    what disturbs them and the generated ones (`perturbation`)."""
     d_activations_bytes: int
     """What a discriminator update's forward passes keep for the backward pass."""
     g_activations_bytes: int
@@ -88,7 +88,7 @@ class Plan:
     checkpoint_bytes: int
     """One checkpoint."""
     run_bytes: int
-    """The run's folder when it is largest: three checkpoints, or five, both exported networks, and
+    """The run's folder when it is largest: three to six checkpoints, both exported networks, and
     previews that PNG cannot compress. Without the curves, and without what a collapse leaves."""
 
     @property
@@ -227,7 +227,6 @@ def make_plan(
     batch_bytes = round(update.batch_bytes * repeated)
     later_bytes = batch_bytes - update.batch_bytes
     image_bytes = config.generator.image_channels * config.generator.resolution**2
-    older = _OLDER_CHECKPOINTS if rollback_reach(config) > config.checkpoint_every else 0
     course = steps_by_regime(config, config.total_steps)
     previews = -(-config.total_steps // config.checkpoint_every)
     return Plan(
@@ -260,11 +259,19 @@ def make_plan(
         data_bytes=None if dataset_size is None else dataset_size * (image_bytes + 8),
         data_mapped=mapped,
         checkpoint_bytes=update.checkpoint_bytes,
-        run_bytes=(_CHECKPOINTS + older) * update.checkpoint_bytes
+        run_bytes=(_CHECKPOINTS + _older_checkpoints(config)) * update.checkpoint_bytes
         + _exported_bytes(config.generator)
         + update.discriminator_bytes
         + previews * _PREVIEW_IMAGES * image_bytes,
     )
+
+
+def _older_checkpoints(config: TrainConfig) -> int:
+    """Those to roll back to, where the two newest do not reach far enough back."""
+    reach = rollback_reach(config)
+    if reach <= config.checkpoint_every:
+        return 0
+    return 2 if reach % config.checkpoint_every == 0 else 3
 
 
 def _exported_bytes(config: GeneratorConfig) -> int:

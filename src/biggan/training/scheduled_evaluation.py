@@ -96,6 +96,26 @@ class ScheduledEvaluation:
         due = step % self._settings.every == 0 or step == self._config.total_steps
         return due and step > 0 and on_any_process(is_first() and not self._file(step).exists())
 
+    def distances(self, step: int) -> list[tuple[int, float]]:
+        """The Frechet distances of this attempt up to a step, oldest first.
+
+        Only those that were measured as the newest one was: a schedule may change within a run.
+
+        Returns:
+            Steps and distances; nothing on all processes but the first.
+        """
+        if not is_first():
+            return []
+        files = sorted(self._folder.glob("step-*.json"))  # those of attempts before are below
+        found = [
+            (at, json.loads(file.read_text(encoding="utf-8")))
+            for file in files
+            if (at := int(file.stem.removeprefix("step-"))) <= step
+        ]
+        alike = [pair for pair in found if _yardstick(pair[1]) == _yardstick(found[-1][1])]
+        scores = [(at, _distance(evaluation["rows"][0]["scores"])) for at, evaluation in alike]
+        return [(at, distance) for at, distance in scores if distance is not None]
+
     def run(self, gan: Gan, step: int) -> dict[str, float]:
         """Evaluate the generator of a step and keep it if it is the best so far.
 
@@ -154,7 +174,7 @@ def _distance(scores: dict[str, float]) -> float | None:
 
 
 def _yardstick(evaluation: Mapping[str, Any]) -> tuple[Any, ...]:
-    """What must be the same for two distances to compare; a schedule may change within a run."""
+    """What must be the same for two distances to compare."""
     extractor = evaluation["extractor"]
     return (
         extractor.get("sha256"),

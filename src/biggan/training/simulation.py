@@ -31,8 +31,11 @@ from biggan.training.orthogonal_regularization import (
     add_orthogonal_gradient,
     regularized_weights,
 )
+from biggan.training.perturbation import draw_perturbation
 from biggan.training.state import TrainState, build_spectrum_bound
 from biggan.training.step import discriminator_step, generator_step
+
+_REAL, _GENERATED = 0, 1  # whose perturbation
 
 
 @dataclass(frozen=True)
@@ -95,16 +98,17 @@ def _simulate_update(config: TrainConfig) -> SimulatedUpdate:
         latents = _latents(config)
         real = _real(config)
         numbers = draw_augmentation(state.augmentation, config)
+        perturbation = draw_perturbation(config, 0, _REAL), draw_perturbation(config, 0, _GENERATED)
         batch_bytes = meter.live - before
 
         state.d_optimizer.zero_grad()
         meter.begin()
-        discriminator_step(state, real, latents, config, (numbers, numbers))
+        discriminator_step(state, real, latents, config, (numbers, numbers), perturbation)
         d_flops, d_kept, d_peak = meter.flops, meter.kept, meter.peak
 
         state.g_optimizer.zero_grad()
         meter.begin()
-        generator_step(state, latents, config, numbers)
+        generator_step(state, latents, config, numbers, perturbation[_GENERATED])
         g_flops, g_kept, g_peak = meter.flops, meter.kept, meter.peak
 
         meter.begin()

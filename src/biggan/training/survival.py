@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,6 @@ from biggan.training.logging import RunLog
 from biggan.training.state import TrainState
 
 _LOG = logging.getLogger("biggan.training")
-_DISTANCES = ("evaluation/fid", "evaluation/frechet_distance")
 _SET_ASIDE = ("evaluations", "previews")
 
 
@@ -77,13 +76,16 @@ class Survival:
                 collapse = find_collapse(self._log.recent_signals(), self._config.loss.margin)
         return from_first(collapse)
 
-    def judge_scores(self) -> Collapse | None:
-        """Judge the evaluations so far; the same on all processes."""
-        collapse = None
-        if self._log is not None:
-            for name in _DISTANCES:
-                collapse = collapse or scores_collapsed(self._log.scores(name))
-        return from_first(collapse)
+    def judge_scores(self, scores: Sequence[tuple[int, float]], step: int) -> Collapse | None:
+        """Judge the distances so far, if a step has one; the same on all processes.
+
+        Args:
+            scores: Steps and distances, on the first process.
+            step: Where the run is. A kill may have come between its evaluation and what followed,
+                so a run that goes on judges the step that it goes on from.
+        """
+        is_new = bool(scores) and scores[-1][0] == step
+        return from_first(scores_collapsed(scores) if is_new else None)
 
     def not_finite(self, values: Mapping[str, float], step: int) -> Collapse | None:
         """A collapse of the most obvious kind: a metric that is no number."""
@@ -192,11 +194,13 @@ class Survival:
     def _stop(self, collapse: Collapse, state: TrainState, target: int | None) -> None:
         """Leave the run at the last checkpoint before the collapse, and say so."""
         step, attempt = state.step, state.attempt.number
-        tried = f" after {attempt} rollbacks" if attempt else ""
+        tried = f" after {attempt} rollback{'s' * (attempt > 1)}" if attempt else ""
         verb = "diverged" if collapse.fatal else "collapsed"
         returns = target is not None and self._config.collapse.action != "report"
         where = "the checkpoints before are kept"
-        if returns:
+        if target is None:
+            where = "there is no checkpoint from before that"
+        elif returns:
             where = f"the folder holds the state and the generator of step {target}, before that"
         with raising_together():
             if self._events is not None:
