@@ -93,10 +93,10 @@ def test_a_study_is_run_once(tmp_path, monkeypatch, capsys):
     arguments = ["--out", str(tmp_path), "--seeds", "1", "--steps", "4"]
     study_stability.main(arguments)
     table = capsys.readouterr().out
-    assert "baseline, seed 0: no collapse" in table
+    assert "R1 1, seed 0: no collapse" in table
     assert (tmp_path / "table.md").read_text() == table[table.index("Learning rates") :]
     results = json.loads((tmp_path / "results.json").read_text())
-    assert [result["row"] for result in results] == ["baseline", "R1 1"]
+    assert [result["row"] for result in results] == ["R1 1"]
     assert results[0]["growth"] > 0
     with Image.open(tmp_path / "curves.png") as picture:
         assert picture.width > 500
