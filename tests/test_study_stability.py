@@ -60,7 +60,7 @@ def test_the_table_has_a_median_and_what_lies_around_it():
     calm, hurried = make_table([*runs, pressed]).split("\n\nLearning rates: ")
     assert "| baseline | 2 of 3 (60 blind, 40 blind) | 6.5 (4.0 to 9.0) |" in calm
     assert "R1 1" not in calm
-    assert "| R1 1 | 0 of 1 | 5.0 (5.0 to 5.0) |" in hurried
+    assert "| R1 1 | 0 of 1 | 5.0 |" in hurried
 
 
 @pytest.mark.parametrize("status", [0, 137])
