@@ -133,8 +133,6 @@ class Result:
     """D's accuracy on images that it was trained on, less that on held-out ones; last 5 looks."""
     saturated: float
     """What the worst truncation adds to the saturated part of the pixels."""
-    seconds: float
-    """Of a step, median."""
 
 
 def train_command(row: Row, seed: int, run: Path, classifier: Path, steps: int) -> list[str]:
@@ -185,7 +183,7 @@ def all_results(out: Path) -> list[Result]:
 
 def read_result(row: Row, seed: int, run: Path) -> Result:
     """Work out the figures of a run from what it wrote."""
-    signals, metrics = _lines(run / "signals.jsonl"), _lines(run / "metrics.jsonl")
+    signals = _lines(run / "signals.jsonl")
     collapses = [event for event in _lines(run / "events.jsonl") if event["event"] == "collapse"]
     scores = [
         json.loads(path.read_text("utf-8"))["rows"][0]["scores"]
@@ -218,10 +216,6 @@ def read_result(row: Row, seed: int, run: Path) -> Result:
             line["accuracy"]["trained"] - line["accuracy"]["held_out"] for line in signals[-5:]
         ),
         saturated=max(part for _, part in sweep.added()) if sweep else math.nan,
-        seconds=1
-        / statistics.median(
-            line["steps_per_second"] for line in metrics if "steps_per_second" in line
-        ),
     )
 
 
@@ -240,7 +234,6 @@ COLUMNS: tuple[tuple[str, Callable[[Result], float], str], ...] = (
     ("sigma0/sigma1, D", lambda r: r.conditioning, ".1f"),
     ("D: trained on - held out", lambda r: r.memorized, "+.2f"),
     ("saturation added", lambda r: r.saturated, "+.3f"),
-    ("seconds a step", lambda r: r.seconds, ".2f"),
 )
 
 
@@ -287,22 +280,25 @@ def draw_curves(results: Sequence[Result], out: Path) -> None:
     rows = [row for row in ROWS if any(_belongs(r, row) for r in results)]
     columns = 5
     figure = Figure(figsize=(3 * columns, 2.2 * math.ceil(len(rows) / columns)), layout="tight")
-    axes = figure.subplots(math.ceil(len(rows) / columns), columns, squeeze=False).flat
+    panels = figure.subplots(
+        math.ceil(len(rows) / columns), columns, squeeze=False, sharex=True, sharey=True
+    )
+    axes = list(panels.flat)
     for row, panel in zip(rows, axes, strict=False):
         for result in (r for r in results if _belongs(r, row)):
             lines = _lines(out / row.folder / f"seed-{result.seed}" / "signals.jsonl")
             steps = [line["step"] for line in lines]
             for layer in lines[0]["singular_values"]["generator"]:
                 values = [line["singular_values"]["generator"][layer][0] for line in lines]
-                panel.semilogy(steps, values, linewidth=0.7, color=f"C{result.seed}")
+                panel.plot(steps, values, linewidth=0.7, color=f"C{result.seed}")
             if result.collapsed is not None:
                 panel.axvline(result.collapsed, color=f"C{result.seed}", linestyle=":")
         panel.set_title(row.name + (", pressed" if row.pressed else ""), fontsize=9)
         panel.tick_params(labelsize=7)
-    for panel in list(axes)[len(rows) :]:
+    for panel in axes[len(rows) :]:
         panel.set_axis_off()
     figure.suptitle("sigma0 of every weight of the generator; a colour a seed; dotted: collapse")
-    figure.savefig(out / "curves.png", dpi=80)
+    figure.savefig(out / "curves.png", dpi=90)
 
 
 def _belongs(result: Result, row: Row) -> bool:

@@ -31,7 +31,6 @@ RESULT = Result(
     conditioning=1.2,
     memorized=0.1,
     saturated=0.01,
-    seconds=0.1,
 )
 
 
