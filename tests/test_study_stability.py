@@ -85,9 +85,7 @@ def test_a_study_is_run_once(tmp_path, monkeypatch, capsys):
         "BASE",
         {**study_stability.BASE, **small, "batch_size": 4, "log_every": 2},
     )
-    monkeypatch.setattr(
-        study_stability, "ROWS", [Row("baseline", {}), Row("R1 1", {"r1.gamma": 1})]
-    )
+    monkeypatch.setattr(study_stability, "ROWS", [Row("R1 1", {"r1.gamma": 1})])
     (tmp_path / "classifier.safetensors").touch()  # nothing is evaluated
     arguments = ["--out", str(tmp_path), "--seeds", "1", "--steps", "4"]
     study_stability.main(arguments)
