@@ -45,3 +45,22 @@ TINY_RECIPE = {
     "generator": {"channels": 4, "widths": [4, 2, 2, 2], "z_dim": 16, "class_dim": 8},
     "discriminator": {"channels": 4, "widths": [2, 2, 4, 4]},
 }
+
+# One stage: what a plan takes grows with the number of operations.
+ONE_STAGE = {
+    "generator": {
+        "resolution": 8,
+        "channels": 8,
+        "widths": [4, 2],
+        "z_dim": 16,
+        "class_dim": 8,
+        "attention_resolution": 8,
+    },
+    "discriminator": {
+        "resolution": 8,
+        "channels": 8,
+        "widths": [2, 4],
+        "down_blocks": 1,
+        "attention_resolution": 4,
+    },
+}

@@ -16,28 +16,14 @@ from biggan.training.plan import make_plan
 from biggan.training.simulation import Meter
 from biggan.training.state import TrainState
 from biggan.training.step import discriminator_step, generator_step
+from tiny import ONE_STAGE
 
-# One stage: what a plan takes grows with the number of operations.
 SMALL = {
     "preset": "biggan-32",
     "batch_size": 8,
     "checkpoint_every": 3,
     "total_steps": 6,
-    "generator": {
-        "resolution": 8,
-        "channels": 8,
-        "widths": [4, 2],
-        "z_dim": 16,
-        "class_dim": 8,
-        "attention_resolution": 8,
-    },
-    "discriminator": {
-        "resolution": 8,
-        "channels": 8,
-        "widths": [2, 4],
-        "down_blocks": 1,
-        "attention_resolution": 4,
-    },
+    **ONE_STAGE,
 }
 CIFAR = {"preset": "biggan-32", "batch_size": 16, "orthogonal": 0.0}
 

@@ -20,7 +20,7 @@ from biggan.training.randomness import Purpose
 from biggan.training.state import TrainState
 from biggan.training.step import discriminator_step, draw_latents, generator_step
 from several_processes import launch
-from tiny import TINY_RECIPE
+from tiny import ONE_STAGE, TINY_RECIPE
 
 CPU = torch.device("cpu")
 ALL = {
@@ -251,26 +251,6 @@ def test_two_processes_are_as_one(dataset):
             assert step == pytest.approx(expected, rel=1e-6, abs=1e-6)
         for name, value in tensors.items():
             torch.testing.assert_close(found_tensors[name], value, rtol=1e-8, atol=1e-8)
-
-
-# One stage: what a plan takes grows with the number of operations.
-ONE_STAGE = {
-    "generator": {
-        "resolution": 8,
-        "channels": 8,
-        "widths": [4, 2],
-        "z_dim": 16,
-        "class_dim": 8,
-        "attention_resolution": 8,
-    },
-    "discriminator": {
-        "resolution": 8,
-        "channels": 8,
-        "widths": [2, 4],
-        "down_blocks": 1,
-        "attention_resolution": 4,
-    },
-}
 
 
 def plan_of(**changes):

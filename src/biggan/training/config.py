@@ -322,7 +322,7 @@ def differing_keys(old: TrainConfig, new: TrainConfig, step: int = 0) -> list[st
         "watch.every",
     }
     free_tables = ("evaluation.", "collapse.")
-    flat_old, flat_new = _flatten(old.to_dict()), _flatten(new.to_dict())
+    flat_old, flat_new = flatten(old.to_dict()), flatten(new.to_dict())
     for flat in (flat_old, flat_new):
         past = [each for each in flat.pop("interventions") if each["step"] < step]
         flat[f"interventions before step {step}"] = past
@@ -331,6 +331,17 @@ def differing_keys(old: TrainConfig, new: TrainConfig, step: int = 0) -> list[st
         for key, value in flat_new.items()
         if key not in free and not key.startswith(free_tables) and flat_old[key] != value
     ]
+
+
+def flatten(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Plain data without its tables: "table.key" for what is in one."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            flat |= {f"{key}.{member}": v for member, v in value.items()}
+        else:
+            flat[key] = value
+    return flat
 
 
 def _read_toml(recipe: str | Path) -> dict[str, Any]:
@@ -404,7 +415,7 @@ def _table(values: Mapping[str, Any], name: str) -> Mapping[str, Any]:
 def _refuse_unknown_keys(values: Mapping[str, Any]) -> None:
     known = recipe_keys()
     tables = {key.partition(".")[0] for key in known if "." in key}
-    for key in _flatten(values):
+    for key in flatten(values):
         if key in known or (key in tables and not isinstance(values[key], Mapping)):
             continue  # a table that is none is refused where it is read
         nearest = _nearest(key, known)
@@ -453,13 +464,3 @@ _TABLES: dict[str, type] = {
     "loss": LossConfig,
 }
 _TYPE_NAMES = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
-
-
-def _flatten(values: Mapping[str, Any]) -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        if isinstance(value, Mapping):
-            flat |= {f"{key}.{member}": v for member, v in value.items()}
-        else:
-            flat[key] = value
-    return flat

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import tomllib
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from biggan.errors import InputError
+from biggan.training.config import flatten
 from biggan.training.report.logs import (
     LAST_STEP,
     Curve,
@@ -86,7 +86,7 @@ def read_run(run_dir: Path) -> RunRecord:
     missing: list[str] = []
     recipe: dict[str, Any] = {}
     try:
-        recipe = _flat(tomllib.loads(recipe_file.read_text(encoding="utf-8")))
+        recipe = flatten(tomllib.loads(recipe_file.read_text(encoding="utf-8")))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError):
         missing.append("the recipe (config.toml)")
     metrics, signals = read_log(log_file), read_log(signals_file)
@@ -168,13 +168,3 @@ def _read_evaluations(folder: Path, missing: list[str]) -> list[dict[str, Any]]:
         ):
             missing.append(f"the evaluation {path.name}")
     return evaluations
-
-
-def _flat(values: Mapping[str, Any]) -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        if isinstance(value, Mapping):
-            flat |= {f"{key}.{member}": inner for member, inner in value.items()}
-        else:
-            flat[key] = value
-    return flat
