@@ -5,7 +5,12 @@ import torch
 from torch.nn import functional as F
 
 from biggan.nn import FrozenConv2d, packed_conv2d
-from biggan.nn.frozen_convolution import _UpsampleLinear, _WinogradConv2d, can_pack
+from biggan.nn.frozen_convolution import (
+    _TapsFirstConv2d,
+    _UpsampleLinear,
+    _WinogradConv2d,
+    can_pack,
+)
 
 # in, out, kernel, resolution, upsamples
 SHAPES = {
@@ -60,6 +65,22 @@ def test_many_channels_are_convolved_as_winograd_does():
     assert isinstance(packed_conv2d(wide, None, 32), _WinogradConv2d)
     assert not isinstance(packed_conv2d(narrow, None, 32), _WinogradConv2d)
     assert not isinstance(packed_conv2d(wide, None, 8), _WinogradConv2d)
+
+
+def test_an_images_own_channels_are_made_by_taps():
+    if not can_pack():
+        pytest.skip("this build of PyTorch does not pack")
+    assert isinstance(packed_conv2d(torch.zeros(3, 96, 3, 3), None, 32), _TapsFirstConv2d)
+    assert not isinstance(packed_conv2d(torch.zeros(8, 96, 3, 3), None, 32), _TapsFirstConv2d)
+
+
+@pytest.mark.parametrize("size", [(5, 7), (2, 1)])
+@torch.inference_mode()
+def test_taps_see_their_neighbours_and_nothing_beyond_the_border(size):
+    x = torch.randn(2, 6, *size, dtype=torch.float64)
+    weight, bias = torch.randn(3, 6, 3, 3, dtype=torch.float64), torch.randn(3).double()
+    result = _TapsFirstConv2d(weight, bias, size[1])(x)
+    torch.testing.assert_close(result, F.conv2d(x, weight, bias, padding=1))
 
 
 def test_small_images_of_many_channels_are_upsampled_by_one_product():

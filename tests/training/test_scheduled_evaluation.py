@@ -12,7 +12,7 @@ from biggan.errors import InputError
 from biggan.metrics.classification_accuracy import ClassificationAccuracy
 from biggan.training import train
 from biggan.training.config import TrainConfig, differing_keys
-from biggan.training.scheduled_evaluation import RUN_BEST
+from biggan.training.scheduled_evaluation import RUN_BEST, ScheduledEvaluation
 from simple_features import SimpleFeatures
 from tiny import TINY_RECIPE
 
@@ -94,6 +94,19 @@ def test_a_worse_generator_does_not_replace_the_best_by_the_same_yardstick(
     assert (run / RUN_BEST).exists() is not same
 
 
+def test_only_distances_by_the_newest_ones_yardstick_are_judged(evaluated, dataset, tmp_path):
+    train(evaluated, dataset, tmp_path, device=CPU)
+    evaluation = ScheduledEvaluation(evaluated, dataset, tmp_path, CPU)
+    found = evaluation.distances(6)
+    assert found == [(step, scores(tmp_path, step)["frechet_distance"]) for step in (3, 6)]
+    file = tmp_path / "evaluations" / "step-00000003.json"
+    other = json.loads(file.read_text())
+    other["protocol"]["num"] += 1
+    file.write_text(json.dumps(other))
+    assert evaluation.distances(6) == found[1:]
+    assert evaluation.distances(5) == found[:1]
+
+
 def test_the_weights_are_those_of_a_run_without(evaluated, dataset, tmp_path):
     train(evaluated, dataset, tmp_path / "with", device=CPU)
     plain = dataclasses.replace(evaluated, evaluation=type(evaluated.evaluation)())
@@ -132,8 +145,6 @@ def test_steps_without_a_checkpoint_are_refused():
 def test_a_stream_needs_images_to_compare_with(evaluated, dataset, tmp_path):
     class Stream:  # whatever it is, it is no dataset in memory
         pass
-
-    from biggan.training.scheduled_evaluation import ScheduledEvaluation
 
     with pytest.raises(InputError, match=r"evaluation\.data"):
         ScheduledEvaluation(evaluated, Stream(), tmp_path, CPU)
