@@ -8,7 +8,9 @@ import pytest
 from click.testing import CliRunner
 from test_cli import biggan, fails, recipe, succeeds, write_images  # noqa: F401  # recipe: a fixture
 
-from biggan.cli.train import _StopOnSignal, command
+from biggan import load
+from biggan.cli.options import DurationType
+from biggan.cli.train import StopRequest, command
 from biggan.data import ShardStream
 from biggan.training.config import load_recipe
 from biggan.training.plan import make_plan
@@ -163,7 +165,8 @@ def stop_on_signal(monkeypatch):
     now = [100.0]
     monkeypatch.setattr("biggan.cli.train.time.monotonic", lambda: now[0])
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    stop = _StopOnSignal()
+    stop = StopRequest()
+    stop.watch_signals()
     stop.wait = lambda seconds: now.__setitem__(0, now[0] + seconds)
     yield stop
     for number, handler in before.items():
@@ -186,6 +189,54 @@ def test_a_second_ctrl_c_ends_at_once_but_not_one_that_comes_with_the_first(stop
     stop_on_signal.wait(2)
     with pytest.raises(KeyboardInterrupt):
         signal.raise_signal(signal.SIGINT)
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("50m", 3000), ("1h30m", 5400), ("90s", 90), ("1.5h", 5400), ("2H 5M", 7500), ("0.5s", 0.5)],
+)
+def test_a_time_is_read_in_hours_minutes_and_seconds(text, seconds):
+    assert DurationType().convert(text, None, None) == seconds
+
+
+@pytest.mark.parametrize(
+    "text", ["", "50", "m", "0s", "-5m", "5m1h", "nan", "1e9s", "9" * 5000 + "s"]
+)
+def test_what_is_no_time_is_refused_in_one_line(recipe, text):  # noqa: F811
+    line = fails("train", recipe, "--out", "run", "--stop-after", text)
+    assert "is not a time; write 50m, 1h30m or 90s" in line
+    assert len(line) < 300
+
+
+def test_a_deadline_ends_a_run_after_the_current_step_with_status_0(stop_on_signal):
+    stop = StopRequest(60)
+    assert not stop()
+    stop_on_signal.wait(59)
+    assert not stop()
+    stop_on_signal.wait(1)
+    assert stop()
+    stop.finish()
+
+
+def test_a_signal_before_the_deadline_ends_a_run_with_status_130(stop_on_signal):
+    signal.raise_signal(signal.SIGTERM)
+    assert stop_on_signal()
+    with pytest.raises(SystemExit, match="130"):
+        stop_on_signal.finish()
+
+
+def test_a_deadline_within_the_first_step_is_refused_but_the_step_is_kept(recipe, data, tmp_path):  # noqa: F811
+    steps = ["--set", "total_steps=3", "--set", "checkpoint_every=3"]
+    arguments = ["train", recipe, "--data", data, *steps, "--out"]
+    for step in (1, 2):
+        result = biggan(*arguments, tmp_path / "parts", "--stop-after", "0.001s")
+        assert result.returncode == 2
+        assert "the time was up before the first step" in result.stderr.splitlines()[-1]
+        assert load(tmp_path / "parts").description.training["step"] == step
+    succeeds(*arguments, tmp_path / "parts", "--stop-after", "1h")
+    succeeds(*arguments, tmp_path / "whole")
+    whole, parts = (tmp_path / run / "generator.safetensors" for run in ("whole", "parts"))
+    assert whole.read_bytes() == parts.read_bytes()
 
 
 def test_a_mistyped_recipe_gets_its_nearest_name(tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -29,6 +30,31 @@ class TruncationType(click.ParamType):  # type: ignore[type-arg]  # generic sinc
             return float(value)
         except ValueError:
             self.fail(f"{value!r} is neither a number nor 'none'", param, ctx)
+
+
+class DurationType(click.ParamType):  # type: ignore[type-arg]  # generic since click 8.2
+    """A time such as 50m, 1h30m or 90s, in seconds."""
+
+    name = "time"
+
+    _FORM = re.compile(
+        r"(?:(\d{1,4}(?:\.\d+)?)h)?(?:(\d{1,6}(?:\.\d+)?)m)?(?:(\d{1,8}(?:\.\d+)?)s)?"
+    )
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float | None:
+        """Read the option's text."""
+        if value is None or isinstance(value, float):
+            return value
+        match = self._FORM.fullmatch(str(value).strip().lower().replace(" ", ""))
+        hours, minutes, seconds = (
+            (float(part or 0) for part in match.groups()) if match else (0,) * 3
+        )
+        total = 3600 * hours + 60 * minutes + seconds
+        if total <= 0:
+            self.fail(f"{str(value)[:100]!r} is not a time; write 50m, 1h30m or 90s", param, ctx)
+        return total
 
 
 def model_option(command: _F) -> _F:

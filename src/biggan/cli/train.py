@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from biggan.cli.options import check_writable, choose_device, device_option
+from biggan.cli.options import DurationType, check_writable, choose_device, device_option
 from biggan.errors import InputError
 
 if TYPE_CHECKING:
@@ -49,6 +49,12 @@ _LOG = logging.getLogger("biggan.training")
 )
 @click.option("--strict", is_flag=True, help="Stop at a corrupt image instead of skipping it.")
 @click.option(
+    "--stop-after",
+    type=DurationType(),
+    help="Stop with a checkpoint once this much time has passed since the command began, such as "
+    "50m, 1h30m or 90s; the same command goes on.",
+)
+@click.option(
     "--dry-run",
     is_flag=True,
     help="Print the resolved recipe, and what the run takes: memory, operations, steps per epoch. "
@@ -62,6 +68,7 @@ def command(
     run_dir: Path | None,
     changes: tuple[str, ...],
     strict: bool,
+    stop_after: float | None,
     dry_run: bool,
     as_json: bool,
     device: str | None,
@@ -71,7 +78,7 @@ def command(
     \b
     Examples:
       biggan train digits --out runs/digits
-      biggan train cifar10 --data cifar10-train.zip --out runs/cifar10
+      biggan train fruits --data fruits-train.zip --out runs/fruits --stop-after 50m
       biggan sample --model runs/digits --class seven
       biggan train biggan.toml --data imagenet --dry-run
       biggan train biggan.toml --data "big/{0000..0999}.tar" --set stream=true --out runs/big
@@ -82,6 +89,7 @@ def command(
     Both networks are watched (signals.jsonl), and a collapse is reported (events.jsonl). With --set
     collapse.action=stop the run stops then; with collapse.action=rollback it goes on from before.
     """
+    stop = StopRequest(stop_after)
     if as_json and not dry_run:
         raise InputError("--json is for --dry-run")
     if run_dir is not None:
@@ -98,7 +106,7 @@ def command(
     if not config.data:
         raise InputError(f"the recipe {recipe} names no data: give --data FOLDER, ZIP or digits")
     assert run_dir is not None
-    _train(config, run_dir, choose_device(device), strict=strict)
+    _train(config, run_dir, choose_device(device), stop, strict=strict)
 
 
 def _fit_to_source(config: TrainConfig, run_dir: Path | None) -> TrainConfig:
@@ -115,7 +123,9 @@ def _fit_to_source(config: TrainConfig, run_dir: Path | None) -> TrainConfig:
     return fitted_to_source(config, saved.config if saved else None)
 
 
-def _train(config: TrainConfig, run_dir: Path, device: str, *, strict: bool) -> None:
+def _train(
+    config: TrainConfig, run_dir: Path, device: str, stop: StopRequest, *, strict: bool
+) -> None:
     import torch
 
     from biggan.distributed import (
@@ -137,13 +147,15 @@ def _train(config: TrainConfig, run_dir: Path, device: str, *, strict: bool) -> 
         config = config.fitted(dataset.num_classes)
         if is_first():
             _LOG.info("%s; training on %s", _summary(dataset), own_device)
-        with_stop = _StopOnSignal()
-        step = train(config, dataset, run_dir, device=own_device, should_stop=with_stop).step
+        stop.watch_signals()
+        step = train(config, dataset, run_dir, device=own_device, should_stop=stop).step
         if not is_first():
             return
         if step < config.total_steps:
-            _LOG.info("stopped at step %d; the same command resumes", step)
-            raise SystemExit(130)
+            _LOG.info(
+                "stopped at step %d of %d; the same command resumes", step, config.total_steps
+            )
+            stop.finish()
         click.echo(run_dir / "generator.safetensors")
 
 
@@ -238,22 +250,52 @@ def _beginning(
     return f"resumes {run_dir} at step {saved.step:,} of {config.total_steps:,}{unknown}"
 
 
-class _StopOnSignal:
-    """Ends the run after the step that Ctrl-C or SIGTERM interrupts; a second Ctrl-C is final.
+class StopRequest:
+    """Ends a run after the current step: at a deadline, or when Ctrl-C or SIGTERM arrives.
 
-    Not a second SIGTERM: a launcher and a scheduler may each send one to the same process. Nor a
-    Ctrl-C that comes with the first one, for the same reason.
+    A second Ctrl-C ends the process at once. A second SIGTERM does not: a launcher and a scheduler
+    may each send one to the same process. Nor does a Ctrl-C within a second of the first signal,
+    for the same reason.
+
+    Args:
+        seconds: Time from now to the deadline; None for no deadline.
     """
 
     _TOGETHER = 1.0  # seconds
 
-    def __init__(self) -> None:
+    def __init__(self, seconds: float | None = None) -> None:
+        self._started = time.monotonic()
+        self._seconds = seconds
+        self._steps = 0
         self._asked: float | None = None
+
+    def watch_signals(self) -> None:
+        """Handle SIGINT and SIGTERM from now on."""
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, self._on_signal)
 
     def __call__(self) -> bool:
-        return self._asked is not None
+        """Whether the run shall end. The loop asks once after every step."""
+        self._steps += 1
+        return self._asked is not None or self._is_late()
+
+    def finish(self) -> None:
+        """End the command of a run that was stopped.
+
+        Raises:
+            SystemExit: With status 130, unless the deadline has passed.
+            InputError: The deadline passed within the first step.
+        """
+        if not self._is_late():
+            raise SystemExit(130)
+        if self._steps == 1:
+            raise InputError(
+                f"--stop-after: the time was up before the first step ended, after "
+                f"{time.monotonic() - self._started:.1f} s; the step is saved, give more time"
+            )
+
+    def _is_late(self) -> bool:
+        return self._seconds is not None and time.monotonic() - self._started >= self._seconds
 
     def _on_signal(self, number: int, _frame: FrameType | None) -> None:
         now = time.monotonic()
