@@ -218,6 +218,18 @@ def test_convert_makes_the_same_pictures(tmp_path, no_network):
     assert "made by" in fails("sample", "--model", hub, "--like", paths[0][1])
 
 
+def test_convert_to_half_precision_changes_pictures_little(tmp_path, no_network):
+    small = tmp_path / "small.safetensors"
+    succeeds("convert", "digits", small, "--precision", "float16")
+    sample = ["--class", "seven", "--num", 1]
+    before, after = (
+        pixels(succeeds("sample", "--model", model, *sample, "--out", tmp_path / name).strip())
+        for model, name in (("digits", "a"), (small, "b"))
+    )
+    difference = before.astype(int) - after
+    assert np.abs(difference).max() <= 1
+
+
 def test_mistakes_in_converting_write_nothing(tiny_file, tmp_path, no_network):
     out = tmp_path / "out" / "x.safetensors"
     assert "must end in .safetensors" in fails("convert", tiny_file, tmp_path / "x.pth")

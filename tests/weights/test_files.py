@@ -5,7 +5,7 @@ import random
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 import biggan
 from biggan.weights.files import (
@@ -126,10 +126,35 @@ def test_a_tensor_of_another_type_is_named(path):
     from biggan.weights import files
 
     metadata, tensors, _ = files.load_tensors(path)
-    tensors["head.bn.bias"] = tensors["head.bn.bias"].half()
+    tensors["head.bn.bias"] = tensors["head.bn.bias"].int()
     files.save_tensors(path, metadata, tensors)
-    with pytest.raises(biggan.InputError, match="head.bn.bias is float16, not float32"):
+    with pytest.raises(biggan.InputError, match="head.bn.bias is int32, not float32"):
         load_generator(path)
+
+
+def test_half_precision_parameters_are_stored_and_loaded_as_float32(path, tmp_path):
+    small = tmp_path / "small.safetensors"
+    original = tiny_generator()
+    sha256 = save_generator(small, original, DESCRIPTION, torch.float16)
+    loaded = load_generator(small)
+    assert loaded.sha256 == sha256 != load_generator(path).sha256
+    assert loaded.description == DESCRIPTION
+    stored = load_file(small)
+    parameters = dict(original.named_parameters())
+    for name, value in original.state_dict().items():
+        expected = value.half() if name in parameters else value
+        assert torch.equal(stored[name], expected)
+        assert torch.equal(loaded.generator.state_dict()[name], expected.float())
+
+
+def test_parameters_beyond_half_precision_are_refused(tmp_path):
+    generator = tiny_generator()
+    with torch.no_grad():
+        generator.head.bn.bias[0] = 7e4
+    small = tmp_path / "small.safetensors"
+    with pytest.raises(biggan.InputError, match="head.bn.bias is not finite as torch.float16"):
+        save_generator(small, generator, DESCRIPTION, torch.float16)
+    assert not small.exists()
 
 
 def changed_header(path, **changes):

@@ -14,7 +14,7 @@ from biggan.weights.files import (
     save_discriminator,
 )
 from biggan.weights.published import PUBLISHED
-from biggan.weights.registry import find_discriminator, find_generator
+from biggan.weights.registry import BUNDLED, find_discriminator, find_generator
 from file_server import FileServer, Served
 
 NAME = "biggan-deep-256"
@@ -64,6 +64,22 @@ def test_the_bundled_model_by_default_and_by_name(tiny_file):
     shutil.copy(tiny_file, "digits")
     assert name_of("digits") == "digits"
     assert name_of("./digits") == "tiny"
+
+
+def test_a_bundled_file_that_is_missing_or_damaged(tmp_path, monkeypatch):
+    monkeypatch.setattr("biggan.weights.registry._BUNDLED_FOLDER", tmp_path)
+    for contents in (None, b"", b"damaged"):
+        if contents is not None:
+            (tmp_path / f"{BUNDLED[0]}.safetensors").write_bytes(contents)
+        assert "(a part of this installation: install biggan again)" in refusal(
+            find_generator, None
+        )
+
+
+def test_a_bundled_discriminator(tmp_path, monkeypatch, discriminator_file):
+    monkeypatch.setattr("biggan.weights.registry._BUNDLED_FOLDER", tmp_path)
+    shutil.copy(discriminator_file, tmp_path / f"{BUNDLED[0]}-discriminator.safetensors")
+    assert find_discriminator(BUNDLED[0]).description.name == "judge"
 
 
 def test_paths(tiny_file, monkeypatch):

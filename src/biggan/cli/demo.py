@@ -40,7 +40,7 @@ _LIMIT = 120
     metavar="NAME|PATH",
     multiple=True,
     help="As in biggan sample; may be given several times, the first is what the page begins with. "
-    "Visitors can choose among these and no others. The bundled model if left out.",
+    "Visitors can choose among these and no others. The bundled models if left out.",
 )
 @offline_option
 @click.option(
@@ -165,7 +165,7 @@ def _shelf(
     def read(source: str | Path) -> Gan:
         return load(source, device=chosen, offline=offline, engine=engine, precision=precision)
 
-    shelf = ModelShelf(models or (BUNDLED,), read)
+    shelf = ModelShelf(models or BUNDLED, read)
     shelf.load_all()
     shelf.get(shelf.default).warm_up()
     return shelf

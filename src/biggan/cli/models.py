@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 def command(model: str | None, offline: bool, as_json: bool) -> None:
     """List the models and architectures, or say what a weights file is.
 
-    Without an argument: the bundled model, DeepMind's published weights, which are fetched when
+    Without an argument: the bundled models, DeepMind's published weights, which are fetched when
     they are first used, and the architectures that can be trained. With one: what that model is.
 
     \b
@@ -37,18 +37,19 @@ def command(model: str | None, offline: bool, as_json: bool) -> None:
     from biggan.weights.published import PUBLISHED
     from biggan.weights.registry import BUNDLED
 
-    bundled = _card(BUNDLED, offline=True)
+    bundled = [_card(name, offline=True) for name in BUNDLED]
     published = [_published_row(entry) for entry in PUBLISHED.values()]
     architectures = [_architecture_row(name) for name in PRESETS]
     if as_json:
         tables = {"bundled": bundled, "published": published, "architectures": architectures}
         click.echo(json.dumps(tables, indent=2))
         return
-    click.echo("Bundled weights (used when --model is left out)")
-    click.echo(
-        f"  {bundled['name']:16} {bundled['resolution']:4} px  {bundled['classes']} classes  "
-        f"{bundled['parameters']:,} parameters  {bundled['statistics']}"
-    )
+    click.echo("Bundled weights (the first is used when --model is left out)")
+    for row in bundled:
+        click.echo(
+            f"  {row['name']:16} {row['resolution']:4} px  {row['classes']} classes  "
+            f"{row['parameters']:,} parameters  {row['statistics']}"
+        )
     click.echo("\nPublished weights (fetched when first used: biggan sample --model NAME)")
     click.echo(
         f"  {'name':16} {'px':>4} {'parameters':>11} {'classes':>8}  {'statistics':29}  from"

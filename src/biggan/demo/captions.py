@@ -15,7 +15,7 @@ from biggan.weights.registry import BUNDLED
 
 def caption(gan: Gan, recipe: SheetRecipe, file: str, model: str) -> str:
     """Below a picture: how to make it again in a shell."""
-    words: list[Any] = [] if model == BUNDLED else ["--model", model]
+    words: list[Any] = [] if model == BUNDLED[0] else ["--model", model]
     entries = class_choices(gan.class_names)
     if isinstance(recipe, MorphRecipe):
         verb = "interpolate"

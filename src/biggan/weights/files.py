@@ -45,6 +45,8 @@ RUN_DISCRIMINATOR = "discriminator.safetensors"
 
 _MAPPED_BYTES = 1 << 24
 
+_HALF = (torch.float16, torch.bfloat16)
+
 
 @dataclass(frozen=True)
 class Description:
@@ -92,27 +94,47 @@ class LoadedDiscriminator:
         return self.discriminator
 
 
-def save_generator(path: Path, generator: Generator, description: Description) -> str:
+def save_generator(
+    path: Path, generator: Generator, description: Description, dtype: torch.dtype = torch.float32
+) -> str:
     """Write a generator to a file, atomically.
 
     Args:
         path: The file; its folder exists.
-        generator: All parameters and statistics are written, as float32.
+        generator: All parameters and statistics are written.
         description: What else the file says.
+        dtype: Of the parameters. torch.float16 halves the file; statistics stay float32, for some
+            exceed its range. Loading makes all of them float32 again.
 
     Returns:
         The sha256 of the contents.
 
     Raises:
-        InputError: The file cannot be written.
+        InputError: A parameter exceeds the range of float16, or the file cannot be written.
     """
-    return save_tensors(path, _generator_metadata(generator, description), generator.state_dict())
+    metadata = _generator_metadata(generator, description)
+    return save_tensors(path, metadata, _stored(generator, dtype, path))
 
 
-def save_discriminator(path: Path, discriminator: Discriminator, description: Description) -> str:
+def save_discriminator(
+    path: Path,
+    discriminator: Discriminator,
+    description: Description,
+    dtype: torch.dtype = torch.float32,
+) -> str:
     """Write a discriminator to a file, atomically; see `save_generator`."""
     metadata = _discriminator_metadata(discriminator, description)
-    return save_tensors(path, metadata, discriminator.state_dict())
+    return save_tensors(path, metadata, _stored(discriminator, dtype, path))
+
+
+def _stored(network: torch.nn.Module, dtype: torch.dtype, path: Path) -> dict[str, Tensor]:
+    """The state of a network with its parameters in another precision."""
+    state = network.state_dict()
+    for name, parameter in network.named_parameters():
+        state[name] = parameter.detach().to(dtype)
+        if not state[name].isfinite().all():
+            raise InputError(f"cannot write {path}: {name} is not finite as {dtype}")
+    return state
 
 
 def generator_sha256(generator: Generator, description: Description) -> str:
@@ -274,10 +296,15 @@ def _require_hub_grid(grid: Sequence[float]) -> None:
 def load_strictly(network: torch.nn.Module, tensors: Mapping[str, Tensor], path: Path) -> None:
     """Make tensors the parameters and buffers of a network, all of them and no others.
 
+    Half-precision tensors become float32.
+
     Raises:
         InputError: Naming every tensor that is missing, unexpected, or of another shape or type.
     """
     expected = network.state_dict()
+    tensors = {
+        name: value.float() if value.dtype in _HALF else value for name, value in tensors.items()
+    }
     wrong = [f"missing {name}" for name in expected if name not in tensors]
     wrong += [f"unexpected {name}" for name in tensors if name not in expected]
     wrong += [
@@ -293,7 +320,7 @@ def load_strictly(network: torch.nn.Module, tensors: Mapping[str, Tensor], path:
     if wrong:
         raise InputError(f"{path} does not fit its network: {'; '.join(wrong)}")
     # Assigned, not copied: the network takes no memory besides the tensors'.
-    network.load_state_dict(dict(tensors), assign=True)
+    network.load_state_dict(tensors, assign=True)
 
 
 def save_tensors(path: Path, metadata: Mapping[str, str], tensors: Mapping[str, Tensor]) -> str:

@@ -18,10 +18,10 @@ from biggan.weights.cache import cache_dir
 from biggan.weights.files import LoadedDiscriminator, LoadedGenerator
 from biggan.weights.published import PUBLISHED, obtain
 
-BUNDLED = "digits"
-"""Name of the model that comes with the package, whatever else is called so."""
+BUNDLED = ("digits",)
+"""Names of the models that come with the package, the default first. They precede equal paths."""
 
-_BUNDLED_FILE = Path(__file__).parent / "bundled" / f"{BUNDLED}.safetensors"
+_BUNDLED_FOLDER = Path(__file__).parent / "bundled"
 
 
 def find_generator(
@@ -34,8 +34,8 @@ def find_generator(
     """Read a generator by the name, path or address that a user gives.
 
     Args:
-        name_or_path: None or "digits" for the bundled model; a weights file of any known format; a
-            run folder; an address (see `biggan.weights.addresses`); a published name.
+        name_or_path: None for the default model; a bundled name; a weights file of any known
+            format; a run folder; an address (see `biggan.weights.addresses`); a published name.
         offline: Whether to fetch nothing: what was fetched before is found in the cache.
         bn_eps: See `biggan.weights.formats.read_generator`.
         sn_eps: Likewise.
@@ -67,7 +67,7 @@ def find_discriminator(
     """Read a discriminator from a weights file, a run folder or an address.
 
     Args:
-        path: Where it is. Of a repository, its file has to be named.
+        path: Where it is, or a bundled name. Of a repository, its file has to be named.
         offline: See `find_generator`.
         sn_eps: See `biggan.weights.formats.read_discriminator`.
 
@@ -75,7 +75,11 @@ def find_discriminator(
         InputError: Nothing loadable is there.
     """
     name = str(path)
-    found = _addressed_or_local(name, offline=offline)
+    bundled = _BUNDLED_FOLDER / f"{name}-discriminator.safetensors"
+    if name in BUNDLED and bundled.is_file():
+        found: Path | None = bundled
+    else:
+        found = _addressed_or_local(name, offline=offline)
     if found is None and name in PUBLISHED:
         raise InputError(
             f"{name} has no discriminator: DeepMind published none. Give a weights file that has "
@@ -106,9 +110,9 @@ def means_published(name: str) -> bool:
 
 def _locate(name_or_path: str | Path | None, *, offline: bool) -> Path:
     """The file or folder that a generator's name, path or address leads to."""
-    name = BUNDLED if name_or_path is None else str(name_or_path)
-    if name == BUNDLED:
-        return _BUNDLED_FILE
+    name = BUNDLED[0] if name_or_path is None else str(name_or_path)
+    if name in BUNDLED:
+        return _BUNDLED_FOLDER / f"{name}.safetensors"
     if not name:
         raise InputError("the model's name is empty: leave it out for the bundled one")
     if means_published(name):
@@ -134,20 +138,25 @@ def _no_generator(name: str) -> InputError:
     if name in PRESETS:
         return InputError(
             f"{name} is an architecture without published weights. Give a weights file or a run "
-            f"folder, or leave the model out for {BUNDLED!r}"
+            f"folder, or leave the model out for {BUNDLED[0]!r}"
         )
+    bundled = " or ".join(map(repr, BUNDLED))
     return InputError(
-        f"no model {name!r}: give {BUNDLED!r} (bundled), a weights file, the folder of a training "
+        f"no model {name!r}: give {bundled} (bundled), a weights file, the folder of a training "
         f"run, an address (https://, hf://owner/repo), or one of {', '.join(PUBLISHED)}"
     )
 
 
 @contextmanager
 def _way_out(path: Path) -> Iterator[None]:
-    """Let a mistake in a file of the cache say how to be rid of it."""
+    """Let a mistake in a bundled file or in a file of the cache say how to replace it."""
     try:
         yield
     except InputError as error:
+        if path.parent == _BUNDLED_FOLDER:
+            raise InputError(
+                f"{error} (a part of this installation: install biggan again)"
+            ) from None
         if not path.is_relative_to(cache_dir()):
             raise
         addresses = cache_dir() / "addresses"
