@@ -13,6 +13,7 @@ from biggan.evaluation import lesson as lesson_module
 from biggan.evaluation.reference import in_order_of
 from biggan.evaluation.report import as_csv, as_table
 from biggan.gan import Gan
+from biggan.metrics.classifier import train_classifier
 from biggan.weights.files import Description
 from simple_features import SimpleFeatures
 from tiny import TINY_CLASSES, tiny_generator
@@ -61,6 +62,35 @@ def test_every_class_has_a_line_of_its_own():
     assert row["seconds"] >= row["cas_seconds"] >= 0
     assert "CAS" in as_table(result)
     assert "cas" in as_csv(result).splitlines()[0].split(",")
+
+
+def test_accuracy_is_the_share_of_images_that_a_classifier_of_real_ones_reads_right(tmp_path):
+    made, real = tinted(seed=1), tinted()
+    made.images[made.labels == 2] = made.images[made.labels == 0]  # no blue one is blue
+    classifier = train_classifier(
+        tinted(names=("a_red", "b_green", "c_blue")), tmp_path / "classifier", steps=60, flip=False
+    )
+    classifier.class_names = NAMES
+    whole = classifier.extract(made.images).logits.argmax(dim=1) == made.labels
+    for order in ([0, 1, 2], [2, 0, 1]):  # the classes of the model in another order
+        names = tuple(NAMES[label] for label in order)
+        labels = torch.tensor(order).argsort()[made.labels]
+        result = evaluate_images(
+            dataclasses.replace(made, labels=labels, class_names=names),
+            real,
+            classifier,
+            ("accuracy",),
+        )
+        [row] = result.rows
+        assert row["scores"]["accuracy"] == whole.double().mean()
+        assert result.reference["accuracy"] > 0.95
+        by_name = {line["name"]: line["accuracy"] for line in row["per_class"]}
+        assert by_name["blue"] < 0.1 < 0.9 < by_name["green"]
+
+
+def test_accuracy_needs_a_classifier_of_the_same_classes():
+    with pytest.raises(InputError, match="accuracy needs a classifier of the classes of tints 1"):
+        evaluate_images(tinted(seed=1), tinted(), SimpleFeatures(), ("accuracy",))
 
 
 def test_metrics_of_all_classes_together_have_no_table():

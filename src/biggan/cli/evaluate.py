@@ -60,8 +60,9 @@ if TYPE_CHECKING:
 @click.option(
     "--metrics",
     metavar="M,M,...",
-    help="Of fid, is, kid, pr (precision, recall, density, coverage), intra-fid, cas "
-    "(classification accuracy score).  [default: fid,is,kid,pr; against statistics fid,is]",
+    help="Of fid, is, kid, pr (precision, recall, density, coverage), accuracy (share of images "
+    "that the classifier of --extractor reads as their class), intra-fid, cas (classification "
+    "accuracy score).  [default: fid,is,kid,pr; against statistics fid,is]",
 )
 @click.option(
     "--extractor",

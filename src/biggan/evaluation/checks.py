@@ -18,8 +18,9 @@ from biggan.evaluation.reference import (
     num_images,
     resolution_of,
 )
-from biggan.evaluation.scores import OF_STATISTICS, MetricName, needs_features
+from biggan.evaluation.scores import OF_CLASSES, OF_STATISTICS, MetricName, needs_features
 from biggan.latents import check_truncation
+from biggan.metrics.classifier import ClassifierFeatures
 from biggan.metrics.extractor import FeatureExtractor
 from biggan.metrics.statistics import FeatureSource, FeatureStatistics, check_same_source
 
@@ -98,6 +99,8 @@ def check_fit(
     check_enough(num_images(reference), f"in {reference.source}")
     if isinstance(reference, ImageDataset):
         _check_classes(metrics, name, class_names, reference)
+        if "accuracy" in metrics:
+            _check_classifier(class_names, name, extractor)
         if "intra-fid" in metrics:
             _check_enough_of_each_class(class_names, labels, name)
             _check_enough_of_each_class(class_names, reference.labels, reference.source)
@@ -111,13 +114,24 @@ def _check_classes(
     class_names: tuple[str, ...],
     dataset: ImageDataset,
 ) -> None:
-    of_classes = [metric for metric in metrics if metric in ("intra-fid", "cas")]
+    of_classes = [metric for metric in metrics if metric in OF_CLASSES]
     if of_classes and not class_names:
         raise InputError(f"{name} has no classes for {of_classes[0]} to look at: leave it out")
     if of_classes and class_names != dataset.class_names:
         raise InputError(
             f"{of_classes[0]} compares class with class, and {name} has other classes than "
             f"{dataset.source}: leave it out"
+        )
+
+
+def _check_classifier(
+    class_names: tuple[str, ...], name: str, extractor: FeatureExtractor | None
+) -> None:
+    known = extractor.class_names if isinstance(extractor, ClassifierFeatures) else ()
+    if sorted(known) != sorted(class_names):
+        raise InputError(
+            f"accuracy needs a classifier of the classes of {name}: train one on real images with "
+            "biggan classifier, and name it by --extractor"
         )
 
 

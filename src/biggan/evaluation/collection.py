@@ -49,6 +49,7 @@ class FeatureCollection:
         features: float32 (n, dim) of the images in `numbers`.
         numbers: int64 (n,).
         logits: float32 (m, K) of those in another random part.
+        guesses: int64 (k,), the extractor's most likely class of all images seen, in their order.
     """
 
     statistics: FeatureStatistics
@@ -56,6 +57,7 @@ class FeatureCollection:
     features: list[Tensor] = field(default_factory=list)
     numbers: list[Tensor] = field(default_factory=list)
     logits: list[Tensor] = field(default_factory=list)
+    guesses: list[Tensor] = field(default_factory=list)
 
     def merge(self, other: FeatureCollection) -> None:
         """Take in what was kept of other images of the same set."""
@@ -68,6 +70,7 @@ class FeatureCollection:
         self.features += other.features
         self.numbers += other.numbers
         self.logits += other.logits
+        self.guesses += other.guesses
 
 
 @dataclass(frozen=True)
@@ -129,6 +132,7 @@ def collect(task: Task, extractor: FeatureExtractor, *, progress: bool = True) -
             collection.features.append(features[keep_features[numbers]])
             collection.numbers.append(numbers[keep_features[numbers]])
             collection.logits.append(logits[keep_logits[numbers]])
+            collection.guesses.append(logits.argmax(dim=1))
             position = start + len(images)
             shown.update(len(images))
             if time.monotonic() - saved > _SAVE_EVERY:
@@ -178,6 +182,7 @@ def _save(file: Path, collection: FeatureCollection, position: int) -> None:
         "features": _cat(collection.features),
         "numbers": _cat(collection.numbers),
         "logits": _cat(collection.logits),
+        "guesses": _cat(collection.guesses),
     }
     statistics = {"all": collection.statistics}
     statistics |= {str(label): of_class for label, of_class in collection.by_class.items()}
@@ -193,7 +198,7 @@ def _resume(file: Path, dim: int, own: range) -> tuple[FeatureCollection, int]:
     except InputError as error:
         _LOG.warning("what was kept before is lost, and is made again: %s", error)
         tensors = None
-    if tensors is None:
+    if tensors is None or "guesses" not in tensors:  # the files of version 0.1.0 lack them
         return FeatureCollection(FeatureStatistics(dim)), own.start
     states: dict[str, dict[str, Tensor]] = {}
     for name, tensor in tensors.items():
@@ -207,6 +212,7 @@ def _resume(file: Path, dim: int, own: range) -> tuple[FeatureCollection, int]:
         [tensors["features"]],
         [tensors["numbers"]],
         [tensors["logits"]],
+        [tensors["guesses"]],
     )
     return collection, int(tensors["position"])
 

@@ -30,6 +30,7 @@ from biggan.evaluation.result import Evaluation
 from biggan.evaluation.scores import (
     MetricName,
     Scores,
+    accuracy,
     compute_scores,
     describe_metrics,
     needs_features,
@@ -37,6 +38,7 @@ from biggan.evaluation.scores import (
     score_name,
 )
 from biggan.evaluation.tradeoff import operating_points
+from biggan.metrics.classifier import ClassifierFeatures
 from biggan.metrics.extractor import FeatureExtractor
 
 
@@ -105,6 +107,10 @@ class Comparison:
         with raising_together():
             if made is not None and self._known is not None and self._eyes is not None:
                 scores = compute_scores(made, self._known, self._metrics, self._eyes)
+                if "accuracy" in self._metrics:
+                    of_all, of_classes = accuracy(self._guesses(made), task.labels)
+                    scores.values["accuracy"] = of_all
+                    scores.per_class["accuracy"] = of_classes
         row: dict[str, Any] = {"truncation": truncation, "scores": scores.values}
         if "cas" in self._metrics:
             row["cas_seconds"] = self._add_lesson(scores, images, task.labels)
@@ -127,6 +133,9 @@ class Comparison:
         how = how | describe_metrics(self._metrics, self._num, num_images(self._reference))
         if "cas" in self._metrics and isinstance(self._reference, ImageDataset):
             how = how | {"cas": describe_lesson(self._num, self._reference, flip=self._flip)}
+        if "accuracy" in self._metrics and self._known is not None:
+            assert isinstance(self._reference, ImageDataset)  # `check_fit` saw to it
+            about["accuracy"] = accuracy(self._guesses(self._known), self._reference.labels)[0]
         if "is" in self._metrics and self._eyes is not None:
             distance, score = (score_name(name, self._eyes) for name in ("fid", "is"))
             of_data = None
@@ -148,6 +157,12 @@ class Comparison:
     @property
     def _class_names(self) -> tuple[str, ...]:
         return self._reference.class_names if isinstance(self._reference, ImageDataset) else ()
+
+    def _guesses(self, seen: FeatureCollection) -> Tensor:
+        """What a classifier takes images for, int64 (N,), in the data's order of classes."""
+        assert isinstance(self._eyes, ClassifierFeatures)  # `check_fit` saw to it
+        number = [self._class_names.index(name) for name in self._eyes.class_names]
+        return torch.tensor(number)[torch.cat(seen.guesses)]
 
     def _look_at_reference(self) -> FeatureCollection | None:
         if isinstance(self._reference, ReferenceStatistics):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, Literal, NamedTuple, get_args
 
 import torch
+from torch import Tensor
 
 from biggan.errors import InputError
 from biggan.evaluation.collection import KEPT_FEATURES, KEPT_LOGITS, FeatureCollection
@@ -16,11 +17,14 @@ from biggan.metrics.intra_class import intra_class_frechet_distance
 from biggan.metrics.kernel_inception_distance import kernel_inception_distance
 from biggan.metrics.precision_recall import precision_recall
 
-MetricName = Literal["fid", "is", "kid", "pr", "intra-fid", "cas"]
+MetricName = Literal["fid", "is", "kid", "pr", "accuracy", "intra-fid", "cas"]
 METRICS: tuple[MetricName, ...] = get_args(MetricName)
 DEFAULT_METRICS: tuple[MetricName, ...] = ("fid", "is", "kid", "pr")
 OF_STATISTICS: tuple[MetricName, ...] = ("fid", "is")
 """What can be said where of the data only statistics are known."""
+
+OF_CLASSES: tuple[MetricName, ...] = ("accuracy", "intra-fid", "cas")
+"""What compares class with class."""
 
 _SPLITS = 10  # of an Inception Score
 _SUBSETS, _SUBSET_SIZE = 100, 1000  # of a kernel distance
@@ -65,7 +69,7 @@ def needs_features(metrics: tuple[MetricName, ...]) -> bool:
 
 def needs_classes(metrics: tuple[MetricName, ...]) -> bool:
     """Whether any of them compares class with class."""
-    return "intra-fid" in metrics or "cas" in metrics
+    return any(metric in OF_CLASSES for metric in metrics)
 
 
 def score_name(metric: str, extractor: FeatureExtractor) -> str:
@@ -104,6 +108,17 @@ def compute_scores(
         scores["intra_fid"] = intra.mean
         per_class[score_name("intra_fid", extractor)] = {**intra.per_class}
     return Scores({score_name(name, extractor): value for name, value in scores.items()}, per_class)
+
+
+def accuracy(guesses: Tensor, labels: Tensor) -> tuple[float, dict[int, float | None]]:
+    """The share of images that a classifier reads as their class: of all, and of each class.
+
+    Shmelkov et al. 2018, "How good is my GAN?", call it GAN-test where the classifier has learnt
+    from real images.
+    """
+    right = (guesses == labels).double()
+    per_class = {label: right[labels == label].mean().item() for label in labels.unique().tolist()}
+    return right.mean().item(), {**per_class}
 
 
 def describe_metrics(
