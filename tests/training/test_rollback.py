@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 
 import pytest
 import torch
@@ -11,12 +12,13 @@ import biggan
 from biggan.data import ImageDataset
 from biggan.errors import InputError
 from biggan.stability.collapse import Collapse
-from biggan.stability.settings import WatchConfig
+from biggan.stability.settings import CollapseConfig, WatchConfig
 from biggan.training import TrainConfig, loop, run_export, scheduled_evaluation, survival, train
 from biggan.training.checkpoint import CheckpointDirectory, rollback_reach
 from biggan.training.config import differing_keys
 from biggan.training.data_source import split_data
 from biggan.training.events import EventsLog
+from biggan.training.fine_tuning import fitted_to_source
 from biggan.training.logging import RunLog
 from several_processes import launch
 from simple_features import SimpleFeatures
@@ -301,6 +303,28 @@ def test_without_a_checkpoint_from_before_it_starts_over(images, tmp_path, monke
     assert all(torch.equal(kept[name], value) for name, value in created.items())
 
 
+def test_a_rollback_to_the_start_needs_no_source_of_fine_tuning(images, tmp_path, monkeypatch):
+    source, folder = tmp_path / "source", tmp_path / "run"
+    run(recipe(total_steps=1), images, source)
+    tuning = {"generator": str(source), "discriminator": str(source)}
+    values = {**RECIPE, "fine_tuning": tuning, "optimizer": {"g_lr": 1e30, "d_lr": 1e30}}
+    values["collapse"] = {"action": "rollback", "g_lr": 1e-34, "d_lr": 1e-34}
+    config = fitted_to_source(TrainConfig.from_dict(values)).fitted(2)
+    created = loop.TrainState.create(config, CPU, images.class_names)
+    with monkeypatch.context() as killing:
+        killing.setattr(loop, "RunLog", killer(loop.RunLog, 1, "before"))
+        with pytest.raises(Killed):
+            run(config, images, folder)
+    shutil.rmtree(source)
+    state = run(config, images, folder)
+    assert (state.step, state.attempt.number) == (8, 1)
+    assert [event["to"] for event in lines(folder / "events.jsonl") if "to" in event] == [0]
+    start = load_file(folder / "checkpoints" / "pre-collapse-step-00000000.safetensors")
+    assert start.keys() == created.tensors().keys()
+    assert all(torch.equal(start[name], value) for name, value in created.tensors().items())
+    assert biggan.load(folder).description.training["fine_tuning"] == created.sources
+
+
 def test_too_many_rollbacks_stop_the_run(images, tmp_path, monkeypatch):
     collapse_at(monkeypatch, step=7, onset=5, times=9)
     config = recipe(collapse={"action": "rollback", "rollbacks": 2, "g_lr": 0.5, "d_lr": 0.1})
@@ -351,6 +375,19 @@ def test_reporting_says_it_once_and_goes_on(images, tmp_path, monkeypatch):
     assert (tmp_path / "checkpoints" / "pre-collapse-step-00000002.safetensors").exists()
 
 
+def test_a_collapse_at_a_checkpoint_is_answered_once(images, tmp_path, monkeypatch):
+    answered, real_respond = [], survival.Survival.respond
+
+    def respond(self, collapse, state):
+        answered.append(state.step)
+        return real_respond(self, collapse, state)
+
+    monkeypatch.setattr(survival.Survival, "respond", respond)
+    collapse_at(monkeypatch, step=4, onset=3)
+    run(recipe(total_steps=4, collapse={"action": "report"}), images, tmp_path)
+    assert answered == [4]
+
+
 def test_losses_that_are_no_numbers_roll_back_too(images, tmp_path):
     config = recipe(
         optimizer={"g_lr": 1e30, "d_lr": 1e30},
@@ -389,13 +426,13 @@ def test_a_reach_of_no_whole_number_of_checkpoints_is_kept_too(images, tmp_path,
     config = recipe(watch={"every": 20}, checkpoint_every=every)
     state = loop.TrainState.create(config, CPU)
     directory = CheckpointDirectory(tmp_path, every, rollback_reach(config))
-    for step in range(every, 2001, every):
+    for step in range(0, 2001, every):  # from the start, as a run that is fine-tuned
         state.step = step
         directory.save(state, config, "")
         assert len(list(tmp_path.iterdir())) <= 5
         for later in (step, step + every - 1):  # until the next one
             earliest = later - rollback_reach(config)
-            assert earliest < every or directory.last_until(earliest) > earliest - 400
+            assert earliest < 0 or directory.last_until(earliest) > earliest - 400
 
 
 def test_held_out_images_are_never_trained_on(tmp_path, monkeypatch):
@@ -502,6 +539,32 @@ def test_evaluations_roll_back_to_before_the_first_that_is_bad(
     assert run(config, images, tmp_path).attempt.number == 1
     collapse, rollback = lines(tmp_path / "events.jsonl")
     assert (collapse["step"], collapse["rule"], rollback["to"]) == (6, "distance", 2)
+
+
+def test_a_run_that_an_evaluation_stopped_rolls_back_when_it_goes_on(
+    evaluated, images, tmp_path, monkeypatch
+):
+    """Its evaluations are there already, and are judged all the same."""
+
+    def judge(scores):
+        return Collapse("distance", "It was told to.", onset=4) if len(scores) == 3 else None
+
+    with monkeypatch.context() as collapsing:
+        collapsing.setattr(survival, "scores_collapsed", judge)
+        stopping = dataclasses.replace(evaluated, collapse=CollapseConfig(action="stop"))
+        with pytest.raises(InputError, match="collapse.action=rollback"):
+            run(stopping, images, tmp_path)
+        judged = dataclasses.replace(evaluated, total_steps=6)
+        collapsing.setattr(survival, "scores_collapsed", lambda s: judge(s) if once else None)
+        once = [True]
+        real_roll_back = survival.Survival._roll_back
+
+        def roll_back(*arguments):
+            once.clear()
+            real_roll_back(*arguments)
+
+        collapsing.setattr(survival.Survival, "_roll_back", roll_back)
+        assert run(judged, images, tmp_path).attempt.number == 1
 
 
 @pytest.mark.parametrize(

@@ -197,17 +197,18 @@ def train(
                     if is_first():
                         checkpoints.save(state, config, dataset.fingerprint)
                 exported = export_run(state, config, dataset, run_dir, survival.events())
-                if evaluation is not None and evaluation.is_missing(state.step):
-                    _evaluate(evaluation, exported, state.step, log)
-                    collapse = survival.judge_scores(evaluation.distances(state.step), state.step)
                 if bar.disable and is_first():  # a log file wants lines, a terminal has a bar
                     _LOG.info(
                         "step %d of %d: checkpoint and preview", state.step, config.total_steps
                     )
+                if evaluation is not None:
+                    if evaluation.is_missing(state.step):
+                        _evaluate(evaluation, exported, state.step, log)
+                    collapse = survival.judge_scores(evaluation.distances(state.step), state.step)
+                    if collapse is not None and survival.respond(collapse, state):
+                        attempt = None
+                        continue
                 since, since_step = time.monotonic(), state.step
-                if collapse is not None and survival.respond(collapse, state):
-                    attempt = None
-                    continue
             if ends:
                 break
     return state

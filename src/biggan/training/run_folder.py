@@ -67,6 +67,9 @@ def open_run(
             for unfinished in run_dir.rglob(".*.tmp"):  # of a process that was killed
                 unfinished.unlink()
             write_atomically(run_dir / "config.toml", to_toml(config.to_dict()).encode())
+            if saved is None and state.sources:
+                # Kept for a rollback to the start: the sources may be gone by then.
+                checkpoints.save(state, config, dataset.fingerprint)
     if saved is not None:
         saved.restore(state)
         _LOG.info("resuming %s at step %d of %d", run_dir, state.step, config.total_steps)

@@ -136,7 +136,7 @@ class Survival:
         target: int | None = None
         with raising_together():
             if self._events is not None:
-                earliest = step - rollback_reach(self._config)
+                earliest = max(0, step - rollback_reach(self._config))
                 target = self._run.checkpoints.last_until(max(collapse.onset, earliest))
                 if target is not None:
                     self._run.checkpoints.keep_before_collapse(target)
