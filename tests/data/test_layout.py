@@ -196,3 +196,119 @@ def test_a_class_without_images_is_found_inside_wrapping_folders():
     folders = ["pets", "pets/birds", "pets/cat", "pets/cat/old", "pets/dog", "other"]
     with pytest.raises(InputError, match="the class 'birds' has"):
         arrange(members, ZIP, folders=folders, in_zip=True)
+
+
+@pytest.mark.parametrize(
+    ("folders", "right"),
+    [
+        (("training_set/training_set/cats", "training_set/training_set/dogs",
+          "test_set/test_set/cats", "test_set/test_set/dogs", "single_prediction"),
+         "training_set/training_set"),
+        (("seg_train/seg_train/sea", "seg_train/seg_train/ice", "seg_test/seg_test/sea",
+          "seg_test/seg_test/ice", "seg_pred/seg_pred"), "seg_train/seg_train"),
+        (("train/cat", "train/dog", "unlabeled"), "train"),
+        (("labeled/cat", "labeled/dog", "unlabeled"), "labeled"),
+        (("train_images/cat", "train_images/dog", "test_images"), "train_images"),
+        (("train-jpg/cat", "train-jpg/dog", "test-jpg"), "train-jpg"),
+        (("Training/happy", "Training/sad", "PublicTest/happy", "PublicTest/sad"), "Training"),
+        (("TrainingSet/cat", "TrainingSet/dog", "TestSet/cat"), "TrainingSet"),
+        (("val/cat", "val/dog", "test/cat", "test/dog"), "val"),
+        (("train/cat", "train/dog", "extra/cat", "extra/dog"), "train"),
+        (("images_background/Greek", "images_background/Latin", "images_evaluation/Tifinagh"),
+         "images_background"),
+        (("images/cat", "images/dog", "segmentations/cat", "segmentations/dog"), "images"),
+        (("train/cat", "train/dog", "figures"), "train"),
+        (("pets/train/a", "pets/train/b", "pets/test/a", "pets/pets/train/a"), "pets/train"),
+        (("daisy", "rose", "flowers/daisy", "flowers/rose"), "flowers"),
+    ],
+)  # fmt: skip
+def test_parts_and_copies_are_refused_with_the_right_folder(folders, right):
+    members = images(*folders)
+    assert f"did you mean data/{right}?" in refusal(members)
+    assert f"make a zip of {right} alone" in refusal(members, in_zip=True)
+    layout = arrange(
+        [member.removeprefix(f"{right}/") for member in members if member.startswith(right)], DATA
+    )
+    assert len(layout.class_names) == 2
+
+
+@pytest.mark.parametrize(
+    "parts", [("trainA", "trainB", "testA", "testB"), ("images", "masks"), ("train", "unlabeled")]
+)
+def test_parts_of_images_alone_are_refused(parts):
+    assert refusal(images(*parts)).startswith(
+        f"data holds the parts of a dataset ({', '.join(sorted(parts))}), not class folders"
+    )
+
+
+@pytest.mark.parametrize(
+    "classes",
+    [
+        ("test_tube", "train_station"),
+        ("mask", "no_mask"),
+        ("image_editor", "train_driver", "test_pilot"),
+        ("valid", "invalid"),
+        ("photo", "sketch"),
+        ("devil", "evaluator", "trainee"),
+    ],
+)
+def test_names_that_resemble_parts_are_classes(classes):
+    assert arrange(images(*classes), DATA).class_names == tuple(sorted(classes))
+
+
+@pytest.mark.parametrize(
+    "members",
+    [
+        [f"{n // 5:05}/img{n:08}.png" for n in range(15)],  # StyleGAN's tools
+        ["00000/00000.png", "00000/00999.png", "01000/01000.png", "69000/69999.png"],  # FFHQ
+        ["00000/000000000.jpg", "00001/000010000.jpg", "00001/000010003.jpg"],  # img2dataset
+        ["0001/1001.jpg", "0001/90001.jpg", "0123/1123.jpg", "top.jpg"],  # Danbooru
+        images("images_001", "images_002", "images_010"),
+        images("train1", "train2"),
+        images("fold1/cat", "fold1/dog", "fold2/cat", "fold2/dog"),
+    ],
+)
+def test_shards_are_not_classes(members):
+    message = refusal(members)
+    assert message.startswith(f"data holds shards ({members[0].split('/')[0]}, ")
+    assert "dataset.json" in message
+    assert len(arrange(members, DATA, unconditional=True).members) == len(members)
+
+
+@pytest.mark.parametrize(
+    "members",
+    [
+        ["00000/00000_00000.ppm", "00000/00000_00001.ppm", "00001/00000_00000.ppm"],  # GTSRB
+        ["0/1.png", "0/21.png", "1/3.png", "7/0.png"],  # MNIST
+        ["0000045/001.jpg", "0000099/001.jpg"],  # a face of each person
+        ["00000/a.png", "00001/b.png"],
+        ["00000/x/1.png", "00001/x/2.png"],
+        images("level1", "level2"),
+    ],
+)
+def test_classes_may_be_called_by_numbers(members):
+    assert arrange(members, DATA).class_names == tuple(sorted({m.split("/")[0] for m in members}))
+
+
+def test_folders_that_all_classes_share_are_named_in_a_warning(caplog):
+    with caplog.at_level(logging.WARNING, "biggan.data"):
+        layout = arrange(images("photo/cat", "photo/dog", "sketch/cat", "sketch/dog"), DATA)
+    assert layout.class_names == ("photo", "sketch")
+    assert "the classes are photo, sketch, and each has the folders cat, dog" in caplog.text
+
+
+def test_both_spellings_of_an_accent_are_one_class():
+    composed, decomposed = "caf\u00e9", "cafe\u0301"
+    members = [f"{decomposed}/1.jpg", f"{composed}/2.jpg", "tea/1.jpg"]
+    layout = arrange(members, DATA, folders=[composed, decomposed, "tea"])
+    assert layout == Layout(tuple(members), (0, 0, 1), (composed, "tea"))
+    assert refusal(members[:2]).startswith("data has one folder with images, ")
+    # Order by name does not depend on the spelling.
+    names = ["a/cafe\u0301.jpg", "a/cafz.jpg", "b/1.jpg"]
+    assert arrange(names, DATA).members == ("a/cafz.jpg", "a/cafe\u0301.jpg", "b/1.jpg")
+
+
+@pytest.mark.parametrize("name", ["caf\udce9", "cat\n"])
+def test_a_class_folder_whose_name_is_no_text_is_refused(name):
+    assert "rename the folder" in refusal(images("dog", name))
+    assert arrange(images("dog", name), DATA, unconditional=True).members

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from biggan.data import shard_index
-from biggan.data.shard_files import shard_name
+from biggan.data.shard_files import read_shard, shard_name
 from biggan.data.shard_index import (
     INDEX,
     ShardContents,
@@ -196,3 +196,10 @@ def test_class_names_come_from_a_text_file(tmp_path):
     file.write_bytes(b"\xff\n")
     assert "not a text file in UTF-8" in refusal(read_class_names, file)
     assert "cannot read the class names" in refusal(read_class_names, tmp_path / "none.txt")
+
+
+def test_files_of_the_system_are_no_samples(tmp_path):
+    image = FILES["cat/0000.png"]
+    names = ["a/0.jpg", "a/._0.jpg", "@eaDir/0.jpg/thumb.jpg", "a/.ipynb_checkpoints/0.jpg"]
+    path = write_tar(tmp_path / "a.tar", [(name, image) for name in names])
+    assert [sample.name for sample in read_shard(str(path))] == ["a.tar/a/0.jpg"]

@@ -22,6 +22,14 @@ CLUTTER = [
     "__MACOSX/cat/a.jpg",
     "cat/__MACOSX/a.jpg",
     "cat/Thumbs.db",
+    "cat/@eaDir/a.jpg/SYNOPHOTO_THUMB_M.jpg",
+    "cat/deep/.ipynb_checkpoints/c-checkpoint.webp",
+    "@eaDir/a.jpg",
+    "#recycle/a.jpg",
+    "$Recycle.Bin/S-1-5-21/a.jpg",
+    "System Volume Information/a.jpg",
+    "lost+found/a.jpg",
+    "FOUND.000/a.jpg",
 ]
 
 

@@ -62,6 +62,9 @@ def test_other_files_of_a_sample_and_other_samples_are_passed_over(tmp_path):
         ("a/0.jpg", PNG),
         ("a/0.cls", b"0"),
         ("a/._1.jpg", b"a double"),
+        ("@eaDir/0.jpg/thumb.jpg", PNG),
+        ("a/.ipynb_checkpoints/0.jpg", PNG),
+        ("__MACOSX/0.jpg", PNG),
         ("a/1.seg.PNG", PNG),
         ("a/1.cls", b"1"),
     ]

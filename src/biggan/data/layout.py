@@ -5,19 +5,43 @@ the parent of `train/` learns one class, and on the parent of `train/` and `val/
 told until the samples look wrong. So such a folder is refused, with the right one named.
 """
 
+import itertools
 import logging
 import re
-from collections.abc import Sequence
+import unicodedata
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from biggan.errors import InputError
 
 logger = logging.getLogger("biggan.data")
 
-# The names of the parts of a dataset: "train", "val2017", "cifar10-test".
-_TRAIN_PART = re.compile(r"(^|.*[-_ .])train(ing)?\d*", re.IGNORECASE)
-_OTHER_PART = re.compile(r"(^|.*[-_ .])(val(id(ation)?)?|test(ing)?|dev|eval)\d*", re.IGNORECASE)
+_NAMED = 5  # folders that a message names
+_UNCONDITIONAL = "train without classes (--set unconditional=true)"
+
+# Words for a part of a dataset, in the order in which the parts are worth training on.
+_SPLIT_WORDS = {
+    "train": r"train(ing|val)?|trn|labell?ed",
+    "validation": r"val(id(at(e|ion))?)?|dev",
+    "test": r"tests?|testing|tst|eval(uation)?|holdout|pred(ict(ions?)?)?|query|gallery|extra",
+    "unlabelled": r"unlabell?ed|unsup(ervised)?",
+}
+_CONTENT_WORDS = {
+    "images": r"(jpe?g|png)?(images?|imgs?)",
+    "annotations": r"annotations?|labels?|masks?|trimaps?|segmentations?|groundtruths?|gt",
+}
+_SUFFIX = r"(sets?|data|datasets?|folder|dir|split|files?|samples?|images?|imgs?)"
+# What may follow such a word: "train_images", "train-jpg", "test_set_small", "trainA".
+_AFTER = re.compile(
+    rf"{_SUFFIX}|jpe?g|png|tif|photos?|pictures?|labell?ed|labels?|masks?|full|small|mini|tiny|clean"
+    r"|raw|orig(inal)?|resized|cropped|processed|final|new|all|only|background|px|part|[a-z]"
+)
+# Folders that cut a dataset into pieces of similar contents: "images_001", "fold1", "part-2".
+_PIECE = re.compile(
+    r"(images?|parts?|shards?|chunks?|batch|folds?|splits?|disk|vol|volume|subset|train|val|test)"
+)
+_SHARD_DIGITS = 4  # at least so many in the name of a shard of StyleGAN's tools
 
 
 @dataclass(frozen=True)
@@ -77,21 +101,62 @@ def arrange(
     prefix = ""
     if in_zip:
         prefix, tree = _inside_wrapping_folders(tree)
-    if len(tree.folders) < 2 or _split_to_train_on(tree) is not None:
+    class_names = sorted({_normal(name) for name in tree.folders})
+    if len(class_names) < 2 or _part_to_train_on(tree) is not None:
         below = "/".join(_likely_below(tree) or ())
         advice = f"did you mean {path / below}?"
         if in_zip:
             advice = f"make a zip of {prefix}{below} alone"
         raise InputError(f"{path} {_fault(tree, advice if below else None)}")
+    own = [member.removeprefix(prefix) for member in members]
+    if _are_shards(tree, own):
+        raise InputError(
+            f"{path} holds shards ({_listed(tree.folders)}), not class folders: put the images of "
+            "each class in a folder of its own, or give their labels in dataset.json, as "
+            f"StyleGAN's tools write it, or {_UNCONDITIONAL}; or rename them, if they are classes"
+        )
+    for name in class_names:
+        if any(unicodedata.category(character) in ("Cc", "Cs") for character in name):
+            raise InputError(
+                f"{path}: the name of the class folder {ascii(name)[:100]} is not UTF-8, or has "
+                "control characters: rename the folder"
+            )
     beside = {name.removeprefix(prefix) for name in folders if name.startswith(prefix)}
-    empty = sorted(name for name in beside - set(tree.folders) if name and "/" not in name)
+    beside = {_normal(name) for name in beside if name and "/" not in name}
+    empty = sorted(beside - set(class_names))
     if empty:
         others = f" and {len(empty) - 1} more" if len(empty) > 1 else ""
         raise InputError(
             f"{path}: the class {empty[0]!r}{others} has no images: put some into its folder, or "
             "take the folder away"
         )
-    return _by_top_folder(members, prefix, tree)
+    _warn_of_shared_folders(tree)
+    return _by_top_folder(members, prefix, class_names)
+
+
+def part_of_dataset(name: str) -> str | None:
+    """Which part of a dataset a folder or file of this name holds, as far as the name tells.
+
+    Returns:
+        "train", "validation", "test", "unlabelled", "images" or "annotations"; None for any other.
+    """
+    spaced = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name)
+    words = [word.lower() for word in re.split(r"[\W\d_]+", spaced) if word]
+    for kind, pattern in _SPLIT_WORDS.items():
+        for place, word in enumerate(words):
+            if re.fullmatch(rf"({pattern}){_SUFFIX}?", word) and all(
+                map(_may_follow, words[place + 1 :])
+            ):
+                return kind
+    for kind, pattern in _CONTENT_WORDS.items():
+        if words and re.fullmatch(pattern, words[0]) and all(map(_AFTER.fullmatch, words[1:])):
+            return kind
+    return None
+
+
+def _may_follow(word: str) -> bool:
+    splits = "|".join(_SPLIT_WORDS.values())
+    return _AFTER.fullmatch(word) is not None or re.fullmatch(splits, word) is not None
 
 
 def _tree(members: Sequence[str]) -> _Folder:
@@ -118,7 +183,7 @@ def _inside_wrapping_folders(tree: _Folder) -> tuple[str, _Folder]:
 
 def _likely_below(folder: _Folder) -> tuple[str, ...] | None:
     """The way down to the folder whose folders look like the classes; None where there is none."""
-    name = _split_to_train_on(folder)
+    name = _part_to_train_on(folder)
     if name is None and len(folder.folders) == 1:
         name = next(iter(folder.folders))
     if name is None:
@@ -128,56 +193,122 @@ def _likely_below(folder: _Folder) -> tuple[str, ...] | None:
     return None if below is None else (name, *below)
 
 
-def _split_to_train_on(folder: _Folder) -> str | None:
-    """The training part where folders are the parts of a dataset (train, val) and not its classes.
+def _part_to_train_on(folder: _Folder) -> str | None:
+    """The folder to train on where the folders are not all classes; None where they may be."""
+    parts = _parts(folder)
+    nested = [name for name in parts if len(_unwrapped(folder.folders[name]).folders) > 1]
+    return next(iter(nested or parts), None) or _copy(folder)
 
-    Folders called train may well be classes, the vehicles; beside one called test they are not,
-    where they hold folders or there is nothing else.
+
+def _parts(folder: _Folder) -> list[str]:
+    """The folders that are the parts of a dataset and not its classes, the best to train on first.
+
+    Folders called train may well be classes, the vehicles. Beside one called test they are not,
+    where they hold folders or there is nothing else; nor where they alone hold folders.
     """
-    train, other = _parts(folder)
-    if not train or not other:
-        return None
-    nested = [name for name in train + other if len(folder.folders[name].folders) > 1]
-    nothing_else = len(folder.folders) == len(train + other)
-    return (nested or train)[0] if nested or nothing_else else None
+    kinds = {name: kind for name in folder.folders if (kind := part_of_dataset(name))}
+    nested = {name for name, below in folder.folders.items() if len(_unwrapped(below).folders) > 1}
+    nothing_else = len(kinds) == len(folder.folders)
+    several = len(set(kinds.values())) > 1 and (nothing_else or nested & kinds.keys())
+    alone = (
+        len(nested) == 1 < len(folder.folders)
+        and kinds.get(*nested) in ("train", "images")
+        and not folder.folders[next(iter(nested))].direct
+    )
+    if not several and not alone:
+        return []
+    order = [*_SPLIT_WORDS, *_CONTENT_WORDS]
+    return sorted(kinds, key=lambda name: (order.index(kinds[name]), name))
 
 
-def _parts(folder: _Folder) -> tuple[list[str], list[str]]:
+def _copy(folder: _Folder) -> str | None:
+    """The folder that holds the folders beside it once more; None where there is none."""
+    for name, below in sorted(folder.folders.items()):
+        inside = _unwrapped(below).folders.keys()
+        if len(inside) > 1 and inside <= folder.folders.keys() - {name}:
+            return name
+    return None
+
+
+def _unwrapped(folder: _Folder) -> _Folder:
+    """The first folder on the way down that holds more than one other folder."""
+    while not folder.direct and len(folder.folders) == 1:
+        folder = next(iter(folder.folders.values()))
+    return folder
+
+
+def _are_shards(folder: _Folder, members: Sequence[str]) -> bool:
+    """Whether the folders cut one dataset into pieces: by name, or by the numbers of the files."""
+    matches = [re.fullmatch(r"(.*?)[-_ .]?\d+", name) for name in folder.folders]
+    stems = {match[1].lower() for match in matches if match}
+    if all(matches) and len(stems) == 1 and _PIECE.fullmatch(next(iter(stems))):
+        return True
     names = sorted(folder.folders)
-    train = [name for name in names if _TRAIN_PART.fullmatch(name)]
-    return train, [name for name in names if _OTHER_PART.fullmatch(name)]
+    widths = {len(name) for name in names}
+    if not all(map(str.isdecimal, names)) or len(widths) > 1 or max(widths) < _SHARD_DIGITS:
+        return False
+    numbers: dict[str, list[int]] = {name: [] for name in names}
+    for member in members:
+        top, separator, below = member.partition("/")
+        if not separator:
+            continue  # beside the folders
+        digits = re.findall(r"\d+", PurePosixPath(below).stem)
+        if not digits or "/" in below:
+            return False
+        numbers[top].append(int(digits[-1]))
+    ascending = all(
+        max(numbers[before]) < min(numbers[after]) for before, after in itertools.pairwise(names)
+    )
+    # By the last three digits, as Danbooru has them.
+    by_rest = all(n % 1000 == int(name) for name, own in numbers.items() for n in own)
+    return ascending or by_rest
+
+
+def _warn_of_shared_folders(tree: _Folder) -> None:
+    """Say so where the class folders all have the same folders, which may be the real classes."""
+    shared = set.intersection(*(set(_unwrapped(below).folders) for below in tree.folders.values()))
+    shared = {name for name in shared if not name.isdecimal()}
+    if len(shared) > 1:
+        logger.warning(
+            "the classes are %s, and each has the folders %s: if those are the classes, make one "
+            "folder of each",
+            _listed(tree.folders),
+            _listed(shared),
+        )
 
 
 def _fault(tree: _Folder, advice: str | None) -> str:
     """What is wrong with folders that are not the classes, and the way out."""
     names = sorted(tree.folders)
-    unconditional = "train without classes (--set unconditional=true)"
     if not names:
         return (
             "holds images but no class folders: put the images of each class in a folder of its "
-            f"own, or {unconditional}"
+            f"own, or {_UNCONDITIONAL}"
         )
-    if len(names) > 1:
-        train, other = _parts(tree)
-        parts = ", ".join(sorted(train + other))
+    if parts := _parts(tree):
+        listed = _listed(parts if len(parts) > 1 else names)
         return (
-            f"holds the parts of a dataset ({parts}), not class folders; "
+            f"holds the parts of a dataset ({listed}), not class folders; "
             f"{advice or 'give the one to train on, with class folders in it'}"
+        )
+    if copy := _copy(tree):
+        return (
+            f"holds the same folders beside {copy!r} and in it; "
+            f"{advice or 'take one of the copies away'}"
         )
     return (
         f"has one folder with images, {names[0]!r}, and a conditional model needs several classes; "
-        f"{advice or 'add folders for other classes'}, or {unconditional}"
+        f"{advice or 'add folders for other classes'}, or {_UNCONDITIONAL}"
     )
 
 
-def _by_top_folder(members: Sequence[str], prefix: str, tree: _Folder) -> Layout:
-    class_names = tuple(sorted(tree.folders))
+def _by_top_folder(members: Sequence[str], prefix: str, class_names: Sequence[str]) -> Layout:
     label_of = {name: label for label, name in enumerate(class_names)}
     labelled, stray = [], []
     for member in members:
         top, separator, _ = member.removeprefix(prefix).partition("/")
         if separator:
-            labelled.append((label_of[top], member))
+            labelled.append((label_of[_normal(top)], _normal(member), member))
         else:
             stray.append(member)
     if stray:
@@ -186,7 +317,18 @@ def _by_top_folder(members: Sequence[str], prefix: str, tree: _Folder) -> Layout
         )
     labelled.sort()
     return Layout(
-        members=tuple(member for _, member in labelled),
-        labels=tuple(label for label, _ in labelled),
-        class_names=class_names,
+        members=tuple(member for _, _, member in labelled),
+        labels=tuple(label for label, _, _ in labelled),
+        class_names=tuple(class_names),
     )
+
+
+def _normal(name: str) -> str:
+    """One spelling of a name: macOS writes accents as characters of their own."""
+    return unicodedata.normalize("NFC", name)
+
+
+def _listed(names: Iterable[str]) -> str:
+    listed = sorted(names)
+    more = ", ..." if len(listed) > _NAMED else ""
+    return ", ".join(listed[:_NAMED]) + more

@@ -12,6 +12,7 @@ from typing import Any
 from biggan.data.labelled import Label
 from biggan.data.packed import is_packed
 from biggan.data.reading import containers, expand
+from biggan.data.sources import is_system_file
 from biggan.data.tars import BLOCK, image_suffix, parse_label
 from biggan.errors import InputError
 
@@ -85,7 +86,9 @@ def read_shard(url: str) -> Iterator[Sample]:
         # The library's own dataset is these three, and leaves the file open.
         stream = library.gopen(url)
         watched = _Watched(stream)
-        files = library.tariterators.tar_file_expander([{"url": url, "stream": watched}])
+        files = library.tariterators.tar_file_expander(
+            [{"url": url, "stream": watched}], select_files=lambda name: not is_system_file(name)
+        )
         for sample in library.tariterators.group_by_keys(files):
             stored = {key: data for key, data in sample.items() if not key.startswith("__")}
             suffix = image_suffix(stored)

@@ -18,6 +18,18 @@ from biggan.errors import InputError
 
 EXTENSIONS = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm"})
 
+# Folders and files that systems put beside people's own, in small letters; and all hidden ones.
+_SYSTEM_NAMES = frozenset(
+    """
+    __macosx|network trash folder|temporary items|thevolumesettingsfolder|icon\r
+    $recycle.bin|recycler|recycled|system volume information|config.msi|thumbs.db|ehthumbs.db
+    desktop.ini|found.000|lost+found|lost.dir|__pycache__
+    @eadir|#recycle|#snapshot|@tmp|@sharebin|@recycle|@recently-snapshot|@__thumb|~snapshot
+    """.replace("\n    ", "|")
+    .strip("|")
+    .split("|")
+)
+
 # Faults that pass: an image that a network disk lost for a moment is not corrupt.
 _OF_THE_DISK = frozenset({errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.ENOTCONN})
 
@@ -113,6 +125,12 @@ class ZipFiles(ImageFiles):
         self._archive.close()
 
 
+def is_system_file(name: str) -> bool:
+    """Whether a relative path leads to or through what a system keeps there for itself."""
+    parts = PurePosixPath(name).parts
+    return any(part.startswith(".") or part.casefold() in _SYSTEM_NAMES for part in parts)
+
+
 def open_files(path: Path) -> ImageFiles:
     """Open a folder or a zip.
 
@@ -153,6 +171,8 @@ def _walk(folder: Path, prefix: str, above: tuple[str, ...]) -> Iterator[str]:
         return  # a link back to a folder above: it would never end
     with os.scandir(folder) as entries:
         for entry in entries:
+            if is_system_file(entry.name):
+                continue  # not even entered: lost+found may belong to the system alone
             if _is_folder(entry):
                 yield from _walk(Path(entry.path), f"{prefix}{entry.name}/", (*above, here))
             else:
@@ -167,7 +187,7 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
 
 
 def _image_members(names: Iterable[str]) -> tuple[str, ...]:
-    return tuple(sorted(name for name in names if _is_image(PurePosixPath(name))))
+    return tuple(sorted(name for name in names if _is_image(name)))
 
 
 def _folders_above(names: Iterable[str]) -> set[str]:
@@ -180,16 +200,11 @@ def _folders_above(names: Iterable[str]) -> set[str]:
 
 
 def _visible(folders: Iterable[str]) -> tuple[str, ...]:
-    return tuple(sorted(name for name in folders if not _is_hidden(PurePosixPath(name))))
+    return tuple(sorted(name for name in folders if not is_system_file(name)))
 
 
-def _is_image(path: PurePosixPath) -> bool:
-    return not _is_hidden(path) and path.suffix.lower() in EXTENSIONS
-
-
-def _is_hidden(path: PurePosixPath) -> bool:
-    # macOS adds a hidden double of every file, and to zips a folder of such doubles.
-    return any(part.startswith(".") or part == "__MACOSX" for part in path.parts)
+def _is_image(name: str) -> bool:
+    return not is_system_file(name) and PurePosixPath(name).suffix.lower() in EXTENSIONS
 
 
 def _not_found(path: Path) -> str:

@@ -16,7 +16,7 @@ import numpy as np
 
 from biggan.data.decoding import CorruptImageError
 from biggan.data.labelled import Label, arrange_labelled
-from biggan.data.sources import EXTENSIONS, ImageFiles
+from biggan.data.sources import EXTENSIONS, ImageFiles, is_system_file
 from biggan.errors import InputError
 
 CLASS_TABLE = "classes.txt"
@@ -131,8 +131,8 @@ def _samples(shard: Path) -> Iterator[tuple[str, dict[str, _Place]]]:
     key, files = "", dict[str, _Place]()
     for name, place in _files(shard):
         path = PurePosixPath(name)
-        if path.name.startswith((".", "__")):
-            continue  # macOS's doubles; the library's own notes
+        if path.name.startswith("__") or is_system_file(name):
+            continue  # the library's own notes
         stem, _, suffix = path.name.partition(".")
         own = str(path.parent / stem)
         if own != key:
