@@ -5,6 +5,7 @@ import signal
 import tomllib
 
 import pytest
+import torch
 from click.testing import CliRunner
 from test_cli import biggan, fails, recipe, succeeds, write_images  # noqa: F401  # recipe: a fixture
 
@@ -237,6 +238,37 @@ def test_a_deadline_within_the_first_step_is_refused_but_the_step_is_kept(recipe
     succeeds(*arguments, tmp_path / "whole")
     whole, parts = (tmp_path / run / "generator.safetensors" for run in ("whole", "parts"))
     assert whole.read_bytes() == parts.read_bytes()
+
+
+def test_a_run_goes_on_from_its_weights_alone(recipe, data, tmp_path):  # noqa: F811
+    first, second = tmp_path / "first", tmp_path / "second"
+    arguments = ["train", recipe, "--data", data]
+    succeeds(*arguments, "--out", first)
+    for name in ("generator", "discriminator"):  # as they are given away: half as large
+        weights = tmp_path / f"{name}.safetensors"
+        succeeds("convert", first / weights.name, weights, "--precision", "float16")
+        arguments += ["--set", f"fine_tuning.{name}={weights}"]
+    line = fails(*arguments, "--set", "generator.channels=16", "--out", second)
+    assert "the recipe has generator.channels = 16" in line
+    assert "the shape is the source's" in line
+    # A step too small to move anything: the networks are those that were loaded.
+    still = [
+        "--set",
+        "total_steps=1",
+        "--set",
+        "optimizer.g_lr=1e-30",
+        "--set",
+        "optimizer.d_lr=1e-30",
+    ]
+    succeeds(*arguments, *still, "--set", "ema.start=0", "--out", second)
+    loaded = load(tmp_path / "generator.safetensors").generator.state_dict()
+    trained = load(second).generator.state_dict()
+    parameters = [name for name in loaded if name.endswith("weight")]
+    assert parameters
+    for name in parameters:
+        assert torch.equal(trained[name], loaded[name]), name
+    sources = load(second).description.training["fine_tuning"]
+    assert set(sources) == {"generator", "discriminator"}
 
 
 def test_a_mistyped_recipe_gets_its_nearest_name(tmp_path):
