@@ -33,7 +33,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from biggan._version import __version__
-from biggan.atomic_write import replaced_atomically
+from biggan.atomic_write import TEMPORARY_SUFFIX, replaced_atomically, temporary_prefix
 from biggan.errors import InputError
 from biggan.gan import Gan
 from biggan.latents import check_truncation
@@ -156,7 +156,9 @@ def export_openvino(
     with (
         replaced_atomically(path) as new_path,
         replaced_atomically(weights) as new_weights,
-        tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder,
+        tempfile.TemporaryDirectory(
+            TEMPORARY_SUFFIX, temporary_prefix(), dir=path.parent
+        ) as folder,
         _failing_in_one_line("OpenVINO"),
     ):
         import openvino  # type: ignore[import-untyped]

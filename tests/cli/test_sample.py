@@ -201,4 +201,4 @@ def test_a_process_that_dies_ends_all_with_one_line(tiny_file, tmp_path):
         "error: torchrun ends all processes: one has died, or somebody stops the run; give the "
         "same command again\n"
     )
-    assert not list(out.glob(f".*.{started[0].pid}.tmp"))
+    assert not list(out.glob(f".biggan-*-{started[0].pid}-*.tmp"))

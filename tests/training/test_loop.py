@@ -14,6 +14,7 @@ import torch
 from safetensors.torch import load_file
 
 import biggan
+from biggan.atomic_write import TEMPORARY_SUFFIX, temporary_prefix
 from biggan.data import ShardStream, load_dataset
 from biggan.errors import InputError
 from biggan.training import loop, run_export, train
@@ -287,11 +288,16 @@ def test_a_kill_between_checkpoint_and_export_is_made_good(config, dataset, tmp_
     run(config, dataset, tmp_path, total_steps=1)
     for name in ("generator.safetensors", "discriminator.safetensors"):
         (tmp_path / name).unlink()
-    (tmp_path / "previews" / ".step.png.1.tmp").touch()
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    unfinished = temporary_prefix().replace(f"-{os.getpid()}-", f"-{dead.pid}-")
+    (tmp_path / "previews" / f"{unfinished}12345678{TEMPORARY_SUFFIX}").touch()
+    foreign = tmp_path / "previews" / ".notes.tmp"
+    foreign.mkdir()
     run(config, dataset, tmp_path, total_steps=1)
     assert biggan.load(tmp_path).description.training["step"] == 1
     assert biggan.load_discriminator(tmp_path)
-    assert not list(tmp_path.rglob(".*.tmp"))
+    assert list(tmp_path.rglob(".*.tmp")) == [foreign]
 
 
 def test_unconditional_training(config, folder, tmp_path):

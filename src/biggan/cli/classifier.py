@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from biggan.atomic_write import make_folder
 from biggan.cli.options import (
     check_writable,
     choose_device,
@@ -100,7 +99,6 @@ def command(
 
     device = choose_device(device)
     dataset = _load(data, resolution, channels)
-    make_folder(out.parent)
     classifier = train_classifier(
         dataset,
         out,

@@ -21,11 +21,10 @@ from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
-from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from biggan.atomic_write import write_atomically
+from biggan.atomic_write import make_folder, write_atomically
 from biggan.data.dataset import DIGITS
 from biggan.data.decoding import MODES, strict_pillow
 from biggan.data.packed import (
@@ -42,13 +41,14 @@ from biggan.data.packed import (
 )
 from biggan.data.reading import Source, check_corrupt, decode_chunk, in_parallel, open_source
 from biggan.errors import InputError
+from biggan.locks import locked
 
 logger = logging.getLogger("biggan.data")
 
 _CHUNK_BYTES = 2**22  # of pixels that one line of the journal stands for
 _MOST_IN_CHUNK = 256
 _MOVE_BYTES = 2**24  # of pixels that are moved at a time
-_PLAN, _JOURNAL, _LOCK = "plan.json", "journal.jsonl", "lock"
+_PLAN, _JOURNAL, _LOCK, _MOVING = "plan.json", "journal.jsonl", "lock", "moving-"
 _ALL_DECODED = "all decoded"
 
 
@@ -132,13 +132,18 @@ def pack_dataset(
                 _close_gaps(work, corrupt)
                 _describe(work, corrupt, path.resolve().name, signature)
             header = read_header(folder)
-            for file in folder.iterdir():
-                if file.name not in (IMAGES, LABELS, HEADER):
-                    file.unlink()
+            for file in [*_progress_files(folder), *folder.glob(f"{_LOCK}*")]:
+                file.unlink()
             if out.is_dir():
                 out.rmdir()  # empty: an empty folder may be named as the place
             folder.rename(out)
     return header
+
+
+def _progress_files(folder: Path) -> list[Path]:
+    """What a packing under way keeps beside its result."""
+    named = (folder / _PLAN, folder / _JOURNAL)
+    return [*(file for file in named if file.exists()), *folder.glob(f"{_MOVING}*")]
 
 
 def _signature(path: Path, source: Source, resolution: int, channels: int) -> str:
@@ -198,16 +203,10 @@ def _keeping_what_is_done(out: Path) -> Iterator[None]:
 @contextlib.contextmanager
 def _locked(out: Path, folder: Path) -> Iterator[None]:
     """Keep a second process out of the folder."""
-    folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder / _LOCK)
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise InputError(f"another process is packing {out}: wait for it, or end it") from None
-    try:
+    make_folder(folder)
+    busy = f"another process is packing {out}: wait for it, or end it"
+    with locked(folder / _LOCK, busy):
         yield
-    finally:
-        lock.release()
 
 
 def _check_room(work: _Work) -> None:
@@ -244,7 +243,7 @@ def _begin(work: _Work, path: Path, signature: str) -> None:
                 "choose another place"
             )
         logger.warning("%s has changed since its packing began: beginning anew", path)
-        for old in work.folder.iterdir():
+        for old in _progress_files(work.folder):
             old.unlink()
     with (work.folder / IMAGES).open("wb") as file:
         file.truncate(len(work.source.order) * work.image_bytes)
@@ -383,11 +382,11 @@ def _close_gaps(work: _Work, corrupt: Sequence[int]) -> None:
     block = max(1, _MOVE_BYTES // work.image_bytes)
     good = np.delete(np.arange(total), corrupt)
     with (work.folder / IMAGES).open("r+b", buffering=0) as pixels:
-        begun = [int(file.name.split("-")[1]) for file in work.folder.glob("moving-*")]
+        begun = [int(file.name.split("-")[1]) for file in work.folder.glob(f"{_MOVING}*")]
         first = corrupt[0]  # from here on the k-th good image is not in the k-th place
         start = max(begun, default=first)
         for target in range(start, len(good), block):
-            aside = work.folder / f"moving-{target}"
+            aside = work.folder / f"{_MOVING}{target}"
             if target not in begun:
                 images = _read_images(work, pixels, good[target : target + block])
                 write_atomically(aside, images.tobytes())
@@ -395,7 +394,7 @@ def _close_gaps(work: _Work, corrupt: Sequence[int]) -> None:
             _write_all(pixels, memoryview(aside.read_bytes()))
             if target - block >= first:
                 os.fsync(pixels.fileno())  # a power cut must not lose what is nowhere else
-                (work.folder / f"moving-{target - block}").unlink(missing_ok=True)
+                (work.folder / f"{_MOVING}{target - block}").unlink(missing_ok=True)
         os.fsync(pixels.fileno())
         pixels.truncate(len(good) * work.image_bytes)
 

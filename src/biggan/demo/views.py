@@ -140,7 +140,8 @@ def settings_of(form: Form, values: Sequence[Any]) -> Settings:
 def saved(widget: Any, picture: Image.Image, recipe: SheetRecipe) -> Path:
     """A PNG of the picture with its recipe inside, where the widget may serve it."""
     file = _place(widget, f"{file_stem(recipe)}.png", recipe.to_json())
-    save_png(picture, file, recipe)
+    if not file.exists():  # the same recipe is the same picture
+        save_png(picture, file, recipe)
     return file
 
 

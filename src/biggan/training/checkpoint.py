@@ -156,6 +156,7 @@ class CheckpointDirectory:
         """
         kept = self.folder / f"pre-collapse-step-{step:08d}.safetensors"
         with replaced_atomically(kept) as temporary:
+            temporary.unlink()
             try:
                 os.link(self._path(step), temporary)  # the same file: it takes no space
             except OSError:  # a file system without links

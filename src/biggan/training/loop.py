@@ -51,7 +51,7 @@ from biggan.training.logging import RunLog
 from biggan.training.perturbation import Perturbation, draw_perturbation
 from biggan.training.randomness import Purpose
 from biggan.training.run_export import export_run
-from biggan.training.run_folder import locked, open_run
+from biggan.training.run_folder import locked_run, open_run
 from biggan.training.scheduled_evaluation import ScheduledEvaluation
 from biggan.training.state import TrainState
 from biggan.training.step import (
@@ -97,7 +97,7 @@ def train(
     """
     check_shares(config.batch_size, config.accumulation)
     with ExitStack() as held:
-        held.enter_context(locked(run_dir))
+        held.enter_context(locked_run(run_dir))
         seen, held_out = split_data(config, dataset)
         state, checkpoints = open_run(config, dataset, run_dir, device)
         with raising_together():

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-import filelock
 import torch
 
 from biggan.atomic_write import make_folder, write_atomically
 from biggan.data import TrainingData
 from biggan.distributed import check_same, is_first, on_any_process, raising_together
 from biggan.errors import InputError
+from biggan.locks import locked
 from biggan.training.checkpoint import Checkpoint, CheckpointDirectory, rollback_reach
 from biggan.training.config import TrainConfig, differing_keys, to_toml
 from biggan.training.events import read_events
@@ -24,25 +24,18 @@ _LOG = logging.getLogger("biggan.training")
 
 
 @contextmanager
-def locked(run_dir: Path) -> Iterator[None]:
+def locked_run(run_dir: Path) -> Iterator[None]:
     """Keep other runs out of a folder, which is created if needed, until the context ends."""
-    lock = filelock.FileLock(run_dir / ".lock")
-    with raising_together():
-        if is_first():
-            make_folder(run_dir)
-            try:
-                lock.acquire(blocking=False)
-            except filelock.Timeout:
-                raise InputError(
-                    f"another process is training in {run_dir}: wait until it ends, or choose "
-                    "another --out"
-                ) from None
-            except OSError as error:
-                raise InputError(f"cannot write to {run_dir}: {error.strerror}") from None
-    try:
+    busy = f"another process is training in {run_dir}: wait until it ends, or choose another --out"
+    with ExitStack() as held:
+        with raising_together():
+            if is_first():
+                make_folder(run_dir)
+                try:
+                    held.enter_context(locked(run_dir / ".lock", busy))
+                except OSError as error:
+                    raise InputError(f"cannot write to {run_dir}: {error.strerror}") from None
         yield
-    finally:
-        lock.release()
 
 
 def open_run(
@@ -64,8 +57,6 @@ def open_run(
     state = TrainState.create(config, device, dataset.class_names if saved is None else None)
     with raising_together():
         if is_first():
-            for unfinished in run_dir.rglob(".*.tmp"):  # of a process that was killed
-                unfinished.unlink()
             write_atomically(run_dir / "config.toml", to_toml(config.to_dict()).encode())
             if saved is None and state.sources:
                 # Kept for a rollback to the start: the sources may be gone by then.

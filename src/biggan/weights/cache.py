@@ -6,8 +6,8 @@ It is `$BIGGAN_CACHE`, else `$XDG_CACHE_HOME/biggan`, else `~/.cache/biggan`:
     pt_inception-2015-12-05-6726825d.pth   TF-Inception's weights, as published
     addresses/                    what was given by address, a folder each
     downloads/                    files under way: resumed the next time, deleted once converted
-    *.lock                        held by the process that fetches; empty, and safe to delete when
-                                  none is running
+    *.lock, *.lock.held           held by the process that fetches; safe to delete when none is
+                                  running
 
 What is there is used as it is and never asked for again; to fetch it anew, delete it.
 With BIGGAN_OFFLINE=1 in the environment it is all that there is: nothing is fetched.
@@ -18,12 +18,11 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
 from biggan.errors import InputError
+from biggan.locks import locked
 
 _LOG = logging.getLogger("biggan.weights")
 
@@ -58,8 +57,7 @@ def is_offline(asked: bool) -> bool:
 def exclusive(path: Path, what: str) -> Iterator[None]:
     """Be the only process that makes something in the cache; wait for one that does already.
 
-    The thing may be there after waiting: look again inside. The lock is the system's, so it ends
-    with its process, however that ends.
+    The thing may be there after waiting: look again inside.
 
     Args:
         path: What is to be made. Its folder is created.
@@ -68,20 +66,15 @@ def exclusive(path: Path, what: str) -> Iterator[None]:
     Raises:
         InputError: The cache cannot be written.
     """
-    lock = FileLock(path.with_name(f"{path.name}.lock"))
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+    lock = path.with_name(f"{path.name}.lock")
+    busy = f"another process is downloading {what}; waiting for it"
+    with ExitStack() as held:
         try:
-            lock.acquire(blocking=False)
-        except Timeout:
-            _LOG.info("another process is downloading %s; waiting for it", what)
-            lock.acquire()
-    except (OSError, NotImplementedError) as error:  # the latter: a file system without locks
-        raise _unusable(path.parent, error) from None
-    try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            held.enter_context(locked(lock, busy, wait=_LOG.info))
+        except OSError as error:
+            raise _unusable(path.parent, error) from None
         yield
-    finally:
-        lock.release()
 
 
 def _unusable(folder: Path, error: Exception) -> InputError:

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import glob
 import json
 import logging
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-import filelock
 import torch
 from torch import Tensor
 
+from biggan.atomic_write import make_folder
 from biggan.errors import InputError
+from biggan.locks import locked
 from biggan.metrics.classifier.network import Classifier
 from biggan.weights.files import FORMAT, load_tensors, save_tensors
 
@@ -118,20 +118,13 @@ class Checkpoint:
 
 
 @contextmanager
-def locked(out: Path) -> Iterator[None]:
-    """Keep other processes from training the same file, and remove what killed ones left."""
-    lock = filelock.FileLock(out.with_name(f".{out.name}.lock"))
-    try:
-        lock.acquire(blocking=False)
-    except filelock.Timeout:
-        raise InputError(
-            f"another process is training {out}: wait until it ends, or choose another --out"
-        ) from None
-    except OSError as error:
-        raise InputError(f"cannot write to {out.parent}: {error.strerror}") from None
-    try:
-        for unfinished in out.parent.glob(f".{glob.escape(out.stem)}.*.tmp"):
-            unfinished.unlink(missing_ok=True)
+def locked_output(out: Path) -> Iterator[None]:
+    """Keep other processes from training the same file, whose folder is created if needed."""
+    make_folder(out.parent)
+    busy = f"another process is training {out}: wait until it ends, or choose another --out"
+    with ExitStack() as held:
+        try:
+            held.enter_context(locked(out.with_name(f".{out.name}.lock"), busy))
+        except OSError as error:
+            raise InputError(f"cannot write to {out.parent}: {error.strerror}") from None
         yield
-    finally:
-        lock.release()

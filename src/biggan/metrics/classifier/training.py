@@ -21,7 +21,12 @@ from biggan._version import __version__
 from biggan.data import ImageDataset
 from biggan.errors import InputError
 from biggan.metrics.classifier.features import ClassifierFeatures
-from biggan.metrics.classifier.files import Checkpoint, check_same_recipe, locked, read_header
+from biggan.metrics.classifier.files import (
+    Checkpoint,
+    check_same_recipe,
+    locked_output,
+    read_header,
+)
 from biggan.metrics.classifier.fitting import (
     ClassifierTraining,
     default_steps,
@@ -53,7 +58,7 @@ def train_classifier(
 
     Args:
         dataset: Images with classes; they may be mapped from the disk.
-        out: The file to write, in a folder that exists.
+        out: The file to write; its folder is created if needed.
         steps: Batches of 64 images; `default_steps` if left out.
         seed: Of all that is random.
         flip: Whether to mirror one half of the images; see `ClassifierTraining`.
@@ -80,7 +85,7 @@ def train_classifier(
     steps = default_steps(len(train_on)) if steps is None else steps
     training = ClassifierTraining(steps, seed, flip)
     recipe = {**asdict(config), **asdict(training), "data_fingerprint": dataset.fingerprint}
-    with locked(out):
+    with locked_output(out):
         checkpoint = Checkpoint(out, recipe)
         if out.exists():
             check_same_recipe(read_header(out, "classifier")[0], recipe, out)
