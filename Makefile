@@ -8,10 +8,10 @@ STAMP  := $(VENV)/.installed
 DEV    := $(VENV)/.installed-dev
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format bench clean
+.PHONY: help demo test test-all check format bench clean
 
 help:            ## list the verbs
-	@sed -n 's/^\([a-z]*\): .*## /\1\t/p' $(MAKEFILE_LIST)
+	@sed -n 's/^\([a-z-]*\): .*## /\1\t/p' $(MAKEFILE_LIST)
 
 # Set-up happens once: again only when the pins or the package's own metadata change.
 # torch comes first and pinned, so that no later requirement pulls a CUDA build.
@@ -33,6 +33,10 @@ demo: $(STAMP)   ## open the web page with the bundled model on http://127.0.0.1
 
 test: $(DEV)     ## the whole CPU test suite
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4
+
+test-all: $(DEV) ## the same with 2,000 mutations of every kind of file and many more kills; hours
+	BIGGAN_TEST_MUTATIONS=2000 BIGGAN_TEST_KILLS=25 OMP_NUM_THREADS=1 \
+		$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --override-ini timeout=7200
 
 check: $(DEV)    ## formatter, linter, type checker, import rules
 	$(BIN)/ruff format --check .
