@@ -1,4 +1,15 @@
-"""The one exception that means "the caller can mend this"."""
+"""The one exception that means "the caller can mend this", and foreign text in its messages."""
+
+import re
+import reprlib
+
+_QUOTED = 100  # characters of anybody's input that a message repeats
+
+# Control characters, line separators, bidirectional overrides, and what no encoding can write.
+_UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+
+_SHORT = reprlib.Repr()
+_SHORT.maxstring = _SHORT.maxlong = _SHORT.maxother = _QUOTED
 
 
 class InputError(ValueError):
@@ -17,3 +28,17 @@ def require(condition: bool, message: str) -> None:
     """
     if not condition:
         raise InputError(message)
+
+
+def quoted(value: object) -> str:
+    """The repr of somebody's value as a message repeats it: at most 100 characters of it."""
+    try:
+        text = _SHORT.repr(value)
+    except ValueError:  # an integer of more digits than Python prints
+        text = f"<{type(value).__name__}>"
+    return text if len(text) <= _QUOTED else f"{text[:_QUOTED]}..."
+
+
+def printable(text: str) -> str:
+    """Somebody's text with escapes for the characters that would command a terminal."""
+    return _UNPRINTABLE.sub(lambda found: ascii(found[0])[1:-1], text)

@@ -20,9 +20,9 @@ from PIL import Image
 
 from biggan.cli import VERBS, main
 from biggan.models import DiscriminatorConfig, build_discriminator, get_preset
-from biggan.weights.files import Description, save_discriminator
+from biggan.weights.files import Description, save_discriminator, save_generator
 from foreign_networks import RandomWeights, ivclab_generator
-from tiny import TINY_RECIPE
+from tiny import TINY_RECIPE, tiny_generator
 
 
 @dataclass
@@ -192,6 +192,19 @@ def test_models_of_one(tiny_file, tmp_path, no_network):
     network = build_discriminator(DiscriminatorConfig("biggan", 16, 8, (1, 2, 4), 2, 3, 8))
     save_discriminator(path, network, Description("judge"))
     assert json.loads(succeeds("models", path, "--json"))["kind"] == "discriminator"
+
+
+def test_no_file_and_no_mistake_commands_the_terminal(tmp_path, no_network):
+    escape, path = "a\x1b[2J\x07\u202e", tmp_path / "x.safetensors"
+    for step in (1000, "many", None):
+        description = Description(
+            escape, (escape,) * 3, escape, escape, {"step": step, "data": escape}
+        )
+        save_generator(path, tiny_generator(), description)
+        shown = succeeds("models", path) + succeeds("classes", "--model", path)
+        assert shown.count(r"a\x1b[2J\x07\u202e") == (7 if step == 1000 else 6)
+        assert not {"\x1b", "\x07", "\u202e"} & set(shown)
+    assert r"a\x1b[2J" in fails("models", escape)
 
 
 def test_convert_makes_the_same_pictures(tmp_path, no_network):

@@ -185,7 +185,10 @@ def test_projection_head_sums_positions():
         ({"channels": True}, "channels cannot be True"),
         ({"num_classes": 0, "skip_z": False}, "skip_z must be true"),
         ({"channels": 1}, "attention needs at least 8 channels, here are 4"),
-        ({"bn_eps": -1.0}, "epsilon cannot be negative"),
+        ({"bn_eps": -1.0}, "bn_eps must be at least 1e-12"),
+        ({"bn_eps": 0}, "bn_eps must be at least 1e-12"),
+        ({"sn_eps": 2}, "sn_eps must be at least 1e-12 and at most 1"),
+        ({"widths": (1,) * 20_000}, "widths cannot be of 20000 entries"),
     ],
 )
 def test_impossible_networks_are_refused_by_name(changes, message):

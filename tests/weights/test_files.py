@@ -2,6 +2,7 @@
 
 import json
 import random
+import re
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from biggan.weights.files import (
     Description,
     load_discriminator,
     load_generator,
+    read_tensors,
     save_discriminator,
     save_generator,
 )
@@ -174,8 +176,23 @@ def changed_header(path, **changes):
         ({"grid": None}, "holds no network"),
         ({"grid": ["a"]}, "holds no network"),
         ({"grid": [0.5, 0.2]}, "do not ascend"),
+        ({"grid": [float("nan")]}, "do not ascend from 0 on"),
+        ({"grid": [-0.5, 0.2]}, "do not ascend from 0 on"),
         ({"config": 5}, "holds no network"),
+        ({"config": {"x" * 999: 1}}, r"unknown GeneratorConfig field 'x{1,100}\.\.\."),
         ({"kind": "poem"}, "holds a 'poem'"),
+        ({"kind": "x" * 999}, r"holds a 'x{1,100}\.\.\."),
+        ({"kind": ["generator"]}, "holds a \\['generator'\\]"),
+        ({"description": []}, "holds no network"),
+        ({"name": 7}, "holds no network"),
+        ({"name": None}, "holds no network"),
+        ({"source": ["a"]}, "holds no network"),
+        ({"licence": {}}, "holds no network"),
+        ({"training": "long"}, "holds no network"),
+        ({"training": None}, "holds no network"),
+        ({"class_names": "abc"}, "holds no network"),
+        ({"class_names": [1, 2, 3]}, "holds no network"),
+        ({"class_names": {"a": 1, "b": 2, "c": 3}}, "holds no network"),
         ({"class_names": ["one"]}, "names 1 classes of its network's 3"),
         ({"class_names": 7}, "holds no network"),
     ],
@@ -187,7 +204,11 @@ def test_headers_that_make_no_sense(path, changes, message):
 
 
 @pytest.mark.parametrize(
-    "config", [{"widths": [10**30] * 3}, {"bn_eps": float("inf")}, {"channels": 1 << 20}]
+    "config",
+    [
+        *({"widths": [10**30] * 3}, {"bn_eps": float("inf")}, {"channels": 1 << 20}),
+        *({"widths": [1] * 20_000}, {"widths": [[1]]}, {"family": ["biggan"]}),
+    ],
 )
 def test_configurations_that_no_network_has(path, config):
     changed_header(path, config=tiny_generator().config.to_dict() | config)
@@ -224,4 +245,72 @@ def test_equal_models_are_equal_files(tmp_path):
         )
         save_generator(file, tiny_generator(), description)
     assert len({file.read_bytes() for file in files}) == 1
-    assert load_generator(files[0]).description.source == 'häßlich "\n\\ \x01'
+    assert load_generator(files[0]).description.source == r'häßlich "\n\ \x01'
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_values_that_are_not_finite_are_named(path, value):
+    from biggan.weights import files
+
+    metadata, tensors, _ = files.load_tensors(path)
+    tensors["blocks.0.conv1.bias"][3] = value
+    files.save_tensors(path, metadata, tensors)
+    with pytest.raises(biggan.InputError, match="blocks.0.conv1.bias has values that are not fin"):
+        load_generator(path)
+
+
+def test_negative_variances_are_named(path):
+    from biggan.weights import files
+
+    metadata, tensors, _ = files.load_tensors(path)
+    tensors["blocks.1.bn2.table_var"][7, 1] = -1
+    files.save_tensors(path, metadata, tensors)
+    with pytest.raises(biggan.InputError, match="a variance of blocks.1.bn2 is negative"):
+        load_generator(path)
+
+
+def test_no_text_of_a_file_commands_a_terminal(tmp_path):
+    path, escape = tmp_path / "x.safetensors", "a\x1b[2J\x07\u202eb\ud800"
+    description = Description(escape, (escape,) * 3, escape, escape, {"data": escape})
+    save_generator(path, tiny_generator(), description)
+    found = load_generator(path).description
+    shown = r"a\x1b[2J\x07\u202eb\ud800"
+    assert (found.name, found.source, found.licence) == (shown,) * 3
+    assert found.class_names == (shown,) * 3
+
+
+def test_a_name_twice_in_a_header(path):
+    whole = path.read_bytes()
+    size = int.from_bytes(whole[:8], "little")
+    header = whole[8 : 8 + size].rstrip()
+    (entry,) = re.findall(rb'"head.bn.bias":{[^}]*}', header)
+    longer = header[:-1] + b"," + entry + b"}"
+    path.write_bytes(len(longer).to_bytes(8, "little") + longer + whole[8 + size :])
+    with pytest.raises(biggan.InputError, match="its header has 'head.bn.bias' twice"):
+        load_generator(path)
+
+
+@pytest.mark.parametrize("axis", [1 << 40, 1 << 63])
+def test_a_file_that_claims_more_than_memory_can_map(tmp_path, axis):
+    path = tmp_path / "x.safetensors"
+    shape, size = ([axis], 4 * axis) if axis < 1 << 60 else ([axis, 0], 0)
+    entry = {"dtype": "F32", "shape": shape, "data_offsets": [0, size]}
+    header = json.dumps({"a": entry}).encode()
+    with path.open("wb") as file:
+        file.write(len(header).to_bytes(8, "little") + header)
+        file.truncate(8 + len(header) + size)  # a hole: it takes no disk
+    with pytest.raises(biggan.InputError, match="does not fit the memory|not a whole safetensors"):
+        read_tensors(path)
+
+
+def test_a_message_names_twenty_faults_at_most(path):
+    from biggan.weights import files
+
+    metadata, tensors, _ = files.load_tensors(path)
+    odd = {f"{i}" + "\x1b" * 500: torch.zeros(1) for i in range(1000)}
+    shape = {"head.bn.bias": torch.zeros([0] * 1000)}
+    files.save_tensors(path, metadata, tensors | odd | shape)
+    with pytest.raises(biggan.InputError, match="; and 981 more") as raised:
+        load_generator(path)
+    assert len(str(raised.value)) < 4000
+    assert "\x1b" not in str(raised.value)

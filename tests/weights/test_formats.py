@@ -4,6 +4,7 @@ import io
 import json
 import math
 import os
+import pickle
 import re
 import subprocess
 import sys
@@ -157,10 +158,59 @@ def test_values_that_are_no_numbers_and_other_types(tmp_path):
     tensors["linear.bias"][3] = float("nan")
     torch.save(tensors, tmp_path / "x.pth")
     assert "linear.bias has values that are not finite" in refusal(biggan.load, tmp_path / "x.pth")
-    torch.save({name: tensor.half() for name, tensor in tensors.items()}, tmp_path / "x.pth")
+    torch.save({name: tensor.double() for name, tensor in tensors.items()}, tmp_path / "x.pth")
     message = refusal(biggan.load, tmp_path / "x.pth")
-    assert "tensors are float16, not float32" in message
+    assert "tensors are float64, not float32" in message
     assert len(message) < 300
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("weights", [brock_weights, brock_d_weights, ivclab_weights])
+def test_half_precision_is_widened(tmp_path, weights, dtype):
+    rounded = {
+        name: tensor.to(dtype) if tensor.is_floating_point() else tensor
+        for name, tensor in weights().items()
+    }
+    widened = {
+        name: tensor.float() if tensor.is_floating_point() else tensor
+        for name, tensor in rounded.items()
+    }
+    torch.save(rounded, tmp_path / "half.pth")
+    torch.save(widened, tmp_path / "full.pth")
+    assert read_network(tmp_path / "half.pth").sha256 == read_network(tmp_path / "full.pth").sha256
+
+
+def test_the_container_is_known_by_its_first_bytes_alone(tmp_path):
+    """Not by its name; and the size of a safetensors header may look like a pickle's start."""
+    tensors = {name: tensor.contiguous() for name, tensor in ivclab_weights().items()}
+    torch.save(tensors, tmp_path / "plain.pth")
+    expected = biggan.load(tmp_path / "plain.pth").sha256
+    for zipped in (True, False):
+        path = tmp_path / f"{zipped}.safetensors"
+        torch.save(tensors, path, _use_new_zipfile_serialization=zipped)
+        assert biggan.load(path).sha256 == expected
+    save_file(tensors, tmp_path / "whole")
+    contents = (tmp_path / "whole").read_bytes()
+    size = int.from_bytes(contents[:8], "little")
+    header, rest = contents[8 : 8 + size], contents[8 + size :]
+    for start in (b"\x80\x02", b"\x1f\x8b", b"\x80\x04"):
+        longer = int.from_bytes(start + b"\x01", "little")
+        path = tmp_path / f"{start.hex()}.pth"
+        path.write_bytes(longer.to_bytes(8, "little") + header.ljust(longer) + rest)
+        assert biggan.load(path).sha256 == expected
+
+
+def test_other_things_that_are_called_safetensors(tmp_path):
+    path = tmp_path / "x.safetensors"
+    for contents, message in (
+        (pickle.dumps({"a": 1}), "may be damaged; nothing was run"),
+        (b"PK\x03\x04 cut short", "not a whole torch file"),
+        (b"<html>", "is a web page"),
+        (b"\x00" * 100, "is no weights file"),
+        (b"", "is empty"),
+    ):
+        path.write_bytes(contents)
+        assert message in refusal(biggan.load, path)
 
 
 def test_ajbrocks_other_names(brock_folder):
@@ -202,7 +252,7 @@ def test_epsilons_are_for_ajbrocks_files(tmp_path):
     assert (gan.config.bn_eps, gan.config.sn_eps) == (1e-3, 1e-8)
     assert "bn_eps and sn_eps" in refusal(biggan.load, tmp_path / "ivclab.pt", bn_eps=1e-3)
     assert "bn_eps and sn_eps" in refusal(biggan.load, "digits", sn_eps=1e-3)
-    assert "cannot be negative" in refusal(biggan.load, tmp_path / "G.pth", bn_eps=-1.0)
+    assert "bn_eps must be at least 1e-12" in refusal(biggan.load, tmp_path / "G.pth", bn_eps=0.0)
     assert "bn_eps cannot be inf" in refusal(biggan.load, tmp_path / "G.pth", bn_eps=math.inf)
 
 

@@ -15,7 +15,7 @@ from importlib import import_module
 import click
 
 from biggan._version import __version__
-from biggan.errors import InputError
+from biggan.errors import InputError, printable
 
 VERBS = {
     "sample": "Make pictures of a class.",
@@ -83,7 +83,7 @@ def main() -> None:
             # All find the same. torchrun ends all when one has ended: the first is to speak before.
             time.sleep(_LAST_WORD)
         else:
-            click.echo(f"error: {' '.join(str(message).split())}", err=True)
+            click.echo(f"error: {printable(' '.join(str(message).split()))}", err=True)
         sys.exit(2)
     except click.Abort:
         click.echo("stopped", err=True)

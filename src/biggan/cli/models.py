@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from biggan.cli.options import offline_option
+from biggan.errors import printable
 
 if TYPE_CHECKING:
     from biggan.weights.published import PublishedModel
@@ -104,8 +105,11 @@ def _as_lines(card: dict[str, Any]) -> str:
     if "places" in card:
         shown["places"] = ", ".join(card["places"])
         shown["cached"] = "yes" if card["cached"] else "no: fetched when first used"
-    if step := card.get("training", {}).get("step"):
-        shown["training"] = f"{step:,} steps on {card['training'].get('data', 'unknown data')}"
+    training = card.get("training", {})
+    if isinstance(step := training.get("step"), int):
+        shown["training"] = (
+            f"{step:,} steps on {printable(str(training.get('data', 'unknown data')))}"
+        )
     width = max(map(len, shown))
     return "\n".join(f"{name:{width}}  {value}" for name, value in shown.items())
 

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Self, get_args, get_type_hints
 
-from biggan.errors import InputError
+from biggan.errors import InputError, quoted
 from biggan.nn import OffGrid
 
 Family = Literal["biggan", "biggan-deep"]
@@ -20,6 +20,8 @@ Family = Literal["biggan", "biggan-deep"]
 # Far above any network that was ever trained; a file that says more is damaged, or means harm.
 _LARGEST = 1 << 24
 _WIDEST = 1 << 16
+_MOST_WIDTHS = 20
+_EPS = (1e-12, 1.0)  # the least and the most of an epsilon
 
 
 class _Config:
@@ -40,7 +42,8 @@ class _Config:
         known = {field.name: field for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
         if unknown := sorted(set(values) - set(known)):
             raise InputError(
-                f"unknown {cls.__name__} field {unknown[0]!r}; known are {', '.join(sorted(known))}"
+                f"unknown {cls.__name__} field {quoted(unknown[0])}; known are "
+                f"{', '.join(sorted(known))}"
             )
         required = {n for n, f in known.items() if f.default is dataclasses.MISSING}
         if missing := sorted(required - set(values)):
@@ -76,10 +79,19 @@ class _Config:
                 Family: value in get_args(Family),
                 OffGrid: value in get_args(OffGrid),
             }
-            self._require(options[hint], f"{name} cannot be {value!r}"[:200])
+            self._require(options[hint], f"{name} cannot be {quoted(value)}")
             numbers = value if isinstance(value, tuple) else (value,)
             large = any(isinstance(number, int) and number > _LARGEST for number in numbers)
             self._require(not large, f"{name} cannot be above {_LARGEST}")
+            self._require(
+                len(numbers) <= _MOST_WIDTHS, f"{name} cannot be of {len(numbers)} entries"
+            )
+
+    def _require_epsilon(self, *names: str) -> None:
+        least, most = _EPS
+        for name in names:
+            within = least <= getattr(self, name) <= most
+            self._require(within, f"{name} must be at least {least:g} and at most {most:g}")
 
     def _require_buildable(self, channels: int, widths: tuple[int, ...]) -> None:
         self._require(min(channels, *widths) >= 1, "channels and widths must be positive")
@@ -156,7 +168,7 @@ class GeneratorConfig(_Config):
         if self.family == "biggan-deep":
             # A bottleneck is a quarter of what enters a block; into the last width none goes.
             self._require_wide(self.channels * min(self.widths[:-1]), 4, "a bottleneck")
-        self._require(min(self.bn_eps, self.sn_eps) >= 0, "an epsilon cannot be negative")
+        self._require_epsilon("bn_eps", "sn_eps")
         self._require(
             not self.chunked or self.z_dim % (stages + 1) == 0,
             f"z_dim {self.z_dim} does not split into {stages + 1} equal chunks (skip_z)",
@@ -245,7 +257,7 @@ class DiscriminatorConfig(_Config):
             self._require_wide(self.channels * made[block], 8, "attention")
         if self.family == "biggan-deep":
             self._require_wide(self.channels * min(made), 4, "a bottleneck")
-        self._require(self.sn_eps >= 0, "an epsilon cannot be negative")
+        self._require_epsilon("sn_eps")
 
     @property
     def num_blocks(self) -> int:

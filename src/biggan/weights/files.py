@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -23,7 +25,7 @@ from torch import Tensor
 
 from biggan.atomic_write import replaced_atomically
 from biggan.classes import default_class_names
-from biggan.errors import InputError
+from biggan.errors import InputError, printable, quoted
 from biggan.models import (
     Discriminator,
     DiscriminatorConfig,
@@ -33,7 +35,7 @@ from biggan.models import (
     make_generator,
 )
 from biggan.nn import OffGrid, StandingBatchNorm2d
-from biggan.weights.foreign import hub_grid
+from biggan.weights.foreign import hub_grid, listed_faults
 
 FORMAT = "biggan 1"
 
@@ -180,8 +182,8 @@ def load_network(path: Path) -> LoadedGenerator | LoadedDiscriminator:
     """
     metadata, tensors, sha256 = load_tensors(path)
     try:
-        header = json.loads(metadata["header"])
-        kind, description = header["kind"], _description(header)
+        header = json.loads(metadata["header"], object_pairs_hook=_without_duplicates)
+        kind, description = header["kind"], _description(header["description"])
         config = dict(header["config"])
         grid = [float(truncation) for truncation in header.get("grid", ())]
     except (KeyError, TypeError, ValueError, OverflowError, RecursionError):
@@ -195,7 +197,7 @@ def load_network(path: Path) -> LoadedGenerator | LoadedDiscriminator:
         judge = DiscriminatorConfig.from_dict(config)
         discriminator = assemble_discriminator(judge, tensors, path)
         return LoadedDiscriminator(discriminator, description, sha256)
-    raise InputError(f"{path} holds a {str(kind)[:50]!r}, not a generator or a discriminator")
+    raise InputError(f"{path} holds a {quoted(kind)}, not a generator or a discriminator")
 
 
 def is_ours(path: Path) -> bool:
@@ -231,14 +233,20 @@ def assemble_generator(
     Raises:
         InputError: Naming every missing, unexpected or misshapen tensor.
     """
-    if not all(before < after for before, after in pairwise(grid)):
-        raise InputError(f"{path}: the truncations of its statistics do not ascend")
+    ascending = all(before < after for before, after in pairwise(grid))
+    if not ascending or not all(0 <= truncation < math.inf for truncation in grid):
+        raise InputError(f"{path}: the truncations of its statistics do not ascend from 0 on")
     if config.off_grid == "hub":
         _require_hub_grid(grid)
     with torch.device("meta"):
         generator = make_generator(config)
         set_statistics_grid(generator, list(grid))
     load_strictly(generator, tensors, path)
+    for name, layer in generator.named_modules():
+        if isinstance(layer, StandingBatchNorm2d):
+            for variance in (layer.running_var, layer.table_var):
+                if bool((variance + layer.eps <= 0).any()):
+                    raise InputError(f"{path}: a variance of {name} is negative")
     return generator.eval()
 
 
@@ -299,16 +307,17 @@ def load_strictly(network: torch.nn.Module, tensors: Mapping[str, Tensor], path:
     Half-precision tensors become float32.
 
     Raises:
-        InputError: Naming every tensor that is missing, unexpected, or of another shape or type.
+        InputError: Naming the tensors that are missing, unexpected, of another shape or type, or
+            not finite.
     """
     expected = network.state_dict()
     tensors = {
         name: value.float() if value.dtype in _HALF else value for name, value in tensors.items()
     }
     wrong = [f"missing {name}" for name in expected if name not in tensors]
-    wrong += [f"unexpected {name}" for name in tensors if name not in expected]
+    wrong += [f"unexpected {printable(name)[:100]}" for name in tensors if name not in expected]
     wrong += [
-        f"{name} is {tuple(tensors[name].shape)}, not {tuple(value.shape)}"
+        f"{name} is {quoted(tuple(tensors[name].shape))}, not {tuple(value.shape)}"
         for name, value in expected.items()
         if name in tensors and tensors[name].shape != value.shape
     ]
@@ -317,8 +326,14 @@ def load_strictly(network: torch.nn.Module, tensors: Mapping[str, Tensor], path:
         for name, value in expected.items()
         if name in tensors and tensors[name].dtype != value.dtype
     ]
+    wrong += [
+        f"{name} has values that are not finite numbers"
+        for name, value in expected.items()
+        if name in tensors and tensors[name].shape == value.shape
+        if tensors[name].dtype == value.dtype and not bool(tensors[name].isfinite().all())
+    ]
     if wrong:
-        raise InputError(f"{path} does not fit its network: {'; '.join(wrong)}")
+        raise InputError(f"{path} does not fit its network: {listed_faults(wrong)}")
     # Assigned, not copied: the network takes no memory besides the tensors'.
     network.load_state_dict(tensors, assign=True)
 
@@ -386,6 +401,7 @@ def _read(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
     with _opened(path) as file:
         metadata = dict(file.metadata() or {})
         names = list(file.keys())
+        _check_header(path)
     while len(tensors) < len(names):
         with _opened(path) as file:
             read = 0
@@ -397,6 +413,21 @@ def _read(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
     return metadata, tensors
 
 
+def _check_header(path: Path) -> None:
+    """Refuse a header with a name twice: programs differ in which of the two they read."""
+    with path.open("rb") as file:
+        size = int.from_bytes(file.read(8), "little")
+        json.loads(file.read(size), object_pairs_hook=_without_duplicates)
+
+
+def _without_duplicates(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    values = dict(pairs)
+    if len(values) < len(pairs):
+        twice = next(name for name, number in Counter(n for n, _ in pairs).items() if number > 1)
+        raise ValueError(f"its header has {quoted(twice)} twice")
+    return values
+
+
 @contextmanager
 def _opened(path: Path) -> Iterator[Any]:
     try:
@@ -404,10 +435,16 @@ def _opened(path: Path) -> Iterator[Any]:
             yield file
     except FileNotFoundError:
         raise InputError(f"there is no file {path}") from None
-    except (SafetensorError, OSError, ValueError) as error:
+    # A TypeError is that of a shape beyond 64 bits.
+    except (SafetensorError, OSError, ValueError, TypeError) as error:
+        reason = printable(str(error).split("\n")[0])[:100]
         raise InputError(
-            f"{path} is not a whole safetensors file ({error}); it may be cut short: fetch it again"
+            f"{path} is not a whole safetensors file ({reason}); it may be cut short: fetch it "
+            "again"
         ) from None
+    except (RuntimeError, MemoryError) as error:  # of a map, or of a copy
+        reason = printable(str(error).split("\n")[0])[:100]
+        raise InputError(f"{path} does not fit the memory: {reason}") from None
 
 
 def _generator_metadata(generator: Generator, description: Description) -> dict[str, str]:
@@ -430,9 +467,24 @@ def _metadata(header: dict[str, Any], description: Description) -> dict[str, str
     return {"format": FORMAT, "header": json.dumps({**header, "description": vars(description)})}
 
 
-def _description(header: Mapping[str, Any]) -> Description:
-    values = dict(header["description"])
-    return Description(**{**values, "class_names": tuple(values["class_names"])})
+def _description(values: Mapping[str, Any]) -> Description:
+    """The description in a file's header, with texts that can be printed.
+
+    Raises:
+        TypeError, KeyError, ValueError: It is none.
+    """
+    found = Description(**values)
+    texts = {"name": found.name, "source": found.source, "licence": found.licence}
+    names = values["class_names"]
+    if not isinstance(names, list) or not all(
+        isinstance(t, str) for t in (*names, *texts.values())
+    ):
+        raise TypeError
+    return Description(
+        **{key: printable(text) for key, text in texts.items()},
+        class_names=tuple(map(printable, names)),
+        training=dict(found.training),
+    )
 
 
 def _with_class_names(description: Description, num_classes: int, path: Path) -> Description:

@@ -18,13 +18,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from biggan.errors import InputError
+from biggan.errors import InputError, printable, quoted
 from biggan.models import DiscriminatorConfig, GeneratorConfig
 
 DEEPMIND_LICENCE = "not established: DeepMind's module pages state none"
 """Licence of DeepMind's weights, whoever converted them."""
 
 _ALIKE = 20  # so many tensors of one wrong type are told apart
+_FLOATS = (torch.float32, torch.float16, torch.bfloat16)
+_LISTED = 20  # faults that one message names
 
 Config = TypeVar("Config", GeneratorConfig, DiscriminatorConfig)
 
@@ -72,9 +74,11 @@ class ForeignTensors:
             raise InputError(f"{self.source} lacks {name}, without which nothing can be built")
         shape = tuple(self._tensors[name].shape)
         if len(shape) != dimensions:
-            raise InputError(f"{self.source}: {name} is {shape}; it should have {dimensions} axes")
+            raise InputError(
+                f"{self.source}: {name} is {quoted(shape)}; it should have {dimensions} axes"
+            )
         if 0 in shape:
-            raise InputError(f"{self.source}: {name} is {shape}: it is empty")
+            raise InputError(f"{self.source}: {name} is {quoted(shape)}: it is empty")
         return shape
 
     def size(self, *places: tuple[str, int, int]) -> int:
@@ -98,14 +102,14 @@ class ForeignTensors:
         return any(name.startswith(prefix) for name in self._tensors)
 
     def take(self, name: str, *shape: int) -> Tensor:
-        """A tensor, which must be float32 and of this shape.
+        """A tensor of this shape, as float32; half precision is widened.
 
         What is wrong is remembered for `finish`; zeros stand in for it until then.
         """
         self._left.pop(name, None)
         fault = self._fault(name, shape)
         if fault is None:
-            return self._tensors[name].detach()
+            return self._tensors[name].detach().float()
         self._wrong.append(fault)
         return torch.zeros(()).expand(shape)
 
@@ -119,21 +123,28 @@ class ForeignTensors:
         Raises:
             InputError: Naming those that were not.
         """
-        wrong = _summarized(self._wrong) + [f"unexpected {_printable(name)}" for name in self._left]
+        wrong = _summarized(self._wrong)
+        wrong += [f"unexpected {printable(name)[:100]}" for name in self._left]
         if wrong:
-            raise InputError(f"{self.source} does not fit its network: {'; '.join(wrong)}")
+            raise InputError(f"{self.source} does not fit its network: {listed_faults(wrong)}")
 
     def _fault(self, name: str, shape: tuple[int, ...]) -> str | None:
         if name not in self._tensors:
             return f"missing {name}"
         tensor = self._tensors[name]
         if tuple(tensor.shape) != shape:
-            return f"{name} is {tuple(tensor.shape)}, not {shape}"
-        if tensor.dtype != torch.float32 or tensor.layout != torch.strided:
+            return f"{name} is {quoted(tuple(tensor.shape))}, not {shape}"
+        if tensor.dtype not in _FLOATS or tensor.layout != torch.strided:
             return f"{name} is {_type(tensor)}, not float32"
         if not tensor.is_meta and not bool(tensor.isfinite().all()):
             return f"{name} has values that are not finite numbers"
         return None
+
+
+def listed_faults(faults: Sequence[str]) -> str:
+    """Faults of tensors as one line holds them: the first twenty, and how many others."""
+    more = f"; and {len(faults) - _LISTED} more" if len(faults) > _LISTED else ""
+    return "; ".join(faults[:_LISTED]) + more
 
 
 def _summarized(faults: Sequence[str]) -> list[str]:
@@ -142,11 +153,6 @@ def _summarized(faults: Sequence[str]) -> list[str]:
     many = {kind: number for kind, number in types.items() if number > _ALIKE}
     told_apart = [fault for fault in faults if fault.partition(" is ")[2] not in many]
     return told_apart + [f"{number} tensors are {kind}" for kind, number in many.items()]
-
-
-def _printable(name: str) -> str:
-    """A stranger's name as one line can hold it."""
-    return (name if name.isprintable() else ascii(name))[:200]
 
 
 def _type(tensor: Tensor) -> str:

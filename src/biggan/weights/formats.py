@@ -20,7 +20,7 @@ from typing import Any, Literal
 from torch import Tensor
 
 from biggan.classes import default_class_names
-from biggan.errors import InputError
+from biggan.errors import InputError, printable
 from biggan.models import DiscriminatorConfig, GeneratorConfig
 from biggan.weights import archives, brock, files, huggingface, ivclab, pickles, tfhub
 from biggan.weights.files import (
@@ -43,6 +43,7 @@ _ENDINGS = (".safetensors", ".pth", ".pt", ".bin", ".tar.gz", ".tgz", ".tar")
 _CONFIG = "config.json"
 _CONFIG_BYTES = 1 << 20  # at most
 _HEAD_BYTES = 512
+_HEADER_BYTES = 100_000_000  # of a safetensors file, at most: that library's own limit
 
 _BROCK_LICENCE = "not established: the code that they come with is MIT"
 
@@ -131,7 +132,7 @@ def _read_state_dict(
     elif ivclab.is_known(source):
         converted = ivclab.convert_generator(source)
     else:
-        names = ", ".join(list(tensors)[:3])[:120]
+        names = printable(", ".join(list(tensors)[:3]))[:100]
         raise InputError(
             f"{path} holds tensors of no format known here (such as {names}); known are those of "
             "biggan, pytorch_pretrained_biggan, ajbrock/BigGAN-PyTorch, ivclab and TF Hub"
@@ -230,12 +231,13 @@ def _container(path: Path) -> Literal["safetensors", "pickle", "tfhub"]:
     if path.is_dir():
         return "tfhub"
     head = _head(path)
+    # First, for the bytes of the header's size may be anything.
+    if head[8:9] == b"{" and int.from_bytes(head[:8], "little") <= _HEADER_BYTES:
+        return "safetensors"
     if head.startswith(b"\x1f\x8b") or head[257:262] == b"ustar":
         return "tfhub"
     if head.startswith((b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")):
         return "pickle"
-    if head[8:9] == b"{" or path.suffix == ".safetensors":
-        return "safetensors"
     raise InputError(f"{path} {_nature(head, path)}")
 
 

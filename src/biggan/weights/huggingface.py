@@ -15,7 +15,7 @@ from typing import Any
 
 from torch import Tensor
 
-from biggan.errors import InputError
+from biggan.errors import InputError, quoted
 from biggan.models import GeneratorConfig
 from biggan.weights.foreign import (
     Converted,
@@ -170,16 +170,21 @@ def _check_settings(
             said = _in_channels(said, settings.get("channel_width"))
         if said != value:
             raise InputError(
-                f"{source}: config.json says {name} {said}, but the tensors are those of {value}; "
-                "give the config.json that came with them"
+                f"{source}: config.json says {name} {quoted(said)}, but the tensors are those "
+                f"of {value}; give the config.json that came with them"
             )
 
 
 def _in_channels(layers: Any, channel_width: Any) -> Any:
     try:
-        return [[up, channel_width * before, channel_width * out] for up, before, out in layers]
+        rows = [[up, before, out] for up, before, out in layers]
     except (TypeError, ValueError):
         return layers
+    if not all(
+        type(number) is int for number in (channel_width, *(n for r in rows for n in r[1:]))
+    ):
+        return layers
+    return [[up, channel_width * before, channel_width * out] for up, before, out in rows]
 
 
 def _first_linear(source: ForeignTensors, rows: int, columns: int) -> dict[str, Tensor]:

@@ -81,7 +81,9 @@ def _unpickle(path: Path) -> Any:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about the age of the file: it is old
-            return torch.load(path, map_location="cpu", weights_only=True)
+            # Opened here, because torch gives paths that end in .safetensors to that library.
+            with path.open("rb") as file:
+                return torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         asked = re.search(r"GLOBAL (\S{1,100})", str(error))
         wants = f"asks for {asked[1]}, which" if asked else "does what"

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from biggan.errors import InputError
+from biggan.errors import InputError, quoted
 from biggan.nn.uninitialized import Linear, Uninitialized
 
 _BLOCKS = 1  # in each stage
@@ -40,10 +40,19 @@ class ClassifierConfig:
     width: int
 
     def __post_init__(self) -> None:
-        least = {"resolution": 1, "image_channels": 1, "num_classes": 2, "width": 1}
+        bounds = {
+            "resolution": (1, 1 << 14),
+            "image_channels": (1, 4),
+            "num_classes": (2, 1 << 20),
+            "width": (1, 1 << 10),
+        }
         for name, value in asdict(self).items():
-            if type(value) is not int or value < least[name]:
-                raise InputError(f"a classifier's {name} is at least {least[name]}, not {value!r}")
+            least, most = bounds[name]
+            if type(value) is not int or not least <= value <= most:
+                raise InputError(
+                    f"a classifier's {name} is at least {least} and at most {most}, not "
+                    f"{quoted(value)}"
+                )
 
 
 def default_width(resolution: int) -> int:
