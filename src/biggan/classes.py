@@ -11,6 +11,7 @@ ImageNet's own names come with the package, in the order that all published mode
 import difflib
 import operator
 import re
+import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cache, lru_cache
@@ -54,6 +55,11 @@ def default_class_names(num_classes: int) -> tuple[str, ...]:
     if num_classes == _IMAGENET_SIZE:
         return imagenet_classes()
     return tuple(f"class {index}" for index in range(num_classes))
+
+
+def normal_name(name: str) -> str:
+    """One spelling of a name, NFC: macOS writes accents as characters of their own."""
+    return unicodedata.normalize("NFC", name)
 
 
 def resolve_class(query: str | int, class_names: Sequence[str]) -> int:
@@ -141,9 +147,9 @@ def _imagenet_table() -> tuple[tuple[str, ...], tuple[str, ...]]:
 
 @lru_cache(maxsize=4096)  # every query is compared with all the names
 def _normal(text: str) -> str:
-    """One spelling for comparing: lower case, single spaces, ", " between synonyms."""
+    """One spelling for comparing: lower case, NFC, single spaces, ", " between synonyms."""
     # A leading minus is kept, or the index "-1" would find a class that is called "1".
-    spaced = re.sub(r"(?!^-\d)[\s_-]+", " ", text.strip().casefold())
+    spaced = re.sub(r"(?!^-\d)[\s_-]+", " ", normal_name(text.strip()).casefold())
     return re.sub(r"\s*,\s*", ", ", spaced).strip(" ,")
 
 

@@ -72,6 +72,19 @@ def test_a_run_leaves_what_its_user_needs(uninterrupted):
     assert "channels = 4" in (uninterrupted / "config.toml").read_text()
 
 
+def test_a_log_file_tells_of_the_statistics_before_they_are_recorded(
+    config, dataset, tmp_path, caplog, monkeypatch
+):
+    def finish(*arguments, **options):
+        assert caplog.messages[-1] == "step 1 of 1: recording statistics for 50 truncations"
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(run_export, "finish", finish)
+    caplog.set_level("INFO", "biggan")
+    with pytest.raises(KeyboardInterrupt):
+        run(config, dataset, tmp_path, total_steps=1)
+
+
 def test_the_weights_have_moved(uninterrupted, config):
     start = biggan.build_generator(config.generator).state_dict()
     trained = final_tensors(uninterrupted)

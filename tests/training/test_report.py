@@ -9,6 +9,7 @@ from PIL import Image
 
 pytest.importorskip("matplotlib")
 
+from biggan.cli.report import command
 from biggan.errors import InputError
 from biggan.training.config import load_recipe, to_toml
 from biggan.training.report import read_run, write_report
@@ -132,3 +133,19 @@ def test_words_of_a_run_are_no_markup(run):
     text = page(run)
     assert "<script" not in text
     assert "&lt;script&gt;" in text
+
+
+def test_the_command_says_what_it_is_at(run, caplog):
+    caplog.set_level("INFO", "biggan")
+    options = [str(run), "--out", str(run / "page.html"), "--figures", str(run / "figures")]
+    command.main(options, standalone_mode=False)
+    assert caplog.messages == [
+        f"reading the logs of {run}",
+        f"measuring how the generator of {run} takes truncation",
+        "drawing the page",
+        "drawing the figures",
+    ]
+    assert (
+        len(list((run / "figures").iterdir()))
+        == Tags((run / "page.html").read_text()).counts["svg"]
+    )

@@ -44,8 +44,12 @@ def scores(folder, step):
     return json.loads(text)["rows"][0]["scores"]
 
 
-def test_every_scheduled_step_has_its_figures(evaluated, dataset, tmp_path):
+def test_every_scheduled_step_has_its_figures(evaluated, dataset, tmp_path, caplog):
+    caplog.set_level("INFO", "biggan")
     train(evaluated, dataset, tmp_path / "run", device=CPU)
+    assert [m for m in caplog.messages if "evaluating" in m] == [
+        f"step {step}: evaluating 12 images" for step in (3, 6)
+    ]
     names = [path.name for path in sorted((tmp_path / "run" / "evaluations").iterdir())]
     assert names == ["step-00000003.json", "step-00000006.json"]
     lines = [json.loads(x) for x in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]

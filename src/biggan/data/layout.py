@@ -13,6 +13,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
+from biggan.classes import normal_name
 from biggan.errors import InputError
 
 logger = logging.getLogger("biggan.data")
@@ -101,7 +102,7 @@ def arrange(
     prefix = ""
     if in_zip:
         prefix, tree = _inside_wrapping_folders(tree)
-    class_names = sorted({_normal(name) for name in tree.folders})
+    class_names = sorted({normal_name(name) for name in tree.folders})
     if len(class_names) < 2 or _part_to_train_on(tree) is not None:
         below = "/".join(_likely_below(tree) or ())
         advice = f"did you mean {path / below}?"
@@ -115,14 +116,9 @@ def arrange(
             "each class in a folder of its own, or give their labels in dataset.json, as "
             f"StyleGAN's tools write it, or {_UNCONDITIONAL}; or rename them, if they are classes"
         )
-    for name in class_names:
-        if any(unicodedata.category(character) in ("Cc", "Cs") for character in name):
-            raise InputError(
-                f"{path}: the name of the class folder {ascii(name)[:100]} is not UTF-8, or has "
-                "control characters: rename the folder"
-            )
+    check_class_names(path, class_names)
     beside = {name.removeprefix(prefix) for name in folders if name.startswith(prefix)}
-    beside = {_normal(name) for name in beside if name and "/" not in name}
+    beside = {normal_name(name) for name in beside if name and "/" not in name}
     empty = sorted(beside - set(class_names))
     if empty:
         others = f" and {len(empty) - 1} more" if len(empty) > 1 else ""
@@ -132,6 +128,20 @@ def arrange(
         )
     _warn_of_shared_folders(tree)
     return _by_top_folder(members, prefix, class_names)
+
+
+def check_class_names(source: str | Path, names: Iterable[str]) -> None:
+    """Make sure that class names can be written to files and terminals.
+
+    Raises:
+        InputError: One has control characters, or bytes that are not UTF-8.
+    """
+    for name in names:
+        if any(unicodedata.category(character) in ("Cc", "Cs") for character in name):
+            raise InputError(
+                f"{source}: the class name {ascii(name)[:100]} is not UTF-8, or has control "
+                "characters: rename the class"
+            )
 
 
 def part_of_dataset(name: str) -> str | None:
@@ -308,7 +318,7 @@ def _by_top_folder(members: Sequence[str], prefix: str, class_names: Sequence[st
     for member in members:
         top, separator, _ = member.removeprefix(prefix).partition("/")
         if separator:
-            labelled.append((label_of[_normal(top)], _normal(member), member))
+            labelled.append((label_of[normal_name(top)], normal_name(member), member))
         else:
             stray.append(member)
     if stray:
@@ -321,11 +331,6 @@ def _by_top_folder(members: Sequence[str], prefix: str, class_names: Sequence[st
         labels=tuple(label for label, _, _ in labelled),
         class_names=tuple(class_names),
     )
-
-
-def _normal(name: str) -> str:
-    """One spelling of a name: macOS writes accents as characters of their own."""
-    return unicodedata.normalize("NFC", name)
 
 
 def _listed(names: Iterable[str]) -> str:

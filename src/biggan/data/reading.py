@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from biggan.data.decoding import CorruptImageError, decode_image
+from biggan.data.labelled import arrange_labelled, read_label_file
 from biggan.data.layout import Layout, arrange
 from biggan.data.parquet import ParquetFiles
 from biggan.data.sources import ImageFiles, open_files
@@ -89,13 +90,18 @@ def open_source(path: Path, *, unconditional: bool = False) -> Source:
         raise InputError(f"{path}: no permission to read {error.filename}") from error
     files = open_files(path)
     try:
-        layout = arrange(
-            files.members,
-            path,
-            folders=files.folders,
-            in_zip=path.is_file(),
-            unconditional=unconditional,
-        )
+        labels = None if unconditional else read_label_file(files)
+        if labels is not None:
+            nameless = [None] * len(labels)
+            layout, _ = arrange_labelled(path, nameless, files.members, labels, None)
+        else:
+            layout = arrange(
+                files.members,
+                path,
+                folders=files.folders,
+                in_zip=path.is_file(),
+                unconditional=unconditional,
+            )
     except InputError:
         files.close()
         raise

@@ -20,7 +20,9 @@ from typing import Any
 from tqdm import tqdm
 
 from biggan.atomic_write import write_atomically
+from biggan.classes import normal_name
 from biggan.data.labelled import Label
+from biggan.data.layout import check_class_names
 from biggan.data.reading import in_parallel
 from biggan.data.shard_files import is_address, read_shard, shard_name
 from biggan.data.tars import read_class_table
@@ -154,6 +156,7 @@ def class_table(
     if given is not None and not given:
         return ()
     table = known_classes(urls) if given is None else list(given)
+    table = table and [normal_name(name) for name in table]
     found: dict[Label, str] = {}  # and a shard that has it
     for url, shard in zip(urls, contents, strict=True):
         for label, _ in shard.labels:
@@ -169,16 +172,13 @@ def class_table(
     for label, place in found.items():
         if label not in numbers:
             raise InputError(
-                f"{place} has the label {label!r}, and the classes are {len(table)}: mend the "
+                f"{place} has the label {label!r:.100}, and the classes are {len(table)}: mend the "
                 "shard or the class names"
             )
     check_names(table, "the classes of the shards")
     missing = sorted(set(range(len(table))) - set(numbers.values()))
     if missing:
-        raise InputError(
-            f"{len(missing)} of {len(table)} classes have no image in the shards, such as "
-            f"{table[missing[0]]!r}: choose shards with images of all, or mend the class names"
-        )
+        raise _without_images(len(missing), len(table), table[missing[0]])
     return tuple(table)
 
 
@@ -210,8 +210,11 @@ def check_names(names: Sequence[str], source: str) -> None:
     Raises:
         InputError: They cannot; the message begins with the source.
     """
+    check_class_names(source, names)
     if twice := [name for name, count in Counter(names).items() if count > 1]:
-        raise InputError(f"{source}: two classes are called {twice[0]!r}: give different names")
+        raise InputError(
+            f"{source}: two classes are called {twice[0]!r:.100}: give different names"
+        )
     if len(names) < 2:
         raise InputError(
             f"{source}: a conditional model needs several classes, and there are {len(names)}; "
@@ -221,10 +224,10 @@ def check_names(names: Sequence[str], source: str) -> None:
 
 def number_labels(labels: Iterable[Label], class_names: Sequence[str]) -> dict[Label, int]:
     """The classes of those labels that have one: a number is its own, a name has its place."""
-    places = {name: number for number, name in enumerate(class_names)}
+    places = {normal_name(name): number for number, name in enumerate(class_names)}
     numbers = {}
     for label in labels:
-        number = places.get(label, -1) if isinstance(label, str) else label
+        number = places.get(normal_name(label), -1) if isinstance(label, str) else label
         if number is not None and 0 <= number < len(class_names):
             numbers[label] = number
     return numbers
@@ -237,10 +240,23 @@ def _named_after(found: Mapping[Label, str]) -> list[str]:
     if numbers and names:
         raise InputError(
             f"some labels are numbers and some are names ({numbers[0]} in {found[numbers[0]]}, "
-            f"{names[0]!r} in {found[names[0]]}): say which class is which "
+            f"{names[0]!r:.100} in {found[names[0]]}): say which class is which "
             "(--set classes=FILE, one name a line)"
         )
-    return sorted(names) or [str(number) for number in range(max(numbers) + 1)]
+    if names:
+        return sorted({normal_name(name) for name in names})
+    classes = max(numbers) + 1
+    if len(numbers) < classes:  # found before a table is made, which could be of any size
+        example = next(number for number in range(classes) if number not in found)
+        raise _without_images(classes - len(numbers), classes, str(example))
+    return [str(number) for number in range(classes)]
+
+
+def _without_images(missing: int, classes: int, example: str) -> InputError:
+    return InputError(
+        f"{missing} of {classes} classes have no image in the shards, such as {example!r:.100}: "
+        "choose shards with images of all, or mend the class names"
+    )
 
 
 def _key(url: str) -> str:

@@ -17,6 +17,7 @@ from biggan.data.decoding import CorruptImageError
 from biggan.errors import InputError
 
 EXTENSIONS = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm"})
+LABEL_FILE = "dataset.json"  # in which StyleGAN's tools keep the labels
 
 # Folders and files that systems put beside people's own, in small letters; and all hidden ones.
 _SYSTEM_NAMES = frozenset(
@@ -41,11 +42,13 @@ class ImageFiles(ABC):
         path: Where it is, as the user wrote it.
         members: The image files in it, as sorted relative paths with "/" on every system.
         folders: The folders that may be classes, with images in them or without.
+        label_file: The `dataset.json` above all images, as a relative path; None where none is.
     """
 
     path: Path
     members: tuple[str, ...]
     folders: tuple[str, ...]
+    label_file: str | None = None
 
     @abstractmethod
     def read(self, member: str) -> bytes:
@@ -73,6 +76,7 @@ class FolderFiles(ImageFiles):
         self.members = _image_members(_walk(path, "", ()))
         with os.scandir(path) as entries:
             self.folders = _visible(entry.name for entry in entries if _is_folder(entry))
+        self.label_file = LABEL_FILE if (path / LABEL_FILE).is_file() else None
 
     def read(self, member: str) -> bytes:
         """The bytes of one file; CorruptImageError where they cannot be had."""
@@ -109,6 +113,7 @@ class ZipFiles(ImageFiles):
         self._infos = {info.filename.replace("\\", "/"): info for info in self._archive.infolist()}
         self.members = _image_members(self._infos)
         self.folders = _visible(_folders_above(self._infos))
+        self.label_file = next(filter(self._is_above_all, sorted(self._infos, key=len)), None)
         if any(self._infos[member].flag_bits & 1 for member in self.members):
             self._archive.close()
             raise InputError(f"{path} is encrypted: zip the images without a password")
@@ -119,6 +124,12 @@ class ZipFiles(ImageFiles):
             return self._archive.read(self._infos[member])
         except Exception as error:  # every compression has its own way to complain of damage
             raise CorruptImageError(str(error)) from error
+
+    def _is_above_all(self, name: str) -> bool:
+        path = PurePosixPath(name)
+        folder = name.removesuffix(path.name)
+        ends = (*self.members[:1], *self.members[-1:])  # sorted: the others lie between
+        return path.name == LABEL_FILE and all(member.startswith(folder) for member in ends)
 
     def close(self) -> None:
         """Close the zip."""

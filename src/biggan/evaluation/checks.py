@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
+from biggan.classes import normal_name
 from biggan.data import ImageDataset
 from biggan.distributed import num_processes
 from biggan.errors import InputError
@@ -117,7 +118,7 @@ def _check_classes(
     of_classes = [metric for metric in metrics if metric in OF_CLASSES]
     if of_classes and not class_names:
         raise InputError(f"{name} has no classes for {of_classes[0]} to look at: leave it out")
-    if of_classes and class_names != dataset.class_names:
+    if of_classes and [*map(normal_name, class_names)] != [*map(normal_name, dataset.class_names)]:
         raise InputError(
             f"{of_classes[0]} compares class with class, and {name} has other classes than "
             f"{dataset.source}: leave it out"
@@ -128,7 +129,7 @@ def _check_classifier(
     class_names: tuple[str, ...], name: str, extractor: FeatureExtractor | None
 ) -> None:
     known = extractor.class_names if isinstance(extractor, ClassifierFeatures) else ()
-    if sorted(known) != sorted(class_names):
+    if sorted(map(normal_name, known)) != sorted(map(normal_name, class_names)):
         raise InputError(
             f"accuracy needs a classifier of the classes of {name}: train one on real images with "
             "biggan classifier, and name it by --extractor"

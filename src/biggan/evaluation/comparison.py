@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from biggan.classes import normal_name
 from biggan.data import ImageDataset
 from biggan.distributed import gather, is_first, raising_together
 from biggan.evaluation.checks import warn_of_few
@@ -161,7 +162,8 @@ class Comparison:
     def _guesses(self, seen: FeatureCollection) -> Tensor:
         """What a classifier takes images for, int64 (N,), in the data's order of classes."""
         assert isinstance(self._eyes, ClassifierFeatures)  # `check_fit` saw to it
-        number = [self._class_names.index(name) for name in self._eyes.class_names]
+        names = [normal_name(name) for name in self._class_names]
+        number = [names.index(normal_name(name)) for name in self._eyes.class_names]
         return torch.tensor(number)[torch.cat(seen.guesses)]
 
     def _look_at_reference(self) -> FeatureCollection | None:

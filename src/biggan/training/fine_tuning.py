@@ -30,6 +30,7 @@ from torch import Tensor, nn
 from biggan.classes import (
     default_class_names,
     imagenet_classes,
+    normal_name,
     resolve_class,
     search_classes,
     wordnet_ids,
@@ -459,7 +460,8 @@ def _in_words(name: str) -> str:
 
 def _find(name: str, source_names: Sequence[str]) -> int | str:
     """The source's class of a name, or why there is none."""
-    whole = [i for i, other in enumerate(source_names) if other.casefold() == name.casefold()]
+    wanted = normal_name(name).casefold()
+    whole = [i for i, own in enumerate(source_names) if normal_name(own).casefold() == wanted]
     if len(whole) == 1:
         return whole[0]
     if re.match(r"\s*-?\d+\s*(\)|$)", name):
