@@ -5,6 +5,7 @@ import re
 import runpy
 import subprocess
 import sys
+import unicodedata
 import zipfile
 from pathlib import Path
 
@@ -152,6 +153,14 @@ def test_a_name_like_no_other_still_says_how_to_list_them():
     assert refusal("zzzz\nzz") == (
         r"no class is called 'zzzz\nzz'; `biggan classes` lists them all"
     )
+
+
+@pytest.mark.parametrize("form", ["NFC", "NFD"])
+def test_both_spellings_of_an_accent_are_the_same_name(form):
+    names = [unicodedata.normalize("NFD", name) for name in ("tea", "caf\u00e9 noir", "\uac15")]
+    assert resolve_class(unicodedata.normalize(form, "CAF\u00c9 noir"), names) == 1
+    assert resolve_class(unicodedata.normalize(form, "\uac15"), names) == 2
+    assert search_classes(unicodedata.normalize(form, "caf\u00e9"), names) == [1]
 
 
 def test_an_empty_query_and_a_model_without_classes_are_refused():

@@ -310,5 +310,5 @@ def test_both_spellings_of_an_accent_are_one_class():
 
 @pytest.mark.parametrize("name", ["caf\udce9", "cat\n"])
 def test_a_class_folder_whose_name_is_no_text_is_refused(name):
-    assert "rename the folder" in refusal(images("dog", name))
+    assert "rename the class" in refusal(images("dog", name))
     assert arrange(images("dog", name), DATA, unconditional=True).members

@@ -12,6 +12,7 @@ from biggan.data.shard_index import (
     class_table,
     count_shards,
     index_file,
+    number_labels,
     read_class_names,
     read_index,
 )
@@ -203,3 +204,19 @@ def test_files_of_the_system_are_no_samples(tmp_path):
     names = ["a/0.jpg", "a/._0.jpg", "@eaDir/0.jpg/thumb.jpg", "a/.ipynb_checkpoints/0.jpg"]
     path = write_tar(tmp_path / "a.tar", [(name, image) for name in names])
     assert [sample.name for sample in read_shard(str(path))] == ["a.tar/a/0.jpg"]
+
+
+def test_both_spellings_of_an_accent_are_one_class():
+    composed, decomposed = "caf\u00e9", "cafe\u0301"
+    contents = [ShardContents(((composed, 1), (decomposed, 2), ("tea", 1)), 10)]
+    for given in (None, ["tea", decomposed]):
+        table = class_table(["https://example.org/a.tar"], contents, given)
+        assert set(table) == {composed, "tea"}
+        numbers = number_labels([composed, decomposed], table)
+        assert numbers == dict.fromkeys([composed, decomposed], table.index(composed))
+
+
+def test_a_number_of_any_size_makes_no_table():
+    contents = [ShardContents(((0, 1), (10**12, 1)), 10)]
+    with pytest.raises(InputError, match="999999999999 of 1000000000001 classes have no image"):
+        class_table(["https://example.org/a.tar"], contents, None)

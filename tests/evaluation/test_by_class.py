@@ -93,6 +93,18 @@ def test_accuracy_needs_a_classifier_of_the_same_classes():
         evaluate_images(tinted(seed=1), tinted(), SimpleFeatures(), ("accuracy",))
 
 
+def test_both_spellings_of_an_accent_are_the_same_class(tmp_path):
+    composed, decomposed = ("a", "b", "caf\u00e9"), ("a", "b", "cafe\u0301")
+    classifier = train_classifier(
+        tinted(names=decomposed), tmp_path / "classifier", steps=1, flip=False
+    )
+    metrics = ("intra-fid", "accuracy")
+    result = evaluate_images(
+        tinted(seed=1, names=decomposed), tinted(names=composed), classifier, metrics
+    )
+    assert "accuracy" in result.rows[0]["scores"]
+
+
 def test_metrics_of_all_classes_together_have_no_table():
     [row] = evaluate_images(tinted(), tinted(), SimpleFeatures(), ("fid",)).rows
     assert set(row) == {"truncation", "scores", "seconds"}

@@ -336,6 +336,10 @@ def test_names_of_imagenet(name, found):
     assert origin(name).index == found
 
 
+def test_both_spellings_of_an_accent_are_the_same_class():
+    assert origin("Caf\u00e9", ["tea", "cafe\u0301", "caf\u00e9 noir"]).index == 1
+
+
 @pytest.mark.parametrize(
     ("name", "reason"),
     [
