@@ -1,11 +1,16 @@
 import errno
+import logging
+import struct
 import zipfile
+import zlib
 
 import pytest
 
 from biggan.data.decoding import CorruptImageError
+from biggan.data.reading import open_source
 from biggan.data.sources import FolderFiles, ZipFiles, open_files
 from biggan.errors import InputError
+from data_forms import png
 
 NAMES = [
     "cat/b.PNG",
@@ -203,3 +208,95 @@ def test_a_fault_of_the_disk_is_no_corrupt_image(tmp_path, monkeypatch):
     monkeypatch.undo()
     with pytest.raises(CorruptImageError):
         files.read("cat/gone.jpg")
+
+
+def old_zip(path, names, encoding, data=b"image"):
+    """A zip whose names have no mark of UTF-8, as old programs wrote them."""
+    coded = [name.encode(encoding) for name in names]
+    with zipfile.ZipFile(path, "w") as archive:
+        for place, name in enumerate(coded):
+            archive.writestr(chr(65 + place) * len(name), data)
+    content = path.read_bytes()
+    for place, name in enumerate(coded):
+        content = content.replace((chr(65 + place) * len(name)).encode(), name)
+    path.write_bytes(content)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("encoding", "names", "told"),
+    [
+        ("utf-8", ["caf\u00e9/1.png", "\u732b/1.png"], ""),  # old programs of macOS and Linux
+        (
+            "cp437",
+            ["caf\u00e9/1.png", "H\u00e4hne/1.png"],
+            "read as cp437, such as caf\u00e9/1.png",
+        ),
+        ("cp850", ["\u00c1rbol/1.png", "ni\u00f1o/1.png"], "read as cp850"),
+        ("cp1252", ["caf\u00e9/1.png", "tea/1.png"], "read as cp1252"),
+        ("cp866", ["\u043a\u043e\u0442/1.png", "\u043f\u0451\u0441/1.png"], "read as cp866"),
+    ],
+)
+def test_names_of_an_old_zip_are_read_where_one_encoding_makes_sense(
+    tmp_path, caplog, encoding, names, told
+):
+    with (
+        caplog.at_level(logging.INFO, "biggan.data"),
+        open_files(old_zip(tmp_path / "a.zip", names, encoding)) as files,
+    ):
+        assert files.members == tuple(sorted(names))
+        assert files.read(names[0]) == b"image"
+        assert files.unclear_names is None
+    assert told in caplog.text
+    assert bool(told) == bool(caplog.records)
+
+
+@pytest.mark.parametrize(
+    ("encoding", "names", "shown"),
+    [
+        ("cp932", ["\u30cd\u30b3/1.png", "\u72ac/1.png"], "cp932: \u30cd\u30b3/1.png, gbk: "),
+        ("cp949", ["\uac15\uc544/1.png", "\uace0/1.png"], "cp949: \uac15\uc544/1.png"),
+        (
+            "cp1251",
+            ["\u043a\u043e\u0448\u043a\u0430/1.png", "b/1.png"],
+            "cp1251: \u043a\u043e\u0448",
+        ),
+        ("cp852", ["\u0142\u00f3d\u017a/1.png", "b/1.png"], r"(b'\x88\xa2d\xab/1.png')"),
+    ],
+)
+def test_names_of_an_old_zip_that_may_be_several_things_are_asked_about(
+    tmp_path, encoding, names, shown
+):
+    path = old_zip(tmp_path / "a.zip", names, encoding, png(0)[0])
+    with pytest.raises(InputError) as caught:
+        open_source(path)
+    assert "does not say in which encoding its names are" in str(caught.value)
+    assert "unzip -O ENCODING" in str(caught.value)
+    assert shown in str(caught.value)
+    with open_source(path, unconditional=True) as opened:
+        assert len(opened.layout.members) == 2
+    # What the classes are called does not depend on it.
+    below = [f"{number}/{name.replace('/', '-')}" for number, name in enumerate(names)]
+    path = old_zip(tmp_path / "b.zip", below, encoding)
+    with open_source(path) as opened:
+        assert opened.layout.class_names == ("0", "1")
+
+
+def test_a_name_in_the_unicode_path_field_is_taken(tmp_path):
+    path = tmp_path / "a.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        for crc, place in ((zlib.crc32(b"x1.png"), 1), (0, 2)):
+            info = zipfile.ZipInfo(f"x{place}.png")
+            name = "\u732b/1.png".encode()
+            info.extra = struct.pack("<HHBI", 0x7075, 5 + len(name), 1, crc) + name
+            archive.writestr(info, b"image")
+    with open_files(path) as files:
+        assert files.members == ("x2.png", "\u732b/1.png")
+
+
+def test_a_name_that_is_marked_as_utf8_and_is_not_is_damage(tmp_path):
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.writestr("caf\u00e9.png", b"")
+    damaged = (tmp_path / "a.zip").read_bytes().replace("\u00e9".encode(), b"\xe9\xe9")
+    (tmp_path / "a.zip").write_bytes(damaged)
+    assert "is not a whole zip" in refusal(tmp_path / "a.zip")

@@ -102,6 +102,8 @@ def open_source(path: Path, *, unconditional: bool = False) -> Source:
                 in_zip=path.is_file(),
                 unconditional=unconditional,
             )
+        if files.unclear_names and not all(map(str.isascii, layout.class_names)):
+            raise InputError(files.unclear_names)
     except InputError:
         files.close()
         raise

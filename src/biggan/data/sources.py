@@ -6,15 +6,23 @@ mean is the business of `layout`.
 
 import difflib
 import errno
+import itertools
+import logging
 import os
+import re
+import struct
+import unicodedata
 import zipfile
+import zlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Self
 
 from biggan.data.decoding import CorruptImageError
 from biggan.errors import InputError
+
+logger = logging.getLogger("biggan.data")
 
 EXTENSIONS = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm"})
 LABEL_FILE = "dataset.json"  # in which StyleGAN's tools keep the labels
@@ -31,6 +39,12 @@ _SYSTEM_NAMES = frozenset(
     .split("|")
 )
 
+_UTF8 = 0x800  # the flag of names in UTF-8
+_UNICODE_PATH = 0x7075  # Info-ZIP's field for the name in UTF-8
+# What systems of Western and Eastern Europe, Japan, China, Korea and Taiwan wrote into zips.
+_OLD_ENCODINGS = ("cp437", "cp850", "cp1252", "cp866", "cp1251", "cp932", "gbk", "cp949", "big5")
+_EAST_ASIAN = frozenset({"CJK", "HIRAGANA", "KATAKANA", "KATAKANA-HIRAGANA"})
+
 # Faults that pass: an image that a network disk lost for a moment is not corrupt.
 _OF_THE_DISK = frozenset({errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.ENOTCONN})
 
@@ -43,12 +57,15 @@ class ImageFiles(ABC):
         members: The image files in it, as sorted relative paths with "/" on every system.
         folders: The folders that may be classes, with images in them or without.
         label_file: The `dataset.json` above all images, as a relative path; None where none is.
+        unclear_names: Why names that are not ASCII may be wrong, and the way out; None where they
+            are right.
     """
 
     path: Path
     members: tuple[str, ...]
     folders: tuple[str, ...]
     label_file: str | None = None
+    unclear_names: str | None = None
 
     @abstractmethod
     def read(self, member: str) -> bytes:
@@ -105,12 +122,15 @@ class ZipFiles(ImageFiles):
         self.path = path
         try:
             self._archive = zipfile.ZipFile(path)
-        except zipfile.BadZipFile as error:
+        except (zipfile.BadZipFile, NotImplementedError, ValueError, struct.error) as error:
             raise InputError(
                 f"{path} is not a whole zip: it may be truncated, copy or download it again"
             ) from error
+        infos = self._archive.infolist()
+        names, self.unclear_names = _zip_names(path, infos)
         # Some Windows programs write "\" between folders.
-        self._infos = {info.filename.replace("\\", "/"): info for info in self._archive.infolist()}
+        names = [name.replace("\\", "/") for name in names]
+        self._infos = dict(zip(names, infos, strict=True))
         self.members = _image_members(self._infos)
         self.folders = _visible(_folders_above(self._infos))
         self.label_file = next(filter(self._is_above_all, sorted(self._infos, key=len)), None)
@@ -195,6 +215,79 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
         return entry.is_dir()
     except OSError:  # a link to itself: it turns out corrupt when it is read
         return False
+
+
+def _zip_names(path: Path, infos: Sequence[zipfile.ZipInfo]) -> tuple[list[str], str | None]:
+    """The names in a zip, and what is unclear about them.
+
+    `zipfile` takes names that are not marked as UTF-8 for cp437. Old programs of macOS and Linux
+    wrote UTF-8 without the mark; those of Windows wrote the encoding of the country.
+    """
+    names: list[str] = []
+    old: dict[int, bytes] = {}  # by place
+    for place, info in enumerate(infos):
+        name = info.filename if info.flag_bits & _UTF8 else _unicode_path(info)
+        if name is None and not info.filename.isascii():
+            old[place] = info.orig_filename.partition("\0")[0].encode("cp437")
+        names.append(name or info.filename)
+    if not old:
+        return names, None
+    readings: dict[tuple[str, ...], str] = {}
+    for encoding in ("utf-8", *_OLD_ENCODINGS):
+        try:
+            decoded = tuple(name.decode(encoding) for name in old.values())
+        except UnicodeDecodeError:
+            continue
+        if encoding == "utf-8":
+            readings = {decoded: encoding}
+            break
+        if all(map(_reads_well, decoded)):
+            readings.setdefault(decoded, encoding)
+    if len(readings) != 1:
+        tries = (f"{encoding}: {decoded[0]:.40}" for decoded, encoding in readings.items())
+        shown = ", ".join(itertools.islice(tries, 3)) or ascii(next(iter(old.values())))[:100]
+        return names, (
+            f"{path} does not say in which encoding its names are ({shown}): unpack it with the "
+            "right one (unzip -O ENCODING) and give the folder, or zip it again with UTF-8 names"
+        )
+    [(decoded, encoding)] = readings.items()
+    for place, name in zip(old, decoded, strict=True):
+        names[place] = name
+    if encoding != "utf-8":
+        logger.info(
+            "%s does not say in which encoding its names are: read as %s, such as %s",
+            path,
+            encoding,
+            decoded[0],
+        )
+    return names, None
+
+
+def _unicode_path(info: zipfile.ZipInfo) -> str | None:
+    """The name in Info-ZIP's Unicode Path field, where it belongs to this entry."""
+    extra = info.extra
+    while len(extra) >= 4:
+        kind, size = struct.unpack_from("<HH", extra)
+        field, extra = extra[4 : 4 + size], extra[4 + size :]
+        if kind == _UNICODE_PATH and len(field) > 5:
+            crc = int.from_bytes(field[1:5], "little")
+            if crc == zlib.crc32(info.orig_filename.encode("cp437", "replace")):
+                return field[5:].decode("utf-8", "replace")
+    return None
+
+
+def _reads_well(text: str) -> bool:
+    """Whether a decoded name consists of words of one script each, with capitals in their place."""
+    for word in re.findall(r"[^\W\d_]+", text):
+        if word.isascii():
+            continue
+        scripts = {unicodedata.name(letter, "").split(" ")[0] for letter in word}
+        if len(scripts - _EAST_ASIAN) + bool(scripts & _EAST_ASIAN) > 1:
+            return False
+        if not (word.istitle() or word.isupper() or word == word.lower()):
+            return False
+    others = set(re.sub(r"[^\W_]", "", text))
+    return all(mark.isascii() or unicodedata.category(mark)[0] == "M" for mark in others)
 
 
 def _image_members(names: Iterable[str]) -> tuple[str, ...]:
