@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -11,7 +13,7 @@ import biggan
 from biggan.data import load_dataset
 from biggan.engine_names import PRECISIONS
 from biggan.engines import build_engine
-from biggan.engines.engine import TOLERANCE
+from biggan.engines.engine import TOLERANCE, check_engine
 from biggan.models.folded import FoldedGenerator
 from biggan.sampling import generate_batches
 from biggan.training import TrainConfig, train
@@ -116,6 +118,75 @@ def test_graphs_make_the_generators_images(precision):
             images = engine(z[rows], labels[rows], truncation)
             difference = (images - generator(z[rows], labels[rows], truncation)).abs().max()
             assert difference < TOLERANCE[precision]
+
+
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two CUDA devices")
+@torch.inference_mode()
+def test_graphs_of_a_device_that_is_not_the_current_one():
+    """Each replay is of its own inputs, whichever device the first graph was recorded on."""
+    assert torch.cuda.current_device() == 0
+    for device in ("cuda:0", "cuda:1", "cuda:0"):
+        generator = tiny_generator().to(device)
+        engine = build_engine(generator, "pytorch")
+        assert engine._records  # nothing took its place
+        for seed in range(3):
+            random = torch.Generator().manual_seed(seed)
+            z = torch.randn(3, generator.config.z_dim, generator=random).to(device)
+            labels = torch.arange(3, device=device)
+            torch.testing.assert_close(
+                engine(z, labels, 0.4), generator(z, labels, 0.4), atol=1e-3, rtol=0
+            )
+
+
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two CUDA devices")
+def test_training_and_sampling_on_the_second_device_leave_the_first_alone(tmp_path, digits):
+    train(recipe(), digits, tmp_path / "second", device=torch.device("cuda:1"))
+    assert len(biggan.load(tmp_path / "second", device="cuda:1").sample(num=3)) == 3
+    assert torch.cuda.memory_reserved("cuda:1") > 0
+    code = (
+        "import sys, torch, biggan; biggan.load(sys.argv[1], device='cuda:1').sample(num=3); "
+        "print(torch.cuda.memory_reserved('cuda:0'))"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code, tmp_path / "second"], capture_output=True, text=True
+    )
+    assert result.stdout.strip() == "0", result.stderr
+
+
+def test_a_graph_that_replays_an_old_picture_is_not_used(monkeypatch, caplog):
+    monkeypatch.setattr(torch.cuda.CUDAGraph, "replay", lambda self: None)
+    generator = tiny_generator().cuda()
+    engine = build_engine(generator, "pytorch")
+    assert "differ from PyTorch's" in caplog.text
+    assert check_engine(engine, generator) is None
+
+
+def test_a_smaller_last_batch_keeps_the_graph_of_the_full_one():
+    engine = build_engine(tiny_generator().cuda(), "pytorch")
+    z, labels = torch.randn(7, engine.config.z_dim), torch.arange(7) % 3
+    list(generate_batches(engine, labels, z, 0.4, 3))
+    graphs = dict(engine._graphs)
+    list(generate_batches(engine, labels, z, 0.4, 3))
+    assert engine._graphs == graphs
+    assert set(graphs) == {3, 1}
+
+
+def test_a_model_that_does_not_fit_is_one_line_and_stays_where_it_was(tiny):
+    torch.cuda.empty_cache()
+    torch.cuda.set_per_process_memory_fraction(0.0)
+    try:
+        with pytest.raises(biggan.InputError, match=r"out of memory on cuda: .* GiB are free"):
+            tiny.to("cuda")
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0)
+    assert tiny.device == torch.device("cpu")
+    assert len(tiny.to("cuda").sample(0)) == 1
+
+
+def test_a_device_that_is_not_there_is_one_line():
+    count = torch.cuda.device_count()
+    with pytest.raises(biggan.InputError, match=f"'cuda:{count}': this machine has {count}"):
+        biggan.load(device=f"cuda:{count}")
 
 
 def test_a_batch_that_exceeds_the_memory_is_made_in_halves(monkeypatch):

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from biggan._version import __version__
 from biggan.classes import resolve_class
+from biggan.devices import find_device, naming_out_of_memory
 from biggan.engine_names import EngineName, Precision
 from biggan.engines import Engine, build_engine
 from biggan.errors import InputError
@@ -52,7 +53,7 @@ MAX_PICTURES = 100_000
 def load(
     model: str | FilePath | None = None,
     *,
-    device: str = "cpu",
+    device: str | torch.device = "cpu",
     offline: bool = False,
     bn_eps: float | None = None,
     sn_eps: float | None = None,
@@ -72,7 +73,7 @@ def load(
               `pytorch_model.bin`, ajbrock's `G_ema.pth`, ivclab's `biggan128-release.pt`, or a TF
               Hub module (its folder or `.tar.gz`);
             - an address: "hf://owner/repo", "https://...", "file://...".
-        device: Where to put the network: "cpu", "cuda", "mps".
+        device: Where to put the network: "cpu", "cuda", "cuda:1", "mps".
         offline: Never touch the network; what is not in the cache is refused.
         bn_eps: Epsilon of BatchNorm, for ajbrock's files alone, which do not say it; None for
             1e-5.
@@ -89,22 +90,20 @@ def load(
         The generator with its class names, in eval mode.
 
     Raises:
-        InputError: Nothing loadable is there, or the file is damaged.
+        InputError: Nothing loadable is there, the file is damaged, or there is no such device.
     """
+    device = find_device(device)
     loaded = find_generator(model, offline=offline, bn_eps=bn_eps, sn_eps=sn_eps)
     if off_grid is not None:
         loaded = with_off_grid(loaded, off_grid)
-    try:
-        gan = Gan(
-            loaded.generator,
-            loaded.description,
-            loaded.sha256,
-            engine=engine,
-            precision=precision,
-        )
-        return gan.to(device)
-    except (RuntimeError, AssertionError, NotImplementedError):  # torch is not of one mind
-        raise InputError(f"there is no device {device!r} here") from None
+    gan = Gan(
+        loaded.generator,
+        loaded.description,
+        loaded.sha256,
+        engine=engine,
+        precision=precision,
+    )
+    return gan.to(device)
 
 
 def load_discriminator(
@@ -201,6 +200,7 @@ class Gan:
                 if self._engine_name == "auto":
                     with suppress(InputError):  # no home folder: nothing was measured
                         measurements = measurements_file()
+                self._engine = None  # its memory is free for the next one
                 self._engine = build_engine(
                     self.generator, self._engine_name, self._precision, measurements
                 )
@@ -213,8 +213,28 @@ class Gan:
         self.generate(z, labels)
 
     def to(self, device: str | torch.device) -> Gan:
-        """Move the network to a device, such as "cuda"; returns the same object."""
-        self.generator.to(device)
+        """Move the network to a device, such as "cuda"; returns the same object.
+
+        Raises:
+            InputError: There is no such device, it cannot be used, or its memory does not suffice;
+                the network stays where it was.
+        """
+        before, after = self.device, find_device(device)
+        tensors = chain(self.generator.parameters(), self.generator.buffers())
+        size = sum(tensor.nbytes for tensor in tensors) / 2**30
+        try:
+            with naming_out_of_memory(
+                after,
+                f"the weights of {self.name} take {size:.2f} GiB: end other programs on the "
+                "device, or choose another",
+            ):
+                self.generator.to(after)
+        except (InputError, RuntimeError) as error:
+            self.generator.to(before)
+            if isinstance(error, InputError):
+                raise
+            reason = " ".join(str(error).split())[:100]
+            raise InputError(f"the device {str(after)!r} cannot be used: {reason}") from error
         return self
 
     def sample(

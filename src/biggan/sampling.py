@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from biggan.devices import describe_out_of_memory, is_out_of_memory
 from biggan.distributed import own_range
 from biggan.engines import Engine, PyTorchEngine
 from biggan.errors import InputError
@@ -108,31 +109,27 @@ def _generate(
         z = noise[rows].to(engine.device, torch.float32)
         try:
             images = engine(z, labels[rows].to(engine.device), truncation)
-        except RuntimeError as error:
-            if not _is_out_of_memory(error):
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
                 raise
-            size = _smaller(len(z), config.resolution)
+            size = _smaller(len(z), engine, describe_out_of_memory(error, engine.device))
             continue
         yield ImageBatch(start, images)
         start = rows.stop
 
 
-def _smaller(size: int, resolution: int) -> int:
+def _smaller(size: int, engine: Engine, fault: str) -> int:
     """The batch size to try after one was too large."""
     if size == 1:
+        lower = ", choose a lower precision" if engine.device.type != "cpu" else ""
         raise InputError(
-            f"out of memory: not even one image of {resolution} pixels fits; end other programs "
-            "on the device, or choose another (--device)"
+            f"{fault}; not even one image of {engine.config.resolution} pixels fits: end other "
+            f"programs on the device{lower}, or choose another device"
         )
-    _LOG.warning("out of memory with %d images at once: going on with %d", size, size // 2)
+    _LOG.warning("%s; going on with %d images at once instead of %d", fault, size // 2, size)
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
     return size // 2
-
-
-def _is_out_of_memory(error: RuntimeError) -> bool:
-    """Whether an allocator refused: PyTorch has an exception for accelerators, none for CPUs."""
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 
 def _check_labels(labels: Tensor, num_classes: int) -> None:

@@ -3,17 +3,20 @@
 import json
 import logging
 import sys
+import weakref
 from importlib.util import find_spec
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from biggan.engine_names import ENGINES
-from biggan.engines import build_engine, choice, measure_engines, openvino
+from biggan.engines import build_engine, choice, measure_engines, openvino, pytorch
 from biggan.engines.engine import bytes_per_image, check_engine
 from biggan.engines.openvino import OpenVinoEngine
 from biggan.engines.pytorch import CompiledEngine, PyTorchEngine
 from biggan.errors import InputError
+from biggan.sampling import generate_batches
 from tiny import tiny_generator
 
 HERE = ["pytorch", *(["openvino"] if openvino.version() else [])]
@@ -141,6 +144,16 @@ class Wrong(PyTorchEngine):
         return super()._render(grid, scale, shift) + 0.01
 
 
+class Stale(PyTorchEngine):
+    """An engine that repeats its first picture, as a graph that has recorded nothing does."""
+
+    first = None
+
+    def _render(self, grid, scale, shift):
+        self.first = super()._render(grid, scale, shift) if self.first is None else self.first
+        return self.first
+
+
 class NotANumber(PyTorchEngine):
     def _render(self, grid, scale, shift):
         return super()._render(grid, scale, shift) * float("nan")
@@ -153,7 +166,12 @@ class Failing(PyTorchEngine):
 
 @pytest.mark.parametrize(
     ("broken", "word"),
-    [(Wrong, "differs from PyTorch's by 0.01"), (NotANumber, "nan"), (Failing, "no kernel for")],
+    [
+        (Wrong, "differ from PyTorch's by 0.01"),
+        (Stale, "differ from PyTorch's by"),
+        (NotANumber, "nan"),
+        (Failing, "no kernel for"),
+    ],
 )
 def test_a_wrong_engine_is_replaced_with_a_warning(monkeypatch, caplog, broken, word):
     monkeypatch.setattr(choice, "CompiledEngine", lambda generator, _: broken(generator))
@@ -164,6 +182,98 @@ def test_a_wrong_engine_is_replaced_with_a_warning(monkeypatch, caplog, broken, 
     assert len(caplog.records) == 1
     assert word in caplog.text
     assert check_engine(engine, generator) is None
+
+
+class Full(PyTorchEngine):
+    def _render(self, grid, scale, shift):
+        torch.empty(2**46)
+
+
+def test_an_engine_for_which_memory_does_not_suffice_is_one_line_and_not_replaced(monkeypatch):
+    monkeypatch.setattr(choice, "CompiledEngine", lambda generator, _: Full(generator))
+    with pytest.raises(InputError, match=r"out of memory on cpu: .* GiB .*; end other programs"):
+        build_engine(tiny_generator(), "compile")
+
+
+class OnAnotherDevice(torch.nn.Module):
+    """A stand-in for a generator on a GPU, of which there is none here."""
+
+    def __init__(self, generator, kind):
+        super().__init__()
+        self._generator, self.config, self._kind = generator, generator.config, kind
+
+    def parameters(self):
+        yield SimpleNamespace(device=SimpleNamespace(type=self._kind))
+
+    def forward(self, z, labels, truncation=None):
+        return self._generator(z, labels, truncation)
+
+
+@pytest.mark.parametrize(("kind", "checked"), [("cpu", 0), ("cuda", 2), ("mps", 2)])
+def test_float32_is_checked_on_every_device_but_a_cpu(monkeypatch, kind, checked):
+    made = []
+
+    class Counting(PyTorchEngine):
+        def __init__(self, generator, *_, **__):
+            super().__init__(generator._generator)
+
+        def _render(self, grid, scale, shift):
+            made.append(len(grid))
+            return super()._render(grid, scale, shift)
+
+    monkeypatch.setattr(choice, "PyTorchEngine", Counting)
+    build_engine(OnAnotherDevice(tiny_generator(), kind), "pytorch")
+    assert made == [1] * checked
+
+
+class _Recording:
+    """A stand-in for a CUDA graph; only so many fit the memory at once."""
+
+    alive, made, fits = weakref.WeakSet(), [], 9
+
+    def __init__(self, folded, inputs):
+        self._folded = folded
+        if len(self.alive) >= self.fits:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+        self.alive.add(self)
+        self.made.append(len(inputs[0]))
+
+    def __call__(self, inputs):
+        return self._folded.render(*inputs)
+
+
+@pytest.fixture
+def recording(monkeypatch):
+    """An engine that believes to be on a GPU, and the batch sizes of which it makes graphs."""
+    monkeypatch.setattr(pytorch, "_Graph", _Recording)
+    monkeypatch.setattr(_Recording, "alive", weakref.WeakSet())
+    monkeypatch.setattr(_Recording, "made", [])
+    engine = PyTorchEngine(tiny_generator())
+    engine._records = True
+    return engine, _Recording.made
+
+
+def test_a_smaller_last_batch_does_not_cost_the_graph_of_the_full_one(recording):
+    engine, made = recording
+    z, labels = inputs(tiny_generator(), 7)
+    for _ in range(3):
+        list(generate_batches(engine, labels, z, 0.4, 3))
+    assert made == [3, 1]
+    list(generate_batches(engine, labels, z, 0.4, 2))  # the least recently used makes room
+    assert made == [3, 1, 2]
+    assert len(_Recording.alive) == 2
+    list(generate_batches(engine, labels, z, 0.4, 3))
+    assert made == [3, 1, 2, 3]
+
+
+def test_graphs_give_way_where_memory_does_not_suffice_for_another(recording, monkeypatch):
+    monkeypatch.setattr(_Recording, "fits", 1)
+    engine, made = recording
+    z, labels = inputs(tiny_generator(), 5)
+    images = torch.cat([batch.images for batch in generate_batches(engine, labels, z, 0.4, 4)])
+    assert made == [4, 1]
+    with torch.inference_mode():
+        torch.testing.assert_close(images, tiny_generator()(z, labels, 0.4), atol=1e-4, rtol=0)
 
 
 def test_what_cannot_be_is_refused_in_one_line(monkeypatch):

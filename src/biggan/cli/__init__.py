@@ -88,6 +88,14 @@ def main() -> None:
     except click.Abort:
         click.echo("stopped", err=True)
         sys.exit(130)
+    except (RuntimeError, MemoryError) as error:
+        from biggan.devices import is_out_of_memory
+
+        if not is_out_of_memory(error):
+            raise
+        reason = " ".join(str(error).split())[:200]
+        click.echo(f"error: out of memory: {reason}; end other programs, or ask for less", err=True)
+        sys.exit(2)
     except OSError as error:
         if not _is_of_printing(error):
             raise

@@ -158,19 +158,13 @@ def choose_device(name: str | None) -> str:
     """
     import torch
 
+    from biggan.devices import find_device
+
     if name is None:
         if torch.cuda.is_available():
             return "cuda"
         return "mps" if torch.backends.mps.is_available() else "cpu"
-    if name == "cuda" and torch.cuda.is_available():
-        return name  # nothing is put on the first GPU, which may be another process's
-    try:
-        torch.zeros(1, device=name).item()
-    except (RuntimeError, AssertionError, NotImplementedError):
-        raise InputError(
-            f"there is no device {name!r} here; leave --device out, or say cpu"
-        ) from None
-    return name
+    return str(find_device(name))
 
 
 def check_writable(folder: Path) -> None:

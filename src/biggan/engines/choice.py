@@ -18,6 +18,7 @@ import torch
 
 from biggan._version import __version__
 from biggan.atomic_write import write_atomically
+from biggan.devices import describe_out_of_memory, is_out_of_memory
 from biggan.engine_names import ENGINES, PRECISIONS, EngineName, Precision
 from biggan.engines import openvino
 from biggan.engines.engine import Engine, check_engine
@@ -40,8 +41,9 @@ def build_engine(
 ) -> Engine:
     """An engine for a finished generator.
 
-    Whatever is not PyTorch in float32 makes one check image first. An engine that fails, or whose
-    image is another than the generator's, is not used: PyTorch takes over, with a warning.
+    Whatever is not PyTorch in float32 on a CPU makes two check images first. An engine that fails,
+    or whose images are others than the generator's, is not used: PyTorch takes over, in float32 and
+    without CUDA graphs, with a warning.
 
     Args:
         generator: In eval mode; not changed, and later changes of its weights do not reach it.
@@ -52,7 +54,7 @@ def build_engine(
 
     Raises:
         InputError: No engine has this name; it is not installed; it cannot run on the generator's
-            device or in this precision.
+            device or in this precision; the device's memory does not suffice.
     """
     if name not in ENGINES:
         raise InputError(f"there is no engine {name!r}; there are {', '.join(ENGINES)}")
@@ -61,19 +63,26 @@ def build_engine(
     asked_for = name != "auto"
     if name == "auto":
         name = fastest_engine(generator, precision, measurements)
-    if name == "pytorch" and precision == "float32":
+    device = next(generator.parameters()).device
+    if name == "pytorch" and precision == "float32" and device.type == "cpu":
         return PyTorchEngine(generator)
     try:
         engine = _build(generator, name, precision)
         fault = check_engine(engine, generator)
     except Exception as error:  # of a library: whatever it may raise, pictures can still be made
-        if isinstance(error, InputError) and (asked_for or precision != "float32"):
-            raise
+        if isinstance(error, InputError):
+            if asked_for or precision != "float32":
+                raise
+        elif is_out_of_memory(error):  # what takes over needs as much
+            raise InputError(
+                f"{describe_out_of_memory(error, device)}; end other programs on the device, or "
+                "choose another"
+            ) from error
         fault = " ".join(str(error).split())[:200] or type(error).__name__
     if fault is None:
         return engine
     _LOG.warning("not using the %s engine in %s: %s", name, precision, fault)
-    return PyTorchEngine(generator)
+    return PyTorchEngine(generator, graphs=False)
 
 
 def measure_engines(

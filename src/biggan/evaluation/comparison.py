@@ -15,6 +15,7 @@ from torch import Tensor
 
 from biggan.classes import normal_name
 from biggan.data import ImageDataset
+from biggan.devices import find_device
 from biggan.distributed import gather, is_first, raising_together
 from biggan.evaluation.checks import warn_of_few
 from biggan.evaluation.collection import FeatureCollection, Task, collect, collection_file
@@ -73,7 +74,7 @@ class Comparison:
         progress: bool,
     ) -> None:
         self._reference, self._metrics, self._num = reference, metrics, num
-        self._flip, self._device, self._progress = flip, device, progress
+        self._flip, self._device, self._progress = flip, find_device(device), progress
         self._eyes = extractor if needs_features(metrics) else None
         self.extractor = describe_extractor(self._eyes) if self._eyes else {}
         self.per_class = "intra-fid" in metrics

@@ -27,6 +27,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from biggan.devices import find_device
 from biggan.errors import InputError
 from biggan.metrics.extractor import Features
 from biggan.metrics.resizing import resize_like_pillow, resize_like_tensorflow
@@ -100,6 +101,7 @@ class InceptionFeatures:
             raise InputError(
                 f"there is no resize {resize!r}: choose of {', '.join(get_args(Resize))}"
             )
+        self._device = find_device(device)
         file = obtain_weights(offline=offline) if path is None else Path(path).expanduser()
         self.sha256 = _sha256(file)
         if path is None and self.sha256 != SHA256:
@@ -107,7 +109,6 @@ class InceptionFeatures:
         published = self.sha256 == SHA256
         self.name = NAME if published else f"{NAME} from another file ({self.sha256[:8]})"
         self.resize: str = resize
-        self._device = torch.device(device)
         network = Inception(ForeignTensors(load_state_dict(file), str(file)))
         self.network = network.float().to(self._device)
 

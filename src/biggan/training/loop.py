@@ -31,6 +31,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from biggan.data import TrainingData
+from biggan.devices import find_device, naming_out_of_memory
 from biggan.distributed import (
     averages,
     check_shares,
@@ -68,13 +69,18 @@ _LOG = logging.getLogger("biggan.training")
 
 _REAL, _GENERATED = 0, 1  # whose augmentation
 
+_SMALLER = (
+    "choose a higher accumulation, checkpoint_activations=true, fewer channels, or "
+    "precision=bfloat16 on a GPU (--set)"
+)
+
 
 def train(
     config: TrainConfig,
     dataset: TrainingData,
     run_dir: Path,
     *,
-    device: torch.device,
+    device: str | torch.device,
     should_stop: Callable[[], bool] = lambda: False,
     progress: bool = True,
 ) -> TrainState:
@@ -93,10 +99,13 @@ def train(
 
     Raises:
         InputError: The folder holds another run, is in use, or cannot be written; the batch does
-            not divide over the processes; or training diverged.
+            not divide over the processes; training diverged; or there is no such device, or its
+            memory does not suffice.
     """
+    device = find_device(device)
     check_shares(config.batch_size, config.accumulation)
     with ExitStack() as held:
+        held.enter_context(naming_out_of_memory(device, _SMALLER))
         held.enter_context(locked_run(run_dir))
         seen, held_out = split_data(config, dataset)
         state, checkpoints = open_run(config, dataset, run_dir, device)

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from biggan.devices import find_device
 from biggan.errors import InputError
 from biggan.images import from_uint8
 from biggan.metrics.classifier.files import read_header
@@ -52,6 +53,7 @@ class ClassifierFeatures:
     resize = "antialiased bicubic"
 
     def __init__(self, path: Path | str, device: str | torch.device = "cpu") -> None:
+        self._device = find_device(device)
         header, tensors, self.sha256 = read_header(Path(path), "classifier")
         try:
             self.config = ClassifierConfig(**header["config"])
@@ -62,10 +64,9 @@ class ClassifierFeatures:
             raise InputError(f"{path} does not say what its classifier is: train it anew") from None
         self.network = Classifier(self.config, seed=0)
         load_strictly(self.network, tensors, Path(path))
-        self.network = placed(self.network, device).eval()
+        self.network = placed(self.network, self._device).eval()
         self.channels = self.config.image_channels
         self.dim, self.num_classes = self.network.dim, self.config.num_classes
-        self._device = torch.device(device)
 
     @torch.no_grad()
     def extract(self, images: Tensor) -> Features:

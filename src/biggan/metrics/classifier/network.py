@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from biggan.devices import find_device
 from biggan.errors import InputError, quoted
 from biggan.nn.uninitialized import Linear, Uninitialized
 
@@ -161,8 +162,8 @@ class Classifier(nn.Module):
 
 def placed(network: Classifier, device: str | torch.device) -> Classifier:
     """On a device, in the memory format in which convolutions of few channels are fast."""
-    placed: Classifier = network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return placed
+    network = network.to(find_device(device))
+    return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
 def reproducible_convolutions() -> AbstractContextManager[None]:

@@ -1,0 +1,90 @@
+"""Devices by the names that users give, and what to say when their memory does not suffice."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+from biggan.errors import InputError, quoted
+
+_REQUEST = re.compile(r"tried to allocate ([\d.]+) ?(bytes|[KMGTP]iB)", re.IGNORECASE)
+_UNITS = ("bytes", "kib", "mib", "gib", "tib", "pib")
+
+# What a RuntimeError says where PyTorch has no exception of its own: CPU, MPS, CUDA's libraries.
+_OUT_OF_MEMORY = ("can't allocate memory", "MPS backend out of memory", "STATUS_ALLOC_FAILED")
+
+
+def find_device(name: str | int | torch.device) -> torch.device:
+    """The device of a name such as "cpu", "cuda", "cuda:1" or "mps".
+
+    Nothing is allocated on it: it may be the device of another process.
+
+    Raises:
+        InputError: The name is unknown, or there is no such device on this machine.
+    """
+    accelerator = torch.accelerator.current_accelerator()  # the one that this build is for
+    is_there = accelerator is not None and torch.accelerator.is_available()
+    count = torch.accelerator.device_count() if is_there else 0
+    try:
+        device = torch.device(name)
+    except (RuntimeError, TypeError):
+        fault = "the name is unknown"
+    else:
+        if device.type == "cpu":
+            return device
+        if accelerator is None or device.type != accelerator.type:
+            fault = f"PyTorch {torch.__version__} is not built for {device.type}"
+        elif count == 0:
+            fault = "there is no such hardware here, or its driver is missing"
+        elif (device.index or 0) < count:
+            return device
+        else:
+            fault = f"this machine has {count}"
+    available = ", ".join(["cpu", *(f"{accelerator}:{index}" for index in range(count))])
+    raise InputError(f"there is no device {quoted(name)}: {fault}; available: {available}")
+
+
+def is_out_of_memory(error: BaseException | None) -> bool:
+    """Whether an allocation failed, in an exception or in the one during which it was raised."""
+    while error is not None:
+        if isinstance(error, torch.OutOfMemoryError | MemoryError):
+            return True
+        if isinstance(error, RuntimeError) and any(sign in str(error) for sign in _OUT_OF_MEMORY):
+            return True
+        error = error.__context__
+    return False
+
+
+def describe_out_of_memory(error: BaseException, device: torch.device) -> str:
+    """Where memory ran out, how much was asked for and how much is free, as far as is known."""
+    words = f"out of memory on {device}"
+    asked = _REQUEST.search(str(error))
+    if asked is not None:
+        size = float(asked[1]) * 1024 ** _UNITS.index(asked[2].lower())
+        words += f": {size / 2**30:.2f} GiB more are needed"
+    if device.type == "cuda":
+        free, total = torch.cuda.mem_get_info(device)
+        words += f", {free / 2**30:.2f} of {total / 2**30:.2f} GiB are free"
+    return words
+
+
+@contextmanager
+def naming_out_of_memory(device: torch.device, advice: str) -> Iterator[None]:
+    """Turn a failed allocation within this block into one line.
+
+    Args:
+        device: Where the block computes.
+        advice: A setting that takes less memory.
+
+    Raises:
+        InputError: An allocation failed.
+    """
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise InputError(f"{describe_out_of_memory(error, device)}; {advice}") from error
