@@ -2,7 +2,9 @@
 
 import hashlib
 import json
+import ssl
 import threading
+import time
 from contextlib import suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -30,6 +32,8 @@ class Served:
     """The connection ends after so many bytes of the body: an entry for each answer."""
     busy: int = 0
     """So many answers are "503 Service Unavailable" first."""
+    drip: str = ""
+    """Of the answer's "head" or "body" a byte comes every hundredth of a second."""
     pause: threading.Event | None = None
     """Where an answer is cut, its connection stays open until this is set."""
 
@@ -60,6 +64,11 @@ class FileServer:
         self._http.shutdown()
         self._http.server_close()
         self._thread.join()
+
+    def use_tls(self, certificate, key):
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(certificate, key)
+        self._http.socket = context.wrap_socket(self._http.socket, server_side=True)
 
     def url(self, path, host="127.0.0.1"):
         return f"http://{host}:{self._http.server_port}{path}"
@@ -107,7 +116,12 @@ class FileServer:
                     self.send_header("ETag", served.etag)
                 if served.location:
                     self.send_header("Location", served.location)
+                if served.drip == "head":
+                    self._drip(b"X-Long: " + b"x" * 10_000 + b"\r\n")
                 self.end_headers()
+                if served.drip == "body":
+                    self._drip(rest)
+                    return
                 cut = served.cuts.pop(0) if served.cuts else len(rest)
                 asked.sent = len(rest[:cut])
                 with suppress(ConnectionError):  # of a client that has seen enough
@@ -116,6 +130,12 @@ class FileServer:
                         self.wfile.write(rest)
                 if cut < len(rest) and served.pause is not None:
                     served.pause.wait()
+
+            def _drip(self, contents):
+                with suppress(ConnectionError):
+                    for byte in contents:
+                        self.wfile.write(bytes([byte]))
+                        time.sleep(0.01)
 
             def _begin(self, served):
                 wanted, version = self.headers.get("Range"), self.headers.get("If-Range")

@@ -20,6 +20,10 @@ class InputError(ValueError):
     """
 
 
+class DamagedFileError(InputError):
+    """A file that is not whole: it is of no use, and should be fetched again."""
+
+
 def require(condition: bool, message: str) -> None:
     """Refuse a user's value that does not meet a condition.
 

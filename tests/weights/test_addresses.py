@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import socket
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -29,7 +30,8 @@ def _environment(monkeypatch, tmp_path, server):
     monkeypatch.setenv("no_proxy", "*")
     monkeypatch.setenv("BIGGAN_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("HF_ENDPOINT", server.url("/"))
-    for name in ("BIGGAN_OFFLINE", "HF_TOKEN"):
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "nobody"))
+    for name in ("BIGGAN_OFFLINE", "HF_HUB_OFFLINE", "HF_TOKEN", "HF_TOKEN_PATH"):
         monkeypatch.delenv(name, raising=False)
 
 
@@ -198,7 +200,7 @@ def test_a_wrong_sha256(server):
 def test_a_private_repository(server, monkeypatch):
     listing = "/api/models/owner/repo/revision/main?blobs=true"
     server.files[listing] = Served(b"who?", status=401)
-    assert "a private one, which needs HF_TOKEN" in refusal("hf://owner/repo")
+    assert "a private one, which needs a login" in refusal("hf://owner/repo")
     server.serve_repository("owner/repo", {"a.pth": BODY})
     elsewhere = server.url("/store/a", host="localhost")
     server.files["/owner/repo/resolve/main/a.pth"] = Served(status=302, location=elsewhere)
@@ -207,6 +209,45 @@ def test_a_private_repository(server, monkeypatch):
     assert obtain_address("hf://owner/repo").read_bytes() == BODY
     sent = [asked.headers.get("Authorization") for asked in server.asked[1:]]
     assert sent == ["Bearer secret", "Bearer secret", None]
+
+
+def test_the_token_of_a_login(server, monkeypatch, tmp_path):
+    def sent():
+        with suppress(InputError):
+            obtain_address("hf://owner/private")
+        return server.asked[-1].headers.get("Authorization")
+
+    assert sent() is None
+    (tmp_path / ".cache" / "huggingface").mkdir(parents=True)
+    (tmp_path / ".cache" / "huggingface" / "token").write_text("by-default\n")
+    monkeypatch.delenv("HF_HOME")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    assert sent() == "Bearer by-default"
+    monkeypatch.setenv("HF_HOME", str(tmp_path))
+    assert sent() is None
+    (tmp_path / "token").write_text("of-the-home")
+    assert sent() == "Bearer of-the-home"
+    (tmp_path / "other").write_text("of-the-path")
+    monkeypatch.setenv("HF_TOKEN_PATH", str(tmp_path / "other"))
+    assert sent() == "Bearer of-the-path"
+    monkeypatch.setenv("HF_TOKEN", "of-the-environment")
+    assert sent() == "Bearer of-the-environment"
+    monkeypatch.delenv("HF_TOKEN")
+    (tmp_path / "other").write_bytes(b"\xff\xfe")
+    assert sent() is None
+
+
+def test_a_hub_that_is_switched_off_is_not_asked(server, monkeypatch):
+    server.serve_repository("owner/repo", {"a.pth": BODY})
+    for value in ("1", "yes", "ON", "true"):
+        monkeypatch.setenv("HF_HUB_OFFLINE", value)
+        assert "HF_HUB_OFFLINE is set" in refusal("hf://owner/repo")
+    assert server.asked == []
+    monkeypatch.setenv("HF_HUB_OFFLINE", "0")
+    path = obtain_address("hf://owner/repo")
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    assert obtain_address("hf://owner/repo") == path
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 import hashlib
 import os
 import random
+import shutil
 import socket
 import subprocess
 import sys
@@ -76,10 +77,22 @@ def test_a_file_without_an_announced_length(server, path):
     assert path.read_bytes() == BODY
 
 
-def test_an_empty_file(server, path):
-    server.files["/a"] = Served(b"")
-    fetch(server.url("/a"), path)
-    assert path.read_bytes() == b""
+@pytest.mark.parametrize(
+    ("body", "what"),
+    [
+        (b"", "empty"),
+        (b"<!DOCTYPE html><html>Sign in", "a web page: an error, or a login"),
+        (b"\n <HTML>503", "a web page: an error, or a login"),
+    ],
+)
+def test_answers_that_are_no_file_are_not_kept(server, path, body, what):
+    server.files["/a"] = Served(body, etag='"1"')
+    assert reason(server.url("/a"), path) == f"the answer is {what}"
+    assert files_of(path.parent) == []
+    with pytest.raises(InputError, match=what):
+        obtain_address(server.url("/a"))
+    server.files["/a"] = Served(BODY)
+    assert obtain_address(server.url("/a")).read_bytes() == BODY
 
 
 def test_an_older_file_is_replaced(server, path):
@@ -165,6 +178,32 @@ def test_a_part_longer_than_the_file(server, path):
 def test_a_length_that_is_not_kept(server, path):
     server.files["/a"] = Served(BODY, length=len(BODY) + 5)
     assert "closed after 1,000,000 of 1,000,005 bytes" in reason(server.url("/a"), path)
+
+
+@pytest.mark.parametrize(
+    "etag", [b"", b"\0", b'"a\r\nHost: elsewhere"', b'"1', b"\xff\xfe", b'"' + b"x" * 9999 + b'"']
+)
+def test_a_damaged_tag_is_not_asked_for(server, path, etag):
+    path.parent.mkdir()
+    (path.parent / "weights.bin.part").write_bytes(BODY[:1000])
+    (path.parent / "weights.bin.part.etag").write_bytes(etag)
+    server.files["/a"] = Served(BODY, etag='"1"')
+    fetch(server.url("/a"), path)
+    assert path.read_bytes() == BODY
+    assert "If-Range" not in server.asked[0].headers
+    assert files_of(path.parent) == ["weights.bin"]
+
+
+@pytest.mark.parametrize("drip", ["head", "body"])
+def test_an_answer_that_drips_is_given_up(server, path, monkeypatch, drip):
+    monkeypatch.setattr(download, "_WINDOW", 0.2)
+    monkeypatch.setattr(download, "_TIMEOUT", 0.2)
+    server.files["/a"] = Served(BODY, etag='"1"', drip=drip)
+    why = reason(server.url("/a"), path)
+    assert ("bytes came in 0.2 s" if drip == "body" else "the connection broke") in why
+    assert len(server.asked) == 4  # and after each wait
+    with pytest.raises(DownloadError):
+        read_document(server.url("/a"))
 
 
 def test_a_busy_host_is_asked_again(server, path):
@@ -264,6 +303,30 @@ def test_redirects_are_followed_with_the_range(server, path):
 def test_redirects_that_are_not_followed(server, path, location):
     server.files["/a"] = Served(status=302, location=location)
     assert reason(server.url("/a"), path).startswith("HTTP 302")
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="makes a certificate with openssl")
+@pytest.mark.parametrize("name", ["REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE"])
+def test_certificates_that_the_environment_names(server, path, tmp_path, monkeypatch, name):
+    key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
+    command = "openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=127.0.0.1"
+    files = ["-addext", "subjectAltName=IP:127.0.0.1", "-keyout", key, "-out", certificate]
+    subprocess.run([*command.split(), *files], check=True, capture_output=True)
+    server.use_tls(certificate, key)
+    server.files["/a"] = Served(BODY)
+    for other in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE"):
+        monkeypatch.delenv(other, raising=False)
+    url = server.url("/a").replace("http:", "https:")
+    assert "certificate verify failed" in reason(url, path).lower()
+    monkeypatch.setenv(name, str(certificate))
+    fetch(url, path)
+    assert path.read_bytes() == BODY
+
+
+def test_certificates_that_are_not_there(server, path, monkeypatch):
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", "/no/such/file")
+    with pytest.raises(InputError, match="cannot read the certificates /no/such/file"):
+        fetch(server.url("/a"), path)
 
 
 def test_a_token_stays_with_its_host(server, path):

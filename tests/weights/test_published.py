@@ -185,8 +185,8 @@ def test_two_at_once_fetch_one_thing_once(server, two_places, caplog, monkeypatc
     [
         (Served(b"no", status=403), "HTTP 403 Forbidden"),
         (Served(b"no", status=404), "HTTP 404 Not Found"),
-        (Served(b"<!doctype html><title>Sign in</title>"), "first.safetensors is "),
-        (Served(b""), "first.safetensors is "),
+        (Served(b"<!doctype html><title>Sign in</title>"), "the answer is a web page"),
+        (Served(b""), "the answer is empty"),
     ],
 )
 def test_the_next_place_is_tried(server, two_places, caplog, cache, served, why):

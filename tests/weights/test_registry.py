@@ -1,9 +1,11 @@
 """What a user's word for a model means."""
 
+import io
 import shutil
 from pathlib import Path
 
 import pytest
+import torch
 
 from biggan import DiscriminatorConfig, InputError, build_discriminator
 from biggan.weights import published
@@ -128,31 +130,53 @@ def test_addresses(tiny_file, discriminator_file, monkeypatch):
         assert found.description.name == "judge"
 
 
-def test_a_damaged_copy_in_the_cache(cache, tiny_file):
+def test_a_damaged_copy_in_the_cache_is_deleted(cache, tiny_file):
     cache.mkdir()
     path = cache / f"{NAME}.safetensors"
     path.write_bytes(tiny_file.read_bytes()[:-1])
-    message = refusal(find_generator, NAME)
-    assert message.endswith(f"if it is damaged, delete {path} to have it fetched again)")
-    damaged = Path("damaged.safetensors")
-    path.rename(damaged)
-    assert "cache" not in refusal(find_generator, damaged)
+    assert refusal(find_generator, NAME).endswith("(the copy in the cache is deleted: try again)")
+    assert not path.exists()
+    for own in (Path("damaged.safetensors"), cache / "damaged.safetensors"):
+        own.write_bytes(tiny_file.read_bytes()[:-1])
+        assert "deleted" not in refusal(find_generator, own)
+        assert own.exists()
 
 
-def test_the_way_out_of_a_damaged_copy_of_an_address_leads_out(tiny_file, monkeypatch):
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda whole: whole[:-1],
+        lambda whole: whole[:-1] + bytes([whole[-1] ^ 1]),
+        lambda whole: b"no such file",
+        lambda whole: b"\x80\x02" + whole[:100],
+        lambda whole: b"PK\x03\x04" + whole[:100],
+        lambda whole: b"\x1f\x8b\x08" + whole[:100],
+    ],
+)
+def test_an_answer_that_was_cut_or_wrong_does_not_stay(tiny_file, monkeypatch, damage):
+    """Where the host announces no length, only reading it can tell."""
     monkeypatch.delenv("BIGGAN_OFFLINE")
+    whole = tiny_file.read_bytes()
     with FileServer() as server:
-        server.files["/x.safetensors"] = Served(tiny_file.read_bytes()[:-1])
+        server.files["/x.safetensors"] = Served(damage(whole), length=-1)
         address = server.url("/x.safetensors")
-        message = refusal(find_generator, address)
+        assert "(the copy in the cache is deleted: try again)" in refusal(find_generator, address)
+        server.files["/x.safetensors"] = Served(whole)
+        assert name_of(address) == "tiny"
+
+
+def test_the_way_out_of_another_file_in_the_cache(monkeypatch):
+    monkeypatch.delenv("BIGGAN_OFFLINE")
+    contents = io.BytesIO()
+    torch.save({"conv1.weight": torch.zeros(1)}, contents)
+    with FileServer() as server:
+        server.files["/resnet.pth"] = Served(contents.getvalue())
+        message = refusal(find_generator, server.url("/resnet.pth"))
         folder = Path(message.partition("delete ")[2].removesuffix(" to have it fetched again)"))
-        assert folder.is_dir()
-        server.files["/x.safetensors"] = Served(tiny_file.read_bytes())
-        refusal(find_generator, address)  # what was fetched is not asked for again
+        assert (folder / "resnet.pth").exists()
         next(folder.iterdir()).unlink()  # an emptied folder will do
-        assert name_of(address) == "tiny"
-        shutil.rmtree(folder)
-        assert name_of(address) == "tiny"
+        refusal(find_generator, server.url("/resnet.pth"))
+        assert server.paths() == ["/resnet.pth"] * 2
 
 
 def test_epsilons_are_passed_on(tiny_file):

@@ -4,8 +4,10 @@
     file:///folder/file    read where it is
     hf://owner/repo[@revision][/file]
 
-Of a repository, the file may be left out where there is no doubt which one is meant. `HF_ENDPOINT`
-names another host than huggingface.co, and `HF_TOKEN` is sent to that host, for private ones.
+Of a repository, the file may be left out where there is no doubt which one is meant. The Hub's own
+settings hold: `HF_ENDPOINT` names another host than huggingface.co; the token of `HF_TOKEN`, of the
+file `HF_TOKEN_PATH`, or of a login (`$HF_HOME/token`) is sent to that host, for private ones; with
+`HF_HUB_OFFLINE` nothing is asked of it.
 
 Whatever was fetched is found again under its address, and is not asked for again: see
 `biggan.weights.cache`.
@@ -97,6 +99,8 @@ def repository_files(address: str) -> tuple[RemoteFile, ...]:
         InputError: No such repository, no weights in it, or several.
     """
     repository = _Repository.parse(address)
+    if os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE"):
+        raise InputError(f"{address} is not fetched: HF_HUB_OFFLINE is set")
     sha256s = repository.read_listing()
     if repository.file is None:
         chosen = _choose(address, sorted(sha256s))
@@ -180,7 +184,7 @@ class _Repository:
             revision=unquote(match["revision"] or "main"),
             file=match["file"],
             endpoint=(os.environ.get("HF_ENDPOINT") or _ENDPOINT).rstrip("/"),
-            token=os.environ.get("HF_TOKEN", "").strip() or None,
+            token=_token(),
         )
 
     def url(self, name: str) -> str:
@@ -201,11 +205,27 @@ class _Repository:
         except DownloadError as error:
             if error.status != HTTPStatus.UNAUTHORIZED:
                 raise
-            reason = f"{error.reason}: no such repository, or a private one, which needs HF_TOKEN"
+            reason = (
+                f"{error.reason}: no such repository, or a private one, which needs a login "
+                "(`hf auth login`) or HF_TOKEN"
+            )
             raise DownloadError(url, reason, error.status) from None
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
             raise DownloadError(url, "the answer is no listing of a repository") from None
         return {name: sha256 for name, sha256 in files.items() if _stays_inside(name)}
+
+
+def _token() -> str | None:
+    """The user's token for the Hub, where huggingface_hub looks for it."""
+    if token := os.environ.get("HF_TOKEN", "").strip():
+        return token
+    caches = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    home = os.environ.get("HF_HOME") or f"{caches}/huggingface"
+    try:
+        path = Path(os.environ.get("HF_TOKEN_PATH") or f"{home}/token").expanduser()
+        return path.read_text(encoding="utf-8").strip() or None
+    except (OSError, RuntimeError, ValueError):  # nobody has logged in, or nobody is at home
+        return None
 
 
 def _sha256(file: Mapping[str, Any]) -> str | None:

@@ -18,7 +18,7 @@ from itertools import count
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
-from biggan.errors import InputError
+from biggan.errors import DamagedFileError, InputError
 
 GRAPH = "saved_model.pb"
 """A module's graph."""
@@ -60,7 +60,7 @@ def unpacked(path: Path) -> Iterator[Path]:
             raise
         except _DAMAGE as error:
             reason = str(error).split("\n")[0][:120] or type(error).__name__
-            raise InputError(
+            raise DamagedFileError(
                 f"{path} is not a whole .tar.gz or .tar ({reason}): fetch it again"
             ) from None
         except OSError as error:
@@ -68,7 +68,7 @@ def unpacked(path: Path) -> Iterator[Path]:
         try:
             yield folder
         except InputError as error:  # the user knows the archive, not where it was unpacked
-            raise InputError(str(error).replace(str(folder), str(path))) from None
+            raise type(error)(str(error).replace(str(folder), str(path))) from None
 
 
 # What gzip and tarfile make of damaged files; BadGzipFile is an OSError, but one of the contents.

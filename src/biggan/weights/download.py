@@ -4,7 +4,9 @@ A file grows as `<path>.part` and gets its name when all of it is there. Beside 
 `<path>.part.etag` says which version it is the beginning of: a later try asks for the rest of that
 version (Range with If-Range), and takes the file from its start if the server has another by then.
 
-On the standard library's urllib, which follows redirects and finds proxies in the environment.
+On the standard library's urllib, which follows redirects and finds proxies in the environment. The
+certificates that it trusts are the system's, or those that SSL_CERT_FILE, REQUESTS_CA_BUNDLE or
+CURL_CA_BUNDLE name.
 """
 
 from __future__ import annotations
@@ -13,16 +15,34 @@ import hashlib
 import logging
 import os
 import re
+import socket
+import ssl
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http import HTTPStatus
-from http.client import HTTPException, HTTPMessage, HTTPResponse, InvalidURL, responses
+from http.client import (
+    HTTPConnection,
+    HTTPException,
+    HTTPMessage,
+    HTTPResponse,
+    HTTPSConnection,
+    InvalidURL,
+    responses,
+)
 from pathlib import Path
+from threading import Timer
 from typing import IO
 from urllib.error import HTTPError, URLError
 from urllib.parse import quote, urldefrag, urlsplit
-from urllib.request import HTTPRedirectHandler, Request, build_opener
+from urllib.request import (
+    HTTPHandler,
+    HTTPRedirectHandler,
+    HTTPSHandler,
+    Request,
+    build_opener,
+)
 
 from tqdm import tqdm
 
@@ -35,9 +55,15 @@ MAX_BYTES = 4 << 30
 _LOG = logging.getLogger("biggan.weights")
 
 _WAITS = (0.5, 1.0, 2.0, 4.0)  # seconds before the second and each later try
-_TIMEOUT = 30.0  # seconds of silence
+_TIMEOUT = 30.0  # seconds of silence, and for a connection with the whole head of its answer
+_WINDOW = 30.0  # seconds in which a body must bring
+_LEAST_BYTES = 30_000  # so many bytes
 _CHUNK = 1 << 18
 _MAX_DOCUMENT_BYTES = 16 << 20
+_STRONG_ETAG = re.compile(r'"[\x21\x23-\x7e]{0,500}"')
+# What servers answer to a range or a tag that they do not take.
+_RANGE_REFUSED = frozenset({400, 412, 416})
+_WEB_PAGES = (b"<!doctype", b"<html")
 _PASSING = frozenset({408, 416, 429, 500, 502, 503, 504})  # statuses that may be gone the next time
 _URL_CHARACTERS = (
     "!#$%&'()*+,/:;=?@[]~"  # those with a meaning in an address, and so sent as they are
@@ -159,7 +185,7 @@ class _PartialFile:
             size, etag = self.path.stat().st_size, self._etag.read_text(encoding="latin-1")
         except FileNotFoundError:
             return 0, ""
-        return (size, etag) if etag else (0, "")
+        return (size, etag) if _STRONG_ETAG.fullmatch(etag) else (0, "")
 
     def restart(self, etag: str) -> None:
         """Begin anew with a version; an empty tag for one that cannot be told from others."""
@@ -204,8 +230,9 @@ def _receive(url: str, partial: _PartialFile, token: str | None) -> None:
     try:
         response = _open(url, asked, token)
     except DownloadError as error:
-        if error.status == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
+        if size and error.status in _RANGE_REFUSED:
             partial.discard()  # it is no beginning of what the server has
+            raise _DroppedError(url, error.reason, error.status) from None
         raise
     with response:
         if response.status != HTTPStatus.PARTIAL_CONTENT:
@@ -249,9 +276,15 @@ def _append(
 
 def _chunks(url: str, response: HTTPResponse) -> Iterator[bytes]:
     """A response's body as it arrives; it may end before the announced length."""
+    begun, received = time.monotonic(), 0
     try:
         while chunk := response.read1(_CHUNK):
             yield chunk
+            received += len(chunk)
+            if time.monotonic() - begun > _WINDOW:
+                if received < _LEAST_BYTES:
+                    raise _DroppedError(url, f"only {received:,} bytes came in {_WINDOW:g} s")
+                begun, received = time.monotonic(), 0
     except (OSError, HTTPException) as error:
         raise _DroppedError(url, f"the connection broke ({error})") from None
 
@@ -259,7 +292,7 @@ def _chunks(url: str, response: HTTPResponse) -> Iterator[bytes]:
 def _strong_etag(response: HTTPResponse) -> str:
     """The tag of a version byte for byte; empty where there is none to build upon."""
     etag = response.headers.get("ETag", "")
-    return etag if etag.startswith('"') else ""
+    return etag if _STRONG_ETAG.fullmatch(etag) else ""
 
 
 def _continues(response: HTTPResponse, size: int, etag: str) -> bool:
@@ -286,6 +319,12 @@ def _total_bytes(response: HTTPResponse, size: int) -> int | None:
 
 def _verify(url: str, partial: _PartialFile, sha256: str | None) -> None:
     if sha256 is None:
+        with partial.path.open("rb") as file:
+            head = file.read(100).lstrip().lower()
+        if not head or head.startswith(_WEB_PAGES):
+            partial.discard()
+            what = "a web page: an error, or a login" if head else "empty"
+            raise DownloadError(url, f"the answer is {what}")
         return
     found = _sha256(partial.path)
     if found != sha256:
@@ -310,8 +349,9 @@ def _open(url: str, headers: Mapping[str, str], token: str | None) -> HTTPRespon
     request = _request(url, headers)
     if token is not None:
         request.add_unredirected_header("Authorization", f"Bearer {token}")
+    opener = build_opener(_Redirects, _HTTPHandler, _HTTPSHandler(context=_trusted()))
     try:
-        response: HTTPResponse = build_opener(_Redirects).open(request, timeout=_TIMEOUT)
+        response: HTTPResponse = opener.open(request, timeout=_TIMEOUT)
     except HTTPError as error:
         with error:
             raise _refusal(url, error) from None
@@ -348,6 +388,63 @@ def _refusal(url: str, error: HTTPError) -> DownloadError:
         reason = f"HTTP {error.code} {' '.join(str(error.reason).split())}"
     kind = _DroppedError if error.code in _PASSING else DownloadError
     return kind(url, reason, error.code)
+
+
+def _trusted() -> ssl.SSLContext:
+    """The certificates to trust: where the libraries of others look, or else the system's."""
+    chosen = os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE")
+    try:
+        if chosen and Path(chosen).is_dir():
+            return ssl.create_default_context(capath=chosen)
+        return ssl.create_default_context(cafile=chosen or None)
+    except OSError as error:
+        reason = error.strerror or error
+        raise InputError(
+            f"cannot read the certificates {chosen}, which REQUESTS_CA_BUNDLE or CURL_CA_BUNDLE "
+            f"names: {reason}"
+        ) from None
+
+
+class _Punctual(HTTPConnection):
+    """A connection that is closed where its head takes too long, however steadily it drips."""
+
+    def connect(self) -> None:
+        """Connect, through a proxy and TLS where they are wanted."""
+        with self._deadline():
+            super().connect()
+
+    def getresponse(self) -> HTTPResponse:
+        """Read the head of the answer."""
+        with self._deadline():
+            return super().getresponse()
+
+    @contextmanager
+    def _deadline(self) -> Iterator[None]:
+        timer = Timer(_TIMEOUT, self._hang_up)
+        timer.daemon = True
+        timer.start()
+        try:
+            yield
+        finally:
+            timer.cancel()
+
+    def _hang_up(self) -> None:
+        with suppress(OSError, AttributeError):  # it is not connected yet, or not any more
+            self.sock.shutdown(socket.SHUT_RDWR)
+
+
+class _PunctualHTTPS(_Punctual, HTTPSConnection):
+    pass
+
+
+class _HTTPHandler(HTTPHandler):
+    def http_open(self, req: Request) -> HTTPResponse:
+        return self.do_open(_Punctual, req)
+
+
+class _HTTPSHandler(HTTPSHandler):
+    def https_open(self, req: Request) -> HTTPResponse:
+        return self.do_open(_PunctualHTTPS, req, context=self._context)  # type: ignore[attr-defined]
 
 
 class _Redirects(HTTPRedirectHandler):

@@ -25,7 +25,7 @@ from torch import Tensor
 
 from biggan.atomic_write import replaced_atomically
 from biggan.classes import default_class_names
-from biggan.errors import InputError, printable, quoted
+from biggan.errors import DamagedFileError, InputError, printable, quoted
 from biggan.models import (
     Discriminator,
     DiscriminatorConfig,
@@ -384,7 +384,7 @@ def load_tensors(path: Path) -> tuple[dict[str, str], dict[str, Tensor], str]:
     if sha256 is None or metadata.get("format") != FORMAT:
         raise InputError(f"{path} is a safetensors file, but not one of biggan's")
     if _digest(metadata, tensors) != sha256:
-        raise InputError(
+        raise DamagedFileError(
             f"{path} is damaged: its contents do not have the sha256 that it states; fetch it again"
         )
     return metadata, tensors, sha256
@@ -438,7 +438,7 @@ def _opened(path: Path) -> Iterator[Any]:
     # A TypeError is that of a shape beyond 64 bits.
     except (SafetensorError, OSError, ValueError, TypeError) as error:
         reason = printable(str(error).split("\n")[0])[:100]
-        raise InputError(
+        raise DamagedFileError(
             f"{path} is not a whole safetensors file ({reason}); it may be cut short: fetch it "
             "again"
         ) from None

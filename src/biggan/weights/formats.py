@@ -20,7 +20,7 @@ from typing import Any, Literal
 from torch import Tensor
 
 from biggan.classes import default_class_names
-from biggan.errors import InputError, printable
+from biggan.errors import DamagedFileError, InputError, printable
 from biggan.models import DiscriminatorConfig, GeneratorConfig
 from biggan.weights import archives, brock, files, huggingface, ivclab, pickles, tfhub
 from biggan.weights.files import (
@@ -238,7 +238,7 @@ def _container(path: Path) -> Literal["safetensors", "pickle", "tfhub"]:
         return "tfhub"
     if head.startswith((b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")):
         return "pickle"
-    raise InputError(f"{path} {_nature(head, path)}")
+    raise DamagedFileError(f"{path} {_nature(head, path)}")
 
 
 def _head(path: Path) -> bytes:

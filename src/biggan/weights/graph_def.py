@@ -17,7 +17,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from biggan.errors import InputError
+from biggan.errors import DamagedFileError, InputError
 
 _FLOAT, _INT32 = 1, 3  # of tensorflow/core/framework/types.proto
 _MAX_AXES = 254  # TensorFlow's own limit
@@ -230,8 +230,8 @@ def find_tables(graph: Graph, rows: Collection[int]) -> list[Table]:
     return [table for table in found if table is not None]
 
 
-def _not_whole(path: Path, error: MalformedError) -> InputError:
-    return InputError(f"{path} is not a whole SavedModel: {error}; fetch it again")
+def _not_whole(path: Path, error: MalformedError) -> DamagedFileError:
+    return DamagedFileError(f"{path} is not a whole SavedModel: {error}; fetch it again")
 
 
 def _tags_and_graph(meta_graph: memoryview) -> tuple[int, memoryview]:

@@ -21,10 +21,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from biggan.errors import InputError
+from biggan.errors import DamagedFileError, InputError, printable, quoted
 
 _CHUNK = 1 << 22
-_SAMPLED_BYTES = 120  # of others' messages and names that go into ours
+_SAMPLED = 100  # characters of others' messages and names that go into ours
 
 
 def load_state_dict(path: Path) -> dict[str, Tensor]:
@@ -61,7 +61,7 @@ def _verify_zip(path: Path) -> None:
                 raise _NotTorchError("it is a zip of other files; unpack it first")
             for entry in archive.infolist():
                 if entry.compress_type != zipfile.ZIP_STORED:
-                    name = entry.filename[:_SAMPLED_BYTES]
+                    name = entry.filename[:_SAMPLED]
                     raise _NotTorchError(f"its entry {name!r} is compressed")
                 with archive.open(entry) as contents:
                     while contents.read(_CHUNK):  # the last read compares the checksum
@@ -86,25 +86,34 @@ def _unpickle(path: Path) -> Any:
                 return torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         asked = re.search(r"GLOBAL (\S{1,100})", str(error))
-        wants = f"asks for {asked[1]}, which" if asked else "does what"
-        raise InputError(
+        wants = f"asks for {printable(asked[1])}, which" if asked else "does what"
+        kind = InputError if asked else DamagedFileError
+        raise kind(
             f"{path} is refused: its pickle {wants} tensors do not need and could run code, or it "
             "may be damaged; nothing was run. Get the weights as a plain state dict or as "
             "safetensors, or fetch the file again"
         ) from None
     except MemoryError:
-        raise InputError(f"{path} asks for more memory than there is: it is damaged") from None
+        raise _too_large(path) from None
     # Damage surfaces anywhere in torch's reader, as any of these.
     except (RuntimeError, ValueError, LookupError, TypeError, AttributeError) as error:
+        if "can't allocate memory" in str(error):
+            raise _too_large(path) from None
         raise _damaged(path, error) from None
     except (EOFError, AssertionError, ImportError, ArithmeticError, struct.error) as error:
         raise _damaged(path, error) from None
 
 
-def _damaged(path: Path, error: Exception) -> InputError:
+def _too_large(path: Path) -> InputError:
+    return InputError(f"{path} asks for more memory than there is, or it is damaged")
+
+
+def _damaged(path: Path, error: Exception) -> DamagedFileError:
     lines = str(error).strip().splitlines()
-    reason = f"{type(error).__name__}: {lines[0][:_SAMPLED_BYTES]}" if lines else "it ends early"
-    return InputError(f"{path} is not a whole torch file ({reason}): fetch it again")
+    reason = (
+        f"{type(error).__name__}: {printable(lines[0])[:_SAMPLED]}" if lines else "it ends early"
+    )
+    return DamagedFileError(f"{path} is not a whole torch file ({reason}): fetch it again")
 
 
 def _state_dict(contents: Any, path: Path) -> dict[str, Tensor]:
@@ -124,15 +133,19 @@ def _state_dict(contents: Any, path: Path) -> dict[str, Tensor]:
             )
     others = [str(name) for name, value in contents.items() if not isinstance(value, Tensor)]
     if others or not contents:
-        found = f"more than tensors: {', '.join(others)[:_SAMPLED_BYTES]}" if others else "nothing"
+        found = (
+            f"more than tensors: {printable(', '.join(others))[:_SAMPLED]}" if others else "nothing"
+        )
         raise InputError(f"{path} is no plain state dict: it holds {found}")
     tensors = {str(name): value for name, value in contents.items()}
     for name, tensor in tensors.items():
         if tensor.is_nested or tensor.device.type != "cpu":
-            raise InputError(f"{path}: {name!a} is no plain tensor: it has no values of its own")
+            raise InputError(
+                f"{path}: {quoted(name)} is no plain tensor: it has no values of its own"
+            )
         # One value can be spread over a tensor of any size without taking memory, until it is used.
         if tensor.layout == torch.strided and tensor.nbytes > tensor.untyped_storage().nbytes():
-            raise InputError(f"{path}: {name!a} claims more values than the file has")
+            raise InputError(f"{path}: {quoted(name)} claims more values than the file has")
     if sum(tensor.nbytes for tensor in tensors.values()) > path.stat().st_size:
         raise InputError(f"{path}: its tensors claim more values than the file has")
     return tensors

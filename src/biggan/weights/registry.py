@@ -6,17 +6,18 @@ The one place that decides what a user's word for a model means, in this order: 
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from biggan.errors import InputError
+from biggan.errors import DamagedFileError, InputError
 from biggan.models import PRESETS
 from biggan.weights import formats
 from biggan.weights.addresses import is_address, obtain_address
 from biggan.weights.cache import cache_dir
 from biggan.weights.files import LoadedDiscriminator, LoadedGenerator
-from biggan.weights.published import PUBLISHED, obtain
+from biggan.weights.published import PUBLISHED, cached_path, obtain
 
 BUNDLED = ("digits",)
 """Names of the models that come with the package, the default first. They precede equal paths."""
@@ -149,7 +150,10 @@ def _no_generator(name: str) -> InputError:
 
 @contextmanager
 def _way_out(path: Path) -> Iterator[None]:
-    """Let a mistake in a bundled file or in a file of the cache say how to replace it."""
+    """Let a mistake in a bundled or cached file say how to replace it.
+
+    What was fetched and is damaged is deleted, and nothing else that may lie in the cache's folder.
+    """
     try:
         yield
     except InputError as error:
@@ -163,6 +167,11 @@ def _way_out(path: Path) -> Iterator[None]:
         entry = path
         if path.is_relative_to(addresses):  # one folder for each
             entry = addresses / path.relative_to(addresses).parts[0]
+        fetched = entry.parent == addresses or path in map(cached_path, PUBLISHED)
+        if fetched and isinstance(error, DamagedFileError):
+            with suppress(OSError):
+                shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+            raise InputError(f"{error} (the copy in the cache is deleted: try again)") from None
         raise InputError(
             f"{error} (a copy in the cache; if it is damaged, delete {entry} to have it fetched "
             "again)"

@@ -21,7 +21,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from biggan.errors import InputError
+from biggan.errors import DamagedFileError, InputError
 from biggan.weights.graph_def import (
     MalformedError,
     as_bytes,
@@ -88,7 +88,7 @@ class TensorBundle(Mapping[str, Tensor]):
         except OSError as error:
             raise InputError(f"cannot read {index}: {error.strerror or error}") from None
         except MalformedError as error:
-            raise InputError(
+            raise DamagedFileError(
                 f"{index} is not a whole index of TensorFlow variables: {error}; fetch it again"
             ) from None
         self._check_places()
@@ -113,7 +113,9 @@ class TensorBundle(Mapping[str, Tensor]):
         stored = self._map(shard, entry)
         if name not in self._verified:
             if masked(crc32c(stored)) != entry.checksum:
-                raise InputError(f"{shard} is damaged: {name} has a wrong checksum; fetch it again")
+                raise DamagedFileError(
+                    f"{shard} is damaged: {name} has a wrong checksum; fetch it again"
+                )
             self._verified.add(name)
         values = np.require(stored.view(dtype), requirements="A")  # others are seldom out of step
         return torch.from_numpy(values.reshape(entry.shape))
@@ -158,10 +160,10 @@ class TensorBundle(Mapping[str, Tensor]):
             if entry.shard not in sizes:
                 sizes[entry.shard] = _file_size(shard)
             if entry.offset + entry.size > sizes[entry.shard]:
-                raise InputError(f"{shard} is cut short: {name} reaches beyond its end")
+                raise DamagedFileError(f"{shard} is cut short: {name} reaches beyond its end")
         for (first, before), (second, after) in pairwise(by_place):
             if before.shard == after.shard and before.offset + before.size > after.offset:
-                raise InputError(
+                raise DamagedFileError(
                     f"{self._prefix}.index is damaged: {first} and {second} overlap; fetch it again"
                 )
 
