@@ -23,7 +23,7 @@ def test_pack_verify_and_info(folder, tmp_path):
     assert result.returncode == 0
     assert result.stdout == f"{out}\n"
     assert result.stderr.splitlines() == [
-        "skipped 1 corrupt image of 6: dog/0002.png",
+        "skipped 1 corrupt image of 6: dog/0002.png (image file is truncated)",
         "5 images of pets, 8 px, colour, 2 classes",
     ]
     again = biggan("data", "pack", folder, out, "--resolution", 8)

@@ -157,7 +157,7 @@ def test_corrupt_images_are_left_out_with_one_warning(tmp_path, caplog):
     with caplog.at_level(logging.WARNING, "biggan.data"):
         data = load_dataset(path, 8, 3)
     assert [record.getMessage() for record in caplog.records] == [
-        "skipped 2 corrupt images of 5: cat/0.png, dog/1.png"
+        "skipped 2 corrupt images of 5: cat/0.png, dog/1.png (image file is truncated)"
     ]
     assert torch.equal(data.images, PIXELS[[1, 2, 4]])
     assert data.labels.tolist() == [0, 1, 1]
@@ -179,18 +179,68 @@ def test_truncated_images_are_corrupt_whatever_pillow_is_set_to(tmp_path, monkey
     assert load_dataset(path, 8, 3).skipped == ("dog/1.png",)
 
 
+def test_corrupt_images_with_the_same_reason_are_named_together(tmp_path, caplog):
+    files = corrupt_some("cat/0.png", "dog/0.png") | {"cat/x.png": b"", "dog/x.png": b"text"}
+    load_dataset(fill(tmp_path, files), 8, 3)
+    assert caplog.messages == [
+        "skipped 4 corrupt images of 7: cat/0.png, dog/0.png (image file is truncated); "
+        "cat/x.png (the file is empty); dog/x.png (not in an image format that Pillow reads)"
+    ]
+
+
+def test_what_is_no_image_is_counted_by_ending(tmp_path, caplog):
+    others = ["cat/a.heic", "dog/b.HEIC", "dog/c.txt", "cat/.hidden", "dog/README"]
+    files = FILES | dict.fromkeys(others, b"")
+    for path in (fill(tmp_path / "pets", files), pack(tmp_path / "pets.zip", files)):
+        caplog.clear()
+        load_dataset(path, 8, 3)
+        assert caplog.messages == [
+            "left out 4 files that are not used as images: 2 .heic, 1 without an ending, 1 .txt"
+        ]
+
+
+def wide(level):
+    buffer = io.BytesIO()
+    Image.fromarray(np.full((8, 8), level, np.uint16)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def test_images_with_16_bits_share_the_range_that_they_use(tmp_path, caplog):
+    files = {
+        "a/0.png": wide(4095),
+        "a/1.png": wide(2047),
+        "b/0.png": wide(300),
+        "b/1.png": png(0)[0],
+    }
+    path = fill(tmp_path, files)
+    data = load_dataset(path, 8, 1)
+    assert data.images[:3, 0, 0, 0].tolist() == [255, 127, 19]
+    assert caplog.messages == [
+        "the 3 images with 16 bits use 12 bits, up to level 4095: that level is white"
+    ]
+    fill(path, {"b/2.png": wide(65000)})
+    caplog.clear()
+    assert load_dataset(path, 8, 1).images[:3, 0, 0, 0].tolist() == [16, 8, 1]
+    assert caplog.messages == [
+        "3 of 4 images with 16 bits are nearly black, with no level over 4095 of 65535, such as "
+        "a/0.png: if they use fewer bits than the others, save them with 8"
+    ]
+
+
 def test_many_corrupt_images_are_counted_and_not_all_named(tmp_path, caplog):
     files = FILES | {f"dog/x{index}.png": b"" for index in range(8)}
     load_dataset(fill(tmp_path, files), 8, 3)
     assert caplog.messages == [
         "skipped 8 corrupt images of 13: "
-        "dog/x0.png, dog/x1.png, dog/x2.png, dog/x3.png, dog/x4.png and 3 more"
+        "dog/x0.png, dog/x1.png, dog/x2.png, dog/x3.png, dog/x4.png and 3 more (the file is empty)"
     ]
 
 
 def test_strict_loading_refuses_corrupt_images(tmp_path):
     path = fill(tmp_path, corrupt_some("cat/0.png"))
-    assert refusal(path, 8, 3, strict=True) == f"{path} has 1 corrupt image of 5: cat/0.png"
+    assert refusal(path, 8, 3, strict=True) == (
+        f"{path} has 1 corrupt image of 5: cat/0.png (image file is truncated)"
+    )
 
 
 def test_a_class_or_a_dataset_that_is_lost_is_refused(tmp_path):

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from biggan.data import ShuffledStream, fetch, load_dataset
 from biggan.data import packing as packing_module
@@ -128,6 +129,7 @@ def test_corrupt_images_are_left_out_and_named(tmp_path, caplog, small_chunks, n
     assert header.skipped == tuple(names)
     assert caplog.messages == [
         f"skipped {len(names)} corrupt image{'s' * (len(names) > 1)} of 14: {', '.join(names)}"
+        " (image file is truncated)"
     ]
     packed, plain = load_dataset(tmp_path / "out", 8, 3), load_dataset(folder, 8, 3)
     assert torch.equal(packed.images, plain.images)
@@ -136,9 +138,46 @@ def test_corrupt_images_are_left_out_and_named(tmp_path, caplog, small_chunks, n
     assert verify(tmp_path / "out") == header
 
 
+def wide(seed):
+    """A picture with 12 bits in 16, as a file."""
+    levels = np.random.default_rng(seed).integers(0, 4096, (8, 8), np.uint16)
+    buffer = io.BytesIO()
+    Image.fromarray(levels).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("last", [1, 4, 5, 6, 9, 10])
+def test_the_range_of_16_bit_images_is_found_whenever_packing_is_interrupted(
+    tmp_path, small_chunks, caplog, last
+):
+    folder = write_folder(tmp_path / "pets", {f"{'ab'[i % 2]}/{i}.png": wide(i) for i in range(7)})
+    plain = load_dataset(folder, 8, 1)
+    assert plain.images.max() > 240
+    real, noted = packing_module._note, []
+
+    def note(lines, what, about):
+        real(lines, what, about)
+        noted.append(what)
+        if len(noted) == last:
+            raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(packing_module, "_note", note)
+        with pytest.raises(KeyboardInterrupt):
+            pack_dataset(folder, tmp_path / "out", 8, 1)
+    assert noted == ["0", "1", "2", "3", "white", "0", "1", "2", "3", "all decoded"][:last]
+    caplog.clear()
+    pack_dataset(folder, tmp_path / "out", 8, 1)
+    assert caplog.messages[-1:] == [
+        "the 7 images with 16 bits use 12 bits, up to level 4095: that level is white"
+    ]
+    assert load_dataset(tmp_path / "out", 8, 1).fingerprint == plain.fingerprint
+    assert torch.equal(load_dataset(tmp_path / "out", 8, 1).images, plain.images)
+
+
 def test_strict_packing_refuses_and_keeps_what_is_done(tmp_path):
     folder = write_folder(tmp_path / "pets", corrupt_some(FILES, "cat/0000.png"))
-    message = f"{folder} has 1 corrupt image of 14: cat/0000.png"
+    message = f"{folder} has 1 corrupt image of 14: cat/0000.png (image file is truncated)"
     assert refusal(folder, tmp_path / "out", 8, strict=True) == message
     assert not (tmp_path / "out").exists()
     pack_dataset(folder, tmp_path / "out", 8)
@@ -307,7 +346,7 @@ def test_lost_pixels_and_torn_lines_are_done_again(tmp_path, small_chunks, caplo
     folder = write_folder(tmp_path / "pets", FILES)
     pack_dataset(folder, tmp_path / "whole", 8)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(packing_module, "check_corrupt", None)
+        patch.setattr(packing_module, "check_findings", None)
         with pytest.raises(TypeError):
             pack_dataset(folder, tmp_path / "out", 8)
     work = tmp_path / ".out.packing"

@@ -1,6 +1,7 @@
 """What shards hold: counted once, kept through interruptions, and fitted to the classes."""
 
 import json
+from collections import Counter
 
 import pytest
 
@@ -72,7 +73,9 @@ def test_counting_goes_on_where_it_was_stopped(tmp_path, monkeypatch):
     urls, file = shards(tmp_path), tmp_path / INDEX
     read = []
     real = shard_index.read_shard
-    monkeypatch.setattr(shard_index, "read_shard", lambda url: read.append(url) or real(url))
+    monkeypatch.setattr(
+        shard_index, "read_shard", lambda url, other: read.append(url) or real(url, other)
+    )
     turns = 0
     while not count_shards(urls, file, workers=1, seconds=0):
         turns += 1
@@ -203,7 +206,7 @@ def test_files_of_the_system_are_no_samples(tmp_path):
     image = FILES["cat/0000.png"]
     names = ["a/0.jpg", "a/._0.jpg", "@eaDir/0.jpg/thumb.jpg", "a/.ipynb_checkpoints/0.jpg"]
     path = write_tar(tmp_path / "a.tar", [(name, image) for name in names])
-    assert [sample.name for sample in read_shard(str(path))] == ["a.tar/a/0.jpg"]
+    assert [sample.name for sample in read_shard(str(path), Counter())] == ["a.tar/a/0.jpg"]
 
 
 def test_both_spellings_of_an_accent_are_one_class():

@@ -1,5 +1,6 @@
 """Streams of shards: an order that depends on the seed and the position alone."""
 
+import io
 import itertools
 import logging
 import re
@@ -9,6 +10,7 @@ import threading
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from biggan.data import load_dataset, shards
 from biggan.data.shards import ShardStream
@@ -144,7 +146,9 @@ def test_positions_may_have_gaps_and_an_end(folder):
 def test_resuming_reads_no_shard_before(folder, monkeypatch):
     read = []
     real = shards.read_shard
-    monkeypatch.setattr(shards, "read_shard", lambda url: read.append(url) or real(url))
+    monkeypatch.setattr(
+        shards, "read_shard", lambda url, other: read.append(url) or real(url, other)
+    )
     whole = stream(folder, window=1)
     list(whole.batches([np.arange(20)]))
     order = read[:4]
@@ -199,6 +203,15 @@ def test_a_corrupt_image_is_replaced_in_the_same_way_everywhere(tmp_path, caplog
     assert "all images near it are corrupt" in refusal(
         take, batches(stream(tmp_path / "all"), 0, 10), 2
     )
+
+
+def test_16_bit_images_that_become_dark_are_named_once(tmp_path, caplog):
+    buffer = io.BytesIO()
+    Image.fromarray(np.full((8, 8), 4095, np.uint16)).save(buffer, "PNG")
+    write_shards(tmp_path, dict.fromkeys(FILES, buffer.getvalue()))
+    take(batches(stream(tmp_path), 0, 5), 4)
+    assert len(caplog.messages) == 1
+    assert "has no level over 4095 of 65535 and becomes dark" in caplog.text
 
 
 def test_labels_are_numbers_or_names_of_the_classes(tmp_path):

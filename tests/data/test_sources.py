@@ -1,8 +1,10 @@
 import errno
 import logging
+import os
 import struct
 import zipfile
 import zlib
+from pathlib import Path
 
 import pytest
 
@@ -10,7 +12,7 @@ from biggan.data.decoding import CorruptImageError
 from biggan.data.reading import open_source
 from biggan.data.sources import FolderFiles, ZipFiles, open_files
 from biggan.errors import InputError
-from data_forms import png
+from data_forms import pictures, png, write_parquet, write_shards, write_zip
 
 NAMES = [
     "cat/b.PNG",
@@ -148,7 +150,8 @@ def test_no_images_is_an_error_that_names_the_kinds(tmp_path, kind):
         (path / "notes.txt").write_text("")
     else:
         zipfile.ZipFile(path, "w").close()
-    assert refusal(path).startswith(f"{path} holds no images (looked for bmp gif jpeg jpg")
+    others = ", only 1 .txt" if kind == "folder" else ""
+    assert refusal(path).startswith(f"{path} holds no images{others} (looked for apng")
 
 
 def test_a_truncated_zip_is_refused(tmp_path):
@@ -196,6 +199,37 @@ def test_a_folder_that_may_not_be_read_is_a_users_mistake(tmp_path, monkeypatch)
     assert "no permission to read" in refusal(tmp_path)
 
 
+def test_what_is_no_regular_file_or_too_large_is_not_read(tmp_path):
+    os.mkfifo(tmp_path / "pipe.png")
+    with (tmp_path / "large.png").open("wb") as file:
+        file.truncate(2**30 + 1)
+    with open_files(tmp_path) as files:
+        with pytest.raises(CorruptImageError, match="not a regular file"):
+            files.read("pipe.png")
+        with pytest.raises(CorruptImageError, match="1073741825 bytes are too many"):
+            files.read("large.png")
+
+
+@pytest.mark.parametrize("kind", ["zip", "tar", "parquet"])
+def test_a_fault_of_the_disk_is_no_corrupt_image_of_an_archive(tmp_path, monkeypatch, kind):
+    write = {"zip": write_zip, "tar": write_shards, "parquet": write_parquet}[kind]
+    path = write(tmp_path / f"pets.{kind}", pictures(4))
+
+    def fail(*arguments, **options):
+        raise OSError(errno.EIO, "Input/output error")
+
+    with open_source(path) as source:
+        member = source.layout.members[0]
+        if kind == "zip":
+            monkeypatch.setattr(source.files._archive.fp, "read", fail)
+        elif kind == "tar":
+            monkeypatch.setattr(Path, "open", fail)
+        else:
+            monkeypatch.setattr(source.files, "_group", fail)
+        with pytest.raises(InputError, match="Input/output error; see to the disk and start again"):
+            source.files.read(member)
+
+
 def test_a_fault_of_the_disk_is_no_corrupt_image(tmp_path, monkeypatch):
     files = FolderFiles(fill_folder(tmp_path))
 
@@ -206,8 +240,9 @@ def test_a_fault_of_the_disk_is_no_corrupt_image(tmp_path, monkeypatch):
     with pytest.raises(InputError, match=r"cat/a.jpg: Input/output error; see to the disk"):
         files.read("cat/a.jpg")
     monkeypatch.undo()
-    with pytest.raises(CorruptImageError):
-        files.read("cat/gone.jpg")
+    (tmp_path / "cat" / "a.jpg").unlink()  # as where a network drive goes away
+    with pytest.raises(InputError, match=r"cat/a.jpg: No such file.*start again"):
+        files.read("cat/a.jpg")
 
 
 def old_zip(path, names, encoding, data=b"image"):

@@ -2,9 +2,10 @@
 
 import json
 
+import numpy as np
 import pytest
 
-from biggan.data import load_dataset
+from biggan.data import ShardStream, load_dataset
 from biggan.data.reading import expand
 from biggan.errors import InputError
 from data_forms import pictures, png, write_folder, write_shards, write_tar
@@ -70,6 +71,71 @@ def test_other_files_of_a_sample_and_other_samples_are_passed_over(tmp_path):
     ]
     with_folder = load_dataset(write_tar(tmp_path / "a.tar", members), 8, 3)
     assert with_folder.labels.tolist() == [0, 1]
+
+
+def images_of(path):
+    """The seeds of the pictures that are loaded, and streamed."""
+    seeds = {png(seed)[1].tobytes(): seed for seed in range(10)}
+    loaded = load_dataset(path, 8, 3, unconditional=True).images
+    index = path.with_suffix(".json")
+    stream = ShardStream(path, 8, 3, (), 0, index=index)
+    streamed, _ = next(stream.batches([np.arange(len(stream))]))
+    found = [[seeds[image.numpy().tobytes()] for image in images] for images in (loaded, streamed)]
+    assert sorted(found[0]) == sorted(found[1])
+    return sorted(found[0])
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["cat.0.png", "cat.1.png", "dog.0.png"],
+        ["cat.png", "cat.1.png", "cat.2.png"],
+        ["v1.0_a.png", "v1.0_b.png", "v1.5.png"],
+        ["st.paul.png", "st.petersburg.png", "x.png"],
+        ["at 10.15.30.png", "at 10.15.31.png", "at 10.16.00.png"],
+    ],
+)
+def test_names_with_dots_are_all_kept(tmp_path, names, caplog):
+    path = write_tar(tmp_path / "a.tar", [(name, png(n)[0]) for n, name in enumerate(names)])
+    assert images_of(path) == [0, 1, 2]
+    assert caplog.messages == []
+
+
+def test_labels_belong_to_names_with_dots(tmp_path):
+    members = []
+    for number, name in enumerate(["st.paul", "st.petersburg", "cat.0", "cat.1"]):
+        members += [(f"{name}.png", png(number)[0]), (f"{name}.cls", b"%d" % (number % 2))]
+    data = load_dataset(write_tar(tmp_path / "a.tar", members), 8, 3)
+    assert data.labels.tolist() == [0, 0, 1, 1]
+    found = {image.numpy().tobytes() for image in data.images[:2]}
+    assert found == {png(number)[1].tobytes() for number in (0, 2)}
+
+
+def test_of_several_images_that_of_the_samples_name_is_taken(tmp_path, caplog):
+    members = []
+    for number in range(2):
+        for suffix, seed in (("mask.png", 8), ("png", number), ("seg.png", 9)):
+            members.append((f"{number}.{suffix}", png(seed)[0]))
+        members += [(f"{number}.cls", b"%d" % number), (f"{number}.txt", b"a caption")]
+    members += [("README", b"hello"), ("notes/x.heic", b"")]
+    path = write_tar(tmp_path / "a.tar", members)
+    assert images_of(path) == [0, 1]
+    message = (
+        "left out 6 files that are not used as images: "
+        "2 .mask.png, 2 .seg.png, 1 without an ending, 1 .heic"
+    )
+    assert caplog.messages == [message, message]  # loaded, and counted for the stream
+    images_of(path)
+    assert caplog.messages == [message] * 3  # a shard is counted once
+
+
+def test_several_images_of_one_name_are_refused(tmp_path):
+    members = [("0.left.png", PNG), ("0.right.png", PNG), ("0.cls", b"0")]
+    path = write_tar(tmp_path / "a.tar", members)
+    fault = "a.tar/0 has several images (left.png, right.png): keep one, or rename it to 0.png"
+    assert fault in refusal(path)
+    with pytest.raises(InputError, match="has several images"):
+        ShardStream(path, 8, 3, (), 0)
 
 
 def test_shards_that_repeat_names_are_kept_apart(tmp_path):

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
-from biggan.data.decoding import MODES, strict_pillow
+from biggan.data.decoding import MODES, WHITE, strict_pillow
 from biggan.data.digits import CLASS_NAMES, load_digits
 from biggan.data.layout import Layout
 from biggan.data.packed import (
@@ -28,7 +28,14 @@ from biggan.data.packed import (
     read_header,
     read_labels,
 )
-from biggan.data.reading import Source, check_corrupt, decode_chunk, in_parallel, open_source
+from biggan.data.reading import (
+    Findings,
+    Source,
+    check_findings,
+    decode_chunk,
+    in_parallel,
+    open_source,
+)
 from biggan.errors import InputError
 
 DIGITS = "digits"  # the word that means the built-in dataset
@@ -123,9 +130,12 @@ def load_dataset(
         layout = opened.layout
         shape = (len(layout.members), image_channels, resolution, resolution)
         check_memory(path, shape, memory_limit)
-        images, corrupt = _decode_all(opened, shape, workers, progress=progress)
-    check_corrupt(path, layout, corrupt, strict=strict)
-    return _assemble(path.resolve().name, layout, images, corrupt)
+        images = np.empty(shape, np.uint8)
+        findings = _decode_all(opened, images, WHITE, workers, progress=progress)
+        if findings.range_used < WHITE:  # which only all images together tell
+            findings = _decode_all(opened, images, findings.range_used, workers, progress=progress)
+    check_findings(path, opened, findings, strict=strict)
+    return _assemble(path.resolve().name, layout, images, sorted(findings.corrupt))
 
 
 def _digits(resolution: int, channels: int, *, unconditional: bool) -> ImageDataset:
@@ -199,11 +209,15 @@ def _gib(size: int) -> str:
 
 
 def _decode_all(
-    source: Source, shape: tuple[int, ...], workers: int | None, *, progress: bool
-) -> tuple[NDArray[np.uint8], list[int]]:
-    """Decode every image; also the positions of those that could not be."""
-    images = np.empty(shape, np.uint8)
-    corrupt: list[int] = []
+    source: Source,
+    images: NDArray[np.uint8],
+    white: int,
+    workers: int | None,
+    *,
+    progress: bool,
+) -> Findings:
+    """Decode every image into its place."""
+    findings = Findings(white)
     order = source.order
     chunks = [order[start : start + _CHUNK] for start in range(0, len(order), _CHUNK)]
     bar = tqdm(
@@ -213,17 +227,18 @@ def _decode_all(
         delay=2,
         disable=None if progress else True,  # None: only on a terminal
     )
-    decode = functools.partial(decode_chunk, source, shape[1], shape[2])
+    _, channels, resolution, _ = images.shape
+    decode = functools.partial(decode_chunk, source, channels, resolution, white=white)
     with (
         strict_pillow(),
         bar,
         contextlib.closing(in_parallel(decode, chunks, workers)) as results,
     ):
-        for chunk, (pixels, failed) in zip(chunks, results, strict=True):
+        for chunk, (pixels, found) in zip(chunks, results, strict=True):
             images[chunk] = pixels
-            corrupt += failed
+            findings.update(found)
             bar.update(len(chunk))
-    return images, sorted(corrupt)
+    return findings
 
 
 def _assemble(

@@ -5,18 +5,56 @@ that lie on their side. All of that ends here: what leaves is a Pillow image in 
 """
 
 import contextlib
+import functools
 import io
 import warnings
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import numpy as np
-from PIL import Image, ImageFile, ImageOps
+from PIL import Image, ImageFile, ImageOps, TiffImagePlugin, UnidentifiedImageError
 
 MODES = {1: "L", 3: "RGB"}  # by number of channels
+WHITE = 2**16 - 1  # the level that becomes white, where pixels have more than 8 bits
+MOST_BYTES = 2**30  # of an image file
+_NOT_PHOTOS = frozenset({"ICNS", "ICO", "PSD", "XBM", "XPM"})  # icons, and documents with layers
+_PNG = b"\x89PNG\r\n\x1a\n"
+_PNG_TEXT = frozenset({b"tEXt", b"zTXt", b"iTXt", b"iCCP"})
+_XMP = b"iTXtXML:com.adobe.xmp\0\0"  # uncompressed; it may tell which side is up
 
 
 class CorruptImageError(Exception):
     """An image file that cannot be read or decoded; the message says why."""
+
+
+class DecodedImage(NamedTuple):
+    """A decoded image file.
+
+    Attributes:
+        image: A Pillow image in mode L or RGB.
+        brightest: The highest level in the file, where its pixels have more than 8 bits and it does
+            not state how many of them are used; otherwise None.
+    """
+
+    image: Image.Image
+    brightest: int | None
+
+
+@functools.cache
+def image_formats() -> tuple[str, ...]:
+    """The image formats that the installed Pillow reads.
+
+    Pillow has no image/ type for data containers, films, and EPS, which it has Ghostscript run.
+    """
+    Image.init()
+    return tuple(name for name in Image.OPEN if Image.MIME.get(name, "").startswith("image/"))
+
+
+@functools.cache
+def image_endings() -> frozenset[str]:
+    """The endings of files that hold a photo or drawing, such as ".jpg"."""
+    read = {*image_formats(), "MPO"} - _NOT_PHOTOS  # the reader of JPEG reads MPO
+    return frozenset(end for end, name in Image.registered_extensions().items() if name in read)
 
 
 @contextlib.contextmanager
@@ -36,46 +74,117 @@ def strict_pillow() -> Iterator[None]:
         ImageFile.LOAD_TRUNCATED_IMAGES = before
 
 
-def decode_image(data: bytes, channels: int) -> Image.Image:
+def decode_image(data: bytes, channels: int, white: int = WHITE) -> DecodedImage:
     """Decode a file: the first frame, upright, on white where it is transparent.
 
     Args:
-        data: The whole file, in any format that Pillow reads.
+        data: The whole file, in any of `image_formats`.
         channels: 1 for grey, 3 for colour.
+        white: The level that becomes white in files with more than 8 bits that do not state it.
 
     Returns:
-        A Pillow image in mode L or RGB.
+        The image in mode L or RGB.
 
     Raises:
-        CorruptImageError: The file is damaged, no image, too large, or has floating-point pixels.
+        CorruptImageError: The file is damaged, no image, too large, or its levels have no range.
     """
-    image = _load(data)
-    # A photo with damaged EXIF data is still a photo, only of unknown orientation.
-    with contextlib.suppress(Exception):
-        ImageOps.exif_transpose(image, in_place=True)
-    return _to_mode(image, MODES[channels])
-
-
-def _load(data: bytes) -> Image.Image:
     try:
-        image = Image.open(io.BytesIO(data))
+        image = open_image(data)
         limit = Image.MAX_IMAGE_PIXELS
         # Pillow only warns from here to twice the limit.
         if limit is not None and image.width * image.height > limit:
             raise CorruptImageError(f"{image.width}x{image.height} pixels are too many")
+        raw_mode = str(image.tile[0][3]) if image.tile else ""
         image.load()
+        # A photo with damaged EXIF data is still a photo, only of unknown orientation.
+        with contextlib.suppress(Exception):
+            ImageOps.exif_transpose(image, in_place=True)
+        scaled, brightest = _to_8_bits(image, raw_mode, white)
+        return DecodedImage(_to_mode(scaled, MODES[channels]), brightest)
     except CorruptImageError:
         raise
     except Exception as error:  # damaged files make decoders raise nearly anything
-        raise CorruptImageError(str(error)) from error
-    return image
+        raise CorruptImageError(_reason(data, error)) from error
+
+
+def open_image(data: bytes) -> ImageFile.ImageFile:
+    """Open a file with Pillow, which reads no more than its header."""
+    return Image.open(io.BytesIO(_without_text(data)), formats=image_formats())
+
+
+def _reason(data: bytes, error: Exception) -> str:
+    if not data:
+        return "the file is empty"
+    if isinstance(error, UnidentifiedImageError):  # its message names an object in memory
+        return "not in an image format that Pillow reads"
+    return " ".join(str(error).split())[:100] or type(error).__name__
+
+
+def _without_text(data: bytes) -> bytes | bytearray:
+    """A PNG without its texts and colour profile: Pillow refuses long ones, and none is needed."""
+    if not data.startswith(_PNG):
+        return data
+    kept = bytearray(_PNG)
+    place = len(_PNG)
+    while place < len(data):
+        end = place + 12 + int.from_bytes(data[place : place + 4])
+        is_xmp = data.startswith(_XMP, place + 4) and end - place < ImageFile.SAFEBLOCK
+        if is_xmp or data[place + 4 : place + 8] not in _PNG_TEXT:
+            kept += data[place:end]
+        place = end
+    return kept
+
+
+def _to_8_bits(
+    image: ImageFile.ImageFile, raw_mode: str, white: int
+) -> tuple[Image.Image, int | None]:
+    """The image with 8 bits a channel, and its brightest level as in `DecodedImage`."""
+    if image.mode == "F":
+        raise CorruptImageError(
+            "floating-point pixels have no agreed range: save it with 8 or 16 bits"
+        )
+    if image.mode.startswith("I"):
+        return _grey_to_8_bits(image, raw_mode, white)
+    if ";16" not in raw_mode:
+        return image, None
+    # Pillow has kept the upper 8 bits, too little where only the lower ones are used.
+    if white < WHITE:
+        raise CorruptImageError(
+            f"16 bits a channel, of which {white.bit_length()} are used: save it with 8 bits"
+        )
+    colours = [band for band in image.getbands() if band not in ("A", "a", "X")]
+    highest = max(int(np.asarray(image.getchannel(band)).max()) for band in colours)
+    return image, (highest << 8) + 255
+
+
+def _grey_to_8_bits(
+    image: ImageFile.ImageFile, raw_mode: str, white: int
+) -> tuple[Image.Image, int | None]:
+    # Pillow's own conversion to L clips at 255, which turns a 16-bit picture white. Mode I is
+    # 32 bits wide, but most files that give it to us hold 16 or less.
+    levels = np.asarray(image).astype(np.int64)
+    lowest, brightest = int(levels.min()), int(levels.max())
+    if lowest < 0 or brightest > WHITE:
+        raise CorruptImageError(
+            f"levels from {lowest} to {brightest} have no agreed range: save it with 8 or 16 bits"
+        )
+    is_stated = True
+    if image.format in ("PPM", "JPEG2000"):  # scaled by Pillow to what the file states
+        white = WHITE
+    elif "I;12" in raw_mode:
+        white = 2**12 - 1
+    else:
+        is_stated = False
+    transparent = levels == image.info.get("transparency", -1)
+    if isinstance(image, TiffImagePlugin.TiffImageFile) and image.tag_v2.get(262) == 0:
+        levels = white - levels  # white is 0, which Pillow sees to with 8 bits only
+    pixels = (255 * levels + white // 2) // white
+    pixels[transparent] = 255
+    scaled = Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
+    return scaled, None if is_stated else brightest
 
 
 def _to_mode(image: Image.Image, mode: str) -> Image.Image:
-    if image.mode == "F":
-        raise CorruptImageError("floating-point pixels have no agreed range")
-    if image.mode.startswith("I"):
-        image = _from_16_bit(image)
     if image.has_transparency_data:
         image = image.convert("RGBA")
         white = Image.new("RGBA", image.size, "white")
@@ -83,10 +192,3 @@ def _to_mode(image: Image.Image, mode: str) -> Image.Image:
     if image.mode == "LAB":
         image = image.convert("RGB")  # Pillow knows no direct way to grey
     return image if image.mode == mode else image.convert(mode)
-
-
-def _from_16_bit(image: Image.Image) -> Image.Image:
-    # Pillow's own conversion to L clips at 255, which turns a 16-bit picture white. Mode I is
-    # 32 bits wide, but the formats that give it to us (PNG, PGM) hold 16.
-    levels = np.asarray(image).astype(np.int64).clip(0, 65535)
-    return Image.fromarray(((levels + 128) // 257).astype(np.uint8))

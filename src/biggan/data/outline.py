@@ -8,7 +8,7 @@ from pathlib import Path
 from biggan.data.dataset import DIGITS, ImageDataset, check_memory, load_dataset
 from biggan.data.decoding import MODES
 from biggan.data.packed import is_packed
-from biggan.data.reading import open_source
+from biggan.data.reading import open_source, warn_of_other_files
 from biggan.errors import InputError
 
 
@@ -77,6 +77,7 @@ def outline_dataset(
         )
     with open_source(path, unconditional=unconditional) as opened:
         layout = opened.layout
+        warn_of_other_files(opened.files.left_out)
     check_memory(path, (len(layout.members), image_channels, resolution, resolution), None)
     return DatasetOutline(
         len(layout.members), layout.class_names, path.resolve().name, None, is_mapped=False

@@ -26,7 +26,7 @@ from tqdm import tqdm
 
 from biggan.atomic_write import make_folder, write_atomically
 from biggan.data.dataset import DIGITS
-from biggan.data.decoding import MODES, strict_pillow
+from biggan.data.decoding import MODES, WHITE, strict_pillow
 from biggan.data.packed import (
     HEADER,
     IMAGES,
@@ -39,7 +39,14 @@ from biggan.data.packed import (
     write_header,
     write_labels,
 )
-from biggan.data.reading import Source, check_corrupt, decode_chunk, in_parallel, open_source
+from biggan.data.reading import (
+    Findings,
+    Source,
+    check_findings,
+    decode_chunk,
+    in_parallel,
+    open_source,
+)
 from biggan.errors import InputError
 from biggan.locks import locked
 
@@ -49,7 +56,8 @@ _CHUNK_BYTES = 2**22  # of pixels that one line of the journal stands for
 _MOST_IN_CHUNK = 256
 _MOVE_BYTES = 2**24  # of pixels that are moved at a time
 _PLAN, _JOURNAL, _LOCK, _MOVING = "plan.json", "journal.jsonl", "lock", "moving-"
-_ALL_DECODED = "all decoded"
+_ALL_DECODED, _WHITE = "all decoded", "white"
+_VERSION = 2  # of the journal: what was begun with another one begins anew
 
 
 @dataclass(frozen=True)
@@ -127,8 +135,9 @@ def pack_dataset(
         with _keeping_what_is_done(out), _locked(out, folder):
             if not is_packed(folder):
                 _begin(work, path, signature)
-                corrupt = _decode(work, workers)
-                check_corrupt(path, opened.layout, corrupt, strict=strict)
+                findings = _decode(work, workers)
+                check_findings(path, opened, findings, strict=strict)
+                corrupt = sorted(findings.corrupt)
                 _close_gaps(work, corrupt)
                 _describe(work, corrupt, path.resolve().name, signature)
             header = read_header(folder)
@@ -233,6 +242,7 @@ def _begin(work: _Work, path: Path, signature: str) -> None:
     """
     plan = work.folder / _PLAN
     asked = f"{path.resolve()} {work.resolution} {work.channels}"
+    signature = f"{signature} {_VERSION}"
     if plan.exists():
         begun, _, what = plan.read_text("utf-8", "surrogateescape").partition("\n")
         if begun == signature:
@@ -250,29 +260,35 @@ def _begin(work: _Work, path: Path, signature: str) -> None:
     write_atomically(plan, f"{signature}\n{asked}".encode("utf-8", "surrogateescape"))
 
 
-def _decode(work: _Work, workers: int | None) -> list[int]:
-    """Decode what is not decoded yet; the positions of all corrupt images."""
+def _decode(work: _Work, workers: int | None) -> Findings:
+    """Decode what is not decoded yet."""
     chunks = work.chunks
     journal = _read_journal(work.folder / _JOURNAL)
-    done: dict[int, list[int]] = {}
+    findings = Findings(journal.pop(_WHITE, WHITE))
+    done = set()
     with (work.folder / IMAGES).open("r+b", buffering=0) as pixels:
         if _ALL_DECODED in journal:
-            return _sorted_corrupt(journal[_ALL_DECODED])
-        for number, (checksum, corrupt) in journal.items():
+            findings.update(_from_json(journal[_ALL_DECODED]))
+            return findings
+        for number, (checksum, found) in journal.items():
             if _checksum(_read_images(work, pixels, chunks[int(number)])) == checksum:
-                done[int(number)] = corrupt
+                done.add(int(number))
+                findings.update(_from_json(found))
         left = [number for number in range(len(chunks)) if number not in done]
         if done:
             kept = sum(len(chunks[number]) for number in done)
             logger.info("going on: %d of %d images are done", kept, len(work.source.order))
         with (work.folder / _JOURNAL).open("a", encoding="utf-8") as lines:
             if left:
-                _decode_chunks(work, pixels, lines, left, done, workers)
-            corrupt = _sorted_corrupt(done.values())
-            os.fsync(pixels.fileno())
-            _note(lines, _ALL_DECODED, [corrupt])
+                _decode_chunks(work, pixels, lines, left, findings, workers)
+            again = findings.white == WHITE and findings.range_used < WHITE
+            if again:
+                _note(lines, _WHITE, findings.range_used)
+            else:
+                os.fsync(pixels.fileno())
+                _note(lines, _ALL_DECODED, _to_json(findings))
             os.fsync(lines.fileno())
-    return corrupt
+    return _decode(work, workers) if again else findings
 
 
 def _decode_chunks(
@@ -280,13 +296,15 @@ def _decode_chunks(
     pixels: Any,
     lines: IO[str],
     left: Sequence[int],
-    done: dict[int, list[int]],
+    findings: Findings,
     workers: int | None,
 ) -> None:
     chunks = work.chunks
 
-    def decode(number: int) -> tuple[NDArray[np.uint8], list[int]]:
-        return decode_chunk(work.source, work.channels, work.resolution, chunks[number])
+    def decode(number: int) -> tuple[NDArray[np.uint8], Findings]:
+        return decode_chunk(
+            work.source, work.channels, work.resolution, chunks[number], findings.white
+        )
 
     total = len(work.source.order)
     bar = tqdm(
@@ -298,11 +316,11 @@ def _decode_chunks(
         disable=None if work.progress else True,  # None: only on a terminal
     )
     with strict_pillow(), bar, contextlib.closing(in_parallel(decode, left, workers)) as results:
-        for number, (images, corrupt) in zip(left, results, strict=True):
+        for number, (images, found) in zip(left, results, strict=True):
             _write_images(work, pixels, chunks[number], images)
             # After the pixels: a line that is there without them is found out by its checksum.
-            _note(lines, str(number), [_checksum(images), corrupt])
-            done[number] = corrupt
+            _note(lines, str(number), [_checksum(images), _to_json(found)])
+            findings.update(found)
             bar.update(len(chunks[number]))
 
 
@@ -349,7 +367,10 @@ def _note(lines: IO[str], what: str, about: Any) -> None:
 
 
 def _read_journal(path: Path) -> dict[str, Any]:
-    """What is noted; a line that was cut off in the middle counts for nothing."""
+    """What is noted; a line that was cut off in the middle counts for nothing.
+
+    Where another level becomes white, what was decoded before is of no use.
+    """
     noted: dict[str, Any] = {}
     if not path.exists():
         return noted
@@ -359,6 +380,8 @@ def _read_journal(path: Path) -> dict[str, Any]:
             what, about = json.loads(line)
         except ValueError:
             continue
+        if what == _WHITE:
+            noted.clear()
         noted[what] = about
     if text and not text.endswith("\n"):
         with path.open("a", encoding="utf-8") as lines:
@@ -366,8 +389,13 @@ def _read_journal(path: Path) -> dict[str, Any]:
     return noted
 
 
-def _sorted_corrupt(parts: Any) -> list[int]:
-    return sorted(position for part in parts for position in part)
+def _to_json(findings: Findings) -> list[Any]:
+    return [list(findings.corrupt.items()), list(findings.levels.items())]
+
+
+def _from_json(values: Any) -> Findings:
+    corrupt, levels = values
+    return Findings(corrupt=dict(corrupt), levels=dict(levels))
 
 
 def _close_gaps(work: _Work, corrupt: Sequence[int]) -> None:

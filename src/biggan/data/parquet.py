@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import re
 import threading
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
@@ -20,7 +20,7 @@ import numpy as np
 
 from biggan.data.decoding import CorruptImageError
 from biggan.data.labelled import Label, arrange_labelled
-from biggan.data.sources import ImageFiles
+from biggan.data.sources import ImageFiles, disk_fault
 from biggan.errors import InputError
 
 _PART = re.compile(r"(.+?)-\d+-of-\d+(-[0-9a-f]+)?")  # "train-00000-of-00002", Hugging Face's names
@@ -45,6 +45,7 @@ class ParquetFiles(ImageFiles):
 
     def __init__(self, path: Path, files: Sequence[Path], *, unconditional: bool) -> None:
         self.path = path
+        self.left_out = Counter()
         self._parquet = _pyarrow_parquet()
         _check_one_part(path, files)
         self._files = [self._open(file) for file in files]
@@ -69,12 +70,14 @@ class ParquetFiles(ImageFiles):
         self._lock = threading.Lock()
 
     def read(self, member: str) -> bytes:
-        """The bytes of one image; CorruptImageError where they cannot be had."""
+        """The bytes of one image; see `ImageFiles`."""
         row = self._row_of[member]
         number = int(np.searchsorted(self._starts, row, side="right")) - 1
         try:
             value = self._group(number)[row - int(self._starts[number])].as_py()
         except Exception as error:  # a damaged page: arrow has many errors for that
+            if isinstance(error, OSError) and error.errno is not None:
+                raise disk_fault(self.path, error) from error
             raise CorruptImageError(str(error)) from error
         if value is None:
             raise CorruptImageError("the row has no image")

@@ -9,10 +9,10 @@ from __future__ import annotations
 import logging
 import os
 import re
-from collections import deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from glob import glob
 from itertools import product
 from pathlib import Path
@@ -21,18 +21,19 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from biggan.data.decoding import CorruptImageError, decode_image
+from biggan.data.decoding import WHITE, CorruptImageError, decode_image
 from biggan.data.labelled import arrange_labelled, read_label_file
 from biggan.data.layout import Layout, arrange
 from biggan.data.parquet import ParquetFiles
-from biggan.data.sources import ImageFiles, open_files
+from biggan.data.sources import ImageFiles, by_ending, open_files
 from biggan.data.tars import TarFiles
 from biggan.data.transforms import fit_square, to_array
 from biggan.errors import InputError
 
 logger = logging.getLogger("biggan.data")
 
-_NAMED = 5  # corrupt files that a message names
+_NAMED = 5  # corrupt files, and reasons, that a message names
+_DARK = 16  # times darker than white is nearly black
 _BRACES = re.compile(r"\{([^{}]*)\}")
 _RANGE = re.compile(r"(\d+)\.\.(\d+)")
 _WAITING = 4  # pieces of work per thread that are begun or wait to be fetched
@@ -62,6 +63,32 @@ class Source:
 
     def __exit__(self, *error: object) -> None:
         self.files.close()
+
+
+@dataclass
+class Findings:
+    """What decoding found out about the images at some positions of the layout.
+
+    Attributes:
+        white: The level that became white in images with more than 8 bits.
+        corrupt: Why images are corrupt.
+        levels: The brightest level of images with more than 8 bits that do not state their range.
+    """
+
+    white: int = WHITE
+    corrupt: dict[int, str] = field(default_factory=dict)
+    levels: dict[int, int] = field(default_factory=dict)
+
+    def update(self, other: Findings) -> None:
+        """Add what was found about other images."""
+        self.corrupt.update(other.corrupt)
+        self.levels.update(other.levels)
+
+    @property
+    def range_used(self) -> int:
+        """The highest level of the bits that the images use: what should become white."""
+        bits = max(self.levels.values(), default=WHITE).bit_length()
+        return int(2 ** max(8, bits) - 1)
 
 
 def open_source(path: Path, *, unconditional: bool = False) -> Source:
@@ -160,8 +187,8 @@ def containers(path: Path) -> tuple[Path, ...]:
 
 
 def decode_chunk(
-    source: Source, channels: int, resolution: int, positions: NDArray[np.int64]
-) -> tuple[NDArray[np.uint8], list[int]]:
+    source: Source, channels: int, resolution: int, positions: NDArray[np.int64], white: int
+) -> tuple[NDArray[np.uint8], Findings]:
     """Read and decode some images.
 
     Args:
@@ -169,20 +196,25 @@ def decode_chunk(
         channels: 1 for grey, 3 for colour.
         resolution: The side in pixels.
         positions: Which images, as positions in the layout, (N,).
+        white: The level that becomes white in images with more than 8 bits.
 
     Returns:
-        uint8 pixels (N, channels, resolution, resolution), and the positions in the layout of the
-        images that are corrupt, whose pixels are 0.
+        uint8 pixels (N, channels, resolution, resolution), 0 where the image is corrupt, and what
+        was found out about the images.
     """
     images = np.zeros((len(positions), channels, resolution, resolution), np.uint8)
-    corrupt = []
+    findings = Findings(white)
     for image, position in zip(images, positions.tolist(), strict=True):
         try:
             data = source.files.read(source.layout.members[position])
-            image[:] = to_array(fit_square(decode_image(data, channels), resolution))
-        except CorruptImageError:
-            corrupt.append(position)
-    return images, corrupt
+            decoded, brightest = decode_image(data, channels, white)
+            image[:] = to_array(fit_square(decoded, resolution))
+        except CorruptImageError as error:
+            findings.corrupt[position] = str(error)
+        else:
+            if brightest is not None:
+                findings.levels[position] = brightest
+    return images, findings
 
 
 def in_parallel(
@@ -213,33 +245,81 @@ def in_parallel(
         pool.shutdown(cancel_futures=True)
 
 
-def check_corrupt(path: Path, layout: Layout, corrupt: Sequence[int], *, strict: bool) -> None:
-    """Warn of corrupt images, or refuse them.
+def check_findings(path: Path, source: Source, findings: Findings, *, strict: bool) -> None:
+    """Warn of images that are left out or nearly black, or refuse them.
 
     Args:
         path: The source, for messages.
-        layout: All its images.
-        corrupt: Positions of the corrupt ones.
-        strict: Refuse any.
+        source: What was decoded.
+        findings: What decoding found.
+        strict: Refuse corrupt images.
 
     Raises:
-        InputError: There are some and `strict` is set, or no image of a class is left.
+        InputError: There are corrupt images and `strict` is set, or no image of a class is left.
     """
+    warn_of_other_files(source.files.left_out)
+    _check_corrupt(path, source.layout, findings.corrupt, strict=strict)
+    white, levels = findings.white, findings.levels
+    if white < WHITE:
+        logger.warning(
+            "the %d images with 16 bits use %d bits, up to level %d: that level is white",
+            len(levels),
+            white.bit_length(),
+            white,
+        )
+    dark = [position for position, level in sorted(levels.items()) if level * _DARK <= white + 1]
+    if dark:
+        logger.warning(
+            "%d of %d images with 16 bits are nearly black, with no level over %d of %d, such as "
+            "%s: if they use fewer bits than the others, save them with 8",
+            len(dark),
+            len(levels),
+            max(levels[position] for position in dark),
+            white,
+            source.layout.members[dark[0]],
+        )
+
+
+def warn_of_other_files(left_out: Counter[str]) -> None:
+    """Say how many files of which endings are left out, if any."""
+    if left_out:
+        logger.warning(
+            "left out %d files that are not used as images: %s",
+            left_out.total(),
+            by_ending(left_out),
+        )
+
+
+def _check_corrupt(path: Path, layout: Layout, corrupt: dict[int, str], *, strict: bool) -> None:
     if not corrupt:
         return
     total = len(layout.members)
-    named = ", ".join(layout.members[position] for position in corrupt[:_NAMED])
-    if len(corrupt) > _NAMED:
-        named += f" and {len(corrupt) - _NAMED} more"
     plural = "s" if len(corrupt) > 1 else ""
-    what = f"{len(corrupt)} corrupt image{plural} of {total}: {named}"
+    what = f"{len(corrupt)} corrupt image{plural} of {total}: {_by_reason(layout, corrupt)}"
     if strict:
         raise InputError(f"{path} has {what}")
     if len(corrupt) == total:
         raise InputError(f"{path}: no image can be read, {what}")
-    lost = set(layout.labels) - set(np.delete(layout.labels, corrupt).tolist())
+    lost = set(layout.labels) - set(np.delete(layout.labels, sorted(corrupt)).tolist())
     if lost:
         raise InputError(
             f"{path}: no image of class {layout.class_names[min(lost)]!r} can be read, {what}"
         )
     logger.warning("skipped %s", what)
+
+
+def _by_reason(layout: Layout, corrupt: dict[int, str]) -> str:
+    """The names of corrupt images, those with the same reason together."""
+    alike: dict[str, list[int]] = defaultdict(list)
+    for position, reason in sorted(corrupt.items()):
+        alike[re.sub(r"\d+", "0", reason)].append(position)  # how much is missing differs
+    groups = sorted(alike.values(), key=len, reverse=True)
+    parts = []
+    for positions in groups[:_NAMED]:
+        named = ", ".join(layout.members[position] for position in positions[:_NAMED])
+        if len(positions) > _NAMED:
+            named += f" and {len(positions) - _NAMED} more"
+        parts.append(f"{named} ({corrupt[positions[0]]})")
+    if others := sum(map(len, groups[_NAMED:])):
+        parts.append(f"{others} for other reasons")
+    return "; ".join(parts)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,8 +13,7 @@ from typing import Any
 from biggan.data.labelled import Label
 from biggan.data.packed import is_packed
 from biggan.data.reading import containers, expand
-from biggan.data.sources import is_system_file
-from biggan.data.tars import BLOCK, image_suffix, parse_label
+from biggan.data.tars import BLOCK, image_suffix, parse_label, split_name, split_sample
 from biggan.errors import InputError
 
 # Around a shard's name in an address or a shell command.
@@ -74,8 +74,12 @@ def expand_shards(urls: str | Path | Sequence[str | Path]) -> list[str]:
     return found
 
 
-def read_shard(url: str) -> Iterator[Sample]:
+def read_shard(url: str, left_out: Counter[str]) -> Iterator[Sample]:
     """The samples of a shard that have an image, in order.
+
+    Args:
+        url: The shard.
+        left_out: Counts files that are no images, by ending.
 
     Raises:
         InputError: The shard cannot be read to its end.
@@ -86,15 +90,14 @@ def read_shard(url: str) -> Iterator[Sample]:
         # The library's own dataset is these three, and leaves the file open.
         stream = library.gopen(url)
         watched = _Watched(stream)
-        files = library.tariterators.tar_file_expander(
-            [{"url": url, "stream": watched}], select_files=lambda name: not is_system_file(name)
-        )
-        for sample in library.tariterators.group_by_keys(files):
-            stored = {key: data for key, data in sample.items() if not key.startswith("__")}
-            suffix = image_suffix(stored)
-            if suffix is not None:
-                name = f"{shard_name(url)}/{sample['__key__']}.{suffix}"
-                yield Sample(name, stored[suffix], parse_label(stored))
+        files = library.tariterators.tar_file_expander([{"url": url, "stream": watched}])
+        for group in library.tariterators.group_by_keys(files, split_name):
+            files_of_group = {key: data for key, data in group.items() if not key.startswith("__")}
+            for key, stored in split_sample(group["__key__"], files_of_group):
+                place = f"{shard_name(url)}/{key}"
+                suffix = image_suffix(place, stored, left_out)
+                if suffix is not None:
+                    yield Sample(f"{place}.{suffix}", stored[suffix], parse_label(stored))
         stream.close()  # a program that was reading from afar says only here that it failed
         if any(watched.last):  # a tar that is cut between two blocks reads without an error
             raise EOFError("it may be truncated, copy or download it again")

@@ -23,7 +23,7 @@ from biggan.atomic_write import write_atomically
 from biggan.classes import normal_name
 from biggan.data.labelled import Label
 from biggan.data.layout import check_class_names
-from biggan.data.reading import in_parallel
+from biggan.data.reading import in_parallel, warn_of_other_files
 from biggan.data.shard_files import is_address, read_shard, shard_name
 from biggan.data.tars import read_class_table
 from biggan.errors import InputError
@@ -122,10 +122,14 @@ def count_shards(
         disable=None if progress else True,  # None: only on a terminal
     )
     begun = saved = time.monotonic()
+    left_out = Counter[str]()
     try:
         with bar, contextlib.closing(in_parallel(_count, missing, workers)) as counted:
-            for number, (url, contents) in enumerate(zip(missing, counted, strict=True), 1):
+            for number, (url, (contents, others)) in enumerate(
+                zip(missing, counted, strict=True), 1
+            ):
                 known[_key(url)] = contents
+                left_out += others
                 bar.update()
                 now = time.monotonic()
                 if now - begun > seconds:
@@ -136,6 +140,7 @@ def count_shards(
         return True
     finally:
         _write(file, known)
+        warn_of_other_files(left_out)
 
 
 def class_table(
@@ -267,14 +272,16 @@ def _key(url: str) -> str:
     return f"{Path(url).name} {about.st_size} {about.st_mtime_ns}"
 
 
-def _count(url: str) -> ShardContents:
+def _count(url: str) -> tuple[ShardContents, Counter[str]]:
+    """What a shard holds, and its files that are left out, by ending."""
+    left_out = Counter[str]()
     labels: Counter[Label] = Counter()
     stored_bytes = 0
-    for sample in read_shard(url):
+    for sample in read_shard(url, left_out):
         labels[sample.label] += 1
         stored_bytes += len(sample.data)
     ordered = sorted(labels.items(), key=lambda item: (str(type(item[0])), item[0] or 0))
-    return ShardContents(tuple(ordered), stored_bytes)
+    return ShardContents(tuple(ordered), stored_bytes), left_out
 
 
 def _read(file: Path) -> dict[str, ShardContents]:

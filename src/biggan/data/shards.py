@@ -14,7 +14,7 @@ import functools
 import hashlib
 import logging
 import os
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from biggan.data.decoding import MODES, CorruptImageError, decode_image, strict_pillow
+from biggan.data.decoding import MODES, WHITE, CorruptImageError, decode_image, strict_pillow
 from biggan.data.shard_files import Sample, expand_shards, read_shard, shard_name
 from biggan.data.shard_index import (
     INDEX,
@@ -117,6 +117,7 @@ class ShardStream:
         self._workers = workers or os.cpu_count() or 1
         self._strict = strict
         self._replaced: set[str] = set()
+        self._warned_of_range = False
         self._urls = expand_shards(urls)
         self.source = shard_name(str(urls if isinstance(urls, (str, Path)) else self._urls[0]))
         file = index_file(self._urls) if index is None else Path(index).expanduser()
@@ -235,7 +236,7 @@ class ShardStream:
                 skip -= count
                 continue
             read = 0
-            for read, sample in enumerate(read_shard(self._urls[shard]), 1):
+            for read, sample in enumerate(read_shard(self._urls[shard], Counter()), 1):
                 if read > count:
                     break
                 if read > skip:
@@ -272,16 +273,30 @@ class ShardStream:
         for turn in range(len(window.samples)):
             sample = window.samples[(place + turn) % len(window.samples)]
             try:
-                image = fit_square(decode_image(sample.data, self.image_channels), self.resolution)
+                image, brightest = decode_image(sample.data, self.image_channels)
             except CorruptImageError as error:
                 if self._strict:
                     raise InputError(f"{sample.name} is corrupt: {error}") from error
                 if sample.name not in self._replaced:
                     self._replaced.add(sample.name)
-                    logger.warning("skipped the corrupt image %s", sample.name)
+                    logger.warning("skipped the corrupt image %s (%s)", sample.name, error)
             else:
-                return to_array(image), self._label(sample)
+                if brightest is not None and not self._warned_of_range:
+                    self._warn_of_range(sample.name, brightest)
+                return to_array(fit_square(image, self.resolution)), self._label(sample)
         raise InputError(f"{window.samples[0].name} and all images near it are corrupt")
+
+    def _warn_of_range(self, name: str, brightest: int) -> None:
+        """Say that a 16-bit image seems to use fewer bits; all images together cannot be seen."""
+        if 4 * brightest <= WHITE:
+            self._warned_of_range = True
+            logger.warning(
+                "%s has no level over %d of %d and becomes dark: if these images use fewer than 16 "
+                "bits, load or pack the shards, which finds the range that they use",
+                name,
+                brightest,
+                WHITE,
+            )
 
     def _label(self, sample: Sample) -> int:
         if not self.class_names:

@@ -10,21 +10,22 @@ import itertools
 import logging
 import os
 import re
+import stat
 import struct
 import unicodedata
 import zipfile
 import zlib
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Self
 
-from biggan.data.decoding import CorruptImageError
+from biggan.data.decoding import MOST_BYTES, CorruptImageError, image_endings
 from biggan.errors import InputError
 
 logger = logging.getLogger("biggan.data")
 
-EXTENSIONS = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm"})
 LABEL_FILE = "dataset.json"  # in which StyleGAN's tools keep the labels
 
 # Folders and files that systems put beside people's own, in small letters; and all hidden ones.
@@ -45,8 +46,9 @@ _UNICODE_PATH = 0x7075  # Info-ZIP's field for the name in UTF-8
 _OLD_ENCODINGS = ("cp437", "cp850", "cp1252", "cp866", "cp1251", "cp932", "gbk", "cp949", "big5")
 _EAST_ASIAN = frozenset({"CJK", "HIRAGANA", "KATAKANA", "KATAKANA-HIRAGANA"})
 
-# Faults that pass: an image that a network disk lost for a moment is not corrupt.
-_OF_THE_DISK = frozenset({errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.ENOTCONN})
+_NAMED = 5  # endings that a message names
+# The faults of links that lead nowhere. All others are of the disk, and may pass.
+_OF_LINKS = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG})
 
 
 class ImageFiles(ABC):
@@ -56,6 +58,7 @@ class ImageFiles(ABC):
         path: Where it is, as the user wrote it.
         members: The image files in it, as sorted relative paths with "/" on every system.
         folders: The folders that may be classes, with images in them or without.
+        left_out: Files that are no images, by ending.
         label_file: The `dataset.json` above all images, as a relative path; None where none is.
         unclear_names: Why names that are not ASCII may be wrong, and the way out; None where they
             are right.
@@ -64,12 +67,18 @@ class ImageFiles(ABC):
     path: Path
     members: tuple[str, ...]
     folders: tuple[str, ...]
+    left_out: Counter[str]
     label_file: str | None = None
     unclear_names: str | None = None
 
     @abstractmethod
     def read(self, member: str) -> bytes:
-        """The bytes of one file; CorruptImageError where they cannot be had."""
+        """The bytes of one file.
+
+        Raises:
+            CorruptImageError: The file is damaged.
+            InputError: The disk or network fails, which says nothing about the file.
+        """
 
     def close(self) -> None:  # noqa: B027  # nothing is the right thing for most
         """Let go of what is held open; by default nothing."""
@@ -90,22 +99,24 @@ class FolderFiles(ImageFiles):
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.members = _image_members(_walk(path, "", ()))
+        self.members, self.left_out = _image_members(_walk(path, "", ()))
         with os.scandir(path) as entries:
             self.folders = _visible(entry.name for entry in entries if _is_folder(entry))
         self.label_file = LABEL_FILE if (path / LABEL_FILE).is_file() else None
 
     def read(self, member: str) -> bytes:
-        """The bytes of one file; CorruptImageError where they cannot be had."""
+        """The bytes of one file; see `ImageFiles`."""
+        path = self.path / member
         try:
-            return (self.path / member).read_bytes()
+            about = path.stat()
+            if not stat.S_ISREG(about.st_mode):
+                raise CorruptImageError("not a regular file")
+            check_size(about.st_size)
+            return path.read_bytes()
         except OSError as error:
-            if error.errno in _OF_THE_DISK:
-                raise InputError(
-                    f"cannot read {self.path / member}: {error.strerror}; see to the disk and "
-                    "start again"
-                ) from error
-            raise CorruptImageError(str(error)) from error
+            if error.errno in _OF_LINKS and path.is_symlink():
+                raise CorruptImageError("a link that leads to no file") from error
+            raise disk_fault(path, error) from error
 
 
 class ZipFiles(ImageFiles):
@@ -131,7 +142,9 @@ class ZipFiles(ImageFiles):
         # Some Windows programs write "\" between folders.
         names = [name.replace("\\", "/") for name in names]
         self._infos = dict(zip(names, infos, strict=True))
-        self.members = _image_members(self._infos)
+        self.members, self.left_out = _image_members(
+            name for name in names if not name.endswith("/")
+        )
         self.folders = _visible(_folders_above(self._infos))
         self.label_file = next(filter(self._is_above_all, sorted(self._infos, key=len)), None)
         if any(self._infos[member].flag_bits & 1 for member in self.members):
@@ -139,10 +152,14 @@ class ZipFiles(ImageFiles):
             raise InputError(f"{path} is encrypted: zip the images without a password")
 
     def read(self, member: str) -> bytes:
-        """The bytes of one file; CorruptImageError where they cannot be had."""
+        """The bytes of one file; see `ImageFiles`."""
+        info = self._infos[member]
+        check_size(info.file_size)
         try:
-            return self._archive.read(self._infos[member])
+            return self._archive.read(info)
         except Exception as error:  # every compression has its own way to complain of damage
+            if isinstance(error, OSError) and error.errno is not None:
+                raise disk_fault(self.path, error) from error
             raise CorruptImageError(str(error)) from error
 
     def _is_above_all(self, name: str) -> bool:
@@ -180,9 +197,35 @@ def open_files(path: Path) -> ImageFiles:
         raise InputError(f"{path}: no permission to read {error.filename}") from error
     if not files.members:
         files.close()
-        kinds = " ".join(sorted(extension[1:] for extension in EXTENSIONS))
-        raise InputError(f"{path} holds no images (looked for {kinds})")
+        others = f", only {by_ending(files.left_out)}" if files.left_out else ""
+        kinds = " ".join(sorted(ending[1:] for ending in image_endings()))
+        raise InputError(f"{path} holds no images{others} (looked for {kinds})")
     return files
+
+
+def disk_fault(path: Path, error: OSError) -> InputError:
+    """What to raise where a disk or a network drive fails: images that it lost are not corrupt."""
+    reason = error.strerror or str(error)
+    return InputError(f"cannot read {path}: {reason}; see to the disk and start again")
+
+
+def check_size(num_bytes: int) -> None:
+    """Refuse to read a file that cannot be an image.
+
+    Raises:
+        CorruptImageError: It is too large.
+    """
+    if num_bytes > MOST_BYTES:
+        raise CorruptImageError(f"{num_bytes} bytes are too many")
+
+
+def by_ending(left_out: Counter[str]) -> str:
+    """Files counted by ending, in words."""
+    ordered = sorted(left_out.items(), key=lambda item: (-item[1], item[0]))
+    named = [f"{count} {ending[:20] or 'without an ending'}" for ending, count in ordered[:_NAMED]]
+    if others := sum(count for _, count in ordered[_NAMED:]):
+        named.append(f"{others} others")
+    return ", ".join(named)
 
 
 def _open(path: Path) -> ImageFiles:
@@ -290,8 +333,19 @@ def _reads_well(text: str) -> bool:
     return all(mark.isascii() or unicodedata.category(mark)[0] == "M" for mark in others)
 
 
-def _image_members(names: Iterable[str]) -> tuple[str, ...]:
-    return tuple(sorted(name for name in names if _is_image(name)))
+def _image_members(names: Iterable[str]) -> tuple[tuple[str, ...], Counter[str]]:
+    """The images among the files that are not hidden, sorted, and the others by ending."""
+    members, left_out = [], Counter[str]()
+    for name in names:
+        path = PurePosixPath(name)
+        if is_system_file(name) or path.name == LABEL_FILE:
+            continue
+        ending = path.suffix.lower()
+        if ending in image_endings():
+            members.append(name)
+        else:
+            left_out[ending] += 1
+    return tuple(sorted(members)), left_out
 
 
 def _folders_above(names: Iterable[str]) -> set[str]:
@@ -305,10 +359,6 @@ def _folders_above(names: Iterable[str]) -> set[str]:
 
 def _visible(folders: Iterable[str]) -> tuple[str, ...]:
     return tuple(sorted(name for name in folders if not is_system_file(name)))
-
-
-def _is_image(name: str) -> bool:
-    return not is_system_file(name) and PurePosixPath(name).suffix.lower() in EXTENSIONS
 
 
 def _not_found(path: Path) -> str:

@@ -1,27 +1,31 @@
 """Images in WebDataset shards: tar files in which the files of one sample follow each other.
 
 The files of a sample share a name up to the first dot: `0001.jpg` with `0001.cls` (the number or
-name of the class as text) or `0001.json` (an object with the key `label`). A file `classes.txt`
-beside the shards names the numbers, one class a line. https://github.com/webdataset/webdataset
+name of the class as text) or `0001.json` (an object with the key `label`). Unlike in the library, a
+number after a dot belongs to the name: `cat.0.jpg` and `cat.1.jpg` are two samples. A file
+`classes.txt` beside the shards names the numbers of classes, one class a line.
+https://github.com/webdataset/webdataset
 """
 
 import json
 import re
 import tarfile
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 
-from biggan.data.decoding import CorruptImageError
+from biggan.data.decoding import CorruptImageError, image_endings
 from biggan.data.labelled import Label, arrange_labelled
-from biggan.data.sources import EXTENSIONS, ImageFiles, is_system_file
+from biggan.data.sources import ImageFiles, check_size, disk_fault, is_system_file
 from biggan.errors import InputError
 
 CLASS_TABLE = "classes.txt"
 BLOCK = 512  # of a tar; two empty ones end it
-_NUMBER = re.compile(r"[+-]?\d+")
+_NUMBER = re.compile(r"[+-]?\d{1,18}")
+_File = TypeVar("_File")
 
 
 class _Place(NamedTuple):
@@ -32,11 +36,15 @@ class _Place(NamedTuple):
     size: int
 
     def read(self) -> bytes:
-        with self.shard.open("rb") as file:
-            file.seek(self.offset)
-            data = file.read(self.size)
+        check_size(self.size)
+        try:
+            with self.shard.open("rb") as file:
+                file.seek(self.offset)
+                data = file.read(self.size)
+        except OSError as error:
+            raise disk_fault(self.shard, error) from error
         if len(data) < self.size:
-            raise CorruptImageError("the shard became shorter")
+            raise InputError(f"{self.shard} became shorter while it was read: start again")
         return data
 
 
@@ -62,9 +70,10 @@ class TarFiles(ImageFiles):
         places: list[str] = []
         labels: list[Label] = []
         images: list[_Place] = []
+        self.left_out = Counter()
         for shard in shards:
             for key, files in _samples(shard):
-                suffix = image_suffix(files)
+                suffix = image_suffix(f"{shard.name}/{key}", files, self.left_out)
                 if suffix is None:
                     continue  # a shard may hold a table or a text besides
                 names.append(f"{key}.{suffix}")
@@ -84,17 +93,68 @@ class TarFiles(ImageFiles):
         self._places = dict(zip(self.members, (images[image] for image in found), strict=True))
 
     def read(self, member: str) -> bytes:
-        """The bytes of one image; CorruptImageError where they cannot be had."""
-        try:
-            return self._places[member].read()
-        except OSError as error:
-            raise CorruptImageError(str(error)) from error
+        """The bytes of one image; see `ImageFiles`."""
+        return self._places[member].read()
 
 
-def image_suffix(sample: Mapping[str, object]) -> str | None:
-    """Which of a sample's files is the image; None where none is."""
-    found = (suffix for suffix in sample if f".{suffix.rpartition('.')[2]}" in EXTENSIONS)
-    return next(found, None)
+def split_name(name: str) -> tuple[str | None, str]:
+    """The name of a file's sample and the file's suffix.
+
+    "a/0001.seg.png" is "seg.png" of "a/0001", and "a/cat.1.png" is "png" of "a/cat.1". The name is
+    None for files of the system and for the library's own notes.
+    """
+    path = PurePosixPath(name)
+    if path.name.startswith("__") or is_system_file(name):
+        return None, ""
+    stem, *parts = path.name.split(".")
+    numbers = 0
+    while numbers < len(parts) - 1 and parts[numbers][:1].isdecimal():
+        numbers += 1
+    stem = ".".join([stem, *parts[:numbers]])
+    return str(path.parent / stem), ".".join(parts[numbers:])
+
+
+def split_sample(key: str, files: Mapping[str, _File]) -> Iterator[tuple[str, dict[str, _File]]]:
+    """The samples in files that share a name up to a dot: one, as a rule.
+
+    `st.paul.jpg` and `st.petersburg.jpg` are two, each with what else has its name.
+    """
+    if sum(map(_is_image, files)) < 2 or not all("." in suffix for suffix in files):
+        yield key, dict(files)
+        return
+    samples: dict[str, dict[str, _File]] = {}
+    for suffix, file in files.items():
+        stem, _, last = suffix.rpartition(".")
+        samples.setdefault(f"{key}.{stem}", {})[last] = file
+    yield from samples.items()
+
+
+def image_suffix(place: str, sample: Mapping[str, object], left_out: Counter[str]) -> str | None:
+    """Which of a sample's files is the image; None where none is.
+
+    Args:
+        place: Where the sample is, for the message.
+        sample: Its files by suffix.
+        left_out: Counts images beside the one, such as a mask `seg.png`, and files without any.
+
+    Raises:
+        InputError: It has several images, and none is called by the sample's name alone.
+    """
+    images = [suffix for suffix in sample if _is_image(suffix)]
+    plain = [suffix for suffix in images if "." not in suffix]
+    if len(images) > 1 and not plain:
+        raise InputError(
+            f"{place} has several images ({', '.join(images[:5])}): keep one, or rename it to "
+            f"{place.rpartition('/')[2]}.{images[0].rpartition('.')[2]}"
+        )
+    image = next(iter(plain or images), None)
+    others = images if images else sample
+    left_out.update(f".{suffix}" if suffix else "" for suffix in others if suffix != image)
+    return image
+
+
+def _is_image(suffix: str) -> bool:
+    return f".{suffix.rpartition('.')[2]}" in image_endings()
 
 
 def parse_label(sample: Mapping[str, bytes]) -> Label:
@@ -104,7 +164,7 @@ def parse_label(sample: Mapping[str, bytes]) -> Label:
     elif "json" in sample:
         try:
             about = json.loads(sample["json"])
-        except ValueError:
+        except (ValueError, RecursionError):
             return None
         label = about.get("label") if isinstance(about, dict) else None
         if isinstance(label, bool) or not isinstance(label, (int, str)):
@@ -130,18 +190,15 @@ def _samples(shard: Path) -> Iterator[tuple[str, dict[str, _Place]]]:
     """The samples of a shard: their names, and where their files lie by suffix."""
     key, files = "", dict[str, _Place]()
     for name, place in _files(shard):
-        path = PurePosixPath(name)
-        if path.name.startswith("__") or is_system_file(name):
-            continue  # the library's own notes
-        stem, _, suffix = path.name.partition(".")
-        own = str(path.parent / stem)
-        if own != key:
-            if files:
-                yield key, files
+        own, suffix = split_name(name)
+        suffix = suffix.lower()
+        if own is None:
+            continue
+        if own != key or suffix in files:
+            yield from split_sample(key, files)
             key, files = own, {}
-        files[suffix.lower()] = place
-    if files:
-        yield key, files
+        files[suffix] = place
+    yield from split_sample(key, files)
 
 
 def _files(shard: Path) -> Iterator[tuple[str, _Place]]:
@@ -157,11 +214,15 @@ def _files(shard: Path) -> Iterator[tuple[str, _Place]]:
                 raise cut
     except tarfile.TarError as error:
         raise cut from error
+    except PermissionError:
+        raise
+    except OSError as error:
+        raise disk_fault(shard, error) from error
 
 
 def _label(files: Mapping[str, _Place], place: str) -> Label:
-    wanted = {suffix: files[suffix].read() for suffix in ("cls", "json") if suffix in files}
     try:
+        wanted = {suffix: files[suffix].read() for suffix in ("cls", "json") if suffix in files}
         return parse_label(wanted)
     except CorruptImageError as error:
         raise InputError(f"{place}: {error}") from error

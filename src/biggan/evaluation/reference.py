@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 import hashlib
-import io
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -14,12 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import Image
 from torch import Tensor
 
 from biggan.classes import is_imagenet, wordnet_ids
 from biggan.data import ImageDataset, load_dataset
 from biggan.data.dataset import DIGITS
+from biggan.data.decoding import open_image
 from biggan.data.packed import is_packed, read_header
 from biggan.data.reading import Source, containers, open_source
 from biggan.errors import InputError
@@ -111,7 +110,7 @@ def _sizes(source: Source, members: Iterable[str]) -> Iterator[tuple[int, int]]:
     """Width and height of images, without those that cannot be read."""
     for member in members:
         try:
-            with Image.open(io.BytesIO(source.files.read(member))) as image:
+            with open_image(source.files.read(member)) as image:
                 yield image.size
         except Exception:  # noqa: S112  # of many kinds; reading the images will complain
             continue
