@@ -246,6 +246,38 @@ def test_without_pyav_one_line_names_the_extra(tmp_path, monkeypatch):
         read_video_recipe(tmp_path / "x.mp4")
 
 
+@pytest.mark.skipif(find_spec("av") is None, reason="needs PyAV")
+def test_without_an_encoder_one_line_names_it_and_the_other_formats(tmp_path, monkeypatch):
+    monkeypatch.setattr(video, "_ENCODER", "libx263")  # there is none, nor was there
+    expected = "no encoder libx264 for MP4: .* write .webp or .gif"
+    for call in (
+        lambda: check_video(tmp_path / "x.mp4", 20),
+        lambda: save_video([waves(0)], tmp_path / "x.mp4", 20),
+        lambda: video._write_mp4(tmp_path / "x.mp4", iter([waves(0)]), 20, None),
+    ):
+        with pytest.raises(InputError, match=expected):
+            call()
+    check_video(tmp_path / "x.webp", 20)
+
+
+@pytest.mark.skipif(find_spec("av") is None, reason="needs PyAV")
+def test_what_ffmpeg_refuses_is_one_line(tmp_path, monkeypatch):
+    monkeypatch.setitem(video._QUALITY, "x264-params", "keyint=nonsense:bframes=x")
+    monkeypatch.setitem(video._QUALITY, "preset", "nonsense")
+    with pytest.raises(InputError, match=r"FFmpeg cannot write the MP4: .*; write .webp or .gif"):
+        save_video([waves(0)], tmp_path / "x.mp4", 20)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_pyav_that_cannot_be_loaded_says_so(tmp_path, monkeypatch):
+    monkeypatch.setattr(video, "find_spec", lambda name: object())
+    monkeypatch.setitem(sys.modules, "av", None)
+    for call in (check_video, lambda path, _: read_video_recipe(path)):
+        (tmp_path / "x.mp4").write_bytes(b"\x00\x00\x00\x18ftypisom")
+        with pytest.raises(InputError, match="installed, but cannot be loaded: .*webp and .gif"):
+            call(tmp_path / "x.mp4", 20)
+
+
 @EVERY_FORMAT
 def test_a_failed_save_leaves_the_old_file_and_nothing_else(tmp_path, ending):
     path = tmp_path / f"x{ending}"

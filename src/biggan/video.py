@@ -53,13 +53,19 @@ _COMMENT = "biggan: "  # what a comment of ours begins with; the recipe follows
 # nobody wrote where widths are not of its liking: the same frames then gave other files.
 _QUALITY = {"crf": "17", "preset": "medium", "x264-params": "mbtree=0"}
 
+_ENCODER = "libx264"
+_NO_ENCODER = (
+    f"the FFmpeg of PyAV has no encoder {_ENCODER} for MP4: install PyAV by pip install --upgrade "
+    "--force-reinstall av, or write .webp or .gif"
+)
+
 
 def check_video(path: Path, fps: float) -> None:
     """Refuse what `save_video` cannot write, before the frames are made.
 
     Raises:
         InputError: An ending that names no format of videos, an impossible frame rate, or an MP4
-            where PyAV is not installed.
+            where PyAV is not installed or has no encoder for it.
     """
     ending = path.suffix.lower()
     if ending not in _FORMATS:
@@ -72,6 +78,12 @@ def check_video(path: Path, fps: float) -> None:
         )
     if ending == ".mp4":
         _check_pyav()
+        from av.codec.codec import Codec, UnknownCodecError
+
+        try:
+            Codec(_ENCODER, "w")
+        except UnknownCodecError:
+            raise InputError(_NO_ENCODER) from None
 
 
 def make_frame(pictures: Sequence[Image.Image]) -> Image.Image:
@@ -172,6 +184,12 @@ def read_video_recipe(path: Path) -> VideoRecipe:
 def _check_pyav() -> None:
     if find_spec("av") is None:
         raise InputError("MP4 needs PyAV: pip install 'biggan[video]'; .webp and .gif do not")
+    try:
+        import av  # noqa: F401
+    except ImportError as error:
+        raise InputError(
+            f"PyAV is installed, but cannot be loaded: {error}; .webp and .gif do not need it"
+        ) from None
 
 
 def _enlarged(picture: Image.Image, factor: int) -> Image.Image:
@@ -323,6 +341,20 @@ def _three_bytes(number: int) -> bytes:
 
 def _write_mp4(path: Path, frames: Iterator[Image.Image], fps: float, comment: str | None) -> None:
     import av
+    from av.codec.codec import UnknownCodecError
+
+    try:
+        _encode_mp4(path, frames, fps, comment)
+    except UnknownCodecError:
+        raise InputError(_NO_ENCODER) from None
+    except av.FFmpegError as error:
+        if isinstance(error, OSError):  # such as a full disk
+            raise
+        raise InputError(f"FFmpeg cannot write the MP4: {error}; write .webp or .gif") from error
+
+
+def _encode_mp4(path: Path, frames: Iterator[Image.Image], fps: float, comment: str | None) -> None:
+    import av
 
     # The index goes to the front, so that browsers start before they have the whole file.
     with av.open(str(path), "w", format="mp4", options={"movflags": "faststart"}) as container:
@@ -341,7 +373,7 @@ def _write_mp4(path: Path, frames: Iterator[Image.Image], fps: float, comment: s
 
 
 def _h264_stream(container: Any, fps: float, height: int, width: int) -> Any:
-    stream = container.add_stream("libx264", rate=Fraction(fps).limit_denominator(10_000))
+    stream = container.add_stream(_ENCODER, rate=Fraction(fps).limit_denominator(10_000))
     stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
     stream.options = _QUALITY
     # BT.709, by its number in ITU-T H.273. Where a file does not say, players guess by its size.
@@ -361,8 +393,11 @@ def _mp4_comment(path: Path) -> str:
     _check_pyav()
     import av
 
-    with av.open(str(path), format="mp4") as container:
-        return container.metadata.get("comment", "")
+    try:
+        with av.open(str(path), format="mp4") as container:
+            return container.metadata.get("comment", "")
+    except av.FFmpegError as error:
+        raise ValueError(str(error)) from error
 
 
 def _picture_comment(path: Path) -> str:
