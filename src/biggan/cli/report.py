@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 import click
@@ -9,6 +10,8 @@ import click
 from biggan.atomic_write import make_folder
 from biggan.cli.options import check_writable
 from biggan.errors import InputError
+
+_LOG = logging.getLogger("biggan.report")
 
 
 @click.command
@@ -58,7 +61,10 @@ def command(
     from biggan.training.report import measure_truncation, read_run, write_figures, write_report
 
     folders = [run, *others]
-    records = [read_run(folder) for folder in folders]
+    records = []
+    for folder in folders:
+        _LOG.info("reading the logs of %s", folder)
+        records.append(read_run(folder))
     page = out or run / "report.html"
     check_writable(page.parent)
     make_folder(page.parent)
@@ -66,13 +72,16 @@ def command(
     for folder, record in zip(folders, records, strict=True):
         sweep = None
         if measure:
+            _LOG.info("measuring how the generator of %s takes truncation", folder)
             try:
                 sweep = measure_truncation(folder)
             except InputError as error:  # the rest of the page is there all the same
                 record.missing.append(f"the generator ({error})")
         sweeps.append(sweep)
+    _LOG.info("drawing the page")
     write_report(records[0], page, records[1:], sweeps)
     click.echo(page)
     if figures is not None:
+        _LOG.info("drawing the figures")
         for path in write_figures(records[0], figures, records[1:], sweeps):
             click.echo(path)

@@ -92,7 +92,7 @@ def train(
         run_dir: The run's folder, created if needed.
         device: Where to train.
         should_stop: Asked after every step; True, on any process, ends the run at a checkpoint.
-        progress: Whether to show a progress bar on a terminal.
+        progress: Whether to show progress bars on a terminal.
 
     Returns:
         The state at the end.
@@ -108,7 +108,7 @@ def train(
         held.enter_context(naming_out_of_memory(device, _SMALLER))
         held.enter_context(locked_run(run_dir))
         seen, held_out = split_data(config, dataset)
-        state, checkpoints = open_run(config, dataset, run_dir, device)
+        state, checkpoints = open_run(config, dataset, run_dir, device, progress=progress)
         with raising_together():
             log = held.enter_context(RunLog(run_dir, state.step)) if is_first() else None
         bar = held.enter_context(_progress_bar(config, state.step, enabled=progress and is_first()))
@@ -118,15 +118,17 @@ def train(
             checkpoints,
             dataset.fingerprint,
             create=lambda: TrainState.create(config, device, dataset.class_names),
-            export=lambda state: export_run(state, config, dataset, run_dir, survival.events()),
+            export=lambda state: export_run(
+                state, config, dataset, run_dir, survival.events(), progress=progress
+            ),
         )
         survival = Survival(config, run, log, state)
         evaluation = None
         collapse: Collapse | None = None
         if config.evaluation.every:
-            evaluation = ScheduledEvaluation(config, dataset, run_dir, device)
+            evaluation = ScheduledEvaluation(config, dataset, run_dir, device, progress=progress)
             if evaluation.is_missing(state.step):  # a kill came before its end
-                exported = export_run(state, config, dataset, run_dir, survival.events())
+                exported = run.export(state)
                 _evaluate(evaluation, exported, state.step, log)
             collapse = survival.judge_scores(evaluation.distances(state.step), state.step)
             if collapse is not None:
@@ -205,7 +207,7 @@ def train(
                 with raising_together():
                     if is_first():
                         checkpoints.save(state, config, dataset.fingerprint)
-                exported = export_run(state, config, dataset, run_dir, survival.events())
+                exported = run.export(state)
                 if bar.disable and is_first():  # a log file wants lines, a terminal has a bar
                     _LOG.info(
                         "step %d of %d: checkpoint and preview", state.step, config.total_steps

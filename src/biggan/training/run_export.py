@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -31,6 +33,8 @@ from biggan.weights.files import (
     statistics_grid,
 )
 
+_LOG = logging.getLogger("biggan.training")
+
 _PREVIEW_CLASSES = 10
 _PREVIEW_COLUMNS = 10
 
@@ -41,6 +45,8 @@ def export_run(
     dataset: TrainingData,
     run_dir: Path,
     events: Sequence[Mapping[str, object]],
+    *,
+    progress: bool = True,
 ) -> Gan:
     """Write the averaged generator, ready to sample, the discriminator, and a preview.
 
@@ -50,6 +56,7 @@ def export_run(
         dataset: The real images.
         run_dir: The run's folder.
         events: What befell the run so far, for the model card.
+        progress: Whether to show a progress bar on a terminal.
 
     Returns:
         The generator, on all processes.
@@ -57,7 +64,14 @@ def export_run(
     finished = state.step >= config.total_steps
     grid = HUB_GRID if finished else COARSE_GRID
     images = _statistics_images(state, config)
-    generator = finish(state.ema, config, dataset, grid, images)
+    if finished and is_first() and not sys.stderr.isatty():  # a terminal has a bar
+        _LOG.info(
+            "step %d of %d: recording statistics for %d truncations",
+            state.step,
+            config.total_steps,
+            len(grid),
+        )
+    generator = finish(state.ema, config, dataset, grid, images, progress=progress)
     description = Description(
         name=config.name,
         class_names=dataset.class_names,

@@ -39,7 +39,12 @@ def locked_run(run_dir: Path) -> Iterator[None]:
 
 
 def open_run(
-    config: TrainConfig, dataset: TrainingData, run_dir: Path, device: torch.device
+    config: TrainConfig,
+    dataset: TrainingData,
+    run_dir: Path,
+    device: torch.device,
+    *,
+    progress: bool = True,
 ) -> tuple[TrainState, CheckpointDirectory]:
     """The state to go on from, after making sure that it belongs to this recipe and data."""
     checkpoints = CheckpointDirectory(
@@ -67,7 +72,7 @@ def open_run(
         # A kill may have come between a checkpoint and its export.
         exported = state.step < config.total_steps or is_exported(state, run_dir)
         if on_any_process(not exported):
-            export_run(state, config, dataset, run_dir, read_events(run_dir))
+            export_run(state, config, dataset, run_dir, read_events(run_dir), progress=progress)
     return state, checkpoints
 
 

@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import logging
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,6 +30,8 @@ if TYPE_CHECKING:
     from biggan.evaluation import Evaluation, Reference
     from biggan.gan import Gan
 
+_LOG = logging.getLogger("biggan.training")
+
 RUN_BEST = "best.safetensors"
 """Name of the best generator in a run folder."""
 
@@ -42,13 +46,20 @@ class ScheduledEvaluation:
         dataset: The real images of the training.
         run_dir: The run's folder.
         device: Where to look at images.
+        progress: Whether to show progress bars on a terminal.
 
     Raises:
         InputError: The extractor or the data cannot be had.
     """
 
     def __init__(
-        self, config: TrainConfig, dataset: TrainingData, run_dir: Path, device: torch.device
+        self,
+        config: TrainConfig,
+        dataset: TrainingData,
+        run_dir: Path,
+        device: torch.device,
+        *,
+        progress: bool = True,
     ) -> None:
         # Here, because a run without evaluations need not wait for these.
         from biggan.evaluation.checks import check_fit
@@ -59,6 +70,7 @@ class ScheduledEvaluation:
 
         self._config = config
         self._settings = config.evaluation
+        self._progress = progress
         self._folder = run_dir / "evaluations"
         self._best = run_dir / RUN_BEST
         self._metrics = check_metrics(self._settings.metrics)
@@ -124,6 +136,8 @@ class ScheduledEvaluation:
         """
         from biggan.evaluation import Protocol, evaluate_generator
 
+        if is_first() and not sys.stderr.isatty():  # a terminal has a bar
+            _LOG.info("step %d: evaluating %d images", step, self._settings.num)
         evaluation = evaluate_generator(
             gan,
             self._reference,
@@ -132,6 +146,7 @@ class ScheduledEvaluation:
             self._metrics,
             Protocol(num=self._settings.num),
             flip=self._config.flip,
+            progress=self._progress,
         )
         with raising_together():
             if evaluation is None:

@@ -13,9 +13,10 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+from tqdm import tqdm
 
 from biggan.data import TrainingData
-from biggan.distributed import own_share, synchronize_batch_norm
+from biggan.distributed import is_first, own_share, synchronize_batch_norm
 from biggan.latents import make_noise
 from biggan.models import Generator
 from biggan.nn import StandingBatchNorm2d, hold_power_iteration, iterate_power
@@ -39,6 +40,8 @@ def finish(
     dataset: TrainingData,
     grid: Sequence[float],
     images: int,
+    *,
+    progress: bool = True,
 ) -> Generator:
     """A copy of a generator, ready to sample from.
 
@@ -51,6 +54,7 @@ def finish(
         dataset: For the classes of the noise.
         grid: Truncations to record, ascending.
         images: Generated images behind each of them.
+        progress: Whether to show a progress bar on a terminal.
 
     Returns:
         A network in eval mode, its spectral norms and all its statistics up to date.
@@ -59,7 +63,15 @@ def finish(
     synchronize_batch_norm(finished)
     iterate_power(finished, _POWER_ITERATIONS)
     set_statistics_grid(finished, list(grid))
-    for truncation in (None, *grid):
+    bar = tqdm(
+        (None, *grid),
+        desc="statistics",
+        unit="truncation",
+        leave=False,
+        delay=2,
+        disable=None if progress and is_first() else True,
+    )
+    for truncation in bar:
         record_statistics(finished, config, dataset, truncation, images)
     return finished.eval()
 

@@ -18,6 +18,7 @@ from typing import Any
 from biggan.atomic_write import make_folder
 from biggan.distributed import from_first, is_first, raising_together
 from biggan.errors import InputError
+from biggan.gan import Gan
 from biggan.stability.collapse import Collapse, find_collapse, scores_collapsed
 from biggan.training.attempt import Attempt
 from biggan.training.checkpoint import CheckpointDirectory, rollback_reach
@@ -40,7 +41,7 @@ class Run:
     """Of the data."""
     create: Callable[[], TrainState]
     """The state before the first step."""
-    export: Callable[[TrainState], object]
+    export: Callable[[TrainState], Gan]
     """Writes the generator of a state, ready to sample."""
 
 

@@ -7,6 +7,8 @@ import html
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from tqdm import tqdm
+
 from biggan.training.report.charts import Chart
 from biggan.training.report.drawing import as_svg
 from biggan.training.report.palette import ALL
@@ -39,7 +41,10 @@ def render(title: str, opening: str, sections: Sequence[Section]) -> str:
     """
     shown = [section for section in sections if section.parts or section.lead]
     contents = "".join(f"<li><a href='#{s.anchor}'>{html.escape(s.title)}</a></li>" for s in shown)
-    body, number = [], 0
+    charts = [part for section in shown for part in section.parts if isinstance(part, Chart)]
+    bar = tqdm(charts, "drawing", unit="figure", leave=False, delay=2, disable=None)
+    figures = iter([_figure(chart, number) for number, chart in enumerate(bar, start=1)])
+    body = []
     for section in shown:
         body.append(f"<section id='{section.anchor}'><h2>{html.escape(section.title)}</h2>")
         body.append(f"<div class='lead'>{section.lead}</div>" if section.lead else "")
@@ -49,8 +54,7 @@ def render(title: str, opening: str, sections: Sequence[Section]) -> str:
                 body.append("</div>" if open_grid else "<div class='charts'>")
                 open_grid = not open_grid
             if isinstance(part, Chart):
-                number += 1
-                body.append(_figure(part, number))
+                body.append(next(figures))
             else:
                 body.append(part)
         body.append("</div></section>" if open_grid else "</section>")

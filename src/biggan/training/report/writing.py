@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from tqdm import tqdm
+
 from biggan.atomic_write import make_folder, write_atomically
 from biggan.training.report.charts import Chart
 from biggan.training.report.comparison import comparison_section, names_of
@@ -79,12 +81,12 @@ def write_figures(
     """
     make_folder(folder)
     written = []
-    for section in _sections(record, others, sweeps):
-        for part in section.parts:
-            if isinstance(part, Chart):
-                path = folder / f"{part.name}.png"
-                write_atomically(path, as_png(part))
-                written.append(path)
+    sections = _sections(record, others, sweeps)
+    charts = [part for section in sections for part in section.parts if isinstance(part, Chart)]
+    for chart in tqdm(charts, "drawing", unit="figure", leave=False, delay=2, disable=None):
+        path = folder / f"{chart.name}.png"
+        write_atomically(path, as_png(chart))
+        written.append(path)
     return written
 
 
