@@ -159,6 +159,14 @@ def test_clients_are_limited_where_others_come_in(
     assert served[0][1]["queue"] == 3
 
 
+def test_origins_and_proxies_are_given_on(served: Any) -> None:
+    origins = ["--allow-origin", "https://my.site", "--allow-origin", "http://my.site:80"]
+    run(*origins, "--trusted-proxy", "10.0.0.1", "--trusted-proxy", "fd00::/8")
+
+    assert served[0][1]["origins"] == ("https://my.site", "http://my.site:80")
+    assert served[0][1]["proxies"] == ("10.0.0.1", "fd00::/8")
+
+
 def test_users_come_from_a_file_that_the_environment_may_name(served: Any, tmp_path: Path) -> None:
     file = tmp_path / "users"
     file.write_text("ann:secret\n")
@@ -184,6 +192,9 @@ def test_passwords_are_asked_for(served: Any, monkeypatch: pytest.MonkeyPatch) -
         (("--user", ""), "a user has no name"),
         (("--users", "/no/such/file"), "cannot read the users in /no/such/file"),
         (("--model", "digits", "--model", "digits"), "the model digits is given twice"),
+        (("--allow-origin", "*"), "--allow-origin '*' must be as https://example.org"),
+        (("--allow-origin", "https://my.site/"), "must be as https://example.org"),
+        (("--trusted-proxy", "proxy"), "--trusted-proxy 'proxy' must be an IP address"),
     ],
 )
 def test_mistakes_in_options(served: Any, arguments: tuple[str, ...], told: str) -> None:

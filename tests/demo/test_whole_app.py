@@ -20,6 +20,7 @@ pytest.importorskip("gradio")
 import uvicorn
 
 from biggan import Gan
+from biggan.demo.connections import server_config
 from biggan.demo.drawing import draw_grid
 from biggan.demo.line import Line
 from biggan.demo.page import build_page
@@ -35,7 +36,12 @@ if TYPE_CHECKING:
 
 @contextlib.contextmanager
 def running(
-    gan: Gan, *, limit: int = 100, users: dict[str, str] | None = None, per_minute: int = 0
+    gan: Gan,
+    *,
+    limit: int = 100,
+    users: dict[str, str] | None = None,
+    per_minute: int = 0,
+    proxies: tuple[str, ...] = (),
 ) -> Iterator[str]:
     """A server with the page; yields its address."""
     shelf, line = ModelShelf(["tiny", "other"], lambda _: gan), Line(limit)
@@ -44,8 +50,7 @@ def running(
 
     async def serve() -> None:  # Gradio makes event loops of its own outside of one, and leaks them
         app = build_app(shelf, build_page(shelf), line, users or {}, per_minute)
-        config = uvicorn.Config(app, http="h11", log_level="critical", timeout_graceful_shutdown=1)
-        servers.append(uvicorn.Server(config))
+        servers.append(uvicorn.Server(server_config(app, proxies)))
         await servers[0].serve(sockets=[listener])
 
     thread = threading.Thread(target=asyncio.run, args=(serve(),))
@@ -104,11 +109,11 @@ def test_many_clients_of_gradios_api_get_what_one_gets(address: str, gan: Gan) -
         (("ten", 0.4, 0, "three"), "number of samples must be a number, not 'ten'"),
         ((21, 0.4, 0, "three"), "number of samples must be between 1 and 20, not 21"),
         ((1, 1.5, 0, "three"), "truncation must be above 0 and at most 1, not 1.5"),
-        ((1, 0.4, [0], "three"), "noise seed must be a number, not [0]"),
+        ((1, 0.4, [0], "three"), "Noise seed must be one value, not a list or an object"),
         ((1, 0.4, 0, "cheeseburger"), "no class is called 'cheeseburger'"),
         ((1, 0.4, 0, "x" * 900_000), "no category has a name of 900000 characters"),
         ((1, 0.4, 0, "three", "/etc/passwd"), "no model is called '/etc/passwd' here"),
-        ((1, 0.4, 0, "three", {}), "the model must be one of tiny, other, not {}"),
+        ((1, 0.4, 0, "three", {}), "Model must be one value, not a list or an object"),
     ],
 )
 def test_mistakes_are_told_and_hurt_nobody(
@@ -143,7 +148,8 @@ def test_no_file_of_this_machine_is_to_be_had(address: str, endpoint: str, tmp_p
     event, data = call(address, endpoint, named, *[0] * 30)
 
     assert event == "error"
-    assert "was not uploaded" in data["error"]
+    assert " must be " in data["error"]
+    assert str(tmp_path) not in data["error"]
     assert serving.get(address, f"/gradio_api/file={secret}")[0] == 403
 
 
@@ -173,13 +179,36 @@ def test_the_page_and_all_else_is_for_users_only(gan: Gan) -> None:
             assert serving.get(address, path)[0] == 401
         assert post(address, "call/sample", {"data": []})[0] == 401
         for password, status in (("wrong", 401), ("secret", 200)):
-            encoded = base64.b64encode(f"ann:{password}".encode()).decode()
-            request = urllib.request.Request(
-                f"{address}/api/sample?num=1", headers={"Authorization": f"Basic {encoded}"}
-            )
-            opener = urllib.request.build_opener(_AnyStatus)
-            with opener.open(request) as reply:
-                assert reply.status == status
+            assert status_for(address, "203.0.113.1", f"ann:{password}") == status
+
+
+def status_for(address: str, client: str, credentials: str = "") -> int:
+    """The status for a picture, asked for through a proxy that names its client."""
+    headers = {"X-Forwarded-For": client}
+    if credentials:
+        headers["Authorization"] = f"Basic {base64.b64encode(credentials.encode()).decode()}"
+    request = urllib.request.Request(f"{address}/api/sample?num=1", headers=headers)
+    with urllib.request.build_opener(_AnyStatus).open(request) as reply:
+        status: int = reply.status
+        return status
+
+
+def test_a_client_cannot_call_itself_many(gan: Gan) -> None:
+    clients = [f"203.0.113.{number}" for number in range(15)]
+    with running(gan, users={"ann": "secret"}, per_minute=8) as address:
+        pictures = [status_for(address, client, "ann:secret") for client in clients]
+        guesses = [status_for(address, client, f"ann:{client}") for client in clients]
+
+    assert pictures == [200] * 4 + [429] * 11
+    assert guesses == [401] * 10 + [429] * 5
+
+
+def test_clients_of_a_trusted_proxy_are_told_apart(gan: Gan) -> None:
+    clients = [f"203.0.113.{number}" for number in range(6)]
+    with running(gan, per_minute=2, proxies=("127.0.0.0/8",)) as address:
+        assert [status_for(address, client) for client in clients] == [200] * 6
+        assert status_for(address, clients[0]) == 429
+        assert status_for(address, f"198.51.100.1, {clients[0]}") == 429  # the proxy adds the last
 
 
 def test_a_client_has_so_many_requests_a_minute(gan: Gan) -> None:

@@ -6,6 +6,7 @@ import contextlib
 import errno
 import ipaddress
 import os
+import re
 import signal
 import socket
 import sys
@@ -87,6 +88,22 @@ _LIMIT = 120
     help="Most requests for pictures from one client in a minute, half of them at once; 0 for any "
     f"number.  [default: {_LIMIT} with --share or a --host that is not this machine's own, else 0]",
 )
+@click.option(
+    "--allow-origin",
+    "origins",
+    metavar="URL",
+    multiple=True,
+    help="Let pages of this site use the server, as https://example.org; may be given several "
+    "times. Pages of other sites are refused.",
+)
+@click.option(
+    "--trusted-proxy",
+    "proxies",
+    metavar="ADDRESS",
+    multiple=True,
+    help="Tell clients apart by the X-Forwarded-For of the proxy at this IP address, or in this "
+    "network, as 10.0.0.0/8; may be given several times.",
+)
 @click.option("--open", "open_browser", is_flag=True, help="Open the page in a browser.")
 @device_option
 @engine_options
@@ -100,6 +117,8 @@ def command(
     users: Path | None,
     queue: int,
     limit: int | None,
+    origins: tuple[str, ...],
+    proxies: tuple[str, ...],
     open_browser: bool,
     device: str | None,
     engine: EngineName,
@@ -117,6 +136,8 @@ def command(
     Prints the page's address once it can be opened; Ctrl-C ends it. Needs no internet. Programs
     get the same pictures through its HTTP API, which is described at the page's address with /api.
     """
+    _check_origins(origins)
+    _check_proxies(proxies)
     with contextlib.closing(_listen(host, port)) as listener:
         if find_spec("gradio") is None:
             raise InputError("the page needs Gradio: pip install 'biggan[demo]'")
@@ -141,6 +162,9 @@ def command(
                 users=passwords,
                 queue=queue,
                 per_minute=limit,
+                origins=origins,
+                proxies=proxies,
+                folder=Path(pictures),
                 share=share,
                 open_browser=open_browser,
                 announce=click.echo,
@@ -198,6 +222,26 @@ def _passwords(names: tuple[str, ...], users: Path | None) -> dict[str, str]:
             f"Password of {name}", hide_input=True, confirmation_prompt=True, err=True
         )
     return passwords
+
+
+def _check_origins(origins: tuple[str, ...]) -> None:
+    for origin in origins:
+        if not re.fullmatch(r"https?://[^/?#@*\s]+", origin):
+            raise InputError(
+                f"--allow-origin {origin[:100]!r} must be as https://example.org or "
+                "http://example.org:8000, without a path"
+            )
+
+
+def _check_proxies(proxies: tuple[str, ...]) -> None:
+    for proxy in proxies:
+        try:
+            ipaddress.ip_network(proxy, strict=False)
+        except ValueError:
+            raise InputError(
+                f"--trusted-proxy {proxy[:100]!r} must be an IP address as 127.0.0.1, "
+                "or a network as 10.0.0.0/8"
+            ) from None
 
 
 def _is_terminal() -> bool:

@@ -5,9 +5,11 @@ What a form takes is in `forms`, with the ranges and defaults of DeepMind's note
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import gradio as gr
+from gradio.utils import get_upload_folder
 
 from biggan.demo.card import model_card
 from biggan.demo.events import connect
@@ -21,6 +23,7 @@ from biggan.demo.forms import (
     Control,
     Form,
     Number,
+    shown,
 )
 from biggan.demo.shelf import ModelShelf
 from biggan.demo.style import GROW
@@ -31,17 +34,55 @@ _LABELS = {"explore": "Samples", "interpolate": "Interpolations", "sweep": "Swee
 
 
 class _Page(gr.Blocks):
-    """Blocks whose endpoints may be given the first parameters only."""
+    """Blocks whose endpoints may be given the first parameters only, and none but plain values."""
 
     def validate_inputs(self, block_fn: Any, inputs: list[Any]) -> None:
-        """Fill what is missing with what the page begins with.
+        """Fill what is missing with what the page begins with, and refuse lists and objects.
 
         Gradio's clients do so themselves; plain HTTP requests name positions, and those written
         when there were fewer of them go on working.
+
+        Gradio fetches every address and copies every file that an input names anywhere inside, and
+        asks the widget later whether it takes files at all.
+
+        Raises:
+            gr.Error: An input is of another kind than its widget's value.
         """
         missing = block_fn.inputs[len(inputs) :]
         inputs.extend(getattr(control, "value", None) for control in missing)
         super().validate_inputs(block_fn, inputs)
+        for index, widget in enumerate(block_fn.inputs):
+            inputs[index] = _checked(widget, inputs[index])
+
+
+def _checked(widget: Any, value: Any) -> Any:
+    """A value as it is, or an uploaded file as nothing but its path."""
+    if value is None:
+        return None
+    if isinstance(widget, gr.File):
+        path = value.get("path") if isinstance(value, dict) else None
+        if _is_uploaded(path):
+            return {"path": path, "meta": {"_type": "gradio.FileData"}}
+        wanted = "a file that was uploaded here"
+    elif isinstance(value, dict | list):
+        wanted = "one value, not a list or an object"
+    elif isinstance(widget, gr.Number) and not _is_finite(value):
+        wanted = f"a number, not {shown(value)}"
+    else:
+        return value
+    raise gr.Error(f"{widget.label or 'an input'} must be {wanted}", print_exception=False)
+
+
+def _is_finite(value: Any) -> bool:
+    return isinstance(value, int | float) and abs(value) < float("inf")
+
+
+def _is_uploaded(path: Any) -> bool:
+    folder = Path(get_upload_folder()).resolve()
+    try:
+        return isinstance(path, str) and folder in Path(path).resolve(strict=True).parents
+    except (OSError, ValueError):
+        return False
 
 
 def build_page(shelf: ModelShelf) -> Any:

@@ -1,21 +1,30 @@
 """Serving the page and the HTTP API on this machine, and on nothing else unless asked."""
 
 import contextlib
+import errno
+import re
 import threading
+import time
 import webbrowser
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
+from pathlib import Path
 from socket import socket
-from typing import Any
 
 import gradio as gr
 import uvicorn
 from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.middleware.cors import CORSMiddleware
 from fastapi.responses import JSONResponse
 from gradio import networking
 from gradio.route_utils import FnIndexInferError
+from httpx import InvalidURL
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from biggan.demo.api import build_api
-from biggan.demo.limits import MAX_UPLOAD, BodyLimit, RateLimit
+from biggan.demo.connections import server_config
+from biggan.demo.limits import MAX_UPLOAD, BodyLimit, OriginLimit, RateLimit
 from biggan.demo.line import Line
 from biggan.demo.page import build_page
 from biggan.demo.shelf import ModelShelf
@@ -23,12 +32,28 @@ from biggan.demo.style import SCRIPT, css, theme
 from biggan.demo.users import BasicAuth
 from biggan.errors import InputError
 
-_GRADIO_CALLS = ("/gradio_api/call/", "/gradio_api/queue/join")
+_OFFERED = re.compile(  # of Gradio's: what the page and gradio_client ask for
+    r"/|/config/?|/theme\.css|/(static|assets|svelte)/.+|/favicon\.ico|/manifest\.json|/robots\.txt|"
+    r"/gradio_api/(info/?|openapi\.json|app_id|heartbeat/[^/]+|queue/(join|data|status)|call/.+|"
+    r"run/predict|cancel|reset|upload|upload_progress|file=/.+)"
+)
+# What Gradio raises for requests that it cannot read.
+_MISREAD = (
+    AttributeError,
+    LookupError,
+    TypeError,
+    ValueError,
+    OSError,
+    RecursionError,
+    FnIndexInferError,
+    InvalidURL,
+)
 # Visitors of whom Gradio keeps the page's state, some 150 KiB each and more with more classes. It
 # takes 10,000, and counts every call of a program for one. Who is forgotten notices nothing: all
 # that the page's functions need is sent along.
 _SESSIONS = 100
-_MAX_HEAD = 2**16  # bytes of a request's address and headers
+_SWEEP_INTERVAL = 60  # seconds
+_ABANDONED = 300  # seconds since anything was added to an upload that has not ended
 
 
 def serve(
@@ -39,6 +64,9 @@ def serve(
     users: Mapping[str, str],
     queue: int = 100,
     per_minute: int = 0,
+    origins: Collection[str] = (),
+    proxies: Sequence[str] = (),
+    folder: Path | None = None,
     share: bool = False,
     open_browser: bool = False,
     announce: Callable[[str], object] = lambda _: None,
@@ -52,6 +80,9 @@ def serve(
         users: The password of each user; empty to let all in.
         queue: Most requests that wait, of the page and of the HTTP API each.
         per_minute: Most requests for pictures from one client in a minute; 0 for any number.
+        origins: Sites whose pages may use the server, as "https://example.org".
+        proxies: Addresses and networks of proxies, whose `X-Forwarded-For` names the client.
+        folder: Gradio's folder, if it is this server's alone: uploads that broke off are deleted.
         share: Also offer the page to the internet, through Gradio's relay.
         open_browser: Open the page in the user's browser.
         announce: Called with each address of the page once it can be opened.
@@ -61,29 +92,28 @@ def serve(
     """
     line = Line(queue)
     page = build_page(shelf)
-    app = build_app(shelf, page, line, users, per_minute)
-    announce(address)
-    if share:
-        announce(_share(page, listener))
+    addresses = [address, _share(page, listener)] if share else [address]
+    app = build_app(shelf, page, line, users, per_minute, [*origins, *addresses[1:]])
+    for each in addresses:
+        announce(each)
+    if folder is not None:
+        threading.Thread(target=_sweep_for_ever, args=(folder,), daemon=True).start()
     if open_browser:  # a thread, because a browser in the terminal would keep this one
         threading.Thread(target=webbrowser.open, args=(address,), daemon=True).start()
-    # A page that is open keeps a connection: do not wait for it at the end.
-    config = uvicorn.Config(
-        app,
-        http="h11",  # the other one has no limit
-        h11_max_incomplete_event_size=_MAX_HEAD,
-        log_level="critical",
-        timeout_graceful_shutdown=1,
-    )
     try:
         with contextlib.suppress(KeyboardInterrupt):
-            uvicorn.Server(config).run(sockets=[listener])
+            uvicorn.Server(server_config(app, proxies)).run(sockets=[listener])
     finally:
         line.close()
 
 
 def build_app(
-    shelf: ModelShelf, page: gr.Blocks, line: Line, users: Mapping[str, str], per_minute: int
+    shelf: ModelShelf,
+    page: gr.Blocks,
+    line: Line,
+    users: Mapping[str, str],
+    per_minute: int,
+    origins: Collection[str] = (),
 ) -> FastAPI:
     """All that is served, as one ASGI application.
 
@@ -93,6 +123,7 @@ def build_app(
         line: Where requests of the HTTP API wait.
         users: See `serve`.
         per_minute: See `serve`.
+        origins: See `serve`.
     """
     page.state_session_capacity = _SESSIONS
     # Not open: what is asked for directly would pass by the queue, and be drawn at once.
@@ -104,6 +135,15 @@ def build_app(
     app.add_middleware(BodyLimit)
     if users:
         app.add_middleware(BasicAuth, users=users)
+    # Gradio would add one that allows all origins wherever it is not on this machine.
+    app.add_middleware(
+        CORSMiddleware,
+        allow_origins=origins,
+        allow_methods=["*"],
+        allow_headers=["*"],
+        allow_credentials=True,
+    )
+    app.add_middleware(OriginLimit, allowed=origins)
     gr.mount_gradio_app(
         app,
         page,
@@ -116,28 +156,74 @@ def build_app(
         ssr_mode=False,
         enable_monitoring=False,
         max_file_size=MAX_UPLOAD,
+        show_error=False,  # but for those that are meant for visitors: others name files of ours
     )
     # `launch` says so, mounting does not; and only then does Gradio check that the files that a
     # request names are among those that were uploaded, or any file of this machine could be had.
     page.has_launched = page.is_running = True
-    _refuse_unknown_endpoints(app.routes[-1])
+    gradio_app = app.routes[-1].app  # type: ignore[attr-defined]
+    gradio_app.add_middleware(_OfferedRoutes)
+    for kind in _MISREAD:
+        gradio_app.add_exception_handler(kind, _refuse)
+    gradio_app.add_exception_handler(RequestValidationError, _refuse_body)
+    gradio_app.add_exception_handler(HTTPException, _shorten)
     return app
 
 
-def _refuse_unknown_endpoints(mounted: Any) -> None:
-    """Let Gradio answer what it does not know with status 404, not 500.
+class _OfferedRoutes:
+    """Hides the routes of Gradio that no page needs: some fetch addresses or write files."""
 
-    What is asked for is drawn later, so these errors are of reading the request and of no others.
-    """
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
 
-    async def refuse(request: Request, error: Exception) -> JSONResponse:
-        if not request.url.path.startswith(_GRADIO_CALLS):
-            raise error
-        told = "no such endpoint, or not these parameters; the page's footer leads to the API"
-        return JSONResponse({"detail": told}, 404)
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on, or refuse it."""
 
-    for kind in (FnIndexInferError, KeyError, TypeError):
-        mounted.app.add_exception_handler(kind, refuse)
+        async def send_mended(message: Message) -> None:
+            if message.get("status") == 500:  # what Gradio makes of a mistake outside its queue
+                message["status"] = 422
+            await send(message)
+
+        if scope["type"] != "http" or _OFFERED.fullmatch(scope["path"]):
+            await self._app(scope, receive, send_mended)
+        else:
+            answer = JSONResponse({"detail": "there is nothing at this address"}, 404)
+            await answer(scope, receive, send)
+
+
+async def _refuse(_request: Request, error: Exception) -> JSONResponse:
+    """Answer what Gradio does not know or cannot read; what is asked for is drawn later."""
+    if isinstance(error, OSError) and error.errno != errno.ENAMETOOLONG:
+        raise error
+    told = "no such endpoint, or not these parameters; the page's footer leads to the API"
+    return JSONResponse({"detail": told}, 404)
+
+
+async def _refuse_body(_request: Request, _error: Exception) -> JSONResponse:
+    """Answer without the values, which JSON may not be able to repeat."""
+    return JSONResponse({"detail": "not what this address takes; see /gradio_api/info"}, 422)
+
+
+async def _shorten(_request: Request, error: HTTPException) -> JSONResponse:
+    return JSONResponse({"detail": str(error.detail)[:100]}, error.status_code, error.headers)
+
+
+def _sweep_for_ever(folder: Path) -> None:
+    while True:
+        time.sleep(_SWEEP_INTERVAL)
+        sweep(folder)
+
+
+def sweep(folder: Path) -> None:
+    """Delete uploads that nobody continues, and folders whose files Gradio has deleted."""
+    for path in folder.iterdir():
+        with contextlib.suppress(OSError):
+            if time.time() - path.stat().st_mtime < _ABANDONED:
+                continue
+            if path.is_dir():
+                path.rmdir()  # fails where there is a file
+            else:
+                path.unlink()
 
 
 def _share(page: gr.Blocks, listener: socket) -> str:
