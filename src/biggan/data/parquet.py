@@ -8,7 +8,6 @@ ClassLabel. https://huggingface.co/docs/hub/datasets-image
 from __future__ import annotations
 
 import json
-import re
 import threading
 from collections import Counter, OrderedDict
 from collections.abc import Sequence
@@ -23,7 +22,6 @@ from biggan.data.labelled import Label, arrange_labelled
 from biggan.data.sources import ImageFiles, disk_fault
 from biggan.errors import InputError
 
-_PART = re.compile(r"(.+?)-\d+-of-\d+(-[0-9a-f]+)?")  # "train-00000-of-00002", Hugging Face's names
 _GROUPS_KEPT = 3  # row groups in memory: the one being read, and those of slower threads
 
 
@@ -47,7 +45,6 @@ class ParquetFiles(ImageFiles):
         self.path = path
         self.left_out = Counter()
         self._parquet = _pyarrow_parquet()
-        _check_one_part(path, files)
         self._files = [self._open(file) for file in files]
         self._image, self._label = _columns(path, self._files[0].schema_arrow, unconditional)
         self._nested = "." in self._image
@@ -149,16 +146,6 @@ def _pyarrow_parquet() -> ModuleType:
         raise InputError("parquet files need pyarrow: pip install 'biggan[data]'") from error
     module: ModuleType = pyarrow.parquet
     return module
-
-
-def _check_one_part(path: Path, files: Sequence[Path]) -> None:
-    matches = (_PART.fullmatch(file.stem) for file in files)
-    parts = sorted({match[1] for match in matches if match})
-    if len(parts) > 1:
-        raise InputError(
-            f"{path} holds the parts of a dataset ({', '.join(parts)}): name one, such as "
-            f"{files[0].parent / parts[-1]}-*.parquet"
-        )
 
 
 def _features(schema: Any) -> dict[str, Any]:

@@ -23,9 +23,16 @@ from numpy.typing import NDArray
 
 from biggan.data.decoding import WHITE, CorruptImageError, decode_image
 from biggan.data.labelled import arrange_labelled, read_label_file
-from biggan.data.layout import Layout, arrange
+from biggan.data.layout import Layout, arrange, part_of_dataset
 from biggan.data.parquet import ParquetFiles
-from biggan.data.sources import ImageFiles, by_ending, open_files
+from biggan.data.sources import (
+    ImageFiles,
+    by_ending,
+    is_image,
+    is_system_file,
+    open_files,
+    walk_files,
+)
 from biggan.data.tars import TarFiles
 from biggan.data.transforms import fit_square, to_array
 from biggan.errors import InputError
@@ -34,8 +41,10 @@ logger = logging.getLogger("biggan.data")
 
 _NAMED = 5  # corrupt files, and reasons, that a message names
 _DARK = 16  # times darker than white is nearly black
-_BRACES = re.compile(r"\{([^{}]*)\}")
+_KINDS = (".tar", ".parquet")
+_BRACES = re.compile(r"\{(\d+\.\.\d+|[^{}]*,[^{}]*)\}")  # as in a shell
 _RANGE = re.compile(r"(\d+)\.\.(\d+)")
+_NUMBERED = re.compile(r"(.+?)-\d+-of-\d+(-[0-9a-f]+)?")  # "train-00000-of-00002" of Hugging Face
 _WAITING = 4  # pieces of work per thread that are begun or wait to be fetched
 
 _Piece = TypeVar("_Piece")
@@ -111,6 +120,8 @@ def open_source(path: Path, *, unconditional: bool = False) -> Source:
             parquet = ParquetFiles(path, found, unconditional=unconditional)
             return Source(parquet, parquet.layout, parquet.order, found)
         if found:
+            if path.is_dir():
+                _warn_of_tables(found)
             shards = TarFiles(path, found, unconditional=unconditional)
             return Source(shards, shards.layout, shards.order, found)
     except PermissionError as error:
@@ -150,7 +161,8 @@ def expand(pattern: str) -> list[Path]:
     found: list[Path] = []
     for parts in product(*choices):
         name = "".join(parts)
-        matches = sorted(glob(name)) if "*" in name or "?" in name else [name]  # noqa: PTH207
+        # Only * and ? have a meaning: [ may stand in the name of a folder.
+        matches = sorted(glob(name.replace("[", "[[]"))) if "*" in name or "?" in name else [name]  # noqa: PTH207
         if not matches or not Path(matches[0]).exists():
             raise InputError(f"no such file: {name}")
         found += map(Path, matches)
@@ -166,24 +178,85 @@ def _choices(inside: str) -> list[str]:
 
 
 def containers(path: Path) -> tuple[Path, ...]:
-    """The parquet files or shards that a path means; none where it means image files."""
-    kinds = (".parquet", ".tar")
-    if path.suffix.lower() in kinds:
+    """The parquet files or shards that a path means; none where it means image files.
+
+    They may lie below a folder, as in a dataset's repository on the Hub, if no images do.
+
+    Raises:
+        InputError: They are of several parts of a dataset, or in several folders.
+    """
+    if path.suffix.lower() in _KINDS:
         text = str(path)
         if path.is_file():
             return (path,)
         if any(mark in text for mark in "{*?"):
-            return tuple(expand(text))
+            found = tuple(expand(text))
+            if not _BRACES.search(text):  # those name the parts
+                _check_one_part(path, found)
+            return found
     if not path.is_dir():
         return ()
-    visible = [entry for entry in path.iterdir() if not entry.name.startswith(".")]
-    if any(entry.is_dir() for entry in visible):
-        return ()  # class folders, perhaps beside the archives they came from
-    for kind in kinds:
-        found = sorted(entry for entry in visible if entry.suffix.lower() == kind)
-        if found:
-            return tuple(found)
+    visible = [entry for entry in path.iterdir() if not is_system_file(entry.name)]
+    if not any(entry.is_dir() for entry in visible):
+        shards, tables = (
+            sorted(entry for entry in visible if entry.suffix.lower() == kind) for kind in _KINDS
+        )
+        if any(is_image(entry.name) for entry in visible):
+            tables = []  # what they tell of the images
+        if shards or tables:
+            _check_one_part(path, shards or tables)
+            return tuple(shards or tables)
+    # Class folders may lie beside the archives they came from.
+    return () if any(map(is_image, walk_files(path))) else _containers_below(path)
+
+
+def _containers_below(path: Path) -> tuple[Path, ...]:
+    files = [path / name for name in walk_files(path)]
+    places = {file.parent for file in files if file.suffix.lower() in _KINDS}
+    places |= {file for file in files if file.suffix.lower() == ".zip"}
+    if len(places) == 1 and (only := next(iter(places))).is_dir():
+        return containers(only)
+    if places:
+        likely = sorted(places, key=lambda place: (not _is_to_train_on(place, path), place))
+        named = ", ".join(str(place.relative_to(path)) for place in likely[:_NAMED])
+        raise InputError(
+            f"{path} holds no images, but data in {named}{', ...' * (len(likely) > _NAMED)}: did "
+            f"you mean {likely[0]}?"
+        )
     return ()
+
+
+def _is_to_train_on(place: Path, above: Path) -> bool:
+    names = (*place.relative_to(above).parts[:-1], place.stem)
+    return "train" in map(part_of_dataset, names)
+
+
+def _warn_of_tables(shards: Sequence[Path]) -> None:
+    own = {shard.stem for shard in shards}  # img2dataset writes a table beside each shard
+    tables = sorted(shards[0].parent.glob("*.parquet"))
+    others = [table for table in tables if table.stem not in own]
+    if others:
+        logger.warning(
+            "took the %d shards and not the parquet files beside them, such as %s: name those, "
+            "if they are the data",
+            len(shards),
+            others[0],
+        )
+
+
+def _check_one_part(path: Path, files: Sequence[Path]) -> None:
+    patterns = {}
+    for file in files:
+        if match := _NUMBERED.fullmatch(file.stem):
+            patterns[match[1]] = f"{match[1]}-*{file.suffix}"
+        elif part := part_of_dataset(file.stem):
+            patterns[part] = re.sub(r"\d+$", "*", file.stem) + file.suffix
+    if len(patterns) > 1:
+        best = min(patterns, key=lambda part: (part_of_dataset(part) != "train", part))
+        raise InputError(
+            f"{path} holds the parts of a dataset ({', '.join(sorted(patterns))}): name one, such "
+            f"as {files[0].parent / patterns[best]}"
+        )
 
 
 def decode_chunk(

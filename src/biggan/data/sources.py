@@ -99,7 +99,7 @@ class FolderFiles(ImageFiles):
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.members, self.left_out = _image_members(_walk(path, "", ()))
+        self.members, self.left_out = _image_members(walk_files(path))
         with os.scandir(path) as entries:
             self.folders = _visible(entry.name for entry in entries if _is_folder(entry))
         self.label_file = LABEL_FILE if (path / LABEL_FILE).is_file() else None
@@ -238,8 +238,8 @@ def _open(path: Path) -> ImageFiles:
     raise InputError(f"{path} is neither a folder of class folders nor a .zip of one")
 
 
-def _walk(folder: Path, prefix: str, above: tuple[str, ...]) -> Iterator[str]:
-    """All files below a folder, relative to where the walk began."""
+def walk_files(folder: Path, prefix: str = "", above: tuple[str, ...] = ()) -> Iterator[str]:
+    """All files below a folder but those of the system, relative to where the walk began."""
     here = os.path.realpath(folder)
     if here in above:
         return  # a link back to a folder above: it would never end
@@ -248,7 +248,7 @@ def _walk(folder: Path, prefix: str, above: tuple[str, ...]) -> Iterator[str]:
             if is_system_file(entry.name):
                 continue  # not even entered: lost+found may belong to the system alone
             if _is_folder(entry):
-                yield from _walk(Path(entry.path), f"{prefix}{entry.name}/", (*above, here))
+                yield from walk_files(Path(entry.path), f"{prefix}{entry.name}/", (*above, here))
             else:
                 yield prefix + entry.name
 
@@ -338,13 +338,10 @@ def _image_members(names: Iterable[str]) -> tuple[tuple[str, ...], Counter[str]]
     members, left_out = [], Counter[str]()
     for name in names:
         path = PurePosixPath(name)
-        if is_system_file(name) or path.name == LABEL_FILE:
-            continue
-        ending = path.suffix.lower()
-        if ending in image_endings():
+        if is_image(name):
             members.append(name)
-        else:
-            left_out[ending] += 1
+        elif not is_system_file(name) and path.name != LABEL_FILE:
+            left_out[path.suffix.lower()] += 1
     return tuple(sorted(members)), left_out
 
 
@@ -359,6 +356,11 @@ def _folders_above(names: Iterable[str]) -> set[str]:
 
 def _visible(folders: Iterable[str]) -> tuple[str, ...]:
     return tuple(sorted(name for name in folders if not is_system_file(name)))
+
+
+def is_image(name: str) -> bool:
+    """Whether a file is an image of a dataset, by its relative path."""
+    return not is_system_file(name) and PurePosixPath(name).suffix.lower() in image_endings()
 
 
 def _not_found(path: Path) -> str:
