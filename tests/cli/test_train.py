@@ -141,7 +141,13 @@ def test_training_from_a_stream(recipe, shards, tmp_path, monkeypatch):  # noqa:
     assert start == f"nothing to do: {run} is at step 2 of 2"
     assert "stream_window: 4 -> 5" in fails(*arguments, *stream[:-1], "stream_window=5")
     names.write_text("hen\ncod\n")
-    assert "was trained on other data" in fails(*arguments, *stream)
+    told = fails(*arguments, *stream)
+    assert "was trained on other data" in told
+    start = json.loads(succeeds(*arguments, *stream, "--dry-run", "--json"))["start"]
+    assert told.strip() == f"error: {start.removeprefix('refused: ')}"
+    arguments[5] = tmp_path / "more"
+    way_out = told[told.index("--set") :].split()
+    assert biggan(*arguments, *stream, *way_out).returncode == 0
 
 
 def test_mistakes_around_streams(recipe, shards, tmp_path):  # noqa: F811

@@ -232,6 +232,7 @@ def _beginning(
     """Where the run would begin, in words."""
     from biggan.training.checkpoint import CheckpointDirectory
     from biggan.training.config import differing_keys
+    from biggan.training.run_folder import other_data
 
     if run_dir is None:
         return "at step 0; no --out was given to look for an earlier run in"
@@ -242,7 +243,7 @@ def _beginning(
         return f"refused: {run_dir} holds a run of another recipe ({'; '.join(differing)})"
     fingerprint = None if dataset is None else dataset.fingerprint
     if dataset is not None and fingerprint not in (None, saved.data_fingerprint):
-        return f"refused: {run_dir} was trained on other data than {dataset.source} now holds"
+        return f"refused: {other_data(run_dir, dataset.source)}"
     if saved.step >= config.total_steps:
         return f"nothing to do: {run_dir} is at step {saved.step:,} of {config.total_steps:,}"
     # Whether images are the same ones only decoding them all would tell.

@@ -126,7 +126,7 @@ def pack_dataset(
         raise InputError(f"{path} is packed already: pack from what it was packed from")
     with open_source(path, unconditional=unconditional) as opened:
         signature = _signature(path, opened, resolution, image_channels)
-        finished = _finished(out, signature, strict=strict)
+        finished = _finished(out, path.name, signature, strict=strict)
         if finished is not None:
             return finished
         folder = out.with_name(f".{out.name}.packing")
@@ -173,7 +173,7 @@ def _signature(path: Path, source: Source, resolution: int, channels: int) -> st
     return digest.hexdigest()
 
 
-def _finished(out: Path, signature: str, *, strict: bool) -> PackedHeader | None:
+def _finished(out: Path, source: str, signature: str, *, strict: bool) -> PackedHeader | None:
     """What is there, if it is what is asked for; None if nothing is."""
     if not out.exists() and not out.is_symlink():
         return None
@@ -186,8 +186,8 @@ def _finished(out: Path, signature: str, *, strict: bool) -> PackedHeader | None
     header = read_header(out)
     if header.signature != signature:
         raise InputError(
-            f"{out} was packed from another source or with other settings: choose another place, "
-            "or delete it first"
+            f"{out} was packed from another source, before {source} changed, or with other "
+            "settings: choose another place, or delete it first"
         )
     if strict and header.skipped:
         raise InputError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shlex
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -76,6 +77,16 @@ def open_run(
     return state, checkpoints
 
 
+def other_data(run_dir: Path, source: str) -> str:
+    """Why a run cannot go on after its data changed, and the ways out."""
+    quoted = shlex.quote(str(run_dir))
+    return (
+        f"{run_dir} was trained on other data than {source} now holds: restore the data, or go on "
+        f"from its networks in another --out, with --set fine_tuning.generator={quoted} "
+        f"--set fine_tuning.discriminator={quoted}"
+    )
+
+
 def _check_same_run(
     saved: Checkpoint, config: TrainConfig, dataset: TrainingData, run_dir: Path
 ) -> None:
@@ -85,7 +96,4 @@ def _check_same_run(
             "choose another --out, or give the recipe that it was started with"
         )
     if saved.data_fingerprint != dataset.fingerprint:
-        raise InputError(
-            f"{run_dir} was trained on other data than {dataset.source} now holds: "
-            "choose another --out, or restore the data"
-        )
+        raise InputError(other_data(run_dir, dataset.source))
