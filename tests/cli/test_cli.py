@@ -37,7 +37,8 @@ def biggan(*arguments):
     stdout, stderr = io.StringIO(), io.StringIO()
     log = logging.getLogger()
     handlers, level = log.handlers[:], log.level
-    signals = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    handled = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    signals = {number: signal.getsignal(number) for number in handled}
     log.handlers.clear()  # so that main sets up logging to the redirected stderr
     try:
         with (

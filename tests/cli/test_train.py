@@ -171,13 +171,26 @@ def test_mistakes_around_streams(recipe, shards, tmp_path):  # noqa: F811
 def stop_on_signal(monkeypatch):
     now = [100.0]
     monkeypatch.setattr("biggan.cli.train.time.monotonic", lambda: now[0])
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    heeded = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = {number: signal.getsignal(number) for number in heeded}
     stop = StopRequest()
     stop.watch_signals()
     stop.wait = lambda seconds: now.__setitem__(0, now[0] + seconds)
     yield stop
     for number, handler in before.items():
         signal.signal(number, handler)
+
+
+def test_a_terminal_that_is_closed_leaves_a_checkpoint(stop_on_signal):
+    signal.raise_signal(signal.SIGHUP)
+    assert stop_on_signal()
+
+
+def test_nohup_is_heeded(stop_on_signal):
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    stop_on_signal.watch_signals()
+    signal.raise_signal(signal.SIGHUP)
+    assert not stop_on_signal()
 
 
 def test_a_launcher_and_a_scheduler_that_both_signal_leave_time_for_the_checkpoint(stop_on_signal):

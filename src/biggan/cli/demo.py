@@ -144,8 +144,7 @@ def command(
         if sys.stderr.isatty():
             click.echo("Loading the model and the page ...", err=True)
         share_processor()
-        # A kill ends it as Ctrl-C does: its temporary pictures go with it.
-        signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # the server's own way to end
         with tempfile.TemporaryDirectory(prefix="biggan-demo-") as pictures:
             # Gradio's own folder belongs to whoever first ran it on this machine. Read on import.
             os.environ["GRADIO_TEMP_DIR"] = pictures

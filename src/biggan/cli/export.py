@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -116,8 +115,6 @@ def command(
     check_writable(out.parent)
     if model is not None and _is_same_file(out, model):
         raise InputError(f"{out} is the model itself: choose another name")
-    # A kill ends it as Ctrl-C does: what is half written goes with it.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     gan = load(model, offline=offline)
     make_folder(out.parent)
     export = export_onnx if form == "onnx" else export_openvino

@@ -252,7 +252,7 @@ def _beginning(
 
 
 class StopRequest:
-    """Ends a run after the current step: at a deadline, or when Ctrl-C or SIGTERM arrives.
+    """Ends a run after the current step: at a deadline, or at Ctrl-C, SIGTERM or SIGHUP.
 
     A second Ctrl-C ends the process at once. A second SIGTERM does not: a launcher and a scheduler
     may each send one to the same process. Nor does a Ctrl-C within a second of the first signal,
@@ -271,9 +271,12 @@ class StopRequest:
         self._asked: float | None = None
 
     def watch_signals(self) -> None:
-        """Handle SIGINT and SIGTERM from now on."""
+        """Handle SIGINT, SIGTERM and SIGHUP from now on; under nohup not the last."""
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, self._on_signal)
+        hangup = getattr(signal, "SIGHUP", None)  # Windows has none
+        if hangup is not None and signal.getsignal(hangup) != signal.SIG_IGN:
+            signal.signal(hangup, self._on_signal)
 
     def __call__(self) -> bool:
         """Whether the run shall end. The loop asks once after every step."""
@@ -302,6 +305,10 @@ class StopRequest:
         now = time.monotonic()
         if self._asked is None:
             self._asked = now
-            _LOG.info("stopping after this step, with a checkpoint; Ctrl-C to stop at once")
+            _LOG.info(
+                "stopping after this step: then a checkpoint, the generator with its statistics "
+                "and a preview are written; Ctrl-C again to stop at once"
+            )
         elif number == signal.SIGINT and now - self._asked > self._TOGETHER:
+            signal.signal(signal.SIGINT, signal.SIG_DFL)  # a third one is not even unwound
             raise KeyboardInterrupt
