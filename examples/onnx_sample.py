@@ -1,6 +1,6 @@
 """Pictures from an exported model, without biggan and without PyTorch.
 
-    biggan export --truncation dynamic digits.onnx
+    biggan export digits.onnx
     python examples/onnx_sample.py digits.onnx CLASS [OUT.png]
 
 Needs numpy, onnxruntime and pillow. CLASS is a part of a class's name, such as "seven".
@@ -15,24 +15,37 @@ from PIL import Image
 
 
 def main() -> None:
-    """Write a row of five pictures."""
+    """Write a row of five pictures, or of as many as the file makes at once."""
     session = onnxruntime.InferenceSession(sys.argv[1], providers=["CPUExecutionProvider"])
-    names = json.loads(session.get_modelmeta().custom_metadata_map["class_names"])
-    num, truncation, rng = 5, 0.4, np.random.default_rng(seed=0)
+    about = session.get_modelmeta().custom_metadata_map
+    shapes = {entry.name: entry.shape for entry in session.get_inputs()}
+    num, dim = shapes["z"]
+    num = num if isinstance(num, int) else 5  # "N" for any number
+    inputs, rng = {}, np.random.default_rng(seed=0)
 
-    z = rng.standard_normal((num, session.get_inputs()[0].shape[1]))
-    while (far := abs(z) > 2).any():  # a normal cut at two standard deviations, then scaled
-        z[far] = rng.standard_normal(far.sum())
-    inputs = {"z": (truncation * z).astype(np.float32)}
+    z = rng.standard_normal((num, dim))
+    if about["truncation"] != "none":
+        truncation = 0.4 if about["truncation"] == "dynamic" else float(about["truncation"])
+        while (far := abs(z) > 2).any():  # a normal cut at two standard deviations, then scaled
+            z[far] = rng.standard_normal(far.sum())
+        z *= truncation
+    inputs["z"] = z.astype(np.float32)
+    if "truncation" in shapes:
+        inputs["truncation"] = np.array(truncation, np.float32)
 
-    index = next(i for i, name in enumerate(names) if sys.argv[2] in name)
-    inputs["class_weights"] = np.eye(len(names), dtype=np.float32)[[index] * num]
+    if "class_weights" in shapes:
+        names = json.loads(about["class_names"])
+        index = next((i for i, name in enumerate(names) if sys.argv[2] in name), None)
+        if index is None:
+            sys.exit(f"no class of {about['name']} is called {sys.argv[2]!r}")
+        inputs["class_weights"] = np.eye(len(names), dtype=np.float32)[[index] * num]
 
-    inputs["truncation"] = np.array(truncation, np.float32)
-    images = session.run(["images"], inputs)[0]  # (5, C, R, R) in [-1, 1]
+    images = session.run(["images"], inputs)[0]  # (num, C, R, R) in [-1, 1]
     row = np.concatenate(list(images), axis=2).transpose(1, 2, 0)
     pixels = np.clip((row + 1) / 2 * 256, 0, 255).astype(np.uint8)
-    Image.fromarray(pixels.squeeze()).save(*sys.argv[3:4] or ["row.png"])
+    Image.fromarray(pixels.squeeze(-1) if pixels.shape[-1] == 1 else pixels).save(
+        *sys.argv[3:4] or ["row.png"]
+    )
 
 
 if __name__ == "__main__":

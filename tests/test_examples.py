@@ -1,4 +1,4 @@
-"""The examples run, and the bundled model is what its card says."""
+"""The examples and the documents' Python run, and the bundled model is what its card says."""
 
 import re
 import subprocess
@@ -10,8 +10,14 @@ import pytest
 from PIL import Image
 
 import biggan
+from biggan import Gan
+from biggan.data import load_dataset
 from biggan.demo.drawing import draw_grid, interpolation_recipe, sample_recipe, sweep_recipe
 from biggan.export import export_onnx
+from biggan.metrics.classifier import train_classifier
+from biggan.weights.files import Description
+from data_forms import pictures, write_shards
+from tiny import TINY_CLASSES, tiny_generator
 
 ROOT = Path(__file__).parents[1]
 
@@ -32,25 +38,42 @@ def test_sample_and_morph(tmp_path):
     assert {path.name for path in tmp_path.iterdir()} == {"sevens.png", "morph.png", "mixed.png"}
 
 
-def test_onnx_sample(tmp_path):
+@pytest.mark.parametrize(
+    ("form", "changes"),
+    [
+        ({}, {}),
+        ({"truncation": "dynamic", "batch": 2}, {}),
+        ({"truncation": None}, {"num_classes": 0, "image_channels": 1}),
+    ],
+)
+def test_onnx_sample(tmp_path, form, changes):
     pytest.importorskip("onnxruntime")
     pytest.importorskip("onnxscript")
-    model, picture = tmp_path / "digits.onnx", tmp_path / "row.png"
-    export_onnx(biggan.load(), model, truncation="dynamic")
-    run_example("onnx_sample.py", model, "seven", picture)
+    model, picture = tmp_path / "tiny.onnx", tmp_path / "row.png"
+    names = () if changes else TINY_CLASSES
+    description = Description(name="tiny", class_names=names)
+    export_onnx(Gan(tiny_generator(**changes), description, "5ha256"), model, **form)
+    run_example("onnx_sample.py", model, "siamese", picture)
     with Image.open(picture) as row:
-        assert (row.mode, row.size) == ("L", (5 * 32, 32))
-        assert np.std(row) > 50  # strokes on a black ground
+        assert row.mode == ("L" if changes else "RGB")
+        assert row.size == (form.get("batch", 5) * 16, 16)
+        assert np.std(row) > 1
 
 
-def test_api_client(tmp_path):
+@pytest.fixture(scope="module")
+def address():
+    """A server with the page; yields its address."""
     pytest.importorskip("gradio")
     server = [sys.executable, "-m", "biggan", "demo", "--port=0", "--engine=pytorch"]
     with subprocess.Popen(server, stdout=subprocess.PIPE, text=True) as process:
         try:
-            said = run_example("api_client.py", process.stdout.readline().strip(), tmp_path)
+            yield process.stdout.readline().strip()
         finally:
             process.terminate()
+
+
+def test_api_client(tmp_path, address):
+    said = run_example("api_client.py", address, tmp_path)
     assert "models: digits" in said
     assert "refused: truncation must be" in said
     gan = biggan.load(engine="pytorch")
@@ -69,6 +92,52 @@ def test_fine_tune(tmp_path):
     gan = biggan.load(tmp_path / "run")
     assert gan.class_names == ("cross", "one")
     assert gan.config == biggan.load().config.updated({"num_classes": 2})
+
+
+BLOCK = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+DOCUMENTS = {
+    str(path.relative_to(ROOT)): BLOCK.findall(path.read_text(encoding="utf-8"))
+    for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
+}
+# A document's sizes, in a test's.
+SMALLER = {
+    "docs/data.md": [("https://example.org/train-{0000..0999}.tar", "."), ("2048", "4")],
+    "docs/evaluation.md": [("num=2048", "num=64")],
+    "docs/fine_tuning.md": [
+        ("generator=G_ema.pth", 'generator=digits", "batch_size=4", "total_steps=1'),
+        ('"fine-tune"', '"digits"'),
+        ("pets", "digits"),
+    ],
+    "docs/guide.md": [("1000", "5")],
+    "docs/video.md": [("seconds(6, ", "seconds(1, ")],
+}
+
+
+@pytest.mark.parametrize("name", [n for n, blocks in DOCUMENTS.items() if blocks])
+def test_the_python_of_a_document_runs(tmp_path, monkeypatch, request, name):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("BIGGAN_CACHE", str(tmp_path / "cache"))
+    blocks, changes = DOCUMENTS[name], list(SMALLER.get(name, []))
+    if name == "docs/api.md":
+        changes.append(("http://127.0.0.1:7860", request.getfixturevalue("address")))
+    elif name == "docs/data.md":
+        pytest.importorskip("webdataset")
+        write_shards(tmp_path, pictures(4))
+    elif name == "docs/evaluation.md":
+        digits = load_dataset("digits", 32, 1)
+        train_classifier(digits, Path("digits-classifier.safetensors"), steps=1, width=2)
+    elif name == "docs/export.md":
+        pytest.importorskip("onnxscript")
+        pytest.importorskip("openvino")
+        blocks = reversed(blocks)  # the second writes what the first reads
+    elif name == "docs/notebook.md":
+        pytest.importorskip("ipywidgets")
+    elif name == "docs/video.md":
+        pytest.importorskip("av")
+    for block in blocks:
+        for large, small in changes:
+            block = block.replace(large, small)
+        exec(compile(block, name, "exec"), {"__name__": "__main__"})
 
 
 @pytest.mark.slow
