@@ -54,6 +54,18 @@ def test_labels_may_be_names(tmp_path):
     assert data.labels.tolist() == [0, 1, 1]
 
 
+@pytest.mark.parametrize("kind", ["large_string", "dictionary", "uint8"])
+def test_labels_may_have_any_type_of_numbers_and_names(tmp_path, kind):
+    labels = pa.array([1, 0, 1], pa.uint8()) if kind == "uint8" else pa.array(["b", "a", "b"])
+    if kind == "large_string":
+        labels = labels.cast(pa.large_string())
+    images = pa.array(DATA, pa.binary())
+    if kind == "dictionary":
+        labels, images = labels.dictionary_encode(), images.dictionary_encode()
+    data = load_dataset(write(tmp_path / "a.parquet", {"image": images, "label": labels}), 8, 3)
+    assert data.labels.tolist() == [0, 1, 1]
+
+
 def test_the_table_gives_the_order_of_the_classes(tmp_path):
     columns = {"image": DATA, "label": [0, 1, 1]}
     data = load_dataset(write(tmp_path / "a.parquet", columns, ["zebra", "ape"]), 8, 3)
@@ -122,6 +134,12 @@ def test_a_row_without_an_image_is_corrupt(tmp_path, caplog):
         ({"image": [{"path": "a"}] * 3, "label": [0, 1, 1]}, None, "holds no bytes but struct"),
         ({"image": DATA}, None, "no column 'label', only image; or go without it (--uncond"),
         ({"image": DATA, "label": [0.5, 1, 1]}, None, "neither numbers nor names but double"),
+        ({"image": DATA, "label": [[0], [1, 0], []]}, None, "nor names but list<"),
+        ({"image": DATA, "label": [["a"], ["b"], ["a"]]}, ["a", "b"], "nor names but list<"),
+        ({"image": DATA, "label": [{"point": 0}] * 3}, None, "nor names but struct<point"),
+        ({"image": DATA, "label": [[0], None, [1]]}, None, "one label for each image, or go with"),
+        ({"image": [[data] for data in DATA], "label": [0, 1, 1]}, None, "no image files but list"),
+        ({"image": [{"bytes": [DATA[0]]}] * 3, "label": [0, 1, 1]}, None, "holds no bytes but st"),
         ({"image": DATA, "label": [0, 2, 1]}, ["a", "b"], "a.parquet:00000001 has the label 2"),
         ({"image": DATA, "label": ["a", "c", "b"]}, ["a", "b"], "has the label 'c', which none"),
         ({"image": DATA, "label": [0, -1, 1]}, ["a", "b"], "a.parquet:00000001 has no label"),

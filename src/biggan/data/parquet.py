@@ -8,6 +8,7 @@ ClassLabel. https://huggingface.co/docs/hub/datasets-image
 from __future__ import annotations
 
 import json
+import re
 import threading
 from collections import Counter, OrderedDict
 from collections.abc import Sequence
@@ -160,21 +161,41 @@ def _features(schema: Any) -> dict[str, Any]:
 def _columns(path: Path, schema: Any, unconditional: bool) -> tuple[str, str | None]:
     """The columns of the images' bytes and of the labels; None without classes."""
     image = _column(path, schema, "image", "Image")
-    kind = str(schema.field(image).type)
-    if kind.startswith("struct"):
-        struct = schema.field(image).type
-        if not any(struct.field(i).name == "bytes" for i in range(struct.num_fields)):
-            raise InputError(f"{path}: the column {image!r} holds no bytes but {kind}")
+    kind = schema.field(image).type
+    if str(kind).startswith("struct<"):
+        fields = [kind.field(place) for place in range(kind.num_fields)]
+        if not any(field.name == "bytes" and _is_binary(field.type) for field in fields):
+            raise InputError(f"{path}: the column {image!r} holds no bytes but {_shown(kind)}")
         image += ".bytes"
-    elif "binary" not in kind:
-        raise InputError(f"{path}: the column {image!r} holds no image files but {kind}")
+    elif not _is_binary(kind):
+        raise InputError(f"{path}: the column {image!r} holds no image files but {_shown(kind)}")
     if unconditional:
         return image, None
     label = _column(path, schema, "label", "ClassLabel", "; or go without it (--unconditional)")
-    kind = str(schema.field(label).type)
-    if "int" not in kind and "string" not in kind:
-        raise InputError(f"{path}: the column {label!r} holds neither numbers nor names but {kind}")
+    kind = schema.field(label).type
+    if not _is_label(kind):
+        raise InputError(
+            f"{path}: the column {label!r} holds neither numbers nor names but {_shown(kind)}: "
+            "make a column with one label for each image, or go without it (--unconditional)"
+        )
     return image, label
+
+
+def _is_binary(kind: Any) -> bool:
+    return _plain(kind).startswith(("binary", "large_binary", "fixed_size_binary"))
+
+
+def _is_label(kind: Any) -> bool:
+    """Whether a column's type is integers or strings, and not a list of them."""
+    return re.fullmatch(r"u?int\d+|(large_)?string(_view)?", _plain(kind)) is not None
+
+
+def _plain(kind: Any) -> str:
+    return str(kind.value_type if str(kind).startswith("dictionary<") else kind)
+
+
+def _shown(kind: Any) -> str:
+    return " ".join(str(kind).split())[:100]
 
 
 def _column(path: Path, schema: Any, name: str, feature: str, way_out: str = "") -> str:
