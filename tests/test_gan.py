@@ -5,6 +5,7 @@ import pytest
 import torch
 
 import biggan
+from biggan.images import Recipe
 from biggan.latents import make_noise, statistics_truncation
 from biggan.weights.files import Description, save_generator
 from tiny import TINY_CLASSES, tiny_generator
@@ -133,11 +134,63 @@ def test_an_unconditional_model(tmp_path):
         (lambda gan: gan.generate(torch.zeros(1, 12), torch.tensor([3])), "between 0 and 2"),
         (lambda gan: gan.generate(torch.zeros(1, 12), torch.zeros(1, 4)), r"\(N, 3\)"),
         (lambda gan: gan.generate(torch.zeros(1, 12), torch.tensor([0]), 0.0), "above 0"),
+        (lambda gan: gan.sample(1.5), "whole number, not 1.5"),
+        (lambda gan: gan.sample([["tabby"]]), r"whole number, not \['tabby'\]"),
+        (lambda gan: gan.sample(["tabby", "dog"]), "no class is called 'dog'"),
+        (lambda gan: gan.sample("x" * 5000), r"'x{1,99}\.\.\.x{1,99}'; "),
+        (lambda gan: gan.sample(0, num=2.5), "pictures must be a whole number, not 2.5"),
+        (lambda gan: gan.sample(0, num="2"), "pictures must be a whole number, not '2'"),
+        (lambda gan: gan.sample(0, truncation="0.4"), "truncation must be a number, not '0.4'"),
+        (lambda gan: gan.sample(0, seed=-1), "seed must be between 0 and"),
+        (lambda gan: gan.sample(0, seed="1"), "seed must be a whole number, not '1'"),
+        (lambda gan: gan.sample(0, seed=None), "seed must be a whole number, not None"),
+        (lambda gan: gan.interpolate(0, 1, steps=2.5), "steps must be a whole number"),
+        (lambda gan: gan.interpolate(0, 1, num="2"), "paths must be a whole number"),
+        (lambda gan: gan.interpolate(0, 1, seed_b=0.5), "seed must be a whole number"),
+        (lambda gan: gan.interpolate(0, 1, truncation=[0.5]), "truncation must be a number"),
+        (lambda gan: gan.interpolate(0, 1, path=7), "path must be one of"),
+        (lambda gan: gan.video_recipe(["tabby", "siamese"], 9), "a keyframe is a class and a seed"),
+        (lambda gan: gan.video_recipe([(0, 1), (1, 1)], 9.5), "frames must be a whole number"),
+        (lambda gan: gan.video_recipe([(0, 1), (1, 1)], 9, fps="20"), "rate must be a number"),
+        (lambda gan: gan.generate("z", [0]), "noise must be an array of numbers, not 'z'"),
+        (lambda gan: gan.generate(torch.zeros(12), [0]), r"\(N, 12\), not \(12,\)"),
+        (lambda gan: gan.generate(torch.zeros(1, 12, dtype=torch.cfloat), [0]), "not complex"),
+        (lambda gan: gan.generate([["a"] * 12], [0]), "noise must be an array of numbers"),
+        (lambda gan: gan.generate(torch.zeros(1, 12), "tabby"), "no class is called 't'"),
+        (lambda gan: gan.generate(torch.zeros(1, 12), ["dog"]), "no class is called 'dog'"),
+        (lambda gan: gan.generate(torch.zeros(1, 12), [None]), "labels must be an array of num"),
+        (lambda gan: gan.generate(torch.zeros(1, 12), 0), "1 labels do not fit"),
+        (lambda gan: gan.generate(torch.zeros(1, 12), [0], "0.4"), "truncation must be a number"),
+        (lambda gan: gan.generate(torch.zeros(1, 12), [0], batch_size="8"), "a whole number"),
+        (lambda gan: biggan.load(123), "a model is a name, a path or an address, not 123"),
+        (lambda gan: biggan.load_discriminator(None), "a model is a name, a path or an"),
+        (lambda gan: biggan.load("BigGAN_deep 256"), "did you mean 'biggan-deep-256'?"),
+        (lambda gan: biggan.load("digit"), "did you mean 'digits'?"),
+        (lambda gan: biggan.truncated_noise(2.5, 12, 0.4, 0), "rows must be a whole number"),
+        (lambda gan: biggan.truncated_noise(2, -1, 0.4, 0), "cannot be of 2 rows and -1"),
     ],
 )
 def test_mistakes_are_named(tiny, call, message):
     with pytest.raises(biggan.InputError, match=message):
         call(tiny)
+
+
+def test_several_classes_in_a_list(tiny):
+    pictures = tiny.sample(["siamese cat", 2], num=2, seed=3)
+    one_by_one = tiny.sample(1, 2, seed=3) + tiny.sample(2, 2, seed=3)
+    np.testing.assert_array_equal(pixels(pictures), pixels(one_by_one))
+
+
+def test_labels_by_name(tiny):
+    z = torch.zeros(2, 12)
+    named = tiny.generate(z, ["siamese cat", "golden retriever"])
+    assert torch.equal(named, tiny.generate(z, [1, 2]))
+
+
+def test_numbers_of_numpy_are_written_as_pythons(tiny):
+    recipe = tiny.recipes([np.int64(1)], np.int32(1), np.float32(0.5), np.uint8(3))[0]
+    assert recipe == tiny.recipes([1], 1, 0.5, 3)[0]
+    assert Recipe.from_json(recipe.to_json()) == recipe
 
 
 def test_a_generator_in_training_mode_is_refused(tiny):

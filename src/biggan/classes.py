@@ -9,7 +9,6 @@ ImageNet's own names come with the package, in the order that all published mode
 """
 
 import difflib
-import operator
 import re
 import unicodedata
 from collections import defaultdict
@@ -17,7 +16,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from functools import cache, lru_cache
 from pathlib import Path
 
-from biggan.errors import InputError
+from biggan.errors import InputError, quoted, whole_number
 
 _LISTED = 10  # choices that an "ambiguous" message names
 _NEAREST = 5  # names that a "no such class" message offers
@@ -86,7 +85,7 @@ def resolve_class(query: str | int, class_names: Sequence[str]) -> int:
     if not class_names:
         raise InputError("this model has no classes: it is unconditional")
     if not isinstance(query, str):
-        return _checked_index(operator.index(query), class_names)
+        return _checked_index(whole_number(query, "a class that is no name"), class_names)
     wanted = _normal(query)
     if not wanted:
         raise InputError(
@@ -213,7 +212,7 @@ def _numbered(query: str, class_names: Sequence[str]) -> int | None:
     # The entry may come from another model's list: the same number, another class.
     if name and not _has_words(name, _normal(class_names[index])):
         raise InputError(
-            f"class {query!r}: number {index} of this model is {class_names[index]!r}; "
+            f"class {quoted(query)}: number {index} of this model is {class_names[index]!r}; "
             "give the name or the number alone"
         )
     return index
@@ -222,7 +221,8 @@ def _numbered(query: str, class_names: Sequence[str]) -> int | None:
 def _checked_index(index: int, class_names: Sequence[str]) -> int:
     if not 0 <= index < len(class_names):
         raise InputError(
-            f"class {index} is out of range: this model's classes are 0 to {len(class_names) - 1}"
+            f"class {quoted(index)} is out of range: this model's classes are 0 to "
+            f"{len(class_names) - 1}"
         )
     return index
 
@@ -233,7 +233,7 @@ def _the_only(found: Sequence[int], query: str, class_names: Sequence[str]) -> i
     listed = _listed(_choice(index, class_names) for index in found[:_LISTED])
     more = f"; and {len(found) - _LISTED} more" if len(found) > _LISTED else ""
     raise InputError(
-        f"class {query!r} is ambiguous: {listed}{more}; give the number or the whole entry"
+        f"class {quoted(query)} is ambiguous: {listed}{more}; give the number or the whole entry"
     )
 
 
@@ -242,7 +242,10 @@ def _no_such_class(query: str, class_names: Sequence[str]) -> str:
     if not nearest and len(class_names) <= _LISTED:
         nearest = list(range(len(class_names)))
     hint = f"; nearest: {_listed(_choice(index, class_names) for index in nearest)}"
-    return f"no class is called {query!r}{hint if nearest else ''}; `biggan classes` lists them all"
+    return (
+        f"no class is called {quoted(query)}{hint if nearest else ''}; `biggan classes` lists "
+        "them all"
+    )
 
 
 def _choice(index: int, class_names: Sequence[str]) -> str:

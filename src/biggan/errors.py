@@ -1,7 +1,9 @@
 """The one exception that means "the caller can mend this", and foreign text in its messages."""
 
+import operator
 import re
 import reprlib
+from numbers import Real
 
 _QUOTED = 100  # characters of anybody's input that a message repeats
 
@@ -32,6 +34,29 @@ def require(condition: bool, message: str) -> None:
     """
     if not condition:
         raise InputError(message)
+
+
+def whole_number(value: object, what: str) -> int:
+    """Somebody's value as an int, for files and messages: NumPy's integers, too.
+
+    Raises:
+        InputError: It is no whole number.
+    """
+    try:
+        return operator.index(value)  # type: ignore[arg-type]
+    except TypeError:
+        raise InputError(f"{what} must be a whole number, not {quoted(value)}") from None
+
+
+def real_number(value: object, what: str) -> float:
+    """Somebody's value as a float, for files and messages: NumPy's numbers, too.
+
+    Raises:
+        InputError: It is no number.
+    """
+    if not isinstance(value, Real):
+        raise InputError(f"{what} must be a number, not {quoted(value)}")
+    return float(value)
 
 
 def quoted(value: object) -> str:

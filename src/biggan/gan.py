@@ -20,7 +20,7 @@ from biggan.classes import resolve_class
 from biggan.devices import find_device, naming_out_of_memory
 from biggan.engine_names import EngineName, Precision
 from biggan.engines import Engine, build_engine
-from biggan.errors import InputError
+from biggan.errors import InputError, quoted, real_number, whole_number
 from biggan.images import Keyframe, MorphRecipe, Recipe, VideoRecipe, to_pil, to_uint8
 from biggan.interpolation import (
     Loop,
@@ -40,7 +40,7 @@ from biggan.latents import (
 )
 from biggan.models import Discriminator, Generator, GeneratorConfig
 from biggan.nn import OffGrid
-from biggan.sampling import generate_batches
+from biggan.sampling import as_numbers, generate_batches
 from biggan.video import there_and_back
 from biggan.weights.cache import cache_dir
 from biggan.weights.files import Description, with_off_grid
@@ -239,30 +239,33 @@ class Gan:
 
     def sample(
         self,
-        class_: str | int | None = None,
+        class_: str | int | Sequence[str | int] | None = None,
         num: int = 1,
         truncation: float | None = 0.4,
         seed: int = 0,
         *,
         noise: NoiseKind = "hub",
     ) -> list[Image.Image]:
-        """Make pictures of one class.
+        """Make pictures of a class.
 
         Args:
-            class_: A name or an index; None for the classes in turn, picture k of class k.
-            num: Number of pictures; the first k do not depend on it.
+            class_: A name or an index, or several of them in a list; None for the classes in turn,
+                picture k of class k.
+            num: Number of pictures, of each class in a list; the first k do not depend on it.
             truncation: Fidelity against variety: small for typical pictures, 1 for varied ones,
                 None for untruncated noise. In (0, 1] unless `noise` says otherwise.
             seed: The same seed gives the same pictures, on every machine up to rounding.
             noise: What `truncation` means: "hub", "paper" or "scale" (see `biggan.latents`).
 
         Returns:
-            `num` pictures, `resolution` pixels a side.
+            `num` pictures, class after class, `resolution` pixels a side.
 
         Raises:
             InputError: An unknown or ambiguous class, or a value out of range.
         """
-        recipes = self.recipes([class_], num, truncation, seed, noise=noise)
+        several = isinstance(class_, Sequence) and not isinstance(class_, str)
+        classes = cast(Sequence[str | int | None], class_ if several else [class_])
+        recipes = self.recipes(classes, num, truncation, seed, noise=noise)
         return list(self.draw(recipes))
 
     def recipes(
@@ -283,11 +286,13 @@ class Gan:
             seed: See `sample`.
             noise: See `sample`.
         """
+        num, seed = whole_number(num, "the number of pictures"), whole_number(seed, "the seed")
         if not 1 <= num <= MAX_PICTURES:
             raise InputError(
                 f"the number of pictures must be at least 1 and at most {MAX_PICTURES}, not {num}"
             )
         check_truncation(truncation, noise)
+        truncation = _plain(truncation)
         check_seed(seed)
         planned = []
         for class_ in classes:
@@ -380,7 +385,7 @@ class Gan:
         """Plan the pictures of `interpolate`, which has the same arguments; see `draw_morph`.
 
         Raises:
-            InputError: An unknown or ambiguous class.
+            InputError: An unknown or ambiguous class, or a value of the wrong type.
         """
         a, b = self._keyframes([(class_a, seed_a), (class_b, seed_b)])
         return MorphRecipe(
@@ -390,12 +395,12 @@ class Gan:
             class_a_name=a.class_name,
             class_b=b.class_index,
             class_b_name=b.class_name,
-            steps=steps,
-            num=num,
-            truncation=truncation,
+            steps=whole_number(steps, "the number of steps"),
+            num=whole_number(num, "the number of paths"),
+            truncation=_plain(truncation),
             noise=noise,
-            seed_a=seed_a,
-            seed_b=seed_b,
+            seed_a=a.seed,
+            seed_b=b.seed,
             path=path,
             version=__version__,
         )
@@ -450,17 +455,17 @@ class Gan:
             noise: What `truncation` means.
 
         Raises:
-            InputError: An unknown or ambiguous class.
+            InputError: An unknown or ambiguous class, or a value of the wrong type.
         """
         return VideoRecipe(
             model=self.name,
             sha256=self.sha256,
             keyframes=tuple(self._keyframes(keyframes)),
-            frames=frames,
-            fps=float(fps),
+            frames=whole_number(frames, "the number of frames"),
+            fps=real_number(fps, "the frame rate"),
             loop=loop,
-            num=num,
-            truncation=truncation,
+            num=whole_number(num, "the number of paths"),
+            truncation=_plain(truncation),
             noise=noise,
             path=path,
             version=__version__,
@@ -502,7 +507,7 @@ class Gan:
     def generate(
         self,
         z: Tensor | NDArray[np.floating],
-        labels: Tensor | NDArray[np.integer] | NDArray[np.floating],
+        labels: Tensor | NDArray[np.integer] | NDArray[np.floating] | Sequence[str],
         truncation: float | None = None,
         *,
         batch_size: int | None = None,
@@ -511,7 +516,8 @@ class Gan:
 
         Args:
             z: (N, z_dim), used as given: scale or cut it yourself.
-            labels: int64 (N,), or class weights (N, num_classes) to mix classes.
+            labels: int64 (N,), or N names of classes; or class weights (N, num_classes), to mix
+                classes.
             truncation: Chooses the BatchNorm statistics only, those of hub noise at this value;
                 None for those of untruncated noise.
             batch_size: Images at once; None for what suits the device.
@@ -520,10 +526,12 @@ class Gan:
             float32 (N, image_channels, resolution, resolution) in [-1, 1], on the CPU.
 
         Raises:
-            InputError: Shapes that do not fit, or a truncation outside (0, 1].
+            InputError: Shapes or types that do not fit, or a truncation outside (0, 1].
         """
         check_truncation(truncation)
-        labels = torch.as_tensor(labels)
+        if isinstance(labels, Sequence) and any(isinstance(label, str) for label in labels):
+            labels = np.array([self.class_index(label) for label in labels])
+        labels = as_numbers(labels, "labels")
         batches = generate_batches(self.engine, labels, z, truncation, batch_size)
         images = [batch.images.cpu() for batch in batches]
         size = self.config.resolution
@@ -565,6 +573,11 @@ class Gan:
 
     def _keyframes(self, given: Sequence[tuple[str | int | None, int]]) -> list[Keyframe]:
         """Classes and seeds as recipes hold them."""
+        for keyframe in given:
+            if not isinstance(keyframe, tuple | list) or len(keyframe) != 2:
+                raise InputError(
+                    f"a keyframe is a class and a seed, as in ('hen', 1), not {quoted(keyframe)}"
+                )
         if self.class_names and any(class_ is None for class_, _ in given):
             raise InputError(
                 "name a class to start from and a class to end at; of a video, one for each "
@@ -574,7 +587,7 @@ class Gan:
         for class_, seed in given:
             index = None if class_ is None else self.class_index(class_)
             name = None if index is None else self.class_names[index]
-            keyframes.append(Keyframe(index, name, seed))
+            keyframes.append(Keyframe(index, name, whole_number(seed, "the seed")))
         return keyframes
 
     def _path_noise(
@@ -601,3 +614,8 @@ class Gan:
     def __repr__(self) -> str:
         classes = f"{len(self.class_names)} classes" if self.class_names else "unconditional"
         return f"<Gan {self.name}: {self.config.family}, {self.config.resolution} px, {classes}>"
+
+
+def _plain(truncation: float | None) -> float | None:
+    """The same, of Python's own type."""
+    return None if truncation is None else real_number(truncation, "truncation")

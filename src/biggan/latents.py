@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from biggan.errors import InputError
+from biggan.errors import InputError, real_number, whole_number
 
 NoiseKind = Literal["hub", "paper", "scale"]
 NOISE_KINDS: tuple[NoiseKind, ...] = get_args(NoiseKind)
@@ -67,8 +67,11 @@ def make_noise(
     """
     check_truncation(truncation, kind)
     check_seed(seed)
+    shape = whole_number(num, "the number of rows"), whole_number(dim, "the width of the noise")
+    if min(shape) < 0:
+        raise InputError(f"noise cannot be of {num} rows and {dim} columns")
     # RandomState's stream is frozen by numpy's compatibility policy; Generator's is not.
-    uniform = np.random.RandomState(seed).uniform(size=(num, dim))
+    uniform = np.random.RandomState(seed).uniform(size=shape)
     if truncation is None:
         return _inverse_normal_cdf(uniform)
     if kind == "scale":
@@ -89,6 +92,7 @@ def check_truncation(truncation: float | None, kind: NoiseKind = "hub") -> None:
         raise InputError(f"noise must be one of {', '.join(NOISE_KINDS)}, not {kind!r}")
     if truncation is None:
         return
+    real_number(truncation, "truncation")
     if kind == "hub" and not 0 < truncation <= 1:
         raise InputError(f"truncation must be above 0 and at most 1, not {truncation:g}")
     if not 0 < truncation < math.inf:
@@ -101,7 +105,7 @@ def check_seed(seed: int) -> None:
     Raises:
         InputError: Not in 0 to 2**32 - 1.
     """
-    if not 0 <= seed < 2**32:
+    if not 0 <= whole_number(seed, "the seed") < 2**32:
         raise InputError(f"the seed must be between 0 and {2**32 - 1}, not {seed}")
 
 

@@ -18,7 +18,7 @@ from torch import Tensor
 from biggan.devices import describe_out_of_memory, is_out_of_memory
 from biggan.distributed import own_range
 from biggan.engines import Engine, PyTorchEngine
-from biggan.errors import InputError
+from biggan.errors import InputError, quoted, whole_number
 from biggan.models import Generator
 
 _LOG = logging.getLogger("biggan.sampling")
@@ -30,6 +30,21 @@ class ImageBatch(NamedTuple):
     start: int
     images: Tensor
     """float32 (N, C, R, R) in [-1, 1], on the generator's device."""
+
+
+def as_numbers(values: object, what: str) -> Tensor:
+    """Somebody's values as a tensor of real numbers.
+
+    Raises:
+        InputError: They are none.
+    """
+    try:
+        tensor = torch.as_tensor(values)
+    except (TypeError, ValueError, RuntimeError, OverflowError):
+        raise InputError(f"{what} must be an array of numbers, not {quoted(values)}") from None
+    if tensor.is_complex():
+        raise InputError(f"{what} must be real numbers, not complex ones")
+    return tensor
 
 
 def generate_batches(
@@ -91,14 +106,14 @@ def _generate(
     All input is checked, whoever makes the image, so that all processes refuse the same.
     """
     config = generator.config
-    noise = torch.as_tensor(noise)
+    noise = as_numbers(noise, "noise")
     if noise.ndim != 2 or noise.shape[1] != config.z_dim:
         raise InputError(f"noise must be (N, {config.z_dim}), not {tuple(noise.shape)}")
     if labels.ndim == 0 or len(labels) != len(noise):
         raise InputError(f"{labels.numel()} labels do not fit {len(noise)} rows of noise")
     labels = labels.float() if labels.is_floating_point() else labels.long()
     _check_labels(labels, config.num_classes)
-    if batch_size is not None and batch_size < 1:
+    if batch_size is not None and whole_number(batch_size, "batch_size") < 1:
         raise InputError(f"batch_size must be at least 1, not {batch_size}")
     engine = generator if isinstance(generator, Engine) else PyTorchEngine(generator)
     size = engine.batch_size if batch_size is None else batch_size

@@ -6,12 +6,14 @@ The one place that decides what a user's word for a model means, in this order: 
 
 from __future__ import annotations
 
+import difflib
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from biggan.errors import DamagedFileError, InputError
+from biggan.errors import DamagedFileError, InputError, quoted
 from biggan.models import PRESETS
 from biggan.weights import formats
 from biggan.weights.addresses import is_address, obtain_address
@@ -75,7 +77,7 @@ def find_discriminator(
     Raises:
         InputError: Nothing loadable is there.
     """
-    name = str(path)
+    name = _as_text(path)
     bundled = _BUNDLED_FOLDER / f"{name}-discriminator.safetensors"
     if name in BUNDLED and bundled.is_file():
         found: Path | None = bundled
@@ -88,7 +90,7 @@ def find_discriminator(
         )
     if found is None:
         raise InputError(
-            f"no discriminator {name!r}: give a weights file, or the folder of a training run"
+            f"no discriminator {quoted(name)}: give a weights file, or the folder of a training run"
         )
     with _way_out(found):
         return formats.read_discriminator(found, sn_eps=sn_eps)
@@ -111,7 +113,7 @@ def means_published(name: str) -> bool:
 
 def _locate(name_or_path: str | Path | None, *, offline: bool) -> Path:
     """The file or folder that a generator's name, path or address leads to."""
-    name = BUNDLED[0] if name_or_path is None else str(name_or_path)
+    name = BUNDLED[0] if name_or_path is None else _as_text(name_or_path)
     if name in BUNDLED:
         return _BUNDLED_FOLDER / f"{name}.safetensors"
     if not name:
@@ -124,6 +126,12 @@ def _locate(name_or_path: str | Path | None, *, offline: bool) -> Path:
     return found
 
 
+def _as_text(name_or_path: object) -> str:
+    if not isinstance(name_or_path, str | Path):
+        raise InputError(f"a model is a name, a path or an address, not {quoted(name_or_path)}")
+    return str(name_or_path)
+
+
 def _addressed_or_local(name: str, *, offline: bool) -> Path | None:
     """The path that an address leads to, or that a name is; None where there is nothing."""
     if is_address(name):
@@ -132,7 +140,8 @@ def _addressed_or_local(name: str, *, offline: bool) -> Path | None:
         path = Path(name).expanduser()
         return path if path.exists() else None
     except (OSError, RuntimeError) as error:  # no permission, too long a name, no such user
-        raise InputError(f"cannot open {name[:200]!r}: {error}") from None
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise InputError(f"cannot open {quoted(name)}: {reason}") from None
 
 
 def _no_generator(name: str) -> InputError:
@@ -142,9 +151,12 @@ def _no_generator(name: str) -> InputError:
             f"folder, or leave the model out for {BUNDLED[0]!r}"
         )
     bundled = " or ".join(map(repr, BUNDLED))
+    written = re.sub(r"[\s_]+", "-", name[:100].lower())
+    near = difflib.get_close_matches(written, (*BUNDLED, *PUBLISHED), n=1, cutoff=0.8)
+    meant = f" (did you mean {near[0]!r}?)" if near else ""
     return InputError(
-        f"no model {name!r}: give {bundled} (bundled), a weights file, the folder of a training "
-        f"run, an address (https://, hf://owner/repo), or one of {', '.join(PUBLISHED)}"
+        f"no model {quoted(name)}{meant}: give {bundled} (bundled), a weights file, the folder of "
+        f"a training run, an address (https://, hf://owner/repo), or one of {', '.join(PUBLISHED)}"
     )
 
 
