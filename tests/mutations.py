@@ -3,8 +3,11 @@
 `make test` tries MUTATIONS = 100 of them for every kind of file, `make test-all` 2,000.
 """
 
+import contextlib
 import copy
 import os
+import resource
+from pathlib import Path
 
 MUTATIONS = int(os.environ.get("BIGGAN_TEST_MUTATIONS", "100"))
 
@@ -92,6 +95,22 @@ def mutated_value(value, random):
     else:
         parent.insert(random.randrange(len(parent) + 1), random.choice(VALUES))
     return value
+
+
+@contextlib.contextmanager
+def limited_memory(spare=1 << 30):
+    """Let this process take so many bytes more of addresses, and no others, while within."""
+    statm = Path("/proc/self/statm")
+    if not statm.exists():  # as Linux counts
+        yield
+        return
+    taken = int(statm.read_text().split()[0]) * resource.getpagesize()
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (taken + spare, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, before)
 
 
 def _places(value):

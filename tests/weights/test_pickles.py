@@ -116,6 +116,7 @@ def spread():
     [
         (spread(), "claims more values than the file has"),
         (torch.zeros(2, device="meta"), "is no plain tensor"),
+        (torch.eye(2).to_sparse(), "is no plain tensor"),
     ],
 )
 def test_tensors_without_values_of_their_own(tmp_path, tensor, message):

@@ -139,12 +139,12 @@ def _state_dict(contents: Any, path: Path) -> dict[str, Tensor]:
         raise InputError(f"{path} is no plain state dict: it holds {found}")
     tensors = {str(name): value for name, value in contents.items()}
     for name, tensor in tensors.items():
-        if tensor.is_nested or tensor.device.type != "cpu":
+        if tensor.is_nested or tensor.layout != torch.strided or tensor.device.type != "cpu":
             raise InputError(
                 f"{path}: {quoted(name)} is no plain tensor: it has no values of its own"
             )
         # One value can be spread over a tensor of any size without taking memory, until it is used.
-        if tensor.layout == torch.strided and tensor.nbytes > tensor.untyped_storage().nbytes():
+        if tensor.nbytes > tensor.untyped_storage().nbytes():
             raise InputError(f"{path}: {quoted(name)} claims more values than the file has")
     if sum(tensor.nbytes for tensor in tensors.values()) > path.stat().st_size:
         raise InputError(f"{path}: its tensors claim more values than the file has")

@@ -1,0 +1,357 @@
+"""Mutated weight files of every format: read, or refused in one line; no code in them is run."""
+
+import gzip
+import io
+import json
+import os
+import subprocess
+import tarfile
+from itertools import islice
+from pathlib import Path
+from random import Random
+
+import numpy as np
+import pytest
+import pytorch_pretrained_biggan as peer
+import torch
+from safetensors.torch import save_file
+
+import biggan
+from biggan.models import DiscriminatorConfig
+from biggan.weights import files
+from biggan.weights.files import Description, LoadedGenerator, save_discriminator, save_generator
+from biggan.weights.formats import read_network
+from foreign_networks import (
+    RandomWeights,
+    brock_deep_generator,
+    brock_discriminator,
+    brock_generator,
+    ivclab_generator,
+)
+from mutations import MUTATIONS, VALUES, limited_memory, mutated_bytes, mutated_value
+from tensorflow_formats import block, entry, floats, header, saved_model, table, write_bundle
+from tiny import TINY_CLASSES, tiny_generator
+
+LABEL = torch.tensor([0])
+NUMBERS = (0, 1, 2, 3, 7, 50, 2**31, 2**62, 2**63 - 1)
+
+
+class Payload:
+    """What runs code where a pickle is trusted."""
+
+    def __init__(self, marker, random):
+        self._calls = random.choice(
+            (
+                (os.system, (f"touch {marker}",)),
+                (Path.touch, (marker,)),
+                (exec, (f"open({str(marker)!r}, 'w')",)),
+                (subprocess.call, (["touch", str(marker)],)),
+                (torch.load, (str(marker),)),
+                (getattr, (marker, "touch")),
+            )
+        )
+
+    def __reduce__(self):
+        return self._calls
+
+
+def mutated_tensors(tensors, random, plain=False):
+    """A state dict of which one tensor is another one, missing, or called otherwise.
+
+    Args:
+        tensors: By name.
+        random: A `random.Random`.
+        plain: Whether only what safetensors can hold is wanted.
+    """
+    tensors = dict(tensors)
+    name = random.choice(list(tensors))
+    tensor = tensors.pop(name)
+    change = random.randrange(6 if plain else 9)
+    if change == 0:
+        name = random.choice(
+            ("", "x" * 3000, "\x1b[2J", f"{name}.a", name[:-1], "blocks.999.0.bn1")
+        )
+    elif change == 1:
+        return tensors
+    elif change == 2:
+        shape = [random.choice((0, 1, 3, 50, 100)) for _ in range(random.choice((0, 1, 2, 3)))]
+        tensor = torch.zeros([1] * random.choice((0, 0, 1, 70)) + shape)
+    elif change == 3:
+        dtypes = torch.float16, torch.float64, torch.int64, torch.bool, torch.complex64, torch.uint8
+        tensor = tensor.to(random.choice((*dtypes, torch.float8_e4m3fn, torch.bfloat16)))
+    elif change == 4:
+        tensor = tensor.float()
+        values = float("nan"), float("inf"), -1e38, 1e-45, -1.0
+        tensor.view(-1)[random.randrange(tensor.numel())] = random.choice(values)
+    elif change == 5:
+        tensor = tensor.mT.contiguous() if tensor.ndim > 1 else tensor.reshape(-1)[:-1].clone()
+    elif change == 6:
+        odd = torch.zeros(1).expand(10**9, 6), torch.zeros(2, device="meta"), tensor.to_sparse()
+        tensor = random.choice((*odd, torch.nn.Parameter(tensor.float()), tensor[..., None]))
+    elif change == 7:
+        name = random.choice((None, 5, ("a", 1), 1.5, b"a"))
+    else:
+        tensor = random.choice(VALUES)
+    return {**tensors, name: tensor}
+
+
+def safetensors_with(contents, change):
+    """The bytes of a safetensors file with its header changed."""
+    size = int.from_bytes(contents[:8], "little")
+    text = json.dumps(change(json.loads(contents[8 : 8 + size]))).encode()
+    return len(text).to_bytes(8, "little") + text + contents[8 + size :]
+
+
+def own_files(path, random):
+    """A file of ours; then mutants of its bytes, its header, what it says, and its tensors."""
+    whole = path.read_bytes()
+    metadata, tensors, _ = files.load_tensors(path)
+    said = json.loads(metadata["header"])
+    yield path
+    while True:
+        change = random.randrange(4)
+        if change == 0:
+            path.write_bytes(mutated_bytes(whole, random))
+        elif change == 1:
+            path.write_bytes(safetensors_with(whole, lambda h: mutated_value(h, random)))
+        elif change == 2:
+            text = json.dumps(mutated_value(said, random))
+            if random.random() < 0.2:
+                text = mutated_bytes(text.encode(), random).decode("latin-1")
+            files.save_tensors(path, metadata | {"header": text}, tensors)
+        else:
+            files.save_tensors(path, metadata, mutated_tensors(tensors, random, plain=True))
+        yield path
+
+
+def generator_of_ours(folder, random):
+    path = folder / "g.safetensors"
+    save_generator(path, tiny_generator(), Description("tiny", TINY_CLASSES, training={"step": 3}))
+    return own_files(path, random)
+
+
+def discriminator_of_ours(folder, random):
+    config = DiscriminatorConfig("biggan", 16, 8, (1, 2, 4), 2, 3, 8)
+    path = folder / "d.safetensors"
+    save_discriminator(path, biggan.build_discriminator(config), Description("judge"))
+    return own_files(path, random)
+
+
+def foreign_files(tensors, folder, random, settings=None):
+    """A state dict; then mutants as both kinds of pickle and as safetensors, with a config.json."""
+    path, plain, marker = folder / "G.pth", folder / "G.safetensors", folder / "was-run"
+    wholes = []
+    for zipped in (True, False):
+        torch.save(tensors, path, _use_new_zipfile_serialization=zipped)
+        wholes.append(path.read_bytes())
+    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, plain)
+    whole = plain.read_bytes()
+    if settings is not None:
+        (folder / "config.json").write_text(json.dumps(settings))
+    yield path
+    while not marker.exists():
+        if settings is not None:
+            text = json.dumps(settings)
+            if random.random() < 0.3:
+                text = json.dumps(mutated_value(settings, random))
+            if random.random() < 0.1:
+                text = mutated_bytes(text.encode(), random).decode("latin-1")
+            (folder / "config.json").write_text(text, encoding="latin-1")
+        change, used = random.randrange(6), path
+        if change == 0:
+            path.write_bytes(mutated_bytes(random.choice(wholes), random))
+        elif change in (1, 2):
+            mutant = mutated_tensors(tensors, random)
+            torch.save(mutant, path, _use_new_zipfile_serialization=random.random() < 0.5)
+        elif change == 3:
+            name, payload = random.choice(list(tensors)), Payload(marker, random)
+            mutant = {**tensors, name: payload} if random.random() < 0.5 else payload
+            torch.save(mutant, path, _use_new_zipfile_serialization=random.random() < 0.5)
+        elif change == 4:
+            used = plain
+            plain.write_bytes(safetensors_with(whole, lambda h: mutated_value(h, random)))
+        else:
+            used = plain
+            mutant = mutated_tensors(tensors, random, plain=True)
+            save_file({name: tensor.contiguous() for name, tensor in mutant.items()}, plain)
+        yield used
+    raise AssertionError("code of a pickle was run")
+
+
+def ajbrock(folder, random):
+    weights = RandomWeights()
+    brock_generator(weights, torch.randn(1, 6), LABEL, [16, 8, 8], 8)
+    return foreign_files(weights.tensors, folder, random)
+
+
+def ajbrock_deep(folder, random):
+    weights = RandomWeights()
+    brock_deep_generator(weights, torch.randn(1, 6), LABEL, [16, 8, 8], 8)
+    return foreign_files(weights.tensors, folder, random)
+
+
+def ajbrock_discriminator(folder, random):
+    weights = RandomWeights()
+    brock_discriminator(weights, torch.rand(1, 3, 32, 32), LABEL, [8, 8, 8, 8], 2, 16)
+    return foreign_files(weights.tensors, folder, random)
+
+
+def ivclab(folder, random):
+    weights = RandomWeights()
+    ivclab_generator(weights, torch.randn(1, 6), LABEL, [32, 16, 8], 8, 1.0)
+    return foreign_files(weights.tensors, folder, random)
+
+
+def hugging_face(folder, random):
+    layers = [[i % 2 == 1, *pair] for i, pair in enumerate([(16, 16), (16, 4), (4, 4), (4, 1)])]
+    config = peer.BigGANConfig(
+        output_dim=16,
+        z_dim=4,
+        class_embed_dim=4,
+        channel_width=4,
+        num_classes=3,
+        layers=layers,
+        attention_layer_position=2,
+        n_stats=3,
+    )
+    tensors = {
+        name: torch.nan_to_num(tensor) if tensor.is_floating_point() else tensor
+        for name, tensor in peer.BigGAN(config).state_dict().items()
+    }
+    return foreign_files(tensors, folder, random, json.loads(config.to_json_string()))
+
+
+def module_variables():
+    """The variables of a module of DeepMind's with two blocks, and the widths of its BatchNorms."""
+    ema, widths, random = "ema_b999900", (16, 8, 8), np.random.default_rng(0)
+    variables = {f"linear/w/{ema}": np.float32(random.normal(size=(3, 4)))}
+
+    def layer(name, *shape, bias=True):
+        variables[f"{name}/w/{ema}"] = np.float32(random.normal(size=shape))
+        variables[f"{name}/u0"] = np.float32(random.normal(size=(1, shape[-1])))
+        variables[f"{name}/u1"] = np.float32(random.normal(size=(1, np.prod(shape[:-1]))))
+        if bias:
+            variables[f"{name}/b/{ema}"] = np.zeros(shape[-1], np.float32)
+
+    layer("Generator/G_Z/G_linear", 2, 16 * widths[0])
+    for name, before, after in (("GBlock", 16, 8), ("GBlock_1", 8, 8)):
+        for part, size, into in (("conv0", 3, before), ("conv1", 3, after), ("conv_sc", 1, before)):
+            layer(f"Generator/{name}/{part}", size, size, into, after)
+        for norm, channels in (("HyperBN", before), ("HyperBN_1", after)):
+            for part in ("gamma", "beta"):
+                layer(f"Generator/{name}/{norm}/{part}", 6, channels, bias=False)
+    for part in ("gamma", "beta"):
+        name = f"Generator/ScaledCrossReplicaBN/{part}/{ema}"
+        variables[name] = np.ones(widths[-1], np.float32)
+    layer("Generator/conv_2d", 3, 3, widths[-1], 3)
+    return variables, (16, 8, 8, 8, 8)
+
+
+def module_graph(norms):
+    """A mean and a variance for every BatchNorm, named in their order as TensorFlow names them."""
+    tables = [np.full((50, width), value) for width in norms for value in (0, 1)]
+    return saved_model(*(floats(f"stack_{i}" if i else "stack", t) for i, t in enumerate(tables)))
+
+
+def tf_hub(folder, random):
+    """A module; then mutants as a folder and as an archive: of every file, the tar and the gzip."""
+    variables, norms = module_variables()
+    graph = module_graph(norms)
+    write_bundle(folder / "variables" / "variables", variables)
+    data = (folder / "variables" / "variables.data-00000-of-00001").read_bytes()
+    index = (folder / "variables" / "variables.index").read_bytes()
+    module = {
+        "saved_model.pb": graph,
+        "variables/variables.index": index,
+        "variables/variables.data-00000-of-00001": data,
+    }
+    (folder / "saved_model.pb").write_bytes(graph)
+    yield folder
+    while True:
+        name = random.choice(list(module))
+        contents = {**module, name: mutated_bytes(module[name], random)}
+        change = random.randrange(5)
+        if change < 2:
+            contents = {**module, "variables/variables.index": mutated_index(variables, random)}
+        if change % 2:
+            for name, part in contents.items():
+                (folder / name).write_bytes(part)
+            yield folder
+            continue
+        tar = tarred(contents if change < 4 else module, random)
+        path = folder.with_name("module.tar.gz")
+        path.write_bytes(
+            mutated_bytes(gzip.compress(tar, 1), random)
+            if random.random() < 0.5
+            else gzip.compress(mutated_bytes(tar, random), 1)
+        )
+        yield path
+
+
+def mutated_index(variables, random):
+    """An index whose checksums are right and one of whose entries is not."""
+    entries, offset, damaged = [header()], 0, random.randrange(len(variables))
+    for i, (name, value) in enumerate(sorted(variables.items())):
+        place = {"offset": offset, "size": value.nbytes}
+        offset += value.nbytes
+        key, shape, dtype = name.encode(), value.shape, 1
+        if i == damaged:
+            change = random.randrange(6)
+            if change == 0:
+                place[random.choice(list(place))] = random.choice(NUMBERS)
+            elif change == 1:
+                shape = [random.choice(NUMBERS) for _ in range(random.choice((0, 1, 2, 4, 300)))]
+            elif change == 2:
+                dtype = random.choice((0, 2, 3, 6, 7, 14, 19, 2**40))
+            elif change == 3:
+                place["shard"] = random.choice(NUMBERS)
+            elif change == 4:
+                key = mutated_bytes(key, random)
+        encoded = entry(shape, dtype, **place)
+        if i == damaged and change == 5:
+            encoded = mutated_bytes(encoded, random)
+        entries.append((key, encoded))
+    return table(block(entries))
+
+
+def tarred(contents, random):
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w") as archive:
+        for name, part in contents.items():
+            member = tarfile.TarInfo(random.choice((name, f"module/{name}", f"./{name}")))
+            member.size = len(part)
+            archive.addfile(member, io.BytesIO(part))
+    return out.getvalue()
+
+
+KINDS = (
+    generator_of_ours,
+    discriminator_of_ours,
+    ajbrock,
+    ajbrock_deep,
+    ajbrock_discriminator,
+    ivclab,
+    hugging_face,
+    tf_hub,
+)
+
+
+@pytest.mark.timeout(120 + MUTATIONS)
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
+def test_mutants_are_read_or_refused_in_one_line(tmp_path, kind):
+    folder = tmp_path / "weights"
+    folder.mkdir()
+    mutants = kind(folder, Random(kind.__name__))
+    read_network(next(mutants))  # the original
+    messages = []
+    with limited_memory():
+        for path in islice(mutants, MUTATIONS):
+            try:
+                found = read_network(path)
+            except biggan.InputError as error:
+                messages.append(str(error))
+                continue
+            if isinstance(found, LoadedGenerator):
+                found.generator(torch.zeros(1, found.generator.config.z_dim), LABEL, 0.5)
+    assert all(message.isprintable() for message in messages)
+    assert max(map(len, messages)) < 4000
