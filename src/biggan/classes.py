@@ -8,6 +8,7 @@ ImageNet's own names come with the package, in the order that all published mode
 `imagenet_classes.tsv`, written by `scripts/make_imagenet_classes.py`, which names the source.
 """
 
+import contextlib
 import difflib
 import re
 import unicodedata
@@ -57,7 +58,12 @@ def default_class_names(num_classes: int) -> tuple[str, ...]:
 
 
 def normal_name(name: str) -> str:
-    """One spelling of a name, NFC: macOS writes accents as characters of their own."""
+    """One spelling of a name, NFC: macOS writes accents as characters of their own.
+
+    Bytes of a path or an argument that the locale could not decode are read as UTF-8.
+    """
+    with contextlib.suppress(UnicodeError):
+        name = name.encode("utf-8", "surrogateescape").decode("utf-8")
     return unicodedata.normalize("NFC", name)
 
 

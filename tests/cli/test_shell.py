@@ -52,6 +52,18 @@ def test_file_names_and_class_names_are_printed_whatever_the_encoding(tmp_path):
     assert Path(os.fsdecode(done.stdout[:-1])).exists()
 
 
+def test_class_names_are_utf8_whatever_the_locale(tmp_path):
+    cat = "\u732b" * 90
+    model = tmp_path / "model.safetensors"
+    save_generator(model, tiny_generator(), Description("tiny", class_names=("a", cat, "b")))
+    ascii_only = {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
+    for environment, name in (({}, "\u732b" * 26), (ascii_only, "-" * 80)):
+        command = [*BIGGAN, "sample", "--model", model, "--class", cat, "--out", tmp_path]
+        done = subprocess.run(command, capture_output=True, env=os.environ | environment)
+        assert (done.returncode, done.stderr) == (0, b"")
+        assert done.stdout.decode() == f"{tmp_path}/tiny-001-{name}-hub0.4-seed0-0000.png\n"
+
+
 @pytest.mark.parametrize(
     ("number", "status"),
     [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)],

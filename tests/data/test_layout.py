@@ -308,6 +308,13 @@ def test_both_spellings_of_an_accent_are_one_class():
     assert arrange(names, DATA).members == ("a/cafz.jpg", "a/cafe\u0301.jpg", "b/1.jpg")
 
 
+def test_bytes_that_the_locale_does_not_know_are_utf8():
+    name = "caf\u00e9".encode().decode("ascii", "surrogateescape")
+    layout = arrange(images("dog", name), DATA)
+    assert layout.class_names == ("caf\u00e9", "dog")
+    assert layout.members[0] == f"{name}/0.jpg"
+
+
 @pytest.mark.parametrize("name", ["caf\udce9", "cat\n"])
 def test_a_class_folder_whose_name_is_no_text_is_refused(name):
     assert "rename the class" in refusal(images("dog", name))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+import sys
 from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from biggan.images import Recipe
     from biggan.latents import NoiseKind
 
+_LONGEST = 80  # bytes of a name in the name of a file
 _PATIENCE = timedelta(days=1)  # the fastest process waits for the slowest
 
 
@@ -200,8 +202,10 @@ def _file_name(recipe: Recipe) -> str:
 
 
 def _plain(name: str) -> str:
-    """A name's letters and digits, as file names take them everywhere."""
-    return "".join(c if c.isalnum() else "-" for c in name)
+    """A name's letters and digits, as many as file names take here."""
+    encoding = sys.getfilesystemencoding()
+    plain = "".join(c if c.isalnum() else "-" for c in name).encode(encoding, "replace")
+    return plain[:_LONGEST].decode(encoding, "ignore").replace("?", "-")
 
 
 def _report(files: list[Path], recipes: list[Recipe], *, as_json: bool) -> None:
