@@ -220,6 +220,9 @@ def test_a_class_without_images_is_found_inside_wrapping_folders():
         (("train/cat", "train/dog", "figures"), "train"),
         (("pets/train/a", "pets/train/b", "pets/test/a", "pets/pets/train/a"), "pets/train"),
         (("daisy", "rose", "flowers/daisy", "flowers/rose"), "flowers"),
+        (("flowers/daisy", "flowers/rose", "data/flowers/daisy", "data/flowers/rose"), "flowers"),
+        (("session1/cat", "session1/dog", "session2/cat", "session2/dog"), "session1"),
+        (("setA/cat", "setA/dog", "setB/cat", "setB/dog"), "setA"),
     ],
 )  # fmt: skip
 def test_parts_and_copies_are_refused_with_the_right_folder(folders, right):
@@ -232,8 +235,22 @@ def test_parts_and_copies_are_refused_with_the_right_folder(folders, right):
     assert len(layout.class_names) == 2
 
 
+def test_variants_of_a_dataset_are_refused():
+    names = ("apple", "grape", "peach")
+    folders = [f"{variant}/{name}" for variant in ("color", "segmented") for name in names]
+    message = refusal(images(*folders))
+    assert "the same folders (apple, grape, peach) in each of color, segmented;" in message
+    assert "did you mean data/color?; or, if these are the classes" in message
+
+
 @pytest.mark.parametrize(
-    "parts", [("trainA", "trainB", "testA", "testB"), ("images", "masks"), ("train", "unlabeled")]
+    "parts",
+    [
+        ("trainA", "trainB", "testA", "testB"),
+        ("images", "masks"),
+        ("train", "unlabeled"),
+        ("JPEGImages", "SegmentationClass"),
+    ],
 )
 def test_parts_of_images_alone_are_refused(parts):
     assert refusal(images(*parts)).startswith(

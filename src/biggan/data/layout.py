@@ -23,25 +23,30 @@ _UNCONDITIONAL = "train without classes (--set unconditional=true)"
 
 # Words for a part of a dataset, in the order in which the parts are worth training on.
 _SPLIT_WORDS = {
-    "train": r"train(ing|val)?|trn|labell?ed",
+    "train": r"train(ing|val)?|trn|labell?ed|supervised",
     "validation": r"val(id(at(e|ion))?)?|dev",
-    "test": r"tests?|testing|tst|eval(uation)?|holdout|pred(ict(ions?)?)?|query|gallery|extra",
+    "test": r"tests?|testing|tst|eval(uation)?|holdout|pred(ict(ions?)?)?|infer(ence)?"
+    r"|query|gallery|extra",
     "unlabelled": r"unlabell?ed|unsup(ervised)?",
 }
 _CONTENT_WORDS = {
     "images": r"(jpe?g|png)?(images?|imgs?)",
-    "annotations": r"annotations?|labels?|masks?|trimaps?|segmentations?|groundtruths?|gt",
+    "annotations": r"annotations?|labels?|masks?|trimaps?|segmentations?|groundtruths?|gt"
+    r"|thumbnails?",
 }
 _SUFFIX = r"(sets?|data|datasets?|folder|dir|split|files?|samples?|images?|imgs?)"
 # What may follow such a word: "train_images", "train-jpg", "test_set_small", "trainA".
 _AFTER = re.compile(
     rf"{_SUFFIX}|jpe?g|png|tif|photos?|pictures?|labell?ed|labels?|masks?|full|small|mini|tiny|clean"
-    r"|raw|orig(inal)?|resized|cropped|processed|final|new|all|only|background|px|part|[a-z]"
+    r"|raw|orig(inal)?|resized|cropped|processed|final|new|all|only|background|px|part|hr|lr|class"
+    r"|object|[a-z]"
 )
 # Folders that cut a dataset into pieces of similar contents: "images_001", "fold1", "part-2".
 _PIECE = re.compile(
     r"(images?|parts?|shards?|chunks?|batch|folds?|splits?|disk|vol|volume|subset|train|val|test)"
 )
+# "session2", "set_b", "setB"
+_ONE_OF_SEVERAL = re.compile(r"(.+?)([-_. ]?\d+|[-_. ][A-Za-z]|(?<=[a-z])[A-Z])")
 _SHARD_DIGITS = 4  # at least so many in the name of a shard of StyleGAN's tools
 
 
@@ -207,7 +212,7 @@ def _part_to_train_on(folder: _Folder) -> str | None:
     """The folder to train on where the folders are not all classes; None where they may be."""
     parts = _parts(folder)
     nested = [name for name in parts if len(_unwrapped(folder.folders[name]).folders) > 1]
-    return next(iter(nested or parts), None) or _copy(folder)
+    return next(iter(nested or parts), None) or _copy(folder) or next(iter(_variants(folder)), None)
 
 
 def _parts(folder: _Folder) -> list[str]:
@@ -237,7 +242,33 @@ def _copy(folder: _Folder) -> str | None:
         inside = _unwrapped(below).folders.keys()
         if len(inside) > 1 and inside <= folder.folders.keys() - {name}:
             return name
+        while not below.direct and len(below.folders) == 1:
+            [(inner, below)] = below.folders.items()
+            if inner in folder.folders.keys() - {name}:
+                return inner
     return None
+
+
+def _variants(folder: _Folder) -> list[str]:
+    """The folders, if all hold the same ones: variants of a dataset, or sessions of its making.
+
+    Two folders that all classes have may tell good images from bad ones.
+    """
+    names = sorted(folder.folders)
+    below = [_unwrapped(folder.folders[name]) for name in names]
+    shared = set.union(*(set(one.folders) for one in below)) if below else set()
+    if any(one.direct or one.folders.keys() != shared for one in below) or _are_pieces(names):
+        return []
+    matches = [_ONE_OF_SEVERAL.fullmatch(name) for name in names]
+    alike = len({match and match[1] for match in matches}) == 1 and None not in matches
+    real = [name for name in shared if not name.isdecimal()]
+    return names if len(names) > 1 and (len(real) > 2 or (len(real) > 1 and alike)) else []
+
+
+def _are_pieces(names: Iterable[str]) -> bool:
+    matches = [re.fullmatch(r"(.*?)[-_ .]?\d+", name) for name in names]
+    stems = {match[1].lower() if match else "" for match in matches}
+    return len(stems) == 1 and _PIECE.fullmatch(next(iter(stems))) is not None
 
 
 def _unwrapped(folder: _Folder) -> _Folder:
@@ -249,9 +280,7 @@ def _unwrapped(folder: _Folder) -> _Folder:
 
 def _are_shards(folder: _Folder, members: Sequence[str]) -> bool:
     """Whether the folders cut one dataset into pieces: by name, or by the numbers of the files."""
-    matches = [re.fullmatch(r"(.*?)[-_ .]?\d+", name) for name in folder.folders]
-    stems = {match[1].lower() for match in matches if match}
-    if all(matches) and len(stems) == 1 and _PIECE.fullmatch(next(iter(stems))):
+    if _are_pieces(folder.folders):
         return True
     names = sorted(folder.folders)
     widths = {len(name) for name in names}
@@ -305,6 +334,13 @@ def _fault(tree: _Folder, advice: str | None) -> str:
         return (
             f"holds the same folders beside {copy!r} and in it; "
             f"{advice or 'take one of the copies away'}"
+        )
+    if _variants(tree):
+        shared = _unwrapped(tree.folders[names[0]]).folders
+        return (
+            f"holds the same folders ({_listed(shared)}) in each of {_listed(names)}; "
+            f"{advice or 'give one of these'}; or, if these are the classes, put their images into "
+            "them directly"
         )
     return (
         f"has one folder with images, {names[0]!r}, and a conditional model needs several classes; "

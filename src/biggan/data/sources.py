@@ -34,7 +34,7 @@ _SYSTEM_NAMES = frozenset(
     __macosx|network trash folder|temporary items|thevolumesettingsfolder|icon\r
     $recycle.bin|recycler|recycled|system volume information|config.msi|thumbs.db|ehthumbs.db
     desktop.ini|found.000|lost+found|lost.dir|__pycache__
-    @eadir|#recycle|#snapshot|@tmp|@sharebin|@recycle|@recently-snapshot|@__thumb|~snapshot
+    @eadir|@transcode|@synoresource|@synoeastream|#recycle|#snapshot|@tmp|@sharebin|@recycle|@recently-snapshot|@__thumb|~snapshot|$extend|_gsdata_|_vti_cnf
     """.replace("\n    ", "|")
     .strip("|")
     .split("|")
