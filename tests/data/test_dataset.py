@@ -179,11 +179,20 @@ def test_truncated_images_are_corrupt_whatever_pillow_is_set_to(tmp_path, monkey
     assert load_dataset(path, 8, 3).skipped == ("dog/1.png",)
 
 
+def bmp():
+    buffer = io.BytesIO()
+    Image.new("RGB", (8, 8)).save(buffer, "BMP")
+    return buffer.getvalue()
+
+
 def test_corrupt_images_with_the_same_reason_are_named_together(tmp_path, caplog):
-    files = corrupt_some("cat/0.png", "dog/0.png") | {"cat/x.png": b"", "dog/x.png": b"text"}
+    others = {"cat/x.png": b"", "dog/x.png": b"text"}
+    others |= {f"cat/{place}.bmp": bmp()[:-place] for place in (1, 2)}
+    files = corrupt_some("cat/0.png", "dog/0.png") | others
     load_dataset(fill(tmp_path, files), 8, 3)
     assert caplog.messages == [
-        "skipped 4 corrupt images of 7: cat/0.png, dog/0.png (image file is truncated); "
+        "skipped 6 corrupt images of 9: cat/0.png, dog/0.png (image file is truncated); "
+        "cat/1.bmp, cat/2.bmp (image file is truncated (23 bytes not processed)); "
         "cat/x.png (the file is empty); dog/x.png (not in an image format that Pillow reads)"
     ]
 

@@ -175,6 +175,27 @@ def test_the_range_of_16_bit_images_is_found_whenever_packing_is_interrupted(
     assert torch.equal(load_dataset(tmp_path / "out", 8, 1).images, plain.images)
 
 
+def test_a_packing_that_another_version_began_begins_anew(tmp_path):
+    folder = write_folder(tmp_path / "pets", FILES)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(packing_module, "check_findings", None)
+        with pytest.raises(TypeError):
+            pack_dataset(folder, tmp_path / "out", 8)
+    work = tmp_path / ".out.packing"
+    plan = (work / "plan.json").read_text()
+    (work / "plan.json").write_text(plan.replace(" 2\n", "\n"))
+    (work / "journal.jsonl").write_text('["all decoded", [[1, 2]]]\n')
+    assert pack_dataset(folder, tmp_path / "out", 8).skipped == ()
+
+
+def test_an_image_that_vanished_is_no_reason_to_begin_anew(tmp_path):
+    folder = write_folder(tmp_path / "pets", FILES)
+    with packing_module.open_source(folder) as source:
+        (folder / "cat" / "0000.png").unlink()
+        with pytest.raises(InputError, match="cat/0000.png: No such file.* start again"):
+            packing_module._signature(folder, source, 8, 3)
+
+
 def test_strict_packing_refuses_and_keeps_what_is_done(tmp_path):
     folder = write_folder(tmp_path / "pets", corrupt_some(FILES, "cat/0000.png"))
     message = f"{folder} has 1 corrupt image of 14: cat/0000.png (image file is truncated)"

@@ -230,6 +230,18 @@ def test_a_fault_of_the_disk_is_no_corrupt_image_of_an_archive(tmp_path, monkeyp
             source.files.read(member)
 
 
+@pytest.mark.parametrize("step", ["ParquetFile", "ParquetFile.read"])
+def test_a_fault_of_the_disk_is_no_damaged_parquet_file(tmp_path, monkeypatch, step):
+    path = write_parquet(tmp_path / "pets.parquet", pictures(4))
+
+    def fail(*arguments, **options):
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(f"pyarrow.parquet.{step}", fail)
+    with pytest.raises(InputError, match="Input/output error; see to the disk and start again"):
+        open_source(path)
+
+
 def test_a_fault_of_the_disk_is_no_corrupt_image(tmp_path, monkeypatch):
     files = FolderFiles(fill_folder(tmp_path))
 

@@ -34,6 +34,7 @@ def samples(*labels):
     [
         ([("cls", "1"), ("cls", " 0\n"), ("cls", "1")], ("0", "1"), [0, 1, 1]),
         ([("cls", "dog"), ("cls", "cat"), ("cls", "dog")], ("cat", "dog"), [0, 1, 1]),
+        ([("cls", "9" * 5000), ("cls", "0x")], ("0x", "9" * 5000), [0, 1]),
         ([("json", '{"label": 1}'), ("json", '{"label": 0}')], ("0", "1"), [0, 1]),
         ([("json", '{"label": "b", "x": 0}'), ("cls", "a")], ("a", "b"), [0, 1]),
     ],
@@ -129,6 +130,12 @@ def test_of_several_images_that_of_the_samples_name_is_taken(tmp_path, caplog):
     assert caplog.messages == [message] * 3  # a shard is counted once
 
 
+def test_names_that_differ_in_capitals_are_not_merged(tmp_path):
+    members = [("0.PNG", png(0)[0]), ("0.png", png(1)[0])]
+    path = write_tar(tmp_path / "a.tar", members)
+    assert "two images are called a.tar/0.png" in refusal(path, unconditional=True)
+
+
 def test_several_images_of_one_name_are_refused(tmp_path):
     members = [("0.left.png", PNG), ("0.right.png", PNG), ("0.cls", b"0")]
     path = write_tar(tmp_path / "a.tar", members)
@@ -153,6 +160,7 @@ def test_shards_that_repeat_names_are_kept_apart(tmp_path):
         (samples(("json", '{"label": true}')), "a.tar/0.png has no label"),
         (samples(("cls", "-1")), "a.tar/0.png has no label"),
         (samples(("cls", "")), "a.tar/0.png has no label"),
+        (samples(("json", "[" * 100_000)), "a.tar/0.png has no label"),
         (samples(("cls", "0"), ("cls", "2")), "1 of 3 classes have no image, such as '1'"),
         (samples(("cls", "0")), "has one class, '0'"),
         (

@@ -93,7 +93,9 @@ def decode_image(data: bytes, channels: int, white: int = WHITE) -> DecodedImage
         limit = Image.MAX_IMAGE_PIXELS
         # Pillow only warns from here to twice the limit.
         if limit is not None and image.width * image.height > limit:
-            raise CorruptImageError(f"{image.width}x{image.height} pixels are too many")
+            raise CorruptImageError(
+                f"{image.width}x{image.height} pixels are too many: save it smaller"
+            )
         raw_mode = str(image.tile[0][3]) if image.tile else ""
         image.load()
         # A photo with damaged EXIF data is still a photo, only of unknown orientation.
@@ -115,6 +117,8 @@ def open_image(data: bytes) -> ImageFile.ImageFile:
 def _reason(data: bytes, error: Exception) -> str:
     if not data:
         return "the file is empty"
+    if isinstance(error, Image.DecompressionBombError):
+        return "too many pixels: save it smaller"
     if isinstance(error, UnidentifiedImageError):  # its message names an object in memory
         return "not in an image format that Pillow reads"
     return " ".join(str(error).split())[:100] or type(error).__name__
@@ -160,10 +164,8 @@ def _to_8_bits(
 def _grey_to_8_bits(
     image: ImageFile.ImageFile, raw_mode: str, white: int
 ) -> tuple[Image.Image, int | None]:
-    # Pillow's own conversion to L clips at 255, which turns a 16-bit picture white. Mode I is
-    # 32 bits wide, but most files that give it to us hold 16 or less.
-    levels = np.asarray(image).astype(np.int64)
-    lowest, brightest = int(levels.min()), int(levels.max())
+    levels = image.convert("I")
+    lowest, brightest = np.asarray(levels.getextrema()).tolist()
     if lowest < 0 or brightest > WHITE:
         raise CorruptImageError(
             f"levels from {lowest} to {brightest} have no agreed range: save it with 8 or 16 bits"
@@ -175,13 +177,13 @@ def _grey_to_8_bits(
         white = 2**12 - 1
     else:
         is_stated = False
-    transparent = levels == image.info.get("transparency", -1)
+    # Pillow's own conversion to L clips at 255, which turns a 16-bit picture white.
+    table = np.minimum((255 * np.arange(WHITE + 1) + white // 2) // white, 255)
     if isinstance(image, TiffImagePlugin.TiffImageFile) and image.tag_v2.get(262) == 0:
-        levels = white - levels  # white is 0, which Pillow sees to with 8 bits only
-    pixels = (255 * levels + white // 2) // white
-    pixels[transparent] = 255
-    scaled = Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
-    return scaled, None if is_stated else brightest
+        table = 255 - table  # white is 0, which Pillow sees to with 8 bits only
+    if "transparency" in image.info:
+        table[image.info["transparency"]] = 255
+    return levels.point(table.tolist(), "L"), None if is_stated else brightest
 
 
 def _to_mode(image: Image.Image, mode: str) -> Image.Image:

@@ -47,6 +47,7 @@ from biggan.data.reading import (
     in_parallel,
     open_source,
 )
+from biggan.data.sources import raise_disk_fault
 from biggan.errors import InputError
 from biggan.locks import locked
 
@@ -166,7 +167,10 @@ def _signature(path: Path, source: Source, resolution: int, channels: int) -> st
     for file in files:
         try:
             about = file.stat()
-        except OSError:  # a link to nothing: skipped as corrupt when it is read
+        except OSError as error:
+            if not file.is_symlink():
+                raise_disk_fault(file, error)
+            # A link to nothing is skipped as corrupt when it is read.
             digest.update(b"missing ")
             continue
         digest.update(f"{about.st_size} {about.st_mtime_ns} ".encode())

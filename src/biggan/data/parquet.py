@@ -20,7 +20,7 @@ import numpy as np
 
 from biggan.data.decoding import CorruptImageError
 from biggan.data.labelled import Label, arrange_labelled
-from biggan.data.sources import ImageFiles, disk_fault
+from biggan.data.sources import ImageFiles, raise_disk_fault
 from biggan.errors import InputError
 
 _GROUPS_KEPT = 3  # row groups in memory: the one being read, and those of slower threads
@@ -74,8 +74,7 @@ class ParquetFiles(ImageFiles):
         try:
             value = self._group(number)[row - int(self._starts[number])].as_py()
         except Exception as error:  # a damaged page: arrow has many errors for that
-            if isinstance(error, OSError) and error.errno is not None:
-                raise disk_fault(self.path, error) from error
+            raise_disk_fault(self.path, error)
             raise CorruptImageError(str(error)) from error
         if value is None:
             raise CorruptImageError("the row has no image")
@@ -92,6 +91,7 @@ class ParquetFiles(ImageFiles):
         except PermissionError:
             raise
         except (OSError, ValueError) as error:
+            raise_disk_fault(file, error)
             raise InputError(
                 f"{file} is not a whole parquet file: copy or download it again"
             ) from error
@@ -114,6 +114,7 @@ class ParquetFiles(ImageFiles):
             try:
                 table = opened.read(columns=wanted) if wanted else None
             except (OSError, ValueError) as error:
+                raise_disk_fault(file, error)
                 raise InputError(f"{file} is damaged: copy or download it again") from error
             if labels is not None:
                 labels += table.column(label).to_pylist()  # type: ignore[union-attr]

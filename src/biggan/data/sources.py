@@ -116,7 +116,8 @@ class FolderFiles(ImageFiles):
         except OSError as error:
             if error.errno in _OF_LINKS and path.is_symlink():
                 raise CorruptImageError("a link that leads to no file") from error
-            raise disk_fault(path, error) from error
+            raise_disk_fault(path, error)
+            raise
 
 
 class ZipFiles(ImageFiles):
@@ -158,8 +159,7 @@ class ZipFiles(ImageFiles):
         try:
             return self._archive.read(info)
         except Exception as error:  # every compression has its own way to complain of damage
-            if isinstance(error, OSError) and error.errno is not None:
-                raise disk_fault(self.path, error) from error
+            raise_disk_fault(self.path, error)
             raise CorruptImageError(str(error)) from error
 
     def _is_above_all(self, name: str) -> bool:
@@ -203,10 +203,16 @@ def open_files(path: Path) -> ImageFiles:
     return files
 
 
-def disk_fault(path: Path, error: OSError) -> InputError:
-    """What to raise where a disk or a network drive fails: images that it lost are not corrupt."""
-    reason = error.strerror or str(error)
-    return InputError(f"cannot read {path}: {reason}; see to the disk and start again")
+def raise_disk_fault(path: Path, error: Exception) -> None:
+    """Tell a failing disk or network drive from damage: images that it does not give are whole.
+
+    Raises:
+        InputError: The error comes from the system, and not from who read a damaged file.
+    """
+    if isinstance(error, OSError) and error.errno is not None:
+        raise InputError(
+            f"cannot read {path}: {error.strerror}; see to the disk and start again"
+        ) from error
 
 
 def check_size(num_bytes: int) -> None:

@@ -19,7 +19,7 @@ import numpy as np
 
 from biggan.data.decoding import CorruptImageError, image_endings
 from biggan.data.labelled import Label, arrange_labelled
-from biggan.data.sources import ImageFiles, check_size, disk_fault, is_system_file
+from biggan.data.sources import ImageFiles, check_size, is_system_file, raise_disk_fault
 from biggan.errors import InputError
 
 CLASS_TABLE = "classes.txt"
@@ -42,7 +42,8 @@ class _Place(NamedTuple):
                 file.seek(self.offset)
                 data = file.read(self.size)
         except OSError as error:
-            raise disk_fault(self.shard, error) from error
+            raise_disk_fault(self.shard, error)
+            raise
         if len(data) < self.size:
             raise InputError(f"{self.shard} became shorter while it was read: start again")
         return data
@@ -214,10 +215,6 @@ def _files(shard: Path) -> Iterator[tuple[str, _Place]]:
                 raise cut
     except tarfile.TarError as error:
         raise cut from error
-    except PermissionError:
-        raise
-    except OSError as error:
-        raise disk_fault(shard, error) from error
 
 
 def _label(files: Mapping[str, _Place], place: str) -> Label:
