@@ -218,6 +218,7 @@ def test_a_class_without_images_is_found_inside_wrapping_folders():
          "images_background"),
         (("images/cat", "images/dog", "segmentations/cat", "segmentations/dog"), "images"),
         (("train/cat", "train/dog", "figures"), "train"),
+        (("data/cat", "data/dog", "figures"), "data"),
         (("pets/train/a", "pets/train/b", "pets/test/a", "pets/pets/train/a"), "pets/train"),
         (("daisy", "rose", "flowers/daisy", "flowers/rose"), "flowers"),
         (("flowers/daisy", "flowers/rose", "data/flowers/daisy", "data/flowers/rose"), "flowers"),
@@ -311,7 +312,7 @@ def test_folders_that_all_classes_share_are_named_in_a_warning(caplog):
     with caplog.at_level(logging.WARNING, "biggan.data"):
         layout = arrange(images("photo/cat", "photo/dog", "sketch/cat", "sketch/dog"), DATA)
     assert layout.class_names == ("photo", "sketch")
-    assert "the classes are photo, sketch, and each has the folders cat, dog" in caplog.text
+    assert "each of the classes photo, sketch has the folders cat, dog" in caplog.text
 
 
 def test_both_spellings_of_an_accent_are_one_class():

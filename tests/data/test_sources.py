@@ -131,6 +131,8 @@ def test_a_missing_path_names_a_sibling(tmp_path):
         f"no such file or folder: {wrong}; did you mean {tmp_path / 'ImageNet'}?"
     )
     assert refusal(tmp_path / "zzz") == f"no such file or folder: {tmp_path / 'zzz'}"
+    (tmp_path / "\u1100\u1161\u11bc").mkdir()  # as macOS writes it
+    assert refusal(tmp_path / "\uac15").endswith(f"did you mean {tmp_path}/\u1100\u1161\u11bc?")
     fill_zip(tmp_path / "data.zip")
     assert refusal(tmp_path / "data.zip" / "train").startswith("no such file or folder")
 

@@ -30,7 +30,7 @@ _SPLIT_WORDS = {
     "unlabelled": r"unlabell?ed|unsup(ervised)?",
 }
 _CONTENT_WORDS = {
-    "images": r"(jpe?g|png)?(images?|imgs?)",
+    "images": r"(jpe?g|png)?(images?|imgs?)|data(sets?)?|archive",
     "annotations": r"annotations?|labels?|masks?|trimaps?|segmentations?|groundtruths?|gt"
     r"|thumbnails?",
 }
@@ -309,8 +309,8 @@ def _warn_of_shared_folders(tree: _Folder) -> None:
     shared = {name for name in shared if not name.isdecimal()}
     if len(shared) > 1:
         logger.warning(
-            "the classes are %s, and each has the folders %s: if those are the classes, make one "
-            "folder of each",
+            "each of the classes %s has the folders %s, whose images are taken together: if those "
+            "are the classes, make one folder of each",
             _listed(tree.folders),
             _listed(shared),
         )

@@ -21,6 +21,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Self
 
+from biggan.classes import normal_name
 from biggan.data.decoding import MOST_BYTES, CorruptImageError, image_endings
 from biggan.errors import InputError
 
@@ -374,6 +375,7 @@ def _not_found(path: Path) -> str:
     while not missing.parent.is_dir():
         missing = missing.parent
     siblings = [s.name for s in missing.parent.iterdir() if not s.name.startswith(".")]
-    nearest = difflib.get_close_matches(missing.name, siblings, n=1)
-    hint = f"; did you mean {missing.parent / nearest[0]}?" if nearest else ""
+    spellings = {normal_name(name): name for name in siblings}
+    nearest = difflib.get_close_matches(normal_name(missing.name), spellings, n=1)
+    hint = f"; did you mean {missing.parent / spellings[nearest[0]]}?" if nearest else ""
     return f"no such file or folder: {path}{hint}"
