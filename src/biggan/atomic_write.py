@@ -47,6 +47,8 @@ def make_folder(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"cannot create {folder}: {error.strerror}") from None
+    except RecursionError:
+        raise InputError(f"cannot create {folder}: it lies too deep") from None
     with contextlib.suppress(OSError):  # what is left over does no harm
         _remove_abandoned(folder)
 
@@ -64,6 +66,8 @@ def replaced_atomically(path: Path) -> Iterator[Path]:
     Raises:
         InputError: The file cannot be written.
     """
+    if path.exists() and not path.is_file():
+        raise InputError(f"cannot write {path}: there is something that is not a file")
     # In the same folder, so that the replacement is a rename and not a copy.
     name = f"{temporary_prefix()}{secrets.token_hex(4)}{TEMPORARY_SUFFIX}"
     temporary = path.with_name(name)

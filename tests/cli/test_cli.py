@@ -380,7 +380,7 @@ def recipe(tmp_path):
 def write_images(folder, num=3):
     folder.mkdir(parents=True)
     for i in range(num):
-        Image.fromarray(np.full((40, 32, 3), 60 * i, np.uint8)).save(folder / f"{i}.png")
+        Image.fromarray(np.full((40, 32, 3), 40 * i, np.uint8)).save(folder / f"{i}.png")
 
 
 @pytest.fixture

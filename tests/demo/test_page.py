@@ -433,7 +433,7 @@ def test_a_caption_is_a_command_that_makes_the_same_file(
     recipes = (
         (sample_recipe(loaded, *EXPLORE), "samples/grid.png"),
         (interpolation_recipe(loaded, *INTERPOLATE), "interpolation.png"),
-        (sweep_recipe(loaded, *SWEEP), "samples/grid.png"),
+        (sweep_recipe(loaded, *SWEEP), "samples/grid-2.png"),
     )
     for recipe, made in recipes:
         save_png(draw_grid(loaded, recipe), tmp_path / "page.png", recipe)

@@ -146,13 +146,18 @@ def _refusal(error: Exception) -> str | None:
         if _is_of_printing(error):
             _drop_unprinted_results()
             return f"cannot print the results: {error.strerror}"
+        if isinstance(error, FileNotFoundError):  # whoever looks for a file says what it is for
+            return None
         if error.filename is None:
             return error.strerror
         return f"cannot open {os.fsdecode(error.filename)}: {error.strerror}"
     if isinstance(error, UnicodeEncodeError) and error.reason == "surrogates not allowed":
-        return f"a name has characters that no file name has: {error.object!a}"
+        name = error.object[max(error.start - 50, 0) : error.start + 50]
+        return f"{name!a} is not UTF-8, which is needed here: rename the file or folder"
     if "embedded null" in str(error):
         return "a name has a zero byte, which no file name has"
+    if "Symlink loop" in str(error):  # as Path.resolve raises it
+        return str(error)
     if "home directory" in str(error):  # as Path.expanduser raises it
         return "a name begins with ~, and there is no such user or home folder: give a full path"
     if isinstance(error, (RuntimeError, MemoryError)):

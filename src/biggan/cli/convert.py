@@ -37,6 +37,7 @@ from biggan.errors import InputError
     show_default=True,
     help="Of the weights in the file: float16 halves its size.",
 )
+@click.option("--force", is_flag=True, help="Replace OUT if it exists and holds another network.")
 @offline_option
 def command(
     source: str,
@@ -45,6 +46,7 @@ def command(
     sn_eps: float | None,
     off_grid: str | None,
     precision: str,
+    force: bool,
     offline: bool,
 ) -> None:
     """Convert the weights in SOURCE, a generator's or a discriminator's, to one file of ours.
@@ -82,6 +84,8 @@ def command(
         if not isinstance(loaded, LoadedGenerator):
             raise InputError(f"--off-grid is for generators; {source} holds a discriminator")
         loaded = with_off_grid(loaded, off_grid)  # type: ignore[arg-type]
+    if out.exists() and not force and not _holds(out, loaded.sha256):
+        raise InputError(f"{out} exists: choose another name, or replace it with --force")
     make_folder(out.parent)
     dtype = getattr(torch, precision)
     if isinstance(loaded, LoadedGenerator):
@@ -93,6 +97,16 @@ def command(
     size, source = loaded.network.config.resolution, loaded.description.source
     click.echo(f"{kind}, {size} px, {source}; sha256 {sha256}", err=True)
     click.echo(out)
+
+
+def _holds(file: Path, sha256: str) -> bool:
+    """Whether a file holds the network of this digest."""
+    from biggan.weights.files import load_tensors
+
+    try:
+        return load_tensors(file)[2] == sha256
+    except InputError:
+        return False
 
 
 def _is_same_file(out: Path, source: str) -> bool:

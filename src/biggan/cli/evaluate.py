@@ -15,10 +15,12 @@ from biggan.cli.options import (
     choose_device,
     device_option,
     engine_options,
+    is_default,
     model_option,
     noise_option,
     offline_option,
     share_processor,
+    unused_name,
 )
 from biggan.errors import InputError
 
@@ -162,6 +164,7 @@ def command(
     )
     from biggan.evaluation.reference import open_reference
     from biggan.evaluation.report import as_table
+    from biggan.evaluation.result import is_of_same
     from biggan.evaluation.scores import needs_classes, needs_features
     from biggan.gan import load
     from biggan.images import save_png
@@ -212,6 +215,8 @@ def command(
             samples = partial(samples_of_images, made)
         if evaluation is None:
             return
+        if is_default("out"):
+            out = unused_name(out, partial(is_of_same, evaluation))
         written = _write(evaluation, out)
         if neighbors is not None:
             assert eyes is not None
@@ -296,6 +301,9 @@ def _check_out(out: Path, neighbors: Path | None, *, is_sweep: bool) -> None:
         raise InputError(f"{out} must end in .json: that is what is written, a sweep's .csv beside")
     if is_sweep and neighbors is not None and _plot_beside(out).resolve() == neighbors.resolve():
         raise InputError(f"{neighbors} is the plot of the sweep: choose another --neighbors")
+    for beside in (out.with_suffix(".csv"), _plot_beside(out)) if is_sweep else ():
+        if beside.exists() and not out.exists():
+            raise InputError(f"{beside} is there, and is not of {out}: choose another --out")
 
 
 def _plot_beside(out: Path) -> Path:

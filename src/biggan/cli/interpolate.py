@@ -17,11 +17,13 @@ from biggan.cli.options import (
     choose_device,
     device_option,
     engine_options,
+    is_default,
     like_option,
     model_option,
     noise_option,
     offline_option,
     share_processor,
+    unused_picture,
 )
 from biggan.errors import InputError
 
@@ -173,6 +175,8 @@ def command(
     if isinstance(wanted, VideoRecipe):
         _write_video(gan, wanted, out)
     else:
+        if is_default("out"):
+            out = unused_picture(out, wanted)
         _write_grid(gan, wanted, out)
     click.echo(out)
 

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
+import itertools
 import os
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from biggan.errors import InputError
+
+if TYPE_CHECKING:
+    from biggan.images import AnyRecipe
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
@@ -165,6 +170,48 @@ def choose_device(name: str | None) -> str:
             return "cuda"
         return "mps" if torch.backends.mps.is_available() else "cpu"
     return str(find_device(name))
+
+
+def unused_name(path: Path, is_same: Callable[[Path], bool]) -> Path:
+    """The path, or the same with a number where a file is there that holds something else.
+
+    Args:
+        path: What the file would be called.
+        is_same: Whether an existing file may be replaced, as it holds the same.
+    """
+    for number in itertools.count(2):
+        candidate = path if number == 2 else path.with_stem(f"{path.stem}-{number - 1}")
+        if not candidate.is_file() or is_same(candidate):
+            return candidate
+    raise AssertionError
+
+
+def unused_picture(path: Path, recipe: AnyRecipe) -> Path:
+    """The path, with a number where a file is there that shows something else."""
+    from biggan.images import read_recipe
+
+    def is_same(other: Path) -> bool:
+        try:
+            return _without_version(read_recipe(other)) == _without_version(recipe)
+        except InputError:
+            return False
+
+    return unused_name(path, is_same)
+
+
+def _without_version(recipe: AnyRecipe) -> AnyRecipe:
+    from biggan.images import GridRecipe
+
+    if isinstance(recipe, GridRecipe):
+        pictures = (dataclasses.replace(picture, version="") for picture in recipe.pictures)
+        return GridRecipe(recipe.columns, tuple(pictures))
+    return dataclasses.replace(recipe, version="")
+
+
+def is_default(name: str) -> bool:
+    """Whether the option of this parameter was left out."""
+    source = click.get_current_context().get_parameter_source(name)
+    return source is not click.core.ParameterSource.COMMANDLINE
 
 
 def check_writable(folder: Path) -> None:

@@ -27,6 +27,7 @@ from biggan.cli.options import (
     noise_option,
     offline_option,
     share_processor,
+    unused_picture,
 )
 from biggan.errors import InputError
 
@@ -67,7 +68,11 @@ _PATIENCE = timedelta(days=1)  # the fastest process waits for the slowest
     show_default=True,
     help="Folder for the PNG files.",
 )
-@click.option("--grid", is_flag=True, help="Write one grid.png instead of a file a picture.")
+@click.option(
+    "--grid",
+    is_flag=True,
+    help="Write one grid.png instead of a file a picture; grid-2.png if that shows something else.",
+)
 @like_option
 @device_option
 @engine_options
@@ -128,7 +133,8 @@ def command(
             if grid and columns is None:
                 columns = _columns(classes, num) if like is None else 1
             make_folder(out)
-        files = _draw(gan, recipes, columns, out)
+            files = _files(recipes, columns, out)
+        _draw(gan, recipes, columns, files)
         first = is_first()
     if first:
         _report(files, recipes, as_json=as_json)
@@ -155,12 +161,17 @@ def _read_like(path: Path) -> tuple[list[Recipe], int | None]:
     return [wanted], None
 
 
-def _draw(gan: Gan, recipes: list[Recipe], columns: int | None, out: Path) -> list[Path]:
-    """Make this process's part of the pictures; with columns, one grid of all of them.
+def _files(recipes: list[Recipe], columns: int | None, out: Path) -> list[Path]:
+    """Where the pictures go; with columns, the grid of all of them."""
+    from biggan.images import GridRecipe
 
-    Returns:
-        The files of all processes, once all are there.
-    """
+    if columns is not None:
+        return [unused_picture(out / "grid.png", GridRecipe(columns, tuple(recipes)))]
+    return [unused_picture(out / _file_name(recipe), recipe) for recipe in recipes]
+
+
+def _draw(gan: Gan, recipes: list[Recipe], columns: int | None, files: list[Path]) -> None:
+    """Make this process's part of the pictures, and return when all processes have made theirs."""
     from biggan.distributed import gather, is_first, num_processes, own_range
     from biggan.images import GridRecipe, make_grid, save_png
 
@@ -174,17 +185,14 @@ def _draw(gan: Gan, recipes: list[Recipe], columns: int | None, out: Path) -> li
         disable=None if is_first() else True,
     )
     if columns is None:
-        files = [out / _file_name(recipe) for recipe in recipes]
         for i, picture in zip(own, pictures, strict=True):
             save_png(picture, files[i], recipes[i])
         gather(None)  # waits for all
-        return files
-    path = out / "grid.png"
+        return
     parts = gather(list(pictures))
     if is_first():
         grid = make_grid([picture for part in parts for picture in part], columns)
-        save_png(grid, path, GridRecipe(columns, tuple(recipes)))
-    return [path]
+        save_png(grid, files[0], GridRecipe(columns, tuple(recipes)))
 
 
 def _columns(classes: Sequence[str], num: int) -> int:

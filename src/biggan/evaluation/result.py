@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 
@@ -36,3 +37,17 @@ class Evaluation:
     def to_json(self) -> str:
         """All of it, as text that people can read."""
         return json.dumps(asdict(self), indent=2, ensure_ascii=False) + "\n"
+
+
+def is_of_same(evaluation: Evaluation, file: Path) -> bool:
+    """Whether a file holds the figures of an evaluation of the same, maybe by other software."""
+    try:
+        found = json.loads(file.read_bytes())
+        return _decided_by(found) == _decided_by(json.loads(evaluation.to_json()))
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return False
+
+
+def _decided_by(values: dict[str, Any]) -> list[Any]:
+    rows = [(row["truncation"], sorted(row["scores"])) for row in values["rows"]]
+    return [values[key] for key in ("subject", "reference", "extractor", "protocol")] + rows

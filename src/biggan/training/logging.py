@@ -163,5 +163,10 @@ def _tensorboard_writer(folder: Path, start: int) -> Any:
     except ImportError:
         _LOG.info("no TensorBoard curves: pip install 'biggan[train]' for them")
         return None
+    try:
+        str(folder).encode()
+    except UnicodeEncodeError:
+        _LOG.info("no TensorBoard curves: it writes to no folder whose name is not UTF-8")
+        return None
     # TensorBoard hides what an earlier process wrote from this step on.
     return SummaryWriter(str(folder), purge_step=start)

@@ -1,0 +1,96 @@
+"""What is written under a name that nobody chose replaces nothing but the same."""
+
+import json
+
+import pytest
+import torch
+from test_cli import fails, pixels, succeeds
+
+import biggan
+from biggan.atomic_write import write_atomically
+from biggan.cli.options import unused_name
+from biggan.evaluation.result import Evaluation, is_of_same
+from biggan.weights.files import Description, load_generator, save_generator
+from tiny import TINY_CLASSES, tiny_generator
+
+
+@pytest.fixture
+def other_file(tmp_path):
+    """Another model of the same name."""
+    generator = tiny_generator()
+    with torch.no_grad():
+        next(generator.parameters()).add_(1)
+    path = tmp_path / "other.safetensors"
+    save_generator(path, generator, Description(name="tiny", class_names=TINY_CLASSES))
+    return path
+
+
+def test_a_grid_leaves_those_of_other_classes(tiny_file, tmp_path):
+    out = tmp_path / "out"
+    grid = ["sample", "--model", tiny_file, "-n", 2, "--grid", "--out", out, "--class"]
+    names = [succeeds(*grid, number).strip() for number in (0, 1, 0, 1)]
+    assert names == [str(out / name) for name in ("grid.png", "grid-2.png") * 2]
+    assert (pixels(names[0]) != pixels(names[1])).any()
+
+
+def test_pictures_leave_those_of_another_model_of_the_same_name(tiny_file, other_file, tmp_path):
+    out = tmp_path / "out"
+    names = [
+        succeeds("sample", "--model", model, "--class", 0, "--out", out).strip()
+        for model in (tiny_file, other_file, tiny_file)
+    ]
+    assert names[0] == names[2]
+    assert names[1] == names[0].replace(".png", "-2.png")
+    assert (pixels(names[0]) != pixels(names[1])).any()
+
+
+def test_a_path_leaves_another_one_unless_its_name_was_given(tiny_file, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    path = ["interpolate", "--model", tiny_file, "--from", 0, "--steps", 2, "-n", 1, "--to"]
+    names = [succeeds(*path, number).strip() for number in (1, 2, 1)]
+    assert names == ["interpolation.png", "interpolation-2.png", "interpolation.png"]
+    first = pixels(names[0])
+    assert succeeds(*path, 2, "--out", "interpolation.png").strip() == "interpolation.png"
+    assert (pixels("interpolation.png") != first).any()
+
+
+def test_figures_leave_those_of_another_subject(tmp_path):
+    about = {"reference": {}, "extractor": {}, "protocol": {}, "points": {}, "versions": {}}
+    rows = [{"truncation": None, "scores": {"fid": 1.0}, "seconds": 1.0}]
+    first, second = (
+        Evaluation({"name": name}, rows=rows, date="today", **about) for name in ("a", "b")
+    )
+    file = tmp_path / "evaluation.json"
+    write_atomically(file, first.to_json().encode())
+    again = Evaluation(**(json.loads(first.to_json()) | {"date": "tomorrow"}))
+    assert is_of_same(again, file)
+    assert not is_of_same(second, file)
+    assert unused_name(file, lambda there: is_of_same(second, there)).name == "evaluation-2.json"
+    file.write_text("{")
+    assert not is_of_same(first, file)
+
+
+def test_the_files_of_a_sweep_leave_foreign_ones(tmp_path):
+    (tmp_path / "figures.png").write_bytes(b"a picture")
+    sweep = ["--truncations", "0.5,1", "--out", tmp_path / "figures.json"]
+    line = fails("evaluate", "--data", "digits", "--metrics", "cas", *sweep)
+    assert "figures.png is there, and is not of" in line
+
+
+def test_converting_leaves_another_network(tiny_file, other_file, tmp_path):
+    out = tmp_path / "out.safetensors"
+    for _ in range(2):  # as after a kill that came late
+        succeeds("convert", tiny_file, out)
+    kept = out.read_bytes()
+    assert "replace it with --force" in fails("convert", other_file, out)
+    assert out.read_bytes() == kept
+    succeeds("convert", other_file, out, "--force")
+    assert load_generator(out).sha256 == biggan.load(other_file).sha256
+
+
+def test_only_files_are_replaced(tiny_file, tmp_path):
+    pipe = tmp_path / "pipe.png"
+    pipe.symlink_to("/dev/null")
+    path = ["interpolate", "--model", tiny_file, "--from", 0, "--to", 1, "--out", pipe]
+    assert "something that is not a file" in fails(*path)
+    assert pipe.is_symlink()
