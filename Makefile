@@ -6,9 +6,10 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 DEV    := $(VENV)/.installed-dev
+LOWEST := .venv-lowest
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all check format bench clean
+.PHONY: help demo test test-all test-lowest check format bench clean
 
 help:            ## list the verbs
 	@sed -n 's/^\([a-z-]*\): .*## /\1\t/p' $(MAKEFILE_LIST)
@@ -38,6 +39,25 @@ test-all: $(DEV) ## the same with 2,000 mutations of every kind of file and many
 	BIGGAN_TEST_MUTATIONS=2000 BIGGAN_TEST_KILLS=25 OMP_NUM_THREADS=1 \
 		$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --override-ini timeout=7200
 
+# Tests of what each dependency does here, and of the commands.
+LOWEST_TESTS := tests/test_images.py tests/test_video.py tests/test_export.py tests/engines/test_engines.py \
+	tests/weights/test_files.py tests/data/test_digits.py tests/data/test_parquet.py tests/data/test_shards.py \
+	tests/data/test_decoding.py tests/training/test_report_page.py tests/demo/test_page.py \
+	tests/demo/test_whole_app.py tests/demo/test_notebook_forms.py tests/cli/test_cli.py
+
+$(LOWEST)/.installed: constraints.txt pyproject.toml scripts/lower_bounds.py
+	$(PYTHON) -m venv $(LOWEST)
+	$(PYTHON) scripts/lower_bounds.py > $(LOWEST)/constraints.txt
+	$(LOWEST)/bin/python -m pip install --quiet --disable-pip-version-check --constraint $(LOWEST)/constraints.txt torch
+	$(LOWEST)/bin/python -m pip install --quiet --disable-pip-version-check --constraint $(LOWEST)/constraints.txt \
+		--editable '.[train,evaluate,demo,data,export,openvino,video,notebook]' pytest pytest-timeout pytest-xdist
+	touch $@
+
+# Old versions warn of newer ones beside them.
+test-lowest: $(LOWEST)/.installed  ## some tests with the lowest versions that pyproject.toml admits
+	OMP_NUM_THREADS=1 $(LOWEST)/bin/python -m pytest --numprocesses auto --maxprocesses 4 \
+		--override-ini filterwarnings= -m "not slow" $(LOWEST_TESTS)
+
 check: $(DEV)    ## formatter, linter, type checker, import rules
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -56,4 +76,4 @@ bench: $(DEV)    ## the benchmarks in short, each against a named peer in the sa
 	done
 
 clean:           ## remove the environment and caches
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
+	rm -rf $(VENV) $(LOWEST) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
