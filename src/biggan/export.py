@@ -34,7 +34,7 @@ from torch import Tensor, nn
 
 from biggan._version import __version__
 from biggan.atomic_write import TEMPORARY_SUFFIX, replaced_atomically, temporary_prefix
-from biggan.errors import InputError
+from biggan.errors import InputError, quoted
 from biggan.gan import Gan
 from biggan.latents import check_truncation
 from biggan.models import Generator
@@ -55,6 +55,9 @@ SUFFIXES: Mapping[Format, str] = {"onnx": ".onnx", "openvino": ".xml"}
 
 OPSET = 18
 """Of ONNX: what PyTorch's exporter writes without converting, and old runtimes still read."""
+
+MAX_BATCH = 1024
+"""Most images at once: the exported network is run on as many before it is kept."""
 
 TOLERANCE = 1e-4
 """Largest difference of a pixel, of a range of 2, from the generator's."""
@@ -197,8 +200,10 @@ def check_request(
         raise InputError(f"{path} must end in {SUFFIXES[form]}: that is what is written")
     if truncation != "dynamic":
         check_truncation(truncation)
-    if batch != "dynamic" and batch < 1:
-        raise InputError(f"the batch must be at least 1, or dynamic, not {batch}")
+    if batch != "dynamic" and not (isinstance(batch, int) and 1 <= batch <= MAX_BATCH):
+        raise InputError(
+            f"the batch must be at least 1 and at most {MAX_BATCH}, or dynamic, not {quoted(batch)}"
+        )
     both = (path, path.with_suffix(".bin")) if form == "openvino" else (path,)
     for file in both:
         if file.is_dir():

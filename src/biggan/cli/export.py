@@ -75,7 +75,7 @@ class _WordOr(click.ParamType):  # type: ignore[type-arg]  # generic since click
     type=_WordOr(int, {"dynamic": "dynamic"}),
     default="dynamic",
     show_default=True,
-    help="Images at once: so many, or dynamic for any number.",
+    help="Images at once: so many, at most 1024, or dynamic for any number.",
 )
 @click.option("--force", is_flag=True, help="Replace OUT if it exists.")
 @click.option("--json", "as_json", is_flag=True, help="Print what was written as JSON.")
