@@ -58,6 +58,13 @@ def test_a_rule_needs_three_looks_running(rule):
     assert found.values
 
 
+@pytest.mark.parametrize("value", [1e308, -1e308, 10**400, "1", None])
+def test_any_figure_in_a_log_is_judged_or_left_out(value):
+    odd = [look(std=value), look(diversity=value), look(sigma0=value)]
+    assert find_collapse(history(*odd * 5, *HEALTHY)) is None
+    find_collapse(history(*HEALTHY, *odd * 5))
+
+
 def test_the_onset_is_before_the_decline():
     fading = [look(real=x, fake=0.0) for x in (0.4, 0.3, 0.2, 0.05, 0.05, 0.05)]
     assert find_collapse(history(*HEALTHY, *fading)).onset == 20 * STEP

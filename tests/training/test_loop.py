@@ -4,6 +4,7 @@ import dataclasses
 import errno
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,7 +18,9 @@ import biggan
 from biggan.atomic_write import TEMPORARY_SUFFIX, temporary_prefix
 from biggan.data import ShardStream, load_dataset
 from biggan.errors import InputError
-from biggan.training import loop, run_export, train
+from biggan.training import TrainConfig, loop, run_export, train
+from biggan.training.checkpoint import CheckpointDirectory
+from biggan.weights.files import FORMAT, load_tensors, save_tensors
 from data_forms import pictures, shuffled, write_shards
 from tiny import TINY_RECIPE
 
@@ -42,8 +45,6 @@ def assert_same_run(folder, other):
 
 @pytest.fixture(scope="module")
 def uninterrupted(dataset, tmp_path_factory):
-    from biggan.training.config import TrainConfig
-
     folder = tmp_path_factory.mktemp("run") / "whole"
     config = TrainConfig.from_dict(TINY_RECIPE).fitted(dataset.num_classes)
     run(config, dataset, folder)
@@ -321,8 +322,6 @@ def test_unconditional_training(config, folder, tmp_path):
 
 
 def test_a_run_of_before_there_was_lecam_goes_on(config, dataset, tmp_path):
-    from biggan.weights.files import load_tensors, save_tensors
-
     short = dataclasses.replace(config, total_steps=3)
     train(short, dataset, tmp_path, device=CPU)
     (path,) = (tmp_path / "checkpoints").glob("*.safetensors")
@@ -337,8 +336,6 @@ def test_a_run_of_before_there_was_lecam_goes_on(config, dataset, tmp_path):
 
 
 def test_a_checkpoint_that_does_not_fit_or_is_none_is_named(config, dataset, tmp_path):
-    from biggan.weights.files import load_tensors, save_tensors
-
     short = dataclasses.replace(config, total_steps=1)
     train(short, dataset, tmp_path, device=CPU)
     (path,) = (tmp_path / "checkpoints").glob("*.safetensors")
@@ -351,6 +348,96 @@ def test_a_checkpoint_that_does_not_fit_or_is_none_is_named(config, dataset, tmp
     save_tensors(path, {**metadata, "header": header}, tensors)
     with pytest.raises(InputError, match="is no checkpoint of a run"):
         train(short, dataset, tmp_path, device=CPU)
+
+
+@pytest.fixture(scope="module")
+def short_run(dataset, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("short") / "run"
+    values = {"total_steps": 1, "statistics_images": 1, "data": "not UTF-8: \udcff"}
+    config = TrainConfig.from_dict({**TINY_RECIPE, **values})
+    train(config.fitted(dataset.num_classes), dataset, folder, device=CPU)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("recipe", 3),
+        ("recipe", {"batch_size": 2**63}),
+        ("recipe", {"batch_size": "8"}),
+        ("recipe", {"generator": {"bn_eps": 0.0}}),
+        ("recipe", {"optimizer": {"g_lr": float("nan")}}),
+        ("recipe", {"é" * 5000: 1}),
+        ("step", -1),
+        ("step", 2**63),
+        ("step", True),
+        ("step", "1"),
+        ("data_fingerprint", None),
+        ("sources", 3),
+        ("attempt", [1]),
+        ("attempt", {"number": -1}),
+        ("attempt", {"number": 1, "g_lr": float("nan")}),
+        ("attempt", {"number": 1, "x": 1}),
+    ],
+)
+def test_a_checkpoint_that_says_what_cannot_be_is_refused(short_run, tmp_path, key, value):
+    (path,) = (short_run / "checkpoints").iterdir()
+    metadata, tensors, _ = load_tensors(path)
+    header = json.loads(metadata["header"])
+    header[key] = {**header[key], **value} if key == "recipe" and value != 3 else value
+    save_tensors(tmp_path / path.name, {**metadata, "header": json.dumps(header)}, tensors)
+    with pytest.raises(InputError, match=f"{path.name} is no checkpoint of a run") as caught:
+        CheckpointDirectory(tmp_path).read_newest()
+    assert len(str(caught.value)) < 600 + len(str(tmp_path))
+
+
+def test_a_path_that_is_no_unicode_can_be_written_down(short_run):
+    assert 'data = "not UTF-8: ?"' in (short_run / "config.toml").read_text("utf-8")
+
+
+@pytest.mark.parametrize("header", ["", "3", "[]", "{}", "[" * 20_000])
+def test_a_checkpoint_whose_header_is_damaged_is_refused(tmp_path, header):
+    save_tensors(
+        tmp_path / "step-00000001.safetensors",
+        {"format": FORMAT, "header": header},
+        {"a": torch.zeros(1)},
+    )
+    for read in ("read_newest", "read_newest_header"):
+        with pytest.raises(InputError, match="step-00000001.safetensors is no checkpoint"):
+            getattr(CheckpointDirectory(tmp_path), read)()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("g_optimizer.linear.weight.exp_avg", torch.zeros(3)),
+        ("g_optimizer.linear.weight.exp_avg", None),
+        ("g_optimizer.linear.weight.extra", torch.zeros(3)),
+        ("generator.linear.weight", torch.zeros(3)),
+    ],
+)
+def test_a_checkpoint_of_other_tensors_is_refused(
+    config, dataset, short_run, tmp_path, name, value
+):
+    shutil.copytree(short_run, tmp_path / "run")
+    (path,) = (tmp_path / "run" / "checkpoints").iterdir()
+    metadata, tensors, _ = load_tensors(path)
+    tensors.pop(name, None)
+    save_tensors(path, metadata, tensors if value is None else tensors | {name: value})
+    with pytest.raises(InputError, match="step 1 does not fit its recipe"):
+        run(config, dataset, tmp_path / "run", total_steps=1)
+
+
+def test_watching_starts_anew_from_directions_that_are_none(config, dataset, short_run, tmp_path):
+    shutil.copytree(short_run, tmp_path / "run")
+    (path,) = (tmp_path / "run" / "checkpoints").iterdir()
+    metadata, tensors, _ = load_tensors(path)
+    blocks = {"x": torch.full((8, 8), float("nan")), "y": torch.zeros(8, 8, dtype=torch.int64)}
+    name = "singular_values.generator.linear"
+    for block in blocks.values():
+        save_tensors(path, metadata, tensors | {name: block})
+        state = run(config, dataset, tmp_path / "run", total_steps=1)
+        assert "linear" not in state.singular_values["generator"].blocks
 
 
 def test_metrics_that_cannot_be_written_are_named(config, dataset, tmp_path):

@@ -149,3 +149,19 @@ def test_the_command_says_what_it_is_at(run, caplog):
         len(list((run / "figures").iterdir()))
         == Tags((run / "page.html").read_text()).counts["svg"]
     )
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "total_steps = " + "9" * 5000,
+        "total_steps = 0x" + "f" * 10_000,
+        "data = " + "[" * 20_000,
+        f"data{'.a' * 5000} = 1",
+        "optimizer = 3\ngenerator.resolution = [inf, nan]\ntotal_steps = -1",
+    ],
+    ids=["digits", "hexadecimal", "brackets", "tables", "types"],
+)
+def test_a_recipe_of_any_values_is_shown_or_missing(run, text):
+    (run / "config.toml").write_text(text)
+    assert "losses" in page(run).lower()

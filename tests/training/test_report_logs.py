@@ -40,7 +40,17 @@ def test_numbers_that_are_none_are_kept_apart(tmp_path):
 
 def test_lines_that_hold_no_object_are_counted(tmp_path):
     log = tmp_path / "metrics.jsonl"
-    bad = ["[" * 100_000, "3", '{"a": 1}', '{"step": "7"}', '{"step": -1}', '{"step": 9, "a"', ""]
+    deep = '{"step": 1, "a": ' + "[" * 900 + "1" + "]" * 900 + "}"
+    bad = [
+        deep,
+        "[" * 100_000,
+        "3",
+        '{"a": 1}',
+        '{"step": "7"}',
+        '{"step": -1}',
+        '{"step": 9, "a"',
+        "",
+    ]
     log.write_bytes("\n".join(['{"step": 1, "a": 2}', *bad, ""]).encode() + b'\xff{"step": 2}\n')
     read = read_log(log)
     assert read.curves == {("a",): Curve([1], [2.0])}

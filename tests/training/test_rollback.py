@@ -171,6 +171,8 @@ def test_a_run_goes_on_from_damaged_logs(images, tmp_path):
         "metrics": b'\xe2\x82\n{"step": Infinity}\n{"step": 3, "d_lo',
         "events": b'{"step": "x", "event": 3}\n{"step": 2}\n\xff\n{"step": 1, "event": "other"}\n',
     }
+    deep = b'{"step": 1, "event": "deep", "attempt": 0, "a": ' + b"[" * 900 + b"]" * 900 + b"}\n"
+    damage = {name: b"[" * 20_000 + b"\n" + deep + text for name, text in damage.items()}
     for name, text in damage.items():
         with (tmp_path / f"{name}.jsonl").open("ab") as file:
             file.write(text)

@@ -194,3 +194,18 @@ def test_data_that_do_not_fit_are_refused_before_the_first_step(
     with pytest.raises(InputError, match=r"s.safetensors holds statistics.*kid"):
         train(config, dataset, tmp_path / "run", device=CPU)
     assert not list((tmp_path / "run").glob("checkpoints/*"))
+
+
+@pytest.mark.parametrize(
+    "text", ["", "3", "[" * 20_000, '{"rows": []}', '{"rows": [{"scores": {"fid": "a"}}]}']
+)
+def test_a_damaged_evaluation_is_made_again(evaluated, dataset, tmp_path, text):
+    train(evaluated, dataset, tmp_path, device=CPU)
+    files = [tmp_path / "evaluations" / f"step-{step:08d}.json" for step in (3, 6)]
+    whole = scores(tmp_path, 6)
+    for file in files:
+        file.write_text(text)
+    (tmp_path / "evaluations" / "step-x.json").write_text(text)
+    train(evaluated, dataset, tmp_path, device=CPU)
+    assert scores(tmp_path, 6) == pytest.approx(whole)
+    assert files[0].read_text() == text  # the generator of that step is gone

@@ -226,13 +226,16 @@ def _last(lines: Sequence[_Line], good: Callable[[_Line], bool]) -> int:
 def _can_be_judged(line: _Line) -> bool:
     """Whether a line has the numbers that the rules look at, finite or not."""
     try:
-        figures = [value for _, value in _numbers(line)]
+        figures: list[Any] = [value for _, value in _numbers(line)]
         figures += [values[0] for values in line["singular_values"]["generator"].values()]
         figures += [d["std"] for d in line["logits"].values()]
     except (KeyError, TypeError, AttributeError, IndexError):
         return False
     known = line["logits"].keys() >= {"real", "fake"}
-    return known and all(isinstance(figure, int | float) for figure in figures)
+    return known and all(
+        isinstance(figure, float) or (isinstance(figure, int) and abs(figure) < 2**53)
+        for figure in figures
+    )
 
 
 def _in_margins(line: _Line, margin: float) -> _Line:
@@ -252,7 +255,7 @@ def _separation(line: _Line) -> float:
 
 def _scatter(line: _Line) -> float:
     real, fake = line["logits"]["real"]["std"], line["logits"]["fake"]["std"]
-    return math.sqrt((real**2 + fake**2) / 2)
+    return math.hypot(real, fake) / math.sqrt(2)
 
 
 def _hinge(line: _Line) -> float:

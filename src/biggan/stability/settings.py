@@ -6,7 +6,7 @@ import math
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args
 
-from biggan.errors import require
+from biggan.errors import quoted, require
 
 CollapseAction = Literal["report", "stop", "rollback"]
 SpectrumAction = Literal["none", "regularize", "clamp"]
@@ -164,7 +164,7 @@ class InterventionConfig:
         require(
             self.freeze in ("", *get_args(Frozen)),
             f"freeze of the intervention at step {self.step} must be one of "
-            f"{', '.join(get_args(Frozen))}, not {self.freeze!r}",
+            f"{', '.join(get_args(Frozen))}, not {quoted(self.freeze)}",
         )
         require(
             bool(self.changes()),

@@ -8,8 +8,10 @@ changes nothing.
 from __future__ import annotations
 
 import dataclasses
+import math
 from dataclasses import dataclass
 
+from biggan.errors import require
 from biggan.stability.settings import CollapseConfig
 from biggan.training.config import TrainConfig
 from biggan.training.randomness import Purpose, derive_seed
@@ -25,6 +27,13 @@ class Attempt:
     """What the generator's learning rate is multiplied by."""
     d_lr: float = 1.0
     """What the discriminator's learning rate is multiplied by."""
+
+    def __post_init__(self) -> None:
+        """Refuse what no run saves."""
+        is_attempt = type(self.number) is int and 0 <= self.number < 2**32
+        rates = self.g_lr, self.d_lr
+        positive = all(isinstance(rate, int | float) and 0 < rate < math.inf for rate in rates)
+        require(is_attempt and positive, "an attempt is a number and two factors above 0")
 
     def following(self, settings: CollapseConfig) -> Attempt:
         """The attempt after one more rollback."""

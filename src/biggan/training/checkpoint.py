@@ -53,19 +53,30 @@ class CheckpointHeader:
         """Read it off a file's metadata.
 
         Raises:
-            InputError: The file is no checkpoint.
+            InputError: The file is no checkpoint, or one that is damaged.
         """
-        header = json.loads(metadata["header"])
-        if header.get("kind") != "checkpoint":
-            raise InputError(f"{path} is no checkpoint of a run: take it out of {path.parent}")
-        return cls(
-            TrainConfig.from_dict(header["recipe"]),
-            header["data_fingerprint"],
-            header["step"],
-            # Neither is in runs of before there were fine-tuning and rollbacks.
-            header.get("sources", {}),
-            attempt=Attempt(**header.get("attempt", {})),
-        )
+        way_out = f"take it out of {path.parent}"
+        try:
+            header = json.loads(metadata["header"])
+            if header.get("kind") != "checkpoint":
+                raise InputError(f"it is none: {way_out}")
+            step, data_fingerprint = header["step"], header["data_fingerprint"]
+            if not (isinstance(data_fingerprint, str) and type(step) is int and 0 <= step < 2**53):
+                raise TypeError
+            return cls(
+                TrainConfig.from_dict(dict(header["recipe"])),
+                data_fingerprint,
+                step,
+                # Neither is in runs of before there were fine-tuning and rollbacks.
+                dict(header.get("sources", {})),
+                attempt=Attempt(**header.get("attempt", {})),
+            )
+        except InputError as error:
+            raise InputError(f"{path} is no checkpoint of a run: {error}") from None
+        except (AttributeError, KeyError, TypeError, ValueError, RecursionError):
+            raise InputError(
+                f"{path} is no checkpoint of a run, or a damaged one: {way_out}"
+            ) from None
 
 
 @dataclass(frozen=True)

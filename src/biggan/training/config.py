@@ -18,7 +18,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal, Self, TypeVar, get_args, get_type_hints
 
-from biggan.errors import InputError, require
+from biggan.errors import InputError, printable, quoted, require
 from biggan.models import DiscriminatorConfig, GeneratorConfig, get_preset
 from biggan.stability.settings import (
     CollapseConfig,
@@ -43,6 +43,9 @@ LabelSampling = Literal["uniform", "empirical"]
 Precision = Literal["float32", "bfloat16"]
 
 _T = TypeVar("_T")
+
+_MOST = 2**53  # of any whole number in a recipe
+_MOST_IMAGES = 2**20  # of what is in memory at once
 
 
 @dataclass(frozen=True)
@@ -145,6 +148,8 @@ class TrainConfig:
         )
         for name in positive:
             require(getattr(self, name) >= 1, f"{name} must be at least 1")
+        for name in ("batch_size", "stream_window"):
+            require(getattr(self, name) <= _MOST_IMAGES, f"{name} cannot be above {_MOST_IMAGES:,}")
         require(
             self.batch_size % self.accumulation == 0,
             f"batch_size {self.batch_size} does not split into {self.accumulation} micro-batches",
@@ -197,7 +202,7 @@ class TrainConfig:
         steps = [intervention.step for intervention in self.interventions]
         require(
             all(before < after for before, after in pairwise(steps)),
-            f"interventions must be in the order of their steps, one a step, not {steps}",
+            f"interventions must be in the order of their steps, one a step, not {quoted(steps)}",
         )
 
     @property
@@ -361,29 +366,36 @@ def _read_toml(recipe: str | Path) -> dict[str, Any]:
         close = difflib.get_close_matches(str(recipe), shipped_recipes(), n=1)
         hint = f"; did you mean {close[0]}?" if close else ""
         raise InputError(
-            f"no recipe {str(recipe)!r}{hint}: give a .toml file or one of "
+            f"no recipe {quoted(str(recipe))}{hint}: give a .toml file or one of "
             f"{', '.join(shipped_recipes())}"
         )
     try:
         return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise InputError(f"{recipe} is not valid TOML: {error}") from None
+    except (ValueError, RecursionError):
+        raise InputError(
+            f"{recipe} is no recipe: it holds a number of thousands of digits or thousands of "
+            "brackets"
+        ) from None
 
 
 def _apply(values: dict[str, Any], change: str) -> None:
     key, equals, text = change.partition("=")
     if not equals or not key.strip():
-        raise InputError(f"--set needs key=value, not {change!r}")
+        raise InputError(f"--set needs key=value, not {quoted(change)}")
     try:
         value = tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):  # tomllib's own error is a ValueError
         value = text.strip()
     *tables, last = key.strip().split(".")
     target = values
     for table in tables:
         target = target.setdefault(table, {})
         if not isinstance(target, dict):
-            raise InputError(f"{table} is no table: cannot set {key.strip()}")
+            raise InputError(
+                f"{printable(table)[:100]} is no table: cannot set {quoted(key.strip())}"
+            )
     target[last] = value
 
 
@@ -400,7 +412,8 @@ def _interventions(values: object) -> tuple[InterventionConfig, ...]:
     for table in values:
         for key in table:
             require(
-                key in known, f"an intervention has no key {key!r}; there are {', '.join(known)}"
+                key in known,
+                f"an intervention has no key {quoted(key)}; there are {', '.join(known)}",
             )
         require("step" in table, "an intervention needs a step: the one from which on it is")
     return tuple(_fill(InterventionConfig, "interventions.", table) for table in values)
@@ -419,8 +432,12 @@ def _refuse_unknown_keys(values: Mapping[str, Any]) -> None:
         if key in known or (key in tables and not isinstance(values[key], Mapping)):
             continue  # a table that is none is refused where it is read
         nearest = _nearest(key, known)
-        hint = f"did you mean {nearest}?" if nearest else f"there are {', '.join(known)}"
-        raise InputError(f"a recipe has no key {key!r}; {hint}")
+        hint = (
+            f"did you mean {nearest}?"
+            if nearest
+            else "biggan train RECIPE --dry-run lists all keys"
+        )
+        raise InputError(f"a recipe has no key {quoted(key)}; {hint}")
 
 
 def _nearest(key: str, known: Sequence[str]) -> str | None:
@@ -437,11 +454,12 @@ def _fill(cls: type[_T], prefix: str, values: Mapping[str, Any]) -> _T:
     checked = {}
     for key, value in values.items():
         hint = hints[key]
-        if hint is float and isinstance(value, int) and not isinstance(value, bool):
-            value = float(value)
+        if isinstance(value, int) and not isinstance(value, bool):
+            require(abs(value) <= _MOST, f"{prefix}{key} cannot be beyond {_MOST:,}")
+            value = float(value) if hint is float else value
         if isinstance(hint, type) and type(value) is not hint:
             raise InputError(
-                f"{prefix}{key} must be {_TYPE_NAMES.get(hint, hint.__name__)}, not {value!r}"
+                f"{prefix}{key} must be {_TYPE_NAMES.get(hint, hint.__name__)}, not {quoted(value)}"
             )
         checked[key] = value
     return cls(**checked)

@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from biggan.atomic_write import write_atomically
+from biggan.errors import InputError
+from biggan.training.logging import parse_object
 
 EventKind = Literal["collapse", "rollback", "stop", "intervention"]
 
@@ -92,12 +94,20 @@ def _is_past(event: Mapping[str, Any], step: int) -> bool:
 
 
 def read_events(run_dir: Path) -> list[dict[str, Any]]:
-    """All events of a run so far; a line that is damaged is left out."""
+    """All events of a run so far; a line that is damaged is left out.
+
+    Raises:
+        InputError: The file cannot be read.
+    """
     path, events = run_dir / "events.jsonl", []
     if path.exists():
-        for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        try:
+            lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+        except OSError as error:
+            raise InputError(f"cannot read {path}: {error.strerror}") from None
+        for line in lines:
             with contextlib.suppress(ValueError, KeyError, TypeError, OverflowError):
-                event = json.loads(line)
+                event = parse_object(line)
                 numbers = {"step": int(event["step"]), "attempt": int(event.get("attempt", 0))}
                 events.append({**event, "event": str(event["event"]), **numbers})
     return events

@@ -25,6 +25,7 @@ from biggan.stability.signals import scalars
 
 _LOG = logging.getLogger("biggan.training")
 _NAMES = ("metrics", "signals")
+_DEEPEST = 16  # levels of objects and lists within each other
 
 
 class RunLog:
@@ -140,14 +141,37 @@ class RunLog:
         self._close()
 
 
+def parse_object(text: str) -> dict[str, Any]:
+    """The JSON object that a text holds: a line of a log, or a file of figures.
+
+    Raises:
+        ValueError: It holds none, or one that is nested deeper than any that a run writes.
+    """
+    try:
+        value = json.loads(text)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+    if not isinstance(value, dict):
+        raise ValueError("no object")
+    level: list[Any] = [value]
+    for _ in range(_DEEPEST):
+        containers = [inner for inner in level if isinstance(inner, dict | list)]
+        level = [v for c in containers for v in (c.values() if isinstance(c, dict) else c)]
+        if not level:
+            return value
+    raise ValueError("nested too deeply")
+
+
 def _lines(path: Path) -> list[tuple[str, int]]:
     """The whole lines of a file, and their steps."""
     lines = []
     if path.exists():
         for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
             # What a kill cut short is no line, nor is what a disk damaged.
-            with contextlib.suppress(ValueError, KeyError, TypeError, OverflowError):
-                lines.append((line, int(json.loads(line)["step"])))
+            with contextlib.suppress(ValueError, KeyError):
+                step = parse_object(line)["step"]
+                if type(step) is int:
+                    lines.append((line, step))
     return lines
 
 

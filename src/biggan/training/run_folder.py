@@ -63,7 +63,9 @@ def open_run(
     state = TrainState.create(config, device, dataset.class_names if saved is None else None)
     with raising_together():
         if is_first():
-            write_atomically(run_dir / "config.toml", to_toml(config.to_dict()).encode())
+            write_atomically(
+                run_dir / "config.toml", to_toml(config.to_dict()).encode(errors="replace")
+            )
             if saved is None and state.sources:
                 # Kept for a rollback to the start: the sources may be gone by then.
                 checkpoints.save(state, config, dataset.fingerprint)

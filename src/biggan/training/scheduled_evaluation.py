@@ -10,8 +10,8 @@ Nothing of it enters the training: with and without, the weights are the same.
 from __future__ import annotations
 
 import dataclasses
-import json
 import logging
+import math
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -24,6 +24,7 @@ from biggan.data import ImageDataset, TrainingData
 from biggan.distributed import is_first, on_any_process, raising_together
 from biggan.errors import InputError
 from biggan.training.config import TrainConfig
+from biggan.training.logging import parse_object
 from biggan.weights.files import save_generator
 
 if TYPE_CHECKING:
@@ -106,7 +107,7 @@ class ScheduledEvaluation:
     def is_missing(self, step: int) -> bool:
         """Whether the generator of a step is to be evaluated, and was not yet."""
         due = step % self._settings.every == 0 or step == self._config.total_steps
-        return due and step > 0 and on_any_process(is_first() and not self._file(step).exists())
+        return due and step > 0 and on_any_process(is_first() and _read(self._file(step)) is None)
 
     def distances(self, step: int) -> list[tuple[int, float]]:
         """The Frechet distances of this attempt up to a step, oldest first.
@@ -120,13 +121,13 @@ class ScheduledEvaluation:
             return []
         files = sorted(self._folder.glob("step-*.json"))  # those of attempts before are below
         found = [
-            (at, json.loads(file.read_text(encoding="utf-8")))
+            (int(at), measured)
             for file in files
-            if (at := int(file.stem.removeprefix("step-"))) <= step
+            if (at := file.stem.removeprefix("step-")).isdecimal() and int(at) <= step
+            if (measured := _read(file))
         ]
-        alike = [pair for pair in found if _yardstick(pair[1]) == _yardstick(found[-1][1])]
-        scores = [(at, _distance(evaluation["rows"][0]["scores"])) for at, evaluation in alike]
-        return [(at, distance) for at, distance in scores if distance is not None]
+        alike = [(at, distance) for at, (how, distance) in found if how == found[-1][1][0]]
+        return [(at, distance) for at, distance in alike if distance is not None]
 
     def run(self, gan: Gan, step: int) -> dict[str, float]:
         """Evaluate the generator of a step and keep it if it is the best so far.
@@ -160,11 +161,10 @@ class ScheduledEvaluation:
         distance = _distance(evaluation.rows[0]["scores"])
         # Those of attempts that were left are in folders below.
         files = self._folder.rglob("step-*.json")
-        others = [json.loads(file.read_text(encoding="utf-8")) for file in files]
         before = [
-            _distance(other["rows"][0]["scores"])
-            for other in others
-            if _yardstick(other) == _yardstick(vars(evaluation))
+            other[1]
+            for file in files
+            if (other := _read(file)) and other[0] == _yardstick(vars(evaluation))
         ]
         if distance is not None and all(other is None or distance < other for other in before):
             measured = {
@@ -182,6 +182,26 @@ class ScheduledEvaluation:
 
     def _file(self, step: int) -> Path:
         return self._folder / f"step-{step:08d}.json"
+
+
+def _read(file: Path) -> tuple[tuple[Any, ...], float | None] | None:
+    """The yardstick and the Frechet distance of an evaluation; None if it is damaged or missing."""
+    try:
+        evaluation = parse_object(file.read_text(encoding="utf-8"))
+        distance = _distance(evaluation["rows"][0]["scores"])
+        if distance is not None and not math.isfinite(distance):
+            distance = None
+        return _yardstick(evaluation), distance
+    except (
+        OSError,
+        ValueError,
+        KeyError,
+        TypeError,
+        IndexError,
+        AttributeError,
+        OverflowError,
+    ):
+        return None
 
 
 def _distance(scores: dict[str, float]) -> float | None:

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from biggan.errors import require
+from biggan.errors import quoted, require
 
 Augmentation = Literal["none", "diffaugment", "ada"]
 ClassTransfer = Literal["nearest", "mean", "random"]
@@ -74,7 +74,7 @@ class AugmentationConfig:
         require(
             fits or self.kind != "diffaugment",
             f"augmentation.policy lists some of {', '.join(_DIFFAUGMENT)}, each once and without "
-            f"spaces, not {self.policy!r}",
+            f"spaces, not {quoted(self.policy)}",
         )
         require(-1 < self.target < 1, "augmentation.target must be between -1 and 1")
         require(self.images >= 1, "augmentation.images must be at least 1")
@@ -153,4 +153,4 @@ class EvaluationConfig:
     def __post_init__(self) -> None:
         """Refuse what cannot be run."""
         require(self.every >= 0, "evaluation.every must be 0 or above")
-        require(self.num >= 10, "evaluation.num must be at least 10")
+        require(10 <= self.num <= 10_000_000, "evaluation.num must be between 10 and 10,000,000")

@@ -149,7 +149,11 @@ class TrainState:
         ]
 
     def load_tensors(self, tensors: Mapping[str, Tensor]) -> None:
-        """Restore what `tensors` gave."""
+        """Restore what `tensors` gave.
+
+        Raises:
+            RuntimeError: Tensors are missing, unexpected, or of another shape.
+        """
         for prefix, network in self._networks():
             saved = _under(prefix, tensors)
             if prefix == "lecam" and not saved:
@@ -160,13 +164,15 @@ class TrainState:
             state = optimizer.state_dict()
             # Adam numbers its parameters in the order in which it was given them.
             state["state"] = {
-                index: _under(name, saved)
-                for index, (name, _) in enumerate(network.named_parameters())
-                if f"{name}.step" in saved
+                index: moments
+                for index, (name, parameter) in enumerate(network.named_parameters())
+                if (moments := _moments(name, parameter, saved))
             }
             optimizer.load_state_dict(state)
         for side, looks in self.singular_values.items():
-            looks.blocks = _under(f"{_SPECTRA}.{side}", tensors)
+            saved = _under(f"{_SPECTRA}.{side}", tensors)
+            usable = {n: b for n, b in saved.items() if b.dtype == torch.float32}
+            looks.blocks = {n: b for n, b in usable.items() if bool(b.isfinite().all())}
 
     def _networks(self) -> Iterator[tuple[str, nn.Module]]:
         yield "generator", self.generator
@@ -204,6 +210,20 @@ def _adam(network: nn.Module, config: TrainConfig, learning_rate: float) -> torc
         eps=settings.eps,
         fused=True,
     )
+
+
+def _moments(name: str, parameter: Tensor, saved: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """What Adam keeps of a parameter; empty for one that it has not updated.
+
+    Raises:
+        RuntimeError: It does not fit the parameter.
+    """
+    moments = _under(name, saved)
+    shapes = {key: value.shape for key, value in moments.items()}
+    fitting = {"step": torch.Size(), "exp_avg": parameter.shape, "exp_avg_sq": parameter.shape}
+    if moments and shapes != fitting:
+        raise RuntimeError(f"what the optimizer keeps of {name} does not fit")
+    return moments
 
 
 def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -257,7 +257,7 @@ def _set_aside(folder: Path, step: int, number: int) -> None:
     later = [
         path
         for path in sorted(folder.glob("step-*"))
-        if int(path.stem.removeprefix("step-")) > step
+        if (named := path.stem.removeprefix("step-")).isdecimal() and int(named) > step
     ]
     aside = folder / f"before-rollback-{number}"
     if later:

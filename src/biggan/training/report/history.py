@@ -207,7 +207,10 @@ def short(value: Any) -> str:
     """A value in a few characters."""
     if isinstance(value, float):
         return f"{value:.4g}"
-    return str(value)
+    try:
+        return str(value)
+    except (ValueError, RecursionError):  # thousands of digits, or of levels
+        return "..."
 
 
 def _long_table(head: Sequence[str], rows: Sequence[Sequence[str]], what: str) -> str:

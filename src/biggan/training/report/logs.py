@@ -6,7 +6,6 @@ of a newer version are curves as well. What cannot be read is counted and never 
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Iterator, Mapping
@@ -14,6 +13,8 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
+
+from biggan.training.logging import parse_object
 
 Key = tuple[str, ...]
 """The names that lead to a number, such as ("logits", "real", "mean")."""
@@ -145,10 +146,9 @@ def _objects(path: Path) -> Iterator[dict[str, Any] | None]:
         with path.open(encoding="utf-8", errors="replace") as file:
             for line in file:
                 try:
-                    value = json.loads(line)
-                except (ValueError, RecursionError):  # cut short by a kill; or no log at all
-                    value = None
-                yield value if isinstance(value, dict) else None
+                    yield parse_object(line)
+                except ValueError:  # cut short by a kill; or no log at all
+                    yield None
     except OSError:
         return
 

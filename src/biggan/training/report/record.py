@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 from biggan.errors import InputError
 from biggan.training.config import flatten
+from biggan.training.logging import parse_object
 from biggan.training.report.logs import (
     LAST_STEP,
     Curve,
@@ -70,7 +70,7 @@ class RunRecord:
     def total_steps(self) -> int | None:
         """The step at which the recipe ends."""
         total = self.recipe.get("total_steps")
-        return total if isinstance(total, int) else None
+        return total if isinstance(total, int) and 0 <= total < LAST_STEP else None
 
 
 def read_run(run_dir: Path) -> RunRecord:
@@ -87,7 +87,7 @@ def read_run(run_dir: Path) -> RunRecord:
     recipe: dict[str, Any] = {}
     try:
         recipe = flatten(tomllib.loads(recipe_file.read_text(encoding="utf-8")))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError):
+    except (OSError, ValueError, RecursionError):
         missing.append("the recipe (config.toml)")
     metrics, signals = read_log(log_file), read_log(signals_file)
     if not metrics.curves:
@@ -142,17 +142,17 @@ def _read_evaluations(folder: Path, missing: list[str]) -> list[dict[str, Any]]:
     evaluations = []
     for path in sorted(folder.glob("step-*.json")):
         try:
-            evaluation = json.loads(path.read_text(encoding="utf-8"))
+            evaluation = parse_object(path.read_text(encoding="utf-8"))
             scores = dict(evaluation["rows"][0]["scores"])
-            step = int(path.stem.removeprefix("step-"))
-            if not 0 <= step < LAST_STEP:
+            step, num = int(path.stem.removeprefix("step-")), evaluation["protocol"]["num"]
+            if not (0 <= step < LAST_STEP and isinstance(num, int)):
                 raise ValueError
             evaluations.append(
                 {
                     "step": step,
                     "scores": {name: float(value) for name, value in scores.items()},
                     "extractor": str(evaluation["extractor"]["name"]),
-                    "num": evaluation["protocol"]["num"],
+                    "num": num,
                     "reference": str(evaluation["reference"]["name"]),
                 }
             )
@@ -164,7 +164,6 @@ def _read_evaluations(folder: Path, missing: list[str]) -> list[dict[str, Any]]:
             IndexError,
             AttributeError,
             OverflowError,
-            RecursionError,
         ):
             missing.append(f"the evaluation {path.name}")
     return evaluations

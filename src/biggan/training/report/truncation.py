@@ -195,5 +195,5 @@ def _kept(path: Path, sha256: str | None) -> Sweep | None:
         if not all(math.isfinite(row.all + row.plain) for row in rows):
             return None
         return Sweep(int(kept["num"]), rows, strips)
-    except (OSError, ValueError, KeyError, TypeError, RecursionError, SyntaxError):
+    except (OSError, ValueError, KeyError, TypeError, ArithmeticError, RecursionError, SyntaxError):
         return None

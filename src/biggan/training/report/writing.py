@@ -119,7 +119,7 @@ def _facts(record: RunRecord) -> str:
     changed = any("_lr" in key for event in record.events for key in event.changes)
     facts: dict[str, Any] = {
         "step": "" if step is None else f"{step} of {total}" if total else step,
-        "data": Path(str(recipe.get("data", ""))).name,
+        "data": Path(short(recipe.get("data", ""))).name,
         "resolution": recipe.get("generator.resolution", ""),
         "classes": recipe.get("generator.num_classes", ""),
         "batch size": recipe.get("batch_size", ""),
@@ -138,7 +138,7 @@ def _facts(record: RunRecord) -> str:
         facts["spikes of σ0"] = " and ".join(bursts)
     for name, at in record.not_finite.items():
         facts[f"{name} not finite"] = f"first at step {at[0]}"
-    shown = [(name, str(value)) for name, value in facts.items() if value != ""]
+    shown = [(name, short(value)) for name, value in facts.items() if value != ""]
     cells = "".join(
         f"<div><dt>{html.escape(name)}</dt><dd>{html.escape(value)}</dd></div>"
         for name, value in shown
