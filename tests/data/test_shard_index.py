@@ -193,6 +193,8 @@ def test_class_names_come_from_a_text_file(tmp_path):
     file = tmp_path / "names.txt"
     file.write_text("tabby, tabby cat\n  dog \n\n")
     assert read_class_names(file) == ("tabby, tabby cat", "dog")
+    file.write_bytes("\ufefftabby\r\ndog\r\n".encode())  # as Notepad writes it
+    assert read_class_names(file) == ("tabby", "dog")
     file.write_text("dog\n\ndog\n")
     assert "names.txt: two classes are called 'dog'" in refusal(read_class_names, file)
     file.write_text("dog\n")

@@ -52,6 +52,8 @@ def test_numbers_are_named_by_a_file_beside_the_shards(tmp_path):
     assert load_dataset(path, 8, 3).class_names == ("zebra", "ape")
     (tmp_path / "classes.txt").write_text("zebra\n")
     assert "a.tar/1.png has the label 1, which none of the 1 class names" in refusal(path)
+    (tmp_path / "classes.txt").write_bytes(b"\xef\xbb\xbfzebra\r\nape\r\n")  # as Notepad writes it
+    assert load_dataset(path, 8, 3).class_names == ("zebra", "ape")
     (tmp_path / "classes.txt").write_bytes(b"\xff\xfe")
     assert "cannot read" in refusal(path)
 
@@ -162,6 +164,9 @@ def test_shards_that_repeat_names_are_kept_apart(tmp_path):
         (samples(("cls", "")), "a.tar/0.png has no label"),
         (samples(("json", "[" * 100_000)), "a.tar/0.png has no label"),
         (samples(("cls", "0"), ("cls", "2")), "1 of 3 classes have no image, such as '1'"),
+        (samples(("cls", "0"), ("cls", "1" * 5000)), "some labels are numbers and some are names"),
+        (samples(("cls", "0"), ("cls", "9" * 18)), "of 1000000000000000000 classes have no image"),
+        ([("0.png", PNG), ("0.cls", b"caf\xe9")], "'caf\\udce9' is not UTF-8"),
         (samples(("cls", "0")), "has one class, '0'"),
         (
             samples(("cls", "a"), ("cls", "1")),

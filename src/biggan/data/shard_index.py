@@ -199,7 +199,7 @@ def read_class_names(file: str | Path) -> tuple[str, ...]:
         InputError: It cannot be read, or names fewer than two classes, or one twice.
     """
     try:
-        text = Path(file).expanduser().read_text(encoding="utf-8")
+        text = Path(file).expanduser().read_text(encoding="utf-8-sig")
     except OSError as error:
         raise InputError(f"cannot read the class names in {file}: {error.strerror}") from None
     except UnicodeDecodeError:

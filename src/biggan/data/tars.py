@@ -161,7 +161,9 @@ def _is_image(suffix: str) -> bool:
 def parse_label(sample: Mapping[str, bytes]) -> Label:
     """The class of a sample: a number or a name; None where none is given."""
     if "cls" in sample:
-        text = sample["cls"].decode(errors="replace").strip()
+        text = (
+            sample["cls"].decode("utf-8", "surrogateescape").strip()
+        )  # what is not UTF-8 is refused later
     elif "json" in sample:
         try:
             about = json.loads(sample["json"])
@@ -179,7 +181,7 @@ def parse_label(sample: Mapping[str, bytes]) -> Label:
 def read_class_table(shard: Path) -> list[str] | None:
     """The class names beside a shard; None where there is no such file."""
     try:
-        text = (shard.parent / CLASS_TABLE).read_text(encoding="utf-8")
+        text = (shard.parent / CLASS_TABLE).read_text(encoding="utf-8-sig")
     except FileNotFoundError:
         return None
     except (OSError, UnicodeDecodeError) as error:
