@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import os
@@ -9,7 +10,6 @@ import socket
 import subprocess
 import sys
 import time
-from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -178,7 +178,7 @@ def multipart(contents: bytes, name: str = "files") -> tuple[bytes, dict[str, st
 
 
 def test_idle_connections_shut_nobody_out(server: Server) -> None:
-    with ExitStack() as stack:
+    with contextlib.ExitStack() as stack:
         for _ in range(DESCRIPTORS + 50):
             stack.enter_context(server.connect())
         assert server.serves()
@@ -188,7 +188,14 @@ def test_idle_connections_shut_nobody_out(server: Server) -> None:
 
 def test_silent_and_slow_clients_are_given_up(server: Server) -> None:
     head = b"POST /gradio_api/queue/join HTTP/1.1\r\nHost: x\r\nContent-Length: 9000\r\n"
-    with server.connect() as silent, server.connect() as in_head, server.connect() as in_body:
+    with (
+        server.connect() as silent,
+        server.connect() as unread,
+        server.connect() as in_head,
+        server.connect() as in_body,
+    ):
+        unread.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2**18)
+        unread.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n" * 200)  # 21 MB
         in_head.sendall(head)
         in_body.sendall(head + b"\r\n")
         with server.connect() as reading:  # the answer may take longer
@@ -203,7 +210,17 @@ def test_silent_and_slow_clients_are_given_up(server: Server) -> None:
             assert not open_
             assert silent.recv(1) == b""
             reading.settimeout(10)
-            assert b"ALIVE" in reading.recv(1000)
+            assert b"ALIVE" in reading.recv(1000)  # after 15 s
+        assert len(received(unread)) < 20_000_000
+
+
+def received(connection: socket.socket) -> bytes:
+    """All that comes until the other end closes."""
+    pieces = []
+    with contextlib.suppress(ConnectionError):
+        while piece := connection.recv(2**16):
+            pieces.append(piece)
+    return b"".join(pieces)
 
 
 def drip(connection: socket.socket) -> bool:

@@ -15,7 +15,7 @@ from starlette.types import ASGIApp
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 _MAX_HEAD = 2**16  # bytes of a request's address and headers
-_MAX_CONNECTIONS = 512
+_MAX_CONNECTIONS = 1024  # half of them from one address
 _PATIENCE = 10  # seconds
 _LEAST_RATE = 2**10  # bytes a second
 
@@ -76,7 +76,7 @@ class BoundedProtocol(H11Protocol):
         open_: set[Any] = self.connections
         if self.client and not _is_within(self.client[0], self._proxies):
             host = self.client[0]
-            _make_room([c for c in open_ if c.client and c.client[0] == host], most // 4)
+            _make_room([c for c in open_ if c.client and c.client[0] == host], most // 2)
         _make_room(open_, most)
 
     def data_received(self, data: bytes) -> None:
@@ -131,8 +131,9 @@ class BoundedProtocol(H11Protocol):
 
     def _check(self) -> None:
         moved = self._received + self._unsent - self.transport.get_write_buffer_size()
-        # Where reading is paused, the application has not taken what came before.
-        if moved < _LEAST_RATE * _PATIENCE and not self.flow.read_paused:
+        # While only reading is paused, the application has not taken what came before.
+        is_due = self.flow.write_paused or not self.flow.read_paused
+        if is_due and moved < _LEAST_RATE * _PATIENCE:
             self.close()
         else:
             self._timer = None
@@ -152,12 +153,14 @@ def _is_within(
 
 
 def _max_connections() -> int:
-    """Not more than half of the file descriptors of this process."""
+    """Three quarters of the file descriptors of this process, and no more than needed."""
     try:
         import resource
     except ImportError:  # Windows has no such limit
         return _MAX_CONNECTIONS
     limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     return (
-        _MAX_CONNECTIONS if limit == resource.RLIM_INFINITY else min(_MAX_CONNECTIONS, limit // 2)
+        _MAX_CONNECTIONS
+        if limit == resource.RLIM_INFINITY
+        else min(_MAX_CONNECTIONS, limit * 3 // 4)
     )

@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import html
 import inspect
+import re
+import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import wraps
@@ -82,8 +84,11 @@ def heading(recipe: SheetRecipe) -> Any:
 
 
 def message(error: InputError) -> str:
-    """What is wrong, short enough to be read, in characters that can be sent."""
+    """What is wrong, short enough to be read, in characters that can be sent, without folders."""
     text = str(error).encode(errors="backslashreplace").decode()
+    folder = re.escape(tempfile.gettempdir())
+    text = re.sub(rf"{folder}/(\S*/)?", "", text)
+    text = re.sub(rf"{folder}\b", "the temporary folder", text)
     return text if len(text) <= _LONGEST_MESSAGE else f"{text[:_LONGEST_MESSAGE]}..."
 
 
