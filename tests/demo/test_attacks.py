@@ -151,6 +151,15 @@ def test_no_input_makes_the_server_fetch_an_address_or_copy_a_file(
             inside.accept()
 
 
+def test_wrong_values_are_neither_logged_nor_repeated_at_length(server: Server) -> None:
+    config = json.loads(server.ask("GET", "/config")[2])
+    for value in ("x" * 900, "\ud800", None, 5):
+        for event in (d for d in config["dependencies"] if d["backend_fn"]):
+            done = server.run(event["id"], [value] * len(event["inputs"]))
+            assert done["success"] or 0 < len(done["output"]["error"]) < 200
+    assert server.log.read_text() == ""
+
+
 def test_an_uploaded_file_is_taken_and_no_other(server: Server) -> None:
     status, _, path = server.ask("POST", "/gradio_api/upload", *multipart(b"no picture"))
     assert status == 200

@@ -27,7 +27,8 @@ from biggan.demo.forms import (
 )
 from biggan.demo.shelf import ModelShelf
 from biggan.demo.style import GROW
-from biggan.demo.views import Video, View, menu, picture_style
+from biggan.demo.views import Video, View, menu, message_on_page, picture_style
+from biggan.errors import InputError
 from biggan.gan import Gan
 
 _LABELS = {"explore": "Samples", "interpolate": "Interpolations", "sweep": "Sweep"}
@@ -54,11 +55,17 @@ class _Page(gr.Blocks):
         for index, widget in enumerate(block_fn.inputs):
             inputs[index] = _checked(widget, inputs[index])
 
+    async def preprocess_data(self, *args: Any, **kwargs: Any) -> list[Any]:
+        """Shorten what widgets say of a wrong value: they repeat all of it, and log it."""
+        try:
+            return await super().preprocess_data(*args, **kwargs)
+        except gr.Error as error:
+            told = message_on_page(InputError(error.message[:100]))
+            raise gr.Error(told, print_exception=False) from None
+
 
 def _checked(widget: Any, value: Any) -> Any:
     """A value as it is, or an uploaded file as nothing but its path."""
-    if value is None:
-        return None
     if isinstance(widget, gr.File):
         path = value.get("path") if isinstance(value, dict) else None
         if _is_uploaded(path):

@@ -53,7 +53,7 @@ _MISREAD = (
 # that the page's functions need is sent along.
 _SESSIONS = 100
 _SWEEP_INTERVAL = 60  # seconds
-_ABANDONED = 300  # seconds since anything was added to an upload that has not ended
+_KEPT = 3600  # seconds since a file or a folder was written to
 
 
 def serve(
@@ -215,10 +215,10 @@ def _sweep_for_ever(folder: Path) -> None:
 
 
 def sweep(folder: Path) -> None:
-    """Delete uploads that nobody continues, and folders whose files Gradio has deleted."""
+    """Delete old uploads that did not become files of the page, and old empty folders."""
     for path in folder.iterdir():
         with contextlib.suppress(OSError):
-            if time.time() - path.stat().st_mtime < _ABANDONED:
+            if time.time() - path.stat().st_mtime < _KEPT:
                 continue
             if path.is_dir():
                 path.rmdir()  # fails where there is a file
