@@ -50,6 +50,18 @@ def test_pack_verify_and_info(folder, tmp_path):
     }
 
 
+def test_names_of_files_do_not_command_the_terminal(folder, tmp_path):
+    for name in ("\x1b[2J.png", "x.\x1b[2J"):
+        (folder / "cat" / name).write_bytes(b"")
+    result = biggan("data", "pack", folder, tmp_path / "out", "--resolution", 8)
+    assert result.stderr.splitlines() == [
+        r"left out 1 file not used as images: 1 .\x1b[2j",
+        r"skipped 2 corrupt images of 7: cat/\x1b[2J.png (the file is empty); "
+        "dog/0002.png (image file is truncated)",
+        "5 images of pets, 8 px, colour, 2 classes",
+    ]
+
+
 def test_grey_and_unconditional(folder, tmp_path):
     out = tmp_path / "out"
     succeeds("data", "pack", folder, out, "--resolution", 4, "--channels", 1, "--unconditional")

@@ -124,8 +124,7 @@ def test_of_several_images_that_of_the_samples_name_is_taken(tmp_path, caplog):
     path = write_tar(tmp_path / "a.tar", members)
     assert images_of(path) == [0, 1]
     message = (
-        "left out 6 files that are not used as images: "
-        "2 .mask.png, 2 .seg.png, 1 without an ending, 1 .heic"
+        "left out 6 files not used as images: 2 .mask.png, 2 .seg.png, 1 without an ending, 1 .heic"
     )
     assert caplog.messages == [message, message]  # loaded, and counted for the stream
     images_of(path)

@@ -97,6 +97,13 @@ def group() -> None:
     """
 
 
+class _OneLine(logging.Formatter):
+    """Messages as errors are printed: names of files in them cannot command the terminal."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802  # the base class's
+        return printable(super().formatMessage(record))
+
+
 def main() -> None:
     """Run the command line; the entry point of `biggan` and of `python -m biggan`.
 
@@ -107,7 +114,9 @@ def main() -> None:
     SIGPIPE. Ctrl-C, SIGTERM and SIGHUP unwind the command once, so that nothing half written
     stays; a second signal ends the process at once.
     """
-    logging.basicConfig(format="%(message)s", level=logging.INFO)
+    handler = logging.StreamHandler()
+    handler.setFormatter(_OneLine("%(message)s"))
+    logging.basicConfig(handlers=[handler], level=logging.INFO)
     _print_any_character()
     _unwind_on_signals()
     try:

@@ -357,8 +357,8 @@ def warn_of_other_files(left_out: Counter[str]) -> None:
     """Say how many files of which endings are left out, if any."""
     if left_out:
         logger.warning(
-            "left out %d files that are not used as images: %s",
-            left_out.total(),
+            "left out %s not used as images: %s",
+            f"{left_out.total()} files" if left_out.total() > 1 else "1 file",
             by_ending(left_out),
         )
 
