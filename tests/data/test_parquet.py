@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from biggan.data import load_dataset
+from biggan.data.decoding import CorruptImageError
 from biggan.data.parquet import ParquetFiles
 from biggan.errors import InputError
 from data_forms import pictures, png, shuffled, write_folder, write_parquet
@@ -113,6 +114,20 @@ def test_row_groups_are_read_once_in_reading_order(tmp_path, monkeypatch):
         for position in files.order:
             files.read(files.members[position])
     assert read == [0, 1, 2, 3]
+
+
+def test_a_damaged_page_is_told_in_one_line(tmp_path, monkeypatch):
+    files = ParquetFiles(
+        path := write_parquet(tmp_path / "a.parquet", FILES), [path], unconditional=True
+    )
+
+    def fail(number):
+        raise OSError("Couldn't deserialize thrift:\nDeserializing page header failed.\n")
+
+    monkeypatch.setattr(files, "_group", fail)
+    with pytest.raises(CorruptImageError) as caught:
+        files.read(files.members[0])
+    assert str(caught.value) == ("Couldn't deserialize thrift: Deserializing page header failed.")
 
 
 def test_a_row_without_an_image_is_corrupt(tmp_path, caplog):

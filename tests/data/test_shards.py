@@ -205,6 +205,13 @@ def test_a_corrupt_image_is_replaced_in_the_same_way_everywhere(tmp_path, caplog
     )
 
 
+def test_why_a_shard_cannot_be_read_is_told_in_words(tmp_path):
+    write_shards(tmp_path, FILES)
+    path = next(tmp_path.glob("*.tar"))
+    path.write_bytes(path.read_bytes()[:700])
+    assert refusal(stream, tmp_path) == f"cannot read the shard {path}: unexpected end of data"
+
+
 def test_16_bit_images_that_become_dark_are_named_once(tmp_path, caplog):
     buffer = io.BytesIO()
     Image.fromarray(np.full((8, 8), 4095, np.uint16)).save(buffer, "PNG")

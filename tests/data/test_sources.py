@@ -201,6 +201,15 @@ def test_a_folder_that_may_not_be_read_is_a_users_mistake(tmp_path, monkeypatch)
     assert "no permission to read" in refusal(tmp_path)
 
 
+def test_a_place_that_a_damaged_zip_names_is_no_fault_of_the_disk(tmp_path):
+    path = write_zip(tmp_path / "a.zip", {"cat/a.png": b"a"})
+    data = bytearray(path.read_bytes())
+    data[-6] += 1  # where the directory begins; the file then begins before the zip
+    path.write_bytes(data)
+    with open_files(path) as files, pytest.raises(CorruptImageError, match="."):
+        files.read("cat/a.png")
+
+
 def test_what_is_no_regular_file_or_too_large_is_not_read(tmp_path):
     os.mkfifo(tmp_path / "pipe.png")
     with (tmp_path / "large.png").open("wb") as file:

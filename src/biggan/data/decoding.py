@@ -24,7 +24,14 @@ _XMP = b"iTXtXML:com.adobe.xmp\0\0"  # uncompressed; it may tell which side is u
 
 
 class CorruptImageError(Exception):
-    """An image file that cannot be read or decoded; the message says why."""
+    """An image file that cannot be read or decoded; the message says why in one line.
+
+    Args:
+        reason: Why, or the error of the library that tried.
+    """
+
+    def __init__(self, reason: str | Exception) -> None:
+        super().__init__(" ".join(str(reason).split())[:100] or type(reason).__name__)
 
 
 class DecodedImage(NamedTuple):
@@ -106,7 +113,7 @@ def decode_image(data: bytes, channels: int, white: int = WHITE) -> DecodedImage
     except CorruptImageError:
         raise
     except Exception as error:  # damaged files make decoders raise nearly anything
-        raise CorruptImageError(_reason(data, error)) from error
+        raise CorruptImageError(_reason(data, error) or error) from error
 
 
 def open_image(data: bytes) -> ImageFile.ImageFile:
@@ -114,14 +121,15 @@ def open_image(data: bytes) -> ImageFile.ImageFile:
     return Image.open(io.BytesIO(_without_text(data)), formats=image_formats())
 
 
-def _reason(data: bytes, error: Exception) -> str:
+def _reason(data: bytes, error: Exception) -> str | None:
+    """Why a file cannot be decoded, where Pillow does not say it well."""
     if not data:
         return "the file is empty"
     if isinstance(error, Image.DecompressionBombError):
         return "too many pixels: save it smaller"
     if isinstance(error, UnidentifiedImageError):  # its message names an object in memory
         return "not in an image format that Pillow reads"
-    return " ".join(str(error).split())[:100] or type(error).__name__
+    return None
 
 
 def _without_text(data: bytes) -> bytes | bytearray:

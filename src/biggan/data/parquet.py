@@ -75,7 +75,7 @@ class ParquetFiles(ImageFiles):
             value = self._group(number)[row - int(self._starts[number])].as_py()
         except Exception as error:  # a damaged page: arrow has many errors for that
             raise_disk_fault(self.path, error)
-            raise CorruptImageError(str(error)) from error
+            raise CorruptImageError(error) from error
         if value is None:
             raise CorruptImageError("the row has no image")
         return bytes(value)

@@ -102,7 +102,9 @@ def read_shard(url: str, left_out: Counter[str]) -> Iterator[Sample]:
         if any(watched.last):  # a tar that is cut between two blocks reads without an error
             raise EOFError("it may be truncated, copy or download it again")
     except Exception as error:  # a damaged tar, a lost connection, a missing program
-        reason = " ".join(str(error).split())
+        # The library adds the stream, and where it is, to what was said.
+        said = error if isinstance(error, OSError) or not error.args else error.args[0]
+        reason = " ".join(str(said).partition(" @ <")[0].split())
         raise InputError(f"cannot read the shard {url}: {reason}") from error
     finally:
         if stream is not None:

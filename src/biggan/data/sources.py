@@ -161,7 +161,7 @@ class ZipFiles(ImageFiles):
             return self._archive.read(info)
         except Exception as error:  # every compression has its own way to complain of damage
             raise_disk_fault(self.path, error)
-            raise CorruptImageError(str(error)) from error
+            raise CorruptImageError(error) from error
 
     def _is_above_all(self, name: str) -> bool:
         path = PurePosixPath(name)
@@ -210,7 +210,8 @@ def raise_disk_fault(path: Path, error: Exception) -> None:
     Raises:
         InputError: The error comes from the system, and not from who read a damaged file.
     """
-    if isinstance(error, OSError) and error.errno is not None:
+    # An invalid argument is a place that a damaged file names.
+    if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
         raise InputError(
             f"cannot read {path}: {error.strerror}; see to the disk and start again"
         ) from error
