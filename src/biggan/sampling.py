@@ -127,10 +127,13 @@ def _generate(
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
-            size = _smaller(len(z), engine, describe_out_of_memory(error, engine.device))
+            fault = describe_out_of_memory(error, engine.device)
+        else:
+            yield ImageBatch(start, images)
+            start = rows.stop
             continue
-        yield ImageBatch(start, images)
-        start = rows.stop
+        # The error held the memory of what was made so far until here.
+        size = _smaller(len(z), engine, fault)
 
 
 def _smaller(size: int, engine: Engine, fault: str) -> int:
