@@ -24,9 +24,8 @@ from tiny import TINY_RECIPE
 KILLS = int(os.environ.get("BIGGAN_TEST_KILLS", "1"))  # of each command
 TIMEOUT = 300
 
-# What the interpreter reports of files.
-EVENTS = {"open", "os.chmod", "os.link", "os.mkdir", "os.remove", "os.rename", "os.rmdir"}
-EVENTS |= {"os.scandir", "os.truncate"}
+# What the interpreter reports of changes to files.
+EVENTS = {"open", "os.link", "os.mkdir", "os.remove", "os.rename", "os.rmdir", "os.truncate"}
 
 VIDEO = "video.mp4" if find_spec("av") else "video.webp"
 
@@ -63,22 +62,30 @@ COMMANDS = {
 
 
 def run_here(arguments, folder, kill_at, end):
-    """Run a command in this process, or until the system is asked to do the n-th thing in a folder.
+    """Run a command in this process, or some calls beyond the n-th thing that it does in a folder.
 
     Args:
         arguments: Of the command line.
         folder: Whose files count.
-        kill_at: n; None for the whole command.
+        kill_at: n, and how many calls and returns later; None for the whole command.
         end: A pipe, which gets the exit status and the number of things.
     """
-    count = 0
+    count, calls = 0, 0
 
     def on_event(event, values):
         nonlocal count
-        if event in EVENTS and str(folder) in str(values[0]):
+        if event not in EVENTS or str(folder) not in str(values[0]):
+            return
+        if event != "open" or values[2] & (os.O_WRONLY | os.O_RDWR):
             count += 1
-            if count == kill_at:
-                os.kill(os.getpid(), signal.SIGKILL)
+            if kill_at is not None and count == kill_at[0]:
+                sys.setprofile(on_call)
+
+    def on_call(*_):
+        nonlocal calls
+        calls += 1
+        if calls > kill_at[1]:
+            os.kill(os.getpid(), signal.SIGKILL)
 
     os.environ["BIGGAN_CACHE"] = str(folder / "cache")
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
@@ -201,7 +208,11 @@ def test_kills_leave_nothing_half_written_and_change_no_result(command, run, giv
     moments = random.Random(command)
     for number in range(KILLS):
         if number % 3 < 2:
-            run(arguments(killed), killed, kill_at=moments.randint(1, count))
+            run(
+                arguments(killed),
+                killed,
+                kill_at=(moments.randint(1, count), int(moments.expovariate(0.7))),
+            )
         else:
             run(arguments(killed), killed, seconds=moments.uniform(0, duration))
         for name, found in results(killed).items():
