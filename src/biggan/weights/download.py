@@ -55,9 +55,9 @@ MAX_BYTES = 4 << 30
 _LOG = logging.getLogger("biggan.weights")
 
 _WAITS = (0.5, 1.0, 2.0, 4.0)  # seconds before the second and each later try
-_TIMEOUT = 30.0  # seconds of silence, and for a connection with the whole head of its answer
-_WINDOW = 30.0  # seconds in which a body must bring
-_LEAST_BYTES = 30_000  # so many bytes
+_TIMEOUT = 30.0  # seconds of silence; also for connecting, and for the whole head of an answer
+_WINDOW = 30.0  # seconds over which the rate of a body is measured
+_LEAST_BYTES = 30_000  # in a window; a slower download is given up
 _CHUNK = 1 << 18
 _MAX_DOCUMENT_BYTES = 16 << 20
 _STRONG_ETAG = re.compile(r'"[\x21\x23-\x7e]{0,500}"')
@@ -405,8 +405,8 @@ def _trusted() -> ssl.SSLContext:
         ) from None
 
 
-class _Punctual(HTTPConnection):
-    """A connection that is closed where its head takes too long, however steadily it drips."""
+class _TimedConnection(HTTPConnection):
+    """A connection with a time limit for connecting and for the whole head of the answer."""
 
     def connect(self) -> None:
         """Connect, through a proxy and TLS where they are wanted."""
@@ -433,18 +433,18 @@ class _Punctual(HTTPConnection):
             self.sock.shutdown(socket.SHUT_RDWR)
 
 
-class _PunctualHTTPS(_Punctual, HTTPSConnection):
+class _TimedHTTPSConnection(_TimedConnection, HTTPSConnection):
     pass
 
 
 class _HTTPHandler(HTTPHandler):
     def http_open(self, req: Request) -> HTTPResponse:
-        return self.do_open(_Punctual, req)
+        return self.do_open(_TimedConnection, req)
 
 
 class _HTTPSHandler(HTTPSHandler):
     def https_open(self, req: Request) -> HTTPResponse:
-        return self.do_open(_PunctualHTTPS, req, context=self._context)  # type: ignore[attr-defined]
+        return self.do_open(_TimedHTTPSConnection, req, context=self._context)  # type: ignore[attr-defined]
 
 
 class _Redirects(HTTPRedirectHandler):
