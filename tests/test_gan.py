@@ -1,5 +1,7 @@
 """Sampling and interpolation through the object that users hold."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -64,6 +66,16 @@ def test_interpolations_ends_are_direct_samples(tiny, path):
     np.testing.assert_array_equal(pixels([r[0] for r in rows]), pixels(tiny.sample(0, 3, 0.3, 1)))
     np.testing.assert_array_equal(pixels([r[-1] for r in rows]), pixels(tiny.sample(2, 3, 0.3, 2)))
     assert (pixels(rows[0])[1] != pixels(rows[0])[0]).any()
+
+
+def test_pictures_of_many_seeds_take_no_more_noise_than_one_call(tiny):
+    (recipe,) = tiny.recipes([0], 1, 0.4, 0)
+    many = [dataclasses.replace(recipe, seed=seed, index=99_999) for seed in range(11)]
+    with pytest.raises(biggan.InputError, match="more than 1000000 rows of noise"):
+        list(tiny.draw(many))
+    mixed = [dataclasses.replace(recipe, seed=seed, index=1 + seed) for seed in (3, 0, 3)]
+    alone = [next(tiny.draw([recipe])) for recipe in mixed]
+    np.testing.assert_array_equal(pixels(tiny.draw(mixed)), pixels(alone))
 
 
 def test_drawing_a_recipe_again_gives_the_same_pixels(tiny):

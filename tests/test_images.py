@@ -190,6 +190,46 @@ def test_a_grids_recipe_is_read_strictly(changes, message):
 
 
 @pytest.mark.parametrize(
+    ("recipe", "changes"),
+    [
+        (RECIPE, {"index": -1}),
+        (RECIPE, {"index": 10**6}),
+        (RECIPE, {"index": 2**31}),
+        (RECIPE, {"seed": -1}),
+        (RECIPE, {"seed": 2**32}),
+        (RECIPE, {"class_index": -1}),
+        (RECIPE, {"class_index": 2**31}),
+        (RECIPE, {"class_index": 10**4000}),
+        (MORPH, {"class_b": 2**31}),
+        (MORPH, {"num": -1}),
+        (MORPH, {"num": 10**9}),
+        (MORPH, {"steps": 1}),
+        (MORPH, {"steps": 10**9}),
+        (MORPH, {"path": "x" * 10**6, "steps": 0}),
+        (MORPH, {"x" * 10**6: 1}),
+        (MORPH, {"seed_b": "x" * 10**6}),
+    ],
+)
+def test_numbers_out_of_range_are_refused_in_one_short_line(recipe, changes):
+    with pytest.raises(InputError) as caught:
+        recipe_from_json(json.dumps(json.loads(recipe.to_json()) | changes))
+    message = str(caught.value)
+    assert next(reversed(changes))[:40] in message
+    assert len(message) < 250
+    assert "\n" not in message
+
+
+def test_a_grid_of_more_pictures_than_can_be_made_is_refused():
+    picture = json.loads(RECIPE.to_json())
+    for columns, num, message in (
+        (10**6, 1, "'columns' cannot be 1000000: it has 1 pictures"),
+        (5, 200_001, "'pictures' must be a list of 1 to 100000 recipes"),
+    ):
+        with pytest.raises(InputError, match=message):
+            recipe_from_json(json.dumps({"columns": columns, "pictures": [picture] * num}))
+
+
+@pytest.mark.parametrize(
     ("changes", "message"),
     [
         ({"steps": "5"}, "'steps' cannot be '5'"),

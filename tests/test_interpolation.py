@@ -103,6 +103,7 @@ def test_frames_are_counted_over_the_whole_video(loop, steps, seconds):
     assert frames_of_steps(3, 4, loop) == steps
     assert frames_of_seconds(17 / 30, 30, loop) == (16 if loop == "there-and-back" else seconds)
     assert frames_of_seconds(0.6, 30, loop) == 18
+    assert frames_of_steps(3, 10**12, loop) > 10**12  # counted, not laid out
 
 
 @pytest.mark.parametrize(
@@ -118,6 +119,10 @@ def test_frames_are_counted_over_the_whole_video(loop, steps, seconds):
         (lambda: frames_of_seconds(0, 20, "none"), "longer than 0 seconds, not 0"),
         (lambda: frames_of_seconds(float("nan"), 20, "none"), "not nan"),
         (lambda: frames_of_seconds(float("inf"), 20, "none"), "not inf"),
+        (
+            lambda: frames_of_seconds(1e308, 20, "there-and-back"),
+            r"^a video of 1e\+308 seconds at 20 frames a second is too long: .* at most 100000",
+        ),
     ],
 )
 def test_impossible_videos_are_named(call, message):

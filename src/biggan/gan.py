@@ -20,8 +20,16 @@ from biggan.classes import resolve_class
 from biggan.devices import find_device, naming_out_of_memory
 from biggan.engine_names import EngineName, Precision
 from biggan.engines import Engine, build_engine
-from biggan.errors import InputError, quoted, real_number, whole_number
-from biggan.images import Keyframe, MorphRecipe, Recipe, VideoRecipe, to_pil, to_uint8
+from biggan.errors import InputError, printable, quoted, real_number, whole_number
+from biggan.images import (
+    MAX_PICTURES,
+    Keyframe,
+    MorphRecipe,
+    Recipe,
+    VideoRecipe,
+    to_pil,
+    to_uint8,
+)
 from biggan.interpolation import (
     Loop,
     Path,
@@ -46,8 +54,7 @@ from biggan.weights.cache import cache_dir
 from biggan.weights.files import Description, with_off_grid
 from biggan.weights.registry import find_discriminator, find_generator
 
-MAX_PICTURES = 100_000
-"""Pictures of one class in one call: their noise is held in memory at once."""
+_MAX_NOISE = 10 * MAX_PICTURES  # rows that are drawn for one call
 
 
 def load(
@@ -289,7 +296,8 @@ class Gan:
         num, seed = whole_number(num, "the number of pictures"), whole_number(seed, "the seed")
         if not 1 <= num <= MAX_PICTURES:
             raise InputError(
-                f"the number of pictures must be at least 1 and at most {MAX_PICTURES}, not {num}"
+                f"the number of pictures must be at least 1 and at most {MAX_PICTURES}, "
+                f"not {quoted(num)}"
             )
         check_truncation(truncation, noise)
         truncation = _plain(truncation)
@@ -415,8 +423,8 @@ class Gan:
         num, steps = recipe.num, recipe.steps
         if num < 1 or num * steps > MAX_PICTURES:
             raise InputError(
-                f"the number of paths must be at least 1, and with {steps} steps each at most "
-                f"{MAX_PICTURES // max(steps, 1)}, not {num}"
+                f"the number of paths must be at least 1, and with {quoted(steps)} steps each at "
+                f"most {MAX_PICTURES // max(steps, 1)}, not {quoted(num)}"
             )
         ends = [(recipe.class_a, recipe.seed_a), (recipe.class_b, recipe.seed_b)]
         start, end = self._path_noise(recipe, self._keyframes(ends))
@@ -486,8 +494,9 @@ class Gan:
         num, frames = recipe.num, recipe.frames
         if num < 1 or num * frames > MAX_PICTURES:
             raise InputError(
-                f"a video of {num} paths and {frames} frames is of {num * frames} pictures, and "
-                f"there must be at least 1 and at most {MAX_PICTURES}"
+                f"a video of {quoted(num)} paths and {quoted(frames)} frames is of "
+                f"{quoted(num * frames)} pictures, and there must be at least 1 and at most "
+                f"{MAX_PICTURES}"
             )
         check_path(recipe.path)
         loop = cast(Loop, recipe.loop)  # frame_positions refuses what is none
@@ -554,22 +563,29 @@ class Gan:
     def _check_recipe(self, recipe: Recipe | MorphRecipe | VideoRecipe) -> None:
         if recipe.sha256 != self.sha256:
             raise InputError(
-                f"the picture was made by {recipe.model} (sha256 {recipe.sha256[:12]}...), not by "
+                f"the picture was made by {printable(recipe.model[:100])} "
+                f"(sha256 {printable(recipe.sha256[:12])}...), not by "
                 f"{self.name} ({self.sha256[:12]}...); name that model's file"
             )
 
     def _noise(self, recipes: Sequence[Recipe]) -> NDArray[np.float64]:
         """The noise (N, z_dim) of recipes that share a truncation and its meaning."""
-        needed: dict[int, int] = {}  # rows of each seed
-        for recipe in recipes:
-            needed[recipe.seed] = max(needed.get(recipe.seed, 0), recipe.index + 1)
+        by_seed: dict[int, list[int]] = {}  # positions among the recipes
+        for position, recipe in enumerate(recipes):
+            by_seed.setdefault(recipe.seed, []).append(position)
+        needed = {s: 1 + max(recipes[p].index for p in own) for s, own in by_seed.items()}
+        if sum(needed.values()) > _MAX_NOISE:
+            raise InputError(
+                f"the pictures' seeds and indices take more than {_MAX_NOISE} rows of noise: ask "
+                "for fewer at once"
+            )
         first, dim = recipes[0], self.config.z_dim
         kind = cast(NoiseKind, first.noise)  # make_noise refuses what is none
-        rows = {
-            seed: make_noise(num, dim, first.truncation, seed, kind=kind)
-            for seed, num in needed.items()
-        }
-        return np.stack([rows[recipe.seed][recipe.index] for recipe in recipes])
+        noise = np.empty((len(recipes), dim))
+        for seed, own in by_seed.items():
+            rows = make_noise(needed[seed], dim, first.truncation, seed, kind=kind)
+            noise[own] = rows[[recipes[position].index for position in own]]
+        return noise
 
     def _keyframes(self, given: Sequence[tuple[str | int | None, int]]) -> list[Keyframe]:
         """Classes and seeds as recipes hold them."""

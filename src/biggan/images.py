@@ -18,12 +18,25 @@ from PIL import Image, PngImagePlugin
 from torch import Tensor
 
 from biggan.atomic_write import write_atomically
-from biggan.errors import InputError
+from biggan.errors import InputError, quoted
+
+MAX_PICTURES = 100_000
+"""Pictures of one class, grid or video: their noise is held in memory at once."""
 
 _Flat = TypeVar("_Flat", bound="Recipe | MorphRecipe | Keyframe | VideoRecipe")
 
 _MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 _CHUNK = "biggan"  # the keyword of the PNG text chunk that holds the recipe
+
+# The least and the largest number in a recipe, by key.
+_RANGES = {
+    **dict.fromkeys(("class_index", "class_a", "class_b"), (0, 2**31 - 1)),
+    **dict.fromkeys(("seed", "seed_a", "seed_b"), (0, 2**32 - 1)),
+    **dict.fromkeys(("num", "frames"), (0, MAX_PICTURES)),
+    "index": (0, MAX_PICTURES - 1),
+    "steps": (2, MAX_PICTURES),
+    "fps": (0.001, 1000),
+}
 
 
 def to_uint8(images: Tensor) -> Tensor:
@@ -251,6 +264,11 @@ class VideoRecipe(_Written):
         if not isinstance(keyframes, list) or not all(isinstance(k, dict) for k in keyframes):
             raise InputError("the recipe's 'keyframes' must be a list of keyframes")
         values["keyframes"] = tuple(_checked(Keyframe, keyframe) for keyframe in keyframes)
+        if not 2 <= len(keyframes) <= MAX_PICTURES:
+            raise InputError(
+                f"the recipe must have at least 2 keyframes and at most {MAX_PICTURES}, "
+                f"not {len(keyframes)}"
+            )
         return _checked(cls, values)
 
 
@@ -353,25 +371,38 @@ def _checked(kind: type[_Flat], values: dict[str, Any]) -> _Flat:
             values[key] = value = float(value)  # JSON does not tell 1 from 1.0
         plain = tuple if get_origin(type_) is tuple else type_  # whose members are checked already
         if not isinstance(value, plain) or isinstance(value, bool):
-            raise InputError(f"the recipe's {key!r} cannot be {value!r}")
+            raise InputError(f"the recipe's {key!r} cannot be {quoted(value)}")
+        _check_range(key, value)
     return kind(**values)
+
+
+def _check_range(key: str, value: Any) -> None:
+    if key in _RANGES and value is not None:
+        low, high = _RANGES[key]
+        if not low <= value <= high:
+            raise InputError(
+                f"the recipe's {key!r} cannot be {quoted(value)}: it is from {low} to {high}"
+            )
 
 
 def _checked_grid(values: dict[str, Any]) -> GridRecipe:
     _check_keys(set(values), {"columns", "pictures"})
     columns, pictures = values["columns"], values["pictures"]
-    if type(columns) is not int or columns < 1:
-        raise InputError(f"the recipe's 'columns' cannot be {columns!r}")
-    if not isinstance(pictures, list) or not pictures:
-        raise InputError("the recipe's 'pictures' must be a list of recipes")
+    if not isinstance(pictures, list) or not 1 <= len(pictures) <= MAX_PICTURES:
+        raise InputError(f"the recipe's 'pictures' must be a list of 1 to {MAX_PICTURES} recipes")
     for picture in pictures:
         if not isinstance(picture, dict):
-            raise InputError(f"the recipe of a picture cannot be {picture!r}")
-    return GridRecipe(columns, tuple(_checked(Recipe, picture) for picture in pictures))
+            raise InputError(f"the recipe of a picture cannot be {quoted(picture)}")
+    recipes = tuple(_checked(Recipe, picture) for picture in pictures)
+    if type(columns) is not int or not 1 <= columns <= len(pictures):
+        raise InputError(
+            f"the recipe's 'columns' cannot be {quoted(columns)}: it has {len(pictures)} pictures"
+        )
+    return GridRecipe(columns, recipes)
 
 
 def _check_keys(given: set[str], expected: set[str]) -> None:
-    faults = [f"unknown {key!r}" for key in sorted(given - expected)]
-    faults += [f"missing {key!r}" for key in sorted(expected - given)]
+    faults = [f"missing {key!r}" for key in sorted(expected - given)]
+    faults += [f"unknown {quoted(key)}" for key in sorted(given - expected)[:1]]
     if faults:
         raise InputError(f"the recipe does not fit this version of biggan: {', '.join(faults)}")

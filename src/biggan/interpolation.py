@@ -21,7 +21,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from biggan.errors import InputError
+from biggan.errors import InputError, quoted
+from biggan.images import MAX_PICTURES
 
 Path = Literal["linear", "slerp"]
 PATHS: tuple[Path, ...] = get_args(Path)
@@ -99,7 +100,7 @@ def check_path(path: str) -> None:
         InputError: Neither `linear` nor `slerp`.
     """
     if path not in PATHS:
-        raise InputError(f"the path must be one of {', '.join(PATHS)}, not {path!r}")
+        raise InputError(f"the path must be one of {', '.join(PATHS)}, not {quoted(path)}")
 
 
 def interpolate_labels(start: int, end: int, num_classes: int, steps: int) -> Tensor:
@@ -212,7 +213,8 @@ def frames_of_steps(num_keyframes: int, steps: int, loop: Loop) -> int:
     Raises:
         InputError: Fewer than 2 keyframes or steps, or an unknown loop.
     """
-    intervals = _num_legs(num_keyframes, loop) * (len(_fractions(steps)) - 1)
+    _check_steps(steps)
+    intervals = _num_legs(num_keyframes, loop) * (steps - 1)
     return {"there-and-back": 2 * intervals, "around": intervals, "none": intervals + 1}[loop]
 
 
@@ -220,10 +222,15 @@ def frames_of_seconds(seconds: float, fps: float, loop: Loop) -> int:
     """Frames of a video so long; there and back takes an even number.
 
     Raises:
-        InputError: The time is not a number above 0.
+        InputError: The time is not a number above 0, or takes too many frames.
     """
     if not 0 < seconds < math.inf:
         raise InputError(f"a video must last longer than 0 seconds, not {seconds:g}")
+    if seconds * fps > MAX_PICTURES:
+        raise InputError(
+            f"a video of {seconds:g} seconds at {fps:g} frames a second is too long: it may have "
+            f"at most {MAX_PICTURES} frames"
+        )
     return 2 * round(seconds * fps / 2) if loop == "there-and-back" else round(seconds * fps)
 
 
@@ -255,7 +262,7 @@ def frame_positions(num_keyframes: int, frames: int, loop: Loop) -> NDArray[np.f
             f"at least {least} are needed"
         )
     if loop == "there-and-back" and frames % 2:
-        raise InputError(f"there and back takes an even number of frames, not {frames}")
+        raise InputError(f"there and back takes an even number of frames, not {quoted(frames)}")
     intervals = {"there-and-back": frames // 2, "around": frames, "none": frames - 1}[loop]
     legs = np.arange(_num_legs(num_keyframes, loop) + 1)
     hits = (2 * legs * intervals + legs[-1]) // (2 * legs[-1])  # rounded, a half always up
@@ -270,13 +277,17 @@ def _shown(text: str) -> str:
 def _num_legs(num_keyframes: int, loop: Loop) -> int:
     """Ways from a keyframe to the next, counted once where they are gone back too."""
     if loop not in LOOPS:
-        raise InputError(f"the loop must be one of {', '.join(LOOPS)}, not {loop!r}")
+        raise InputError(f"the loop must be one of {', '.join(LOOPS)}, not {quoted(loop)}")
     if num_keyframes < 2:
         raise InputError(f"a path leads through at least 2 keyframes, not {num_keyframes}")
     return num_keyframes if loop == "around" else num_keyframes - 1
 
 
 def _fractions(steps: int) -> NDArray[np.float64]:
-    if steps < 2:
-        raise InputError(f"a path needs at least 2 steps, not {steps}")
+    _check_steps(steps)
     return np.linspace(0, 1, steps)
+
+
+def _check_steps(steps: int) -> None:
+    if steps < 2:
+        raise InputError(f"a path needs at least 2 steps, not {quoted(steps)}")

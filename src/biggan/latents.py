@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from biggan.errors import InputError, real_number, whole_number
+from biggan.errors import InputError, quoted, real_number, whole_number
 
 NoiseKind = Literal["hub", "paper", "scale"]
 NOISE_KINDS: tuple[NoiseKind, ...] = get_args(NoiseKind)
@@ -89,7 +89,7 @@ def check_truncation(truncation: float | None, kind: NoiseKind = "hub") -> None:
         InputError: Not in (0, 1] for `hub`, not above 0 for the others, or not a number.
     """
     if kind not in NOISE_KINDS:
-        raise InputError(f"noise must be one of {', '.join(NOISE_KINDS)}, not {kind!r}")
+        raise InputError(f"noise must be one of {', '.join(NOISE_KINDS)}, not {quoted(kind)}")
     if truncation is None:
         return
     real_number(truncation, "truncation")
@@ -106,7 +106,7 @@ def check_seed(seed: int) -> None:
         InputError: Not in 0 to 2**32 - 1.
     """
     if not 0 <= whole_number(seed, "the seed") < 2**32:
-        raise InputError(f"the seed must be between 0 and {2**32 - 1}, not {seed}")
+        raise InputError(f"the seed must be between 0 and {2**32 - 1}, not {quoted(seed)}")
 
 
 def statistics_truncation(truncation: float | None, kind: NoiseKind = "hub") -> float | None:

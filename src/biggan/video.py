@@ -154,17 +154,25 @@ def save_video(
             write(file, alike, fps, repeat, comment)
 
 
-def read_video_recipe(path: Path) -> VideoRecipe:
+def read_video_recipe(
+    path: Path, most_pixels: int | None = None, longest: int | None = None
+) -> VideoRecipe:
     """Read the recipe out of a file that `save_video` wrote.
 
+    Args:
+        path: The file.
+        most_pixels: Of a frame; None for as many as Pillow takes.
+        longest: Characters of a recipe that is read; None for any number. Both are for files of
+            strangers.
+
     Raises:
-        InputError: The file cannot be read, is no video or carries no valid recipe, or it is an MP4
-            and PyAV is not installed.
+        InputError: The file cannot be read, is no video, is too large or carries no valid recipe,
+            or it is an MP4 and PyAV is not installed.
     """
     try:
         with path.open("rb") as file:
             is_mp4 = file.read(8)[4:] == b"ftyp"
-        comment = _mp4_comment(path) if is_mp4 else _picture_comment(path)
+        comment = _mp4_comment(path) if is_mp4 else _picture_comment(path, most_pixels)
     except FileNotFoundError:
         raise InputError(f"no such file: {path}") from None
     except InputError:
@@ -175,6 +183,8 @@ def read_video_recipe(path: Path) -> VideoRecipe:
         raise InputError(
             f"{path} holds no recipe: it is not from biggan, or another program saved it again"
         )
+    if longest is not None and len(comment) > longest:
+        raise InputError(f"{path} holds a recipe that is too long: {len(comment):,} characters")
     try:
         return VideoRecipe.from_json(comment.removeprefix(_COMMENT))
     except InputError as error:
@@ -400,7 +410,9 @@ def _mp4_comment(path: Path) -> str:
         raise ValueError(str(error)) from error
 
 
-def _picture_comment(path: Path) -> str:
+def _picture_comment(path: Path, most_pixels: int | None) -> str:
     with Image.open(path, formats=["GIF", "WEBP"]) as picture:
+        if most_pixels is not None and picture.width * picture.height > most_pixels:
+            raise InputError(f"{path} is too large: {picture.width} x {picture.height} pixels")
         comment = picture.info.get("comment", b"").decode("latin-1")
         return comment or str(picture.getexif().get(ExifTags.Base.ImageDescription, ""))

@@ -315,4 +315,4 @@ def _number(name: str, value: Any) -> float:
 
 
 def _plain(number: float) -> str:
-    return str(int(number)) if number == int(number) else f"{number:g}"
+    return f"{number:.15g}"
