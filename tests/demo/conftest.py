@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import threading
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
@@ -11,7 +12,9 @@ from biggan import Gan, GeneratorConfig, build_generator
 from biggan.weights.files import Description
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
+
+    from PIL import Image
 
 DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 
@@ -38,3 +41,32 @@ def _make_gan(class_names: tuple[str, ...] = DIGITS, resolution: int = 16) -> Ga
         torch.manual_seed(0)
         generator = build_generator(config).eval()
     return Gan(generator, Description("tiny", class_names, "a test", "CC0"), "0" * 64)
+
+
+class GatedGan(Gan):
+    """Draws a picture, or a frame of a video, for each that is let through; counts them."""
+
+    def __init__(self, gan: Gan) -> None:
+        super().__init__(gan.generator, gan.description, gan.sha256)
+        self.drawn = 0
+        self._gate = threading.Semaphore(0)
+
+    def let_through(self, pictures: int) -> None:
+        self._gate.release(pictures)
+
+    def draw(self, recipes: Any) -> Iterator[Image.Image]:
+        return self._gated(super().draw(recipes))
+
+    def draw_video(self, recipe: Any) -> Iterator[list[Image.Image]]:
+        return self._gated(super().draw_video(recipe))
+
+    def _gated(self, pictures: Iterator[Any]) -> Iterator[Any]:
+        for picture in pictures:
+            self._gate.acquire(timeout=20)
+            self.drawn += 1
+            yield picture
+
+
+@pytest.fixture
+def gated() -> GatedGan:
+    return GatedGan(_make_gan())

@@ -10,8 +10,8 @@ import pytest
 
 from biggan import Gan, InputError
 from biggan.demo.address import Settings, from_query, from_recipe, to_query
-from biggan.demo.drawing import interpolation_recipe, sample_recipe, sweep_recipe
-from biggan.demo.forms import EXPLORE, INTERPOLATE, SWEEP
+from biggan.demo.drawing import interpolation_recipe, sample_recipe, sweep_recipe, video_recipe
+from biggan.demo.forms import EXPLORE, INTERPOLATE, SWEEP, VIDEO
 from biggan.images import GridRecipe
 
 if TYPE_CHECKING:
@@ -52,6 +52,32 @@ def test_an_address_brings_the_settings_back(settings: Settings) -> None:
 @pytest.mark.parametrize("settings", SETTINGS)
 def test_a_picture_brings_the_settings_back(settings: Settings, gan: Gan) -> None:
     assert from_recipe(gan, settings.recipe(gan)) == settings
+
+
+VIDEO_SETTINGS = (1, 2, 0.6, 8, 4000, "6) six", "4) four")
+
+
+def test_a_video_brings_the_settings_back(gan: Gan) -> None:
+    settings = from_recipe(gan, video_recipe(gan, *VIDEO_SETTINGS))
+
+    assert settings.form is VIDEO
+    assert tuple(settings.values.values()) == VIDEO_SETTINGS
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"fps": 30.0}, "the page cannot show this video: seconds must be a whole number"),
+        ({"frames": 400}, "the page cannot show this video: seconds must be between 1 and 10"),
+        ({"loop": "around"}, "no form of the page makes this video; biggan interpolate --like"),
+        ({"sha256": "1" * 64}, "the picture was made by tiny"),
+    ],
+)
+def test_a_video_that_no_form_makes_is_refused(
+    gan: Gan, changes: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(InputError, match=f"^{message}"):
+        from_recipe(gan, replace(video_recipe(gan, *VIDEO_SETTINGS), **changes))
 
 
 def test_an_address_may_leave_out_everything() -> None:

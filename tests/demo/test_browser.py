@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import io
+import shlex
 import shutil
 import subprocess
 import sys
 import time
 import urllib.request
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlparse
@@ -25,9 +27,15 @@ from playwright import sync_api
 
 import biggan
 from biggan import Gan, build_generator
-from biggan.demo.drawing import draw_grid, interpolation_recipe, sample_recipe, sweep_recipe
+from biggan.demo.drawing import (
+    draw_grid,
+    interpolation_recipe,
+    sample_recipe,
+    sweep_recipe,
+    video_recipe,
+)
 from biggan.images import read_recipe, save_png
-from biggan.video import read_video_recipe
+from biggan.video import make_frame, read_video_recipe, save_video
 from biggan.weights.files import save_generator
 
 if TYPE_CHECKING:
@@ -50,6 +58,7 @@ def gans(make_gan: Callable[..., Gan], tmp_path_factory: pytest.TempPathFactory)
     folder = tmp_path_factory.mktemp("models")
     made = {"tiny": make_gan(), "small": make_gan(resolution=8), "plain": make_gan(class_names=())}
     made["slow"] = _slow(made["tiny"])
+    made["a run"] = make_gan(("zero", "one"))
     for name, gan in made.items():
         save_generator(folder / name, gan.generator, replace(gan.description, name=name))
     return {name: biggan.load(folder / name, engine="pytorch") for name in made}
@@ -127,6 +136,9 @@ class Visit:
 
     def type(self, name: str, value: float) -> None:
         self.control(name).locator("input[type=number]").fill(f"{value:g}")
+
+    def number(self, name: str) -> float:
+        return float(self.control(name).locator("input[type=number]").input_value())
 
     def choose(self, name: str, typed: str) -> None:
         self.control(name).locator("input").click()
@@ -236,8 +248,7 @@ def test_every_control_changes_the_picture_and_the_address_brings_it_back(
     again = visit(f"?{query}")
     again.wait_for(form, draw_grid(gan, recipe))
     for key, value in numbers.items():
-        number = again.control(f"{form}-{key}").locator("input[type=number]").input_value()
-        assert float(number) == value
+        assert again.number(f"{form}-{key}") == value
     assert again.wait_for_address(f"num={last[0]}") == query
 
 
@@ -290,6 +301,73 @@ def test_a_dropped_picture_brings_its_settings_back(
     page.window.locator("#drop input[type=file]").set_input_files(tmp_path / "plain.png")
     assert "plain.png holds no recipe" in page.toast()
     page.wait_for("sweep", draw_grid(gan, recipe))
+
+
+def test_a_dropped_video_brings_its_settings_back_and_leaves_the_other_tabs_alone(
+    visit: Callable[..., Visit], gans: dict[str, Gan], tmp_path: Path
+) -> None:
+    gan, page = gans["tiny"], visit()
+    page.image("explore").wait_for()
+    page.choose("explore-category", "thr")
+    page.open("Truncation sweep")
+    page.type("sweep-seed", 6)
+    recipe = video_recipe(gan, 1, 2, 0.6, 8, 4000, "six", "four")
+    films = [tmp_path / f"film{ending}" for ending in (".gif", ".webp", ".mp4")]
+    for film in films[: 3 if find_spec("av") else 2]:
+        frames = (make_frame(pictures) for pictures in gan.draw_video(recipe))
+        save_video(frames, film, recipe.fps, recipe=recipe)
+        page.window.locator("#drop input[type=file]").set_input_files(film)
+        page.wait_for("interpolate", shown(gan, 1, 5, 0.6, 8, 4000, "six", "four"))
+        for key, value in (("seconds", 2), ("seed_b", 4000)):
+            assert page.number(f"interpolate-{key}") == value
+            page.type(f"interpolate-{key}", 3)
+
+    page.open("Explore a category")
+    page.wait_for("explore", draw_grid(gan, sample_recipe(gan, 10, 0.4, 0, "three")))
+    page.open("Truncation sweep")
+    page.wait_for("sweep", draw_grid(gan, sweep_recipe(gan, 2, 6, "paper", "zero")))
+
+
+def shown(gan: Gan, *settings: Any) -> Image.Image:
+    return draw_grid(gan, interpolation_recipe(gan, *settings))
+
+
+def test_who_comes_back_finds_all_settings(
+    visit: Callable[..., Visit], gans: dict[str, Gan], address: str
+) -> None:
+    gan, page = gans["tiny"], visit()
+    page.image("explore").wait_for()
+    page.type("explore-seed", 500)
+    page.choose("explore-category", "thr")
+    page.wait_for_address("category=3")
+    page.open("Interpolate")
+    page.image("interpolate").wait_for()
+    page.choose("interpolate-category_a", "six")
+    page.wait_for_address("category_a=6")
+    page.type("interpolate-seconds", 2)
+    page.type("interpolate-seed_b", 777)
+    page.wait_for_address("seed_b=777")
+
+    page.window.goto(f"{address}/api")
+    page.window.go_back()
+    page.wait_for("interpolate", shown(gan, 2, 5, 0.2, 0, 777, "six", "nine"))
+    assert page.number("interpolate-seconds") == 2
+    page.open("Explore a category")
+    page.wait_for("explore", draw_grid(gan, sample_recipe(gan, 10, 0.4, 500, "three")))
+    assert page.number("explore-seed") == 500
+
+
+def test_the_command_below_a_picture_makes_it(
+    visit: Callable[..., Visit], gans: dict[str, Gan], tmp_path: Path
+) -> None:
+    page = visit("?model=a+run&form=interpolate&num=1&steps=2&category_b=one")
+    page.image("interpolate").wait_for()
+    command = page.window.locator(".caption:visible code").inner_text()
+    words = [sys.executable, "-m", *shlex.split(command)]
+    made = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True)
+    assert made.returncode == 0, made.stderr
+    with Image.open(tmp_path / "interpolation.png") as picture:
+        page.wait_for("interpolate", picture)
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ import inspect
 import re
 import shlex
 import tempfile
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,7 +25,7 @@ pytest.importorskip("gradio")
 
 import gradio
 
-from biggan.demo import events, page
+from biggan.demo import page
 from biggan.demo.captions import caption, in_words
 from biggan.demo.drawing import (
     draw_grid,
@@ -33,6 +34,7 @@ from biggan.demo.drawing import (
     sweep_recipe,
 )
 from biggan.demo.events import Newest
+from biggan.demo.line import Line
 from biggan.demo.shelf import ModelShelf
 from biggan.demo.views import heading, message
 from biggan.images import GridRecipe, read_recipe, save_png
@@ -40,18 +42,18 @@ from biggan.weights.files import save_generator
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
 EXPLORE = (7, 0.42, 3, "3) three")
 INTERPOLATE = (1, 3, 0.2, 4, 5, "0) zero", "9) nine")
 SWEEP = (1, 6, "paper", "6) six")
 
 
-def build_page(gans: dict[str, Gan]) -> Any:
+def build_page(gans: dict[str, Gan], line: Line | None = None) -> Any:
     """The page, built inside an event loop: outside one Gradio makes a loop and leaks it."""
 
     async def build() -> Any:
-        return page.build_page(ModelShelf(list(gans), lambda name: gans[str(name)]))
+        shelf = ModelShelf(list(gans), lambda name: gans[str(name)])
+        return page.build_page(shelf, line or Line(100), show_paths=True)
 
     return asyncio.run(build())
 
@@ -136,7 +138,8 @@ def test_every_control_asks_for_a_picture_and_one_is_drawn_at_a_time(blocks: Any
         e for e in dependencies if {b for b, name in e["targets"] if name == "change"} >= forms
     ]
 
-    assert [(len(e["outputs"]), e["backend_fn"]) for e in asking] == [(1, False)]
+    # One asks for a picture, the other keeps the settings with the browser's history.
+    assert [(len(e["outputs"]), e["backend_fn"]) for e in asking] == [(1, False), (0, False)]
     draw = next(e for e in dependencies if e["api_name"] == "draw")
     assert draw["targets"] == [(asking[0]["outputs"][0], "change")]
     assert draw["trigger_mode"] == "always_last"
@@ -144,20 +147,20 @@ def test_every_control_asks_for_a_picture_and_one_is_drawn_at_a_time(blocks: Any
     assert limits["model"] == 4
 
 
-def test_what_is_not_the_newest_any_more_stops(blocks: Any, monkeypatch: Any) -> None:
-    newest = Newest()
-    pictures = iter(["first", "second", "third"])
-    monkeypatch.setattr(
-        events, "draw_progressively", lambda *_: ((picture, False) for picture in pictures)
-    )
+def test_what_is_not_the_newest_any_more_stops(gated: Any) -> None:
+    line, newest = Line(100), Newest()
+    blocks = build_page({"tiny": gated}, line)
     draw = function(blocks, "draw")
     drawing = draw("explore", newest, 5, "tiny", *EXPLORE, *INTERPOLATE, *SWEEP)
 
-    assert next(drawing)[2]["value"] == "first"
-    function(blocks, "note")(newest, 5)
-    assert next(drawing)[2]["value"] == "second"
+    for _ in range(2):
+        gated.let_through(1)
+        assert next(drawing)[2]["value"].mode == "RGBA"
+        function(blocks, "note")(newest, 5)
+    assert line.length == 1
     function(blocks, "note")(newest, 6)
     assert list(drawing) == []
+    assert line.length == 0
     function(blocks, "note")(newest, 4)  # which came late
     assert newest.is_after(5)
 
@@ -199,7 +202,7 @@ def test_the_form_that_is_seen_is_drawn(
     with Image.open(file) as shown:
         assert shown.tobytes() == draw_grid(gan, plan(gan)).tobytes()
     assert "small" in picture["elem_classes"]
-    assert caption_ == caption(gan, plan(gan), file.name, "tiny")
+    assert caption_ == caption(gan, plan(gan), file.name, str(Path("tiny").absolute()))
     assert heading_ == heading(plan(gan))
     others = [w for i, w in enumerate(pictures) if i // 3 != number]
     assert others == [gradio.skip()] * 6
@@ -297,7 +300,7 @@ def _restored(blocks: Any, updates: list[Any]) -> dict[str, Any]:
     keys = ["tabs", "form", "model", "card"]
     keys += ["num", "truncation", "seed", "category"]
     keys += ["i-num", "steps", "i-truncation", "seed_a", "seed_b", "category_a", "category_b"]
-    keys += ["s-num", "s-seed", "noise", "s-category"]
+    keys += ["s-num", "s-seed", "noise", "s-category", "seconds"]
     return dict(zip(keys, updates, strict=True))
 
 
@@ -308,7 +311,7 @@ class _Request:
 
 def test_the_address_sets_the_controls(blocks: Any) -> None:
     follow = function(blocks, "follow")
-    updates = _restored(blocks, follow(_Request(num="3", seed="12345", category="six")))
+    updates = _restored(blocks, follow("", _Request(num="3", seed="12345", category="six")))
 
     assert updates["form"] == "explore"
     assert updates["tabs"].selected == "explore"
@@ -326,15 +329,15 @@ def test_an_address_that_cannot_be_followed_changes_nothing(
 ) -> None:
     told: list[str] = []
     monkeypatch.setattr(gradio, "Warning", told.append)
-    updates = function(blocks, "follow")(_Request(**query))
+    updates = function(blocks, "follow")("", _Request(**query))
 
-    assert updates == [gradio.skip()] * 19
+    assert updates == [gradio.skip()] * 20
     assert len(told) == 1
     assert told[0].startswith("The address cannot be followed: ")
 
 
 def test_an_address_of_others_is_none_of_ours(blocks: Any) -> None:
-    assert function(blocks, "follow")(_Request(view="api")) == [gradio.skip()] * 19
+    assert function(blocks, "follow")("", _Request(view="api")) == [gradio.skip()] * 20
 
 
 def test_a_picture_sets_the_controls_and_finds_its_model(make_gan: Any, tmp_path: Path) -> None:
@@ -365,7 +368,7 @@ def test_a_file_that_says_nothing_changes_nothing(
     Image.new("L", (8, 8)).save(tmp_path / "photo.jpg")
     for name in ("notes.txt", "plain.png", "photo.jpg"):
         updates = function(blocks, "restore")(str(tmp_path / name), "tiny")
-        assert updates == [*[gradio.skip()] * 19, None]
+        assert updates == [*[gradio.skip()] * 20, None]
 
     assert told[0] == "notes.txt cannot be read as a PNG"
     assert told[1].startswith("plain.png holds no recipe")
@@ -397,10 +400,10 @@ def test_what_a_stranger_wrote_is_shown_as_text(
         foreign = first.__class__(**{**vars(first), "model": model, "sha256": "1" * 64})
         save_png(Image.new("L", (8, 8)), tmp_path / "foreign.png", foreign)
         function(blocks, "restore")(str(tmp_path / "foreign.png"), "tiny")
-    function(blocks, "follow")(_Request(category=tag))
+    function(blocks, "follow")("", _Request(category=tag))
 
     assert "made by &lt;a href='//x.example'&gt;\\ud800&amp;amp; (sha256" in told[0]
-    assert told[1] == f"the picture was made by {'x' * 476}..."
+    assert told[1].startswith(f"the picture was made by {'x' * 100} (sha256 1")
     assert told[2].startswith('The address cannot be followed: no class is called "&lt;a href=')
     with pytest.raises(gradio.Error, match="&lt;a"):
         function(blocks, "choose")(tag)
@@ -419,7 +422,7 @@ def test_a_file_that_would_take_much_is_not_looked_into(
     save_png(Image.new("L", (8, 8)), tmp_path / "long.png", long)
     for name in ("large.png", "long.png"):
         updates = function(blocks, "restore")(str(tmp_path / name), "tiny")
-        assert updates == [*[gradio.skip()] * 19, None]
+        assert updates == [*[gradio.skip()] * 20, None]
 
     assert told[0] == "large.png is too large: 8192 x 8193 pixels"
     assert re.fullmatch(r"long.png holds a recipe that is too long: [\d,]+ characters", told[1])
@@ -448,6 +451,14 @@ def test_a_caption_is_a_command_that_makes_the_same_file(
         assert result.exit_code == 0, result.output
         with Image.open(tmp_path / "page.png") as a, Image.open(tmp_path / made) as b:
             np.testing.assert_array_equal(np.asarray(a), np.asarray(b))
+
+
+def test_a_model_that_visitors_may_not_see_has_no_command(gan: Gan) -> None:
+    assert caption(gan, sample_recipe(gan, 1, 0.4, 0, "six"), "a.png", None) == ""
+
+
+def test_the_classes_in_turn_are_named_by_no_class(gan: Gan) -> None:
+    assert "--class" not in caption(gan, sample_recipe(gan, 3, 0.4, 0, None), "a.png", "m")
 
 
 def test_captions_trust_no_text_of_a_file(make_gan: Any) -> None:

@@ -13,6 +13,7 @@ import sys
 import time
 import urllib.request
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlparse
 
@@ -31,7 +32,6 @@ from biggan.demo.drawing import draw_grid, interpolation_recipe, sample_recipe
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
     from biggan import Gan
 
@@ -279,6 +279,24 @@ def call(server: Server, endpoint: str, settings: list[Any]) -> tuple[str, Any]:
     with urllib.request.urlopen(f"{address}/{ticket}") as reply:
         event, data = reply.read().decode().strip().split("\n")[-2:]
     return event.removeprefix("event: "), json.loads(data.removeprefix("data: "))
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="reads Linux's /proc")
+def test_an_open_page_that_is_idle_takes_little_of_a_processor(
+    open_page: Callable[..., Page], server: Server
+) -> None:
+    page = open_page()
+    page.window.wait_for_timeout(2000)
+    before = processor_time(server.process.pid)
+    page.window.wait_for_timeout(10_000)
+
+    assert processor_time(server.process.pid) - before < 0.2  # of ten seconds; it was 0.5
+
+
+def processor_time(process: int) -> float:
+    """Seconds that a process has run."""
+    fields = Path(f"/proc/{process}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def test_ctrl_c_ends_it_at_once_and_leaves_nothing(

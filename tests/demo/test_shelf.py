@@ -170,3 +170,14 @@ def test_visitors_are_not_told_where_files_are(caplog: pytest.LogCaptureFixture)
     assert "model cannot be loaded: no such file: /secret/folder/model" in caplog.text
     with pytest.raises(InputError, match="no such file: /secret"):
         shelf.load_all()  # whoever starts the server is
+
+
+def test_what_a_shell_calls_a_model(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    names = ["digits", "biggan-deep-128", "hf://owner/repo", "runs/a run", "/srv/digits"]
+    shelf = ModelShelf(names)
+
+    shown = [shelf.in_shell(name, with_paths=True) for name in shelf.names]
+    assert shown == [*names[:3], str(tmp_path / "runs" / "a run"), "/srv/digits"]
+    hidden = [shelf.in_shell(name, with_paths=False) for name in shelf.names]
+    assert hidden == [*names[:3], None, None]

@@ -9,7 +9,9 @@ import json
 import socket
 import sys
 import threading
+import time
 import urllib.request
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -49,7 +51,7 @@ def running(
     servers = []
 
     async def serve() -> None:  # Gradio makes event loops of its own outside of one, and leaks them
-        app = build_app(shelf, build_page(shelf), line, users or {}, per_minute)
+        app = build_app(shelf, build_page(shelf, line), line, users or {}, per_minute)
         servers.append(uvicorn.Server(server_config(app, proxies)))
         await servers[0].serve(sockets=[listener])
 
@@ -169,8 +171,87 @@ def test_a_full_queue_says_so(gan: Gan, monkeypatch: pytest.MonkeyPatch) -> None
         gate.set()
 
     assert [status for status, _ in answers[:2]] == [200] * 2
-    assert answers[-1][0] == 503
-    assert answers[-1][1]["detail"].startswith("Queue is full")
+    refused = [answer["detail"] for status, answer in answers if status == 503]
+    assert len(refused) >= 12 - 4 - 2  # four are begun, two wait
+    assert all(detail.startswith("Queue is full") for detail in refused)
+
+
+def test_the_same_picture_asked_for_both_ways_is_drawn_once(gated: Any) -> None:
+    with running(gated) as address, ThreadPoolExecutor(52) as clients:
+        asked = [clients.submit(call, address, "sample", 2, 0.4, 0, "three") for _ in range(48)]
+        path = "/api/sample?num=2&category=3%29+three"
+        direct = [clients.submit(serving.get, address, path) for _ in range(4)]
+        gated.let_through(2)
+        bodies = {answer.result()[1] for answer in direct}
+        files = [answer.result() for answer in asked]
+        addresses = {data[0]["url"] for event, data in files if event == "complete"}
+        (url,) = addresses
+        with urllib.request.urlopen(url) as reply:
+            bodies.add(reply.read())
+
+    assert [event for event, _ in files] == ["complete"] * 48
+    assert len(bodies) == 1
+    assert gated.drawn == 2
+
+
+def test_the_same_video_is_made_once(gated: Any) -> None:
+    gated.let_through(20)
+    with running(gated) as address, ThreadPoolExecutor(12) as clients:
+        settings = (1, 1, 0.2, 0, 1, "one", "six")
+        asked = [clients.submit(call, address, "video", *settings) for _ in range(12)]
+        answers = [answer.result() for answer in asked]
+        webps = {data[0]["url"] for event, data in answers if event == "complete"}
+        answers.append(call(address, "video", *settings))  # and afterwards
+
+    assert [event for event, _ in answers] == ["complete"] * 13, answers
+    assert len(webps) == 1
+    assert gated.drawn == 20
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "values"),
+    [("video", (1, 1, 0.2, 0, 1, "one", "six")), ("sample", (20, 0.4, 0, "three"))],
+)
+def test_what_a_client_who_left_asked_for_ends(
+    gated: Any, endpoint: str, values: tuple[Any, ...]
+) -> None:
+    with running(gated) as address:
+        status, answer = post(address, f"call/{endpoint}", {"data": values})
+        assert status == 200
+        stream = urllib.request.urlopen(
+            f"{address}/gradio_api/call/{endpoint}/{answer['event_id']}", timeout=20
+        )
+        gated.let_through(2)
+        until(lambda: gated.drawn == 2)
+        assert serving.get(address, "/api/queue")[1] == b'{"waiting":1,"limit":100}'
+        stream.close()
+        until(lambda: b'"waiting":0' in serving.get(address, "/api/queue")[1])
+        gated.let_through(100)
+        assert call(address, "sample", 1, 0.4, 5, "three")[0] == "complete"
+
+    assert gated.drawn <= 2 + 1 + 1  # of what was given up the picture at hand, and the other
+
+
+def until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def test_no_message_names_a_path_of_the_server(gan: Gan, capsys: Any, caplog: Any) -> None:
+    with running(gan) as address:
+        made = Path(call(address, "sample", 1, 0.4, 77, "three")[1][0]["path"]).parent
+        for path in made.iterdir():
+            path.unlink()
+        made.rmdir()
+        made.touch()  # no folder can be there now
+        event, data = call(address, "sample", 1, 0.4, 77, "three")
+
+    assert event == "error"
+    assert data["error"] == "the server cannot write the file; its log says why"
+    assert str(made) in caplog.text
+    made.unlink()
 
 
 def test_the_page_and_all_else_is_for_users_only(gan: Gan) -> None:

@@ -152,8 +152,9 @@ def command(
             shelf = _shelf(models, device, offline=offline, engine=engine, precision=precision)
             from biggan.demo.server import serve  # it takes seconds, and the rest may fail at once
 
+            is_local = not share and _is_local(listener)
             if limit is None:
-                limit = _LIMIT if share or not _is_local(listener) else 0
+                limit = 0 if is_local else _LIMIT
             serve(
                 shelf,
                 listener,
@@ -165,6 +166,7 @@ def command(
                 proxies=proxies,
                 folder=Path(pictures),
                 share=share,
+                show_paths=is_local and not proxies,
                 open_browser=open_browser,
                 announce=click.echo,
             )

@@ -19,11 +19,12 @@ from biggan.demo.drawing import (
     interpolation_recipe,
     sample_recipe,
     sweep_recipe,
+    video_recipe,
 )
-from biggan.demo.forms import EXPLORE, FORMS, INTERPOLATE, SWEEP, SWEPT, Form, shown
-from biggan.errors import InputError
+from biggan.demo.forms import EXPLORE, FORMS, INTERPOLATE, SWEEP, SWEPT, VIDEO, Form, shown
+from biggan.errors import InputError, printable
 from biggan.gan import Gan
-from biggan.images import AnyRecipe, GridRecipe, MorphRecipe, Recipe
+from biggan.images import AnyRecipe, GridRecipe, MorphRecipe, Recipe, VideoRecipe
 
 
 @dataclass(frozen=True)
@@ -82,47 +83,74 @@ def from_query(query: Mapping[str, str]) -> Settings:
     return Settings(form, values)
 
 
-def from_recipe(gan: Gan, recipe: AnyRecipe) -> Settings:
-    """Find the settings that make a picture.
+def from_recipe(gan: Gan, recipe: AnyRecipe | VideoRecipe) -> Settings:
+    """Find the settings that make a picture or a video.
 
     Args:
         gan: The model of which it should be.
-        recipe: Of a picture, a grid, or a grid of paths, made here or by the shell commands.
+        recipe: Of a picture, a grid, a grid of paths, or a video, made here or by the shell
+            commands.
+
+    Returns:
+        Settings of one of `FORMS`; of a video those of the form `VIDEO`.
 
     Raises:
         InputError: It is of another model, or one that no form makes.
     """
     sheet = GridRecipe(1, (recipe,)) if isinstance(recipe, Recipe) else recipe
     _check_model(gan, sheet)
-    settings = _of_morph(gan, sheet) if isinstance(sheet, MorphRecipe) else _of_grid(gan, sheet)
+    kind = "video" if isinstance(sheet, VideoRecipe) else "picture"
     try:
-        for control in settings.form.controls:
-            control.check_on_page(settings.values[control.key])
-        made = settings.recipe(gan)
+        settings = _settings_of(gan, sheet)
+        values = [c.check_on_page(settings.values[c.key]) for c in settings.form.controls]
+        made = video_recipe(gan, *values) if kind == "video" else settings.recipe(gan)
     except InputError as error:
-        raise InputError(f"the page cannot show this picture: {error}") from None
+        raise InputError(f"the page cannot show this {kind}: {error}") from None
     if isinstance(recipe, Recipe) and isinstance(made, GridRecipe):
         made = GridRecipe(1, made.pictures[-1:])  # the last of those that the page will show
     if _essence(made) != _essence(sheet):
-        verb = "interpolate" if isinstance(recipe, MorphRecipe) else "sample"
+        verb = "sample" if isinstance(sheet, GridRecipe) else "interpolate"
         raise InputError(
-            f"no form of the page makes this picture; biggan {verb} --like FILE makes it again"
+            f"no form of the page makes this {kind}; biggan {verb} --like FILE makes it again"
         )
     return settings
 
 
-def _check_model(gan: Gan, recipe: SheetRecipe) -> None:
+def _check_model(gan: Gan, recipe: SheetRecipe | VideoRecipe) -> None:
     """Make sure that a recipe is of this model, to the last bit of its weights.
 
     Raises:
         InputError: It is another's.
     """
-    made_by = recipe if isinstance(recipe, MorphRecipe) else recipe.pictures[0]
+    made_by = recipe.pictures[0] if isinstance(recipe, GridRecipe) else recipe
     if made_by.sha256 != gan.sha256:
         raise InputError(
-            f"the picture was made by {made_by.model} (sha256 {made_by.sha256[:12]}...), not by "
+            f"the picture was made by {printable(made_by.model[:100])} "
+            f"(sha256 {printable(made_by.sha256[:12])}...), not by "
             f"{gan.name} ({gan.sha256[:12]}...); open the page with that model"
         )
+
+
+def _settings_of(gan: Gan, recipe: SheetRecipe | VideoRecipe) -> Settings:
+    if isinstance(recipe, VideoRecipe):
+        return _of_video(gan, recipe)
+    return _of_morph(gan, recipe) if isinstance(recipe, MorphRecipe) else _of_grid(gan, recipe)
+
+
+def _of_video(gan: Gan, recipe: VideoRecipe) -> Settings:
+    a, b = recipe.keyframes[0], recipe.keyframes[-1]
+    return Settings(
+        VIDEO,
+        {
+            "num": recipe.num,
+            "seconds": recipe.frames / recipe.fps,
+            "truncation": recipe.truncation,
+            "seed_a": a.seed,
+            "seed_b": b.seed,
+            "category_a": _entry(gan, a.class_index),
+            "category_b": _entry(gan, b.class_index),
+        },
+    )
 
 
 def _of_morph(gan: Gan, recipe: MorphRecipe) -> Settings:
@@ -161,7 +189,7 @@ def _entry(gan: Gan, index: int | None) -> str | None:
     return choices[index]
 
 
-def _essence(recipe: SheetRecipe) -> Any:
+def _essence(recipe: SheetRecipe | VideoRecipe) -> Any:
     """All of a recipe that its pixels depend on: not what the model and the version are called."""
     if isinstance(recipe, GridRecipe):
         return recipe.columns, [replace(p, model="", version="") for p in recipe.pictures]

@@ -7,17 +7,19 @@ is what the page begins with. Gradio has an API, too, but one that answers a mis
 200 and an event; this one keeps to HTTP, and a line of curl can use it.
 """
 
+import asyncio
 import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from fastapi import FastAPI, HTTPException, Request, Response
+from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import HTMLResponse, JSONResponse
 
 from biggan._version import __version__
 from biggan.classes import search_classes
 from biggan.demo.address import Settings, from_query
-from biggan.demo.drawing import columns, draw_pictures, file_stem
+from biggan.demo.drawing import SheetRecipe, draw_png, file_stem
 from biggan.demo.forms import (
     EXPLORE,
     INTERPOLATE,
@@ -29,12 +31,11 @@ from biggan.demo.forms import (
     Number,
     default_class,
 )
-from biggan.demo.line import AbandonedError, Line, Picture
+from biggan.demo.line import RETRY, AbandonedError, FullLineError, Line
 from biggan.demo.reference import reference_page
 from biggan.demo.shelf import ModelShelf, ModelUnavailableError
 from biggan.errors import InputError
 from biggan.gan import Gan
-from biggan.images import make_grid, to_png
 
 _DRAWINGS = (
     ("sample", EXPLORE, "Samples of one class."),
@@ -47,6 +48,7 @@ _REFUSALS = {
     429: "Too many requests from this client, where there is a limit",
     503: "Too many requests wait, or the model cannot be loaded",
 }
+_CLIENT_GONE = 499  # nobody reads it
 _METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 
 
@@ -112,13 +114,25 @@ def build_api(shelf: ModelShelf, line: Line) -> FastAPI:
 def _endpoint(form: Form, shelf: ModelShelf, line: Line) -> Callable[..., Any]:
     async def answer(request: Request) -> Response:
         model, settings = _read(form, request, shelf)
-        key = (model, form.name, tuple(sorted(settings.values.items())))
-        draw = functools.partial(_draw, shelf, model, settings)
-        picture = await line.wait(request, key, draw)
-        headers = {"Content-Disposition": f'inline; filename="{picture.name}.png"'}
-        return Response(picture.png, media_type="image/png", headers=headers)
+        recipe = await run_in_threadpool(_plan, shelf, model, settings)
+        with line.join((model, recipe), functools.partial(draw_png, shelf, model, recipe)) as job:
+            drawn = asyncio.wrap_future(job.future)
+            drawn.add_done_callback(lambda f: f.cancelled() or f.exception())  # has been seen
+            gone = asyncio.create_task(_until_gone(request))
+            await asyncio.wait((drawn, gone), return_when=asyncio.FIRST_COMPLETED)
+            gone.cancel()
+            if not drawn.done():
+                raise HTTPException(_CLIENT_GONE)
+            png = drawn.result()
+        headers = {"Content-Disposition": f'inline; filename="{file_stem(recipe)}.png"'}
+        return Response(png, media_type="image/png", headers=headers)
 
     return answer
+
+
+async def _until_gone(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
 
 
 def _read(form: Form, request: Request, shelf: ModelShelf) -> tuple[str, Settings]:
@@ -149,18 +163,9 @@ def _query(request: Request, known: Sequence[str]) -> dict[str, str]:
     return query
 
 
-def _draw(
-    shelf: ModelShelf, model: str, settings: Settings, is_over: Callable[[], bool]
-) -> Picture:
-    """Make the picture, one sample after the other until nobody waits for it any more."""
+def _plan(shelf: ModelShelf, model: str, settings: Settings) -> SheetRecipe:
     gan = shelf.get(model)
-    recipe = _with_defaults(gan, settings).recipe(gan)
-    pictures = []
-    for picture in draw_pictures(gan, recipe):
-        if is_over():
-            raise AbandonedError
-        pictures.append(picture)
-    return Picture(to_png(make_grid(pictures, columns(recipe)), recipe), file_stem(recipe))
+    return _with_defaults(gan, settings).recipe(gan)
 
 
 def _with_defaults(gan: Gan, settings: Settings) -> Settings:
@@ -191,8 +196,10 @@ def _check_offered(shelf: ModelShelf, model: str) -> None:
 
 
 def _told(_request: Request, error: Exception) -> Response:
-    status = 503 if isinstance(error, ModelUnavailableError) else 400
-    return JSONResponse({"detail": str(error)}, status)
+    is_ours = isinstance(error, ModelUnavailableError | FullLineError | AbandonedError)
+    status = 503 if is_ours else 400
+    headers = {"Retry-After": str(RETRY)} if isinstance(error, FullLineError) else None
+    return JSONResponse({"detail": str(error)}, status, headers)
 
 
 _MODEL = {

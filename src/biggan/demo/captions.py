@@ -13,10 +13,19 @@ from biggan.images import GridRecipe, MorphRecipe
 from biggan.weights.registry import BUNDLED
 
 
-def caption(gan: Gan, recipe: SheetRecipe, file: str, model: str) -> str:
-    """Below a picture: how to make it again in a shell."""
+def caption(gan: Gan, recipe: SheetRecipe, file: str, model: str | None) -> str:
+    """Below a picture: the shell command that makes it again.
+
+    Args:
+        gan: What made it.
+        recipe: The picture's.
+        file: Its name when it is downloaded.
+        model: What `biggan sample --model` takes; None if visitors may not see it.
+    """
+    if model is None:
+        return ""
     words: list[Any] = [] if model == BUNDLED[0] else ["--model", model]
-    entries = class_choices(gan.class_names)
+    entries, where = class_choices(gan.class_names), "In a shell"
     if isinstance(recipe, MorphRecipe):
         verb = "interpolate"
         if recipe.class_a is not None and recipe.class_b is not None:
@@ -26,14 +35,16 @@ def caption(gan: Gan, recipe: SheetRecipe, file: str, model: str) -> str:
         words += ["--seed-a", recipe.seed_a, "--seed-b", recipe.seed_b]
     elif _is_sweep(recipe):
         verb, words = "sample", [*words, "--grid", "--like", file]
+        where = "In a shell, in the folder of the downloaded picture"
     else:
         verb, first = "sample", recipe.pictures[0]
-        if first.class_index is not None:
+        classes = {picture.class_index for picture in recipe.pictures}
+        if first.class_index is not None and len(classes) == 1:
             words += ["--class", entries[first.class_index]]
         words += ["--num", len(recipe.pictures), "--truncation", first.truncation]
         words += ["--seed", first.seed, "--grid"]
     command = shlex.join(["biggan", verb, *map(str, words)])
-    return f"In a shell: <code>{html.escape(command)}</code>"
+    return f"{where}: <code>{html.escape(command)}</code>"
 
 
 def column_heads(recipe: SheetRecipe) -> str:

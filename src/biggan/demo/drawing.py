@@ -8,19 +8,16 @@ recipe in it: enlarging small pictures for the screen is left to whatever shows 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from PIL import Image
 
 from biggan.demo.forms import EXPLORE, FPS, INTERPOLATE, SWEEP, SWEPT, VIDEO, Form
+from biggan.demo.line import Job
+from biggan.demo.shelf import ModelShelf
 from biggan.gan import Gan
-from biggan.images import (
-    GridRecipe,
-    MorphRecipe,
-    VideoRecipe,
-    make_grid,
-)
+from biggan.images import GridRecipe, MorphRecipe, VideoRecipe, make_grid, to_png
 from biggan.interpolation import frames_of_seconds
 
 SheetRecipe = GridRecipe | MorphRecipe
@@ -150,6 +147,18 @@ def draw_grid(gan: Gan, recipe: SheetRecipe) -> Image.Image:
     return make_grid(list(draw_pictures(gan, recipe)), columns(recipe))
 
 
+def draw_png(shelf: ModelShelf, model: str, recipe: SheetRecipe, job: Job) -> bytes:
+    """The file of a recipe's picture, made as a job of the request queue.
+
+    Raises:
+        AbandonedError: No client waits for it any more.
+        InputError: As `draw_pictures`.
+    """
+    for picture in draw_pictures(shelf.get(model), recipe):
+        job.add(picture)
+    return to_png(make_grid(job.parts, columns(recipe)), recipe)
+
+
 def draw_progressively(
     recipe: SheetRecipe, pictures: Iterable[Image.Image], every: float = 0.5
 ) -> Iterator[tuple[Image.Image, bool]]:
@@ -173,9 +182,16 @@ def draw_progressively(
         passed = time.monotonic() - last_shown
         is_long = len(done) == 1 and passed * (total - 1) >= every
         if len(done) < total and (is_long or passed >= every):
-            yield _unfinished(done, total, columns(recipe)), False
+            yield unfinished(done, recipe), False
             last_shown = time.monotonic()
     yield make_grid(done, columns(recipe)), True
+
+
+def unfinished(done: Sequence[Image.Image], recipe: SheetRecipe) -> Image.Image:
+    """The RGBA grid of a recipe, transparent where its pictures are missing; one must be there."""
+    missing = Image.new("RGBA", done[0].size)
+    shown = [picture.convert("RGBA") for picture in done]
+    return make_grid([*shown, *[missing] * (count(recipe) - len(done))], columns(recipe))
 
 
 def count(recipe: SheetRecipe) -> int:
@@ -216,12 +232,6 @@ def file_stem(recipe: SheetRecipe | VideoRecipe) -> str:
 def _checked(form: Form, *settings: Any) -> tuple[Any, ...]:
     pairs = zip(form.controls, settings, strict=True)
     return tuple(control.check(value) for control, value in pairs)
-
-
-def _unfinished(done: list[Image.Image], total: int, columns: int) -> Image.Image:
-    missing = Image.new("RGBA", done[0].size)
-    shown = [picture.convert("RGBA") for picture in done]
-    return make_grid([*shown, *[missing] * (total - len(done))], columns)
 
 
 def _cut(noise: str, truncation: float | None) -> str:

@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
 
-from biggan.demo.drawing import draw_grid, video_recipe
-from biggan.demo.filming import write_video
+from biggan.demo.drawing import draw_png, video_recipe
 from biggan.demo.forms import EXPLORE, INTERPOLATE, SWEEP, Form
+from biggan.demo.line import Job, Line
 from biggan.demo.shelf import ModelShelf
 from biggan.demo.views import (
-    TURNS,
+    PICTURES,
+    VIDEOS,
     Video,
     View,
+    filmed,
     message,
     offered,
     places,
+    progress_of,
+    reused,
     saved,
     settings_of,
     told,
@@ -27,11 +32,12 @@ from biggan.demo.views import (
 )
 
 
-def publish(shelf: ModelShelf, model: Any, views: list[View], video: Video) -> None:
+def publish(shelf: ModelShelf, line: Line, model: Any, views: list[View], video: Video) -> None:
     """Set up the endpoints. Their parameters are documented by the page's controls.
 
     Args:
         shelf: The models.
+        line: The request queue.
         model: The menu of models, whose value is the last parameter.
         views: The forms' widgets.
         video: The video's.
@@ -73,20 +79,27 @@ def publish(shelf: ModelShelf, model: Any, views: list[View], video: Video) -> N
 
         The second is null where the server cannot write MP4.
         """
-        gan = offered(shelf, model)
         settings = (num, seconds, truncation, seed_a, seed_b, category_a, category_b)
-        recipe = video_recipe(gan, *settings)
+        recipe = video_recipe(offered(shelf, model), *settings)
         files = places(video, recipe)
-        for _ in write_video(gan, recipe, files):
-            pass
+        if not reused(*files):
+            result((model, recipe), partial(filmed, shelf, model, recipe, files), is_video=True)
         return [files[0], files[1] if len(files) > 1 else None]
 
     def answer(form: Form, model: Any, *values: Any) -> Path:
-        gan = offered(shelf, model)
-        recipe = settings_of(form, values).recipe(gan)
-        return saved(view_of(views, form).picture, draw_grid(gan, recipe), recipe)
+        recipe = settings_of(form, values).recipe(offered(shelf, model))
+        png = result((model, recipe), partial(draw_png, shelf, model, recipe))
+        return saved(view_of(views, form).picture, png, recipe)
 
-    def offer(name: str, function: Callable[..., Any], inputs: list[Any], outputs: Any) -> None:
+    def result(key: Hashable, make: Callable[[Job], Any], *, is_video: bool = False) -> Any:
+        with line.join(key, make, is_video=is_video) as job:
+            for _ in progress_of(job):
+                pass
+            return job.future.result()
+
+    def offer(
+        name: str, function: Callable[..., Any], inputs: list[Any], outputs: Any, **turns: Any
+    ) -> None:
         gr.on(
             [],  # nothing on the page
             told(function, message),
@@ -94,10 +107,10 @@ def publish(shelf: ModelShelf, model: Any, views: list[View], video: Video) -> N
             outputs,
             api_name=name,
             preprocess=False,
-            **TURNS,
+            **turns,
         )
 
     for form, function in ((EXPLORE, sample), (INTERPOLATE, interpolate), (SWEEP, sweep)):
         view = view_of(views, form)
-        offer(function.__name__, function, view.controls, view.picture)
-    offer("video", make_video, video_inputs(views, video), [video.webp, video.mp4])
+        offer(function.__name__, function, view.controls, view.picture, **PICTURES)
+    offer("video", make_video, video_inputs(views, video), [video.webp, video.mp4], **VIDEOS)

@@ -6,37 +6,40 @@ cancel it, too, but in the browser, where a cancellation and the next request ma
 and neither be drawn. So the browser counts what it asks for, holds back all but the newest while
 one is drawn, and tells the server the count; what finds that it is not the newest any more stops.
 
-A few requests are drawn at once and take turns at the engine, a picture at a time: their visitors
-see the first pictures of each soon, instead of all of one after all of another.
+All of this waits in the request queue (`line`), together with the requests of programs.
 """
 
 from __future__ import annotations
 
-import contextlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import gradio as gr
 
-from biggan.demo.address import to_query
+from biggan.demo.address import Settings, to_query
 from biggan.demo.captions import caption, in_words
-from biggan.demo.drawing import draw_pictures, draw_progressively, video_recipe
+from biggan.demo.drawing import SheetRecipe, draw_png, file_stem, unfinished, video_recipe
 from biggan.demo.endpoints import publish
-from biggan.demo.filming import write_video
 from biggan.demo.forms import EXPLORE, INTERPOLATE, VIDEO, Control, Number
+from biggan.demo.line import Line
 from biggan.demo.restoring import chosen, from_address, from_file
 from biggan.demo.shelf import ModelShelf
-from biggan.demo.style import ASK, CLAMP, SHOW_ADDRESS
+from biggan.demo.style import ASK, CLAMP, KEEP, RECALL, SHOW_ADDRESS
 from biggan.demo.views import (
-    TURNS,
+    PICTURES,
+    VIDEOS,
     Video,
     View,
+    filmed,
     heading,
     offered,
     picture_style,
     places,
+    progress_of,
+    reused,
     saved,
     settings_of,
     told,
@@ -47,26 +50,38 @@ _QUIET: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"
 
 
 def connect(
-    page: Any, shelf: ModelShelf, model: Any, card: Any, tabs: Any, views: list[View], video: Video
+    page: Any,
+    shelf: ModelShelf,
+    line: Line,
+    model: Any,
+    card: Any,
+    tabs: Any,
+    views: list[View],
+    video: Video,
+    *,
+    show_paths: bool,
 ) -> None:
     """Set up all events of the page; to be called inside of it.
 
     Args:
         page: The `gradio.Blocks`.
         shelf: The models that it offers.
+        line: Where requests wait.
         model: The menu of models.
         card: What shows the model's card.
         tabs: The forms' tabs.
         views: The forms, in the order of the tabs.
         video: The video's widgets.
+        show_paths: See `build_page`.
     """
     dropped = _drop_zone()
     place = gr.Textbox(EXPLORE.name, visible="hidden")  # the form that is seen
     address = gr.Textbox(visible="hidden")
     asked = gr.Number(0, visible="hidden")  # how often a picture was asked for
     newest = gr.State(Newest())
+    kept = gr.Textbox(visible="hidden")  # settings, by the browser's history
     controls = [control for view in views for control in view.controls]
-    everything = [tabs, place, model, card, *controls]
+    everything = [tabs, place, model, card, *controls, video.seconds]
 
     def note(newest: Newest, asked: float) -> None:
         newest.number = max(newest.number, int(asked))
@@ -76,16 +91,19 @@ def connect(
         view.tab.select(None, None, place, js=script, show_progress="hidden")
     moved = [control.change for control in [place, *controls]]
     gr.on(moved, None, asked, asked, js=ASK, show_progress="hidden")
+    settings = [*controls, video.seconds]
+    gr.on([c.change for c in settings], None, settings, None, js=KEEP, show_progress="hidden")
     for event in (
-        page.load(from_address(shelf, views), None, everything, **_QUIET),
+        page.load(from_address(shelf, views), kept, everything, js=RECALL, **_QUIET),
         model.input(chosen(shelf, views), model, [card, *controls], **_QUIET),
         dropped.upload(from_file(shelf, views), [dropped, model], [*everything, dropped], **_QUIET),
     ):
         event.then(None, asked, asked, js=ASK, show_progress="hidden")
     asked.change(note, [newest, asked], None, queue=False, trigger_mode="multiple", **_QUIET)
-    _draw_when_asked(shelf, model, place, address, (newest, asked), views, video)
-    _film_on_click(shelf, model, (newest, asked), views, video)
-    publish(shelf, model, views, video)
+    draw = _drawing(shelf, line, views, video, show_paths=show_paths)
+    _draw_when_asked(draw, model, place, address, (newest, asked), views, video)
+    _film_on_click(shelf, line, model, (newest, asked), views, video)
+    publish(shelf, line, model, views, video)
 
 
 @dataclass
@@ -101,7 +119,7 @@ class Newest:
 
 def _drop_zone() -> Any:
     return gr.File(
-        label="Settings from a picture made here",
+        label="Settings from a picture or video made here",
         height=110,
         elem_classes="drop",
         elem_id="drop",
@@ -111,15 +129,9 @@ def _drop_zone() -> Any:
 # What is drawn when a control moves.
 
 
-def _draw_when_asked(
-    shelf: ModelShelf,
-    model: Any,
-    place: Any,
-    address: Any,
-    count: tuple[Any, Any],
-    views: list[View],
-    video: Video,
-) -> None:
+def _drawing(
+    shelf: ModelShelf, line: Line, views: list[View], video: Video, *, show_paths: bool
+) -> Callable[..., Iterator[list[Any]]]:
     def draw(
         place: str, newest: Newest, asked: float, model: str, *values: Any
     ) -> Iterator[list[Any]]:
@@ -132,20 +144,30 @@ def _draw_when_asked(
         view = next((view for view in views if view.form.name == place), views[0])
         first = sum(len(other.controls) for other in views[: views.index(view)])
         settings = settings_of(view.form, values[first : first + len(view.controls)])
-        gan = offered(shelf, model)
+        recipe, looks, below = planned(settings, model)
+        shown = 0
+        with line.join((model, recipe), partial(draw_png, shelf, model, recipe)) as job:
+            for done in progress_of(job):
+                if newest.is_after(asked):
+                    return
+                if len(done) > shown:
+                    shown = len(done)
+                    coarse = gr.update(value=unfinished(done, recipe), **looks)
+                    yield [gr.skip(), *changed(view, gr.skip(), coarse, gr.skip())]
+            png = job.future.result()
+        final = gr.update(value=saved(view.picture, png, recipe), **looks)
+        yield [to_query(model, settings), *changed(view, heading(recipe), final, below)]
+
+    def planned(settings: Settings, model: str) -> tuple[SheetRecipe, dict[str, Any], str]:
+        """A picture's recipe, how it is shown, and its caption."""
+        gan = offered(shelf, model)  # not kept while the picture waits
         recipe = settings.recipe(gan)
-        style = picture_style(view.form, gan)
-        for picture, is_complete in draw_progressively(recipe, draw_pictures(gan, recipe)):
-            if newest.is_after(asked):
-                return
-            if not is_complete:
-                coarse = gr.update(value=picture, elem_classes=style, alt_text=in_words(recipe))
-                yield [gr.skip(), *changed(view, gr.skip(), coarse, gr.skip())]
-                continue
-            file = saved(view.picture, picture, recipe)
-            final = gr.update(value=file, elem_classes=style, alt_text=in_words(recipe))
-            beside = heading(recipe), final, caption(gan, recipe, file.name, model)
-            yield [to_query(model, settings), *changed(view, *beside)]
+        looks = {
+            "elem_classes": picture_style(settings.form, gan),
+            "alt_text": in_words(recipe),
+        }
+        in_shell = shelf.in_shell(model, with_paths=show_paths)
+        return recipe, looks, caption(gan, recipe, f"{file_stem(recipe)}.png", in_shell)
 
     def changed(view: View, *widgets: Any) -> list[Any]:
         """Updates of all forms' widgets and of the video, which is of other settings now."""
@@ -155,6 +177,18 @@ def _draw_when_asked(
             updates.append(gr.update(value=None, visible=False) if clear else gr.skip())
         return updates
 
+    return draw
+
+
+def _draw_when_asked(
+    draw: Callable[..., Iterator[list[Any]]],
+    model: Any,
+    place: Any,
+    address: Any,
+    count: tuple[Any, Any],
+    views: list[View],
+    video: Video,
+) -> None:
     pictures = [w for view in views for w in (view.heading, view.picture, view.caption)]
     event = count[1].change(
         told(draw),
@@ -166,13 +200,18 @@ def _draw_when_asked(
         show_progress="minimal",
         show_progress_on=[view.picture for view in views],
         api_visibility="private",
-        **TURNS,
+        **PICTURES,
     )
     event.success(None, address, None, js=SHOW_ADDRESS, show_progress="hidden")
 
 
 def _film_on_click(
-    shelf: ModelShelf, model: Any, count: tuple[Any, Any], views: list[View], video: Video
+    shelf: ModelShelf,
+    line: Line,
+    model: Any,
+    count: tuple[Any, Any],
+    views: list[View],
+    video: Video,
 ) -> None:
     def film(
         newest: Newest,
@@ -182,16 +221,17 @@ def _film_on_click(
         progress: gr.Progress = gr.Progress(),  # noqa: B008  # that is how Gradio knows
     ) -> Iterator[list[Any]]:
         """A video, once it is made; until then an empty frame, in which Gradio shows how far."""
-        gan = offered(shelf, model)
-        recipe = video_recipe(gan, *values)
+        recipe = video_recipe(offered(shelf, model), *values)
         files = places(video, recipe)
         yield [gr.update(value=None, visible=True), gr.skip(), gr.skip()]
-        with contextlib.closing(write_video(gan, recipe, files)) as making:
-            for done in making:
-                if newest.is_after(asked):
-                    return
-                progress((done, recipe.frames), unit="frames")
-                yield [gr.skip()] * 3  # where Gradio ends it for a visitor who has gone
+        if not reused(*files):
+            make = partial(filmed, shelf, model, recipe, files)
+            with line.join((model, recipe), make, is_video=True) as job:
+                for done in progress_of(job):
+                    if newest.is_after(asked):
+                        return
+                    progress((max(done, default=0), recipe.frames), unit="frames")
+                job.future.result()
         shown = [gr.update(value=file, visible=True) for file in (files[0], *files)]
         yield [*shown, gr.skip()][:3]
 
@@ -203,7 +243,7 @@ def _film_on_click(
         preprocess=False,
         show_progress_on=video.preview,
         api_visibility="private",
-        **TURNS,
+        **VIDEOS,
     )
 
 

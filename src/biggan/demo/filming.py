@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import CancelledError, ThreadPoolExecutor, wait
 from pathlib import Path
 from threading import Event
@@ -14,15 +14,46 @@ from biggan.images import VideoRecipe
 from biggan.video import make_frame, save_video
 
 
-def write_video(
-    gan: Gan, recipe: VideoRecipe, files: Sequence[Path], every: float = 0.5
-) -> Generator[int, None, None]:
+def film(
+    gan: Gan, recipe: VideoRecipe, files: Sequence[Path], report: Callable[[int], object]
+) -> None:
     """Write a video. No more than a few of its frames are held in memory.
 
     Args:
         gan: What makes the pictures.
         recipe: Of what.
         files: The first is a WebP, which is lossless; the frames of the others are read from it.
+        report: Called after each frame of each file with the number of the recipe's frames that are
+            drawn. If it raises, no file that was begun is left.
+
+    Raises:
+        InputError: As `biggan.Gan.draw_video` and `biggan.video.save_video`.
+    """
+
+    def drawn() -> Iterator[Image.Image]:
+        for number, pictures in enumerate(gan.draw_video(recipe), 1):
+            report(number)
+            yield make_frame(pictures)
+
+    def copied() -> Iterator[Image.Image]:
+        for frame in _frames(files[0]):
+            report(recipe.frames)
+            yield frame
+
+    save_video(drawn(), files[0], recipe.fps, recipe=recipe)
+    for file in files[1:]:
+        save_video(copied(), file, recipe.fps, recipe=recipe)
+
+
+def write_video(
+    gan: Gan, recipe: VideoRecipe, files: Sequence[Path], every: float = 0.5
+) -> Generator[int, None, None]:
+    """Write a video in the background; see `film`.
+
+    Args:
+        gan: What makes the pictures.
+        recipe: Of what.
+        files: As `film`.
         every: Seconds between two results.
 
     Yields:
@@ -30,26 +61,19 @@ def write_video(
         it leaves none that was begun.
 
     Raises:
-        InputError: As `biggan.Gan.draw_video` and `biggan.video.save_video`.
+        InputError: As `film`.
     """
     count = 0
     given_up = Event()
 
-    def drawn() -> Iterator[Image.Image]:
+    def report(number: int) -> None:
         nonlocal count
-        for pictures in gan.draw_video(recipe):
-            if given_up.is_set():
-                raise CancelledError
-            yield make_frame(pictures)
-            count += 1
-
-    def write() -> None:
-        save_video(drawn(), files[0], recipe.fps, recipe=recipe)
-        for file in files[1:]:
-            save_video(_frames(files[0]), file, recipe.fps, recipe=recipe)
+        if given_up.is_set():
+            raise CancelledError
+        count = number
 
     with ThreadPoolExecutor(1, "filming") as worker:
-        work = worker.submit(write)
+        work = worker.submit(film, gan, recipe, files, report)
         try:
             while wait([work], every).not_done:
                 yield count

@@ -1,137 +1,165 @@
-"""The line in which requests of programs wait for their pictures."""
+"""The queue of everything that the demo draws, for the page and for the HTTP API alike."""
 
-import asyncio
+from __future__ import annotations
+
+import contextlib
 from collections import OrderedDict
-from collections.abc import Callable, Hashable
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from threading import Event
+from collections.abc import Callable, Hashable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
+from threading import Event, RLock
+from typing import Any
 
-from fastapi import HTTPException, Request
+from biggan.errors import InputError
 
-_KEPT = 64 * 2**20  # bytes of pictures that are answered again without being drawn
-_RETRY = 5  # seconds
-_CLIENT_GONE = 499  # nobody reads it
+RETRY = 5  # seconds
+
+_KEPT = 64 * 2**20  # bytes of pictures
 
 
-@dataclass(frozen=True)
-class Picture:
-    """An answer.
+class AbandonedError(InputError):
+    """No client waits for the result any more, or the server is shutting down."""
+
+
+class FullLineError(InputError):
+    """Too many requests wait."""
+
+
+class Job:
+    """A picture or a video in the queue.
 
     Attributes:
-        png: The file.
-        name: What to call it, without its ending.
+        future: Its result.
+        parts: What is done of it so far.
     """
 
-    png: bytes
-    name: str
+    future: Future[Any]
 
+    def __init__(self) -> None:
+        self.parts: list[Any] = []
+        self.size = 0  # bytes of the result, once it is kept
+        self.clients = 0
+        self.abandoned = Event()
 
-Draw = Callable[[Callable[[], bool]], Picture]
-"""Makes a picture; to raise `AbandonedError` once the function that it is given says True."""
+    def add(self, part: Any) -> None:
+        """Add a finished part.
 
+        Raises:
+            AbandonedError: As `check`.
+        """
+        self.check()
+        self.parts.append(part)
 
-class AbandonedError(Exception):
-    """Nobody waits for the picture any more."""
+    def check(self) -> None:
+        """Make sure that the result is still wanted.
+
+        Raises:
+            AbandonedError: It is not.
+        """
+        if self.abandoned.is_set():
+            raise AbandonedError("the server is shutting down")
 
 
 class Line:
-    """Requests that wait: one is drawn at a time, the first that came.
+    """A request queue: first come, first served, and each result is computed once.
 
-    The page has a line of its own, Gradio's. Both draw with the same engine, which makes one batch
-    at a time: they take turns by the picture, and the memory for making one is needed once.
-
-    What was drawn lately is kept and answered at once. A client that goes away leaves the line, and
-    what is being drawn for it ends with the picture at hand.
+    One picture and one video are made at a time; they share the engine, batch by batch. Requests
+    with the same key share one job, and pictures are kept in an LRU cache. A job ends when its last
+    client leaves. All methods may be called from any thread.
 
     Args:
-        limit: Most requests that wait or are being drawn.
+        limit: The most requests that may wait or be served.
 
     Attributes:
-        limit: Most requests that wait or are being drawn.
+        limit: The most requests that may wait or be served.
         length: How many do.
     """
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
         self.length = 0
-        self._turn = asyncio.Lock()  # first come, first served
-        self._thread = ThreadPoolExecutor(1, "drawing")
-        self._closed = Event()
-        self._kept = _Kept()
+        self._lock = RLock()
+        self._jobs: OrderedDict[Hashable, Job] = OrderedDict()  # the last one used is last
+        self._kept = 0  # bytes
+        self._closed = False
+        self._threads = {
+            is_video: ThreadPoolExecutor(1, name)
+            for is_video, name in ((False, "drawing"), (True, "filming"))
+        }
 
-    async def wait(self, request: Request, settings: Hashable, draw: Draw) -> Picture:
-        """Wait for a picture, or for the client to go away.
+    @contextlib.contextmanager
+    def join(
+        self, key: Hashable, make: Callable[[Job], Any], *, is_video: bool = False
+    ) -> Iterator[Job]:
+        """Wait for a result within this context; leaving it early gives the result up.
 
         Args:
-            request: Of the client, its body read.
-            settings: All that the picture depends on.
-            draw: Makes it, in the line's thread.
+            key: What the result depends on.
+            make: Computes it in another thread, adding its parts to the job. Results of type bytes
+                are kept for later requests.
+            is_video: Whether it takes its turn among the videos.
 
         Raises:
-            HTTPException: The line is full, or nobody waits for this picture any more.
+            FullLineError: Too many requests wait.
+            AbandonedError: The server is shutting down.
         """
-        kept = self._kept.get(settings)
-        if kept is not None:
-            return kept
-        if self.length >= self.limit:
-            told = f"{self.length} requests wait, and no more are taken: try again in {_RETRY} s"
-            raise HTTPException(503, told, {"Retry-After": str(_RETRY)})
-        self.length += 1
-        abandoned = Event()
-        picture = asyncio.create_task(self._in_turn(settings, draw, abandoned))
-        gone = asyncio.create_task(_until_gone(request))
+        with self._lock:
+            job = self._jobs.get(key)
+            if self.length >= self.limit and not (job and job.future.done()):
+                raise FullLineError(
+                    f"{self.length} requests wait, and no more are taken: try again in {RETRY} s"
+                )
+            if job is None:
+                job = Job()
+                job.future = self._start(make, job, is_video=is_video)
+                self._jobs[key] = job
+                job.future.add_done_callback(partial(self._finish, key, job))
+            else:
+                self._jobs.move_to_end(key)
+            job.clients += 1
+            self.length += 1
         try:
-            await asyncio.wait((picture, gone), return_when=asyncio.FIRST_COMPLETED)
-            if not picture.done():
-                raise HTTPException(_CLIENT_GONE)
-            return picture.result()
+            yield job
         finally:
-            abandoned.set()
-            picture.cancel()
-            gone.cancel()
-            self.length -= 1
+            with self._lock:
+                job.clients -= 1
+                self.length -= 1
+                if not job.clients and not job.future.done():
+                    del self._jobs[key]  # a later request starts afresh
+                    job.abandoned.set()
+                    job.future.cancel()
 
     def close(self) -> None:
-        """Give up what waits and what is being drawn; returns at once."""
-        self._closed.set()
-        self._thread.shutdown(wait=False, cancel_futures=True)
+        """Give up all jobs; returns at once."""
+        with self._lock:
+            for job in self._jobs.values():
+                job.abandoned.set()
+            self._closed = True
+        for thread in self._threads.values():
+            thread.shutdown(wait=False)
 
-    async def _in_turn(self, settings: Hashable, draw: Draw, abandoned: Event) -> Picture:
-        def is_over() -> bool:
-            return abandoned.is_set() or self._closed.is_set()
+    def _start(self, make: Callable[[Job], Any], job: Job, *, is_video: bool) -> Future[Any]:
+        def run() -> Any:
+            job.check()
+            return make(job)
 
-        async with self._turn:
-            picture = self._kept.get(settings)  # drawn for somebody before in the line
-            if picture is None:
-                loop = asyncio.get_running_loop()
-                picture = await loop.run_in_executor(self._thread, draw, is_over)
-                self._kept.put(settings, picture)
-            return picture
+        if self._closed:
+            raise AbandonedError("the server is shutting down")
+        return self._threads[is_video].submit(run)
 
-
-class _Kept:
-    """The pictures that were asked for last, as many as fit."""
-
-    def __init__(self) -> None:
-        self._pictures: OrderedDict[Hashable, Picture] = OrderedDict()
-        self._bytes = 0
-
-    def get(self, settings: Hashable) -> Picture | None:
-        if settings in self._pictures:
-            self._pictures.move_to_end(settings)
-        return self._pictures.get(settings)
-
-    def put(self, settings: Hashable, picture: Picture) -> None:
-        self._pictures[settings] = picture
-        self._bytes += len(picture.png)
-        while self._bytes > _KEPT:
-            _, oldest = self._pictures.popitem(last=False)
-            self._bytes -= len(oldest.png)
-
-
-async def _until_gone(request: Request) -> None:
-    while True:
-        message = await request.receive()
-        if message["type"] == "http.disconnect":
-            return
+    def _finish(self, key: Hashable, job: Job, future: Future[Any]) -> None:
+        """Keep a picture, or forget the job; drop the oldest pictures if there is no room."""
+        with self._lock:
+            job.parts.clear()
+            if self._jobs.get(key) is not job:
+                return
+            failed = future.cancelled() or future.exception()
+            if failed or not isinstance(future.result(), bytes):
+                del self._jobs[key]
+                return
+            job.size = len(future.result())
+            self._kept += job.size
+            for old, other in list(self._jobs.items()):
+                if self._kept > _KEPT and other.size:
+                    self._kept -= other.size
+                    del self._jobs[old]

@@ -25,6 +25,7 @@ from biggan.demo.forms import (
     Number,
     shown,
 )
+from biggan.demo.line import Line
 from biggan.demo.shelf import ModelShelf
 from biggan.demo.style import GROW
 from biggan.demo.views import Video, View, menu, message_on_page, picture_style
@@ -92,11 +93,13 @@ def _is_uploaded(path: Any) -> bool:
         return False
 
 
-def build_page(shelf: ModelShelf) -> Any:
+def build_page(shelf: ModelShelf, line: Line, *, show_paths: bool = False) -> Any:
     """Lay out the page.
 
     Args:
         shelf: The models that it offers, the first of which it begins with.
+        line: Where requests wait.
+        show_paths: Whether shell commands name the models' files on this machine.
 
     Returns:
         A `gradio.Blocks` with the endpoints `/sample`, `/interpolate`, `/sweep` and `/video`.
@@ -135,7 +138,7 @@ def build_page(shelf: ModelShelf) -> Any:
                         if form is INTERPOLATE:
                             with gr.Column():
                                 video = Video(seconds, button, *_video_output())
-        connect(page, shelf, model, card, tabs, views, video)
+        connect(page, shelf, line, model, card, tabs, views, video, show_paths=show_paths)
     return page
 
 

@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import re
+import sys
 import threading
 import time
 import webbrowser
@@ -68,6 +69,7 @@ def serve(
     proxies: Sequence[str] = (),
     folder: Path | None = None,
     share: bool = False,
+    show_paths: bool = False,
     open_browser: bool = False,
     announce: Callable[[str], object] = lambda _: None,
 ) -> None:
@@ -78,12 +80,13 @@ def serve(
         listener: A listening socket; closed at the end.
         address: Its address for a browser.
         users: The password of each user; empty to let all in.
-        queue: Most requests that wait, of the page and of the HTTP API each.
+        queue: The most requests that wait, of the page and of the HTTP API together.
         per_minute: Most requests for pictures from one client in a minute; 0 for any number.
         origins: Sites whose pages may use the server, as "https://example.org".
         proxies: Addresses and networks of proxies, whose `X-Forwarded-For` names the client.
         folder: Gradio's folder, if it is this server's alone: uploads that broke off are deleted.
         share: Also offer the page to the internet, through Gradio's relay.
+        show_paths: See `build_page`.
         open_browser: Open the page in the user's browser.
         announce: Called with each address of the page once it can be opened.
 
@@ -91,7 +94,7 @@ def serve(
         InputError: `share`, and the relay cannot be reached.
     """
     line = Line(queue)
-    page = build_page(shelf)
+    page = build_page(shelf, line, show_paths=show_paths)
     addresses = [address, _share(page, listener)] if share else [address]
     app = build_app(shelf, page, line, users, per_minute, [*origins, *addresses[1:]])
     for each in addresses:
@@ -119,8 +122,8 @@ def build_app(
 
     Args:
         shelf: What can be drawn with.
-        page: What `build_page` returns; its queue is to be as long as the line.
-        line: Where requests of the HTTP API wait.
+        page: What `build_page` returns.
+        line: Where requests wait; the page's are to wait in the same.
         users: See `serve`.
         per_minute: See `serve`.
         origins: See `serve`.
@@ -128,6 +131,11 @@ def build_app(
     page.state_session_capacity = _SESSIONS
     # Not open: what is asked for directly would pass by the queue, and be drawn at once.
     page.queue(max_size=line.limit, api_open=False)
+    # Gradio polls for work every millisecond and for progress every ten, which takes 5% of a
+    # processor, and makes statistics of all requests after each.
+    page._queue.sleep_when_free = 0.05
+    page._queue.progress_update_sleep_when_free = 0.25
+    page._queue.ANAYLTICS_CACHE_FREQUENCY = sys.maxsize
     app = build_api(shelf, line)
     # The last added is the first to see a request.
     if per_minute:

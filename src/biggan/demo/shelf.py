@@ -14,6 +14,8 @@ import torch
 from biggan import gan
 from biggan.errors import InputError
 from biggan.gan import Gan
+from biggan.weights.addresses import is_address
+from biggan.weights.registry import BUNDLED, means_published
 
 _LOG = logging.getLogger("biggan.demo")
 
@@ -83,6 +85,18 @@ class ModelShelf:
         if name not in self._sources:
             shown = name if len(name) <= _LONGEST else f"{name[:_LONGEST]}..."
             raise InputError(f"no model is called {shown!r} here; there is {', '.join(self.names)}")
+
+    def in_shell(self, name: str, *, with_paths: bool) -> str | None:
+        """What `biggan sample --model` takes for a model, in any folder of this machine.
+
+        Args:
+            name: As visitors call it.
+            with_paths: Whether it may be a path of this machine; if not, None stands for one.
+        """
+        source = str(self._sources[name])
+        if source in BUNDLED or means_published(source) or is_address(source):
+            return source
+        return str(Path(source).expanduser().absolute()) if with_paths else None
 
     def get(self, name: str) -> Gan:
         """A model by its name, loaded if it is not; to be called from any thread.

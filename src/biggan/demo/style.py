@@ -94,6 +94,15 @@ SHOW_ADDRESS = """(query) => {
 }"""
 """Writes the settings of the picture into the page's address."""
 
+KEEP = """(...settings) => {
+  window.kept ??= JSON.stringify(history.state?.settings) ?? '';
+  history.replaceState({...history.state, settings}, "");
+}"""
+"""Keeps the settings of all forms with the browser's history, for those who come back."""
+
+RECALL = """() => window.kept ??= JSON.stringify(history.state?.settings) ?? ''"""
+"""What `KEEP` kept when the page was last here."""
+
 _SYSTEM_FONTS = ("system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif")
 _SYSTEM_MONO = ("ui-monospace", "SFMono-Regular", "Menlo", "Consolas", "monospace")
 

@@ -2,33 +2,43 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import html
 import inspect
+import logging
+import os
 import re
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import wait
 from dataclasses import dataclass
 from functools import wraps
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
-from PIL import Image
+from gradio.context import LocalContext
 
+from biggan.atomic_write import make_folder, write_atomically
 from biggan.classes import class_choices
 from biggan.demo.address import Settings
 from biggan.demo.captions import column_heads
 from biggan.demo.drawing import SheetRecipe, file_stem
+from biggan.demo.filming import film
 from biggan.demo.forms import INTERPOLATE, VIDEO, Category, Form, default_class, shown
+from biggan.demo.line import Job
 from biggan.demo.shelf import ModelShelf
 from biggan.errors import InputError
 from biggan.gan import Gan
-from biggan.images import VideoRecipe, save_png
+from biggan.images import VideoRecipe
 from biggan.video import check_video
 
-# Requests that take turns at drawing; more wait, and are told their place.
-TURNS: dict[str, Any] = {"concurrency_limit": 4, "concurrency_id": "model"}
+# Requests that Gradio passes on to the request queue at once; more wait, and see their place.
+PICTURES: dict[str, Any] = {"concurrency_limit": 4, "concurrency_id": "model"}
+VIDEOS: dict[str, Any] = {"concurrency_limit": 4, "concurrency_id": "video"}
+
+_LOG = logging.getLogger("biggan.demo")
 
 _SMALL = 64  # up to this many pixels a side pictures are enlarged for the screen
 _LONGEST_MESSAGE = 500  # characters; longer ones repeat what somebody sent
@@ -142,18 +152,68 @@ def settings_of(form: Form, values: Sequence[Any]) -> Settings:
     return Settings(form, dict(zip(keys, values, strict=True)))
 
 
-def saved(widget: Any, picture: Image.Image, recipe: SheetRecipe) -> Path:
-    """A PNG of the picture with its recipe inside, where the widget may serve it."""
-    file = _place(widget, f"{file_stem(recipe)}.png", recipe.to_json())
-    if not file.exists():  # the same recipe is the same picture
-        save_png(picture, file, recipe)
+def saved(widget: Any, png: bytes, recipe: SheetRecipe) -> Path:
+    """The file of a picture, where the widget may serve it."""
+    with writing():
+        file = _place(widget, f"{file_stem(recipe)}.png", recipe.to_json())
+        if not reused(file):
+            write_atomically(file, png)
     return file
+
+
+def filmed(
+    shelf: ModelShelf, model: str, recipe: VideoRecipe, files: Sequence[Path], job: Job
+) -> None:
+    """Write the files of a video, unless they are there, as a job of the request queue."""
+    gan = shelf.get(model)
+    if not reused(*files):
+        with writing():
+            film(gan, recipe, files, job.add)
+
+
+def reused(*files: Path) -> bool:
+    """Whether files are there; if so, Gradio deletes them no sooner than new ones."""
+    try:
+        for file in files:
+            os.utime(file)
+    except FileNotFoundError:
+        return False
+    return True
+
+
+@contextlib.contextmanager
+def writing() -> Iterator[None]:
+    """Log why a file cannot be written: visitors are not told the server's paths.
+
+    Raises:
+        InputError: For the visitor.
+    """
+    try:
+        yield
+    except InputError as error:
+        _LOG.error("%s", error)
+        raise InputError("the server cannot write the file; its log says why") from error
+
+
+def progress_of(job: Job, every: float = 0.5) -> Iterator[list[Any]]:
+    """Every so many seconds what is done of a job, until it has ended.
+
+    Raises:
+        gradio.Error: The client has closed its connection.
+    """
+    blocks, event_id = LocalContext.blocks.get(None), LocalContext.event_id.get(None)
+    event = blocks._queue.event_ids_to_events.get(event_id) if blocks and event_id else None
+    while wait([job.future], every).not_done:
+        if event and not event.alive:
+            raise gr.Error("the client has left", print_exception=False)
+        yield list(job.parts)
 
 
 def places(video: Video, recipe: VideoRecipe) -> list[Path]:
     """The files of a video: a WebP, and an MP4 where it can be written."""
     stem, contents = file_stem(recipe), recipe.to_json()
-    webp, mp4 = (_place(video.preview, f"{stem}{end}", contents) for end in (".webp", ".mp4"))
+    with writing():
+        webp, mp4 = (_place(video.preview, f"{stem}{end}", contents) for end in (".webp", ".mp4"))
     try:
         check_video(mp4, recipe.fps)
     except InputError as error:
@@ -165,7 +225,7 @@ def places(video: Video, recipe: VideoRecipe) -> list[Path]:
 def _place(widget: Any, name: str, contents: str) -> Path:
     """Where a file is served from, and deleted when it is old: one folder for each recipe."""
     folder = Path(widget.GRADIO_CACHE) / hashlib.sha256(contents.encode()).hexdigest()
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     return folder / name
 
 
