@@ -62,6 +62,8 @@ def normal_name(name: str) -> str:
 
     Bytes of a path or an argument that the locale could not decode are read as UTF-8.
     """
+    if name.isascii():
+        return name
     with contextlib.suppress(UnicodeError):
         name = name.encode("utf-8", "surrogateescape").decode("utf-8")
     return unicodedata.normalize("NFC", name)

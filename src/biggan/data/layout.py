@@ -5,6 +5,7 @@ the parent of `train/` learns one class, and on the parent of `train/` and `val/
 told until the samples look wrong. So such a folder is refused, with the right one named.
 """
 
+import functools
 import itertools
 import logging
 import re
@@ -34,6 +35,7 @@ _CONTENT_WORDS = {
     "annotations": r"annotations?|labels?|masks?|trimaps?|segmentations?|groundtruths?|gt"
     r"|thumbnails?",
 }
+_ANY_WORD = re.compile("|".join([*_SPLIT_WORDS.values(), *_CONTENT_WORDS.values()]), re.IGNORECASE)
 _SUFFIX = r"(sets?|data|datasets?|folder|dir|split|files?|samples?|images?|imgs?)"
 # What may follow such a word: "train_images", "train-jpg", "test_set_small", "trainA".
 _AFTER = re.compile(
@@ -114,8 +116,7 @@ def arrange(
         if in_zip:
             advice = f"make a zip of {prefix}{below} alone"
         raise InputError(f"{path} {_fault(tree, advice if below else None)}")
-    own = [member.removeprefix(prefix) for member in members]
-    if _are_shards(tree, own):
+    if _are_shards(tree, members, prefix):
         raise InputError(
             f"{path} holds shards ({_listed(tree.folders)}), not class folders: put the images of "
             "each class in a folder of its own, or give their labels in dataset.json, as "
@@ -142,19 +143,22 @@ def check_class_names(source: str | Path, names: Iterable[str]) -> None:
         InputError: One has control characters, or bytes that are not UTF-8.
     """
     for name in names:
-        if any(unicodedata.category(character) in ("Cc", "Cs") for character in name):
+        if not name.isprintable() and any(unicodedata.category(c) in ("Cc", "Cs") for c in name):
             raise InputError(
                 f"{source}: the class name {ascii(name)[:100]} is not UTF-8, or has control "
                 "characters: rename the class"
             )
 
 
+@functools.cache
 def part_of_dataset(name: str) -> str | None:
     """Which part of a dataset a folder or file of this name holds, as far as the name tells.
 
     Returns:
         "train", "validation", "test", "unlabelled", "images" or "annotations"; None for any other.
     """
+    if not _ANY_WORD.search(name):
+        return None
     spaced = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name)
     words = [word.lower() for word in re.split(r"[\W\d_]+", spaced) if word]
     for kind, pattern in _SPLIT_WORDS.items():
@@ -254,20 +258,22 @@ def _variants(folder: _Folder) -> list[str]:
 
     Two folders that all classes have may tell good images from bad ones.
     """
-    names = sorted(folder.folders)
-    below = [_unwrapped(folder.folders[name]) for name in names]
-    shared = set.union(*(set(one.folders) for one in below)) if below else set()
-    if any(one.direct or one.folders.keys() != shared for one in below) or _are_pieces(names):
+    names = list(folder.folders)
+    below = [_unwrapped(one) for one in folder.folders.values()]
+    shared = below[0].folders.keys() if below else ()
+    if len(shared) < 2 or any(one.direct or one.folders.keys() != shared for one in below):
+        return []
+    if _are_pieces(names):
         return []
     matches = [_ONE_OF_SEVERAL.fullmatch(name) for name in names]
     alike = len({match and match[1] for match in matches}) == 1 and None not in matches
     real = [name for name in shared if not name.isdecimal()]
-    return names if len(names) > 1 and (len(real) > 2 or (len(real) > 1 and alike)) else []
+    several = len(names) > 1 and (len(real) > 2 or (len(real) > 1 and alike))
+    return sorted(names) if several else []
 
 
 def _are_pieces(names: Iterable[str]) -> bool:
-    matches = [re.fullmatch(r"(.*?)[-_ .]?\d+", name) for name in names]
-    stems = {match[1].lower() if match else "" for match in matches}
+    stems = {name.rstrip("0123456789").rstrip("-_ .").lower() for name in names}
     return len(stems) == 1 and _PIECE.fullmatch(next(iter(stems))) is not None
 
 
@@ -278,7 +284,7 @@ def _unwrapped(folder: _Folder) -> _Folder:
     return folder
 
 
-def _are_shards(folder: _Folder, members: Sequence[str]) -> bool:
+def _are_shards(folder: _Folder, members: Sequence[str], prefix: str) -> bool:
     """Whether the folders cut one dataset into pieces: by name, or by the numbers of the files."""
     if _are_pieces(folder.folders):
         return True
@@ -288,7 +294,7 @@ def _are_shards(folder: _Folder, members: Sequence[str]) -> bool:
         return False
     numbers: dict[str, list[int]] = {name: [] for name in names}
     for member in members:
-        top, separator, below = member.partition("/")
+        top, separator, below = member.removeprefix(prefix).partition("/")
         if not separator:
             continue  # beside the folders
         digits = re.findall(r"\d+", PurePosixPath(below).stem)
