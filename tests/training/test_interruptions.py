@@ -78,6 +78,20 @@ def test_kills_change_no_bit(folder, tmp_path, processes):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_kill_at_a_file_operation_changes_no_byte(tmp_path, threads):
+    program = PROGRAM.with_name("kill_everywhere.py")
+    done = subprocess.run(
+        [sys.executable, program, tmp_path, str(2 * KILLS)],
+        env=os.environ | {"OMP_NUM_THREADS": str(threads)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert " operations" in done.stdout
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("victim", [0, 1])
 def test_a_process_that_dies_stops_all_with_one_message(folder, tmp_path, victim):
     started = start(2, folder, tmp_path / "run", steps=10000)
