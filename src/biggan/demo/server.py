@@ -219,7 +219,8 @@ async def _shorten(_request: Request, error: HTTPException) -> JSONResponse:
 def _sweep_for_ever(folder: Path) -> None:
     while True:
         time.sleep(_SWEEP_INTERVAL)
-        sweep(folder)
+        with contextlib.suppress(OSError):  # the folder is gone at the end
+            sweep(folder)
 
 
 def sweep(folder: Path) -> None:
