@@ -213,7 +213,7 @@ def test_the_same_video_is_made_once(gated: Any) -> None:
     [("video", (1, 1, 0.2, 0, 1, "one", "six")), ("sample", (20, 0.4, 0, "three"))],
 )
 def test_what_a_client_who_left_asked_for_ends(
-    gated: Any, endpoint: str, values: tuple[Any, ...]
+    gated: Any, endpoint: str, values: tuple[Any, ...], caplog: Any
 ) -> None:
     with running(gated) as address:
         status, answer = post(address, f"call/{endpoint}", {"data": values})
@@ -229,6 +229,7 @@ def test_what_a_client_who_left_asked_for_ends(
         gated.let_through(100)
         assert call(address, "sample", 1, 0.4, 5, "three")[0] == "complete"
 
+    assert caplog.text == ""
     assert gated.drawn <= 2 + 1 + 1  # of what was given up the picture at hand, and the other
 
 

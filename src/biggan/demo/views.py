@@ -27,7 +27,7 @@ from biggan.demo.captions import column_heads
 from biggan.demo.drawing import SheetRecipe, file_stem
 from biggan.demo.filming import film
 from biggan.demo.forms import INTERPOLATE, VIDEO, Category, Form, default_class, shown
-from biggan.demo.line import Job
+from biggan.demo.line import AbandonedError, Job
 from biggan.demo.shelf import ModelShelf
 from biggan.errors import InputError
 from biggan.gan import Gan
@@ -190,6 +190,8 @@ def writing() -> Iterator[None]:
     """
     try:
         yield
+    except AbandonedError:
+        raise
     except InputError as error:
         _LOG.error("%s", error)
         raise InputError("the server cannot write the file; its log says why") from error
