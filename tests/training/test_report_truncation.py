@@ -93,6 +93,8 @@ def test_a_sweep_is_measured_once_for_each_generator(run, monkeypatch):
         lambda text: json.dumps({**json.loads(text), "rows": [{"truncation": None}]}),
         lambda text: text.replace('"dark"', '"murky"'),
         lambda text: json.dumps({**json.loads(text), "strips": [[None, "AAAA"]]}),
+        lambda text: text.replace("[0.2, ", '["0.2", '),
+        lambda text: text.replace('"dark": ', '"dark": 1e308, "dark": 1'),
     ],
 )
 def test_what_was_kept_and_cannot_be_read_is_measured_again(run, damage, monkeypatch):

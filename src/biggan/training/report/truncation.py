@@ -11,7 +11,6 @@ from __future__ import annotations
 import base64
 import io
 import json
-import math
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -192,7 +191,8 @@ def _kept(path: Path, sha256: str | None) -> Sweep | None:
             Image.open(io.BytesIO(png)).verify()
         if tuple(row.truncation for row in rows) != TRUNCATIONS:
             return None
-        if not all(math.isfinite(row.all + row.plain) for row in rows):
+        parts = [part for row in rows for part in (row.dark, row.bright, row.plain)]
+        if not (all(0 <= part <= 1 for part in parts) and all(t in _SHOWN for t, _ in strips)):
             return None
         return Sweep(int(kept["num"]), rows, strips)
     except (OSError, ValueError, KeyError, TypeError, ArithmeticError, RecursionError, SyntaxError):
