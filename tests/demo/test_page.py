@@ -7,7 +7,6 @@ import html
 import inspect
 import re
 import shlex
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +16,7 @@ from click.testing import CliRunner
 from PIL import Image
 
 import biggan
-from biggan import Gan, InputError
+from biggan import Gan
 from biggan.classes import class_choices
 from biggan.cli import interpolate, sample
 
@@ -36,7 +35,7 @@ from biggan.demo.drawing import (
 from biggan.demo.events import Newest
 from biggan.demo.line import Line
 from biggan.demo.shelf import ModelShelf
-from biggan.demo.views import heading, message
+from biggan.demo.views import heading
 from biggan.images import GridRecipe, read_recipe, save_png
 from biggan.weights.files import save_generator
 
@@ -491,11 +490,3 @@ def test_pictures_are_told_in_words(gan: Gan) -> None:
     assert samples == "7 pictures of six, 5 a row, by tiny"
     paths = in_words(interpolation_recipe(gan, 2, 5, 0.2, 0, 0, 0, 9))
     assert paths == "2 paths from zero to nine in 5 steps, by tiny"
-
-
-def test_messages_name_no_folder() -> None:
-    folder = tempfile.gettempdir()
-    told = InputError(f"cannot write {folder}/biggan-demo-x/0a1b/digits-three.png: no space left")
-    assert message(told) == "cannot write digits-three.png: no space left"
-    told = InputError(f"cannot keep the frames in {folder}: no space left")
-    assert message(told) == "cannot keep the frames in the temporary folder: no space left"

@@ -48,8 +48,11 @@ class _Page(gr.Blocks):
         asks the widget later whether it takes files at all.
 
         Raises:
-            gr.Error: An input is of another kind than its widget's value.
+            gr.Error: An input is of another kind than its widget's value, or the event is one that
+                only the browser handles.
         """
+        if block_fn.fn is None:
+            raise gr.Error("the server has no part in this event", print_exception=False)
         missing = block_fn.inputs[len(inputs) :]
         inputs.extend(getattr(control, "value", None) for control in missing)
         super().validate_inputs(block_fn, inputs)
@@ -88,8 +91,9 @@ def _is_finite(value: Any) -> bool:
 def _is_uploaded(path: Any) -> bool:
     folder = Path(get_upload_folder()).resolve()
     try:
-        return isinstance(path, str) and folder in Path(path).resolve(strict=True).parents
-    except (OSError, ValueError):
+        file = Path(path).resolve()
+        return folder in file.parents and file.is_file()
+    except (OSError, TypeError, ValueError):
         return False
 
 

@@ -8,8 +8,6 @@ import html
 import inspect
 import logging
 import os
-import re
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import wait
 from dataclasses import dataclass
@@ -94,11 +92,8 @@ def heading(recipe: SheetRecipe) -> Any:
 
 
 def message(error: InputError) -> str:
-    """What is wrong, short enough to be read, in characters that can be sent, without folders."""
+    """What is wrong, short enough to be read, in characters that can be sent."""
     text = str(error).encode(errors="backslashreplace").decode()
-    folder = re.escape(tempfile.gettempdir())
-    text = re.sub(rf"{folder}/(\S*/)?", "", text)
-    text = re.sub(rf"{folder}\b", "the temporary folder", text)
     return text if len(text) <= _LONGEST_MESSAGE else f"{text[:_LONGEST_MESSAGE]}..."
 
 
