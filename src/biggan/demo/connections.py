@@ -14,8 +14,10 @@ import uvicorn
 from starlette.types import ASGIApp
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from biggan.demo.limits import client_of
+
 _MAX_HEAD = 2**16  # bytes of a request's address and headers
-_MAX_CONNECTIONS = 1024  # half of them from one address
+_MAX_CONNECTIONS = 1024  # half of them of one client
 _PATIENCE = 10  # seconds
 _LEAST_RATE = 2**10  # bytes a second
 
@@ -49,7 +51,7 @@ class BoundedProtocol(H11Protocol):
     A client that is to send a request, or to read what is ready for it, must move 10 KiB in 10 s or
     finish. Making an answer may take any time.
 
-    When there are too many connections, from one address or in all, the one that has waited longest
+    When there are too many connections, of one client or in all, the one that has waited longest
     for its client is closed. One that is being answered is not.
 
     Args:
@@ -64,6 +66,7 @@ class BoundedProtocol(H11Protocol):
     ) -> None:
         super().__init__(*args, **kwargs)
         self._proxies = proxies
+        self._owner: str | None = None
         self._timer: asyncio.TimerHandle | None = None  # runs while the client has to act
         self._received = 0  # bytes since the timer was started
         self._unsent = 0  # bytes when the timer was started
@@ -75,8 +78,8 @@ class BoundedProtocol(H11Protocol):
         most = _max_connections()
         open_: set[Any] = self.connections
         if self.client and not _is_within(self.client[0], self._proxies):
-            host = self.client[0]
-            _make_room([c for c in open_ if c.client and c.client[0] == host], most // 2)
+            self._owner = client_of({"client": self.client})
+            _make_room([c for c in open_ if c._owner == self._owner], most // 2)
         _make_room(open_, most)
 
     def data_received(self, data: bytes) -> None:
