@@ -36,7 +36,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))  # a clone 
 
 from biggan.atomic_write import write_atomically
 from biggan.errors import InputError
-from biggan.training.report import measure_truncation
+from biggan.reporting import measure_truncation
 
 STEPS, SEEDS, JOBS = 300, 3, 2
 PRESSURE = 5.0  # times the learning rates, in the second half of the study

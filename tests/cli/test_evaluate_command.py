@@ -168,8 +168,8 @@ def test_a_report_lies_in_the_runs_folder(tmp_path):
 
 def test_a_report_with_everything(tiny_file, tmp_path, monkeypatch):
     pytest.importorskip("matplotlib")
-    monkeypatch.setattr("biggan.training.report.page.as_svg", lambda chart, number: "<svg></svg>")
-    monkeypatch.setattr("biggan.training.report.truncation.TRUNCATIONS", (None, 0.2))
+    monkeypatch.setattr("biggan.reporting.page.as_svg", lambda chart, number: "<svg></svg>")
+    monkeypatch.setattr("biggan.reporting.truncation.TRUNCATIONS", (None, 0.2))
     runs = [tmp_path / "one", tmp_path / "two"]
     for run in runs:
         run.mkdir()

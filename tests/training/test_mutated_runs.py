@@ -13,10 +13,10 @@ import torch
 import biggan
 from biggan.data import ImageDataset
 from biggan.errors import InputError
+from biggan.reporting import measure_truncation, read_run, write_report
 from biggan.training import TrainConfig, run_export, train
 from biggan.training import logging as run_logging
 from biggan.training.config import to_toml
-from biggan.training.report import measure_truncation, read_run, write_report
 from biggan.weights.files import load_tensors, save_tensors
 from mutations import MUTATIONS, mutated_bytes, mutated_value
 from simple_features import SimpleFeatures
@@ -167,7 +167,7 @@ def test_a_mutated_run_is_read_or_refused_in_one_line(run, tmp_path, monkeypatch
         for reader in sorted(readers, key=lambda reader: reader.__name__):
             with monkeypatch.context() as patch:
                 if i % 50:  # drawing takes a second
-                    patch.setattr("biggan.training.report.page.as_svg", lambda *_: "<svg></svg>")
+                    patch.setattr("biggan.reporting.page.as_svg", lambda *_: "<svg></svg>")
                 try:
                     reader(folder)
                     if reader is resume and i % 10 == 0:

@@ -58,7 +58,7 @@ def command(
 
     Works at any time, also while the run goes on.
     """
-    from biggan.training.report import measure_truncation, read_run, write_figures, write_report
+    from biggan.reporting import measure_truncation, read_run, write_figures, write_report
 
     folders = [run, *others]
     records = []

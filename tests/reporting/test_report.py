@@ -11,8 +11,8 @@ pytest.importorskip("matplotlib")
 
 from biggan.cli.report import command
 from biggan.errors import InputError
+from biggan.reporting import read_run, write_report
 from biggan.training.config import load_recipe, to_toml
-from biggan.training.report import read_run, write_report
 
 
 class Tags(HTMLParser):
@@ -92,16 +92,16 @@ def test_a_log_cut_in_the_middle(run):
     log.write_text(log.read_text() + '{"step": 90, "d_lo')
     record = read_run(run)
     assert record.missing == ["1 damaged lines of metrics.jsonl"]
-    assert record.curves["d_loss"][0][-1] == 80
+    assert record.metrics.curves["d_loss",].steps[-1] == 80
 
 
 def test_values_that_are_none_are_marked_and_left_out(run):
     log = run / "metrics.jsonl"
     log.write_text(log.read_text() + '{"step": 90, "d_loss": NaN, "g_loss": 1.0}\n')
     record = read_run(run)
-    assert record.not_finite == {"d_loss": [90]}
-    assert record.curves["d_loss"][0][-1] == 80
-    assert record.curves["g_loss"][0][-1] == 90
+    assert record.metrics.not_finite == {("d_loss",): [90]}
+    assert record.metrics.curves["d_loss",].steps[-1] == 80
+    assert record.metrics.curves["g_loss",].steps[-1] == 90
     assert "d_loss not finite" in page(run)
 
 

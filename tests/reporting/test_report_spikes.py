@@ -5,8 +5,8 @@ import math
 import numpy as np
 import pytest
 
-from biggan.training.report.logs import Curve
-from biggan.training.report.spikes import Spike, find_spikes, group_spikes
+from biggan.reporting.run import Curve
+from biggan.reporting.spikes import Spike, find_spikes, group_spikes
 
 
 def curve(values):

@@ -3,7 +3,8 @@
 import json
 import math
 
-from biggan.training.report.logs import Curve, abandoned_logs, read_events, read_log
+from biggan.reporting import read_run
+from biggan.reporting.run import Curve, read_events, read_log
 
 
 def test_numbers_become_curves_by_the_names_that_lead_to_them(tmp_path):
@@ -20,7 +21,6 @@ def test_numbers_become_curves_by_the_names_that_lead_to_them(tmp_path):
         ("x",): Curve([20], [1.0]),
     }
     assert read.damaged == 0
-    assert read.last_step == 40
     assert list(read.under("singular_values", "generator")) == [
         ("blocks.0.conv1", "0"),
         ("blocks.0.conv1", "1"),
@@ -74,7 +74,6 @@ def test_half_characters_in_names_do_not_reach_the_page(tmp_path):
 def test_a_log_that_is_not_there_is_empty(tmp_path):
     read = read_log(tmp_path / "signals.jsonl")
     assert (read.curves, read.not_finite, read.damaged) == ({}, {}, 0)
-    assert read.last_step is None
     assert read_events(tmp_path / "events.jsonl") == ([], 0)
 
 
@@ -87,16 +86,19 @@ def test_events_keep_what_they_can(tmp_path):
     ]
     log.write_text("".join(f"{json.dumps(line)}\n" for line in lines) + '{"step": 8, "ev')
     (first, second), damaged = read_events(log)
-    assert (first.kind, first.to, first.changes) == ("rollback", 3, {"optimizer.g_lr": 1e-4})
-    assert (second.kind, second.reason, second.values, second.to) == ("celebration", "", {}, None)
+    assert (first.event, first.to, first.changes) == ("rollback", 3, {"optimizer.g_lr": 1e-4})
+    assert (second.event, second.reason, second.values, second.to) == ("celebration", "", {}, None)
     assert damaged == 2
 
 
 def test_what_rollbacks_took_out_is_found_by_number(tmp_path):
+    (tmp_path / "metrics.jsonl").touch()
     for name in ("2", "10", "1", "x", "-3"):
-        (tmp_path / f"signals.before-rollback-{name}.jsonl").touch()
-    assert list(abandoned_logs(tmp_path, "signals")) == [1, 2, 10]
-    assert abandoned_logs(tmp_path, "metrics") == {}
+        log = tmp_path / f"signals.before-rollback-{name}.jsonl"
+        log.write_text(f'{{"step": 1, "number": {0 if name == "x" else name}}}')
+    undone = read_run(tmp_path).undone
+    assert [u.signals.curves["number",].values for u in undone] == [[1.0], [2.0], [10.0]]
+    assert all(u.metrics.curves == {} for u in undone)
 
 
 def test_values_are_finite_whatever_the_log_holds(tmp_path):

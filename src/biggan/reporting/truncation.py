@@ -1,9 +1,9 @@
-"""Amenability to truncation (Section 3.1, Figure 2b): does a generator saturate on cut noise?
+"""Amenability to truncation (Section 3.1, Figure 2b): does truncated noise saturate the pictures?
 
-The paper finds that many large models make saturated pixels once they are given truncated noise,
-and that orthogonal regularization makes more of them amenable. Pixels also saturate for good
-reasons: the background of the digits is black. So a model is compared with itself, with the same
-seeds and classes and untruncated noise: what truncation adds is its own.
+The paper finds that many large models make saturated pixels from truncated noise, and that
+orthogonal regularization makes more of them amenable. Pixels also saturate for good reasons: the
+background of the digits is black. So a model is compared with itself: counted is what truncation
+adds to its pictures of the same seeds and classes from untruncated noise.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ import json
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from PIL import Image
@@ -31,26 +30,24 @@ from biggan.weights.files import RUN_GENERATOR
 
 LEVEL = 0.99  # of |x|, images in [-1, 1]: the outermost two grey levels of 256 at either end
 TRUNCATIONS = (None, 1.0, 0.8, 0.6, 0.4, 0.2, 0.1, 0.04)
-AMENABLE = 0.05  # added to the saturated part, up to which a model counts as fit for truncation
-RUN_SATURATION = "truncation.json"
-"""Name of the file in a run folder that keeps what was measured."""
+AMENABLE = 0.05  # the largest added part up to which a model counts as amenable
 
+_CACHE = "truncation.json"  # in the run's folder
+_VERSION = 1  # of the cache
 _SHOWN = (None, 1.0, 0.6, 0.2, 0.04)
 _SHOWN_PICTURES = 8
 _SHOWN_WIDTH = 64  # pixels at most, of each
-_SEED = 0
-_VERSION = 1
 
 
 @dataclass(frozen=True)
 class Saturation:
-    """How saturated pictures are at one truncation; parts of all pixel values.
+    """How saturated pictures are at one truncation, as parts of all pixel values.
 
     Attributes:
         truncation: None for untruncated noise.
         dark: Below -0.99.
         bright: Above 0.99.
-        plain: Either, where BatchNorm keeps its statistics of untruncated noise.
+        plain: Either, with BatchNorm's statistics of untruncated noise.
     """
 
     truncation: float | None
@@ -66,12 +63,12 @@ class Saturation:
 
 @dataclass(frozen=True)
 class Sweep:
-    """A generator's saturation along the truncations.
+    """A generator's saturation over truncations.
 
     Attributes:
         num: Pictures behind each figure.
         rows: Untruncated noise first, then from wide to narrow.
-        strips: Pictures of the same seeds and classes to look at, by truncation, as PNG.
+        strips: PNGs of pictures of the same seeds and classes, by truncation.
     """
 
     num: int
@@ -79,7 +76,7 @@ class Sweep:
     strips: tuple[tuple[float | None, bytes], ...]
 
     def added(self, *, plain: bool = False) -> list[tuple[float, float]]:
-        """Of each truncation, how much more is saturated than without; parts of all values."""
+        """For each truncation, how much larger the saturated part is than without."""
         base = self.rows[0].all
         return [
             (row.truncation, (row.plain if plain else row.all) - base)
@@ -88,41 +85,39 @@ class Sweep:
         ]
 
     @property
-    def amenable(self) -> bool:
-        """Whether no truncation adds more than `AMENABLE`."""
-        return max(part for _, part in self.added()) <= AMENABLE
+    def most_added(self) -> float:
+        """The largest part that any truncation adds."""
+        return max(part for _, part in self.added())
 
 
 def measure_truncation(run_dir: Path, *, progress: bool = True) -> Sweep | None:
     """Measure a run's generator, or read what was measured of the same weights before.
 
-    A second for digits on a CPU, minutes for large networks. The result is kept in the run's
-    folder, if that can be written.
+    The result is cached in the run's folder if it is writable.
 
     Returns:
-        Nothing where the run has no generator yet.
+        None where the run has no generator yet.
 
     Raises:
-        InputError: The generator cannot be loaded, or makes no pictures.
+        InputError: The generator cannot be loaded, or its pictures are not finite.
     """
-    weights, kept = run_dir / RUN_GENERATOR, run_dir / RUN_SATURATION
+    weights, cache = run_dir / RUN_GENERATOR, run_dir / _CACHE
     if not weights.exists():
         return None
-    if sweep := _kept(kept, _stated_sha256(weights)):
+    if sweep := _cached(cache, weights):
         return sweep
     gan = load(weights, engine="pytorch")
     sweep = sweep_truncations(gan, progress=progress)
-    with suppress(InputError):  # somebody else's folder: measured anew the next time
-        write_atomically(kept, json.dumps(_as_json(sweep, gan.sha256)).encode())
+    strips = [[t, base64.b64encode(png).decode()] for t, png in sweep.strips]
+    key = {"version": _VERSION, "sha256": gan.sha256}
+    with suppress(InputError):  # a folder that is not writable: measured again the next time
+        contents = json.dumps(key | asdict(sweep) | {"strips": strips})
+        write_atomically(cache, contents.encode())
     return sweep
 
 
 def sweep_truncations(gan: Gan, *, progress: bool = False) -> Sweep:
     """Measure a generator at every one of `TRUNCATIONS`.
-
-    Args:
-        gan: The generator.
-        progress: Whether to show a progress bar on a terminal.
 
     Raises:
         InputError: Its pictures are not finite.
@@ -132,7 +127,7 @@ def sweep_truncations(gan: Gan, *, progress: bool = False) -> Sweep:
     labels = torch.arange(num) % max(1, gan.config.num_classes)
     rows, strips = [], []
     for truncation in tqdm(TRUNCATIONS, "truncation", disable=None if progress else True):
-        z = make_noise(num, gan.config.z_dim, truncation, _SEED)
+        z = make_noise(num, gan.config.z_dim, truncation, 0)
         images = gan.generate(z, labels, truncation)
         plain = images if truncation is None else gan.generate(z, labels, None)
         if not (images.isfinite().all() and plain.isfinite().all()):
@@ -145,7 +140,6 @@ def sweep_truncations(gan: Gan, *, progress: bool = False) -> Sweep:
 
 
 def _saturated(images: Tensor) -> tuple[float, float]:
-    """The parts of the values that are dark and bright to the end."""
     dark, bright = (images < -LEVEL).double().mean(), (images > LEVEL).double().mean()
     return float(dark), float(bright)
 
@@ -159,41 +153,25 @@ def _strip(images: Tensor) -> bytes:
     return contents.getvalue()
 
 
-def _stated_sha256(weights: Path) -> str | None:
-    """The digest that a weights file says of itself, without reading the weights."""
+def _cached(cache: Path, weights: Path) -> Sweep | None:
+    """What an earlier report measured of these weights; None if it cannot be used."""
     try:
         with safe_open(weights, framework="pt") as file:
-            stated = (file.metadata() or {}).get("sha256")
-    except (SafetensorError, OSError, ValueError):
-        return None
-    return stated if isinstance(stated, str) else None
-
-
-def _as_json(sweep: Sweep, sha256: str) -> dict[str, Any]:
-    return {
-        "version": _VERSION,
-        "sha256": sha256,
-        "num": sweep.num,
-        "rows": [asdict(row) for row in sweep.rows],
-        "strips": [[t, base64.b64encode(png).decode()] for t, png in sweep.strips],
-    }
-
-
-def _kept(path: Path, sha256: str | None) -> Sweep | None:
-    """What an earlier report measured; nothing if of other weights, in another way, or damaged."""
-    try:
-        kept = json.loads(path.read_text(encoding="utf-8"))
-        if sha256 is None or (kept["version"], kept["sha256"]) != (_VERSION, sha256):
+            sha256 = (file.metadata() or {})["sha256"]
+        kept = json.loads(cache.read_text(encoding="utf-8"))
+        if (kept["version"], kept["sha256"]) != (_VERSION, sha256):
             return None
         rows = tuple(Saturation(**row) for row in kept["rows"])
         strips = tuple((t, base64.b64decode(png, validate=True)) for t, png in kept["strips"])
         for _, png in strips:
             Image.open(io.BytesIO(png)).verify()
-        if tuple(row.truncation for row in rows) != TRUNCATIONS:
-            return None
         parts = [part for row in rows for part in (row.dark, row.bright, row.plain)]
-        if not (all(0 <= part <= 1 for part in parts) and all(t in _SHOWN for t, _ in strips)):
+        usable = tuple(row.truncation for row in rows) == TRUNCATIONS
+        usable = usable and all(0 <= part <= 1 for part in parts)
+        if not (usable and all(t in _SHOWN for t, _ in strips)):
             return None
         return Sweep(int(kept["num"]), rows, strips)
-    except (OSError, ValueError, KeyError, TypeError, ArithmeticError, RecursionError, SyntaxError):
+    except (SafetensorError, OSError, ValueError, LookupError, TypeError, ArithmeticError):
+        return None
+    except (RecursionError, SyntaxError):  # of JSON; of PNG
         return None

@@ -10,9 +10,9 @@ pytest.importorskip("matplotlib")
 import synthetic_runs
 from biggan import Gan
 from biggan.errors import InputError
-from biggan.training.report import measure_truncation, read_run, write_report
-from biggan.training.report.samples import truncation_section
-from biggan.training.report.truncation import (
+from biggan.reporting import measure_truncation, read_run, write_report
+from biggan.reporting.pictures import truncation_section
+from biggan.reporting.truncation import (
     TRUNCATIONS,
     Saturation,
     Sweep,
@@ -51,7 +51,7 @@ def test_what_is_saturated_anyway_does_not_count():
     sweep = sweep_truncations(Painter(lambda width, truncation: 0.0))
     assert sweep.rows[0] == Saturation(None, 0.25, 0.0, 0.25)
     assert sweep.added() == [(truncation, 0.0) for truncation in TRUNCATIONS[1:]]
-    assert sweep.amenable
+    assert sweep.most_added == 0
 
 
 def test_what_truncated_noise_adds_does():
@@ -65,11 +65,11 @@ def test_what_truncated_noise_adds_does():
     assert added == {1.0: 0, 0.8: 0, 0.6: 0, 0.4: 0, 0.2: 0.25, 0.1: 0.25, 0.04: 0.25}
     assert (plain[0.4], plain[0.2]) == (0, 0.5)
     assert sweep.rows[-1] == Saturation(0.04, 0.25, 0.25, 0.75)
-    assert not sweep.amenable
+    assert sweep.most_added == 0.25
 
 
 def test_a_sweep_is_measured_once_for_each_generator(run, monkeypatch):
-    monkeypatch.setattr("biggan.training.report.truncation.TRUNCATIONS", (None, 1.0, 0.2))
+    monkeypatch.setattr("biggan.reporting.truncation.TRUNCATIONS", (None, 1.0, 0.2))
     first = measure_truncation(run, progress=False)
     assert [row.truncation for row in first.rows] == [None, 1.0, 0.2]
     assert [truncation for truncation, _ in first.strips] == [None, 1.0, 0.2]
@@ -78,7 +78,7 @@ def test_a_sweep_is_measured_once_for_each_generator(run, monkeypatch):
         raise AssertionError
 
     with monkeypatch.context() as patch:
-        patch.setattr("biggan.training.report.truncation.load", unexpected)
+        patch.setattr("biggan.reporting.truncation.load", unexpected)
         assert measure_truncation(run, progress=False) == first
     other = tiny_generator(channels=4)
     save_generator(run / "generator.safetensors", other, Description("tiny", TINY_CLASSES))
@@ -98,7 +98,7 @@ def test_a_sweep_is_measured_once_for_each_generator(run, monkeypatch):
     ],
 )
 def test_what_was_kept_and_cannot_be_read_is_measured_again(run, damage, monkeypatch):
-    monkeypatch.setattr("biggan.training.report.truncation.TRUNCATIONS", (None, 0.2))
+    monkeypatch.setattr("biggan.reporting.truncation.TRUNCATIONS", (None, 0.2))
     first = measure_truncation(run, progress=False)
     kept = run / "truncation.json"
     kept.write_text(damage(kept.read_text()))
@@ -122,16 +122,17 @@ def test_the_section_says_how_each_run_takes_it():
         return Sweep(48, tuple(rows), ((0.2, b"png"),))
 
     section = truncation_section({"with": sweep(0.01), "without": sweep(0.3)})
-    assert "with: truncation adds at most 1.0 percentage points: amenable" in section.lead
-    assert "without: truncation adds at most 30.0 percentage points: not amenable" in section.lead
-    chart = section.parts[0]
+    first, second, chart = section.parts[:3]
+    assert first.startswith("with: truncation adds at most 1.0 percentage points: amenable")
+    assert second.startswith(
+        "without: truncation adds at most 30.0 percentage points: not amenable"
+    )
     assert "without adds 30.0 percentage points at truncation 0.04" in chart.alt
-    assert truncation_section({}).parts == ()
+    assert truncation_section({}).parts == []
 
 
-def test_the_page_shows_both_runs(run, tmp_path, monkeypatch):
-    monkeypatch.setattr("biggan.training.report.truncation.TRUNCATIONS", (None, 0.2))
-    monkeypatch.setattr("biggan.training.report.page.as_svg", lambda chart, number: "<svg></svg>")
+def test_the_page_shows_both_runs(run, tmp_path, monkeypatch, undrawn):
+    monkeypatch.setattr("biggan.reporting.truncation.TRUNCATIONS", (None, 0.2))
     sweep = measure_truncation(run, progress=False)
     record = read_run(run)
     write_report(record, tmp_path / "page.html", [record], [sweep, sweep])

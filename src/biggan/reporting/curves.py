@@ -1,0 +1,312 @@
+"""Curves over steps: losses, outputs, gradients, singular values; and those of several runs."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from biggan.reporting import charts
+from biggan.reporting.charts import FAKE, LAYERS, REAL, SERIES, Chart, Line, Mark, line_chart
+from biggan.reporting.history import continued, short, spikes_of
+from biggan.reporting.page import Folded, Part, Section, Table
+from biggan.reporting.run import NETWORKS, SCORES, Curve, Key, Log, Run
+from biggan.reporting.spikes import Spike
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+Styles = Mapping[Key, tuple[str, str]]
+"""The label and the colour of each number of a log."""
+
+_LOSSES: Styles = {("d_loss",): ("discriminator", REAL), ("g_loss",): ("generator", FAKE)}
+_LOGITS: Styles = {("d_real",): ("real", REAL), ("d_fake",): ("generated", FAKE)}
+_OUTPUTS = {
+    "real": ("real", REAL),
+    "fake": ("generated", FAKE),
+    "trained": ("trained on", charts.TRAINED),
+    "held_out": ("held-out", charts.HELD_OUT),
+}
+_KNOWN = re.compile(
+    r"diversity|batch_norm/.*/(mean|var)|logits/(real|fake|trained|held_out)/(mean|std|min|max)|"
+    r"accuracy/(real|fake|trained|held_out)|gradient_norms/(generator|discriminator)|"
+    r"frobenius_norms/(generator|discriminator)/.*|"
+    r"singular_values/(generator|discriminator)/.*/[012]",
+    re.DOTALL,
+)
+_COMPARED = {
+    ("accuracy", "real"): "Accuracy of the discriminator, training images",
+    ("accuracy", "trained"): "Accuracy of the discriminator, images it is trained on",
+    ("accuracy", "held_out"): "Accuracy of the discriminator, held-out images",
+    ("gradient_norms", "generator"): "Gradient norm of the generator",
+    ("gradient_norms", "discriminator"): "Gradient norm of the discriminator",
+    ("diversity",): "Variety within a class",
+}
+_OTHER_CHARTS = 12  # of signals that this version does not know
+_OTHER_LINES = 24  # in each of them
+_NAMED = 4  # layers in a legend: those that end highest
+_COLUMNS = 120  # of a heat map
+_TICKS = 56  # layers named beside it
+
+
+def losses_section(run: Run, marks: Sequence[Mark]) -> Section:
+    """Losses, the discriminator's outputs, and memorization."""
+    logits: Styles = {("logits", which, "mean"): style for which, style in _OUTPUTS.items()}
+    accuracy: Styles = {("accuracy", which): style for which, style in _OUTPUTS.items()}
+    outputs = _lines(run, "signals", logits) or _lines(run, "metrics", _LOGITS)
+    held_out = ("accuracy", "held_out") in run.signals.curves
+    title = f"Accuracy of the discriminator{': memorization' if held_out else ''}"
+    lines = _lines(run, "signals", accuracy)
+    parts: list[Part] = [
+        *_chart("losses", "Losses", _lines(run, "metrics", _LOSSES), marks),
+        *_chart("outputs", "Outputs of the discriminator", outputs, marks),
+        *_chart("accuracy", title, lines, marks, limits=(-0.03, 1.03)),
+    ]
+    return Section("losses", "Losses and outputs", parts)
+
+
+def networks_section(run: Run, marks: Sequence[Mark]) -> Section:
+    """Gradients, variety, BatchNorm's statistics."""
+    colors = {"generator": FAKE, "discriminator": REAL}
+    norms: Styles = {("gradient_norms", name): (name, color) for name, color in colors.items()}
+    diversity: Styles = {("diversity",): ("diversity", charts.OTHER)}
+    parts: list[Part] = [
+        *_chart("gradients", "Gradient norms", _lines(run, "signals", norms), marks),
+        *_chart("diversity", "Variety within a class", _lines(run, "signals", diversity), marks),
+    ]
+    for what, words in (("mean", "means"), ("var", "variances")):
+        lines = layer_lines(run, partial(_layers, start=("batch_norm",), end=what))
+        parts += _chart(f"batch-norm-{what}", f"BatchNorm {words} of G", lines, marks)
+    return Section("networks", "Gradients, variety, statistics", parts)
+
+
+def spectra_section(run: Run, marks: Sequence[Mark]) -> Section:
+    """The largest singular values of all layers, conditioning, norms, and all in numbers.
+
+    Singular values are those of the raw weight as a matrix, before spectral normalization.
+    """
+    parts: list[Part] = []
+    for index in range(3):
+        for network, letter in NETWORKS.items():
+            choose = partial(Log.singular_values, network=network, index=index)
+            lines = layer_lines(run, choose, [] if index else spikes_of(run, network))
+            title, height = f"σ{index} of every layer of {letter}", 2.2 if index else 3.4
+            parts += _chart(f"sigma{index}-{network}", title, lines, marks, height=height)
+    for network in NETWORKS:
+        if ratios := conditioning(run.signals, network):
+            parts.append(_heat_map(network, ratios))
+    for network, letter in NETWORKS.items():
+        lines = layer_lines(run, partial(_layers, start=("frobenius_norms", network)))
+        parts += _chart(f"frobenius-{network}", f"Frobenius norms of {letter}", lines, marks)
+    for network in NETWORKS:
+        if table := _numbers(run, network):
+            parts.append(Folded(f"All layers of the {network} in numbers", table))
+    return Section("spectra", "Singular values", parts)
+
+
+def other_section(run: Run, marks: Sequence[Mark]) -> Section:
+    """What else the logs hold: penalties, speed, and signals of another version."""
+    titles = {"orthogonal": "Orthogonal regularization", "steps_per_second": "Speed"}
+    names = {"/".join(key): key for key in run.metrics.curves if key not in {**_LOSSES, **_LOGITS}}
+    parts: list[Part] = []
+    for name in sorted(names, key=lambda n: (n not in titles, n == "steps_per_second")):
+        if not name.startswith("evaluation/"):
+            lines = _lines(run, "metrics", {names[name]: (name, REAL)})
+            parts += _chart(f"metric-{_file_name(name)}", titles.get(name, name), lines, marks)
+    groups: dict[str, dict[Key, Curve]] = {}
+    for key, curve in run.signals.curves.items():
+        if not _KNOWN.fullmatch("/".join(key)):
+            groups.setdefault(key[0], {})[key[1:]] = curve
+    if groups:
+        first = f" The first {_OTHER_CHARTS} are drawn." if len(groups) > _OTHER_CHARTS else ""
+        parts.append(
+            "Below are signals that this version of biggan does not know, as they are in "
+            f"signals.jsonl.{first}"
+        )
+    for name in sorted(groups)[:_OTHER_CHARTS]:
+        lines = [
+            Line("/".join(key) or name, curve, SERIES[i % len(SERIES)])
+            for i, (key, curve) in enumerate(list(groups[name].items())[:_OTHER_LINES])
+        ]
+        parts.append(line_chart(f"signal-{_file_name(name)}", name, lines, marks))
+    return Section("other", "Other curves", parts)
+
+
+def comparison_section(runs: Mapping[str, Run]) -> Section:
+    """Where the recipes of runs differ, and the curves that at least two of them have."""
+    if len(runs) < 2:
+        return Section("comparison", "Compared")
+    names = " and ".join(runs)
+    parts: list[Part] = [f"{names}: the same curve in one chart, where at least two have it."]
+    rows = []
+    recipes = [run.recipe for run in runs.values()]
+    for name in dict.fromkeys(name for recipe in recipes for name in recipe):
+        values = [short(recipe[name]) if name in recipe else "not there" for recipe in recipes]
+        if len(set(values)) > 1:
+            rows.append([name, *values])
+    parts.append(Table(["recipe", *runs], rows) if rows else "Their recipes are the same.")
+    each = list(runs.values())
+    compared = [
+        (f"sigma-{n}", f"Largest σ0 of all layers of {letter}", [_highest(run, n) for run in each])
+        for n, letter in NETWORKS.items()
+    ]
+    for key, title in _COMPARED.items():
+        compared.append(("-".join(key), title, [run.signals.curves.get(key) for run in each]))
+    for key, (network, _) in _LOSSES.items():
+        curves = [run.metrics.curves.get(key) for run in each]
+        compared.append((key[0], f"Loss of the {network}", curves))
+    for score, title in SCORES.items():
+        compared.append((score, title, [run.score_curve(score) for run in each]))
+    for name, title, curves in compared:
+        lines = [
+            Line(label, curve, SERIES[i % len(SERIES)])
+            for i, (label, curve) in enumerate(zip(runs, curves, strict=True))
+            if curve
+        ]
+        parts += _chart(f"compared-{name}", title, lines if len(lines) > 1 else [])
+    return Section("comparison", "Compared", parts)
+
+
+def _highest(run: Run, network: str) -> Curve | None:
+    """The largest singular value of all layers."""
+    curves = run.signals.singular_values(network).values()
+    return Curve.of(sorted(point for curve in curves for point in curve.points)) if curves else None
+
+
+def conditioning(log: Log, network: str) -> dict[str, Curve]:
+    """σ0 / σ1 of each layer, where it has two."""
+    ratios = {}
+    second = log.singular_values(network, 1)
+    for layer, first in log.singular_values(network).items():
+        below = dict(second[layer].points) if layer in second else {}
+        points = [(s, v / below[s]) for s, v in first.points if below.get(s, 0) > 0]
+        if points := [point for point in points if math.isfinite(point[1])]:
+            ratios[layer] = Curve.of(points)
+    return ratios
+
+
+def layer_lines(
+    run: Run,
+    choose: Callable[[Log], Mapping[str, Curve]],
+    spikes: Sequence[Mapping[str, Sequence[Spike]]] = (),
+) -> list[Line]:
+    """A curve for each layer, coloured from the first to the last.
+
+    Args:
+        run: The run.
+        choose: The layers' curves in a log, first layer to last.
+        spikes: See `spikes_of`.
+    """
+    from matplotlib.colors import LinearSegmentedColormap, to_hex
+
+    current = choose(run.signals)
+    undone = [choose(undone.signals) for undone in run.undone]
+    layers = list(dict.fromkeys(layer for curves in (current, *undone) for layer in curves))
+    colors = LinearSegmentedColormap.from_list("layers", LAYERS, N=max(2, len(layers)))
+    highest = sorted(current, key=lambda layer: -current[layer].values[-1])[:_NAMED]
+    at = [{n: [spike.step for spike in s] for n, s in log.items()} for log in spikes]
+    at = at or [{}] * (1 + len(undone))
+    lines = []
+    for layer in highest + [layer for layer in layers if layer not in highest]:
+        color = to_hex(colors(layers.index(layer)))
+        for curves, steps in zip(undone, at[1:], strict=True):
+            if layer in curves:
+                whole, circles = continued(current.get(layer), curves[layer]), steps.get(layer, ())
+                lines.append(Line(layer, whole, color, undone=True, spikes=circles))
+        if layer in current:
+            named, circles = layer in highest, at[0].get(layer, ())
+            lines.append(Line(layer, current[layer], color, named, spikes=circles))
+    return lines
+
+
+def _layers(log: Log, start: Key, end: str = "") -> dict[str, Curve]:
+    """The curve of each layer under some names."""
+    ends = (end,) if end else ()
+    curves = log.under(*start).items()
+    return {key[0]: curve for key, curve in curves if key and key[1:] == ends}
+
+
+def _heat_map(network: str, ratios: Mapping[str, Curve]) -> Chart:
+    """Conditioning as layers by steps; each cell is the worst of a stretch of steps."""
+    layers, rows = list(ratios), min(len(ratios), _TICKS)
+    steps = sorted({step for curve in ratios.values() for step in curve.steps})
+    values = np.full((len(layers), len(steps)), np.nan)
+    for row, curve in enumerate(ratios.values()):
+        values[row, np.searchsorted(steps, curve.steps)] = np.minimum(curve.values, 1e6)
+    stretches = np.array_split(values, min(_COLUMNS, len(steps)), axis=1)
+    cells = np.stack([np.fmax.reduce(stretch, axis=1) for stretch in stretches], axis=1)
+
+    def draw(axes: Axes) -> None:
+        from matplotlib.colors import LogNorm
+
+        high = max(2.0, float(np.nanmax(cells)))
+        extent = (steps[0], max(steps[-1], steps[0] + 1), len(layers) - 0.5, -0.5)
+        image = axes.imshow(
+            cells, norm=LogNorm(1, high), extent=extent, aspect="auto", interpolation="nearest"
+        )
+        named = range(0, len(layers), math.ceil(len(layers) / _TICKS))
+        labels = [charts.shortened(layers[row]) for row in named]
+        axes.set_yticks(named, labels, fontsize=7)
+        axes.grid(visible=False)
+        axes.set_xlabel("step")
+        bar = axes.figure.colorbar(image, ax=axes, pad=0.02, aspect=1.4 * rows + 8)
+        ticks = [t for t in (1, 1.5, 2, 3, 5, 10, 20, 50, 100, 1e3, 1e4, 1e5, 1e6) if t <= high]
+        bar.set_ticks(ticks, labels=[f"{tick:g}" for tick in ticks], minor=False)
+        bar.minorticks_off()
+
+    worst = max(ratios, key=lambda layer: ratios[layer].values[-1])
+    title = f"Conditioning of {NETWORKS[network]}: σ0 / σ1"
+    alt = (
+        f"{title}. Heat map of {len(layers)} layers over steps {steps[0]} to {steps[-1]}; at the "
+        f"end {worst} is conditioned worst, at {ratios[worst].values[-1]:.3g}."
+    )
+    return Chart(f"conditioning-{network}", title, alt, draw, max(2.2, 0.9 + 0.15 * rows))
+
+
+def _numbers(run: Run, network: str) -> Table | None:
+    sigmas = [run.signals.singular_values(network, index) for index in range(3)]
+    norms = _layers(run.signals, ("frobenius_norms", network))
+    columns = [*sigmas, conditioning(run.signals, network), norms]
+    spikes = spikes_of(run, network)[0]
+    rows = []
+    for layer, curve in sigmas[0].items():
+        last = [f"{c[layer].values[-1]:.3g}" if layer in c else "" for c in columns]
+        first, highest = f"{curve.values[0]:.3g}", f"{max(curve.values):.3g}"
+        rows.append([layer, first, *last, highest, str(len(spikes[layer]))])
+    head = ["layer", "σ0 first", "σ0", "σ1", "σ2", "σ0 / σ1", "Frobenius", "σ0 highest", "spikes"]
+    return Table(head, rows) if rows else None
+
+
+def _chart(
+    name: str,
+    title: str,
+    lines: Sequence[Line],
+    marks: Sequence[Mark] = (),
+    limits: tuple[float, float] | None = None,
+    height: float = 2.5,
+) -> list[Chart]:
+    """A chart in a list, which is empty without lines."""
+    return [line_chart(name, title, lines, marks, limits=limits, height=height)] if lines else []
+
+
+def _lines(run: Run, log: str, styles: Styles) -> list[Line]:
+    """The curves of some numbers of a log, each after what rollbacks undid of it."""
+    lines = []
+    current = getattr(run, log).curves
+    for key, (label, color) in styles.items():
+        for undone in run.undone:
+            if curve := getattr(undone, log).curves.get(key):
+                lines.append(Line(label, continued(current.get(key), curve), color, undone=True))
+        if key in current:
+            spread = current.get((*key[:-1], "std")) if key[-1] == "mean" else None
+            lines.append(Line(label, current[key], color, spread=spread))
+    return lines
+
+
+def _file_name(name: str) -> str:
+    """A name that any file system takes."""
+    return "".join(c if c.isascii() and c.isalnum() else "-" for c in name)[:80]

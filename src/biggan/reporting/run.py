@@ -1,0 +1,278 @@
+"""What a run's folder holds: its recipe, logs, events, evaluations and sample sheets.
+
+Logs may be cut short by a kill, hold NaN, or come from another version. Every number in them
+becomes a curve under its path of names; lines that cannot be read are counted.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import tomllib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, NamedTuple, Self, cast
+
+from biggan.errors import InputError
+from biggan.training.config import flatten
+from biggan.training.events import Event, EventKind
+from biggan.training.logging import parse_object
+
+Key = tuple[str, ...]
+"""The path of names to a number, such as ("logits", "real", "mean")."""
+
+NETWORKS = {"generator": "G", "discriminator": "D"}
+SCORES = {
+    "fid": "FID",
+    "is": "Inception Score",
+    "frechet_distance": "Frechet distance",
+    "classifier_score": "classifier score",
+}
+_LAST_STEP = 2**53  # larger numbers are not steps
+
+
+class Curve(NamedTuple):
+    """Finite values over ascending steps."""
+
+    steps: list[int]
+    values: list[float]
+
+    @classmethod
+    def of(cls, points: Iterable[tuple[int, float]]) -> Self:
+        """A curve of points; of two values at one step the later one counts."""
+        newest = sorted(dict(points).items())
+        return cls([step for step, _ in newest], [value for _, value in newest])
+
+    @property
+    def points(self) -> list[tuple[int, float]]:
+        """Pairs of step and value."""
+        return list(zip(self.steps, self.values, strict=True))
+
+
+@dataclass(frozen=True)
+class Log:
+    """The numbers of one log file.
+
+    Attributes:
+        curves: The finite values of each number; no curve is empty.
+        not_finite: The steps at which a number was NaN, infinite or null.
+        damaged: How many lines could not be read.
+    """
+
+    curves: dict[Key, Curve] = field(default_factory=dict)
+    not_finite: dict[Key, list[int]] = field(default_factory=dict)
+    damaged: int = 0
+
+    def under(self, *start: str) -> dict[Key, Curve]:
+        """The curves whose path begins with these names, by the rest of the path."""
+        n = len(start)
+        return {key[n:]: curve for key, curve in self.curves.items() if key[:n] == start}
+
+    def singular_values(self, network: str, index: int = 0) -> dict[str, Curve]:
+        """A singular value of each layer, first layer to last; index 0 is the largest."""
+        curves = self.under("singular_values", network)
+        return {key[0]: c for key, c in curves.items() if len(key) == 2 and key[1] == str(index)}
+
+
+class Evaluation(NamedTuple):
+    """The scores of the generator at one step."""
+
+    step: int
+    scores: dict[str, float]
+    extractor: str
+    num: int
+    reference: str
+
+
+class Undone(NamedTuple):
+    """The lines of both logs that a rollback removed."""
+
+    metrics: Log
+    signals: Log
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a run's folder holds.
+
+    Attributes:
+        name: The folder's name.
+        recipe: The resolved recipe, flat: "table.key".
+        metrics: metrics.jsonl.
+        signals: signals.jsonl; empty if the run was not watched.
+        events: events.jsonl, in the order of the file.
+        undone: What each rollback undid.
+        evaluations: In order of their steps.
+        sheets: Sample sheets in order of their steps.
+        missing: What could not be read, in words.
+    """
+
+    name: str
+    recipe: dict[str, Any]
+    metrics: Log
+    signals: Log
+    events: list[Event]
+    undone: list[Undone]
+    evaluations: list[Evaluation]
+    sheets: list[tuple[int, Path]]
+    missing: list[str]
+
+    @property
+    def last_step(self) -> int | None:
+        """The newest step in the logs."""
+        curves = [*self.metrics.curves.values(), *self.signals.curves.values()]
+        return max((curve.steps[-1] for curve in curves), default=None)
+
+    @property
+    def total_steps(self) -> int | None:
+        """The step at which the recipe ends."""
+        return _step(self.recipe.get("total_steps"))
+
+    def first_not_finite(self) -> tuple[int, str] | None:
+        """The first step with a number that is not finite, and its name."""
+        found = [(s[0], "/".join(key)) for key, s in self.metrics.not_finite.items()]
+        found += [(s[0], " ".join(key)) for key, s in self.signals.not_finite.items()]
+        return min(found, default=None)
+
+    def score_curve(self, score: str) -> Curve | None:
+        """A score over the evaluated steps, where it was finite."""
+        points = [(e.step, e.scores.get(score, math.nan)) for e in self.evaluations]
+        points = [point for point in points if math.isfinite(point[1])]
+        return Curve.of(points) if points else None
+
+
+def read_run(run_dir: Path) -> Run:
+    """Read what a run has written so far.
+
+    Raises:
+        InputError: There is no run in this folder.
+    """
+    files = [run_dir / name for name in ("config.toml", "metrics.jsonl", "signals.jsonl")]
+    if not any(file.exists() for file in files):
+        raise InputError(f"{run_dir} holds no run: it has neither config.toml nor metrics.jsonl")
+    missing: list[str] = []
+    recipe: dict[str, Any] = {}
+    try:
+        recipe = flatten(tomllib.loads(files[0].read_text(encoding="utf-8")))
+    except (OSError, ValueError, RecursionError):
+        missing.append("the recipe (config.toml)")
+    metrics, signals = read_log(files[1]), read_log(files[2])
+    if not metrics.curves:
+        missing.append("the curves (metrics.jsonl)")
+    events, damaged_events = read_events(run_dir / "events.jsonl")
+    damaged = {"metrics": metrics.damaged, "signals": signals.damaged, "events": damaged_events}
+    missing += [f"{n} damaged lines of {name}.jsonl" for name, n in damaged.items() if n]
+    sheets = sorted(
+        (int(path.stem.removeprefix("step-")), path)
+        for path in (run_dir / "previews").glob("step-*.png")
+        if path.stem.removeprefix("step-").isdecimal()
+    )
+    if not sheets:
+        missing.append("sample sheets (previews)")
+    evaluations = []
+    for path in sorted((run_dir / "evaluations").glob("step-*.json")):
+        try:
+            evaluations.append(_read_evaluation(path))
+        except (OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError):
+            missing.append(f"the evaluation {path.name}")
+    undone = [
+        Undone(*(read_log(run_dir / f"{log}{end}") for log in ("metrics", "signals")))
+        for end in _rollback_files(run_dir)
+    ]
+    name = _printable(run_dir.resolve().name)
+    return Run(name, recipe, metrics, signals, events, undone, evaluations, sheets, missing)
+
+
+def read_log(path: Path) -> Log:
+    """Read a log with one JSON object a line; a file that is not there is an empty log."""
+    points: dict[Key, list[tuple[int, float]]] = {}
+    not_finite: dict[Key, list[int]] = {}
+    damaged = 0
+    for line in _objects(path):
+        step = _step(line.pop("step", None))
+        if step is None:
+            damaged += 1
+            continue
+        for key, value in _numbers(line):
+            if math.isfinite(value):
+                points.setdefault(key, []).append((step, value))
+            else:
+                not_finite.setdefault(key, []).append(step)
+    return Log({key: Curve.of(pairs) for key, pairs in points.items()}, not_finite, damaged)
+
+
+def read_events(path: Path) -> tuple[list[Event], int]:
+    """The events in the order of the file, and how many lines could not be read."""
+    events, damaged = [], 0
+    for line in _objects(path):
+        step, kind = _step(line.get("step")), line.get("event")
+        if step is None or not isinstance(kind, str):
+            damaged += 1
+            continue
+        # An event of a newer version may be of any kind.
+        event = Event(step, cast(EventKind, kind), "", to=_step(line.get("to")))
+        for name, kept in (("reason", str), ("rule", str), ("values", dict), ("changes", dict)):
+            if isinstance(line.get(name), kept):
+                event = replace(event, **{name: line[name]})
+        events.append(event)
+    return events, damaged
+
+
+def _rollback_files(run_dir: Path) -> list[str]:
+    """The ends of names of the logs that rollbacks removed, in the order of the rollbacks."""
+    found = {}
+    for path in run_dir.glob("*.before-rollback-*.jsonl"):
+        match = re.fullmatch(r"(?:metrics|signals)(\.before-rollback-(\d{1,6})\.jsonl)", path.name)
+        if match:
+            found[int(match[2])] = match[1]
+    return [found[number] for number in sorted(found)]
+
+
+def _read_evaluation(path: Path) -> Evaluation:
+    contents = parse_object(path.read_text(encoding="utf-8"))
+    scores = {name: float(value) for name, value in contents["rows"][0]["scores"].items()}
+    step, num = _step(int(path.stem.removeprefix("step-"))), contents["protocol"]["num"]
+    if step is None or not isinstance(num, int):
+        raise ValueError
+    extractor, reference = contents["extractor"]["name"], contents["reference"]["name"]
+    return Evaluation(step, scores, str(extractor), num, str(reference))
+
+
+def _objects(path: Path) -> Iterator[dict[str, Any]]:
+    """The JSON object of each line; an empty one for a line that holds none."""
+    try:
+        with path.open(encoding="utf-8", errors="replace") as file:
+            for line in file:
+                try:
+                    yield parse_object(line)
+                except ValueError:
+                    yield {}
+    except OSError:
+        return
+
+
+def _numbers(value: Any, key: Key = ()) -> Iterator[tuple[Key, float]]:
+    """All numbers within a value, each with its path."""
+    if isinstance(value, dict):
+        for name, inner in value.items():
+            yield from _numbers(inner, (*key, _printable(name)))
+    elif isinstance(value, list):
+        for i, inner in enumerate(value):
+            yield from _numbers(inner, (*key, str(i)))
+    elif value is None:  # what strict JSON writers put for NaN
+        yield key, math.nan
+    elif isinstance(value, int | float) and not isinstance(value, bool):
+        try:
+            yield key, float(value)
+        except OverflowError:
+            yield key, math.inf
+
+
+def _step(value: Any) -> int | None:
+    return value if type(value) is int and 0 <= value < _LAST_STEP else None
+
+
+def _printable(text: str) -> str:
+    """Text without lone surrogates, which JSON allows and no file can hold."""
+    return text.encode(errors="replace").decode()
