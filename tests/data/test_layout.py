@@ -244,6 +244,28 @@ def test_variants_of_a_dataset_are_refused():
     assert "did you mean data/color?; or, if these are the classes" in message
 
 
+def test_a_dataset_beside_other_folders_is_refused_with_its_part():
+    classes = [f"plants/{part}/{name}" for part in ("train", "valid") for name in ("fig", "oak")]
+    assert "did you mean data/plants/train?" in refusal(images(*classes, "test/test"))
+    assert "did you mean data/plants/train?" in refusal(images(*classes, "512px/fig", "512px/oak"))
+
+
+def test_one_class_may_keep_its_parts_apart():
+    members = images("cat/train", "cat/test", "dog", "emu")
+    assert arrange(members, DATA).class_names == ("cat", "dog", "emu")
+
+
+def test_folders_by_first_letter_are_not_classes():
+    members = images("a/abbey", "a/alley", "b/bakery/shop", "z/zoo")
+    assert "move the folders in them, such as a/abbey" in refusal(members)
+
+
+@pytest.mark.parametrize("below", ["A_ann", "A1", "me"])
+def test_letters_may_be_classes(below):
+    members = images(f"A/{below}", f"B/{below.replace('A', 'B')}")
+    assert arrange(members, DATA).class_names == ("A", "B")
+
+
 @pytest.mark.parametrize(
     "parts",
     [
@@ -251,6 +273,8 @@ def test_variants_of_a_dataset_are_refused():
         ("images", "masks"),
         ("train", "unlabeled"),
         ("JPEGImages", "SegmentationClass"),
+        ("jpg", "segmim"),
+        ("bounding_box_train", "bounding_box_test", "gt_bbox", "query"),
     ],
 )
 def test_parts_of_images_alone_are_refused(parts):
@@ -267,6 +291,7 @@ def test_parts_of_images_alone_are_refused(parts):
         ("image_editor", "train_driver", "test_pilot"),
         ("valid", "invalid"),
         ("photo", "sketch"),
+        ("gif", "jpg", "png"),
         ("devil", "evaluator", "trainee"),
     ],
 )

@@ -31,8 +31,8 @@ _SPLIT_WORDS = {
     "unlabelled": r"unlabell?ed|unsup(ervised)?",
 }
 _CONTENT_WORDS = {
-    "images": r"(jpe?g|png)?(images?|imgs?)|data(sets?)?|archive",
-    "annotations": r"annotations?|labels?|masks?|trimaps?|segmentations?|groundtruths?|gt"
+    "images": r"(jpe?g|png)?(images?|imgs?)|jpe?g|png|data(sets?)?|archive",
+    "annotations": r"annotations?|labels?|masks?|trimaps?|seg(mentations?|mim|s)?|groundtruths?|gt"
     r"|thumbnails?",
 }
 _ANY_WORD = re.compile("|".join([*_SPLIT_WORDS.values(), *_CONTENT_WORDS.values()]), re.IGNORECASE)
@@ -41,7 +41,7 @@ _SUFFIX = r"(sets?|data|datasets?|folder|dir|split|files?|samples?|images?|imgs?
 _AFTER = re.compile(
     rf"{_SUFFIX}|jpe?g|png|tif|photos?|pictures?|labell?ed|labels?|masks?|full|small|mini|tiny|clean"
     r"|raw|orig(inal)?|resized|cropped|processed|final|new|all|only|background|px|part|hr|lr|class"
-    r"|object|[a-z]"
+    r"|object|bbox(es)?|[a-z]"
 )
 # Folders that cut a dataset into pieces of similar contents: "images_001", "fold1", "part-2".
 _PIECE = re.compile(
@@ -121,6 +121,12 @@ def arrange(
             f"{path} holds shards ({_listed(tree.folders)}), not class folders: put the images of "
             "each class in a folder of its own, or give their labels in dataset.json, as "
             f"StyleGAN's tools write it, or {_UNCONDITIONAL}; or rename them, if they are classes"
+        )
+    if _are_initials(tree):
+        example = f"{class_names[0]}/{min(tree.folders[class_names[0]].folders)}"
+        raise InputError(
+            f"{path} holds folders by first letter ({_listed(tree.folders)}), not class folders: "
+            f"move the folders in them, such as {example}, beside each other"
         )
     check_class_names(path, class_names)
     beside = {name.removeprefix(prefix) for name in folders if name.startswith(prefix)}
@@ -216,7 +222,12 @@ def _part_to_train_on(folder: _Folder) -> str | None:
     """The folder to train on where the folders are not all classes; None where they may be."""
     parts = _parts(folder)
     nested = [name for name in parts if len(_unwrapped(folder.folders[name]).folders) > 1]
-    return next(iter(nested or parts), None) or _copy(folder) or next(iter(_variants(folder)), None)
+    return (
+        next(iter(nested or parts), None)
+        or _copy(folder)
+        or next(iter(_variants(folder)), None)
+        or _dataset_beside_others(folder)
+    )
 
 
 def _parts(folder: _Folder) -> list[str]:
@@ -272,6 +283,18 @@ def _variants(folder: _Folder) -> list[str]:
     return sorted(names) if several else []
 
 
+def _dataset_beside_others(folder: _Folder) -> str | None:
+    """The folder that alone holds the parts of a dataset, each with class folders in it."""
+    below = {name: _unwrapped(one) for name, one in folder.folders.items()}
+    with_parts = [name for name, one in below.items() if _has_parts_with_classes(one)]
+    return with_parts[0] if len(with_parts) == 1 < len(below) else None
+
+
+def _has_parts_with_classes(folder: _Folder) -> bool:
+    parts = [_unwrapped(folder.folders[name]) for name in _parts(folder)]
+    return len(parts) > 1 and any(len(part.folders) > 1 for part in parts)
+
+
 def _are_pieces(names: Iterable[str]) -> bool:
     stems = {name.rstrip("0123456789").rstrip("-_ .").lower() for name in names}
     return len(stems) == 1 and _PIECE.fullmatch(next(iter(stems))) is not None
@@ -307,6 +330,16 @@ def _are_shards(folder: _Folder, members: Sequence[str], prefix: str) -> bool:
     # By the last three digits, as Danbooru has them.
     by_rest = all(n % 1000 == int(name) for name, own in numbers.items() for n in own)
     return ascending or by_rest
+
+
+def _are_initials(folder: _Folder) -> bool:
+    """Whether the folders sort others by their first letters, as Places and SUN have them."""
+    return all(
+        len(letter) == 1
+        and not below.direct
+        and all(re.fullmatch(rf"{re.escape(letter)}[a-z][\w -]+", name) for name in below.folders)
+        for letter, below in folder.folders.items()
+    )
 
 
 def _warn_of_shared_folders(tree: _Folder) -> None:
@@ -347,6 +380,11 @@ def _fault(tree: _Folder, advice: str | None) -> str:
             f"holds the same folders ({_listed(shared)}) in each of {_listed(names)}; "
             f"{advice or 'give one of these'}; or, if these are the classes, put their images into "
             "them directly"
+        )
+    if beside := _dataset_beside_others(tree):
+        return (
+            f"holds a dataset in {beside!r}, with parts of its own, and other folders beside it; "
+            f"{advice or 'give the part to train on'}"
         )
     return (
         f"has one folder with images, {names[0]!r}, and a conditional model needs several classes; "
