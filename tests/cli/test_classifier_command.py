@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from PIL import Image
 from test_cli import biggan, fails, succeeds
 
 from biggan.metrics.classifier import ClassifierFeatures
@@ -66,9 +67,15 @@ def test_a_folder_and_the_same_packed(folder, tmp_path):
     assert (grey["resolution"], grey["channels"], grey["flip"], grey["seed"]) == (6, 1, False, 4)
 
 
+def test_images_of_one_size_keep_it(folder, tmp_path):
+    about = succeeds("classifier", folder, "--out", tmp_path / "a.safetensors", *QUICK, "--json")
+    assert json.loads(about)["resolution"] == 8
+
+
 def test_mistakes_are_one_line(folder, tmp_path):
     out = tmp_path / "a.safetensors"
-    assert "--resolution PIXELS" in fails("classifier", folder, "--out", out)
+    Image.new("RGB", (9, 8)).save(folder / "cat/wide.png")
+    assert "say with --resolution" in fails("classifier", folder, "--out", out)
     assert "must end in .safetensors" in fails("classifier", "digits", "--out", tmp_path / "a.pt")
     assert "no such file" in fails("classifier", tmp_path / "no", "--out", out, "--resolution", 8)
     assert "is no folder" in fails(

@@ -33,7 +33,8 @@ if TYPE_CHECKING:
 @click.option(
     "--resolution",
     type=click.IntRange(min=1),
-    help="Side of the images in pixels.  [default: that of packed data; 32 for `digits`]",
+    help="Side of the images in pixels.  [default: 32 for `digits`; else that of the images, if "
+    "all are squares of one size]",
 )
 @click.option(
     "--channels",
@@ -117,18 +118,18 @@ def _load(data: str, resolution: int | None, channels: str | None) -> ImageDatas
     from biggan.data import load_dataset
     from biggan.data.dataset import DIGITS
     from biggan.data.packed import is_packed, read_header
+    from biggan.evaluation.reference import common_resolution
 
-    own: tuple[int | None, int] = (None, 3)
     path = Path(data).expanduser()
+    own_channels = 3
     if data == DIGITS:
-        own = (32, 1)
+        own_channels = 1
+        resolution = resolution or 32
     elif is_packed(path):
-        header = read_header(path)
-        own = (header.resolution, header.image_channels)
-    resolution = resolution or own[0]
-    if resolution is None:
-        raise InputError(f"say at which size to load {data}: --resolution PIXELS")
-    return load_dataset(data, resolution, int(channels) if channels else own[1])
+        own_channels = read_header(path).image_channels
+    return load_dataset(
+        data, resolution or common_resolution(data), int(channels) if channels else own_channels
+    )
 
 
 def _about(classifier: ClassifierFeatures, out: Path) -> dict[str, Any]:
