@@ -51,6 +51,7 @@ def test_devices_that_are_there(two_gpus):
         ("", "the name is unknown"),
         ("cuda:-1", "the name is unknown"),
         ("x" * 10_000, "the name is unknown"),
+        (2**63, "the name is unknown"),
         (None, "the name is unknown"),
         (2.5, "the name is unknown"),
         ("meta", "is not built for meta"),

@@ -30,7 +30,7 @@ def find_device(name: str | int | torch.device) -> torch.device:
     count = torch.accelerator.device_count() if is_there else 0
     try:
         device = torch.device(name)
-    except (RuntimeError, TypeError):
+    except (RuntimeError, TypeError, ValueError):
         fault = "the name is unknown"
     else:
         if device.type == "cpu":

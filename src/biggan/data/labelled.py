@@ -7,7 +7,7 @@ make the same dataset, down to its fingerprint, whichever way they are stored.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from biggan.classes import normal_name
@@ -142,11 +142,6 @@ def _numbers(
             )
     labels = [normal_name(label) if isinstance(label, str) else label for label in labels]
     table = _default_table(path, labels) if table is None else [normal_name(name) for name in table]
-    if len(set(table)) < len(table):
-        twice = next(name for name in table if list(table).count(name) > 1)
-        raise InputError(
-            f"{path}: two classes are called {twice!r:.100}: give them different names"
-        )
     check_class_names(path, table)
     index = {name: number for number, name in enumerate(table)}
     numbers = []
@@ -160,7 +155,7 @@ def _numbers(
         numbers.append(number)
     missing = sorted(set(range(len(table))) - set(numbers))
     if missing:
-        raise _without_images(path, len(missing), len(table), table[missing[0]])
+        raise without_images(path, len(missing), len(table), table[missing[0]])
     if len(table) < 2:
         raise InputError(
             f"{path} has one class, {table[0]!r}, and a conditional model needs several: go "
@@ -177,17 +172,25 @@ def _default_table(path: Path, labels: Sequence[Label]) -> list[str]:
             f"{path}: some labels are numbers and some are names, such as {min(numbers)} and "
             f"{names[0]!r:.100}: make all of them names"
         )
-    if names:
-        return names
+    return names or numbered_classes(path, numbers)
+
+
+def numbered_classes(source: str | Path, numbers: Collection[int]) -> list[str]:
+    """The names of classes that only have numbers.
+
+    Raises:
+        InputError: A number below the highest one is not among them.
+    """
     classes = max(numbers) + 1
     if len(numbers) < classes:  # found before a table is made, which could be of any size
         example = next(number for number in range(classes) if number not in numbers)
-        raise _without_images(path, classes - len(numbers), classes, str(example))
+        raise without_images(source, classes - len(numbers), classes, str(example))
     return [str(number) for number in range(classes)]
 
 
-def _without_images(path: Path, missing: int, classes: int, example: str) -> InputError:
+def without_images(source: str | Path, missing: int, classes: int, example: str) -> InputError:
+    """The error for classes of which a source has no image."""
     return InputError(
-        f"{path}: {missing} of {classes} classes have no image, such as {example!r:.100}: choose "
+        f"{source}: {missing} of {classes} classes have no image, such as {example!r:.100}: choose "
         "a part with images of all, or mend the class names"
     )

@@ -10,6 +10,7 @@ import itertools
 import logging
 import re
 import unicodedata
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -143,12 +144,17 @@ def arrange(
 
 
 def check_class_names(source: str | Path, names: Iterable[str]) -> None:
-    """Make sure that class names can be written to files and terminals.
+    """Make sure that class names can be told apart, and written to files and terminals.
 
     Raises:
-        InputError: One has control characters, or bytes that are not UTF-8.
+        InputError: Two are the same; one has control characters, or bytes that are not UTF-8.
     """
-    for name in names:
+    counts = Counter(names)
+    if twice := [name for name, count in counts.items() if count > 1]:
+        raise InputError(
+            f"{source}: two classes are called {twice[0]!r:.100}: give them different names"
+        )
+    for name in counts:
         if not name.isprintable() and any(unicodedata.category(c) in ("Cc", "Cs") for c in name):
             raise InputError(
                 f"{source}: the class name {ascii(name)[:100]} is not UTF-8, or has control "

@@ -29,7 +29,7 @@ from tqdm import tqdm
 
 from biggan.atomic_write import write_atomically
 from biggan.data.reading import in_parallel
-from biggan.errors import InputError
+from biggan.errors import InputError, quoted
 
 IMAGES, LABELS, HEADER = "images.bin", "labels.npy", "dataset.json"
 FORMAT = "biggan packed images, version 1"
@@ -102,7 +102,9 @@ def read_header(path: Path) -> PackedHeader:
         stated = values.pop("sha256")
         kind = values.pop("format")
         if kind != FORMAT:
-            raise InputError(f"{path} is {kind!r}, and this version of biggan reads {FORMAT!r}")
+            raise InputError(
+                f"{path} is {quoted(kind)}, and this version of biggan reads {FORMAT!r}"
+            )
         if stated != _header_digest(values):
             raise ValueError
         names = {field.name for field in fields(PackedHeader)}

@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 from biggan.atomic_write import write_atomically
 from biggan.classes import normal_name
-from biggan.data.labelled import Label
+from biggan.data.labelled import Label, numbered_classes, without_images
 from biggan.data.layout import check_class_names
 from biggan.data.reading import in_parallel, warn_of_other_files
 from biggan.data.shard_files import is_address, read_shard, shard_name
@@ -183,7 +183,7 @@ def class_table(
     check_names(table, "the classes of the shards")
     missing = sorted(set(range(len(table))) - set(numbers.values()))
     if missing:
-        raise _without_images(len(missing), len(table), table[missing[0]])
+        raise without_images("the shards", len(missing), len(table), table[missing[0]])
     return tuple(table)
 
 
@@ -216,10 +216,6 @@ def check_names(names: Sequence[str], source: str) -> None:
         InputError: They cannot; the message begins with the source.
     """
     check_class_names(source, names)
-    if twice := [name for name, count in Counter(names).items() if count > 1]:
-        raise InputError(
-            f"{source}: two classes are called {twice[0]!r:.100}: give different names"
-        )
     if len(names) < 2:
         raise InputError(
             f"{source}: a conditional model needs several classes, and there are {len(names)}; "
@@ -250,18 +246,7 @@ def _named_after(found: Mapping[Label, str]) -> list[str]:
         )
     if names:
         return sorted({normal_name(name) for name in names})
-    classes = max(numbers) + 1
-    if len(numbers) < classes:  # found before a table is made, which could be of any size
-        example = next(number for number in range(classes) if number not in found)
-        raise _without_images(classes - len(numbers), classes, str(example))
-    return [str(number) for number in range(classes)]
-
-
-def _without_images(missing: int, classes: int, example: str) -> InputError:
-    return InputError(
-        f"{missing} of {classes} classes have no image in the shards, such as {example!r:.100}: "
-        "choose shards with images of all, or mend the class names"
-    )
+    return numbered_classes("the shards", set(numbers))
 
 
 def _key(url: str) -> str:

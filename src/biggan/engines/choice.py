@@ -24,7 +24,7 @@ from biggan.engines import openvino
 from biggan.engines.engine import Engine, check_engine
 from biggan.engines.openvino import OpenVinoEngine
 from biggan.engines.pytorch import CompiledEngine, PyTorchEngine
-from biggan.errors import InputError
+from biggan.errors import InputError, quoted
 from biggan.models import Generator
 
 _LOG = logging.getLogger("biggan.engines")
@@ -57,9 +57,11 @@ def build_engine(
             device or in this precision; the device's memory does not suffice.
     """
     if name not in ENGINES:
-        raise InputError(f"there is no engine {name!r}; there are {', '.join(ENGINES)}")
+        raise InputError(f"there is no engine {quoted(name)}; there are {', '.join(ENGINES)}")
     if precision not in PRECISIONS:
-        raise InputError(f"there is no precision {precision!r}; there are {', '.join(PRECISIONS)}")
+        raise InputError(
+            f"there is no precision {quoted(precision)}; there are {', '.join(PRECISIONS)}"
+        )
     asked_for = name != "auto"
     if name == "auto":
         name = fastest_engine(generator, precision, measurements)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from biggan.errors import InputError
+from biggan.errors import InputError, quoted
 from biggan.models.config import DiscriminatorConfig, Family, GeneratorConfig
 
 
@@ -167,5 +167,7 @@ def get_preset(name: str) -> Preset:
         InputError: The name is not one of them.
     """
     if name not in PRESETS:
-        raise InputError(f"no architecture is called {name!r}; there are {', '.join(PRESETS)}")
+        raise InputError(
+            f"no architecture is called {quoted(name)}; there are {', '.join(PRESETS)}"
+        )
     return PRESETS[name]
