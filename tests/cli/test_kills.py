@@ -167,11 +167,7 @@ def contents(file):
 
 
 def results(folder):
-    """The finished files, by name; neither logs, which tell times, nor what is hidden.
-
-    Of a run's previews the last one: after a kill between a checkpoint and its preview the run goes
-    on from the checkpoint.
-    """
+    """The finished files, by name; neither logs, which tell times, nor what is hidden."""
     out = folder / "out"
     found = {}
     for path in sorted(path for path in out.rglob("*") if path.is_file()):
@@ -179,7 +175,7 @@ def results(folder):
         is_hidden = any(part.startswith(".") for part in name.parts)
         if name.suffix == ".jsonl" or "tensorboard" in name.parts or is_hidden:
             continue
-        found["last preview" if "previews" in name.parts else name.as_posix()] = contents(path)
+        found[name.as_posix()] = contents(path)
     return found
 
 

@@ -159,6 +159,7 @@ def test_a_row_without_an_image_is_corrupt(tmp_path, caplog):
         ({"image": DATA, "label": ["a", "c", "b"]}, ["a", "b"], "has the label 'c', which none"),
         ({"image": DATA, "label": [0, -1, 1]}, ["a", "b"], "a.parquet:00000001 has no label"),
         ({"image": DATA, "label": [0, None, 1]}, ["a", "b"], "a.parquet:00000001 has no label"),
+        ({"image": DATA, "label": ["a", "", "b"]}, None, "a.parquet:00000001 has no label"),
         ({"image": DATA, "label": [0, 1, 1]}, ["a", "b", "c"], "1 of 3 classes have no image"),
         ({"image": DATA, "label": [0, 1, 1]}, ["a", "a"], "two classes are called 'a'"),
         ({"image": DATA, "label": [0, 0, 0]}, None, "has one class, '0'"),

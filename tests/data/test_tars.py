@@ -55,7 +55,10 @@ def test_numbers_are_named_by_a_file_beside_the_shards(tmp_path):
     (tmp_path / "classes.txt").write_bytes(b"\xef\xbb\xbfzebra\r\nape\r\n")  # as Notepad writes it
     assert load_dataset(path, 8, 3).class_names == ("zebra", "ape")
     (tmp_path / "classes.txt").write_bytes(b"\xff\xfe")
-    assert "cannot read" in refusal(path)
+    assert "classes.txt is not a text file in UTF-8" in refusal(path)
+    (tmp_path / "classes.txt").unlink()
+    (tmp_path / "classes.txt").mkdir()
+    assert refusal(path).endswith("classes.txt: Is a directory")
 
 
 def test_other_files_of_a_sample_and_other_samples_are_passed_over(tmp_path):

@@ -314,6 +314,23 @@ def test_a_kill_between_checkpoint_and_export_is_made_good(config, dataset, tmp_
     assert list(tmp_path.rglob(".*.tmp")) == [foreign]
 
 
+def test_a_kill_before_the_export_of_an_earlier_step_is_made_good_too(config, dataset, tmp_path):
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    for folder in (whole, killed):
+        run(config, dataset, folder, total_steps=2, checkpoint_every=1)
+    preview = "previews/step-00000002.png"
+    for name in (preview, "discriminator.safetensors", "generator.safetensors"):
+        (killed / name).unlink()
+    for folder in (whole, killed):
+        run(config, dataset, folder, total_steps=3, checkpoint_every=1)
+    assert_same_run(whole, killed)
+    assert [path.name for path in sorted((killed / "previews").iterdir())] == [
+        "step-00000001.png",
+        "step-00000002.png",
+        "step-00000003.png",
+    ]
+
+
 def test_unconditional_training(config, folder, tmp_path):
     dataset = load_dataset(folder, 32, 3, unconditional=True)
     state = run(config.fitted(0), dataset, tmp_path / "run", total_steps=2)

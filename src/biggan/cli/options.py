@@ -179,8 +179,8 @@ def unused_name(path: Path, is_same: Callable[[Path], bool]) -> Path:
         path: What the file would be called.
         is_same: Whether an existing file may be replaced, as it holds the same.
     """
-    for number in itertools.count(2):
-        candidate = path if number == 2 else path.with_stem(f"{path.stem}-{number - 1}")
+    for number in itertools.count(1):
+        candidate = path if number == 1 else path.with_stem(f"{path.stem}-{number}")
         if not candidate.is_file() or is_same(candidate):
             return candidate
     raise AssertionError

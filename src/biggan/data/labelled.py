@@ -135,7 +135,7 @@ def _numbers(
 ) -> tuple[list[int], tuple[str, ...]]:
     """Each image's class as an index, and the names of the classes."""
     for place, label in zip(places, labels, strict=True):
-        if label is None or label == -1:  # -1: what test sets have that keep their labels secret
+        if label in (None, "", -1):  # -1: what test sets have that keep their labels secret
             raise InputError(
                 f"{path}: {place} has no label; choose a part with labels, or go without classes "
                 "(--unconditional)"

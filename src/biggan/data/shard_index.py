@@ -25,7 +25,7 @@ from biggan.data.labelled import Label, numbered_classes, without_images
 from biggan.data.layout import check_class_names
 from biggan.data.reading import in_parallel, warn_of_other_files
 from biggan.data.shard_files import is_address, read_shard, shard_name
-from biggan.data.tars import read_class_table
+from biggan.data.tars import read_class_table, read_names
 from biggan.errors import InputError
 
 INDEX = "shards-index.json"
@@ -198,13 +198,7 @@ def read_class_names(file: str | Path) -> tuple[str, ...]:
     Raises:
         InputError: It cannot be read, or names fewer than two classes, or one twice.
     """
-    try:
-        text = Path(file).expanduser().read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise InputError(f"cannot read the class names in {file}: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise InputError(f"{file} is not a text file in UTF-8, one class name a line") from None
-    names = tuple(line.strip() for line in text.splitlines() if line.strip())
+    names = tuple(read_names(Path(file).expanduser()))
     check_names(names, str(file))
     return names
 

@@ -180,12 +180,22 @@ def parse_label(sample: Mapping[str, bytes]) -> Label:
 
 def read_class_table(shard: Path) -> list[str] | None:
     """The class names beside a shard; None where there is no such file."""
+    file = shard.parent / CLASS_TABLE
+    return read_names(file) if file.exists() else None
+
+
+def read_names(file: Path) -> list[str]:
+    """The class names in a text file, one a line.
+
+    Raises:
+        InputError: It cannot be read.
+    """
     try:
-        text = (shard.parent / CLASS_TABLE).read_text(encoding="utf-8-sig")
-    except FileNotFoundError:
-        return None
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"cannot read {shard.parent / CLASS_TABLE}: {error}") from None
+        text = file.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise InputError(f"cannot read the class names in {file}: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise InputError(f"{file} is not a text file in UTF-8, one class name a line") from None
     return [line.strip() for line in text.splitlines() if line.strip()]
 
 

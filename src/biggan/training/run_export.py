@@ -91,13 +91,14 @@ def export_run(
     return gan
 
 
-def is_exported(state: TrainState, run_dir: Path) -> bool:
-    """Whether the run's folder has the finished generator of this very state."""
+def is_exported(state: TrainState, config: TrainConfig, run_dir: Path) -> bool:
+    """Whether the run's folder has the generator of this very state."""
     try:
         exported = load_generator(run_dir / RUN_GENERATOR)
     except InputError:
         return False
-    complete = statistics_grid(exported.generator) == HUB_GRID
+    finished = state.step >= config.total_steps
+    complete = not finished or statistics_grid(exported.generator) == HUB_GRID
     return complete and exported.description.training.get("step") == state.step
 
 

@@ -73,7 +73,7 @@ def open_run(
         saved.restore(state)
         _LOG.info("resuming %s at step %d of %d", run_dir, state.step, config.total_steps)
         # A kill may have come between a checkpoint and its export.
-        exported = state.step < config.total_steps or is_exported(state, run_dir)
+        exported = state.step == 0 or is_exported(state, config, run_dir)
         if on_any_process(not exported):
             export_run(state, config, dataset, run_dir, read_events(run_dir), progress=progress)
     return state, checkpoints
