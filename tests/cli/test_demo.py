@@ -160,7 +160,7 @@ def test_clients_are_limited_where_others_come_in(
 
 
 def test_origins_and_proxies_are_given_on(served: Any) -> None:
-    origins = ["--allow-origin", "https://my.site", "--allow-origin", "http://my.site:80"]
+    origins = ["--allow-origin", "https://My.Site", "--allow-origin", "http://my.site:80"]
     run(*origins, "--trusted-proxy", "10.0.0.1", "--trusted-proxy", "fd00::/8")
 
     assert served[0][1]["origins"] == ("https://my.site", "http://my.site:80")

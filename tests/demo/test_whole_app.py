@@ -250,7 +250,7 @@ def test_no_message_names_a_path_of_the_server(gan: Gan, capsys: Any, caplog: An
         event, data = call(address, "sample", 1, 0.4, 77, "three")
 
     assert event == "error"
-    assert data["error"] == "the server cannot write the file; its log says why"
+    assert data["error"] == "the server cannot make the file; its log says why"
     assert str(made) in caplog.text
     made.unlink()
 

@@ -136,6 +136,7 @@ def command(
     Prints the page's address once it can be opened; Ctrl-C ends it. Needs no internet. Programs
     get the same pictures through its HTTP API, which is described at the page's address with /api.
     """
+    origins = tuple(origin.lower() for origin in origins)  # as browsers send them
     _check_origins(origins)
     _check_proxies(proxies)
     with contextlib.closing(_listen(host, port)) as listener:

@@ -21,7 +21,19 @@ from biggan.demo.drawing import (
     sweep_recipe,
     video_recipe,
 )
-from biggan.demo.forms import EXPLORE, FORMS, INTERPOLATE, SWEEP, SWEPT, VIDEO, Form, shown
+from biggan.demo.forms import (
+    EXPLORE,
+    FORMS,
+    INTERPOLATE,
+    SWEEP,
+    SWEPT,
+    VIDEO,
+    Category,
+    Control,
+    Form,
+    default_class,
+    shown,
+)
 from biggan.errors import InputError, printable
 from biggan.gan import Gan
 from biggan.images import AnyRecipe, GridRecipe, MorphRecipe, Recipe, VideoRecipe
@@ -49,6 +61,19 @@ class Settings:
         if self.form is INTERPOLATE:
             return interpolation_recipe(gan, *values)
         return sweep_recipe(gan, *values) if self.form is SWEEP else sample_recipe(gan, *values)
+
+    def with_defaults(self, gan: Gan) -> Settings:
+        """The same, with the page's defaults for the controls that are missing."""
+        defaults = {control.key: default_value(control, gan) for control in self.form.controls}
+        return Settings(self.form, {**defaults, **self.values})
+
+
+def default_value(control: Control, gan: Gan) -> Any:
+    """The page's default of a control; None for the category of an unconditional model."""
+    if not isinstance(control, Category):
+        return control.default
+    names = gan.class_names
+    return default_class(names, control.wanted, control.fallback) if names else None
 
 
 def to_query(model: str, settings: Settings) -> str:

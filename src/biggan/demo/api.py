@@ -29,7 +29,6 @@ from biggan.demo.forms import (
     Control,
     Form,
     Number,
-    default_class,
 )
 from biggan.demo.line import RETRY, AbandonedError, FullLineError, Line
 from biggan.demo.reference import reference_page
@@ -165,21 +164,7 @@ def _query(request: Request, known: Sequence[str]) -> dict[str, str]:
 
 def _plan(shelf: ModelShelf, model: str, settings: Settings) -> SheetRecipe:
     gan = shelf.get(model)
-    return _with_defaults(gan, settings).recipe(gan)
-
-
-def _with_defaults(gan: Gan, settings: Settings) -> Settings:
-    """With what the page begins with where nothing is said."""
-    values = {control.key: _default(gan, control) for control in settings.form.controls}
-    return Settings(settings.form, {**values, **settings.values})
-
-
-def _default(gan: Gan, control: Control) -> Any:
-    if not isinstance(control, Category):
-        return control.default
-    if not gan.class_names:
-        return None
-    return default_class(gan.class_names, control.wanted, control.fallback)
+    return settings.with_defaults(gan).recipe(gan)
 
 
 def _find(shelf: ModelShelf, model: str) -> Gan:

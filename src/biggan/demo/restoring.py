@@ -11,7 +11,7 @@ from typing import Any
 import gradio as gr
 
 from biggan.classes import class_choices
-from biggan.demo.address import Settings, from_query, from_recipe
+from biggan.demo.address import from_query, from_recipe
 from biggan.demo.card import model_card
 from biggan.demo.forms import FORMS, INTERPOLATE, SECONDS, Category, Form, FormName, Number
 from biggan.demo.shelf import ModelShelf
@@ -59,7 +59,7 @@ def from_address(shelf: ModelShelf, views: list[View]) -> Callable[..., Any]:
             values = _kept_values(kept, gan)
             settings = from_query(query)
             if query.keys() & known:
-                settings = _with_defaults(settings, gan)
+                settings = settings.with_defaults(gan)
                 settings.recipe(gan)  # refuses a category that the model has not
             elif not values:
                 return _unchanged(views)
@@ -109,16 +109,6 @@ def _head(path: Path) -> bytes:
 
 def _unchanged(views: list[View]) -> list[Any]:
     return [gr.skip()] * (5 + sum(len(view.controls) for view in views))
-
-
-def _with_defaults(settings: Settings, gan: Gan) -> Settings:
-    defaults = {
-        control.key: menu(control, gan)["value"]
-        if isinstance(control, Category)
-        else control.default
-        for control in settings.form.controls
-    }
-    return Settings(settings.form, {**defaults, **settings.values})
 
 
 def _kept_values(text: str, gan: Gan) -> dict[FormName, Mapping[str, Any]]:

@@ -20,11 +20,11 @@ from gradio.context import LocalContext
 
 from biggan.atomic_write import make_folder, write_atomically
 from biggan.classes import class_choices
-from biggan.demo.address import Settings
+from biggan.demo.address import Settings, default_value
 from biggan.demo.captions import column_heads
 from biggan.demo.drawing import SheetRecipe, file_stem
 from biggan.demo.filming import film
-from biggan.demo.forms import INTERPOLATE, VIDEO, Category, Form, default_class, shown
+from biggan.demo.forms import INTERPOLATE, VIDEO, Category, Form, shown
 from biggan.demo.line import AbandonedError, Job
 from biggan.demo.shelf import ModelShelf
 from biggan.errors import InputError
@@ -72,11 +72,10 @@ class Video:
 
 def menu(control: Category, gan: Gan) -> dict[str, Any]:
     """A category menu for a model: its entries, the first one chosen, and whether it is needed."""
-    names = gan.class_names
     return {
-        "choices": class_choices(names),
-        "value": default_class(names, control.wanted, control.fallback) if names else None,
-        "visible": bool(names),
+        "choices": class_choices(gan.class_names),
+        "value": default_value(control, gan),
+        "visible": bool(gan.class_names),
     }
 
 
@@ -178,7 +177,7 @@ def reused(*files: Path) -> bool:
 
 @contextlib.contextmanager
 def writing() -> Iterator[None]:
-    """Log why a file cannot be written: visitors are not told the server's paths.
+    """Log why a file cannot be made: visitors are not told the server's paths.
 
     Raises:
         InputError: For the visitor.
@@ -189,7 +188,7 @@ def writing() -> Iterator[None]:
         raise
     except InputError as error:
         _LOG.error("%s", error)
-        raise InputError("the server cannot write the file; its log says why") from error
+        raise InputError("the server cannot make the file; its log says why") from error
 
 
 def progress_of(job: Job, every: float = 0.5) -> Iterator[list[Any]]:
