@@ -14,9 +14,9 @@ from PIL import Image, ImageDraw
 
 import biggan
 from biggan.data import load_dataset
+from biggan.fine_tuning import fitted_to_source
 from biggan.images import make_grid
 from biggan.training import load_recipe, train
-from biggan.training.fine_tuning import fitted_to_source
 
 
 def main() -> None:

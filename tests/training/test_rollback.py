@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 import biggan
 from biggan.data import ImageDataset
 from biggan.errors import InputError
+from biggan.fine_tuning import fitted_to_source
 from biggan.stability.collapse import Collapse
 from biggan.stability.settings import CollapseConfig, WatchConfig
 from biggan.training import TrainConfig, loop, run_export, scheduled_evaluation, survival, train
@@ -18,7 +19,6 @@ from biggan.training.checkpoint import CheckpointDirectory, rollback_reach
 from biggan.training.config import differing_keys
 from biggan.training.data_source import split_data
 from biggan.training.events import EventsLog
-from biggan.training.fine_tuning import fitted_to_source
 from biggan.training.logging import RunLog
 from several_processes import launch
 from simple_features import SimpleFeatures

@@ -116,8 +116,8 @@ def _fit_to_source(config: TrainConfig, run_dir: Path | None) -> TrainConfig:
     """
     if not (config.fine_tuning.generator or config.fine_tuning.discriminator):
         return config
+    from biggan.fine_tuning import fitted_to_source
     from biggan.training.checkpoint import CheckpointDirectory
-    from biggan.training.fine_tuning import fitted_to_source
 
     saved = CheckpointDirectory(run_dir / "checkpoints").read_newest_header() if run_dir else None
     return fitted_to_source(config, saved.config if saved else None)

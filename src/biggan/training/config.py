@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, Literal, Self, TypeVar, get_args, get_type_hints
 
 from biggan.errors import InputError, printable, quoted, require
+from biggan.fine_tuning.config import FineTuningConfig
 from biggan.models import DiscriminatorConfig, GeneratorConfig, get_preset
 from biggan.stability.settings import (
     CollapseConfig,
@@ -34,7 +35,6 @@ from biggan.training.settings import (
     AugmentationConfig,
     EmaConfig,
     EvaluationConfig,
-    FineTuningConfig,
     LeCamConfig,
     OptimizerConfig,
 )

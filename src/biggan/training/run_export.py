@@ -15,11 +15,11 @@ from biggan.atomic_write import make_folder
 from biggan.data import TrainingData
 from biggan.distributed import is_first, raising_together
 from biggan.errors import InputError
+from biggan.fine_tuning.log import card_table
 from biggan.gan import Gan
 from biggan.images import make_grid, save_png
 from biggan.training.config import TrainConfig
 from biggan.training.data_source import split_data
-from biggan.training.fine_tuning import card_table
 from biggan.training.standing_statistics import COARSE_GRID, HUB_GRID, finish
 from biggan.training.state import TrainState
 from biggan.weights.files import (

@@ -21,11 +21,11 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 from torch.utils.module_tracker import ModuleTracker
 
+from biggan.fine_tuning import require_gradients
 from biggan.models import make_discriminator, make_generator
 from biggan.stability.settings import R1Config
 from biggan.training.augmentation import build_augmentation, draw_augmentation
 from biggan.training.config import TrainConfig
-from biggan.training.fine_tuning import require_gradients
 from biggan.training.lecam import LeCam
 from biggan.training.orthogonal_regularization import (
     add_orthogonal_gradient,

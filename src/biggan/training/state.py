@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from biggan.distributed import averaging_gradients, is_first, synchronize_batch_norm
+from biggan.fine_tuning import initialize, require_gradients
 from biggan.models import Discriminator, Generator, build_discriminator, build_generator
 from biggan.stability.settings import SpectrumAction
 from biggan.stability.singular_values import SingularValues
@@ -19,7 +20,6 @@ from biggan.stability.spectrum import SpectrumBound
 from biggan.training.attempt import Attempt
 from biggan.training.augmentation import Augmenter, build_augmentation
 from biggan.training.config import TrainConfig
-from biggan.training.fine_tuning import initialize, require_gradients
 from biggan.training.lecam import LeCam
 from biggan.training.randomness import Purpose, derive_seed, random_generator
 
@@ -94,7 +94,7 @@ class TrainState:
         )
         sources: Mapping[str, Any] = {}
         if class_names is not None:
-            report = initialize(generator, discriminator, config, class_names)
+            report = initialize(generator, discriminator, config.fine_tuning, class_names)
             sources = report.to_dict()
             if is_first():
                 for line in report.lines():

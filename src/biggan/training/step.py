@@ -10,13 +10,13 @@ from torch import Tensor, nn
 
 from biggan.data import TrainingData
 from biggan.distributed import hold_gradients, over_all_processes
+from biggan.fine_tuning import require_gradients
 from biggan.nn import hold_power_iteration
 from biggan.stability.r1 import add_r1_gradient
 from biggan.stability.spectrum import SpectrumBound
 from biggan.training.adaptive_augmentation import AdaptiveAugmentation
 from biggan.training.augmentation import augmented
 from biggan.training.config import TrainConfig
-from biggan.training.fine_tuning import require_gradients
 from biggan.training.losses import discriminator_hinge_loss, generator_hinge_loss
 from biggan.training.orthogonal_regularization import (
     add_orthogonal_gradient,

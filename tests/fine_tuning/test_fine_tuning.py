@@ -10,19 +10,13 @@ from torch.nn import functional as F
 
 import biggan
 from biggan.classes import imagenet_classes, wordnet_ids
+from biggan.fine_tuning import fitted_to_source, initialize, require_gradients, trainable
+from biggan.fine_tuning.classes import class_origins
+from biggan.fine_tuning.log import card_table, without_folder
 from biggan.models import DiscriminatorConfig
 from biggan.nn import ConditionalBatchNorm2d, iterate_power
 from biggan.training import load_recipe
 from biggan.training.config import TrainConfig
-from biggan.training.fine_tuning import (
-    card_table,
-    class_origins,
-    fitted_to_source,
-    initialize,
-    require_gradients,
-    trainable,
-    without_folder,
-)
 from biggan.weights.files import Description, save_discriminator, save_generator
 from foreign_networks import RandomWeights, brock_discriminator, brock_generator
 from tiny import TINY, TINY_CLASSES, tiny_generator
@@ -92,7 +86,7 @@ def recipe(paths, names, *, which="gd", **tuning):
 def build(config, names):
     generator = biggan.build_generator(config.generator, seed=11)
     discriminator = biggan.build_discriminator(config.discriminator, seed=12)
-    report = initialize(generator, discriminator, config, names)
+    report = initialize(generator, discriminator, config.fine_tuning, names)
     return generator, discriminator, report
 
 
@@ -632,7 +626,7 @@ def test_the_report_says_what_became_of_everything(make):
     frozen = [
         name for name, p in generator.named_parameters() if is_under(name, FROZEN["biggan", 1])
     ]
-    assert first.frozen == tuple(frozen)
+    assert first.frozen == frozen
     assert any(line.startswith(f"generator: {len(frozen)} parameters frozen: ") for line in lines)
     card = json.loads(json.dumps(report.to_dict()))
     assert (card["generator"]["source"], card["discriminator"]["source"]) == (

@@ -1,0 +1,84 @@
+"""Freezing: the first layers of either network stay as they were loaded.
+
+Of the discriminator this is FreezeD (Mo et al. 2020, https://arxiv.org/abs/2002.10964).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from torch import nn
+
+from biggan.errors import require
+from biggan.models import Discriminator, DiscriminatorConfig, Generator, GeneratorConfig
+from biggan.nn import ConditionalBatchNorm2d
+
+
+def trainable(network: Generator | Discriminator, frozen: int) -> list[nn.Parameter]:
+    """The parameters that training moves, in the network's order.
+
+    Without a shared embedding the class tables of frozen stages are among them: those of new
+    classes have to be learned.
+
+    Args:
+        network: The bare network, not what wraps it.
+        frozen: Of a generator, how many stages from the noise on stay as they are, the first linear
+            layer with the first of them; of a discriminator, how many blocks (BigGAN-deep: pairs)
+            from the image on, the stem with the first of them. Attention belongs to the stage or
+            block that it follows.
+
+    Raises:
+        InputError: There are not so many.
+    """
+    config = network.config
+    check_depth(config, frozen)
+    fixed = {id(p) for layer in _first_layers(network, frozen) for p in layer.parameters()}
+    if isinstance(config, GeneratorConfig) and config.num_classes and not config.shared_embedding:
+        fixed -= {id(layer.weight) for _, layer in condition_layers(network)}
+    return [parameter for parameter in network.parameters() if id(parameter) not in fixed]
+
+
+def require_gradients(network: Generator | Discriminator, frozen: int) -> None:
+    """Let gradients flow only into what training moves; see `trainable`."""
+    network.requires_grad_(False)
+    for parameter in trainable(network, frozen):
+        parameter.requires_grad_(True)
+
+
+def check_depth(config: GeneratorConfig | DiscriminatorConfig, frozen: int) -> None:
+    """Refuse to freeze more than there is."""
+    if isinstance(config, GeneratorConfig):
+        network, parts, number = "generator", "stages", len(config.stage_resolutions)
+    else:
+        network, parts, number = "discriminator", "blocks", config.num_blocks
+    require(
+        frozen <= number,
+        f"fine_tuning.freeze_{network} is {frozen}, but the {network} has {number} {parts}",
+    )
+
+
+def condition_layers(network: Any) -> Iterator[tuple[str, nn.Linear]]:
+    """The layers of a generator that see a condition, by name."""
+    for name, module in network.named_modules():
+        if isinstance(module, ConditionalBatchNorm2d):
+            yield f"{name}.gain", module.gain
+            yield f"{name}.bias", module.bias
+    if network.config.family == "biggan-deep":
+        yield "linear", network.linear
+
+
+def _first_layers(network: Generator | Discriminator, frozen: int) -> Iterator[nn.Module]:
+    if frozen == 0:
+        return
+    config, deep = network.config, network.config.family == "biggan-deep"
+    if isinstance(config, GeneratorConfig):
+        yield network.get_submodule("linear")
+        resolutions = config.stage_resolutions
+    else:
+        if deep:
+            yield network.get_submodule("stem")
+        resolutions = config.down_resolutions
+    yield from list(network.blocks)[: frozen * (2 if deep else 1)]
+    if config.attention_resolution in resolutions[:frozen]:
+        yield network.attention

@@ -1,0 +1,121 @@
+"""The shapes of a run that starts from loaded weights are those of its sources."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import fields, replace
+from typing import Any, TypeVar
+
+from biggan.errors import InputError
+from biggan.fine_tuning.freezing import check_depth
+from biggan.models import PRESETS, DiscriminatorConfig, GeneratorConfig, get_preset
+from biggan.weights.registry import find_discriminator, find_generator
+
+FIND: dict[str, Callable[..., Any]] = {
+    "generator": find_generator,
+    "discriminator": find_discriminator,
+}
+_Recipe = TypeVar("_Recipe")  # a TrainConfig, which is built from what is here
+_Shape = TypeVar("_Shape", bound=GeneratorConfig | DiscriminatorConfig)
+
+
+def fitted_to_source(
+    recipe: _Recipe, saved: _Recipe | None = None, *, offline: bool = False
+) -> _Recipe:
+    """A recipe with the sources' shapes, but for the number of classes.
+
+    To be called before the data is loaded, which is decoded at the source's resolution. A network
+    that starts from random weights keeps its shape, with the other one's number of image channels.
+
+    Args:
+        recipe: A `TrainConfig`.
+        saved: The recipe of the run's newest checkpoint, if there is one: the shapes are taken
+            from it, and the sources are not read, which may be gone by then.
+        offline: Never touch the network.
+
+    Raises:
+        InputError: A source cannot be read; the recipe or the other source has another shape; or
+            more is to be frozen than there is.
+    """
+    config: Any = recipe
+    tuning, preset = config.fine_tuning, get_preset(config.preset)
+    shapes: dict[str, Any] = {}
+    for network, find in FIND.items():
+        own, default = getattr(config, network), getattr(preset, network)
+        shapes[network] = own
+        if not (source := getattr(tuning, network)):
+            continue
+        if saved is None:
+            given = source_shape(find(source, offline=offline).network.config, own)
+        else:
+            given = replace(getattr(saved, network), num_classes=own.num_classes)
+        for field in fields(own):
+            asked, value = getattr(own, field.name), getattr(given, field.name)
+            if asked not in (value, getattr(default, field.name)):
+                asked, value = (list(v) if isinstance(v, tuple) else v for v in (asked, value))
+                raise InputError(
+                    f"the recipe has {network}.{field.name} = {asked}, but fine_tuning.{network} "
+                    f"{source} has {value}: leave it out, the shape is the source's"
+                )
+        shapes[network] = given
+    generator, discriminator = shapes["generator"], shapes["discriminator"]
+    if tuning.generator or tuning.discriminator:
+        if not tuning.discriminator:
+            discriminator = _with_channels_of(generator, discriminator, preset.discriminator)
+        if not tuning.generator:
+            generator = _with_channels_of(discriminator, generator, preset.generator)
+        _check_agreement(config, generator, discriminator)
+    check_depth(generator, tuning.freeze_generator)
+    check_depth(discriminator, tuning.freeze_discriminator)
+    return replace(config, generator=generator, discriminator=discriminator)
+
+
+def source_shape(source: _Shape, own: _Shape) -> _Shape:
+    """The source's shape, with what the recipe or the training decides."""
+    shape: Any = replace(source, num_classes=own.num_classes)
+    if isinstance(own, GeneratorConfig):
+        # `hub` is a way to read the published tables, and training records tables of its own.
+        shape = replace(shape, off_grid="linear")
+        if source.num_classes == 0:  # then it does not say how classes would enter
+            shape = replace(shape, class_dim=own.class_dim, shared_embedding=own.shared_embedding)
+    return shape
+
+
+def _with_channels_of(source: Any, own: Any, preset: Any) -> Any:
+    insists = own.image_channels != preset.image_channels
+    return own if insists else replace(own, image_channels=source.image_channels)
+
+
+def _check_agreement(
+    config: Any, generator: GeneratorConfig, discriminator: DiscriminatorConfig
+) -> None:
+    """Make sure that the generator can use classes or do without, and D takes its images."""
+    tuning, sources = config.fine_tuning, []
+    if config.unconditional and generator.condition_dim == generator.embedding_dim:
+        raise InputError(
+            f"fine_tuning.generator {tuning.generator} cannot be trained without classes: nothing "
+            "but the class conditions its layers. Leave out unconditional"
+        )
+    for network in FIND:
+        source = getattr(tuning, network)
+        own = f"the recipe's {network} (preset {config.preset})"
+        sources.append(f"fine_tuning.{network} {source}" if source else own)
+    makes, takes = generator.resolution, discriminator.resolution
+    if makes != takes:
+        resolution = makes if tuning.generator else takes
+        fitting = [n for n, preset in PRESETS.items() if preset.generator.resolution == resolution]
+        missing = "discriminator" if tuning.generator else "generator"
+        way_out = f"give a fine_tuning.{missing} as well"
+        if fitting:
+            way_out = f"choose a preset of {resolution} px ({', '.join(fitting)}), or {way_out}"
+        if tuning.generator and tuning.discriminator:
+            way_out = "fine-tune a pair that was trained together"
+        raise InputError(
+            f"{sources[0]} makes images of {makes} px, {sources[1]} takes {takes} px: {way_out}"
+        )
+    makes, takes = generator.image_channels, discriminator.image_channels
+    if makes != takes:
+        raise InputError(
+            f"{sources[0]} makes images of {makes} channels, {sources[1]} takes {takes}: leave "
+            "image_channels out of the recipe, and fine-tune a pair that was trained together"
+        )
