@@ -5,6 +5,7 @@ import torch
 
 import biggan
 from biggan import cli
+from biggan.classifier import train_classifier
 from biggan.data import load_dataset
 from biggan.devices import (
     describe_out_of_memory,
@@ -14,8 +15,7 @@ from biggan.devices import (
 )
 from biggan.errors import InputError, quoted
 from biggan.evaluation import evaluate_images
-from biggan.metrics.choice import open_extractor
-from biggan.metrics.classifier import train_classifier
+from biggan.evaluation.features import open_extractor
 from biggan.training import TrainConfig, loop, train
 from tiny import TINY_RECIPE
 

@@ -11,10 +11,10 @@ from PIL import Image
 
 import biggan
 from biggan import Gan
+from biggan.classifier import train_classifier
 from biggan.data import load_dataset
 from biggan.demo.drawing import draw_grid, interpolation_recipe, sample_recipe, sweep_recipe
 from biggan.export import export_onnx
-from biggan.metrics.classifier import train_classifier
 from biggan.weights.files import Description
 from data_forms import pictures, write_shards
 from tiny import TINY_CLASSES, tiny_generator

@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 from test_cli import biggan, fails, succeeds
 
-from biggan.metrics.classifier import ClassifierFeatures
+from biggan.classifier import ClassifierFeatures
 from data_forms import pictures, write_folder
 
 QUICK = ("--steps", 3, "--width", 2, "--device", "cpu")

@@ -21,7 +21,9 @@ from tiny import TINY_CLASSES
 @pytest.fixture(autouse=True)
 def extractor(monkeypatch, tmp_path):
     monkeypatch.setenv("BIGGAN_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr("biggan.metrics.choice.open_extractor", lambda *_, **__: SimpleFeatures())
+    monkeypatch.setattr(
+        "biggan.evaluation.features.open_extractor", lambda *_, **__: SimpleFeatures()
+    )
 
 
 @pytest.fixture(scope="module")
@@ -84,7 +86,7 @@ def test_mistakes(tiny_file, folder, tmp_path, arguments, message):
 
 
 def test_figures_of_classes_and_a_picture_of_neighbours(tiny_file, tmp_path, monkeypatch):
-    monkeypatch.setattr("biggan.evaluation.lesson.default_steps", lambda _: 2)
+    monkeypatch.setattr("biggan.evaluation.classification_accuracy.default_steps", lambda _: 2)
     classes = tmp_path / "classes"
     random = np.random.RandomState(0)
     for name in TINY_CLASSES:
@@ -120,7 +122,7 @@ def test_statistics_instead_of_images(tiny_file, folder, tmp_path):
     both = ["--model", tiny_file, "--resolution", 16, "--save-statistics", tmp_path / "t.npz"]
     with pytest.raises(InputError, match="give --model.* or --resolution"):
         run(*both, "--data", folder)
-    with pytest.raises(InputError, match="neighbours are looked for among images"):
+    with pytest.raises(InputError, match="neighbours are searched for among images"):
         run(*arguments, "--data", file, "--neighbors", tmp_path / "n.png")
     with pytest.raises(InputError, match="--images are images"):
         run("--images", file, "--data", folder, "--resolution", 16)
@@ -138,7 +140,7 @@ def test_the_resize_goes_to_the_extractor(folder, tmp_path, monkeypatch):
         asked.append((source, options["resize"]))
         return SimpleFeatures()
 
-    monkeypatch.setattr("biggan.metrics.choice.open_extractor", opened)
+    monkeypatch.setattr("biggan.evaluation.features.open_extractor", opened)
     arguments = ["--images", folder, "--data", folder, "--metrics", "fid", "--out"]
     run(*arguments, tmp_path / "x.json", "--resize", "pil-bicubic", "--extractor", "w.pth")
     run(*arguments, tmp_path / "x.json")

@@ -6,14 +6,14 @@ import json
 import pytest
 import torch
 
+from biggan.classifier import train_classifier
 from biggan.data import ImageDataset
 from biggan.errors import InputError
-from biggan.evaluation import Protocol, evaluate_generator, evaluate_images
-from biggan.evaluation import lesson as lesson_module
+from biggan.evaluation import Protocol, classification_accuracy, evaluate_generator, evaluate_images
+from biggan.evaluation import evaluate as module
 from biggan.evaluation.reference import in_order_of
-from biggan.evaluation.report import as_csv, as_table
+from biggan.evaluation.result import as_csv, as_table
 from biggan.gan import Gan
-from biggan.metrics.classifier import train_classifier
 from biggan.weights.files import Description
 from simple_features import SimpleFeatures
 from tiny import TINY_CLASSES, tiny_generator
@@ -29,7 +29,7 @@ def _own_cache(monkeypatch, tmp_path):
 
 @pytest.fixture(autouse=True)
 def steps(monkeypatch):
-    monkeypatch.setattr(lesson_module, "default_steps", lambda num: num // 3)
+    monkeypatch.setattr(classification_accuracy, "default_steps", lambda num: num // 3)
 
 
 @pytest.fixture
@@ -113,12 +113,12 @@ def test_metrics_of_all_classes_together_have_no_table():
 def test_the_recipe_of_cas_is_written_and_followed(monkeypatch):
     heard = {}
 
-    def listen(images, labels, real, real_labels, **options):
-        heard.update(options, images=images, labels=labels, real=real, real_labels=real_labels)
-        return original(images, labels, real, real_labels, **options)
+    def listen(images, labels, real, **options):
+        heard.update(options, images=images, labels=labels, real=real)
+        return original(images, labels, real, **options)
 
-    original = lesson_module.classification_accuracy_score
-    monkeypatch.setattr(lesson_module, "classification_accuracy_score", listen)
+    original = module.classification_accuracy_score
+    monkeypatch.setattr(module, "classification_accuracy_score", listen)
     made, real = tinted(30, seed=1), tinted()
     for flip in (True, False):
         result = evaluate_images(made, real, None, ("cas",), flip=flip)
@@ -132,9 +132,9 @@ def test_the_recipe_of_cas_is_written_and_followed(monkeypatch):
         assert (heard["steps"], heard["width"], heard["seed"]) == (10, 16, 0)
         assert heard["flip"] is flip
         assert heard["images"] is made.images
-        assert heard["real"] is real.images
+        assert torch.equal(heard["real"].images, real.images)
         assert torch.equal(heard["labels"], made.labels)
-        assert torch.equal(heard["real_labels"], real.labels)
+        assert torch.equal(heard["real"].labels, real.labels)
 
 
 def test_cas_alone_needs_no_extractor(gan):
@@ -152,13 +152,13 @@ def test_cas_learns_from_the_images_of_the_evaluation(gan, monkeypatch):
     from biggan.latents import make_noise
 
     heard = []
-    original = lesson_module.classification_accuracy_score
+    original = module.classification_accuracy_score
 
     def listen(images, labels, *real, **options):
         heard.append((images, labels))
         return original(images, labels, *real, **options)
 
-    monkeypatch.setattr(lesson_module, "classification_accuracy_score", listen)
+    monkeypatch.setattr(module, "classification_accuracy_score", listen)
     real = ImageDataset(tinted().images.repeat(1, 1, 2, 2), tinted().labels, TINY_CLASSES, "tints")
     evaluate_generator(gan, real, None, (0.4, None), ("cas",), PROTOCOL)
     for truncation, (images, labels) in zip((0.4, None), heard, strict=True):
@@ -200,7 +200,7 @@ def test_cas_that_was_killed_does_not_look_again(gan, monkeypatch):
         def die(*_, **__):
             raise KeyboardInterrupt
 
-        patch.setattr(lesson_module, "classification_accuracy_score", die)
+        patch.setattr(module, "classification_accuracy_score", die)
         with pytest.raises(KeyboardInterrupt):
             evaluate_generator(gan, real, extractor, (0.4,), metrics, PROTOCOL)
     seen = extractor.seen
@@ -250,10 +250,10 @@ def test_wordnet_ids_are_imagenets_classes():
     assert torch.equal(in_order_of(backwards, imagenet_classes()).labels, labels.flip(0))
 
 
-def test_a_row_of_another_lesson_is_not_taken_over(gan, monkeypatch):
+def test_a_row_of_another_recipe_of_cas_is_not_taken_over(gan, monkeypatch):
     real = ImageDataset(tinted().images.repeat(1, 1, 2, 2), tinted().labels, TINY_CLASSES, "tints")
     flips = []
-    original = lesson_module.classification_accuracy_score
+    original = module.classification_accuracy_score
 
     def listen(*sets, flip, **options):
         flips.append(flip)
@@ -261,7 +261,7 @@ def test_a_row_of_another_lesson_is_not_taken_over(gan, monkeypatch):
             raise KeyboardInterrupt
         return original(*sets, flip=flip, **options)
 
-    monkeypatch.setattr(lesson_module, "classification_accuracy_score", listen)
+    monkeypatch.setattr(module, "classification_accuracy_score", listen)
     with pytest.raises(KeyboardInterrupt):
         evaluate_generator(gan, real, None, (0.4, 1.0), ("cas",), PROTOCOL, flip=True)
     evaluate_generator(gan, real, None, (0.4, 1.0), ("cas",), PROTOCOL, flip=False)

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import torch
 
-import biggan.evaluation.collection as collection_module
+import biggan.evaluation.features as features_module
 from biggan.data import ImageDataset
 from biggan.errors import InputError
 from biggan.evaluation import Protocol, evaluate_generator, evaluate_images
-from biggan.evaluation.report import as_csv, as_table, plot_tradeoff
+from biggan.evaluation.result import as_csv, as_table, plot_tradeoff
 from biggan.gan import Gan
 from biggan.images import to_uint8
 from biggan.latents import make_noise, statistics_truncation
@@ -185,7 +185,7 @@ def test_what_another_version_saw_of_the_data_is_not_taken_over(monkeypatch):
 def test_what_was_seen_before_a_kill_is_not_seen_again(monkeypatch):
     metrics = ("fid", "is", "pr")
     whole = evaluate_generator(gan(), data(), SimpleFeatures(), (0.4, 1.0), metrics, PROTOCOL)
-    monkeypatch.setattr(collection_module, "_SAVE_EVERY", -1)
+    monkeypatch.setattr(features_module, "_SAVE_EVERY", -1)
     broken = SimpleFeatures()
     broken.ends_after = NUM + 20  # in the middle of the second truncation
     with pytest.raises(KeyboardInterrupt):
@@ -217,7 +217,7 @@ def test_a_damaged_file_of_the_cache_is_made_again(own_cache, caplog):
         file.write_bytes(file.read_bytes()[:-20])
     again = evaluate_images(data(), data(seed=1), SimpleFeatures(), ("fid",))
     assert again.rows[0]["scores"] == whole.rows[0]["scores"]
-    assert "made again" in caplog.text
+    assert "extracted again" in caplog.text
 
 
 def test_a_finished_evaluation_leaves_nothing_but_the_data_in_the_cache(own_cache):

@@ -47,7 +47,7 @@ def test_the_search_goes_through_the_data_in_parts(monkeypatch):
         extractor.extract(samples.images).features, extractor.extract(dataset.images).features, 4
     )
     for at_once in (1, 3, 25, 1024):
-        monkeypatch.setattr(module, "_AT_ONCE", at_once)
+        monkeypatch.setattr(module, "_BATCH", at_once)
         found = find_neighbors(samples, dataset, extractor, progress=False).by_features
         assert torch.equal(found.indices, expected.indices), at_once
         torch.testing.assert_close(found.distances, expected.distances)
@@ -56,8 +56,9 @@ def test_the_search_goes_through_the_data_in_parts(monkeypatch):
 @pytest.mark.parametrize("channels", [1, 3])
 def test_samples_stand_first_and_their_nearest_beside_them(channels):
     dataset = data(channels=channels)
-    found = find_neighbors(copies(dataset, [7, 50]), dataset, SimpleFeatures(), progress=False)
-    picture = draw_neighbors(found, dataset)
+    samples = copies(dataset, [7, 50])
+    found = find_neighbors(samples, dataset, SimpleFeatures(), progress=False)
+    picture = draw_neighbors(samples, found, dataset, "simple")
     pixels = torch.from_numpy(np.array(picture)).permute(2, 0, 1)
     cell = 6 * 16  # an image of 16 pixels is drawn at six times its size
     expected = dataset.images[7].expand(3, -1, -1).repeat_interleave(6, 1).repeat_interleave(6, 2)
@@ -74,9 +75,10 @@ def test_samples_stand_first_and_their_nearest_beside_them(channels):
 
 def test_fewer_images_than_neighbours():
     dataset = data(2)
-    found = find_neighbors(copies(dataset, [1]), dataset, SimpleFeatures(), progress=False)
+    samples = copies(dataset, [1])
+    found = find_neighbors(samples, dataset, SimpleFeatures(), progress=False)
     assert found.by_features.indices.shape == (1, 2)
-    draw_neighbors(found, dataset)
+    draw_neighbors(samples, found, dataset, "simple")
 
 
 def test_samples_are_those_of_the_evaluation():

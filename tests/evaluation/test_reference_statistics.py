@@ -7,9 +7,13 @@ import torch
 from biggan.data import ImageDataset
 from biggan.errors import InputError
 from biggan.evaluation import Protocol, evaluate_generator, evaluate_images
-from biggan.evaluation.comparison import look_at
-from biggan.evaluation.reference import ReferenceStatistics, open_reference, save_statistics
-from biggan.evaluation.report import as_table
+from biggan.evaluation.reference import (
+    ReferenceStatistics,
+    dataset_features,
+    open_reference,
+    save_statistics,
+)
+from biggan.evaluation.result import as_table
 from biggan.gan import Gan
 from biggan.metrics.statistics import FeatureStatistics, load_statistics
 from biggan.weights.files import Description
@@ -37,7 +41,7 @@ def noise(num=80, resolution=16, seed=0):
 
 def write(path, data, extractor=None):
     extractor = extractor or SimpleFeatures()
-    save_statistics(look_at(data, extractor, progress=False), data, extractor, path)
+    save_statistics(dataset_features(data, extractor, progress=False), data, extractor, path)
     return path
 
 

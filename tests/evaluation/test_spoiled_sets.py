@@ -7,10 +7,9 @@ reference the other.
 import pytest
 import torch
 
+from biggan.classifier import train_classifier
 from biggan.data import ImageDataset, load_dataset
-from biggan.evaluation import METRICS, evaluate_images
-from biggan.evaluation import lesson as lesson_module
-from biggan.metrics.classifier import train_classifier
+from biggan.evaluation import METRICS, classification_accuracy, evaluate_images
 
 BETTER_LARGE = {"classifier_score", "precision", "recall", "density", "coverage", "accuracy", "cas"}
 BETTER_SMALL = {"frechet_distance", "kernel_distance", "intra_class_frechet_distance"}
@@ -39,8 +38,8 @@ def measure(digits, tmp_path_factory):
     extractor = train_classifier(digits[1], file, **options)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("BIGGAN_CACHE", str(folder / "cache"))
-        patch.setattr(lesson_module, "default_steps", lambda _: STEPS)
-        patch.setattr(lesson_module, "default_width", lambda _: WIDTH)
+        patch.setattr(classification_accuracy, "default_steps", lambda _: STEPS)
+        patch.setattr(classification_accuracy, "default_width", lambda _: WIDTH)
 
         def scores(images):
             result = evaluate_images(images, digits[1], extractor, METRICS, flip=False)

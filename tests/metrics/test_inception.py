@@ -336,7 +336,7 @@ def test_files_that_are_not_its_own(tmp_path):
     with pytest.raises(InputError, match="not a whole torch file"):
         InceptionFeatures(damaged)
     torch.save({"fc.weight": torch.zeros(1000, 2048)}, damaged)
-    with pytest.raises(InputError, match=r"missing Conv2d_1a_3x3.conv.weight;.*\(1000, 2048\)"):
+    with pytest.raises(InputError, match=r"missing Conv2d_1a_3x3.conv.weight;.* and \d+ more"):
         InceptionFeatures(damaged)
     with pytest.raises(InputError, match="no resize 'bicubic': choose of tensorflow, pytorch-fid"):
         InceptionFeatures(damaged, resize="bicubic")

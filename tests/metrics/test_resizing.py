@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from biggan.metrics.resizing import resize_like_pillow, resize_like_tensorflow
+from biggan.metrics.extractor import resize_like_pillow, resize_like_tensorflow
 from peer_resizes import resized_as_pillow, resized_as_tensorflow
 
 

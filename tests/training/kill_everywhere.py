@@ -15,7 +15,7 @@ import torch
 sys.path.append(str(Path(__file__).parents[1]))
 
 import biggan.evaluation
-import biggan.metrics.choice
+import biggan.evaluation.features
 from biggan.data import ImageDataset
 from biggan.training import TrainConfig, run_export, train
 from biggan.training import logging as run_logging
@@ -51,7 +51,7 @@ def run(folder, kill_at):
 
     sys.addaudithook(count)
     os.environ["BIGGAN_CACHE"] = str(folder / "cache")
-    biggan.metrics.choice.open_extractor = lambda *_, **__: SimpleFeatures()
+    biggan.evaluation.features.open_extractor = lambda *_, **__: SimpleFeatures()
     run_export.HUB_GRID = run_export.COARSE_GRID
     run_logging._tensorboard_writer = lambda *_: None
     images = torch.arange(32 * 3 * 8 * 8).view(32, 3, 8, 8) % 251

@@ -59,7 +59,7 @@ def _cheap(monkeypatch, tmp_path):
     monkeypatch.setattr(run_export, "HUB_GRID", run_export.COARSE_GRID)
     monkeypatch.setattr(run_logging, "_tensorboard_writer", lambda *_: None)
     extractor = SimpleFeatures()
-    monkeypatch.setattr("biggan.metrics.choice.open_extractor", lambda *_, **__: extractor)
+    monkeypatch.setattr("biggan.evaluation.features.open_extractor", lambda *_, **__: extractor)
 
 
 def resume(folder, total_steps=2):

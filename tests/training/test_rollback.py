@@ -503,7 +503,7 @@ def test_several_processes_watch_and_roll_back_together(tmp_path):
 def evaluated(monkeypatch, tmp_path):
     monkeypatch.setenv("BIGGAN_CACHE", str(tmp_path / "cache"))
     extractor = SimpleFeatures()
-    monkeypatch.setattr("biggan.metrics.choice.open_extractor", lambda *_, **__: extractor)
+    monkeypatch.setattr("biggan.evaluation.features.open_extractor", lambda *_, **__: extractor)
     evaluation = {"every": 2, "num": 10, "metrics": "fid", "extractor": "simple"}
     return recipe(evaluation=evaluation)
 

@@ -9,7 +9,6 @@ from safetensors.torch import load_file
 
 import biggan
 from biggan.errors import InputError
-from biggan.metrics.classification_accuracy import ClassificationAccuracy
 from biggan.training import train
 from biggan.training.config import TrainConfig, differing_keys
 from biggan.training.scheduled_evaluation import RUN_BEST, ScheduledEvaluation
@@ -24,7 +23,7 @@ EVALUATION = {"every": 3, "num": 12, "metrics": "fid,is", "extractor": "simple"}
 def extractor(monkeypatch, tmp_path):
     monkeypatch.setenv("BIGGAN_CACHE", str(tmp_path / "cache"))
     extractor = SimpleFeatures()
-    monkeypatch.setattr("biggan.metrics.choice.open_extractor", lambda *_, **__: extractor)
+    monkeypatch.setattr("biggan.evaluation.features.open_extractor", lambda *_, **__: extractor)
     return extractor
 
 
@@ -164,19 +163,19 @@ def test_the_last_step_is_evaluated_whatever_the_schedule(evaluated, dataset, tm
 def test_other_data_are_compared_class_by_class(
     evaluated, dataset, folder, tmp_path, monkeypatch, flip
 ):
-    lessons = []
+    calls = []
 
     def listen(images, labels, real, *, flip, **_):
-        lessons.append((len(images), len(real), real.class_names, flip))
-        return ClassificationAccuracy(0.5, (0.5, 0.5))
+        calls.append((len(images), len(real), real.class_names, flip))
+        return torch.where(torch.arange(len(real)) % 2 == 0, real.labels, -1)
 
-    monkeypatch.setattr("biggan.evaluation.comparison.teach", listen)
+    monkeypatch.setattr("biggan.evaluation.evaluate.classification_accuracy_score", listen)
     settings = dataclasses.replace(
         evaluated.evaluation, every=6, metrics="fid,intra-fid,cas", data=str(folder)
     )
     config = dataclasses.replace(evaluated, evaluation=settings, flip=flip)
     train(config, dataset, tmp_path / "run", device=CPU)
-    assert lessons == [(12, 16, ("blue", "red"), flip)]
+    assert calls == [(12, 16, ("blue", "red"), flip)]
     assert scores(tmp_path / "run", 6)["cas"] == 0.5
     assert scores(tmp_path / "run", 6)["intra_class_frechet_distance"] > 0
 
@@ -184,11 +183,10 @@ def test_other_data_are_compared_class_by_class(
 def test_data_that_do_not_fit_are_refused_before_the_first_step(
     evaluated, dataset, tmp_path, extractor
 ):
-    from biggan.evaluation.comparison import look_at
-    from biggan.evaluation.reference import save_statistics
+    from biggan.evaluation.reference import dataset_features, save_statistics
 
     file = tmp_path / "s.safetensors"
-    save_statistics(look_at(dataset, extractor, progress=False), dataset, extractor, file)
+    save_statistics(dataset_features(dataset, extractor, progress=False), dataset, extractor, file)
     settings = dataclasses.replace(evaluated.evaluation, metrics="fid,kid", data=str(file))
     config = dataclasses.replace(evaluated, evaluation=settings)
     with pytest.raises(InputError, match=r"s.safetensors holds statistics.*kid"):

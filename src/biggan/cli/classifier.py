@@ -1,4 +1,4 @@
-"""`biggan classifier`: train a classifier on the data at hand, for metrics to look through."""
+"""`biggan classifier`: train a classifier on the data at hand, as a feature extractor."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from biggan.cli.options import (
 from biggan.errors import InputError
 
 if TYPE_CHECKING:
+    from biggan.classifier import ClassifierFeatures
     from biggan.data import ImageDataset
-    from biggan.metrics.classifier import ClassifierFeatures
 
 
 @click.command
@@ -95,8 +95,8 @@ def command(
     check_writable(out.parent)
     share_processor()
 
+    from biggan.classifier import train_classifier
     from biggan.data.dataset import DIGITS
-    from biggan.metrics.classifier import train_classifier
 
     device = choose_device(device)
     dataset = _load(data, resolution, channels)

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 import click
 
-from biggan.atomic_write import make_folder
 from biggan.cli.options import (
     TruncationType,
     check_writable,
@@ -25,12 +24,15 @@ from biggan.cli.options import (
 from biggan.errors import InputError
 
 if TYPE_CHECKING:
-    from biggan.data import ImageDataset
     from biggan.engine_names import EngineName, Precision
-    from biggan.evaluation import Evaluation, MetricName, Reference
     from biggan.latents import NoiseKind
     from biggan.metrics.extractor import FeatureExtractor
     from biggan.metrics.inception import Resize
+
+# The options that --save-statistics allows, and those that --images forbids.
+_OF_STATISTICS = {"save_statistics", "data", "model", "resolution", "extractor", "resize"}
+_OF_STATISTICS |= {"offline", "device"}
+_OF_MODELS = {"num", "truncations", "noise", "seed", "batch_size", "engine", "precision"}
 
 
 @click.command
@@ -63,7 +65,7 @@ if TYPE_CHECKING:
     "--metrics",
     metavar="M,M,...",
     help="Of fid, is, kid, pr (precision, recall, density, coverage), accuracy (share of images "
-    "that the classifier of --extractor reads as their class), intra-fid, cas (classification "
+    "that the classifier of --extractor assigns to their class), intra-fid, cas (classification "
     "accuracy score).  [default: fid,is,kid,pr; against statistics fid,is]",
 )
 @click.option(
@@ -151,25 +153,27 @@ def command(
     share_processor()
     import torch
 
-    from biggan.data import ImageDataset
     from biggan.data.dataset import DIGITS
     from biggan.distributed import own_device, process_group, raising_together
     from biggan.evaluation import Protocol, evaluate_generator, evaluate_images
     from biggan.evaluation.checks import check_truncations
+    from biggan.evaluation.features import open_extractor
     from biggan.evaluation.neighbors import (
-        draw_neighbors,
-        find_neighbors,
         samples_of_generator,
         samples_of_images,
+        write_neighbors,
     )
-    from biggan.evaluation.reference import open_reference
-    from biggan.evaluation.report import as_table
-    from biggan.evaluation.result import is_of_same
-    from biggan.evaluation.scores import needs_classes, needs_features
+    from biggan.evaluation.reference import is_statistics, open_images, open_reference
+    from biggan.evaluation.result import as_table, is_of_same, write_evaluation
+    from biggan.evaluation.scores import (
+        DEFAULT_METRICS,
+        OF_STATISTICS,
+        check_metrics,
+        needs_classes,
+        needs_features,
+    )
     from biggan.gan import load
-    from biggan.images import save_png
     from biggan.latents import check_seed
-    from biggan.metrics.choice import open_extractor
 
     with process_group(torch.device("cpu")):
         with raising_together():
@@ -177,53 +181,51 @@ def command(
             for file in filter(None, (out, neighbors, save_statistics)):
                 check_writable(file.parent)
             check_seed(seed)
-            wanted = _read_metrics(metrics, data)
+            if metrics is None:
+                wanted = OF_STATISTICS if is_statistics(data) else DEFAULT_METRICS
+            else:
+                wanted = check_metrics(metrics)
             protocol = Protocol(num, seed, noise, batch_size)
-            sweep = _read_truncations(truncations)
+            parts = [part.strip() for part in truncations.split(",") if part.strip()]
+            sweep = tuple(TruncationType().convert(part, None, None) for part in parts)
             check_truncations(sweep, protocol)
             _check_out(out, neighbors, is_sweep=len(sweep) > 1)
             own = own_device(torch.device(choose_device(device)))
-            eyes = None
+            network = None
             if needs_features(wanted) or neighbors or save_statistics:
-                eyes = open_extractor(extractor, resize=resize, device=own, offline=offline)
+                network = open_extractor(extractor, resize=resize, device=own, offline=offline)
         if save_statistics is not None:
-            assert eyes is not None
-            _save_statistics(data, model, offline, resolution, eyes, save_statistics)
+            assert network is not None
+            _save_statistics(data, model, offline, resolution, network, save_statistics)
             return
+        classes, flip = needs_classes(wanted), data != DIGITS
         if images is None:
             with raising_together():
                 gan = load(
                     model, device=str(own), offline=offline, engine=engine, precision=precision
                 )
-                config = gan.config
-                reference = open_reference(
-                    data,
-                    config.resolution,
-                    config.image_channels,
-                    with_classes=needs_classes(wanted),
-                )
+                size, channels = gan.config.resolution, gan.config.image_channels
+                reference = open_reference(data, size, channels, with_classes=classes)
             evaluation = evaluate_generator(
-                gan, reference, eyes, sweep, wanted, protocol, flip=data != DIGITS
+                gan, reference, network, sweep, wanted, protocol, flip=flip
             )
             samples = partial(samples_of_generator, gan, protocol, sweep[0])
         else:
             with raising_together():
-                made, reference = _open_images(images, data, resolution, eyes, wanted)
-            evaluation = evaluate_images(
-                made, reference, eyes, wanted, flip=data != DIGITS, device=own
-            )
+                channels = 3 if network is None else network.channels
+                made, reference = open_images(
+                    images, data, resolution, channels, with_classes=classes
+                )
+            evaluation = evaluate_images(made, reference, network, wanted, flip=flip, device=own)
             samples = partial(samples_of_images, made)
         if evaluation is None:
             return
         if is_default("out"):
             out = unused_name(out, partial(is_of_same, evaluation))
-        written = _write(evaluation, out)
+        written = write_evaluation(evaluation, out)
         if neighbors is not None:
-            assert eyes is not None
-            assert isinstance(reference, ImageDataset)
-            make_folder(neighbors.parent)
-            found = find_neighbors(samples(), reference, eyes)
-            save_png(draw_neighbors(found, reference), neighbors)
+            assert network is not None
+            write_neighbors(samples(), reference, network, neighbors)
             written.append(neighbors)
     if as_json:
         click.echo(evaluation.to_json(), nl=False)
@@ -253,7 +255,8 @@ def _check_options(
         )
     if save_statistics is not None:
         check_statistics_name(save_statistics)
-        if option := _first_given(_all_parameters() - _OF_STATISTICS):
+        names = {parameter.name or "" for parameter in command.params}
+        if option := _first_given(names - _OF_STATISTICS):
             raise InputError(
                 f"--save-statistics evaluates nothing and takes all of --data: leave {option} out"
             )
@@ -270,90 +273,27 @@ def _check_options(
             raise InputError(f"{neighbors} must end in .png: that is what is written")
         if is_statistics(data):
             raise InputError(
-                f"neighbours are looked for among images, and {data} holds statistics: name the "
+                f"neighbours are searched for among images, and {data} holds statistics: name the "
                 "images (--data), or leave --neighbors out"
             )
 
 
-# What alone is heeded beside --save-statistics, and what is not heeded beside --images.
-_OF_STATISTICS = {"save_statistics", "data", "model", "resolution", "extractor", "resize"}
-_OF_STATISTICS |= {"offline", "device"}
-_OF_MODELS = {"num", "truncations", "noise", "seed", "batch_size", "engine", "precision"}
-
-
-def _all_parameters() -> set[str]:
-    return {parameter.name or "" for parameter in click.get_current_context().command.params}
-
-
 def _first_given(names: set[str]) -> str | None:
-    """The first option of these that stands in the command line."""
-    context = click.get_current_context()
-    for parameter in context.command.params:
-        source = context.get_parameter_source(parameter.name or "")
-        if parameter.name in names and source is click.core.ParameterSource.COMMANDLINE:
-            return max(parameter.opts, key=len)
-    return None
+    """The first of these options on the command line."""
+    given = (p for p in command.params if p.name in names and not is_default(p.name))
+    return next((max(parameter.opts, key=len) for parameter in given), None)
 
 
 def _check_out(out: Path, neighbors: Path | None, *, is_sweep: bool) -> None:
-    """Refuse files that would be written over each other."""
+    """Refuse files that would overwrite each other."""
     if out.suffix.lower() != ".json":
         raise InputError(f"{out} must end in .json: that is what is written, a sweep's .csv beside")
-    if is_sweep and neighbors is not None and _plot_beside(out).resolve() == neighbors.resolve():
+    table, plot = out.with_suffix(".csv"), out.with_suffix(".png")
+    if is_sweep and neighbors is not None and plot.resolve() == neighbors.resolve():
         raise InputError(f"{neighbors} is the plot of the sweep: choose another --neighbors")
-    for beside in (out.with_suffix(".csv"), _plot_beside(out)) if is_sweep else ():
+    for beside in (table, plot) if is_sweep else ():
         if beside.exists() and not out.exists():
             raise InputError(f"{beside} is there, and is not of {out}: choose another --out")
-
-
-def _plot_beside(out: Path) -> Path:
-    return out.with_suffix(".png")
-
-
-def _read_metrics(text: str | None, data: str) -> tuple[MetricName, ...]:
-    """Read "fid,is", or what can be measured against the data."""
-    from biggan.evaluation.reference import is_statistics
-    from biggan.evaluation.scores import DEFAULT_METRICS, OF_STATISTICS, check_metrics
-
-    if text is not None:
-        return check_metrics(text)
-    return OF_STATISTICS if is_statistics(data) else DEFAULT_METRICS
-
-
-def _read_truncations(text: str) -> tuple[float | None, ...]:
-    """Read "0.2,0.4,none"."""
-    kind = TruncationType()
-    parts = [part.strip() for part in text.split(",") if part.strip()]
-    return tuple(kind.convert(part, None, None) for part in parts)
-
-
-def _open_images(
-    images: str,
-    data: str,
-    resolution: int | None,
-    extractor: FeatureExtractor | None,
-    metrics: tuple[MetricName, ...],
-) -> tuple[ImageDataset, Reference]:
-    """Open images to be evaluated, and what they are compared with, at one size."""
-    from biggan.data import ImageDataset
-    from biggan.evaluation.reference import common_resolution, open_reference
-    from biggan.evaluation.scores import needs_classes
-
-    size = common_resolution(images) if resolution is None else resolution
-    channels = 3 if extractor is None else extractor.channels
-    made, reference = (
-        open_reference(
-            path,
-            size,
-            channels,
-            with_classes=needs_classes(metrics),
-            may_enlarge=resolution is not None,  # as it was asked for
-        )
-        for path in (images, data)
-    )
-    if not isinstance(made, ImageDataset):
-        raise InputError(f"{images} holds statistics, and --images are images to be looked at")
-    return made, reference
 
 
 def _save_statistics(
@@ -364,11 +304,14 @@ def _save_statistics(
     extractor: FeatureExtractor,
     out: Path,
 ) -> None:
-    from biggan.data import ImageDataset
     from biggan.distributed import raising_together
     from biggan.evaluation.checks import check_enough
-    from biggan.evaluation.comparison import look_at
-    from biggan.evaluation.reference import common_resolution, open_reference, save_statistics
+    from biggan.evaluation.reference import (
+        common_resolution,
+        dataset_features,
+        open_dataset,
+        save_statistics,
+    )
     from biggan.gan import load
 
     with raising_together():
@@ -377,33 +320,10 @@ def _save_statistics(
             config = load(model, device="cpu", offline=offline).config
             resolution, channels = config.resolution, config.image_channels
         size = common_resolution(data) if resolution is None else resolution
-        dataset = open_reference(
-            data, size, channels, with_classes=False, may_enlarge=model is None
-        )
-        assert isinstance(dataset, ImageDataset)  # `_check_options` saw to it
+        dataset = open_dataset(data, size, channels, with_classes=False, may_enlarge=model is None)
         check_enough(len(dataset), f"in {dataset.source}")
-    seen = look_at(dataset, extractor)
+    features = dataset_features(dataset, extractor)
     with raising_together():
-        if seen is not None:
-            make_folder(out.parent)
-            save_statistics(seen, dataset, extractor, out)
+        if features is not None:
+            save_statistics(features, dataset, extractor, out)
             click.echo(out)
-
-
-def _write(evaluation: Evaluation, out: Path) -> list[Path]:
-    """Write all figures; the files."""
-    from biggan.atomic_write import write_atomically
-    from biggan.evaluation.report import as_csv, plot_tradeoff
-
-    make_folder(out.parent)
-    written = [out]
-    write_atomically(out, evaluation.to_json().encode())
-    if len(evaluation.rows) > 1:
-        written.append(out.with_suffix(".csv"))
-        write_atomically(written[-1], as_csv(evaluation).encode())
-        try:
-            plot_tradeoff(evaluation, _plot_beside(out))
-            written.append(_plot_beside(out))
-        except InputError as error:
-            click.echo(f"no plot: {error}", err=True)
-    return written

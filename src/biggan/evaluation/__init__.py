@@ -1,11 +1,11 @@
 """Evaluating a generator, or images from elsewhere, against data: figures with their provenance."""
 
 from biggan.evaluation.evaluate import evaluate_generator, evaluate_images
-from biggan.evaluation.protocol import Protocol
+from biggan.evaluation.features import open_extractor
+from biggan.evaluation.generation import Protocol
 from biggan.evaluation.reference import Reference, ReferenceStatistics
 from biggan.evaluation.result import Evaluation
 from biggan.evaluation.scores import METRICS, MetricName
-from biggan.evaluation.tradeoff import operating_points
 
 __all__ = [
     "METRICS",
@@ -16,5 +16,5 @@ __all__ = [
     "ReferenceStatistics",
     "evaluate_generator",
     "evaluate_images",
-    "operating_points",
+    "open_extractor",
 ]

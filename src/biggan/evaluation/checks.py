@@ -1,4 +1,4 @@
-"""What is refused before any work is done: what would be refused after it, or mean nothing."""
+"""Checks before any image is made, of what could not be compared at the end."""
 
 from __future__ import annotations
 
@@ -8,34 +8,28 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from biggan.classes import normal_name
+from biggan.classifier import ClassifierFeatures
 from biggan.data import ImageDataset
 from biggan.distributed import num_processes
 from biggan.errors import InputError
-from biggan.evaluation.protocol import Protocol
-from biggan.evaluation.reference import (
-    Reference,
-    ReferenceStatistics,
-    channels_of,
-    num_images,
-    resolution_of,
-)
+from biggan.evaluation.generation import Protocol
+from biggan.evaluation.reference import Reference, ReferenceStatistics, size_of
 from biggan.evaluation.scores import OF_CLASSES, OF_STATISTICS, MetricName, needs_features
 from biggan.latents import check_truncation
-from biggan.metrics.classifier import ClassifierFeatures
 from biggan.metrics.extractor import FeatureExtractor
 from biggan.metrics.statistics import FeatureSource, FeatureStatistics, check_same_source
 
-FEWEST = 2048  # images of a set, below which a Frechet distance says little
+FEWEST = 2048  # images of a set for a meaningful Frechet distance
 _LEAST = 10  # one for each split of an Inception Score
 _LEAST_OF_CLASS = 2  # for the covariance of an intra-class distance
 _LOG = logging.getLogger("biggan.evaluation")
 
 
 def check_truncations(truncations: Sequence[float | None], protocol: Protocol) -> None:
-    """Refuse a sweep that cannot be made, before anything is loaded.
+    """Refuse a sweep of no truncation, one out of range or twice, or too few images.
 
     Raises:
-        InputError: No truncation, one out of range or twice, or too few images.
+        InputError: It is one of these.
     """
     if not truncations:
         raise InputError("name at least one truncation")
@@ -47,13 +41,24 @@ def check_truncations(truncations: Sequence[float | None], protocol: Protocol) -
 
 
 def check_enough(num: int | None, whose: str) -> None:
-    """Refuse what a metric would refuse after all the work; None is an unknown number.
+    """Refuse too few images; None is an unknown number.
 
     Raises:
         InputError: Too few images.
     """
     if num is not None and num < _LEAST:
         raise InputError(f"figures need at least {_LEAST} images, and {num} are {whose}")
+
+
+def warn_of_few(num: int | None, metrics: tuple[MetricName, ...]) -> None:
+    """Warn of a Frechet distance of too few images; None is an unknown number."""
+    if num is not None and "fid" in metrics and num < FEWEST:
+        _LOG.warning(
+            "warning: a Frechet distance of %d images is far too large and compares with no "
+            "other: take at least %d, and 50,000 for figures to publish",
+            num,
+            FEWEST,
+        )
 
 
 def check_fit(
@@ -66,17 +71,17 @@ def check_fit(
     reference: Reference,
     extractor: FeatureExtractor | None,
 ) -> None:
-    """Refuse images that cannot be compared with a reference in the ways asked for.
+    """Refuse images that cannot be compared with a reference by these metrics.
 
     Args:
-        metrics: The ways.
+        metrics: Some of `METRICS`.
         name: What makes or holds the images, for messages.
         resolution: Of the images, in pixels.
         channels: Of the images.
         class_names: Of the images.
         labels: Of the images, int64.
         reference: What they are compared with.
-        extractor: Whose features are compared; None where no metric is of features.
+        extractor: None if no metric needs features.
 
     Raises:
         InputError: Something does not fit; the message says what.
@@ -85,28 +90,39 @@ def check_fit(
         raise ValueError(f"{', '.join(metrics)} need an extractor")
     if "cas" in metrics and num_processes() > 1:
         raise InputError("cas trains a classifier on one process: run it without torchrun")
-    size = resolution_of(reference)
-    if size not in (None, resolution):
+    size = size_of(reference)
+    if size["resolution"] not in (None, resolution):
         raise InputError(
-            f"the images have {resolution} pixels a side and {reference.source} has {size}: "
-            "figures of two resolutions do not compare"
+            f"the images have {resolution} pixels a side and {reference.source} has "
+            f"{size['resolution']}: figures of two resolutions do not compare"
         )
-    if channels_of(reference) not in (None, channels):
+    if size["channels"] not in (None, channels):
         raise InputError(
             f"the images have {channels} channels and {reference.source} has "
-            f"{channels_of(reference)}: colour does not compare with grey; statistics for a model "
+            f"{size['channels']}: colour does not compare with grey; statistics for a model "
             "are saved with --model"
         )
-    check_enough(num_images(reference), f"in {reference.source}")
-    if isinstance(reference, ImageDataset):
-        _check_classes(metrics, name, class_names, reference)
-        if "accuracy" in metrics:
-            _check_classifier(class_names, name, extractor)
-        if "intra-fid" in metrics:
-            _check_enough_of_each_class(class_names, labels, name)
-            _check_enough_of_each_class(class_names, reference.labels, reference.source)
-    else:
+    check_enough(size["num"], f"in {reference.source}")
+    if not isinstance(reference, ImageDataset):
         _check_statistics(metrics, reference, extractor)
+        return
+    _check_classes(metrics, name, class_names, reference)
+    if "accuracy" in metrics:
+        known = extractor.class_names if isinstance(extractor, ClassifierFeatures) else ()
+        if sorted(map(normal_name, known)) != sorted(map(normal_name, class_names)):
+            raise InputError(
+                f"accuracy needs a classifier of the classes of {name}: train one on real images "
+                "with biggan classifier, and name it by --extractor"
+            )
+    if "intra-fid" in metrics:
+        for source, those in ((name, labels), (reference.source, reference.labels)):
+            counts = those.bincount(minlength=len(class_names))
+            if (fewest := int(counts.min())) < _LEAST_OF_CLASS:
+                raise InputError(
+                    f"intra-fid needs at least {_LEAST_OF_CLASS} images of every class, and "
+                    f"{source} has {fewest} of {class_names[int(counts.argmin())]}: take more, or "
+                    "leave it out"
+                )
 
 
 def _check_classes(
@@ -115,33 +131,15 @@ def _check_classes(
     class_names: tuple[str, ...],
     dataset: ImageDataset,
 ) -> None:
-    of_classes = [metric for metric in metrics if metric in OF_CLASSES]
-    if of_classes and not class_names:
-        raise InputError(f"{name} has no classes for {of_classes[0]} to look at: leave it out")
-    if of_classes and [*map(normal_name, class_names)] != [*map(normal_name, dataset.class_names)]:
+    metric = next((metric for metric in metrics if metric in OF_CLASSES), None)
+    if metric is None:
+        return
+    if not class_names:
+        raise InputError(f"{name} has no classes for {metric} to compare: leave it out")
+    if [*map(normal_name, class_names)] != [*map(normal_name, dataset.class_names)]:
         raise InputError(
-            f"{of_classes[0]} compares class with class, and {name} has other classes than "
+            f"{metric} compares class with class, and {name} has other classes than "
             f"{dataset.source}: leave it out"
-        )
-
-
-def _check_classifier(
-    class_names: tuple[str, ...], name: str, extractor: FeatureExtractor | None
-) -> None:
-    known = extractor.class_names if isinstance(extractor, ClassifierFeatures) else ()
-    if sorted(map(normal_name, known)) != sorted(map(normal_name, class_names)):
-        raise InputError(
-            f"accuracy needs a classifier of the classes of {name}: train one on real images with "
-            "biggan classifier, and name it by --extractor"
-        )
-
-
-def _check_enough_of_each_class(class_names: tuple[str, ...], labels: Tensor, name: str) -> None:
-    counts = labels.bincount(minlength=len(class_names))
-    if (fewest := int(counts.min())) < _LEAST_OF_CLASS:
-        raise InputError(
-            f"intra-fid needs at least {_LEAST_OF_CLASS} images of every class, and {name} has "
-            f"{fewest} of {class_names[int(counts.argmin())]}: take more, or leave it out"
         )
 
 
@@ -155,8 +153,7 @@ def _check_statistics(
             f"{reference.source} holds statistics, which do not do for {', '.join(others)}: name "
             "the images themselves (--data), or take --metrics fid,is"
         )
-    if extractor is None:
-        return
+    assert extractor is not None  # fid and is need one
     own = FeatureSource(extractor.name, extractor.sha256, extractor.resize)
     try:
         check_same_source(FeatureStatistics(extractor.dim, own), reference.statistics)
@@ -169,15 +166,4 @@ def _check_statistics(
             reference.source,
             extractor.name,
             extractor.resize,
-        )
-
-
-def warn_of_few(num: int | None, metrics: tuple[MetricName, ...]) -> None:
-    """Say so where a Frechet distance is of too few images; None is an unknown number."""
-    if num is not None and "fid" in metrics and num < FEWEST:
-        _LOG.warning(
-            "warning: a Frechet distance of %d images is far too large and compares with no "
-            "other: take at least %d, and 50,000 for figures to publish",
-            num,
-            FEWEST,
         )

@@ -1,8 +1,9 @@
-"""The model's side of an evaluation: which images are made, and how."""
+"""The images that a generator makes for an evaluation."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,29 @@ from tqdm import tqdm
 
 from biggan.data.dataset import check_memory
 from biggan.errors import InputError
-from biggan.evaluation.collection import Task
-from biggan.evaluation.protocol import Protocol, versions
+from biggan.evaluation.features import ImageSet
+from biggan.evaluation.result import versions
 from biggan.gan import Gan
 from biggan.images import to_uint8
-from biggan.latents import make_noise, statistics_truncation
+from biggan.latents import NoiseKind, make_noise, statistics_truncation
 from biggan.sampling import generate_batches
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """How many images are made, and of what noise.
+
+    Attributes:
+        num: Images; the paper takes 50,000.
+        seed: Of the noise. Classes take turns.
+        noise: What truncation means.
+        batch_size: Images at once; None for what suits the device.
+    """
+
+    num: int = 50_000
+    seed: int = 0
+    noise: NoiseKind = "hub"
+    batch_size: int | None = None
 
 
 def labels_in_turn(num_classes: int, num: int) -> Tensor:
@@ -44,11 +62,6 @@ def describe_generation(gan: Gan, protocol: Protocol) -> dict[str, Any]:
 class Generation:
     """The images of an evaluation at one truncation, numbered from 0; made when asked for.
 
-    Args:
-        gan: What makes them.
-        protocol: How many, of what noise.
-        truncation: None for untruncated noise.
-
     Attributes:
         labels: int64 (num,). Classes take turns.
         title: The model and the truncation, for people.
@@ -59,34 +72,28 @@ class Generation:
         named = "untruncated" if truncation is None else f"truncation {truncation:g}"
         self.title = f"{gan.name}, {named}"
         self._gan, self._protocol, self._truncation = gan, protocol, truncation
-        self._noise = torch.from_numpy(
-            make_noise(
-                protocol.num, gan.config.z_dim, truncation, protocol.seed, kind=protocol.noise
-            )
-        )
+        z_dim = gan.config.z_dim
+        noise = make_noise(protocol.num, z_dim, truncation, protocol.seed, kind=protocol.noise)
+        self._noise = torch.from_numpy(noise)
 
     def make(self, numbers: Tensor) -> Iterator[tuple[int, Tensor]]:
-        """Make the images of these numbers.
-
-        Args:
-            numbers: int64 (n,).
+        """Make the images of these numbers, int64 (n,).
 
         Yields:
             A position in `numbers`, and uint8 images (m, C, R, R) of those from there on.
 
         Raises:
-            InputError: The model makes values that are no colours.
+            InputError: An image is NaN or infinite.
         """
-        statistics = statistics_truncation(self._truncation, self._protocol.noise)
         made = generate_batches(
             self._gan.engine,
             self.labels[numbers],
             self._noise[numbers],
-            statistics,
+            statistics_truncation(self._truncation, self._protocol.noise),
             self._protocol.batch_size,
         )
         for batch in made:
-            # As pixels they would be black, and would be scored as if that had been meant.
+            # They would become black pixels.
             if not (finite := batch.images.isfinite().flatten(1).all(1)).all():
                 first = batch.start + int(finite.logical_not().nonzero()[0])
                 raise InputError(
@@ -95,8 +102,10 @@ class Generation:
                 )
             yield batch.start, to_uint8(batch.images).cpu()
 
-    def task(self, extractor: dict[str, Any], *, per_class: bool) -> Task:
-        """Looking at all of them."""
+    def image_set(
+        self, extractor: dict[str, Any], *, per_class: bool, progress: bool = True
+    ) -> ImageSet:
+        """All of them, for this extractor."""
 
         def batches(numbers: range) -> Iterator[tuple[int, Tensor]]:
             for position, images in self.make(torch.arange(numbers.start, numbers.stop)):
@@ -108,27 +117,25 @@ class Generation:
             "extractor": extractor,
             "versions": versions(),
         }
-        return Task(self._protocol.num, self.labels, batches, about, self.title, per_class)
+        return ImageSet(
+            self.labels, batches, lambda: self._make_all(progress), about, self.title, per_class
+        )
 
-    def all_images(self, *, progress: bool) -> Tensor:
-        """Make all and keep them: uint8 (num, C, R, R).
-
-        Raises:
-            InputError: They do not fit into memory.
-        """
+    def _make_all(self, progress: bool) -> Tensor:
+        """All images in memory: uint8 (num, C, R, R)."""
         config, num = self._gan.config, self._protocol.num
         shape = (num, config.image_channels, config.resolution, config.resolution)
         try:
             check_memory(Path(self.title), shape, None)
         except InputError:
             raise InputError(
-                f"cas keeps the {num:,} images that it learns from in memory, which is too small "
+                f"cas keeps the {num:,} images that it trains on in memory, which is too small "
                 "for them: make fewer (--num), or leave it out"
             ) from None
         images = torch.empty(shape, dtype=torch.uint8)
         bar = tqdm(
             total=num,
-            desc=f"{self.title}, to learn from",
+            desc=f"{self.title}, to train on",
             unit="image",
             delay=2,
             disable=None if progress else True,

@@ -1,12 +1,8 @@
-"""Generated images beside the data's nearest, by pixels and by features: is it memory or invention.
-
-The paper shows its samples' nearest neighbours in the feature spaces of two classifiers, VGG-16 and
-ResNet-50.
-"""
+"""Generated images beside their nearest neighbours in the data, by pixels and by features."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
@@ -14,49 +10,36 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 from tqdm import tqdm
 
+from biggan.atomic_write import make_folder
 from biggan.data import ImageDataset
-from biggan.evaluation.collection import with_channels
-from biggan.evaluation.generation import Generation
-from biggan.evaluation.protocol import Protocol
+from biggan.errors import InputError
+from biggan.evaluation.features import with_channels
+from biggan.evaluation.generation import Generation, Protocol
+from biggan.evaluation.reference import Reference
 from biggan.gan import Gan
-from biggan.images import to_pil
+from biggan.images import save_png, to_pil
 from biggan.metrics.extractor import FeatureExtractor
 from biggan.metrics.nearest_neighbors import Neighbors, nearest_neighbors
 
 _SAMPLES = 10  # rows of the picture
 _NEAREST = 4  # of each kind, for every sample
-_AT_ONCE = 1024  # images of the data whose features are held
+_BATCH = 1024  # images of the data whose features are held
 _SIDE = 96  # pixels of a drawn image, at least
 _TEXT, _GAP = 16, 4  # height of a line and the space between images, in pixels
 
 
 class Samples(NamedTuple):
-    """Images to find neighbours of.
-
-    Attributes:
-        images: uint8 (N, C, R, R).
-        names: What each of them is.
-    """
+    """Images uint8 (N, C, R, R) to find neighbours of, and a name for each."""
 
     images: Tensor
     names: tuple[str, ...]
 
 
-@dataclass(frozen=True)
-class Neighborhood:
-    """Images and the nearest of a dataset.
+class Neighborhood(NamedTuple):
+    """The nearest images of a dataset, by pixels and by an extractor's features."""
 
-    Attributes:
-        samples: The images.
-        by_pixels: Among the dataset's images, of N samples.
-        by_features: The same in an extractor's features.
-        extractor: Its name.
-    """
-
-    samples: Samples
     by_pixels: Neighbors
     by_features: Neighbors
-    extractor: str
 
 
 def samples_of_generator(gan: Gan, protocol: Protocol, truncation: float | None) -> Samples:
@@ -85,14 +68,7 @@ def find_neighbors(
     *,
     progress: bool = True,
 ) -> Neighborhood:
-    """Search all of a dataset for the images nearest to some samples.
-
-    Args:
-        samples: Of the dataset's size and channels.
-        dataset: Where to search; it may be mapped from the disk.
-        extractor: Whose features are compared.
-        progress: Show a bar on a terminal.
-    """
+    """Search a dataset, of the samples' size and channels, for the images nearest to them."""
     k = min(_NEAREST, len(dataset))
     by_pixels = nearest_neighbors(samples.images.flatten(1), dataset.images.flatten(1), k)
     query = extractor.extract(with_channels(samples.images, extractor.channels)).features
@@ -105,33 +81,49 @@ def find_neighbors(
     )
     best: Neighbors | None = None
     with bar:
-        for start in range(0, len(dataset), _AT_ONCE):
-            some = with_channels(dataset.images[start : start + _AT_ONCE], extractor.channels)
+        for start in range(0, len(dataset), _BATCH):
+            some = with_channels(dataset.images[start : start + _BATCH], extractor.channels)
             found = nearest_neighbors(query, extractor.extract(some).features, min(k, len(some)))
             found = Neighbors(found.distances, found.indices + start)
             best = found if best is None else _nearest_of_both(best, found, k)
             bar.update(len(some))
     assert best is not None  # no dataset is empty
-    return Neighborhood(samples, by_pixels, best, extractor.name)
+    return Neighborhood(by_pixels, best)
 
 
-def draw_neighbors(found: Neighborhood, dataset: ImageDataset) -> Image.Image:
+def write_neighbors(
+    samples: Samples, reference: Reference, extractor: FeatureExtractor, path: Path
+) -> None:
+    """Draw samples beside their nearest neighbours as a PNG file.
+
+    Raises:
+        InputError: The reference holds statistics, or the file cannot be written.
+    """
+    if not isinstance(reference, ImageDataset):
+        raise InputError(f"{reference.source} holds statistics, and no neighbours")
+    make_folder(path.parent)
+    found = find_neighbors(samples, reference, extractor)
+    save_png(draw_neighbors(samples, found, reference, extractor.name), path)
+
+
+def draw_neighbors(
+    samples: Samples, found: Neighborhood, dataset: ImageDataset, extractor: str
+) -> Image.Image:
     """Draw a row a sample: itself, its nearest by pixels, its nearest by features.
 
-    Below each image stands what it is, or its distance and its number in the dataset.
+    Below each image stands its name, or its distance and its number in the dataset.
     """
-    side = found.samples.images.shape[-1]
-    scale = -(-_SIDE // side)
-    cell = side * scale
+    side = samples.images.shape[-1]
+    cell = side * -(-_SIDE // side)
     groups = (
         ("nearest by pixels", found.by_pixels),
-        (f"nearest by features of {found.extractor}", found.by_features),
+        (f"nearest by features of {extractor}", found.by_features),
     )
     k = found.by_pixels.indices.shape[1]
     step_x, step_y = cell + _GAP, cell + _TEXT + _GAP
     starts = [0] + [(1 + group * k) * step_x + 3 * _GAP * (group + 1) for group in range(2)]
     width = starts[2] + k * step_x
-    page = Image.new("RGB", (width, _TEXT + len(found.samples.images) * step_y), "white")
+    page = Image.new("RGB", (width, _TEXT + len(samples.images) * step_y), "white")
     draw = ImageDraw.Draw(page)
     font = ImageFont.load_default(11)
 
@@ -148,7 +140,7 @@ def draw_neighbors(found: Neighborhood, dataset: ImageDataset) -> Image.Image:
     write(0, 0, "sample", cell)
     for start, (title, _) in zip(starts[1:], groups, strict=True):
         write(start, 0, title, k * step_x)
-    for row, (image, name) in enumerate(zip(*found.samples, strict=True)):
+    for row, (image, name) in enumerate(zip(*samples, strict=True)):
         y = _TEXT + row * step_y
         paste(0, y, image, name)
         for start, (_, neighbors) in zip(starts[1:], groups, strict=True):

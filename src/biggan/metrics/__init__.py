@@ -1,5 +1,5 @@
-"""How good and how varied images are: FID, Inception Score and others, with their provenance.
+"""Metrics of images, one a file, each a pure function of features: FID and others.
 
-A score depends on the network whose features it compares as much as on the images. Every metric
-here is a pure function of features; `FeatureExtractor` says which network made them.
+A score depends on the network that made the features as much as on the images: `FeatureExtractor`
+says which one it was.
 """

@@ -1,8 +1,9 @@
-"""What every metric asks of a set of features, one row an image."""
+"""What the metrics share: checks of feature sets, blocks of rows, scores over random subsets."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -12,19 +13,43 @@ from biggan.errors import InputError
 _BLOCK_BYTES = 1 << 26
 
 
+class Score(NamedTuple):
+    """Mean over subsets, and their (population) standard deviation; 0 for a single subset."""
+
+    mean: float
+    std: float
+
+    @classmethod
+    def of_subsets(cls, values: list[float]) -> Score:
+        """From the values of the subsets."""
+        tensor = torch.tensor(values, dtype=torch.float64)
+        return cls(tensor.mean().item(), tensor.std(correction=0).item())
+
+
+def content_order(rows: Tensor) -> Tensor:
+    """The lexicographic order of rows, real numbers (N, dim) without NaN: int64 (N,).
+
+    It depends on the rows alone, so a random choice of positions in this order is a choice of
+    images that no permutation of the images alters. Rounding in a row's last digit moves it only
+    among its neighbours, where a hash would move it anywhere.
+    """
+    rank = torch.unique(rows.detach(), dim=0, sorted=True, return_inverse=True)[1]
+    return rank.argsort(stable=True)
+
+
 def check_features(
     features: Tensor, name: str, at_least: int = 1, reason: str = "a metric"
 ) -> None:
-    """Refuse what no metric could make sense of.
+    """Refuse features that are no matrix (N, dim) of finite real numbers with enough rows.
 
     Args:
-        features: Real numbers (N, dim).
+        features: To be checked.
         name: What the message calls them.
         at_least: The smallest N.
         reason: What needs so many, for the message.
 
     Raises:
-        InputError: Not a matrix, fewer than `at_least` rows, or some values are NaN or infinite.
+        InputError: The message says what is wrong.
     """
     if features.ndim != 2 or features.shape[1] == 0 or features.is_complex():
         raise InputError(f"{name} must be real numbers (N, dim), not {tuple(features.shape)}")
@@ -34,7 +59,7 @@ def check_features(
         )
     if len(features) == 0:
         return
-    # The least and the largest carry a NaN along, and no mask as large as the features is made.
+    # Minimum and maximum propagate NaN, without a mask as large as the features.
     extremes = torch.stack(features.detach().aminmax())
     if not extremes.isfinite().all():
         row = next(i for i, row in enumerate(features) if not row.isfinite().all())
@@ -45,10 +70,10 @@ def check_features(
 
 
 def check_same_width(first: Tensor, second: Tensor, names: str) -> None:
-    """Refuse two sets whose rows cannot be compared.
+    """Refuse two sets whose rows are not equally long.
 
     Raises:
-        InputError: Their rows are not equally long.
+        InputError: They are not.
     """
     if first.shape[1] != second.shape[1]:
         raise InputError(
@@ -58,12 +83,7 @@ def check_same_width(first: Tensor, second: Tensor, names: str) -> None:
 
 
 def blocks(num: int, row_bytes: int) -> Iterator[slice]:
-    """Divide rows into blocks of at most 64 MiB, or of one row where that is longer.
-
-    Args:
-        num: How many rows there are.
-        row_bytes: What the work on one row takes.
-    """
+    """Divide `num` rows of so many bytes into blocks of at most 64 MiB, or of one row."""
     size = max(1, _BLOCK_BYTES // max(1, row_bytes))
     for start in range(0, num, size):
         yield slice(start, min(start + size, num))

@@ -3,11 +3,15 @@
 Heusel et al. 2017, "GANs Trained by a Two Time-Scale Update Rule Converge to a Local Nash
 Equilibrium", equation 6, https://arxiv.org/abs/1706.08500: with the features of TF-Inception it is
 the Frechet Inception Distance (FID); with those of another network it must not be called so.
+
+Within each class by itself it is the intra-class distance ("intra-FID") of Miyato and Koyama 2018,
+"cGANs with Projection Discriminator", Section 4, https://arxiv.org/abs/1802.05637.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
@@ -26,12 +30,9 @@ def frechet_distance(a: FeatureStatistics, b: FeatureStatistics) -> float:
     trace of the root needs one factorization and one set of symmetric eigenvalues, and is real and
     defined for covariances of any rank, as those of fewer images than dimensions are.
 
-    Args:
-        a: Statistics of at least 2 images; far more are needed for a figure to mean something.
-        b: The others. The order of the two makes no difference beyond rounding.
-
     Returns:
-        At least 0. Of equal statistics 0 to rounding, 1e-8 of the covariance's trace.
+        At least 0; 0 to rounding, 1e-8 of the covariance's trace, for equal statistics. The order
+        of the two makes no difference beyond rounding.
 
     Raises:
         InputError: They are of different extractors or widths, or of fewer than 2 images; or the
@@ -55,6 +56,28 @@ def frechet_distance(a: FeatureStatistics, b: FeatureStatistics) -> float:
     if not math.isfinite(distance):  # max() would make a perfect 0 of a NaN
         raise _too_large()
     return max(0.0, distance)
+
+
+def intra_class_frechet_distance(
+    real: Mapping[int, FeatureStatistics], fake: Mapping[int, FeatureStatistics]
+) -> dict[int, float]:
+    """The distance between the real and the generated images of each class.
+
+    It is biased upwards the more, the fewer images a class has.
+
+    Raises:
+        InputError: The classes of the two differ, one has fewer than 2 images, or statistics are
+            of different extractors.
+    """
+    if not real or real.keys() != fake.keys():
+        raise InputError("an intra-class distance needs images of every class on both sides")
+    distances = {}
+    for label in sorted(real):
+        try:
+            distances[label] = frechet_distance(real[label], fake[label])
+        except InputError as error:
+            raise InputError(f"class {label}: {error}") from None
+    return distances
 
 
 def _too_large() -> InputError:

@@ -1,15 +1,14 @@
-"""TF-Inception 2015-12-05: the network whose features FID and Inception Score are defined by.
+"""TF-Inception 2015-12-05: the network whose features define FID and the Inception Score.
 
 Google published it as a TensorFlow graph on that day; Salimans et al. (2016) took its softmax for
 the Inception Score, Heusel et al. (2017) its last pool ("pool3") for FID. It is version 3 of
-Szegedy et al. (2015, "Rethinking the Inception Architecture for Computer Vision"), and some of its
-peculiarities decide the figures:
+Szegedy et al. (2015, "Rethinking the Inception Architecture for Computer Vision"), with these
+peculiarities:
 
-- the average pools within blocks divide by the pixels they see, not by those of the padding;
-- the pool of the very last block takes the maximum, where the paper and all other blocks average;
+- the average pools within blocks do not count padding;
+- the pool of the very last block takes the maximum;
 - there are 1008 outputs for 1000 classes, and OpenAI's Inception Score leaves their bias out;
-- images of another size are resized by the `ResizeBilinear` of TensorFlow 1, in which pixel i of S
-  lies at i * H / S: the first pixels of both coincide, nothing is averaged on the way down.
+- images are resized by the `ResizeBilinear` of TensorFlow 1, without antialiasing.
 
 The weights are read from the file into which pytorch-fid converted the graph. Every BatchNorm is
 folded into its convolution.
@@ -18,8 +17,6 @@ folded into its convolution.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -29,8 +26,12 @@ from torch.nn import functional as F
 
 from biggan.devices import find_device
 from biggan.errors import InputError
-from biggan.metrics.extractor import Features
-from biggan.metrics.resizing import resize_like_pillow, resize_like_tensorflow
+from biggan.metrics.extractor import (
+    Features,
+    reproducible_convolutions,
+    resize_like_pillow,
+    resize_like_tensorflow,
+)
 from biggan.weights.cache import cache_dir, exclusive, is_offline
 from biggan.weights.download import DownloadError, fetch
 from biggan.weights.foreign import ForeignTensors
@@ -41,12 +42,15 @@ FILE = "pt_inception-2015-12-05-6726825d.pth"
 URL = f"https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/{FILE}"
 SHA256 = "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2"
 
-SIDE = 299  # of what the network sees, in pixels
+SIDE = 299  # of the network's input, in pixels
 DIM = 2048
 NUM_CLASSES = 1008
 
 Resize = Literal["tensorflow", "pytorch-fid", "pil-bicubic"]
-"""Whose way from pixels of any size to what the network sees."""
+"""Whose way of resizing images to 299 pixels."""
+
+Kernel = int | tuple[int, int]
+"""Height and width, odd."""
 
 _BN_EPS = 1e-3
 _BATCH, _BATCH_GPU = 8, 64  # images at once; a CPU gains nothing beyond
@@ -62,27 +66,17 @@ class InceptionFeatures:
     Args:
         path: The weights file that pytorch-fid publishes, or another of its format. None for that
             very file from the cache, where it is downloaded to if it is not there.
-        resize: "tensorflow" is what the graph itself does, and torch-fidelity. "pytorch-fid" is for
-            figures to be compared with that program's: it resizes with pixels' centres aligned, and
-            maps 255 to 1, not to 127/128. "pil-bicubic" averages on the way down, as Pillow does,
-            which Parmar et al. (2022, "On Aliased Resizing and Surprising Subtleties in GAN
-            Evaluation") ask for and clean-fid does. The features differ by several per cent, those
-            of the second at 299 pixels too: compare figures of one kind only.
+        resize: "tensorflow" is what the graph itself does, and torch-fidelity. "pytorch-fid" aligns
+            the centres of pixels and maps 255 to 1, not to 127/128, as that program does.
+            "pil-bicubic" is antialiased, as Parmar et al. (2022, "On Aliased Resizing and
+            Surprising Subtleties in GAN Evaluation") ask for and clean-fid does. The features
+            differ by several per cent: compare figures of one kind only.
         device: Where to compute. The features come back to the CPU.
         offline: Whether to look no further than the cache.
 
     Raises:
         InputError: The file cannot be had, is damaged, or does not hold this network: every tensor
             that is missing, unexpected or of another shape is named.
-
-    Attributes:
-        name: Says so if the weights are not from the published file.
-        sha256: Digest of the weights file.
-        resize: As given.
-        channels: 3.
-        dim: 2048.
-        num_classes: 1008.
-        network: Folded.
     """
 
     channels = 3
@@ -113,18 +107,13 @@ class InceptionFeatures:
         self.network = network.float().to(self._device)
 
     def __call__(self, images: Tensor) -> Tensor:
-        """Look at images, uint8 (N, 3, H, W), of any number and size.
-
-        Returns:
-            float32 (N, 2048), none of them negative: the last map's averages, called pool3.
-        """
+        """The pool3 features, float32 (N, 2048), of images uint8 (N, 3, H, W) of any size."""
         return self.extract(images).features
 
     def extract(self, images: Tensor) -> Features:
-        """Look at images, uint8 (N, 3, H, W), of any number and size.
+        """Extract pool3 and the logits of images, uint8 (N, 3, H, W), of any number and size.
 
-        Returns:
-            pool3, and the logits as OpenAI's Inception Score takes them: without their bias.
+        The logits are without their bias, as in OpenAI's Inception Score.
 
         Raises:
             InputError: The images are not in colour.
@@ -135,15 +124,14 @@ class InceptionFeatures:
             )
         if images.shape[1] != self.channels:
             raise InputError(
-                f"{NAME} looks at images with 3 channels, not {images.shape[1]}: "
-                "load them in colour"
+                f"{NAME} takes images with 3 channels, not {images.shape[1]}: load them in colour"
             )
         found = Features(
             torch.empty(len(images), self.dim), torch.empty(len(images), self.num_classes)
         )
         batch = _BATCH if self._device.type == "cpu" else _BATCH_GPU
         batch = max(1, min(batch, _PIXELS // (images.shape[2] * images.shape[3])))
-        with _full_precision(self._device):
+        with reproducible_convolutions(), torch.autocast(self._device.type, enabled=False):
             for start in range(0, len(images), batch):
                 part = slice(start, start + batch)
                 seen = self.network(self._prepare(images[part].to(self._device)))
@@ -151,7 +139,7 @@ class InceptionFeatures:
         return found
 
     def _prepare(self, images: Tensor) -> Tensor:
-        """What the network sees of images: (N, 3, 299, 299), about [-1, 1]."""
+        """The network's input: (N, 3, 299, 299), about [-1, 1]."""
         if self.resize == "tensorflow":
             return (resize_like_tensorflow(images, SIDE) - 128) / 128
         if self.resize == "pil-bicubic":
@@ -162,21 +150,8 @@ class InceptionFeatures:
         return 2 * resized - 1
 
 
-@contextmanager
-def _full_precision(device: torch.device) -> Iterator[None]:
-    """No TF32, no autocast of a caller's: at 10 bits of mantissa features are another network's."""
-    convolutions = torch.backends.cudnn.flags(
-        enabled=True, benchmark=False, deterministic=True, allow_tf32=False
-    )
-    with convolutions, torch.autocast(device.type, enabled=False):
-        yield
-
-
 def obtain_weights(*, offline: bool = False) -> Path:
-    """The published weights file, downloaded into the cache if it is not there.
-
-    Args:
-        offline: Whether to look no further than the cache.
+    """The published weights file, downloaded into the cache if it is not there and not offline.
 
     Raises:
         InputError: It cannot be had; the message says why and how to give the file by hand.
@@ -228,66 +203,47 @@ class Inception(nn.Module):
             stem.conv("Conv2d_3b_1x1", 64, 80),
             stem.conv("Conv2d_4a_3x3", 80, 192, 3, padded=False),  # (N, 192, 71, 71)
             nn.MaxPool2d(3, stride=2),  # (N, 192, 35, 35)
-            _at_35(_Block(tensors, "Mixed_5b"), 192, pool_channels=32),  # (N, 256, 35, 35)
-            _at_35(_Block(tensors, "Mixed_5c"), 256, pool_channels=64),  # (N, 288, 35, 35)
-            _at_35(_Block(tensors, "Mixed_5d"), 288, pool_channels=64),
-            _from_35_to_17(_Block(tensors, "Mixed_6a")),  # (N, 768, 17, 17)
-            _at_17(_Block(tensors, "Mixed_6b"), 128),
-            _at_17(_Block(tensors, "Mixed_6c"), 160),
-            _at_17(_Block(tensors, "Mixed_6d"), 160),
-            _at_17(_Block(tensors, "Mixed_6e"), 192),
-            _from_17_to_8(_Block(tensors, "Mixed_7a")),  # (N, 1280, 8, 8)
-            _at_8(_Block(tensors, "Mixed_7b"), 1280, _average_pool()),  # (N, 2048, 8, 8)
-            _at_8(_Block(tensors, "Mixed_7c"), 2048, nn.MaxPool2d(3, stride=1, padding=1)),
+            _at_35(_Block(tensors, "Mixed_5b."), 192, pool_channels=32),  # (N, 256, 35, 35)
+            _at_35(_Block(tensors, "Mixed_5c."), 256, pool_channels=64),  # (N, 288, 35, 35)
+            _at_35(_Block(tensors, "Mixed_5d."), 288, pool_channels=64),
+            _from_35_to_17(_Block(tensors, "Mixed_6a.")),  # (N, 768, 17, 17)
+            _at_17(_Block(tensors, "Mixed_6b."), 128),
+            _at_17(_Block(tensors, "Mixed_6c."), 160),
+            _at_17(_Block(tensors, "Mixed_6d."), 160),
+            _at_17(_Block(tensors, "Mixed_6e."), 192),
+            _from_17_to_8(_Block(tensors, "Mixed_7a.")),  # (N, 1280, 8, 8)
+            _at_8(_Block(tensors, "Mixed_7b."), 1280, _average_pool()),  # (N, 2048, 8, 8)
+            _at_8(_Block(tensors, "Mixed_7c."), 2048, nn.MaxPool2d(3, stride=1, padding=1)),
         )
         self.register_buffer("output_weight", tensors.take("fc.weight", NUM_CLASSES, DIM).double())
-        tensors.take("fc.bias", NUM_CLASSES)  # has to be there, and has no use
+        tensors.take("fc.bias", NUM_CLASSES)  # required, but unused
         tensors.leave(r".*\.num_batches_tracked")  # BatchNorms count batches in training
         tensors.finish()
 
     def forward(self, x: Tensor) -> Features:
-        """Look at images (N, 3, 299, 299) in [-1, 1].
-
-        Returns:
-            pool3 (N, 2048), and logits (N, 1008) without their bias.
-        """
+        """Pool3 (N, 2048) and logits (N, 1008) of images (N, 3, 299, 299) in [-1, 1]."""
         x = self.layers(x.contiguous(memory_format=torch.channels_last))
         features = x.mean(dim=(2, 3))
         return Features(features, F.linear(features, self.output_weight))
 
 
 class _Block:
-    """The part of a file that one block of the network is made of.
+    """Takes the layers of one block from a file, where their names begin with a prefix."""
 
-    Args:
-        tensors: The whole file.
-        name: The block's in the file; empty for layers that belong to none.
-    """
-
-    def __init__(self, tensors: ForeignTensors, name: str = "") -> None:
-        self._tensors = tensors
-        self._prefix = f"{name}." if name else ""
+    def __init__(self, tensors: ForeignTensors, prefix: str = "") -> None:
+        self._tensors, self._prefix = tensors, prefix
 
     def conv(
         self,
         name: str,
         in_channels: int,
         out_channels: int,
-        kernel: int | tuple[int, int] = 1,
+        kernel: Kernel = 1,
         *,
         stride: int = 1,
         padded: bool = True,
     ) -> _Convolution:
-        """Take one of its convolutions, with the BatchNorm that follows.
-
-        Args:
-            name: Within the block.
-            in_channels: Of its input.
-            out_channels: Of its output.
-            kernel: Height and width, odd.
-            stride: In both directions.
-            padded: Whether the borders are padded so that, at stride 1, the size stays.
-        """
+        """A convolution with the BatchNorm that follows; `padded` keeps the size at stride 1."""
         height, width = (kernel, kernel) if isinstance(kernel, int) else kernel
         name = f"{self._prefix}{name}"
         weight = self._tensors.take(f"{name}.conv.weight", out_channels, in_channels, height, width)
@@ -302,6 +258,24 @@ class _Block:
             stride,
             (height // 2, width // 2) if padded else (0, 0),
         )
+
+    def chain(
+        self, name: str, in_channels: int, *layers: tuple[int, Kernel], stride: int = 1
+    ) -> nn.Sequential:
+        """Convolutions name_1, name_2, ... by output channels and kernel; the last has the stride.
+
+        It is not padded where its stride is above 1.
+        """
+        chain = nn.Sequential()
+        for i, (out_channels, kernel) in enumerate(layers, 1):
+            step = stride if i == len(layers) else 1
+            chain.append(
+                self.conv(
+                    f"{name}_{i}", in_channels, out_channels, kernel, stride=step, padded=step == 1
+                )
+            )
+            in_channels = out_channels
+        return chain
 
 
 class _Convolution(nn.Module):
@@ -322,10 +296,16 @@ class _Convolution(nn.Module):
 
 
 class _Branches(nn.ModuleList):
-    """Layers side by side; their channels are laid behind each other."""
+    """Parallel layers, whose outputs are concatenated."""
+
+    def __init__(self, *branches: nn.Module) -> None:
+        super().__init__(branches)
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.cat([branch(x) for branch in self], dim=1)
+
+
+_ROW, _COLUMN = (1, 7), (7, 1)
 
 
 def _average_pool() -> nn.Module:
@@ -333,109 +313,55 @@ def _average_pool() -> nn.Module:
 
 
 def _at_35(block: _Block, in_channels: int, pool_channels: int) -> nn.Module:
-    """A block at 35x35 pixels: one, two and three convolutions, and a pool."""
+    """At 35x35 pixels: one, two and three convolutions, and a pool."""
     return _Branches(
-        [
-            block.conv("branch1x1", in_channels, 64),
-            nn.Sequential(
-                block.conv("branch5x5_1", in_channels, 48),
-                block.conv("branch5x5_2", 48, 64, 5),
-            ),
-            nn.Sequential(
-                block.conv("branch3x3dbl_1", in_channels, 64),
-                block.conv("branch3x3dbl_2", 64, 96, 3),
-                block.conv("branch3x3dbl_3", 96, 96, 3),
-            ),
-            nn.Sequential(_average_pool(), block.conv("branch_pool", in_channels, pool_channels)),
-        ]
+        block.conv("branch1x1", in_channels, 64),
+        block.chain("branch5x5", in_channels, (48, 1), (64, 5)),
+        block.chain("branch3x3dbl", in_channels, (64, 1), (96, 3), (96, 3)),
+        nn.Sequential(_average_pool(), block.conv("branch_pool", in_channels, pool_channels)),
     )
 
 
 def _from_35_to_17(block: _Block) -> nn.Module:
-    """The block that leaves 17x17 of 35x35 pixels."""
     return _Branches(
-        [
-            block.conv("branch3x3", 288, 384, 3, stride=2, padded=False),
-            nn.Sequential(
-                block.conv("branch3x3dbl_1", 288, 64),
-                block.conv("branch3x3dbl_2", 64, 96, 3),
-                block.conv("branch3x3dbl_3", 96, 96, 3, stride=2, padded=False),
-            ),
-            nn.MaxPool2d(3, stride=2),
-        ]
+        block.conv("branch3x3", 288, 384, 3, stride=2, padded=False),
+        block.chain("branch3x3dbl", 288, (64, 1), (96, 3), (96, 3), stride=2),
+        nn.MaxPool2d(3, stride=2),
     )
 
 
-def _at_17(block: _Block, channels: int) -> nn.Module:
-    """A block at 17x17 pixels, whose 7x7 convolutions are taken apart into rows and columns.
-
-    Args:
-        block: Where its tensors are.
-        channels: Between its convolutions.
-    """
+def _at_17(block: _Block, n: int) -> nn.Module:
+    """At 17x17 pixels, where 7x7 convolutions are factored into rows and columns."""
+    long = ((n, 1), (n, _COLUMN), (n, _ROW), (n, _COLUMN), (192, _ROW))
     return _Branches(
-        [
-            block.conv("branch1x1", 768, 192),
-            nn.Sequential(
-                block.conv("branch7x7_1", 768, channels),
-                block.conv("branch7x7_2", channels, channels, (1, 7)),
-                block.conv("branch7x7_3", channels, 192, (7, 1)),
-            ),
-            nn.Sequential(
-                block.conv("branch7x7dbl_1", 768, channels),
-                block.conv("branch7x7dbl_2", channels, channels, (7, 1)),
-                block.conv("branch7x7dbl_3", channels, channels, (1, 7)),
-                block.conv("branch7x7dbl_4", channels, channels, (7, 1)),
-                block.conv("branch7x7dbl_5", channels, 192, (1, 7)),
-            ),
-            nn.Sequential(_average_pool(), block.conv("branch_pool", 768, 192)),
-        ]
+        block.conv("branch1x1", 768, 192),
+        block.chain("branch7x7", 768, (n, 1), (n, _ROW), (192, _COLUMN)),
+        block.chain("branch7x7dbl", 768, *long),
+        nn.Sequential(_average_pool(), block.conv("branch_pool", 768, 192)),
     )
 
 
 def _from_17_to_8(block: _Block) -> nn.Module:
-    """The block that leaves 8x8 of 17x17 pixels."""
+    long = ((192, 1), (192, _ROW), (192, _COLUMN), (192, 3))
     return _Branches(
-        [
-            nn.Sequential(
-                block.conv("branch3x3_1", 768, 192),
-                block.conv("branch3x3_2", 192, 320, 3, stride=2, padded=False),
-            ),
-            nn.Sequential(
-                block.conv("branch7x7x3_1", 768, 192),
-                block.conv("branch7x7x3_2", 192, 192, (1, 7)),
-                block.conv("branch7x7x3_3", 192, 192, (7, 1)),
-                block.conv("branch7x7x3_4", 192, 192, 3, stride=2, padded=False),
-            ),
-            nn.MaxPool2d(3, stride=2),
-        ]
+        block.chain("branch3x3", 768, (192, 1), (320, 3), stride=2),
+        block.chain("branch7x7x3", 768, *long, stride=2),
+        nn.MaxPool2d(3, stride=2),
     )
 
 
 def _at_8(block: _Block, in_channels: int, pool: nn.Module) -> nn.Module:
-    """A block at 8x8 pixels, whose 3x3 convolutions end in a row and a column side by side."""
+    """At 8x8 pixels, where the last 3x3 convolutions are a row and a column in parallel."""
+
+    def row_and_column(name: str) -> nn.Module:
+        kernels = {"a": (1, 3), "b": (3, 1)}
+        return _Branches(*(block.conv(name + end, 384, 384, k) for end, k in kernels.items()))
+
+    short = block.chain("branch3x3", in_channels, (384, 1))
+    long = block.chain("branch3x3dbl", in_channels, (448, 1), (384, 3))
     return _Branches(
-        [
-            block.conv("branch1x1", in_channels, 320),
-            nn.Sequential(
-                block.conv("branch3x3_1", in_channels, 384),
-                _Branches(
-                    [
-                        block.conv("branch3x3_2a", 384, 384, (1, 3)),
-                        block.conv("branch3x3_2b", 384, 384, (3, 1)),
-                    ]
-                ),
-            ),
-            nn.Sequential(
-                block.conv("branch3x3dbl_1", in_channels, 448),
-                block.conv("branch3x3dbl_2", 448, 384, 3),
-                _Branches(
-                    [
-                        block.conv("branch3x3dbl_3a", 384, 384, (1, 3)),
-                        block.conv("branch3x3dbl_3b", 384, 384, (3, 1)),
-                    ]
-                ),
-            ),
-            nn.Sequential(pool, block.conv("branch_pool", in_channels, 192)),
-        ]
+        block.conv("branch1x1", in_channels, 320),
+        short.append(row_and_column("branch3x3_2")),
+        long.append(row_and_column("branch3x3dbl_3")),
+        nn.Sequential(pool, block.conv("branch_pool", in_channels, 192)),
     )

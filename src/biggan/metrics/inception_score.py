@@ -1,4 +1,4 @@
-"""Inception Score: are images clearly of some class, and of many classes in all.
+"""Inception Score: is each image clearly of some class, and do the images cover many classes.
 
 Salimans et al. 2016, "Improved Techniques for Training GANs", Section 4,
 https://arxiv.org/abs/1606.03498: exp(E[KL(p(y|x) || p(y))]). The name is for the logits of
@@ -11,27 +11,21 @@ import torch
 from torch import Tensor
 
 from biggan.errors import InputError
-from biggan.metrics.feature_sets import check_features
-from biggan.metrics.subsets import Score, random_order
+from biggan.metrics.feature_sets import Score, check_features, content_order
 
 
 @torch.no_grad()
 def inception_score(logits: Tensor, splits: int = 10, seed: int = 0) -> Score:
-    """The score of images by what a classifier says of them.
+    """Mean and standard deviation over splits, whose scores lie between 1 and K.
 
-    p(y) is the mean within a split, so splits in the order of generation or of a data set's folders
-    are a trap: a split of one class out of ten scores near 1 however good the images are. Here the
-    images are sorted by their logits, lexicographically, then shuffled with a seed, then split. The
-    split of an image thus depends on its logits and on the others', not on where it stands, and a
-    permutation of the images changes nothing, not even the last digit.
+    p(y) is the mean within a split, so splits in the order of a dataset's folders would score near
+    1 however good the images are. Here the images are sorted by their logits, then shuffled with a
+    seed, then split: a permutation of the images changes nothing, not even the last digit.
 
     Args:
-        logits: Real numbers (N, K), of which the softmax is p(y|x).
-        splits: Parts whose scores are averaged, as even as possible. Larger parts score higher.
+        logits: Real numbers (N, K), whose softmax is p(y|x).
+        splits: Subsets, as even as possible. Larger ones score higher.
         seed: Of the shuffle.
-
-    Returns:
-        Mean and standard deviation over the splits, whose scores lie between 1 and K.
 
     Raises:
         InputError: NaN or infinite logits, or fewer images than splits.
@@ -39,8 +33,9 @@ def inception_score(logits: Tensor, splits: int = 10, seed: int = 0) -> Score:
     if splits < 1:
         raise InputError(f"splits must be at least 1, not {splits}")
     check_features(logits, "logits", splits, f"an Inception Score over {splits} splits")
-    order = random_order(logits, torch.Generator().manual_seed(seed))
-    return Score.of_parts([_score(logits[part]) for part in order.tensor_split(splits)])
+    shuffle = torch.randperm(len(logits), generator=torch.Generator().manual_seed(seed))
+    order = content_order(logits)[shuffle.to(logits.device)]
+    return Score.of_subsets([_score(logits[part]) for part in order.tensor_split(splits)])
 
 
 def _score(logits: Tensor) -> float:

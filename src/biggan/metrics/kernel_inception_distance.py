@@ -11,15 +11,20 @@ import torch
 from torch import Tensor
 
 from biggan.errors import InputError
-from biggan.metrics.feature_sets import blocks, check_features, check_same_width
-from biggan.metrics.subsets import Score, content_order
+from biggan.metrics.feature_sets import (
+    Score,
+    blocks,
+    check_features,
+    check_same_width,
+    content_order,
+)
 
 
 @torch.no_grad()
 def kernel_inception_distance(
     a: Tensor, b: Tensor, subset_size: int | None = 1000, subsets: int = 100, seed: int = 0
 ) -> Score:
-    """The discrepancy of two sets of features; around 0, and below it too, for equal distributions.
+    """Mean and deviation of the discrepancy over subsets; around 0 for equal distributions.
 
     Subsets are drawn from sorted features, so the order of the images makes no difference.
 
@@ -28,11 +33,8 @@ def kernel_inception_distance(
         b: Real numbers (M, dim).
         subset_size: Images of either set per estimate, drawn without replacement. None for one
             estimate of all images: exact, at a cost of (N + M)^2.
-        subsets: How many estimates are averaged; nothing if `subset_size` is None.
+        subsets: How many estimates are averaged.
         seed: Of the draws.
-
-    Returns:
-        Mean and standard deviation over the subsets; a deviation of 0 with `subset_size` None.
 
     Raises:
         InputError: NaN or infinite features, different widths, or fewer images than a subset has.
@@ -46,7 +48,7 @@ def kernel_inception_distance(
         check_features(features, name, subset_size or 2, reason)
     check_same_width(a, b, "the two sets of features")
     if subset_size is None:
-        return Score.of_parts([_squared_mmd(a, b)])
+        return Score.of_subsets([_squared_mmd(a, b)])
     random = torch.Generator().manual_seed(seed)
     order_a, order_b = content_order(a), content_order(b)
     values = []
@@ -54,7 +56,7 @@ def kernel_inception_distance(
         part_a = order_a[torch.randperm(len(a), generator=random)[:subset_size].to(a.device)]
         part_b = order_b[torch.randperm(len(b), generator=random)[:subset_size].to(b.device)]
         values.append(_squared_mmd(a[part_a], b[part_b]))
-    return Score.of_parts(values)
+    return Score.of_subsets(values)
 
 
 def _squared_mmd(a: Tensor, b: Tensor) -> float:
@@ -69,9 +71,9 @@ def _kernel_sum(a: Tensor, b: Tensor) -> float:
     """Sum over all pairs of (x.y / dim + 1)^3, a block of either set at a time."""
     total = 0.0
     for rows in blocks(len(a), 8 * a.shape[1]):
-        some = _double(a[rows])
+        some = a[rows].to("cpu", torch.float64)
         for columns in blocks(len(b), 8 * max(b.shape[1], len(some))):
-            products = some @ _double(b[columns]).T
+            products = some @ b[columns].to("cpu", torch.float64).T
             total += _kernel(products, a.shape[1]).sum().item()
     return total
 
@@ -79,14 +81,10 @@ def _kernel_sum(a: Tensor, b: Tensor) -> float:
 def _kernel_trace(a: Tensor) -> float:
     """Sum of the kernel between each image and itself."""
     return sum(
-        _kernel(_double(a[rows]).square().sum(1), a.shape[1]).sum().item()
+        _kernel(a[rows].to("cpu", torch.float64).square().sum(1), a.shape[1]).sum().item()
         for rows in blocks(len(a), 8 * a.shape[1])
     )
 
 
 def _kernel(products: Tensor, dim: int) -> Tensor:
     return products.div_(dim).add_(1).pow_(3)
-
-
-def _double(features: Tensor) -> Tensor:
-    return features.to("cpu", torch.float64)

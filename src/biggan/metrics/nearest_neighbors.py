@@ -1,7 +1,4 @@
-"""Nearest neighbours, in pixels or in features: are generated images copies of the data's.
-
-The paper shows them beside its samples, in the feature spaces of two classifiers.
-"""
+"""Nearest neighbours, in pixels or in features: are generated images copies of the data's."""
 
 from __future__ import annotations
 
@@ -38,12 +35,8 @@ def nearest_neighbors(query: Tensor, reference: Tensor, k: int) -> Neighbors:
 
     Args:
         query: Real numbers or uint8 (N, dim).
-        reference: (M, dim). It may be mapped from a file: it is read in blocks, once per block of
-            queries.
+        reference: (M, dim); it may be mapped from a file and is read in blocks.
         k: Neighbours of each, at most M.
-
-    Returns:
-        Distances and indices.
 
     Raises:
         InputError: NaN or infinite values, different widths, or a reference of fewer than k.

@@ -52,12 +52,11 @@ class _Balls(NamedTuple):
 
 @torch.no_grad()
 def precision_recall(real: Tensor, fake: Tensor, k: int = 3) -> PrecisionRecall:
-    """All four from one look at every pair of images.
+    """All four from one pass over all pairs of images.
 
-    A point on a ball's surface counts as inside, and so does one beyond it by no more than
-    rounding: copies and constructed sets give what arithmetic on paper gives. Distances come from
-    matrix products in float32 about the real images' mean; where neighbours are too near to each
-    other for that, or the products are set to round more, all is done again in float64.
+    A point on a ball's surface counts as inside, up to rounding. Distances come from matrix
+    products in float32 about the real images' mean; where neighbours are too near to each other
+    for that, or the products round more, all is computed again in float64.
 
     The figures depend on the numbers of images and on k: compare them at the same ones. The first
     paper takes k = 3 and 50,000 images, the second k = 5 and 10,000.
@@ -65,7 +64,7 @@ def precision_recall(real: Tensor, fake: Tensor, k: int = 3) -> PrecisionRecall:
     Args:
         real: Features of real images, real numbers (N, dim).
         fake: Features of generated ones, (M, dim).
-        k: Which neighbour decides a ball's radius; a point is no neighbour of its own.
+        k: Which neighbour decides a ball's radius; a point is not its own neighbour.
 
     Raises:
         InputError: NaN or infinite features, different widths, or not more than k images in a set.

@@ -1,18 +1,14 @@
-"""Mean and covariance of features, in one pass, mergeable, and in files that say what they are of.
+"""Mean and covariance of features, in one pass, mergeable, and their files.
 
 Second moments are taken about the mean and merged as in Chan, Golub and LeVeque 1979, "Updating
-Formulae and a Pairwise Algorithm for Computing Sample Variances": a sum of squares from which the
-square of the sum is taken away would lose the digits that features far from zero share.
+Formulae and a Pairwise Algorithm for Computing Sample Variances", so that features far from zero
+lose no digits.
 """
 
 from __future__ import annotations
 
 import io
 import json
-import struct
-import tokenize
-import zipfile
-import zlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -29,32 +25,12 @@ from biggan.weights.files import FORMAT, load_tensors, save_tensors
 
 _KIND = "feature statistics"
 _ROWS_AT_ONCE = 1024  # 16 MiB at 2048 dimensions
-_DAMAGED = (  # what zipfile and numpy make of a damaged file
-    zipfile.BadZipFile,
-    zlib.error,
-    struct.error,
-    tokenize.TokenError,
-    EOFError,
-    KeyError,
-    MemoryError,
-    OSError,
-    OverflowError,
-    RuntimeError,
-    SyntaxError,
-    ValueError,
-)
-_NEGATIVE = 1e-3  # of a covariance's largest eigenvalue: no rounding, in float16 neither
+_NEGATIVE = 1e-3  # of a covariance's largest eigenvalue: beyond rounding, even in float16
 
 
 @dataclass(frozen=True)
 class FeatureSource:
-    """What decides the meaning of features: only those of the same source can be compared.
-
-    Attributes:
-        extractor: Name of the network, as `FeatureExtractor.name`.
-        sha256: Digest of its weights.
-        resize: The rule by which images are brought to its size.
-    """
+    """An extractor's `name`, `sha256` and `resize`: only features of the same source compare."""
 
     extractor: str
     sha256: str
@@ -65,14 +41,12 @@ class FeatureSource:
 
 
 class FeatureStatistics:
-    """Mean and covariance of features that come by in batches.
-
-    All is float64 on the CPU, wherever the features are: `dim`^2 numbers, 32 MiB at 2048.
+    """Mean and covariance of features, updated batch by batch, in float64 on the CPU.
 
     Attributes:
         dim: Width of the features.
         source: What made them; None if unknown.
-        provenance: Whatever else a file shall say of them, as JSON: the data, how many, the date.
+        provenance: What else a file says of them, as JSON.
     """
 
     def __init__(
@@ -112,14 +86,11 @@ class FeatureStatistics:
 
     @torch.no_grad()
     def update(self, features: Tensor) -> None:
-        """Take in more samples.
-
-        Args:
-            features: Real numbers (N, dim), on any device.
+        """Add samples, real numbers (N, dim) on any device.
 
         Raises:
-            InputError: Of another width, or NaN or infinite; nothing of them was taken in. Or how
-                many there were before is unknown.
+            InputError: They are of another width, or NaN or infinite, and none was added; or the
+                count is unknown.
         """
         check_features(features, "features", at_least=0)
         self._check_width(features.shape[1])
@@ -130,7 +101,7 @@ class FeatureStatistics:
 
     @torch.no_grad()
     def merge(self, other: FeatureStatistics) -> None:
-        """Take in the samples of other statistics, as if they had come by here.
+        """Add the samples of other statistics.
 
         Raises:
             InputError: They are of another width or source, or one of the counts is unknown.
@@ -144,15 +115,14 @@ class FeatureStatistics:
         self._scatter += other._scatter
 
     def _add(self, count: int, mean: Tensor, centred: Tensor) -> None:
-        """Take in samples by their mean and, (n, dim), what adds up to their scatter."""
+        """Add samples by their mean and the rows, (n, dim), whose products sum to their scatter."""
         if self._count is None:
             raise _uncounted()
         if count == 0:
             return
         total = self._count + count
         shift = mean - self._mean
-        # The distance of the two means adds to the scatter like one more centred sample, and as
-        # one more row of the product it costs no pass over the matrix of its own.
+        # The distance of the two means adds to the scatter like one more centred sample.
         between = shift * (self._count * count / total) ** 0.5
         rows = torch.cat([centred, between[None]])
         self._scatter.addmm_(rows.T, rows)
@@ -171,11 +141,8 @@ class FeatureStatistics:
         """
         if self._count is None:
             raise _uncounted()
-        return {
-            "count": torch.tensor(self._count),
-            "mean": self._mean,
-            "scatter": self._scatter,
-        }
+        count = torch.tensor(self._count)
+        return {"count": count, "mean": self._mean, "scatter": self._scatter}
 
     @classmethod
     def from_state_dict(
@@ -204,18 +171,8 @@ class FeatureStatistics:
         statistics._scatter.copy_(scatter)
         return statistics
 
-    @classmethod
-    def _of_moments(cls, mean: Tensor, covariance: Tensor) -> FeatureStatistics:
-        """Statistics of an unknown number of samples."""
-        statistics = cls(len(mean))
-        statistics._count, statistics._mean, statistics._scatter = None, mean, covariance
-        return statistics
-
     def save(self, path: Path) -> str:
-        """Write all of it to a safetensors file, which appears whole or not at all.
-
-        Returns:
-            The sha256 of the contents.
+        """Write a safetensors file and return the sha256 of its contents.
 
         Raises:
             InputError: The file cannot be written, or the count is unknown.
@@ -240,10 +197,10 @@ class FeatureStatistics:
 
 
 def check_same_source(a: FeatureStatistics, b: FeatureStatistics) -> None:
-    """Refuse to compare features that mean different things; of unknown ones only the width.
+    """Refuse to compare features of different extractors, resizes or widths.
 
     Raises:
-        InputError: They are of different extractors, resizing rules or widths.
+        InputError: They are; of an unknown source only the width is compared.
     """
     if a.source and b.source and a.source != b.source:
         raise _different(a.source, b.source)
@@ -292,9 +249,9 @@ def _load_npz(path: Path) -> FeatureStatistics:
         # Opened here, because what numpy opens stays open where it finds the file damaged.
         with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             found = list(arrays)
-            # What has not even the form of an array comes as bytes.
+            # A member that is not an array comes as bytes.
             moments = {name: np.asarray(arrays[name]) for name in ("mu", "sigma") if name in found}
-    except _DAMAGED as error:
+    except Exception as error:  # zipfile and NumPy raise many kinds
         raise InputError(
             f"{path} is not a whole .npz file ({error}); it may be cut short: fetch it again"
         ) from None
@@ -306,7 +263,9 @@ def _load_npz(path: Path) -> FeatureStatistics:
     if not _are_moments(**moments):
         raise InputError(f"{path}: its mu and sigma are no mean and covariance of features")
     mean, covariance = (torch.from_numpy(m.astype(np.float64)) for m in moments.values())
-    return FeatureStatistics._of_moments(mean, covariance)
+    statistics = FeatureStatistics(len(mean))
+    statistics._count, statistics._mean, statistics._scatter = None, mean, covariance
+    return statistics
 
 
 def _are_moments(mu: np.ndarray[Any, Any], sigma: np.ndarray[Any, Any]) -> bool:
@@ -319,13 +278,9 @@ def _are_moments(mu: np.ndarray[Any, Any], sigma: np.ndarray[Any, Any]) -> bool:
         and np.isfinite(sigma).all()
         and np.allclose(sigma, sigma.T, atol=1e-6 * float(np.abs(sigma).max()))
         and (sigma.diagonal() >= 0).all()
-        and _has_no_negative_eigenvalue(sigma.astype(np.float64))
+        and (eigenvalues := np.linalg.eigvalsh(sigma.astype(np.float64)))[0]
+        >= -_NEGATIVE * eigenvalues[-1]
     )
-
-
-def _has_no_negative_eigenvalue(sigma: np.ndarray[Any, Any]) -> bool:
-    eigenvalues = np.linalg.eigvalsh(sigma)
-    return bool(eigenvalues[0] >= -_NEGATIVE * eigenvalues[-1])
 
 
 def _different(a: FeatureSource | None, b: FeatureSource | None) -> InputError:

@@ -64,10 +64,10 @@ class ScheduledEvaluation:
     ) -> None:
         # Here, because a run without evaluations need not wait for these.
         from biggan.evaluation.checks import check_fit
+        from biggan.evaluation.features import open_extractor
         from biggan.evaluation.generation import labels_in_turn
         from biggan.evaluation.reference import in_order_of, open_reference
         from biggan.evaluation.scores import check_metrics, needs_classes
-        from biggan.metrics.choice import open_extractor
 
         self._config = config
         self._settings = config.evaluation

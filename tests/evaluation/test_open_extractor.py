@@ -3,11 +3,11 @@
 import pytest
 import torch
 
+from biggan.classifier import ClassifierFeatures, train_classifier
 from biggan.data import ImageDataset
 from biggan.errors import InputError
-from biggan.metrics import choice
-from biggan.metrics.choice import open_extractor
-from biggan.metrics.classifier import ClassifierFeatures, train_classifier
+from biggan.evaluation import features
+from biggan.evaluation.features import open_extractor
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +24,9 @@ def classifier_file(tmp_path_factory):
 def asked(monkeypatch):
     """What TF-Inception is asked for."""
     calls = []
-    monkeypatch.setattr(choice, "InceptionFeatures", lambda path, **how: calls.append((path, how)))
+    monkeypatch.setattr(
+        features, "InceptionFeatures", lambda path, **how: calls.append((path, how))
+    )
     return calls
 
 

@@ -1,6 +1,6 @@
 """The points of the paper's Table 2 on a sweep made by hand."""
 
-from biggan.evaluation import operating_points
+from biggan.evaluation.scores import operating_points
 
 SWEEP = [
     {"truncation": truncation, "scores": {"fid": fid, "is": score}}

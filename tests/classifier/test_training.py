@@ -10,26 +10,23 @@ import torch
 from safetensors.torch import load_file
 from torch.nn import functional as F
 
-from biggan.data import ImageDataset, flips, load_dataset, pack_dataset
-from biggan.errors import InputError
-from biggan.images import from_uint8
-from biggan.metrics.classifier import (
+from biggan.classifier import (
     Classifier,
     ClassifierConfig,
     ClassifierFeatures,
     ClassifierTraining,
-    augment,
     default_steps,
     default_width,
-    files,
     fit_classifier,
-    fitting,
     network,
     predict,
-    split_held_out,
     train_classifier,
     training,
 )
+from biggan.classifier.training import Checkpoint, augment, split_held_out
+from biggan.data import ImageDataset, flips, load_dataset, pack_dataset
+from biggan.errors import InputError
+from biggan.images import from_uint8
 from biggan.weights.files import load_tensors, save_tensors
 from data_forms import pictures, write_folder
 from peer_resizes import resized_as_pillow
@@ -104,16 +101,16 @@ class Killed(BaseException):
 
 def train_until(step, dataset, out, monkeypatch, **changes):
     """Save at every step and die right after this one."""
-    save = files.Checkpoint.save_when_due
+    save = Checkpoint.save_when_due
 
-    def save_and_die(self, network, optimizer, done, *, say):
-        save(self, network, optimizer, done, say=say)
+    def save_and_die(self, network, optimizer, done, *, log):
+        save(self, network, optimizer, done, log=log)
         if done == step:
             raise Killed
 
     with monkeypatch.context() as patch:
-        patch.setattr(files, "_CHECKPOINT_SECONDS", 0)
-        patch.setattr(files.Checkpoint, "save_when_due", save_and_die)
+        patch.setattr(training, "_CHECKPOINT_SECONDS", 0)
+        patch.setattr(Checkpoint, "save_when_due", save_and_die)
         with pytest.raises(Killed):
             train(dataset, out, **changes)
 
@@ -180,7 +177,7 @@ def test_mapped_images_give_the_same_network(tmp_path):
 
 
 def test_divergence_leaves_no_file(dataset, tmp_path, monkeypatch):
-    monkeypatch.setattr(fitting, "_LEARNING_RATE", 1e30)
+    monkeypatch.setattr(training, "_LEARNING_RATE", 1e30)
     with pytest.raises(InputError, match="diverged at step 20"):
         train(dataset, tmp_path / "out.safetensors")
     assert not list(tmp_path.glob("*.safetensors"))
@@ -237,7 +234,7 @@ def test_augmentation_moves_and_mirrors():
 
 
 def test_learning_rate_rises_and_falls():
-    rates = [fitting._learning_rate(step, 100) for step in range(100)]
+    rates = [training._learning_rate(step, 100) for step in range(100)]
     peak = int(np.argmax(rates))
     assert 10 <= peak <= 20
     assert rates[:peak] == sorted(rates[:peak])

@@ -1,14 +1,10 @@
-"""A residual network for images of any resolution.
-
-It is a pre-activation residual network (He et al. 2016, "Identity Mappings in Deep Residual
-Networks") as wide and shallow as Zagoruyko and Komodakis (2016) found best for small images.
-"""
+"""The classifier's network: a pre-activation ResNet (He et al. 2016), wide and shallow."""
 
 from __future__ import annotations
 
 import math
-from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -18,22 +14,14 @@ from biggan.devices import find_device
 from biggan.errors import InputError, quoted
 from biggan.nn.uninitialized import Linear, Uninitialized
 
-_BLOCKS = 1  # in each stage
 _STAGES = 3
-_LARGEST_SIDE = 32  # of what the first stage sees
-_PIXELS = 2**19  # of one channel, looked at together: 512 images at 32 px
+_LARGEST_SIDE = 32  # of the first stage's input
+_PIXELS = 2**19  # of one channel in a batch: 512 images at 32 px
 
 
 @dataclass(frozen=True)
 class ClassifierConfig:
-    """The shape of a classifier.
-
-    Attributes:
-        resolution: The side of the images that it was trained on, in pixels.
-        image_channels: 1 for grey, 3 for colour.
-        num_classes: At least 2.
-        width: Channels of the first stage; the features are four times as wide.
-    """
+    """The shape of a classifier; `width` channels in the first stage, features 4 times as wide."""
 
     resolution: int
     image_channels: int
@@ -100,12 +88,9 @@ class _ResidualBlock(nn.Module):
 class Classifier(nn.Module):
     """A residual network whose features are averages over the last map.
 
-    A stem that halves what is larger than 32 px; three stages, each after the first at half the
-    resolution and twice the width; the mean over all places; one linear layer.
-
-    Args:
-        config: Its shape.
-        seed: Of the weights: He's normal distribution (He et al. 2015).
+    A stem that halves what is larger than 32 px; three stages of one block, each after the first
+    at half the resolution and twice the width; global average pooling; one linear layer. The
+    initial weights are a function of the seed.
     """
 
     def __init__(self, config: ClassifierConfig, seed: int) -> None:
@@ -120,13 +105,10 @@ class Classifier(nn.Module):
             stem += [_Conv2d(config.width, config.width, 3, 2)]
         self.stem = nn.Sequential(*stem)
         widths = [config.width * 2**stage for stage in range(_STAGES)]
-        blocks, in_channels = [], config.width
-        for stage, width in enumerate(widths):
-            for block in range(_BLOCKS):
-                stride = 2 if stage > 0 and block == 0 else 1
-                blocks.append(_ResidualBlock(in_channels, width, stride))
-                in_channels = width
-        self.blocks = nn.Sequential(*blocks)
+        self.blocks = nn.Sequential(
+            _ResidualBlock(config.width, widths[0], stride=1),
+            *(_ResidualBlock(before, width, stride=2) for before, width in pairwise(widths)),
+        )
         self.norm = nn.BatchNorm2d(widths[-1])
         self.linear = Linear(widths[-1], config.num_classes)
         self._initialize(torch.Generator().manual_seed(seed))
@@ -146,11 +128,7 @@ class Classifier(nn.Module):
         return self.linear.in_features
 
     def features(self, images: Tensor) -> Tensor:
-        """Look at images (N, C, R, R) in [-1, 1].
-
-        Returns:
-            (N, dim), none of them negative.
-        """
+        """Map images (N, C, R, R) in [-1, 1] to features (N, dim), none of them negative."""
         x = self.blocks(self.stem(images.contiguous(memory_format=torch.channels_last)))
         return F.relu(self.norm(x)).mean(dim=(2, 3))
 
@@ -161,18 +139,11 @@ class Classifier(nn.Module):
 
 
 def placed(network: Classifier, device: str | torch.device) -> Classifier:
-    """On a device, in the memory format in which convolutions of few channels are fast."""
+    """The network on a device, channels last."""
     network = network.to(find_device(device))
     return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
-def reproducible_convolutions() -> AbstractContextManager[None]:
-    """On a GPU: the same algorithm each time, and float32 in full."""
-    return torch.backends.cudnn.flags(
-        enabled=True, benchmark=False, deterministic=True, allow_tf32=False
-    )
-
-
 def images_at_once(pixels: int) -> int:
-    """How many images of so many pixels to look at together."""
+    """The batch size for images of so many pixels."""
     return max(1, _PIXELS // pixels)

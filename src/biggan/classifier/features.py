@@ -1,50 +1,37 @@
-"""The features of a classifier that was trained here, for metrics to compare."""
+"""A trained classifier, read from its file, as a feature extractor."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from biggan.devices import find_device
-from biggan.errors import InputError
-from biggan.images import from_uint8
-from biggan.metrics.classifier.files import read_header
-from biggan.metrics.classifier.network import (
+from biggan.classifier.network import (
     Classifier,
     ClassifierConfig,
     images_at_once,
     placed,
-    reproducible_convolutions,
 )
-from biggan.metrics.extractor import Features
-from biggan.metrics.resizing import resize_like_pillow
-from biggan.weights.files import load_strictly
+from biggan.devices import find_device
+from biggan.errors import InputError
+from biggan.images import from_uint8
+from biggan.metrics.extractor import Features, reproducible_convolutions, resize_like_pillow
+from biggan.weights.files import load_strictly, load_tensors
 
 
 class ClassifierFeatures:
     """The features of a classifier that `train_classifier` wrote: a `FeatureExtractor`.
 
-    Images of another size are stretched to its resolution, whatever their aspect ratio, by torch's
-    antialiased bicubic interpolation, clamped to [0, 255] and not rounded.
-
-    Args:
-        path: The file.
-        device: Where to compute. The features come back to the CPU.
+    Images of another size are stretched to its resolution by antialiased bicubic interpolation,
+    clamped to [0, 255] and not rounded. The features come back to the CPU.
 
     Raises:
         InputError: The file is missing, damaged, or holds no classifier.
 
     Attributes:
-        name: Says on which data it was trained, and the beginning of its digest.
-        sha256: Digest of the file's contents.
-        resize: The rule in two words.
-        channels: Of the images it takes: 1 for grey, 3 for colour.
-        dim: Width of the features.
-        num_classes: Width of the logits.
-        network: In eval mode.
         config: Its shape.
         class_names: One per class.
         training: What it was trained on, how long, and its `accuracy` on the `held_out` images.
@@ -70,7 +57,7 @@ class ClassifierFeatures:
 
     @torch.no_grad()
     def extract(self, images: Tensor) -> Features:
-        """Look at images, uint8 (N, channels, H, W), of any number and size.
+        """Extract the features of images, uint8 (N, channels, H, W), of any number and size.
 
         Raises:
             InputError: It was trained on images with more or fewer channels.
@@ -81,7 +68,7 @@ class ClassifierFeatures:
             )
         if images.shape[1] != self.channels:
             raise InputError(
-                f"the {self.name} looks at images with {self.channels} channels, not "
+                f"the {self.name} takes images with {self.channels} channels, not "
                 f"{images.shape[1]}: load them so, or train another on such images"
             )
         pixels = max(images.shape[2] * images.shape[3], self.config.resolution**2)
@@ -95,3 +82,19 @@ class ClassifierFeatures:
             images = resize_like_pillow(images, side)
         features = self.network.features(from_uint8(images))
         return Features(features.cpu(), self.network.linear(features).cpu())
+
+
+def read_header(path: Path, kind: str) -> tuple[dict[str, Any], dict[str, Tensor], str]:
+    """The header, tensors and digest of a file of this kind.
+
+    Raises:
+        InputError: The file is missing, damaged, or of another kind.
+    """
+    metadata, tensors, sha256 = load_tensors(path)
+    try:
+        header = dict(json.loads(metadata["header"]))
+    except (KeyError, TypeError, ValueError, RecursionError):
+        header = {}
+    if header.get("kind") != kind:
+        raise InputError(f"{path} holds no {kind}: `biggan classifier DATA --out FILE` makes one")
+    return header, tensors, sha256

@@ -8,7 +8,7 @@ from PIL import Image
 
 from biggan.errors import InputError
 from biggan.evaluation import Evaluation
-from biggan.evaluation.report import as_csv, as_table, plot_tradeoff
+from biggan.evaluation.result import as_csv, as_table, plot_tradeoff
 from biggan.evaluation.scores import check_metrics
 
 

@@ -1,0 +1,240 @@
+"""The features of a set of images: their extractor, and what is kept of them, cached and resumable.
+
+Of all images the statistics are kept, of a random subset the features and logits, for metrics that
+need all pairs or a sort. They are saved every minute, so that a killed run resumes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from biggan.atomic_write import make_folder
+from biggan.classifier import ClassifierFeatures
+from biggan.distributed import gather, is_first, num_processes, own_range
+from biggan.errors import InputError
+from biggan.metrics.extractor import FeatureExtractor
+from biggan.metrics.inception import InceptionFeatures, Resize
+from biggan.metrics.statistics import FeatureStatistics
+from biggan.weights.cache import cache_dir
+from biggan.weights.files import FORMAT, is_ours, load_tensors, save_tensors
+
+KEPT_FEATURES = 10_000  # the number that precision and recall take
+KEPT_LOGITS = 50_000  # likewise for the Inception Score
+_SAVE_EVERY = 60.0  # seconds
+
+_LOG = logging.getLogger("biggan.evaluation")
+
+
+def open_extractor(
+    source: str | Path,
+    *,
+    resize: Resize | None = None,
+    device: torch.device | str = "cpu",
+    offline: bool = False,
+) -> FeatureExtractor:
+    """Open a feature extractor.
+
+    Args:
+        source: "inception" for TF-Inception 2015-12-05 from the cache or the internet; its weights
+            file; or a classifier that `train_classifier` wrote.
+        resize: Of TF-Inception; the graph's own if left out. A classifier has only its own.
+        device: Where it runs.
+        offline: Never touch the network.
+
+    Raises:
+        InputError: Nothing loadable is there, the file is damaged, or it has no such resize.
+    """
+    path = None if source == "inception" else Path(source).expanduser()
+    if path is not None and path.suffix == ".safetensors" and is_ours(path):
+        if resize is not None:
+            raise InputError(
+                f"--resize is for TF-Inception, and {path} holds another network, which resizes "
+                f"in its own way ({ClassifierFeatures.resize}): leave it out"
+            )
+        return ClassifierFeatures(path, device=device)
+    return InceptionFeatures(path, resize=resize or "tensorflow", device=device, offline=offline)
+
+
+@dataclass(frozen=True)
+class ImageSet:
+    """Images whose features are to be extracted, numbered from 0.
+
+    Attributes:
+        labels: Their classes, int64 (N,).
+        batches: Yields the images of a range, as the first one's number and uint8 (n, C, R, R).
+        load: Gives all images together, uint8 (N, C, R, R).
+        provenance: All that decides the images and the features, as JSON.
+        title: For the progress bar.
+        per_class: Whether statistics of every class are wanted.
+    """
+
+    labels: Tensor
+    batches: Callable[[range], Iterator[tuple[int, Tensor]]]
+    load: Callable[[], Tensor]
+    provenance: Mapping[str, Any]
+    title: str
+    per_class: bool
+
+    @property
+    def key(self) -> str:
+        """A digest for names of files."""
+        text = json.dumps([self.provenance, self.per_class], sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+    @property
+    def cache_file(self) -> Path:
+        """Where this process keeps the features of its part of the images."""
+        part = own_range(len(self.labels))
+        suffix = f"-{part.start}-{part.stop}" if num_processes() > 1 else ""
+        return cache_dir() / "evaluation" / f"{self.key}{suffix}.safetensors"
+
+
+@dataclass
+class FeatureCollection:
+    """What is kept of a set's images.
+
+    Attributes:
+        statistics: Of the features of all images.
+        by_class: The same per class; empty if not asked for.
+        features: float32 (n, dim) of a random subset.
+        logits: float32 (m, K) of another one.
+        guesses: int64 (k,), the extractor's most likely class of all images, in their order.
+    """
+
+    statistics: FeatureStatistics
+    by_class: dict[int, FeatureStatistics] = field(default_factory=dict)
+    features: list[Tensor] = field(default_factory=list)
+    logits: list[Tensor] = field(default_factory=list)
+    guesses: list[Tensor] = field(default_factory=list)
+
+    def merge(self, other: FeatureCollection) -> None:
+        """Add what was kept of the images that follow."""
+        self.statistics.merge(other.statistics)
+        for label, statistics in other.by_class.items():
+            if label in self.by_class:
+                self.by_class[label].merge(statistics)
+            else:
+                self.by_class[label] = statistics
+        self.features += other.features
+        self.logits += other.logits
+        self.guesses += other.guesses
+
+
+def extract_features(
+    images: ImageSet, extractor: FeatureExtractor, *, progress: bool = True
+) -> FeatureCollection | None:
+    """Extract the features of all images, each process of its own part; cached.
+
+    Returns:
+        The whole on the first process, None on the others.
+    """
+    parts = gather(_extract_own_part(images, extractor, progress=progress))
+    if not parts:
+        return None
+    whole = parts[0]
+    for part in parts[1:]:
+        whole.merge(part)
+    return whole
+
+
+def with_channels(images: Tensor, channels: int) -> Tensor:
+    """Grey images for a network that takes colour."""
+    return images.expand(-1, 3, -1, -1) if (images.shape[1], channels) == (1, 3) else images
+
+
+def _extract_own_part(
+    images: ImageSet, extractor: FeatureExtractor, *, progress: bool
+) -> FeatureCollection:
+    total, file = len(images.labels), images.cache_file
+    own = own_range(total)
+    collection, began = _resume(file, extractor.dim, own)
+    position = began
+    keep_features, keep_logits = (_subset(total, keep) for keep in (KEPT_FEATURES, KEPT_LOGITS))
+    title, processes = images.title, num_processes()
+    bar = tqdm(
+        total=len(own),
+        initial=position - own.start,
+        desc=title if processes == 1 else f"{title}, process 1 of {processes}",
+        unit="image",
+        delay=2,
+        disable=None if progress and is_first() else True,
+    )
+    saved = time.monotonic()
+    with bar:
+        for start, batch in images.batches(range(position, own.stop)):
+            position = start + len(batch)
+            found = extractor.extract(with_channels(batch, extractor.channels))
+            features, logits = found.features.cpu(), found.logits.cpu()
+            collection.statistics.update(features)
+            if images.per_class:
+                labels = images.labels[start:position]
+                for label in labels.unique().tolist():
+                    of_class = collection.by_class.setdefault(
+                        label, FeatureStatistics(extractor.dim)
+                    )
+                    of_class.update(features[labels == label])
+            collection.features.append(features[keep_features[start:position]])
+            collection.logits.append(logits[keep_logits[start:position]])
+            collection.guesses.append(logits.argmax(dim=1))
+            bar.update(len(batch))
+            if time.monotonic() - saved > _SAVE_EVERY:
+                _save(file, collection, position)
+                saved = time.monotonic()
+    if position > began or not file.exists():
+        _save(file, collection, position)
+    return collection
+
+
+def _subset(total: int, keep: int) -> Tensor:
+    """A random subset of `total` numbers, always the same one: bool (total,)."""
+    chosen = torch.zeros(total, dtype=torch.bool)
+    chosen[torch.from_numpy(np.random.RandomState(0).permutation(total)[:keep])] = True
+    return chosen
+
+
+def _save(file: Path, collection: FeatureCollection, position: int) -> None:
+    make_folder(file.parent)
+    tensors = {"position": torch.tensor(position)}
+    for name in ("features", "logits", "guesses"):
+        parts = getattr(collection, name)
+        tensors[name] = torch.cat(parts) if parts else torch.empty(0)
+    statistics = {"all": collection.statistics}
+    statistics |= {str(label): of_class for label, of_class in collection.by_class.items()}
+    for name, of in statistics.items():
+        tensors |= {f"{name}.{key}": value for key, value in of.state_dict().items()}
+    save_tensors(file, {"format": FORMAT}, tensors)
+
+
+def _resume(file: Path, dim: int, own: range) -> tuple[FeatureCollection, int]:
+    """What was kept before, and the number of the next image."""
+    try:
+        tensors = load_tensors(file)[1] if file.exists() else {}
+    except InputError as error:
+        _LOG.warning("cached features are lost, and are extracted again: %s", error)
+        tensors = {}
+    if "guesses" not in tensors:  # the files of version 0.1.0 lack them
+        return FeatureCollection(FeatureStatistics(dim)), own.start
+    states: dict[str, dict[str, Tensor]] = {}
+    for name, tensor in tensors.items():
+        whose, dot, key = name.partition(".")
+        if dot:
+            states.setdefault(whose, {})[key] = tensor
+    statistics = {whose: FeatureStatistics.from_state_dict(s) for whose, s in states.items()}
+    collection = FeatureCollection(
+        statistics.pop("all"),
+        {int(label): of_class for label, of_class in statistics.items()},
+        *([tensors[name]] for name in ("features", "logits", "guesses")),
+    )
+    return collection, int(tensors["position"])
