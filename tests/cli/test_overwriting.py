@@ -8,8 +8,10 @@ from test_cli import fails, pixels, succeeds
 
 import biggan
 from biggan.atomic_write import write_atomically
+from biggan.cli import sample
 from biggan.cli.options import unused_name
 from biggan.evaluation.result import Evaluation, is_of_same
+from biggan.images import read_recipe
 from biggan.weights.files import Description, load_generator, save_generator
 from tiny import TINY_CLASSES, tiny_generator
 
@@ -31,6 +33,21 @@ def test_a_grid_leaves_those_of_other_classes(tiny_file, tmp_path):
     names = [succeeds(*grid, number).strip() for number in (0, 1, 0, 1)]
     assert names == [str(out / name) for name in ("grid.png", "grid-2.png") * 2]
     assert (pixels(names[0]) != pixels(names[1])).any()
+
+
+def test_a_grid_leaves_one_that_another_command_writes_meanwhile(tiny_file, tmp_path):
+    gan = biggan.load(tiny_file)
+    first, second = (gan.recipes([label], 2, 0.5, 0) for label in (0, 1))
+
+    class Interrupted:
+        def draw(self, recipes):
+            yield from gan.draw(recipes)
+            names.extend(sample._draw(gan, first, 2, tmp_path))
+
+    names = []
+    names.extend(sample._draw(Interrupted(), second, 2, tmp_path))
+    assert [path.name for path in names] == ["grid.png", "grid-2.png"]
+    assert read_recipe(tmp_path / "grid.png").pictures == tuple(first)
 
 
 def test_pictures_leave_those_of_another_model_of_the_same_name(tiny_file, other_file, tmp_path):

@@ -175,9 +175,7 @@ def command(
     if isinstance(wanted, VideoRecipe):
         _write_video(gan, wanted, out)
     else:
-        if is_default("out"):
-            out = unused_picture(out, wanted)
-        _write_grid(gan, wanted, out)
+        out = _write_grid(gan, wanted, out)
     click.echo(out)
 
 
@@ -231,13 +229,16 @@ def _num_frames(
     return frames_of_steps(num_keyframes, steps, loop)
 
 
-def _write_grid(gan: Gan, recipe: MorphRecipe, out: Path) -> None:
+def _write_grid(gan: Gan, recipe: MorphRecipe, out: Path) -> Path:
     from biggan.images import make_grid, save_png
 
     drawn = gan.draw_morph(recipe)
     make_folder(out.parent)
     pictures = list(tqdm(drawn, total=recipe.num * recipe.steps, unit="picture", **_BAR))
+    if is_default("out"):
+        out = unused_picture(out, recipe)
     save_png(make_grid(pictures, columns=recipe.steps), out, recipe)
+    return out
 
 
 def _write_video(gan: Gan, recipe: VideoRecipe, out: Path) -> None:

@@ -133,8 +133,7 @@ def command(
             if grid and columns is None:
                 columns = _columns(classes, num) if like is None else 1
             make_folder(out)
-            files = _files(recipes, columns, out)
-        _draw(gan, recipes, columns, files)
+        files = _draw(gan, recipes, columns, out)
         first = is_first()
     if first:
         _report(files, recipes, as_json=as_json)
@@ -161,18 +160,13 @@ def _read_like(path: Path) -> tuple[list[Recipe], int | None]:
     return [wanted], None
 
 
-def _files(recipes: list[Recipe], columns: int | None, out: Path) -> list[Path]:
-    """Where the pictures go; with columns, the grid of all of them."""
-    from biggan.images import GridRecipe
+def _draw(gan: Gan, recipes: list[Recipe], columns: int | None, out: Path) -> list[Path]:
+    """Make this process's part of the pictures; with columns, one grid of all of them.
 
-    if columns is not None:
-        return [unused_picture(out / "grid.png", GridRecipe(columns, tuple(recipes)))]
-    return [unused_picture(out / _file_name(recipe), recipe) for recipe in recipes]
-
-
-def _draw(gan: Gan, recipes: list[Recipe], columns: int | None, files: list[Path]) -> None:
-    """Make this process's part of the pictures, and return when all processes have made theirs."""
-    from biggan.distributed import gather, is_first, num_processes, own_range
+    Returns:
+        The files of all processes, once all are there.
+    """
+    from biggan.distributed import gather, is_first, num_processes, own_range, raising_together
     from biggan.images import GridRecipe, make_grid, save_png
 
     own = own_range(len(recipes))
@@ -185,14 +179,19 @@ def _draw(gan: Gan, recipes: list[Recipe], columns: int | None, files: list[Path
         disable=None if is_first() else True,
     )
     if columns is None:
+        with raising_together():
+            files = [unused_picture(out / _file_name(recipe), recipe) for recipe in recipes]
         for i, picture in zip(own, pictures, strict=True):
             save_png(picture, files[i], recipes[i])
         gather(None)  # waits for all
-        return
+        return files
     parts = gather(list(pictures))
+    grid = GridRecipe(columns, tuple(recipes))
+    # Named at the end: another command may have written its grid meanwhile.
+    path = unused_picture(out / "grid.png", grid)
     if is_first():
-        grid = make_grid([picture for part in parts for picture in part], columns)
-        save_png(grid, files[0], GridRecipe(columns, tuple(recipes)))
+        save_png(make_grid([picture for part in parts for picture in part], columns), path, grid)
+    return [path]
 
 
 def _columns(classes: Sequence[str], num: int) -> int:
