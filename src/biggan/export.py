@@ -201,9 +201,7 @@ def check_request(
     if truncation != "dynamic":
         check_truncation(truncation)
     if batch != "dynamic" and not (isinstance(batch, int) and 1 <= batch <= MAX_BATCH):
-        raise InputError(
-            f"the batch must be at least 1 and at most {MAX_BATCH}, or dynamic, not {quoted(batch)}"
-        )
+        raise InputError(f"the batch must be 1 to {MAX_BATCH}, or dynamic, not {quoted(batch)}")
     both = (path, path.with_suffix(".bin")) if form == "openvino" else (path,)
     for file in both:
         if file.is_dir():

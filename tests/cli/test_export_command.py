@@ -55,7 +55,7 @@ def test_mistakes_are_one_line(tiny_file, tmp_path, monkeypatch):
     assert "neither a number nor 'none' or 'dynamic'" in refused(out, "--truncation", "low")
     assert "truncation must be above 0 and at most 1" in refused(out, "--truncation", "2")
     assert "neither a whole number nor 'dynamic'" in refused(out, "--batch", "1.5")
-    assert "at least 1, or dynamic, not 0" in refused(out, "--batch", "0")
+    assert "the batch must be 1 to 1024, or dynamic, not 0" in refused(out, "--batch", "0")
     assert "as files of openvino are" in refused(tmp_path / "a.xml")
     assert "as files of onnx are" in refused(out, "--format", "openvino")
     assert "is the model itself" in refused(tiny_file, "--force")
