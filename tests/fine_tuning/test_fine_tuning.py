@@ -156,7 +156,7 @@ def test_bundled_weights_go_on_as_they_are():
     torch.testing.assert_close(
         pictures(generator, labels), pictures(biggan.load().generator, labels), atol=1e-5, rtol=0
     )
-    assert report.networks[0].licence == "Apache-2.0"
+    assert report.networks[0].loaded.description.licence == "Apache-2.0"
 
 
 # --- other classes ---
@@ -610,7 +610,9 @@ def test_the_report_says_what_became_of_everything(make):
     assert set(first.kept) | set(first.remade) == set(generator.state_dict())
     assert set(second.kept) | set(second.remade) == set(discriminator.state_dict())
     lines = report.lines()
-    assert lines[0].startswith(f"generator: from {paths[0]} (source, sha256 {first.sha256[:12]}...")
+    assert lines[0].startswith(
+        f"generator: from {paths[0]} (source, sha256 {first.loaded.sha256[:12]}..."
+    )
     assert lines[0].endswith("; licence: CC0)")
     assert f"generator: {len(first.kept)} tensors kept" in lines
     assert (

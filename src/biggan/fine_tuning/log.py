@@ -11,6 +11,7 @@ from biggan.fine_tuning.classes import ClassOrigin
 from biggan.fine_tuning.config import FineTuningConfig
 from biggan.weights.addresses import is_address
 from biggan.weights.download import without_secrets
+from biggan.weights.files import LoadedDiscriminator, LoadedGenerator
 
 _LISTED = 20  # classes that the log names one by one
 
@@ -22,10 +23,7 @@ class NetworkLog:
     network: str
     source: str
     """What the recipe calls it."""
-    name: str
-    """What it calls itself."""
-    sha256: str
-    licence: str
+    loaded: LoadedGenerator | LoadedDiscriminator
     kept: Sequence[str]
     """Tensors that are the source's to the last bit."""
     remade: Mapping[str, str]
@@ -39,9 +37,9 @@ class NetworkLog:
         """What a model's card says of it, as JSON can hold it."""
         return {
             "source": without_folder(self.source),
-            "name": self.name,
-            "sha256": self.sha256,
-            "licence": self.licence,
+            "name": self.loaded.description.name,
+            "sha256": self.loaded.sha256,
+            "licence": self.loaded.description.licence,
             "tensors_kept": len(self.kept),
             "tensors_remade": self._by_reason(),
             "classes": [str(origin) for origin in self.classes],
@@ -50,9 +48,12 @@ class NetworkLog:
 
     def lines(self, before: NetworkLog | None) -> list[str]:
         """For the log; classes that start as in `before` are not listed again."""
-        licence = f"; licence: {self.licence}" if self.licence else ""
-        lines = [f"from {self.source} ({self.name}, sha256 {self.sha256[:12]}...{licence})"]
-        lines.append(f"{len(self.kept)} tensors kept")
+        about, sha256 = self.loaded.description, self.loaded.sha256
+        licence = f"; licence: {about.licence}" if about.licence else ""
+        lines = [
+            f"from {self.source} ({about.name}, sha256 {sha256[:12]}...{licence})",
+            f"{len(self.kept)} tensors kept",
+        ]
         lines += [f"{reason}: {names}" for reason, names in self._by_reason().items()]
         if self.frozen:
             lines.append(f"{len(self.frozen)} parameters frozen: {_some(self.frozen)}")

@@ -19,9 +19,7 @@ _Recipe = TypeVar("_Recipe")  # a TrainConfig, which is built from what is here
 _Shape = TypeVar("_Shape", bound=GeneratorConfig | DiscriminatorConfig)
 
 
-def fitted_to_source(
-    recipe: _Recipe, saved: _Recipe | None = None, *, offline: bool = False
-) -> _Recipe:
+def fitted_to_source(recipe: _Recipe, saved: _Recipe | None = None) -> _Recipe:
     """A recipe with the sources' shapes, but for the number of classes.
 
     To be called before the data is loaded, which is decoded at the source's resolution. A network
@@ -31,7 +29,6 @@ def fitted_to_source(
         recipe: A `TrainConfig`.
         saved: The recipe of the run's newest checkpoint, if there is one: the shapes are taken
             from it, and the sources are not read, which may be gone by then.
-        offline: Never touch the network.
 
     Raises:
         InputError: A source cannot be read; the recipe or the other source has another shape; or
@@ -46,7 +43,7 @@ def fitted_to_source(
         if not (source := getattr(tuning, network)):
             continue
         if saved is None:
-            given = source_shape(find(source, offline=offline).network.config, own)
+            given = source_shape(find(source).network.config, own)
         else:
             given = replace(getattr(saved, network), num_classes=own.num_classes)
         for field in fields(own):
@@ -58,16 +55,16 @@ def fitted_to_source(
                     f"{source} has {value}: leave it out, the shape is the source's"
                 )
         shapes[network] = given
-    generator, discriminator = shapes["generator"], shapes["discriminator"]
     if tuning.generator or tuning.discriminator:
-        if not tuning.discriminator:
-            discriminator = _with_channels_of(generator, discriminator, preset.discriminator)
-        if not tuning.generator:
-            generator = _with_channels_of(discriminator, generator, preset.generator)
-        _check_agreement(config, generator, discriminator)
-    check_depth(generator, tuning.freeze_generator)
-    check_depth(discriminator, tuning.freeze_discriminator)
-    return replace(config, generator=generator, discriminator=discriminator)
+        for network, other in (("generator", "discriminator"), ("discriminator", "generator")):
+            own, default = shapes[network], getattr(preset, network)
+            if not getattr(tuning, network) and own.image_channels == default.image_channels:
+                channels = shapes[other].image_channels
+                shapes[network] = replace(own, image_channels=channels)
+        _check_agreement(config, **shapes)
+    check_depth(shapes["generator"], tuning.freeze_generator)
+    check_depth(shapes["discriminator"], tuning.freeze_discriminator)
+    return replace(config, **shapes)
 
 
 def source_shape(source: _Shape, own: _Shape) -> _Shape:
@@ -79,11 +76,6 @@ def source_shape(source: _Shape, own: _Shape) -> _Shape:
         if source.num_classes == 0:  # then it does not say how classes would enter
             shape = replace(shape, class_dim=own.class_dim, shared_embedding=own.shared_embedding)
     return shape
-
-
-def _with_channels_of(source: Any, own: Any, preset: Any) -> Any:
-    insists = own.image_channels != preset.image_channels
-    return own if insists else replace(own, image_channels=source.image_channels)
 
 
 def _check_agreement(

@@ -35,8 +35,6 @@ def initialize(
     discriminator: Discriminator,
     tuning: FineTuningConfig,
     class_names: Sequence[str],
-    *,
-    offline: bool = False,
 ) -> TransferLog:
     """Give networks the weights of their sources.
 
@@ -48,7 +46,6 @@ def initialize(
         discriminator: Likewise.
         tuning: The sources.
         class_names: The data's classes in order; empty for an unconditional run.
-        offline: Never touch the network.
 
     Raises:
         InputError: A source cannot be read, or has another shape than the network.
@@ -58,7 +55,7 @@ def initialize(
     for name, network in networks.items():
         assert len(class_names) == network.config.num_classes
         if source := getattr(tuning, name):
-            loaded = FIND[name](source, offline=offline)
+            loaded = FIND[name](source)
             require(
                 network.config == source_shape(loaded.network.config, network.config),
                 f"fine_tuning.{name} {source} has another shape than the recipe's {name}: the file "
@@ -68,9 +65,8 @@ def initialize(
             transfer.fill()
             moving = {id(p) for p in trainable(network, getattr(tuning, f"freeze_{name}"))}
             frozen = [n for n, p in network.named_parameters() if id(p) not in moving]
-            about = (source, loaded.description.name, loaded.sha256, loaded.description.licence)
-            kept, remade = transfer.kept, transfer.remade
-            logs.append(NetworkLog(name, *about, kept, remade, transfer.origins, frozen))
+            kept, remade, origins = transfer.kept, transfer.remade, transfer.origins
+            logs.append(NetworkLog(name, source, loaded, kept, remade, origins, frozen))
     return TransferLog(logs)
 
 

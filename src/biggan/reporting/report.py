@@ -47,19 +47,9 @@ def write_report(
 def write_figures(
     run: Run, folder: Path, others: Sequence[Run] = (), sweeps: Sequence[Sweep | None] = ()
 ) -> list[Path]:
-    """Write the page's figures as PNG files, 880 pixels wide.
+    """Write the page's figures as PNG files into a folder, and return their paths in order.
 
-    Args:
-        run: See `write_report`.
-        folder: Where to write them; created if needed.
-        others: See `write_report`.
-        sweeps: See `write_report`.
-
-    Returns:
-        The files, in the order of the page.
-
-    Raises:
-        InputError: Matplotlib is not installed, or a file cannot be written.
+    See `write_report` for the rest.
     """
     make_folder(folder)
     written = []
