@@ -324,10 +324,12 @@ def test_names_and_numbers_of_any_kind_can_be_drawn():
     names = ["$x_{$", "猫", "a\nb", "", "<b>\"'&", "x" * 300, "\ud800"]
     curves = [Curve([1, 2, 2**50], [10.0**k, -(10.0**k), 1e308]) for k in range(-320, 300, 90)]
     lines = [Line(n, c, REAL, spread=c) for n, c in zip(names, curves, strict=True)]
-    drawing = as_svg(line_chart("name", "title <&>", lines), 1)
+    [chart] = line_chart("name", "title <&>", lines)
+    drawing = as_svg(chart, 1)
     assert "title &lt;&amp;&gt;" in drawing
     assert "<b>" not in drawing
-    one = line_chart("name", "title", [Line("a", Curve([7], [0.0]), REAL)], height=2)
+    [one] = line_chart("name", "title", [Line("a", Curve([7], [0.0]), REAL)], height=2)
+    assert line_chart("name", "title", []) == []
     assert "<svg" in as_svg(one, 1)
 
 
@@ -336,7 +338,8 @@ def test_long_curves_keep_their_extremes_in_short_paths():
     values = [float(step % 7) for step in steps]
     values[54_321], values[54_322] = 99.0, -99.0
     curve = Curve(steps, values)
-    drawing = as_svg(line_chart("name", "title", [Line("a", curve, REAL, spread=curve)]), 1)
+    [chart] = line_chart("name", "title", [Line("a", curve, REAL, spread=curve)])
+    drawing = as_svg(chart, 1)
     assert len(drawing) < 100_000
     path = max(re.findall(r' d="([^"]*)"', drawing.split("<title>a</title>")[1]), key=len)
     heights = [float(y) for y in re.findall(r"[ML] [\d.-]+ ([\d.-]+)", path)]

@@ -84,8 +84,13 @@ def line_chart(
     *,
     limits: tuple[float, float] | None = None,
     height: float = 2.5,
-) -> Chart:
-    """Curves over steps, at least one; the axis is logarithmic where the values ask for it."""
+) -> list[Chart]:
+    """A chart of curves over steps; none without curves.
+
+    The axis is logarithmic where the values ask for it.
+    """
+    if not lines:
+        return []
 
     def draw(axes: Axes) -> None:
         for line in lines:
@@ -110,7 +115,7 @@ def line_chart(
     alt = f"{title}. Line chart, steps {first} to {last}: {', '.join(ends)}."
     if marks:
         alt += f" Marked: {', '.join(f'{mark.letters} at {mark.step}' for mark in marks[:8])}."
-    return Chart(name, title, alt, draw, height)
+    return [Chart(name, title, alt, draw, height)]
 
 
 def _draw_line(axes: Axes, line: Line) -> None:

@@ -62,9 +62,9 @@ def losses_section(run: Run, marks: Sequence[Mark]) -> Section:
     title = f"Accuracy of the discriminator{': memorization' if held_out else ''}"
     lines = _lines(run, "signals", accuracy)
     parts: list[Part] = [
-        *_chart("losses", "Losses", _lines(run, "metrics", _LOSSES), marks),
-        *_chart("outputs", "Outputs of the discriminator", outputs, marks),
-        *_chart("accuracy", title, lines, marks, limits=(-0.03, 1.03)),
+        *line_chart("losses", "Losses", _lines(run, "metrics", _LOSSES), marks),
+        *line_chart("outputs", "Outputs of the discriminator", outputs, marks),
+        *line_chart("accuracy", title, lines, marks, limits=(-0.03, 1.03)),
     ]
     return Section("losses", "Losses and outputs", parts)
 
@@ -75,12 +75,14 @@ def networks_section(run: Run, marks: Sequence[Mark]) -> Section:
     norms: Styles = {("gradient_norms", name): (name, color) for name, color in colors.items()}
     diversity: Styles = {("diversity",): ("diversity", charts.OTHER)}
     parts: list[Part] = [
-        *_chart("gradients", "Gradient norms", _lines(run, "signals", norms), marks),
-        *_chart("diversity", "Variety within a class", _lines(run, "signals", diversity), marks),
+        *line_chart("gradients", "Gradient norms", _lines(run, "signals", norms), marks),
+        *line_chart(
+            "diversity", "Variety within a class", _lines(run, "signals", diversity), marks
+        ),
     ]
     for what, words in (("mean", "means"), ("var", "variances")):
         lines = layer_lines(run, partial(_layers, start=("batch_norm",), end=what))
-        parts += _chart(f"batch-norm-{what}", f"BatchNorm {words} of G", lines, marks)
+        parts += line_chart(f"batch-norm-{what}", f"BatchNorm {words} of G", lines, marks)
     return Section("networks", "Gradients, variety, statistics", parts)
 
 
@@ -95,13 +97,13 @@ def spectra_section(run: Run, marks: Sequence[Mark]) -> Section:
             choose = partial(Log.singular_values, network=network, index=index)
             lines = layer_lines(run, choose, [] if index else spikes_of(run, network))
             title, height = f"σ{index} of every layer of {letter}", 2.2 if index else 3.4
-            parts += _chart(f"sigma{index}-{network}", title, lines, marks, height=height)
+            parts += line_chart(f"sigma{index}-{network}", title, lines, marks, height=height)
     for network in NETWORKS:
         if ratios := conditioning(run.signals, network):
             parts.append(_heat_map(network, ratios))
     for network, letter in NETWORKS.items():
         lines = layer_lines(run, partial(_layers, start=("frobenius_norms", network)))
-        parts += _chart(f"frobenius-{network}", f"Frobenius norms of {letter}", lines, marks)
+        parts += line_chart(f"frobenius-{network}", f"Frobenius norms of {letter}", lines, marks)
     for network in NETWORKS:
         if table := _numbers(run, network):
             parts.append(Folded(f"All layers of the {network} in numbers", table))
@@ -116,7 +118,7 @@ def other_section(run: Run, marks: Sequence[Mark]) -> Section:
     for name in sorted(names, key=lambda n: (n not in titles, n == "steps_per_second")):
         if not name.startswith("evaluation/"):
             lines = _lines(run, "metrics", {names[name]: (name, REAL)})
-            parts += _chart(f"metric-{_file_name(name)}", titles.get(name, name), lines, marks)
+            parts += line_chart(f"metric-{_file_name(name)}", titles.get(name, name), lines, marks)
     groups: dict[str, dict[Key, Curve]] = {}
     for key, curve in run.signals.curves.items():
         if not _KNOWN.fullmatch("/".join(key)):
@@ -132,7 +134,7 @@ def other_section(run: Run, marks: Sequence[Mark]) -> Section:
             Line("/".join(key) or name, curve, SERIES[i % len(SERIES)])
             for i, (key, curve) in enumerate(list(groups[name].items())[:_OTHER_LINES])
         ]
-        parts.append(line_chart(f"signal-{_file_name(name)}", name, lines, marks))
+        parts += line_chart(f"signal-{_file_name(name)}", name, lines, marks)
     return Section("other", "Other curves", parts)
 
 
@@ -167,7 +169,7 @@ def comparison_section(runs: Mapping[str, Run]) -> Section:
             for i, (label, curve) in enumerate(zip(runs, curves, strict=True))
             if curve
         ]
-        parts += _chart(f"compared-{name}", title, lines if len(lines) > 1 else [])
+        parts += line_chart(f"compared-{name}", title, lines if len(lines) > 1 else [])
     return Section("comparison", "Compared", parts)
 
 
@@ -279,18 +281,6 @@ def _numbers(run: Run, network: str) -> Table | None:
         rows.append([layer, first, *last, highest, str(len(spikes[layer]))])
     head = ["layer", "σ0 first", "σ0", "σ1", "σ2", "σ0 / σ1", "Frobenius", "σ0 highest", "spikes"]
     return Table(head, rows) if rows else None
-
-
-def _chart(
-    name: str,
-    title: str,
-    lines: Sequence[Line],
-    marks: Sequence[Mark] = (),
-    limits: tuple[float, float] | None = None,
-    height: float = 2.5,
-) -> list[Chart]:
-    """A chart in a list, which is empty without lines."""
-    return [line_chart(name, title, lines, marks, limits=limits, height=height)] if lines else []
 
 
 def _lines(run: Run, log: str, styles: Styles) -> list[Line]:

@@ -54,7 +54,7 @@ def evaluations_section(run: Run, marks: Sequence[Mark]) -> Section:
     for name, title in SCORES.items():
         if curve := run.score_curve(name):
             lines = [Line(title, curve, REAL)]
-            parts.append(line_chart(f"evaluation-{name}", title, lines, marks, height=2.2))
+            parts += line_chart(f"evaluation-{name}", title, lines, marks, height=2.2)
     names = list(dict.fromkeys(name for e in run.evaluations for name in e.scores))
     rows = [
         [str(e.step), *(f"{e.scores.get(name, math.nan):.4g}" for name in names)]

@@ -52,17 +52,14 @@ class Curve(NamedTuple):
 
 @dataclass(frozen=True)
 class Log:
-    """The numbers of one log file.
-
-    Attributes:
-        curves: The finite values of each number; no curve is empty.
-        not_finite: The steps at which a number was NaN, infinite or null.
-        damaged: How many lines could not be read.
-    """
+    """The numbers of one log file."""
 
     curves: dict[Key, Curve] = field(default_factory=dict)
+    """The finite values of each number; no curve is empty."""
     not_finite: dict[Key, list[int]] = field(default_factory=dict)
+    """The steps at which a number was NaN, infinite or null."""
     damaged: int = 0
+    """Lines that could not be read."""
 
     def under(self, *start: str) -> dict[Key, Curve]:
         """The curves whose path begins with these names, by the rest of the path."""
@@ -94,29 +91,21 @@ class Undone(NamedTuple):
 
 @dataclass(frozen=True)
 class Run:
-    """What a run's folder holds.
-
-    Attributes:
-        name: The folder's name.
-        recipe: The resolved recipe, flat: "table.key".
-        metrics: metrics.jsonl.
-        signals: signals.jsonl; empty if the run was not watched.
-        events: events.jsonl, in the order of the file.
-        undone: What each rollback undid.
-        evaluations: In order of their steps.
-        sheets: Sample sheets in order of their steps.
-        missing: What could not be read, in words.
-    """
+    """What a run's folder holds."""
 
     name: str
     recipe: dict[str, Any]
+    """The resolved recipe, flat: "table.key"."""
     metrics: Log
     signals: Log
+    """Empty if the run was not watched."""
     events: list[Event]
     undone: list[Undone]
     evaluations: list[Evaluation]
     sheets: list[tuple[int, Path]]
+    """Sample sheets with their steps."""
     missing: list[str]
+    """What could not be read, in words."""
 
     @property
     def last_step(self) -> int | None:

@@ -44,17 +44,12 @@ class Spike:
 
 @dataclass(frozen=True)
 class Burst:
-    """Spikes of several layers of one network at one time.
-
-    Attributes:
-        first: Step of the first of them.
-        last: Step of the last.
-        layers: The strongest spike of each layer, the strongest layer first.
-    """
+    """Spikes of several layers of one network at one time: the first step and the last."""
 
     first: int
     last: int
     layers: dict[str, Spike]
+    """The strongest spike of each layer, the strongest layer first."""
 
 
 def find_spikes(curve: Curve) -> list[Spike]:
