@@ -17,12 +17,12 @@ from starlette.formparsers import MultiPartException
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-MAX_BODY = 2**20  # bytes; the page's own messages have a few thousand
+MAX_BODY = 2**16  # bytes; Gradio keeps names of 2,000 sessions; the page sends a few thousand
 MAX_UPLOAD = 64 * 2**20  # bytes; a grid of ours of 512 px has up to 20 million
 _UPLOADS = "/gradio_api/upload"
 _UPLOADED_BY_ONE = 2 * MAX_UPLOAD  # bytes an hour
 _UPLOADED_BY_ALL = 8 * MAX_UPLOAD
-_DRAINED = 16  # times what is allowed: read and dropped, so that the sender gets to read the answer
+_DRAINED = 16 * MAX_UPLOAD  # bytes that are read and dropped, so that the sender reads the answer
 
 # What makes the server draw; load a model, as a search of classes may; or keep a file.
 _COUNTED_PATHS = ("/api/sample", "/api/interpolate", "/api/sweep", "/api/classes")
@@ -82,7 +82,7 @@ class BodyLimit:
         most = MAX_UPLOAD if is_upload else MAX_BODY
         announced = Headers(scope=scope).get("content-length", "0")
         if announced.isdecimal() and int(announced) > most:
-            if int(announced) <= _DRAINED * most:
+            if int(announced) <= _DRAINED:
                 await _drain(receive)
             await _refuse(413, _too_long(most))(scope, receive, send)
             return

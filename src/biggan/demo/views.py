@@ -8,6 +8,7 @@ import html
 import inspect
 import logging
 import os
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import wait
 from dataclasses import dataclass
@@ -39,6 +40,7 @@ VIDEOS: dict[str, Any] = {"concurrency_limit": 4, "concurrency_id": "video"}
 _LOG = logging.getLogger("biggan.demo")
 
 _SMALL = 64  # up to this many pixels a side pictures are enlarged for the screen
+_MOST_UNREAD = 10  # seconds without a reader after which a result is given up
 _LONGEST_MESSAGE = 500  # characters; longer ones repeat what somebody sent
 
 
@@ -195,13 +197,19 @@ def progress_of(job: Job, every: float = 0.5) -> Iterator[list[Any]]:
     """Every so many seconds what is done of a job, until it has ended.
 
     Raises:
-        gradio.Error: The client has closed its connection.
+        gradio.Error: The client has closed its connection, or reads no messages.
     """
     blocks, event_id = LocalContext.blocks.get(None), LocalContext.event_id.get(None)
-    event = blocks._queue.event_ids_to_events.get(event_id) if blocks and event_id else None
+    queue = blocks._queue if blocks else None
+    event = queue.event_ids_to_events.get(event_id) if queue and event_id else None
+    last_read = time.monotonic()
     while wait([job.future], every).not_done:
-        if event and not event.alive:
-            raise gr.Error("the client has left", print_exception=False)
+        if queue and event:
+            messages = queue.pending_messages_per_session.get(event.session_hash)
+            if messages is None or messages.empty():
+                last_read = time.monotonic()
+            if not event.alive or time.monotonic() - last_read > _MOST_UNREAD:
+                raise gr.Error("the client has left", print_exception=False)
         yield list(job.parts)
 
 
