@@ -200,11 +200,11 @@ def progress_of(job: Job, every: float = 0.5) -> Iterator[list[Any]]:
         gradio.Error: The client has closed its connection, or reads no messages.
     """
     blocks, event_id = LocalContext.blocks.get(None), LocalContext.event_id.get(None)
-    queue = blocks._queue if blocks else None
-    event = queue.event_ids_to_events.get(event_id) if queue and event_id else None
+    queue = blocks._queue if blocks else None  # false while it is empty
+    event = queue.event_ids_to_events.get(event_id) if queue is not None and event_id else None
     last_read = time.monotonic()
     while wait([job.future], every).not_done:
-        if queue and event:
+        if queue is not None and event:
             messages = queue.pending_messages_per_session.get(event.session_hash)
             if messages is None or messages.empty():
                 last_read = time.monotonic()
