@@ -292,7 +292,7 @@ def test_tf32_is_off_while_it_looks_and_restored(extractor):
 
 
 def test_images_that_it_does_not_take(extractor):
-    with pytest.raises(InputError, match="3 channels, not 1: load them in colour"):
+    with pytest.raises(InputError, match="3 channels, not 1: load them so"):
         extractor(torch.zeros(1, 1, 8, 8, dtype=torch.uint8))
     for images in (torch.zeros(1, 3, 8, 8), torch.zeros(3, 8, 8, dtype=torch.uint8)):
         with pytest.raises(ValueError, match="expected uint8 images"):

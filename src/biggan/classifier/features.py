@@ -18,7 +18,12 @@ from biggan.classifier.network import (
 from biggan.devices import find_device
 from biggan.errors import InputError
 from biggan.images import from_uint8
-from biggan.metrics.extractor import Features, reproducible_convolutions, resize_like_pillow
+from biggan.metrics.extractor import (
+    Features,
+    check_images,
+    reproducible_convolutions,
+    resize_like_pillow,
+)
 from biggan.weights.files import load_strictly, load_tensors
 
 
@@ -62,15 +67,7 @@ class ClassifierFeatures:
         Raises:
             InputError: It was trained on images with more or fewer channels.
         """
-        if images.dtype != torch.uint8 or images.ndim != 4:
-            raise ValueError(
-                f"expected uint8 images (N, C, H, W), got {images.dtype} {tuple(images.shape)}"
-            )
-        if images.shape[1] != self.channels:
-            raise InputError(
-                f"the {self.name} takes images with {self.channels} channels, not "
-                f"{images.shape[1]}: load them so, or train another on such images"
-            )
+        check_images(images, self.channels, f"the {self.name}")
         pixels = max(images.shape[2] * images.shape[3], self.config.resolution**2)
         with reproducible_convolutions():
             parts = [self._extract(part) for part in images.split(images_at_once(pixels))]

@@ -99,9 +99,9 @@ def train_classifier(
     Args:
         dataset: Images with classes; they may be mapped from the disk.
         out: The file to write; its folder is created if needed.
-        steps: See `ClassifierTraining`; `default_steps` if left out.
-        seed: Likewise.
-        flip: Likewise.
+        steps: `default_steps` if left out; see `ClassifierTraining` for these three.
+        seed: Of all random numbers.
+        flip: Whether to mirror one half of the images.
         width: Channels of the first stage; `default_width` if left out.
         device: Where to train.
         progress: Whether to show a bar on a terminal.
@@ -149,10 +149,9 @@ def train_classifier(
 def split_held_out(
     labels: Tensor, num_classes: int, seed: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Hold out a tenth of each class, at least one image, but never a class's only image.
+    """The indices to train on and to hold out: a tenth of each class, at least one image.
 
-    Returns:
-        The indices of the images to train on and of those held out, each ascending.
+    A class's only image is not held out.
 
     Raises:
         InputError: No class has two images.
@@ -179,20 +178,10 @@ def fit_classifier(
     checkpoint: Checkpoint | None = None,
     progress: bool = True,
 ) -> Classifier:
-    """Train by SGD with Nesterov's momentum and cross-entropy.
+    """Train by SGD with Nesterov's momentum and cross-entropy on the chosen images.
 
-    Args:
-        config: The network's shape.
-        training: The recipe. All random numbers are a function of its seed and the step.
-        images: uint8 (N, C, R, R); they may be mapped from the disk.
-        labels: int64 (N,).
-        chosen: The indices of the images to train on.
-        device: Where to train.
-        checkpoint: Where to resume from and to save to.
-        progress: Whether to show a bar on a terminal.
-
-    Returns:
-        The network in eval mode.
+    The images, uint8 (N, C, R, R), may be mapped from the disk. All random numbers are a function
+    of the seed and the step. The network comes back in eval mode.
 
     Raises:
         InputError: Training diverged, or a checkpoint cannot be used or written.
@@ -237,15 +226,9 @@ def _learning_rate(step: int, steps: int) -> float:
 
 
 def augment(images: Tensor, training: ClassifierTraining, step: int) -> Tensor:
-    """Shift each image of a step's batch by up to an eighth of its side, and mirror one half.
+    """Shift images, uint8 (N, C, R, R), by up to an eighth of their side, and mirror one half.
 
-    Args:
-        images: uint8 (N, C, R, R) on the CPU.
-        training: The recipe.
-        step: Selects the random numbers, with the recipe's seed.
-
-    Returns:
-        The same shape, padded by the pixels at the edge.
+    The pixels at the edge are repeated. The seed and the step select the random numbers.
     """
     count, side = len(images), images.shape[-1]
     if training.flip:
@@ -276,12 +259,7 @@ def predict(
 
 
 class Checkpoint:
-    """The unfinished classifier, in a file beside the finished one.
-
-    Args:
-        out: The file to be.
-        recipe: A checkpoint of another recipe is refused.
-    """
+    """The unfinished classifier of a recipe, in a file beside the finished one."""
 
     def __init__(self, out: Path, recipe: Mapping[str, Any]) -> None:
         self.path = out.with_name(f"{out.stem}.checkpoint.safetensors")
@@ -289,10 +267,7 @@ class Checkpoint:
         self._saved_at = time.monotonic()
 
     def restore(self, network: Classifier, optimizer: torch.optim.SGD) -> int:
-        """Load both.
-
-        Returns:
-            The steps done; 0 where there is no checkpoint, or one that is damaged.
+        """Load both; the steps done, 0 where there is no checkpoint or a damaged one.
 
         Raises:
             InputError: It is of another recipe.

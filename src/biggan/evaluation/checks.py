@@ -71,17 +71,7 @@ def check_fit(
     reference: Reference,
     extractor: FeatureExtractor | None,
 ) -> None:
-    """Refuse images that cannot be compared with a reference by these metrics.
-
-    Args:
-        metrics: Some of `METRICS`.
-        name: What makes or holds the images, for messages.
-        resolution: Of the images, in pixels.
-        channels: Of the images.
-        class_names: Of the images.
-        labels: Of the images, int64.
-        reference: What they are compared with.
-        extractor: None if no metric needs features.
+    """Refuse images, called by `name` in messages, that these metrics cannot compare.
 
     Raises:
         InputError: Something does not fit; the message says what.

@@ -49,21 +49,9 @@ def classification_accuracy_score(
     device: str | torch.device = "cpu",
     progress: bool = True,
 ) -> Tensor:
-    """Train a classifier on generated images and test it on real ones.
+    """Train a classifier on generated images and predict the classes of the dataset's, int64 (M,).
 
-    Args:
-        images: Generated images, uint8 (N, C, R, R), of the dataset's size.
-        labels: Their classes, int64 (N,), those of the dataset.
-        dataset: Real images.
-        steps: Batches of 64 images to train on.
-        width: Channels of the classifier's first stage.
-        seed: Of the weights, the order and the augmentation.
-        flip: Whether to mirror one half of the images.
-        device: Where to train.
-        progress: Whether to show bars on a terminal.
-
-    Returns:
-        The classes that it predicts for the real images, int64 (M,).
+    The generated images, uint8 (N, C, R, R), have the dataset's size and classes.
     """
     channels, resolution = images.shape[1:3]
     network = fit_classifier(

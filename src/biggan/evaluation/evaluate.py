@@ -227,10 +227,7 @@ class _Comparison:
     ) -> Evaluation:
         """All rows with their provenance, on the first process.
 
-        Args:
-            subject: What the evaluation says of the images.
-            how: What it says of their making.
-            rows: By `row`.
+        `subject` describes the images and `how` their making.
         """
         about, points = describe_reference(self._reference), {}
         how = how | describe_metrics(self._metrics, self._num, self._num_reference)

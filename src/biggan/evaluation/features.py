@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import torch
@@ -154,6 +154,12 @@ def with_channels(images: Tensor, channels: int) -> Tensor:
     return images.expand(-1, 3, -1, -1) if (images.shape[1], channels) == (1, 3) else images
 
 
+def image_bar(total: int, title: str, enabled: bool, done: int = 0) -> tqdm[NoReturn]:
+    """A progress bar over images, on a terminal, after two seconds."""
+    disable = None if enabled else True  # None: only on a terminal
+    return tqdm(total=total, initial=done, desc=title, unit="image", delay=2, disable=disable)
+
+
 def _extract_own_part(
     images: ImageSet, extractor: FeatureExtractor, *, progress: bool
 ) -> FeatureCollection:
@@ -162,15 +168,9 @@ def _extract_own_part(
     collection, began = _resume(file, extractor.dim, own)
     position = began
     keep_features, keep_logits = (_subset(total, keep) for keep in (KEPT_FEATURES, KEPT_LOGITS))
-    title, processes = images.title, num_processes()
-    bar = tqdm(
-        total=len(own),
-        initial=position - own.start,
-        desc=title if processes == 1 else f"{title}, process 1 of {processes}",
-        unit="image",
-        delay=2,
-        disable=None if progress and is_first() else True,
-    )
+    processes = num_processes()
+    title = images.title if processes == 1 else f"{images.title}, process 1 of {processes}"
+    bar = image_bar(len(own), title, progress and is_first(), done=position - own.start)
     saved = time.monotonic()
     with bar:
         for start, batch in images.batches(range(position, own.stop)):

@@ -9,11 +9,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from biggan.data.dataset import check_memory
 from biggan.errors import InputError
-from biggan.evaluation.features import ImageSet
+from biggan.evaluation.features import ImageSet, image_bar
 from biggan.evaluation.result import versions
 from biggan.gan import Gan
 from biggan.images import to_uint8
@@ -133,14 +132,7 @@ class Generation:
                 "for them: make fewer (--num), or leave it out"
             ) from None
         images = torch.empty(shape, dtype=torch.uint8)
-        bar = tqdm(
-            total=num,
-            desc=f"{self.title}, to train on",
-            unit="image",
-            delay=2,
-            disable=None if progress else True,
-        )
-        with bar:
+        with image_bar(num, f"{self.title}, to train on", progress) as bar:
             for position, some in self.make(torch.arange(num)):
                 images[position : position + len(some)] = some
                 bar.update(len(some))

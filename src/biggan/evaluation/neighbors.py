@@ -8,12 +8,11 @@ from typing import NamedTuple
 import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
-from tqdm import tqdm
 
 from biggan.atomic_write import make_folder
 from biggan.data import ImageDataset
 from biggan.errors import InputError
-from biggan.evaluation.features import with_channels
+from biggan.evaluation.features import image_bar, with_channels
 from biggan.evaluation.generation import Generation, Protocol
 from biggan.evaluation.reference import Reference
 from biggan.gan import Gan
@@ -72,15 +71,8 @@ def find_neighbors(
     k = min(_NEAREST, len(dataset))
     by_pixels = nearest_neighbors(samples.images.flatten(1), dataset.images.flatten(1), k)
     query = extractor.extract(with_channels(samples.images, extractor.channels)).features
-    bar = tqdm(
-        total=len(dataset),
-        desc=f"neighbours in {dataset.source}",
-        unit="image",
-        delay=2,
-        disable=None if progress else True,
-    )
     best: Neighbors | None = None
-    with bar:
+    with image_bar(len(dataset), f"neighbours in {dataset.source}", progress) as bar:
         for start in range(0, len(dataset), _BATCH):
             some = with_channels(dataset.images[start : start + _BATCH], extractor.channels)
             found = nearest_neighbors(query, extractor.extract(some).features, min(k, len(some)))

@@ -89,14 +89,9 @@ def open_images(
 def open_dataset(
     path: str | Path, resolution: int, channels: int, *, with_classes: bool, may_enlarge: bool
 ) -> ImageDataset:
-    """Open a folder, an archive, a packed dataset or the built-in one.
+    """Open a folder, an archive, a packed dataset or the built-in "digits".
 
-    Args:
-        path: Where it is, or the word "digits".
-        resolution: To which the images are cropped and scaled, in pixels.
-        channels: 1 for grey, 3 for colour.
-        with_classes: Whether they are needed; if not, any folder of images will do.
-        may_enlarge: Whether all images may be smaller than that.
+    Without classes any folder of images will do. `may_enlarge` allows smaller images.
 
     Raises:
         InputError: See `load_dataset`; or all images are smaller.
@@ -243,11 +238,7 @@ def save_statistics(
 ) -> None:
     """Write the statistics of a dataset's features, to be compared with instead of the images.
 
-    Args:
-        features: Of all images.
-        dataset: The images.
-        extractor: Whose features they are.
-        path: A .safetensors file with provenance, or an .npz file of mean and covariance alone.
+    A .safetensors file has provenance, an .npz file the mean and covariance alone.
 
     Raises:
         InputError: The name ends otherwise, or the file cannot be written.

@@ -148,15 +148,8 @@ def operating_points(
 ) -> dict[str, Row]:
     """The points of the paper's Table 2, each the nearest that was measured.
 
-    Args:
-        rows: The sweep.
-        fid: Name of the distance among the scores.
-        score: Name of the Inception Score.
-        score_of_data: The same of the data themselves; None if it is unknown.
-
-    Returns:
-        "no truncation", "best <fid>", "<score> of the data" and "best <score>", without those that
-        are unknown.
+    They are "no truncation", "best <fid>", "<score> of the data" and "best <score>", by the names
+    of the two scores; without those that are unknown.
     """
     points: dict[str, Row] = {}
     if untruncated := [row for row in rows if row["truncation"] is None]:

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from biggan.errors import InputError
+
 
 class Features(NamedTuple):
     """What a network makes of N images."""
@@ -45,6 +47,21 @@ class FeatureExtractor(Protocol):
         """
 
 
+def check_images(images: Tensor, channels: int, network: str) -> None:
+    """Refuse images that an extractor does not take.
+
+    Raises:
+        InputError: They have more or fewer channels.
+    """
+    if images.dtype != torch.uint8 or images.ndim != 4:
+        found = f"{images.dtype} {tuple(images.shape)}"
+        raise ValueError(f"expected uint8 images (N, {channels}, H, W), got {found}")
+    if images.shape[1] != channels:
+        raise InputError(
+            f"{network} takes images with {channels} channels, not {images.shape[1]}: load them so"
+        )
+
+
 def reproducible_convolutions() -> AbstractContextManager[None]:
     """On a GPU: the same algorithm each time, and float32 in full."""
     return torch.backends.cudnn.flags(
@@ -53,15 +70,7 @@ def reproducible_convolutions() -> AbstractContextManager[None]:
 
 
 def resize_like_pillow(images: Tensor, side: int) -> Tensor:
-    """Resize images as Pillow does floats with BICUBIC: antialiased, clipped, not rounded.
-
-    Args:
-        images: (N, C, H, W) in [0, 255].
-        side: Of the result, in pixels.
-
-    Returns:
-        float32 (N, C, side, side) in [0, 255].
-    """
+    """Resize images in [0, 255] as Pillow does floats with BICUBIC: antialiased, not rounded."""
     resized = F.interpolate(
         images.float(), (side, side), mode="bicubic", align_corners=False, antialias=True
     )
@@ -72,14 +81,7 @@ def resize_like_tensorflow(images: Tensor, side: int) -> Tensor:
     """Resize images as `ResizeBilinear` does in TensorFlow 1, without aligned corners.
 
     Pixel i of the result lies at i * H / side, between two pixels of the image or at its last.
-
-    Args:
-        images: (N, C, H, W), of integers or floats.
-        side: Of the result, in pixels.
-
-    Returns:
-        (N, C, side, side), in the images' own precision if they are floats, else float32: rounded
-        as TensorFlow rounds, to the last bit.
+    Rounding is TensorFlow's, to the last bit; integers become float32.
     """
     for axis in (3, 2):  # rows first, as TensorFlow: sums of floats depend on the order
         length = images.shape[axis]

@@ -42,11 +42,7 @@ def check_features(
 ) -> None:
     """Refuse features that are no matrix (N, dim) of finite real numbers with enough rows.
 
-    Args:
-        features: To be checked.
-        name: What the message calls them.
-        at_least: The smallest N.
-        reason: What needs so many, for the message.
+    `name` is what the message calls them, `reason` what needs so many.
 
     Raises:
         InputError: The message says what is wrong.

@@ -28,6 +28,7 @@ from biggan.devices import find_device
 from biggan.errors import InputError
 from biggan.metrics.extractor import (
     Features,
+    check_images,
     reproducible_convolutions,
     resize_like_pillow,
     resize_like_tensorflow,
@@ -118,14 +119,7 @@ class InceptionFeatures:
         Raises:
             InputError: The images are not in colour.
         """
-        if images.dtype != torch.uint8 or images.ndim != 4:
-            raise ValueError(
-                f"expected uint8 images (N, 3, H, W), got {images.dtype} {tuple(images.shape)}"
-            )
-        if images.shape[1] != self.channels:
-            raise InputError(
-                f"{NAME} takes images with 3 channels, not {images.shape[1]}: load them in colour"
-            )
+        check_images(images, self.channels, NAME)
         found = Features(
             torch.empty(len(images), self.dim), torch.empty(len(images), self.num_classes)
         )

@@ -22,11 +22,6 @@ def inception_score(logits: Tensor, splits: int = 10, seed: int = 0) -> Score:
     1 however good the images are. Here the images are sorted by their logits, then shuffled with a
     seed, then split: a permutation of the images changes nothing, not even the last digit.
 
-    Args:
-        logits: Real numbers (N, K), whose softmax is p(y|x).
-        splits: Subsets, as even as possible. Larger ones score higher.
-        seed: Of the shuffle.
-
     Raises:
         InputError: NaN or infinite logits, or fewer images than splits.
     """

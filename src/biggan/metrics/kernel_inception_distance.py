@@ -28,13 +28,8 @@ def kernel_inception_distance(
 
     Subsets are drawn from sorted features, so the order of the images makes no difference.
 
-    Args:
-        a: Real numbers (N, dim).
-        b: Real numbers (M, dim).
-        subset_size: Images of either set per estimate, drawn without replacement. None for one
-            estimate of all images: exact, at a cost of (N + M)^2.
-        subsets: How many estimates are averaged.
-        seed: Of the draws.
+    Each subset has `subset_size` images of either set, drawn without replacement; None is one
+    exact estimate of all images, at a cost of (N + M)^2.
 
     Raises:
         InputError: NaN or infinite features, different widths, or fewer images than a subset has.

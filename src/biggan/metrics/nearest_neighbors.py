@@ -33,10 +33,7 @@ def nearest_neighbors(query: Tensor, reference: Tensor, k: int) -> Neighbors:
     for. Their distances are then taken from differences, so that a copy has a distance of 0 and
     small distances keep their digits.
 
-    Args:
-        query: Real numbers or uint8 (N, dim).
-        reference: (M, dim); it may be mapped from a file and is read in blocks.
-        k: Neighbours of each, at most M.
+    Both are real numbers or uint8 (N, dim). The reference may be mapped from a file.
 
     Raises:
         InputError: NaN or infinite values, different widths, or a reference of fewer than k.

@@ -61,11 +61,6 @@ def precision_recall(real: Tensor, fake: Tensor, k: int = 3) -> PrecisionRecall:
     The figures depend on the numbers of images and on k: compare them at the same ones. The first
     paper takes k = 3 and 50,000 images, the second k = 5 and 10,000.
 
-    Args:
-        real: Features of real images, real numbers (N, dim).
-        fake: Features of generated ones, (M, dim).
-        k: Which neighbour decides a ball's radius; a point is not its own neighbour.
-
     Raises:
         InputError: NaN or infinite features, different widths, or not more than k images in a set.
     """
