@@ -1,11 +1,22 @@
 """What many tests share: a small model with random weights, in a file like a real one."""
 
+import signal
+
 import pytest
 import torch
 
 import biggan
 from biggan.weights.files import Description, save_generator
 from tiny import TINY_CLASSES, tiny_generator
+
+
+def pytest_configure() -> None:
+    """Heed signals that the caller ignores, as `nohup` and jobs in the background do.
+
+    The tests' own processes would inherit that.
+    """
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 @pytest.fixture(autouse=True)
