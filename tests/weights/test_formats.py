@@ -22,7 +22,7 @@ from biggan.weights.files import (
     save_generator,
     set_statistics_grid,
 )
-from biggan.weights.formats import read_network
+from biggan.weights.load import read_network
 from foreign_networks import RandomWeights, brock_discriminator, brock_generator, ivclab_generator
 from tiny import tiny_generator
 

@@ -19,8 +19,8 @@ from safetensors.torch import save_file
 import biggan
 from biggan.models import DiscriminatorConfig
 from biggan.weights import files
-from biggan.weights.files import Description, LoadedGenerator, save_discriminator, save_generator
-from biggan.weights.formats import read_network
+from biggan.weights.files import Description, save_discriminator, save_generator
+from biggan.weights.load import read_network
 from foreign_networks import (
     RandomWeights,
     brock_deep_generator,
@@ -351,7 +351,7 @@ def test_mutants_are_read_or_refused_in_one_line(tmp_path, kind):
             except biggan.InputError as error:
                 messages.append(str(error))
                 continue
-            if isinstance(found, LoadedGenerator):
-                found.generator(torch.zeros(1, found.generator.config.z_dim), LABEL, 0.5)
+            if found.kind == "generator":
+                found.network(torch.zeros(1, found.network.config.z_dim), LABEL, 0.5)
     assert all(message.isprintable() for message in messages)
     assert max(map(len, messages)) < 4000

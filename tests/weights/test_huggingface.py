@@ -10,7 +10,7 @@ import torch
 import biggan
 from biggan.nn.conditional_batch_norm import locate_on_grid
 from biggan.weights import huggingface
-from biggan.weights.files import assemble_generator
+from biggan.weights.files import assemble
 from biggan.weights.foreign import ForeignTensors
 from foreign_networks import near_singular_vectors
 
@@ -63,7 +63,7 @@ def peer_model(config):
 def convert(model, settings):
     source = ForeignTensors(dict(model.state_dict()), "pytorch_model.bin")
     converted = huggingface.convert_generator(source, settings)
-    return assemble_generator(converted.config, converted.grid, converted.tensors, "x")
+    return assemble(converted.config, converted.grid, converted.tensors, "x")
 
 
 @torch.no_grad()

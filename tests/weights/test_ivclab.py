@@ -5,7 +5,7 @@ import torch
 
 import biggan
 from biggan.weights import ivclab
-from biggan.weights.files import assemble_generator
+from biggan.weights.files import assemble
 from biggan.weights.foreign import ForeignTensors
 from foreign_networks import RandomWeights, ivclab_generator
 
@@ -29,7 +29,7 @@ def test_a_generator_of_each_size(resolution):
         for truncation in (0.02, 0.58, 1.0):
             expected = ivclab_generator(weights, z, labels, widths, attention, truncation)
             converted = convert(weights)
-            ours = assemble_generator(converted.config, converted.grid, converted.tensors, "x")
+            ours = assemble(converted.config, converted.grid, converted.tensors, "x")
             found = ours(z, labels, truncation)
             torch.testing.assert_close(found, expected, rtol=0, atol=2e-5)
     assert expected.std() > 0.1

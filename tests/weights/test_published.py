@@ -11,14 +11,14 @@ import torch
 
 from biggan import GeneratorConfig, InputError
 from biggan.models import PRESETS, count_parameters
-from biggan.weights import download, formats, published
+from biggan.weights import download, published
 from biggan.weights.download import RemoteFile
 from biggan.weights.files import (
     Description,
-    load_generator,
     save_generator,
     set_statistics_grid,
 )
+from biggan.weights.load import load_generator, locate, read_network
 from biggan.weights.published import PUBLISHED, Place, obtain
 from file_server import FileServer, Served
 from tiny import TINY, tiny_generator
@@ -73,7 +73,7 @@ def contents(folder):
 
 def refusal(**options):
     with pytest.raises(InputError) as raised:
-        obtain(NAME, **options)
+        locate(NAME, **options)
     assert "\n" not in str(raised.value)
     return str(raised.value)
 
@@ -123,32 +123,31 @@ def test_the_places():
 
 
 def test_a_model_is_fetched_converted_and_kept(server, two_places, cache, tiny_file):
-    path = obtain(NAME)
+    path = locate(NAME)
     assert contents(cache) == [f"{NAME}.safetensors", "downloads"]
     assert path == cache / f"{NAME}.safetensors"
     found, original = load_generator(path), load_generator(tiny_file)
     assert found.sha256 == original.sha256
     assert found.description == original.description
-    for name, tensor in original.generator.state_dict().items():
-        assert torch.equal(found.generator.state_dict()[name], tensor), name
-    assert obtain(NAME) == obtain(NAME, offline=True) == path
+    for name, tensor in original.network.state_dict().items():
+        assert torch.equal(found.network.state_dict()[name], tensor), name
+    assert locate(NAME) == locate(NAME, offline=True) == path
     assert server.paths() == ["/first"]
 
 
-def test_several_files_are_read_together(server, publish, tiny_file, cache, monkeypatch):
+def test_several_files_are_read_together(server, publish, tiny_file, cache):
     server.files["/config"] = Served(b"{}")
     server.files["/weights"] = Served(tiny_file.read_bytes())
     config = RemoteFile(server.url("/config"), "config.json")
     weights = RemoteFile(server.url("/weights"), "generator.safetensors")
     publish(Place((config, weights)))
-    read, real = [], formats.read_generator
+    read = []
 
-    def read_generator(path):
+    def read_folder(path):
         read.append(contents(path))
-        return real(path)
+        return read_network(path)
 
-    monkeypatch.setattr(formats, "read_generator", read_generator)
-    assert load_generator(obtain(NAME)).description.name == "tiny"
+    assert load_generator(obtain(NAME, read_folder)).description.name == "tiny"
     assert read == [["config.json", "generator.safetensors"]]
     assert contents(cache / "downloads") == []
 
@@ -157,7 +156,7 @@ def test_a_repository_is_a_place(server, publish, tiny_file, monkeypatch):
     monkeypatch.setenv("HF_ENDPOINT", server.url(""))
     server.serve_repository("owner/tiny", {"model.safetensors": tiny_file.read_bytes()})
     publish(Place(repository="hf://owner/tiny"))
-    assert load_generator(obtain(NAME)).description.name == "tiny"
+    assert load_generator(locate(NAME)).description.name == "tiny"
 
 
 def test_two_at_once_fetch_one_thing_once(server, two_places, caplog, monkeypatch):
@@ -165,7 +164,7 @@ def test_two_at_once_fetch_one_thing_once(server, two_places, caplog, monkeypatc
     monkeypatch.setattr(download, "_WAITS", (0,))
     whole, pause = len(server.files["/first"].body), threading.Event()
     server.files["/first"].cuts, server.files["/first"].pause = [whole - 1], pause
-    threads = [threading.Thread(target=obtain, args=(NAME,)) for _ in range(2)]
+    threads = [threading.Thread(target=locate, args=(NAME,)) for _ in range(2)]
     for thread in threads:
         thread.start()
     while f"another process is downloading {NAME}" not in caplog.text:
@@ -191,7 +190,7 @@ def test_two_at_once_fetch_one_thing_once(server, two_places, caplog, monkeypatc
 )
 def test_the_next_place_is_tried(server, two_places, caplog, cache, served, why):
     server.files["/first"] = served
-    assert load_generator(obtain(NAME)).description.name == "tiny"
+    assert load_generator(locate(NAME)).description.name == "tiny"
     (warning,) = [record.message for record in caplog.records if record.levelname == "WARNING"]
     assert warning.startswith(f"{NAME} from 127.0.0.1:")
     assert why in warning
@@ -204,7 +203,7 @@ def test_a_wrong_sha256_is_refused(server, publish, two_places):
     first, second = PUBLISHED[NAME].places
     pinned = dataclasses.replace(first.files[0], sha256=hashlib.sha256(b"other").hexdigest())
     publish(Place((pinned,)), second)
-    assert load_generator(obtain(NAME)).description.name == "tiny"
+    assert load_generator(locate(NAME)).description.name == "tiny"
     assert server.paths() == ["/first", "/second"]
 
 
@@ -223,7 +222,7 @@ def test_another_network_is_refused(server, two_places, tmp_path, cache, caplog,
     other = tmp_path / "other.safetensors"
     save_generator(other, tiny_generator(**changes, widths=widths), Description(name="other"))
     server.files["/first"] = Served(other.read_bytes())
-    assert load_generator(obtain(NAME)).description.name == "tiny"
+    assert load_generator(locate(NAME)).description.name == "tiny"
     assert why in caplog.text
     assert contents(cache) == [f"{NAME}.safetensors", "downloads"]
 
@@ -235,7 +234,7 @@ def test_another_table_of_statistics_is_refused(server, two_places, tmp_path, ca
     other = tmp_path / "other.safetensors"
     save_generator(other, generator, Description(name="other"))
     server.files["/first"] = Served(other.read_bytes())
-    assert load_generator(obtain(NAME)).description.name == "tiny"
+    assert load_generator(locate(NAME)).description.name == "tiny"
     assert "statistics for 0 truncations, not for the 50" in caplog.text
 
 
@@ -256,13 +255,13 @@ def test_what_cannot_be_read_is_not_kept(server, two_places, cache, tiny_file):
     assert "cut short" in refusal()
     assert [name for name in contents(cache) if name.endswith(".safetensors")] == []
     server.files["/first"] = Served(tiny_file.read_bytes())
-    assert load_generator(obtain(NAME)).description.name == "tiny"
+    assert load_generator(locate(NAME)).description.name == "tiny"
 
 
 def test_the_beginning_from_one_place_is_not_gone_on_with_at_another(server, publish, two_places):
     publish(*(Place((RemoteFile(server.url(url), "same"),)) for url in ("/first", "/second")))
     server.files["/first"] = Served(bytes(5000), etag='"1"', cuts=[1000])
-    assert load_generator(obtain(NAME)).description.name == "tiny"
+    assert load_generator(locate(NAME)).description.name == "tiny"
     assert "Range" not in server.asked[-1].headers
 
 
@@ -270,7 +269,7 @@ def test_what_a_broken_connection_left_is_used_the_next_time(server, two_places)
     server.files["/first"].cuts = [1000]
     del server.files["/second"]
     assert "closed after 1,000 of" in refusal()
-    obtain(NAME)
+    locate(NAME)
     assert server.asked[-1].headers["Range"] == "bytes=1000-"
 
 
@@ -309,7 +308,7 @@ def test_offline_opens_no_socket(two_places, monkeypatch, cache):
 def test_what_is_needed_is_said_for_every_model(cache):
     for name, model in PUBLISHED.items():
         with pytest.raises(InputError) as raised:
-            obtain(name, offline=True)
+            locate(name, offline=True)
         weights = "pytorch_model.bin with config.json" if "deep" in name else "-release.pt"
         assert weights in str(raised.value)
         assert f"or {model.places[-1].files[0].name}, say" in str(raised.value)

@@ -15,8 +15,8 @@ from biggan.weights.files import (
     Description,
     save_discriminator,
 )
-from biggan.weights.published import PUBLISHED
-from biggan.weights.registry import BUNDLED, find_discriminator, find_generator
+from biggan.weights.load import load_discriminator, load_generator
+from biggan.weights.published import BUNDLED, PUBLISHED
 from file_server import FileServer, Served
 
 NAME = "biggan-deep-256"
@@ -51,7 +51,7 @@ def discriminator_file(tmp_path_factory):
 
 
 def name_of(model, **options):
-    return find_generator(model, **options).description.name
+    return load_generator(model, **options).description.name
 
 
 def refusal(find, *arguments, **options):
@@ -69,19 +69,19 @@ def test_the_bundled_model_by_default_and_by_name(tiny_file):
 
 
 def test_a_bundled_file_that_is_missing_or_damaged(tmp_path, monkeypatch):
-    monkeypatch.setattr("biggan.weights.registry._BUNDLED_FOLDER", tmp_path)
+    monkeypatch.setattr("biggan.weights.load.BUNDLED_FOLDER", tmp_path)
     for contents in (None, b"", b"damaged"):
         if contents is not None:
             (tmp_path / f"{BUNDLED[0]}.safetensors").write_bytes(contents)
         assert "(a part of this installation: install biggan again)" in refusal(
-            find_generator, None
+            load_generator, None
         )
 
 
 def test_a_bundled_discriminator(tmp_path, monkeypatch, discriminator_file):
-    monkeypatch.setattr("biggan.weights.registry._BUNDLED_FOLDER", tmp_path)
+    monkeypatch.setattr("biggan.weights.load.BUNDLED_FOLDER", tmp_path)
     shutil.copy(discriminator_file, tmp_path / f"{BUNDLED[0]}-discriminator.safetensors")
-    assert find_discriminator(BUNDLED[0]).description.name == "judge"
+    assert load_discriminator(BUNDLED[0]).description.name == "judge"
 
 
 def test_paths(tiny_file, monkeypatch):
@@ -95,7 +95,7 @@ def test_paths(tiny_file, monkeypatch):
 
 
 def test_a_published_name(cache, tiny_file):
-    assert "nothing is fetched offline" in refusal(find_generator, NAME)
+    assert "nothing is fetched offline" in refusal(load_generator, NAME)
     cache.mkdir()
     shutil.copy(tiny_file, cache / f"{NAME}.safetensors")
     assert name_of(NAME) == "tiny"
@@ -110,8 +110,8 @@ def test_offline_is_passed_on(monkeypatch):
     monkeypatch.delenv("BIGGAN_OFFLINE")
     monkeypatch.setattr(published, "_fetch_and_convert", None)  # cannot be called
     for model in (NAME, "https://host.invalid/a.pth", "hf://owner/repo"):
-        assert "not in the cache" in refusal(find_generator, model, offline=True)
-    assert "not in the cache" in refusal(find_discriminator, "hf://owner/repo", offline=True)
+        assert "not in the cache" in refusal(load_generator, model, offline=True)
+    assert "not in the cache" in refusal(load_discriminator, "hf://owner/repo", offline=True)
 
 
 def test_addresses(tiny_file, discriminator_file, monkeypatch):
@@ -126,7 +126,7 @@ def test_addresses(tiny_file, discriminator_file, monkeypatch):
         }
         server.serve_repository("owner/repo", contents)
         assert name_of(server.url("/g")) == name_of("hf://owner/repo") == "tiny"
-        found = find_discriminator("hf://owner/repo/discriminator.safetensors")
+        found = load_discriminator("hf://owner/repo/discriminator.safetensors")
         assert found.description.name == "judge"
 
 
@@ -134,11 +134,11 @@ def test_a_damaged_copy_in_the_cache_is_deleted(cache, tiny_file):
     cache.mkdir()
     path = cache / f"{NAME}.safetensors"
     path.write_bytes(tiny_file.read_bytes()[:-1])
-    assert refusal(find_generator, NAME).endswith("(the copy in the cache is deleted: try again)")
+    assert refusal(load_generator, NAME).endswith("(the copy in the cache is deleted: try again)")
     assert not path.exists()
     for own in (Path("damaged.safetensors"), cache / "damaged.safetensors"):
         own.write_bytes(tiny_file.read_bytes()[:-1])
-        assert "deleted" not in refusal(find_generator, own)
+        assert "deleted" not in refusal(load_generator, own)
         assert own.exists()
 
 
@@ -160,7 +160,7 @@ def test_an_answer_that_was_cut_or_wrong_does_not_stay(tiny_file, monkeypatch, d
     with FileServer() as server:
         server.files["/x.safetensors"] = Served(damage(whole), length=-1)
         address = server.url("/x.safetensors")
-        assert "(the copy in the cache is deleted: try again)" in refusal(find_generator, address)
+        assert "(the copy in the cache is deleted: try again)" in refusal(load_generator, address)
         server.files["/x.safetensors"] = Served(whole)
         assert name_of(address) == "tiny"
 
@@ -171,11 +171,11 @@ def test_the_way_out_of_another_file_in_the_cache(monkeypatch):
     torch.save({"conv1.weight": torch.zeros(1)}, contents)
     with FileServer() as server:
         server.files["/resnet.pth"] = Served(contents.getvalue())
-        message = refusal(find_generator, server.url("/resnet.pth"))
+        message = refusal(load_generator, server.url("/resnet.pth"))
         folder = Path(message.partition("delete ")[2].removesuffix(" to have it fetched again)"))
         assert (folder / "resnet.pth").exists()
         next(folder.iterdir()).unlink()  # an emptied folder will do
-        refusal(find_generator, server.url("/resnet.pth"))
+        refusal(load_generator, server.url("/resnet.pth"))
         assert server.paths() == ["/resnet.pth"] * 2
 
 
@@ -183,21 +183,21 @@ def test_epsilons_are_passed_on(tiny_file):
     for epsilon in ({"bn_eps": 1e-4}, {"sn_eps": 1e-4}):
         for model in (None, tiny_file):
             assert "bn_eps and sn_eps are for ajbrock's" in refusal(
-                find_generator, model, **epsilon
+                load_generator, model, **epsilon
             )
 
 
 def test_what_is_nothing():
-    assert refusal(find_generator, "nothing") == (
+    assert refusal(load_generator, "nothing") == (
         "no model 'nothing': give 'digits' (bundled), a weights file, the folder of a training "
         "run, an address (https://, hf://owner/repo), or one of " + ", ".join(PUBLISHED)
     )
     for name in ("sagan-128", "biggan-64", "biggan-32"):
         assert f"{name} is an architecture without published weights" in refusal(
-            find_generator, name
+            load_generator, name
         )
-    assert "cannot open" in refusal(find_generator, "x" * 5000)
-    assert "cannot open" in refusal(find_generator, "~no-such-user-here/x")
+    assert "cannot open" in refusal(load_generator, "x" * 5000)
+    assert "cannot open" in refusal(load_generator, "~no-such-user-here/x")
 
 
 def test_discriminators(discriminator_file):
@@ -205,9 +205,9 @@ def test_discriminators(discriminator_file):
     run.mkdir()
     shutil.copy(discriminator_file, run / RUN_DISCRIMINATOR)
     for path in (discriminator_file, str(discriminator_file), run):
-        assert find_discriminator(path).description.name == "judge"
-    assert "DeepMind published none" in refusal(find_discriminator, NAME)
-    assert "no discriminator 'nothing'" in refusal(find_discriminator, "nothing")
-    assert "no discriminator 'digits'" in refusal(find_discriminator, "digits")
+        assert load_discriminator(path).description.name == "judge"
+    assert "DeepMind published none" in refusal(load_discriminator, NAME)
+    assert "no discriminator 'nothing'" in refusal(load_discriminator, "nothing")
+    assert "no discriminator 'digits'" in refusal(load_discriminator, "digits")
     shutil.copy(discriminator_file, NAME)
-    assert find_discriminator(NAME).description.name == "judge"
+    assert load_discriminator(NAME).description.name == "judge"

@@ -67,7 +67,7 @@ def _classes(model: str | None, imagenet: bool, offline: bool) -> tuple[str, Seq
         return "ImageNet", imagenet_classes()
 
     from biggan.gan import load
-    from biggan.weights.registry import means_published
+    from biggan.weights.load import means_published
 
     # DeepMind's models all have ImageNet's classes: none is fetched to list them.
     if model is not None and means_published(model):

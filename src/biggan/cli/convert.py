@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -71,31 +72,22 @@ def command(
 
     import torch
 
-    from biggan.weights.files import (
-        LoadedGenerator,
-        save_discriminator,
-        save_generator,
-        with_off_grid,
-    )
-    from biggan.weights.registry import find_network
+    from biggan.weights.files import save_discriminator, save_generator, with_off_grid
+    from biggan.weights.load import load_network
 
-    loaded = find_network(source, offline=offline, bn_eps=bn_eps, sn_eps=sn_eps)
+    loaded: Any = load_network(source, offline=offline, bn_eps=bn_eps, sn_eps=sn_eps)
     if off_grid is not None:
-        if not isinstance(loaded, LoadedGenerator):
+        if loaded.kind != "generator":
             raise InputError(f"--off-grid is for generators; {source} holds a discriminator")
         loaded = with_off_grid(loaded, off_grid)  # type: ignore[arg-type]
     if out.exists() and not force and not _holds(out, loaded.sha256):
         raise InputError(f"{out} exists: choose another name, or replace it with --force")
     make_folder(out.parent)
     dtype = getattr(torch, precision)
-    if isinstance(loaded, LoadedGenerator):
-        kind = "generator"
-        sha256 = save_generator(out, loaded.generator, loaded.description, dtype)
-    else:
-        kind = "discriminator"
-        sha256 = save_discriminator(out, loaded.discriminator, loaded.description, dtype)
+    save: Any = save_generator if loaded.kind == "generator" else save_discriminator
+    sha256 = save(out, loaded.network, loaded.description, dtype)
     size, source = loaded.network.config.resolution, loaded.description.source
-    click.echo(f"{kind}, {size} px, {source}; sha256 {sha256}", err=True)
+    click.echo(f"{loaded.kind}, {size} px, {source}; sha256 {sha256}", err=True)
     click.echo(out)
 
 

@@ -184,7 +184,7 @@ def _shelf(
     """The models, all of them found good, the first ready to draw."""
     from biggan.demo.shelf import ModelShelf
     from biggan.gan import load
-    from biggan.weights.registry import BUNDLED
+    from biggan.weights.published import BUNDLED
 
     chosen = choose_device(device)
 

@@ -35,8 +35,7 @@ def command(model: str | None, offline: bool, as_json: bool) -> None:
         click.echo(json.dumps(card, indent=2) if as_json else _as_lines(card))
         return
     from biggan.models import PRESETS
-    from biggan.weights.published import PUBLISHED
-    from biggan.weights.registry import BUNDLED
+    from biggan.weights.published import BUNDLED, PUBLISHED
 
     bundled = [_card(name, offline=True) for name in BUNDLED]
     published = [_published_row(entry) for entry in PUBLISHED.values()]
@@ -74,17 +73,18 @@ def command(model: str | None, offline: bool, as_json: bool) -> None:
 
 def _card(model: str, *, offline: bool) -> dict[str, Any]:
     """What a model is, as plain data. A published one is not fetched to say it."""
-    from biggan.weights.files import LoadedGenerator, statistics_grid
+    from biggan.models import Generator
+    from biggan.weights.files import statistics_grid
+    from biggan.weights.load import load_network, means_published
     from biggan.weights.published import PUBLISHED, cached_path
-    from biggan.weights.registry import find_network, means_published
 
     if means_published(model) and not cached_path(model).is_file():
         return _published_row(PUBLISHED[model])
-    loaded = find_network(model, offline=offline)
+    loaded = load_network(model, offline=offline)
     network = loaded.network
     card = {
         "name": loaded.description.name,
-        "kind": "generator" if isinstance(loaded, LoadedGenerator) else "discriminator",
+        "kind": loaded.kind,
         "family": network.config.family,
         "resolution": network.config.resolution,
         "parameters": sum(parameter.numel() for parameter in network.parameters()),
@@ -94,8 +94,8 @@ def _card(model: str, *, offline: bool) -> dict[str, Any]:
         "training": dict(loaded.description.training),
         "sha256": loaded.sha256,
     }
-    if isinstance(loaded, LoadedGenerator):
-        card["statistics"] = _grid_in_words(statistics_grid(loaded.generator))
+    if isinstance(network, Generator):
+        card["statistics"] = _grid_in_words(statistics_grid(network))
     return card
 
 

@@ -10,7 +10,7 @@ from biggan.classes import class_choices
 from biggan.demo.drawing import SheetRecipe
 from biggan.gan import Gan
 from biggan.images import GridRecipe, MorphRecipe
-from biggan.weights.registry import BUNDLED
+from biggan.weights.published import BUNDLED
 
 
 def caption(gan: Gan, recipe: SheetRecipe, file: str, model: str | None) -> str:

@@ -15,7 +15,8 @@ from biggan import gan
 from biggan.errors import InputError
 from biggan.gan import Gan
 from biggan.weights.addresses import is_address
-from biggan.weights.registry import BUNDLED, means_published
+from biggan.weights.load import means_published
+from biggan.weights.published import BUNDLED
 
 _LOG = logging.getLogger("biggan.demo")
 

@@ -11,7 +11,7 @@ from biggan.fine_tuning.classes import ClassOrigin
 from biggan.fine_tuning.config import FineTuningConfig
 from biggan.weights.addresses import is_address
 from biggan.weights.download import without_secrets
-from biggan.weights.files import LoadedDiscriminator, LoadedGenerator
+from biggan.weights.files import LoadedModel
 
 _LISTED = 20  # classes that the log names one by one
 
@@ -23,7 +23,7 @@ class NetworkLog:
     network: str
     source: str
     """What the recipe calls it."""
-    loaded: LoadedGenerator | LoadedDiscriminator
+    loaded: LoadedModel[Any]
     kept: Sequence[str]
     """Tensors that are the source's to the last bit."""
     remade: Mapping[str, str]

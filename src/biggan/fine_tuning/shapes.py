@@ -9,11 +9,11 @@ from typing import Any, TypeVar
 from biggan.errors import InputError
 from biggan.fine_tuning.freezing import check_depth
 from biggan.models import PRESETS, DiscriminatorConfig, GeneratorConfig, get_preset
-from biggan.weights.registry import find_discriminator, find_generator
+from biggan.weights.load import load_discriminator, load_generator
 
 FIND: dict[str, Callable[..., Any]] = {
-    "generator": find_generator,
-    "discriminator": find_discriminator,
+    "generator": load_generator,
+    "discriminator": load_discriminator,
 }
 _Recipe = TypeVar("_Recipe")  # a TrainConfig, which is built from what is here
 _Shape = TypeVar("_Shape", bound=GeneratorConfig | DiscriminatorConfig)

@@ -26,12 +26,12 @@ from biggan.weights.files import (
     RUN_DISCRIMINATOR,
     RUN_GENERATOR,
     Description,
-    generator_sha256,
-    load_generator,
+    network_sha256,
     save_discriminator,
     save_generator,
     statistics_grid,
 )
+from biggan.weights.load import load_generator
 
 _LOG = logging.getLogger("biggan.training")
 
@@ -79,7 +79,7 @@ def export_run(
         licence=config.licence,
         training=_summary(state, config, dataset, grid, images, events),
     )
-    gan = Gan(generator, description, generator_sha256(generator, description))
+    gan = Gan(generator, description, network_sha256(generator, description))
     with raising_together():
         if is_first():
             save_discriminator(run_dir / RUN_DISCRIMINATOR, state.discriminator, description)
@@ -98,7 +98,7 @@ def is_exported(state: TrainState, config: TrainConfig, run_dir: Path) -> bool:
     except InputError:
         return False
     finished = state.step >= config.total_steps
-    complete = not finished or statistics_grid(exported.generator) == HUB_GRID
+    complete = not finished or statistics_grid(exported.network) == HUB_GRID
     return complete and exported.description.training.get("step") == state.step
 
 

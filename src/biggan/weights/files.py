@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, Literal, TypeVar
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -66,34 +66,22 @@ class Description:
     """Summary of the training: recipe, step, data, statistics."""
 
 
-@dataclass(frozen=True)
-class LoadedGenerator:
-    """A generator as read from a file, in eval mode."""
+Network_co = TypeVar("Network_co", bound=Generator | Discriminator, covariant=True)
 
-    generator: Generator
+
+@dataclass(frozen=True)
+class LoadedModel(Generic[Network_co]):
+    """A generator or a discriminator as read from a file, in eval mode."""
+
+    network: Network_co
     description: Description
     sha256: str
     """Digest of the file's contents, in hex."""
 
     @property
-    def network(self) -> Generator:
-        """The generator, for what concerns any network."""
-        return self.generator
-
-
-@dataclass(frozen=True)
-class LoadedDiscriminator:
-    """A discriminator as read from a file, in eval mode."""
-
-    discriminator: Discriminator
-    description: Description
-    sha256: str
-    """Digest of the file's contents, in hex."""
-
-    @property
-    def network(self) -> Discriminator:
-        """The discriminator, for what concerns any network."""
-        return self.discriminator
+    def kind(self) -> Literal["generator", "discriminator"]:
+        """Which of the two networks it is."""
+        return "generator" if isinstance(self.network, Generator) else "discriminator"
 
 
 def save_generator(
@@ -114,7 +102,7 @@ def save_generator(
     Raises:
         InputError: A parameter exceeds the range of float16, or the file cannot be written.
     """
-    metadata = _generator_metadata(generator, description)
+    metadata = _metadata(generator, description)
     return save_tensors(path, metadata, _stored(generator, dtype, path))
 
 
@@ -125,7 +113,7 @@ def save_discriminator(
     dtype: torch.dtype = torch.float32,
 ) -> str:
     """Write a discriminator to a file, atomically; see `save_generator`."""
-    metadata = _discriminator_metadata(discriminator, description)
+    metadata = _metadata(discriminator, description)
     return save_tensors(path, metadata, _stored(discriminator, dtype, path))
 
 
@@ -139,42 +127,12 @@ def _stored(network: torch.nn.Module, dtype: torch.dtype, path: Path) -> dict[st
     return state
 
 
-def generator_sha256(generator: Generator, description: Description) -> str:
-    """The digest that `save_generator` would return, without writing anything."""
-    return _digest(_generator_metadata(generator, description), _on_cpu(generator.state_dict()))
+def network_sha256(network: Generator | Discriminator, description: Description) -> str:
+    """The digest that saving a network would return, without writing anything."""
+    return _digest(_metadata(network, description), _on_cpu(network.state_dict()))
 
 
-def discriminator_sha256(discriminator: Discriminator, description: Description) -> str:
-    """The digest that `save_discriminator` would return, without writing anything."""
-    metadata = _discriminator_metadata(discriminator, description)
-    return _digest(metadata, _on_cpu(discriminator.state_dict()))
-
-
-def load_generator(path: Path) -> LoadedGenerator:
-    """Read a generator, verifying every byte.
-
-    Raises:
-        InputError: The file is missing, damaged, or holds something else.
-    """
-    loaded = load_network(path)
-    if not isinstance(loaded, LoadedGenerator):
-        raise InputError(f"{path} holds a discriminator, not a generator")
-    return loaded
-
-
-def load_discriminator(path: Path) -> LoadedDiscriminator:
-    """Read a discriminator, verifying every byte.
-
-    Raises:
-        InputError: The file is missing, damaged, or holds something else.
-    """
-    loaded = load_network(path)
-    if not isinstance(loaded, LoadedDiscriminator):
-        raise InputError(f"{path} holds a generator, not a discriminator")
-    return loaded
-
-
-def load_network(path: Path) -> LoadedGenerator | LoadedDiscriminator:
+def load_network(path: Path) -> LoadedModel[Any]:
     """Read whichever network a file holds, verifying every byte.
 
     Raises:
@@ -184,20 +142,19 @@ def load_network(path: Path) -> LoadedGenerator | LoadedDiscriminator:
     try:
         header = json.loads(metadata["header"], object_pairs_hook=_without_duplicates)
         kind, description = header["kind"], _description(header["description"])
-        config = dict(header["config"])
+        values = dict(header["config"])
         grid = [float(truncation) for truncation in header.get("grid", ())]
     except (KeyError, TypeError, ValueError, OverflowError, RecursionError):
         raise InputError(f"{path} is one of biggan's files, but holds no network") from None
     if kind == "generator":
-        shape = GeneratorConfig.from_dict(config)
-        generator = assemble_generator(shape, grid, tensors, path)
-        description = _with_class_names(description, shape.num_classes, path)
-        return LoadedGenerator(generator, description, sha256)
-    if kind == "discriminator":
-        judge = DiscriminatorConfig.from_dict(config)
-        discriminator = assemble_discriminator(judge, tensors, path)
-        return LoadedDiscriminator(discriminator, description, sha256)
-    raise InputError(f"{path} holds a {quoted(kind)}, not a generator or a discriminator")
+        config = GeneratorConfig.from_dict(values)
+        network: Generator | Discriminator = assemble(config, grid, tensors, path)
+        description = _with_class_names(description, config.num_classes, path)
+    elif kind == "discriminator":
+        network = assemble(DiscriminatorConfig.from_dict(values), (), tensors, path)
+    else:
+        raise InputError(f"{path} holds a {quoted(kind)}, not a generator or a discriminator")
+    return LoadedModel(network, description, sha256)
 
 
 def is_ours(path: Path) -> bool:
@@ -219,20 +176,28 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     return _read(path)[1]
 
 
-def assemble_generator(
-    config: GeneratorConfig, grid: Sequence[float], tensors: Mapping[str, Tensor], path: Path
-) -> Generator:
-    """A generator in eval mode that is made of these tensors, without a copy of them.
+def assemble(
+    config: GeneratorConfig | DiscriminatorConfig,
+    grid: Sequence[float],
+    tensors: Mapping[str, Tensor],
+    path: Path,
+) -> Generator | Discriminator:
+    """A network in eval mode that is made of these tensors, without a copy of them.
 
     Args:
         config: Its shape.
-        grid: The truncations of its statistics.
+        grid: The truncations of a generator's statistics.
         tensors: Its whole state, by name.
         path: Where they come from, for messages.
 
     Raises:
         InputError: Naming every missing, unexpected or misshapen tensor.
     """
+    if isinstance(config, DiscriminatorConfig):
+        with torch.device("meta"):
+            discriminator = make_discriminator(config)
+        load_strictly(discriminator, tensors, path)
+        return discriminator.eval()
     ascending = all(before < after for before, after in pairwise(grid))
     if not ascending or not all(0 <= truncation < math.inf for truncation in grid):
         raise InputError(f"{path}: the truncations of its statistics do not ascend from 0 on")
@@ -250,16 +215,6 @@ def assemble_generator(
     return generator.eval()
 
 
-def assemble_discriminator(
-    config: DiscriminatorConfig, tensors: Mapping[str, Tensor], path: Path
-) -> Discriminator:
-    """A discriminator in eval mode that is made of these tensors; see `assemble_generator`."""
-    with torch.device("meta"):
-        discriminator = make_discriminator(config)
-    load_strictly(discriminator, tensors, path)
-    return discriminator.eval()
-
-
 def statistics_grid(generator: Generator) -> tuple[float, ...]:
     """The truncations for which a generator has statistics; empty if for none."""
     return generator.head.bn.grid
@@ -272,7 +227,7 @@ def set_statistics_grid(generator: Generator, grid: list[float]) -> None:
             layer.set_grid(grid)
 
 
-def with_off_grid(loaded: LoadedGenerator, off_grid: OffGrid) -> LoadedGenerator:
+def with_off_grid(loaded: LoadedModel[Generator], off_grid: OffGrid) -> LoadedModel[Generator]:
     """The same generator with another interpolation between two rows of its statistics.
 
     It makes other pictures, so it has another digest. The network is changed, not copied.
@@ -281,7 +236,7 @@ def with_off_grid(loaded: LoadedGenerator, off_grid: OffGrid) -> LoadedGenerator
         InputError: Its statistics are not for the truncations of the published modules, which
             `hub` is about.
     """
-    generator = loaded.generator
+    generator = loaded.network
     if generator.config.off_grid == off_grid:
         return loaded
     if off_grid == "hub":
@@ -290,7 +245,7 @@ def with_off_grid(loaded: LoadedGenerator, off_grid: OffGrid) -> LoadedGenerator
     for layer in generator.modules():
         if isinstance(layer, StandingBatchNorm2d):
             layer.off_grid = off_grid
-    return replace(loaded, sha256=generator_sha256(generator, loaded.description))
+    return replace(loaded, sha256=network_sha256(generator, loaded.description))
 
 
 def _require_hub_grid(grid: Sequence[float]) -> None:
@@ -447,23 +402,10 @@ def _opened(path: Path) -> Iterator[Any]:
         raise InputError(f"{path} does not fit the memory: {reason}") from None
 
 
-def _generator_metadata(generator: Generator, description: Description) -> dict[str, str]:
-    header = {
-        "kind": "generator",
-        "config": generator.config.to_dict(),
-        "grid": list(statistics_grid(generator)),
-    }
-    return _metadata(header, description)
-
-
-def _discriminator_metadata(
-    discriminator: Discriminator, description: Description
-) -> dict[str, str]:
-    header = {"kind": "discriminator", "config": discriminator.config.to_dict()}
-    return _metadata(header, description)
-
-
-def _metadata(header: dict[str, Any], description: Description) -> dict[str, str]:
+def _metadata(network: Generator | Discriminator, description: Description) -> dict[str, str]:
+    header: dict[str, Any] = {"kind": "discriminator", "config": network.config.to_dict()}
+    if isinstance(network, Generator):
+        header |= {"kind": "generator", "grid": list(statistics_grid(network))}
     return {"format": FORMAT, "header": json.dumps({**header, "description": vars(description)})}
 
 

@@ -17,21 +17,31 @@ import dataclasses
 import hashlib
 import logging
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 from biggan.errors import InputError
 from biggan.models import PRESETS, GeneratorConfig
-from biggan.weights import files, formats
+from biggan.weights import files
 from biggan.weights.addresses import only_file_or_folder, repository_files
 from biggan.weights.cache import cache_dir, exclusive, is_offline
 from biggan.weights.download import DownloadError, RemoteFile, fetch_all
-from biggan.weights.files import LoadedGenerator
+from biggan.weights.files import LoadedModel
 from biggan.weights.foreign import DEEPMIND_LICENCE, hub_grid
 
 _LOG = logging.getLogger("biggan.weights")
+
+BUNDLED = ("digits",)
+"""Names of the models that come with the package, the default first. They precede equal paths."""
+
+BUNDLED_FOLDER = Path(__file__).parent / "bundled"
+"""Where their files are."""
+
+Read = Callable[[Path], LoadedModel[Any]]
+"""Reads a network of any format from a file or folder."""
 
 _HUGGING_FACE = "https://s3.amazonaws.com/models.huggingface.co/biggan/biggan-deep-{}-{}"
 _IVCLAB = (
@@ -133,11 +143,12 @@ def cached_path(name: str) -> Path:
     return cache_dir() / f"{name}.safetensors"
 
 
-def obtain(name: str, *, offline: bool = False) -> Path:
+def obtain(name: str, read: Read, *, offline: bool = False) -> Path:
     """The file of a published model, fetched and converted if it is not in the cache.
 
     Args:
         name: A key of `PUBLISHED`.
+        read: Reads what was downloaded.
         offline: Whether to look no further than the cache.
 
     Raises:
@@ -154,23 +165,23 @@ def obtain(name: str, *, offline: bool = False) -> Path:
         )
     with exclusive(path, name):
         if not path.is_file():
-            _fetch_and_convert(model, path)
+            _fetch_and_convert(model, path, read)
     return path
 
 
-def _fetch_and_convert(model: PublishedModel, path: Path) -> None:
+def _fetch_and_convert(model: PublishedModel, path: Path, read: Read) -> None:
     """Write a model to a file, from the first place that has it."""
     downloads = cache_dir() / "downloads" / model.name
     failures = []
     for place in model.places:
         try:
-            loaded = _read_from(place, model, downloads / _folder_name(place))
+            loaded = _read_from(place, model, downloads / _folder_name(place), read)
         except _PlaceFailedError as error:
             _LOG.warning("%s from %s: %s", model.name, place.host, error)
             failures.append(f"{place.host}: {error}")
             continue
         # With its own description: the model is the same, by name and from a file by hand.
-        files.save_generator(path, loaded.generator, loaded.description)
+        files.save_generator(path, loaded.network, loaded.description)
         shutil.rmtree(downloads)
         return
     raise InputError(f"{model.name} cannot be fetched ({'; '.join(failures)}). {_by_hand(model)}")
@@ -180,7 +191,7 @@ class _PlaceFailedError(Exception):
     """A place does not have what is wanted of it; the message says why."""
 
 
-def _read_from(place: Place, model: PublishedModel, folder: Path) -> LoadedGenerator:
+def _read_from(place: Place, model: PublishedModel, folder: Path, read: Read) -> LoadedModel[Any]:
     """Read a model from a place, by way of a folder.
 
     Raises:
@@ -199,7 +210,7 @@ def _read_from(place: Place, model: PublishedModel, folder: Path) -> LoadedGener
     except DownloadError as error:  # and no other: a full disk is not this place's fault
         raise _PlaceFailedError(error.reason) from None
     try:
-        loaded = formats.read_generator(only_file_or_folder(folder))
+        loaded = read(only_file_or_folder(folder))
         _check(loaded, model)
     except InputError as error:
         shutil.rmtree(folder)
@@ -207,13 +218,15 @@ def _read_from(place: Place, model: PublishedModel, folder: Path) -> LoadedGener
     return loaded
 
 
-def _check(loaded: LoadedGenerator, model: PublishedModel) -> None:
+def _check(loaded: LoadedModel[Any], model: PublishedModel) -> None:
     """Make sure that a generator is the one that a name promises."""
-    found, promised = loaded.generator.config.to_dict(), model.config.to_dict()
+    if loaded.kind != "generator":
+        raise InputError(f"a discriminator, not {model.name}")
+    found, promised = loaded.network.config.to_dict(), model.config.to_dict()
     for fact, value in promised.items():
         if found[fact] != value:
             raise InputError(f"another network than {model.name}: its {fact} is {found[fact]}")
-    grid = files.statistics_grid(loaded.generator)
+    grid = files.statistics_grid(loaded.network)
     if grid != model.grid:
         raise InputError(
             f"BatchNorm statistics for {len(grid)} truncations, not for the {len(model.grid)} of "
