@@ -65,7 +65,7 @@ def print_growth(model: str, engine: str) -> None:
     import biggan
 
     gan = biggan.load(model or None, engine=engine)
-    recipes = gan.recipes([None], max(GROWTH), 0.4, 0)
+    recipes = gan.plan([None], max(GROWTH), 0.4, 0)
     for done, _ in enumerate(gan.draw(recipes), start=1):
         if done in GROWTH:
             print(f"{held() / MEBIBYTE:.0f}")

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import biggan
 from biggan.interpolation import frames_of_seconds
-from biggan.video import make_frame, read_video_recipe, save_video
+from biggan.provenance import read_provenance
+from biggan.video import make_frame, save_video
 
 
 def main() -> None:
@@ -19,19 +20,19 @@ def main() -> None:
     out.mkdir(parents=True, exist_ok=True)
     gan = biggan.load()
 
-    recipe = gan.video_recipe(
+    video = gan.plan_video(
         [("one", 0), ("two", 5), ("three", 1)],  # classes, and the seeds of their noise
         frames=frames_of_seconds(3, fps=20, loop="around"),
         fps=20,
         loop="around",
         path="slerp",
     )
-    frames = (make_frame(pictures) for pictures in gan.draw_video(recipe))
-    save_video(frames, out / "counting.mp4", recipe.fps, recipe=recipe)
+    frames = (make_frame(pictures) for pictures in gan.draw_video(video))
+    save_video(frames, out / "counting.mp4", video.fps, provenance=video)
 
-    again = read_video_recipe(out / "counting.mp4")
+    again = read_provenance(out / "counting.mp4")
     frames = (make_frame(pictures) for pictures in gan.draw_video(again))
-    save_video(frames, out / "counting.webp", again.fps, recipe=again)
+    save_video(frames, out / "counting.webp", again.fps, provenance=again)
 
 
 if __name__ == "__main__":

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 import biggan
-from biggan.images import Recipe
 from biggan.latents import make_noise, statistics_truncation
+from biggan.provenance import provenance_from_json
 from biggan.weights.files import Description, save_generator
 from tiny import TINY_CLASSES, tiny_generator
 
@@ -69,7 +69,7 @@ def test_interpolations_ends_are_direct_samples(tiny, path):
 
 
 def test_pictures_of_many_seeds_take_no_more_noise_than_one_call(tiny):
-    (recipe,) = tiny.recipes([0], 1, 0.4, 0)
+    (recipe,) = tiny.plan([0], 1, 0.4, 0)
     many = [dataclasses.replace(recipe, seed=seed, index=99_999) for seed in range(11)]
     with pytest.raises(biggan.InputError, match="more than 1000000 rows of noise"):
         list(tiny.draw(many))
@@ -79,14 +79,14 @@ def test_pictures_of_many_seeds_take_no_more_noise_than_one_call(tiny):
 
 
 def test_drawing_a_recipe_again_gives_the_same_pixels(tiny):
-    recipes = tiny.recipes(["tabby"], 4, 0.6, 11, noise="paper")
+    recipes = tiny.plan(["tabby"], 4, 0.6, 11, noise="paper")
     pictures = list(tiny.draw(recipes))
     again = list(tiny.draw([recipes[2]]))
     np.testing.assert_array_equal(pixels(again)[0], pixels(pictures)[2])
 
 
 def test_without_a_class_the_classes_come_in_turn(tiny):
-    recipes = tiny.recipes([None], 5, 0.4, 0)
+    recipes = tiny.plan([None], 5, 0.4, 0)
     assert [recipe.class_index for recipe in recipes] == [0, 1, 2, 0, 1]
     assert recipes[1].class_name == TINY_CLASSES[1]
     np.testing.assert_array_equal(pixels(tiny.sample(num=5))[4], pixels(tiny.sample(1, 5))[4])
@@ -113,7 +113,7 @@ def test_a_recipe_of_another_model_is_refused(tiny, tmp_path):
     other_weights = tiny_generator()
     other_weights.head.bn.bias.data.add_(1)
     save_generator(path, other_weights, Description(name="other", class_names=TINY_CLASSES))
-    recipes = tiny.recipes([0], 1, 0.4, 0)
+    recipes = tiny.plan([0], 1, 0.4, 0)
     with pytest.raises(biggan.InputError, match="was made by tiny .* not by other"):
         list(biggan.load(path).draw(recipes))
 
@@ -161,9 +161,9 @@ def test_an_unconditional_model(tmp_path):
         (lambda gan: gan.interpolate(0, 1, seed_b=0.5), "seed must be a whole number"),
         (lambda gan: gan.interpolate(0, 1, truncation=[0.5]), "truncation must be a number"),
         (lambda gan: gan.interpolate(0, 1, path=7), "path must be one of"),
-        (lambda gan: gan.video_recipe(["tabby", "siamese"], 9), "a keyframe is a class and a seed"),
-        (lambda gan: gan.video_recipe([(0, 1), (1, 1)], 9.5), "frames must be a whole number"),
-        (lambda gan: gan.video_recipe([(0, 1), (1, 1)], 9, fps="20"), "rate must be a number"),
+        (lambda gan: gan.plan_video(["tabby", "siamese"], 9), "a keyframe is a class and a seed"),
+        (lambda gan: gan.plan_video([(0, 1), (1, 1)], 9.5), "frames must be a whole number"),
+        (lambda gan: gan.plan_video([(0, 1), (1, 1)], 9, fps="20"), "rate must be a number"),
         (lambda gan: gan.generate("z", [0]), "noise must be an array of numbers, not 'z'"),
         (lambda gan: gan.generate(torch.zeros(12), [0]), r"\(N, 12\), not \(12,\)"),
         (lambda gan: gan.generate(torch.zeros(1, 12, dtype=torch.cfloat), [0]), "not complex"),
@@ -200,9 +200,9 @@ def test_labels_by_name(tiny):
 
 
 def test_numbers_of_numpy_are_written_as_pythons(tiny):
-    recipe = tiny.recipes([np.int64(1)], np.int32(1), np.float32(0.5), np.uint8(3))[0]
-    assert recipe == tiny.recipes([1], 1, 0.5, 3)[0]
-    assert Recipe.from_json(recipe.to_json()) == recipe
+    recipe = tiny.plan([np.int64(1)], np.int32(1), np.float32(0.5), np.uint8(3))[0]
+    assert recipe == tiny.plan([1], 1, 0.5, 3)[0]
+    assert provenance_from_json(recipe.to_json()) == recipe
 
 
 def test_a_generator_in_training_mode_is_refused(tiny):

@@ -7,22 +7,18 @@ import torch
 from PIL import Image
 
 from biggan.errors import InputError
-from biggan.images import (
-    GridRecipe,
-    MorphRecipe,
-    Recipe,
-    from_uint8,
-    make_grid,
-    read_recipe,
-    recipe_from_json,
-    save_png,
-    to_pil,
-    to_uint8,
+from biggan.images import from_uint8, make_grid, save_png, to_pil, to_uint8
+from biggan.provenance import (
+    GridProvenance,
+    MorphProvenance,
+    Provenance,
+    provenance_from_json,
+    read_provenance,
 )
 
 LEVELS = torch.arange(256, dtype=torch.uint8).reshape(1, 1, 16, 16)
 
-RECIPE = Recipe(
+RECIPE = Provenance(
     model="biggan-deep-256",
     sha256="0" * 64,
     class_index=207,
@@ -34,9 +30,9 @@ RECIPE = Recipe(
     version="0.1.0",
 )
 
-GRID = GridRecipe(2, (RECIPE, dataclasses.replace(RECIPE, index=4), RECIPE))
+GRID = GridProvenance(2, (RECIPE, dataclasses.replace(RECIPE, index=4), RECIPE))
 
-MORPH = MorphRecipe(
+MORPH = MorphProvenance(
     model="biggan-deep-256",
     sha256="0" * 64,
     class_a=207,
@@ -153,7 +149,7 @@ def test_a_recipe_survives_json(recipe):
     text = recipe.to_json()
     assert text.isascii()
     assert "\n" not in text
-    assert Recipe.from_json(text) == recipe
+    assert provenance_from_json(text) == recipe
 
 
 @pytest.mark.parametrize("recipe", [RECIPE, GRID, MORPH])
@@ -161,15 +157,15 @@ def test_every_kind_of_recipe_survives_a_png(tmp_path, recipe):
     text = recipe.to_json()
     assert text.isascii()
     assert "\n" not in text
-    assert recipe_from_json(text) == recipe
+    assert provenance_from_json(text) == recipe
     save_png(Image.new("L", (2, 2)), tmp_path / "image.png", recipe)
-    assert read_recipe(tmp_path / "image.png") == recipe
+    assert read_provenance(tmp_path / "image.png") == recipe
 
 
 def test_a_large_grid_carries_all_its_recipes(tmp_path):
-    grid = GridRecipe(100, (RECIPE,) * 10_000)  # megabytes, which a reader of PNGs may refuse
+    grid = GridProvenance(100, (RECIPE,) * 10_000)  # megabytes, which a reader of PNGs may refuse
     save_png(Image.new("L", (2, 2)), tmp_path / "grid.png", grid)
-    assert read_recipe(tmp_path / "grid.png") == grid
+    assert read_provenance(tmp_path / "grid.png") == grid
 
 
 @pytest.mark.parametrize(
@@ -186,7 +182,7 @@ def test_a_large_grid_carries_all_its_recipes(tmp_path):
 )
 def test_a_grids_recipe_is_read_strictly(changes, message):
     with pytest.raises(InputError, match=message):
-        recipe_from_json(json.dumps(json.loads(GRID.to_json()) | changes))
+        provenance_from_json(json.dumps(json.loads(GRID.to_json()) | changes))
 
 
 @pytest.mark.parametrize(
@@ -212,7 +208,7 @@ def test_a_grids_recipe_is_read_strictly(changes, message):
 )
 def test_numbers_out_of_range_are_refused_in_one_short_line(recipe, changes):
     with pytest.raises(InputError) as caught:
-        recipe_from_json(json.dumps(json.loads(recipe.to_json()) | changes))
+        provenance_from_json(json.dumps(json.loads(recipe.to_json()) | changes))
     message = str(caught.value)
     assert next(reversed(changes))[:40] in message
     assert len(message) < 250
@@ -223,10 +219,10 @@ def test_a_grid_of_more_pictures_than_can_be_made_is_refused():
     picture = json.loads(RECIPE.to_json())
     for columns, num, message in (
         (10**6, 1, "'columns' cannot be 1000000: it has 1 pictures"),
-        (5, 200_001, "'pictures' must be a list of 1 to 100000 recipes"),
+        (5, 200_001, "'pictures' must be a list of 1 to 100000"),
     ):
         with pytest.raises(InputError, match=message):
-            recipe_from_json(json.dumps({"columns": columns, "pictures": [picture] * num}))
+            provenance_from_json(json.dumps({"columns": columns, "pictures": [picture] * num}))
 
 
 @pytest.mark.parametrize(
@@ -239,12 +235,12 @@ def test_a_grid_of_more_pictures_than_can_be_made_is_refused():
 )
 def test_a_paths_recipe_is_read_strictly(changes, message):
     with pytest.raises(InputError, match=message):
-        recipe_from_json(json.dumps(json.loads(MORPH.to_json()) | changes))
+        provenance_from_json(json.dumps(json.loads(MORPH.to_json()) | changes))
 
 
 def test_a_whole_number_is_a_truncation():
     text = RECIPE.to_json().replace("0.4", "1")
-    assert repr(Recipe.from_json(text).truncation) == "1.0"
+    assert repr(provenance_from_json(text).truncation) == "1.0"
 
 
 def change(**changes):
@@ -268,7 +264,7 @@ def change(**changes):
 )
 def test_a_recipe_is_read_strictly(text, message):
     with pytest.raises(InputError, match=message) as caught:
-        Recipe.from_json(text)
+        provenance_from_json(text)
     assert "\n" not in str(caught.value)
 
 
@@ -276,7 +272,7 @@ def test_a_png_carries_its_recipe_and_the_same_pixels(tmp_path):
     image = to_pil(torch.randint(0, 256, (1, 3, 8, 8), dtype=torch.uint8))[0]
     path = tmp_path / "image.png"
     save_png(image, path, RECIPE)
-    assert read_recipe(path) == RECIPE
+    assert read_provenance(path) == RECIPE
     with Image.open(path) as again:
         np.testing.assert_array_equal(np.asarray(again), np.asarray(image))
         assert json.loads(again.info["biggan"])["class_index"] == 207
@@ -288,7 +284,7 @@ def test_a_failed_save_leaves_the_old_file_and_nothing_else(tmp_path):
     with pytest.raises(OSError, match="cannot write mode"):
         save_png(Image.new("HSV", (2, 2)), path)
     assert list(tmp_path.iterdir()) == [path]
-    assert read_recipe(path) == RECIPE
+    assert read_provenance(path) == RECIPE
 
 
 def test_a_file_that_cannot_be_put_in_place_leaves_nothing(tmp_path):
@@ -324,11 +320,11 @@ def test_a_file_without_a_recipe_is_refused_in_one_line(tmp_path):
         "photo.jpg": "cannot be read as a PNG",
         "absent.png": "no such file: ",
         ".": "cannot be read as a PNG",
-        "bare.png": "holds no recipe",
+        "bare.png": "holds no provenance",
     }
     for name, message in expected.items():
         with pytest.raises(InputError, match=message) as caught:
-            read_recipe(tmp_path / name)
+            read_provenance(tmp_path / name)
         assert "\n" not in str(caught.value)
 
 
@@ -339,4 +335,4 @@ def test_a_damaged_recipe_names_the_file(tmp_path):
     chunks.add_text("biggan", "{}")
     Image.new("L", (2, 2)).save(tmp_path / "image.png", pnginfo=chunks)
     with pytest.raises(InputError, match=r"image\.png: .* missing 'class_index'"):
-        read_recipe(tmp_path / "image.png")
+        read_provenance(tmp_path / "image.png")

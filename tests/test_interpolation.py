@@ -198,7 +198,7 @@ def pixels(pictures):
 def test_a_videos_keyframes_are_direct_samples(tiny, loop, path):
     keyframes = [("tabby", 3), (2, 7), ("siamese cat", 7)]
     how = {"noise": "paper", "truncation": 0.7}
-    recipe = tiny.video_recipe(keyframes, 12, num=2, loop=loop, path=path, **how)
+    recipe = tiny.plan_video(keyframes, 12, num=2, loop=loop, path=path, **how)
     assert [keyframe.class_index for keyframe in recipe.keyframes] == [0, 2, 1]
     assert recipe.keyframes[0].class_name == "tabby, tabby cat"
     frames = [pixels(pictures) for pictures in tiny.draw_video(recipe)]
@@ -215,7 +215,7 @@ def test_a_videos_keyframes_are_direct_samples(tiny, loop, path):
 
 def test_a_video_of_two_keyframes_is_the_interpolation(tiny):
     rows = tiny.interpolate(0, 2, 5, 3, 0.5, seed_a=1, seed_b=2, path="slerp")
-    recipe = tiny.video_recipe([(0, 1), (2, 2)], 5, 20, 3, 0.5, loop="none", path="slerp")
+    recipe = tiny.plan_video([(0, 1), (2, 2)], 5, 20, 3, 0.5, loop="none", path="slerp")
     frames = list(tiny.draw_video(recipe))
     assert [len(pictures) for pictures in frames] == [3] * 5
     for row in range(3):
@@ -223,7 +223,7 @@ def test_a_video_of_two_keyframes_is_the_interpolation(tiny):
 
 
 def test_a_video_is_made_as_it_is_asked_for(tiny, monkeypatch):
-    recipe = tiny.video_recipe([(0, 1), (2, 2)], 50_000, num=2, loop="around")
+    recipe = tiny.plan_video([(0, 1), (2, 2)], 50_000, num=2, loop="around")
     frames = tiny.draw_video(recipe)
     assert len(next(frames)) == 2
     assert len(next(frames)) == 2
@@ -233,11 +233,11 @@ def test_a_video_of_an_unconditional_model(tmp_path):
     path = tmp_path / "plain.safetensors"
     save_generator(path, tiny_generator(num_classes=0), Description(name="plain"))
     gan = biggan.load(path)
-    frames = list(gan.draw_video(gan.video_recipe([(None, 4), (None, 5)], 4, loop="around")))
+    frames = list(gan.draw_video(gan.plan_video([(None, 4), (None, 5)], 4, loop="around")))
     expected = pixels([gan.sample(seed=seed, truncation=0.2)[0] for seed in (4, 5)])
     np.testing.assert_array_equal(pixels([frames[0][0], frames[2][0]]), expected)
     with pytest.raises(biggan.InputError, match="unconditional"):
-        gan.video_recipe([("cat", 4), (None, 5)], 4)
+        gan.plan_video([("cat", 4), (None, 5)], 4)
 
 
 @pytest.mark.parametrize(
@@ -257,7 +257,7 @@ def test_a_video_of_an_unconditional_model(tmp_path):
 )
 def test_a_video_that_cannot_be_is_refused_before_a_frame_is_made(tiny, arguments, how, message):
     with pytest.raises(biggan.InputError, match=message):
-        tiny.draw_video(tiny.video_recipe(*arguments, **how))
+        tiny.draw_video(tiny.plan_video(*arguments, **how))
 
 
 def test_recipes_of_another_model_are_refused(tiny, tmp_path):
@@ -265,6 +265,6 @@ def test_recipes_of_another_model_are_refused(tiny, tmp_path):
     save_generator(path, tiny_generator(num_classes=0), Description(name="other"))
     other = biggan.load(path)
     with pytest.raises(biggan.InputError, match="was made by tiny .* not by other"):
-        other.draw_video(tiny.video_recipe([(0, 0), (1, 1)], 4))
+        other.draw_video(tiny.plan_video([(0, 0), (1, 1)], 4))
     with pytest.raises(biggan.InputError, match="was made by tiny .* not by other"):
-        other.draw_morph(tiny.morph_recipe(0, 1, 4, 1, 0.4, 0, 1))
+        other.draw_morph(tiny.plan_morph(0, 1, 4, 1, 0.4, 0, 1))

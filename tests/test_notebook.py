@@ -21,9 +21,8 @@ import nbclient
 import nbformat
 
 import biggan
-from biggan.images import read_recipe
 from biggan.interpolation import interpolate_labels, interpolate_noise
-from biggan.video import read_video_recipe
+from biggan.provenance import read_provenance
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
 import run_notebook
@@ -193,8 +192,8 @@ def test_a_mistake_in_a_form_is_one_line(session):
 
 
 def test_files_hold_their_recipes(session):
-    assert len(read_recipe(session.folder / "samples.png").pictures) == 10
-    recipe = read_video_recipe(session.folder / "paths.gif")
+    assert len(read_provenance(session.folder / "samples.png").pictures) == 10
+    recipe = read_provenance(session.folder / "paths.gif")
     assert [keyframe.class_name for keyframe in recipe.keyframes] == ["zero", "nine"]
 
 

@@ -13,12 +13,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from biggan import video
+from biggan import provenance, video
 from biggan.errors import InputError
-from biggan.images import Keyframe, VideoRecipe
-from biggan.video import check_video, make_frame, read_video_recipe, save_video, there_and_back
+from biggan.provenance import Keyframe, VideoProvenance, provenance_from_json, read_provenance
+from biggan.video import check_video, make_frame, save_video, there_and_back
 
-RECIPE = VideoRecipe(
+RECIPE = VideoProvenance(
     model="biggan-deep-256",
     sha256="0" * 64,
     keyframes=(Keyframe(207, "golden retriever, ñandú", 3), Keyframe(8, "hen", 0)),
@@ -75,7 +75,7 @@ def pixels(frames, mode="RGB"):
 def test_a_video_holds_its_frames_for_as_long_as_asked(tmp_path, ending, size):
     frames = [waves(number, *size) for number in range(24)]
     path = tmp_path / f"waves{ending}"
-    save_video(iter(frames), path, 30, recipe=RECIPE)
+    save_video(iter(frames), path, 30, provenance=RECIPE)
     found, seconds = decoded(path)
     assert len(found) == 24
     assert seconds.sum() == pytest.approx(24 / 30, abs=1e-6)
@@ -93,7 +93,7 @@ def test_a_video_holds_its_frames_for_as_long_as_asked(tmp_path, ending, size):
     assert error.max() <= most[1]
     every = np.abs(found[:, None, ::4, ::4].astype(float) - expected[None, :, ::4, ::4])
     assert every.mean((2, 3, 4)).argmin(axis=1).tolist() == list(range(24))  # in their order
-    assert read_video_recipe(path) == RECIPE
+    assert read_provenance(path) == RECIPE
     assert list(tmp_path.iterdir()) == [path]
 
 
@@ -143,7 +143,7 @@ def test_whether_viewers_shall_repeat(tmp_path):
 def test_an_mp4_is_what_browsers_play(tmp_path):
     av = pytest.importorskip("av")
     path = tmp_path / "x.mp4"
-    save_video([waves(number) for number in range(10)], path, 12.5, recipe=RECIPE)
+    save_video([waves(number) for number in range(10)], path, 12.5, provenance=RECIPE)
     contents = path.read_bytes()
     assert contents.index(b"moov") < contents.index(b"mdat")  # playable before it is all there
     with av.open(str(path)) as container:
@@ -237,13 +237,13 @@ def test_what_cannot_be_written_is_refused_first(tmp_path, name, fps, message):
 
 
 def test_without_pyav_one_line_names_the_extra(tmp_path, monkeypatch):
-    monkeypatch.setattr(video, "find_spec", lambda name: None)
+    monkeypatch.setattr(provenance, "find_spec", lambda name: None)
     check_video(tmp_path / "x.webp", 20)
     with pytest.raises(InputError, match=r"pip install 'biggan\[video\]'"):
         check_video(tmp_path / "x.mp4", 20)
     (tmp_path / "x.mp4").write_bytes(b"\x00\x00\x00\x18ftypisom")
     with pytest.raises(InputError, match=r"pip install 'biggan\[video\]'"):
-        read_video_recipe(tmp_path / "x.mp4")
+        read_provenance(tmp_path / "x.mp4")
 
 
 @pytest.mark.skipif(find_spec("av") is None, reason="needs PyAV")
@@ -270,9 +270,9 @@ def test_what_ffmpeg_refuses_is_one_line(tmp_path, monkeypatch):
 
 
 def test_a_pyav_that_cannot_be_loaded_says_so(tmp_path, monkeypatch):
-    monkeypatch.setattr(video, "find_spec", lambda name: object())
+    monkeypatch.setattr(provenance, "find_spec", lambda name: object())
     monkeypatch.setitem(sys.modules, "av", None)
-    for call in (check_video, lambda path, _: read_video_recipe(path)):
+    for call in (check_video, lambda path, _: read_provenance(path)):
         (tmp_path / "x.mp4").write_bytes(b"\x00\x00\x00\x18ftypisom")
         with pytest.raises(InputError, match="installed, but cannot be loaded: .*webp and .gif"):
             call(tmp_path / "x.mp4", 20)
@@ -334,9 +334,9 @@ for ending in (".gif", ".webp", *([".mp4"] if find_spec("av") else [])):
 def test_files_without_a_recipe_are_refused_in_one_line(tmp_path, ending):
     expected = {
         "absent": "no such file",
-        "text": "cannot be read as an MP4, GIF or WebP",
-        "cut": "cannot be read as an MP4, GIF or WebP",
-        "bare": "holds no recipe",
+        "text": "cannot be read as a PNG, GIF, WebP or MP4",
+        "cut": "cannot be read as a PNG, GIF, WebP or MP4",
+        "bare": "holds no provenance",
         "damaged": "missing 'fps'",
     }
     names = {name: tmp_path / f"{name}{ending}" for name in expected}
@@ -346,10 +346,10 @@ def test_files_without_a_recipe_are_refused_in_one_line(tmp_path, ending):
     damaged = json.loads(RECIPE.to_json())
     del damaged["fps"]
     broken = type("Broken", (), {"to_json": lambda self: json.dumps(damaged)})()
-    save_video([waves(0), waves(1)], names["damaged"], 20, recipe=broken)
+    save_video([waves(0), waves(1)], names["damaged"], 20, provenance=broken)
     for name, message in expected.items():
         with pytest.raises(InputError, match=message) as caught:
-            read_video_recipe(names[name])
+            read_provenance(names[name])
         assert str(names[name]) in str(caught.value)
         assert "\n" not in str(caught.value)
 
@@ -358,7 +358,7 @@ def test_files_without_a_recipe_are_refused_in_one_line(tmp_path, ending):
 def test_the_lengths_in_a_webp_add_up(tmp_path, model):
     path = tmp_path / "x.webp"
     recipe = dataclasses.replace(RECIPE, model=model)
-    save_video([waves(0), waves(1)], path, 20, recipe=recipe)
+    save_video([waves(0), waves(1)], path, 20, provenance=recipe)
     contents = path.read_bytes()
     assert int.from_bytes(contents[4:8], "little") == len(contents) - 8
     position, names = 12, []
@@ -373,27 +373,27 @@ def test_the_lengths_in_a_webp_add_up(tmp_path, model):
 def test_other_programs_comments_are_no_recipes(tmp_path):
     path = tmp_path / "x.gif"
     waves(0).save(path, comment=b"Created with another program")
-    with pytest.raises(InputError, match="holds no recipe"):
-        read_video_recipe(path)
+    with pytest.raises(InputError, match="holds no provenance"):
+        read_provenance(path)
     exif = Image.Exif()
     exif[0x010E] = "a holiday"
     waves(0).save(tmp_path / "x.webp", exif=exif)
-    with pytest.raises(InputError, match="holds no recipe"):
-        read_video_recipe(tmp_path / "x.webp")
+    with pytest.raises(InputError, match="holds no provenance"):
+        read_provenance(tmp_path / "x.webp")
 
 
 @EVERY_FORMAT
 def test_a_recipe_of_many_keyframes_fits(tmp_path, ending):
     recipe = dataclasses.replace(RECIPE, keyframes=RECIPE.keyframes * 500, truncation=None)
-    save_video([waves(0), waves(1)], tmp_path / f"x{ending}", 20, recipe=recipe)
-    assert read_video_recipe(tmp_path / f"x{ending}") == recipe
+    save_video([waves(0), waves(1)], tmp_path / f"x{ending}", 20, provenance=recipe)
+    assert read_provenance(tmp_path / f"x{ending}") == recipe
 
 
 def test_a_recipe_survives_json():
     text = RECIPE.to_json()
     assert text.isascii()
-    assert VideoRecipe.from_json(text) == RECIPE
-    whole = VideoRecipe.from_json(text.replace("30.0", "30"))
+    assert provenance_from_json(text) == RECIPE
+    whole = provenance_from_json(text.replace("30.0", "30"))
     assert repr(whole.fps) == "30.0"
 
 
@@ -412,7 +412,7 @@ def test_a_recipe_survives_json():
 )
 def test_a_recipe_is_read_strictly(changes, message):
     with pytest.raises(InputError, match=message):
-        VideoRecipe.from_json(json.dumps(json.loads(RECIPE.to_json()) | changes))
+        provenance_from_json(json.dumps(json.loads(RECIPE.to_json()) | changes))
 
 
 @pytest.mark.skipif(find_spec("av") is None, reason="needs PyAV")
@@ -421,5 +421,5 @@ def test_the_example(tmp_path):
     result = subprocess.run([sys.executable, script, tmp_path], capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
     for path in tmp_path.iterdir():
-        assert len(decoded(path)[0]) == read_video_recipe(path).frames
+        assert len(decoded(path)[0]) == read_provenance(path).frames
     assert {path.suffix for path in tmp_path.iterdir()} == {".mp4", ".webp"}

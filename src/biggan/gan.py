@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Iterator, Sequence
+from collections.abc import Hashable, Sequence
 from contextlib import suppress
-from itertools import chain, groupby, islice
+from itertools import chain, islice
 from pathlib import Path as FilePath
 from threading import Lock
 from typing import cast
@@ -15,47 +15,21 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from biggan._version import __version__
+from biggan import pictures
 from biggan.classes import resolve_class
 from biggan.devices import find_device, naming_out_of_memory
 from biggan.engine_names import EngineName, Precision
 from biggan.engines import Engine, build_engine
-from biggan.errors import InputError, printable, quoted, real_number, whole_number
-from biggan.images import (
-    MAX_PICTURES,
-    Keyframe,
-    MorphRecipe,
-    Recipe,
-    VideoRecipe,
-    to_pil,
-    to_uint8,
-)
-from biggan.interpolation import (
-    Loop,
-    Path,
-    check_path,
-    frame_positions,
-    interpolate_labels,
-    interpolate_noise,
-    path_inputs,
-)
-from biggan.latents import (
-    NoiseKind,
-    check_seed,
-    check_truncation,
-    make_noise,
-    statistics_truncation,
-)
+from biggan.errors import InputError
+from biggan.interpolation import Path
+from biggan.latents import NoiseKind, check_truncation
 from biggan.models import Discriminator, Generator, GeneratorConfig
 from biggan.nn import OffGrid
 from biggan.sampling import as_numbers, generate_batches
-from biggan.video import there_and_back
 from biggan.weights.cache import cache_dir
 from biggan.weights.files import Description, with_off_grid
 from biggan.weights.load import load_discriminator as read_discriminator
 from biggan.weights.load import load_generator
-
-_MAX_NOISE = 10 * MAX_PICTURES  # rows that are drawn for one call
 
 
 def load(
@@ -273,71 +247,12 @@ class Gan:
         """
         several = isinstance(class_, Sequence) and not isinstance(class_, str)
         classes = cast(Sequence[str | int | None], class_ if several else [class_])
-        recipes = self.recipes(classes, num, truncation, seed, noise=noise)
-        return list(self.draw(recipes))
+        return list(self.draw(self.plan(classes, num, truncation, seed, noise=noise)))
 
-    def recipes(
-        self,
-        classes: Sequence[str | int | None],
-        num: int,
-        truncation: float | None,
-        seed: int,
-        *,
-        noise: NoiseKind = "hub",
-    ) -> list[Recipe]:
-        """Plan pictures without making them; see `sample`, which draws these.
-
-        Args:
-            classes: For each entry `num` pictures.
-            num: Pictures per entry.
-            truncation: See `sample`.
-            seed: See `sample`.
-            noise: See `sample`.
-        """
-        num, seed = whole_number(num, "the number of pictures"), whole_number(seed, "the seed")
-        if not 1 <= num <= MAX_PICTURES:
-            raise InputError(
-                f"the number of pictures must be at least 1 and at most {MAX_PICTURES}, "
-                f"not {quoted(num)}"
-            )
-        check_truncation(truncation, noise)
-        truncation = _plain(truncation)
-        check_seed(seed)
-        planned = []
-        for class_ in classes:
-            index = None if class_ is None else self.class_index(class_)
-            for k in range(num):
-                label = k % len(self.class_names) if index is None and self.class_names else index
-                planned.append(
-                    Recipe(
-                        model=self.name,
-                        sha256=self.sha256,
-                        class_index=label,
-                        class_name=None if label is None else self.class_names[label],
-                        truncation=truncation,
-                        noise=noise,
-                        seed=seed,
-                        index=k,
-                        version=__version__,
-                    )
-                )
-        return planned
-
-    def draw(self, recipes: Iterable[Recipe]) -> Iterator[Image.Image]:
-        """Make the pictures that recipes describe, in order.
-
-        Raises:
-            InputError: A recipe of another model, or one that this model cannot follow.
-        """
-        for (truncation, noise), group in groupby(recipes, lambda r: (r.truncation, r.noise)):
-            members = list(group)
-            for recipe in members:
-                self._check_recipe(recipe)
-            z = self._noise(members)
-            labels = torch.tensor([recipe.class_index or 0 for recipe in members])
-            statistics = statistics_truncation(truncation, noise)
-            for batch in generate_batches(self.engine, labels, z, statistics):
-                yield from to_pil(to_uint8(batch.images).cpu())
+    # Pictures and videos as provenance, which their files carry.
+    plan, draw = pictures.plan_pictures, pictures.draw_pictures
+    plan_morph, draw_morph = pictures.plan_morph, pictures.draw_morph
+    plan_video, draw_video = pictures.plan_video, pictures.draw_video
 
     def interpolate(
         self,
@@ -372,147 +287,11 @@ class Gan:
         Raises:
             InputError: As `sample`.
         """
-        recipe = self.morph_recipe(
+        morph = self.plan_morph(
             class_a, class_b, steps, num, truncation, seed_a, seed_b, path=path, noise=noise
         )
-        pictures = self.draw_morph(recipe)
-        return [list(islice(pictures, steps)) for _ in range(num)]
-
-    def morph_recipe(
-        self,
-        class_a: str | int | None,
-        class_b: str | int | None,
-        steps: int,
-        num: int,
-        truncation: float | None,
-        seed_a: int,
-        seed_b: int,
-        *,
-        path: Path = "linear",
-        noise: NoiseKind = "hub",
-    ) -> MorphRecipe:
-        """Plan the pictures of `interpolate`, which has the same arguments; see `draw_morph`.
-
-        Raises:
-            InputError: An unknown or ambiguous class, or a value of the wrong type.
-        """
-        a, b = self._keyframes([(class_a, seed_a), (class_b, seed_b)])
-        return MorphRecipe(
-            model=self.name,
-            sha256=self.sha256,
-            class_a=a.class_index,
-            class_a_name=a.class_name,
-            class_b=b.class_index,
-            class_b_name=b.class_name,
-            steps=whole_number(steps, "the number of steps"),
-            num=whole_number(num, "the number of paths"),
-            truncation=_plain(truncation),
-            noise=noise,
-            seed_a=a.seed,
-            seed_b=b.seed,
-            path=path,
-            version=__version__,
-        )
-
-    def draw_morph(self, recipe: MorphRecipe) -> Iterator[Image.Image]:
-        """Make the pictures that a `morph_recipe` describes: of one path after the other.
-
-        Raises:
-            InputError: At once: a recipe of another model, or one that this model cannot follow.
-        """
-        self._check_recipe(recipe)
-        num, steps = recipe.num, recipe.steps
-        if num < 1 or num * steps > MAX_PICTURES:
-            raise InputError(
-                f"the number of paths must be at least 1, and with {quoted(steps)} steps each at "
-                f"most {MAX_PICTURES // max(steps, 1)}, not {quoted(num)}"
-            )
-        ends = [(recipe.class_a, recipe.seed_a), (recipe.class_b, recipe.seed_b)]
-        start, end = self._path_noise(recipe, self._keyframes(ends))
-        z = interpolate_noise(start, end, steps, cast(Path, recipe.path))  # (num, steps, dim)
-        labels = torch.zeros(steps, 1)
-        if recipe.class_a is not None and recipe.class_b is not None:
-            classes = recipe.class_a, recipe.class_b
-            labels = interpolate_labels(*classes, len(self.class_names), steps)
-        return self._path_pictures(recipe, [(z.reshape(num * steps, -1), labels.repeat(num, 1))])
-
-    def video_recipe(
-        self,
-        keyframes: Sequence[tuple[str | int | None, int]],
-        frames: int,
-        fps: float = 20,
-        num: int = 1,
-        truncation: float | None = 0.2,
-        *,
-        loop: Loop = "there-and-back",
-        path: Path = "linear",
-        noise: NoiseKind = "hub",
-    ) -> VideoRecipe:
-        """Plan a video that morphs from keyframe to keyframe; `draw_video` makes its frames.
-
-        Args:
-            keyframes: At least two classes with the seeds of their noise. A class is a name or an
-                index, None for an unconditional model.
-            frames: Of the whole video; `biggan.interpolation.frames_of_seconds` counts them.
-            fps: Frames a second.
-            num: Paths, side by side. Path k leads through picture k of each keyframe's
-                `sample(class_, num, truncation, seed)`.
-            truncation: See `sample`; one value for the whole video.
-            loop: What follows the last keyframe: "there-and-back", "around" (the way to the first
-                one) or "none".
-            path: "linear" or "slerp".
-            noise: What `truncation` means.
-
-        Raises:
-            InputError: An unknown or ambiguous class, or a value of the wrong type.
-        """
-        return VideoRecipe(
-            model=self.name,
-            sha256=self.sha256,
-            keyframes=tuple(self._keyframes(keyframes)),
-            frames=whole_number(frames, "the number of frames"),
-            fps=real_number(fps, "the frame rate"),
-            loop=loop,
-            num=whole_number(num, "the number of paths"),
-            truncation=_plain(truncation),
-            noise=noise,
-            path=path,
-            version=__version__,
-        )
-
-    def draw_video(self, recipe: VideoRecipe) -> Iterator[list[Image.Image]]:
-        """Make the frames that a `video_recipe` describes, each of `num` pictures.
-
-        Memory does not grow with their number. What is played there and back is made once: a
-        temporary file keeps it for the way back.
-
-        Raises:
-            InputError: At once: a recipe of another model, one that this model cannot follow, too
-                few frames to hit each keyframe, or too many. Later: the temporary file cannot be
-                written.
-        """
-        self._check_recipe(recipe)
-        num, frames = recipe.num, recipe.frames
-        if num < 1 or num * frames > MAX_PICTURES:
-            raise InputError(
-                f"a video of {quoted(num)} paths and {quoted(frames)} frames is of "
-                f"{quoted(num * frames)} pictures, and there must be at least 1 and at most "
-                f"{MAX_PICTURES}"
-            )
-        check_path(recipe.path)
-        loop = cast(Loop, recipe.loop)  # frame_positions refuses what is none
-        positions = frame_positions(len(recipe.keyframes), frames, loop)
-        keyframes = self._keyframes([(k.class_index, k.seed) for k in recipe.keyframes])
-        inputs = path_inputs(
-            self._path_noise(recipe, keyframes),
-            torch.tensor([keyframe.class_index or 0 for keyframe in keyframes]),
-            positions,
-            len(self.class_names),
-            cast(Path, recipe.path),
-        )
-        pictures = self._path_pictures(recipe, inputs)
-        one_way = (list(islice(pictures, num)) for _ in positions)
-        return there_and_back(one_way) if loop == "there-and-back" else one_way
+        drawn = self.draw_morph(morph)
+        return [list(islice(drawn, steps)) for _ in range(num)]
 
     def generate(
         self,
@@ -561,78 +340,6 @@ class Gan:
             )
         return resolve_class(class_, self.class_names)
 
-    def _check_recipe(self, recipe: Recipe | MorphRecipe | VideoRecipe) -> None:
-        if recipe.sha256 != self.sha256:
-            raise InputError(
-                f"the picture was made by {printable(recipe.model[:100])} "
-                f"(sha256 {printable(recipe.sha256[:12])}...), not by "
-                f"{self.name} ({self.sha256[:12]}...); name that model's file"
-            )
-
-    def _noise(self, recipes: Sequence[Recipe]) -> NDArray[np.float64]:
-        """The noise (N, z_dim) of recipes that share a truncation and its meaning."""
-        by_seed: dict[int, list[int]] = {}  # positions among the recipes
-        for position, recipe in enumerate(recipes):
-            by_seed.setdefault(recipe.seed, []).append(position)
-        needed = {s: 1 + max(recipes[p].index for p in own) for s, own in by_seed.items()}
-        if sum(needed.values()) > _MAX_NOISE:
-            raise InputError(
-                f"the pictures' seeds and indices take more than {_MAX_NOISE} rows of noise: ask "
-                "for fewer at once"
-            )
-        first, dim = recipes[0], self.config.z_dim
-        kind = cast(NoiseKind, first.noise)  # make_noise refuses what is none
-        noise = np.empty((len(recipes), dim))
-        for seed, own in by_seed.items():
-            rows = make_noise(needed[seed], dim, first.truncation, seed, kind=kind)
-            noise[own] = rows[[recipes[position].index for position in own]]
-        return noise
-
-    def _keyframes(self, given: Sequence[tuple[str | int | None, int]]) -> list[Keyframe]:
-        """Classes and seeds as recipes hold them."""
-        for keyframe in given:
-            if not isinstance(keyframe, tuple | list) or len(keyframe) != 2:
-                raise InputError(
-                    f"a keyframe is a class and a seed, as in ('hen', 1), not {quoted(keyframe)}"
-                )
-        if self.class_names and any(class_ is None for class_, _ in given):
-            raise InputError(
-                "name a class to start from and a class to end at; of a video, one for each "
-                "keyframe"
-            )
-        keyframes = []
-        for class_, seed in given:
-            index = None if class_ is None else self.class_index(class_)
-            name = None if index is None else self.class_names[index]
-            keyframes.append(Keyframe(index, name, whole_number(seed, "the seed")))
-        return keyframes
-
-    def _path_noise(
-        self, recipe: MorphRecipe | VideoRecipe, keyframes: Sequence[Keyframe]
-    ) -> NDArray[np.float64]:
-        """Of each keyframe and path: (keyframes, num, z_dim)."""
-        kind = cast(NoiseKind, recipe.noise)  # make_noise refuses what is none
-        shape = recipe.num, self.config.z_dim
-        return np.stack(
-            [make_noise(*shape, recipe.truncation, k.seed, kind=kind) for k in keyframes]
-        )
-
-    def _path_pictures(
-        self,
-        recipe: MorphRecipe | VideoRecipe,
-        inputs: Iterable[tuple[NDArray[np.float64], Tensor]],
-    ) -> Iterator[Image.Image]:
-        """Make pictures from noise (n, z_dim) and class weights (n, num_classes)."""
-        statistics = statistics_truncation(recipe.truncation, cast(NoiseKind, recipe.noise))
-        for z, labels in inputs:
-            for batch in generate_batches(self.engine, labels, z, statistics):
-                yield from to_pil(to_uint8(batch.images).cpu())
-
     def __repr__(self) -> str:
         classes = f"{len(self.class_names)} classes" if self.class_names else "unconditional"
         return f"<Gan {self.name}: {self.config.family}, {self.config.resolution} px, {classes}>"
-
-
-def _plain(truncation: float | None) -> float | None:
-    """The same, of Python's own type."""
-    return None if truncation is None else real_number(truncation, "truncation")

@@ -22,7 +22,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from biggan.errors import InputError, quoted
-from biggan.images import MAX_PICTURES
+from biggan.provenance import MAX_PICTURES
 
 Path = Literal["linear", "slerp"]
 PATHS: tuple[Path, ...] = get_args(Path)

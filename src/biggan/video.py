@@ -15,7 +15,6 @@ import struct
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from fractions import Fraction
-from importlib.util import find_spec
 from itertools import count, pairwise
 from pathlib import Path
 from typing import IO, Any, NamedTuple
@@ -26,7 +25,8 @@ from PIL import ExifTags, Image
 
 from biggan.atomic_write import replaced_atomically
 from biggan.errors import InputError
-from biggan.images import VideoRecipe, make_grid
+from biggan.images import make_grid
+from biggan.provenance import COMMENT_PREFIX, VideoProvenance, require_pyav
 
 
 class _Format(NamedTuple):
@@ -46,8 +46,6 @@ _SMALL = 64  # up to this many pixels a side pictures are enlarged,
 _WATCHABLE = 256  # by a whole number, to at most this many
 
 _COLOUR_SAMPLES = 64  # pixels a side by which a frame's 256 colours are chosen
-
-_COMMENT = "biggan: "  # what a comment of ours begins with; the recipe follows
 
 # Of H.264: to the eye the pictures themselves. With its macroblock tree x264 decides by memory that
 # nobody wrote where widths are not of its liking: the same frames then gave other files.
@@ -77,7 +75,7 @@ def check_video(path: Path, fps: float) -> None:
             f"not {fps:g}"
         )
     if ending == ".mp4":
-        _check_pyav()
+        require_pyav()
         from av.codec.codec import Codec, UnknownCodecError
 
         try:
@@ -125,7 +123,7 @@ def save_video(
     fps: float,
     *,
     repeat: bool = True,
-    recipe: VideoRecipe | None = None,
+    provenance: VideoProvenance | None = None,
 ) -> None:
     """Write a video that appears whole or not at all. Frames are taken one by one; none is kept.
 
@@ -136,14 +134,14 @@ def save_video(
         fps: Frames a second. Of a GIF each frame is shown for a whole number of hundredths of a
             second, of a WebP of thousandths: such that the error never adds up.
         repeat: Whether viewers shall play it for ever. An MP4 cannot say; those who show it do.
-        recipe: Kept in the file's comment, for `read_video_recipe`.
+        provenance: Kept in the file's comment, for `read_provenance`.
 
     Raises:
         InputError: As `check_video`, frames that are too large, or the file cannot be written.
         ValueError: There is no frame, or they differ in size or mode.
     """
     check_video(path, fps)
-    comment = None if recipe is None else _COMMENT + recipe.to_json()
+    comment = None if provenance is None else COMMENT_PREFIX + provenance.to_json()
     alike = _checked_frames(frames, path)
     with replaced_atomically(path) as temporary:
         if path.suffix.lower() == ".mp4":
@@ -152,54 +150,6 @@ def save_video(
         write = _write_gif if path.suffix.lower() == ".gif" else _write_webp
         with temporary.open("wb") as file:
             write(file, alike, fps, repeat, comment)
-
-
-def read_video_recipe(
-    path: Path, most_pixels: int | None = None, longest: int | None = None
-) -> VideoRecipe:
-    """Read the recipe out of a file that `save_video` wrote.
-
-    Args:
-        path: The file.
-        most_pixels: Of a frame; None for as many as Pillow takes.
-        longest: Characters of a recipe that is read; None for any number. Both are for files of
-            strangers.
-
-    Raises:
-        InputError: The file cannot be read, is no video, is too large or carries no valid recipe,
-            or it is an MP4 and PyAV is not installed.
-    """
-    try:
-        with path.open("rb") as file:
-            is_mp4 = file.read(8)[4:] == b"ftyp"
-        comment = _mp4_comment(path) if is_mp4 else _picture_comment(path, most_pixels)
-    except FileNotFoundError:
-        raise InputError(f"no such file: {path}") from None
-    except InputError:
-        raise
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
-        raise InputError(f"{path} cannot be read as an MP4, GIF or WebP") from None
-    if not comment.startswith(_COMMENT):
-        raise InputError(
-            f"{path} holds no recipe: it is not from biggan, or another program saved it again"
-        )
-    if longest is not None and len(comment) > longest:
-        raise InputError(f"{path} holds a recipe that is too long: {len(comment):,} characters")
-    try:
-        return VideoRecipe.from_json(comment.removeprefix(_COMMENT))
-    except InputError as error:
-        raise InputError(f"{path}: {error}") from error
-
-
-def _check_pyav() -> None:
-    if find_spec("av") is None:
-        raise InputError("MP4 needs PyAV: pip install 'biggan[video]'; .webp and .gif do not")
-    try:
-        import av  # noqa: F401
-    except ImportError as error:
-        raise InputError(
-            f"PyAV is installed, but cannot be loaded: {error}; .webp and .gif do not need it"
-        ) from None
 
 
 def _enlarged(picture: Image.Image, factor: int) -> Image.Image:
@@ -397,22 +347,3 @@ def _even(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """A frame (H, W, 3) of even height and width, as two by two pixels share a colour in H.264."""
     height, width = pixels.shape[:2]
     return np.pad(pixels, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
-
-
-def _mp4_comment(path: Path) -> str:
-    _check_pyav()
-    import av
-
-    try:
-        with av.open(str(path), format="mp4") as container:
-            return container.metadata.get("comment", "")
-    except av.FFmpegError as error:
-        raise ValueError(str(error)) from error
-
-
-def _picture_comment(path: Path, most_pixels: int | None) -> str:
-    with Image.open(path, formats=["GIF", "WEBP"]) as picture:
-        if most_pixels is not None and picture.width * picture.height > most_pixels:
-            raise InputError(f"{path} is too large: {picture.width} x {picture.height} pixels")
-        comment = picture.info.get("comment", b"").decode("latin-1")
-        return comment or str(picture.getexif().get(ExifTags.Base.ImageDescription, ""))

@@ -9,9 +9,9 @@ from PIL import Image
 from test_cli import fails, succeeds
 
 import biggan
-from biggan import video
-from biggan.images import read_recipe
-from biggan.video import make_frame, read_video_recipe
+from biggan import provenance
+from biggan.provenance import read_provenance
+from biggan.video import make_frame
 
 needs_pyav = pytest.mark.skipif(find_spec("av") is None, reason="needs PyAV")
 MP4 = pytest.param("mp4", marks=needs_pyav)
@@ -42,7 +42,7 @@ def test_through_keyframes_and_again(interpolate, tiny_file, tmp_path, ending):
     through = "tabby, tabby cat@3, golden retriever@7, 1@1"
     how = ["--loop", "around", "--seconds", 0.75, "--fps", 16, "--path", "slerp", "-n", 2]
     assert succeeds(*interpolate, "--through", through, *how, "--out", out) == f"{out}\n"
-    recipe = read_video_recipe(out)
+    recipe = read_provenance(out)
     assert (recipe.frames, recipe.fps, recipe.loop, recipe.num) == (12, 16, "around", 2)
     assert [(k.class_index, k.seed) for k in recipe.keyframes] == [(0, 3), (2, 7), (1, 1)]
 
@@ -63,9 +63,9 @@ def test_through_keyframes_and_again(interpolate, tiny_file, tmp_path, ending):
 def test_a_video_is_made_again_in_another_format(interpolate, tmp_path):
     gif, webp = tmp_path / "x.gif", tmp_path / "x.webp"
     succeeds(*interpolate, "--from", 0, "--to", 2, "--seed-b", 5, "--steps", 3, "--out", gif)
-    assert [k.seed for k in read_video_recipe(gif).keyframes] == [0, 5]
+    assert [k.seed for k in read_provenance(gif).keyframes] == [0, 5]
     succeeds(*interpolate, "--like", gif, "--out", webp)
-    assert read_video_recipe(webp) == read_video_recipe(gif)
+    assert read_provenance(webp) == read_provenance(gif)
     assert np.abs(pixels_of(webp) - pixels_of(gif).astype(float)).mean() < 10
 
 
@@ -82,7 +82,7 @@ def test_how_long_a_video_is(interpolate, tmp_path):
     }
     for options, frames in lengths.items():
         succeeds(*interpolate, *ends, *options)
-        assert read_video_recipe(tmp_path / "x.webp").frames == frames, options
+        assert read_provenance(tmp_path / "x.webp").frames == frames, options
         with Image.open(tmp_path / "x.webp") as animation:
             assert animation.n_frames == frames
             assert animation.info["loop"] == (1 if "none" in options else 0)
@@ -96,7 +96,7 @@ def test_an_unconditional_model_has_seeds_alone(tmp_path):
     save_generator(model, tiny_generator(num_classes=0), Description(name="plain"))
     how = ["--through", "@3, @4", "--steps", 3, "--loop", "around", "--out", out]
     succeeds("interpolate", "--model", model, *how)
-    assert [(k.class_index, k.seed) for k in read_video_recipe(out).keyframes] == [
+    assert [(k.class_index, k.seed) for k in read_provenance(out).keyframes] == [
         (None, 3),
         (None, 4),
     ]
@@ -147,7 +147,7 @@ def test_what_cannot_be_made_again(interpolate, tmp_path):
     ends = ["--from", 0, "--to", 1, "--steps", 2]
     succeeds(*interpolate, *ends, "--out", grid)
     succeeds(*interpolate, *ends, "--out", film)
-    assert read_recipe(grid).steps == 2
+    assert read_provenance(grid).steps == 2
     like = [*interpolate, "--like"]
     assert "is a grid: --out must end in .png" in fails(*like, grid, "--out", tmp_path / "y.gif")
     assert "is a video: --out must end in" in fails(*like, film, "--out", tmp_path / "y.png")
@@ -156,14 +156,15 @@ def test_what_cannot_be_made_again(interpolate, tmp_path):
     assert "leave --through out" in fails(*like, film, "--through", "0@1, 1@2", "--out", film)
     assert "made by tiny" in fails("interpolate", "--like", film, "--out", tmp_path / "y.gif")
     assert "no such file" in fails(*like, tmp_path / "none.webp", "--out", film)
-    assert "cannot be read" in fails(*like, grid.rename(tmp_path / "z.gif"), "--out", film)
-    assert {path.name for path in tmp_path.iterdir()} == {"x.gif", "z.gif"}
+    (tmp_path / "z.gif").write_bytes(b"GIF89a?")
+    assert "cannot be read" in fails(*like, tmp_path / "z.gif", "--out", film)
+    assert {path.name for path in tmp_path.iterdir()} == {"x.gif", grid.name, "z.gif"}
 
 
 def test_a_recipe_from_elsewhere_is_checked(interpolate, tmp_path):
     film, odd = tmp_path / "x.gif", tmp_path / "odd.gif"
     succeeds(*interpolate, "--from", 0, "--to", 1, "--steps", 2, "--out", film)
-    recipe = json.loads(read_video_recipe(film).to_json())
+    recipe = json.loads(read_provenance(film).to_json())
     mistakes = {
         "frames": (3, "even number of frames"),
         "fps": (1000, "at most 50, not 1000"),
@@ -181,7 +182,7 @@ def test_a_recipe_from_elsewhere_is_checked(interpolate, tmp_path):
 
 
 def test_without_pyav_one_line_names_the_extra(interpolate, tmp_path, monkeypatch):
-    monkeypatch.setattr(video, "find_spec", lambda name: None)
+    monkeypatch.setattr(provenance, "find_spec", lambda name: None)
     line = fails(*interpolate, "--from", 0, "--to", 1, "--out", tmp_path / "x.mp4")
     assert "pip install 'biggan[video]'" in line
     assert list(tmp_path.iterdir()) == []

@@ -11,7 +11,7 @@ from biggan.atomic_write import write_atomically
 from biggan.cli import sample
 from biggan.cli.options import unused_name
 from biggan.evaluation.result import Evaluation, is_of_same
-from biggan.images import read_recipe
+from biggan.provenance import read_provenance
 from biggan.weights.files import Description, save_generator
 from biggan.weights.load import load_generator
 from tiny import TINY_CLASSES, tiny_generator
@@ -38,7 +38,7 @@ def test_a_grid_leaves_those_of_other_classes(tiny_file, tmp_path):
 
 def test_a_grid_leaves_one_that_another_command_writes_meanwhile(tiny_file, tmp_path):
     gan = biggan.load(tiny_file)
-    first, second = (gan.recipes([label], 2, 0.5, 0) for label in (0, 1))
+    first, second = (gan.plan([label], 2, 0.5, 0) for label in (0, 1))
 
     class Interrupted:
         def draw(self, recipes):
@@ -48,7 +48,7 @@ def test_a_grid_leaves_one_that_another_command_writes_meanwhile(tiny_file, tmp_
     names = []
     names.extend(sample._draw(Interrupted(), second, 2, tmp_path))
     assert [path.name for path in names] == ["grid.png", "grid-2.png"]
-    assert read_recipe(tmp_path / "grid.png").pictures == tuple(first)
+    assert read_provenance(tmp_path / "grid.png").pictures == tuple(first)
 
 
 def test_pictures_leave_those_of_another_model_of_the_same_name(tiny_file, other_file, tmp_path):

@@ -14,7 +14,8 @@ from PIL import Image
 from test_cli import biggan, fails, pixels, succeeds
 
 from biggan import cli
-from biggan.images import read_recipe, save_png
+from biggan.images import save_png
+from biggan.provenance import read_provenance
 from several_processes import free_port, launch
 
 
@@ -35,7 +36,7 @@ def test_a_grid_is_made_again(tiny_file, tmp_path, several):
     again = succeeds(*sample, "--like", grid, "--out", tmp_path / "b").strip()
     assert Path(again).read_bytes() == Path(grid).read_bytes()
     entry = json.loads(succeeds(*sample, "--like", grid, "--out", tmp_path / "b", "--json"))[0]
-    recipes = [dataclasses.asdict(recipe) for recipe in read_recipe(Path(grid)).pictures]
+    recipes = [dataclasses.asdict(recipe) for recipe in read_provenance(Path(grid)).pictures]
     assert entry == {"file": again, "recipes": recipes}
     assert "by tiny" in fails("sample", "--like", grid, "--out", tmp_path / "b")
     assert "leave --num out" in fails(*sample, "--like", grid, "-n", 2)
@@ -46,7 +47,7 @@ def test_a_path_is_made_again(tiny_file, tmp_path):
     interpolate = ["interpolate", "--model", tiny_file]
     ends = ["--from", "tabby", "--to", 2, "--seed-a", 1, "--seed-b", 2, "--path", "slerp"]
     succeeds(*interpolate, *ends, "--steps", 3, "--num", 4, "--truncation", "none", "--out", grid)
-    recipe = read_recipe(grid)
+    recipe = read_provenance(grid)
     assert (recipe.class_a_name, recipe.class_b) == ("tabby, tabby cat", 2)
     succeeds(*interpolate, "--like", grid, "--out", again)
     assert again.read_bytes() == grid.read_bytes()

@@ -12,7 +12,7 @@ from biggan import Gan, InputError
 from biggan.demo.address import Settings, from_query, from_recipe, to_query
 from biggan.demo.drawing import interpolation_recipe, sample_recipe, sweep_recipe, video_recipe
 from biggan.demo.forms import EXPLORE, INTERPOLATE, SWEEP, VIDEO
-from biggan.images import GridRecipe
+from biggan.provenance import GridProvenance
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -106,7 +106,7 @@ def test_an_address_that_no_control_can_show_is_refused(
 
 
 def test_one_picture_is_found_as_the_last_of_its_grid(gan: Gan) -> None:
-    recipe = gan.recipes(["six"], 4, 0.4, 8)[2]
+    recipe = gan.plan(["six"], 4, 0.4, 8)[2]
 
     assert from_recipe(gan, recipe) == Settings(
         EXPLORE, {"num": 3, "truncation": 0.4, "seed": 8, "category": "6) six"}
@@ -119,9 +119,9 @@ def test_the_models_name_and_the_version_do_not_matter(gan: Gan) -> None:
     assert from_recipe(gan, replace(recipe, model="moved", version="0")).form is INTERPOLATE
 
 
-def _pictures(gan: Gan, *classes: str, **changes: Any) -> GridRecipe:
-    recipes = gan.recipes(list(classes), 2, changes.pop("truncation", 0.4), 0, **changes)
-    return GridRecipe(2, tuple(recipes))
+def _pictures(gan: Gan, *classes: str, **changes: Any) -> GridProvenance:
+    recipes = gan.plan(list(classes), 2, changes.pop("truncation", 0.4), 0, **changes)
+    return GridProvenance(2, tuple(recipes))
 
 
 @pytest.mark.parametrize(
@@ -131,19 +131,19 @@ def _pictures(gan: Gan, *classes: str, **changes: Any) -> GridRecipe:
         (lambda gan: _pictures(gan, "one", noise="scale"), "no form of the page makes"),
         (lambda gan: _pictures(gan, "one", truncation=0.01), ".*truncation must be between 0.02"),
         (lambda gan: _pictures(gan, "one", truncation=None), ".*truncation must be a number"),
-        (lambda gan: gan.recipes(["six"], 30, 0.4, 8)[29], ".*samples must be between 1 and 20"),
+        (lambda gan: gan.plan(["six"], 30, 0.4, 8)[29], ".*samples must be between 1 and 20"),
         (lambda gan: replace(sample_recipe(gan, 7, 0.4, 0, 1), columns=3), "no form of the page"),
         (
-            lambda gan: gan.morph_recipe(1, 6, 5, 2, 0.2, 0, 0, path="slerp"),
+            lambda gan: gan.plan_morph(1, 6, 5, 2, 0.2, 0, 0, path="slerp"),
             "no form of the page makes this picture; biggan interpolate --like FILE",
         ),
         (
-            lambda gan: gan.morph_recipe(1, 6, 11, 2, 0.2, 0, 0),
+            lambda gan: gan.plan_morph(1, 6, 11, 2, 0.2, 0, 0),
             "the page cannot show this picture: number of steps must be between 2 and 10, not 11",
         ),
-        (lambda gan: replace(gan.recipes(["six"], 1, 0.4, 8)[0], class_index=10), ".*class 10"),
+        (lambda gan: replace(gan.plan(["six"], 1, 0.4, 8)[0], class_index=10), ".*class 10"),
         (
-            lambda gan: replace(gan.recipes(["six"], 1, 0.4, 8)[0], sha256="1" * 64),
+            lambda gan: replace(gan.plan(["six"], 1, 0.4, 8)[0], sha256="1" * 64),
             r"the picture was made by tiny \(sha256 111111111111...\), not by tiny",
         ),
         (

@@ -31,7 +31,7 @@ from biggan.demo.drawing import draw_grid, interpolation_recipe, sample_recipe, 
 from biggan.demo.limits import BodyLimit
 from biggan.demo.line import Line
 from biggan.demo.shelf import ModelShelf
-from biggan.images import read_recipe
+from biggan.provenance import read_provenance
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 import serving
@@ -101,7 +101,7 @@ def test_a_picture_is_the_pages_with_its_recipe(
     assert status == 200
     file = tmp_path / "picture.png"
     file.write_bytes(body)
-    assert read_recipe(file) == recipe
+    assert read_provenance(file) == recipe
     with Image.open(file) as picture:
         np.testing.assert_array_equal(np.asarray(picture), np.asarray(draw_grid(gan, recipe)))
 

@@ -34,8 +34,9 @@ from biggan.demo.drawing import (
     sweep_recipe,
     video_recipe,
 )
-from biggan.images import read_recipe, save_png
-from biggan.video import make_frame, read_video_recipe, save_video
+from biggan.images import save_png
+from biggan.provenance import read_provenance
+from biggan.video import make_frame, save_video
 from biggan.weights.files import save_generator
 
 if TYPE_CHECKING:
@@ -240,7 +241,7 @@ def test_every_control_changes_the_picture_and_the_address_brings_it_back(
     page.wait_for(form, draw_grid(gan, recipe))
 
     file = page.download(page.control(f"{form}-picture").get_by_label("Download"), tmp_path)
-    assert read_recipe(file) == recipe
+    assert read_provenance(file) == recipe
     with Image.open(file) as downloaded:
         assert downloaded.tobytes() == draw_grid(gan, recipe).tobytes()
 
@@ -275,10 +276,10 @@ def test_a_video_is_made_shown_and_downloaded(
     webp = page.download(page.control("webp"), tmp_path)
     with Image.open(webp) as video:
         assert (video.n_frames, video.info["loop"]) == (20, 0)
-    recipe = read_video_recipe(webp)
+    recipe = read_provenance(webp)
     assert [(k.class_index, k.seed) for k in recipe.keyframes] == [(6, 0), (2, 4)]
     if page.control("mp4").count():
-        assert read_video_recipe(page.download(page.control("mp4"), tmp_path)) == recipe
+        assert read_provenance(page.download(page.control("mp4"), tmp_path)) == recipe
 
     page.type("interpolate-seed_b", 5)  # the video is of other settings now
     page.window.locator("#video").wait_for(state="hidden")
@@ -315,7 +316,7 @@ def test_a_dropped_video_brings_its_settings_back_and_leaves_the_other_tabs_alon
     films = [tmp_path / f"film{ending}" for ending in (".gif", ".webp", ".mp4")]
     for film in films[: 3 if find_spec("av") else 2]:
         frames = (make_frame(pictures) for pictures in gan.draw_video(recipe))
-        save_video(frames, film, recipe.fps, recipe=recipe)
+        save_video(frames, film, recipe.fps, provenance=recipe)
         page.window.locator("#drop input[type=file]").set_input_files(film)
         page.wait_for("interpolate", shown(gan, 1, 5, 0.6, 8, 4000, "six", "four"))
         for key, value in (("seconds", 2), ("seed_b", 4000)):

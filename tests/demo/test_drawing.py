@@ -17,14 +17,14 @@ from biggan.demo.drawing import (
     draw_grid,
     draw_pictures,
     draw_progressively,
-    file_stem,
     interpolation_recipe,
     sample_recipe,
     sweep_recipe,
     video_recipe,
 )
 from biggan.demo.forms import EXPLORE, FORMS, SWEPT, Number, default_class
-from biggan.images import make_grid, read_recipe, save_png
+from biggan.images import make_grid, save_png
+from biggan.provenance import file_stem, read_provenance
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -95,7 +95,7 @@ def test_a_file_says_enough_to_make_its_picture_again(gan: Gan, plan: Any, tmp_p
     grid = draw_grid(gan, plan(gan))
     save_png(grid, tmp_path / "grid.png", plan(gan))
 
-    again: Any = read_recipe(tmp_path / "grid.png")
+    again: Any = read_provenance(tmp_path / "grid.png")
     assert again == plan(gan)
     assert draw_grid(gan, again).tobytes() == grid.tobytes()
 

@@ -11,13 +11,14 @@ from PIL import Image
 
 from biggan.demo.drawing import video_recipe
 from biggan.demo.filming import write_video
-from biggan.video import make_frame, read_video_recipe
+from biggan.provenance import read_provenance
+from biggan.video import make_frame
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from biggan import Gan
-    from biggan.images import VideoRecipe
+    from biggan.provenance import VideoProvenance
 
 
 def test_the_files_show_the_path_there_and_back(make_gan: Any, tmp_path: Path) -> None:
@@ -36,12 +37,12 @@ def test_the_files_show_the_path_there_and_back(make_gan: Any, tmp_path: Path) -
             expected = np.asarray(make_frame(pictures).convert("RGB"))
             np.testing.assert_array_equal(np.asarray(video.convert("RGB")), expected)
     for file in files:
-        assert read_video_recipe(file) == recipe
+        assert read_provenance(file) == recipe
     if len(files) > 1:
         _check_mp4(files[1], gan, recipe)
 
 
-def _check_mp4(file: Path, gan: Gan, recipe: VideoRecipe) -> None:
+def _check_mp4(file: Path, gan: Gan, recipe: VideoProvenance) -> None:
     import av
 
     with av.open(file) as video:

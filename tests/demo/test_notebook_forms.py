@@ -28,8 +28,8 @@ from biggan.demo.notebook import paths_form as paths_form_module
 from biggan.demo.notebook.background import NewestWork
 from biggan.demo.notebook.figures import python_call
 from biggan.demo.notebook.widgets import build_field
-from biggan.images import make_grid, read_recipe
-from biggan.video import read_video_recipe
+from biggan.images import make_grid
+from biggan.provenance import read_provenance
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -178,7 +178,7 @@ def test_what_is_shown_is_the_picture_with_its_recipe(gan: Gan, tmp_path: Path) 
     bundle, metadata = form._repr_mimebundle_()
     for encoded in (in_widget, bundle["image/png"]):
         (tmp_path / "shown.png").write_bytes(base64.b64decode(encoded))
-        assert read_recipe(tmp_path / "shown.png") == form.recipe
+        assert read_provenance(tmp_path / "shown.png") == form.recipe
         shown = Image.open(io.BytesIO(base64.b64decode(encoded)))
         assert shown.tobytes() == form.picture.tobytes()
     assert bundle["text/plain"] == "2 pictures of zero, 2 a row, by tiny"
@@ -328,7 +328,7 @@ def test_the_button_writes_the_picture_with_its_recipe(
     (file,) = tmp_path.iterdir()
     assert file.name == "tiny-zero-hub0.4-seed0-10.png"
     assert f"Saved as {file.name}" in text_of(form)
-    assert read_recipe(file) == form.recipe
+    assert read_provenance(file) == form.recipe
     form.controls["seed"].value = -1
     click(form, "Save PNG")
     assert "the seed must be" in text_of(form)
@@ -395,7 +395,7 @@ def test_save_video_writes_the_loop_with_its_recipe(gan: Gan, tmp_path: Path, en
     form.controls["seconds"].value = 1
     form.controls["seed_b"].value = 3
     path = form.save_video(tmp_path / f"paths{ending}")
-    recipe = read_video_recipe(path)
+    recipe = read_provenance(path)
     assert (recipe.frames, recipe.num, recipe.loop) == (20, 2, "there-and-back")
     assert [k.seed for k in recipe.keyframes] == [0, 3]
     with Image.open(path) as video:

@@ -36,7 +36,8 @@ from biggan.demo.events import Newest
 from biggan.demo.line import Line
 from biggan.demo.shelf import ModelShelf
 from biggan.demo.views import heading
-from biggan.images import GridRecipe, read_recipe, save_png
+from biggan.images import save_png
+from biggan.provenance import GridProvenance, read_provenance
 from biggan.weights.files import save_generator
 
 if TYPE_CHECKING:
@@ -197,7 +198,7 @@ def test_the_form_that_is_seen_is_drawn(
     pictures, video = widgets[:9], widgets[9:]
     heading_, picture, caption_ = pictures[3 * number : 3 * number + 3]
     file = picture["value"]
-    assert read_recipe(file) == plan(gan)
+    assert read_provenance(file) == plan(gan)
     with Image.open(file) as shown:
         assert shown.tobytes() == draw_grid(gan, plan(gan)).tobytes()
     assert "small" in picture["elem_classes"]
@@ -236,7 +237,7 @@ def test_the_endpoints_give_the_pages_pictures(
 ) -> None:
     path = function(blocks, endpoint)(*values, "tiny")
 
-    assert read_recipe(path) == plan(gan, *values)
+    assert read_provenance(path) == plan(gan, *values)
     with Image.open(path) as shown:
         assert shown.tobytes() == draw_grid(gan, plan(gan, *values)).tobytes()
 
@@ -369,9 +370,9 @@ def test_a_file_that_says_nothing_changes_nothing(
         updates = function(blocks, "restore")(str(tmp_path / name), "tiny")
         assert updates == [*[gradio.skip()] * 20, None]
 
-    assert told[0] == "notes.txt cannot be read as a PNG"
-    assert told[1].startswith("plain.png holds no recipe")
-    assert told[2] == "photo.jpg cannot be read as a PNG"
+    assert told[0] == "notes.txt cannot be read as a PNG, GIF, WebP or MP4"
+    assert told[1].startswith("plain.png holds no provenance")
+    assert told[2] == "photo.jpg cannot be read as a PNG, GIF, WebP or MP4"
 
 
 def test_a_picture_of_another_model_is_told_apart(
@@ -417,14 +418,14 @@ def test_a_file_that_would_take_much_is_not_looked_into(
     monkeypatch.setattr(gradio, "Warning", told.append)
     Image.new("1", (8192, 8193)).save(tmp_path / "large.png")
     (picture,) = sample_recipe(gan, 1, 0.4, 0, "six").pictures
-    long = GridRecipe(1, (picture,) * 5000)
+    long = GridProvenance(1, (picture,) * 5000)
     save_png(Image.new("L", (8, 8)), tmp_path / "long.png", long)
     for name in ("large.png", "long.png"):
         updates = function(blocks, "restore")(str(tmp_path / name), "tiny")
         assert updates == [*[gradio.skip()] * 20, None]
 
     assert told[0] == "large.png is too large: 8192 x 8193 pixels"
-    assert re.fullmatch(r"long.png holds a recipe that is too long: [\d,]+ characters", told[1])
+    assert re.fullmatch(r"long.png holds provenance that is too long: [\d,]+ characters", told[1])
 
 
 def test_a_caption_is_a_command_that_makes_the_same_file(

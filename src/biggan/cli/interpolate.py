@@ -30,15 +30,15 @@ from biggan.errors import InputError
 if TYPE_CHECKING:
     from biggan.engine_names import EngineName, Precision
     from biggan.gan import Gan
-    from biggan.images import MorphRecipe, VideoRecipe
     from biggan.interpolation import Loop
     from biggan.interpolation import Path as NoisePath
     from biggan.latents import NoiseKind
+    from biggan.provenance import MorphProvenance, VideoProvenance
 
 _GRID_STEPS = 5
 _SECONDS = 2.0  # from a keyframe to the next
 
-_IN_RECIPES = (
+_IN_PROVENANCE = (
     *("class_a", "class_b", "seed_a", "seed_b", "through", "steps", "num"),
     *("truncation", "path", "noise", "seconds", "fps", "loop"),
 )
@@ -144,7 +144,7 @@ def command(
 
     from biggan.distributed import num_processes, process_group
     from biggan.gan import load
-    from biggan.images import VideoRecipe
+    from biggan.provenance import VideoProvenance
     from biggan.video import check_video
 
     with process_group(torch.device("cpu")):  # so that of several one speaks
@@ -154,7 +154,7 @@ def command(
     is_video = out.suffix.lower() != ".png"
     wanted = None if like is None else _read_like(like, is_video=is_video)
     if is_video:
-        check_video(out, wanted.fps if isinstance(wanted, VideoRecipe) else fps)
+        check_video(out, wanted.fps if isinstance(wanted, VideoProvenance) else fps)
     else:
         _refuse("a grid has none, so for a .png", "through", "seconds", "fps", "loop")
     if wanted is None and is_video:
@@ -164,35 +164,33 @@ def command(
         model, device=choose_device(device), offline=offline, engine=engine, precision=precision
     )
     if wanted is None and is_video:
-        wanted = gan.video_recipe(
+        wanted = gan.plan_video(
             keyframes, frames, fps, num, truncation, loop=loop, path=path, noise=noise
         )
     elif wanted is None:
         steps = _GRID_STEPS if steps is None else steps
-        wanted = gan.morph_recipe(
+        wanted = gan.plan_morph(
             class_a, class_b, steps, num, truncation, seed_a, seed_b, path=path, noise=noise
         )
-    if isinstance(wanted, VideoRecipe):
+    if isinstance(wanted, VideoProvenance):
         _write_video(gan, wanted, out)
     else:
         out = _write_grid(gan, wanted, out)
     click.echo(out)
 
 
-def _read_like(path: Path, *, is_video: bool) -> MorphRecipe | VideoRecipe:
-    from biggan.images import MorphRecipe, read_recipe
-    from biggan.video import VIDEO_ENDINGS, read_video_recipe
+def _read_like(path: Path, *, is_video: bool) -> MorphProvenance | VideoProvenance:
+    from biggan.provenance import MorphProvenance, VideoProvenance, read_provenance
+    from biggan.video import VIDEO_ENDINGS
 
-    check_alone_with_like(*_IN_RECIPES)
-    if path.suffix.lower() in VIDEO_ENDINGS:
-        if not is_video:
-            raise InputError(f"{path} is a video: --out must end in {', '.join(VIDEO_ENDINGS)}")
-        return read_video_recipe(path)
-    wanted = read_recipe(path)
-    if not isinstance(wanted, MorphRecipe):
+    check_alone_with_like(*_IN_PROVENANCE)
+    wanted = read_provenance(path)
+    if not isinstance(wanted, MorphProvenance | VideoProvenance):
         raise InputError(f"{path} is of biggan sample, which makes it again with --like")
-    if is_video:
+    if is_video and isinstance(wanted, MorphProvenance):
         raise InputError(f"{path} is a grid: --out must end in .png")
+    if not is_video and isinstance(wanted, VideoProvenance):
+        raise InputError(f"{path} is a video: --out must end in {', '.join(VIDEO_ENDINGS)}")
     return wanted
 
 
@@ -229,22 +227,22 @@ def _num_frames(
     return frames_of_steps(num_keyframes, steps, loop)
 
 
-def _write_grid(gan: Gan, recipe: MorphRecipe, out: Path) -> Path:
+def _write_grid(gan: Gan, provenance: MorphProvenance, out: Path) -> Path:
     from biggan.images import make_grid, save_png
 
-    drawn = gan.draw_morph(recipe)
+    drawn = gan.draw_morph(provenance)
     make_folder(out.parent)
-    pictures = list(tqdm(drawn, total=recipe.num * recipe.steps, unit="picture", **_BAR))
+    pictures = list(tqdm(drawn, total=provenance.num * provenance.steps, unit="picture", **_BAR))
     if is_default("out"):
-        out = unused_picture(out, recipe)
-    save_png(make_grid(pictures, columns=recipe.steps), out, recipe)
+        out = unused_picture(out, provenance)
+    save_png(make_grid(pictures, columns=provenance.steps), out, provenance)
     return out
 
 
-def _write_video(gan: Gan, recipe: VideoRecipe, out: Path) -> None:
+def _write_video(gan: Gan, provenance: VideoProvenance, out: Path) -> None:
     from biggan.video import make_frame, save_video
 
-    drawn = tqdm(gan.draw_video(recipe), total=recipe.frames, unit="frame", **_BAR)
+    drawn = tqdm(gan.draw_video(provenance), total=provenance.frames, unit="frame", **_BAR)
     make_folder(out.parent)
     frames = (make_frame(pictures) for pictures in drawn)
-    save_video(frames, out, recipe.fps, repeat=recipe.loop != "none", recipe=recipe)
+    save_video(frames, out, provenance.fps, repeat=provenance.loop != "none", provenance=provenance)

@@ -15,7 +15,7 @@ import click
 from biggan.errors import InputError
 
 if TYPE_CHECKING:
-    from biggan.images import AnyRecipe
+    from biggan.provenance import AnyProvenance
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
@@ -120,17 +120,17 @@ def engine_options(command: _F) -> _F:
 
 
 def like_option(command: _F) -> _F:
-    """--like: a picture whose recipe says all."""
+    """--like: a picture whose provenance says all."""
     return click.option(
         "--like",
         metavar="PICTURE",
         type=click.Path(path_type=Path),
-        help="Make this picture or grid again, by the recipe in its PNG file.",
+        help="Make this picture or grid again, by the provenance in its PNG file.",
     )(command)
 
 
 def check_alone_with_like(*names: str) -> None:
-    """Make sure that the options of these parameters are left to the picture's recipe.
+    """Make sure that the options of these parameters are left to the picture's provenance.
 
     Raises:
         InputError: One of them was given.
@@ -186,26 +186,26 @@ def unused_name(path: Path, is_same: Callable[[Path], bool]) -> Path:
     raise AssertionError
 
 
-def unused_picture(path: Path, recipe: AnyRecipe) -> Path:
+def unused_picture(path: Path, provenance: AnyProvenance) -> Path:
     """The path, with a number where a file is there that shows something else."""
-    from biggan.images import read_recipe
+    from biggan.provenance import read_provenance
 
     def is_same(other: Path) -> bool:
         try:
-            return _without_version(read_recipe(other)) == _without_version(recipe)
+            return _without_version(read_provenance(other)) == _without_version(provenance)
         except InputError:
             return False
 
     return unused_name(path, is_same)
 
 
-def _without_version(recipe: AnyRecipe) -> AnyRecipe:
-    from biggan.images import GridRecipe
+def _without_version(provenance: AnyProvenance) -> AnyProvenance:
+    from biggan.provenance import GridProvenance
 
-    if isinstance(recipe, GridRecipe):
-        pictures = (dataclasses.replace(picture, version="") for picture in recipe.pictures)
-        return GridRecipe(recipe.columns, tuple(pictures))
-    return dataclasses.replace(recipe, version="")
+    if isinstance(provenance, GridProvenance):
+        pictures = (dataclasses.replace(picture, version="") for picture in provenance.pictures)
+        return GridProvenance(provenance.columns, tuple(pictures))
+    return dataclasses.replace(provenance, version="")
 
 
 def is_default(name: str) -> bool:

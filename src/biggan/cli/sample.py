@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import signal
-import sys
 from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
@@ -34,10 +33,9 @@ from biggan.errors import InputError
 if TYPE_CHECKING:
     from biggan.engine_names import EngineName, Precision
     from biggan.gan import Gan
-    from biggan.images import Recipe
     from biggan.latents import NoiseKind
+    from biggan.provenance import Provenance
 
-_LONGEST = 80  # bytes of a name in the name of a file
 _PATIENCE = timedelta(days=1)  # the fastest process waits for the slowest
 
 
@@ -128,7 +126,7 @@ def command(
             own = own_device(torch.device(choose_device(device)))
             gan = load(model, device=str(own), offline=offline, engine=engine, precision=precision)
             if not recipes:
-                recipes = gan.recipes(classes or (None,), num, truncation, seed, noise=noise)
+                recipes = gan.plan(classes or (None,), num, truncation, seed, noise=noise)
             _ = gan.engine  # what cannot be had is refused before a folder is made
             if grid and columns is None:
                 columns = _columns(classes, num) if like is None else 1
@@ -147,27 +145,28 @@ def _on_sigterm(_number: int, _frame: FrameType | None) -> None:
     )
 
 
-def _read_like(path: Path) -> tuple[list[Recipe], int | None]:
+def _read_like(path: Path) -> tuple[list[Provenance], int | None]:
     """The recipes in a PNG file; of a grid also its number of columns."""
-    from biggan.images import GridRecipe, MorphRecipe, read_recipe
+    from biggan.provenance import GridProvenance, Provenance, read_provenance
 
     check_alone_with_like("classes", "num", "truncation", "seed", "noise")
-    wanted = read_recipe(path)
-    if isinstance(wanted, MorphRecipe):
-        raise InputError(f"{path} is of biggan interpolate, which makes it again with --like")
-    if isinstance(wanted, GridRecipe):
+    wanted = read_provenance(path)
+    if isinstance(wanted, GridProvenance):
         return list(wanted.pictures), wanted.columns
-    return [wanted], None
+    if isinstance(wanted, Provenance):
+        return [wanted], None
+    raise InputError(f"{path} is of biggan interpolate, which makes it again with --like")
 
 
-def _draw(gan: Gan, recipes: list[Recipe], columns: int | None, out: Path) -> list[Path]:
+def _draw(gan: Gan, recipes: list[Provenance], columns: int | None, out: Path) -> list[Path]:
     """Make this process's part of the pictures; with columns, one grid of all of them.
 
     Returns:
         The files of all processes, once all are there.
     """
     from biggan.distributed import gather, is_first, num_processes, own_range, raising_together
-    from biggan.images import GridRecipe, make_grid, save_png
+    from biggan.images import make_grid, save_png
+    from biggan.provenance import GridProvenance, file_stem
 
     own = own_range(len(recipes))
     pictures = tqdm(
@@ -180,13 +179,13 @@ def _draw(gan: Gan, recipes: list[Recipe], columns: int | None, out: Path) -> li
     )
     if columns is None:
         with raising_together():
-            files = [unused_picture(out / _file_name(recipe), recipe) for recipe in recipes]
+            files = [unused_picture(out / f"{file_stem(recipe)}.png", recipe) for recipe in recipes]
         for i, picture in zip(own, pictures, strict=True):
             save_png(picture, files[i], recipes[i])
         gather(None)  # waits for all
         return files
     parts = gather(list(pictures))
-    grid = GridRecipe(columns, tuple(recipes))
+    grid = GridProvenance(columns, tuple(recipes))
     # Named at the end: another command may have written its grid meanwhile.
     path = unused_picture(out / "grid.png", grid)
     if is_first():
@@ -198,24 +197,7 @@ def _columns(classes: Sequence[str], num: int) -> int:
     return num if len(classes) > 1 else min(num, 5)
 
 
-def _file_name(recipe: Recipe) -> str:
-    """Such as digits-007-seven-hub0.4-seed0-0003.png: sorted by class, unique within a model."""
-    parts = [_plain(recipe.model)]
-    if recipe.class_index is not None:
-        parts += [f"{recipe.class_index:03d}", _plain((recipe.class_name or "").split(",")[0])]
-    truncation = "none" if recipe.truncation is None else f"{recipe.truncation:g}"
-    parts += [f"{recipe.noise}{truncation}", f"seed{recipe.seed}", f"{recipe.index:04d}"]
-    return "-".join(parts) + ".png"
-
-
-def _plain(name: str) -> str:
-    """A name's letters and digits, as many as file names take here."""
-    encoding = sys.getfilesystemencoding()
-    plain = "".join(c if c.isalnum() else "-" for c in name).encode(encoding, "replace")
-    return plain[:_LONGEST].decode(encoding, "ignore").replace("?", "-")
-
-
-def _report(files: list[Path], recipes: list[Recipe], *, as_json: bool) -> None:
+def _report(files: list[Path], recipes: list[Provenance], *, as_json: bool) -> None:
     if not as_json:
         for path in files:
             click.echo(path)

@@ -36,7 +36,13 @@ from biggan.demo.forms import (
 )
 from biggan.errors import InputError, printable
 from biggan.gan import Gan
-from biggan.images import AnyRecipe, GridRecipe, MorphRecipe, Recipe, VideoRecipe
+from biggan.provenance import (
+    GridProvenance,
+    MorphProvenance,
+    PngProvenance,
+    Provenance,
+    VideoProvenance,
+)
 
 
 @dataclass(frozen=True)
@@ -108,7 +114,7 @@ def from_query(query: Mapping[str, str]) -> Settings:
     return Settings(form, values)
 
 
-def from_recipe(gan: Gan, recipe: AnyRecipe | VideoRecipe) -> Settings:
+def from_recipe(gan: Gan, recipe: PngProvenance | VideoProvenance) -> Settings:
     """Find the settings that make a picture or a video.
 
     Args:
@@ -122,32 +128,32 @@ def from_recipe(gan: Gan, recipe: AnyRecipe | VideoRecipe) -> Settings:
     Raises:
         InputError: It is of another model, or one that no form makes.
     """
-    sheet = GridRecipe(1, (recipe,)) if isinstance(recipe, Recipe) else recipe
+    sheet = GridProvenance(1, (recipe,)) if isinstance(recipe, Provenance) else recipe
     _check_model(gan, sheet)
-    kind = "video" if isinstance(sheet, VideoRecipe) else "picture"
+    kind = "video" if isinstance(sheet, VideoProvenance) else "picture"
     try:
         settings = _settings_of(gan, sheet)
         values = [c.check_on_page(settings.values[c.key]) for c in settings.form.controls]
         made = video_recipe(gan, *values) if kind == "video" else settings.recipe(gan)
     except InputError as error:
         raise InputError(f"the page cannot show this {kind}: {error}") from None
-    if isinstance(recipe, Recipe) and isinstance(made, GridRecipe):
-        made = GridRecipe(1, made.pictures[-1:])  # the last of those that the page will show
+    if isinstance(recipe, Provenance) and isinstance(made, GridProvenance):
+        made = GridProvenance(1, made.pictures[-1:])  # the last of those that the page will show
     if _essence(made) != _essence(sheet):
-        verb = "sample" if isinstance(sheet, GridRecipe) else "interpolate"
+        verb = "sample" if isinstance(sheet, GridProvenance) else "interpolate"
         raise InputError(
             f"no form of the page makes this {kind}; biggan {verb} --like FILE makes it again"
         )
     return settings
 
 
-def _check_model(gan: Gan, recipe: SheetRecipe | VideoRecipe) -> None:
+def _check_model(gan: Gan, recipe: SheetRecipe | VideoProvenance) -> None:
     """Make sure that a recipe is of this model, to the last bit of its weights.
 
     Raises:
         InputError: It is another's.
     """
-    made_by = recipe.pictures[0] if isinstance(recipe, GridRecipe) else recipe
+    made_by = recipe.pictures[0] if isinstance(recipe, GridProvenance) else recipe
     if made_by.sha256 != gan.sha256:
         raise InputError(
             f"the picture was made by {printable(made_by.model[:100])} "
@@ -156,13 +162,13 @@ def _check_model(gan: Gan, recipe: SheetRecipe | VideoRecipe) -> None:
         )
 
 
-def _settings_of(gan: Gan, recipe: SheetRecipe | VideoRecipe) -> Settings:
-    if isinstance(recipe, VideoRecipe):
+def _settings_of(gan: Gan, recipe: SheetRecipe | VideoProvenance) -> Settings:
+    if isinstance(recipe, VideoProvenance):
         return _of_video(gan, recipe)
-    return _of_morph(gan, recipe) if isinstance(recipe, MorphRecipe) else _of_grid(gan, recipe)
+    return _of_morph(gan, recipe) if isinstance(recipe, MorphProvenance) else _of_grid(gan, recipe)
 
 
-def _of_video(gan: Gan, recipe: VideoRecipe) -> Settings:
+def _of_video(gan: Gan, recipe: VideoProvenance) -> Settings:
     a, b = recipe.keyframes[0], recipe.keyframes[-1]
     return Settings(
         VIDEO,
@@ -178,7 +184,7 @@ def _of_video(gan: Gan, recipe: VideoRecipe) -> Settings:
     )
 
 
-def _of_morph(gan: Gan, recipe: MorphRecipe) -> Settings:
+def _of_morph(gan: Gan, recipe: MorphProvenance) -> Settings:
     return Settings(
         INTERPOLATE,
         {
@@ -193,7 +199,7 @@ def _of_morph(gan: Gan, recipe: MorphRecipe) -> Settings:
     )
 
 
-def _of_grid(gan: Gan, recipe: GridRecipe) -> Settings:
+def _of_grid(gan: Gan, recipe: GridProvenance) -> Settings:
     first, last = recipe.pictures[0], recipe.pictures[-1]
     common = {"seed": first.seed, "category": _entry(gan, first.class_index)}
     row = tuple(picture.truncation for picture in recipe.pictures[: recipe.columns])
@@ -214,8 +220,8 @@ def _entry(gan: Gan, index: int | None) -> str | None:
     return choices[index]
 
 
-def _essence(recipe: SheetRecipe | VideoRecipe) -> Any:
+def _essence(recipe: SheetRecipe | VideoProvenance) -> Any:
     """All of a recipe that its pixels depend on: not what the model and the version are called."""
-    if isinstance(recipe, GridRecipe):
+    if isinstance(recipe, GridProvenance):
         return recipe.columns, [replace(p, model="", version="") for p in recipe.pictures]
     return replace(recipe, model="", version="")

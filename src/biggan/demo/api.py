@@ -19,7 +19,7 @@ from fastapi.responses import HTMLResponse, JSONResponse
 from biggan._version import __version__
 from biggan.classes import search_classes
 from biggan.demo.address import Settings, from_query
-from biggan.demo.drawing import SheetRecipe, draw_png, file_stem
+from biggan.demo.drawing import SheetRecipe, draw_png
 from biggan.demo.forms import (
     EXPLORE,
     INTERPOLATE,
@@ -35,6 +35,7 @@ from biggan.demo.reference import reference_page
 from biggan.demo.shelf import ModelShelf, ModelUnavailableError
 from biggan.errors import InputError
 from biggan.gan import Gan
+from biggan.provenance import file_stem
 
 _DRAWINGS = (
     ("sample", EXPLORE, "Samples of one class."),

@@ -9,7 +9,7 @@ from typing import Any
 from biggan.classes import class_choices
 from biggan.demo.drawing import SheetRecipe
 from biggan.gan import Gan
-from biggan.images import GridRecipe, MorphRecipe
+from biggan.provenance import GridProvenance, MorphProvenance
 from biggan.weights.published import BUNDLED
 
 
@@ -26,7 +26,7 @@ def caption(gan: Gan, recipe: SheetRecipe, file: str, model: str | None) -> str:
         return ""
     words: list[Any] = [] if model == BUNDLED[0] else ["--model", model]
     entries, where = class_choices(gan.class_names), "In a shell"
-    if isinstance(recipe, MorphRecipe):
+    if isinstance(recipe, MorphProvenance):
         verb = "interpolate"
         if recipe.class_a is not None and recipe.class_b is not None:
             words += ["--from", entries[recipe.class_a], "--to", entries[recipe.class_b]]
@@ -49,7 +49,7 @@ def caption(gan: Gan, recipe: SheetRecipe, file: str, model: str | None) -> str:
 
 def column_heads(recipe: SheetRecipe) -> str:
     """Above a picture: what its columns are, one span of HTML each; empty where all are alike."""
-    if isinstance(recipe, MorphRecipe):
+    if isinstance(recipe, MorphProvenance):
         ends = recipe.class_a_name or "A", recipe.class_b_name or "B"
         labels = [ends[0].split(",")[0], *[""] * (recipe.steps - 2), ends[1].split(",")[0]]
     elif _is_sweep(recipe):
@@ -61,7 +61,7 @@ def column_heads(recipe: SheetRecipe) -> str:
 
 def in_words(recipe: SheetRecipe) -> str:
     """What a picture shows, for those who cannot see it."""
-    if isinstance(recipe, MorphRecipe):
+    if isinstance(recipe, MorphProvenance):
         ends = f"from {recipe.class_a_name or 'one picture'} to {recipe.class_b_name or 'another'}"
         return f"{recipe.num} paths {ends} in {recipe.steps} steps, by {recipe.model}"
     first = recipe.pictures[0]
@@ -69,5 +69,5 @@ def in_words(recipe: SheetRecipe) -> str:
     return f"{len(recipe.pictures)} pictures{of}, {recipe.columns} a row, by {first.model}"
 
 
-def _is_sweep(recipe: GridRecipe) -> bool:
+def _is_sweep(recipe: GridProvenance) -> bool:
     return len({picture.truncation for picture in recipe.pictures}) > 1

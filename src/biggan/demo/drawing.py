@@ -17,16 +17,17 @@ from biggan.demo.forms import EXPLORE, FPS, INTERPOLATE, SWEEP, SWEPT, VIDEO, Fo
 from biggan.demo.line import Job
 from biggan.demo.shelf import ModelShelf
 from biggan.gan import Gan
-from biggan.images import GridRecipe, MorphRecipe, VideoRecipe, make_grid, to_png
+from biggan.images import make_grid, to_png
 from biggan.interpolation import frames_of_seconds
+from biggan.provenance import GridProvenance, MorphProvenance, VideoProvenance
 
-SheetRecipe = GridRecipe | MorphRecipe
+SheetRecipe = GridProvenance | MorphProvenance
 """The recipe of a picture that the demo shows: always of a grid, be it one by one."""
 
 _COLUMNS = 5  # of the grid of samples, at most: as `biggan sample --grid`
 
 
-def sample_recipe(gan: Gan, num: Any, truncation: Any, seed: Any, category: Any) -> GridRecipe:
+def sample_recipe(gan: Gan, num: Any, truncation: Any, seed: Any, category: Any) -> GridProvenance:
     """Plan the picture of the form "Explore a category".
 
     Args:
@@ -44,7 +45,7 @@ def sample_recipe(gan: Gan, num: Any, truncation: Any, seed: Any, category: Any)
         InputError: A value out of range or of another kind.
     """
     num, truncation, seed, category = _checked(EXPLORE, num, truncation, seed, category)
-    return GridRecipe(min(num, _COLUMNS), tuple(gan.recipes([category], num, truncation, seed)))
+    return GridProvenance(min(num, _COLUMNS), tuple(gan.plan([category], num, truncation, seed)))
 
 
 def interpolation_recipe(
@@ -56,7 +57,7 @@ def interpolation_recipe(
     seed_b: Any,
     category_a: Any,
     category_b: Any,
-) -> MorphRecipe:
+) -> MorphProvenance:
     """Plan the picture of the form "Interpolate".
 
     Args:
@@ -74,7 +75,7 @@ def interpolation_recipe(
     """
     settings = (num, steps, truncation, seed_a, seed_b, category_a, category_b)
     num, steps, truncation, seed_a, seed_b, a, b = _checked(INTERPOLATE, *settings)
-    return gan.morph_recipe(a, b, steps, num, truncation, seed_a, seed_b)
+    return gan.plan_morph(a, b, steps, num, truncation, seed_a, seed_b)
 
 
 def video_recipe(
@@ -86,7 +87,7 @@ def video_recipe(
     seed_b: Any,
     category_a: Any,
     category_b: Any,
-) -> VideoRecipe:
+) -> VideoProvenance:
     """Plan a video along the paths of `interpolation_recipe`, there and back.
 
     Args:
@@ -105,10 +106,10 @@ def video_recipe(
     settings = (num, seconds, truncation, seed_a, seed_b, category_a, category_b)
     num, seconds, truncation, seed_a, seed_b, a, b = _checked(VIDEO, *settings)
     frames = frames_of_seconds(seconds, FPS, "there-and-back")
-    return gan.video_recipe([(a, seed_a), (b, seed_b)], frames, FPS, num, truncation)
+    return gan.plan_video([(a, seed_a), (b, seed_b)], frames, FPS, num, truncation)
 
 
-def sweep_recipe(gan: Gan, num: Any, seed: Any, noise: Any, category: Any) -> GridRecipe:
+def sweep_recipe(gan: Gan, num: Any, seed: Any, noise: Any, category: Any) -> GridProvenance:
     """Plan the picture of the form "Truncation sweep", which is the paper's Figure 2.
 
     Args:
@@ -122,9 +123,9 @@ def sweep_recipe(gan: Gan, num: Any, seed: Any, noise: Any, category: Any) -> Gr
         InputError: A value out of range or of another kind.
     """
     num, seed, noise, category = _checked(SWEEP, num, seed, noise, category)
-    columns = [gan.recipes([category], num, t, seed, noise=noise) for t in SWEPT[noise]]
+    columns = [gan.plan([category], num, t, seed, noise=noise) for t in SWEPT[noise]]
     rows = zip(*columns, strict=True)
-    return GridRecipe(len(columns), tuple(recipe for row in rows for recipe in row))
+    return GridProvenance(len(columns), tuple(recipe for row in rows for recipe in row))
 
 
 def draw_pictures(gan: Gan, recipe: SheetRecipe) -> Iterator[Image.Image]:
@@ -133,7 +134,7 @@ def draw_pictures(gan: Gan, recipe: SheetRecipe) -> Iterator[Image.Image]:
     Raises:
         InputError: The recipe is another model's, or one that this model cannot follow.
     """
-    if isinstance(recipe, GridRecipe):
+    if isinstance(recipe, GridProvenance):
         return gan.draw(recipe.pictures)
     return gan.draw_morph(recipe)
 
@@ -196,49 +197,16 @@ def unfinished(done: Sequence[Image.Image], recipe: SheetRecipe) -> Image.Image:
 
 def count(recipe: SheetRecipe) -> int:
     """Pictures in the grid."""
-    if isinstance(recipe, GridRecipe):
+    if isinstance(recipe, GridProvenance):
         return len(recipe.pictures)
     return recipe.num * recipe.steps
 
 
 def columns(recipe: SheetRecipe) -> int:
     """Pictures in a row."""
-    return recipe.columns if isinstance(recipe, GridRecipe) else recipe.steps
-
-
-def file_stem(recipe: SheetRecipe | VideoRecipe) -> str:
-    """A name for the file, without its ending, such as "digits-three-hub0.4-seed0-10"."""
-    if isinstance(recipe, GridRecipe):
-        first = recipe.pictures[0]
-        names = {picture.class_name or "" for picture in recipe.pictures}
-        swept = len({picture.truncation for picture in recipe.pictures}) > 1
-        cut = f"{first.noise}-sweep" if swept else _cut(first.noise, first.truncation)
-        rows = len(recipe.pictures) // (recipe.columns if swept else 1)
-        parts = [names.pop() if len(names) == 1 else "", cut, f"seed{first.seed}", str(rows)]
-        return "-".join(filter(None, map(_words, [first.model, *parts])))
-    if isinstance(recipe, MorphRecipe):
-        ends = (recipe.class_a_name, recipe.class_b_name)
-        seeds, size = (recipe.seed_a, recipe.seed_b), f"{recipe.num}x{recipe.steps}"
-    else:
-        start, end = recipe.keyframes[0], recipe.keyframes[-1]
-        ends, seeds = (start.class_name, end.class_name), (start.seed, end.seed)
-        size = f"{recipe.num}x{recipe.frames}"
-    names_of_ends = "-to-".join(_words(name) for name in ends if name)
-    cut = _cut(recipe.noise, recipe.truncation)
-    parts = [_words(recipe.model), names_of_ends, cut, f"seeds{seeds[0]}-{seeds[1]}", size]
-    return "-".join(filter(None, parts))
+    return recipe.columns if isinstance(recipe, GridProvenance) else recipe.steps
 
 
 def _checked(form: Form, *settings: Any) -> tuple[Any, ...]:
     pairs = zip(form.controls, settings, strict=True)
     return tuple(control.check(value) for control, value in pairs)
-
-
-def _cut(noise: str, truncation: float | None) -> str:
-    return f"{noise}none" if truncation is None else f"{noise}{truncation:g}"
-
-
-def _words(name: str) -> str:
-    """Letters, digits and points of a name or its first synonym, as file names take them."""
-    plain = (c if c.isascii() and (c.isalnum() or c == ".") else "-" for c in name.split(",")[0])
-    return "".join(plain)[:60].strip("-.")

@@ -21,7 +21,7 @@ import gradio as gr
 
 from biggan.demo.address import Settings, to_query
 from biggan.demo.captions import caption, in_words
-from biggan.demo.drawing import SheetRecipe, draw_png, file_stem, unfinished, video_recipe
+from biggan.demo.drawing import SheetRecipe, draw_png, unfinished, video_recipe
 from biggan.demo.endpoints import publish
 from biggan.demo.forms import EXPLORE, INTERPOLATE, VIDEO, Control, Number
 from biggan.demo.line import Line
@@ -45,6 +45,7 @@ from biggan.demo.views import (
     told,
     video_inputs,
 )
+from biggan.provenance import file_stem
 
 _QUIET: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
 

@@ -10,12 +10,12 @@ from threading import Event
 from PIL import Image
 
 from biggan.gan import Gan
-from biggan.images import VideoRecipe
+from biggan.provenance import VideoProvenance
 from biggan.video import make_frame, save_video
 
 
 def film(
-    gan: Gan, recipe: VideoRecipe, files: Sequence[Path], report: Callable[[int], object]
+    gan: Gan, recipe: VideoProvenance, files: Sequence[Path], report: Callable[[int], object]
 ) -> None:
     """Write a video. No more than a few of its frames are held in memory.
 
@@ -40,13 +40,13 @@ def film(
             report(recipe.frames)
             yield frame
 
-    save_video(drawn(), files[0], recipe.fps, recipe=recipe)
+    save_video(drawn(), files[0], recipe.fps, provenance=recipe)
     for file in files[1:]:
-        save_video(copied(), file, recipe.fps, recipe=recipe)
+        save_video(copied(), file, recipe.fps, provenance=recipe)
 
 
 def write_video(
-    gan: Gan, recipe: VideoRecipe, files: Sequence[Path], every: float = 0.5
+    gan: Gan, recipe: VideoProvenance, files: Sequence[Path], every: float = 0.5
 ) -> Generator[int, None, None]:
     """Write a video in the background; see `film`.
 

@@ -18,8 +18,7 @@ from biggan.demo.shelf import ModelShelf
 from biggan.demo.views import View, menu, message_on_page, offered, told
 from biggan.errors import InputError
 from biggan.gan import Gan
-from biggan.images import GridRecipe, read_recipe
-from biggan.video import read_video_recipe
+from biggan.provenance import GridProvenance, read_provenance
 
 # Of a dropped file: 50 pictures of 1024 pixels a side, the most that a form makes, and what their
 # recipes take many times over. A file of a few KiB can say that it has a thousand times as much.
@@ -80,10 +79,8 @@ def from_file(shelf: ModelShelf, views: list[View]) -> Callable[..., Any]:
         """What the recipe in a file says; nothing new where it has none, or another model's."""
         path = Path(dropped)
         try:
-            is_video = _head(path).startswith((b"GIF8", b"RIFF")) or _head(path)[4:] == b"ftyp"
-            read = read_video_recipe if is_video else read_recipe
-            recipe = read(path, _MOST_PIXELS, _LONGEST_RECIPE)
-            made_by = recipe.pictures[0] if isinstance(recipe, GridRecipe) else recipe
+            recipe = read_provenance(path, _MOST_PIXELS, _LONGEST_RECIPE)
+            made_by = recipe.pictures[0] if isinstance(recipe, GridProvenance) else recipe
             named = [n for n in shelf.names if made_by.model in (n, Path(n).stem)]
             shown = offered(shelf, model).class_names
             for name in (model, *named):  # and no others: to look into a model is to load it

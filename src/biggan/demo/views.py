@@ -23,14 +23,14 @@ from biggan.atomic_write import make_folder, write_atomically
 from biggan.classes import class_choices
 from biggan.demo.address import Settings, default_value
 from biggan.demo.captions import column_heads
-from biggan.demo.drawing import SheetRecipe, file_stem
+from biggan.demo.drawing import SheetRecipe
 from biggan.demo.filming import film
 from biggan.demo.forms import INTERPOLATE, VIDEO, Category, Form, shown
 from biggan.demo.line import AbandonedError, Job
 from biggan.demo.shelf import ModelShelf
 from biggan.errors import InputError
 from biggan.gan import Gan
-from biggan.images import VideoRecipe
+from biggan.provenance import VideoProvenance, file_stem
 from biggan.video import check_video
 
 # Requests that Gradio passes on to the request queue at once; more wait, and see their place.
@@ -158,7 +158,7 @@ def saved(widget: Any, png: bytes, recipe: SheetRecipe) -> Path:
 
 
 def filmed(
-    shelf: ModelShelf, model: str, recipe: VideoRecipe, files: Sequence[Path], job: Job
+    shelf: ModelShelf, model: str, recipe: VideoProvenance, files: Sequence[Path], job: Job
 ) -> None:
     """Write the files of a video, unless they are there, as a job of the request queue."""
     gan = shelf.get(model)
@@ -213,7 +213,7 @@ def progress_of(job: Job, every: float = 0.5) -> Iterator[list[Any]]:
         yield list(job.parts)
 
 
-def places(video: Video, recipe: VideoRecipe) -> list[Path]:
+def places(video: Video, recipe: VideoProvenance) -> list[Path]:
     """The files of a video: a WebP, and an MP4 where it can be written."""
     stem, contents = file_stem(recipe), recipe.to_json()
     with writing():

@@ -141,5 +141,5 @@ def _summary(
 
 def _preview(gan: Gan) -> Image.Image:
     classes: list[int | None] = list(range(min(len(gan.class_names), _PREVIEW_CLASSES))) or [None]
-    recipes = gan.recipes(classes, _PREVIEW_COLUMNS, truncation=1.0, seed=0)
+    recipes = gan.plan(classes, _PREVIEW_COLUMNS, truncation=1.0, seed=0)
     return make_grid(list(gan.draw(recipes)), columns=_PREVIEW_COLUMNS)

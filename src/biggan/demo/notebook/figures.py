@@ -12,7 +12,8 @@ from biggan.classes import class_choices
 from biggan.demo.captions import column_heads, in_words
 from biggan.demo.drawing import SheetRecipe
 from biggan.gan import Gan
-from biggan.images import GridRecipe, to_png
+from biggan.images import to_png
+from biggan.provenance import GridProvenance
 
 _SMALL = 64  # up to this many pixels a side pictures are enlarged,
 _WATCHABLE = 128  # by a whole number, to at most this many
@@ -61,7 +62,7 @@ def python_call(gan: Gan, recipe: SheetRecipe) -> str:
     def entry(index: int | None) -> str:
         return repr(None if index is None else entries[index])
 
-    if not isinstance(recipe, GridRecipe):
+    if not isinstance(recipe, GridProvenance):
         return (
             f"gan.interpolate({entry(recipe.class_a)}, {entry(recipe.class_b)}, "
             f"steps={recipe.steps}, num={recipe.num}, truncation={recipe.truncation}, "

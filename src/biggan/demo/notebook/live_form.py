@@ -13,7 +13,7 @@ from PIL import Image
 
 from biggan.demo.address import Settings
 from biggan.demo.captions import in_words
-from biggan.demo.drawing import SheetRecipe, draw_pictures, draw_progressively, file_stem
+from biggan.demo.drawing import SheetRecipe, draw_pictures, draw_progressively
 from biggan.demo.forms import Form
 from biggan.demo.notebook.background import NewestWork
 from biggan.demo.notebook.figures import alert, figure, grid_width, note, shown_width
@@ -21,6 +21,7 @@ from biggan.demo.notebook.widgets import build_field
 from biggan.errors import InputError
 from biggan.gan import Gan
 from biggan.images import save_png, to_png
+from biggan.provenance import file_stem
 
 
 class LiveForm:

@@ -13,7 +13,7 @@ from typing import Any
 import ipywidgets
 from PIL import Image
 
-from biggan.demo.drawing import file_stem, video_recipe
+from biggan.demo.drawing import video_recipe
 from biggan.demo.filming import write_video
 from biggan.demo.forms import INTERPOLATE, MAKE_VIDEO, SECONDS, VIDEO
 from biggan.demo.notebook.figures import alert, video_figure
@@ -21,7 +21,7 @@ from biggan.demo.notebook.live_form import LiveForm
 from biggan.demo.notebook.widgets import build_field
 from biggan.errors import InputError
 from biggan.gan import Gan
-from biggan.images import VideoRecipe
+from biggan.provenance import VideoProvenance, file_stem
 from biggan.video import check_video, make_frame, save_video
 
 _LARGEST = 32 * 2**20  # bytes of a video that a notebook shall hold
@@ -64,7 +64,7 @@ class PathsForm(LiveForm):
         """
         recipe = self._video_recipe()
         check_video(Path(path), recipe.fps)
-        save_video(self._frames(recipe), Path(path), recipe.fps, recipe=recipe)
+        save_video(self._frames(recipe), Path(path), recipe.fps, provenance=recipe)
         return Path(path)
 
     def _outputs(self) -> list[Any]:
@@ -74,11 +74,11 @@ class PathsForm(LiveForm):
         self._video.value = ""
         super()._moved()
 
-    def _video_recipe(self) -> VideoRecipe:
+    def _video_recipe(self) -> VideoProvenance:
         values = self._values(VIDEO)
         return video_recipe(self._gan, *(values.get(control.key) for control in VIDEO.controls))
 
-    def _frames(self, recipe: VideoRecipe) -> Iterator[Image.Image]:
+    def _frames(self, recipe: VideoProvenance) -> Iterator[Image.Image]:
         try:
             for number, pictures in enumerate(self._gan.draw_video(recipe)):
                 self._show_progress(number, recipe)
@@ -94,7 +94,7 @@ class PathsForm(LiveForm):
         else:
             self._work.start(partial(self._film, recipe))
 
-    def _film(self, recipe: VideoRecipe) -> Generator[None, None, None]:
+    def _film(self, recipe: VideoProvenance) -> Generator[None, None, None]:
         endings = [".webp", ".mp4"] if find_spec("av") else [".webp"]
         try:
             with TemporaryDirectory(prefix="biggan-") as folder:
@@ -109,7 +109,7 @@ class PathsForm(LiveForm):
             self._progress.layout.display = "none"
         self._message.value = ""
 
-    def _show_progress(self, number: int, recipe: VideoRecipe) -> None:
+    def _show_progress(self, number: int, recipe: VideoProvenance) -> None:
         self._progress.max = recipe.frames
         self._progress.value = number
         self._progress.layout.display = ""

@@ -11,8 +11,9 @@ import pytest
 from PIL.PngImagePlugin import PngInfo
 
 from biggan import InputError
-from biggan.images import GridRecipe, MorphRecipe, Recipe, make_grid, read_recipe, save_png
-from biggan.video import make_frame, read_video_recipe, save_video
+from biggan.images import make_grid, save_png
+from biggan.provenance import GridProvenance, MorphProvenance, Provenance, read_provenance
+from biggan.video import make_frame, save_video
 from mutations import MUTATIONS, NESTED, limited_memory, mutated_bytes, mutated_value
 
 
@@ -81,9 +82,9 @@ def mutated_chunks(png, random):
 
 def png_files(gan, folder, random):
     """A grid, then mutants of it, of a picture and of paths."""
-    pictures = gan.recipes(["tabby"], 2, 0.5, seed=3)
-    morph = gan.morph_recipe(0, 1, 3, 1, 0.5, 0, 1)
-    grid = GridRecipe(2, tuple(pictures))
+    pictures = gan.plan(["tabby"], 2, 0.5, seed=3)
+    morph = gan.plan_morph(0, 1, 3, 1, 0.5, 0, 1)
+    grid = GridProvenance(2, tuple(pictures))
     image, path = gan.sample("tabby")[0], folder / "a.png"
     save_png(image, path, grid)
     yield path
@@ -101,14 +102,14 @@ def png_files(gan, folder, random):
 
 def videos(ending):
     def files(gan, folder, random):
-        recipe = gan.video_recipe([(0, 0), (1, 0)], 4, truncation=0.5)
+        recipe = gan.plan_video([(0, 0), (1, 0)], 4, truncation=0.5)
         frames, path = [make_frame(gan.sample("tabby"))] * 2, folder / f"a{ending}"
-        save_video(frames, path, 20, recipe=recipe)
+        save_video(frames, path, 20, provenance=recipe)
         yield path
         while True:
             text = mutated_text(json.loads(recipe.to_json()), random)
             text = text.encode("ascii", "backslashreplace").decode()
-            save_video(frames, path, 20, recipe=Text(text))
+            save_video(frames, path, 20, provenance=Text(text))
             if random.random() < 0.5:
                 path.write_bytes(mutated_bytes(path.read_bytes(), random))
             yield path
@@ -120,11 +121,11 @@ def videos(ending):
 def followed(gan, path):
     """Make the first picture of what a file says."""
     if path.suffix != ".png":
-        return next(gan.draw_video(read_video_recipe(path)))
-    recipe = read_recipe(path)
-    if isinstance(recipe, MorphRecipe):
+        return next(gan.draw_video(read_provenance(path)))
+    recipe = read_provenance(path)
+    if isinstance(recipe, MorphProvenance):
         return next(gan.draw_morph(recipe))
-    if isinstance(recipe, Recipe):
+    if isinstance(recipe, Provenance):
         return next(gan.draw([recipe]))
     pictures = [next(gan.draw([picture])) for picture in recipe.pictures]
     return make_grid(pictures, recipe.columns)
