@@ -43,7 +43,7 @@ test-all: $(DEV) ## the same with 2,000 mutations of every kind of file and many
 LOWEST_TESTS := tests/test_images.py tests/test_video.py tests/test_export.py tests/engines/test_engines.py \
 	tests/weights/test_files.py tests/data/test_digits.py tests/data/test_parquet.py tests/data/test_shards.py \
 	tests/data/test_decoding.py tests/reporting/test_report_page.py tests/demo/test_page.py \
-	tests/demo/test_whole_app.py tests/demo/test_notebook_forms.py tests/cli/test_cli.py
+	tests/demo/test_api.py tests/demo/test_notebook_forms.py tests/cli/test_cli.py
 
 $(LOWEST)/.installed: constraints.txt pyproject.toml scripts/lower_bounds.py
 	$(PYTHON) -m venv $(LOWEST)

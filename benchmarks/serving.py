@@ -25,21 +25,21 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 from PIL import Image
 
 import biggan
-from biggan.demo.address import Settings, to_query
 from biggan.demo.drawing import draw_grid
-from biggan.demo.forms import EXPLORE, INTERPOLATE
+from biggan.demo.forms import EXPLORE, INTERPOLATE, Form, to_query
 
 ALONE = 50  # requests of the one client
 FIRST = 100  # after which memory is looked at
 AGAIN = 20  # every so often a picture is asked for that was asked for before
 QUICK = 200  # requests
-PATHS = {EXPLORE: "sample", INTERPOLATE: "interpolate"}
 
+Settings = tuple[Form, dict[str, Any]]
 Ask = Callable[[str, Settings], Image.Image]
 
 
@@ -67,17 +67,18 @@ def make_settings(gan: biggan.Gan, num: int, first: int = 0) -> list[Settings]:
         elif k % 5 == 0:
             ends = {"category_a": category, "category_b": "0" if category else None}
             numbers = {"num": 1 + k % 2, "steps": 2 + k % 4, "truncation": 0.5}
-            made.append(Settings(INTERPOLATE, {**numbers, "seed_a": k, "seed_b": 1, **ends}))
+            made.append((INTERPOLATE, {**numbers, "seed_a": k, "seed_b": 1, **ends}))
         else:
             numbers = {"num": 1 + k % 6, "truncation": (1 + k % 50) / 50, "seed": k}
-            made.append(Settings(EXPLORE, {**numbers, "category": category}))
+            made.append((EXPLORE, {**numbers, "category": category}))
     return made
 
 
 def ask_http(address: str, settings: Settings) -> Image.Image:
     """Get a picture through the HTTP API."""
-    query = to_query("", settings).split("&", 2)[2]  # neither the form nor the model
-    status, body = get(address, f"/api/{PATHS[settings.form]}?{query}")
+    form, values = settings
+    query = to_query("", form, values).split("&", 2)[2]  # neither the form nor the model
+    status, body = get(address, f"/api/{form.endpoint}?{query}")
     if status != 200:
         raise OSError(f"status {status}: {body[:200]!r}")
     return read(body)
@@ -85,9 +86,10 @@ def ask_http(address: str, settings: Settings) -> Image.Image:
 
 def ask_gradio(address: str, settings: Settings) -> Image.Image:
     """Get a picture through Gradio's API, as its documentation describes it for curl."""
-    values = [settings.values[control.key] for control in settings.form.controls]
-    path = f"/gradio_api/call/{PATHS[settings.form]}"
-    status, body = get(address, path, json.dumps({"data": values}))
+    form, values = settings
+    path = f"/gradio_api/call/{form.endpoint}"
+    data = [values[control.key] for control in form.controls]
+    status, body = get(address, path, json.dumps({"data": data}))
     if status != 200:
         raise OSError(f"status {status}: {body[:200]!r}")
     _, events = get(address, f"{path}/{json.loads(body)['event_id']}")
@@ -142,11 +144,11 @@ def hammer(
             try:
                 got = ask(address, wanted)
             except (OSError, http.client.HTTPException, ValueError) as error:
-                report.faults.append(f"{wanted.values}: {error!r}")
+                report.faults.append(f"{wanted[1]}: {error!r}")
                 continue
             report.times.append(time.perf_counter() - start)
             if got.convert("RGB").tobytes() != picture.convert("RGB").tobytes():
-                report.faults.append(f"{wanted.values}: another picture")
+                report.faults.append(f"{wanted[1]}: another picture")
 
     threads = [threading.Thread(target=client) for _ in range(clients)]
     start = time.perf_counter()
@@ -186,7 +188,7 @@ def measure(gan: biggan.Gan, model: str, requests: int, clients: int, ask: Ask) 
     settings = make_settings(gan, requests)
     before = make_settings(gan, ALONE, first=requests)  # others: nothing is to be kept from them
     expected, expected_before = (
-        [draw_grid(gan, s.recipe(gan)) for s in x] for x in (settings, before)
+        [draw_grid(gan, form.plan(gan, **values)) for form, values in x] for x in (settings, before)
     )
     with server(model) as (address, process):
         alone = hammer(address, ask, before, expected_before, 1)

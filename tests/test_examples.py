@@ -13,7 +13,8 @@ import biggan
 from biggan import Gan
 from biggan.classifier import train_classifier
 from biggan.data import load_dataset
-from biggan.demo.drawing import draw_grid, interpolation_recipe, sample_recipe, sweep_recipe
+from biggan.demo.drawing import draw_grid
+from biggan.demo.forms import EXPLORE, INTERPOLATE, SWEEP
 from biggan.export import export_onnx
 from biggan.weights.files import Description
 from data_forms import pictures, write_shards
@@ -77,13 +78,13 @@ def test_api_client(tmp_path, address):
     assert "models: digits" in said
     assert "refused: truncation must be" in said
     gan = biggan.load(engine="pytorch")
-    for name, function, rest in (
-        ("samples.png", sample_recipe, (10, 0.4, 3, "zero")),
-        ("path.png", interpolation_recipe, (2, 8, 0.2, 0, 0, "zero", "nine")),
-        ("sweep.png", sweep_recipe, (2, 0, "hub", "nine")),
+    for name, form, values in (
+        ("samples.png", EXPLORE, {"seed": 3}),
+        ("path.png", INTERPOLATE, {"steps": 8}),
+        ("sweep.png", SWEEP, {"noise": "hub", "category": "nine"}),
     ):
         with Image.open(tmp_path / name) as picture:
-            assert np.array_equal(picture, draw_grid(gan, function(gan, *rest))), name
+            assert np.array_equal(picture, draw_grid(gan, form.plan(gan, **values))), name
 
 
 def test_fine_tune(tmp_path):

@@ -179,12 +179,12 @@ def test_moving_a_control_changes_what_is_shown(session):
         after = session.run(f"{name}.picture.tobytes()"), session.run(f"{name}._figure.value")
         assert before[0] != after[0]
         assert before[1] != after[1]
-    assert session.run("falling.recipe.pictures[0].noise") == "'hub'"
+    assert session.run("falling.provenance.pictures[0].noise") == "'hub'"
 
 
 def test_a_mistake_in_a_form_is_one_line(session):
     source = "samples.controls['seed'].value = -5\nsamples"
-    told = "the seed must be between 0 and 4294967295, not -5"
+    told = "noise seed must be between 0 and 4294967295, not -5"
     assert session.run(source) == told
     assert told in session.run("samples._message.value")
     session.run("samples.controls['seed'].value = 0\nsamples.picture")

@@ -1,17 +1,15 @@
-"""The HTTP API, asked over a socket as programs ask it."""
+"""The HTTP API, Gradio's API and the page behind all limits, asked over a socket."""
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import http.client
 import io
 import json
 import re
-import socket
-import sys
 import threading
-import time
-from collections import Counter
+import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,57 +18,18 @@ import numpy as np
 import pytest
 from PIL import Image
 
-pytest.importorskip("fastapi")
-pytest.importorskip("uvicorn")
-
-import uvicorn
+pytest.importorskip("gradio")
 
 from biggan import Gan, InputError
-from biggan.demo import api, drawing
-from biggan.demo.drawing import draw_grid, interpolation_recipe, sample_recipe, sweep_recipe
-from biggan.demo.limits import BodyLimit
-from biggan.demo.line import Line
-from biggan.demo.shelf import ModelShelf
+from biggan.demo import events
+from biggan.demo.drawing import draw_grid
+from biggan.demo.forms import EXPLORE, INTERPOLATE, SWEEP, Form
+from biggan.demo.model_cache import ModelCache
 from biggan.provenance import read_provenance
-
-sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
-import serving
+from demo_app import call, get, make_gan, post, running, serving, until, waiting
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
-
-@contextlib.contextmanager
-def running(shelf: ModelShelf, limit: int = 100) -> Iterator[str]:
-    """A server of the API; yields its address."""
-    line = Line(limit)
-    app = api.build_api(shelf, line)
-    app.add_middleware(BodyLimit)
-    server = uvicorn.Server(uvicorn.Config(app, http="h11", log_level="critical"))
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{listener.getsockname()[1]}"
-        finally:
-            line.close()
-            server.should_exit = True
-            thread.join()
-
-
-@pytest.fixture(scope="module")
-def gan(make_gan: Callable[..., Gan]) -> Gan:
-    return make_gan()
-
-
-@pytest.fixture(scope="module")
-def address(gan: Gan) -> Iterator[str]:
-    with running(ModelShelf(["tiny", "other"], lambda _: gan)) as address:
-        yield address
-
-
-def get(address: str, path: str) -> tuple[int, bytes]:
-    return serving.get(address, path)
+    from demo_app import GatedGan
 
 
 def detail(body: bytes) -> str:
@@ -80,33 +39,36 @@ def detail(body: bytes) -> str:
 
 
 @pytest.mark.parametrize(
-    ("path", "plan", "settings"),
+    ("path", "form", "values"),
     [
-        ("sample", sample_recipe, (10, 0.4, 0, "zero")),  # what the page begins with
-        ("sample?num=3&truncation=0.5&seed=4294967295&category=three", sample_recipe,
-         (3, 0.5, 2**32 - 1, "three")),
-        ("sample?category=3%29+three&seed=7.0&model=other", sample_recipe, (10, 0.4, 7, "three")),
-        ("interpolate", interpolation_recipe, (2, 5, 0.2, 0, 0, "zero", "nine")),
-        ("interpolate?num=1&steps=3&seed_b=1&category_a=2", interpolation_recipe,
-         (1, 3, 0.2, 0, 1, "two", "nine")),
-        ("sweep?noise=hub&num=1", sweep_recipe, (1, 0, "hub", "zero")),
+        ("sample", EXPLORE, {}),  # the defaults of the page
+        (
+            "sample?num=3&truncation=0.5&seed=4294967295&category=three",
+            EXPLORE,
+            {"num": 3, "truncation": 0.5, "seed": 2**32 - 1, "category": "three"},
+        ),
+        ("sample?category=3%29+three&seed=7.0&model=other", EXPLORE, {"seed": 7, "category": 3}),
+        ("interpolate", INTERPOLATE, {}),
+        (
+            "interpolate?num=1&steps=3&seed_b=1&category_a=2",
+            INTERPOLATE,
+            {"num": 1, "steps": 3, "seed_b": 1, "category_a": "two"},
+        ),
+        ("sweep?noise=hub&num=1", SWEEP, {"noise": "hub", "num": 1}),
     ],
-)  # fmt: skip
-def test_a_picture_is_the_pages_with_its_recipe(
-    address: str, gan: Gan, path: str, plan: Any, settings: tuple[Any, ...], tmp_path: Path
+)
+def test_a_picture_is_the_pages_with_its_provenance(
+    address: str, gan: Gan, path: str, form: Form, values: dict[str, Any], tmp_path: Path
 ) -> None:
-    recipe = plan(gan, *settings)
     status, body = get(address, f"/api/{path}")
-
     assert status == 200
-    file = tmp_path / "picture.png"
-    file.write_bytes(body)
-    assert read_provenance(file) == recipe
-    with Image.open(file) as picture:
-        np.testing.assert_array_equal(np.asarray(picture), np.asarray(draw_grid(gan, recipe)))
+    (tmp_path / "picture.png").write_bytes(body)
+    sheet = form.plan(gan, **values)
+    assert read_provenance(tmp_path / "picture.png") == sheet
+    assert serving.read(body).tobytes() == draw_grid(gan, sheet).tobytes()
 
 
-def test_an_answer_says_what_it_is(address: str) -> None:
+def test_an_answer_has_a_type_a_name_and_a_length(address: str) -> None:
     connection = http.client.HTTPConnection(address.removeprefix("http://"))
     with contextlib.closing(connection):
         connection.request("GET", "/api/sample?num=2&category=three")
@@ -118,16 +80,14 @@ def test_an_answer_says_what_it_is(address: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("path", "status", "told"),
+    ("path", "status", "text"),
     [
         ("sample?num=0", 400, "number of samples must be between 1 and 20, not 0"),
-        ("sample?num=21", 400, "between 1 and 20, not 21"),
         ("sample?num=ten", 400, "number of samples must be a number, not 'ten'"),
-        ("sample?num=2.5", 400, "must be a whole number, not 2.5"),
+        ("sample?num=2.5", 400, "must be a whole number, not '2.5'"),
         ("sample?num=", 400, "must be a number, not ''"),
-        ("sample?truncation=nan", 400, "truncation must be a number"),
+        ("sample?truncation=nan", 400, "truncation must be between 0.02 and 1, not nan"),
         ("sample?truncation=1.5", 400, "truncation must be .*1, not 1.5"),
-        ("sample?truncation=0", 400, "truncation must be .*, not 0"),
         ("sample?seed=-1", 400, "must be between 0 and 4294967295, not -1"),
         ("sample?seed=4294967296", 400, "must be between 0 and 4294967295"),
         ("sample?seed=1e999", 400, "seed must be"),
@@ -135,24 +95,26 @@ def test_an_answer_says_what_it_is(address: str) -> None:
         ("sample?category=10", 400, "10"),
         ("sample?category=", 400, "the class is empty"),
         ("sample?category=" + "x" * 50_000, 400, "no category has a name of 50000 characters"),
-        ("sample?steps=3", 400, "'steps' is unknown here; there is model, num, truncation"),
+        ("sample?steps=3", 400, "'steps' is unknown here; /api/docs says what there is"),
+        (f"sample?{'x' * 50_000}=3", 400, "'xxx.*' is unknown here"),
         ("sample?num=1&num=2", 400, "a name is given twice"),
         ("sample?num=1" + "+" * 1000 + "no", 400, "number of samples must be a number, not '1 "),
-        ("classes?serch=se", 400, "'serch' is unknown here; there is model, search"),
-        ("classes?search=" + "x" * 50_000, 400, "no category has a name of 50000 characters"),
+        ("classes?serch=se", 400, "'serch' is unknown here"),
+        ("classes?search=" + "x" * 50_000, 400, "'search': .* at most 1000 characters"),
         ("interpolate?steps=1", 400, "number of steps must be between 2 and 10, not 1"),
         ("sweep?noise=scale", 400, "noise must be paper or hub here, not 'scale'"),
         ("sample?model=third", 404, "no model is called 'third' here; there is tiny, other"),
         ("sample?model=/etc/passwd", 404, "no model is called '/etc/passwd' here"),
         ("classes?model=../tiny.safetensors", 404, "no model is called"),
-        ("samples", 404, "there is no /api/samples; /api says what there is"),
+        ("samples", 404, "there is no /api/samples; /api/docs says what there is"),
     ],
 )
-def test_mistakes_are_told_and_hurt_nobody(address: str, path: str, status: int, told: str) -> None:
+def test_a_mistake_is_one_line_and_hurts_nobody(
+    address: str, path: str, status: int, text: str
+) -> None:
     answered, body = get(address, f"/api/{path}")
-
     assert answered == status
-    assert re.search(told, detail(body))
+    assert re.search(text, detail(body))
     assert len(body) < 400
     assert get(address, "/api/sample?num=1")[0] == 200
 
@@ -161,10 +123,10 @@ def test_a_long_body_and_another_method_are_refused(address: str) -> None:
     status, body = serving.get(address, "/api/sample", "x" * 10_000_000)
     assert (status, detail(body)[:23]) == (413, "the request is too long")
     status, body = serving.get(address, "/api/sample", "{}")
-    assert (status, detail(body)) == (405, "all that is here is to be had by GET")
+    assert (status, detail(body)) == (405, "only GET is allowed here")
 
 
-def test_what_there_is_can_be_asked(address: str) -> None:
+def test_models_classes_and_the_queue_can_be_asked_for(address: str) -> None:
     assert json.loads(get(address, "/api/models")[1]) == ["tiny", "other"]
     classes = json.loads(get(address, "/api/classes")[1])
     assert classes[3] == {"index": 3, "name": "three"}
@@ -174,84 +136,43 @@ def test_what_there_is_can_be_asked(address: str) -> None:
     assert json.loads(get(address, "/api/queue")[1]) == {"waiting": 0, "limit": 100}
 
 
-def test_the_reference_names_all_and_loads_nothing(address: str) -> None:
+def test_the_documentation_has_all_ranges_and_defaults(address: str) -> None:
     schema = json.loads(get(address, "/api/openapi.json")[1])
-    status, body = get(address, "/api")
-    page = body.decode()
-
-    assert status == 200
     assert set(schema["paths"]) == {
         f"/api/{name}" for name in ("sample", "interpolate", "sweep", "models", "classes", "queue")
     }
-    for path, methods in schema["paths"].items():
-        assert path in page
-        for parameter in methods["get"].get("parameters", []):
-            assert f"<code>{parameter['name']}</code>" in page
-    num = schema["paths"]["/api/sample"]["get"]["parameters"][1]
-    assert num["schema"] == {"type": "integer", "minimum": 1, "maximum": 20, "default": 10}
-    assert not re.search(r"<script|<link|<img|url\(|src=", page)
-    for link in re.findall(r"href=['\"]([^'\"]+)", page):
-        assert get(address, link.replace("&amp;", "&"))[0] == 200
+    parameters = schema["paths"]["/api/sweep"]["get"]["parameters"]
+    assert [p["name"] for p in parameters] == ["model", "num", "seed", "noise", "category"]
+    model, num, seed, noise, category = (p["schema"] for p in parameters)
+    assert model["default"] == "tiny"
+    assert (num["type"], num["minimum"], num["maximum"], num["default"]) == ("integer", 1, 5, 2)
+    assert seed["maximum"] == 2**32 - 1
+    assert (noise["enum"], noise["default"]) == (["paper", "hub"], "paper")
+    assert "A name or an index." in category["description"]
+    status, body = get(address, "/api/docs")
+    assert (status, b"/api/openapi.json" in body) == (200, True)
+    assert get(address, "/api")[0] == 307  # to there
 
 
-class Gate:
-    """Draws for those who are let through, one picture a step; notes what is drawn."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.drawn: list[int] = []
-        self.pictures = 0
-        self._steps = threading.Semaphore(0)
-        draw_pictures = drawing.draw_pictures
-
-        def slowly(gan: Gan, recipe: Any) -> Iterator[Image.Image]:
-            self.drawn.append(recipe.pictures[0].seed)
-            for picture in draw_pictures(gan, recipe):
-                self._steps.acquire(timeout=20)
-                self.pictures += 1
-                yield picture
-
-        monkeypatch.setattr(drawing, "draw_pictures", slowly)
-
-    def let_through(self, pictures: int) -> None:
-        self._steps.release(pictures)
-
-
-@pytest.fixture
-def gate(monkeypatch: pytest.MonkeyPatch) -> Gate:
-    return Gate(monkeypatch)
-
-
-def until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 10
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-
-
-def waiting(address: str) -> int:
-    return json.loads(get(address, "/api/queue")[1])["waiting"]
-
-
-def test_a_full_line_says_so_and_serves_the_first_that_came(gan: Gan, gate: Gate) -> None:
-    with running(ModelShelf(["tiny"], lambda _: gan), limit=3) as address:
+def test_a_full_queue_refuses_and_serves_the_first_that_came(gated: GatedGan) -> None:
+    with running(gated, limit=3) as address:
         with ThreadPoolExecutor() as clients:
             answers = []
             for seed in range(3):
                 answers.append(clients.submit(get, address, f"/api/sample?num=1&seed={seed}"))
                 until(lambda: waiting(address) == len(answers))
             status, body = get(address, "/api/sample?num=1&seed=3")
-            gate.let_through(3)
+            gated.let_through(3)
             assert [answer.result()[0] for answer in answers] == [200] * 3
-
         assert status == 503
         assert detail(body) == "3 requests wait, and no more are taken: try again in 5 s"
-        assert gate.drawn == [0, 1, 2]
-        gate.let_through(1)
+        gated.let_through(1)
         assert get(address, "/api/sample?num=1&seed=3")[0] == 200
+    assert gated.seeds == [0, 1, 2, 3]
 
 
-def test_who_goes_away_is_dropped(gan: Gan, gate: Gate) -> None:
-    with running(ModelShelf(["tiny"], lambda _: gan)) as address:
+def test_requests_of_clients_that_left_are_abandoned(gated: GatedGan) -> None:
+    with running(gated) as address:
         host = address.removeprefix("http://")
         gone = [http.client.HTTPConnection(host) for _ in range(3)]
         for seed, connection in enumerate(gone):
@@ -263,47 +184,20 @@ def test_who_goes_away_is_dropped(gan: Gan, gate: Gate) -> None:
             for connection in gone:  # one is being drawn, two wait
                 connection.close()
             until(lambda: waiting(address) == 1)
-            gate.let_through(2)  # one of those that nobody waits for, and the patient one's
+            gated.let_through(2)  # one that is abandoned, and the patient client's
             assert patient.result()[0] == 200
-
-    assert gate.drawn == [0, 9]
-    assert gate.pictures == 2
-
-
-def test_what_was_drawn_is_not_drawn_again(gan: Gan, gate: Gate) -> None:
-    paths = ["/api/sample?num=1&seed=5", "/api/sample?seed=5&num=1&truncation=0.40"]
-    with running(ModelShelf(["tiny"], lambda _: gan)) as address:
-        with ThreadPoolExecutor() as clients:
-            answers = [clients.submit(get, address, paths[0]) for _ in range(4)]
-            until(lambda: waiting(address) == 4)  # all ask before the first is answered
-            gate.let_through(1)
-            bodies = [answer.result() for answer in answers]
-        assert get(address, paths[0]) == bodies[0]  # and one afterwards
-
-    assert gate.drawn == [5]
-    assert len(set(bodies)) == 1
+    assert gated.seeds == [0, 9]
+    assert gated.drawn == 2
 
 
-def test_what_is_kept_is_bounded(gan: Gan, gate: Gate, monkeypatch: pytest.MonkeyPatch) -> None:
-    gate.let_through(100)
-    with running(ModelShelf(["tiny"], lambda _: gan)) as address:
-        size = len(get(address, "/api/sample?num=1&seed=0")[1])
-        monkeypatch.setattr("biggan.demo.line._KEPT", 2 * size + size // 2)
-        for seed in (1, 0, 2, 0, 1):  # 1 was not asked for the longest when 2 came
-            get(address, f"/api/sample?num=1&seed={seed}")
-
-    assert Counter(gate.drawn) == {0: 1, 1: 2, 2: 1}
-
-
-def test_ending_the_server_ends_what_is_drawn(gan: Gan, gate: Gate) -> None:
+def test_the_end_of_the_server_abandons_all_jobs(gated: GatedGan) -> None:
     with ThreadPoolExecutor() as clients:
-        with running(ModelShelf(["tiny"], lambda _: gan)) as address:
+        with running(gated) as address:
             answer = clients.submit(get, address, "/api/sample?num=20")
-            until(lambda: gate.drawn == [0])
-            threading.Timer(0.2, gate.let_through, [1]).start()
+            until(lambda: gated.seeds == [0])
+            threading.Timer(0.2, gated.let_through, [1]).start()
         assert answer.result()[0] == 503
-
-    assert gate.pictures == 1
+    assert gated.drawn == 1
 
 
 def test_a_model_that_cannot_be_loaded_is_the_servers_fault(gan: Gan) -> None:
@@ -312,54 +206,247 @@ def test_a_model_that_cannot_be_loaded_is_the_servers_fault(gan: Gan) -> None:
             raise InputError(f"{source} is damaged")
         return gan
 
-    with running(ModelShelf(["tiny", "/secret/broken"], load)) as address:
-        for path in ("sample", "classes"):
-            status, body = get(address, f"/api/{path}?model=broken")
-            assert (status, "secret" in detail(body)) == (503, False)
-        assert get(address, "/api/sample?num=1")[0] == 200
+    with running(ModelCache(["tiny", "/secret/broken"], load)) as address:
+        status, body = get(address, "/api/sample?model=broken")
+        assert status == 503
+        assert "secret" not in detail(body)
+        assert get(address, "/api/sample")[0] == 200
 
 
-def test_two_models_in_turn_with_memory_for_one(make_gan: Callable[..., Gan]) -> None:
-    gans = {"ten": make_gan(), "two": make_gan(("zero", "one"))}
+def test_models_that_take_turns_in_memory_are_not_mixed_up() -> None:
+    gans = {"one": make_gan(), "two": make_gan(("a", "one"))}
     loads: list[str] = []
 
     def load(source: str | Path) -> Gan:
         loads.append(str(source))
         return make_gan(gans[str(source)].class_names)
 
-    shelf = ModelShelf(list(gans), load, memory=1)
     asked = [(name, seed) for seed in range(10) for name in gans]
-    with running(shelf) as address, ThreadPoolExecutor(8) as clients:
+    with running(ModelCache(list(gans), load, memory=1)) as address, ThreadPoolExecutor(8) as many:
         paths = [f"/api/sample?model={n}&num=1&category=1&seed={s}" for n, s in asked]
-        answers = list(clients.map(lambda path: get(address, path), paths))
-
+        answers = list(many.map(lambda path: get(address, path), paths))
     for (name, seed), (status, body) in zip(asked, answers, strict=True):
         assert status == 200
-        expected = draw_grid(gans[name], sample_recipe(gans[name], 1, 0.4, seed, "one"))
-        assert np.array_equal(np.asarray(serving.read(body)), np.asarray(expected))
+        sheet = EXPLORE.plan(gans[name], num=1, seed=seed, category="one")
+        assert serving.read(body).tobytes() == draw_grid(gans[name], sheet).tobytes()
     assert len(loads) > 2  # they were dropped in between
 
 
-def test_many_clients_get_what_one_gets(address: str, gan: Gan) -> None:
-    settings = serving.make_settings(gan, 40)
-    expected = [draw_grid(gan, s.recipe(gan)) for s in settings]
-    report = serving.hammer(address, serving.ask_http, settings, expected, clients=8)
-
+@pytest.mark.parametrize("ask", [serving.ask_http, serving.ask_gradio])
+def test_many_clients_get_what_one_gets(address: str, gan: Gan, ask: Any) -> None:
+    settings = serving.make_settings(gan, 24)
+    expected = [draw_grid(gan, form.plan(gan, **values)) for form, values in settings]
+    report = serving.hammer(address, ask, settings, expected, clients=8)
     assert report.faults == []
-    assert len(report.times) == 40
-    assert serving.hammer(address, serving.ask_http, settings, expected[::-1], clients=2).faults
+    assert len(report.times) == 24
+    assert serving.hammer(address, ask, settings[:9], expected[8::-1], clients=2).faults
 
 
-def test_an_unconditional_model_has_no_category(make_gan: Callable[..., Gan]) -> None:
-    gan = make_gan(())
-    with running(ModelShelf(["plain"], lambda _: gan)) as address:
+def test_an_unconditional_model_has_no_category() -> None:
+    flat = make_gan(())
+    with running(ModelCache(["plain"], lambda _: flat)) as address:
         status, body = get(address, "/api/sample?num=2")
         assert status == 200
-        expected = draw_grid(gan, sample_recipe(gan, 2, 0.4, 0, None))
         with Image.open(io.BytesIO(body)) as picture:
-            assert np.array_equal(np.asarray(picture), np.asarray(expected))
+            assert np.array_equal(picture, draw_grid(flat, EXPLORE.plan(flat, num=2)))
         assert get(address, "/api/interpolate")[0] == 200
         assert json.loads(get(address, "/api/classes")[1]) == []
         status, body = get(address, "/api/sample?category=cat")
         assert status == 400
         assert "unconditional" in detail(body)
+
+
+# Gradio's API.
+
+
+@pytest.mark.parametrize(
+    ("values", "text"),
+    [
+        (("ten", 0.4, 0, "three"), "number of samples must be a number, not 'ten'"),
+        ((21, 0.4, 0, "three"), "number of samples must be between 1 and 20, not 21"),
+        ((1, 1.5, 0, "three"), "truncation must be between 0.02 and 1, not 1.5"),
+        ((1, 0.4, [0], "three"), "Noise seed must be one value, not a list or an object"),
+        ((1, 0.4, 0, "cheeseburger"), "no class is called 'cheeseburger'"),
+        ((1, 0.4, 0, "x" * 60_000), "no category has a name of 60000 characters"),
+        ((1, 0.4, 0, "three", "/etc/passwd"), "no model is called '/etc/passwd' here"),
+        ((1, 0.4, 0, "three", {}), "Model must be one value, not a list or an object"),
+    ],
+)
+def test_a_mistake_in_gradios_api_is_one_line(
+    address: str, values: tuple[Any, ...], text: str
+) -> None:
+    event, data = call(address, "sample", *values)
+    assert event == "error"
+    assert data["error"].startswith(text)
+    assert call(address, "sample", 1, 0.4, 0, "three")[0] == "complete"
+
+
+def test_a_request_that_gradio_cannot_read_is_the_clients_fault(address: str) -> None:
+    assert post(address, "call/sample", {"data": ["x" * 10_000_000]})[0] == 413
+    assert post(address, "call/sample", {"data": 5})[0] == 422
+    assert post(address, "call/nothing", {"data": []})[0] == 404
+    assert post(address, "call/v2/sample", {"numm": 5})[0] == 404
+    unknown = {"data": [1], "fn_index": 999, "session_hash": "me"}
+    assert post(address, "queue/join", unknown)[0] == 404
+    for path in ("run/sample", "api/sample"):  # would bypass the queue
+        assert post(address, path, {"data": [1, 0.4, 0, "three"]})[0] == 404
+
+
+@pytest.mark.parametrize("endpoint", ["sample", "restore", "draw"])
+def test_no_file_of_this_machine_can_be_had(address: str, endpoint: str, tmp_path: Path) -> None:
+    secret = tmp_path / "secret.svg"
+    secret.write_text("<svg/>")
+    named = {"path": str(secret), "meta": {"_type": "gradio.FileData"}}
+    event, data = call(address, endpoint, named, *[0] * 30)
+    assert event == "error"
+    assert " must be " in data["error"]
+    assert str(tmp_path) not in data["error"]
+    assert get(address, f"/gradio_api/file={secret}")[0] == 403
+
+
+def test_gradios_queue_is_as_long_as_ours(gan: Gan, monkeypatch: pytest.MonkeyPatch) -> None:
+    gate, get_model = threading.Event(), ModelCache.get
+
+    def slow_get(models: ModelCache, name: str) -> Gan:
+        gate.wait(20)
+        return get_model(models, name)
+
+    with running(gan, limit=2) as address:
+        assert get(address, "/")[0] == 200
+        monkeypatch.setattr(ModelCache, "get", slow_get)
+        settings = [[1, 0.4, seed, "three"] for seed in range(12)]
+        answers = [post(address, "call/sample", {"data": data}) for data in settings]
+        gate.set()
+    assert [status for status, _ in answers[:2]] == [200] * 2
+    refused = [answer["detail"] for status, answer in answers if status == 503]
+    assert len(refused) >= 12 - 4 - 2  # four are begun, two wait
+    assert all(detail.startswith("Queue is full") for detail in refused)
+
+
+def test_the_same_picture_asked_for_both_ways_is_drawn_once(gated: GatedGan) -> None:
+    with running(gated) as address, ThreadPoolExecutor(52) as clients:
+        asked = [clients.submit(call, address, "sample", 2, 0.4, 0, "three") for _ in range(48)]
+        paths = ("/api/sample?num=2&category=3%29+three", "/api/sample?category=3&seed=0&num=2.0")
+        direct = [clients.submit(get, address, paths[k % 2]) for k in range(4)]
+        gated.let_through(2)
+        bodies = {answer.result()[1] for answer in direct}
+        files = [answer.result() for answer in asked]
+        (url,) = {data[0]["url"] for event, data in files if event == "complete"}
+        with urllib.request.urlopen(url) as reply:
+            bodies.add(reply.read())
+    assert [event for event, _ in files] == ["complete"] * 48
+    assert len(bodies) == 1
+    assert gated.drawn == 2
+
+
+def test_the_same_video_is_made_once(gated: GatedGan) -> None:
+    gated.let_through(20)
+    with running(gated) as address, ThreadPoolExecutor(12) as clients:
+        settings = (1, 1, 0.2, 0, 1, "one", "six")
+        asked = [clients.submit(call, address, "video", *settings) for _ in range(12)]
+        answers = [answer.result() for answer in asked]
+        webps = {data[0]["url"] for event, data in answers if event == "complete"}
+        answers.append(call(address, "video", *settings))  # and afterwards
+        with urllib.request.urlopen(webps.pop()) as reply, Image.open(reply) as video:
+            assert (video.n_frames, video.size) == (20, (256, 256))
+    assert [event for event, _ in answers] == ["complete"] * 13, answers
+    assert webps == set()
+    assert gated.drawn == 20
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "values"),
+    [("video", (1, 1, 0.2, 0, 1, "one", "six")), ("sample", (20, 0.4, 0, "three"))],
+)
+def test_jobs_of_gradios_clients_that_left_are_abandoned(
+    gated: GatedGan, endpoint: str, values: tuple[Any, ...], caplog: Any
+) -> None:
+    with running(gated) as address:
+        status, answer = post(address, f"call/{endpoint}", {"data": values})
+        assert status == 200
+        stream = urllib.request.urlopen(
+            f"{address}/gradio_api/call/{endpoint}/{answer['event_id']}", timeout=20
+        )
+        gated.let_through(2)
+        until(lambda: gated.drawn == 2)
+        assert waiting(address) == 1
+        stream.close()
+        until(lambda: waiting(address) == 0)
+        gated.let_through(100)
+        assert call(address, "sample", 1, 0.4, 5, "three")[0] == "complete"
+    assert caplog.text == ""
+    assert gated.drawn <= 2 + 1 + 1  # the picture at hand of the abandoned job, and the other
+
+
+def test_a_job_whose_messages_nobody_reads_is_abandoned(
+    gated: GatedGan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(events, "_MAX_UNREAD", 1)
+    with running(gated) as address:
+        values = (1, 1, 0.2, 0, 1, "one", "six")
+        assert post(address, "call/video", {"data": values})[0] == 200
+        until(lambda: waiting(address) == 1)
+        until(lambda: waiting(address) == 0)
+        gated.let_through(100)
+    assert gated.drawn <= 1
+
+
+def test_no_message_names_a_path_of_the_server(address: str, caplog: Any) -> None:
+    made = Path(call(address, "sample", 1, 0.4, 77, "three")[1][0]["path"]).parent
+    for path in made.iterdir():
+        path.unlink()
+    made.rmdir()
+    made.touch()  # no folder can be there now
+    event, data = call(address, "sample", 1, 0.4, 77, "three")
+    made.unlink()
+    assert event == "error"
+    assert data["error"] == "the server cannot make the file; its log says why"
+    assert str(made) in caplog.text
+
+
+# Users and limits.
+
+
+class _AnyStatus(urllib.request.HTTPErrorProcessor):
+    def http_response(self, request: Any, response: Any) -> Any:
+        return response
+
+
+def status_for(address: str, client: str, credentials: str = "") -> int:
+    """The status for a picture, asked for through a proxy that names its client."""
+    headers = {"X-Forwarded-For": client}
+    if credentials:
+        headers["Authorization"] = f"Basic {base64.b64encode(credentials.encode()).decode()}"
+    request = urllib.request.Request(f"{address}/api/sample?num=1", headers=headers)
+    with urllib.request.build_opener(_AnyStatus).open(request) as reply:
+        status: int = reply.status
+        return status
+
+
+def test_everything_is_for_users_only_and_a_client_cannot_call_itself_many(gan: Gan) -> None:
+    clients = [f"203.0.113.{number}" for number in range(15)]
+    with running(gan, users={"ann": "secret"}, per_minute=8) as address:
+        for path in ("/", "/api", "/api/docs", "/config", "/gradio_api/info", "/theme.css"):
+            assert get(address, path)[0] == 401
+        assert post(address, "call/sample", {"data": []})[0] == 401
+        pictures = [status_for(address, client, "ann:secret") for client in clients]
+        guesses = [status_for(address, client, f"ann:{client}") for client in clients]
+    assert pictures == [200] * 4 + [429] * 11
+    assert guesses == [401] * 10 + [429] * 5
+
+
+def test_clients_of_a_trusted_proxy_are_told_apart(gan: Gan) -> None:
+    clients = [f"203.0.113.{number}" for number in range(6)]
+    with running(gan, per_minute=2, proxies=("127.0.0.0/8",)) as address:
+        assert [status_for(address, client) for client in clients] == [200] * 6
+        assert status_for(address, clients[0]) == 429
+        assert status_for(address, f"198.51.100.1, {clients[0]}") == 429  # the proxy adds the last
+
+
+def test_requests_of_both_apis_are_counted_together(gan: Gan) -> None:
+    with running(gan, per_minute=4) as address:
+        assert call(address, "sample", 1, 0.4, 0, "three")[0] == "complete"
+        assert get(address, "/api/sample?num=1")[0] == 200
+        assert get(address, "/api/sweep")[0] == 429
+        assert post(address, "call/sample", {"data": []})[0] == 429
+        assert get(address, "/")[0] == 200

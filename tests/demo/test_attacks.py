@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import http.client
 import json
@@ -22,10 +23,14 @@ pytest.importorskip("resource")
 
 import resource
 
-from biggan.demo.server import sweep
+from uvicorn.server import ServerState
+
+from biggan.demo import server as server_module
+from biggan.demo.server import server_config, sweep
+from demo_app import until
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
     from pathlib import Path
 
     from biggan import Gan
@@ -81,11 +86,8 @@ class Server:
 
 
 @pytest.fixture(scope="module")
-def server(
-    make_gan: Callable[..., Gan], tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Server]:
+def server(gan: Gan, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     folder = tmp_path_factory.mktemp("attacked")
-    gan = make_gan()
     save_generator(folder / "tiny.safetensors", gan.generator, gan.description)
     (folder / "temporary").mkdir()
     log = folder / "log"
@@ -111,13 +113,6 @@ def server(
             yield Server(int(address.rsplit(":", 1)[1]), temporary, log)
         finally:
             process.kill()
-
-
-def wait_until(is_so: Callable[[], bool], seconds: float = 30) -> None:
-    deadline = time.monotonic() + seconds
-    while not is_so():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
 
 
 # Addresses and files among the inputs of an event.
@@ -249,6 +244,39 @@ def drip(connection: socket.socket) -> bool:
         return False
 
 
+class Transport(asyncio.Transport):
+    """A connection from an address."""
+
+    def __init__(self, host: str) -> None:
+        super().__init__({"peername": (host, 5000)})
+        self.is_open = True
+
+    def get_write_buffer_size(self) -> int:
+        return 0
+
+    def abort(self) -> None:
+        self.is_open = False
+
+
+async def _app(scope: Any, receive: Any, send: Any) -> None: ...
+
+
+def test_an_ipv6_network_has_the_share_of_one_client(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server_module, "_MAX_CONNECTIONS", 8)
+
+    async def connect() -> list[bool]:
+        config, state = server_config(_app), ServerState()
+        config.load()
+        hosts = [*(f"2001:db8:1:2::{i}" for i in range(6)), "2001:db8:1:3::1", "192.0.2.7"]
+        made = [Transport(host) for host in hosts]
+        for transport in made:
+            protocol: Any = config.http_protocol_class(config, state, {})
+            protocol.connection_made(transport)
+        return [transport.is_open for transport in made]
+
+    assert asyncio.run(connect()) == [False, False, True, True, True, True, True, True]
+
+
 # Uploads.
 
 
@@ -262,8 +290,8 @@ def test_uploads_that_break_off_leave_nothing(server: Server) -> None:
     for _ in range(8):
         with server.connect() as connection:
             connection.sendall(head.encode() + body[:-10])
-            wait_until(lambda: server.uploaded() > before)
-        wait_until(lambda: server.uploaded() == before)
+            until(lambda: server.uploaded() > before)
+        until(lambda: server.uploaded() == before)
     assert server.serves()
 
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import io
+import os
 import shlex
 import shutil
+import signal
+import socket
 import subprocess
 import sys
 import time
 import urllib.request
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,17 +30,13 @@ from playwright import sync_api
 
 import biggan
 from biggan import Gan, build_generator
-from biggan.demo.drawing import (
-    draw_grid,
-    interpolation_recipe,
-    sample_recipe,
-    sweep_recipe,
-    video_recipe,
-)
+from biggan.demo.drawing import draw_grid
+from biggan.demo.forms import EXPLORE, FORMS, INTERPOLATE, SWEEP, VIDEO, Form
 from biggan.images import save_png
 from biggan.provenance import read_provenance
 from biggan.video import make_frame, save_video
 from biggan.weights.files import save_generator
+from demo_app import make_gan
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -45,7 +44,16 @@ if TYPE_CHECKING:
 CHROMIUM = next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
 )
-FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"]
+FLAGS = [
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
 
 pytestmark = [
     pytest.mark.browser,
@@ -53,16 +61,62 @@ pytestmark = [
 ]
 
 
+@dataclass
+class Server:
+    """A running `biggan demo`."""
+
+    address: str
+    process: subprocess.Popen[str]
+    gans: dict[str, Gan]
+    """Its models, by the names that the page gives them."""
+    temporary: Path
+    """Its folder for temporary files."""
+    outside: socket.socket
+    """What it takes for a proxy to the internet."""
+
+
 @pytest.fixture(scope="module")
-def gans(make_gan: Callable[..., Gan], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Gan]:
-    """Models as files, by the names that the page gives them, each under its path."""
-    folder = tmp_path_factory.mktemp("models")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    folder, temporary = (tmp_path_factory.mktemp(name) for name in ("models", "temporary"))
     made = {"tiny": make_gan(), "small": make_gan(resolution=8), "plain": make_gan(class_names=())}
     made["slow"] = _slow(made["tiny"])
     made["a run"] = make_gan(("zero", "one"))
     for name, gan in made.items():
         save_generator(folder / name, gan.generator, replace(gan.description, name=name))
-    return {name: biggan.load(folder / name, engine="pytorch") for name in made}
+    gans = {name: biggan.load(folder / name, engine="pytorch") for name in made}
+    names = [f"--model={folder / name}" for name in gans]
+    with socket.create_server(("127.0.0.1", 0)) as outside:
+        proxy = f"http://127.0.0.1:{outside.getsockname()[1]}"
+        environment = {
+            **{name: value for name, value in os.environ.items() if name.lower() != "no_proxy"},
+            **dict.fromkeys(("http_proxy", "https_proxy", "all_proxy"), proxy),
+            "TMPDIR": str(temporary),
+        }
+        with subprocess.Popen(
+            [sys.executable, "-m", "biggan", "demo", "--port=0", "--engine=pytorch", *names],
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        ) as process:
+            try:
+                assert process.stdout is not None
+                address = process.stdout.readline().strip()
+                if not address:
+                    pytest.fail(process.communicate()[1])
+                yield Server(address, process, gans, temporary, outside)
+            finally:
+                process.kill()
+
+
+@pytest.fixture(scope="module")
+def gans(server: Server) -> dict[str, Gan]:
+    return server.gans
+
+
+@pytest.fixture(scope="module")
+def address(server: Server) -> str:
+    return server.address
 
 
 def _slow(gan: Gan) -> Gan:
@@ -71,26 +125,6 @@ def _slow(gan: Gan) -> Gan:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         return Gan(build_generator(config).eval(), gan.description, "0" * 64)
-
-
-@pytest.fixture(scope="module")
-def address(gans: dict[str, Gan], tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    models = tmp_path_factory.getbasetemp() / "models0"
-    names = [f"--model={models / name}" for name in gans]
-    with subprocess.Popen(
-        [sys.executable, "-m", "biggan", "demo", "--port=0", "--engine=pytorch", *names],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as process:
-        try:
-            assert process.stdout is not None
-            address = process.stdout.readline().strip()
-            if not address:
-                pytest.fail(process.communicate()[1])
-            yield address
-        finally:
-            process.terminate()  # a kill would leave its temporary pictures
 
 
 @pytest.fixture(scope="module")
@@ -110,6 +144,8 @@ class Visit:
         self.window.set_default_timeout(15_000)
         self.failures: list[str] = []
         self.window.on("pageerror", lambda error: self.failures.append(str(error)))
+        self.hosts: set[str] = set()
+        self.window.on("request", lambda r: self.hosts.add(urlparse(r.url).hostname or ""))
         self.window.goto(f"{address}/{query}")
 
     def image(self, form: str) -> Any:
@@ -181,76 +217,93 @@ def visit(browser: Any, address: str) -> Iterator[Callable[..., Visit]]:
         assert each.failures == []
 
 
-FORMS = {
-    "explore": (
-        "Explore a category",
-        sample_recipe,
-        (10, 0.4, 0, "zero"),
+def drawn(gan: Gan, form: Form, **values: Any) -> Image.Image:
+    return draw_grid(gan, form.plan(gan, **values))
+
+
+MOVES: list[tuple[Form, dict[str, float], dict[str, str], dict[str, Any]]] = [
+    (
+        EXPLORE,
         {"num": 7, "truncation": 0.42, "seed": 12345},
         {"category": "thr"},
-        (7, 0.42, 12345, "three"),
+        {"category": "three"},
     ),
-    "interpolate": (
-        "Interpolate",
-        interpolation_recipe,
-        (2, 5, 0.2, 0, 0, "zero", "nine"),
+    (
+        INTERPOLATE,
         {"num": 1, "steps": 4, "truncation": 0.6, "seed_a": 8, "seed_b": 4000},
         {"category_a": "six", "category_b": "fo"},
-        (1, 4, 0.6, 8, 4000, "six", "four"),
+        {"category_a": "six", "category_b": "four"},
     ),
-    "sweep": (
-        "Truncation sweep",
-        sweep_recipe,
-        (2, 0, "paper", "zero"),
-        {"num": 3, "seed": 101},
-        {"category": "se"},
-        (3, 101, "hub", "seven"),
-    ),
-}
+    (SWEEP, {"num": 3, "seed": 101}, {"category": "se"}, {"category": "seven", "noise": "hub"}),
+]
 
 
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize(("form", "numbers", "menus", "chosen"), MOVES)
 def test_every_control_changes_the_picture_and_the_address_brings_it_back(
-    visit: Callable[..., Visit], gans: dict[str, Gan], form: str, tmp_path: Path
+    visit: Callable[..., Visit],
+    gans: dict[str, Gan],
+    form: Form,
+    numbers: dict[str, float],
+    menus: dict[str, str],
+    chosen: dict[str, Any],
+    tmp_path: Path,
 ) -> None:
-    tab, plan, first, numbers, menus, last = FORMS[form]
-    gan, page = gans["tiny"], visit()
-    page.open(tab)
-    page.wait_for(form, draw_grid(gan, plan(gan, *first)))
-
-    shown = page.image(form).get_attribute("src")
+    gan, page, name = gans["tiny"], visit(), form.name
+    page.open(form.title)
+    page.wait_for(name, drawn(gan, form))
+    shown = page.image(name).get_attribute("src")
 
     def changed() -> None:
         nonlocal shown
         page.window.wait_for_function(
             "([form, old]) => (document.querySelector(`#${form}-picture img`)?.src ?? old) != old",
-            arg=[form, shown],
+            arg=[name, shown],
         )
-        shown = page.image(form).get_attribute("src")
+        shown = page.image(name).get_attribute("src")
 
     for key, value in numbers.items():
-        page.type(f"{form}-{key}", value)
+        page.type(f"{name}-{key}", value)
         changed()
     for key, typed in menus.items():
-        page.choose(f"{form}-{key}", typed)
+        page.choose(f"{name}-{key}", typed)
         changed()
-    if form == "sweep":
+    if form is SWEEP:
         page.window.get_by_text("TF Hub").click()
         changed()
-    recipe = plan(gan, *last)
-    page.wait_for(form, draw_grid(gan, recipe))
+    sheet = form.plan(gan, **numbers, **chosen)
+    page.wait_for(name, draw_grid(gan, sheet))
 
-    file = page.download(page.control(f"{form}-picture").get_by_label("Download"), tmp_path)
-    assert read_provenance(file) == recipe
+    file = page.download(page.control(f"{name}-picture").get_by_label("Download"), tmp_path)
+    assert read_provenance(file) == sheet
     with Image.open(file) as downloaded:
-        assert downloaded.tobytes() == draw_grid(gan, recipe).tobytes()
+        assert downloaded.tobytes() == draw_grid(gan, sheet).tobytes()
 
-    query = page.wait_for_address(f"num={last[0]}")
+    query = page.wait_for_address(f"num={numbers['num']}")
     again = visit(f"?{query}")
-    again.wait_for(form, draw_grid(gan, recipe))
+    again.wait_for(name, draw_grid(gan, sheet))
     for key, value in numbers.items():
-        assert again.number(f"{form}-{key}") == value
-    assert again.wait_for_address(f"num={last[0]}") == query
+        assert again.number(f"{name}-{key}") == value
+    assert again.wait_for_address(f"num={numbers['num']}") == query
+
+
+def test_moves_as_fast_as_keys_go_end_where_the_slider_stands(
+    visit: Callable[..., Visit], gans: dict[str, Gan]
+) -> None:
+    page = visit()
+    page.wait_for("explore", drawn(gans["tiny"], EXPLORE))
+    for _ in range(20):
+        page.control("explore-truncation").locator("input[type=range]").press("ArrowRight")
+    page.wait_for("explore", drawn(gans["tiny"], EXPLORE, truncation=0.8))
+
+
+def test_a_half_typed_number_is_no_mistake(
+    visit: Callable[..., Visit], gans: dict[str, Gan]
+) -> None:
+    page = visit()
+    for text, truncation in (("", 0.02), ("0", 0.02), ("0.5", 0.5), ("7", 1)):
+        page.control("explore-truncation").locator("input[type=number]").fill(text)
+        page.wait_for("explore", drawn(gans["tiny"], EXPLORE, truncation=truncation))
+    assert page.window.locator(".toast-body").count() == 0
 
 
 def test_a_typed_seed_stays_when_one_goes_on(
@@ -259,7 +312,7 @@ def test_a_typed_seed_stays_when_one_goes_on(
     gan, page = gans["tiny"], visit()
     page.type("explore-seed", 12345)
     page.control("explore-truncation").locator("input[type=range]").press("ArrowRight")
-    page.wait_for("explore", draw_grid(gan, sample_recipe(gan, 10, 0.42, 12345, "zero")))
+    page.wait_for("explore", drawn(gan, EXPLORE, truncation=0.42, seed=12345))
 
     assert page.control("explore-seed").locator("input[type=number]").input_value() == "12345"
 
@@ -289,19 +342,19 @@ def test_a_dropped_picture_brings_its_settings_back(
     visit: Callable[..., Visit], gans: dict[str, Gan], tmp_path: Path
 ) -> None:
     gan, page = gans["small"], visit()
-    recipe = sweep_recipe(gan, 3, 500, "hub", "six")
-    save_png(draw_grid(gan, recipe), tmp_path / "sweep.png", recipe)
+    sheet = SWEEP.plan(gan, num=3, seed=500, noise="hub", category="six")
+    save_png(draw_grid(gan, sheet), tmp_path / "sweep.png", sheet)
     page.image("explore").wait_for()
     page.window.locator("#drop input[type=file]").set_input_files(tmp_path / "sweep.png")
 
-    page.wait_for("sweep", draw_grid(gan, recipe))  # its form, and its model
+    page.wait_for("sweep", draw_grid(gan, sheet))  # its form, and its model
     assert page.window.get_by_role("heading", name="small").is_visible()
     assert page.window.get_by_label("Model", exact=True).input_value() == "small"
 
     Image.new("L", (8, 8)).save(tmp_path / "plain.png")
     page.window.locator("#drop input[type=file]").set_input_files(tmp_path / "plain.png")
-    assert "plain.png holds no recipe" in page.toast()
-    page.wait_for("sweep", draw_grid(gan, recipe))
+    assert "plain.png holds no provenance" in page.toast()
+    page.wait_for("sweep", draw_grid(gan, sheet))
 
 
 def test_a_dropped_video_brings_its_settings_back_and_leaves_the_other_tabs_alone(
@@ -312,28 +365,26 @@ def test_a_dropped_video_brings_its_settings_back_and_leaves_the_other_tabs_alon
     page.choose("explore-category", "thr")
     page.open("Truncation sweep")
     page.type("sweep-seed", 6)
-    recipe = video_recipe(gan, 1, 2, 0.6, 8, 4000, "six", "four")
+    values = {"num": 1, "truncation": 0.6, "seed_a": 8, "seed_b": 4000}
+    values |= {"category_a": "six", "category_b": "four"}
+    video = VIDEO.plan(gan, seconds=2, **values)
     films = [tmp_path / f"film{ending}" for ending in (".gif", ".webp", ".mp4")]
     for film in films[: 3 if find_spec("av") else 2]:
-        frames = (make_frame(pictures) for pictures in gan.draw_video(recipe))
-        save_video(frames, film, recipe.fps, provenance=recipe)
+        frames = (make_frame(pictures) for pictures in gan.draw_video(video))
+        save_video(frames, film, video.fps, provenance=video)
         page.window.locator("#drop input[type=file]").set_input_files(film)
-        page.wait_for("interpolate", shown(gan, 1, 5, 0.6, 8, 4000, "six", "four"))
+        page.wait_for("interpolate", drawn(gan, INTERPOLATE, **values))
         for key, value in (("seconds", 2), ("seed_b", 4000)):
             assert page.number(f"interpolate-{key}") == value
             page.type(f"interpolate-{key}", 3)
 
     page.open("Explore a category")
-    page.wait_for("explore", draw_grid(gan, sample_recipe(gan, 10, 0.4, 0, "three")))
+    page.wait_for("explore", drawn(gan, EXPLORE, category="three"))
     page.open("Truncation sweep")
-    page.wait_for("sweep", draw_grid(gan, sweep_recipe(gan, 2, 6, "paper", "zero")))
+    page.wait_for("sweep", drawn(gan, SWEEP, seed=6))
 
 
-def shown(gan: Gan, *settings: Any) -> Image.Image:
-    return draw_grid(gan, interpolation_recipe(gan, *settings))
-
-
-def test_who_comes_back_finds_all_settings(
+def test_a_visitor_who_comes_back_finds_all_settings(
     visit: Callable[..., Visit], gans: dict[str, Gan], address: str
 ) -> None:
     gan, page = gans["tiny"], visit()
@@ -349,12 +400,12 @@ def test_who_comes_back_finds_all_settings(
     page.type("interpolate-seed_b", 777)
     page.wait_for_address("seed_b=777")
 
-    page.window.goto(f"{address}/api")
+    page.window.goto(f"{address}/api/queue")
     page.window.go_back()
-    page.wait_for("interpolate", shown(gan, 2, 5, 0.2, 0, 777, "six", "nine"))
+    page.wait_for("interpolate", drawn(gan, INTERPOLATE, seed_b=777, category_a="six"))
     assert page.number("interpolate-seconds") == 2
     page.open("Explore a category")
-    page.wait_for("explore", draw_grid(gan, sample_recipe(gan, 10, 0.4, 500, "three")))
+    page.wait_for("explore", drawn(gan, EXPLORE, seed=500, category="three"))
     assert page.number("explore-seed") == 500
 
 
@@ -386,7 +437,7 @@ def test_a_link_that_leads_nowhere_says_so(
 
     assert told in page.toast()
     gan = gans["tiny"]
-    page.wait_for("explore", draw_grid(gan, sample_recipe(gan, 10, 0.4, 0, "zero")))
+    page.wait_for("explore", drawn(gan, EXPLORE))
 
 
 @pytest.mark.slow
@@ -396,7 +447,7 @@ def test_another_model_is_chosen(visit: Callable[..., Visit], gans: dict[str, Ga
     for name, category in (("small", "zero"), ("plain", None)):
         page.window.get_by_label("Model", exact=True).click()
         page.window.get_by_role("option", name=name, exact=True).click()
-        picture = draw_grid(gans[name], sample_recipe(gans[name], 10, 0.4, 0, category))
+        picture = drawn(gans[name], EXPLORE, category=category)
         page.wait_for("explore", picture)
         query = page.wait_for_address(f"model={name}")
         visit(f"?{query}").wait_for("explore", picture)
@@ -412,7 +463,7 @@ def test_the_first_pictures_come_first_and_what_is_newer_cancels(
     coarse = page.picture("explore")
     assert coarse.mode == "RGBA"  # what is not yet drawn is transparent
     started = time.monotonic()
-    whole = draw_grid(slow, sample_recipe(slow, 20, 0.4, 0, "zero"))
+    whole = drawn(slow, EXPLORE, num=20)
     alone = time.monotonic() - started  # or longer: the server draws at the same time
     assert coarse.size == whole.size
     done = np.asarray(coarse)
@@ -426,17 +477,17 @@ def test_the_first_pictures_come_first_and_what_is_newer_cancels(
     started = time.monotonic()
     page.wait_for_address("seed=7")
     assert time.monotonic() - started < 3 * alone  # not seven times as long
-    page.wait_for("explore", draw_grid(slow, sample_recipe(slow, 20, 0.4, 7, "zero")))
+    page.wait_for("explore", drawn(slow, EXPLORE, num=20, seed=7))
     assert page.window.locator(".toast-body").count() == 0
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_it_fits_a_telephone(visit: Callable[..., Visit], theme: str) -> None:
     page = visit(viewport={"width": 360, "height": 740}, color_scheme=theme)
-    for form, (tab, *_) in FORMS.items():
-        page.open(tab)
-        page.image(form).wait_for()
-        if form == "interpolate":
+    for form in FORMS:
+        page.open(form.title)
+        page.image(form.name).wait_for()
+        if form.video:
             page.type("interpolate-seconds", 1)
             page.window.get_by_role("button", name="Make the video").click()
             page.window.locator("#video img").wait_for()
@@ -496,3 +547,51 @@ def test_a_picture_says_what_it_shows(visit: Callable[..., Visit]) -> None:
     )
     assert abs(left - first) <= 2  # each above its column
     assert abs(right - last) <= 2
+
+
+def test_neither_the_page_nor_the_server_leaves_the_machine(
+    visit: Callable[..., Visit], server: Server
+) -> None:
+    page = visit()
+    page.image("explore").wait_for()
+    page.open("Interpolate")
+    page.window.get_by_text("Use via API").click()
+    page.window.get_by_text("API documentation").wait_for()
+    page.window.wait_for_timeout(500)
+    assert page.hosts <= {"127.0.0.1", ""}  # "" for data: and blob:
+    server.outside.setblocking(False)
+    with pytest.raises(BlockingIOError):  # nobody has connected
+        server.outside.accept()
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="reads Linux's /proc")
+def test_an_open_page_that_is_idle_takes_little_of_a_processor(
+    visit: Callable[..., Visit], server: Server
+) -> None:
+    page = visit()
+    page.image("explore").wait_for()
+    page.window.wait_for_timeout(2000)
+    before = processor_time(server.process.pid)
+    page.window.wait_for_timeout(10_000)
+    assert processor_time(server.process.pid) - before < 0.2  # of ten seconds; it was 0.5
+
+
+def processor_time(process: int) -> float:
+    """Seconds that a process has run."""
+    fields = Path(f"/proc/{process}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def test_ctrl_c_ends_it_at_once_and_leaves_nothing(
+    visit: Callable[..., Visit], server: Server
+) -> None:
+    """The last test: the server ends."""
+    visit().image("explore").wait_for()
+    assert any(server.temporary.iterdir())
+    # What an open page may hold for as long as it is open; it must not hold up the end.
+    with urllib.request.urlopen(f"{server.address}/gradio_api/heartbeat/visitor"):
+        server.process.send_signal(signal.SIGINT)
+        _, complaints = server.process.communicate(timeout=10)
+    assert server.process.returncode == 0
+    assert complaints == ""
+    assert not any(server.temporary.iterdir())

@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 
 from biggan.demo.card import model_card, rounded
+from demo_app import make_gan
 
 
-def test_the_card_says_what_the_model_is(make_gan: Any) -> None:
+def test_the_card_says_what_the_model_is() -> None:
     card = model_card(make_gan())
 
     for fact in ("tiny", "BigGAN", "16 &times; 16 pixels", "10 classes", "a test", "CC0"):
@@ -21,7 +22,7 @@ def test_the_card_says_what_the_model_is(make_gan: Any) -> None:
     assert "unconditional" in model_card(make_gan(class_names=()))
 
 
-def test_figures_come_with_what_decides_them(make_gan: Any) -> None:
+def test_figures_come_with_what_decides_them() -> None:
     gan = make_gan()
     measured = {
         "scores": {"fid": 7.416, "is": 98.81, "precision": 0.5},
@@ -40,7 +41,7 @@ def test_figures_come_with_what_decides_them(make_gan: Any) -> None:
 
 
 @pytest.mark.parametrize("evaluation", ["good", {}, {"scores": 5}, {"scores": {"fid": "low"}}])
-def test_a_summary_of_another_form_breaks_nothing(make_gan: Any, evaluation: Any) -> None:
+def test_a_summary_of_another_form_breaks_nothing(evaluation: Any) -> None:
     gan = make_gan()
     gan.description = replace(gan.description, training={"step": "x", "evaluation": evaluation})
 
@@ -60,7 +61,7 @@ def test_large_counts_are_rounded(count: int, text: str) -> None:
     assert rounded(count) == text
 
 
-def test_the_card_trusts_no_text_of_a_file(make_gan: Any) -> None:
+def test_the_card_trusts_no_text_of_a_file() -> None:
     gan = make_gan()
     gan.description = replace(
         gan.description,

@@ -20,28 +20,32 @@ pytest.importorskip("ipywidgets")
 import ipywidgets
 
 from biggan.classes import class_choices, imagenet_classes
-from biggan.demo import drawing
-from biggan.demo.drawing import draw_grid, interpolation_recipe, sample_recipe, sweep_recipe
-from biggan.demo.forms import FORMS, MAKE_VIDEO, SECONDS, Category, Choice, Number
-from biggan.demo.notebook import LiveForm, explore, interpolate, live_form, sweep
-from biggan.demo.notebook import paths_form as paths_form_module
-from biggan.demo.notebook.background import NewestWork
-from biggan.demo.notebook.figures import python_call
-from biggan.demo.notebook.widgets import build_field
+from biggan.demo import notebook
+from biggan.demo.drawing import draw_grid, draw_sheet
+from biggan.demo.forms import EXPLORE, FORMS, INTERPOLATE, SWEEP, Category, Choice, Number
+from biggan.demo.notebook import (
+    NewestJob,
+    NotebookForm,
+    build_field,
+    explore,
+    interpolate,
+    python_call,
+    sweep,
+)
 from biggan.images import make_grid
 from biggan.provenance import read_provenance
+from demo_app import make_gan
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from biggan.demo.request_queue import Job
 
-@pytest.fixture(scope="module")
-def gan(make_gan: Any) -> Gan:
-    return make_gan()
+MAKE_VIDEO = "Make the video"
 
 
-def widgets_of(form: LiveForm) -> list[Any]:
+def widgets_of(form: NotebookForm) -> list[Any]:
     """All widgets that a form shows."""
     bundle, _ = form._repr_mimebundle_()
     found, waiting = [], [_by_id(bundle["application/vnd.jupyter.widget-view+json"]["model_id"])]
@@ -57,14 +61,14 @@ def _by_id(model_id: str) -> Any:
     return widget._instances[model_id]
 
 
-def click(form: LiveForm, name: str) -> None:
+def click(form: NotebookForm, name: str) -> None:
     buttons = [w for w in widgets_of(form) if isinstance(w, ipywidgets.Button)]
     next(button for button in buttons if button.description == name).click()
 
 
-def text_of(form: LiveForm) -> str:
+def text_of(form: NotebookForm) -> str:
     """All HTML that a form shows, after what it is at is done."""
-    form._work.wait()
+    form._job.wait()
     return "".join(w.value for w in widgets_of(form) if isinstance(w, ipywidgets.HTML))
 
 
@@ -75,42 +79,42 @@ def pixels_of(image: Image.Image) -> Any:
 # The same words, ranges and defaults as the page.
 
 
-@pytest.mark.parametrize("control", [SECONDS, *(c for form in FORMS for c in form.controls)])
+@pytest.mark.parametrize("control", [c for form in FORMS for c in form.all_controls])
 def test_controls_have_the_words_ranges_and_defaults_of_the_page(gan: Gan, control: Any) -> None:
     field = build_field(control, gan)
     assert field is not None
-    widget = field.shown
+    setting, widget = field
     if isinstance(control, Number):
-        slider = widget if widget is field.setting else widget.children[0]
+        slider = widget if widget is setting else widget.children[0]
         assert (slider.description, slider.value) == (control.label, control.default)
         assert (slider.min, slider.max, slider.step) == (control.low, control.high, control.step)
         assert control.info in slider.tooltip
-        assert field.setting.value == control.default
+        assert setting.value == control.default
         assert slider.continuous_update is False
     elif isinstance(control, Choice):
         assert widget.children[0].value == control.label
-        assert field.setting.options == tuple((text, word) for word, text in control.choices)
-        assert field.setting.value == control.default
+        assert setting.options == tuple((text, word) for word, text in control.choices)
+        assert setting.value == control.default
     else:
         assert widget.description == control.label
         assert widget.options == tuple(class_choices(gan.class_names))
         assert widget.value == class_choices(gan.class_names)[control.fallback]
 
 
-def test_a_thousand_categories_begin_with_those_of_deepminds_notebook(make_gan: Any) -> None:
+def test_a_thousand_categories_begin_with_those_of_deepminds_notebook() -> None:
     gan = make_gan(class_names=imagenet_classes())
     categories = [c for form in FORMS[:2] for c in form.controls if isinstance(c, Category)]
     fields = [build_field(control, gan) for control in categories]
-    begun = [field.setting.value for field in fields if field is not None]
+    begun = [field[0].value for field in fields if field is not None]
     assert begun == ["933) cheeseburger", "207) golden retriever", "8) hen"]
-    assert all(isinstance(f.setting, ipywidgets.Combobox) for f in fields if f is not None)
+    assert all(isinstance(f[0], ipywidgets.Combobox) for f in fields if f is not None)
 
 
-def test_an_unconditional_model_has_no_categories(make_gan: Any) -> None:
+def test_an_unconditional_model_has_no_categories() -> None:
     gan = make_gan(class_names=())
     assert "category" not in explore(gan).controls
     assert not {"category_a", "category_b"} & set(interpolate(gan).controls)
-    assert explore(gan).recipe == sample_recipe(gan, 10, 0.4, 0, None)
+    assert explore(gan).recipe == EXPLORE.plan(gan)
     assert "gan.sample(None, num=10" in text_of(explore(gan))
 
 
@@ -120,13 +124,13 @@ def test_an_unconditional_model_has_no_categories(make_gan: Any) -> None:
 def test_samples_follow_their_controls(gan: Gan) -> None:
     form = explore(gan)
     begun = form.picture
-    assert form.recipe == sample_recipe(gan, 10, 0.4, 0, "0) zero")
-    assert pixels_of(begun).tobytes() == pixels_of(draw_grid(gan, form.recipe)).tobytes()
+    assert form.provenance == EXPLORE.plan(gan)
+    assert pixels_of(begun).tobytes() == pixels_of(draw_grid(gan, form.provenance)).tobytes()
     for key, value in (("num", 3), ("truncation", 0.86), ("seed", 7), ("category", "3) three")):
         before = form.picture.tobytes()
         form.controls[key].value = value
         assert form.picture.tobytes() != before, key
-    assert form.recipe == sample_recipe(gan, 3, 0.86, 7, "three")
+    assert form.provenance == EXPLORE.plan(gan, num=3, truncation=0.86, seed=7, category="three")
     assert form.picture.tobytes() == make_grid(gan.sample("three", 3, 0.86, 7), 3).tobytes()
 
 
@@ -145,8 +149,8 @@ def test_paths_follow_their_controls(gan: Gan) -> None:
         before = form.picture.tobytes()
         form.controls[key].value = value
         assert form.picture.tobytes() != before, key
-    assert form.recipe == interpolation_recipe(gan, *settings.values())
-    assert form.picture.tobytes() == draw_grid(gan, form.recipe).tobytes()
+    assert form.provenance == INTERPOLATE.plan(gan, **settings)
+    assert form.picture.tobytes() == draw_grid(gan, form.provenance).tobytes()
 
 
 def test_a_sweep_follows_its_controls(gan: Gan) -> None:
@@ -155,18 +159,19 @@ def test_a_sweep_follows_its_controls(gan: Gan) -> None:
         before = form.picture.tobytes()
         form.controls[key].value = value
         assert form.picture.tobytes() != before, key
-    assert form.recipe == sweep_recipe(gan, 1, 9, "hub", "two")
+    assert form.provenance == SWEEP.plan(gan, num=1, seed=9, noise="hub", category="two")
 
 
 def test_a_seed_beyond_the_slider_may_be_typed(gan: Gan) -> None:
     field = build_field(next(c for c in FORMS[0].controls if c.key == "seed"), gan)
     assert field is not None
-    slider = field.shown.children[0]
-    field.setting.value = 4_000_000_000
+    setting, shown = field
+    slider = shown.children[0]
+    setting.value = 4_000_000_000
     assert slider.value == slider.max == 4_000_000_000
     slider.value = 5
-    assert field.setting.value == 5
-    field.setting.value = 2**32
+    assert setting.value == 5
+    setting.value = 2**32
     assert (slider.value, slider.max) == (5, 4_000_000_000)
 
 
@@ -178,7 +183,7 @@ def test_what_is_shown_is_the_picture_with_its_recipe(gan: Gan, tmp_path: Path) 
     bundle, metadata = form._repr_mimebundle_()
     for encoded in (in_widget, bundle["image/png"]):
         (tmp_path / "shown.png").write_bytes(base64.b64decode(encoded))
-        assert read_provenance(tmp_path / "shown.png") == form.recipe
+        assert read_provenance(tmp_path / "shown.png") == form.provenance
         shown = Image.open(io.BytesIO(base64.b64decode(encoded)))
         assert shown.tobytes() == form.picture.tobytes()
     assert bundle["text/plain"] == "2 pictures of zero, 2 a row, by tiny"
@@ -194,7 +199,7 @@ def test_columns_are_headed(gan: Gan) -> None:
 @pytest.mark.parametrize("make", [explore, interpolate, sweep])
 def test_the_call_below_a_picture_makes_it_again(gan: Gan, make: Any) -> None:
     form = make(gan)
-    made = eval(python_call(gan, form.recipe), {"gan": gan})
+    made = eval(python_call(gan, form.provenance), {"gan": gan})
     if make is explore:
         pictures, columns = made, 5
     elif make is interpolate:
@@ -204,7 +209,7 @@ def test_the_call_below_a_picture_makes_it_again(gan: Gan, make: Any) -> None:
     assert make_grid(pictures, columns).tobytes() == form.picture.tobytes()
 
 
-def test_names_of_classes_are_no_html(make_gan: Any) -> None:
+def test_names_of_classes_are_no_html() -> None:
     form = interpolate(make_gan(class_names=("<b>x</b>", '"><i>')))
     assert not {"<b>", "<i>"} & set(text_of(form).replace(">", ">\n").split("\n"))
     assert "<b>" not in text_of(form)
@@ -217,7 +222,7 @@ def test_names_of_classes_are_no_html(make_gan: Any) -> None:
 def test_a_wrong_seed_is_told_in_one_line_and_forgotten_when_mended(gan: Gan) -> None:
     form = explore(gan)
     form.controls["seed"].value = -5
-    told = "the seed must be between 0 and 4294967295, not -5"
+    told = "noise seed must be between 0 and 4294967295, not -5"
     with pytest.raises(InputError, match=told):
         _ = form.picture
     with pytest.raises(InputError, match=told):
@@ -226,11 +231,11 @@ def test_a_wrong_seed_is_told_in_one_line_and_forgotten_when_mended(gan: Gan) ->
     bundle, _ = form._repr_mimebundle_()  # shown again, it is no traceback
     assert (bundle["text/plain"], "image/png" in bundle) == (told, False)
     form.controls["seed"].value = 5
-    assert form.recipe == sample_recipe(gan, 10, 0.4, 5, 0)
+    assert form.provenance == EXPLORE.plan(gan, seed=5)
     assert form._message.value == ""
 
 
-def test_a_misspelt_category_is_told_with_the_nearest(make_gan: Any) -> None:
+def test_a_misspelt_category_is_told_with_the_nearest() -> None:
     form = explore(make_gan(class_names=imagenet_classes()))
     form.controls["num"].value = 1
     form.controls["category"].value = "golden retreiver"
@@ -238,7 +243,7 @@ def test_a_misspelt_category_is_told_with_the_nearest(make_gan: Any) -> None:
         _ = form.picture
     assert "no class is called &#x27;golden retreiver&#x27;" in form._message.value
     form.controls["category"].value = "golden retriever"
-    assert form.recipe.pictures[0].class_index == 207
+    assert form.provenance.pictures[0].class_index == 207
 
 
 def test_a_failure_is_not_silent(gan: Gan, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -247,7 +252,7 @@ def test_a_failure_is_not_silent(gan: Gan, monkeypatch: pytest.MonkeyPatch) -> N
     def fail(*_: Any) -> Any:
         raise MemoryError("no room")
 
-    monkeypatch.setattr(live_form, "draw_pictures", fail)
+    monkeypatch.setattr(notebook, "draw_sheet", fail)
     form.controls["seed"].value = 1
     with pytest.raises(MemoryError, match="no room"):
         _ = form.picture
@@ -257,36 +262,32 @@ def test_a_failure_is_not_silent(gan: Gan, monkeypatch: pytest.MonkeyPatch) -> N
 # Only the newest request is finished.
 
 
-def test_what_is_newer_ends_what_is_older() -> None:
+def test_a_newer_job_ends_an_older_one() -> None:
     started, go_on = threading.Event(), threading.Event()
     log: list[str] = []
 
-    def slow() -> Iterator[None]:
-        try:
-            started.set()
-            assert go_on.wait(30)
-            yield
-            log.append("the old one went on")
-        finally:
-            log.append("the old one ended")
+    def slow(job: Job) -> None:
+        started.set()
+        assert go_on.wait(30)
+        log.append("the old one is at a check")
+        job.check()
+        log.append("the old one went on")
 
-    def skipped() -> Iterator[None]:
+    def skipped(job: Job) -> None:
         log.append("one in between")
-        yield
 
-    def newest() -> Iterator[None]:
-        log.append("the newest began")
-        yield
+    def newest(job: Job) -> None:
+        job.check()
         log.append("the newest finished")
 
-    work = NewestWork(lambda error: log.append(repr(error)))
-    work.start(slow)
+    jobs = NewestJob(lambda error: log.append(repr(error)))
+    jobs.start(slow)
     assert started.wait(30)
-    work.start(skipped)
-    work.start(newest)
+    jobs.start(skipped)
+    jobs.start(newest)
     go_on.set()
-    work.wait()
-    assert log == ["the old one ended", "the newest began", "the newest finished"]
+    jobs.wait()
+    assert log == ["the old one is at a check", "the newest finished"]
 
 
 def test_a_move_ends_the_drawing_of_older_settings(
@@ -299,20 +300,20 @@ def test_a_move_ends_the_drawing_of_older_settings(
     drawn: list[int] = []
 
     def slowly(gan: Gan, recipe: Any) -> Iterator[Any]:
-        for picture in drawing.draw_pictures(gan, recipe):
+        for picture in draw_sheet(gan, recipe):
             started.set()
             assert go_on.wait(30)
             drawn.append(recipe.pictures[0].seed)
             yield picture
 
-    monkeypatch.setattr(live_form, "draw_pictures", slowly)
+    monkeypatch.setattr(notebook, "draw_sheet", slowly)
     form.controls["seed"].value = 1
     assert started.wait(30)
     form.controls["seed"].value = 2
     form.controls["seed"].value = 3
     assert form._figure.value in before
     go_on.set()
-    assert form.recipe.pictures[0].seed == 3
+    assert form.provenance.pictures[0].seed == 3
     assert set(drawn) == {1, 3}
 
 
@@ -328,10 +329,10 @@ def test_the_button_writes_the_picture_with_its_recipe(
     (file,) = tmp_path.iterdir()
     assert file.name == "tiny-zero-hub0.4-seed0-10.png"
     assert f"Saved as {file.name}" in text_of(form)
-    assert read_provenance(file) == form.recipe
+    assert read_provenance(file) == form.provenance
     form.controls["seed"].value = -1
     click(form, "Save PNG")
-    assert "the seed must be" in text_of(form)
+    assert "noise seed" in text_of(form)
     assert list(tmp_path.iterdir()) == [file]
 
 
@@ -354,7 +355,7 @@ def test_the_video_is_shown_until_a_control_moves(
     if with_pyav:
         pytest.importorskip("av")
     else:
-        monkeypatch.setattr(paths_form_module, "find_spec", lambda _: None)
+        monkeypatch.setattr(notebook, "find_spec", lambda _: None)
     form = interpolate(gan)
     form.controls["seconds"].value = 1
     click(form, MAKE_VIDEO)
@@ -370,22 +371,22 @@ def test_the_video_is_shown_until_a_control_moves(
 def test_a_video_too_large_for_a_notebook_is_refused(
     gan: Gan, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(paths_form_module, "_LARGEST", 1000)
+    monkeypatch.setattr(notebook, "_MAX_VIDEO", 1000)
     form = interpolate(gan)
     form.controls["seconds"].value = 1
     click(form, MAKE_VIDEO)
     assert "the video is too large for a notebook (0 MB): write it" in text_of(form)
-    assert form.recipe == interpolation_recipe(gan, 2, 5, 0.2, 0, 0, 0, 9)
+    assert form.provenance == INTERPOLATE.plan(gan)
 
 
 def test_a_video_of_wrong_settings_is_refused(gan: Gan, tmp_path: Path) -> None:
     form = interpolate(gan)
     form.controls["seed_a"].value = -1
-    form._work.wait()
+    form._job.wait()
     form._message.value = ""
     click(form, MAKE_VIDEO)
-    assert "the seed must be between" in text_of(form)
-    with pytest.raises(InputError, match="the seed must be between"):
+    assert "noise seed A must be between" in text_of(form)
+    with pytest.raises(InputError, match="noise seed A must be between"):
         form.save_video(tmp_path / "a.gif")
 
 

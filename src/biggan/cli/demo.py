@@ -27,7 +27,7 @@ from biggan.cli.options import (
 from biggan.errors import InputError
 
 if TYPE_CHECKING:
-    from biggan.demo.shelf import ModelShelf
+    from biggan.demo.model_cache import ModelCache
     from biggan.engine_names import EngineName, Precision
     from biggan.gan import Gan
 
@@ -134,7 +134,8 @@ def command(
       biggan demo --host 0.0.0.0 --user ann --user bob
 
     Prints the page's address once it can be opened; Ctrl-C ends it. Needs no internet. Programs
-    get the same pictures through its HTTP API, which is described at the page's address with /api.
+    get the same pictures through its HTTP API, which is documented at the page's address with
+    /api/docs.
     """
     origins = tuple(origin.lower() for origin in origins)  # as browsers send them
     _check_origins(origins)
@@ -150,14 +151,16 @@ def command(
             # Gradio's own folder belongs to whoever first ran it on this machine. Read on import.
             os.environ["GRADIO_TEMP_DIR"] = pictures
             passwords = _passwords(names, users)
-            shelf = _shelf(models, device, offline=offline, engine=engine, precision=precision)
+            cache = _load_models(
+                models, device, offline=offline, engine=engine, precision=precision
+            )
             from biggan.demo.server import serve  # it takes seconds, and the rest may fail at once
 
             is_local = not share and _is_local(listener)
             if limit is None:
                 limit = 0 if is_local else _LIMIT
             serve(
-                shelf,
+                cache,
                 listener,
                 _address(host, listener),
                 users=passwords,
@@ -173,16 +176,16 @@ def command(
             )
 
 
-def _shelf(
+def _load_models(
     models: tuple[str, ...],
     device: str | None,
     *,
     offline: bool,
     engine: EngineName,
     precision: Precision,
-) -> ModelShelf:
+) -> ModelCache:
     """The models, all of them found good, the first ready to draw."""
-    from biggan.demo.shelf import ModelShelf
+    from biggan.demo.model_cache import ModelCache
     from biggan.gan import load
     from biggan.weights.published import BUNDLED
 
@@ -191,10 +194,10 @@ def _shelf(
     def read(source: str | Path) -> Gan:
         return load(source, device=chosen, offline=offline, engine=engine, precision=precision)
 
-    shelf = ModelShelf(models or BUNDLED, read)
-    shelf.load_all()
-    shelf.get(shelf.default).warm_up()
-    return shelf
+    cache = ModelCache(models or BUNDLED, read)
+    cache.load_all()
+    cache.get(cache.default).warm_up()
+    return cache
 
 
 def _passwords(names: tuple[str, ...], users: Path | None) -> dict[str, str]:
@@ -203,7 +206,7 @@ def _passwords(names: tuple[str, ...], users: Path | None) -> dict[str, str]:
     Raises:
         InputError: A password on the command line, a name twice, or a file that is none of users.
     """
-    from biggan.demo.users import read_users
+    from biggan.demo.limits import read_users
 
     passwords = {} if users is None else read_users(users)
     for name in names:

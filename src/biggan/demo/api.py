@@ -1,121 +1,115 @@
-"""The HTTP API: every form of the page at an address of its own, for programs.
+"""The HTTP API for programs: each form of the page at an address of its own.
 
-    GET /api/sample?num=10&truncation=0.4&seed=0&category=three     a PNG with its recipe inside
+    GET /api/sample?num=10&truncation=0.4&seed=0&category=three     a PNG with its provenance inside
 
-What follows the question mark is what follows it in the page's own address, and what is left out
-is what the page begins with. Gradio has an API, too, but one that answers a mistake with status
-200 and an event; this one keeps to HTTP, and a line of curl can use it.
+Gradio has an API, too, but it answers a mistake with status 200 and an event. This one keeps to
+HTTP, and a line of curl can use it.
 """
 
 import asyncio
-import functools
-from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import FastAPI, HTTPException, Request, Response
+from fastapi import Depends, FastAPI, HTTPException, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
-from fastapi.responses import HTMLResponse, JSONResponse
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse, RedirectResponse
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, create_model
 
 from biggan._version import __version__
 from biggan.classes import search_classes
-from biggan.demo.address import Settings, from_query
-from biggan.demo.drawing import SheetRecipe, draw_png
+from biggan.demo.drawing import draw_png
 from biggan.demo.forms import (
-    EXPLORE,
-    INTERPOLATE,
-    SWEEP,
+    FORMS,
     Category,
     Choice,
     Control,
     Form,
     Number,
+    default_value,
 )
-from biggan.demo.line import RETRY, AbandonedError, FullLineError, Line
-from biggan.demo.reference import reference_page
-from biggan.demo.shelf import ModelShelf, ModelUnavailableError
-from biggan.errors import InputError
-from biggan.gan import Gan
+from biggan.demo.model_cache import ModelCache
+from biggan.demo.request_queue import RequestQueue
+from biggan.errors import InputError, quoted
 from biggan.provenance import file_stem
 
-_DRAWINGS = (
-    ("sample", EXPLORE, "Samples of one class."),
-    ("interpolate", INTERPOLATE, "Paths from one class to another, one a row."),
-    ("sweep", SWEEP, "The same samples over truncations, the largest first: the paper's Figure 2."),
-)
-_REFUSALS = {
-    400: "A value out of range or of another kind, an unknown name, a class that the model lacks",
-    404: "No such model",
-    429: "Too many requests from this client, where there is a limit",
-    503: "Too many requests wait, or the model cannot be loaded",
+_ANSWERS: dict[int | str, dict[str, Any]] = {
+    200: {"description": "A PNG with its provenance inside", "content": {"image/png": {}}},
+    400: {"description": "A value out of range, an unknown name, a class that the model lacks"},
+    404: {"description": "No such model"},
+    429: {"description": "Too many requests from this client, where there is a limit"},
+    503: {"description": "Too many requests wait, or the model cannot be loaded"},
 }
-_CLIENT_GONE = 499  # nobody reads it
 _METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
+_CLIENT_GONE = 499  # nobody reads it
 
 
-def build_api(shelf: ModelShelf, line: Line) -> FastAPI:
-    """The addresses below `/api`.
+class _Search(BaseModel, extra="forbid"):
+    model: str | None = None
+    search: Annotated[str, Field(max_length=1000)] = ""
 
-    Args:
-        shelf: What can be drawn with.
-        line: Where requests wait.
-    """
+
+def build_api(models: ModelCache, queue: RequestQueue) -> FastAPI:
+    """The addresses below `/api`."""
     api = FastAPI(
         title="biggan",
         version=__version__,
-        description="Pictures of a class-conditional GAN. Mistakes are told by a status of 400 or "
-        'more and {"detail": "what is wrong"}.',
+        description="Pictures of a class-conditional GAN. A mistake is answered by a status of 400 "
+        'or more and {"detail": "what is wrong"}.',
         openapi_url="/api/openapi.json",
-        docs_url=None,  # Swagger's page and ReDoc's load programs from the internet
+        docs_url="/api/docs",
         redoc_url=None,
+        swagger_ui_oauth2_redirect_url=None,
+        dependencies=[Depends(_refuse_repeated_names)],
+        exception_handlers={InputError: _refuse, RequestValidationError: _refuse_parameters},
     )
-    api.exception_handler(InputError)(_told)
-    for name, form, summary in _DRAWINGS:
+    for form in FORMS:
         api.get(
-            f"/api/{name}",
-            summary=summary,
+            f"/api/{form.endpoint}",
+            summary=form.summary,
             response_class=Response,
-            responses={
-                200: {"description": "A PNG with its recipe inside", "content": {"image/png": {}}},
-                **{status: {"description": text} for status, text in _REFUSALS.items()},
-            },
-            openapi_extra={"parameters": [_MODEL, *map(_parameter, form.controls)]},
-        )(_endpoint(form, shelf, line))
+            responses=_ANSWERS,
+        )(_endpoint(form, models, queue))
 
     @api.get("/api/models", summary="The models that can be asked for, the default first.")
-    async def models() -> list[str]:
-        return list(shelf.names)
+    async def names() -> list[str]:
+        return list(models.names)
 
     @api.get("/api/classes", summary="A model's classes, or those that a text finds.")
-    def classes(request: Request, model: str = "", search: str = "") -> list[dict[str, Any]]:
-        _query(request, ("model", "search"))
-        EXPLORE["category"].check(search)  # not longer than any name
-        names = _find(shelf, model).class_names
-        found = search_classes(search, names) if search else range(len(names))
+    def classes(query: Annotated[_Search, Query()]) -> list[dict[str, Any]]:
+        names = models.get(query.model or models.default).class_names
+        found = search_classes(query.search, names) if query.search else range(len(names))
         return [{"index": index, "name": names[index]} for index in found]
 
     @api.get("/api/queue", summary="How many requests wait, and how many may.")
-    async def queue() -> dict[str, int]:
-        return {"waiting": line.length, "limit": line.limit}
+    async def waiting() -> dict[str, int]:
+        return {"waiting": queue.length, "limit": queue.limit}
 
     @api.get("/api", include_in_schema=False)
-    async def reference() -> HTMLResponse:
-        return HTMLResponse(reference_page(api.openapi(), shelf.names))
+    async def reference() -> RedirectResponse:
+        return RedirectResponse("/api/docs")
 
-    # Gradio's part would answer it, and otherwise.
+    # Gradio's application would answer these, and otherwise.
     @api.api_route("/api/{path:path}", methods=list(_METHODS), include_in_schema=False)
-    async def nothing(request: Request, path: str) -> Response:
+    async def nothing(request: Request, path: str) -> None:
         if request.method != "GET":
-            raise HTTPException(405, "all that is here is to be had by GET", {"Allow": "GET"})
-        raise HTTPException(404, f"there is no /api/{path[:60]}; /api says what there is")
+            raise HTTPException(405, "only GET is allowed here", {"Allow": "GET"})
+        raise HTTPException(404, f"there is no /api/{path[:60]}; /api/docs says what there is")
 
     return api
 
 
-def _endpoint(form: Form, shelf: ModelShelf, line: Line) -> Callable[..., Any]:
-    async def answer(request: Request) -> Response:
-        model, settings = _read(form, request, shelf)
-        recipe = await run_in_threadpool(_plan, shelf, model, settings)
-        with line.join((model, recipe), functools.partial(draw_png, shelf, model, recipe)) as job:
+def _endpoint(form: Form, models: ModelCache, queue: RequestQueue) -> Any:
+    model_field = Field(models.default, description="One of those that /api/models lists.")
+    fields: dict[str, Any] = {control.key: _parameter(control) for control in form.controls}
+    parameters = create_model(
+        form.endpoint, __config__=ConfigDict(extra="forbid"), model=(str, model_field), **fields
+    )
+
+    async def draw(request: Request, query: Annotated[parameters, Query()]) -> Response:  # type: ignore[valid-type]
+        values = query.model_dump(exclude_unset=True)  # type: ignore[attr-defined]
+        model = values.pop("model", models.default)
+        made = await run_in_threadpool(lambda: form.plan(models.get(model), **values))
+        with queue.join((model, made), lambda job: draw_png(models.get(model), made, job)) as job:
             drawn = asyncio.wrap_future(job.future)
             drawn.add_done_callback(lambda f: f.cancelled() or f.exception())  # has been seen
             gone = asyncio.create_task(_until_gone(request))
@@ -124,10 +118,27 @@ def _endpoint(form: Form, shelf: ModelShelf, line: Line) -> Callable[..., Any]:
             if not drawn.done():
                 raise HTTPException(_CLIENT_GONE)
             png = drawn.result()
-        headers = {"Content-Disposition": f'inline; filename="{file_stem(recipe)}.png"'}
+        headers = {"Content-Disposition": f'inline; filename="{file_stem(made)}.png"'}
         return Response(png, media_type="image/png", headers=headers)
 
-    return answer
+    return draw
+
+
+def _parameter(control: Control) -> tuple[Any, Any]:
+    """The type and the default of a control's parameter; its own check gives the messages."""
+    about: dict[str, Any] = {"title": control.label, "description": control.info or None}
+    kind: Any = str
+    match control:
+        case Number():
+            kind = int if control.is_whole else float
+            about |= {"ge": control.low, "le": control.largest}
+        case Category():
+            kind = str | None
+        case Choice():
+            about["json_schema_extra"] = {"enum": [word for word, _ in control.choices]}
+    # FastAPI documents what stands before the validator, which comes first and checks it all.
+    annotation = Annotated[kind, Field(**about), BeforeValidator(control.check)]
+    return annotation, default_value(control, ())
 
 
 async def _until_gone(request: Request) -> None:
@@ -135,83 +146,21 @@ async def _until_gone(request: Request) -> None:
         pass
 
 
-def _read(form: Form, request: Request, shelf: ModelShelf) -> tuple[str, Settings]:
-    """The model and the settings of a request.
-
-    Raises:
-        InputError: A name that is not known or there twice, or a value that its control has not.
-    """
-    query = _query(request, ["model", *(control.key for control in form.controls)])
-    model = query.get("model", shelf.default)
-    _check_offered(shelf, model)
-    return model, from_query({"form": form.name, **query})
-
-
-def _query(request: Request, known: Sequence[str]) -> dict[str, str]:
-    """What follows the question mark.
-
-    Raises:
-        InputError: A name that is not known, or there twice.
-    """
-    given = request.query_params.multi_items()
-    for name, _ in given:
-        if name not in known:
-            raise InputError(f"{name[:60]!r} is unknown here; there is {', '.join(known)}")
-    query = dict(given)
-    if len(query) < len(given):
+def _refuse_repeated_names(request: Request) -> None:
+    if len(request.query_params) < len(request.query_params.multi_items()):
         raise InputError("a name is given twice")
-    return query
 
 
-def _plan(shelf: ModelShelf, model: str, settings: Settings) -> SheetRecipe:
-    gan = shelf.get(model)
-    return settings.with_defaults(gan).recipe(gan)
+async def _refuse(_request: Request, error: Exception) -> JSONResponse:
+    headers = {"Retry-After": str(error.retry_after)} if hasattr(error, "retry_after") else None
+    return JSONResponse({"detail": str(error)}, getattr(error, "status", 400), headers)
 
 
-def _find(shelf: ModelShelf, model: str) -> Gan:
-    name = model or shelf.default
-    _check_offered(shelf, name)
-    return shelf.get(name)
-
-
-def _check_offered(shelf: ModelShelf, model: str) -> None:
-    try:
-        shelf.check(model)
-    except InputError as error:
-        raise HTTPException(404, str(error)) from None
-
-
-def _told(_request: Request, error: Exception) -> Response:
-    is_ours = isinstance(error, ModelUnavailableError | FullLineError | AbandonedError)
-    status = 503 if is_ours else 400
-    headers = {"Retry-After": str(RETRY)} if isinstance(error, FullLineError) else None
-    return JSONResponse({"detail": str(error)}, status, headers)
-
-
-_MODEL = {
-    "name": "model",
-    "in": "query",
-    "description": "Of those that /api/models lists.",
-    "schema": {"type": "string"},
-}
-
-
-def _parameter(control: Control) -> dict[str, Any]:
-    """A control as a parameter in OpenAPI's terms."""
-    schema: dict[str, Any]
-    match control:
-        case Number():
-            schema = {
-                "type": "integer" if control.is_whole else "number",
-                "minimum": control.low,
-                "maximum": control.largest,
-                "default": control.default,
-            }
-        case Category():
-            schema = {"type": "string"}
-        case Choice():
-            words = [word for word, _ in control.choices]
-            schema = {"type": "string", "enum": words, "default": control.default}
-    info = "A name or an index." if isinstance(control, Category) else control.info
-    description = f"{control.label}. {info}".strip()
-    return {"name": control.key, "in": "query", "description": description, "schema": schema}
+async def _refuse_parameters(_request: Request, error: RequestValidationError) -> JSONResponse:
+    first = error.errors()[0]
+    name, cause = quoted(str(first["loc"][-1])), first.get("ctx", {}).get("error")
+    if first["type"] == "extra_forbidden":
+        detail = f"{name} is unknown here; /api/docs says what there is"
+    else:
+        detail = str(cause) if isinstance(cause, InputError) else f"{name}: {first['msg']}"
+    return JSONResponse({"detail": detail}, 400)

@@ -1,45 +1,51 @@
-"""The demo's forms: what each lets one set, with the ranges and defaults of DeepMind's notebook.
+"""The forms of the demo: their controls, what their settings mean, and settings of old pictures.
 
-The page, its address, its API and the notebook are all built from these tables, so that they use
-the same words and accept the same values. Each control's `key` is its name in the API, and its
-explanation is the one of the option in `biggan sample --help` and `biggan interpolate --help`.
+The page, its address, both of its APIs and the notebook are built from `FORMS`, with the ranges and
+defaults of DeepMind's notebook. A new control or tab is an entry here.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+from urllib.parse import urlencode
 
 from biggan.classes import class_choices, resolve_class
-from biggan.errors import InputError
-from biggan.latents import check_seed, check_truncation
+from biggan.errors import InputError, printable, quoted
+from biggan.gan import Gan
+from biggan.interpolation import frames_of_seconds
+from biggan.provenance import (
+    AnyProvenance,
+    GridProvenance,
+    MorphProvenance,
+    Provenance,
+    VideoProvenance,
+)
 
-FormName = Literal["explore", "interpolate", "sweep"]
+SheetProvenance = GridProvenance | MorphProvenance
+"""The provenance of a picture that the demo shows: always of a grid, be it one by one."""
 
-MOST_SEED = 2**32 - 1
-FPS = 20
-"""Pictures a second of a video: the default of `biggan interpolate --fps`."""
+SWEPT: dict[str, tuple[float, ...]] = {
+    "paper": (2.0, 1.5, 1.0, 0.5, 0.04),  # Figure 2, the largest first
+    "hub": (1.0, 0.8, 0.6, 0.4, 0.2, 0.02),
+}
+"""The truncations of a sweep, for each meaning of truncation."""
 
-_SHOWN = 60  # characters of a wrong value that a message repeats
-_LONGEST_TEXT = 1000  # characters of a category; ImageNet's longest has 121
+_FPS = 20  # of videos: the default of `biggan interpolate --fps`
+_COLUMNS = 5  # of the grid of samples, at most: as `biggan sample --grid`
+_MAX_SEED = 2**32 - 1
+_MAX_NAME = 1000  # characters of a category; ImageNet's longest has 121
 
 
 @dataclass(frozen=True)
 class Number:
-    """A control for a number.
+    """A control for a number; for whole numbers only if `step` is an int.
 
     Attributes:
-        key: Its name in the API and in addresses.
-        label: What it is called on the page.
-        low: The least value.
-        high: The largest of the slider.
-        step: Between two of the slider's values; whole numbers only if it is whole.
-        default: The notebook's value.
-        info: One sentence for the user.
-        most: The largest that may be typed on the page, if that is more than `high`.
-        rule: Refuses what the library refuses, if programs may give more than the page.
+        key: Its name in the APIs and in addresses, as of every control.
+        high: Where its slider ends.
+        most: The largest that may be typed, if that is more.
     """
 
     key: str
@@ -50,7 +56,6 @@ class Number:
     default: float
     info: str = ""
     most: float | None = None
-    rule: Callable[[Any], None] | None = None
 
     @property
     def is_whole(self) -> bool:
@@ -59,51 +64,27 @@ class Number:
 
     @property
     def largest(self) -> float:
-        """The largest value on the page."""
+        """The largest value."""
         return self.high if self.most is None else self.most
 
     def check(self, value: Any) -> float:
-        """A value of the right kind, in the range.
+        """The value, or the number that a text is.
 
         Raises:
-            InputError: It is another.
+            InputError: It is not a number of the right kind in the range.
         """
-        number = _number(self._name, value)
-        if self.is_whole and not number.is_integer():
-            raise InputError(f"{self._name} must be a whole number, not {shown(value)}")
-        if self.rule is None:
-            self._check_range(number)
-        else:
-            self.rule(int(number) if self.is_whole else number)
-        return int(number) if self.is_whole else number
-
-    def check_on_page(self, value: Any) -> float:
-        """A value that the page's control can show.
-
-        Raises:
-            InputError: It is another.
-        """
-        number = self.check(value)
-        self._check_range(number)
-        return number
-
-    def parse(self, text: str) -> float | str:
-        """The value in an address, or the text where that is no number."""
+        name = f"{self.label[0].lower()}{self.label[1:]}"
         try:
-            return float(text) if len(text) <= _LONGEST_TEXT else text
+            number = float(str(value))  # also refuses True and False
         except ValueError:
-            return text
-
-    @property
-    def _name(self) -> str:
-        return f"{self.label[0].lower()}{self.label[1:]}"
-
-    def _check_range(self, number: float) -> None:
+            raise InputError(f"{name} must be a number, not {quoted(value)}") from None
+        if self.is_whole and not number.is_integer():
+            raise InputError(f"{name} must be a whole number, not {quoted(value)}")
         if not self.low <= number <= self.largest:
             raise InputError(
-                f"{self._name} must be between {self.low:g} and {_plain(self.largest)}, "
-                f"not {_plain(number)}"
+                f"{name} must be between {self.low:g} and {self.largest:.15g}, not {number:.15g}"
             )
+        return int(number) if self.is_whole else number
 
 
 @dataclass(frozen=True)
@@ -111,8 +92,6 @@ class Category:
     """A control for one of the model's classes.
 
     Attributes:
-        key: Its name in the API and in addresses.
-        label: What it is called on the page.
         wanted: The notebook's class.
         fallback: The index of the class to begin with where the model has no such class.
     """
@@ -121,41 +100,24 @@ class Category:
     label: str
     wanted: str
     fallback: int
+    info: str = "A name or an index."
 
-    def check(self, value: Any) -> str | None:
-        """A class by name or index, as `biggan.classes.resolve_class` takes it; None for none.
+    def check(self, value: Any) -> str | int | None:
+        """A name or an index; whether the model has the class is for the model to say.
 
         Raises:
-            InputError: It is no text, or too long for a name.
+            InputError: It is neither, or too long.
         """
-        if value is None:
-            return None
-        if isinstance(value, bool) or not isinstance(value, str | int):
-            raise InputError(f"a category must be a name or an index, not {shown(value)}")
-        if isinstance(value, str) and len(value) > _LONGEST_TEXT:
+        if isinstance(value, str) and len(value) > _MAX_NAME:
             raise InputError(f"no category has a name of {len(value)} characters")
-        return shown(value) if isinstance(value, int) else value
-
-    def check_on_page(self, value: Any) -> str | None:
-        """See `check`; whether the model has the class is for the model to say."""
-        return self.check(value)
-
-    def parse(self, text: str) -> str:
-        """The value in an address."""
-        return text
+        if isinstance(value, bool) or not isinstance(value, str | int | None):
+            raise InputError(f"a category must be a name or an index, not {quoted(value)}")
+        return value
 
 
 @dataclass(frozen=True)
 class Choice:
-    """A control for one of a few words.
-
-    Attributes:
-        key: Its name in the API and in addresses.
-        label: What it is called on the page.
-        choices: Each word with its explanation.
-        default: The word to begin with.
-        info: One sentence for the user.
-    """
+    """A control for one of a few words, each with its explanation."""
 
     key: str
     label: str
@@ -171,71 +133,111 @@ class Choice:
         """
         words = [word for word, _ in self.choices]
         if value not in words:
-            raise InputError(f"{self.key} must be {' or '.join(words)} here, not {shown(value)}")
+            raise InputError(f"{self.key} must be {' or '.join(words)} here, not {quoted(value)}")
         return str(value)
-
-    def check_on_page(self, value: Any) -> str:
-        """See `check`."""
-        return self.check(value)
-
-    def parse(self, text: str) -> str:
-        """The value in an address."""
-        return text
 
 
 Control = Number | Category | Choice
 
 
+def default_value(control: Control, class_names: Sequence[str]) -> Any:
+    """The value that a control begins with; None for the category of an unconditional model."""
+    if not isinstance(control, Category):
+        return control.default
+    if not class_names:
+        return None
+    try:
+        index = resolve_class(control.wanted, class_names)
+    except InputError:
+        index = control.fallback
+    return class_choices(class_names)[index]
+
+
 @dataclass(frozen=True)
 class Form:
-    """One tab of the page.
+    """One tab of the page, and one endpoint of each API.
 
     Attributes:
         name: In addresses.
         title: Of the tab.
-        controls: In the order of the API's parameters.
+        endpoint: Its name in the APIs.
+        summary: Of the endpoint.
+        controls: In the order of the endpoint's parameters.
+        make: From a model and a checked value of each control to a provenance.
+        makes: The type of that provenance.
+        label: Of the picture.
+        video: The form of a video that belongs to the tab, and may add controls to it.
     """
 
-    name: FormName
+    name: str
     title: str
+    endpoint: str
+    summary: str
     controls: tuple[Control, ...]
+    make: Callable[..., Any]
+    makes: type
+    label: str = ""
+    video: Form | None = None
 
-    def __getitem__(self, key: str) -> Control:
-        """The control of this key."""
-        return next(control for control in self.controls if control.key == key)
+    @property
+    def all_controls(self) -> tuple[Control, ...]:
+        """Those of the tab, which may have a video."""
+        return tuple(dict.fromkeys(self.controls + (self.video.controls if self.video else ())))
+
+    def complete(self, gan: Gan, values: Mapping[str, Any]) -> dict[str, Any]:
+        """A checked value of every control, or its default where it is missing.
+
+        Raises:
+            InputError: A value out of range or of another kind.
+        """
+        return {
+            c.key: c.check(values[c.key]) if c.key in values else default_value(c, gan.class_names)
+            for c in self.controls
+        }
+
+    def plan(self, gan: Gan, **values: Any) -> Any:
+        """The provenance of the picture or video of some settings, by the controls' keys.
+
+        Raises:
+            InputError: A value out of range or of another kind, or the model lacks a category.
+        """
+        return self.make(gan, **self.complete(gan, values))
 
 
-SWEPT: dict[str, tuple[float, ...]] = {
-    "paper": (2.0, 1.5, 1.0, 0.5, 0.04),  # Figure 2, the largest first
-    "hub": (1.0, 0.8, 0.6, 0.4, 0.2, 0.02),
-}
-"""The truncations of a sweep, for each meaning of truncation."""
+def _samples(gan: Gan, category: Any, num: int, **settings: Any) -> GridProvenance:
+    pictures = gan.plan([category], num, **settings)
+    return GridProvenance(min(num, _COLUMNS), tuple(pictures))
 
-_TRUNCATION_INFO = "Small for typical pictures, 1 for varied ones."
-_SEED_INFO = "The same seed, the same pictures. Any whole number may be typed."
+
+def _paths(gan: Gan, category_a: Any, category_b: Any, **settings: Any) -> MorphProvenance:
+    return gan.plan_morph(category_a, category_b, **settings)
+
+
+def _video(gan: Gan, num: int, seconds: int, truncation: float, **ends: Any) -> VideoProvenance:
+    keyframes = [(ends[f"category_{end}"], ends[f"seed_{end}"]) for end in "ab"]
+    frames = frames_of_seconds(seconds, _FPS, "there-and-back")
+    return gan.plan_video(keyframes, frames, _FPS, num, truncation)
+
+
+def _sweep(gan: Gan, category: Any, num: int, seed: int, noise: Any) -> GridProvenance:
+    columns = [gan.plan([category], num, t, seed, noise=noise) for t in SWEPT[noise]]
+    rows = zip(*columns, strict=True)
+    return GridProvenance(len(columns), tuple(picture for row in rows for picture in row))
 
 
 def _seed(key: str, label: str, info: str) -> Number:
-    return Number(key, label, 0, 100, 1, 0, info, most=MOST_SEED, rule=check_seed)
+    return Number(key, label, 0, 100, 1, 0, info, most=_MAX_SEED)
 
 
 def _truncation(default: float) -> Number:
-    return Number(
-        "truncation", "Truncation", 0.02, 1, 0.02, default, _TRUNCATION_INFO, rule=check_truncation
-    )
+    info = "Small for typical pictures, 1 for varied ones."
+    return Number("truncation", "Truncation", 0.02, 1, 0.02, default, info)
 
 
-EXPLORE = Form(
-    "explore",
-    "Explore a category",
-    (
-        Number("num", "Number of samples", 1, 20, 1, 10),
-        _truncation(0.4),
-        _seed("seed", "Noise seed", _SEED_INFO),
-        Category("category", "Category", "cheeseburger", 0),
-    ),
+_SEED = _seed(
+    "seed", "Noise seed", "The same seed, the same pictures. Any whole number may be typed."
 )
-
+_CHEESEBURGER = Category("category", "Category", "cheeseburger", 0)
 _PATHS = Number("num", "Number of samples", 1, 5, 1, 2, "Paths, one a row.")
 _ENDS: tuple[Control, ...] = (
     _truncation(0.2),
@@ -245,26 +247,52 @@ _ENDS: tuple[Control, ...] = (
     Category("category_b", "Category B", "hen", -1),
 )
 
+EXPLORE = Form(
+    "explore",
+    "Explore a category",
+    "sample",
+    "Samples of one category, at most five a row.",
+    (Number("num", "Number of samples", 1, 20, 1, 10), _truncation(0.4), _SEED, _CHEESEBURGER),
+    _samples,
+    GridProvenance,
+    label="Samples",
+)
+
+VIDEO = Form(
+    "interpolate",
+    "Video",
+    "video",
+    "The paths of /interpolate as a looping video, there and back: a WebP and an MP4. The second "
+    "is null where the server cannot write MP4.",
+    (
+        _PATHS,
+        Number("seconds", "Seconds", 1, 10, 1, 4, "Length of the video, from A to B and back."),
+        *_ENDS,
+    ),
+    _video,
+    VideoProvenance,
+)
+
 INTERPOLATE = Form(
     "interpolate",
     "Interpolate",
+    "interpolate",
+    "Paths from category A to category B, one a row.",
     (_PATHS, Number("steps", "Number of steps", 2, 10, 1, 5, "Pictures on each path."), *_ENDS),
+    _paths,
+    MorphProvenance,
+    label="Interpolations",
+    video=VIDEO,
 )
-
-SECONDS = Number("seconds", "Seconds", 1, 10, 1, 4, "Length of the video, from A to B and back.")
-
-VIDEO = Form("interpolate", "Video", (_PATHS, SECONDS, *_ENDS))
-"""What `/video` takes. On the page it is a part of the tab "Interpolate"."""
-
-MAKE_VIDEO = "Make the video"
-"""What the button below that form says."""
 
 SWEEP = Form(
     "sweep",
     "Truncation sweep",
+    "sweep",
+    "The same samples over truncations, the largest first: the paper's Figure 2.",
     (
         Number("num", "Number of samples", 1, 5, 1, 2, "One a row."),
-        _seed("seed", "Noise seed", _SEED_INFO),
+        _SEED,
         Choice(
             "noise",
             "What truncation means",
@@ -274,45 +302,96 @@ SWEEP = Form(
             ),
             "paper",
         ),
-        Category("category", "Category", "cheeseburger", 0),
+        _CHEESEBURGER,
     ),
+    _sweep,
+    GridProvenance,
+    label="Sweep",
 )
 
 FORMS = (EXPLORE, INTERPOLATE, SWEEP)
 
 
-def default_class(class_names: Sequence[str], wanted: str, fallback: int) -> str:
-    """The entry with which a category menu starts.
+# Addresses: /?form=explore&model=digits&num=10&truncation=0.4&seed=0&category=3%29+three
 
-    Args:
-        class_names: The model's classes, at least one.
-        wanted: The notebook's choice.
-        fallback: Index of the class to take where the model has no such class.
+
+def to_query(model: str, form: Form, values: Mapping[str, Any]) -> str:
+    """The part of an address after its question mark."""
+    keys = (control.key for control in form.controls)
+    given = {key: values[key] for key in keys if values.get(key) is not None}
+    return urlencode({"form": form.name, "model": model, **given})
+
+
+def from_query(query: Mapping[str, str]) -> tuple[Form, dict[str, Any]]:
+    """The form and the settings of an address. Nothing is needed, and other names are ignored.
+
+    Raises:
+        InputError: No such form, or a value out of range or of another kind.
     """
-    try:
-        index = resolve_class(wanted, class_names)
-    except InputError:
-        index = fallback
-    return class_choices(class_names)[index]
+    name = query.get("form", EXPLORE.name)
+    form = next((form for form in FORMS if form.name == name), None)
+    if form is None:
+        names = ", ".join(form.name for form in FORMS)
+        raise InputError(f"the address names the form {quoted(name)}; there are {names}")
+    return form, {c.key: c.check(query[c.key]) for c in form.controls if c.key in query}
 
 
-def shown(value: Any) -> str:
-    """A wrong value as a message repeats it."""
-    text = repr(value[:_SHOWN] if isinstance(value, str | list) else value)
-    return text if len(text) <= _SHOWN + 2 else f"{text[:_SHOWN]}..."
+def find_settings(gan: Gan, made: AnyProvenance) -> tuple[Form, dict[str, Any]]:
+    """The form, which may be `VIDEO`, and the settings that make a picture or a video.
+
+    Raises:
+        InputError: It is of another model than `gan`, or one that no form makes.
+    """
+    sheet = GridProvenance(1, (made,)) if isinstance(made, Provenance) else made
+    maker = sheet.pictures[0] if isinstance(sheet, GridProvenance) else sheet
+    if maker.sha256 != gan.sha256:
+        raise InputError(
+            f"the picture was made by {printable(maker.model[:100])} "
+            f"(sha256 {printable(maker.sha256[:12])}...), not by "
+            f"{gan.name} ({gan.sha256[:12]}...); open the page with that model"
+        )
+    kind = "video" if isinstance(sheet, VideoProvenance) else "picture"
+    verb = "sample" if isinstance(sheet, GridProvenance) else "interpolate"
+    reason = ""
+    for form in (SWEEP, EXPLORE, INTERPOLATE, VIDEO):
+        if not isinstance(sheet, form.makes):
+            continue
+        try:
+            values = form.complete(gan, _values(gan, sheet))
+            again = form.make(gan, **values)
+        except InputError as error:
+            reason = f"the page cannot show this {kind}: {error}"
+            continue
+        if isinstance(made, Provenance):
+            again = GridProvenance(1, again.pictures[-1:])  # the last of those that will be shown
+        if _pixels(again) == _pixels(sheet):
+            return form, values
+        reason = f"no form of the page makes this {kind}; biggan {verb} --like FILE makes it again"
+    raise InputError(reason)
 
 
-def _number(name: str, value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise InputError(f"{name} must be a number, not {shown(value)}")
-    try:
-        number = float(value)
-    except OverflowError:
-        raise InputError(f"{name} is too large") from None
-    if not math.isfinite(number):
-        raise InputError(f"{name} must be a number, not {shown(value)}")
-    return number
+def _values(gan: Gan, sheet: SheetProvenance | VideoProvenance) -> dict[str, Any]:
+    """What a provenance says of the controls of any form, by their keys."""
+
+    def entry(index: int | None) -> str | None:
+        if index is not None and not 0 <= index < len(gan.class_names):
+            raise InputError(f"the picture's class {index} is none of {gan.name}")
+        return None if index is None else class_choices(gan.class_names)[index]
+
+    if isinstance(sheet, GridProvenance):
+        first, last = sheet.pictures[0], sheet.pictures[-1]
+        return {**vars(first), "num": last.index + 1, "category": entry(first.class_index)}
+    if isinstance(sheet, MorphProvenance):
+        ends = {"category_a": entry(sheet.class_a), "category_b": entry(sheet.class_b)}
+        return {**vars(sheet), **ends}
+    a, b = sheet.keyframes[0], sheet.keyframes[-1]
+    ends = {"category_a": entry(a.class_index), "category_b": entry(b.class_index)}
+    seconds = sheet.frames / sheet.fps
+    return {**vars(sheet), "seconds": seconds, "seed_a": a.seed, "seed_b": b.seed, **ends}
 
 
-def _plain(number: float) -> str:
-    return f"{number:.15g}"
+def _pixels(made: SheetProvenance | VideoProvenance) -> Any:
+    """All of a provenance that decides pixels: not the names of the model and the version."""
+    if isinstance(made, GridProvenance):
+        return made.columns, [replace(p, model="", version="") for p in made.pictures]
+    return replace(made, model="", version="")

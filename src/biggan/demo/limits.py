@@ -1,23 +1,32 @@
-"""What one client may ask of a server: from which pages, how long a request, and how many a minute.
+"""What one client may ask of a server: from which pages, as whom, how often and how much.
 
-All are ASGI middleware (https://asgi.readthedocs.io), so that they hold for the page and for the
-HTTP API alike, and refuse before anything is parsed. A refusal is JSON, {"detail": "..."}, which
-the page shows.
+All of it is ASGI middleware: it holds for the page and both APIs alike, and refuses before anything
+is parsed. A refusal is JSON, {"detail": "..."}, which the page shows.
 """
 
+import base64
+import binascii
+import hashlib
+import hmac
 import ipaddress
 import math
+import secrets
 import time
-from collections import OrderedDict
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
+from pathlib import Path
 
-from starlette.datastructures import Headers
+from limits import RateLimitItemPerSecond
+from limits.storage import MemoryStorage
+from limits.strategies import MovingWindowRateLimiter, RateLimiter, SlidingWindowCounterRateLimiter
 from starlette.exceptions import HTTPException
 from starlette.formparsers import MultiPartException
+from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-MAX_BODY = 2**16  # bytes; Gradio keeps names of 2,000 sessions; the page sends a few thousand
+from biggan.errors import InputError
+
+MAX_BODY = 2**16  # bytes; the page sends a few thousand, and Gradio keeps names of sessions
 MAX_UPLOAD = 64 * 2**20  # bytes; a grid of ours of 512 px has up to 20 million
 _UPLOADS = "/gradio_api/upload"
 _UPLOADED_BY_ONE = 2 * MAX_UPLOAD  # bytes an hour
@@ -27,51 +36,200 @@ _DRAINED = 16 * MAX_UPLOAD  # bytes that are read and dropped, so that the sende
 # What makes the server draw; load a model, as a search of classes may; or keep a file.
 _COUNTED_PATHS = ("/api/sample", "/api/interpolate", "/api/sweep", "/api/classes")
 _COUNTED_POSTS = ("/gradio_api/queue/join", "/gradio_api/call/", _UPLOADS)
-_BURST = 0.5  # minutes: what a client that was quiet may ask for at once
-_REMEMBERED = 10_000  # clients
+
+_WRONG_PER_MINUTE = 20  # passwords of one client
+_WRONG_FOR_NAME = 60  # a minute: more than one client may, or it could shut others out
+
+Check = Callable[[Request], JSONResponse | None]
 
 
-class OriginLimit:
-    """Refuses requests that pages of other sites make in a visitor's browser, with status 403.
+def client_of(scope: Scope) -> str:
+    """The client of a request: an IPv4 address, or a /64 network of IPv6, which one client has."""
+    host = (scope.get("client") or ("",))[0]
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return host
+    return host if address.version == 4 else str(ipaddress.ip_network((address, 64), strict=False))
+
+
+class Limit:
+    """So much of each client in a window of time.
+
+    Args:
+        amount: How much.
+        seconds: The length of the window.
+        strategy: How it is counted; the default is exact and keeps every time of a hit.
+    """
+
+    def __init__(
+        self, amount: int, seconds: int, strategy: type[RateLimiter] = MovingWindowRateLimiter
+    ) -> None:
+        self._item = RateLimitItemPerSecond(amount, seconds)
+        self._limiter = strategy(MemoryStorage())
+
+    @classmethod
+    def per_minute(cls, amount: int) -> "Limit":
+        """So many a minute, half of them at once."""
+        half = math.ceil(amount / 2)
+        return cls(half, round(60 * half / amount))
+
+    def take(self, client: str, cost: int = 1) -> int:
+        """Count something; returns 0, or if it would exceed the limit the seconds to wait."""
+        hit = not cost or self._limiter.hit(self._item, client, cost=cost)
+        return 0 if hit else self._seconds(client)
+
+    def wait(self, client: str) -> int:
+        """The seconds until something more may come, 0 if it may."""
+        return 0 if self._limiter.test(self._item, client) else self._seconds(client)
+
+    def _seconds(self, client: str) -> int:
+        reset = self._limiter.get_window_stats(self._item, client).reset_time
+        return max(1, math.ceil(reset - time.time()))
+
+
+class Guard:
+    """Middleware that answers a request itself where its check refuses it."""
+
+    def __init__(self, app: ASGIApp, check: Check) -> None:
+        self._app = app
+        self._check = check
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on, or refuse it."""
+        refusal = self._check(Request(scope)) if scope["type"] == "http" else None
+        await (refusal or self._app)(scope, receive, send)
+
+
+def check_origin(allowed: Collection[str]) -> Check:
+    """Refuses requests that pages of other sites make in a visitor's browser.
 
     The browser names the site in the header `Origin`.
 
     Args:
-        app: What is behind it.
         allowed: Origins of sites that may, as "https://example.org".
     """
 
-    def __init__(self, app: ASGIApp, allowed: Collection[str]) -> None:
-        self._app = app
-        self._allowed = allowed
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request on, or refuse it."""
-        headers = Headers(scope=scope) if scope["type"] == "http" else Headers()
-        origin = headers.get("origin")
+    def check(request: Request) -> JSONResponse | None:
+        origin = request.headers.get("origin")
         # A proxy may replace Host. No page can set the other without being asked for its origin.
-        hosts = filter(None, (headers.get("host"), headers.get("x-forwarded-host")))
-        if origin is None or origin in self._allowed or origin.partition("://")[2] in hosts:
-            await self._app(scope, receive, send)
-            return
-        told = f"pages of {origin[:100]} may not use this server; --allow-origin lets them"
-        await _refuse(403, told)(scope, receive, send)
+        hosts = filter(None, map(request.headers.get, ("host", "x-forwarded-host")))
+        if origin is None or origin in allowed or origin.partition("://")[2] in hosts:
+            return None
+        return _refuse(
+            403, f"pages of {origin[:100]} may not use this server; --allow-origin lets them"
+        )
+
+    return check
+
+
+def check_rate(per_minute: int) -> Check:
+    """Refuses requests that cost the server much, of a client that makes too many.
+
+    Args:
+        per_minute: Requests of one client; half as many may come at once.
+    """
+    limit = Limit.per_minute(per_minute)
+
+    def check(request: Request) -> JSONResponse | None:
+        path = request.url.path
+        counted = path.startswith(_COUNTED_PATHS)
+        counted |= request.method == "POST" and path.startswith(_COUNTED_POSTS)
+        if counted and (wait := limit.take(client_of(request.scope))):
+            text = f"more than {per_minute} requests a minute: try again in {wait} s"
+            return _refuse(429, text, {"Retry-After": str(wait)})
+        return None
+
+    return check
+
+
+def check_password(users: Mapping[str, str]) -> Check:
+    """Asks for the name and the password of a user (HTTP Basic, RFC 7617).
+
+    Passwords are kept as keyed digests, which take the same time to compare whatever they are.
+    After too many wrong ones a client has to wait, whatever it then sends. After too many for one
+    name, all clients that give it have to wait, but for those that were let in before.
+
+    Args:
+        users: The password of each name.
+    """
+    key = secrets.token_bytes(32)
+
+    def digest(password: str) -> bytes:
+        return hashlib.blake2b(password.encode(), key=key).digest()
+
+    digests = {name: digest(password) for name, password in users.items()}
+    wrong, wrong_for_name = Limit.per_minute(_WRONG_PER_MINUTE), Limit.per_minute(_WRONG_FOR_NAME)
+    known: set[tuple[str, str]] = set()  # clients and names
+
+    def check(request: Request) -> JSONResponse | None:
+        client, given = client_of(request.scope), request.headers.get("authorization")
+        name, password = _credentials(given or "")
+        name = name if name in users else ""  # so that unknown names take no memory
+        # Before the password is looked at: a right one among too many guesses is a guess, too.
+        wait = wrong.wait(client)
+        if given is not None and (client, name) not in known:
+            wait = max(wait, wrong_for_name.wait(name))
+        if wait:
+            text = f"too many wrong passwords: try again in {wait} s"
+            return _refuse(429, text, {"Retry-After": str(wait)})
+        if hmac.compare_digest(digest(password), digests.get(name, b"")):
+            known.add((client, name))
+            return None
+        if given is not None:
+            wrong.take(client)
+            wrong_for_name.take(name)
+        challenge = {"WWW-Authenticate": 'Basic realm="biggan", charset="UTF-8"'}
+        return _refuse(401, "a name and a password are needed here (HTTP Basic)", challenge)
+
+    return check
+
+
+def _credentials(authorization: str) -> tuple[str, str]:
+    scheme, _, encoded = authorization.partition(" ")
+    try:
+        name, _, password = base64.b64decode(encoded, validate=True).decode().partition(":")
+    except (binascii.Error, UnicodeDecodeError, ValueError):
+        return "", ""
+    return (name, password) if scheme.lower() == "basic" else ("", "")
+
+
+def read_users(path: Path) -> dict[str, str]:
+    """Read names and passwords: lines `NAME:PASSWORD`; the password may hold colons.
+
+    Raises:
+        InputError: The file cannot be read, a line is something else, or there is none.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+        raise InputError(f"cannot read the users in {path}: {reason}") from None
+    users: dict[str, str] = {}
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        name, _, password = line.strip().partition(":")
+        if not (name and password):
+            raise InputError(f"line {number} of {path} must be NAME:PASSWORD")
+        if name in users:
+            raise InputError(f"line {number} of {path}: {name} is there twice")
+        users[name] = password
+    if not users:
+        raise InputError(f"{path} names no user: give lines NAME:PASSWORD")
+    return users
 
 
 class BodyLimit:
-    """Refuses bodies that are longer than any honest request's, with status 413.
+    """Middleware that refuses bodies that are too long; they are never held in memory.
 
-    They are never held in memory, announced or not. Uploads are kept for an hour: of one client,
-    and of all, so much is taken in an hour.
-
-    Args:
-        app: What is behind it.
+    Gradio keeps uploads for an hour: so much is taken in an hour of one client, and of all.
     """
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
-        self._by_one = Buckets(_UPLOADED_BY_ONE / 60, burst=60)
-        self._by_all = Buckets(_UPLOADED_BY_ALL / 60, burst=60)
+        self._by_one = Limit(_UPLOADED_BY_ONE, 3600, SlidingWindowCounterRateLimiter)
+        self._by_all = Limit(_UPLOADED_BY_ALL, 3600, SlidingWindowCounterRateLimiter)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on, or refuse it."""
@@ -80,139 +238,38 @@ class BodyLimit:
             return
         is_upload = scope["path"].startswith(_UPLOADS)
         most = MAX_UPLOAD if is_upload else MAX_BODY
-        announced = Headers(scope=scope).get("content-length", "0")
+        too_long = f"the request is too long: the maximum allowed size is {most:,} bytes"
+        announced = Request(scope).headers.get("content-length", "0")
         if announced.isdecimal() and int(announced) > most:
             if int(announced) <= _DRAINED:
-                await _drain(receive)
-            await _refuse(413, _too_long(most))(scope, receive, send)
+                while (await receive()).get("more_body"):
+                    pass
+            await _refuse(413, too_long)(scope, receive, send)
             return
-        received = 0
-        is_complete = False
+        received, is_complete = 0, False
 
-        async def counted() -> Message:
+        async def limited() -> Message:
             nonlocal received, is_complete
             message = await receive()
             size = len(message.get("body", b""))
             received += size
             if received > most and not is_upload:
-                raise HTTPException(413, _too_long(most))
+                raise HTTPException(413, too_long)
             if is_upload and not is_complete:
-                # For this exception alone Gradio deletes what came; "maximum allowed size" makes
-                # it answer with status 413, and other words with 400.
+                # For this exception alone Gradio deletes what came; it answers with status 413 to
+                # "maximum allowed size", and with 400 to other words.
                 if message["type"] == "http.disconnect":
                     raise MultiPartException("the upload was broken off")
-                wait = self._by_one.take(client_of(scope), size) or self._by_all.take("", size)
-                if received > most or wait:
-                    raise MultiPartException(_too_long(most) if not wait else _too_many(wait))
+                if received > most:
+                    raise MultiPartException(too_long)
+                if wait := self._by_one.take(client_of(scope), size) or self._by_all.take("", size):
+                    raise MultiPartException(
+                        f"uploads exceed the maximum allowed size for an hour: wait {wait} s"
+                    )
             is_complete = not message.get("more_body", False)
             return message
 
-        await self._app(scope, counted, send)
-
-
-async def _drain(receive: Receive) -> None:
-    while True:
-        message = await receive()
-        if message["type"] != "http.request" or not message.get("more_body", False):
-            return
-
-
-def _too_long(most: int) -> str:
-    return f"the request is too long: the maximum allowed size is {most:,} bytes"
-
-
-def _too_many(wait: int) -> str:
-    return f"uploads exceed the maximum allowed size for an hour: try again in {wait} s"
-
-
-class RateLimit:
-    """Refuses requests for pictures of a client that asks too often, with status 429.
-
-    Only those that cost the server much are counted, searches of classes and uploads too: the page
-    itself is always shown.
-
-    Args:
-        app: What is behind it.
-        per_minute: Requests of one client; half as many may come at once.
-    """
-
-    def __init__(self, app: ASGIApp, per_minute: int) -> None:
-        self._app = app
-        self._per_minute = per_minute
-        self._buckets = Buckets(per_minute)
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request on, or refuse it."""
-        wait = self._buckets.take(client_of(scope)) if _is_counted(scope) else 0
-        if wait:
-            told = f"more than {self._per_minute} requests a minute: try again in {wait} s"
-            await _refuse(429, told, {"Retry-After": str(wait)})(scope, receive, send)
-        else:
-            await self._app(scope, receive, send)
-
-
-def _is_counted(scope: Scope) -> bool:
-    if scope["type"] != "http":
-        return False
-    path: str = scope["path"]
-    return path.startswith(_COUNTED_PATHS) or (
-        scope["method"] == "POST" and path.startswith(_COUNTED_POSTS)
-    )
-
-
-def client_of(scope: Scope) -> str:
-    """Whom a request is from: an IPv4 address, or an IPv6 network, of which one client has all."""
-    host = (scope.get("client") or ("",))[0]
-    try:
-        address = ipaddress.ip_address(host)
-    except ValueError:
-        return host
-    if address.version == 4:
-        return host
-    return str(ipaddress.ip_network((address, 64), strict=False))
-
-
-class Buckets:
-    """Token buckets, one a client: full at first, refilled evenly.
-
-    Args:
-        per_minute: Tokens that come in a minute.
-        clock: Seconds.
-        burst: Minutes in which an empty bucket is filled.
-    """
-
-    def __init__(
-        self,
-        per_minute: float,
-        clock: Callable[[], float] = time.monotonic,
-        burst: float = _BURST,
-    ) -> None:
-        self._rate = per_minute / 60
-        self._full = max(1.0, burst * per_minute)
-        self._clock = clock
-        self._tokens: OrderedDict[str, tuple[float, float]] = OrderedDict()  # how many, and when
-
-    def take(self, client: str, tokens: int = 1) -> int:
-        """Take tokens of a client's.
-
-        Returns:
-            0, or if there are too few the whole seconds until there are enough.
-        """
-        wait = self.wait(client, tokens)
-        if not wait:
-            left, then = self._tokens[client]
-            self._tokens[client] = (left - tokens, then)
-        return wait
-
-    def wait(self, client: str, needed: int = 1) -> int:
-        """The whole seconds until a client has so many tokens; 0 if it has."""
-        now = self._clock()
-        tokens, then = self._tokens.pop(client, (self._full, now))
-        tokens = min(self._full, tokens + self._rate * (now - then))
-        self._tokens[client] = (tokens, now)
-        if len(self._tokens) > _REMEMBERED:
-            self._tokens.popitem(last=False)  # whose bucket is the likeliest to be full
-        return 0 if tokens >= needed else math.ceil((needed - tokens) / self._rate)
+        await self._app(scope, limited, send)
 
 
 def _refuse(status: int, detail: str, headers: dict[str, str] | None = None) -> JSONResponse:

@@ -1,0 +1,438 @@
+"""The forms in Jupyter: DeepMind's Colab notebook of 2018, with the page's words and pictures.
+
+    from biggan.demo.notebook import explore
+
+    form = explore(gan)
+    form                    # as the last line of a cell: controls, and a picture that follows them
+    form.save("ten.png")    # with its provenance inside
+
+Needs ipywidgets: `pip install 'biggan[notebook]'`. No Gradio here.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import html
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
+from importlib.util import find_spec
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from PIL import Image
+
+from biggan.classes import class_choices
+from biggan.demo.drawing import (
+    column_heads,
+    columns,
+    count,
+    describe,
+    draw_film,
+    draw_sheet,
+    unfinished,
+)
+from biggan.demo.forms import (
+    EXPLORE,
+    INTERPOLATE,
+    SWEEP,
+    VIDEO,
+    Choice,
+    Control,
+    Form,
+    Number,
+    SheetProvenance,
+    default_value,
+)
+from biggan.demo.request_queue import AbandonedError, Job
+from biggan.errors import InputError
+from biggan.gan import Gan
+from biggan.images import make_grid, save_png, to_png
+from biggan.provenance import GridProvenance, VideoProvenance, file_stem
+from biggan.video import check_video, make_frame, save_video
+
+try:
+    import ipywidgets
+except ModuleNotFoundError as error:
+    raise ModuleNotFoundError(
+        "the forms need ipywidgets: pip install 'biggan[notebook]'", name=error.name
+    ) from None
+
+_SMALL = 64  # up to this many pixels a side pictures are enlarged,
+_VISIBLE = 128  # by a whole number, to at most this many
+_FEW = 20  # up to this many classes are a menu, more are searched by typing
+_MAX_VIDEO = 32 * 2**20  # bytes of a video that a notebook should hold
+_REDRAW_INTERVAL = 0.5  # seconds
+_HEADS = (
+    "display:grid; grid-auto-flow:column; grid-auto-columns:minmax(0,1fr); text-align:center; "
+    "font-variant-numeric:tabular-nums; white-space:nowrap;"
+)
+
+
+def explore(gan: Gan) -> NotebookForm:
+    """Samples of one category, at most five a row."""
+    return NotebookForm(gan, EXPLORE)
+
+
+def interpolate(gan: Gan) -> NotebookForm:
+    """Paths from one category and seed to another, one a row, and a looping video of them."""
+    return NotebookForm(gan, INTERPOLATE)
+
+
+def sweep(gan: Gan) -> NotebookForm:
+    """The same samples over falling truncations, as the paper's Figure 2."""
+    return NotebookForm(gan, SWEEP)
+
+
+class NewestJob:
+    """Does in the background what was asked for last, and abandons what was asked for before.
+
+    A notebook's kernel handles one message after the other: if the handlers of sliders drew, each
+    move would wait for the pictures of all moves before it.
+
+    Args:
+        failed: Called with an exception, which nobody else would see.
+    """
+
+    def __init__(self, failed: Callable[[Exception], None]) -> None:
+        self._failed = failed
+        self._threads = ThreadPoolExecutor(1, "newest-job")
+        self._job = Job()
+        self._future: Future[None] | None = None
+
+    def start(self, make: Callable[[Job], None]) -> None:
+        """Begin when the job before has noticed that it is abandoned, at its next check."""
+        self._job.abandoned.set()
+        self._job = Job()
+        self._future = self._threads.submit(self._run, make, self._job)
+
+    def wait(self) -> None:
+        """Return when the newest job is done or has failed."""
+        if self._future is not None:
+            self._future.result()
+
+    def _run(self, make: Callable[[Job], None], job: Job) -> None:
+        try:
+            job.check()
+            make(job)
+        except AbandonedError:
+            pass
+        except Exception as error:
+            self._failed(error)
+
+
+class NotebookForm:
+    """A form, its picture, which follows the controls, and its video, if the form has one.
+
+    Where widgets cannot be shown, as in a notebook on a web site, the picture is. The video is an
+    MP4 where PyAV is installed, else a WebP; it is hidden when one of its settings is moved.
+
+    Attributes:
+        controls: Widgets by the keys of the API: to assign `controls["seed"].value` is what moving
+            the slider does. There are none for categories if the model is unconditional.
+    """
+
+    def __init__(self, gan: Gan, form: Form) -> None:
+        self.controls: dict[str, Any] = {}
+        self._gan = gan
+        self._form = form
+        self._job = NewestJob(self._failed)
+        self._made: tuple[SheetProvenance, Image.Image] | Exception | None = None
+        self._message, self._figure, self._video = (ipywidgets.HTML() for _ in range(3))
+        self._progress = ipywidgets.IntProgress(description=VIDEO.title)
+        self._progress.layout.display = "none"
+        self._fields: list[Any] = []
+        for control in form.all_controls:
+            if field := build_field(control, gan):
+                self.controls[control.key] = field[0]
+                self._fields.append(field[1])
+                if control in form.controls:
+                    field[0].observe(self._moved, "value")
+        if form.video:
+            self._add_button("Make the video", self._film_clicked, button_style="primary")
+        self._add_button("Save PNG", self._save_clicked, icon="download")
+        self._moved()
+
+    @property
+    def picture(self) -> Image.Image:
+        """The picture of the settings as they are; waits until it is made.
+
+        Raises:
+            InputError: A control has a value that the form does not take.
+        """
+        return self._finished()[1]
+
+    @property
+    def provenance(self) -> SheetProvenance:
+        """The provenance of `picture`; raises as it does."""
+        return self._finished()[0]
+
+    @property
+    def recipe(self) -> SheetProvenance:
+        """The old name of `provenance`."""
+        return self.provenance
+
+    def save(self, path: str | Path) -> Path:
+        """Write the picture as a PNG with its provenance inside; returns the path.
+
+        Raises:
+            InputError: As `picture`, or the file cannot be written; its folder must exist.
+        """
+        sheet, picture = self._finished()
+        save_png(picture, Path(path), sheet)
+        return Path(path)
+
+    def save_video(self, path: str | Path) -> Path:
+        """Write the video of the settings as they are as .gif, .mp4 or .webp; returns the path.
+
+        Raises:
+            InputError: A control has a value that the form does not take, or the file cannot be
+                written.
+        """
+        video = self._plan_video()
+        check_video(Path(path), video.fps)
+        with self._progress_of(video) as report:
+
+            def frames() -> Iterator[Image.Image]:
+                for number, pictures in enumerate(self._gan.draw_video(video)):
+                    report(number)
+                    yield make_frame(pictures)
+
+            save_video(frames(), Path(path), video.fps, provenance=video)
+        return Path(path)
+
+    def _repr_mimebundle_(self, **_: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+        """What Jupyter shows: the widgets, or the picture alone where there are none."""
+        data = self._layout()._repr_mimebundle_()
+        try:
+            sheet, picture = self._finished()
+        except InputError as error:
+            return {**data, "text/plain": str(error)}, {}
+        data["image/png"] = base64.b64encode(to_png(picture, sheet)).decode()
+        data["text/plain"] = describe(sheet)
+        return data, {"image/png": {"width": picture.width * _enlargement(self._gan)}}
+
+    def _layout(self) -> Any:
+        controls = ipywidgets.VBox(self._fields, layout={"max_width": "100%"})
+        # Beside the controls if a row of five pictures has room there, else below them.
+        width = 5 * self._gan.config.resolution * _enlargement(self._gan)
+        room = {"flex": f"1 1 {width}px", "min_width": "0", "max_width": "100%"}
+        outputs = [self._message, self._figure]
+        if self._form.video:
+            outputs += [self._progress, self._video]
+        shown = ipywidgets.VBox(outputs, layout=room)
+        return ipywidgets.HBox([controls, shown], layout={"flex_flow": "row wrap"})
+
+    def _add_button(self, name: str, clicked: Callable[[Any], None], **looks: Any) -> None:
+        button = ipywidgets.Button(description=name, **looks)
+        button.on_click(clicked)
+        self._fields.append(button)
+
+    def _values(self) -> dict[str, Any]:
+        return {key: widget.value for key, widget in self.controls.items()}
+
+    def _moved(self, _: Any = None) -> None:
+        self._video.value = ""
+        self._job.start(partial(self._draw, self._values()))
+
+    def _draw(self, values: dict[str, Any], job: Job) -> None:
+        self._made = None
+        sheet = self._form.plan(self._gan, **values)
+        last_shown = time.monotonic()
+        for picture in draw_sheet(self._gan, sheet):
+            job.add(picture)
+            now = time.monotonic()
+            if len(job.parts) < count(sheet) and now - last_shown > _REDRAW_INTERVAL:
+                last_shown = now
+                self._figure.value = figure(self._gan, sheet, unfinished(job.parts, sheet))
+        grid = make_grid(job.parts, columns(sheet))
+        self._figure.value = figure(self._gan, sheet, grid)
+        self._made = sheet, grid
+        self._message.value = ""
+
+    def _failed(self, error: Exception) -> None:
+        if self._made is None:
+            self._made = error
+        is_mistake = isinstance(error, InputError)
+        self._alert(str(error) if is_mistake else f"failed: {error!r}")
+
+    def _alert(self, text: str) -> None:
+        style = "color:var(--jp-error-color1,#c62828)"
+        self._message.value = f'<p role="alert" style="{style}">{html.escape(text)}</p>'
+
+    def _finished(self) -> tuple[SheetProvenance, Image.Image]:
+        self._job.wait()
+        if isinstance(self._made, Exception):
+            raise self._made
+        assert self._made is not None, "the newest job is never abandoned"
+        return self._made
+
+    def _save_clicked(self, _: Any) -> None:
+        try:
+            path = self.save(f"{file_stem(self.provenance)}.png")
+        except InputError as error:
+            self._alert(str(error))
+        else:
+            self._message.value = f'<p role="status">Saved as {html.escape(str(path))}</p>'
+
+    def _plan_video(self) -> VideoProvenance:
+        if self._form.video is None:
+            raise InputError(f"the form {self._form.title!r} has no video")
+        video: VideoProvenance = self._form.video.plan(self._gan, **self._values())
+        return video
+
+    def _film_clicked(self, _: Any) -> None:
+        try:
+            self._job.start(partial(self._film, self._plan_video()))
+        except InputError as error:
+            self._alert(str(error))
+
+    def _film(self, video: VideoProvenance, job: Job) -> None:
+        endings = [".webp", ".mp4"] if find_spec("av") else [".webp"]
+        with TemporaryDirectory(prefix="biggan-") as folder, self._progress_of(video) as report:
+            files = [Path(folder, file_stem(video) + ending) for ending in endings]
+
+            def checked(number: int) -> None:
+                job.check()
+                report(number)
+
+            draw_film(self._gan, video, files, checked)
+            job.check()
+            size = files[-1].stat().st_size
+            if size > _MAX_VIDEO:
+                raise InputError(
+                    f"the video is too large for a notebook ({size / 2**20:.0f} MB): write it to "
+                    f'a file, save_video("{files[-1].name}")'
+                )
+            self._video.value = _video_html(files[-1])
+        self._message.value = ""
+
+    @contextlib.contextmanager
+    def _progress_of(self, video: VideoProvenance) -> Iterator[Callable[[int], None]]:
+        """Show a progress bar, which is moved by what is yielded."""
+
+        def report(number: int) -> None:
+            self._progress.max, self._progress.value = video.frames, number
+            self._progress.layout.display = ""
+
+        try:
+            yield report
+        finally:
+            self._progress.layout.display = "none"
+
+
+def _video_html(file: Path) -> str:
+    about = "A looping video of the same paths, there and back"
+    style = 'style="max-width:100%; height:auto;"'
+    if file.suffix == ".mp4":
+        source = _data(file.read_bytes(), "video/mp4")
+        attributes = f'autoplay loop muted playsinline controls aria-label="{about}"'
+        return f'<video {attributes} {style} src="{source}"></video>'
+    return f'<img alt="{about}" {style} src="{_data(file.read_bytes(), "image/webp")}">'
+
+
+def build_field(control: Control, gan: Gan) -> tuple[Any, Any] | None:
+    """Lay out a control.
+
+    Returns:
+        The widget whose `value` is the setting, and the one that is shown: the same, or one that
+        holds it. None for the category of an unconditional model.
+    """
+    label = {
+        "description": control.label,
+        "tooltip": f"{control.label}. {control.info}" if control.info else control.label,
+        "style": {"description_width": "11em"},
+        "layout": {"width": "31em"},
+    }
+    value = default_value(control, gan.class_names)
+    widget: Any
+    if isinstance(control, Number):
+        kind = ipywidgets.IntSlider if control.is_whole else ipywidgets.FloatSlider
+        slider = kind(
+            value=value,
+            min=control.low,
+            max=control.high,
+            step=control.step,
+            continuous_update=False,
+            **label,
+        )
+        return (slider, slider) if control.largest == control.high else _with_box(slider, control)
+    if isinstance(control, Choice):
+        widget = ipywidgets.RadioButtons(
+            options=[(text, word) for word, text in control.choices],
+            value=value,
+            layout={"width": "max-content"},
+        )
+        return widget, ipywidgets.VBox([ipywidgets.Label(control.label), widget])
+    if not gan.class_names:
+        return None
+    options = class_choices(gan.class_names)
+    if len(options) <= _FEW:
+        widget = ipywidgets.Dropdown(options=options, value=value, **label)
+    else:
+        widget = ipywidgets.Combobox(options=options, value=value, continuous_update=False, **label)
+    return widget, widget
+
+
+def _with_box(slider: Any, control: Number) -> tuple[Any, Any]:
+    """A slider beside a box that takes larger numbers than the slider begins with."""
+    slider.readout = False
+    slider.layout.width = "24.5em"
+    box = ipywidgets.IntText(value=slider.value, layout={"width": "6em"}, tooltip=slider.tooltip)
+
+    def slid(change: Any) -> None:
+        box.value = change.new
+
+    def typed(change: Any) -> None:
+        if control.low <= change.new <= control.largest:  # other numbers are refused elsewhere
+            slider.max = max(slider.max, change.new)
+            slider.value = change.new
+
+    slider.observe(slid, "value")
+    box.observe(typed, "value")
+    return box, ipywidgets.HBox([slider, box])
+
+
+def figure(gan: Gan, sheet: SheetProvenance, picture: Image.Image) -> str:
+    """A picture as HTML that needs no file: its columns above it, how to make it again below."""
+    width = f"width:100%; max-width:{picture.width * _enlargement(gan)}px;"
+    pixels = "image-rendering:pixelated;" if gan.config.resolution <= _SMALL else ""
+    return (
+        f'<div style="{_HEADS} {width}">{column_heads(sheet)}</div>'
+        f'<img alt="{html.escape(describe(sheet))}" style="{width} height:auto; {pixels}" '
+        f'src="{_data(to_png(picture, sheet), "image/png")}">'
+        f"<div>In Python: <code>{html.escape(python_call(gan, sheet))}</code></div>"
+    )
+
+
+def python_call(gan: Gan, sheet: SheetProvenance) -> str:
+    """The expression that makes a picture again, for a `gan` that is the model."""
+    entries = class_choices(gan.class_names)
+
+    def entry(index: int | None) -> str:
+        return repr(None if index is None else entries[index])
+
+    if not isinstance(sheet, GridProvenance):
+        return (
+            f"gan.interpolate({entry(sheet.class_a)}, {entry(sheet.class_b)}, "
+            f"steps={sheet.steps}, num={sheet.num}, truncation={sheet.truncation}, "
+            f"seed_a={sheet.seed_a}, seed_b={sheet.seed_b})"
+        )
+    first = sheet.pictures[0]
+    truncations = list(dict.fromkeys(picture.truncation for picture in sheet.pictures))
+    call = f"gan.sample({entry(first.class_index)}, num={sheet.pictures[-1].index + 1}, "
+    if len(truncations) == 1:
+        return f"{call}truncation={first.truncation}, seed={first.seed})"
+    return f"[{call}truncation=t, seed={first.seed}, noise={first.noise!r}) for t in {truncations}]"
+
+
+def _enlargement(gan: Gan) -> int:
+    side = gan.config.resolution
+    return _VISIBLE // side if side <= _SMALL else 1
+
+
+def _data(contents: bytes, kind: str) -> str:
+    return f"data:{kind};base64,{base64.b64encode(contents).decode()}"

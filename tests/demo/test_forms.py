@@ -1,0 +1,232 @@
+"""What forms take and make, settings in addresses, and settings of old pictures. No Gradio here."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qsl
+
+import pytest
+
+from biggan import Gan, InputError
+from biggan.demo.forms import (
+    EXPLORE,
+    FORMS,
+    INTERPOLATE,
+    SWEEP,
+    SWEPT,
+    VIDEO,
+    Form,
+    Number,
+    default_value,
+    find_settings,
+    from_query,
+    to_query,
+)
+from biggan.provenance import GridProvenance
+from demo_app import make_gan
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+SETTINGS: list[tuple[Form, dict[str, Any]]] = [
+    (EXPLORE, {"num": 7, "truncation": 0.42, "seed": 12345, "category": "3) three"}),
+    (
+        INTERPOLATE,
+        {
+            "num": 1,
+            "steps": 4,
+            "truncation": 0.2,
+            "seed_a": 1,
+            "seed_b": 2,
+            "category_a": "0) zero",
+            "category_b": "9) nine",
+        },
+    ),
+    (SWEEP, {"num": 3, "seed": 5, "noise": "hub", "category": "2) two"}),
+    (SWEEP, {"num": 1, "seed": 5, "noise": "paper", "category": "2) two"}),
+]
+VIDEO_SETTINGS = {
+    "num": 1,
+    "seconds": 2,
+    "truncation": 0.6,
+    "seed_a": 8,
+    "seed_b": 4000,
+    "category_a": "6) six",
+    "category_b": "4) four",
+}
+
+
+@pytest.mark.parametrize(("form", "values"), SETTINGS)
+def test_an_address_and_a_picture_bring_the_settings_back(
+    form: Form, values: dict[str, Any], gan: Gan
+) -> None:
+    query = dict(parse_qsl(to_query("a model & more", form, values), strict_parsing=True))
+    assert query["model"] == "a model & more"
+    assert from_query(query) == (form, values)
+    made = form.plan(gan, **values)
+    assert find_settings(gan, made) == (form, values)
+    if not isinstance(made, GridProvenance):  # the model's name and the version do not matter
+        assert find_settings(gan, replace(made, model="moved", version="0")) == (form, values)
+
+
+def test_a_video_brings_the_settings_back(gan: Gan) -> None:
+    video = VIDEO.plan(gan, **VIDEO_SETTINGS)
+    assert find_settings(gan, video) == (VIDEO, VIDEO_SETTINGS)
+    assert (video.frames / video.fps, video.loop, video.num) == (2, "there-and-back", 1)
+    assert [(k.class_index, k.seed) for k in video.keyframes] == [(6, 8), (4, 4000)]
+
+
+def test_one_picture_is_found_as_the_last_of_its_grid(gan: Gan) -> None:
+    found = {"num": 3, "truncation": 0.4, "seed": 8, "category": "6) six"}
+    assert find_settings(gan, gan.plan(["six"], 4, 0.4, 8)[2]) == (EXPLORE, found)
+
+
+def _grid(gan: Gan, *classes: str, truncation: float | None = 0.4, **changes: Any) -> Any:
+    return GridProvenance(2, tuple(gan.plan(list(classes), 2, truncation, 0, **changes)))
+
+
+def _video(gan: Gan, **changes: Any) -> Any:
+    return replace(VIDEO.plan(gan, **VIDEO_SETTINGS), **changes)
+
+
+@pytest.mark.parametrize(
+    ("plan", "message"),
+    [
+        (lambda g: _grid(g, "one", "six"), "no form of the page makes this picture; biggan sample"),
+        (lambda g: _grid(g, "one", noise="scale"), "no form of the page makes"),
+        (lambda g: _grid(g, "one", truncation=0.01), ".*truncation must be between 0.02"),
+        (lambda g: _grid(g, "one", truncation=None), ".*truncation must be a number"),
+        (lambda g: g.plan(["six"], 30, 0.4, 8)[29], ".*samples must be between 1 and 20"),
+        (lambda g: replace(EXPLORE.plan(g, num=7), columns=3), "no form of the page"),
+        (
+            lambda g: g.plan_morph(1, 6, 5, 2, 0.2, 0, 0, path="slerp"),
+            "no form of the page makes this picture; biggan interpolate --like FILE",
+        ),
+        (
+            lambda g: g.plan_morph(1, 6, 11, 2, 0.2, 0, 0),
+            "the page cannot show this picture: number of steps must be between 2 and 10, not 11",
+        ),
+        (lambda g: replace(g.plan(["six"], 1, 0.4, 8)[0], class_index=10), ".*class 10"),
+        (
+            lambda g: replace(g.plan(["six"], 1, 0.4, 8)[0], sha256="1" * 64),
+            r"the picture was made by tiny \(sha256 111111111111...\), not by tiny",
+        ),
+        (
+            lambda g: replace(SWEEP.plan(g, noise="hub"), columns=12),
+            "the page cannot show this picture|no form of the page",
+        ),
+        (
+            lambda g: _video(g, fps=30.0),
+            "the page cannot show this video: seconds must be a whole number",
+        ),
+        (
+            lambda g: _video(g, frames=400),
+            "the page cannot show this video: seconds must be between 1 and 10",
+        ),
+        (
+            lambda g: _video(g, loop="around"),
+            "no form of the page makes this video; biggan interpolate --like",
+        ),
+        (lambda g: _video(g, sha256="1" * 64), "the picture was made by tiny"),
+    ],
+)
+def test_a_picture_that_no_form_makes_is_refused(
+    gan: Gan, plan: Callable[[Gan], Any], message: str
+) -> None:
+    with pytest.raises(InputError, match=f"^({message})"):
+        find_settings(gan, plan(gan))
+
+
+def test_an_address_may_leave_out_everything() -> None:
+    assert from_query({}) == (EXPLORE, {})
+    assert from_query({"form": "sweep", "view": "api"}) == (SWEEP, {})
+    with pytest.raises(InputError, match="the address names the form 'draw'; there are explore, "):
+        from_query({"form": "draw"})
+
+
+WRONG: list[tuple[Form, dict[str, Any], str]] = [
+    (EXPLORE, {"num": 0}, "number of samples must be between 1 and 20, not 0"),
+    (EXPLORE, {"num": "21"}, "number of samples must be between 1 and 20, not 21"),
+    (EXPLORE, {"num": "ten"}, "number of samples must be a number, not 'ten'"),
+    (EXPLORE, {"num": 2.5}, "number of samples must be a whole number, not 2.5"),
+    (EXPLORE, {"num": [10]}, r"number of samples must be a number, not \[10\]"),
+    (EXPLORE, {"num": "x" * 10**7}, "number of samples must be a number, not 'xxx"),
+    (EXPLORE, {"num": 10**400}, "number of samples must be a whole number, not 1"),
+    (EXPLORE, {"num": 10**5000}, "number of samples must be a number, not"),
+    (EXPLORE, {"truncation": 1.5}, "truncation must be between 0.02 and 1, not 1.5"),
+    (EXPLORE, {"truncation": "0.01"}, "truncation must be between 0.02 and 1, not 0.01"),
+    (EXPLORE, {"truncation": None}, "truncation must be a number, not None"),
+    (EXPLORE, {"truncation": float("nan")}, "truncation must be between 0.02 and 1, not nan"),
+    (EXPLORE, {"seed": 0.5}, "noise seed must be a whole number, not 0.5"),
+    (EXPLORE, {"seed": True}, "noise seed must be a number, not True"),
+    (EXPLORE, {"seed": -1}, "noise seed must be between 0 and 4294967295, not -1"),
+    (EXPLORE, {"seed": 2**32}, "noise seed must be between 0 and 4294967295, not 4294967296"),
+    (EXPLORE, {"seed": "1e99"}, "noise seed must be between 0 and 4294967295"),
+    (EXPLORE, {"category": "ten"}, "no class is called 'ten'"),
+    (EXPLORE, {"category": ["zero"]}, r"a category must be a name or an index, not \['zero'\]"),
+    (EXPLORE, {"category": True}, "a category must be a name or an index, not True"),
+    (EXPLORE, {"category": 10**30}, "class 10{30} is out of range"),
+    (EXPLORE, {"category": "x" * 10**7}, "no category has a name of 10000000 characters"),
+    (INTERPOLATE, {"num": 6}, "number of samples must be between 1 and 5"),
+    (INTERPOLATE, {"steps": 1}, "number of steps must be between 2 and 10"),
+    (VIDEO, {"seconds": 11}, "seconds must be between 1 and 10"),
+    (VIDEO, {"seconds": 1.5}, "seconds must be a whole number"),
+    (SWEEP, {"num": 6}, "number of samples must be between 1 and 5"),
+    (SWEEP, {"noise": "scale"}, "noise must be paper or hub here, not 'scale'"),
+    (SWEEP, {"noise": None}, "noise must be paper or hub here, not None"),
+]
+
+
+@pytest.mark.parametrize(("form", "values", "message"), WRONG)
+def test_a_wrong_setting_is_named(
+    gan: Gan, form: Form, values: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(InputError, match=f"^{message}") as caught:
+        form.plan(gan, **values)
+    assert len(str(caught.value)) < 300
+
+
+def test_an_unconditional_model_needs_no_category() -> None:
+    flat = make_gan(class_names=())
+    assert EXPLORE.plan(flat, num=3).pictures[2].class_index is None
+    assert INTERPOLATE.plan(flat).class_a is None
+    assert len(SWEEP.plan(flat).pictures) == 10
+    with pytest.raises(InputError, match="unconditional"):
+        EXPLORE.plan(flat, category="zero")
+
+
+def test_no_category_is_all_of_them_in_turn(gan: Gan) -> None:
+    planned = EXPLORE.plan(gan, num=3, category=None)
+    assert [picture.class_index for picture in planned.pictures] == [0, 1, 2]
+
+
+def test_menus_start_with_the_notebooks_classes() -> None:
+    known = {8: "hen", 207: "golden retriever", 933: "cheeseburger", 992: "hen-of-the-woods, x"}
+    imagenet = tuple(known.get(index, f"class number {index}") for index in range(1000))
+    starts = [default_value(c, imagenet) for form in FORMS[:2] for c in form.controls[-2:]]
+    assert starts[1:] == ["933) cheeseburger", "207) golden retriever", "8) hen"]
+
+
+def test_the_ranges_and_defaults_are_the_notebooks() -> None:
+    numbers = {
+        (form.name, control.key): (control.low, control.high, control.step, control.default)
+        for form in FORMS
+        for control in form.all_controls
+        if isinstance(control, Number)
+    }
+    assert numbers == {
+        ("explore", "num"): (1, 20, 1, 10),
+        ("explore", "truncation"): (0.02, 1, 0.02, 0.4),
+        ("explore", "seed"): (0, 100, 1, 0),
+        ("interpolate", "num"): (1, 5, 1, 2),
+        ("interpolate", "steps"): (2, 10, 1, 5),
+        ("interpolate", "truncation"): (0.02, 1, 0.02, 0.2),
+        ("interpolate", "seed_a"): (0, 100, 1, 0),
+        ("interpolate", "seed_b"): (0, 100, 1, 0),
+        ("interpolate", "seconds"): (1, 10, 1, 4),
+        ("sweep", "num"): (1, 5, 1, 2),
+        ("sweep", "seed"): (0, 100, 1, 0),
+    }
+    assert SWEPT["paper"] == (2, 1.5, 1, 0.5, 0.04)
+    assert (SWEPT["hub"][0], SWEPT["hub"][-1]) == (1, 0.02)

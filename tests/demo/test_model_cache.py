@@ -1,0 +1,161 @@
+"""Which models a server has in memory, and what its visitors may call them."""
+
+from __future__ import annotations
+
+import gc
+import logging
+import time
+import weakref
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
+
+import pytest
+
+from biggan import Gan, InputError
+from biggan.demo import model_cache
+from biggan.demo.model_cache import ModelCache, ModelUnavailableError, UnknownModelError
+from demo_app import make_gan
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+class Loader:
+    """Loads tiny models, and notes which."""
+
+    def __init__(self) -> None:
+        self.loaded: list[str] = []
+        self.alive: list[weakref.ref[Gan]] = []
+
+    def __call__(self, source: str | Path) -> Gan:
+        self.loaded.append(str(source))
+        gan = make_gan()
+        self.alive.append(weakref.ref(gan))
+        return gan
+
+
+@pytest.fixture
+def load() -> Loader:
+    return Loader()
+
+
+@pytest.fixture
+def size(gan: Gan) -> int:
+    """The bytes that one tiny model is counted for."""
+    return model_cache._size(gan)
+
+
+@pytest.mark.parametrize(
+    ("sources", "names"),
+    [
+        (["digits"], ("digits",)),
+        (["biggan-deep-256", "runs/faces"], ("biggan-deep-256", "faces")),
+        (["a/run", "b/run", "other"], ("a/run", "b/run", "other")),
+        (["x/a/run/", "./y/a/run", "z/b/run"], ("x/a/run", "y/a/run", "b/run")),
+        (["hf://owner/repo", "https://host/x/g.bin?download=1"], ("repo", "g.bin")),
+        ([r"C:\models\g.bin", "g.bin"], ("models/g.bin", "g.bin")),
+        (["/"], ("/",)),
+    ],
+)
+def test_names_are_the_shortest_ends_that_differ(
+    sources: list[str], names: tuple[str, ...], load: Loader
+) -> None:
+    assert ModelCache(sources, load).names == names
+    assert load.loaded == []
+
+
+@pytest.mark.parametrize("sources", [["a", "a"], ["runs/a", "x", "runs/a/"]])
+def test_the_same_model_twice_is_refused(sources: list[str], load: Loader) -> None:
+    with pytest.raises(InputError, match="the model .*a is given twice"):
+        ModelCache(sources, load)
+
+
+def test_nothing_else_is_loaded_whatever_is_asked_for(load: Loader, tiny_file: Path) -> None:
+    models = ModelCache(["first", "folder/second"], load)
+    for name in ("third", str(tiny_file), "folder/second", "", "../first", "hf://o/r", None, ["a"]):
+        with pytest.raises(UnknownModelError, match="is called .* here; there is first, second"):
+            models.get(name)
+    with pytest.raises(InputError) as caught:
+        models.get("x" * 10_000_000)
+    assert len(str(caught.value)) < 200
+    assert load.loaded == []
+
+
+def test_a_model_is_loaded_at_its_first_use_or_at_the_start(load: Loader) -> None:
+    models = ModelCache(["a", "b"], load)
+    assert models.default == "a"
+    assert models.get("b") is models.get("b")
+    assert load.loaded == ["b"]
+    models = ModelCache(["a", "b", "c"], load)
+    models.load_all()
+    models.get("a")
+    assert load.loaded == ["b", "c", "b", "a"]
+
+
+def test_many_threads_load_a_model_once(gan: Gan) -> None:
+    loaded = []
+
+    def load(source: str | Path) -> Gan:
+        loaded.append(source)
+        time.sleep(0.1)  # all others come meanwhile
+        return make_gan()
+
+    models = ModelCache(["a", "b"], load)
+    with ThreadPoolExecutor(16) as threads:
+        got = list(threads.map(models.get, ["a", "b"] * 8))
+    assert sorted(map(str, loaded)) == ["a", "b"]
+    assert len({id(gan) for gan in got}) == 2
+
+
+def test_the_least_recently_used_is_dropped_when_memory_is_short(load: Loader, size: int) -> None:
+    models = ModelCache(["a", "b", "c"], load, memory=2 * size)
+    for name in ("a", "b", "a", "c"):
+        models.get(name)
+    gc.collect()
+    assert [alive() is not None for alive in load.alive] == [True, False, True]
+    for name in ("a", "c", "b"):
+        models.get(name)
+    assert load.loaded == ["a", "b", "c", "b"]
+
+
+def test_the_most_recent_model_stays_however_large_it_is(load: Loader) -> None:
+    models = ModelCache(["a", "b"], load, memory=1)
+    assert models.get("a") is models.get("a")
+    assert models.get("b") is models.get("b")
+    assert load.loaded == ["a", "b"]
+
+
+def test_a_quarter_of_a_containers_memory(
+    load: Loader, size: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limit = tmp_path / "memory.max"
+    monkeypatch.setattr(model_cache, "_CGROUP_LIMIT", limit)
+    for text, kept in ((str(8 * size), 2), (str(4 * size), 1), ("max\n", 3)):
+        limit.write_text(text)
+        models = ModelCache(["a", "b", "c"], load)
+        for name in models.names:
+            models.get(name)
+        assert len(models._loaded) == kept
+
+
+def test_visitors_do_not_see_where_files_are(caplog: pytest.LogCaptureFixture) -> None:
+    def load(source: str | Path) -> Gan:
+        raise InputError(f"no such file: {source}")
+
+    models = ModelCache(["/secret/folder/model"], load)
+    with caplog.at_level(logging.ERROR), pytest.raises(ModelUnavailableError) as caught:
+        models.get("model")
+    assert "secret" not in str(caught.value)
+    assert "model cannot be loaded: no such file: /secret/folder/model" in caplog.text
+    with pytest.raises(InputError, match="no such file: /secret"):
+        models.load_all()  # at the start
+
+
+def test_what_a_shell_calls_a_model(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    names = ["digits", "biggan-deep-128", "hf://owner/repo", "runs/a run", "/srv/digits"]
+    models = ModelCache(names)
+    shown = [models.source(name, with_paths=True) for name in models.names]
+    assert shown == [*names[:3], str(tmp_path / "runs" / "a run"), "/srv/digits"]
+    hidden = [models.source(name, with_paths=False) for name in models.names]
+    assert hidden == [*names[:3], None, None]

@@ -1,0 +1,141 @@
+"""A model small enough for a page to be quick, and servers of the page in this process."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+
+from biggan import Gan, GeneratorConfig, build_generator
+from biggan.weights.files import Description
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
+import serving
+
+DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+
+
+def make_gan(class_names: tuple[str, ...] = DIGITS, resolution: int = 16) -> Gan:
+    """A generator with random weights."""
+    stages = {8: 1, 16: 2, 128: 5}[resolution]
+    config = GeneratorConfig(
+        family="biggan",
+        resolution=resolution,
+        channels=2,
+        widths=(1,) * (stages + 1),
+        z_dim=2 * (stages + 1),
+        num_classes=len(class_names),
+        attention_resolution=0,
+        class_dim=4,
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        generator = build_generator(config).eval()
+    return Gan(generator, Description("tiny", class_names, "a test", "CC0"), "0" * 64)
+
+
+class GatedGan(Gan):
+    """Draws a picture, or a frame of a video, for each that is let through; notes the seeds."""
+
+    def __init__(self) -> None:
+        gan = make_gan()
+        super().__init__(gan.generator, gan.description, gan.sha256)
+        self.drawn = 0
+        self.seeds: list[int] = []
+        self._gate = threading.Semaphore(0)
+
+    def let_through(self, pictures: int) -> None:
+        self._gate.release(pictures)
+
+    def draw(self, pictures: Any) -> Iterator[Image.Image]:
+        self.seeds.append(pictures[0].seed)
+        return self._gated(super().draw(pictures))
+
+    def draw_video(self, video: Any) -> Iterator[list[Image.Image]]:
+        return self._gated(super().draw_video(video))
+
+    def _gated(self, pictures: Iterator[Any]) -> Iterator[Any]:
+        for picture in pictures:
+            self._gate.acquire(timeout=20)
+            self.drawn += 1
+            yield picture
+
+
+@contextlib.contextmanager
+def running(
+    models: Gan | Any,
+    *,
+    limit: int = 100,
+    users: dict[str, str] | None = None,
+    per_minute: int = 0,
+    proxies: Sequence[str] = (),
+) -> Iterator[str]:
+    """A server of a model cache, or of a model under two names; yields its address."""
+    import uvicorn
+
+    from biggan.demo.model_cache import ModelCache
+    from biggan.demo.page import Page
+    from biggan.demo.request_queue import RequestQueue
+    from biggan.demo.server import build_app, server_config
+
+    if isinstance(models, Gan):
+        gan = models
+        models = ModelCache(["tiny", "other"], lambda _: gan)
+    queue, listener = RequestQueue(limit), socket.create_server(("127.0.0.1", 0))
+    servers: list[uvicorn.Server] = []
+
+    async def serve() -> None:  # Gradio makes event loops of its own outside of one, and leaks them
+        app = build_app(models, Page(models, queue).blocks, queue, users or {}, per_minute)
+        servers.append(uvicorn.Server(server_config(app, proxies)))
+        await servers[0].serve(sockets=[listener])
+
+    thread = threading.Thread(target=asyncio.run, args=(serve(),))
+    thread.start()
+    with listener:
+        try:
+            yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        finally:
+            queue.close()
+            servers[0].should_exit = True
+            thread.join()
+
+
+def get(address: str, path: str) -> tuple[int, bytes]:
+    return serving.get(address, path)
+
+
+def post(address: str, path: str, body: Any) -> tuple[int, Any]:
+    """Send JSON to one of Gradio's addresses."""
+    status, answer = serving.get(address, f"/gradio_api/{path}", json.dumps(body))
+    return status, json.loads(answer)
+
+
+def call(address: str, endpoint: str, *values: Any) -> tuple[str, Any]:
+    """Call Gradio's API, as it is documented for curl; returns the last event and its data."""
+    status, answer = post(address, f"call/{endpoint}", {"data": values})
+    assert status == 200, answer
+    _, events = get(address, f"/gradio_api/call/{endpoint}/{answer['event_id']}")
+    event, data = events.decode().strip().split("\n")[-2:]
+    return event.removeprefix("event: "), json.loads(data.removeprefix("data: "))
+
+
+def waiting(address: str) -> int:
+    """How many requests wait."""
+    return json.loads(get(address, "/api/queue")[1])["waiting"]
+
+
+def until(condition: Callable[[], bool], seconds: float = 20) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
