@@ -40,7 +40,7 @@ def test_a_port_in_use_is_one_line_and_status_2(
 
 @pytest.mark.parametrize("host", ["no.such.host.invalid", "192.0.2.1", "..", "a" * 70])
 def test_a_foreign_address_is_refused(host: str) -> None:
-    with pytest.raises(InputError, match=r"is no address of this machine; use 127\.0\.0\.1"):
+    with pytest.raises(InputError, match=r"is not an address of this machine; use 127\.0\.0\.1"):
         demo._listen(host, 0)
 
 
@@ -100,8 +100,8 @@ def served(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, dict[str, Any]]]:
     pytest.importorskip("gradio")
     calls: list[tuple[Any, dict[str, Any]]] = []
 
-    def serve(shelf: Any, *_: Any, **options: Any) -> None:
-        calls.append((shelf, options))
+    def serve(models: Any, *_: Any, **options: Any) -> None:
+        calls.append((models, options))
 
     monkeypatch.setenv("GRADIO_TEMP_DIR", "")  # to be as it was at the end
     monkeypatch.setattr(signal, "signal", lambda *_: None)
@@ -119,10 +119,10 @@ def test_several_models_the_first_of_them_ready(served: Any, tiny_file: Path) ->
     result = run("--model", str(tiny_file), "--model", "digits")
 
     assert result.exit_code == 0, result.output
-    shelf, options = served[0]
-    assert shelf.names == ("tiny.safetensors", "digits")
-    assert list(shelf._loaded) == ["digits", "tiny.safetensors"]  # the first was used last
-    assert shelf._loaded["tiny.safetensors"]._engine is not None
+    models, options = served[0]
+    assert models.names == ("tiny.safetensors", "digits")
+    assert list(models._loaded) == ["digits", "tiny.safetensors"]  # the first was used last
+    assert models._loaded["tiny.safetensors"]._engine is not None
     assert options["users"] == {}
     assert (options["queue"], options["per_minute"], options["share"]) == (100, 0, False)
 
@@ -188,7 +188,7 @@ def test_passwords_are_asked_for(served: Any, monkeypatch: pytest.MonkeyPatch) -
     ("arguments", "told"),
     [
         (("--user", "ann:secret"), "a password on the command line is seen by all"),
-        (("--user", "ann"), "this is no terminal: use --users FILE"),
+        (("--user", "ann"), "this is not a terminal: use --users FILE"),
         (("--user", ""), "a user has no name"),
         (("--users", "/no/such/file"), "cannot read the users in /no/such/file"),
         (("--model", "digits", "--model", "digits"), "the model digits is given twice"),

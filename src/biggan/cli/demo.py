@@ -148,13 +148,13 @@ def command(
         share_processor()
         signal.signal(signal.SIGINT, signal.default_int_handler)  # the server's own way to end
         with tempfile.TemporaryDirectory(prefix="biggan-demo-") as pictures:
-            # Gradio's own folder belongs to whoever first ran it on this machine. Read on import.
+            # Gradio's own folder belongs to the user who first ran it. Read on import.
             os.environ["GRADIO_TEMP_DIR"] = pictures
             passwords = _passwords(names, users)
             cache = _load_models(
                 models, device, offline=offline, engine=engine, precision=precision
             )
-            from biggan.demo.server import serve  # it takes seconds, and the rest may fail at once
+            from biggan.demo.server import serve  # takes seconds, and the rest may fail at once
 
             is_local = not share and _is_local(listener)
             if limit is None:
@@ -221,7 +221,7 @@ def _passwords(names: tuple[str, ...], users: Path | None) -> dict[str, str]:
             raise InputError(f"the user {name} is given twice")
         if not _is_terminal():
             raise InputError(
-                "--user asks for a password, and this is no terminal: use --users FILE"
+                "--user asks for a password, and this is not a terminal: use --users FILE"
             )
         passwords[name] = click.prompt(
             f"Password of {name}", hide_input=True, confirmation_prompt=True, err=True
@@ -265,7 +265,9 @@ def _listen(host: str, port: int) -> socket.socket:
         InputError: The port or the address cannot be had.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    foreign = f"{host} is no address of this machine; use 127.0.0.1, or 0.0.0.0 for all that it has"
+    foreign = (
+        f"{host} is not an address of this machine; use 127.0.0.1, or 0.0.0.0 for all that it has"
+    )
     try:
         address = socket.getaddrinfo(host, port, family, socket.SOCK_STREAM)[0][4]
         return socket.create_server((address[0], port), family=family)

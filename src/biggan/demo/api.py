@@ -40,7 +40,7 @@ _ANSWERS: dict[int | str, dict[str, Any]] = {
     503: {"description": "Too many requests wait, or the model cannot be loaded"},
 }
 _METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
-_CLIENT_GONE = 499  # nobody reads it
+_CLIENT_GONE = 499  # no client reads it
 
 
 class _Search(BaseModel, extra="forbid"):

@@ -25,11 +25,7 @@ from biggan.weights.published import BUNDLED
 
 
 def draw_sheet(gan: Gan, sheet: SheetProvenance) -> Iterator[Image.Image]:
-    """Make the pictures of a sheet one after the other, row by row.
-
-    Raises:
-        InputError: The provenance is another model's, or one that this model cannot follow.
-    """
+    """Make the pictures of a sheet one after the other, row by row; raises as `Gan.draw`."""
     if isinstance(sheet, GridProvenance):
         return gan.draw(sheet.pictures)
     return gan.draw_morph(sheet)
@@ -41,12 +37,7 @@ def draw_grid(gan: Gan, sheet: SheetProvenance) -> Image.Image:
 
 
 def draw_png(gan: Gan, sheet: SheetProvenance, job: Job) -> bytes:
-    """Make the file of a picture with its provenance inside.
-
-    Raises:
-        AbandonedError: No client waits for it any more.
-        InputError: As `draw_sheet`.
-    """
+    """Make the file of a picture with its provenance inside, as a job of the request queue."""
     for picture in draw_sheet(gan, sheet):
         job.add(picture)
     return to_png(make_grid(job.parts, columns(sheet)), sheet)

@@ -68,11 +68,7 @@ class Number:
         return self.high if self.most is None else self.most
 
     def check(self, value: Any) -> float:
-        """The value, or the number that a text is.
-
-        Raises:
-            InputError: It is not a number of the right kind in the range.
-        """
+        """The value, or the number that a text is; InputError if it is not in the range."""
         name = f"{self.label[0].lower()}{self.label[1:]}"
         try:
             number = float(str(value))  # also refuses True and False
@@ -103,11 +99,7 @@ class Category:
     info: str = "A name or an index."
 
     def check(self, value: Any) -> str | int | None:
-        """A name or an index; whether the model has the class is for the model to say.
-
-        Raises:
-            InputError: It is neither, or too long.
-        """
+        """A name or an index, of a class that the model may lack; InputError if it is neither."""
         if isinstance(value, str) and len(value) > _MAX_NAME:
             raise InputError(f"no category has a name of {len(value)} characters")
         if isinstance(value, bool) or not isinstance(value, str | int | None):
@@ -126,11 +118,7 @@ class Choice:
     info: str = ""
 
     def check(self, value: Any) -> str:
-        """One of the words.
-
-        Raises:
-            InputError: It is another.
-        """
+        """One of the words; InputError if it is another."""
         words = [word for word, _ in self.choices]
         if value not in words:
             raise InputError(f"{self.key} must be {' or '.join(words)} here, not {quoted(value)}")
@@ -185,11 +173,7 @@ class Form:
         return tuple(dict.fromkeys(self.controls + (self.video.controls if self.video else ())))
 
     def complete(self, gan: Gan, values: Mapping[str, Any]) -> dict[str, Any]:
-        """A checked value of every control, or its default where it is missing.
-
-        Raises:
-            InputError: A value out of range or of another kind.
-        """
+        """A checked value of every control, or its default where it is missing."""
         return {
             c.key: c.check(values[c.key]) if c.key in values else default_value(c, gan.class_names)
             for c in self.controls

@@ -73,11 +73,7 @@ class ModelCache:
         return self.names[0]
 
     def check(self, name: object) -> str:
-        """The name, if a model is called so.
-
-        Raises:
-            UnknownModelError: None is.
-        """
+        """The name, if a model is called so; UnknownModelError if none is."""
         if not isinstance(name, str) or name not in self._sources:
             raise UnknownModelError(
                 f"no model is called {quoted(name)} here; there is {', '.join(self.names)}"
@@ -117,11 +113,7 @@ class ModelCache:
             return loaded
 
     def load_all(self) -> None:
-        """Load every model once, the default last, so that a wrong one is found at the start.
-
-        Raises:
-            InputError: One cannot be loaded.
-        """
+        """Load every model once, the default last, so that a wrong one is found at the start."""
         for name in reversed(self.names):
             self._put(name, self._load(self._sources[name]))
 

@@ -94,7 +94,7 @@ class NewestJob:
     move would wait for the pictures of all moves before it.
 
     Args:
-        failed: Called with an exception, which nobody else would see.
+        failed: Called with the exception of a job that failed.
     """
 
     def __init__(self, failed: Callable[[Exception], None]) -> None:

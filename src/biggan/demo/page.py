@@ -243,15 +243,13 @@ def _checked(widget: Any, value: Any) -> Any:
         wanted = "a file that was uploaded here"
     elif isinstance(value, dict | list):
         wanted = "one value, not a list or an object"
-    elif isinstance(widget, gr.Number) and not _is_finite(value):
+    elif isinstance(widget, gr.Number) and not (
+        isinstance(value, int | float) and abs(value) < float("inf")
+    ):
         wanted = f"a number, not {quoted(value)}"
     else:
         return value
     raise gr.Error(f"{widget.label or 'an input'} must be {wanted}", print_exception=False)
-
-
-def _is_finite(value: Any) -> bool:
-    return isinstance(value, int | float) and abs(value) < float("inf")
 
 
 def _is_uploaded(path: Any) -> bool:
