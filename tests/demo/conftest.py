@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
 from typing import TYPE_CHECKING
 
 import pytest
 
 from demo_app import GatedGan, make_gan, running
+
+# Gradio reads it on import; its own folder is shared by all of a machine.
+_FOLDER = tempfile.TemporaryDirectory(prefix="biggan-tests-")
+os.environ["GRADIO_TEMP_DIR"] = _FOLDER.name
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
