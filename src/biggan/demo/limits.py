@@ -132,7 +132,7 @@ def check_rate(per_minute: int) -> Check:
     limit = Limit.per_minute(per_minute)
 
     def check(request: Request) -> JSONResponse | None:
-        path = request.url.path
+        path = request.scope["path"]  # not of `request.url`, which the client's Host may change
         counted = path.startswith(_COUNTED_PATHS)
         counted |= request.method == "POST" and path.startswith(_COUNTED_POSTS)
         if counted and (wait := limit.take(client_of(request.scope))):
