@@ -20,7 +20,7 @@ from biggan.metrics.inception import (
     obtain_weights,
 )
 from biggan.weights import download
-from biggan.weights.foreign import ForeignTensors
+from biggan.weights.formats.conversion import ForeignTensors
 from file_server import FileServer, Served
 from peer_resizes import resized_as_pillow, resized_as_tensorflow
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from biggan.weights.tensor_bundle import crc32c, masked
+from biggan.weights.containers.tensor_bundle import crc32c, masked
 
 MAGIC = (0xDB4775248B80FB57).to_bytes(8, "little")
 DTYPES = {

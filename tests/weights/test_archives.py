@@ -13,8 +13,15 @@ from pathlib import Path
 import pytest
 
 from biggan.errors import InputError
-from biggan.weights import archives
-from biggan.weights.archives import GRAPH, unpacked
+from biggan.weights.containers import archives
+from biggan.weights.containers.graph_def import GRAPH
+
+
+@contextlib.contextmanager
+def unpacked(path):
+    with path.open("rb") as file, archives.unpacked(file, path) as folder:
+        yield folder
+
 
 FIXTURES = Path(__file__).parent / "fixtures"
 DATA = "variables/variables.data-00000-of-00001"
@@ -157,11 +164,6 @@ def test_what_is_no_archive_is_refused(tmp_path, contents):
     path = tmp_path / "module.tar.gz"
     path.write_bytes(contents)
     refused(path, "is not a whole .tar.gz or .tar|holds no TF Hub module")
-
-
-def test_a_missing_file_and_a_folder_are_refused(tmp_path):
-    refused(tmp_path / "none.tar.gz", "cannot unpack .*No such file")
-    refused(tmp_path, "cannot unpack .*Is a directory")
 
 
 def test_a_full_disk_is_an_error_of_one_line(tmp_path, monkeypatch):

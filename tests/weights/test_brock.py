@@ -4,9 +4,9 @@ import pytest
 import torch
 
 import biggan
-from biggan.weights import brock
 from biggan.weights.files import assemble
-from biggan.weights.foreign import ForeignTensors
+from biggan.weights.formats import brock
+from biggan.weights.formats.conversion import ForeignTensors
 from foreign_networks import (
     BROCK,
     RandomWeights,
@@ -33,24 +33,21 @@ D_WIDTHS = {
 }
 
 
-def source(weights):
-    return ForeignTensors(dict(weights.tensors), "G.pth")
-
-
-def generator(weights, **epsilons):
-    converted = brock.convert_generator(source(weights), **epsilons)
-    assert not brock.is_discriminator(source(weights))
+def network(weights, **epsilons):
+    source = ForeignTensors(dict(weights.tensors), "G.pth", epsilons)
+    assert brock.matches(source)
+    converted = brock.convert(source)
     return assemble(converted.config, converted.grid, converted.tensors, "G.pth")
 
 
-def assert_same_generator(network, z_dim, widths, attention, options, classes=5):
+def assert_same_generator(theirs, z_dim, widths, attention, options, classes=5):
     weights = RandomWeights()
     random = torch.Generator().manual_seed(3)
     z, labels = torch.randn(2, z_dim, generator=random), torch.tensor([0, classes - 1])
     with torch.no_grad():
-        expected = network(weights, z, labels, widths, attention, classes=classes, **options)
+        expected = theirs(weights, z, labels, widths, attention, classes=classes, **options)
         epsilons = {key: options[key] for key in ("bn_eps", "sn_eps") if key in options}
-        ours = generator(weights, **epsilons)
+        ours = network(weights, **epsilons)
         found = ours(z, labels)
     torch.testing.assert_close(found, expected, rtol=0, atol=2e-5)
     assert expected.std() > 0.1  # neither flat nor saturated
@@ -102,19 +99,17 @@ def test_a_discriminator_of_each_size(resolution, deep):
     down = 2 if resolution == 32 else len(widths) - 1
     # at 32 px its table has attention after every block or after none
     attention = {32: 0, 64: 32}.get(resolution, 64)
-    network = brock_deep_discriminator if deep else brock_discriminator
+    theirs = brock_deep_discriminator if deep else brock_discriminator
     weights = RandomWeights()
     images = torch.rand(2, 3, resolution, resolution) * 2 - 1
     labels = torch.tensor([4, 1])
     with torch.no_grad():
-        expected = network(weights, images, labels, widths, down, attention)
-        assert brock.is_discriminator(source(weights))
-        converted = brock.convert_discriminator(source(weights))
-        ours = assemble(converted.config, (), converted.tensors, "D.pth")
+        expected = theirs(weights, images, labels, widths, down, attention)
+        ours = network(weights)
         found = ours(images, labels)
     torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4)
-    assert converted.config.resolution == resolution
-    assert converted.config.attention_resolution == attention
+    assert ours.config.resolution == resolution
+    assert ours.config.attention_resolution == attention
 
 
 def test_accumulated_sums_become_means():
@@ -127,7 +122,7 @@ def test_accumulated_sums_become_means():
                 tensor.fill_(16)
             elif "stored_" in name:
                 tensor.mul_(16)
-        torch.testing.assert_close(generator(weights)(z, labels), expected, rtol=0, atol=2e-5)
+        torch.testing.assert_close(network(weights)(z, labels), expected, rtol=0, atol=2e-5)
 
 
 def test_singular_vectors_that_were_only_logged_are_left():
@@ -136,7 +131,7 @@ def test_singular_vectors_that_were_only_logged_are_left():
     expected = brock_generator(weights, z, labels, G_WIDTHS[32], 16)
     weights("linear.u1", 1, 512)
     weights("linear.sv1", 1)
-    torch.testing.assert_close(generator(weights)(z, labels), expected, rtol=0, atol=2e-5)
+    torch.testing.assert_close(network(weights)(z, labels), expected, rtol=0, atol=2e-5)
 
 
 def faulty(change):
@@ -144,7 +139,7 @@ def faulty(change):
     brock_generator(weights, torch.randn(1, 16), torch.tensor([0]), G_WIDTHS[32], 16)
     change(weights.tensors)
     with pytest.raises(biggan.InputError) as raised:
-        generator(weights)
+        network(weights)
     assert "\n" not in str(raised.value)
     return str(raised.value)
 
@@ -195,7 +190,7 @@ def test_another_depth_is_refused(depth, widths):
     with torch.no_grad():
         brock_deep_generator(weights, z, labels, widths, 0, depth=depth)
     with pytest.raises(biggan.InputError, match="another --G_depth than 2"):
-        generator(weights)
+        network(weights)
 
 
 def test_a_narrow_discriminator_is_refused():
@@ -203,7 +198,7 @@ def test_a_narrow_discriminator_is_refused():
     brock_discriminator(weights, torch.rand(1, 3, 32, 32), torch.tensor([0]), D_WIDTHS[32], 2, 0)
     weights.tensors["blocks.1.0.conv1.weight"] = torch.zeros(3, 32, 3, 3)
     with pytest.raises(biggan.InputError, match="D_wide"):
-        brock.convert_discriminator(source(weights))
+        network(weights)
 
 
 def test_what_is_loaded_can_be_trained_further():
@@ -211,16 +206,15 @@ def test_what_is_loaded_can_be_trained_further():
     weights = RandomWeights()
     images, labels = torch.rand(2, 3, 32, 32), torch.tensor([0, 3])
     brock_discriminator(weights, images, labels, D_WIDTHS[32], 2, 16)
-    converted = brock.convert_discriminator(source(weights))
-    network = assemble(converted.config, (), converted.tensors, "D.pth").train()
-    layer = network.blocks[1].conv1
+    trained = network(weights).train()
+    layer = trained.blocks[1].conv1
     matrix = layer.weight.detach().flatten(1)
     v = torch.nn.functional.normalize(matrix.T @ layer.u, dim=0)
     u = torch.nn.functional.normalize(matrix @ v, dim=0)
-    optimizer = torch.optim.Adam(network.parameters(), 1e-3)
+    optimizer = torch.optim.Adam(trained.parameters(), 1e-3)
     losses = []
     for step in range(5):
-        loss = network(images, labels).square().mean()
+        loss = trained(images, labels).square().mean()
         if step == 0:
             torch.testing.assert_close(layer.u, u)
         optimizer.zero_grad()

@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 import biggan
 from biggan.weights.files import (
     Description,
-    read_tensors,
+    load_tensors,
     save_discriminator,
     save_generator,
 )
@@ -299,7 +299,7 @@ def test_a_file_that_claims_more_than_memory_can_map(tmp_path, axis):
         file.write(len(header).to_bytes(8, "little") + header)
         file.truncate(8 + len(header) + size)  # a hole: it takes no disk
     with pytest.raises(biggan.InputError, match="does not fit the memory|not a whole safetensors"):
-        read_tensors(path)
+        load_tensors(path)
 
 
 def test_a_message_names_twenty_faults_at_most(path):

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from biggan.errors import InputError
-from biggan.weights.graph_def import find_tables, read_graph
-from biggan.weights.tensor_bundle import TensorBundle
+from biggan.weights.containers.graph_def import find_tables, read_graph
+from biggan.weights.containers.tensor_bundle import TensorBundle
 from tensorflow_formats import (
     const,
     field,

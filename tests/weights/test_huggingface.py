@@ -2,6 +2,8 @@
 
 import json
 import math
+import tempfile
+from pathlib import Path
 
 import pytest
 import pytorch_pretrained_biggan as peer
@@ -9,9 +11,9 @@ import torch
 
 import biggan
 from biggan.nn.conditional_batch_norm import locate_on_grid
-from biggan.weights import huggingface
 from biggan.weights.files import assemble
-from biggan.weights.foreign import ForeignTensors
+from biggan.weights.formats import huggingface
+from biggan.weights.formats.conversion import ForeignTensors
 from foreign_networks import near_singular_vectors
 
 LAYERS = {  # (doubles the resolution, channels before, after), in units of channel_width
@@ -61,8 +63,10 @@ def peer_model(config):
 
 
 def convert(model, settings):
-    source = ForeignTensors(dict(model.state_dict()), "pytorch_model.bin")
-    converted = huggingface.convert_generator(source, settings)
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder, "config.json").write_text(json.dumps(settings))
+        source = ForeignTensors(dict(model.state_dict()), Path(folder, "pytorch_model.bin"))
+        converted = huggingface.convert(source)
     return assemble(converted.config, converted.grid, converted.tensors, "x")
 
 
@@ -194,6 +198,6 @@ def test_all_that_is_wrong_is_named():
     state["generator.bn.weight"] = state["generator.bn.weight"].double()
     state["generator.layers.99"] = torch.zeros(1)
     with pytest.raises(biggan.InputError) as raised:
-        huggingface.convert_generator(ForeignTensors(state, "pytorch_model.bin"), {})
+        huggingface.convert(ForeignTensors(state, Path("pytorch_model.bin")))
     for fault in ("missing generator.layers.3.conv_0.bias", "is float64", "generator.layers.99"):
         assert fault in str(raised.value)

@@ -4,9 +4,9 @@ import pytest
 import torch
 
 import biggan
-from biggan.weights import ivclab
 from biggan.weights.files import assemble
-from biggan.weights.foreign import ForeignTensors
+from biggan.weights.formats import ivclab
+from biggan.weights.formats.conversion import ForeignTensors
 from foreign_networks import RandomWeights, ivclab_generator
 
 WIDTHS = {  # and where attention sits
@@ -17,7 +17,7 @@ WIDTHS = {  # and where attention sits
 
 
 def convert(weights):
-    return ivclab.convert_generator(ForeignTensors(dict(weights.tensors), "release.pt"))
+    return ivclab.convert(ForeignTensors(dict(weights.tensors), "release.pt"))
 
 
 @pytest.mark.parametrize("resolution", WIDTHS)

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from biggan.errors import InputError
-from biggan.weights.tensor_bundle import TensorBundle, crc32c, masked
+from biggan.weights.containers.tensor_bundle import TensorBundle, crc32c, masked
 from tensorflow_formats import (
     block,
     entry,

@@ -34,9 +34,10 @@ from biggan.metrics.extractor import (
     resize_like_tensorflow,
 )
 from biggan.weights.cache import cache_dir, exclusive, is_offline
+from biggan.weights.containers.pickles import load_state_dict
 from biggan.weights.download import DownloadError, fetch
-from biggan.weights.foreign import ForeignTensors
-from biggan.weights.pickles import load_state_dict
+from biggan.weights.files import open_regular
+from biggan.weights.formats.conversion import ForeignTensors
 
 NAME = "TF-Inception 2015-12-05"
 FILE = "pt_inception-2015-12-05-6726825d.pth"
@@ -104,7 +105,8 @@ class InceptionFeatures:
         published = self.sha256 == SHA256
         self.name = NAME if published else f"{NAME} from another file ({self.sha256[:8]})"
         self.resize: str = resize
-        network = Inception(ForeignTensors(load_state_dict(file), str(file)))
+        with open_regular(file) as opened:
+            network = Inception(ForeignTensors(load_state_dict(opened, file), file))
         self.network = network.float().to(self._device)
 
     def __call__(self, images: Tensor) -> Tensor:

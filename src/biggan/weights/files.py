@@ -10,16 +10,17 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Generic, Literal, TypeVar
+from typing import Any, BinaryIO, Generic, Literal, TypeVar
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -35,7 +36,6 @@ from biggan.models import (
     make_generator,
 )
 from biggan.nn import OffGrid, StandingBatchNorm2d
-from biggan.weights.foreign import hub_grid, listed_faults
 
 FORMAT = "biggan 1"
 
@@ -45,9 +45,30 @@ RUN_GENERATOR = "generator.safetensors"
 RUN_DISCRIMINATOR = "discriminator.safetensors"
 """Name of the newest discriminator in a run folder."""
 
-_MAPPED_BYTES = 1 << 24
+EPSILONS_KNOWN = (
+    "its epsilons are known; bn_eps and sn_eps are for ajbrock's files alone, which do not say "
+    "theirs (and a discriminator has no bn_eps)"
+)
+"""What is said where a user gives epsilons of weights that have their own."""
 
+MAX_HEADER_BYTES = 100_000_000
+"""Of a safetensors file: that library's own limit."""
+
+_MOST_AXES = 1000
 _HALF = (torch.float16, torch.bfloat16)
+_LISTED = 20  # faults that one message names
+_DTYPES = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "I64": torch.int64,
+    "I32": torch.int32,
+    "I16": torch.int16,
+    "I8": torch.int8,
+    "U8": torch.uint8,
+    "BOOL": torch.bool,
+}
 
 
 @dataclass(frozen=True)
@@ -84,6 +105,9 @@ class LoadedModel(Generic[Network_co]):
         return "generator" if isinstance(self.network, Generator) else "discriminator"
 
 
+# --- networks to files ---
+
+
 def save_generator(
     path: Path, generator: Generator, description: Description, dtype: torch.dtype = torch.float32
 ) -> str:
@@ -102,8 +126,8 @@ def save_generator(
     Raises:
         InputError: A parameter exceeds the range of float16, or the file cannot be written.
     """
-    metadata = _metadata(generator, description)
-    return save_tensors(path, metadata, _stored(generator, dtype, path))
+    state = _state_in(generator, dtype, path)
+    return save_tensors(path, _metadata(generator, description), state)
 
 
 def save_discriminator(
@@ -113,12 +137,11 @@ def save_discriminator(
     dtype: torch.dtype = torch.float32,
 ) -> str:
     """Write a discriminator to a file, atomically; see `save_generator`."""
-    metadata = _metadata(discriminator, description)
-    return save_tensors(path, metadata, _stored(discriminator, dtype, path))
+    state = _state_in(discriminator, dtype, path)
+    return save_tensors(path, _metadata(discriminator, description), state)
 
 
-def _stored(network: torch.nn.Module, dtype: torch.dtype, path: Path) -> dict[str, Tensor]:
-    """The state of a network with its parameters in another precision."""
+def _state_in(network: torch.nn.Module, dtype: torch.dtype, path: Path) -> dict[str, Tensor]:
     state = network.state_dict()
     for name, parameter in network.named_parameters():
         state[name] = parameter.detach().to(dtype)
@@ -132,13 +155,25 @@ def network_sha256(network: Generator | Discriminator, description: Description)
     return _digest(_metadata(network, description), _on_cpu(network.state_dict()))
 
 
-def load_network(path: Path) -> LoadedModel[Any]:
-    """Read whichever network a file holds, verifying every byte.
+def _metadata(network: Generator | Discriminator, description: Description) -> dict[str, str]:
+    header: dict[str, Any] = {"kind": "discriminator", "config": network.config.to_dict()}
+    if isinstance(network, Generator):
+        header |= {"kind": "generator", "grid": list(statistics_grid(network))}
+    return {"format": FORMAT, "header": json.dumps({**header, "description": vars(description)})}
+
+
+# --- files to networks ---
+
+
+def build_network(
+    metadata: dict[str, str], tensors: dict[str, Tensor], path: Path
+) -> LoadedModel[Any]:
+    """The network of a file of ours, after its contents are verified.
 
     Raises:
-        InputError: The file is missing, damaged, or holds no network.
+        InputError: It is damaged, or holds no network.
     """
-    metadata, tensors, sha256 = load_tensors(path)
+    sha256 = _verify(metadata, tensors, path)
     try:
         header = json.loads(metadata["header"], object_pairs_hook=_without_duplicates)
         kind, description = header["kind"], _description(header["description"])
@@ -149,7 +184,12 @@ def load_network(path: Path) -> LoadedModel[Any]:
     if kind == "generator":
         config = GeneratorConfig.from_dict(values)
         network: Generator | Discriminator = assemble(config, grid, tensors, path)
-        description = _with_class_names(description, config.num_classes, path)
+        names = description.class_names or default_class_names(config.num_classes)
+        if len(names) != config.num_classes:
+            raise InputError(
+                f"{path} names {len(names)} classes of its network's {config.num_classes}"
+            )
+        description = replace(description, class_names=names)
     elif kind == "discriminator":
         network = assemble(DiscriminatorConfig.from_dict(values), (), tensors, path)
     else:
@@ -157,23 +197,24 @@ def load_network(path: Path) -> LoadedModel[Any]:
     return LoadedModel(network, description, sha256)
 
 
-def is_ours(path: Path) -> bool:
-    """Whether a safetensors file says that it is one of ours.
+def _description(values: Mapping[str, Any]) -> Description:
+    """The description in a file's header, with texts that can be printed.
 
     Raises:
-        InputError: It is no whole safetensors file.
+        TypeError, KeyError, ValueError: It is none.
     """
-    with _opened(path) as file:
-        return (file.metadata() or {}).get("format") == FORMAT
-
-
-def read_tensors(path: Path) -> dict[str, Tensor]:
-    """The tensors of a safetensors file of others, which states no digest.
-
-    Raises:
-        InputError: It is no whole safetensors file.
-    """
-    return _read(path)[1]
+    found = Description(**values)
+    texts = {"name": found.name, "source": found.source, "licence": found.licence}
+    names = values["class_names"]
+    if not isinstance(names, list) or not all(
+        isinstance(t, str) for t in (*names, *texts.values())
+    ):
+        raise TypeError
+    return Description(
+        **{key: printable(text) for key, text in texts.items()},
+        class_names=tuple(map(printable, names)),
+        training=dict(found.training),
+    )
 
 
 def assemble(
@@ -193,26 +234,69 @@ def assemble(
     Raises:
         InputError: Naming every missing, unexpected or misshapen tensor.
     """
-    if isinstance(config, DiscriminatorConfig):
-        with torch.device("meta"):
-            discriminator = make_discriminator(config)
-        load_strictly(discriminator, tensors, path)
-        return discriminator.eval()
     ascending = all(before < after for before, after in pairwise(grid))
     if not ascending or not all(0 <= truncation < math.inf for truncation in grid):
         raise InputError(f"{path}: the truncations of its statistics do not ascend from 0 on")
-    if config.off_grid == "hub":
+    if isinstance(config, GeneratorConfig) and config.off_grid == "hub":
         _require_hub_grid(grid)
-    with torch.device("meta"):
-        generator = make_generator(config)
-        set_statistics_grid(generator, list(grid))
-    load_strictly(generator, tensors, path)
-    for name, layer in generator.named_modules():
+    network = empty_network(config, grid)
+    load_strictly(network, tensors, path)
+    for name, layer in network.named_modules():
         if isinstance(layer, StandingBatchNorm2d):
             for variance in (layer.running_var, layer.table_var):
                 if bool((variance + layer.eps <= 0).any()):
                     raise InputError(f"{path}: a variance of {name} is negative")
-    return generator.eval()
+    return network.eval()
+
+
+def empty_network(
+    config: GeneratorConfig | DiscriminatorConfig, grid: Sequence[float] = ()
+) -> Generator | Discriminator:
+    """A network on torch's `meta` device: names and shapes, without values or memory."""
+    with torch.device("meta"):
+        if isinstance(config, DiscriminatorConfig):
+            return make_discriminator(config)
+        generator = make_generator(config)
+        set_statistics_grid(generator, list(grid))
+        return generator
+
+
+def load_strictly(network: torch.nn.Module, tensors: Mapping[str, Tensor], path: Path) -> None:
+    """Make tensors the parameters and buffers of a network, all of them and no others.
+
+    Half-precision tensors become float32.
+
+    Raises:
+        InputError: Naming the tensors that are missing, unexpected, of another shape or type, or
+            not finite.
+    """
+    expected = network.state_dict()
+    tensors = {
+        name: value.float() if value.dtype in _HALF else value for name, value in tensors.items()
+    }
+    wrong = [f"missing {name}" for name in expected if name not in tensors]
+    wrong += [f"unexpected {printable(name)[:100]}" for name in tensors if name not in expected]
+    for name, value in expected.items():
+        found = tensors.get(name, value)
+        if found.shape != value.shape:
+            wrong.append(f"{name} is {quoted(tuple(found.shape))}, not {tuple(value.shape)}")
+        elif found.dtype != value.dtype:
+            wrong.append(f"{name} is {found.dtype}, not {value.dtype}".replace("torch.", ""))
+        elif name in tensors and not bool(found.isfinite().all()):
+            wrong.append(f"{name} has values that are not finite numbers")
+    if wrong:
+        raise InputError(f"{path} does not fit its network: {listed_faults(wrong)}")
+    # Assigned, not copied: the network takes no memory besides the tensors'.
+    network.load_state_dict(tensors, assign=True)
+
+
+def listed_faults(faults: Sequence[str]) -> str:
+    """Faults of tensors as one line holds them: the first twenty, and how many others."""
+    more = f"; and {len(faults) - _LISTED} more" if len(faults) > _LISTED else ""
+    return "; ".join(faults[:_LISTED]) + more
+
+
+# --- truncations of a generator's statistics ---
 
 
 def statistics_grid(generator: Generator) -> tuple[float, ...]:
@@ -225,6 +309,20 @@ def set_statistics_grid(generator: Generator, grid: list[float]) -> None:
     for layer in generator.modules():
         if isinstance(layer, StandingBatchNorm2d):
             layer.set_grid(grid)
+
+
+def hub_grid(rows: int) -> tuple[float, ...]:
+    """The truncations of a published table: 0.02, 0.04, ... 1.00, or with 0.00 before them.
+
+    Args:
+        rows: 50 (DeepMind's BigGAN) or 51 (BigGAN-deep).
+
+    Raises:
+        InputError: Another number of rows.
+    """
+    if rows not in (50, 51):
+        raise InputError(f"BatchNorm statistics for {rows} truncations; published are 50 or 51")
+    return tuple(round(0.02 * (i + 51 - rows), 2) for i in range(rows))
 
 
 def with_off_grid(loaded: LoadedModel[Generator], off_grid: OffGrid) -> LoadedModel[Generator]:
@@ -256,41 +354,7 @@ def _require_hub_grid(grid: Sequence[float]) -> None:
         )
 
 
-def load_strictly(network: torch.nn.Module, tensors: Mapping[str, Tensor], path: Path) -> None:
-    """Make tensors the parameters and buffers of a network, all of them and no others.
-
-    Half-precision tensors become float32.
-
-    Raises:
-        InputError: Naming the tensors that are missing, unexpected, of another shape or type, or
-            not finite.
-    """
-    expected = network.state_dict()
-    tensors = {
-        name: value.float() if value.dtype in _HALF else value for name, value in tensors.items()
-    }
-    wrong = [f"missing {name}" for name in expected if name not in tensors]
-    wrong += [f"unexpected {printable(name)[:100]}" for name in tensors if name not in expected]
-    wrong += [
-        f"{name} is {quoted(tuple(tensors[name].shape))}, not {tuple(value.shape)}"
-        for name, value in expected.items()
-        if name in tensors and tensors[name].shape != value.shape
-    ]
-    wrong += [
-        f"{name} is {tensors[name].dtype}, not {value.dtype}".replace("torch.", "")
-        for name, value in expected.items()
-        if name in tensors and tensors[name].dtype != value.dtype
-    ]
-    wrong += [
-        f"{name} has values that are not finite numbers"
-        for name, value in expected.items()
-        if name in tensors and tensors[name].shape == value.shape
-        if tensors[name].dtype == value.dtype and not bool(tensors[name].isfinite().all())
-    ]
-    if wrong:
-        raise InputError(f"{path} does not fit its network: {listed_faults(wrong)}")
-    # Assigned, not copied: the network takes no memory besides the tensors'.
-    network.load_state_dict(tensors, assign=True)
+# --- safetensors ---
 
 
 def save_tensors(path: Path, metadata: Mapping[str, str], tensors: Mapping[str, Tensor]) -> str:
@@ -334,45 +398,94 @@ def load_tensors(path: Path) -> tuple[dict[str, str], dict[str, Tensor], str]:
     Raises:
         InputError: The file is missing, cut short, changed, or not of ours.
     """
-    metadata, tensors = _read(path)
-    sha256 = metadata.pop("sha256", None)
-    if sha256 is None or metadata.get("format") != FORMAT:
-        raise InputError(f"{path} is a safetensors file, but not one of biggan's")
-    if _digest(metadata, tensors) != sha256:
-        raise DamagedFileError(
-            f"{path} is damaged: its contents do not have the sha256 that it states; fetch it again"
-        )
-    return metadata, tensors, sha256
+    with open_regular(path) as file:
+        metadata, tensors = read_safetensors(file, path)
+    return metadata, tensors, _verify(metadata, tensors, path)
 
 
-def _read(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
-    """The metadata and the tensors of a safetensors file, in memory of their own.
+def is_ours(path: Path) -> bool:
+    """Whether a safetensors file says that it is one of ours.
 
-    `safe_open` maps the file, so that its pages stay resident as long as it is open: it is opened
-    anew after every so many bytes, or loading would take the file's size twice. The tensors are
-    copied because those of a map are aligned as the file happens to be, which changes rounding.
+    Raises:
+        InputError: It is no whole safetensors file.
     """
+    with open_regular(path) as file:
+        return _read_header(file, path)[0].get("format") == FORMAT
+
+
+@contextmanager
+def open_regular(path: Path) -> Iterator[BinaryIO]:
+    """Open a file for reading; what goes wrong while it is read is reported as well.
+
+    Raises:
+        InputError: There is none, or it cannot be read.
+    """
+    try:
+        if path.exists() and not path.is_file():  # a pipe would wait for ever
+            raise InputError(f"{path} is no regular file")
+        with path.open("rb") as file:
+            yield file
+    except FileNotFoundError:
+        raise InputError(f"there is no file {path}") from None
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror or error}") from None
+
+
+def read_safetensors(file: BinaryIO, path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
+    """The metadata and the tensors of a safetensors file, anybody's, that is open at its start.
+
+    Read into memory of their own: a map of the file would be aligned as the file happens to be,
+    which changes rounding, and would take its size twice.
+
+    Raises:
+        InputError: It is no whole safetensors file, or does not fit the memory.
+    """
+    metadata, entries = _read_header(file, path)
     tensors: dict[str, Tensor] = {}
-    with _opened(path) as file:
-        metadata = dict(file.metadata() or {})
-        names = list(file.keys())
-        _check_header(path)
-    while len(tensors) < len(names):
-        with _opened(path) as file:
-            read = 0
-            for name in names[len(tensors) :]:
-                tensors[name] = file.get_tensor(name).clone()
-                read += tensors[name].nbytes
-                if read >= _MAPPED_BYTES:
-                    break
+    for name, (dtype, shape) in entries.items():
+        try:
+            tensors[name] = torch.empty(shape, dtype=dtype)
+        except (RuntimeError, MemoryError, TypeError) as error:  # or a shape beyond 64 bits
+            reason = printable(str(error).split("\n")[0])[:100]
+            raise InputError(f"{path} does not fit the memory: {reason}") from None
+        values = tensors[name].reshape(-1).view(torch.uint8).numpy()
+        if file.readinto(values.data) < len(values):  # type: ignore[attr-defined]
+            raise _not_whole(path, f"{quoted(name)} is cut short")
     return metadata, tensors
 
 
-def _check_header(path: Path) -> None:
-    """Refuse a header with a name twice: programs differ in which of the two they read."""
-    with path.open("rb") as file:
-        size = int.from_bytes(file.read(8), "little")
-        json.loads(file.read(size), object_pairs_hook=_without_duplicates)
+def _read_header(
+    file: BinaryIO, path: Path
+) -> tuple[dict[str, str], dict[str, tuple[torch.dtype, list[int]]]]:
+    """The metadata, and the type and shape of every tensor in the order of their bytes.
+
+    The tensors must fill the file without a hole, and no name may be there twice: programs differ
+    in which of the two they read.
+    """
+    size = os.fstat(file.fileno()).st_size
+    header_size = int.from_bytes(file.read(8), "little")
+    if header_size > min(size - 8, MAX_HEADER_BYTES):
+        raise _not_whole(path, "its header is cut short")
+    try:
+        header = json.loads(file.read(header_size), object_pairs_hook=_without_duplicates)
+        metadata = header.pop("__metadata__", {})
+        if not all(isinstance(text, str) for text in metadata.values()):
+            raise ValueError("its metadata are no texts")
+        end = 0
+        entries = {}
+        for name, entry in sorted(header.items(), key=lambda item: item[1]["data_offsets"]):
+            dtype, shape = _DTYPES[entry["dtype"]], entry["shape"]
+            if len(shape) > _MOST_AXES or any(type(n) is not int or n < 0 for n in shape):
+                raise ValueError(f"{quoted(name)} has the shape {quoted(shape)}")
+            begin, end = end, end + math.prod(shape) * dtype.itemsize
+            if entry["data_offsets"] != [begin, end]:
+                raise ValueError(f"the place of {quoted(name)} is not that of its shape")
+            entries[name] = dtype, shape
+    except (ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
+        raise _not_whole(path, printable(str(error).split("\n")[0])[:100]) from None
+    if end != size - 8 - header_size:
+        raise _not_whole(path, f"it has {size - 8 - header_size:,} bytes of {end:,}")
+    return metadata, entries
 
 
 def _without_duplicates(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
@@ -383,65 +496,26 @@ def _without_duplicates(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
     return values
 
 
-@contextmanager
-def _opened(path: Path) -> Iterator[Any]:
-    try:
-        with safe_open(path, framework="pt") as file:
-            yield file
-    except FileNotFoundError:
-        raise InputError(f"there is no file {path}") from None
-    # A TypeError is that of a shape beyond 64 bits.
-    except (SafetensorError, OSError, ValueError, TypeError) as error:
-        reason = printable(str(error).split("\n")[0])[:100]
-        raise DamagedFileError(
-            f"{path} is not a whole safetensors file ({reason}); it may be cut short: fetch it "
-            "again"
-        ) from None
-    except (RuntimeError, MemoryError) as error:  # of a map, or of a copy
-        reason = printable(str(error).split("\n")[0])[:100]
-        raise InputError(f"{path} does not fit the memory: {reason}") from None
-
-
-def _metadata(network: Generator | Discriminator, description: Description) -> dict[str, str]:
-    header: dict[str, Any] = {"kind": "discriminator", "config": network.config.to_dict()}
-    if isinstance(network, Generator):
-        header |= {"kind": "generator", "grid": list(statistics_grid(network))}
-    return {"format": FORMAT, "header": json.dumps({**header, "description": vars(description)})}
-
-
-def _description(values: Mapping[str, Any]) -> Description:
-    """The description in a file's header, with texts that can be printed.
-
-    Raises:
-        TypeError, KeyError, ValueError: It is none.
-    """
-    found = Description(**values)
-    texts = {"name": found.name, "source": found.source, "licence": found.licence}
-    names = values["class_names"]
-    if not isinstance(names, list) or not all(
-        isinstance(t, str) for t in (*names, *texts.values())
-    ):
-        raise TypeError
-    return Description(
-        **{key: printable(text) for key, text in texts.items()},
-        class_names=tuple(map(printable, names)),
-        training=dict(found.training),
+def _not_whole(path: Path, reason: str) -> DamagedFileError:
+    return DamagedFileError(
+        f"{path} is not a whole safetensors file ({reason}); it may be cut short: fetch it again"
     )
 
 
-def _with_class_names(description: Description, num_classes: int, path: Path) -> Description:
-    """The same, with names for classes that have none: 1000 of them are ImageNet's."""
-    if not description.class_names:
-        return replace(description, class_names=default_class_names(num_classes))
-    if len(description.class_names) != num_classes:
-        raise InputError(
-            f"{path} names {len(description.class_names)} classes of its network's {num_classes}"
+def _verify(metadata: dict[str, str], tensors: Mapping[str, Tensor], path: Path) -> str:
+    """Compare a file's contents with the digest in its metadata, which is taken out.
+
+    Returns:
+        The digest.
+    """
+    sha256 = metadata.pop("sha256", None)
+    if sha256 is None or metadata.get("format") != FORMAT:
+        raise InputError(f"{path} is a safetensors file, but not one of biggan's")
+    if _digest(metadata, tensors) != sha256:
+        raise DamagedFileError(
+            f"{path} is damaged: its contents do not have the sha256 that it states; fetch it again"
         )
-    return description
-
-
-def _on_cpu(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    return sha256
 
 
 def _digest(metadata: Mapping[str, str], tensors: Mapping[str, Tensor]) -> str:
@@ -451,3 +525,7 @@ def _digest(metadata: Mapping[str, str], tensors: Mapping[str, Tensor]) -> str:
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
+
+
+def _on_cpu(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}

@@ -14,11 +14,10 @@ is there under a path goes before a published name. The format is found from the
 from __future__ import annotations
 
 import difflib
-import json
 import re
 import shutil
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal
 
@@ -27,17 +26,25 @@ from torch import Tensor
 from biggan.classes import default_class_names
 from biggan.errors import DamagedFileError, InputError, printable, quoted
 from biggan.models import PRESETS, Discriminator, Generator
-from biggan.weights import archives, brock, files, huggingface, ivclab, pickles, tfhub
 from biggan.weights.addresses import is_address, obtain_address
 from biggan.weights.cache import cache_dir
+from biggan.weights.containers.archives import unpacked
+from biggan.weights.containers.pickles import load_state_dict
+from biggan.weights.containers.tensor_bundle import VARIABLES, TensorBundle
 from biggan.weights.files import (
+    EPSILONS_KNOWN,
+    FORMAT,
+    MAX_HEADER_BYTES,
     RUN_DISCRIMINATOR,
     RUN_GENERATOR,
     Description,
     LoadedModel,
+    assemble,
+    build_network,
     network_sha256,
+    open_regular,
+    read_safetensors,
 )
-from biggan.weights.foreign import DEEPMIND_LICENCE, Converted, ForeignTensors
 from biggan.weights.published import BUNDLED, BUNDLED_FOLDER, PUBLISHED, cached_path, obtain
 
 Kind = Literal["generator", "discriminator"]
@@ -48,12 +55,7 @@ _PREFERRED: dict[Kind, tuple[str, ...]] = {
     "discriminator": (RUN_DISCRIMINATOR, "D.pth", "D_[!o]*.pth"),  # not D_optim
 }
 _ENDINGS = (".safetensors", ".pth", ".pt", ".bin", ".tar.gz", ".tgz", ".tar")
-_CONFIG = "config.json"
-_CONFIG_BYTES = 1 << 20  # at most
 _HEAD_BYTES = 512
-_HEADER_BYTES = 100_000_000  # of a safetensors file, at most: that library's own limit
-
-_BROCK_LICENCE = "not established: the code that they come with is MIT"
 
 
 def load_generator(
@@ -255,141 +257,78 @@ def read_network(
         InputError: It is damaged, or something else.
     """
     path = _weights_file(path, "generator")
+    epsilons = {"bn_eps": bn_eps, "sn_eps": sn_eps}
     try:
-        return _read(path, bn_eps, sn_eps)
+        if path.is_dir():
+            return _convert(TensorBundle(path / VARIABLES), path, epsilons)
+        with open_regular(path) as file:
+            container = _sniff(file.read(_HEAD_BYTES), path)
+            file.seek(0)
+            if container == "archive":
+                with unpacked(file, path) as folder:
+                    return _convert(TensorBundle(folder / VARIABLES), folder, epsilons)
+            if container == "pickle":
+                return _convert(load_state_dict(file, path), path, epsilons)
+            metadata, tensors = read_safetensors(file, path)
+        if metadata.get("format") != FORMAT:
+            return _convert(tensors, path, epsilons)
+        if (bn_eps, sn_eps) != (None, None):
+            raise InputError(f"{path}: {EPSILONS_KNOWN}")
+        return build_network(metadata, tensors, path)
     except InputError as error:  # that of a shape that cannot be built knows no file
         raise error if str(path) in str(error) else InputError(f"{path}: {error}") from None
 
 
-def _read(path: Path, bn_eps: float | None, sn_eps: float | None) -> LoadedModel[Any]:
-    container = _container(path)
-    if container == "safetensors" and files.is_ours(path):
-        _refuse_epsilons(path, bn_eps, sn_eps)
-        return files.load_network(path)
-    if container == "tfhub":
-        _refuse_epsilons(path, bn_eps, sn_eps)
-        with ExitStack() as stack:
-            folder = path if path.is_dir() else stack.enter_context(archives.unpacked(path))
-            return _build(tfhub.convert_generator(folder), DEEPMIND_LICENCE, path)
-    tensors = (
-        files.read_tensors(path) if container == "safetensors" else pickles.load_state_dict(path)
-    )
-    return _read_state_dict(path, tensors, bn_eps, sn_eps)
-
-
-def _read_state_dict(
-    path: Path, tensors: dict[str, Tensor], bn_eps: float | None, sn_eps: float | None
-) -> LoadedModel[Any]:
-    source = ForeignTensors(_without_parallel_prefix(tensors), str(path))
-    if brock.is_known(source):
-        sn_eps = brock.SN_EPS if sn_eps is None else sn_eps
-        if brock.is_discriminator(source):
-            if bn_eps is not None:
-                raise InputError(f"{path} holds a discriminator, which has no BatchNorm: no bn_eps")
-            return _build(brock.convert_discriminator(source, sn_eps=sn_eps), _BROCK_LICENCE, path)
-        bn_eps = brock.BN_EPS if bn_eps is None else bn_eps
-        converted = brock.convert_generator(source, bn_eps=bn_eps, sn_eps=sn_eps)
-        return _build(converted, _BROCK_LICENCE, path)
-    _refuse_epsilons(path, bn_eps, sn_eps)
-    if huggingface.is_known(source):
-        converted = huggingface.convert_generator(source, _settings(path))
-    elif ivclab.is_known(source):
-        converted = ivclab.convert_generator(source)
+def _sniff(head: bytes, path: Path) -> Literal["safetensors", "archive", "pickle"]:
+    """How the tensors of a file are stored, by its first bytes."""
+    # First, for the bytes of the header's size may be anything.
+    if head[8:9] == b"{" and int.from_bytes(head[:8], "little") <= MAX_HEADER_BYTES:
+        return "safetensors"
+    if head.startswith(b"\x1f\x8b") or head[257:262] == b"ustar":
+        return "archive"
+    if head.startswith((b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")):
+        return "pickle"
+    text = head.lstrip().lower()
+    if not head:
+        nature = "is empty: fetch it again"
+    elif text.startswith((b"<!doctype", b"<html", b"<?xml")):
+        nature = "is a web page, not a weights file: its download met an error page or a login"
+    elif text.startswith(b"version https://git-lfs"):
+        nature = "is a Git LFS pointer, not the weights: fetch them with `git lfs pull`"
+    elif path.suffix == ".json":
+        nature = "is a configuration: give the weights file beside it"
     else:
+        nature = "is no weights file: neither safetensors, nor a torch file, nor a TF Hub archive"
+    raise DamagedFileError(f"{path} {nature}")
+
+
+def _convert(
+    tensors: Mapping[str, Tensor], path: Path, epsilons: Mapping[str, float | None]
+) -> LoadedModel[Any]:
+    """The network that foreign tensors are, described by their contents alone.
+
+    So a file under any name, and what it is converted to, are one model with one digest.
+    """
+    from biggan.weights.formats import FORMATS
+    from biggan.weights.formats.conversion import ForeignTensors
+
+    if all(name.startswith("module.") for name in tensors):  # put there by `DataParallel`
+        tensors = {name.removeprefix("module."): tensor for name, tensor in tensors.items()}
+    source = ForeignTensors(tensors, path, epsilons)
+    known = next((known for known in FORMATS if known.matches(source)), None)
+    if known is None:
         names = printable(", ".join(list(tensors)[:3]))[:100]
         raise InputError(
             f"{path} holds tensors of no format known here (such as {names}); known are those of "
             "biggan, pytorch_pretrained_biggan, ajbrock/BigGAN-PyTorch, ivclab and TF Hub"
         )
-    return _build(converted, DEEPMIND_LICENCE, path)
-
-
-def _without_parallel_prefix(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Names as they are without `DataParallel`, which puts "module." before every one."""
-    prefix = "module."
-    if all(name.startswith(prefix) for name in tensors):
-        return {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
-    return tensors
-
-
-def _build(converted: Converted[Any], licence: str, path: Path) -> LoadedModel[Any]:
-    """The network, described by its contents alone.
-
-    So a file under any name, and what it is converted to, are one model with one digest.
-    """
+    converted = known.convert(source)
     config = converted.config
-    network = files.assemble(config, converted.grid, converted.tensors, path)
+    network = assemble(config, converted.grid, converted.tensors, path)
     description = Description(
         name=f"{config.family}-{config.resolution}",
         class_names=default_class_names(config.num_classes),
         source=f"weights of {converted.origin}",
-        licence=licence,
+        licence=converted.licence,
     )
     return LoadedModel(network, description, network_sha256(network, description))
-
-
-def _refuse_epsilons(path: Path, bn_eps: float | None, sn_eps: float | None) -> None:
-    if (bn_eps, sn_eps) != (None, None):
-        raise InputError(
-            f"{path}: the epsilons of this format are known; bn_eps and sn_eps are for ajbrock's "
-            "files alone, which do not say theirs"
-        )
-
-
-def _container(path: Path) -> Literal["safetensors", "pickle", "tfhub"]:
-    """How the tensors of a file are stored, by its first bytes."""
-    if path.is_dir():
-        return "tfhub"
-    head = _head(path)
-    # First, for the bytes of the header's size may be anything.
-    if head[8:9] == b"{" and int.from_bytes(head[:8], "little") <= _HEADER_BYTES:
-        return "safetensors"
-    if head.startswith(b"\x1f\x8b") or head[257:262] == b"ustar":
-        return "tfhub"
-    if head.startswith((b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")):
-        return "pickle"
-    raise DamagedFileError(f"{path} {_nature(head, path)}")
-
-
-def _head(path: Path) -> bytes:
-    try:
-        if path.exists() and not path.is_file():  # a pipe would wait for ever
-            raise InputError(f"{path} is no regular file")
-        with path.open("rb") as file:
-            return file.read(_HEAD_BYTES)
-    except FileNotFoundError:
-        raise InputError(f"there is no file {path}") from None
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror}") from None
-
-
-def _nature(head: bytes, path: Path) -> str:
-    text = head.lstrip().lower()
-    if not head:
-        return "is empty: fetch it again"
-    if text.startswith((b"<!doctype", b"<html", b"<?xml")):
-        return "is a web page, not a weights file: its download met an error page or a login"
-    if text.startswith(b"version https://git-lfs"):
-        return "is a Git LFS pointer, not the weights: fetch them with `git lfs pull`"
-    if path.suffix == ".json":
-        return "is a configuration: give the weights file beside it"
-    return "is no weights file: neither safetensors, nor a torch file, nor a TF Hub archive"
-
-
-def _settings(path: Path) -> dict[str, Any]:
-    """The config.json beside a `pytorch_model.bin`; empty where there is none.
-
-    Hugging Face published both with the model's name before theirs.
-    """
-    beside = path.with_name(path.name.replace("pytorch_model.bin", _CONFIG))
-    for file in (beside, path.with_name(_CONFIG)):
-        if file != path and file.is_file():
-            try:
-                text = file.read_bytes()[: _CONFIG_BYTES + 1]
-                settings = json.loads(text) if len(text) <= _CONFIG_BYTES else None
-            except (OSError, ValueError, RecursionError):
-                settings = None
-            if not isinstance(settings, dict):
-                raise InputError(f"{file}, beside {path.name}, is no JSON object")
-            return settings
-    return {}

@@ -29,8 +29,8 @@ from biggan.weights import files
 from biggan.weights.addresses import only_file_or_folder, repository_files
 from biggan.weights.cache import cache_dir, exclusive, is_offline
 from biggan.weights.download import DownloadError, RemoteFile, fetch_all
-from biggan.weights.files import LoadedModel
-from biggan.weights.foreign import DEEPMIND_LICENCE, hub_grid
+from biggan.weights.files import LoadedModel, hub_grid
+from biggan.weights.formats.conversion import DEEPMIND_LICENCE
 
 _LOG = logging.getLogger("biggan.weights")
 

@@ -7,6 +7,7 @@ own choosing, and the bytes that leave the decompressor are counted as they come
 from __future__ import annotations
 
 import gzip
+import os
 import re
 import shutil
 import tarfile
@@ -19,13 +20,10 @@ from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
 from biggan.errors import DamagedFileError, InputError
+from biggan.weights.containers.graph_def import GRAPH
+from biggan.weights.containers.tensor_bundle import VARIABLES
 
-GRAPH = "saved_model.pb"
-"""A module's graph."""
-
-INDEX = "variables/variables.index"
-"""The index of a module's variables."""
-
+_INDEX = f"{VARIABLES}.index"
 _WANTED = re.compile(
     r"(?:(?P<top>[^/]+)/)?(?P<file>saved_model\.pb|variables/variables\."
     r"(?:index|data-[0-9]{5}-of-[0-9]{5}))"
@@ -39,12 +37,21 @@ _MAX_MEMBERS = 1000
 _CHUNK = 1 << 20
 
 
+# What gzip and tarfile make of damaged files; BadGzipFile is an OSError, but one of the contents.
+_DAMAGE = (
+    *(tarfile.TarError, gzip.BadGzipFile, zlib.error, EOFError),
+    *(ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError),
+)
+
+
 @contextmanager
-def unpacked(path: Path) -> Iterator[Path]:
+def unpacked(file: BinaryIO, path: Path) -> Iterator[Path]:
     """A TF Hub module's folder, made of an archive, for as long as the context lasts.
 
     Args:
-        path: A `.tar.gz` or `.tar` file with the module at its top or in one folder.
+        file: A `.tar.gz` or `.tar` file with the module at its top or in one folder, open at its
+            start.
+        path: Of the file, for messages.
 
     Yields:
         The folder: the graph and the variables, and nothing else of the archive.
@@ -52,10 +59,11 @@ def unpacked(path: Path) -> Iterator[Path]:
     Raises:
         InputError: The archive is damaged, holds no module, or holds what no module does.
     """
-    with _temporary_folder() as temporary:
-        folder = temporary / "module"
+    with ExitStack() as stack:
         try:
-            _unpack(path, folder)
+            temporary = stack.enter_context(tempfile.TemporaryDirectory(prefix="biggan-"))
+            folder = Path(temporary) / "module"
+            _unpack(file, path, folder)
         except InputError:
             raise
         except _DAMAGE as error:
@@ -69,23 +77,6 @@ def unpacked(path: Path) -> Iterator[Path]:
             yield folder
         except InputError as error:  # the user knows the archive, not where it was unpacked
             raise type(error)(str(error).replace(str(folder), str(path))) from None
-
-
-# What gzip and tarfile make of damaged files; BadGzipFile is an OSError, but one of the contents.
-_DAMAGE = (
-    *(tarfile.TarError, gzip.BadGzipFile, zlib.error, EOFError),
-    *(ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError),
-)
-
-
-@contextmanager
-def _temporary_folder() -> Iterator[Path]:
-    try:
-        folder = tempfile.TemporaryDirectory(prefix="biggan-")
-    except OSError as error:
-        raise InputError(f"cannot unpack an archive: {error.strerror or error}") from None
-    with folder as name:
-        yield Path(name)
 
 
 class _Counted:
@@ -110,16 +101,14 @@ class _Counted:
         return data
 
 
-def _unpack(path: Path, folder: Path) -> None:
-    with ExitStack() as stack:
-        packed = stack.enter_context(path.open("rb"))
-        size = path.stat().st_size
-        is_gzip = packed.peek(2)[:2] == _GZIP_MAGIC
-        stream = stack.enter_context(gzip.open(packed)) if is_gzip else packed
-        limit = min(_MAX_BYTES, _MAX_RATIO * size + _MAX_SPARE)
-        source = _Counted(stream, path, limit)
-        source.allow(_MAX_HEADERS)
-        archive = stack.enter_context(tarfile.open(fileobj=source, mode="r|"))  # type: ignore[call-overload]
+def _unpack(file: BinaryIO, path: Path, folder: Path) -> None:
+    size = os.fstat(file.fileno()).st_size
+    is_gzip = file.read(2) == _GZIP_MAGIC
+    file.seek(0)
+    limit = min(_MAX_BYTES, _MAX_RATIO * size + _MAX_SPARE)
+    source = _Counted(gzip.GzipFile(fileobj=file) if is_gzip else file, path, limit)
+    source.allow(_MAX_HEADERS)
+    with tarfile.open(fileobj=source, mode="r|") as archive:  # type: ignore[call-overload]
         tops, files = _unpack_members(archive, source, path, folder, limit)
         source.allow(limit)
         while source.read(_CHUNK):  # to gzip's own checksum, which is at the very end
@@ -127,8 +116,8 @@ def _unpack(path: Path, folder: Path) -> None:
     # Only now: of a damaged archive it is the damage that is to be told.
     if len(tops) > 1:
         raise InputError(f"{path} is refused: it holds parts of a module in more than one folder")
-    if not {GRAPH, INDEX} <= files:
-        raise InputError(f"{path} holds no TF Hub module: no {GRAPH} with {INDEX}")
+    if not {GRAPH, _INDEX} <= files:
+        raise InputError(f"{path} holds no TF Hub module: no {GRAPH} with {_INDEX}")
 
 
 def _unpack_members(

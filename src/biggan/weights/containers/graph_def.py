@@ -19,6 +19,9 @@ from torch import Tensor
 
 from biggan.errors import DamagedFileError, InputError
 
+GRAPH = "saved_model.pb"
+"""Name of a module's graph."""
+
 _FLOAT, _INT32 = 1, 3  # of tensorflow/core/framework/types.proto
 _MAX_AXES = 254  # TensorFlow's own limit
 _MAX_IDENTITIES = 8  # looked through in a row; they may form a circle

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from biggan.errors import DamagedFileError, InputError
-from biggan.weights.graph_def import (
+from biggan.weights.containers.graph_def import (
     MalformedError,
     as_bytes,
     as_int,
@@ -31,6 +31,9 @@ from biggan.weights.graph_def import (
     read_shape,
     read_varint,
 )
+
+VARIABLES = "variables/variables"
+"""Path of a module's variables, without endings."""
 
 _MAGIC = (0xDB4775248B80FB57).to_bytes(8, "little")
 _FOOTER = 48  # bytes: two block handles, padding, the magic number

@@ -1,0 +1,142 @@
+"""`torch.save` files of others: tensors only, and no code of theirs is run.
+
+A pickle is a program. torch's `weights_only` unpickler runs no part of it that is not needed to
+rebuild tensors; what it refuses is refused here in one line. Files that torch writes today are zips
+with a checksum per entry, which torch itself does not verify, so this does; those from before 2020
+(Hugging Face's and ajbrock's among them) have none: there only the shapes are left to check.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import re
+import struct
+import warnings
+import zipfile
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import torch
+from torch import Tensor
+
+from biggan.errors import DamagedFileError, InputError, printable, quoted
+
+_CHUNK = 1 << 22
+# Damage surfaces anywhere in torch's reader, as any of these.
+_DAMAGE = (
+    *(RuntimeError, ValueError, LookupError, TypeError, AttributeError, EOFError),
+    *(AssertionError, ImportError, ArithmeticError, struct.error),
+)
+_OTHER_FILES = (
+    ({"param_groups", "state"}, "an optimizer's state"),
+    ({"itr", "epoch"}, "a run's counters"),
+)
+
+
+def load_state_dict(file: BinaryIO, path: Path) -> dict[str, Tensor]:
+    """Read a state dict that `torch.save` wrote.
+
+    Args:
+        file: A `.pth`, `.pt` or `.bin` file, open at its start.
+        path: Of the file, for messages.
+
+    Returns:
+        Tensors by name, on the CPU.
+
+    Raises:
+        InputError: The file is damaged, wants to run code, or holds something else than weights.
+    """
+    is_zip = file.read(2) == b"PK"
+    file.seek(0)
+    if is_zip:
+        _verify_zip(file, path)
+        file.seek(0)
+    tensors = _state_dict(_unpickle(file, path), path)
+    for name, tensor in tensors.items():
+        if tensor.is_nested or tensor.layout != torch.strided or tensor.device.type != "cpu":
+            raise InputError(
+                f"{path}: {quoted(name)} is no plain tensor: it has no values of its own"
+            )
+        # One value can be spread over a tensor of any size without taking memory, until it is used.
+        if tensor.nbytes > tensor.untyped_storage().nbytes():
+            raise InputError(f"{path}: {quoted(name)} claims more values than the file has")
+    if sum(tensor.nbytes for tensor in tensors.values()) > os.fstat(file.fileno()).st_size:
+        raise InputError(f"{path}: its tensors claim more values than the file has")
+    return tensors
+
+
+def _verify_zip(file: BinaryIO, path: Path) -> None:
+    """Check every entry against its checksum, without inflating anything.
+
+    torch stores its entries as they are: a compressed one is none of its, and may be a bomb.
+    """
+    try:
+        with zipfile.ZipFile(file) as archive:
+            if not any(name.endswith("/data.pkl") for name in archive.namelist()):
+                raise InputError(
+                    f"{path} is not a torch file: it is a zip of other files; unpack it first"
+                )
+            for entry in archive.infolist():
+                if entry.compress_type != zipfile.ZIP_STORED:
+                    raise InputError(
+                        f"{path} is not a torch file: its entry {entry.filename[:100]!r} is "
+                        "compressed"
+                    )
+                with archive.open(entry) as contents:
+                    while contents.read(_CHUNK):  # the last read compares the checksum
+                        pass
+    except InputError:
+        raise
+    # RuntimeError is that of an encrypted entry.
+    except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, RuntimeError) as error:
+        raise _damaged(path, error) from None
+
+
+def _unpickle(file: BinaryIO, path: Path) -> Any:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about the age of the file: it is old
+            return torch.load(file, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        asked = re.search(r"GLOBAL (\S{1,100})", str(error))
+        wants = f"asks for {printable(asked[1])}, which" if asked else "does what"
+        kind = InputError if asked else DamagedFileError
+        raise kind(
+            f"{path} is refused: its pickle {wants} tensors do not need and could run code, or it "
+            "may be damaged; nothing was run. Get the weights as a plain state dict or as "
+            "safetensors, or fetch the file again"
+        ) from None
+    except (MemoryError, *_DAMAGE) as error:
+        if isinstance(error, MemoryError) or "can't allocate memory" in str(error):
+            raise InputError(
+                f"{path} asks for more memory than there is, or it is damaged"
+            ) from None
+        raise _damaged(path, error) from None
+
+
+def _damaged(path: Path, error: Exception) -> DamagedFileError:
+    lines = str(error).strip().splitlines() or ["it ends early"]
+    reason = f"{type(error).__name__}: {printable(lines[0])[:100]}"
+    return DamagedFileError(f"{path} is not a whole torch file ({reason}): fetch it again")
+
+
+def _state_dict(contents: Any, path: Path) -> dict[str, Tensor]:
+    """The contents, if they are tensors by name; otherwise a message of what they seem to be."""
+    if not isinstance(contents, Mapping):
+        raise InputError(
+            f"{path} holds a {type(contents).__name__}, not a network's weights (a state dict)"
+        )
+    for marks, found in _OTHER_FILES:
+        if marks <= set(contents):
+            raise InputError(
+                f"{path} holds {found}, not a network's weights: give the generator's file "
+                "(G_ema.pth or G.pth) or the discriminator's (D.pth)"
+            )
+    others = [str(name) for name, value in contents.items() if not isinstance(value, Tensor)]
+    if others or not contents:
+        found = f"more than tensors: {printable(', '.join(others))[:100]}" if others else "nothing"
+        raise InputError(f"{path} is no plain state dict: it holds {found}")
+    return {str(name): value for name, value in contents.items()}

@@ -1,0 +1,10 @@
+"""Weights as other software writes them, one format a file.
+
+A format is a module with `matches(source)`, whether tensors are named as in this format, and
+`convert(source)`, which makes a network's whole state of them.
+"""
+
+from biggan.weights.formats import brock, huggingface, ivclab, tfhub
+
+FORMATS = (brock, huggingface, ivclab, tfhub)
+"""In the order in which they are tried."""

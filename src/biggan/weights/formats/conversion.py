@@ -1,0 +1,279 @@
+"""What the foreign formats share: an account of the tensors of a file, and names by a table.
+
+A format infers the network's configuration from the shapes of some tensors. Then a `Layout` takes
+every tensor that such a network has, by its foreign name and in its foreign shape. A file that does
+not fit is refused once, with everything that is wrong with it.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from biggan.errors import InputError, printable, quoted
+from biggan.models import Discriminator, DiscriminatorConfig, Generator, GeneratorConfig
+from biggan.weights.files import EPSILONS_KNOWN, listed_faults
+
+DEEPMIND_LICENCE = "not established: DeepMind's module pages state none"
+"""Licence of DeepMind's weights, whoever converted them."""
+
+_ALIKE = 20  # so many tensors of one wrong type are named one by one
+_FLOATS = (torch.float32, torch.float16, torch.bfloat16)
+
+
+@dataclass(frozen=True)
+class Converted:
+    """A network's weights in our layout."""
+
+    config: GeneratorConfig | DiscriminatorConfig
+    tensors: Mapping[str, Tensor]
+    """The network's whole state, by our names."""
+    origin: str
+    """Whose format it was, such as "ajbrock's BigGAN-PyTorch"."""
+    licence: str
+    grid: tuple[float, ...] = ()
+    """Truncations of the BatchNorm statistics; empty for one set of statistics."""
+
+
+class ForeignTensors:
+    """The tensors of a foreign file, to be taken one by one.
+
+    Args:
+        tensors: By their foreign names. Values may be read from the file when they are asked for.
+        path: Of the file or folder.
+        epsilons: `bn_eps` and `sn_eps` as the user gave them.
+    """
+
+    def __init__(
+        self,
+        tensors: Mapping[str, Tensor],
+        path: Path,
+        epsilons: Mapping[str, float | None] | None = None,
+    ) -> None:
+        self.tensors = tensors
+        self.path = path
+        self.epsilons = epsilons or {}
+        self._unused = {name for name, value in self.epsilons.items() if value is not None}
+        self._left = dict.fromkeys(tensors)
+        self._wrong: list[str] = []
+
+    def __contains__(self, name: str) -> bool:
+        return name in self.tensors
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.tensors)
+
+    def has_any(self, prefix: str) -> bool:
+        """Whether any tensor's name begins so."""
+        return any(name.startswith(prefix) for name in self.tensors)
+
+    def numbers(self, pattern: str) -> list[int]:
+        """What the pattern's group matches in tensors' names: numbers, ascending."""
+        found = (re.match(pattern, name) for name in self.tensors)
+        return sorted({int(match[1]) for match in found if match})
+
+    def shape(self, name: str, dimensions: int) -> tuple[int, ...]:
+        """The shape of a tensor without which the network's own shape cannot be known.
+
+        Raises:
+            InputError: It is missing, or has another number of dimensions.
+        """
+        if name not in self.tensors:
+            raise InputError(f"{self.path} lacks {name}, without which nothing can be built")
+        shape = tuple(self.tensors[name].shape)
+        if len(shape) != dimensions:
+            raise InputError(
+                f"{self.path}: {name} is {quoted(shape)}; it should have {dimensions} axes"
+            )
+        if 0 in shape:
+            raise InputError(f"{self.path}: {name} is {quoted(shape)}: it is empty")
+        return shape
+
+    def size(self, *places: tuple[str, int, int]) -> int:
+        """A size that several tensors have: the first of them that is there decides.
+
+        So a network can be laid out though some tensors are missing, and `finish` names them all.
+
+        Args:
+            places: A tensor's name, its number of dimensions, and the axis.
+
+        Raises:
+            InputError: As `shape`.
+        """
+        for name, dimensions, axis in places:
+            if name in self.tensors and self.tensors[name].ndim == dimensions:
+                return self.shape(name, dimensions)[axis]
+        return self.shape(*places[0][:2])[places[0][2]]
+
+    def epsilon(self, name: str, default: float) -> float:
+        """An epsilon that the file does not say: the user's, or the default."""
+        self._unused.discard(name)
+        value = self.epsilons.get(name)
+        return default if value is None else value
+
+    def take(self, name: str, *shape: int) -> Tensor:
+        """A tensor of this shape, as float32; half precision is widened.
+
+        What is wrong is remembered for `finish`; zeros stand in for it until then.
+        """
+        self._left.pop(name, None)
+        fault = self._fault(name, shape)
+        if fault is None:
+            return self.tensors[name].detach().float()
+        self._wrong.append(fault)
+        return torch.zeros(()).expand(shape)
+
+    def leave(self, pattern: str) -> None:
+        """Leave the tensors whose whole name matches: their format has them, and we need not."""
+        self._left = {name: None for name in self._left if not re.fullmatch(pattern, name)}
+
+    def finish(self) -> None:
+        """Make sure that all tensors were there, were right, and were wanted.
+
+        Raises:
+            InputError: Naming those that were not; or the user gave epsilons that were not used.
+        """
+        types = Counter(f.partition(" is ")[2] for f in self._wrong if f.endswith("not float32"))
+        many = {kind: number for kind, number in types.items() if number > _ALIKE}
+        wrong = [fault for fault in self._wrong if fault.partition(" is ")[2] not in many]
+        wrong += [f"{number} tensors are {kind}" for kind, number in many.items()]
+        wrong += [f"unexpected {printable(name)[:100]}" for name in self._left]
+        if wrong:
+            raise InputError(f"{self.path} does not fit its network: {listed_faults(wrong)}")
+        if self._unused:
+            raise InputError(f"{self.path}: {EPSILONS_KNOWN}")
+
+    def _fault(self, name: str, shape: tuple[int, ...]) -> str | None:
+        if name not in self.tensors:
+            return f"missing {name}"
+        tensor = self.tensors[name]
+        if tuple(tensor.shape) != shape:
+            return f"{name} is {quoted(tuple(tensor.shape))}, not {shape}"
+        if tensor.dtype not in _FLOATS:
+            return f"{name} is {tensor.dtype}, not float32".replace("torch.", "")
+        if not tensor.is_meta and not bool(tensor.isfinite().all()):
+            return f"{name} has values that are not finite numbers"
+        return None
+
+
+class Layout:
+    """How a format names and lays out the tensors of a network. As it is here: all as ours.
+
+    Args:
+        network: With our names and shapes; without values.
+        names: Patterns in our names and what replaces them, one after the other. What becomes empty
+            is not stored in the format.
+    """
+
+    def __init__(
+        self,
+        network: Generator | Discriminator,
+        names: Sequence[tuple[str, str | Callable[[re.Match[str]], str]]],
+    ) -> None:
+        self.shapes = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
+        self._names = names
+
+    def foreign_name(self, name: str) -> str:
+        """The format's name of a tensor; empty if it does not store it."""
+        for pattern, replacement in self._names:
+            name = re.sub(pattern, replacement, name)
+        return name
+
+    def foreign_shape(self, name: str) -> tuple[int, ...]:
+        """The shape in the format of a tensor that we call `name`."""
+        return self.shapes[name]
+
+    def to_ours(self, name: str, tensor: Tensor) -> Tensor:  # noqa: ARG002
+        """Bring a tensor from its shape in the format to ours."""
+        return tensor
+
+    def take_all(self, source: ForeignTensors) -> dict[str, Tensor]:
+        """The network's tensors by our names, but for those that the format does not store."""
+        return {
+            name: self.to_ours(name, source.take(foreign, *self.foreign_shape(name)))
+            for name in self.shapes
+            if (foreign := self.foreign_name(name))
+        }
+
+
+def add_other_statistics(tensors: dict[str, Tensor]) -> None:
+    """Complete BatchNorm statistics, of which a format has a table or a single set.
+
+    The published tables have no row for untruncated noise; their last, truncation 1, is nearest.
+    """
+    for name, tensor in list(tensors.items()):
+        if name.endswith((".table_mean", ".table_var")):
+            tensors[name.replace(".table_", ".running_")] = tensor[-1].clone()
+        elif name.endswith((".running_mean", ".running_var")):
+            tensors[name.replace(".running_", ".table_")] = tensor.new_empty(0, len(tensor))
+
+
+def add_converged_vectors(tensors: dict[str, Tensor], eps: float) -> None:
+    """Add the `v` of spectral norms to formats without it, with the `u` that belongs to it.
+
+    DeepMind's graphs and ajbrock's layers store `u` alone, and every forward, in eval mode too,
+    makes one power iteration from it whose result it does not keep. Stored once and for all, the
+    result gives the same sigma.
+
+    Args:
+        tensors: With weights (out, ...), taken as matrices (out, rest), and `u` (out,).
+        eps: Lower bound of the norms.
+    """
+    for name in [name for name in tensors if name.endswith(".u")]:
+        layer = name.removesuffix(".u")
+        matrix = tensors[f"{layer}.weight"].flatten(1)
+        v = F.normalize(matrix.mT @ tensors[name], dim=0, eps=eps)
+        tensors[name], tensors[f"{layer}.v"] = F.normalize(matrix @ v, dim=0, eps=eps), v
+
+
+def reorder_first_linear(tensors: dict[str, Tensor]) -> None:
+    """Reorder the outputs of the first linear layer from (height, width, channel).
+
+    TensorFlow views its output as (4, 4, C), we as (C, 4, 4).
+    """
+    for name in ("linear.weight", "linear.bias", "linear.u"):
+        by_place = tensors[name].unflatten(0, (16, -1))  # (16, C, ...)
+        tensors[name] = by_place.transpose(0, 1).flatten(0, 1)
+
+
+def base_width(widths: Sequence[int]) -> tuple[int, tuple[int, ...]]:
+    """Write a network's widths as `channels` and multiples of it, as its paper does.
+
+    Args:
+        widths: Channels from 4x4 pixels on, in either direction, widest at the 4x4 side.
+
+    Returns:
+        `channels` and the multiples. The widest is 16 times `channels`, or 4 times in a network
+        of one width throughout (those for 32 px).
+    """
+    widest = max(widths)
+    channels = widest // (4 if min(widths) == widest else 16)
+    if channels == 0 or any(width % channels for width in widths):
+        channels = math.gcd(*widths)
+    return channels, tuple(width // channels for width in widths)
+
+
+def attention_by_channels(channels: int, widths: Sequence[int], path: Path) -> int:
+    """The resolution at which a generator's attention sits, in formats that do not say it.
+
+    Args:
+        channels: Of the attention's input.
+        widths: The generator's channels at 4x4 pixels, then after each stage.
+        path: For messages.
+
+    Raises:
+        InputError: No stage, or more than one, has so many channels.
+    """
+    fitting = [4 * 2**i for i, width in enumerate(widths) if i and width == channels]
+    if len(fitting) != 1:
+        where = f"at {', '.join(map(str, fitting))} pixels alike" if fitting else "nowhere"
+        raise InputError(f"{path}: its attention on {channels} channels fits {where}")
+    return fitting[0]

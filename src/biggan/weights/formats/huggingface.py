@@ -1,0 +1,220 @@
+"""Hugging Face's pytorch_pretrained_biggan: `pytorch_model.bin`, with `config.json` beside it.
+
+DeepMind's BigGAN-deep, with BatchNorm statistics for 51 truncations. The tensors say all but the
+epsilon and which blocks double the resolution. Both are in `config.json`; without it they are those
+of the three published files: 1e-4, and every second block.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from biggan.errors import InputError, quoted
+from biggan.models import GeneratorConfig
+from biggan.weights.files import empty_network
+from biggan.weights.formats.conversion import (
+    DEEPMIND_LICENCE,
+    Converted,
+    ForeignTensors,
+    Layout,
+    add_other_statistics,
+    base_width,
+    reorder_first_linear,
+)
+
+_EPS = 1e-4
+_CONFIG_BYTES = 1 << 20  # at most
+_NAMES = (
+    (r".*\.running_(mean|var)$", ""),
+    (r"(?<!table)\.weight$", ".weight_orig"),
+    (r"\.([uv])$", r".weight_\1"),
+    (r"\.table_(mean|var)$", r".running_\1s"),
+    (r"^class_embedding\.table\.", "embeddings."),
+    (r"^linear\.", "generator.gen_z."),
+    (r"^head\.bn\.gain$", "generator.bn.weight"),
+    (r"^head\.bn\.", "generator.bn."),
+    (r"^head\.conv\.", "generator.conv_to_rgb."),
+    (r"\.gain\.", ".scale."),
+    (r"\.bias\.", ".offset."),
+    *((rf"\.(bn|conv){i + 1}\.", rf".\1_{i}.") for i in range(4)),
+    (r"^attention\.o\.", "attention.o_conv."),
+    (r"^attention\.(?!gamma)", "attention.snconv1x1_"),
+)
+
+
+def matches(source: ForeignTensors) -> bool:
+    """Whether tensors are named as in this format."""
+    return source.has_any("generator.gen_z.") or source.has_any("generator.layers.")
+
+
+def convert(source: ForeignTensors) -> Converted:
+    """Convert a generator.
+
+    Raises:
+        InputError: The tensors fit no network, or do not fit the `config.json` beside them.
+    """
+    settings = _read_settings(source.path)
+    attention = _attention_layer(source)
+    layers = source.numbers(r"generator\.layers\.(\d{1,3})\.")
+    blocks = [layer for layer in range(max(layers, default=-1) + 1) if layer != attention]
+    widths = _widths(source, blocks)
+    rows = source.size(
+        *(
+            (f"{norm}.running_{kind}", 2, 0)
+            for norm in ("generator.bn", "generator.layers.0.bn_0")
+            for kind in ("means", "vars")
+        )
+    )
+    if rows < 2:
+        raise InputError(
+            f"{source.path} has BatchNorm statistics for {rows} truncation, not from 0 to 1"
+        )
+    grid = tuple(round(i / (rows - 1), 6) for i in range(rows))
+    config = _config(source, widths, attention, settings)
+    _check_settings(source.path, settings, config, widths, attention, rows)
+
+    places = [(rf"^blocks\.{i}\.", f"generator.layers.{n}.") for i, n in enumerate(blocks)]
+    names = (*_NAMES, *places, (r"^attention\.", f"generator.layers.{attention}."))
+    tensors = _Layout(empty_network(config, grid), names).take_all(source)
+    add_other_statistics(tensors)
+    reorder_first_linear(tensors)
+    source.finish()
+    origin = "Hugging Face's pytorch_pretrained_biggan"
+    return Converted(config, tensors, origin, DEEPMIND_LICENCE, grid)
+
+
+class _Layout(Layout):
+    def foreign_shape(self, name: str) -> tuple[int, ...]:
+        if name == "attention.gamma":
+            return (1,)
+        shape = self.shapes[name]
+        return shape[::-1] if name == "class_embedding.table.weight" else shape
+
+    def to_ours(self, name: str, tensor: Tensor) -> Tensor:
+        if name == "attention.gamma":
+            return tensor.reshape(())
+        return tensor.T.contiguous() if name == "class_embedding.table.weight" else tensor
+
+
+def _attention_layer(source: ForeignTensors) -> int | None:
+    layers = source.numbers(r"generator\.layers\.(\d{1,3})\.(?:snconv|gamma)")
+    if len(layers) > 1 or any(layer % 2 or layer == 0 for layer in layers):
+        raise InputError(
+            f"{source.path} has attention at layers {layers}: only one, after a block that doubles "
+            "the resolution, can be built"
+        )
+    return layers[0] if layers else None
+
+
+def _widths(source: ForeignTensors, blocks: Sequence[int]) -> list[int]:
+    """Channels at 4x4 pixels, then after each doubling of the resolution."""
+    if len(blocks) % 2 or not blocks:
+        raise InputError(f"{source.path} has {len(blocks)} blocks, not two for each resolution")
+    into = f"generator.layers.{blocks[0]}"
+    first = source.size((f"{into}.bn_0.running_means", 2, 1), (f"{into}.conv_0.weight_orig", 4, 1))
+    made = [
+        source.size((f"{name}.weight_orig", 4, 0), (f"{name}.bias", 1, 0))
+        for name in (f"generator.layers.{layer}.conv_3" for layer in blocks[1::2])
+    ]
+    return [first, *made]
+
+
+def _config(
+    source: ForeignTensors,
+    widths: Sequence[int],
+    attention: int | None,
+    settings: Mapping[str, Any],
+) -> GeneratorConfig:
+    channels, multiples = base_width(widths)
+    class_dim, num_classes = source.shape("embeddings.weight", 2)
+    condition_dim = source.size(
+        ("generator.gen_z.weight_orig", 2, 1),
+        ("generator.layers.0.bn_0.scale.weight_orig", 2, 1),
+    )
+    rgb = "generator.conv_to_rgb"
+    eps = settings.get("eps", _EPS)
+    return GeneratorConfig(
+        family="biggan-deep",
+        resolution=4 * 2 ** (len(widths) - 1),
+        channels=channels,
+        widths=multiples,
+        z_dim=condition_dim - class_dim,
+        num_classes=num_classes,
+        attention_resolution=0 if attention is None else 4 * 2 ** (attention // 2),
+        class_dim=class_dim,
+        rgb_channels=source.size((f"{rgb}.weight_orig", 4, 0), (f"{rgb}.bias", 1, 0)),
+        bn_eps=eps,
+        sn_eps=eps,
+    )
+
+
+def _read_settings(path: Path) -> dict[str, Any]:
+    """The config.json beside a `pytorch_model.bin`; empty where there is none.
+
+    Hugging Face published both with the model's name before theirs.
+    """
+    beside = path.with_name(path.name.replace("pytorch_model.bin", "config.json"))
+    for file in (beside, path.with_name("config.json")):
+        if file != path and file.is_file():
+            try:
+                with file.open("rb") as opened:
+                    text = opened.read(_CONFIG_BYTES + 1)
+                settings = json.loads(text) if len(text) <= _CONFIG_BYTES else None
+            except (OSError, ValueError, RecursionError):
+                settings = None
+            if not isinstance(settings, dict):
+                raise InputError(f"{file}, beside {path.name}, is no JSON object")
+            return settings
+    return {}
+
+
+def _check_settings(
+    path: Path,
+    settings: Mapping[str, Any],
+    config: GeneratorConfig,
+    widths: Sequence[int],
+    attention: int | None,
+    rows: int,
+) -> None:
+    """Refuse a `config.json` of other weights, or of a network that is not built so."""
+    layers = [
+        layer
+        for before, after in pairwise(widths)
+        for layer in ([False, before, before], [True, before, after])
+    ]
+    expected = {
+        "output_dim": config.resolution,
+        "z_dim": config.z_dim,
+        "class_embed_dim": config.class_dim,
+        "num_classes": config.num_classes,
+        "n_stats": rows,
+        "attention_layer_position": attention,
+        "layers": layers,
+    }
+    for name, value in expected.items():
+        said = settings.get(name, value)
+        if name == "layers" and said is not value:
+            said = _in_channels(said, settings.get("channel_width"))
+        if said != value:
+            raise InputError(
+                f"{path}: config.json says {name} {quoted(said)}, but the tensors are those "
+                f"of {value}; give the config.json that came with them"
+            )
+
+
+def _in_channels(layers: Any, channel_width: Any) -> Any:
+    """The setting `layers` with its multiples of `channel_width` in channels."""
+    try:
+        rows = [[up, before, out] for up, before, out in layers]
+    except (TypeError, ValueError):
+        return layers
+    numbers = (channel_width, *(number for row in rows for number in row[1:]))
+    if not all(type(number) is int for number in numbers):
+        return layers
+    return [[up, channel_width * before, channel_width * out] for up, before, out in rows]
