@@ -20,7 +20,7 @@ import time
 import torch
 from plain_form import plain
 
-from biggan.training.allocator import keep_freed_memory
+from biggan.devices import keep_freed_memory
 from biggan.training.config import TrainConfig
 from biggan.training.state import TrainState
 from biggan.training.step import discriminator_step, generator_step

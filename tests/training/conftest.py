@@ -1,16 +1,29 @@
-"""A data set small enough to train in a test."""
+"""Data sets small enough to train on in a test."""
+
+from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from biggan.data import load_dataset
+from biggan.data import ImageDataset, load_dataset
+from biggan.training import export
 from biggan.training.config import TrainConfig
+from runs import noise_images
 from tiny import TINY_RECIPE
 
 
+@pytest.fixture(scope="package", autouse=True)
+def _less_to_export() -> Iterator[None]:
+    """Statistics for five truncations instead of fifty at the end of a run."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(export, "HUB_GRID", export.COARSE_GRID)
+        yield
+
+
 @pytest.fixture(scope="session")
-def folder(tmp_path_factory):
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two classes of eight noise images each.
 
     Noise, so that an untrained discriminator is unsure of them: of images that it is sure of, the
@@ -27,10 +40,15 @@ def folder(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def dataset(folder):
+def dataset(folder: Path) -> ImageDataset:
     return load_dataset(folder, 32, 3)
 
 
 @pytest.fixture
-def config(dataset):
+def config(dataset: ImageDataset) -> TrainConfig:
     return TrainConfig.from_dict(TINY_RECIPE).fitted(dataset.num_classes)
+
+
+@pytest.fixture(scope="session")
+def images() -> ImageDataset:
+    return noise_images()

@@ -6,7 +6,6 @@ import pytest
 import torch
 
 from biggan.training.adaptive_augmentation import COLUMNS, AdaptiveAugmentation
-from biggan.training.settings import AugmentationConfig
 
 CHANGES = COLUMNS[:13]
 VALUES = COLUMNS[13:]
@@ -17,7 +16,7 @@ def random(seed=0):
 
 
 def augmentation(probability=0.5, resolution=16, **config):
-    module = AdaptiveAugmentation(AugmentationConfig(kind="ada", **config), resolution)
+    module = AdaptiveAugmentation(resolution, **config)
     module.probability.fill_(probability)
     return module
 

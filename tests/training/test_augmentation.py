@@ -1,129 +1,106 @@
-"""Augmentation and LeCam within the updates: what they reach, and that a run with them resumes."""
+"""What the discriminator sees: drawn from seed and place alone, and applied in its order."""
 
-import dataclasses
 import json
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
-from biggan.distributed import own_share
-from biggan.training import train
-from biggan.training.augmentation import augmented, build_augmentation, draw_augmentation
-from biggan.training.randomness import Purpose
-from biggan.training.settings import AugmentationConfig, LeCamConfig
+from biggan.data import ImageDataset
+from biggan.training.augmentation import Augmentation, Draws, InstanceNoiseConfig
 from biggan.training.state import TrainState
-from biggan.training.step import discriminator_step, draw_latents, generator_step
+from runs import CPU, assert_same_run, final_tensors, in_parts, recipe, run
 
-CPU = torch.device("cpu")
-
-
-def with_kind(config, kind, **changes):
-    return dataclasses.replace(config, augmentation=AugmentationConfig(kind=kind), **changes)
-
-
-def shown(network):
-    """All images that a network is shown, from now on."""
-    seen = []
-    network.register_forward_hook(lambda module, inputs, output: seen.append(inputs[0].detach()))
-    return seen
+EVERYTHING: dict[str, Any] = {
+    "augmentation": {"kind": "ada"},
+    "dropout": {"keep": 0.8},
+    "instance_noise": {"std": 0.4, "until": 100},
+}
 
 
-def updates(config, dataset):
-    state = TrainState.create(config, CPU)
-    random = torch.Generator().manual_seed(0)
-    real = (torch.rand(8, 3, 32, 32, generator=random), torch.arange(8) % 2)
-    latents = draw_latents(config, dataset, Purpose.DISCRIMINATOR_STEP, 0)
-    numbers = [draw_augmentation(state.augmentation, config, 0, 0, i) for i in range(3)]
-    seen = shown(state.discriminator)
-    metrics = discriminator_step(state, real, latents, config, (numbers[0], numbers[1]))
-    metrics |= generator_step(state, latents, config, numbers[2])
-    return state, real, numbers, seen, metrics
+def augmentation(**changes: Any) -> Augmentation:
+    return TrainState.create(recipe(**changes), CPU).augmentation
 
 
-def test_off_by_default(config, dataset):
-    state, (images, _), numbers, seen, metrics = updates(config, dataset)
-    assert state.augmentation is None
-    assert numbers == [None] * 3
-    assert torch.equal(seen[0][:8], images)
-    assert not {"augmentation", "lecam"} & metrics.keys()
+def test_off_by_default() -> None:
+    nothing, images = augmentation(), torch.rand(2, 3, 8, 8)
+    draws = nothing.draw(2, 0, 0)
+    assert draws == Draws(None, None, None)
+    assert nothing(images, draws) is images
 
 
-def test_all_that_the_discriminator_sees_is_augmented(config, dataset):
-    config = with_kind(config, "diffaugment")
-    plain = updates(dataclasses.replace(config, augmentation=AugmentationConfig()), dataset)
-    state, (images, _), numbers, seen, _ = updates(config, dataset)
-    fakes = plain[3][0][8:]
-    expected = [
-        augmented(state.augmentation, images, numbers[0]),
-        augmented(state.augmentation, fakes, numbers[1]),
-    ]
-    torch.testing.assert_close(seen[0], torch.cat(expected))
-    assert not torch.equal(expected[0], images)
-    # The generator's images differ by then: its update saw another discriminator. In the number of
-    # pixels that translation and cutout set to exactly 0 the augmentation shows.
-    assert (seen[1] == 0).sum() > 100 * (plain[3][1] == 0).sum() + 100
-
-
-def test_micro_batches_take_their_own_numbers(config, dataset):
-    whole = with_kind(config, "diffaugment")
-    halves = dataclasses.replace(whole, accumulation=2)
-    seen_whole, seen_halves = updates(whole, dataset)[3], updates(halves, dataset)[3]
-    torch.testing.assert_close(
-        torch.cat([seen_halves[0][:4], seen_halves[1][:4]]), seen_whole[0][:8]
+def test_images_are_augmented_and_then_get_noise() -> None:
+    owner, images = augmentation(**EVERYTHING | {"augmentation": {"kind": "diffaugment"}}), (
+        torch.rand(2, 3, 8, 8)
     )
+    draws = owner.draw(2, 0, 5)
+    assert owner.transform is not None
+    expected = owner.transform(images, draws.numbers) + draws.noise
+    assert torch.equal(owner(images, draws), expected)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(owner(images, draws), expected)
 
 
-def test_numbers_depend_on_their_position_and_on_nothing_else(config):
-    config = with_kind(config, "ada")
-    augmentation = build_augmentation(config)
-    first = draw_augmentation(augmentation, config, 3, 1, 0)
-    assert torch.equal(first, draw_augmentation(augmentation, config, 3, 1, 0))
-    for other in ((4, 1, 0), (3, 0, 0), (3, 1, 1)):
-        assert not torch.equal(first, draw_augmentation(augmentation, config, *other))
-    assert torch.equal(own_share(first), first)
+def test_draws_depend_on_seed_and_place_alone() -> None:
+    owner = augmentation(**EVERYTHING)
+    torch.manual_seed(1)
+    first = owner.draw(4, 7, 5, 0, 1)
+    torch.manual_seed(2)
+    again = owner.draw(4, 7, 5, 0, 1)
+    others = [owner.draw(4, *place) for place in ((8, 5, 0, 1), (7, 6, 0, 1), (7, 5, 1, 1))]
+    for name in ("numbers", "noise", "mask"):
+        value = getattr(first, name)
+        assert torch.equal(getattr(again, name), value)
+        assert not any(torch.equal(getattr(other, name), value) for other in others)
 
 
-def test_ada_counts_the_signs_of_the_real_images(config, dataset):
-    config = with_kind(config, "ada", accumulation=2)
-    state, (images, labels), *_ = updates(config, dataset)
-    fresh = TrainState.create(config, CPU)
-    signs = fresh.discriminator(images, labels).sign().sum()
-    # Half of it was seen with the same weights in another micro-batch; at p = 0 unchanged.
-    torch.testing.assert_close(state.augmentation.sign_sum, signs.detach())
-    assert state.augmentation.num_images == 8
+def test_masks_keep_their_share_and_the_mean() -> None:
+    mask = augmentation(dropout={"keep": 0.8}).draw(1000, 0, 3).mask
+    assert mask is not None
+    assert mask.shape == (1000, 8)
+    assert set(mask.unique().tolist()) == {0.0, 1.25}
+    assert mask.mean().item() == pytest.approx(1, abs=0.02)
 
 
-def test_lecam_waits_for_its_start_and_then_adds_to_the_loss(config, dataset):
-    config = dataclasses.replace(config, lecam=LeCamConfig(strength=2.0, start=0))
-    state, real, _, _, metrics = updates(config, dataset)
-    assert metrics["lecam"] == 0  # nothing had been observed
-    torch.testing.assert_close(state.lecam.real, metrics["d_real"])
-    torch.testing.assert_close(state.lecam.fake, metrics["d_fake"])
-    latents = draw_latents(config, dataset, Purpose.DISCRIMINATOR_STEP, 1)
-    later = dataclasses.replace(config, lecam=LeCamConfig(strength=2.0, start=1))
-    metrics = discriminator_step(state, real, latents, later)
-    assert "lecam" not in metrics
-    state.step = 1
-    metrics = discriminator_step(state, real, latents, later)
-    assert metrics["lecam"] > 0
+def test_noise_fades() -> None:
+    fading = InstanceNoiseConfig(std=0.4, until=100)
+    assert [fading.std_at(step) for step in (0, 25, 100, 500)] == [0.4, 0.4 * 0.75, 0, 0]
+    assert InstanceNoiseConfig(std=0.4).std_at(10**6) == 0.4
+    owner = augmentation(instance_noise={"std": 0.4, "until": 100})
+    noise = owner.draw(64, 0, 50).noise
+    assert noise is not None
+    assert noise.shape == (64, 3, 8, 8)
+    assert noise.std().item() == pytest.approx(0.2, rel=0.02)
+    assert owner.draw(8, 0, 100).noise is None
 
 
 @pytest.mark.parametrize("kind", ["ada", "diffaugment"])
-def test_a_run_resumes_to_the_bit(config, dataset, tmp_path, kind):
-    config = with_kind(
-        config, kind, total_steps=4, checkpoint_every=2, lecam=LeCamConfig(0.1, start=1)
+def test_a_run_with_every_addition_resumes_to_the_bit(
+    images: ImageDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    # Matrices of this size are iterated on: their vectors must be found again.
+    monkeypatch.setattr("biggan.training.spectrum.WHOLE", 4)
+    config = recipe(
+        total_steps=4,
+        # Fast enough that ADA's probability moves within the run.
+        augmentation={"kind": kind, "target": -0.9, "images": 64},
+        dropout={"keep": 0.8},
+        instance_noise={"std": 0.4, "until": 100},
+        r1={"gamma": 2.0},
+        loss={"margin": 1.5},
+        lecam={"strength": 0.1, "start": 1},
+        spectrum={"generator": "clamp", "discriminator": "regularize", "bound": 0.9},
+        d_steps=2,
     )
-    if kind == "ada":  # fast enough that p moves within the run
-        config = dataclasses.replace(
-            config, augmentation=AugmentationConfig("ada", target=-0.9, images=64)
-        )
-    whole = train(config, dataset, tmp_path / "whole", device=CPU)
-    train(dataclasses.replace(config, total_steps=2), dataset, tmp_path / "parts", device=CPU)
-    resumed = train(config, dataset, tmp_path / "parts", device=CPU)
-    expected, found = whole.tensors(), resumed.tensors()
-    assert found.keys() == expected.keys()
-    assert all(torch.equal(found[name], value) for name, value in expected.items())
-    lines = (tmp_path / "parts" / "metrics.jsonl").read_text().splitlines()
-    assert json.loads(lines[-1])["lecam"] > 0
+    run(config, images, tmp_path / "whole")
+    in_parts(config, images, tmp_path / "parts", [1, 3])
+    assert_same_run(tmp_path / "parts", tmp_path / "whole")
+    tensors = final_tensors(tmp_path / "parts")
+    assert [name for name in tensors if name.startswith("g_spectrum.")]
+    assert ("augmentation.probability" in tensors) == (kind == "ada")
     if kind == "ada":
-        assert found["augmentation.probability"] > 0
+        assert tensors["augmentation.probability"] > 0
+    line = json.loads((tmp_path / "parts" / "metrics.jsonl").read_text().splitlines()[-1])
+    assert line["lecam"] > 0
+    assert {"r1", "d_spectrum"} <= line.keys()

@@ -12,7 +12,6 @@ from torch import nn
 from torch._dynamo.testing import CompileCounterWithBackend
 
 from biggan.nn import BatchNorm2d
-from biggan.training.augmentation import draw_augmentation
 from biggan.training.config import TrainConfig
 from biggan.training.state import TrainState
 from biggan.training.step import discriminator_step, generator_step
@@ -80,12 +79,13 @@ def steps(config, dtype, compiler=None):
     for step in range(STEPS):
         random = torch.Generator().manual_seed(step)
         real = torch.rand(4, 3, 8, 8, generator=random, dtype=dtype) * 2 - 1
-        z = torch.randn(4, 4, generator=random, dtype=dtype)
-        labels, fake_labels = torch.randint(2, (2, 4), generator=random)
-        numbers = [draw_augmentation(state.augmentation, config, step, i) for i in range(3)]
-        pair = (numbers[0], numbers[1])
-        metrics = discriminator_step(state, (real, labels), (z, fake_labels), config, pair)
-        metrics |= generator_step(state, (z, fake_labels), config, numbers[2])
+        labels = torch.randint(2, (4,), generator=random)
+        torch.set_default_dtype(dtype)  # of what the steps draw
+        try:
+            metrics = discriminator_step(state, (real, labels), config)
+            metrics |= generator_step(state, config)
+        finally:
+            torch.set_default_dtype(torch.float32)
         state.step += 1
         losses.append(metrics)
         if compiler is not None:

@@ -34,11 +34,11 @@ from biggan.errors import InputError
 from biggan.nn.synchronization import synchronized_batch_norm
 from biggan.training.config import TrainConfig
 from biggan.training.ema import update_ema
+from biggan.training.export import finish
 from biggan.training.loop import train
-from biggan.training.randomness import Purpose
-from biggan.training.standing_statistics import finish
 from biggan.training.state import TrainState
-from biggan.training.step import discriminator_step, draw_latents, generator_step
+from biggan.training.step import discriminator_step, generator_step
+from runs import float64
 from several_processes import launch
 
 CPU = torch.device("cpu")
@@ -100,36 +100,31 @@ def normalize_share(images, dtype):
     return y.detach(), x.grad, *running
 
 
-def steps_in_float64(dataset, micro_batches, steps=STEPS):
+def steps_in_float64(micro_batches, steps=STEPS):
     """Losses and state after steps in which rounding hides nothing."""
     config = recipe(accumulation=micro_batches)
-    torch.set_default_dtype(torch.float64)
-    try:
-        state = TrainState.create(config, CPU)
-    finally:
-        torch.set_default_dtype(torch.float32)
     losses = []
-    for step in range(steps):
-        random = torch.Generator().manual_seed(step)
-        real = torch.rand(BATCH, 3, 8, 8, generator=random, dtype=torch.float64) * 2 - 1
-        labels = torch.randint(2, (BATCH,), generator=random)
-        z, fake_labels = draw_latents(config, dataset, Purpose.DISCRIMINATOR_STEP, step)
-        shares = [own_share(t, micro_batches) for t in (real, labels, z.double(), fake_labels)]
-        metrics = discriminator_step(state, tuple(shares[:2]), tuple(shares[2:]), config)
-        metrics |= generator_step(state, tuple(shares[2:]), config)
-        update_ema(state.ema, state.generator, config.ema, step)
-        state.step += 1
-        losses.append(averages(metrics))
+    with float64():
+        state = TrainState.create(config, CPU)
+        for step in range(steps):
+            random = torch.Generator().manual_seed(step)
+            real = torch.rand(BATCH, 3, 8, 8, generator=random) * 2 - 1
+            labels = torch.randint(2, (BATCH,), generator=random)
+            batch = own_share(real, micro_batches), own_share(labels, micro_batches)
+            metrics = discriminator_step(state, batch, config) | generator_step(state, config)
+            update_ema(state.ema, state.generator, config.ema, step)
+            state.step += 1
+            losses.append(averages(metrics))
     return losses, state.tensors()
 
 
-def statistics(dataset, images):
+def statistics(images):
     """A finished generator's tensors; its batches have as many images, or twelve at most."""
     ema = TrainState.create(recipe(), CPU).ema
-    return finish(ema, recipe(), dataset, [0.5, 1.0], images).state_dict()
+    return finish(ema, recipe(), (), [0.5, 1.0], images).state_dict()
 
 
-def exchanges_of_one_update(dataset):
+def exchanges_of_one_update():
     """How often each network's gradients are exchanged while three micro-batches accumulate."""
     config = recipe(accumulation=3)
     state = TrainState.create(config, CPU)
@@ -141,10 +136,9 @@ def exchanges_of_one_update(dataset):
 
     for name in counts:
         getattr(state, f"parallel_{name}").register_comm_hook(name, counted)
-    z, labels = (own_share(t, 3) for t in draw_latents(config, dataset, Purpose.GENERATOR_STEP, 0))
-    real = torch.zeros(len(z), 3, 8, 8)
-    discriminator_step(state, (real, labels), (z, labels), config)
-    generator_step(state, (z, labels), config)
+    labels = own_share(torch.arange(BATCH) % 2, 3)
+    discriminator_step(state, (torch.zeros(len(labels), 3, 8, 8), labels), config)
+    generator_step(state, config)
     return counts
 
 
@@ -179,21 +173,20 @@ def stop_on_the_last_process(folder, run_dir):
 
 
 def everything(folder, out):
-    dataset = load_dataset(folder, 8, 3, workers=1)
     found = {
         "normalized": normalize_share(10, torch.float64),
         "normalized in float32": normalize_share(10, torch.float32),
         "normalized, few": normalize_share(3, torch.float64),
-        "whole": steps_in_float64(dataset, 1),
-        "micro-batches": steps_in_float64(dataset, 3, steps=4),
-        "statistics": statistics(dataset, BATCH + 1),
-        "statistics, few": statistics(dataset, 3),
+        "whole": steps_in_float64(1),
+        "micro-batches": steps_in_float64(3, steps=4),
+        "statistics": statistics(BATCH + 1),
+        "statistics, few": statistics(3),
         "stopped at": stop_on_the_last_process(folder, out / "stopped"),
     }
     train_here(folder, out / "run")
     if num_processes() > 1:
         found |= {
-            "exchanges": exchanges_of_one_update(dataset),
+            "exchanges": exchanges_of_one_update(),
             "flags": (on_any_process(rank() == 1), on_any_process(False)),
             "gathered": gather(rank()),
             "ranges": [own_range(size) for size in range(6)],

@@ -1,7 +1,6 @@
 import torch
 
-from biggan.training.ema import update_ema
-from biggan.training.settings import EmaConfig
+from biggan.training.ema import EmaConfig, update_ema
 from tiny import tiny_generator
 
 

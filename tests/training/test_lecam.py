@@ -3,8 +3,7 @@
 import pytest
 import torch
 
-from biggan.training.lecam import LeCam
-from biggan.training.settings import LeCamConfig
+from biggan.training.regularization import LeCam, LeCamConfig
 
 
 def test_before_the_first_observation_there_is_none():

@@ -5,10 +5,11 @@ import errno
 import json
 import os
 import shutil
-import signal
 import subprocess
 import sys
-import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -16,369 +17,258 @@ from safetensors.torch import load_file
 
 import biggan
 from biggan.atomic_write import TEMPORARY_SUFFIX, temporary_prefix
-from biggan.data import ShardStream, load_dataset
+from biggan.data import ImageDataset, ShardStream
 from biggan.errors import InputError
-from biggan.training import TrainConfig, loop, run_export, train
+from biggan.training import export
 from biggan.training.checkpoint import CheckpointDirectory
 from biggan.weights.files import FORMAT, load_tensors, save_tensors
 from data_forms import pictures, shuffled, write_shards
-from tiny import TINY_RECIPE
+from runs import assert_same_run, final_tensors, lines, recipe, run, steps, until
 
-CPU = torch.device("cpu")
-
-
-def run(config, dataset, folder, **changes):
-    return train(dataclasses.replace(config, **changes), dataset, folder, device=CPU)
+CONFIG = recipe(total_steps=6, checkpoint_every=3, d_steps=2, statistics_images=16)
 
 
-def final_tensors(folder):
-    (path,) = sorted((folder / "checkpoints").glob("*.safetensors"))[-1:]
-    return load_file(path)
-
-
-def assert_same_run(folder, other):
-    found, expected = final_tensors(folder), final_tensors(other)
-    assert found.keys() == expected.keys()
-    for name, value in expected.items():
-        assert torch.equal(found[name], value), name
+def shortened(**changes: Any) -> Any:
+    return dataclasses.replace(CONFIG, **changes)
 
 
 @pytest.fixture(scope="module")
-def uninterrupted(dataset, tmp_path_factory):
+def whole(images: ImageDataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that nothing interrupted."""
     folder = tmp_path_factory.mktemp("run") / "whole"
-    config = TrainConfig.from_dict(TINY_RECIPE).fitted(dataset.num_classes)
-    run(config, dataset, folder)
+    run(CONFIG, images, folder)
     return folder
 
 
-def test_a_run_leaves_what_its_user_needs(uninterrupted):
-    gan = biggan.load(uninterrupted)
+def test_a_run_leaves_what_its_user_needs(
+    images: ImageDataset, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "biggan")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(export, "HUB_GRID", tuple(round(0.02 * i, 2) for i in range(1, 51)))
+        run(CONFIG, images, tmp_path)
+    assert caplog.messages[-2:] == [
+        "step 6 of 6: recording statistics for 50 truncations",
+        "step 6 of 6: checkpoint and preview",
+    ]
+    gan = biggan.load(tmp_path)
     assert gan.class_names == ("blue", "red")
     assert gan.description.training["step"] == 6
+    assert "events" not in gan.description.training
     assert len(gan.sample("red", 2)) == 2
-    assert gan.generator.head.bn.grid[-1] == 1.0
-    assert len(gan.generator.head.bn.grid) == 50
-    logits = biggan.load_discriminator(uninterrupted)(
-        torch.zeros(2, 3, 32, 32), torch.tensor([0, 1])
-    )
-    assert logits.shape == (2, 1)
-    lines = [
-        json.loads(line) for line in (uninterrupted / "metrics.jsonl").read_text().splitlines()
-    ]
-    assert [line["step"] for line in lines] == [1, 2, 3, 4, 5, 6]
-    assert {"d_loss", "g_loss", "d_real", "d_fake", "orthogonal"} <= lines[0].keys()
-    assert len(list((uninterrupted / "previews").glob("*.png"))) == 2
-    assert len(list((uninterrupted / "checkpoints").iterdir())) == 2
-    assert list((uninterrupted / "tensorboard").iterdir())
-    assert "channels = 4" in (uninterrupted / "config.toml").read_text()
-
-
-def test_a_log_file_tells_of_the_statistics_before_they_are_recorded(
-    config, dataset, tmp_path, caplog, monkeypatch
-):
-    def finish(*arguments, **options):
-        assert caplog.messages[-1] == "step 1 of 1: recording statistics for 50 truncations"
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(run_export, "finish", finish)
-    caplog.set_level("INFO", "biggan")
-    with pytest.raises(KeyboardInterrupt):
-        run(config, dataset, tmp_path, total_steps=1)
-
-
-def test_the_weights_have_moved(uninterrupted, config):
-    start = biggan.build_generator(config.generator).state_dict()
-    trained = final_tensors(uninterrupted)
-    assert not torch.equal(
-        trained["generator.blocks.0.conv1.weight"], start["blocks.0.conv1.weight"]
-    )
+    assert (gan.generator.head.bn.grid[-1], len(gan.generator.head.bn.grid)) == (1.0, 50)
+    discriminator = biggan.load_discriminator(tmp_path)
+    assert discriminator(torch.zeros(2, 3, 8, 8), torch.tensor([0, 1])).shape == (2, 1)
+    metrics = lines(tmp_path / "metrics.jsonl")
+    assert [line["step"] for line in metrics] == [1, 2, 3, 4, 5, 6]
+    assert {"d_loss", "g_loss", "d_real", "d_fake", "orthogonal"} <= metrics[0].keys()
+    assert len(list((tmp_path / "previews").glob("*.png"))) == 2
+    assert len(list((tmp_path / "checkpoints").iterdir())) == 2
+    assert list((tmp_path / "tensorboard").iterdir())
+    assert "channels = 4" in (tmp_path / "config.toml").read_text()
+    start = biggan.build_generator(CONFIG.generator).state_dict()["blocks.0.conv1.weight"]
+    assert not torch.equal(final_tensors(tmp_path)["generator.blocks.0.conv1.weight"], start)
 
 
 @pytest.mark.parametrize("stop_at", [1, 3, 4])
-def test_stopping_and_resuming_changes_no_bit(config, dataset, tmp_path, uninterrupted, stop_at):
-    folder = tmp_path / "run"
-    steps = iter(range(1, 100))
-    state = train(config, dataset, folder, device=CPU, should_stop=lambda: next(steps) == stop_at)
-    assert state.step == stop_at
-    assert run(config, dataset, folder).step == 6
-    assert_same_run(folder, uninterrupted)
+def test_stopping_and_resuming_changes_no_bit(
+    images: ImageDataset, tmp_path: Path, whole: Path, stop_at: int
+) -> None:
+    assert run(CONFIG, images, tmp_path, should_stop=until(stop_at)).step == stop_at
+    assert run(CONFIG, images, tmp_path).step == 6
+    assert_same_run(tmp_path, whole, "signals.jsonl")
 
 
-def test_a_shorter_run_goes_on_where_it_ended(config, dataset, tmp_path, uninterrupted):
-    folder = tmp_path / "run"
-    run(config, dataset, folder, total_steps=2)
-    run(config, dataset, folder)
-    assert_same_run(folder, uninterrupted)
-    lines = (folder / "metrics.jsonl").read_text().splitlines()
-    assert [json.loads(line)["step"] for line in lines] == [1, 2, 3, 4, 5, 6]
-
-
-def test_metrics_after_the_last_checkpoint_are_written_anew(config, dataset, tmp_path):
-    run(config, dataset, tmp_path, total_steps=2)
-    log = tmp_path / "metrics.jsonl"
-    with log.open("a") as file:  # as a process that was killed leaves them
+def test_a_shorter_run_goes_on_where_it_ended_and_kills_leave_no_lines(
+    images: ImageDataset, tmp_path: Path, whole: Path
+) -> None:
+    run(shortened(total_steps=2), images, tmp_path)
+    with (tmp_path / "metrics.jsonl").open("a") as file:  # as a process that was killed leaves it
         file.write('{"step": 3, "d_loss": 99.0}\n{"step": 4, "d_lo')
-    run(config, dataset, tmp_path, total_steps=4)
-    lines = [json.loads(line) for line in log.read_text().splitlines()]
-    assert [line["step"] for line in lines] == [1, 2, 3, 4]
-    assert all(line["d_loss"] != 99 for line in lines)
+    run(CONFIG, images, tmp_path)
+    assert_same_run(tmp_path, whole, "signals.jsonl")
+    assert steps(tmp_path / "metrics.jsonl") == [1, 2, 3, 4, 5, 6]
+    assert all(line["d_loss"] != 99 for line in lines(tmp_path / "metrics.jsonl"))
 
 
 def test_a_damaged_checkpoint_falls_back_to_the_one_before(
-    config, dataset, tmp_path, uninterrupted
-):
-    folder = tmp_path / "run"
-    run(config, dataset, folder)
-    newest = sorted((folder / "checkpoints").iterdir())[-1]
+    images: ImageDataset, tmp_path: Path, whole: Path
+) -> None:
+    shutil.copytree(whole, tmp_path / "run")
+    newest = sorted((tmp_path / "run" / "checkpoints").iterdir())[-1]
     newest.write_bytes(newest.read_bytes()[:-100])
-    run(config, dataset, folder)
-    assert_same_run(folder, uninterrupted)
+    run(CONFIG, images, tmp_path / "run")
+    assert_same_run(tmp_path / "run", whole)
 
 
-@pytest.mark.slow
-def test_kill_9_at_any_moment_and_the_same_command_again(folder, tmp_path):
-    recipe = tmp_path / "recipe.toml"
-    tables = {key: value for key, value in TINY_RECIPE.items() if isinstance(value, dict)}
-    scalars = {key: value for key, value in TINY_RECIPE.items() if not isinstance(value, dict)}
-    scalars |= {"total_steps": 9, "checkpoint_every": 2}
-    lines = [f"{key} = {json.dumps(value)}" for key, value in scalars.items()]
-    for name, table in tables.items():
-        lines += [f"[{name}]", *(f"{key} = {json.dumps(value)}" for key, value in table.items())]
-    recipe.write_text("\n".join(lines))
-
-    def command(out):
-        arguments = [
-            "train",
-            str(recipe),
-            "--data",
-            str(folder),
-            "--out",
-            str(out),
-            "--device",
-            "cpu",
-        ]
-        return [sys.executable, "-m", "biggan", *arguments]
-
-    subprocess.run(command(tmp_path / "whole"), check=True, capture_output=True)
-    killed = tmp_path / "killed"
-    kills = 0
-    for delay in (0.05, 0.4):
-        process = subprocess.Popen(
-            command(killed), stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL
-        )
-        deadline = time.monotonic() + 60
-        known = set(killed.glob("checkpoints/*"))
-        while process.poll() is None and set(killed.glob("checkpoints/*")) <= known:
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
-        time.sleep(delay)  # somewhere between two checkpoints, or in the middle of writing one
-        if process.poll() is None:
-            os.kill(process.pid, signal.SIGKILL)
-            kills += 1
-        process.wait()
-    assert kills
-    subprocess.run(command(killed), check=True, capture_output=True)
-    assert_same_run(killed, tmp_path / "whole")
-    assert not list(killed.rglob("*.tmp"))
-    generators = [load_file(out / "generator.safetensors") for out in (killed, tmp_path / "whole")]
-    for name, value in generators[1].items():
-        assert torch.equal(generators[0][name], value), name
+def test_another_recipe_or_other_data_in_the_same_folder_are_refused(
+    images: ImageDataset, whole: Path
+) -> None:
+    before = {path: path.stat().st_mtime_ns for path in whole.rglob("*")}
+    with pytest.raises(InputError, match=r"another recipe \(seed: 0 -> 5\)"):
+        run(shortened(seed=5), images, whole)
+    assert {path: path.stat().st_mtime_ns for path in whole.rglob("*")} == before
+    with pytest.raises(InputError, match="other data"):
+        run(CONFIG, dataclasses.replace(images, images=255 - images.images), whole)
 
 
-def test_another_recipe_in_the_same_folder_is_refused(config, dataset, uninterrupted):
-    before = {path: path.stat().st_mtime_ns for path in uninterrupted.rglob("*")}
-    with pytest.raises(biggan.InputError, match=r"another recipe \(seed: 0 -> 5\)"):
-        run(config, dataset, uninterrupted, seed=5)
-    assert {path: path.stat().st_mtime_ns for path in uninterrupted.rglob("*")} == before
-
-
-def test_other_data_in_the_same_run_is_refused(config, dataset, uninterrupted):
-    changed = dataclasses.replace(dataset, images=255 - dataset.images)
-    with pytest.raises(biggan.InputError, match="other data"):
-        run(config, changed, uninterrupted)
-
-
-def test_divergence_stops_before_it_is_saved(config, dataset, tmp_path):
-    reckless = dataclasses.replace(config.optimizer, g_lr=1e30, d_lr=1e30)
-    with pytest.raises(biggan.InputError, match="training diverged: .* is (nan|inf)"):
-        run(config, dataset, tmp_path, optimizer=reckless)
+def test_divergence_stops_before_it_is_saved(images: ImageDataset, tmp_path: Path) -> None:
+    reckless = dataclasses.replace(CONFIG.optimizer, g_lr=1e30, d_lr=1e30)
+    with pytest.raises(InputError, match="training diverged: .* is (nan|inf)"):
+        run(shortened(optimizer=reckless), images, tmp_path)
     assert not list(tmp_path.glob("checkpoints/*"))
 
 
-@pytest.mark.parametrize(
-    ("network", "name"), [("generator", "linear.weight"), ("ema", "head.bn.running_mean")]
-)
-def test_an_update_to_nothing_finite_is_not_saved(
-    config, dataset, tmp_path, monkeypatch, network, name
-):
-    """The losses of the step are still good: only the tensors tell."""
-
-    def spoil(state, *arguments):
-        metrics = real_step(state, *arguments)
-        if state.step == 3:
-            getattr(state, network).state_dict()[name][0] = float("inf")
-        return metrics
-
-    real_step = loop.generator_step
-    monkeypatch.setattr(loop, "generator_step", spoil)
-    monkeypatch.setattr(loop, "update_ema", lambda *_: None)
-    with pytest.raises(biggan.InputError, match=rf"diverged: {network}.{name} .* at step 4"):
-        run(config, dataset, tmp_path, log_every=100, checkpoint_every=2, total_steps=4)
-    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == [
-        "step-00000002.safetensors"
-    ]
-
-
-def test_a_folder_in_use_is_refused(config, dataset, tmp_path):
-    def start_another():
-        with pytest.raises(biggan.InputError, match="another process is training in .*run"):
-            run(config, dataset, tmp_path / "run")
+def test_a_folder_in_use_is_refused(images: ImageDataset, tmp_path: Path) -> None:
+    def start_another() -> bool:
+        with pytest.raises(InputError, match="another process is training in .*run"):
+            run(CONFIG, images, tmp_path / "run")
         return True
 
-    state = train(config, dataset, tmp_path / "run", device=CPU, should_stop=start_another)
-    assert state.step == 1
-    assert run(config, dataset, tmp_path / "run").step == 6
+    assert run(CONFIG, images, tmp_path / "run", should_stop=start_another).step == 1
+    assert run(CONFIG, images, tmp_path / "run").step == 6
 
 
 @pytest.mark.parametrize("victim", ["checkpoints/", "generator", "previews/"])
 def test_a_full_disk_keeps_the_checkpoint_before(
-    config, dataset, tmp_path, uninterrupted, monkeypatch, victim
-):
-    folder = tmp_path / "run"
-    run(config, dataset, folder, total_steps=3)
-    before = final_tensors(folder)
-    replace = type(folder).replace
+    images: ImageDataset,
+    tmp_path: Path,
+    whole: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    victim: str,
+) -> None:
+    run(shortened(total_steps=3), images, tmp_path)
+    before = final_tensors(tmp_path)
+    replace = Path.replace
 
-    def fail(path, target):
-        if victim in str(target.relative_to(folder)):
+    def fail(path: Path, target: Path) -> Path:
+        if victim in str(target.relative_to(tmp_path)):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         return replace(path, target)
 
     with monkeypatch.context() as full:
-        full.setattr(type(folder), "replace", fail)
-        with pytest.raises(biggan.InputError, match="cannot write .*: No space left on device"):
-            run(config, dataset, folder)
-    kept = load_file(folder / "checkpoints" / "step-00000003.safetensors")
+        full.setattr(type(tmp_path), "replace", fail)
+        with pytest.raises(InputError, match="cannot write .*: No space left on device"):
+            run(CONFIG, images, tmp_path)
+    kept = load_file(tmp_path / "checkpoints" / "step-00000003.safetensors")
     assert all(torch.equal(kept[name], value) for name, value in before.items())
-    assert not list(folder.rglob("*.tmp"))
-    run(config, dataset, folder)
-    assert_same_run(folder, uninterrupted)
+    assert not list(tmp_path.rglob("*.tmp"))
+    run(CONFIG, images, tmp_path)
+    assert_same_run(tmp_path, whole)
 
 
-def test_a_disk_that_is_really_full(config, dataset, tmp_path, uninterrupted):
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    size = sum(path.stat().st_size for path in uninterrupted.rglob("*") if path.is_file())
-    mount = ["mount", "-t", "tmpfs", "-o", f"size={4 * size}", "tmpfs", str(disk)]
+@pytest.fixture
+def disk(tmp_path: Path, whole: Path) -> Iterator[Path]:
+    """A file system of its own, with room for four runs."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    size = sum(path.stat().st_size for path in whole.rglob("*") if path.is_file())
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={4 * size}", "tmpfs", str(folder)]
     try:
         mounted = subprocess.run(mount, capture_output=True).returncode == 0
     except FileNotFoundError:
         mounted = False
     if not mounted:
         pytest.skip("mounting is not permitted here")
-    try:
-        run(config, dataset, disk / "run", total_steps=3)
-        filler = disk / "filler"
-        free = os.statvfs(disk).f_bavail * os.statvfs(disk).f_bsize
-        filler.write_bytes(bytes(free - 50_000))  # room for some of a checkpoint
-        with pytest.raises(biggan.InputError, match="cannot write .*(No space left|os error 28)"):
-            run(config, dataset, disk / "run")
-        assert not list(disk.rglob("*.tmp"))
-        filler.unlink()
-        run(config, dataset, disk / "run")
-        assert_same_run(disk / "run", uninterrupted)
-    finally:
-        subprocess.run(["umount", str(disk)], check=True)
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
 
 
-def test_mirroring_reaches_the_discriminator(config, dataset, tmp_path, uninterrupted):
-    run(config, dataset, tmp_path, flip=False)
-    found, mirrored = final_tensors(tmp_path), final_tensors(uninterrupted)
+def test_a_disk_that_is_really_full(images: ImageDataset, disk: Path, whole: Path) -> None:
+    run(shortened(total_steps=3), images, disk / "run")
+    filler = disk / "filler"
+    free = os.statvfs(disk).f_bavail * os.statvfs(disk).f_bsize
+    filler.write_bytes(bytes(free - 20_000))  # room for some of a checkpoint
+    with pytest.raises(InputError, match="cannot write .*(No space left|os error 28)"):
+        run(CONFIG, images, disk / "run")
+    assert not list(disk.rglob("*.tmp"))
+    filler.unlink()
+    run(CONFIG, images, disk / "run")
+    assert_same_run(disk / "run", whole)
+
+
+def test_mirroring_reaches_the_discriminator(
+    images: ImageDataset, tmp_path: Path, whole: Path
+) -> None:
+    run(shortened(flip=False), images, tmp_path)
     name = "discriminator.blocks.0.conv1.weight"
-    assert not torch.equal(found[name], mirrored[name])
+    assert not torch.equal(final_tensors(tmp_path)[name], final_tensors(whole)[name])
 
 
-def test_a_kill_between_checkpoint_and_export_is_made_good(config, dataset, tmp_path):
-    run(config, dataset, tmp_path, total_steps=1)
-    for name in ("generator.safetensors", "discriminator.safetensors"):
+def test_a_kill_before_an_export_is_made_good(
+    images: ImageDataset, tmp_path: Path, whole: Path
+) -> None:
+    run(shortened(total_steps=3), images, tmp_path)
+    for name in ("previews/step-00000003.png", "generator.safetensors"):
         (tmp_path / name).unlink()
+    (tmp_path / "discriminator.safetensors").unlink()
     dead = subprocess.Popen([sys.executable, "-c", ""])
     dead.wait()
     unfinished = temporary_prefix().replace(f"-{os.getpid()}-", f"-{dead.pid}-")
     (tmp_path / "previews" / f"{unfinished}12345678{TEMPORARY_SUFFIX}").touch()
     foreign = tmp_path / "previews" / ".notes.tmp"
     foreign.mkdir()
-    run(config, dataset, tmp_path, total_steps=1)
-    assert biggan.load(tmp_path).description.training["step"] == 1
+    run(shortened(total_steps=3), images, tmp_path)
+    assert biggan.load(tmp_path).description.training["step"] == 3
     assert biggan.load_discriminator(tmp_path)
     assert list(tmp_path.rglob(".*.tmp")) == [foreign]
+    assert (tmp_path / "previews" / "step-00000003.png").exists()
+    run(CONFIG, images, tmp_path)
+    assert_same_run(tmp_path, whole)
 
 
-def test_a_kill_before_the_export_of_an_earlier_step_is_made_good_too(config, dataset, tmp_path):
-    whole, killed = tmp_path / "whole", tmp_path / "killed"
-    for folder in (whole, killed):
-        run(config, dataset, folder, total_steps=2, checkpoint_every=1)
-    preview = "previews/step-00000002.png"
-    for name in (preview, "discriminator.safetensors", "generator.safetensors"):
-        (killed / name).unlink()
-    for folder in (whole, killed):
-        run(config, dataset, folder, total_steps=3, checkpoint_every=1)
-    assert_same_run(whole, killed)
-    assert [path.name for path in sorted((killed / "previews").iterdir())] == [
-        "step-00000001.png",
-        "step-00000002.png",
-        "step-00000003.png",
-    ]
+def test_unconditional_training(images: ImageDataset, tmp_path: Path) -> None:
+    unlabelled = dataclasses.replace(
+        images, labels=torch.zeros_like(images.labels), class_names=()
+    )
+    assert run(shortened(total_steps=2).fitted(0), unlabelled, tmp_path).step == 2
+    assert len(biggan.load(tmp_path).sample(num=2)) == 2
 
 
-def test_unconditional_training(config, folder, tmp_path):
-    dataset = load_dataset(folder, 32, 3, unconditional=True)
-    state = run(config.fitted(0), dataset, tmp_path / "run", total_steps=2)
-    assert state.step == 2
-    assert len(biggan.load(tmp_path / "run").sample(num=2)) == 2
-
-
-def test_a_run_of_before_there_was_lecam_goes_on(config, dataset, tmp_path):
-    short = dataclasses.replace(config, total_steps=3)
-    train(short, dataset, tmp_path, device=CPU)
-    (path,) = (tmp_path / "checkpoints").glob("*.safetensors")
-    metadata, tensors, _ = load_tensors(path)
-    header = json.loads(metadata["header"])
-    del header["sources"]
-    old = {name: value for name, value in tensors.items() if not name.startswith("lecam.")}
-    assert len(old) == len(tensors) - 3
-    save_tensors(path, {**metadata, "header": json.dumps(header)}, old)
-    state = train(dataclasses.replace(config, total_steps=4), dataset, tmp_path, device=CPU)
-    assert state.step == 4
-
-
-def test_a_checkpoint_that_does_not_fit_or_is_none_is_named(config, dataset, tmp_path):
-    short = dataclasses.replace(config, total_steps=1)
-    train(short, dataset, tmp_path, device=CPU)
-    (path,) = (tmp_path / "checkpoints").glob("*.safetensors")
-    metadata, tensors, _ = load_tensors(path)
-    some = {name: value for name, value in tensors.items() if "conv1" not in name}
-    save_tensors(path, metadata, some)
-    with pytest.raises(InputError, match="step 1 does not fit its recipe"):
-        train(short, dataset, tmp_path, device=CPU)
-    header = json.dumps({"kind": "generator"})
-    save_tensors(path, {**metadata, "header": header}, tensors)
-    with pytest.raises(InputError, match="is no checkpoint of a run"):
-        train(short, dataset, tmp_path, device=CPU)
+# --- checkpoints that are old, foreign or damaged ---
 
 
 @pytest.fixture(scope="module")
-def short_run(dataset, tmp_path_factory):
+def short(images: ImageDataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of one step."""
     folder = tmp_path_factory.mktemp("short") / "run"
-    values = {"total_steps": 1, "statistics_images": 1, "data": "not UTF-8: \udcff"}
-    config = TrainConfig.from_dict({**TINY_RECIPE, **values})
-    train(config.fitted(dataset.num_classes), dataset, folder, device=CPU)
+    run(shortened(total_steps=1, data="not UTF-8: \udcff"), images, folder)
     return folder
+
+
+@pytest.fixture
+def copied(short: Path, tmp_path: Path) -> Path:
+    """A copy of it whose checkpoint may be changed."""
+    return shutil.copytree(short, tmp_path / "run")
+
+
+def change(folder: Path, header: Any = None, **tensors: torch.Tensor | None) -> None:
+    """Change the header of a run's only checkpoint, and tensors; None removes one."""
+    (path,) = (folder / "checkpoints").iterdir()
+    metadata, old, _ = load_tensors(path)
+    if header is not None:
+        metadata = {**metadata, "header": json.dumps(header(json.loads(metadata["header"])))}
+    new = {name: value for name, value in (old | tensors).items() if value is not None}
+    save_tensors(path, metadata, new)
+
+
+def test_a_run_of_before_there_was_lecam_goes_on(images: ImageDataset, copied: Path) -> None:
+    def without_sources(header: dict[str, Any]) -> dict[str, Any]:
+        return {name: value for name, value in header.items() if name != "sources"}
+
+    lecam = {f"lecam.{name}": None for name in ("real", "fake", "observed")}
+    change(copied, without_sources, **lecam)
+    assert run(shortened(total_steps=2), images, copied).step == 2
+
+
+def test_a_path_that_is_no_unicode_can_be_written_down(short: Path) -> None:
+    assert 'data = "not UTF-8: ?"' in (short / "config.toml").read_text("utf-8")
 
 
 @pytest.mark.parametrize(
     ("key", "value"),
     [
+        ("kind", "generator"),
         ("recipe", 3),
         ("recipe", {"batch_size": 2**63}),
         ("recipe", {"batch_size": "8"}),
@@ -397,28 +287,24 @@ def short_run(dataset, tmp_path_factory):
         ("attempt", {"number": 1, "x": 1}),
     ],
 )
-def test_a_checkpoint_that_says_what_cannot_be_is_refused(short_run, tmp_path, key, value):
-    (path,) = (short_run / "checkpoints").iterdir()
-    metadata, tensors, _ = load_tensors(path)
-    header = json.loads(metadata["header"])
-    header[key] = {**header[key], **value} if key == "recipe" and value != 3 else value
-    save_tensors(tmp_path / path.name, {**metadata, "header": json.dumps(header)}, tensors)
-    with pytest.raises(InputError, match=f"{path.name} is no checkpoint of a run") as caught:
-        CheckpointDirectory(tmp_path).read_newest()
-    assert len(str(caught.value)) < 600 + len(str(tmp_path))
+def test_a_checkpoint_that_says_what_cannot_be_is_refused(
+    copied: Path, key: str, value: Any
+) -> None:
+    def changed(header: dict[str, Any]) -> dict[str, Any]:
+        merged = {**header[key], **value} if key == "recipe" and value != 3 else value
+        return header | {key: merged}
 
-
-def test_a_path_that_is_no_unicode_can_be_written_down(short_run):
-    assert 'data = "not UTF-8: ?"' in (short_run / "config.toml").read_text("utf-8")
+    change(copied, changed)
+    name = "step-00000001.safetensors"
+    with pytest.raises(InputError, match=f"{name} is no checkpoint of a run") as caught:
+        CheckpointDirectory(copied / "checkpoints").read_newest()
+    assert len(str(caught.value)) < 600 + len(str(copied))
 
 
 @pytest.mark.parametrize("header", ["", "3", "[]", "{}", "[" * 20_000])
-def test_a_checkpoint_whose_header_is_damaged_is_refused(tmp_path, header):
-    save_tensors(
-        tmp_path / "step-00000001.safetensors",
-        {"format": FORMAT, "header": header},
-        {"a": torch.zeros(1)},
-    )
+def test_a_checkpoint_whose_header_is_damaged_is_refused(tmp_path: Path, header: str) -> None:
+    path = tmp_path / "step-00000001.safetensors"
+    save_tensors(path, {"format": FORMAT, "header": header}, {"a": torch.zeros(1)})
     for read in ("read_newest", "read_newest_header"):
         with pytest.raises(InputError, match="step-00000001.safetensors is no checkpoint"):
             getattr(CheckpointDirectory(tmp_path), read)()
@@ -431,82 +317,74 @@ def test_a_checkpoint_whose_header_is_damaged_is_refused(tmp_path, header):
         ("g_optimizer.linear.weight.exp_avg", None),
         ("g_optimizer.linear.weight.extra", torch.zeros(3)),
         ("generator.linear.weight", torch.zeros(3)),
+        ("generator.linear.weight", None),
     ],
 )
 def test_a_checkpoint_of_other_tensors_is_refused(
-    config, dataset, short_run, tmp_path, name, value
-):
-    shutil.copytree(short_run, tmp_path / "run")
-    (path,) = (tmp_path / "run" / "checkpoints").iterdir()
-    metadata, tensors, _ = load_tensors(path)
-    tensors.pop(name, None)
-    save_tensors(path, metadata, tensors if value is None else tensors | {name: value})
+    images: ImageDataset, copied: Path, name: str, value: torch.Tensor | None
+) -> None:
+    change(copied, **{name: value})
     with pytest.raises(InputError, match="step 1 does not fit its recipe"):
-        run(config, dataset, tmp_path / "run", total_steps=1)
+        run(shortened(total_steps=1), images, copied)
 
 
-def test_watching_starts_anew_from_directions_that_are_none(config, dataset, short_run, tmp_path):
-    shutil.copytree(short_run, tmp_path / "run")
-    (path,) = (tmp_path / "run" / "checkpoints").iterdir()
-    metadata, tensors, _ = load_tensors(path)
-    blocks = {"x": torch.full((8, 8), float("nan")), "y": torch.zeros(8, 8, dtype=torch.int64)}
-    name = "singular_values.generator.linear"
-    for block in blocks.values():
-        save_tensors(path, metadata, tensors | {name: block})
-        state = run(config, dataset, tmp_path / "run", total_steps=1)
+def test_watching_starts_anew_from_directions_that_are_none(
+    images: ImageDataset, copied: Path
+) -> None:
+    for block in (torch.full((8, 8), float("nan")), torch.zeros(8, 8, dtype=torch.int64)):
+        change(copied, **{"singular_values.generator.linear": block})
+        state = run(shortened(total_steps=1), images, copied)
         assert "linear" not in state.singular_values["generator"].blocks
 
 
-def test_metrics_that_cannot_be_written_are_named(config, dataset, tmp_path):
+def test_metrics_that_cannot_be_written_are_named(images: ImageDataset, tmp_path: Path) -> None:
     (tmp_path / "metrics.jsonl").mkdir()
     with pytest.raises(InputError, match="cannot write .*metrics.jsonl"):
-        train(config, dataset, tmp_path, device=CPU)
+        run(CONFIG, images, tmp_path)
+
+
+# --- streams ---
 
 
 @pytest.fixture(scope="module")
-def shards(tmp_path_factory):
-    files = shuffled(pictures(8, ("blue", "red"), size=32))
+def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    files = shuffled(pictures(8, ("blue", "red"), size=8))
     return write_shards(tmp_path_factory.mktemp("shards"), files, per_shard=5)
 
 
-def opened(shards, **options):
+def opened(shards: Path, names: tuple[str, ...] | None = None) -> ShardStream:
     """A stream as a new process opens it."""
-    return ShardStream(shards, 32, 3, None, seed=0, window=6, workers=1, **options)
+    return ShardStream(shards, 8, 3, names, seed=0, window=6, workers=1)
 
 
-def test_a_streamed_run_resumes_to_the_bit(config, shards, tmp_path, monkeypatch):
-    monkeypatch.setattr(run_export, "HUB_GRID", run_export.COARSE_GRID)  # less to export
-    config = dataclasses.replace(
-        config,
+def test_a_streamed_run_resumes_to_the_bit(shards: Path, tmp_path: Path) -> None:
+    config = shortened(
         stream=True,
         stream_window=6,
         classes="a folder/names.txt",
         label_sampling="empirical",
         accumulation=2,
         total_steps=3,
-        checkpoint_every=100,
     )
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
     run(config, opened(shards), whole)
-    steps = iter(range(1, 100))
-    train(config, opened(shards), stopped, device=CPU, should_stop=lambda: next(steps) == 2)
+    run(config, opened(shards), stopped, should_stop=until(2))
     run(config, opened(shards), stopped)
     assert_same_run(stopped, whole)
     gan = biggan.load(stopped)
     assert gan.class_names == ("blue", "red")
-    told = gan.description.training
-    assert (told["images"], told["data"]) == (16, shards.name)
-    assert told["recipe"]["classes"] == "names.txt"  # and not where it lies
+    card: Any = gan.description.training
+    assert (card["images"], card["data"]) == (16, shards.name)
+    assert card["recipe"]["classes"] == "names.txt"  # and not where it lies
 
 
-def test_shards_that_changed_are_refused_on_resuming(config, shards, tmp_path, monkeypatch):
-    monkeypatch.setattr(run_export, "HUB_GRID", run_export.COARSE_GRID)
-    config = dataclasses.replace(config, stream=True, total_steps=1)
+def test_shards_that_changed_are_refused_on_resuming(shards: Path, tmp_path: Path) -> None:
+    config = shortened(stream=True, total_steps=1)
     run(config, opened(shards), tmp_path / "run")
-    files = shuffled(pictures(8, ("blue", "red"), size=32), seed=1)
+    files = shuffled(pictures(8, ("blue", "red"), size=8), seed=1)
     changed = write_shards(tmp_path / "shards", files, per_shard=4)
     with pytest.raises(InputError, match="trained on other data than shards now holds"):
-        run(config, opened(changed), tmp_path / "run", total_steps=2)
-    named = ShardStream(shards, 32, 3, ("hen", "eel"), seed=0, window=6, workers=1)
+        run(config, opened(changed), tmp_path / "run")
     with pytest.raises(InputError, match="trained on other data"):
-        run(config, named, tmp_path / "run", total_steps=2)
+        run(config, opened(shards, ("hen", "eel")), tmp_path / "run")
+

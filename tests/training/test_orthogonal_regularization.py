@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from biggan.training.orthogonal_regularization import (
+from biggan.training.regularization import (
     add_orthogonal_gradient,
     regularized_weights,
 )

@@ -9,11 +9,10 @@ from torch.utils.flop_counter import FlopCounterMode
 import biggan
 from biggan.models import count_parameters
 from biggan.nn import SpectralNormConv2d, convolve_average_pool, upsample_convolve
-from biggan.stability.settings import InstanceNoiseConfig
+from biggan.training.augmentation import InstanceNoiseConfig
 from biggan.training.checkpoint import CheckpointDirectory
 from biggan.training.config import TrainConfig
-from biggan.training.plan import make_plan
-from biggan.training.simulation import Meter
+from biggan.training.plan import Meter, make_plan
 from biggan.training.state import TrainState
 from biggan.training.step import discriminator_step, generator_step
 from tiny import ONE_STAGE
@@ -102,19 +101,19 @@ def test_operations_are_those_of_a_real_step(tiny, family):
     config = dataclasses.replace(tiny, generator=tiny.generator.updated({"family": family}))
     plan = make_plan(config, 16)
     state = TrainState.create(config, torch.device("cpu"))
-    real, latents = inputs(config)
+    real, _ = inputs(config)
     with Meter() as meter:
         meter.begin()
-        discriminator_step(state, real, latents, config)
+        discriminator_step(state, real, config)
         assert plan.d_update_flops == meter.flops
         meter.begin()
-        generator_step(state, latents, config)
+        generator_step(state, config)
         assert plan.g_update_flops == meter.flops
     # torch's counter leaves out power iteration, no small part of so small networks, and attention.
     with FlopCounterMode(display=False) as counter:
-        generator_step(state, latents, config)
+        generator_step(state, config)
     assert 0.8 * plan.g_update_flops < counter.get_total_flops() < plan.g_update_flops
-    assert plan.step_flops == 2 * plan.d_update_flops + plan.g_update_flops
+    assert plan.to_dict()["step_flops"] == 2 * plan.d_update_flops + plan.g_update_flops
 
 
 def test_memory_and_disk_are_those_of_a_real_state(tiny, plan, tmp_path):
@@ -127,8 +126,8 @@ def test_memory_and_disk_are_those_of_a_real_state(tiny, plan, tmp_path):
     assert plan.gradients_bytes == 4 * parameters
     real, latents = inputs(tiny)
     assert plan.batch_bytes == sum(tensor.nbytes for tensor in (*real, latents[0], latents[1]))
-    discriminator_step(state, real, latents, tiny)
-    generator_step(state, latents, tiny)
+    discriminator_step(state, real, tiny)
+    generator_step(state, tiny)
     moments = sum(tensor.nbytes for tensor in state.tensors().values()) - networks
     assert plan.moments_bytes == moments > 8 * parameters
     path = CheckpointDirectory(tmp_path).save(state, tiny, "")
@@ -243,16 +242,16 @@ def test_checkpoints_to_roll_back_to_take_space(tiny, every, most):
 def test_the_course_of_a_run(plan):
     assert plan.data_bytes == 16 * (3 * 8 * 8 + 8)
     plan = dataclasses.replace(plan, real_batches=3000, batch_size=4, d_steps=3, images=600)
-    assert (plan.steps_per_epoch, plan.images_seen, plan.epochs) == (50, 12_000, 20)
-    assert plan.to_dict()["steps_per_epoch"] == 50
+    values = plan.to_dict()
+    assert [values[n] for n in ("steps_per_epoch", "images_seen", "epochs")] == [50, 12_000, 20]
     rows = [line.split() for line in plan.table().splitlines()]
     assert ["steps", "per", "epoch", "50.0"] in rows
-    assert plan.process_bytes > plan.g_peak_bytes + plan.data_bytes
+    assert values["process_bytes"] > plan.g_peak_bytes + plan.data_bytes
     mapped = dataclasses.replace(plan, data_mapped=True)
-    assert mapped.process_bytes == plan.process_bytes - plan.data_bytes
+    assert mapped.to_dict()["process_bytes"] == values["process_bytes"] - plan.data_bytes
     assert "none; its 3.12 KiB are mapped from the disk" in mapped.table()
     without = dataclasses.replace(plan, images=None, data_bytes=None)
-    assert without.steps_per_epoch is without.epochs is None
+    assert without.to_dict()["steps_per_epoch"] is without.to_dict()["epochs"] is None
     assert without.table().count("unknown without data") == 4
 
 
@@ -270,3 +269,25 @@ def test_the_meter_does_not_change_what_is_computed():
     with Meter():
         noted = F.conv2d(x, weight)
     torch.testing.assert_close(noted, F.conv2d(x, weight), rtol=0, atol=0)
+
+
+def plan_of(**changes):
+    return make_plan(TrainConfig.from_dict({**SMALL, "d_steps": 2, **changes}).fitted(2), 16)
+
+
+def test_a_plan_knows_what_remedies_cost(plan):
+    penalized = plan_of(r1={"gamma": 1.0})
+    # A forward pass of the real half, its gradient, and the gradients of both.
+    assert 1.4 < penalized.d_update_flops / plan.d_update_flops < 2.5
+    assert penalized.g_update_flops == plan.g_update_flops
+    assert penalized.d_peak_bytes > plan.d_peak_bytes
+    assert penalized.d_activations_bytes >= plan.d_activations_bytes
+    assert plan_of(spectrum={"generator": "clamp"}).g_update_flops > plan.g_update_flops
+
+
+def test_a_plan_follows_interventions(plan):
+    changes = [{"step": 2, "d_steps": 5}, {"step": 4, "freeze": "generator"}]
+    changed = plan_of(interventions=changes).to_dict()
+    assert plan.to_dict()["images_seen"] == 6 * 2 * 8
+    assert changed["images_seen"] == (2 * 2 + 4 * 5) * 8
+    assert changed["run_flops"] == 24 * plan.d_update_flops + 4 * plan.g_update_flops

@@ -128,6 +128,7 @@ def _train(
 ) -> None:
     import torch
 
+    from biggan.devices import keep_freed_memory
     from biggan.distributed import (
         check_shares,
         is_first,
@@ -135,7 +136,6 @@ def _train(
         raising_together,
     )
     from biggan.training import train
-    from biggan.training.allocator import keep_freed_memory
     from biggan.training.data_source import open_data
 
     keep_freed_memory()
@@ -232,7 +232,7 @@ def _beginning(
     """Where the run would begin, in words."""
     from biggan.training.checkpoint import CheckpointDirectory
     from biggan.training.config import differing_keys
-    from biggan.training.run_folder import other_data
+    from biggan.training.run import other_data, other_recipe
 
     if run_dir is None:
         return "at step 0; no --out was given to look for an earlier run in"
@@ -240,7 +240,7 @@ def _beginning(
     if saved is None:
         return f"at step 0; there is no checkpoint in {run_dir}"
     if differing := differing_keys(saved.config, config, saved.step):
-        return f"refused: {run_dir} holds a run of another recipe ({'; '.join(differing)})"
+        return f"refused: {other_recipe(run_dir, differing)}"
     fingerprint = None if dataset is None else dataset.fingerprint
     if dataset is not None and fingerprint not in (None, saved.data_fingerprint):
         return f"refused: {other_data(run_dir, dataset.source)}"

@@ -9,7 +9,7 @@ from biggan.reporting.charts import COLLAPSE, INK, INTERVENTION, ROLLBACK, Mark
 from biggan.reporting.page import Folded, Part, Section, Table
 from biggan.reporting.run import NETWORKS, Curve, Run
 from biggan.reporting.spikes import HISTORY, RULE, Burst, Spike, find_spikes, group_spikes
-from biggan.training.events import Event
+from biggan.supervision.log import Event
 
 _KINDS = {  # letter, in words, colour
     "collapse": ("C", "collapse called", COLLAPSE),

@@ -10,14 +10,13 @@ import math
 import re
 import tomllib
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple, Self, cast
+from typing import Any, NamedTuple, Self
 
 from biggan.errors import InputError
+from biggan.supervision.log import Event, parse_object, read_events
 from biggan.training.config import flatten
-from biggan.training.events import Event, EventKind
-from biggan.training.logging import parse_object
 
 Key = tuple[str, ...]
 """The path of names to a number, such as ("logits", "real", "mean")."""
@@ -149,7 +148,7 @@ def read_run(run_dir: Path) -> Run:
     metrics, signals = read_log(files[1]), read_log(files[2])
     if not metrics.curves:
         missing.append("the curves (metrics.jsonl)")
-    events, damaged_events = read_events(run_dir / "events.jsonl")
+    events, damaged_events = read_events(run_dir)
     damaged = {"metrics": metrics.damaged, "signals": signals.damaged, "events": damaged_events}
     missing += [f"{n} damaged lines of {name}.jsonl" for name, n in damaged.items() if n]
     sheets = sorted(
@@ -189,23 +188,6 @@ def read_log(path: Path) -> Log:
             else:
                 not_finite.setdefault(key, []).append(step)
     return Log({key: Curve.of(pairs) for key, pairs in points.items()}, not_finite, damaged)
-
-
-def read_events(path: Path) -> tuple[list[Event], int]:
-    """The events in the order of the file, and how many lines could not be read."""
-    events, damaged = [], 0
-    for line in _objects(path):
-        step, kind = _step(line.get("step")), line.get("event")
-        if step is None or not isinstance(kind, str):
-            damaged += 1
-            continue
-        # An event of a newer version may be of any kind.
-        event = Event(step, cast(EventKind, kind), "", to=_step(line.get("to")))
-        for name, kept in (("reason", str), ("rule", str), ("values", dict), ("changes", dict)):
-            if isinstance(line.get(name), kept):
-                event = replace(event, **{name: line[name]})
-        events.append(event)
-    return events, damaged
 
 
 def _rollback_files(run_dir: Path) -> list[str]:

@@ -33,7 +33,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from biggan.training.diffaugment import take_pixels
-from biggan.training.settings import AugmentationConfig
 
 _BLITS = ("flip", "turn", "shift")
 _GEOMETRY = ("scale", "rotation_before", "stretch", "rotation_after", "move")
@@ -82,8 +81,9 @@ class AdaptiveAugmentation(nn.Module):
     updates since p last moved.
 
     Args:
-        config: The target, and how fast p moves.
         resolution: The images' side R.
+        target: E[sign(D(x))] of real images to hold.
+        images: Real images over which p may move from 0 to 1.
     """
 
     probability: Tensor
@@ -93,10 +93,10 @@ class AdaptiveAugmentation(nn.Module):
     enlarge: Tensor
     reduce: Tensor
 
-    def __init__(self, config: AugmentationConfig, resolution: int) -> None:
+    def __init__(self, resolution: int, target: float = 0.6, images: int = 500_000) -> None:
         super().__init__()
-        self.target = config.target
-        self.images_to_certainty = config.images
+        self.target = target
+        self.images = images
         self.register_buffer("probability", torch.zeros(()))
         self.register_buffer("sign_sum", torch.zeros(()))
         self.register_buffer("num_images", torch.zeros(()))
@@ -109,7 +109,7 @@ class AdaptiveAugmentation(nn.Module):
     def observe(self, sign_sum: Tensor, num_images: int) -> None:
         """Take note of one update of the discriminator; every fourth moves p. Waits for no device.
 
-        p moves by the share `images since the last move / config.images`, up if
+        p moves by the share `images since the last move / self.images`, up if
         E[sign(D(x))] is above the target, down if below.
 
         Args:
@@ -123,7 +123,7 @@ class AdaptiveAugmentation(nn.Module):
         due = self.updates >= _INTERVAL
         # Compared as sums: a mean over images would round.
         direction = torch.sign(self.sign_sum - self.target * self.num_images)
-        moved = self.probability + direction * self.num_images / self.images_to_certainty
+        moved = self.probability + direction * self.num_images / self.images
         self.probability.copy_(torch.where(due, moved.clamp(0, 1), self.probability))
         for counter in (self.sign_sum, self.num_images, self.updates):
             counter.masked_fill_(due, 0)

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from biggan.data import ImageDataset, ShardStream, ShuffledStream, TrainingData, fetch, flips
+from biggan.devices import to_device
 from biggan.distributed import own_share
 from biggan.images import from_uint8
 from biggan.training.config import TrainConfig
@@ -103,14 +104,6 @@ def in_background(items: Iterator[_T], ahead: int) -> Generator[_T]:
             yield waiting.popleft().result()
     finally:
         thread.shutdown(cancel_futures=True)
-
-
-def to_device(tensor: Tensor, device: torch.device) -> Tensor:
-    """A tensor on a device; the copy to a GPU waits for nothing and nothing waits for it."""
-    if device.type != "cuda" or tensor.device.type == "cuda":
-        return tensor.to(device)
-    # From pageable memory it would wait until the GPU has done all that it was given before.
-    return tensor.pin_memory().to(device, non_blocking=True)
 
 
 def _fits_on(dataset: ImageDataset, device: torch.device) -> bool:

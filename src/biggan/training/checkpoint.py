@@ -21,9 +21,8 @@ from torch import Tensor
 
 from biggan.atomic_write import make_folder, replaced_atomically
 from biggan.errors import InputError
-from biggan.training.attempt import Attempt
 from biggan.training.config import TrainConfig
-from biggan.training.state import TrainState
+from biggan.training.state import Attempt, TrainState
 from biggan.weights.files import FORMAT, is_ours, load_tensors, save_tensors
 
 _LOG = logging.getLogger("biggan.training")

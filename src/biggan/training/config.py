@@ -21,23 +21,17 @@ from typing import Any, Literal, Self, TypeVar, get_args, get_type_hints
 from biggan.errors import InputError, printable, quoted, require
 from biggan.fine_tuning.config import FineTuningConfig
 from biggan.models import DiscriminatorConfig, GeneratorConfig, get_preset
-from biggan.stability.settings import (
+from biggan.supervision.settings import (
     CollapseConfig,
-    DropoutConfig,
-    InstanceNoiseConfig,
+    EvaluationConfig,
     InterventionConfig,
-    LossConfig,
-    R1Config,
-    SpectrumConfig,
     WatchConfig,
 )
-from biggan.training.settings import (
-    AugmentationConfig,
-    EmaConfig,
-    EvaluationConfig,
-    LeCamConfig,
-    OptimizerConfig,
-)
+from biggan.training.augmentation import AugmentationConfig, DropoutConfig, InstanceNoiseConfig
+from biggan.training.ema import EmaConfig
+from biggan.training.losses import LossConfig
+from biggan.training.regularization import LeCamConfig, R1Config
+from biggan.training.spectrum import SpectrumConfig
 
 LabelSampling = Literal["uniform", "empirical"]
 Precision = Literal["float32", "bfloat16"]
@@ -46,6 +40,30 @@ _T = TypeVar("_T")
 
 _MOST = 2**53  # of any whole number in a recipe
 _MOST_IMAGES = 2**20  # of what is in memory at once
+
+
+@dataclass(frozen=True)
+class OptimizerConfig:
+    """Adam (Kingma and Ba 2015), with the paper's settings as defaults (Appendix C)."""
+
+    g_lr: float = 5e-5
+    """Learning rate of the generator."""
+    d_lr: float = 2e-4
+    """Learning rate of the discriminator."""
+    beta1: float = 0.0
+    """Decay of the first moment."""
+    beta2: float = 0.999
+    """Decay of the second moment."""
+    eps: float = 1e-8
+    """Added to the root of the second moment."""
+
+    def __post_init__(self) -> None:
+        for name in ("g_lr", "d_lr", "eps"):
+            require(0 < getattr(self, name) < math.inf, f"optimizer.{name} must be above 0")
+        for name in ("beta1", "beta2"):
+            require(
+                0 <= getattr(self, name) < 1, f"optimizer.{name} must be at least 0 and below 1"
+            )
 
 
 @dataclass(frozen=True)
@@ -169,8 +187,6 @@ class TrainConfig:
             f"not {self.evaluation.every}",
         )
         require(0 <= self.orthogonal < math.inf, "orthogonal must be 0 or above")
-        require(0 <= self.ema.decay < 1, "ema.decay must be at least 0 and below 1")
-        require(self.ema.start >= 0, "ema.start must be 0 or above")
         require(
             self.stream or not self.classes,
             "classes is for streams (stream = true): what is loaded has its class names from its "

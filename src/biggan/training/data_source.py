@@ -6,12 +6,10 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from biggan.atomic_write import make_folder
-from biggan.data import ShardStream, TrainingData, load_dataset, split_off
+from biggan.data import ShardStream, TrainingData, load_dataset
 from biggan.data.outline import DatasetOutline, outline_dataset
 from biggan.data.shard_files import expand_shards, is_address
 from biggan.data.shard_index import (
@@ -154,13 +152,3 @@ def _decoding_threads(device: torch.device) -> int:
     here = os.environ.get("LOCAL_WORLD_SIZE", "")
     processes = int(here) if here.isdecimal() else 1
     return max(1, (os.cpu_count() or 1) // max(1, processes))
-
-
-def split_data(
-    config: TrainConfig, dataset: TrainingData
-) -> tuple[NDArray[np.int64] | None, NDArray[np.int64]]:
-    """The indices of the images to train on, None for all, and of those held out."""
-    if not config.watch.held_out:
-        return None, np.empty(0, np.int64)
-    # By the recipe's seed, not an attempt's: what is held out is so for good.
-    return split_off(len(dataset), config.watch.held_out, config.seed)

@@ -1,73 +1,31 @@
 """The training loop, to be read from top to bottom.
 
-A run's folder:
-
-    config.toml                the resolved recipe
-    checkpoints/               the whole state, newest two and some to roll back to
-    generator.safetensors      the newest averaged generator, ready to sample: `biggan.load(RUN)`
-    discriminator.safetensors  the discriminator of the same step
-    previews/                  image grids, a row per class
-    evaluations/, best.safetensors    if the recipe asks for evaluations
-    metrics.jsonl, tensorboard/
-    signals.jsonl              the state of both networks, every so many steps (`watching`)
-    events.jsonl               collapses, rollbacks, interventions (`survival`)
-    .lock                      held by the process that trains here
-
 To resume, start it again the same way. Several processes (`distributed`) walk through the loop side
 by side; the first of them writes.
 """
 
 from __future__ import annotations
 
-import logging
-import time
 from collections.abc import Callable
-from contextlib import ExitStack, closing
+from contextlib import closing
 from pathlib import Path
 from typing import NoReturn
 
 import torch
-from torch import Tensor
 from tqdm import tqdm
 
 from biggan.data import TrainingData
 from biggan.devices import find_device, naming_out_of_memory
-from biggan.distributed import (
-    averages,
-    check_shares,
-    is_first,
-    on_any_process,
-    own_share,
-    raising_together,
-)
-from biggan.gan import Gan
-from biggan.stability.collapse import Collapse
-from biggan.training.augmentation import draw_augmentation
-from biggan.training.batches import real_batches, to_device
+from biggan.distributed import check_shares, is_first
+from biggan.supervision.collapse import Rules
+from biggan.supervision.interventions import real_batches_before
+from biggan.supervision.supervisor import Supervisor
+from biggan.training.batches import real_batches
 from biggan.training.config import TrainConfig
-from biggan.training.data_source import split_data
 from biggan.training.ema import update_ema
-from biggan.training.interventions import begin_step, real_batches_before
-from biggan.training.logging import RunLog
-from biggan.training.perturbation import Perturbation, draw_perturbation
-from biggan.training.randomness import Purpose
-from biggan.training.run_export import export_run
-from biggan.training.run_folder import locked_run, open_run
-from biggan.training.scheduled_evaluation import ScheduledEvaluation
+from biggan.training.run import Run
 from biggan.training.state import TrainState
-from biggan.training.step import (
-    Metrics,
-    discriminator_step,
-    draw_latents,
-    frozen_discriminator_step,
-    generator_step,
-)
-from biggan.training.survival import Run, Survival
-from biggan.training.watching import Watch
-
-_LOG = logging.getLogger("biggan.training")
-
-_REAL, _GENERATED = 0, 1  # whose augmentation
+from biggan.training.step import Metrics, discriminator_step, frozen_step, generator_step
 
 _SMALLER = (
     "choose a higher accumulation, checkpoint_activations=true, fewer channels, or "
@@ -83,6 +41,7 @@ def train(
     device: str | torch.device,
     should_stop: Callable[[], bool] = lambda: False,
     progress: bool = True,
+    rules: Rules | None = None,
 ) -> TrainState:
     """Train until `total_steps`, from the newest checkpoint if there is one.
 
@@ -93,6 +52,7 @@ def train(
         device: Where to train.
         should_stop: Asked after every step; True, on any process, ends the run at a checkpoint.
         progress: Whether to show progress bars on a terminal.
+        rules: What decides whether the run has collapsed; those of `supervision.collapse` if None.
 
     Returns:
         The state at the end.
@@ -104,172 +64,43 @@ def train(
     """
     device = find_device(device)
     check_shares(config.batch_size, config.accumulation)
-    with ExitStack() as held:
-        held.enter_context(naming_out_of_memory(device, _SMALLER))
-        held.enter_context(locked_run(run_dir))
-        seen, held_out = split_data(config, dataset)
-        state, checkpoints = open_run(config, dataset, run_dir, device, progress=progress)
-        with raising_together():
-            log = held.enter_context(RunLog(run_dir, state.step)) if is_first() else None
-        bar = held.enter_context(_progress_bar(config, state.step, enabled=progress and is_first()))
-        watch = Watch(config, dataset, seen, held_out, device)
-        run = Run(
-            run_dir,
-            checkpoints,
-            dataset.fingerprint,
-            create=lambda: TrainState.create(config, device, dataset.class_names),
-            export=lambda state: export_run(
-                state, config, dataset, run_dir, survival.events(), progress=progress
-            ),
-        )
-        survival = Survival(config, run, log, state)
-        evaluation = None
-        collapse: Collapse | None = None
-        if config.evaluation.every:
-            evaluation = ScheduledEvaluation(config, dataset, run_dir, device, progress=progress)
-            if evaluation.is_missing(state.step):  # a kill came before its end
-                exported = run.export(state)
-                _evaluate(evaluation, exported, state.step, log)
-            collapse = survival.judge_scores(evaluation.distances(state.step), state.step)
-            if collapse is not None:
-                survival.respond(collapse, state)
-        batches = held.enter_context(ExitStack())  # ends with each attempt
-        attempt: TrainConfig | None = None  # the recipe as the attempt changes it
-        while state.step < config.total_steps:
-            if attempt is None:
-                batches.close()
-                attempt = state.attempt.applied_to(config)
-                start = real_batches_before(config, state.step)
-                real = batches.enter_context(
-                    closing(real_batches(attempt, dataset, device, start, seen))
-                )
+    run = Run(config, dataset, run_dir, device, progress)
+    with naming_out_of_memory(device, _SMALLER), run.lock():
+        state = run.open()
+        with Supervisor(run, state, rules) as supervisor, _progress_bar(run, state) as bar:
+            for attempt in supervisor.attempts(state):  # the recipe, as this attempt changes it
                 bar.n = state.step
-                since, since_step = time.monotonic(), state.step
-            outputs = watch.outputs(state.step + 1)
-            regime = begin_step(state, attempt, survival)
-            metrics: Metrics = {}
-            for i in range(regime.real_batches):
-                latents = _latents(
-                    attempt, dataset, device, Purpose.DISCRIMINATOR_STEP, state.step, i
-                )
-                numbers = (
-                    _augmentation(state, attempt, device, i, _REAL),
-                    _augmentation(state, attempt, device, i, _GENERATED),
-                )
-                perturbation = (
-                    _perturbation(state, attempt, device, i, _REAL),
-                    _perturbation(state, attempt, device, i, _GENERATED),
-                )
-                d_step = discriminator_step if regime.updates_d else frozen_discriminator_step
-                watched = outputs if i == regime.real_batches - 1 else None
-                metrics |= d_step(
-                    state, next(real), latents, attempt, numbers, perturbation, watched
-                )
-            if regime.updates_g:
-                latents = _latents(attempt, dataset, device, Purpose.GENERATOR_STEP, state.step)
-                metrics |= generator_step(
-                    state,
-                    latents,
-                    attempt,
-                    _augmentation(state, attempt, device, regime.real_batches, _GENERATED),
-                    _perturbation(state, attempt, device, regime.real_batches, _GENERATED),
-                )
-                update_ema(state.ema, state.generator, config.ema, state.step)
-            state.step += 1
-            bar.update()
-
-            ends = state.step == config.total_steps or on_any_process(should_stop())
-            saves = ends or state.step % config.checkpoint_every == 0
-            collapse = None
-            if saves or state.step % config.log_every == 0:
-                values = averages(metrics)
-                collapse = survival.not_finite(values, state.step)
-                values["steps_per_second"] = (state.step - since_step) / (time.monotonic() - since)
-                since, since_step = time.monotonic(), state.step
-                with raising_together():
-                    if log is not None and collapse is None:
-                        log.write(state.step, values)
-                bar.set_postfix(
-                    {
-                        name[0]: f"{values[name]:.3f}"
-                        for name in ("d_loss", "g_loss")
-                        if name in values
-                    }
-                )
-            if outputs is not None and collapse is None:
-                collapse = survival.observe(watch.signals(state, outputs), state.step)
-            if saves:  # before a checkpoint could replace the last good one with no numbers
-                collapse = survival.not_finite_state(state) or collapse
-            if collapse is not None and survival.respond(collapse, state):
-                attempt = None
-                continue
-            if saves:
-                with raising_together():
-                    if is_first():
-                        checkpoints.save(state, config, dataset.fingerprint)
-                exported = run.export(state)
-                if bar.disable and is_first():  # a log file wants lines, a terminal has a bar
-                    _LOG.info(
-                        "step %d of %d: checkpoint and preview", state.step, config.total_steps
-                    )
-                if evaluation is not None:
-                    if evaluation.is_missing(state.step):
-                        _evaluate(evaluation, exported, state.step, log)
-                    collapse = survival.judge_scores(evaluation.distances(state.step), state.step)
-                    if collapse is not None and survival.respond(collapse, state):
-                        attempt = None
-                        continue
-                since, since_step = time.monotonic(), state.step
-            if ends:
-                break
+                first = real_batches_before(config, state.step)
+                real = real_batches(attempt, dataset, device, first, run.trained_on)
+                with closing(real) as batches:
+                    while state.step < config.total_steps:
+                        regime = supervisor.before_step(state)
+                        d_step = discriminator_step if regime.updates_d else frozen_step
+                        metrics: Metrics = {}
+                        for i in range(regime.real_batches):
+                            metrics |= d_step(state, next(batches), attempt, i)
+                        if regime.updates_g:
+                            metrics |= generator_step(state, attempt, regime.real_batches)
+                            update_ema(state.ema, state.generator, config.ema, state.step)
+                        state.step += 1
+                        bar.update()
+                        verdict = supervisor.after_step(state, metrics, stopping=should_stop())
+                        bar.set_postfix_str(verdict.summary)
+                        if verdict.saves:
+                            run.save(state)
+                            if supervisor.after_save(state, run.export(state)):
+                                break  # evaluated, found to have collapsed, and rolled back
+                        if verdict.rolled_back or verdict.stops:
+                            break
     return state
 
 
-def _latents(
-    config: TrainConfig,
-    dataset: TrainingData,
-    device: torch.device,
-    purpose: Purpose,
-    *position: int,
-) -> tuple[Tensor, Tensor]:
-    """This process's share of a global batch of noise and labels."""
-    z, labels = (
-        own_share(part, config.accumulation)
-        for part in draw_latents(config, dataset, purpose, *position)
-    )
-    return to_device(z, device), to_device(labels, device)
-
-
-def _augmentation(
-    state: TrainState, config: TrainConfig, device: torch.device, update: int, kind: int
-) -> Tensor | None:
-    """This process's share of the random numbers that augment an update's images."""
-    numbers = draw_augmentation(state.augmentation, config, state.step, update, kind)
-    return None if numbers is None else to_device(own_share(numbers, config.accumulation), device)
-
-
-def _perturbation(
-    state: TrainState, config: TrainConfig, device: torch.device, update: int, kind: int
-) -> Perturbation:
-    """This process's share of what disturbs an update's images in the discriminator."""
-    return draw_perturbation(config, state.step, update, kind).own_share(config, device)
-
-
-def _evaluate(
-    evaluation: ScheduledEvaluation, exported: Gan, step: int, log: RunLog | None
-) -> None:
-    scores = evaluation.run(exported, step)
-    with raising_together():
-        if log is not None:
-            log.write(step, {f"evaluation/{name}": value for name, value in scores.items()})
-
-
-def _progress_bar(config: TrainConfig, step: int, *, enabled: bool) -> tqdm[NoReturn]:
+def _progress_bar(run: Run, state: TrainState) -> tqdm[NoReturn]:
     return tqdm(
-        total=config.total_steps,
-        initial=step,
+        total=run.config.total_steps,
+        initial=state.step,
         unit="step",
-        desc=config.name,
-        disable=None if enabled else True,
+        desc=run.config.name,
+        disable=None if run.progress and is_first() else True,
         mininterval=0.5,
     )

@@ -2,33 +2,39 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import dataclass
+
 from torch import Tensor
 from torch.nn import functional as F
+
+from biggan.errors import require
+
+
+@dataclass(frozen=True)
+class LossConfig:
+    """The discriminator's hinge loss."""
+
+    margin: float = 1.0
+    """Output from which on an image costs nothing (Section 4.2 tries others than 1)."""
+
+    def __post_init__(self) -> None:
+        require(0 < self.margin < math.inf, "loss.margin must be above 0")
 
 
 def discriminator_hinge_loss(
     real_logits: Tensor, fake_logits: Tensor, margin: float = 1.0
 ) -> Tensor:
-    """E[relu(margin - D(x, y))] + E[relu(margin + D(G(z, y), y))].
+    """E[relu(margin - D(x, y))] + E[relu(margin + D(G(z, y), y))], a scalar.
 
     Args:
         real_logits: (N, 1), of real images.
         fake_logits: (M, 1), of generated ones.
         margin: Output from which on an image costs nothing.
-
-    Returns:
-        A scalar.
     """
     return F.relu(margin - real_logits).mean() + F.relu(margin + fake_logits).mean()
 
 
 def generator_hinge_loss(fake_logits: Tensor) -> Tensor:
-    """-E[D(G(z, y), y)].
-
-    Args:
-        fake_logits: (N, 1), of generated images.
-
-    Returns:
-        A scalar.
-    """
+    """-E[D(G(z, y), y)], a scalar, of logits (N, 1) of generated images."""
     return -fake_logits.mean()

@@ -1,25 +1,40 @@
 """A plan of a run: what it takes, before anything is allocated or written.
 
-A step is simulated (`simulation`), and from it follow the whole run's arithmetic, memory and disk.
-docs/training.md says how far off that was where it was measured.
+One update of each network is simulated: the functions that train run on fake tensors, which have
+shapes but no memory, and every operation is noted. Not seen is what the kernels take for themselves
+while they work, and what the allocator keeps. docs/training.md has measurements of both.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+import weakref
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import flop_registry
+from torch.utils.module_tracker import ModuleTracker
 
 from biggan.errors import InputError
-from biggan.models import GeneratorConfig, make_generator
+from biggan.models import GeneratorConfig, make_discriminator, make_generator
+from biggan.supervision.interventions import real_batches_before, steps_by_regime
 from biggan.training.checkpoint import rollback_reach
 from biggan.training.config import TrainConfig
-from biggan.training.interventions import real_batches_before, steps_by_regime
-from biggan.training.simulation import simulate_update, total_bytes
-from biggan.training.standing_statistics import HUB_GRID
+from biggan.training.export import HUB_GRID
+from biggan.training.randomness import Purpose
+from biggan.training.regularization import (
+    R1Config,
+    add_orthogonal_gradient,
+    regularized_weights,
+)
+from biggan.training.state import TrainState
+from biggan.training.step import discriminator_step, draw_latents, generator_step
 from biggan.weights.files import set_statistics_grid
 
 # Measured on CPUs: Python, torch and what it loads to compute; and how much more than is alive the
@@ -29,165 +44,119 @@ _OVERHEAD = 1.25
 _CHECKPOINTS = 3  # two are kept, and the third is whole before the oldest goes
 _PREVIEW_IMAGES = 100  # in one grid, at most
 
+_UNKNOWN = "unknown without data"
+
 
 @dataclass(frozen=True)
-class Plan:
+class Update:
+    """One update of each network by one process; a multiply-add is two operations (FLOP)."""
+
+    generator_parameters: int
+    discriminator_parameters: int
+    d_update_flops: int
+    g_update_flops: int
+    weights_bytes: int  # generator, discriminator, and the moving average of the generator
+    gradients_bytes: int  # of all that is trained
+    moments_bytes: int  # Adam's two moments of all that is trained
+    batch_bytes: int  # real images, noise, labels, and the augmentation's random numbers
+    d_activations_bytes: int  # what the forward passes keep for the backward pass
+    g_activations_bytes: int
+    d_peak_bytes: int  # the most that is alive at once, all of the above included
+    g_peak_bytes: int
+    checkpoint_bytes: int
+
+
+@dataclass(frozen=True)
+class Plan(Update):
     """What a run takes. Bytes are those of one process, operations those of all together."""
 
     processes: int
-    """Processes that share the batch."""
     batch_size: int
-    """Images per update of a network."""
-    micro_batch: int
-    """Images per forward pass of one process."""
+    micro_batch: int  # images per forward pass of one process
     accumulation: int
-    """Micro-batches per update."""
-    d_steps: int
-    """Discriminator updates per step, before any intervention."""
+    d_steps: int  # before any intervention, as for steps and epochs
     total_steps: int
-    """Steps of the run."""
     d_updates: int
-    """Discriminator updates of the run."""
     g_updates: int
-    """Generator updates of the run: as many as steps, but for interventions that freeze it."""
     real_batches: int
-    """Batches of real images that the run takes."""
-    images: int | None
-    """Images in the data set; None where the data are not known."""
-    generator_parameters: int
-    """Learned values of the generator."""
-    discriminator_parameters: int
-    """Learned values of the discriminator."""
-    d_update_flops: int
-    """Floating-point operations of a discriminator update, a multiplication and an addition being
-    two."""
-    g_update_flops: int
-    """Floating-point operations of a generator update."""
-    weights_bytes: int
-    """Generator, discriminator, and the moving average of the generator."""
-    gradients_bytes: int
-    """Gradients of all that is trained in both networks."""
-    moments_bytes: int
-    """Adam's two moments of every value that is trained."""
-    batch_bytes: int
-    """Real images of an update as the discriminator takes them, with noise and labels, and with
-    what disturbs them and the generated ones (`perturbation`)."""
-    d_activations_bytes: int
-    """What a discriminator update's forward passes keep for the backward pass."""
-    g_activations_bytes: int
-    """What a generator update's forward passes keep for the backward pass."""
-    d_peak_bytes: int
-    """The most that is alive at once in a discriminator update, all of the above included."""
-    g_peak_bytes: int
-    """The most that is alive at once in a generator update, all of the above included."""
-    data_bytes: int | None
-    """The data set, decoded; None where the data are not known."""
-    data_mapped: bool
-    """Whether it is packed, and so mapped from the disk: then the system reads what is needed, and
-    keeps it as long as nobody else needs the memory."""
-    checkpoint_bytes: int
-    """One checkpoint."""
-    run_bytes: int
-    """The run's folder when it is largest: three to six checkpoints, both exported networks, and
-    previews that PNG cannot compress. Without the curves, and without what a collapse leaves."""
-
-    @property
-    def step_flops(self) -> int:
-        """Floating-point operations of a step: all discriminator updates and the generator's."""
-        return self.d_steps * self.d_update_flops + self.g_update_flops
-
-    @property
-    def run_flops(self) -> int:
-        """Floating-point operations of all updates of the run."""
-        return self.d_updates * self.d_update_flops + self.g_updates * self.g_update_flops
-
-    @property
-    def process_bytes(self) -> int:
-        """The machine's memory that a process takes on a CPU, with a data set that is loaded."""
-        peak = max(self.d_peak_bytes, self.g_peak_bytes)
-        data = 0 if self.data_mapped else self.data_bytes or 0
-        return _PROGRAM_BYTES + round(_OVERHEAD * peak) + data
-
-    @property
-    def images_per_step(self) -> int:
-        """Real images that the discriminator is shown in a step."""
-        return self.d_steps * self.batch_size
-
-    @property
-    def images_seen(self) -> int:
-        """Real images that the discriminator is shown in the run."""
-        return self.real_batches * self.batch_size
-
-    @property
-    def steps_per_epoch(self) -> float | None:
-        """Steps in which the discriminator is shown every real image once."""
-        return None if self.images is None else self.images / self.images_per_step
-
-    @property
-    def epochs(self) -> float | None:
-        """How often the run shows every real image."""
-        return None if self.images is None else self.images_seen / self.images
+    images: int | None  # in the data set; None where the data are not known
+    data_bytes: int | None  # decoded
+    data_mapped: bool  # packed data are mapped from the disk and take no memory
+    run_bytes: int  # the folder when it is largest, without logs and what a collapse leaves
 
     def to_dict(self) -> dict[str, Any]:
         """All values by name, for programs."""
-        derived = (
-            "step_flops",
-            "run_flops",
-            "process_bytes",
-            "images_seen",
-            "steps_per_epoch",
-            "epochs",
-        )
-        return dataclasses.asdict(self) | {name: getattr(self, name) for name in derived}
+        d_steps, images = self.d_steps, self.images
+        data = 0 if self.data_mapped else self.data_bytes or 0
+        seen = self.real_batches * self.batch_size
+        return dataclasses.asdict(self) | {
+            "step_flops": d_steps * self.d_update_flops + self.g_update_flops,
+            "run_flops": self.d_updates * self.d_update_flops
+            + self.g_updates * self.g_update_flops,
+            "process_bytes": _PROGRAM_BYTES
+            + round(_OVERHEAD * max(self.d_peak_bytes, self.g_peak_bytes))
+            + data,
+            "images_seen": seen,
+            "steps_per_epoch": None if images is None else images / (d_steps * self.batch_size),
+            "epochs": None if images is None else seen / images,
+        }
 
     def table(self) -> str:
         """All values for people, aligned, a line each."""
-        unknown = "unknown without data"
-        sections = {
+        values = self.to_dict()
+
+        def number(name: str) -> str:
+            value = values[name]
+            return _UNKNOWN if value is None else f"{value:,.{isinstance(value, float):d}f}"
+
+        def size(name: str) -> str:
+            return _UNKNOWN if values[name] is None else _size(values[name])
+
+        data_set = size("data_bytes")
+        if self.data_mapped and self.data_bytes is not None:
+            data_set = f"none; its {data_set} are mapped from the disk"
+        sections: dict[str, dict[str, str]] = {
             "Networks": {
-                "generator": f"{self.generator_parameters:,} parameters",
-                "discriminator": f"{self.discriminator_parameters:,} parameters",
+                name: f"{values[f'{name}_parameters']:,} parameters"
+                for name in ("generator", "discriminator")
             },
             "Arithmetic of all processes (a multiply-add is 2 operations)": {
                 "discriminator update": _operations(self.d_update_flops),
                 "generator update": _operations(self.g_update_flops),
-                f"step ({self.d_steps} + 1 updates)": _operations(self.step_flops),
-                f"run ({self.total_steps:,} steps)": _operations(self.run_flops),
+                f"step ({self.d_steps} + 1 updates)": _operations(values["step_flops"]),
+                f"run ({self.total_steps:,} steps)": _operations(values["run_flops"]),
             },
             "Memory of each process, about": {
-                "weights (G, D, average of G)": _size(self.weights_bytes),
-                "gradients": _size(self.gradients_bytes),
-                "Adam's moments": _size(self.moments_bytes),
-                "batch": _size(self.batch_bytes),
-                "activations, discriminator update": _size(self.d_activations_bytes),
-                "activations, generator update": _size(self.g_activations_bytes),
-                "peak, discriminator update": _size(self.d_peak_bytes),
-                "peak, generator update": _size(self.g_peak_bytes),
-                "data set, besides": self._data_set(unknown),
-                "whole process on a CPU": _size(self.process_bytes),
+                "weights (G, D, average of G)": size("weights_bytes"),
+                "gradients": size("gradients_bytes"),
+                "Adam's moments": size("moments_bytes"),
+                "batch": size("batch_bytes"),
+                "activations, discriminator update": size("d_activations_bytes"),
+                "activations, generator update": size("g_activations_bytes"),
+                "peak, discriminator update": size("d_peak_bytes"),
+                "peak, generator update": size("g_peak_bytes"),
+                "data set, besides": data_set,
+                "whole process on a CPU": size("process_bytes"),
             },
             "Course": {
                 "processes": f"{self.processes}",
                 "batch": f"{self.batch_size} = {self.processes} processes x {self.accumulation} "
                 f"micro-batches x {self.micro_batch} images",
-                "images in the data set": unknown if self.images is None else f"{self.images:,}",
-                "steps per epoch": _number(self.steps_per_epoch, unknown),
-                "epochs": _number(self.epochs, unknown),
-                "real images seen": f"{self.images_seen:,}",
+                "images in the data set": number("images"),
+                "steps per epoch": number("steps_per_epoch"),
+                "epochs": number("epochs"),
+                "real images seen": number("images_seen"),
             },
             "Disk": {
-                "one checkpoint": _size(self.checkpoint_bytes),
-                "the run's folder, at most": _size(self.run_bytes),
+                "one checkpoint": size("checkpoint_bytes"),
+                "the run's folder, at most": size("run_bytes"),
             },
         }
-        return _aligned(sections)
-
-    def _data_set(self, unknown: str) -> str:
-        if self.data_bytes is None:
-            return unknown
-        if self.data_mapped:
-            return f"none; its {_size(self.data_bytes)} are mapped from the disk"
-        return _size(self.data_bytes)
+        width = max(len(name) for rows in sections.values() for name in rows)
+        return "\n\n".join(
+            "\n".join([title, *(f"  {name:{width}}  {value}" for name, value in rows.items())])
+            for title, rows in sections.items()
+        )
 
 
 def make_plan(
@@ -201,9 +170,6 @@ def make_plan(
         processes: Processes that share the batch.
         mapped: Whether the data set is packed, and so mapped and not loaded.
 
-    Returns:
-        The plan.
-
     Raises:
         InputError: The batch does not split into so many processes and micro-batches.
     """
@@ -216,58 +182,196 @@ def make_plan(
     micro_batch = config.batch_size // parts
     # The third micro-batch and those after it repeat the second.
     simulated = min(config.accumulation, 2)
-    update = simulate_update(
-        dataclasses.replace(
-            config,
-            batch_size=micro_batch * simulated,
-            accumulation=simulated,
-        )
+    simulated_config = dataclasses.replace(
+        config,
+        batch_size=micro_batch * simulated,
+        accumulation=simulated,
+        compile=False,
+        label_sampling="uniform",
     )
+    update, regularization_flops, discriminator_bytes = _simulate(simulated_config)
+    if config.r1.gamma > 0:
+        # The penalty has forward and backward passes of its own, and they come first: what the
+        # adversarial loss keeps is seen without them.
+        plain, *_ = _simulate(dataclasses.replace(simulated_config, r1=R1Config()))
+        kept = max(update.d_activations_bytes, plain.d_activations_bytes)
+        update = dataclasses.replace(update, d_activations_bytes=kept)
     repeated = config.accumulation / simulated
-    batch_bytes = round(update.batch_bytes * repeated)
-    later_bytes = batch_bytes - update.batch_bytes
+    later_bytes = round(update.batch_bytes * repeated) - update.batch_bytes
+    d_flops = round(update.d_update_flops * repeated)
+    g_flops = round((update.g_update_flops - regularization_flops) * repeated)
+    update = dataclasses.replace(
+        update,
+        d_update_flops=d_flops * processes,
+        g_update_flops=(g_flops + regularization_flops) * processes,
+        batch_bytes=update.batch_bytes + later_bytes,
+        d_peak_bytes=update.d_peak_bytes + later_bytes,
+        g_peak_bytes=update.g_peak_bytes + later_bytes,
+    )
     image_bytes = config.generator.image_channels * config.generator.resolution**2
-    course = steps_by_regime(config, config.total_steps)
+    regimes = steps_by_regime(config, config.total_steps)
     previews = -(-config.total_steps // config.checkpoint_every)
     return Plan(
+        **dataclasses.asdict(update),
         processes=processes,
         batch_size=config.batch_size,
         micro_batch=micro_batch,
         accumulation=config.accumulation,
         d_steps=config.d_steps,
         total_steps=config.total_steps,
-        d_updates=sum(steps * regime.d_steps for regime, steps in course if regime.updates_d),
-        g_updates=sum(steps for regime, steps in course if regime.updates_g),
+        d_updates=sum(steps * regime.d_steps for regime, steps in regimes if regime.updates_d),
+        g_updates=sum(steps for regime, steps in regimes if regime.updates_g),
         real_batches=real_batches_before(config, config.total_steps),
         images=dataset_size,
-        generator_parameters=update.generator_parameters,
-        discriminator_parameters=update.discriminator_parameters,
-        d_update_flops=round(update.d_flops * repeated) * processes,
-        g_update_flops=(
-            round((update.g_flops - update.regularization_flops) * repeated)
-            + update.regularization_flops
-        )
-        * processes,
-        weights_bytes=update.weights_bytes,
-        gradients_bytes=update.gradients_bytes,
-        moments_bytes=update.moments_bytes,
-        batch_bytes=batch_bytes,
-        d_activations_bytes=update.d_activations_bytes,
-        g_activations_bytes=update.g_activations_bytes,
-        d_peak_bytes=update.d_peak_bytes + later_bytes,
-        g_peak_bytes=update.g_peak_bytes + later_bytes,
         data_bytes=None if dataset_size is None else dataset_size * (image_bytes + 8),
         data_mapped=mapped,
-        checkpoint_bytes=update.checkpoint_bytes,
         run_bytes=(_CHECKPOINTS + _older_checkpoints(config)) * update.checkpoint_bytes
         + _exported_bytes(config.generator)
-        + update.discriminator_bytes
+        + discriminator_bytes
         + previews * _PREVIEW_IMAGES * image_bytes,
     )
 
 
+def _simulate(config: TrainConfig) -> tuple[Update, int, int]:
+    """Simulate one update of each network, as in the middle of a run.
+
+    Args:
+        config: The recipe, its batch that of one process.
+
+    Returns:
+        The update; operations of the generator's that do not depend on the batch; and the bytes of
+        the exported discriminator.
+    """
+    meter = Meter()
+    with FakeTensorMode(), meter:
+        shape = config.discriminator
+        networks = make_generator(config.generator), make_discriminator(shape)
+        state = TrainState.of(config, *networks, make_generator(config.generator))
+        state.step = config.lecam.start  # from there on a step does all that it ever does
+        weights_bytes = meter.live
+        # Every update but the first finds moments, and the other network's gradients.
+        trained = [p for network in networks for p in network.parameters() if p.requires_grad]
+        for parameter in trained:
+            parameter.grad = torch.empty_like(parameter)
+        gradients_bytes = meter.live - weights_bytes
+        for optimizer in (state.d_optimizer, state.g_optimizer):
+            optimizer.step()
+        moments_bytes = meter.live - weights_bytes - gradients_bytes
+        size = config.batch_size, shape.image_channels, shape.resolution, shape.resolution
+        before = meter.live
+        real = torch.empty(size), torch.empty(config.batch_size, dtype=torch.int64)
+        real_bytes = meter.live - before
+        # The steps draw these themselves: they are part of the batch, not of what is kept.
+        latents = draw_latents(config, (), Purpose.GENERATOR_STEP)
+        latents_bytes = meter.live - before - real_bytes
+        draws = state.augmentation.draw(config.batch_size, config.seed, state.step)
+        draws_bytes = meter.live - before - real_bytes - latents_bytes
+        del latents, draws
+
+        state.d_optimizer.zero_grad()
+        meter.begin()
+        discriminator_step(state, real, config)
+        d_flops, d_kept, d_peak = meter.flops, meter.kept, meter.peak
+
+        state.g_optimizer.zero_grad()
+        meter.begin()
+        generator_step(state, config)
+        g_flops, g_kept, g_peak = meter.flops, meter.kept, meter.peak
+
+        meter.begin()
+        if config.orthogonal > 0:
+            add_orthogonal_gradient(regularized_weights(state.generator), config.orthogonal)
+        if state.g_spectrum is not None:
+            state.g_spectrum.before_update()
+            state.g_spectrum.after_update()
+        update = Update(
+            generator_parameters=sum(p.numel() for p in state.generator.parameters()),
+            discriminator_parameters=sum(p.numel() for p in state.discriminator.parameters()),
+            d_update_flops=d_flops,
+            g_update_flops=g_flops,
+            weights_bytes=weights_bytes,
+            gradients_bytes=gradients_bytes,
+            moments_bytes=moments_bytes,
+            batch_bytes=real_bytes + latents_bytes + 2 * draws_bytes,
+            d_activations_bytes=d_kept - latents_bytes - 2 * draws_bytes,
+            g_activations_bytes=g_kept - latents_bytes - draws_bytes,
+            d_peak_bytes=d_peak,
+            g_peak_bytes=g_peak,
+            checkpoint_bytes=_total_bytes(state.tensors()),
+        )
+        return update, meter.flops, _total_bytes(state.discriminator.state_dict())
+
+
+# PyTorch's counts, and what they leave out: power iteration, and attention on a CPU.
+_ATEN = torch.ops.aten
+_FLOPS: dict[Any, Callable[..., int]] = {
+    **flop_registry,
+    _ATEN.mv: lambda matrix, vector, out_val: 2 * matrix.numel(),  # noqa: ARG005
+    _ATEN._scaled_dot_product_flash_attention_for_cpu: flop_registry[
+        _ATEN._scaled_dot_product_flash_attention
+    ],
+    _ATEN._scaled_dot_product_flash_attention_for_cpu_backward: flop_registry[
+        _ATEN._scaled_dot_product_flash_attention_backward
+    ],
+}
+
+
+class Meter(TorchDispatchMode):
+    """Counts the operations that are run and the memory that is alive.
+
+    Memory is followed by storage, from the operation that makes it to the end of its last tensor.
+    (PyTorch's FlopCounterMode has no memory, and cannot follow the gradient of a gradient.)
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.live = 0
+        self.begin()
+        self._storages: dict[int, weakref.ref[torch.UntypedStorage]] = {}
+        self._modules = ModuleTracker()
+
+    def begin(self) -> None:
+        """Start anew: operations, the peak, and what is kept until the first backward pass."""
+        self.flops = 0
+        self.start = self.peak = self.live
+        self.kept = 0
+
+    def __torch_dispatch__(
+        self,
+        func: Any,
+        types: Iterable[type],
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        """Run an operation, and note it."""
+        if func is torch.ops.prim.device.default and isinstance(args[0], FakeTensor):
+            return args[0].fake_device  # autograd asks all the time: half of all operations
+        if not self.kept and self._modules.is_bw:
+            self.kept = self.live - self.start
+        result = func(*args, **(kwargs or {}))
+        if (count := _FLOPS.get(func.overloadpacket)) is not None:
+            self.flops += count(*args, **(kwargs or {}), out_val=result)
+        for value in (result,) if isinstance(result, Tensor) else tree_leaves(result):
+            if isinstance(value, Tensor):
+                self._note(value.untyped_storage())
+        return result
+
+    def _note(self, storage: torch.UntypedStorage) -> None:
+        key, size = id(storage), storage.nbytes()
+        if key in self._storages:
+            return
+
+        def forget(_: weakref.ref[torch.UntypedStorage]) -> None:
+            del self._storages[key]
+            self.live -= size
+
+        self._storages[key] = weakref.ref(storage, forget)
+        self.live += size
+        self.peak = max(self.peak, self.live)
+
+
 def _older_checkpoints(config: TrainConfig) -> int:
-    """Those to roll back to, where the two newest do not reach far enough back."""
+    """Checkpoints to roll back to, where the two newest do not reach far enough back."""
     reach = rollback_reach(config)
     if reach <= config.checkpoint_every:
         return 0
@@ -279,7 +383,11 @@ def _exported_bytes(config: GeneratorConfig) -> int:
     with torch.device("meta"):
         generator = make_generator(config)
         set_statistics_grid(generator, list(HUB_GRID))
-    return total_bytes(generator.state_dict())
+    return _total_bytes(generator.state_dict())
+
+
+def _total_bytes(tensors: Mapping[str, Tensor]) -> int:
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
 
 
 def _operations(flops: int) -> str:
@@ -296,19 +404,5 @@ def _scaled(value: float, base: int, units: tuple[str, ...]) -> str:
     while value >= base and power < len(units) - 1:
         value /= base
         power += 1
-    return (
-        f"{value:.{0 if power == 0 or value >= 100 else 1 if value >= 10 else 2}f} {units[power]}"
-    )
-
-
-def _number(value: float | None, unknown: str) -> str:
-    return unknown if value is None else f"{value:,.1f}"
-
-
-def _aligned(sections: Mapping[str, Mapping[str, str]]) -> str:
-    width = max(len(name) for rows in sections.values() for name in rows)
-    parts = [
-        "\n".join([title, *(f"  {name:{width}}  {value}" for name, value in rows.items())])
-        for title, rows in sections.items()
-    ]
-    return "\n\n".join(parts)
+    digits = 0 if power == 0 or value >= 100 else 1 if value >= 10 else 2
+    return f"{value:.{digits}f} {units[power]}"

@@ -3,28 +3,72 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import logging
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from biggan.distributed import averaging_gradients, is_first, synchronize_batch_norm
+from biggan.errors import require
 from biggan.fine_tuning import initialize, require_gradients
 from biggan.models import Discriminator, Generator, build_discriminator, build_generator
-from biggan.stability.settings import SpectrumAction
-from biggan.stability.singular_values import SingularValues
-from biggan.stability.spectrum import SpectrumBound
-from biggan.training.attempt import Attempt
-from biggan.training.augmentation import Augmenter, build_augmentation
-from biggan.training.config import TrainConfig
-from biggan.training.lecam import LeCam
+from biggan.supervision.settings import CollapseConfig, InterventionConfig
+from biggan.training.augmentation import Augmentation
+from biggan.training.config import OptimizerConfig, TrainConfig
 from biggan.training.randomness import Purpose, derive_seed, random_generator
+from biggan.training.regularization import LeCam
+from biggan.training.singular_values import SingularValues
+from biggan.training.spectrum import SpectrumAction, SpectrumBound
 
 _LOG = logging.getLogger("biggan.training")
 _SPECTRA = "singular_values"
+_Rates = TypeVar("_Rates", OptimizerConfig, InterventionConfig)
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One attempt of a run; another one follows each rollback.
+
+    The same weights then go on with other noise, other batches and, if the recipe says so, other
+    learning rates: a pure function of the recipe and the attempt, so that a kill changes nothing.
+    """
+
+    number: int = 0
+    """Rollbacks before it."""
+    g_lr: float = 1.0
+    """Factor of the generator's learning rate."""
+    d_lr: float = 1.0
+    """Factor of the discriminator's learning rate."""
+
+    def __post_init__(self) -> None:
+        is_number = type(self.number) is int and 0 <= self.number < 2**32
+        rates = self.g_lr, self.d_lr
+        positive = all(isinstance(rate, int | float) and 0 < rate < math.inf for rate in rates)
+        require(is_number and positive, "an attempt is a number and two factors above 0")
+
+    def next(self, settings: CollapseConfig) -> Attempt:
+        """The attempt after one more rollback."""
+        return Attempt(self.number + 1, self.g_lr * settings.g_lr, self.d_lr * settings.d_lr)
+
+    def applied_to(self, config: TrainConfig) -> TrainConfig:
+        """The recipe as this attempt trains: for the first one, the recipe."""
+        if self.number == 0:
+            return config
+        return dataclasses.replace(
+            config,
+            seed=derive_seed(config.seed, Purpose.ATTEMPT, self.number),
+            optimizer=self._scaled(config.optimizer),
+            interventions=tuple(map(self._scaled, config.interventions)),
+        )
+
+    def _scaled(self, rates: _Rates) -> _Rates:
+        g_lr, d_lr = rates.g_lr * self.g_lr, rates.d_lr * self.d_lr
+        return dataclasses.replace(rates, g_lr=g_lr, d_lr=d_lr)
 
 
 @dataclass
@@ -37,9 +81,7 @@ class TrainState:
     """The moving average of the generator; its BatchNorm statistics are the generator's own."""
     g_optimizer: torch.optim.Adam
     d_optimizer: torch.optim.Adam
-    step: int
-    """Generator updates done."""
-    augmentation: Augmenter | None
+    augmentation: Augmentation
     """What is done to images before the discriminator sees them."""
     lecam: LeCam
     """Moving averages of the discriminator's outputs, for that regularization."""
@@ -47,14 +89,21 @@ class TrainState:
     """Bounds the singular values of the generator's weights."""
     d_spectrum: SpectrumBound | None = None
     """The same for the discriminator."""
+    class_counts: Sequence[int] = ()
+    """Images of each class, for generated labels that are drawn as often; not saved."""
     sources: Mapping[str, Any] = field(default_factory=dict)
     """What the networks were fine-tuned from, for the model card; empty for random weights."""
+    step: int = 0
+    """Generator updates done."""
     attempt: Attempt = field(default_factory=Attempt)
     """How often the run was rolled back, and what that changed."""
     singular_values: Mapping[str, SingularValues] = field(
         default_factory=lambda: {"generator": SingularValues(), "discriminator": SingularValues()}
     )
-    """What watching keeps from one look to the next; training does not depend on it."""
+    """What measuring keeps from one look to the next; training does not depend on it."""
+    logits: list[tuple[Tensor, Tensor]] = field(default_factory=list, repr=False)
+    """Logits (N, 1) of real and of generated images by micro-batch, of the newest update of the
+    discriminator; not saved."""
     parallel_generator: nn.Module = field(init=False, repr=False)
     """What the generator's own update calls: the generator, or with several processes
     DistributedDataParallel around it."""
@@ -73,6 +122,7 @@ class TrainState:
         config: TrainConfig,
         device: torch.device,
         class_names: Sequence[str] | None = None,
+        class_counts: Sequence[int] = (),
     ) -> Self:
         """The state before the first step.
 
@@ -82,16 +132,17 @@ class TrainState:
             class_names: Of the data, for a new run: its networks start as `config.fine_tuning`
                 says. None where a checkpoint follows, which has all weights: the sources of the
                 run may be gone by then.
+            class_counts: Images of each class, for `label_sampling = "empirical"`.
 
         Raises:
             InputError: A source of fine-tuning cannot be loaded.
         """
-        generator_seed = derive_seed(config.seed, Purpose.GENERATOR_WEIGHTS)
-        discriminator_seed = derive_seed(config.seed, Purpose.DISCRIMINATOR_WEIGHTS)
-        generator = build_generator(config.generator, seed=generator_seed).to(device)
-        discriminator = build_discriminator(config.discriminator, seed=discriminator_seed).to(
-            device
+        seeds = (
+            derive_seed(config.seed, purpose)
+            for purpose in (Purpose.GENERATOR_WEIGHTS, Purpose.DISCRIMINATOR_WEIGHTS)
         )
+        generator = build_generator(config.generator, seed=next(seeds)).to(device)
+        discriminator = build_discriminator(config.discriminator, seed=next(seeds)).to(device)
         sources: Mapping[str, Any] = {}
         if class_names is not None:
             report = initialize(generator, discriminator, config.fine_tuning, class_names)
@@ -99,27 +150,44 @@ class TrainState:
             if is_first():
                 for line in report.lines():
                     _LOG.info("%s", line)
-        ema = copy.deepcopy(generator).eval().requires_grad_(False)
+        state = cls.of(config, generator, discriminator, copy.deepcopy(generator))
+        state.sources, state.class_counts = sources, class_counts
+        return state
+
+    @classmethod
+    def of(
+        cls, config: TrainConfig, generator: Generator, discriminator: Discriminator, ema: Generator
+    ) -> Self:
+        """The state of three networks before the first step, with all that the recipe adds."""
+        ema.eval().requires_grad_(False)
+        device = next(generator.parameters()).device
         require_gradients(generator, config.fine_tuning.freeze_generator)
         require_gradients(discriminator, config.fine_tuning.freeze_discriminator)
-        generator.recompute = discriminator.recompute = config.checkpoint_activations
-        if config.compile:
-            generator.compile()
-            discriminator.compile()
-        augmentation = build_augmentation(config)
+        for network in (generator, discriminator):
+            network.recompute = config.checkpoint_activations
+            if config.compile:
+                network.compile()
+        augmentation = Augmentation(
+            config.augmentation, config.instance_noise, config.dropout, config.discriminator
+        )
+        if augmentation.transform is not None:
+            augmentation.transform.to(device)
         return cls(
             generator,
             discriminator,
             ema,
-            _adam(generator, config, config.optimizer.g_lr),
-            _adam(discriminator, config, config.optimizer.d_lr),
-            step=0,
-            augmentation=None if augmentation is None else augmentation.to(device),
-            lecam=LeCam(config.lecam).to(device),
-            g_spectrum=build_spectrum_bound(generator, config.spectrum.generator, config),
-            d_spectrum=build_spectrum_bound(discriminator, config.spectrum.discriminator, config),
-            sources=sources,
+            _adam(generator, config.optimizer, config.optimizer.g_lr),
+            _adam(discriminator, config.optimizer, config.optimizer.d_lr),
+            augmentation,
+            LeCam(config.lecam).to(device),
+            _bound(generator, config.spectrum.generator, config),
+            _bound(discriminator, config.spectrum.discriminator, config),
         )
+
+    @property
+    def device(self) -> torch.device:
+        """Where the networks are."""
+        return next(self.generator.parameters()).device
 
     def tensors(self) -> dict[str, Tensor]:
         """Every tensor of the state, by name."""
@@ -130,8 +198,8 @@ class TrainState:
             for name, parameter in network.named_parameters():
                 for key, value in optimizer.state.get(parameter, {}).items():
                     named[f"{prefix}.{name}.{key}"] = value
-        for side, looks in self.singular_values.items():
-            named |= {f"{_SPECTRA}.{side}.{name}": b for name, b in looks.blocks.items()}
+        for side, values in self.singular_values.items():
+            named |= {f"{_SPECTRA}.{side}.{name}": b for name, b in values.blocks.items()}
         return named
 
     def not_finite(self) -> list[str]:
@@ -157,7 +225,7 @@ class TrainState:
         for prefix, network in self._networks():
             saved = _under(prefix, tensors)
             if prefix == "lecam" and not saved:
-                continue  # a run of before there was LeCam: its averages are still unobserved
+                continue  # a run from before LeCam: its averages are still unobserved
             network.load_state_dict(saved)
         for prefix, network, optimizer in self._optimizers():
             saved = _under(prefix, tensors)
@@ -169,47 +237,40 @@ class TrainState:
                 if (moments := _moments(name, parameter, saved))
             }
             optimizer.load_state_dict(state)
-        for side, looks in self.singular_values.items():
+        for side, values in self.singular_values.items():
             saved = _under(f"{_SPECTRA}.{side}", tensors)
             usable = {n: b for n, b in saved.items() if b.dtype == torch.float32}
-            looks.blocks = {n: b for n, b in usable.items() if bool(b.isfinite().all())}
+            values.blocks = {n: b for n, b in usable.items() if bool(b.isfinite().all())}
 
     def _networks(self) -> Iterator[tuple[str, nn.Module]]:
-        yield "generator", self.generator
-        yield "discriminator", self.discriminator
-        yield "ema", self.ema
-        yield "lecam", self.lecam
-        if self.augmentation is not None:
-            yield "augmentation", self.augmentation
-        if self.g_spectrum is not None:
-            yield "g_spectrum", self.g_spectrum
-        if self.d_spectrum is not None:
-            yield "d_spectrum", self.d_spectrum
+        named = {
+            "generator": self.generator,
+            "discriminator": self.discriminator,
+            "ema": self.ema,
+            "lecam": self.lecam,
+            "augmentation": self.augmentation.transform,
+            "g_spectrum": self.g_spectrum,
+            "d_spectrum": self.d_spectrum,
+        }
+        yield from ((name, network) for name, network in named.items() if network is not None)
 
     def _optimizers(self) -> Iterator[tuple[str, nn.Module, torch.optim.Adam]]:
         yield "g_optimizer", self.generator, self.g_optimizer
         yield "d_optimizer", self.discriminator, self.d_optimizer
 
 
-def build_spectrum_bound(
+def _adam(network: nn.Module, settings: OptimizerConfig, rate: float) -> torch.optim.Adam:
+    betas = (settings.beta1, settings.beta2)
+    return torch.optim.Adam(network.parameters(), rate, betas, settings.eps, fused=True)
+
+
+def _bound(
     network: Generator | Discriminator, action: SpectrumAction, config: TrainConfig
 ) -> SpectrumBound | None:
-    """The bound that a recipe asks for, in its first state; None for none."""
     if action == "none":
         return None
     random = random_generator(config.seed, Purpose.SPECTRUM)
     return SpectrumBound(network, action, config.spectrum, random)
-
-
-def _adam(network: nn.Module, config: TrainConfig, learning_rate: float) -> torch.optim.Adam:
-    settings = config.optimizer
-    return torch.optim.Adam(
-        network.parameters(),
-        lr=learning_rate,
-        betas=(settings.beta1, settings.beta2),
-        eps=settings.eps,
-        fused=True,
-    )
 
 
 def _moments(name: str, parameter: Tensor, saved: Mapping[str, Tensor]) -> dict[str, Tensor]:

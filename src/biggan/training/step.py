@@ -1,43 +1,42 @@
-"""One update of each network."""
+"""One update of each network.
+
+All random numbers of an update are drawn here, from (seed, purpose, step), for the whole global
+batch; each process takes its share of them.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from biggan.data import TrainingData
-from biggan.distributed import hold_gradients, over_all_processes
+from biggan.devices import to_device
+from biggan.distributed import hold_gradients, over_all_processes, own_share
 from biggan.fine_tuning import require_gradients
 from biggan.nn import hold_power_iteration
-from biggan.stability.r1 import add_r1_gradient
-from biggan.stability.spectrum import SpectrumBound
-from biggan.training.adaptive_augmentation import AdaptiveAugmentation
-from biggan.training.augmentation import augmented
+from biggan.training.augmentation import Draws
 from biggan.training.config import TrainConfig
 from biggan.training.losses import discriminator_hinge_loss, generator_hinge_loss
-from biggan.training.orthogonal_regularization import (
+from biggan.training.randomness import Purpose, random_generator
+from biggan.training.regularization import (
     add_orthogonal_gradient,
+    add_r1_gradient,
     regularized_weights,
 )
-from biggan.training.perturbation import UNPERTURBED, Perturbation, joined
-from biggan.training.randomness import Purpose, random_generator
+from biggan.training.spectrum import SpectrumBound
 from biggan.training.state import TrainState
 
 Metrics = dict[str, Tensor]
 """Scalars of one update, left on the device: reading them would wait for it."""
 
+_REAL, _GENERATED = 0, 1  # part of the position of random numbers: never change them
+
 
 def discriminator_step(
-    state: TrainState,
-    real: tuple[Tensor, Tensor],
-    latents: tuple[Tensor, Tensor],
-    config: TrainConfig,
-    augmentation: tuple[Tensor | None, Tensor | None] = (None, None),
-    perturbation: tuple[Perturbation, Perturbation] = (UNPERTURBED, UNPERTURBED),
-    outputs: list[tuple[Tensor, Tensor]] | None = None,
+    state: TrainState, real: tuple[Tensor, Tensor], config: TrainConfig, update: int = 0
 ) -> Metrics:
     """Update the discriminator on one global batch.
 
@@ -45,14 +44,8 @@ def discriminator_step(
         state: Changed in place.
         real: This process's share of the batch (`distributed.own_share`), which is all of it for
             one process: images (N, C, R, R) in [-1, 1] and their labels (N,).
-        latents: Noise (N, z_dim) and labels (N,) for as many generated images.
         config: The recipe.
-        augmentation: Random numbers (`draw_augmentation`) for the real and for the generated
-            images, where the recipe augments.
-        perturbation: Noise and dropout (`draw_perturbation`) for the real and for the generated
-            images.
-        outputs: Where to append the logits (N, 1) of each micro-batch's real and generated images,
-            for whoever watches.
+        update: Which of the step's updates of the discriminator.
 
     Returns:
         `d_loss`; `d_real` and `d_fake`, the mean logits; over this process's share. `lecam`; `r1`,
@@ -61,9 +54,9 @@ def discriminator_step(
     """
     require_gradients(state.discriminator, config.fine_tuning.freeze_discriminator)
     state.d_optimizer.zero_grad()
+    state.logits = []
     total: Metrics = {}
-    for i in range(config.accumulation):
-        shown = _shown(state, real, latents, config, augmentation, perturbation, i)
+    for i, (shown, fakes) in enumerate(_micro_batches(state, real, config, update)):
         holds = i > 0
         if config.r1.gamma > 0:
             with (
@@ -71,90 +64,62 @@ def discriminator_step(
                 hold_gradients(state.parallel_discriminator),
             ):
                 weight = config.r1.gamma / 2 / config.accumulation
-                r1 = add_r1_gradient(state.discriminator, *shown.real[:2], weight, shown.real[2])
+                r1 = add_r1_gradient(
+                    state.discriminator, shown.images, shown.labels, weight, shown.mask
+                )
             _accumulate(total, "r1", r1 / config.accumulation)
             holds = True
         with (
             _power_iteration(state.discriminator, holds=holds),
             _gradient_exchange(i, state.parallel_discriminator, config),
         ):
-            real_logits, fake_logits = _judge(state.parallel_discriminator, shown, config)
-            if outputs is not None:
-                outputs.append((real_logits.detach(), fake_logits.detach()))
-            loss = (
-                discriminator_hinge_loss(real_logits, fake_logits, config.loss.margin)
-                / config.accumulation
-            )
+            logits = _logits(state.parallel_discriminator, shown, fakes, config)
+            loss = discriminator_hinge_loss(*logits, config.loss.margin) / config.accumulation
             if config.lecam.strength > 0 and state.step >= config.lecam.start:
-                penalty = state.lecam(real_logits, fake_logits) / config.accumulation
+                penalty = state.lecam(*logits) / config.accumulation
                 loss = loss + config.lecam.strength * penalty
                 _accumulate(total, "lecam", penalty)
             loss.backward()
-        _accumulate_outputs(total, loss, real_logits, fake_logits, config)
+        _record(total, state, loss, *logits, config)
     _update(state.d_optimizer, state.d_spectrum, total, "d_spectrum")
-    signs = total.pop("signs")
     if config.lecam.strength > 0:
         means = over_all_processes(torch.stack([total["d_real"], total["d_fake"]]), average=True)
         state.lecam.observe(*means)
-    if isinstance(state.augmentation, AdaptiveAugmentation):
-        state.augmentation.observe(over_all_processes(signs), config.batch_size)
-        total["augmentation"] = state.augmentation.probability.clone()
+    if (ada := state.augmentation.ada) is not None:
+        signs = torch.stack([real_logits.sign().sum() for real_logits, _ in state.logits]).sum()
+        ada.observe(over_all_processes(signs), config.batch_size)
+        total["augmentation"] = ada.probability.clone()
     return total
 
 
 @torch.no_grad()
-def frozen_discriminator_step(
-    state: TrainState,
-    real: tuple[Tensor, Tensor],
-    latents: tuple[Tensor, Tensor],
-    config: TrainConfig,
-    augmentation: tuple[Tensor | None, Tensor | None] = (None, None),
-    perturbation: tuple[Perturbation, Perturbation] = (UNPERTURBED, UNPERTURBED),
-    outputs: list[tuple[Tensor, Tensor]] | None = None,
+def frozen_step(
+    state: TrainState, real: tuple[Tensor, Tensor], config: TrainConfig, update: int = 0
 ) -> Metrics:
-    """What a discriminator that an intervention froze would lose, without an update.
+    """`discriminator_step` without the update, for a discriminator that an intervention froze.
 
-    Args:
-        state: Only what forward passes move is changed: power iteration, BatchNorm's averages.
-        real: See `discriminator_step`.
-        latents: Likewise.
-        config: Likewise.
-        augmentation: Likewise.
-        perturbation: Likewise.
-        outputs: Likewise.
+    Only what forward passes move is changed: power iteration, BatchNorm's averages.
 
     Returns:
         `d_loss`, the hinge loss alone; `d_real` and `d_fake`.
     """
+    state.logits = []
     total: Metrics = {}
-    for i in range(config.accumulation):
-        shown = _shown(state, real, latents, config, augmentation, perturbation, i)
+    for i, (shown, fakes) in enumerate(_micro_batches(state, real, config, update)):
         with _power_iteration(state.discriminator, holds=i > 0):
-            logits = _judge(state.discriminator, shown, config)
-        if outputs is not None:
-            outputs.append(logits)
+            logits = _logits(state.discriminator, shown, fakes, config)
         loss = discriminator_hinge_loss(*logits, config.loss.margin) / config.accumulation
-        _accumulate_outputs(total, loss, *logits, config)
-    del total["signs"]
+        _record(total, state, loss, *logits, config)
     return total
 
 
-def generator_step(
-    state: TrainState,
-    latents: tuple[Tensor, Tensor],
-    config: TrainConfig,
-    augmentation: Tensor | None = None,
-    perturbation: Perturbation = UNPERTURBED,
-) -> Metrics:
+def generator_step(state: TrainState, config: TrainConfig, update: int = 1) -> Metrics:
     """Update the generator on one global batch.
 
     Args:
         state: Changed in place.
-        latents: This process's share: noise (N, z_dim) and labels (N,).
         config: The recipe.
-        augmentation: Random numbers (`draw_augmentation`) for the images, where the recipe
-            augments.
-        perturbation: Noise and dropout (`draw_perturbation`) for the images.
+        update: How many updates or losses of the discriminator came before it in the step.
 
     Returns:
         `g_loss` over this process's share; `orthogonal` and `g_spectrum` where those
@@ -163,18 +128,19 @@ def generator_step(
     state.discriminator.requires_grad_(False)
     state.g_optimizer.zero_grad()
     total: Metrics = {}
+    latents = _latents(state, config, Purpose.GENERATOR_STEP, state.step)
+    draws = _draws(state, config, update, _GENERATED)
     for i in range(config.accumulation):
-        z, labels, numbers = _micro_batch((*latents, augmentation), i, config)
-        perturbed = perturbation.part(i, config.accumulation)
+        z, labels = (_part(t, i, config) for t in latents)
+        own_draws = _draws_part(draws, i, config)
         with (
             _power_iteration(state.generator, holds=i > 0),
             _power_iteration(state.discriminator, holds=i > 0),
             _gradient_exchange(i, state.parallel_generator, config),
         ):
             with _autocast(z, config):
-                fakes = state.parallel_generator(z, labels)
-                seen = perturbed.on(augmented(state.augmentation, fakes, numbers))
-                logits = state.discriminator(seen, labels, perturbed.mask)
+                seen = state.augmentation(state.parallel_generator(z, labels), own_draws)
+                logits = state.discriminator(seen, labels, own_draws.mask)
             loss = generator_hinge_loss(logits) / config.accumulation
             loss.backward()
         _accumulate(total, "g_loss", loss)
@@ -186,13 +152,13 @@ def generator_step(
 
 
 def draw_latents(
-    config: TrainConfig, dataset: TrainingData, purpose: Purpose, *position: int
+    config: TrainConfig, class_counts: Sequence[int], purpose: Purpose, *position: int
 ) -> tuple[Tensor, Tensor]:
     """Noise and labels for a global batch of generated images.
 
     Args:
         config: The recipe.
-        dataset: Whose classes, and whose labels with `label_sampling = "empirical"`.
+        class_counts: Images of each class in the data, for `label_sampling = "empirical"`.
         purpose: What the images are for.
         position: Where in the run they are for it.
 
@@ -201,60 +167,91 @@ def draw_latents(
     """
     random = random_generator(config.seed, purpose, *position)
     z = torch.randn(config.batch_size, config.generator.z_dim, generator=random)
-    return z, draw_labels(config, dataset, random, config.batch_size)
+    return z, draw_labels(config, class_counts, random, config.batch_size)
 
 
 def draw_labels(
-    config: TrainConfig, dataset: TrainingData, random: torch.Generator, num: int
+    config: TrainConfig, class_counts: Sequence[int], random: torch.Generator, num: int
 ) -> Tensor:
     """Labels (num,) of generated images, uniform over classes or as in the data."""
-    if config.label_sampling == "empirical" and dataset.num_classes:
-        ends = torch.tensor(dataset.histogram()).cumsum(0)  # as if all images were sorted by class
+    if config.label_sampling == "empirical" and class_counts:
+        ends = torch.tensor(class_counts).cumsum(0)  # as if all images were sorted by class
         images = torch.randint(int(ends[-1]), (num,), generator=random)
         return torch.searchsorted(ends, images, right=True)
     return torch.randint(max(config.generator.num_classes, 1), (num,), generator=random)
 
 
 class _Shown(NamedTuple):
-    """What the discriminator sees of a micro-batch: images (N, C, R, R), labels (N,), dropout."""
+    """What the discriminator is shown of a micro-batch."""
 
-    real: tuple[Tensor, Tensor, Tensor | None]
-    fake: tuple[Tensor, Tensor, Tensor | None]
-
-
-def _shown(
-    state: TrainState,
-    real: tuple[Tensor, Tensor],
-    latents: tuple[Tensor, Tensor],
-    config: TrainConfig,
-    augmentation: tuple[Tensor | None, Tensor | None],
-    perturbation: tuple[Perturbation, Perturbation],
-    index: int,
-) -> _Shown:
-    """Generate a micro-batch, and bring it and the real one before the discriminator."""
-    images, labels, real_numbers = _micro_batch((*real, augmentation[0]), index, config)
-    z, fake_labels, fake_numbers = _micro_batch((*latents, augmentation[1]), index, config)
-    of_real, of_fakes = (part.part(index, config.accumulation) for part in perturbation)
-    with (
-        _power_iteration(state.generator, holds=index > 0),
-        torch.no_grad(),
-        _autocast(z, config),
-    ):
-        fakes = state.generator(z, fake_labels)
-    images = of_real.on(augmented(state.augmentation, images, real_numbers))
-    fakes = of_fakes.on(augmented(state.augmentation, fakes, fake_numbers))
-    return _Shown((images, labels, of_real.mask), (fakes, fake_labels, of_fakes.mask))
+    images: Tensor
+    labels: Tensor
+    mask: Tensor | None
 
 
-def _judge(discriminator: nn.Module, shown: _Shown, config: TrainConfig) -> tuple[Tensor, Tensor]:
-    """The logits of the real and of the generated images."""
-    (images, labels, mask), (fakes, fake_labels, fake_mask) = shown
-    # One pass over both: half the launches, and one power iteration for both.
-    with _autocast(images, config):
-        logits = discriminator(
-            torch.cat([images, fakes]), torch.cat([labels, fake_labels]), joined(mask, fake_mask)
+def _micro_batches(
+    state: TrainState, real: tuple[Tensor, Tensor], config: TrainConfig, update: int
+) -> Iterator[tuple[_Shown, _Shown]]:
+    """The real and the generated images of every micro-batch, as the discriminator sees them."""
+    latents = _latents(state, config, Purpose.DISCRIMINATOR_STEP, state.step, update)
+    draws = [_draws(state, config, update, kind) for kind in (_REAL, _GENERATED)]
+    for i in range(config.accumulation):
+        images, labels, z, fake_labels = (_part(t, i, config) for t in (*real, *latents))
+        of_real, of_fakes = (_draws_part(d, i, config) for d in draws)
+        with (
+            _power_iteration(state.generator, holds=i > 0),
+            torch.no_grad(),
+            _autocast(z, config),
+        ):
+            fakes = state.generator(z, fake_labels)
+        images, fakes = state.augmentation(images, of_real), state.augmentation(fakes, of_fakes)
+        yield (
+            _Shown(images, labels, of_real.mask),
+            _Shown(fakes, fake_labels, of_fakes.mask),
         )
-    real_logits, fake_logits = logits.split(len(images))
+
+
+def _latents(
+    state: TrainState, config: TrainConfig, purpose: Purpose, *position: int
+) -> tuple[Tensor, Tensor]:
+    """This process's share of noise and labels for an update."""
+    z, labels = draw_latents(config, state.class_counts, purpose, *position)
+    return _own(z, state, config), _own(labels, state, config)
+
+
+def _draws(state: TrainState, config: TrainConfig, update: int, kind: int) -> Draws:
+    """This process's share of the augmentation's random numbers for an update."""
+    draws = state.augmentation.draw(config.batch_size, config.seed, state.step, update, kind)
+    return draws.map(lambda tensor: _own(tensor, state, config))
+
+
+def _own(tensor: Tensor, state: TrainState, config: TrainConfig) -> Tensor:
+    return to_device(own_share(tensor, config.accumulation), state.device)
+
+
+def _part(tensor: Tensor, index: int, config: TrainConfig) -> Tensor:
+    """A micro-batch of a batch."""
+    size = len(tensor) // config.accumulation
+    return tensor[index * size : (index + 1) * size]
+
+
+def _draws_part(draws: Draws, index: int, config: TrainConfig) -> Draws:
+    return draws.map(lambda tensor: _part(tensor, index, config))
+
+
+def _logits(
+    discriminator: nn.Module, real: _Shown, fakes: _Shown, config: TrainConfig
+) -> tuple[Tensor, Tensor]:
+    """The logits of real and of generated images."""
+    mask = None
+    if real.mask is not None and fakes.mask is not None:
+        mask = torch.cat([real.mask, fakes.mask])
+    # One pass over both: half the launches, and one power iteration for both.
+    with _autocast(real.images, config):
+        logits = discriminator(
+            torch.cat([real.images, fakes.images]), torch.cat([real.labels, fakes.labels]), mask
+        )
+    real_logits, fake_logits = logits.split(len(real.images))
     return real_logits, fake_logits
 
 
@@ -267,15 +264,6 @@ def _update(
     optimizer.step()
     if spectrum is not None:
         spectrum.after_update()
-
-
-def _micro_batch(
-    batch: tuple[Tensor, Tensor, Tensor | None], index: int, config: TrainConfig
-) -> tuple[Tensor, Tensor, Tensor | None]:
-    values, labels, numbers = batch
-    size = len(values) // config.accumulation
-    part = slice(index * size, (index + 1) * size)
-    return values[part], labels[part], None if numbers is None else numbers[part]
 
 
 def _autocast(inputs: Tensor, config: TrainConfig) -> AbstractContextManager[None]:
@@ -298,13 +286,19 @@ def _gradient_exchange(
     return nullcontext() if last else hold_gradients(network)
 
 
-def _accumulate_outputs(
-    total: Metrics, loss: Tensor, real_logits: Tensor, fake_logits: Tensor, config: TrainConfig
+def _record(
+    total: Metrics,
+    state: TrainState,
+    loss: Tensor,
+    real_logits: Tensor,
+    fake_logits: Tensor,
+    config: TrainConfig,
 ) -> None:
+    """Add a micro-batch's loss and outputs to those of the update."""
+    state.logits.append((real_logits.detach(), fake_logits.detach()))
     _accumulate(total, "d_loss", loss)
     _accumulate(total, "d_real", real_logits.mean() / config.accumulation)
     _accumulate(total, "d_fake", fake_logits.mean() / config.accumulation)
-    _accumulate(total, "signs", real_logits.sign().sum())
 
 
 def _accumulate(total: Metrics, name: str, value: Tensor) -> None:

@@ -10,40 +10,85 @@ or by partial SVD after every update, in PyTorch's layout (out, in):
     W <- W - max(0, sigma0 - bound) u0 v0^T
 
 It found that both stop the growth of sigma0, with and without spectral normalization, that they
-sometimes help a little, and that no run was saved from collapse by them. Bounded are the stored
+sometimes help a little, and that no run was saved from collapse by them. The bound is on the stored
 weights, before spectral normalization divides them by sigma0.
+
+Matrices that are too large to be decomposed as a whole are iterated (`singular_values`), from the
+vectors of the update before.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor, nn
 
+from biggan.errors import require
 from biggan.models import Discriminator, Generator
-from biggan.stability.leading_singular import (
-    WHOLE,
-    Triplets,
-    all_triplets,
-    iterate_block,
-    start_block,
-)
-from biggan.stability.settings import SpectrumAction, SpectrumConfig
+from biggan.training.singular_values import orthonormal, rayleigh_ritz, start_block
+
+SpectrumAction = Literal["none", "regularize", "clamp"]
+
+WHOLE = 256
+"""Columns up to which all triplets are computed: that is exact, and cheap beside a layer's work."""
 
 _FIRST_ITERATIONS = 30  # from random vectors
 _ITERATIONS = 2  # from those of the update before
-_ROUNDS = 3  # of a clamp: one value pressed down may leave another on top
+_ROUNDS = 3  # of a clamp: when one value is lowered another one may be the largest
+
+
+@dataclass(frozen=True)
+class SpectrumConfig:
+    """The largest singular value sigma0 of weights, held down (Section 4.1)."""
+
+    generator: SpectrumAction = "none"
+    """`none`; `regularize`, by a penalty; or `clamp`, after every update."""
+    discriminator: SpectrumAction = "none"
+    """The same for the discriminator."""
+    bound: float = 1.0
+    """The constant sigma_reg or sigma_clamp; used where `ratio` is 0."""
+    ratio: float = 0.0
+    """r of the bound r * sg(sigma1), sigma1 the second largest singular value, 1 or above; 0 for a
+    constant."""
+    strength: float = 1e-2
+    """Weight of the penalty."""
+
+    def __post_init__(self) -> None:
+        for name in ("generator", "discriminator"):
+            require(
+                getattr(self, name) in get_args(SpectrumAction),
+                f"spectrum.{name} must be one of {', '.join(get_args(SpectrumAction))}",
+            )
+        require(0 < self.bound < math.inf, "spectrum.bound must be above 0")
+        require(
+            self.ratio == 0 or 1 <= self.ratio < math.inf,
+            "spectrum.ratio must be 0 or at least 1: no largest value is below the second largest",
+        )
+        require(0 <= self.strength < math.inf, "spectrum.strength must be 0 or above")
+
+
+class Triplets(NamedTuple):
+    """Singular triplets of a matrix (m, n), the largest first."""
+
+    left: Tensor
+    """(m, k)."""
+    values: Tensor
+    """(k,)."""
+    right: Tensor
+    """(n, k), orthonormal."""
 
 
 class SpectrumBound(nn.Module):
     """Holds the largest singular values of one network's weights down.
 
-    Its buffers are the singular vectors from which the next iterations start, for matrices that are
-    too large to be decomposed as a whole: they belong into a checkpoint.
+    Its buffers are the blocks of the matrices that are iterated; they belong into a checkpoint.
 
     Args:
-        network: Bounded are all of its matrices and kernels that are trained, but for a generator's
+        network: All of its matrices and kernels that are trained are bounded, but for a generator's
             shared embedding, as for orthogonal regularization.
         action: What to do; not `none`.
         config: Bound and strength.
@@ -66,7 +111,7 @@ class SpectrumBound(nn.Module):
             self._weights[name] = weight
             matrix = _tall(weight.detach())
             if matrix.shape[1] > WHOLE:
-                start = start_block(matrix, random)
+                start = start_block(matrix.shape[1], random).to(matrix)
                 right = iterate_block(matrix, start, _FIRST_ITERATIONS).right
                 self.register_buffer(_buffer(name), right)
 
@@ -95,15 +140,15 @@ class SpectrumBound(nn.Module):
 
     @torch.no_grad()
     def after_update(self) -> None:
-        """Clamp: press what stands above the bound down to it.
+        """Clamp: lower all values above the bound to it.
 
-        Not only sigma0 is: where several values are above a constant bound, the next one would
-        become sigma0. A ratio's bound, 1 or more times sigma1, has sigma0 alone above it.
+        Not only sigma0: where several values are above a constant bound, the next one would become
+        sigma0. A ratio's bound, 1 or more times sigma1, has sigma0 alone above it.
         """
         if self.action != "clamp":
             return
         for name, weight in self._weights.items():
-            for _ in range(_ROUNDS if self._is_iterated(name) else 1):
+            for _ in range(_ROUNDS if _buffer(name) in self._buffers else 1):
                 left, values, right = triplets = self._triplets(name)
                 bound = self._bound(triplets)
                 if bound is None:
@@ -114,15 +159,12 @@ class SpectrumBound(nn.Module):
     def _triplets(self, name: str) -> Triplets:
         """A weight's triplets, as it is now."""
         matrix = _tall(self._weights[name])
-        if not self._is_iterated(name):
+        if _buffer(name) not in self._buffers:
             return all_triplets(matrix)
         block = self.get_buffer(_buffer(name))
         triplets = iterate_block(matrix, block, _ITERATIONS)
         block.copy_(triplets.right)
         return triplets
-
-    def _is_iterated(self, name: str) -> bool:
-        return _buffer(name) in self._buffers
 
     def _bound(self, triplets: Triplets) -> Tensor | float | None:
         """What sigma0 is held to; None where a weight has no second value to take r of."""
@@ -137,6 +179,41 @@ def bounded_weights(network: Generator | Discriminator) -> Iterator[tuple[str, n
         is_shared_embedding = name == "class_embedding.table.weight"
         if parameter.requires_grad and parameter.ndim >= 2 and not is_shared_embedding:
             yield name, parameter
+
+
+def all_triplets(matrix: Tensor) -> Triplets:
+    """The triplets of a matrix (m, n) with m >= n: by its Gram matrix, so only large ones are good.
+
+    In float32 a value is off by up to 1e-7 of the largest one's square.
+    """
+    squares, rotation = torch.linalg.eigh(matrix.mT @ matrix)  # ascending
+    rotation = rotation.flip(1)
+    values = squares.flip(0).clamp(min=0).sqrt()
+    return Triplets(_left(matrix @ rotation, values), values, rotation)
+
+
+def iterate_block(matrix: Tensor, right: Tensor, iterations: int) -> Triplets:
+    """Move a block towards the leading right singular vectors of a matrix.
+
+    Args:
+        matrix: (m, n), m >= n.
+        right: The block (n, k), orthonormal.
+        iterations: Power iterations, each a product with the matrix and one with its transpose.
+
+    Returns:
+        The best triplets within the block. The values are never too large.
+    """
+    for _ in range(iterations):
+        (right,) = orthonormal([matrix.mT @ (matrix @ right)])
+    image, k = matrix @ right, right.shape[1]
+    (values, *_), (rotation, *_) = rayleigh_ritz([image])
+    values, rotation = values[:k].to(matrix), rotation[:k, :k]
+    return Triplets(_left(image @ rotation, values), values, right @ rotation)
+
+
+def _left(images: Tensor, values: Tensor) -> Tensor:
+    """Left singular vectors, zeros where a value is zero."""
+    return images / values.where(values > 0, 1)
 
 
 def _buffer(name: str) -> str:

@@ -23,8 +23,8 @@ from biggan.atomic_write import make_folder, write_atomically
 from biggan.data import ImageDataset, TrainingData
 from biggan.distributed import is_first, on_any_process, raising_together
 from biggan.errors import InputError
+from biggan.supervision.log import parse_object
 from biggan.training.config import TrainConfig
-from biggan.training.logging import parse_object
 from biggan.weights.files import save_generator
 
 if TYPE_CHECKING:

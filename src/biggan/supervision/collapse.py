@@ -1,10 +1,9 @@
-"""Whether a run has collapsed, from its signals and its evaluations: stated rules, pure functions.
+"""Collapse rules: pure functions of a run's signals and of its evaluations.
 
 A rule must hold in three looks running and over 40 steps, for a GAN's curves have spikes that heal.
-What the paper saw of collapse (Section 4, Appendix F) is in the rules `sigma0` and `wrong`; what
-small runs with too large learning rates do first is `blind`. Whatever threshold, the figures are
-beyond it by far in a run that has collapsed, and short of it by far in healthy ones
-(docs/stability.md).
+`exploding` and `wrong` follow the paper (Section 4, Appendix F); `blind` is what small runs with
+too large learning rates show first. In runs that have collapsed the figures are far beyond the
+thresholds, in healthy ones far from them (docs/stability.md).
 """
 
 from __future__ import annotations
@@ -18,15 +17,15 @@ from typing import Any
 WINDOW = 60
 """Lines of signals that the rules look at, the newest included."""
 
-_LOOKS = 3  # running, in which a rule must hold
-_STEPS = 40  # over which they must reach at least
+_LOOKS = 3  # consecutive looks in which a rule must hold
+_STEPS = 40  # steps that these looks must span at least
 _SEPARATION = 0.1  # of D's mean logits; the hinge loss asks for 2
-_APART = 0.5  # a separation that is clearly one
+_APART = 0.5  # a separation that is clearly good
 _WRONG = 4.0  # hinge loss of D's mean logits; a D that answers 0 to everything has 2
 _RIGHT = 2.0
-_DIVERSITY = 0.25  # part of the median before
+_DIVERSITY = 0.25  # share of the median before
 _DIVERSE = 0.5
-_SPAN = 5  # looks, within which sigma0 may not double
+_SPAN = 5  # looks within which sigma0 may not double
 _GROWTH = 2.0
 _DISTANCE = 2.0  # times the best evaluation
 
@@ -35,41 +34,23 @@ _Line = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Collapse:
-    """A collapse, as a rule called it."""
+    """A collapse, as a rule found it."""
 
     rule: str
     reason: str
     """One sentence."""
     onset: int
-    """The last step that was still good: what is saved later is not to be gone on from. May be
-    below 0."""
+    """The last step that was still good: no later checkpoint is resumed. May be below 0."""
     values: Mapping[str, float] = field(default_factory=dict)
     """The figures that decided."""
     fatal: bool = False
     """Whether training cannot go on at all."""
 
 
-def find_collapse(lines: Sequence[_Line], margin: float = 1.0) -> Collapse | None:
-    """Judge the newest line of signals by those before it.
-
-    Args:
-        lines: Of signals.jsonl, oldest first: the last `WINDOW`, or all. Those of another version,
-            without what is judged, are passed over.
-        margin: Of the hinge loss, in whose units D's outputs are judged.
-
-    Returns:
-        What the first rule that holds says, in the order of `RULES`; None if none does.
-    """
-    recent = [_in_margins(line, margin) for line in lines[-WINDOW:] if _can_be_judged(line)]
-    if not recent:
-        return None
-    return next(filter(None, (rule(recent) for rule in RULES)), None)
-
-
-def scores_collapsed(scores: Sequence[tuple[int, float]]) -> Collapse | None:
+def distance(scores: Sequence[tuple[int, float]]) -> Collapse | None:
     """Rule `distance`: the two newest Frechet distances are more than twice the best before them.
 
-    The averaged generator is evaluated, which forgets slowly: what it shows is no spike.
+    The averaged generator is evaluated, which changes slowly: what it shows is no spike.
 
     Args:
         scores: Steps and distances, oldest first.
@@ -192,27 +173,43 @@ def exploding(lines: Sequence[_Line]) -> Collapse | None:
     return None
 
 
-RULES: tuple[Callable[[Sequence[_Line]], Collapse | None], ...] = (
-    not_finite,
-    wrong,
-    blind,
-    uniform,
-    exploding,
-)
-"""All rules, in the order in which they are asked."""
+@dataclass(frozen=True)
+class Rules:
+    """What decides whether a run has collapsed: the first rule that holds."""
+
+    signals: tuple[Callable[[Sequence[_Line]], Collapse | None], ...] = (
+        not_finite,
+        wrong,
+        blind,
+        uniform,
+        exploding,
+    )
+    """Rules for the newest line of signals.jsonl, given those before it, oldest first."""
+    scores: Callable[[Sequence[tuple[int, float]]], Collapse | None] = distance
+    """The rule for Frechet distances: of (step, distance), oldest first."""
+
+    def find(self, lines: Sequence[_Line], margin: float = 1.0) -> Collapse | None:
+        """Apply the rules for signals to the newest line.
+
+        Args:
+            lines: Of signals.jsonl, oldest first: the last `WINDOW`, or all. Lines of another
+                version, without what the rules need, are skipped.
+            margin: Of the hinge loss; D's outputs are measured in units of it.
+        """
+        recent = [_in_margins(line, margin) for line in lines[-WINDOW:] if _is_complete(line)]
+        if not recent:
+            return None
+        return next(filter(None, (rule(recent) for rule in self.signals)), None)
 
 
 def _held(lines: Sequence[_Line], holds: Callable[[_Line], bool]) -> bool:
-    """Whether a rule holds in the newest looks running."""
+    """Whether a rule holds in the newest looks."""
     looks = _needed(lines)
     return len(lines) >= looks and all(holds(line) for line in lines[-looks:])
 
 
 def _needed(lines: Sequence[_Line]) -> int:
-    """How many of the newest looks a rule must hold in; more than there are if there are too few.
-
-    Looks may be dense: they must reach back over `_STEPS`, whatever their number.
-    """
+    """How many of the newest looks a rule must hold in: `_LOOKS`, and those of `_STEPS` steps."""
     newest = lines[-1]["step"]
     within = sum(line["step"] > newest - _STEPS for line in lines)
     return max(_LOOKS, within + 1)
@@ -223,8 +220,8 @@ def _last(lines: Sequence[_Line], good: Callable[[_Line], bool]) -> int:
     return next((line["step"] for line in reversed(lines) if good(line)), -1)
 
 
-def _can_be_judged(line: _Line) -> bool:
-    """Whether a line has the numbers that the rules look at, finite or not."""
+def _is_complete(line: _Line) -> bool:
+    """Whether a line has the numbers that the rules need, finite or not."""
     try:
         figures: list[Any] = [value for _, value in _numbers(line)]
         figures += [values[0] for values in line["singular_values"]["generator"].values()]
@@ -239,7 +236,7 @@ def _can_be_judged(line: _Line) -> bool:
 
 
 def _in_margins(line: _Line, margin: float) -> _Line:
-    """A line with the logits of a discriminator that the loss asks for outputs of 1 and -1."""
+    """A line with its logits divided by the margin."""
     if margin == 1:
         return line
     logits = {
@@ -264,7 +261,7 @@ def _hinge(line: _Line) -> float:
 
 
 def _numbers(line: _Line) -> list[tuple[str, float]]:
-    """The figures of a line that must be finite, and what they are."""
+    """The figures of a line that must be finite, with their names."""
     numbers = [
         (f"the Frobenius norm of the {network}'s {layer}", norm)
         for network, layers in line["frobenius_norms"].items()

@@ -6,13 +6,13 @@ import torch
 
 from biggan.latents import make_noise
 from biggan.nn import StandingBatchNorm2d
+from biggan.training.export import finish, record_statistics
 from biggan.training.randomness import Purpose, derive_seed, random_generator
-from biggan.training.standing_statistics import finish, record_statistics
 from biggan.training.state import TrainState
 from biggan.training.step import draw_labels
 
 
-def test_one_batch_is_what_the_layers_see(config, dataset):
+def test_one_batch_is_what_the_layers_see(config):
     config = dataclasses.replace(config, batch_size=64)
     generator = TrainState.create(config, torch.device("cpu")).generator
     generator.head.bn.set_grid([0.5])
@@ -26,7 +26,7 @@ def test_one_batch_is_what_the_layers_see(config, dataset):
         if isinstance(layer, StandingBatchNorm2d)
     ]
     before = generator.head.bn.running_mean.clone()
-    record_statistics(generator, config, dataset, 0.5, 64)
+    record_statistics(generator, config, (), 0.5, 64)
     for hook in hooks:
         hook.remove()
     assert len(inputs) == 7
@@ -38,11 +38,11 @@ def test_one_batch_is_what_the_layers_see(config, dataset):
     assert not generator.training
 
 
-def test_several_batches_pool_means_and_variances(config, dataset):
+def test_several_batches_pool_means_and_variances(config):
     """The first layer sees a linear map of noise: its pooled moments can be computed directly."""
     config = dataclasses.replace(config, batch_size=16)
     generator = TrainState.create(config, torch.device("cpu")).generator
-    record_statistics(generator, config, dataset, None, 64)
+    record_statistics(generator, config, (), None, 64)
     dim = config.generator.z_dim
     z = torch.cat(
         [
@@ -59,13 +59,13 @@ def test_several_batches_pool_means_and_variances(config, dataset):
     torch.testing.assert_close(first.running_var, x.var(dim=(0, 2, 3)), rtol=5e-3, atol=0)
 
 
-def test_finishing_leaves_the_original_alone_and_fills_the_grid(config, dataset):
+def test_finishing_leaves_the_original_alone_and_fills_the_grid(config):
     ema = TrainState.create(config, torch.device("cpu")).ema
     random = torch.Generator().manual_seed(0)
     for parameter in ema.parameters():  # as an average moves away from the weights of u and v
         parameter.copy_(torch.randn(parameter.shape, generator=random))
     before = {name: value.clone() for name, value in ema.state_dict().items()}
-    finished = finish(ema, config, dataset, [0.2, 0.6, 1.0], 16)
+    finished = finish(ema, config, (), [0.2, 0.6, 1.0], 16)
     for name, value in ema.state_dict().items():
         assert torch.equal(value, before[name]), name
     norm = finished.blocks[1].bn1
@@ -76,6 +76,6 @@ def test_finishing_leaves_the_original_alone_and_fills_the_grid(config, dataset)
         assert abs(sigma.item() - 1) < 0.02
 
 
-def test_labels_are_drawn_like_the_generators(config, dataset):
-    labels = draw_labels(config, dataset, random_generator(0, Purpose.STATISTICS, 0, 1), 100)
+def test_labels_are_drawn_like_the_generators(config):
+    labels = draw_labels(config, (), random_generator(0, Purpose.STATISTICS, 0, 1), 100)
     assert set(labels.tolist()) == {0, 1}

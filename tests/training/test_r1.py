@@ -6,7 +6,7 @@ from torch.nn import functional as F
 
 from biggan.models import DiscriminatorConfig, build_discriminator
 from biggan.nn import hold_power_iteration, iterate_power
-from biggan.stability.r1 import add_r1_gradient
+from biggan.training.regularization import add_r1_gradient
 
 SHAPES = {
     "family": "biggan",

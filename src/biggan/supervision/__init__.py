@@ -1,0 +1,1 @@
+"""Supervision of a run: signals, collapse rules, rollbacks, interventions, scheduled evaluation."""

@@ -1,0 +1,240 @@
+"""What watches a run, judges it, and acts on it, behind a few calls of one object."""
+
+from __future__ import annotations
+
+import logging
+import math
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Self
+
+from torch import Tensor
+
+from biggan.distributed import averages, from_first, is_first, on_any_process, raising_together
+from biggan.gan import Gan
+from biggan.supervision.collapse import Collapse, Rules
+from biggan.supervision.evaluation import ScheduledEvaluation
+from biggan.supervision.interventions import Regime, regime_at
+from biggan.supervision.log import Event, RunLog
+from biggan.supervision.rollback import CollapseGuard
+from biggan.supervision.signals import Signals
+from biggan.training.config import TrainConfig
+from biggan.training.run import Run
+from biggan.training.state import TrainState
+
+_LOG = logging.getLogger("biggan.training")
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The decision after a step."""
+
+    saves: bool = False
+    """A checkpoint and an export are due."""
+    stops: bool = False
+    """The run is at its end, or was asked to stop."""
+    rolled_back: bool = False
+    """The state is that of an earlier step, and another attempt begins."""
+    summary: str = ""
+    """The newest losses that were logged, for a progress bar."""
+
+
+class Supervisor:
+    """Supervises a run: signals, collapse rules, rollbacks, interventions, scheduled evaluations.
+
+    Several processes must use it together; the first one reads and writes. Nothing of it but
+    interventions and rollbacks enters the training: without, the weights are the same to the bit.
+
+    Args:
+        run: The run, its folder locked.
+        state: As training starts.
+        rules: What decides whether the run has collapsed.
+
+    Raises:
+        InputError: The log cannot be written, or the recipe's evaluations cannot be made.
+    """
+
+    def __init__(self, run: Run, state: TrainState, rules: Rules | None = None) -> None:
+        self._run, self._config = run, run.config
+        self._rules = rules or Rules()
+        self._signals = Signals(run.config, run.dataset, run.trained_on, run.held_out, run.device)
+        self._opened = ExitStack()
+        self._log: RunLog | None = None
+        with raising_together():
+            if is_first():
+                log = RunLog(run.folder, state.step, state.attempt.number)
+                self._log = self._opened.enter_context(log)
+        self._guard = CollapseGuard(run, self._log)
+        self._attempt = state.attempt.applied_to(run.config)
+        self._clock = (time.monotonic(), state.step)
+        self._summary = ""
+        self._evaluation: ScheduledEvaluation | None = None
+        if run.config.evaluation.every:
+            self._evaluation = ScheduledEvaluation(
+                run.config, run.dataset, run.folder, run.device, progress=run.progress
+            )
+
+    def attempts(self, state: TrainState) -> Iterator[TrainConfig]:
+        """The recipe as each attempt trains: one attempt, and another after each rollback."""
+        evaluation = self._evaluation
+        # A kill may have come between a checkpoint, its evaluation and the verdict on that.
+        if evaluation is not None and evaluation.is_missing(state.step):
+            self._evaluate(evaluation, self._run.export(state), state.step)
+        if (collapse := self._judge_scores(state.step)) is not None:
+            self._guard.respond(collapse, state)
+        number = None
+        while number != state.attempt.number and state.step < self._config.total_steps:
+            number = state.attempt.number
+            self._attempt = state.attempt.applied_to(self._config)
+            self._clock = (time.monotonic(), state.step)
+            yield self._attempt
+
+    def before_step(self, state: TrainState) -> Regime:
+        """Bring the optimizers under the regime of the step to come, and record what changed.
+
+        Args:
+            state: Whose learning rates are set; the gradients of a frozen network are cleared.
+
+        Returns:
+            How the step is to be done.
+        """
+        regime = regime_at(self._attempt, state.step)
+        for optimizer, rate, is_updated in (
+            (state.g_optimizer, regime.g_lr, regime.updates_g),
+            (state.d_optimizer, regime.d_lr, regime.updates_d),
+        ):
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+            if not is_updated:
+                optimizer.zero_grad()
+        for intervention in self._attempt.interventions:
+            if intervention.step == state.step:
+                self._record_intervention(state, intervention.changes())
+        return regime
+
+    def after_step(
+        self, state: TrainState, metrics: Mapping[str, Tensor], *, stopping: bool
+    ) -> Verdict:
+        """Log and judge a step that was done, and roll back if it has collapsed.
+
+        Args:
+            state: After the step.
+            metrics: Of the step.
+            stopping: Whether this process was asked to stop.
+
+        Raises:
+            InputError: The run has collapsed and must stop.
+        """
+        config, step = self._config, state.step
+        stops = step == config.total_steps or on_any_process(stopping)
+        saves = stops or step % config.checkpoint_every == 0
+        collapse = None
+        if saves or step % config.log_every == 0:
+            values = averages(metrics)
+            collapse = self._not_finite_metric(values, step)
+            since, since_step = self._clock
+            values["steps_per_second"] = (step - since_step) / (time.monotonic() - since)
+            self._clock = (time.monotonic(), step)
+            if collapse is None:
+                self._write(step, values)
+            losses = [name for name in ("d_loss", "g_loss") if name in values]
+            self._summary = ", ".join(f"{name[0]}={values[name]:.3f}" for name in losses)
+        if self._signals.is_due(step) and collapse is None:
+            collapse = self._judge_signals(state)
+        if saves:  # before a checkpoint could replace the last one of finite numbers
+            collapse = self._not_finite_tensor(state) or collapse
+        if collapse is not None and self._guard.respond(collapse, state):
+            return Verdict(rolled_back=True, summary=self._summary)
+        return Verdict(saves, stops, summary=self._summary)
+
+    def after_save(self, state: TrainState, exported: Gan) -> bool:
+        """Evaluate an exported generator if that is due, and roll back if it has collapsed.
+
+        Returns:
+            Whether the run was rolled back.
+
+        Raises:
+            InputError: The run has collapsed and must stop.
+        """
+        total, has_bar = self._config.total_steps, self._run.progress and sys.stderr.isatty()
+        if is_first() and not has_bar:  # a log file wants lines, a terminal has a bar
+            _LOG.info("step %d of %d: checkpoint and preview", state.step, total)
+        if self._evaluation is not None and self._evaluation.is_missing(state.step):
+            self._evaluate(self._evaluation, exported, state.step)
+        collapse = self._judge_scores(state.step)
+        rolled_back = collapse is not None and self._guard.respond(collapse, state)
+        self._clock = (time.monotonic(), state.step)
+        return rolled_back
+
+    def _judge_signals(self, state: TrainState) -> Collapse | None:
+        """Write a line of signals, and apply the rules to it; the same on all processes."""
+        signals = self._signals.measure(state)
+        collapse = None
+        with raising_together():
+            if self._log is not None and signals is not None:
+                self._log.write_signals(state.step, signals)
+                lines = self._log.recent_signals()
+                collapse = self._rules.find(lines, self._config.loss.margin)
+        return from_first(collapse)
+
+    def _judge_scores(self, step: int) -> Collapse | None:
+        """Apply the rule for distances, if a step has one; the same on all processes."""
+        if self._evaluation is None:
+            return None
+        scores = self._evaluation.distances(step)
+        is_new = bool(scores) and scores[-1][0] == step
+        return from_first(self._rules.scores(scores) if is_new else None)
+
+    def _not_finite_metric(self, values: Mapping[str, float], step: int) -> Collapse | None:
+        for name, value in values.items():
+            if not math.isfinite(value):
+                return self._diverged(f"{name} is {value}", step)
+        return None
+
+    def _not_finite_tensor(self, state: TrainState) -> Collapse | None:
+        """The same where the losses are still finite, and the update that followed was not."""
+        names = from_first(state.not_finite() if is_first() else [])
+        if not names:
+            return None
+        others = f" and {len(names) - 1} more" if len(names) > 1 else ""
+        return self._diverged(f"{names[0]}{others} holds values that are not finite", state.step)
+
+    def _diverged(self, what: str, step: int) -> Collapse:
+        looks = max(self._config.log_every, self._config.watch.every)
+        return Collapse("not finite", f"{what} at step {step}.", onset=step - 2 * looks, fatal=True)
+
+    def _evaluate(self, evaluation: ScheduledEvaluation, exported: Gan, step: int) -> None:
+        scores = evaluation.run(exported, step)
+        self._write(step, {f"evaluation/{name}": value for name, value in scores.items()})
+
+    def _write(self, step: int, values: Mapping[str, float]) -> None:
+        with raising_together():
+            if self._log is not None:
+                self._log.write(step, values)
+
+    def _record_intervention(self, state: TrainState, changes: Mapping[str, object]) -> None:
+        text = ", ".join(f"{name} = {value}" for name, value in changes.items())
+        reason = f"The recipe asks for {text} from step {state.step} on."
+        with raising_together():
+            if self._log is not None:
+                number = state.attempt.number
+                self._log.write_event(
+                    Event(state.step, "intervention", reason, number, changes=changes)
+                )
+                _LOG.info("step %d: %s", state.step, reason)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Close the log."""
+        self._opened.close()

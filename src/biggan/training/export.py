@@ -1,0 +1,273 @@
+"""What a run exports at a checkpoint: the averaged generator, its discriminator, and a preview.
+
+The generator gets standing statistics (Appendix C.1). BatchNorm's moving averages lag behind the
+weights, and belong to the weights before averaging. So the averaged generator is run once more over
+fresh noise with the batches' own statistics, and what its layers see is recorded: for N(0, I), and
+for a grid of truncations, each with its own noise.
+"""
+
+from __future__ import annotations
+
+import copy
+import logging
+import math
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+from PIL import Image
+from torch import Tensor
+from tqdm import tqdm
+
+from biggan._version import __version__
+from biggan.atomic_write import make_folder
+from biggan.data import TrainingData
+from biggan.distributed import is_first, own_share, raising_together, synchronize_batch_norm
+from biggan.errors import InputError
+from biggan.fine_tuning.log import card_table
+from biggan.gan import Gan
+from biggan.images import make_grid, save_png
+from biggan.latents import make_noise
+from biggan.models import Generator
+from biggan.nn import StandingBatchNorm2d, hold_power_iteration, iterate_power
+from biggan.training.config import TrainConfig
+from biggan.training.randomness import Purpose, derive_seed, random_generator
+from biggan.training.state import TrainState
+from biggan.training.step import draw_labels
+from biggan.weights.files import (
+    RUN_DISCRIMINATOR,
+    RUN_GENERATOR,
+    Description,
+    network_sha256,
+    save_discriminator,
+    save_generator,
+    set_statistics_grid,
+    statistics_grid,
+)
+from biggan.weights.load import load_generator
+
+_LOG = logging.getLogger("biggan.training")
+
+_PREVIEW_CLASSES = 10
+_PREVIEW_COLUMNS = 10
+_POWER_ITERATIONS = 50
+
+HUB_GRID = tuple(round(0.02 * i, 2) for i in range(1, 51))
+"""The truncations of the published modules: 0.02, 0.04, ... 1.00."""
+
+COARSE_GRID = (0.2, 0.4, 0.6, 0.8, 1.0)
+"""What a run's intermediate generators get."""
+
+
+def export_run(
+    state: TrainState,
+    config: TrainConfig,
+    dataset: TrainingData,
+    num_images: int,
+    run_dir: Path,
+    events: Sequence[Mapping[str, object]],
+    *,
+    progress: bool = True,
+) -> Gan:
+    """Write the averaged generator, ready to sample, the discriminator, and a preview.
+
+    Args:
+        state: Of the run.
+        config: The recipe.
+        dataset: The real images.
+        num_images: How many of them are trained on; the others are held out.
+        run_dir: The run's folder.
+        events: What happened to the run so far, for the model card.
+        progress: Whether to show a progress bar on a terminal.
+
+    Returns:
+        The generator, on all processes.
+    """
+    finished = state.step >= config.total_steps
+    grid = HUB_GRID if finished else COARSE_GRID
+    images = _statistics_images(state, config)
+    if finished and is_first() and not sys.stderr.isatty():  # a terminal has a bar
+        _LOG.info(
+            "step %d of %d: recording statistics for %d truncations",
+            state.step,
+            config.total_steps,
+            len(grid),
+        )
+    generator = finish(state.ema, config, state.class_counts, grid, images, progress=progress)
+    description = Description(
+        name=config.name,
+        class_names=dataset.class_names,
+        source=f"trained by biggan {__version__} on {dataset.source}",
+        licence=config.licence,
+        training=_summary(state, config, dataset, num_images, grid, images, events),
+    )
+    gan = Gan(generator, description, network_sha256(generator, description))
+    with raising_together():
+        if is_first():
+            save_discriminator(run_dir / RUN_DISCRIMINATOR, state.discriminator, description)
+            previews = run_dir / "previews"
+            make_folder(previews)
+            save_png(_preview(gan), previews / f"step-{state.step:08d}.png")
+            # Last: a generator of this step says that the export is whole (see is_exported).
+            save_generator(run_dir / RUN_GENERATOR, generator, description)
+    return gan
+
+
+def is_exported(state: TrainState, config: TrainConfig, run_dir: Path) -> bool:
+    """Whether the run's folder has the generator of this very state."""
+    try:
+        exported = load_generator(run_dir / RUN_GENERATOR)
+    except InputError:
+        return False
+    finished = state.step >= config.total_steps
+    complete = not finished or statistics_grid(exported.network) == HUB_GRID
+    return complete and exported.description.training.get("step") == state.step
+
+
+def _statistics_images(state: TrainState, config: TrainConfig) -> int:
+    """Images behind each row of the statistics: in a short run no more than it trained on."""
+    trained_on = state.step * config.batch_size // len(HUB_GRID)
+    return min(config.statistics_images, max(config.micro_batch_size, trained_on))
+
+
+def _summary(
+    state: TrainState,
+    config: TrainConfig,
+    dataset: TrainingData,
+    num_images: int,
+    grid: Sequence[float],
+    statistics_images: int,
+    events: Sequence[Mapping[str, object]],
+) -> dict[str, object]:
+    held_out = len(dataset) - num_images
+    return {
+        "step": state.step,
+        "images": num_images,
+        **({"held_out_images": held_out} if held_out else {}),
+        "data": dataset.source,
+        "data_fingerprint": dataset.fingerprint,
+        "weights": f"moving average, decay {config.ema.decay}",
+        "statistics": f"standing, {statistics_images} images for each of {len(grid)} "
+        "truncations and for untruncated noise",
+        "torch": torch.__version__,
+        # Data by their names: a shared file does not say where they were kept.
+        "recipe": {
+            **config.to_dict(),
+            "data": dataset.source,
+            "classes": Path(config.classes).name,
+            "fine_tuning": card_table(config.fine_tuning),
+        },
+        **({"fine_tuning": dict(state.sources)} if state.sources else {}),
+        **({"attempt": state.attempt.number, "events": list(events)} if events else {}),
+    }
+
+
+def _preview(gan: Gan) -> Image.Image:
+    classes: list[int | None] = list(range(min(len(gan.class_names), _PREVIEW_CLASSES))) or [None]
+    recipes = gan.plan(classes, _PREVIEW_COLUMNS, truncation=1.0, seed=0)
+    return make_grid(list(gan.draw(recipes)), columns=_PREVIEW_COLUMNS)
+
+
+def finish(
+    generator: Generator,
+    config: TrainConfig,
+    class_counts: Sequence[int],
+    grid: Sequence[float],
+    images: int,
+    *,
+    progress: bool = True,
+) -> Generator:
+    """A copy of a generator, ready to sample from.
+
+    Several processes must call it together: each runs its share of every batch, and all of them
+    get the same network.
+
+    Args:
+        generator: The moving average, as training left it; not changed.
+        config: The recipe.
+        class_counts: Images of each class, for `label_sampling = "empirical"`.
+        grid: Truncations to record, ascending.
+        images: Generated images behind each of them.
+        progress: Whether to show a progress bar on a terminal.
+
+    Returns:
+        A network in eval mode, its spectral norms and all its statistics up to date.
+    """
+    finished = copy.deepcopy(generator)
+    synchronize_batch_norm(finished)
+    iterate_power(finished, _POWER_ITERATIONS)
+    set_statistics_grid(finished, list(grid))
+    bar = tqdm(
+        (None, *grid),
+        desc="statistics",
+        unit="truncation",
+        leave=False,
+        delay=2,
+        disable=None if progress and is_first() else True,
+    )
+    for truncation in bar:
+        record_statistics(finished, config, class_counts, truncation, images)
+    return finished.eval()
+
+
+@torch.no_grad()
+def record_statistics(
+    generator: Generator,
+    config: TrainConfig,
+    class_counts: Sequence[int],
+    truncation: float | None,
+    images: int,
+) -> None:
+    """Measure and store the statistics for one truncation (None: for N(0, I)).
+
+    Several processes must call it together.
+
+    Means are averaged over batches; a variance is the mean of the batches' variances plus the
+    variance of their means, so that the size of a batch does not matter.
+    """
+    layers = [layer for layer in generator.modules() if isinstance(layer, StandingBatchNorm2d)]
+    batch_size = min(config.micro_batch_size, images)
+    batches = math.ceil(images / batch_size)
+    kept = [(layer.running_mean.clone(), layer.running_var.clone()) for layer in layers]
+    seen: list[list[tuple[Tensor, Tensor]]] = [[] for _ in layers]
+    with hold_power_iteration(generator):
+        generator.train()
+        for layer in layers:
+            layer.momentum = 1.0  # the moving average is the newest batch
+        for i in range(batches):
+            z, labels = _latents(config, class_counts, truncation, i, batch_size)
+            device = layers[0].running_mean.device
+            generator(own_share(z).to(device), own_share(labels).to(device))
+            for layer, record in zip(layers, seen, strict=True):
+                record.append((layer.running_mean.clone(), layer.running_var.clone()))
+        generator.eval()
+    for layer, record, (running_mean, running_var) in zip(layers, seen, kept, strict=True):
+        layer.momentum = StandingBatchNorm2d.MOMENTUM
+        means = torch.stack([mean for mean, _ in record]).double()  # (batches, C)
+        variances = torch.stack([var for _, var in record]).double()
+        mean = means.mean(dim=0)
+        var = variances.mean(dim=0) + means.var(dim=0, correction=0)
+        if truncation is None:
+            layer.running_mean.copy_(mean)
+            layer.running_var.copy_(var)
+        else:
+            row = layer.grid.index(truncation)
+            layer.table_mean[row].copy_(mean)
+            layer.table_var[row].copy_(var)
+            layer.running_mean.copy_(running_mean)
+            layer.running_var.copy_(running_var)
+
+
+def _latents(
+    config: TrainConfig,
+    class_counts: Sequence[int],
+    truncation: float | None,
+    batch: int,
+    size: int,
+) -> tuple[Tensor, Tensor]:
+    # The same uniform numbers and classes at every truncation: the table is smooth along its grid.
+    seed = derive_seed(config.seed, Purpose.STATISTICS, batch, 0)
+    z = torch.from_numpy(make_noise(size, config.generator.z_dim, truncation, seed)).float()
+    random = random_generator(config.seed, Purpose.STATISTICS, batch, 1)
+    return z, draw_labels(config, class_counts, random, size)

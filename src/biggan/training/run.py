@@ -1,0 +1,170 @@
+"""A run: its folder, recipe and data.
+
+    config.toml                the resolved recipe
+    checkpoints/               the whole state, newest two and some to roll back to (`checkpoint`)
+    generator.safetensors      the newest averaged generator, ready to sample: `biggan.load(RUN)`
+    discriminator.safetensors  the discriminator of the same step
+    previews/                  image grids, a row per class
+    evaluations/, best.safetensors    if the recipe asks for evaluations (`supervision.evaluation`)
+    metrics.jsonl, signals.jsonl, events.jsonl, tensorboard/    (`supervision.log`)
+    .lock                      held by the process that trains here
+
+Several processes call every method together; the first of them writes.
+"""
+
+from __future__ import annotations
+
+import logging
+import shlex
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from biggan.atomic_write import make_folder, write_atomically
+from biggan.data import TrainingData, split_off
+from biggan.distributed import check_same, from_first, is_first, on_any_process, raising_together
+from biggan.errors import InputError
+from biggan.gan import Gan
+from biggan.locks import locked
+from biggan.supervision.log import read_events
+from biggan.training.checkpoint import CheckpointDirectory, rollback_reach
+from biggan.training.config import TrainConfig, differing_keys, to_toml
+from biggan.training.export import export_run, is_exported
+from biggan.training.state import TrainState
+
+_LOG = logging.getLogger("biggan.training")
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run of a recipe, fitted to its data, in a folder."""
+
+    config: TrainConfig
+    dataset: TrainingData
+    folder: Path
+    device: torch.device
+    progress: bool = True
+    """Whether to show progress bars on a terminal."""
+
+    @cached_property
+    def checkpoints(self) -> CheckpointDirectory:
+        """The run's checkpoints."""
+        folder, every = self.folder / "checkpoints", self.config.checkpoint_every
+        return CheckpointDirectory(folder, every, rollback_reach(self.config))
+
+    @property
+    def trained_on(self) -> NDArray[np.int64] | None:
+        """Indices of the images to train on; None for all."""
+        return self._split[0]
+
+    @property
+    def held_out(self) -> NDArray[np.int64]:
+        """Indices of the images that are held out; empty for none."""
+        return self._split[1]
+
+    @cached_property
+    def _split(self) -> tuple[NDArray[np.int64] | None, NDArray[np.int64]]:
+        if not self.config.watch.held_out:
+            return None, np.empty(0, np.int64)
+        # By the recipe's seed, not an attempt's: what is held out is so for good.
+        return split_off(len(self.dataset), self.config.watch.held_out, self.config.seed)
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Keep other runs out of the folder, which is created if needed."""
+        busy = (
+            f"another process is training in {self.folder}: wait until it ends, or choose "
+            "another --out"
+        )
+        with ExitStack() as held:
+            with raising_together():
+                if is_first():
+                    make_folder(self.folder)
+                    try:
+                        held.enter_context(locked(self.folder / ".lock", busy))
+                    except OSError as error:
+                        message = f"cannot write to {self.folder}: {error.strerror}"
+                        raise InputError(message) from None
+            yield
+
+    def open(self) -> TrainState:
+        """The state to go on from, after checking that it belongs to this recipe and data."""
+        _ = self._split  # refused before anything is written
+        config, dataset, folder = self.config, self.dataset, self.folder
+        with raising_together():
+            saved = self.checkpoints.read_newest()
+            if saved is not None:
+                if differing := differing_keys(saved.config, config, saved.step):
+                    raise InputError(other_recipe(folder, differing))
+                if saved.data_fingerprint != dataset.fingerprint:
+                    raise InputError(other_data(folder, dataset.source))
+        check_same(
+            saved.step if saved is not None else None,
+            f"the processes find different checkpoints in {folder}: it must be one folder for all",
+        )
+        check_same(dataset.fingerprint, f"the processes find different images in {dataset.source}")
+        state = self.create(initialize=saved is None)
+        with raising_together():
+            if is_first():
+                recipe = to_toml(config.to_dict())
+                write_atomically(folder / "config.toml", recipe.encode(errors="replace"))
+        if saved is None and state.sources:
+            # Kept for a rollback to the start: the sources may be gone by then.
+            self.save(state)
+        if saved is not None:
+            saved.restore(state)
+            _LOG.info("resuming %s at step %d of %d", folder, state.step, config.total_steps)
+            # A kill may have come between a checkpoint and its export.
+            exported = state.step == 0 or is_exported(state, config, folder)
+            if on_any_process(not exported):
+                self.export(state)
+        return state
+
+    def create(self, *, initialize: bool = False) -> TrainState:
+        """The state before the first step; `initialize` loads the sources of fine-tuning."""
+        names = self.dataset.class_names if initialize else None
+        return TrainState.create(self.config, self.device, names, self.dataset.histogram())
+
+    def save(self, state: TrainState) -> None:
+        """Write a checkpoint."""
+        with raising_together():
+            if is_first():
+                self.checkpoints.save(state, self.config, self.dataset.fingerprint)
+
+    def export(self, state: TrainState) -> Gan:
+        """Write the averaged generator, ready to sample, the discriminator, and a preview."""
+        with raising_together():
+            events = [event.to_dict() for event in read_events(self.folder)[0]]
+        return export_run(
+            state,
+            self.config,
+            self.dataset,
+            len(self.dataset) - len(self.held_out),
+            self.folder,
+            from_first(events),
+            progress=self.progress,
+        )
+
+
+def other_recipe(run_dir: Path, differing: list[str]) -> str:
+    """Why a run cannot go on with a changed recipe, and the ways out."""
+    return (
+        f"{run_dir} holds a run of another recipe ({'; '.join(differing)}): "
+        "choose another --out, or give the recipe that it was started with"
+    )
+
+
+def other_data(run_dir: Path, source: str) -> str:
+    """Why a run cannot go on after its data changed, and the ways out."""
+    quoted = shlex.quote(str(run_dir))
+    return (
+        f"{run_dir} was trained on other data than {source} now holds: restore the data, or go on "
+        f"from its networks in another --out, with --set fine_tuning.generator={quoted} "
+        f"--set fine_tuning.discriminator={quoted}"
+    )

@@ -1,0 +1,109 @@
+"""Whole runs on eight-pixel noise, small enough for a test, and what they leave."""
+
+import dataclasses
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+
+from biggan.data import ImageDataset
+from biggan.training import TrainConfig, train
+from biggan.training.state import TrainState
+
+CPU = torch.device("cpu")
+SMALL = {
+    "preset": "biggan-32",
+    "total_steps": 8,
+    "batch_size": 8,
+    "d_steps": 1,
+    "checkpoint_every": 2,
+    "log_every": 1,
+    "statistics_images": 8,
+    "flip": True,
+    "generator": {
+        "resolution": 8,
+        "channels": 4,
+        "widths": [2, 2],
+        "z_dim": 8,
+        "class_dim": 4,
+        "attention_resolution": 0,
+    },
+    "discriminator": {
+        "resolution": 8,
+        "channels": 4,
+        "widths": [2, 2],
+        "down_blocks": 1,
+        "attention_resolution": 0,
+    },
+    "watch": {"every": 1},
+}
+
+
+def recipe(**changes: Any) -> TrainConfig:
+    return TrainConfig.from_dict({**SMALL, **changes}).fitted(2)
+
+
+def noise_images(num: int = 32) -> ImageDataset:
+    random = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 256, (num, 3, 8, 8), dtype=torch.uint8, generator=random)
+    return ImageDataset(images, torch.arange(num) % 2, ("blue", "red"), "noise")
+
+
+def run(config: TrainConfig, dataset: ImageDataset, folder: Path, **options: Any) -> TrainState:
+    return train(config, dataset, folder, device=CPU, progress=False, **options)
+
+
+def until(step: int) -> Callable[[], bool]:
+    """Asks a run to stop after so many steps."""
+    steps = iter(range(1, 1000))
+    return lambda: next(steps) == step
+
+
+def in_parts(
+    config: TrainConfig, dataset: ImageDataset, folder: Path, stops: list[int]
+) -> TrainState:
+    """A run that is stopped at these steps on its way."""
+    for stop in stops:
+        run(dataclasses.replace(config, total_steps=stop), dataset, folder)
+    return run(config, dataset, folder)
+
+
+def lines(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def steps(path: Path) -> list[int]:
+    return [line["step"] for line in lines(path)]
+
+
+def final_tensors(folder: Path) -> dict[str, torch.Tensor]:
+    return load_file(sorted((folder / "checkpoints").glob("step-*"))[-1])
+
+
+def assert_same_tensors(
+    found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]
+) -> None:
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
+        assert torch.equal(found[name], value), name
+
+
+def assert_same_run(folder: Path, other: Path, *logs: str) -> None:
+    """The same state to the bit, and the same text of these logs."""
+    assert_same_tensors(final_tensors(folder), final_tensors(other))
+    for name in logs:
+        assert (folder / name).read_text() == (other / name).read_text(), name
+
+
+@contextmanager
+def float64() -> Iterator[None]:
+    """Networks and random numbers that are made within are in float64: rounding hides nothing."""
+    torch.set_default_dtype(torch.float64)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(torch.float32)
