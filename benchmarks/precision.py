@@ -18,9 +18,8 @@ import torch
 from biggan.data import load_dataset
 from biggan.training import load_recipe
 from biggan.training.batches import real_batches
-from biggan.training.randomness import Purpose
 from biggan.training.state import TrainState
-from biggan.training.step import discriminator_step, draw_latents, generator_step
+from biggan.training.step import discriminator_step, generator_step
 
 _NETWORKS = ("generator", "discriminator")
 
@@ -43,13 +42,10 @@ def main() -> None:
         state = TrainState.create(config, device)
         real = real_batches(config, dataset, device, start=0)
         rows = []
-        for step in range(arguments.steps):
-            latents = [
-                t.to(device)
-                for t in draw_latents(config, dataset, Purpose.DISCRIMINATOR_STEP, step)
-            ]
-            metrics = discriminator_step(state, next(real), tuple(latents), config)
-            metrics |= generator_step(state, tuple(latents), config)
+        for _ in range(arguments.steps):
+            metrics = discriminator_step(state, next(real), config)
+            metrics |= generator_step(state, config)
+            state.step += 1
             rows.append(torch.stack([metrics["d_loss"], metrics["g_loss"]]).cpu())
         curves.append(torch.stack(rows).unfold(0, 20, 20).mean(dim=-1))
     for i, (full, low) in enumerate(zip(*curves, strict=True)):

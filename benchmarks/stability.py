@@ -18,10 +18,10 @@ import numpy as np
 import torch
 
 from biggan.data import ImageDataset
+from biggan.supervision.signals import Signals
 from biggan.training import TrainConfig, load_recipe
 from biggan.training.state import TrainState
 from biggan.training.step import discriminator_step, generator_step
-from biggan.training.watching import Watch
 
 CPU = torch.device("cpu")
 # On a CPU a step of the recipe's 128 images takes minutes; a look would be a smaller part of it.
@@ -29,29 +29,27 @@ CHANGES = {"digits": [], "cifar10": ["batch_size=16", "precision=float32"]}
 ROUNDS = {"digits": 15, "cifar10": 3}
 
 
-def step(state: TrainState, config: TrainConfig, outputs: list | None) -> None:
+def step(state: TrainState, config: TrainConfig) -> None:
     shape = config.discriminator
     for _ in range(config.d_steps):
         size = (config.batch_size, shape.image_channels, shape.resolution, shape.resolution)
         images = torch.rand(size) * 2 - 1
         labels = torch.randint(10, (config.batch_size,))
-        latents = torch.randn(config.batch_size, config.generator.z_dim), labels
-        discriminator_step(state, (images, labels), latents, config, outputs=outputs)
-    generator_step(state, latents, config)
+        discriminator_step(state, (images, labels), config)
+    generator_step(state, config)
 
 
 def compare(name: str) -> None:
     config = load_recipe(name, [*CHANGES[name], "augmentation.kind=none"]).fitted(10)
     state = TrainState.create(config, CPU)
     dataset = ImageDataset(torch.zeros(0), torch.zeros(0), (), "noise")
-    watch = Watch(config, dataset, None, np.empty(0, np.int64), CPU)
+    signals = Signals(config, dataset, None, np.empty(0, np.int64), CPU)
     steps, looks = [], []
     for i in range(ROUNDS[name] + 1):
-        outputs = watch.outputs(config.watch.every)
         start = time.perf_counter()
-        step(state, config, outputs)
+        step(state, config)
         middle = time.perf_counter()
-        watch.signals(state, outputs[-1:])
+        signals.measure(state)
         if i > 0:  # the first of each has allocations, and the first look many iterations, to do
             steps.append(middle - start)
             looks.append(time.perf_counter() - middle)

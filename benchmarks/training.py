@@ -51,21 +51,20 @@ def state_of(form: str, config: TrainConfig) -> TrainState:
     return state
 
 
-def batches(config: TrainConfig) -> tuple[tuple, tuple]:
+def real_batch(config: TrainConfig) -> tuple[torch.Tensor, torch.Tensor]:
     random = torch.Generator().manual_seed(0)
     shape = (config.batch_size, 3, config.generator.resolution, config.generator.resolution)
     labels = torch.randint(config.generator.num_classes, (config.batch_size,), generator=random)
     images = torch.rand(shape, generator=random) * 2 - 1
-    z = torch.randn(config.batch_size, config.generator.z_dim, generator=random)
-    return (images, labels), (z, labels)
+    return images, labels
 
 
 def seconds_per_image(state: TrainState, config: TrainConfig) -> tuple[float, float]:
-    real, latents = batches(config)
+    real = real_batch(config)
     start = time.perf_counter()
-    discriminator_step(state, real, latents, config)
+    discriminator_step(state, real, config)
     middle = time.perf_counter()
-    generator_step(state, latents, config)
+    generator_step(state, config)
     end = time.perf_counter()
     return (middle - start) / config.batch_size, (end - middle) / config.batch_size
 
@@ -100,11 +99,11 @@ def peak(form: str) -> None:
         for parameter in network.parameters():
             parameter.grad = torch.zeros_like(parameter)
         optimizer.step()
-    real, latents = batches(config)
+    real = real_batch(config)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    discriminator_step(state, real, latents, config)
+    discriminator_step(state, real, config)
     middle = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    generator_step(state, latents, config)
+    generator_step(state, config)
     after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     print(f"{(middle - before) / 2**20:.2f} {(after - before) / 2**20:.2f} {after / 2**20:.2f}")
 

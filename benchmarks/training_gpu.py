@@ -37,12 +37,10 @@ FORMS = {  # name: plain networks, changes to the recipe
 }
 
 
-def step(
-    state: TrainState, config: TrainConfig, real: tuple[Tensor, Tensor], z: tuple[Tensor, Tensor]
-) -> None:
+def step(state: TrainState, config: TrainConfig, real: tuple[Tensor, Tensor]) -> None:
     for _ in range(config.d_steps):
-        discriminator_step(state, real, z, config)
-    generator_step(state, z, config)
+        discriminator_step(state, real, config)
+    generator_step(state, config)
 
 
 def seconds(
@@ -50,12 +48,11 @@ def seconds(
     state: TrainState,
     config: TrainConfig,
     real: tuple[Tensor, Tensor],
-    z: tuple[Tensor, Tensor],
 ) -> float:
     torch.cuda.synchronize()
     start = time.perf_counter()
     for _ in range(steps):
-        step(state, config, real, z)
+        step(state, config, real)
     torch.cuda.synchronize()
     return time.perf_counter() - start
 
@@ -73,11 +70,10 @@ def measure(config: TrainConfig, device: torch.device, *, plain: bool) -> tuple[
     pixels = (config.batch_size, shape.image_channels, shape.resolution, shape.resolution)
     labels = torch.randint(max(shape.num_classes, 1), pixels[:1], device=device)
     real = (torch.rand(pixels, device=device) * 2 - 1, labels)
-    z = (torch.randn(config.batch_size, shape.z_dim, device=device), labels)
-    seconds(WARM_UP, state, config, real, z)
+    seconds(WARM_UP, state, config, real)
     torch.cuda.reset_peak_memory_stats()
-    steps = max(1, round(SECONDS / seconds(2, state, config, real, z) * 2))
-    rounds = [steps / seconds(steps, state, config, real, z) for _ in range(ROUNDS)]
+    steps = max(1, round(SECONDS / seconds(2, state, config, real) * 2))
+    rounds = [steps / seconds(steps, state, config, real) for _ in range(ROUNDS)]
     return statistics.median(rounds), torch.cuda.max_memory_allocated()
 
 

@@ -84,9 +84,7 @@ def final_tensors(folder: Path) -> dict[str, torch.Tensor]:
     return load_file(sorted((folder / "checkpoints").glob("step-*"))[-1])
 
 
-def assert_same_tensors(
-    found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]
-) -> None:
+def assert_same_tensors(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> None:
     assert found.keys() == expected.keys()
     for name, value in expected.items():
         assert torch.equal(found[name], value), name

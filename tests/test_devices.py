@@ -16,7 +16,7 @@ from biggan.devices import (
 from biggan.errors import InputError, quoted
 from biggan.evaluation import evaluate_images
 from biggan.evaluation.features import open_extractor
-from biggan.training import TrainConfig, loop, train
+from biggan.training import TrainConfig, train
 from tiny import TINY_RECIPE
 
 CPU = torch.device("cpu")
@@ -152,7 +152,7 @@ def test_a_model_that_a_device_does_not_take_stays_where_it_was(
 
 
 def test_training_that_runs_out_of_memory_names_a_smaller_setting(tmp_path, monkeypatch):
-    monkeypatch.setattr(loop, "open_run", lambda *_, **__: allocate_too_much())
+    monkeypatch.setattr("biggan.training.run.Run.open", lambda _: allocate_too_much())
     digits = load_dataset("digits", 32, 1)
     with pytest.raises(InputError, match=r"out of memory on cpu: .* GiB .*accumulation"):
         train(TrainConfig.from_dict(TINY_RECIPE).fitted(10), digits, tmp_path, device=CPU)

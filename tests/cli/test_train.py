@@ -127,7 +127,7 @@ def test_a_dry_run_of_a_stream_tells_the_truth(recipe, shards, tmp_path, any_pla
 
 
 def test_training_from_a_stream(recipe, shards, tmp_path, monkeypatch):  # noqa: F811
-    monkeypatch.setattr("biggan.training.run_export.HUB_GRID", (1.0,))  # less to export
+    monkeypatch.setattr("biggan.training.export.HUB_GRID", (1.0,))  # less to export
     names, run = tmp_path / "names.txt", tmp_path / "run"
     names.write_text("hen\neel\n")
     pattern = shards / "train-{0000..0002}.tar"

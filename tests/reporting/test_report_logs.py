@@ -4,7 +4,8 @@ import json
 import math
 
 from biggan.reporting import read_run
-from biggan.reporting.run import Curve, read_events, read_log
+from biggan.reporting.run import Curve, read_log
+from biggan.supervision.log import read_events
 
 
 def test_numbers_become_curves_by_the_names_that_lead_to_them(tmp_path):
@@ -74,7 +75,7 @@ def test_half_characters_in_names_do_not_reach_the_page(tmp_path):
 def test_a_log_that_is_not_there_is_empty(tmp_path):
     read = read_log(tmp_path / "signals.jsonl")
     assert (read.curves, read.not_finite, read.damaged) == ({}, {}, 0)
-    assert read_events(tmp_path / "events.jsonl") == ([], 0)
+    assert read_events(tmp_path) == ([], 0)
 
 
 def test_events_keep_what_they_can(tmp_path):
@@ -85,7 +86,7 @@ def test_events_keep_what_they_can(tmp_path):
         {"step": 7},
     ]
     log.write_text("".join(f"{json.dumps(line)}\n" for line in lines) + '{"step": 8, "ev')
-    (first, second), damaged = read_events(log)
+    (first, second), damaged = read_events(tmp_path)
     assert (first.event, first.to, first.changes) == ("rollback", 3, {"optimizer.g_lr": 1e-4})
     assert (second.event, second.reason, second.values, second.to) == ("celebration", "", {}, None)
     assert damaged == 2

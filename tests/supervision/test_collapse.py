@@ -4,9 +4,10 @@ import copy
 
 import pytest
 
-from biggan.stability.collapse import RULES, WINDOW, find_collapse, scores_collapsed
+from biggan.supervision.collapse import WINDOW, Rules, distance
 
 STEP = 20
+find_collapse = Rules().find
 
 
 def look(real=0.8, fake=-0.6, std=0.5, diversity=0.5, sigma0=2.0, **changes):
@@ -125,8 +126,8 @@ def test_only_the_window_counts():
 
 
 def test_every_rule_says_what_it_is_and_why():
-    assert len(RULES) == 5
-    assert all(rule.__doc__.startswith("Rule `") for rule in RULES)
+    assert len(Rules().signals) == 5
+    assert all(rule.__doc__.startswith("Rule `") for rule in (*Rules().signals, distance))
 
 
 @pytest.mark.parametrize(
@@ -142,7 +143,7 @@ def test_every_rule_says_what_it_is_and_why():
     ],
 )
 def test_a_distance_that_doubles_twice_running_is_called(distances, called):
-    found = scores_collapsed([(100 * i, d) for i, d in enumerate(distances)])
+    found = distance([(100 * i, d) for i, d in enumerate(distances)])
     assert (found is not None) == called
     if found:
         assert found.onset == 100 * (len(distances) - 3)

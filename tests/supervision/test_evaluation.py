@@ -9,29 +9,31 @@ from safetensors.torch import load_file
 
 import biggan
 from biggan.errors import InputError
+from biggan.supervision.evaluation import RUN_BEST, ScheduledEvaluation
 from biggan.training import train
-from biggan.training.config import TrainConfig, differing_keys
-from biggan.training.scheduled_evaluation import RUN_BEST, ScheduledEvaluation
-from simple_features import SimpleFeatures
-from tiny import TINY_RECIPE
+from biggan.training.config import differing_keys
+from data_forms import pictures, write_folder
+from runs import CPU, recipe
 
-CPU = torch.device("cpu")
 EVALUATION = {"every": 3, "num": 12, "metrics": "fid,is", "extractor": "simple"}
 
 
+BASE = {"total_steps": 6, "checkpoint_every": 3, "statistics_images": 16}
+
+
 @pytest.fixture(autouse=True)
-def extractor(monkeypatch, tmp_path):
-    monkeypatch.setenv("BIGGAN_CACHE", str(tmp_path / "cache"))
-    extractor = SimpleFeatures()
-    monkeypatch.setattr("biggan.evaluation.features.open_extractor", lambda *_, **__: extractor)
-    return extractor
+def _with_extractor(extractor):
+    """No test loads an extractor's weights."""
 
 
 @pytest.fixture
-def evaluated(dataset):
-    return TrainConfig.from_dict(TINY_RECIPE | {"evaluation": EVALUATION}).fitted(
-        dataset.num_classes
-    )
+def folder(tmp_path):
+    return write_folder(tmp_path / "pictures", pictures(8, ("blue", "red"), size=8))
+
+
+@pytest.fixture
+def evaluated():
+    return recipe(**BASE, evaluation=EVALUATION)
 
 
 def checkpoint(folder):
@@ -43,9 +45,9 @@ def scores(folder, step):
     return json.loads(text)["rows"][0]["scores"]
 
 
-def test_every_scheduled_step_has_its_figures(evaluated, dataset, tmp_path, caplog):
+def test_every_scheduled_step_has_its_figures(evaluated, images, tmp_path, caplog):
     caplog.set_level("INFO", "biggan")
-    train(evaluated, dataset, tmp_path / "run", device=CPU)
+    train(evaluated, images, tmp_path / "run", device=CPU)
     assert [m for m in caplog.messages if "evaluating" in m] == [
         f"step {step}: evaluating 12 images" for step in (3, 6)
     ]
@@ -60,9 +62,9 @@ def test_every_scheduled_step_has_its_figures(evaluated, dataset, tmp_path, capl
     assert logged == {step: scores(tmp_path / "run", step)["frechet_distance"] for step in (3, 6)}
 
 
-def test_the_best_generator_is_kept_with_its_figures(evaluated, dataset, tmp_path):
+def test_the_best_generator_is_kept_with_its_figures(evaluated, images, tmp_path):
     run = tmp_path / "run"
-    train(evaluated, dataset, run, device=CPU)
+    train(evaluated, images, run, device=CPU)
     best = biggan.load(run / RUN_BEST)
     step = min((3, 6), key=lambda step: scores(run, step)["frechet_distance"])
     assert best.description.training["step"] == step
@@ -83,23 +85,23 @@ def test_the_best_generator_is_kept_with_its_figures(evaluated, dataset, tmp_pat
     ],
 )
 def test_a_worse_generator_does_not_replace_the_best_by_the_same_yardstick(
-    evaluated, dataset, tmp_path, where, key, value
+    evaluated, images, tmp_path, where, key, value
 ):
     run, other = tmp_path / "run", tmp_path / "other"
-    train(evaluated, dataset, other, device=CPU)
+    train(evaluated, images, other, device=CPU)
     better = json.loads((other / "evaluations" / "step-00000003.json").read_text())
     same = better[where][key] == value
     better[where][key] = value
     better["rows"][0]["scores"]["frechet_distance"] = -1.0
     (run / "evaluations").mkdir(parents=True)
     (run / "evaluations" / "step-00000001.json").write_text(json.dumps(better))
-    train(evaluated, dataset, run, device=CPU)
+    train(evaluated, images, run, device=CPU)
     assert (run / RUN_BEST).exists() is not same
 
 
-def test_only_distances_by_the_newest_ones_yardstick_are_judged(evaluated, dataset, tmp_path):
-    train(evaluated, dataset, tmp_path, device=CPU)
-    evaluation = ScheduledEvaluation(evaluated, dataset, tmp_path, CPU)
+def test_only_distances_by_the_newest_ones_yardstick_are_judged(evaluated, images, tmp_path):
+    train(evaluated, images, tmp_path, device=CPU)
+    evaluation = ScheduledEvaluation(evaluated, images, tmp_path, CPU)
     found = evaluation.distances(6)
     assert found == [(step, scores(tmp_path, step)["frechet_distance"]) for step in (3, 6)]
     file = tmp_path / "evaluations" / "step-00000003.json"
@@ -110,10 +112,10 @@ def test_only_distances_by_the_newest_ones_yardstick_are_judged(evaluated, datas
     assert evaluation.distances(5) == found[:1]
 
 
-def test_the_weights_are_those_of_a_run_without(evaluated, dataset, tmp_path):
-    train(evaluated, dataset, tmp_path / "with", device=CPU)
+def test_the_weights_are_those_of_a_run_without(evaluated, images, tmp_path):
+    train(evaluated, images, tmp_path / "with", device=CPU)
     plain = dataclasses.replace(evaluated, evaluation=type(evaluated.evaluation)())
-    train(plain, dataset, tmp_path / "without", device=CPU)
+    train(plain, images, tmp_path / "without", device=CPU)
     assert not (tmp_path / "without" / "evaluations").exists()
     found, expected = checkpoint(tmp_path / "with"), checkpoint(tmp_path / "without")
     assert found.keys() == expected.keys()
@@ -121,16 +123,16 @@ def test_the_weights_are_those_of_a_run_without(evaluated, dataset, tmp_path):
 
 
 def test_an_evaluation_that_was_killed_is_made_after_resuming(
-    evaluated, dataset, tmp_path, extractor
+    evaluated, images, tmp_path, extractor
 ):
     run, whole = tmp_path / "run", tmp_path / "whole"
-    train(evaluated, dataset, whole, device=CPU)
+    train(evaluated, images, whole, device=CPU)
     extractor.seen, extractor.ends_after = 0, 5
     with pytest.raises(KeyboardInterrupt):
-        train(evaluated, dataset, run, device=CPU)
+        train(evaluated, images, run, device=CPU)
     assert not (run / "evaluations").exists()
     extractor.ends_after = None
-    train(evaluated, dataset, run, device=CPU)
+    train(evaluated, images, run, device=CPU)
     for step in (3, 6):
         assert scores(run, step) == pytest.approx(scores(whole, step))
 
@@ -142,31 +144,31 @@ def test_a_schedule_may_change_from_one_start_to_the_next(evaluated):
 
 def test_steps_without_a_checkpoint_are_refused():
     with pytest.raises(InputError, match=r"multiple of checkpoint_every \(3\), not 4"):
-        TrainConfig.from_dict(TINY_RECIPE | {"evaluation": {"every": 4}})
+        recipe(**BASE, evaluation={"every": 4})
 
 
-def test_a_stream_needs_images_to_compare_with(evaluated, dataset, tmp_path):
-    class Stream:  # whatever it is, it is no dataset in memory
+def test_a_stream_needs_images_to_compare_with(evaluated, images, tmp_path):
+    class Stream:  # whatever it is, it is no images in memory
         pass
 
     with pytest.raises(InputError, match=r"evaluation\.data"):
         ScheduledEvaluation(evaluated, Stream(), tmp_path, CPU)
 
 
-def test_the_last_step_is_evaluated_whatever_the_schedule(evaluated, dataset, tmp_path):
-    train(dataclasses.replace(evaluated, total_steps=4), dataset, tmp_path / "run", device=CPU)
+def test_the_last_step_is_evaluated_whatever_the_schedule(evaluated, images, tmp_path):
+    train(dataclasses.replace(evaluated, total_steps=4), images, tmp_path / "run", device=CPU)
     names = [path.name for path in sorted((tmp_path / "run" / "evaluations").iterdir())]
     assert names == ["step-00000003.json", "step-00000004.json"]
 
 
 @pytest.mark.parametrize("flip", [True, False])
 def test_other_data_are_compared_class_by_class(
-    evaluated, dataset, folder, tmp_path, monkeypatch, flip
+    evaluated, images, folder, tmp_path, monkeypatch, flip
 ):
     calls = []
 
-    def listen(images, labels, real, *, flip, **_):
-        calls.append((len(images), len(real), real.class_names, flip))
+    def listen(fakes, labels, real, *, flip, **_):
+        calls.append((len(fakes), len(real), real.class_names, flip))
         return torch.where(torch.arange(len(real)) % 2 == 0, real.labels, -1)
 
     monkeypatch.setattr("biggan.evaluation.evaluate.classification_accuracy_score", listen)
@@ -174,36 +176,36 @@ def test_other_data_are_compared_class_by_class(
         evaluated.evaluation, every=6, metrics="fid,intra-fid,cas", data=str(folder)
     )
     config = dataclasses.replace(evaluated, evaluation=settings, flip=flip)
-    train(config, dataset, tmp_path / "run", device=CPU)
+    train(config, images, tmp_path / "run", device=CPU)
     assert calls == [(12, 16, ("blue", "red"), flip)]
     assert scores(tmp_path / "run", 6)["cas"] == 0.5
     assert scores(tmp_path / "run", 6)["intra_class_frechet_distance"] > 0
 
 
 def test_data_that_do_not_fit_are_refused_before_the_first_step(
-    evaluated, dataset, tmp_path, extractor
+    evaluated, images, tmp_path, extractor
 ):
     from biggan.evaluation.reference import dataset_features, save_statistics
 
     file = tmp_path / "s.safetensors"
-    save_statistics(dataset_features(dataset, extractor, progress=False), dataset, extractor, file)
+    save_statistics(dataset_features(images, extractor, progress=False), images, extractor, file)
     settings = dataclasses.replace(evaluated.evaluation, metrics="fid,kid", data=str(file))
     config = dataclasses.replace(evaluated, evaluation=settings)
     with pytest.raises(InputError, match=r"s.safetensors holds statistics.*kid"):
-        train(config, dataset, tmp_path / "run", device=CPU)
+        train(config, images, tmp_path / "run", device=CPU)
     assert not list((tmp_path / "run").glob("checkpoints/*"))
 
 
 @pytest.mark.parametrize(
     "text", ["", "3", "[" * 20_000, '{"rows": []}', '{"rows": [{"scores": {"fid": "a"}}]}']
 )
-def test_a_damaged_evaluation_is_made_again(evaluated, dataset, tmp_path, text):
-    train(evaluated, dataset, tmp_path, device=CPU)
+def test_a_damaged_evaluation_is_made_again(evaluated, images, tmp_path, text):
+    train(evaluated, images, tmp_path, device=CPU)
     files = [tmp_path / "evaluations" / f"step-{step:08d}.json" for step in (3, 6)]
     whole = scores(tmp_path, 6)
     for file in files:
         file.write_text(text)
     (tmp_path / "evaluations" / "step-x.json").write_text(text)
-    train(evaluated, dataset, tmp_path, device=CPU)
+    train(evaluated, images, tmp_path, device=CPU)
     assert scores(tmp_path, 6) == pytest.approx(whole)
     assert files[0].read_text() == text  # the generator of that step is gone

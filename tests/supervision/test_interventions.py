@@ -6,21 +6,20 @@ import tomllib
 
 import pytest
 import torch
-from safetensors.torch import load_file
 
 from biggan.errors import InputError
-from biggan.training import load_recipe, run_export, train
-from biggan.training.config import TrainConfig, differing_keys, to_toml
-from biggan.training.events import Event, EventsLog
-from biggan.training.interventions import (
+from biggan.supervision.interventions import (
     Regime,
     real_batches_before,
     regime_at,
     steps_by_regime,
 )
-from tiny import TINY_RECIPE
+from biggan.supervision.log import Event, RunLog
+from biggan.training import load_recipe, train
+from biggan.training.config import TrainConfig, differing_keys, to_toml
+from runs import CPU, SMALL, final_tensors
 
-CPU = torch.device("cpu")
+BASE = {**SMALL, "d_steps": 2, "checkpoint_every": 3, "watch": {"every": 0}}
 CHANGES = [
     {"step": 2, "d_lr": 1e-3, "d_steps": 3},
     {"step": 4, "freeze": "generator", "g_lr": 7e-4},
@@ -29,28 +28,15 @@ CHANGES = [
 ]
 
 
-@pytest.fixture(scope="module", autouse=True)
-def quick_exports():
-    """Statistics for one truncation instead of fifty."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(run_export, "HUB_GRID", (1.0,))
-        patch.setattr(run_export, "COARSE_GRID", (1.0,))
-        yield
-
-
 def recipe(*interventions, **changes):
-    values = {**TINY_RECIPE, "interventions": list(interventions), **changes}
+    values = {**BASE, "interventions": list(interventions), **changes}
     return TrainConfig.from_dict(values).fitted(2)
 
 
-def run(folder, dataset, config, stop_at=None):
+def run(folder, images, config, stop_at=None):
     steps = iter(range(1, 100))
     stops = (lambda: next(steps) == stop_at) if stop_at else lambda: False
-    return train(config, dataset, folder, device=CPU, should_stop=stops, progress=False)
-
-
-def final_tensors(folder):
-    return load_file(sorted((folder / "checkpoints").iterdir())[-1])
+    return train(config, images, folder, device=CPU, should_stop=stops, progress=False)
 
 
 def lines(folder, name):
@@ -109,7 +95,7 @@ def test_a_recipe_survives_toml():
 )
 def test_mistakes_are_named(interventions, message):
     with pytest.raises(InputError, match=message):
-        TrainConfig.from_dict({**TINY_RECIPE, "interventions": interventions})
+        TrainConfig.from_dict({**BASE, "interventions": interventions})
 
 
 @pytest.mark.parametrize(
@@ -119,9 +105,9 @@ def test_mistakes_are_named(interventions, message):
         ("discriminator", {"generator", "g_optimizer", "ema"}),
     ],
 )
-def test_a_frozen_network_stays_as_it_is(dataset, tmp_path, name, moves):
-    run(tmp_path / "before", dataset, recipe(total_steps=1))
-    run(tmp_path / "after", dataset, recipe({"step": 1, "freeze": name}, total_steps=3))
+def test_a_frozen_network_stays_as_it_is(images, tmp_path, name, moves):
+    run(tmp_path / "before", images, recipe(total_steps=1))
+    run(tmp_path / "after", images, recipe({"step": 1, "freeze": name}, total_steps=3))
     before, after = (final_tensors(tmp_path / part) for part in ("before", "after"))
     forward_moves = (".u", ".v", "running_mean", "running_var", "num_batches_tracked")
     moved = {
@@ -136,15 +122,15 @@ def test_a_frozen_network_stays_as_it_is(dataset, tmp_path, name, moves):
     assert ["g_loss" in line for line in metrics] == [True, *2 * [name != "generator"]]
 
 
-def test_a_frozen_discriminator_loses_more_and_says_so(dataset, tmp_path):
+def test_a_frozen_discriminator_loses_more_and_says_so(images, tmp_path):
     frozen = {"step": 1, "freeze": "discriminator", "g_lr": 1e-2}
-    run(tmp_path, dataset, recipe(frozen, total_steps=8))
+    run(tmp_path, images, recipe(frozen, total_steps=8))
     losses = [line["d_loss"] for line in lines(tmp_path, "metrics.jsonl")]
     assert losses[-1] > 1.5 * losses[0]
 
 
-def test_learning_rates_change_and_adam_keeps_its_moments(dataset, tmp_path):
-    state = run(tmp_path, dataset, recipe({"step": 2, "g_lr": 3e-3, "d_lr": 4e-3}, total_steps=3))
+def test_learning_rates_change_and_adam_keeps_its_moments(images, tmp_path):
+    state = run(tmp_path, images, recipe({"step": 2, "g_lr": 3e-3, "d_lr": 4e-3}, total_steps=3))
     rates = [o.param_groups[0]["lr"] for o in (state.g_optimizer, state.d_optimizer)]
     assert rates == [3e-3, 4e-3]
     steps = {int(moments["step"]) for moments in state.d_optimizer.state.values()}
@@ -152,9 +138,9 @@ def test_learning_rates_change_and_adam_keeps_its_moments(dataset, tmp_path):
 
 
 @pytest.mark.parametrize("stop_at", [2, 3, 5, 8])
-def test_stopping_and_resuming_changes_no_bit(dataset, tmp_path, whole, stop_at):
-    run(tmp_path, dataset, recipe(*CHANGES, total_steps=9), stop_at)
-    run(tmp_path, dataset, recipe(*CHANGES, total_steps=9))
+def test_stopping_and_resuming_changes_no_bit(images, tmp_path, whole, stop_at):
+    run(tmp_path, images, recipe(*CHANGES, total_steps=9), stop_at)
+    run(tmp_path, images, recipe(*CHANGES, total_steps=9))
     found, expected = final_tensors(tmp_path), final_tensors(whole)
     for name, value in expected.items():
         assert torch.equal(found[name], value), name
@@ -162,9 +148,9 @@ def test_stopping_and_resuming_changes_no_bit(dataset, tmp_path, whole, stop_at)
 
 
 @pytest.fixture(scope="module")
-def whole(dataset, tmp_path_factory):
+def whole(images, tmp_path_factory):
     folder = tmp_path_factory.mktemp("interventions")
-    run(folder, dataset, recipe(*CHANGES, total_steps=9))
+    run(folder, images, recipe(*CHANGES, total_steps=9))
     return folder
 
 
@@ -177,19 +163,19 @@ def test_every_intervention_is_an_event(whole):
     assert events[0]["reason"] == "The recipe asks for d_lr = 0.001, d_steps = 3 from step 2 on."
 
 
-def test_one_may_be_added_to_a_run_that_has_not_reached_it(dataset, tmp_path, whole):
-    run(tmp_path, dataset, recipe(total_steps=2))
+def test_one_may_be_added_to_a_run_that_has_not_reached_it(images, tmp_path, whole):
+    run(tmp_path, images, recipe(total_steps=2))
     assert not (tmp_path / "events.jsonl").exists()
-    run(tmp_path, dataset, recipe(*CHANGES, total_steps=9))
+    run(tmp_path, images, recipe(*CHANGES, total_steps=9))
     found = final_tensors(tmp_path)
     for name, value in final_tensors(whole).items():
         assert torch.equal(found[name], value), name
 
 
-def test_one_that_is_past_is_refused(dataset, tmp_path):
-    run(tmp_path, dataset, recipe(total_steps=3))
+def test_one_that_is_past_is_refused(images, tmp_path):
+    run(tmp_path, images, recipe(total_steps=3))
     with pytest.raises(InputError, match=r"interventions before step 3: \[\] -> \[.*'step': 2"):
-        run(tmp_path, dataset, recipe(*CHANGES, total_steps=9))
+        run(tmp_path, images, recipe(*CHANGES, total_steps=9))
 
 
 def test_what_is_past_decides_the_result_and_what_is_to_come_may_change():
@@ -200,26 +186,32 @@ def test_what_is_past_decides_the_result_and_what_is_to_come_may_change():
     assert differing_keys(old, dataclasses.replace(old, d_steps=7), 6) == ["d_steps: 2 -> 7"]
 
 
+def logged(folder, step, attempt=0):
+    with RunLog(folder, step, attempt) as log:
+        return log
+
+
 def test_events_after_the_last_checkpoint_happen_again(tmp_path):
-    log = EventsLog(tmp_path, 0, 0)
-    log.write(Event(3, "intervention", "a"))
-    log.write(Event(5, "collapse", "b", rule="blind", values={"separation": 0.0}))
-    log.write(Event(5, "intervention", "c"))
-    log.write(Event(6, "stop", "d"))
+    log = logged(tmp_path, 0)
+    log.write_event(Event(3, "intervention", "a"))
+    log.write_event(Event(5, "collapse", "b", rule="blind", values={"separation": 0.0}))
+    log.write_event(Event(5, "intervention", "c"))
+    log.write_event(Event(6, "stop", "d"))
     with (tmp_path / "events.jsonl").open("a") as file:
         file.write('{"step": 1, "even')
-    EventsLog(tmp_path, 5, 0)
+    logged(tmp_path, 5)
     assert [event["reason"] for event in lines(tmp_path, "events.jsonl")] == ["a", "b"]
 
 
 def test_a_rollback_leaves_what_led_to_it(tmp_path):
-    EventsLog(tmp_path, 0, 0).write(Event(9, "rollback", "a", to=4))
-    second = EventsLog(tmp_path, 4, 1)
-    second.write(Event(7, "collapse", "b", attempt=1))
-    EventsLog(tmp_path, 6, 1)
+    logged(tmp_path, 0).write_event(Event(9, "rollback", "a", to=4))
+    logged(tmp_path, 4, 1).write_event(Event(7, "collapse", "b", attempt=1))
+    logged(tmp_path, 6, 1)
     assert [event["reason"] for event in lines(tmp_path, "events.jsonl")] == ["a"]
 
 
 def test_events_that_cannot_be_written_are_told(tmp_path):
+    log = logged(tmp_path, 0)
+    (tmp_path / "events.jsonl").mkdir()
     with pytest.raises(InputError, match="cannot write .*events.jsonl"):
-        EventsLog(tmp_path / "none", 0, 0).write(Event(1, "stop", "a"))
+        log.write_event(Event(1, "stop", "a"))

@@ -1,8 +1,11 @@
-"""Runs that are watched, collapse, roll back and are killed in between: the same to the bit."""
+"""Runs that are watched, collapse, roll back and are stopped in between: the same to the bit."""
 
 import dataclasses
 import json
 import shutil
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -12,141 +15,85 @@ import biggan
 from biggan.data import ImageDataset
 from biggan.errors import InputError
 from biggan.fine_tuning import fitted_to_source
-from biggan.stability.collapse import Collapse
-from biggan.stability.settings import CollapseConfig, WatchConfig
-from biggan.training import TrainConfig, loop, run_export, scheduled_evaluation, survival, train
+from biggan.supervision.collapse import Collapse, Rules
+from biggan.supervision.supervisor import Supervisor
+from biggan.training import TrainConfig, export
 from biggan.training.checkpoint import CheckpointDirectory, rollback_reach
 from biggan.training.config import differing_keys
-from biggan.training.data_source import split_data
-from biggan.training.events import EventsLog
-from biggan.training.logging import RunLog
+from biggan.training.run import Run
+from biggan.training.state import TrainState
+from biggan.training.step import discriminator_step, generator_step
+from runs import (
+    CPU,
+    SMALL,
+    assert_same_run,
+    assert_same_tensors,
+    final_tensors,
+    lines,
+    noise_images,
+    recipe,
+    run,
+    steps,
+    until,
+)
 from several_processes import launch
-from simple_features import SimpleFeatures
 
-CPU = torch.device("cpu")
-RECIPE = {
-    "preset": "biggan-32",
-    "total_steps": 8,
-    "batch_size": 8,
-    "d_steps": 1,
-    "checkpoint_every": 2,
-    "log_every": 1,
-    "statistics_images": 8,
-    "flip": True,
-    "generator": {
-        "resolution": 8,
-        "channels": 4,
-        "widths": [2, 2],
-        "z_dim": 8,
-        "class_dim": 4,
-        "attention_resolution": 0,
-    },
-    "discriminator": {
-        "resolution": 8,
-        "channels": 4,
-        "widths": [2, 2],
-        "down_blocks": 1,
-        "attention_resolution": 0,
-    },
-    "watch": {"every": 1},
-    "collapse": {"action": "rollback", "g_lr": 0.5},
-}
+LOGS = ("signals.jsonl", "signals.before-rollback-1.jsonl", "events.jsonl")
+ROLLBACK = {"action": "rollback", "g_lr": 0.5}
+EVALUATION = {"every": 2, "num": 10, "metrics": "fid", "extractor": "simple"}
 
 
-def noise_images(num=32):
-    random = torch.Generator().manual_seed(0)
-    images = torch.randint(0, 256, (num, 3, 8, 8), dtype=torch.uint8, generator=random)
-    return ImageDataset(images, torch.arange(num) % 2, ("blue", "red"), "noise")
+def rules_at(step: int, onset: int, only: Mapping[str, Any] | None = None) -> Rules:
+    """One rule: it holds at a step, or for one line of signals alone."""
+
+    def rule(lines: Sequence[Mapping[str, Any]]) -> Collapse | None:
+        newest = lines[-1]
+        holds = newest["step"] == step if only is None else newest == only
+        return Collapse("test", "It was told to.", onset, {"x": 1.0}) if holds else None
+
+    return Rules(signals=(rule,))
 
 
 @pytest.fixture(scope="module")
-def images():
-    return noise_images()
+def first_attempt(
+    images: ImageDataset, tmp_path_factory: pytest.TempPathFactory
+) -> list[dict[str, Any]]:
+    """The signals of a run that no rule stops: after a rollback they are others."""
+    folder = tmp_path_factory.mktemp("calm")
+    run(recipe(), images, folder, rules=Rules(signals=()))
+    return lines(folder / "signals.jsonl")
 
 
-def recipe(**changes):
-    return TrainConfig.from_dict({**RECIPE, **changes}).fitted(2)
+@pytest.fixture(scope="module")
+def collapses(first_attempt: list[dict[str, Any]]) -> Callable[[int, int], Rules]:
+    """Rules that hold at a step of the first attempt."""
+    return lambda step, onset: rules_at(step, onset, first_attempt[step - 1])
 
 
-@pytest.fixture(autouse=True)
-def _less_to_export(monkeypatch):
-    monkeypatch.setattr(run_export, "HUB_GRID", run_export.COARSE_GRID)
+@pytest.fixture(scope="module")
+def rolled_back(
+    images: ImageDataset,
+    collapses: Callable[[int, int], Rules],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Path:
+    """A whole run that rolled back on its way; nothing was interrupted."""
+    folder = tmp_path_factory.mktemp("rolled") / "whole"
+    run(recipe(collapse=ROLLBACK), images, folder, rules=collapses(7, 5))
+    return folder
 
 
-def collapse_at(monkeypatch, step, onset, times=1, **how):
-    """Call a collapse at a step, in the first attempts."""
-
-    def find(lines, margin=1.0):
-        found = Collapse("test", "It was told to.", onset, {"x": 1.0}, **how)
-        return found if lines[-1]["step"] == step and current[0] < times else None
-
-    real_respond, current = survival.Survival.respond, [0]
-
-    def respond(self, collapse, state):
-        current[0] = state.attempt.number
-        rolled = real_respond(self, collapse, state)
-        current[0] = state.attempt.number
-        return rolled
-
-    real_init = survival.Survival.__init__
-
-    def init(self, config, run, log, state):
-        real_init(self, config, run, log, state)
-        current[0] = state.attempt.number
-
-    monkeypatch.setattr(survival.Survival, "__init__", init)
-    monkeypatch.setattr(survival.Survival, "respond", respond)
-    monkeypatch.setattr(survival, "find_collapse", find)
-
-
-def run(config, dataset, folder, **options):
-    return train(config, dataset, folder, device=CPU, **options)
-
-
-def lines(path):
-    return [json.loads(line) for line in path.read_text().splitlines()]
-
-
-def steps(path):
-    return [line["step"] for line in lines(path)]
-
-
-def final_tensors(folder):
-    return load_file(sorted((folder / "checkpoints").glob("step-*"))[-1])
-
-
-def assert_same(folder, other):
-    found, expected = final_tensors(folder), final_tensors(other)
-    assert found.keys() == expected.keys()
-    for name, value in expected.items():
-        assert torch.equal(found[name], value), name
-    for name in ("signals.jsonl", "signals.before-rollback-1.jsonl", "events.jsonl"):
-        assert (folder / name).read_text() == (other / name).read_text(), name
-
-
-def test_watching_changes_no_bit(images, tmp_path):
+def test_watching_changes_no_bit(images: ImageDataset, tmp_path: Path) -> None:
     for every in (0, 2):
         run(recipe(watch={"every": every}), images, tmp_path / str(every))
     unseen, seen = (final_tensors(tmp_path / name) for name in ("0", "2"))
     assert not (tmp_path / "0" / "signals.jsonl").exists()
     assert steps(tmp_path / "2" / "signals.jsonl") == [2, 4, 6, 8]
-    assert {name for name in seen if name not in unseen} == {
-        name for name in seen if name.startswith("singular_values.")
-    }
-    for name, value in unseen.items():
-        assert torch.equal(seen[name], value), name
+    assert all(name.startswith("singular_values.") for name in seen.keys() - unseen.keys())
+    assert_same_tensors({name: seen[name] for name in unseen}, unseen)
 
 
-def test_signals_are_those_of_an_uninterrupted_run(images, tmp_path):
-    run(recipe(), images, tmp_path / "whole")
-    count = iter(range(1, 100))
-    run(recipe(), images, tmp_path / "stopped", should_stop=lambda: next(count) == 3)
-    with (tmp_path / "stopped" / "signals.jsonl").open("a") as file:
-        file.write('{"step": 4, "div')
-    run(recipe(), images, tmp_path / "stopped")
-    texts = [(tmp_path / name / "signals.jsonl").read_text() for name in ("whole", "stopped")]
-    assert texts[0] == texts[1]
-    line = lines(tmp_path / "whole" / "signals.jsonl")[0]
+def test_a_line_of_signals(first_attempt: list[dict[str, Any]]) -> None:
+    line = first_attempt[0]
     assert list(line) == [
         "step",
         "singular_values",
@@ -164,7 +111,7 @@ def test_signals_are_those_of_an_uninterrupted_run(images, tmp_path):
     assert len(weights["generator"]["class_embedding.table"]) == 2
 
 
-def test_a_run_goes_on_from_damaged_logs(images, tmp_path):
+def test_a_run_goes_on_from_damaged_logs(images: ImageDataset, tmp_path: Path) -> None:
     run(recipe(total_steps=4), images, tmp_path)
     damage = {
         "signals": b'{"step": 2, "logits": {"real": 0}}\n{"step": 3}\n\xff\x00\n{"step": 4, "div',
@@ -172,225 +119,131 @@ def test_a_run_goes_on_from_damaged_logs(images, tmp_path):
         "events": b'{"step": "x", "event": 3}\n{"step": 2}\n\xff\n{"step": 1, "event": "other"}\n',
     }
     deep = b'{"step": 1, "event": "deep", "attempt": 0, "a": ' + b"[" * 900 + b"]" * 900 + b"}\n"
-    damage = {name: b"[" * 20_000 + b"\n" + deep + text for name, text in damage.items()}
     for name, text in damage.items():
         with (tmp_path / f"{name}.jsonl").open("ab") as file:
-            file.write(text)
+            file.write(b"[" * 20_000 + b"\n" + deep + text)
     assert run(recipe(), images, tmp_path).step == 8
     assert [event["event"] for event in lines(tmp_path / "events.jsonl")] == ["other"]
     assert steps(tmp_path / "metrics.jsonl") == list(range(1, 9))
 
 
-@pytest.fixture(scope="module")
-def rolled_back(images, tmp_path_factory):
-    """A whole run that rolled back on its way; nothing was interrupted."""
-    folder = tmp_path_factory.mktemp("rolled") / "whole"
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        monkeypatch.setattr(run_export, "HUB_GRID", run_export.COARSE_GRID)
-        collapse_at(monkeypatch, step=7, onset=5)
-        run(recipe(), images, folder)
-    return folder
-
-
-@pytest.fixture
-def _collapsing(monkeypatch):
-    """What is trained collapses as that run did."""
-    collapse_at(monkeypatch, step=7, onset=5)
-
-
-def test_a_rollback_goes_on_from_before_the_collapse_with_other_numbers(rolled_back):
-    assert steps(rolled_back / "signals.jsonl") == list(range(1, 9))
-    assert steps(rolled_back / "metrics.jsonl") == list(range(1, 9))
+def test_a_rollback_goes_on_from_before_the_collapse_with_other_numbers(rolled_back: Path) -> None:
+    for log in ("signals", "metrics"):
+        assert steps(rolled_back / f"{log}.jsonl") == list(range(1, 9))
+        assert steps(rolled_back / f"{log}.before-rollback-1.jsonl") == [5, 6, 7]
     before = lines(rolled_back / "metrics.before-rollback-1.jsonl")
-    assert [line["step"] for line in before] == [5, 6, 7]
-    assert steps(rolled_back / "signals.before-rollback-1.jsonl") == [5, 6, 7]
-    after = lines(rolled_back / "metrics.jsonl")
-    assert after[4]["d_loss"] != before[0]["d_loss"]
-    events = lines(rolled_back / "events.jsonl")
-    assert [(e["step"], e["event"], e["attempt"]) for e in events] == [
-        (7, "collapse", 0),
-        (7, "rollback", 0),
-    ]
-    assert events[0]["rule"] == "test"
-    assert events[1]["to"] == 4
-    assert events[1]["changes"] == {"optimizer.g_lr": 2.5e-5}
+    assert lines(rolled_back / "metrics.jsonl")[4]["d_loss"] != before[0]["d_loss"]
+    collapse, rollback = lines(rolled_back / "events.jsonl")
+    assert (collapse["step"], collapse["event"], collapse["rule"]) == (7, "collapse", "test")
+    assert (rollback["step"], rollback["event"], rollback["to"]) == (7, "rollback", 4)
+    assert rollback["changes"] == {"optimizer.g_lr": 2.5e-5}
     kept = {path.name for path in (rolled_back / "checkpoints").iterdir()}
     assert "pre-collapse-step-00000004.safetensors" in kept
-    assert {path.name for path in (rolled_back / "previews" / "before-rollback-1").iterdir()} == {
-        "step-00000006.png"
-    }
+    aside = rolled_back / "previews" / "before-rollback-1"
+    assert [path.name for path in aside.iterdir()] == ["step-00000006.png"]
+    card: Any = biggan.load(rolled_back).description.training
+    assert card["attempt"] == 1
+    assert [event["event"] for event in card["events"]] == ["collapse", "rollback"]
 
 
-def test_the_model_card_tells_what_happened(rolled_back, images, tmp_path):
-    told = biggan.load(rolled_back).description.training
-    assert told["attempt"] == 1
-    assert [event["event"] for event in told["events"]] == ["collapse", "rollback"]
-    run(recipe(), images, tmp_path / "calm", should_stop=lambda: True)
-    assert "events" not in biggan.load(tmp_path / "calm").description.training
-
-
-def test_the_checkpoint_from_before_can_be_gone_on_from(rolled_back, images, tmp_path):
+def test_the_checkpoint_from_before_can_be_gone_on_from(
+    rolled_back: Path, images: ImageDataset, tmp_path: Path
+) -> None:
     kept = rolled_back / "checkpoints" / "pre-collapse-step-00000004.safetensors"
-    folder = tmp_path / "elsewhere" / "checkpoints"
-    folder.mkdir(parents=True)
-    (folder / "step-00000004.safetensors").write_bytes(kept.read_bytes())
+    folder = tmp_path / "checkpoints"
+    folder.mkdir()
+    shutil.copyfile(kept, folder / "step-00000004.safetensors")
     assert CheckpointDirectory(folder).read(4).attempt.number == 0
-    assert run(recipe(total_steps=5), images, tmp_path / "elsewhere").step == 5
+    assert run(recipe(total_steps=5), images, tmp_path).step == 5
 
 
-class Killed(BaseException):
-    pass
-
-
-def killer(real, call, moment):
-    """A function that works, until a kill comes before or after one of its calls."""
-    calls = []
-
-    def kill(*arguments, **options):
-        calls.append(arguments)
-        if len(calls) == call and moment == "before":
-            raise Killed
-        result = real(*arguments, **options)
-        if len(calls) == call:
-            raise Killed
-        return result
-
-    return kill
-
-
-@pytest.mark.usefixtures("_collapsing")
-@pytest.mark.parametrize(
-    ("where", "what", "call"),
-    [
-        (RunLog, "keep_beyond", 1),
-        (survival, "_set_aside", 2),
-        (CheckpointDirectory, "delete_beyond", 1),
-        (CheckpointDirectory, "save", 4),  # the rollback's own
-        (RunLog, "go_back", 1),
-        (run_export, "save_generator", 4),
-        (CheckpointDirectory, "save", 5),  # the first after it
-    ],
-)
-@pytest.mark.parametrize("moment", ["before", "after"])
-def test_kills_around_a_rollback_change_no_bit(
-    rolled_back, images, tmp_path, monkeypatch, where, what, call, moment
-):
-    with monkeypatch.context() as killing:
-        killing.setattr(where, what, killer(getattr(where, what), call, moment))
-        with pytest.raises(Killed):
-            run(recipe(), images, tmp_path / "killed")
-    assert run(recipe(), images, tmp_path / "killed").step == 8
-    assert_same(tmp_path / "killed", rolled_back)
-
-
-@pytest.mark.usefixtures("_collapsing")
 @pytest.mark.parametrize("stop_at", [3, 5, 8])
-def test_stops_around_a_rollback_change_no_bit(rolled_back, images, tmp_path, stop_at):
-    count = iter(range(1, 100))
-    run(recipe(), images, tmp_path / "run", should_stop=lambda: next(count) == stop_at)
-    run(recipe(), images, tmp_path / "run")
-    assert_same(tmp_path / "run", rolled_back)
+def test_stops_around_a_rollback_change_no_bit(
+    rolled_back: Path,
+    images: ImageDataset,
+    collapses: Callable[[int, int], Rules],
+    tmp_path: Path,
+    stop_at: int,
+) -> None:
+    config, rules = recipe(collapse=ROLLBACK), collapses(7, 5)
+    run(config, images, tmp_path, rules=rules, should_stop=until(stop_at))
+    run(config, images, tmp_path, rules=rules)
+    assert_same_run(tmp_path, rolled_back, *LOGS)
 
 
-def test_without_a_checkpoint_from_before_it_starts_over(images, tmp_path, monkeypatch):
-    collapse_at(monkeypatch, step=3, onset=1)
-    state = run(recipe(), images, tmp_path)
+def test_without_a_checkpoint_from_before_it_starts_over(
+    images: ImageDataset, collapses: Callable[[int, int], Rules], tmp_path: Path
+) -> None:
+    state = run(recipe(collapse=ROLLBACK), images, tmp_path, rules=collapses(3, 1))
     assert (state.step, state.attempt.number) == (8, 1)
     assert lines(tmp_path / "events.jsonl")[1]["to"] == 0
     assert steps(tmp_path / "signals.before-rollback-1.jsonl") == [1, 2, 3]
-    start = tmp_path / "checkpoints" / "pre-collapse-step-00000000.safetensors"
-    created = loop.TrainState.create(recipe(), CPU).tensors()
-    kept = load_file(start)
-    assert kept.keys() == created.keys()
-    assert all(torch.equal(kept[name], value) for name, value in created.items())
+    start = load_file(tmp_path / "checkpoints" / "pre-collapse-step-00000000.safetensors")
+    assert_same_tensors(start, TrainState.create(recipe(), CPU).tensors())
 
 
-def test_a_rollback_to_the_start_needs_no_source_of_fine_tuning(images, tmp_path, monkeypatch):
+def test_a_rollback_to_the_start_needs_no_source_of_fine_tuning(
+    images: ImageDataset, tmp_path: Path
+) -> None:
     source, folder = tmp_path / "source", tmp_path / "run"
     run(recipe(total_steps=1), images, source)
     tuning = {"generator": str(source), "discriminator": str(source)}
-    values = {**RECIPE, "fine_tuning": tuning, "optimizer": {"g_lr": 1e30, "d_lr": 1e30}}
+    values = {**SMALL, "fine_tuning": tuning, "optimizer": {"g_lr": 1e30, "d_lr": 1e30}}
     values["collapse"] = {"action": "rollback", "g_lr": 1e-34, "d_lr": 1e-34}
     config = fitted_to_source(TrainConfig.from_dict(values)).fitted(2)
-    created = loop.TrainState.create(config, CPU, images.class_names)
-    with monkeypatch.context() as killing:
-        killing.setattr(loop, "RunLog", killer(loop.RunLog, 1, "before"))
-        with pytest.raises(Killed):
-            run(config, images, folder)
+    created = TrainState.create(config, CPU, images.class_names)
+    folder.mkdir()
+    Run(config, images, folder, CPU).open()
     shutil.rmtree(source)
     state = run(config, images, folder)
     assert (state.step, state.attempt.number) == (8, 1)
     assert [event["to"] for event in lines(folder / "events.jsonl") if "to" in event] == [0]
     start = load_file(folder / "checkpoints" / "pre-collapse-step-00000000.safetensors")
-    assert start.keys() == created.tensors().keys()
-    assert all(torch.equal(start[name], value) for name, value in created.tensors().items())
+    assert_same_tensors(start, created.tensors())
     assert biggan.load(folder).description.training["fine_tuning"] == created.sources
 
 
-def test_too_many_rollbacks_stop_the_run(images, tmp_path, monkeypatch):
-    collapse_at(monkeypatch, step=7, onset=5, times=9)
+def test_too_many_rollbacks_stop_the_run(images: ImageDataset, tmp_path: Path) -> None:
     config = recipe(collapse={"action": "rollback", "rollbacks": 2, "g_lr": 0.5, "d_lr": 0.1})
     with pytest.raises(InputError, match="collapsed after 2 rollbacks: It was told to; .* step 4"):
-        run(config, images, tmp_path)
+        run(config, images, tmp_path, rules=rules_at(7, 5))
     events = lines(tmp_path / "events.jsonl")
-    assert [event["event"] for event in events] == ["collapse", "rollback"] * 2 + [
-        "collapse",
-        "stop",
-    ]
+    kinds = ["collapse", "rollback", "collapse", "rollback", "collapse", "stop"]
+    assert [event["event"] for event in events] == kinds
     rates = {"optimizer.g_lr": pytest.approx(1.25e-5), "optimizer.d_lr": pytest.approx(2e-6)}
     assert events[3]["changes"] == rates
-    assert CheckpointDirectory(tmp_path / "checkpoints").read_newest_header().step == 4
+    header = CheckpointDirectory(tmp_path / "checkpoints").read_newest_header()
+    assert header is not None
+    assert header.step == 4
 
 
-def test_stopping_leaves_the_state_from_before(images, tmp_path, monkeypatch):
-    collapse_at(monkeypatch, step=7, onset=5, times=9)
+def test_stopping_leaves_the_state_from_before(images: ImageDataset, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="collapse.action=rollback"):
-        run(recipe(collapse={"action": "stop"}), images, tmp_path)
+        run(recipe(collapse={"action": "stop"}), images, tmp_path, rules=rules_at(7, 5))
     assert biggan.load(tmp_path).description.training["step"] == 4
-    monkeypatch.undo()
-    monkeypatch.setattr(run_export, "HUB_GRID", run_export.COARSE_GRID)
     assert run(recipe(collapse={"action": "report"}), images, tmp_path).step == 8
     assert lines(tmp_path / "events.jsonl") == []  # of the steps that were gone back over
 
 
-def test_stopping_says_if_there_is_nothing_from_before(images, tmp_path, monkeypatch):
-    collapse_at(monkeypatch, step=3, onset=1, times=9)
-    config = recipe(collapse={"action": "rollback", "rollbacks": 1})
-    monkeypatch.setattr(CheckpointDirectory, "keep_before_collapse", lambda *_: None)
-    monkeypatch.setattr(CheckpointDirectory, "last_until", lambda *_: None)
-    with pytest.raises(
-        InputError, match="after 1 rollback: .*; there is no checkpoint from before"
-    ):
-        run(config, images, tmp_path)
+def test_stopping_says_if_there_is_nothing_from_before(
+    images: ImageDataset, tmp_path: Path
+) -> None:
+    with pytest.raises(InputError, match="collapsed: .*; there is no checkpoint from before"):
+        run(recipe(collapse={"action": "stop"}), images, tmp_path, rules=rules_at(1, -1))
 
 
-def test_reporting_says_it_once_and_goes_on(images, tmp_path, monkeypatch):
-    found = Collapse("test", "It was told to.", onset=3)
-    monkeypatch.setattr(
-        survival, "find_collapse", lambda lines, _: found if len(lines) > 4 else None
-    )
-    config = recipe(collapse={"action": "report"})
-    count = iter(range(1, 100))
-    run(config, images, tmp_path, should_stop=lambda: next(count) == 6)
-    run(config, images, tmp_path)
+def test_reporting_says_it_once_and_goes_on(images: ImageDataset, tmp_path: Path) -> None:
+    def rule(lines: Sequence[Mapping[str, Any]]) -> Collapse | None:
+        return Collapse("test", "It was told to.", onset=3) if len(lines) > 4 else None
+
+    rules = Rules(signals=(rule,))
+    run(recipe(), images, tmp_path, rules=rules, should_stop=until(6))
+    run(recipe(), images, tmp_path, rules=rules)
     assert [(e["step"], e["event"]) for e in lines(tmp_path / "events.jsonl")] == [(5, "collapse")]
     assert (tmp_path / "checkpoints" / "pre-collapse-step-00000002.safetensors").exists()
 
 
-def test_a_collapse_at_a_checkpoint_is_answered_once(images, tmp_path, monkeypatch):
-    answered, real_respond = [], survival.Survival.respond
-
-    def respond(self, collapse, state):
-        answered.append(state.step)
-        return real_respond(self, collapse, state)
-
-    monkeypatch.setattr(survival.Survival, "respond", respond)
-    collapse_at(monkeypatch, step=4, onset=3)
-    run(recipe(total_steps=4, collapse={"action": "report"}), images, tmp_path)
-    assert answered == [4]
-
-
-def test_losses_that_are_no_numbers_roll_back_too(images, tmp_path):
+def test_losses_that_are_no_numbers_roll_back_too(images: ImageDataset, tmp_path: Path) -> None:
     config = recipe(
         optimizer={"g_lr": 1e30, "d_lr": 1e30},
         collapse={"action": "rollback", "g_lr": 1e-34, "d_lr": 1e-34},
@@ -400,33 +253,56 @@ def test_losses_that_are_no_numbers_roll_back_too(images, tmp_path):
     assert lines(tmp_path / "events.jsonl")[0]["rule"] == "not finite"
 
 
-def test_what_is_done_about_a_collapse_may_change_when_a_run_goes_on():
-    assert differing_keys(recipe(), recipe(collapse={"action": "stop", "d_lr": 0.1})) == []
-    assert differing_keys(recipe(), recipe(watch={"every": 7})) == []
-    (differing,) = differing_keys(recipe(), recipe(watch={"every": 1, "held_out": 0.1}))
+@pytest.mark.parametrize(
+    ("network", "name"), [("generator", "linear.weight"), ("ema", "head.bn.running_mean")]
+)
+def test_an_update_to_nothing_finite_is_not_saved(
+    images: ImageDataset, tmp_path: Path, network: str, name: str
+) -> None:
+    """The losses of the step are still good: only the tensors tell."""
+    config = recipe(log_every=100)
+    supervised = Run(config, images, tmp_path, CPU)
+    state = supervised.open()
+    with Supervisor(supervised, state) as supervisor:
+        supervisor.before_step(state)
+        real = torch.rand(8, 3, 8, 8), torch.arange(8) % 2
+        metrics = discriminator_step(state, real, config) | generator_step(state, config)
+        getattr(state, network).state_dict()[name][0] = float("inf")
+        state.step = 4
+        with pytest.raises(InputError, match=rf"diverged: {network}.{name} .* at step 4"):
+            supervisor.after_step(state, metrics, stopping=False)
+    assert not (tmp_path / "checkpoints").exists()
+
+
+def test_what_is_done_about_a_collapse_may_change_when_a_run_goes_on() -> None:
+    old = recipe(collapse=ROLLBACK)
+    assert differing_keys(old, recipe(collapse={"action": "stop", "d_lr": 0.1})) == []
+    assert differing_keys(old, recipe(watch={"every": 7})) == []
+    (differing,) = differing_keys(old, recipe(watch={"every": 1, "held_out": 0.1}))
     assert differing == "watch.held_out: 0.0 -> 0.1"
 
 
-def test_there_is_always_a_checkpoint_from_far_enough_back(images, tmp_path):
+def test_there_is_always_a_checkpoint_from_far_enough_back(tmp_path: Path) -> None:
     config = recipe(watch={"every": 20}, checkpoint_every=50)
     assert rollback_reach(config) == 200
-    state = loop.TrainState.create(config, CPU)
+    state = TrainState.create(config, CPU)
     directory = CheckpointDirectory(tmp_path, config.checkpoint_every, rollback_reach(config))
     for step in (*range(50, 1001, 50), 1013):  # the last of a run that was stopped
         state.step = step
         directory.save(state, config, "")
         if step >= 250:
-            assert step - 400 < directory.last_until(step - 200) <= step - 200
+            newest = directory.last_until(step - 200)
+            assert newest is not None
+            assert step - 400 < newest <= step - 200
         assert len(list(tmp_path.iterdir())) <= 5
-    kept = sorted(int(path.stem[5:]) for path in tmp_path.iterdir())
-    assert kept == [800, 950, 1000, 1013]
+    assert sorted(int(path.stem[5:]) for path in tmp_path.iterdir()) == [800, 950, 1000, 1013]
     assert directory.last_until(1013) == 1000
 
 
 @pytest.mark.parametrize("every", [60, 150, 190, 250])
-def test_a_reach_of_no_whole_number_of_checkpoints_is_kept_too(images, tmp_path, every):
+def test_a_reach_of_no_whole_number_of_checkpoints_is_kept_too(tmp_path: Path, every: int) -> None:
     config = recipe(watch={"every": 20}, checkpoint_every=every)
-    state = loop.TrainState.create(config, CPU)
+    state = TrainState.create(config, CPU)
     directory = CheckpointDirectory(tmp_path, every, rollback_reach(config))
     for step in range(0, 2001, every):  # from the start, as a run that is fine-tuned
         state.step = step
@@ -434,49 +310,49 @@ def test_a_reach_of_no_whole_number_of_checkpoints_is_kept_too(images, tmp_path,
         assert len(list(tmp_path.iterdir())) <= 5
         for later in (step, step + every - 1):  # until the next one
             earliest = later - rollback_reach(config)
-            assert earliest < 0 or directory.last_until(earliest) > earliest - 400
+            newest = directory.last_until(earliest)
+            assert earliest < 0 or (newest is not None and newest > earliest - 400)
 
 
-def test_held_out_images_are_never_trained_on(tmp_path, monkeypatch):
-    marked = noise_images()
-    marked = dataclasses.replace(marked, images=marked.images.clone())
-    config = recipe(watch={"every": 2, "held_out": 0.25})
-    _, held_out = split_data(config, marked)
+def test_held_out_images_are_never_trained_on(images: ImageDataset, tmp_path: Path) -> None:
+    """Whatever they hold, the weights are the same, also after a rollback."""
+    config = recipe(
+        watch={"every": 2, "held_out": 0.25}, collapse={"action": "rollback", "rollbacks": 1}
+    )
+    held_out = Run(config, images, tmp_path, CPU).held_out
     assert len(held_out) == 8
-    marked.images[:] = 10
-    marked.images[torch.from_numpy(held_out)] = 250
-    seen = []
-    real_step = loop.discriminator_step
-
-    def look(state, real, *arguments):
-        seen.append(real[0])
-        return real_step(state, real, *arguments)
-
-    monkeypatch.setattr(loop, "discriminator_step", look)
-    collapse_at(monkeypatch, step=6, onset=5)  # nor in the next attempt
-    state = run(config, marked, tmp_path)
-    assert state.attempt.number == 1
-    assert torch.cat(seen).max() < 0
-    line = lines(tmp_path / "signals.jsonl")[0]
-    assert list(line["logits"]) == list(line["accuracy"]) == ["real", "fake", "trained", "held_out"]
-    told = biggan.load(tmp_path).description.training
-    assert (told["images"], told["held_out_images"]) == (24, 8)
+    for value in (10, 250):
+        pixels = images.images.clone()
+        pixels[torch.from_numpy(held_out)] = value
+        changed = dataclasses.replace(images, images=pixels)
+        with pytest.raises(InputError, match="after 1 rollback"):
+            run(config, changed, tmp_path / str(value), rules=rules_at(6, 5))
+    assert_same_run(tmp_path / "10", tmp_path / "250")
+    dark, bright = (lines(tmp_path / name / "signals.jsonl")[0] for name in ("10", "250"))
+    kinds = ["real", "fake", "trained", "held_out"]
+    assert list(dark["logits"]) == list(dark["accuracy"]) == kinds
+    assert dark["logits"]["trained"] == bright["logits"]["trained"]
+    assert dark["logits"]["held_out"] != bright["logits"]["held_out"]
+    card: Any = biggan.load(tmp_path / "10").description.training
+    assert (card["images"], card["held_out_images"]) == (24, 8)
 
 
 @pytest.mark.parametrize("part", [0.001, 0.99])
-def test_a_part_that_leaves_nothing_is_refused(images, tmp_path, part):
+def test_a_part_that_leaves_nothing_is_refused(
+    images: ImageDataset, tmp_path: Path, part: float
+) -> None:
     with pytest.raises(InputError, match="leaves some on both sides"):
         run(recipe(watch={"held_out": part}), images, tmp_path)
 
 
-def test_a_stream_has_nothing_to_hold_out():
+def test_a_stream_has_nothing_to_hold_out() -> None:
     with pytest.raises(InputError, match="watch.held_out needs images in memory"):
         recipe(stream=True, watch={"held_out": 0.1})
 
 
-def train_together(folder):
+def train_together(folder: Path) -> tuple[int, int]:
     """In each of several processes: a rollback, from losses that are no numbers."""
-    run_export.HUB_GRID = run_export.COARSE_GRID
+    export.HUB_GRID = export.COARSE_GRID
     torch.use_deterministic_algorithms(True)
     config = recipe(
         total_steps=4,
@@ -487,7 +363,7 @@ def train_together(folder):
     return state.step, state.attempt.number
 
 
-def test_several_processes_watch_and_roll_back_together(tmp_path):
+def test_several_processes_watch_and_roll_back_together(tmp_path: Path) -> None:
     assert launch(train_together, 2, tmp_path / "two") == [(4, 1), (4, 1)]
     assert train_together(tmp_path / "one") == (4, 1)
     torch.use_deterministic_algorithms(False)
@@ -499,127 +375,58 @@ def test_several_processes_watch_and_roll_back_together(tmp_path):
     assert theirs["diversity"] == pytest.approx(ours["diversity"], rel=1e-3)
 
 
-@pytest.fixture
-def evaluated(monkeypatch, tmp_path):
-    monkeypatch.setenv("BIGGAN_CACHE", str(tmp_path / "cache"))
-    extractor = SimpleFeatures()
-    monkeypatch.setattr("biggan.evaluation.features.open_extractor", lambda *_, **__: extractor)
-    evaluation = {"every": 2, "num": 10, "metrics": "fid", "extractor": "simple"}
-    return recipe(evaluation=evaluation)
+# --- evaluations ---
 
 
-def test_evaluations_call_a_collapse_too_and_are_made_anew(
-    evaluated, images, tmp_path, monkeypatch
-):
-    def judge(scores):
-        found = Collapse("distance", "It was told to.", onset=4)
-        return (
-            found if len(scores) == 3 and not (tmp_path / "run" / "events.jsonl").exists() else None
-        )
+def worse_at(step: int, folder: Path) -> Rules:
+    """The rule for distances holds at a step, as long as the run was not rolled back."""
 
-    monkeypatch.setattr(survival, "scores_collapsed", judge)
-    state = run(evaluated, images, tmp_path / "run")
+    def rule(scores: Sequence[tuple[int, float]]) -> Collapse | None:
+        assert len(dict(scores)) == len(scores)
+        kinds = [event["event"] for event in lines(folder / "events.jsonl")]
+        holds = scores[-1][0] == step and "rollback" not in kinds
+        return Collapse("distance", "It was told to.", onset=4) if holds else None
+
+    return Rules(signals=(), scores=rule)
+
+
+@pytest.mark.usefixtures("extractor")
+def test_evaluations_find_a_collapse_too_and_are_made_anew(
+    images: ImageDataset, tmp_path: Path
+) -> None:
+    config = recipe(evaluation=EVALUATION, collapse=ROLLBACK)
+    folder = tmp_path / "run"
+    state = run(config, images, folder, rules=worse_at(6, folder))
     assert (state.step, state.attempt.number) == (8, 1)
-    names = {str(path.relative_to(tmp_path / "run")) for path in tmp_path.rglob("step-*.json")}
+    names = {str(path.relative_to(folder)) for path in folder.rglob("step-*.json")}
     assert names == {
         *(f"evaluations/step-{step:08d}.json" for step in (2, 4, 6, 8)),
         "evaluations/before-rollback-1/step-00000006.json",
     }
+    assert lines(folder / "events.jsonl")[1]["to"] == 4
 
 
-def test_evaluations_roll_back_to_before_the_first_that_is_bad(
-    evaluated, images, tmp_path, monkeypatch
-):
-    config = dataclasses.replace(evaluated, watch=WatchConfig(every=0))
-    scores = [(2, 10.0), (4, 30.0), (6, 31.0)]
-
-    def distances(self, step):
-        gone_back = (tmp_path / "events.jsonl").exists()
-        return [] if gone_back else [score for score in scores if score[0] <= step]
-
-    monkeypatch.setattr(scheduled_evaluation.ScheduledEvaluation, "distances", distances)
-    assert run(config, images, tmp_path).attempt.number == 1
-    collapse, rollback = lines(tmp_path / "events.jsonl")
-    assert (collapse["step"], collapse["rule"], rollback["to"]) == (6, "distance", 2)
-
-
+@pytest.mark.usefixtures("extractor")
 def test_a_run_that_an_evaluation_stopped_rolls_back_when_it_goes_on(
-    evaluated, images, tmp_path, monkeypatch
-):
+    images: ImageDataset, tmp_path: Path
+) -> None:
     """Its evaluations are there already, and are judged all the same."""
-
-    def judge(scores):
-        return Collapse("distance", "It was told to.", onset=4) if len(scores) == 3 else None
-
-    with monkeypatch.context() as collapsing:
-        collapsing.setattr(survival, "scores_collapsed", judge)
-        stopping = dataclasses.replace(evaluated, collapse=CollapseConfig(action="stop"))
-        with pytest.raises(InputError, match="collapse.action=rollback"):
-            run(stopping, images, tmp_path)
-        judged = dataclasses.replace(evaluated, total_steps=6)
-        collapsing.setattr(survival, "scores_collapsed", lambda s: judge(s) if once else None)
-        once = [True]
-        real_roll_back = survival.Survival._roll_back
-
-        def roll_back(*arguments):
-            once.clear()
-            real_roll_back(*arguments)
-
-        collapsing.setattr(survival.Survival, "_roll_back", roll_back)
-        assert run(judged, images, tmp_path).attempt.number == 1
+    rules = worse_at(6, tmp_path / "run")
+    stopping = recipe(evaluation=EVALUATION, collapse={"action": "stop"})
+    with pytest.raises(InputError, match="collapse.action=rollback"):
+        run(stopping, images, tmp_path / "run", rules=rules)
+    config = recipe(evaluation=EVALUATION, collapse=ROLLBACK, total_steps=6)
+    assert run(config, images, tmp_path / "run", rules=rules).attempt.number == 1
 
 
-@pytest.mark.parametrize(
-    ("where", "what", "call"),
-    [
-        (scheduled_evaluation, "write_atomically", 3),  # the figures that tell
-        (RunLog, "write", 9),  # 6 steps and 3 evaluations: of the third
-        (CheckpointDirectory, "keep_before_collapse", 1),
-        (EventsLog, "write", 1),
-        (EventsLog, "write", 2),
-        (survival, "_set_aside", 1),
-        (survival, "_set_aside", 2),
-        (CheckpointDirectory, "delete_beyond", 1),
-    ],
-)
-@pytest.mark.parametrize("moment", ["before", "after"])
-def test_kills_after_an_evaluation_that_calls_a_collapse_change_no_bit(
-    evaluated, images, tmp_path, monkeypatch, where, what, call, moment
-):
-    def judge(scores):
-        assert len(dict(scores)) == len(scores)
-        found = Collapse("distance", "It was told to.", onset=4)
-        return found if len(scores) == 3 and attempts[-1] == 0 else None
-
-    attempts, real_save = [0], CheckpointDirectory.save
-
-    def save(self, state, *arguments):
-        attempts.append(state.attempt.number)
-        return real_save(self, state, *arguments)
-
-    monkeypatch.setattr(CheckpointDirectory, "save", save)
-    monkeypatch.setattr(survival, "find_collapse", lambda *_: None)
-    monkeypatch.setattr(survival, "scores_collapsed", judge)
-    run(evaluated, images, tmp_path / "whole")
-    attempts.append(0)
-    with monkeypatch.context() as killing:
-        killing.setattr(where, what, killer(getattr(where, what), call, moment))
-        with pytest.raises(Killed):
-            run(evaluated, images, tmp_path / "killed")
-    assert run(evaluated, images, tmp_path / "killed").attempt.number == 1
-    assert_same(tmp_path / "killed", tmp_path / "whole")
-    aside = "evaluations/before-rollback-1/step-00000006.json"
-    assert (tmp_path / "killed" / aside).exists()
-
-
-def test_the_best_of_all_attempts_is_kept(evaluated, images, tmp_path):
-    run(evaluated, images, tmp_path / "other")
+@pytest.mark.usefixtures("extractor")
+def test_the_best_of_all_attempts_is_kept(images: ImageDataset, tmp_path: Path) -> None:
+    config = recipe(evaluation=EVALUATION)
+    run(config, images, tmp_path / "other", should_stop=until(2))
     better = json.loads((tmp_path / "other" / "evaluations" / "step-00000002.json").read_text())
     better["rows"][0]["scores"]["frechet_distance"] = -1.0
     aside = tmp_path / "run" / "evaluations" / "before-rollback-1"
     aside.mkdir(parents=True)
     (aside / "step-00000003.json").write_text(json.dumps(better))
-    run(evaluated, images, tmp_path / "run", should_stop=lambda: True)
-    assert not (tmp_path / "run" / "best.safetensors").exists()
-    assert run(evaluated, images, tmp_path / "run").step == 8
+    assert run(config, images, tmp_path / "run").step == 8
     assert not (tmp_path / "run" / "best.safetensors").exists()

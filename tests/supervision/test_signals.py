@@ -5,14 +5,14 @@ import torch
 from torch import nn
 
 from biggan.nn import BatchNorm2d
-from biggan.stability.signals import (
+from biggan.supervision.log import scalars
+from biggan.supervision.signals import (
     accuracy,
     batch_norm_statistics,
     describe_logits,
     diversity,
     frobenius_norms,
     gradient_norm,
-    scalars,
 )
 
 

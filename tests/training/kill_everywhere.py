@@ -17,8 +17,8 @@ sys.path.append(str(Path(__file__).parents[1]))
 import biggan.evaluation
 import biggan.evaluation.features
 from biggan.data import ImageDataset
-from biggan.training import TrainConfig, run_export, train
-from biggan.training import logging as run_logging
+from biggan.supervision import log as run_log
+from biggan.training import TrainConfig, export, train
 from simple_features import SimpleFeatures
 from tiny import ONE_STAGE
 
@@ -52,8 +52,8 @@ def run(folder, kill_at):
     sys.addaudithook(count)
     os.environ["BIGGAN_CACHE"] = str(folder / "cache")
     biggan.evaluation.features.open_extractor = lambda *_, **__: SimpleFeatures()
-    run_export.HUB_GRID = run_export.COARSE_GRID
-    run_logging._tensorboard_writer = lambda *_: None
+    export.HUB_GRID = export.COARSE_GRID
+    run_log._tensorboard_writer = lambda *_: None
     images = torch.arange(32 * 3 * 8 * 8).view(32, 3, 8, 8) % 251
     dataset = ImageDataset(images.to(torch.uint8), torch.arange(32) % 2, ("blue", "red"), "noise")
     config = TrainConfig.from_dict(RECIPE).fitted(2)

@@ -31,8 +31,9 @@ def test_off_by_default() -> None:
 
 
 def test_images_are_augmented_and_then_get_noise() -> None:
-    owner, images = augmentation(**EVERYTHING | {"augmentation": {"kind": "diffaugment"}}), (
-        torch.rand(2, 3, 8, 8)
+    owner, images = (
+        augmentation(**EVERYTHING | {"augmentation": {"kind": "diffaugment"}}),
+        (torch.rand(2, 3, 8, 8)),
     )
     draws = owner.draw(2, 0, 5)
     assert owner.transform is not None

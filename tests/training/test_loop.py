@@ -218,9 +218,7 @@ def test_a_kill_before_an_export_is_made_good(
 
 
 def test_unconditional_training(images: ImageDataset, tmp_path: Path) -> None:
-    unlabelled = dataclasses.replace(
-        images, labels=torch.zeros_like(images.labels), class_names=()
-    )
+    unlabelled = dataclasses.replace(images, labels=torch.zeros_like(images.labels), class_names=())
     assert run(shortened(total_steps=2).fitted(0), unlabelled, tmp_path).step == 2
     assert len(biggan.load(tmp_path).sample(num=2)) == 2
 
@@ -387,4 +385,3 @@ def test_shards_that_changed_are_refused_on_resuming(shards: Path, tmp_path: Pat
         run(config, opened(changed), tmp_path / "run")
     with pytest.raises(InputError, match="trained on other data"):
         run(config, opened(shards, ("hen", "eel")), tmp_path / "run")
-

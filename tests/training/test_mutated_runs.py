@@ -14,8 +14,8 @@ import biggan
 from biggan.data import ImageDataset
 from biggan.errors import InputError
 from biggan.reporting import measure_truncation, read_run, write_report
-from biggan.training import TrainConfig, run_export, train
-from biggan.training import logging as run_logging
+from biggan.supervision import log as run_log
+from biggan.training import TrainConfig, export, train
 from biggan.training.config import to_toml
 from biggan.weights.files import load_tensors, save_tensors
 from mutations import MUTATIONS, mutated_bytes, mutated_value
@@ -56,8 +56,8 @@ MEMORY = 512  # MiB
 @pytest.fixture(autouse=True)
 def _cheap(monkeypatch, tmp_path):
     monkeypatch.setenv("BIGGAN_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(run_export, "HUB_GRID", run_export.COARSE_GRID)
-    monkeypatch.setattr(run_logging, "_tensorboard_writer", lambda *_: None)
+    monkeypatch.setattr(export, "HUB_GRID", export.COARSE_GRID)
+    monkeypatch.setattr(run_log, "_tensorboard_writer", lambda *_: None)
     extractor = SimpleFeatures()
     monkeypatch.setattr("biggan.evaluation.features.open_extractor", lambda *_, **__: extractor)
 

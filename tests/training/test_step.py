@@ -105,7 +105,9 @@ def test_a_discriminator_update(changes: dict[str, Any]) -> None:
         hinge = F.relu(margin - real_logits).mean() + F.relu(margin + fake_logits).mean()
         (gradient,) = torch.autograd.grad(real_logits.sum(), seen, create_graph=True)
         r1 = gradient.square().sum() / len(images)
-        lecam = F.relu(real_logits + 0.2).square().mean() + F.relu(0.3 - fake_logits).square().mean()
+        lecam = (
+            F.relu(real_logits + 0.2).square().mean() + F.relu(0.3 - fake_logits).square().mean()
+        )
         loss = hinge + config.lecam.strength * lecam
         (loss + config.r1.gamma / 2 * r1).backward()
         metrics = discriminator_step(state, (images, labels), config)
@@ -274,9 +276,7 @@ def test_losses_in_bfloat16_stay_close_and_r1_is_the_same() -> None:
     assert not torch.equal(full[:, 1:], low[:, 1:])
 
 
-def test_recomputed_activations_change_no_bit_of_a_run(
-    images: ImageDataset, tmp_path: Any
-) -> None:
+def test_recomputed_activations_change_no_bit_of_a_run(images: ImageDataset, tmp_path: Any) -> None:
     plain = run(recipe(total_steps=2), images, tmp_path / "plain")
     other = run(recipe(total_steps=2, checkpoint_activations=True), images, tmp_path / "other")
     assert other.discriminator.recompute and other.generator.recompute  # noqa: PT018
@@ -305,4 +305,3 @@ def test_two_processes_are_as_one() -> None:
         for step, expected in zip(found_losses, losses, strict=True):
             assert step == pytest.approx(expected, rel=1e-6, abs=1e-6)
         torch.testing.assert_close(found_tensors, tensors, rtol=1e-8, atol=1e-8)
-

@@ -62,6 +62,11 @@ class Supervisor:
         self._run, self._config = run, run.config
         self._rules = rules or Rules()
         self._signals = Signals(run.config, run.dataset, run.trained_on, run.held_out, run.device)
+        self._evaluation: ScheduledEvaluation | None = None
+        if run.config.evaluation.every:
+            self._evaluation = ScheduledEvaluation(
+                run.config, run.dataset, run.folder, run.device, progress=run.progress
+            )
         self._opened = ExitStack()
         self._log: RunLog | None = None
         with raising_together():
@@ -72,11 +77,6 @@ class Supervisor:
         self._attempt = state.attempt.applied_to(run.config)
         self._clock = (time.monotonic(), state.step)
         self._summary = ""
-        self._evaluation: ScheduledEvaluation | None = None
-        if run.config.evaluation.every:
-            self._evaluation = ScheduledEvaluation(
-                run.config, run.dataset, run.folder, run.device, progress=run.progress
-            )
 
     def attempts(self, state: TrainState) -> Iterator[TrainConfig]:
         """The recipe as each attempt trains: one attempt, and another after each rollback."""

@@ -1,0 +1,32 @@
+"""A data set small enough to train on, and an extractor that needs no weights."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from biggan.data import ImageDataset
+from biggan.training import export
+from runs import noise_images
+from simple_features import SimpleFeatures
+
+
+@pytest.fixture(scope="package", autouse=True)
+def _less_to_export() -> Iterator[None]:
+    """Statistics for five truncations instead of fifty at the end of a run."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(export, "HUB_GRID", export.COARSE_GRID)
+        yield
+
+
+@pytest.fixture(scope="session")
+def images() -> ImageDataset:
+    return noise_images()
+
+
+@pytest.fixture
+def extractor(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> SimpleFeatures:
+    monkeypatch.setenv("BIGGAN_CACHE", str(tmp_path / "cache"))
+    extractor = SimpleFeatures()
+    monkeypatch.setattr("biggan.evaluation.features.open_extractor", lambda *_, **__: extractor)
+    return extractor
