@@ -32,6 +32,7 @@ from biggan.distributed import (
 )
 from biggan.errors import InputError
 from biggan.nn.synchronization import synchronized_batch_norm
+from biggan.training import export
 from biggan.training.config import TrainConfig
 from biggan.training.ema import update_ema
 from biggan.training.export import finish
@@ -173,6 +174,7 @@ def stop_on_the_last_process(folder, run_dir):
 
 
 def everything(folder, out):
+    export.HUB_GRID = export.COARSE_GRID  # less to export, in the other processes as well
     found = {
         "normalized": normalize_share(10, torch.float64),
         "normalized in float32": normalize_share(10, torch.float32),
