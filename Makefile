@@ -9,7 +9,7 @@ DEV    := $(VENV)/.installed-dev
 LOWEST := .venv-lowest
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all test-lowest check format bench clean
+.PHONY: help demo test test-all test-lowest check format bench pictures clean
 
 help:            ## list the verbs
 	@sed -n 's/^\([a-z-]*\): .*## /\1\t/p' $(MAKEFILE_LIST)
@@ -67,6 +67,9 @@ check: $(DEV)    ## formatter, linter, type checker, import rules
 format: $(DEV)   ## let the formatter and the linter mend what they can
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+pictures: $(DEV) ## make the pictures of README and docs anew (DATA=fruits-train.zip for those that show photographs)
+	$(BIN)/python scripts/make_pictures.py $(if $(DATA),--data $(DATA))
 
 bench: $(DEV)    ## the benchmarks in short, each against a named peer in the same run
 	for script in sampling memory sampling_gpu serving; do $(BIN)/python benchmarks/$$script.py --quick || exit 1; done

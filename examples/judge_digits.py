@@ -50,7 +50,7 @@ def main() -> None:
     distances = nearest(real, real, skip=1)
     print(f"real: {accuracy:.1%} of the held-out ones read right; {summary(distances)} other digit")
 
-    gan = biggan.load(*sys.argv[1:2])
+    gan = biggan.load(*(sys.argv[1:2] or ["digits"]))
     labels = np.repeat(np.arange(10), PER_CLASS)
     for truncation in (0.5, 1.0):
         samples = np.stack(

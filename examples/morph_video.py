@@ -1,4 +1,4 @@
-"""A film that counts to three and goes on for ever, as MP4 and as WebP.
+"""A film from apple to banana to kiwi and around for ever, as MP4 and as WebP.
 
 python examples/morph_video.py [OUT_FOLDER]
 
@@ -21,18 +21,18 @@ def main() -> None:
     gan = biggan.load()
 
     video = gan.plan_video(
-        [("one", 0), ("two", 5), ("three", 1)],  # classes, and the seeds of their noise
+        [("red apple", 0), ("banana", 5), ("kiwi", 1)],  # classes, and the seeds of their noise
         frames=frames_of_seconds(3, fps=20, loop="around"),
         fps=20,
         loop="around",
         path="slerp",
     )
     frames = (make_frame(pictures) for pictures in gan.draw_video(video))
-    save_video(frames, out / "counting.mp4", video.fps, provenance=video)
+    save_video(frames, out / "fruits.mp4", video.fps, provenance=video)
 
-    again = read_provenance(out / "counting.mp4")
+    again = read_provenance(out / "fruits.mp4")
     frames = (make_frame(pictures) for pictures in gan.draw_video(again))
-    save_video(frames, out / "counting.webp", again.fps, provenance=again)
+    save_video(frames, out / "fruits.webp", again.fps, provenance=again)
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
 """Pictures from an exported model, without biggan and without PyTorch.
 
-    biggan export digits.onnx
-    python examples/onnx_sample.py digits.onnx CLASS [OUT.png]
+    biggan export fruits.onnx
+    python examples/onnx_sample.py fruits.onnx CLASS [OUT.png]
 
-Needs numpy, onnxruntime and pillow. CLASS is a part of a class's name, such as "seven".
+Needs numpy, onnxruntime and pillow. CLASS is a part of a class's name, such as "red-apple".
 """
 
 import json

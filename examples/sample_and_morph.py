@@ -18,17 +18,17 @@ def main() -> None:
     out.mkdir(parents=True, exist_ok=True)
     gan = biggan.load()
 
-    sevens = gan.sample("seven", num=10, truncation=0.4, seed=0)
-    make_grid(sevens, columns=5).save(out / "sevens.png")
+    apples = gan.sample("red apple", num=10, truncation=0.4, seed=0)
+    make_grid(apples, columns=5).save(out / "apples.png")
 
-    rows = gan.interpolate("three", "eight", steps=8, num=3, truncation=0.4)
+    rows = gan.interpolate("red apple", "banana", steps=8, num=3, truncation=0.4)
     make_grid([picture for row in rows for picture in row], columns=8).save(out / "morph.png")
 
-    # Noise and class weights of your own: half a three, half an eight.
+    # Noise and class weights of your own: half an apple, half a banana.
     z = biggan.truncated_noise(4, gan.config.z_dim, 0.4, seed=1)
-    weights = torch.zeros(4, 10)
-    weights[:, [3, 8]] = 0.5
-    mixed = gan.generate(z, weights, truncation=0.4)  # (4, 1, 32, 32) in [-1, 1]
+    weights = torch.zeros(4, len(gan.class_names))
+    weights[:, [gan.class_names.index(name) for name in ("red-apple", "banana")]] = 0.5
+    mixed = gan.generate(z, weights, truncation=0.4)  # (4, 3, 64, 64) in [-1, 1]
     make_grid(to_pil(to_uint8(mixed)), columns=4).save(out / "mixed.png")
 
 

@@ -3,7 +3,7 @@
     python scripts/run_notebook.py examples/biggan_demo.ipynb
 
 What is kept is what a web site shows that runs nothing: pictures and text, without the widgets'
-state, and without outputs over 50 kB. It is to be run again when the pictures have changed.
+state, and without outputs over 150 kB. It is to be run again when the pictures have changed.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import nbformat
 from nbclient import NotebookClient
 from nbformat import NotebookNode
 
-LARGEST = 50_000  # bytes of an output that is kept
+LARGEST = 150_000  # bytes of an output that is kept
 
 _DROPPED = ("application/vnd.jupyter.widget-view+json", "image/jpeg")  # a PNG is beside each
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 import biggan
@@ -36,7 +37,7 @@ def run_example(name, *arguments):
 
 def test_sample_and_morph(tmp_path):
     run_example("sample_and_morph.py", tmp_path)
-    assert {path.name for path in tmp_path.iterdir()} == {"sevens.png", "morph.png", "mixed.png"}
+    assert {path.name for path in tmp_path.iterdir()} == {"apples.png", "morph.png", "mixed.png"}
 
 
 @pytest.mark.parametrize(
@@ -75,13 +76,13 @@ def address():
 
 def test_api_client(tmp_path, address):
     said = run_example("api_client.py", address, tmp_path)
-    assert "models: digits" in said
+    assert "models: fruits, digits" in said
     assert "refused: truncation must be" in said
     gan = biggan.load(engine="pytorch")
     for name, form, values in (
-        ("samples.png", EXPLORE, {"seed": 3}),
+        ("samples.png", EXPLORE, {"seed": 3, "category": "apricot"}),
         ("path.png", INTERPOLATE, {"steps": 8}),
-        ("sweep.png", SWEEP, {"noise": "hub", "category": "nine"}),
+        ("sweep.png", SWEEP, {"noise": "hub", "category": "strawberry"}),
     ):
         with Image.open(tmp_path / name) as picture:
             assert np.array_equal(picture, draw_grid(gan, form.plan(gan, **values))), name
@@ -92,7 +93,7 @@ def test_fine_tune(tmp_path):
     assert (tmp_path / "crosses.png").is_file()
     gan = biggan.load(tmp_path / "run")
     assert gan.class_names == ("cross", "one")
-    assert gan.config == biggan.load().config.updated({"num_classes": 2})
+    assert gan.config == biggan.load("digits").config.updated({"num_classes": 2})
 
 
 BLOCK = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -150,11 +151,28 @@ def test_an_independent_classifier_reads_the_bundled_models_digits():
     assert smallest[1] > smallest[0] / 2  # not nearer to a real digit than those are to each other
 
 
-def test_the_bundled_model_describes_itself():
-    gan = biggan.load()
-    assert gan.name == "digits"
-    assert gan.class_names[7] == "seven"
+@pytest.mark.parametrize(
+    ("name", "index", "class_name", "preset"),
+    [("fruits", 32, "red-apple", "biggan-64"), ("digits", 7, "seven", "biggan-32")],
+)
+def test_the_bundled_models_describe_themselves(name, index, class_name, preset):
+    gan = biggan.load(name)
+    assert gan.name == name
+    assert gan.class_names[index] == class_name
     assert gan.description.source
     assert gan.description.licence
-    assert gan.description.training["recipe"]["preset"] == "biggan-32"
+    assert gan.description.training["recipe"]["preset"] == preset
     assert len(gan.generator.head.bn.grid) == 50
+
+
+def test_the_default_model_and_its_discriminator_agree():
+    gan = biggan.load()
+    assert gan.name == "fruits"
+    judge = biggan.load_discriminator("fruits")
+    z = biggan.truncated_noise(1, gan.config.z_dim, 0.5, seed=0)
+    assert judge(gan.generate(z, torch.tensor([32])), torch.tensor([32])).shape == (1, 1)
+
+
+def test_the_bundled_weights_are_small():
+    folder = ROOT / "src/biggan/weights/bundled"
+    assert sum(path.stat().st_size for path in folder.iterdir()) < 25e6

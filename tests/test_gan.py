@@ -175,7 +175,7 @@ def test_an_unconditional_model(tmp_path):
         (lambda gan: gan.generate(torch.zeros(1, 12), [0], "0.4"), "truncation must be a number"),
         (lambda gan: gan.generate(torch.zeros(1, 12), [0], batch_size="8"), "a whole number"),
         (lambda gan: biggan.load(123), "a model is a name, a path or an address, not 123"),
-        (lambda gan: biggan.load_discriminator(None), "a model is a name, a path or an"),
+        (lambda gan: biggan.load_discriminator(7), "a model is a name, a path or an"),
         (lambda gan: biggan.load("BigGAN_deep 256"), "did you mean 'biggan-deep-256'?"),
         (lambda gan: biggan.load("digit"), "did you mean 'digits'?"),
         (lambda gan: biggan.truncated_noise(2.5, 12, 0.4, 0), "rows must be a whole number"),

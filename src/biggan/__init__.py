@@ -2,7 +2,7 @@
 
     import biggan
     gan = biggan.load()
-    gan.sample("seven", num=10, truncation=0.4, seed=0)
+    gan.sample("red apple", num=10, truncation=0.4, seed=0)
 
 The names below are imported when they are first used, so that `biggan --help` need not wait for
 torch.

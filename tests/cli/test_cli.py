@@ -270,7 +270,7 @@ def test_classes(tiny_file):
         "0) tabby, tabby cat",
         "1) siamese cat",
     ]
-    digits = json.loads(succeeds("classes", "--json"))
+    digits = json.loads(succeeds("classes", "--model", "digits", "--json"))
     assert [row["index"] for row in digits] == list(range(10))
     assert digits[7] == {"index": 7, "name": "seven", "wordnet_id": None}
     assert json.loads(succeeds("classes", "--search", "qqqq", "--json")) == []

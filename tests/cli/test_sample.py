@@ -22,9 +22,9 @@ from several_processes import free_port, launch
 def test_two_models_in_one_folder_keep_apart(tiny_file, tmp_path):
     arguments = ["--class", 0, "--out", tmp_path]
     tiny = succeeds("sample", "--model", tiny_file, *arguments)
-    digit = succeeds("sample", *arguments)
+    fruit = succeeds("sample", *arguments)
     assert tiny == f"{tmp_path}/tiny-000-tabby-hub0.4-seed0-0000.png\n"
-    assert digit == f"{tmp_path}/digits-000-zero-hub0.4-seed0-0000.png\n"
+    assert fruit == f"{tmp_path}/fruits-000-apricot-hub0.4-seed0-0000.png\n"
     assert len(list(tmp_path.iterdir())) == 2
 
 

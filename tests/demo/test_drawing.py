@@ -181,7 +181,7 @@ def test_a_caption_is_a_command_that_makes_the_same_file(
 def test_captions_name_what_a_visitor_may_see(gan: Gan) -> None:
     assert caption(gan, EXPLORE.plan(gan), "a.png", None) == ""
     assert "--class" not in caption(gan, EXPLORE.plan(gan, category=None), "a.png", "m")
-    assert caption(gan, EXPLORE.plan(gan), "a.png", "digits") == (  # the bundled model
+    assert caption(gan, EXPLORE.plan(gan), "a.png", "fruits") == (  # the default
         "In a shell: <code>biggan sample --class &#x27;0) zero&#x27; --num 10 --truncation 0.4 "
         "--seed 0 --grid</code>"
     )

@@ -415,7 +415,7 @@ print(explore(biggan.load()).picture.size)
 """
     command = [sys.executable, "-c", program]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.stdout == "(164, 65)\n", done.stderr
+    assert done.stdout == "(324, 129)\n", done.stderr
 
 
 def test_without_ipywidgets_the_message_says_what_to_install() -> None:

@@ -62,7 +62,8 @@ def refusal(find, *arguments, **options):
 
 
 def test_the_bundled_model_by_default_and_by_name(tiny_file):
-    assert name_of(None) == name_of("digits") == "digits"
+    assert name_of(None) == name_of("fruits") == "fruits"
+    assert name_of("digits") == "digits"
     shutil.copy(tiny_file, "digits")
     assert name_of("digits") == "digits"
     assert name_of("./digits") == "tiny"
@@ -189,8 +190,8 @@ def test_epsilons_are_passed_on(tiny_file):
 
 def test_what_is_nothing():
     assert refusal(load_generator, "nothing") == (
-        "no model 'nothing': give 'digits' (bundled), a weights file, the folder of a training "
-        "run, an address (https://, hf://owner/repo), or one of " + ", ".join(PUBLISHED)
+        "no model 'nothing': give 'fruits' or 'digits' (bundled), a weights file, the folder of a "
+        "training run, an address (https://, hf://owner/repo), or one of " + ", ".join(PUBLISHED)
     )
     for name in ("sagan-128", "biggan-64", "biggan-32"):
         assert f"{name} is an architecture without published weights" in refusal(

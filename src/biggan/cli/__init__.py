@@ -92,7 +92,7 @@ def group() -> None:
     \b
     Examples:
       biggan demo
-      biggan sample --class seven --truncation 0.4 --num 10 --out pictures
+      biggan sample --class "red apple" --truncation 0.4 --num 10 --out pictures
       biggan train digits --out runs/digits
     """
 

@@ -141,7 +141,8 @@ def command(
     Examples:
       biggan evaluate --model biggan-deep-128 --data imagenet-128 --num 50000
       biggan classifier digits --out digits-classifier.safetensors
-      biggan evaluate --data digits --extractor digits-classifier.safetensors \\
+      biggan evaluate --model digits --data digits \\
+          --extractor digits-classifier.safetensors \\
           --num 2048 --truncations 0.2,0.5,1,none --neighbors neighbors.png
       biggan evaluate --images pictures --data photos.zip --metrics fid
       biggan evaluate --data photos.zip --save-statistics photos.safetensors

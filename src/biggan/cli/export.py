@@ -99,7 +99,7 @@ def command(
 
     \b
     Examples:
-      biggan export digits.onnx
+      biggan export fruits.onnx
       biggan export --model biggan-deep-256 --format onnx --truncation dynamic biggan.onnx
       biggan export --model runs/digits --format openvino --batch 1 digits.xml
     """

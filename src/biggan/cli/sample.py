@@ -95,9 +95,9 @@ def command(
 
     \b
     Examples:
-      biggan sample --class seven --num 10 --truncation 0.4 --out pictures
+      biggan sample --class "red apple" --num 10 --truncation 0.4 --out pictures
       biggan sample --class three --class eight --num 5 --grid
-      biggan sample --like pictures/digits-007-seven-hub0.4-seed0-0003.png --out again
+      biggan sample --like pictures/fruits-032-red-apple-hub0.4-seed0-0003.png --out again
       torchrun --nproc-per-node 8 -m biggan sample -n 50000 --out pictures
 
     Every PNG says in its metadata how it was made, and --like makes it again.

@@ -34,7 +34,7 @@ from biggan.weights.formats.conversion import DEEPMIND_LICENCE
 
 _LOG = logging.getLogger("biggan.weights")
 
-BUNDLED = ("digits",)
+BUNDLED = ("fruits", "digits")
 """Names of the models that come with the package, the default first. They precede equal paths."""
 
 BUNDLED_FOLDER = Path(__file__).parent / "bundled"
