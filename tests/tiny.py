@@ -16,6 +16,15 @@ TINY = {
     "image_channels": 3,
     "class_dim": 16,
 }
+TINY_DISCRIMINATOR = {
+    "family": "biggan",
+    "resolution": 16,
+    "channels": 8,
+    "widths": [1, 2, 4],
+    "down_blocks": 2,
+    "num_classes": 3,
+    "attention_resolution": 8,
+}
 TINY_CLASSES = ("tabby, tabby cat", "siamese cat", "golden retriever")
 
 

@@ -85,7 +85,7 @@ def generate_own_batches(
 ) -> Iterator[ImageBatch]:
     """Make this process's part of the images; see `generate_batches`.
 
-    Every process is to be given all labels and noise. Image k is the same whoever makes it, up to
+    Every process is to be given all labels and noise. Image k is the same on every process, up to
     the rounding of another device or batch size; `ImageBatch.start` is its number among all. With
     one process that is all of them, with more processes than images some make none.
     """
@@ -103,7 +103,7 @@ def _generate(
 ) -> Iterator[ImageBatch]:
     """Make those that `choose` names of N images.
 
-    All input is checked, whoever makes the image, so that all processes refuse the same.
+    Every process checks all input, so that all processes refuse the same.
     """
     config = generator.config
     noise = as_numbers(noise, "noise")

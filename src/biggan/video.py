@@ -108,13 +108,13 @@ def there_and_back(frames: Iterable[list[Image.Image]]) -> Iterator[list[Image.I
     Raises:
         InputError: The temporary file cannot be written.
     """
-    with tempfile.TemporaryFile(prefix="biggan-") as shelf:
+    with tempfile.TemporaryFile(prefix="biggan-") as store:
         kept: list[list[tuple[int, int]]] = []  # where each frame's pictures start and end
         for frame in frames:
             yield frame
-            kept.append([_shelve(picture, shelf) for picture in frame])
+            kept.append([_store(picture, store) for picture in frame])
         for spans in kept[-2:0:-1]:
-            yield [_fetch(shelf, *span) for span in spans]
+            yield [_fetch(store, *span) for span in spans]
 
 
 def save_video(
@@ -157,22 +157,22 @@ def _enlarged(picture: Image.Image, factor: int) -> Image.Image:
     return picture.resize(size, Image.Resampling.NEAREST)
 
 
-def _shelve(picture: Image.Image, shelf: IO[bytes]) -> tuple[int, int]:
+def _store(picture: Image.Image, store: IO[bytes]) -> tuple[int, int]:
     """Append a picture to the file; returns where it starts and ends."""
-    start = shelf.tell()
+    start = store.tell()
     try:
-        picture.save(shelf, "PNG", compress_level=1)
+        picture.save(store, "PNG", compress_level=1)
     except OSError as error:
         raise InputError(
             f"cannot keep the frames for the way back in {tempfile.gettempdir()}: "
             f"{error.strerror or error}; name another folder in TMPDIR, or play around or once"
         ) from None
-    return start, shelf.tell()
+    return start, store.tell()
 
 
-def _fetch(shelf: IO[bytes], start: int, end: int) -> Image.Image:
-    shelf.seek(start)
-    with Image.open(io.BytesIO(shelf.read(end - start)), formats=["PNG"]) as picture:
+def _fetch(store: IO[bytes], start: int, end: int) -> Image.Image:
+    store.seek(start)
+    with Image.open(io.BytesIO(store.read(end - start)), formats=["PNG"]) as picture:
         picture.load()
         return picture
 

@@ -19,17 +19,8 @@ from biggan.training import load_recipe
 from biggan.training.config import TrainConfig
 from biggan.weights.files import Description, save_discriminator, save_generator
 from foreign_networks import RandomWeights, brock_discriminator, brock_generator
-from tiny import TINY, TINY_CLASSES, tiny_generator
+from tiny import TINY, TINY_CLASSES, TINY_DISCRIMINATOR, tiny_generator
 
-JUDGE = {
-    "family": "biggan",
-    "resolution": 16,
-    "channels": 8,
-    "widths": [1, 2, 4],
-    "down_blocks": 2,
-    "num_classes": 3,
-    "attention_resolution": 8,
-}
 DEEP = {"family": "biggan-deep", "widths": [4, 2, 2], "z_dim": 4}
 DEEP_JUDGE = {"family": "biggan-deep", "widths": [1, 2, 4]}
 UNSHARED = {"shared_embedding": False, "skip_z": False}
@@ -40,7 +31,7 @@ RECORDED = (".table_mean", ".table_var")
 def tiny_discriminator(**changes):
     """Random weights, whose spectral norms are not those of their initialization."""
     discriminator = biggan.build_discriminator(
-        DiscriminatorConfig.from_dict({**JUDGE, **changes}), seed=3
+        DiscriminatorConfig.from_dict({**TINY_DISCRIMINATOR, **changes}), seed=3
     )
     move(discriminator, 0.02)
     return discriminator.eval()
@@ -516,7 +507,9 @@ def test_a_generator_from_random_weights_follows_the_images_channels(tmp_path):
     path = tmp_path / "D.safetensors"
     save_discriminator(path, tiny_discriminator(image_channels=1), Description("d"))
     table = {"fine_tuning": {"discriminator": str(path)}, "generator": TINY}
-    config = fitted_to_source(TrainConfig.from_dict({**table, "discriminator": JUDGE}).fitted(3))
+    config = fitted_to_source(
+        TrainConfig.from_dict({**table, "discriminator": TINY_DISCRIMINATOR}).fitted(3)
+    )
     assert config.generator.image_channels == 1
 
 

@@ -1,11 +1,13 @@
 """Runs that are killed at one file operation after another, resumed, and compared with a whole one.
 
-Usage: python kill_everywhere.py FOLDER KILLS
+Usage: python kill_everywhere.py FOLDER KILLS [signals | scores]
 
 A kill is os._exit before an operation on a file of the run, so that no clean-up follows. KILLS of
-the operations are tried, spread evenly over the run.
+the operations are tried, spread evenly over the run; or over its rollback, if signals or an
+evaluation's scores are to tell of a collapse at step 6.
 """
 
+import json
 import os
 import sys
 from pathlib import Path
@@ -18,6 +20,7 @@ import biggan.evaluation
 import biggan.evaluation.features
 from biggan.data import ImageDataset
 from biggan.supervision import log as run_log
+from biggan.supervision.collapse import Collapse, Rules
 from biggan.training import TrainConfig, export, train
 from simple_features import SimpleFeatures
 from tiny import ONE_STAGE
@@ -38,35 +41,56 @@ RECIPE = {
 }
 
 
-def run(folder, kill_at):
-    """In a process of its own; returns how many operations it made, or KILLED instead."""
-    operations = 0
+CALM = Rules(signals=(), scores=lambda _: None)
+ROLLBACK = {
+    "total_steps": 8,
+    "ema": {"start": 1, "decay": 0.5},  # another attempt has other scores
+    "collapse": {"action": "rollback", "g_lr": 0.5},
+}
 
-    def count(event, arguments):
-        nonlocal operations
+
+def collapse_at_6(told_by, calm):
+    """Rules that hold at step 6 of a run, and not at that of its second attempt: pure functions."""
+    collapse = Collapse("test", "It was told to.", onset=4)
+    if told_by == "signals":
+        lines = map(json.loads, (calm / "signals.jsonl").read_text().splitlines())
+        sixth = next(line for line in lines if line["step"] == 6)
+        rule = lambda lines: collapse if lines[-1] == sixth else None  # noqa: E731
+        return Rules(signals=(rule,), scores=CALM.scores)
+    scores = json.loads((calm / "evaluations/step-00000006.json").read_text())["rows"][0]["scores"]
+    worst = (6, scores["frechet_distance"])
+    return Rules(signals=(), scores=lambda scores: collapse if scores[-1] == worst else None)
+
+
+def run(folder, kill_at, rules, changes):
+    """In a process of its own; its file operations are written down if it is not killed."""
+    operations = []
+
+    def note(event, arguments):
         if event in OPERATIONS and str(folder) in str(arguments[0]):
-            operations += 1
-            if operations == kill_at:
+            operations.append(" ".join(map(str, (event, *arguments[:2]))).replace("\n", " "))
+            if len(operations) == kill_at:
                 os._exit(KILLED)
 
-    sys.addaudithook(count)
+    sys.addaudithook(note)
     os.environ["BIGGAN_CACHE"] = str(folder / "cache")
     biggan.evaluation.features.open_extractor = lambda *_, **__: SimpleFeatures()
     export.HUB_GRID = export.COARSE_GRID
     run_log._tensorboard_writer = lambda *_: None
     images = torch.arange(32 * 3 * 8 * 8).view(32, 3, 8, 8) % 251
     dataset = ImageDataset(images.to(torch.uint8), torch.arange(32) % 2, ("blue", "red"), "noise")
-    config = TrainConfig.from_dict(RECIPE).fitted(2)
-    train(config, dataset, folder / "run", device=torch.device("cpu"), progress=False)
-    (folder / "operations").write_text(str(operations))
+    config = TrainConfig.from_dict({**RECIPE, **changes}).fitted(2)
+    cpu = torch.device("cpu")
+    train(config, dataset, folder / "run", device=cpu, progress=False, rules=rules)
+    (folder / "operations").write_text("\n".join(operations))
 
 
-def in_child(folder, kill_at=None):
+def in_child(folder, rules, changes, kill_at=None):
     child = os.fork()
     if child == 0:
         code = 1
         try:
-            run(folder, kill_at)
+            run(folder, kill_at, rules, changes)
             code = 0
         finally:
             os._exit(code)
@@ -74,27 +98,48 @@ def in_child(folder, kill_at=None):
 
 
 def contents(folder):
-    """Every byte of a run but for what tells of time."""
-    files = {str(p.relative_to(folder)): p for p in folder.rglob("*") if p.is_file()}
-    timed = ("metrics.jsonl", ".json")
-    return {name: None if name.endswith(timed) else p.read_bytes() for name, p in files.items()}
+    """Every byte of a run but for what tells of time: None instead."""
+    files = {path.relative_to(folder): path for path in folder.rglob("*") if path.is_file()}
+    return {
+        str(name): None
+        if name.suffix == ".json" or name.name.startswith("metrics.")
+        else path.read_bytes()
+        for name, path in files.items()
+    }
 
 
-def main(root, kills):
-    assert in_child(root / "whole") == 0
-    whole, total = contents(root / "whole" / "run"), int((root / "whole/operations").read_text())
+def main(root, kills, told_by=None):
+    rules, changes = None, {}
+    if told_by:
+        changes = ROLLBACK
+        assert in_child(root / "calm", CALM, changes) == 0
+        rules = collapse_at_6(told_by, root / "calm/run")
+    assert in_child(root / "whole", rules, changes) == 0
+    whole = contents(root / "whole" / "run")
+    operations = (root / "whole/operations").read_text().splitlines()
     assert {"generator.safetensors", "best.safetensors", "signals.jsonl"} <= whole.keys()
-    for i in range(min(kills, total)):
-        at = 1 + i * total // min(kills, total)
+    first, last = 1, len(operations)
+    if told_by:  # from the checkpoint that is kept to the first save of the second attempt
+        kept = [i for i, name in enumerate(operations, 1) if "pre-collapse" in name]
+        fifth = "run/checkpoints/step-00000005.safetensors"
+        saved = [
+            i
+            for i, name in enumerate(operations, 1)
+            if name.startswith("os.rename") and name.endswith(fifth)
+        ]
+        first, last = kept[0] - 10, saved[-1] + 5
+    moments = range(first, last + 1)
+    kills = min(kills, len(moments))
+    for at in (moments[i * len(moments) // kills] for i in range(kills)):
         folder = root / str(at)
-        assert in_child(folder, at) == KILLED
-        assert in_child(folder) == 0
+        assert in_child(folder, rules, changes, at) == KILLED
+        assert in_child(folder, rules, changes) == 0
         found = contents(folder / "run")
         assert found.keys() == whole.keys(), (at, found.keys() ^ whole.keys())
         changed = [name for name in whole if found[name] != whole[name]]
-        assert not changed, (at, changed)
-    print(f"{min(kills, total)} of {total} operations")
+        assert not changed, (at, operations[at - 1], changed)
+    print(f"{kills} of {len(moments)} operations")
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), int(sys.argv[2]))
+    main(Path(sys.argv[1]), int(sys.argv[2]), *sys.argv[3:])

@@ -78,11 +78,14 @@ def test_kills_change_no_bit(folder, tmp_path, processes):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("threads", [1, 2])
-def test_a_kill_at_a_file_operation_changes_no_byte(tmp_path, threads):
+@pytest.mark.parametrize(
+    ("threads", "kills", "collapse"),
+    [(1, 2, ()), (2, 2, ()), (1, 8, ("signals",)), (1, 8, ("scores",))],
+)
+def test_a_kill_at_a_file_operation_changes_no_byte(tmp_path, threads, kills, collapse):
     program = PROGRAM.with_name("kill_everywhere.py")
     done = subprocess.run(
-        [sys.executable, program, tmp_path, str(2 * KILLS)],
+        [sys.executable, program, tmp_path, str(kills * KILLS), *collapse],
         env=os.environ | {"OMP_NUM_THREADS": str(threads)},
         capture_output=True,
         text=True,

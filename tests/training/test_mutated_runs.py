@@ -19,34 +19,17 @@ from biggan.training import TrainConfig, export, train
 from biggan.training.config import to_toml
 from biggan.weights.files import load_tensors, save_tensors
 from mutations import MUTATIONS, mutated_bytes, mutated_value
+from runs import SMALL
 from simple_features import SimpleFeatures
 
 pytest.importorskip("matplotlib")
 
 RECIPE = {
-    "preset": "biggan-32",
+    **SMALL,
     "total_steps": 2,
     "batch_size": 4,
-    "d_steps": 1,
     "checkpoint_every": 1,
-    "log_every": 1,
     "statistics_images": 4,
-    "generator": {
-        "resolution": 8,
-        "channels": 4,
-        "widths": [2, 2],
-        "z_dim": 8,
-        "class_dim": 4,
-        "attention_resolution": 0,
-    },
-    "discriminator": {
-        "resolution": 8,
-        "channels": 4,
-        "widths": [2, 2],
-        "down_blocks": 1,
-        "attention_resolution": 0,
-    },
-    "watch": {"every": 1},
     "evaluation": {"every": 1, "num": 10, "metrics": "fid", "extractor": "simple"},
 }
 EVENT = {"step": 1, "event": "collapse", "reason": "It was told to.", "attempt": 0, "rule": "test"}

@@ -7,17 +7,9 @@ from torch.nn import functional as F
 from biggan.models import DiscriminatorConfig, build_discriminator
 from biggan.nn import hold_power_iteration, iterate_power
 from biggan.training.regularization import add_r1_gradient
+from tiny import TINY_DISCRIMINATOR
 
-SHAPES = {
-    "family": "biggan",
-    "resolution": 16,
-    "channels": 8,
-    "widths": [1, 2, 4],
-    "down_blocks": 2,
-    "num_classes": 3,
-    "attention_resolution": 8,
-    "image_channels": 3,
-}
+SHAPES = {**TINY_DISCRIMINATOR, "image_channels": 3}
 DEEP = {"family": "biggan-deep", "widths": [1, 2, 4, 4]}
 # Every kind of block, and convolutions by the library and, with many channels, by products.
 NETWORKS = {

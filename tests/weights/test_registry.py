@@ -18,6 +18,7 @@ from biggan.weights.files import (
 from biggan.weights.load import load_discriminator, load_generator
 from biggan.weights.published import BUNDLED, PUBLISHED
 from file_server import FileServer, Served
+from tiny import TINY_DISCRIMINATOR
 
 NAME = "biggan-deep-256"
 
@@ -37,15 +38,7 @@ def cache(monkeypatch, tmp_path):
 @pytest.fixture(scope="module")
 def discriminator_file(tmp_path_factory):
     path = tmp_path_factory.mktemp("discriminator") / "d.safetensors"
-    config = DiscriminatorConfig(
-        family="biggan",
-        resolution=16,
-        channels=8,
-        widths=(1, 2, 4),
-        down_blocks=2,
-        num_classes=3,
-        attention_resolution=8,
-    )
+    config = DiscriminatorConfig.from_dict(TINY_DISCRIMINATOR)
     save_discriminator(path, build_discriminator(config), Description(name="judge"))
     return path
 

@@ -155,7 +155,7 @@ def _refusal(error: Exception) -> str | None:
         if _is_of_printing(error):
             _drop_unprinted_results()
             return f"cannot print the results: {error.strerror}"
-        if isinstance(error, FileNotFoundError):  # whoever looks for a file says what it is for
+        if isinstance(error, FileNotFoundError):  # the code that opens a file names it
             return None
         if error.filename is None:
             return error.strerror

@@ -141,7 +141,7 @@ def _entry(exported: Exported, gan: Gan, truncation: Truncation, batch: Batch) -
 
 
 def _report(words: str) -> None:
-    """Say what is being done, to whoever watches."""
+    """Print what is being done, on a terminal."""
     if sys.stderr.isatty():
         click.echo(f"{words} ...", err=True)
 

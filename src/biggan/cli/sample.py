@@ -1,4 +1,4 @@
-"""`biggan sample`: pictures of a class, as PNG files that carry their own recipe."""
+"""`biggan sample`: pictures of a class, as PNG files that say how they were made."""
 
 from __future__ import annotations
 
@@ -74,7 +74,9 @@ _PATIENCE = timedelta(days=1)  # the fastest process waits for the slowest
 @like_option
 @device_option
 @engine_options
-@click.option("--json", "as_json", is_flag=True, help="Print a JSON list of files and recipes.")
+@click.option(
+    "--json", "as_json", is_flag=True, help="Print a JSON list of files with their provenance."
+)
 def command(
     model: str | None,
     offline: bool,
@@ -122,19 +124,19 @@ def command(
         with raising_together():
             check_writable(out)
             check_truncation(truncation, noise)
-            recipes, columns = ([], None) if like is None else _read_like(like)
+            planned, columns = ([], None) if like is None else _read_like(like)
             own = own_device(torch.device(choose_device(device)))
             gan = load(model, device=str(own), offline=offline, engine=engine, precision=precision)
-            if not recipes:
-                recipes = gan.plan(classes or (None,), num, truncation, seed, noise=noise)
+            if not planned:
+                planned = gan.plan(classes or (None,), num, truncation, seed, noise=noise)
             _ = gan.engine  # what cannot be had is refused before a folder is made
             if grid and columns is None:
                 columns = _columns(classes, num) if like is None else 1
             make_folder(out)
-        files = _draw(gan, recipes, columns, out)
+        files = _draw(gan, planned, columns, out)
         first = is_first()
     if first:
-        _report(files, recipes, as_json=as_json)
+        _report(files, planned, as_json=as_json)
 
 
 def _on_sigterm(_number: int, _frame: FrameType | None) -> None:
@@ -146,7 +148,7 @@ def _on_sigterm(_number: int, _frame: FrameType | None) -> None:
 
 
 def _read_like(path: Path) -> tuple[list[Provenance], int | None]:
-    """The recipes in a PNG file; of a grid also its number of columns."""
+    """The provenance of the pictures in a PNG file; of a grid also its number of columns."""
     from biggan.provenance import GridProvenance, Provenance, read_provenance
 
     check_alone_with_like("classes", "num", "truncation", "seed", "noise")
@@ -158,7 +160,7 @@ def _read_like(path: Path) -> tuple[list[Provenance], int | None]:
     raise InputError(f"{path} is of biggan interpolate, which makes it again with --like")
 
 
-def _draw(gan: Gan, recipes: list[Provenance], columns: int | None, out: Path) -> list[Path]:
+def _draw(gan: Gan, planned: list[Provenance], columns: int | None, out: Path) -> list[Path]:
     """Make this process's part of the pictures; with columns, one grid of all of them.
 
     Returns:
@@ -168,9 +170,9 @@ def _draw(gan: Gan, recipes: list[Provenance], columns: int | None, out: Path) -
     from biggan.images import make_grid, save_png
     from biggan.provenance import GridProvenance, file_stem
 
-    own = own_range(len(recipes))
+    own = own_range(len(planned))
     pictures = tqdm(
-        gan.draw(recipes[own.start : own.stop]),
+        gan.draw(planned[own.start : own.stop]),
         desc=f"process 1 of {num_processes()}" if num_processes() > 1 else None,
         total=len(own),
         unit="picture",
@@ -179,13 +181,16 @@ def _draw(gan: Gan, recipes: list[Provenance], columns: int | None, out: Path) -
     )
     if columns is None:
         with raising_together():
-            files = [unused_picture(out / f"{file_stem(recipe)}.png", recipe) for recipe in recipes]
+            files = [
+                unused_picture(out / f"{file_stem(provenance)}.png", provenance)
+                for provenance in planned
+            ]
         for i, picture in zip(own, pictures, strict=True):
-            save_png(picture, files[i], recipes[i])
+            save_png(picture, files[i], planned[i])
         gather(None)  # waits for all
         return files
     parts = gather(list(pictures))
-    grid = GridProvenance(columns, tuple(recipes))
+    grid = GridProvenance(columns, tuple(planned))
     # Named at the end: another command may have written its grid meanwhile.
     path = unused_picture(out / "grid.png", grid)
     if is_first():
@@ -197,13 +202,13 @@ def _columns(classes: Sequence[str], num: int) -> int:
     return num if len(classes) > 1 else min(num, 5)
 
 
-def _report(files: list[Path], recipes: list[Provenance], *, as_json: bool) -> None:
+def _report(files: list[Path], planned: list[Provenance], *, as_json: bool) -> None:
     if not as_json:
         for path in files:
             click.echo(path)
         return
-    plain = [json.loads(recipe.to_json()) for recipe in recipes]
-    if len(files) < len(recipes):  # a grid
+    plain = [json.loads(provenance.to_json()) for provenance in planned]
+    if len(files) < len(planned):  # a grid
         click.echo(json.dumps([{"file": str(files[0]), "recipes": plain}], indent=2))
         return
     entries = [{"file": str(f), "recipe": r} for f, r in zip(files, plain, strict=True)]

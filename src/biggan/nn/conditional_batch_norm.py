@@ -13,7 +13,7 @@ threads may sample at two truncations at once.
 
 Between two rows of the table the statistics are interpolated linearly. The two ports that were
 made from DeepMind's graphs do otherwise there, each in its own way; `off_grid="hub"` is what they
-do, for whoever must reproduce their pictures. On the grid both are the recorded row.
+do, to reproduce their pictures. On the grid both are the recorded row.
 """
 
 from __future__ import annotations

@@ -119,7 +119,7 @@ class Supervisor:
     def after_step(
         self, state: TrainState, metrics: Mapping[str, Tensor], *, stopping: bool
     ) -> Verdict:
-        """Log and judge a step that was done, and roll back if it has collapsed.
+        """Log a finished step, apply the collapse rules, and roll back if it has collapsed.
 
         Args:
             state: After the step.

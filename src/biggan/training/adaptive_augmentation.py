@@ -20,8 +20,8 @@ What differs from the paper:
   them once.
 - p stays within [0, 1]; the paper bounds it below only.
 
-Randomness is drawn apart from its use, as one row of numbers per image: whoever draws them for the
-whole global batch may apply any part of them anywhere.
+Randomness is drawn apart from its use, as one row of numbers per image: a process can draw
+those of the whole global batch and apply any part of them.
 """
 
 from __future__ import annotations

@@ -10,8 +10,8 @@ https://arxiv.org/abs/2006.10738, with the strengths of its image experiments:
 
 Real and generated images go through it alike, and the generator's gradient comes back through it.
 
-Randomness is drawn apart from its use, as one row of numbers per image: whoever draws them for the
-whole global batch may apply any part of them anywhere.
+Randomness is drawn apart from its use, as one row of numbers per image: a process can draw
+those of the whole global batch and apply any part of them.
 """
 
 from __future__ import annotations

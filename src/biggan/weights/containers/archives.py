@@ -113,7 +113,7 @@ def _unpack(file: BinaryIO, path: Path, folder: Path) -> None:
         source.allow(limit)
         while source.read(_CHUNK):  # to gzip's own checksum, which is at the very end
             pass
-    # Only now: of a damaged archive it is the damage that is to be told.
+    # Checked last: damage to the archive is reported first.
     if len(tops) > 1:
         raise InputError(f"{path} is refused: it holds parts of a module in more than one folder")
     if not {GRAPH, _INDEX} <= files:

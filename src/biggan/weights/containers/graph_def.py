@@ -32,7 +32,7 @@ Array = npt.NDArray[np.float32 | np.int32]
 
 
 class MalformedError(ValueError):
-    """Bytes that are not what they should be; whoever knows the file's name catches this."""
+    """Bytes that are not what they should be; caught where the file's name is known."""
 
 
 # --- the wire format ---
