@@ -33,10 +33,10 @@ from torch import Tensor, nn
 
 import biggan
 from biggan.cli.bench import matrix_product_rate
-from biggan.engines import build_engine
-from biggan.engines.openvino import version as openvino_version
+from biggan.inference.engine import build_engine
+from biggan.inference.folded import FoldedGenerator
+from biggan.inference.openvino import version as openvino_version
 from biggan.models import Generator
-from biggan.models.folded import FoldedGenerator
 from biggan.nn import StandingBatchNorm2d
 
 RESOLUTIONS, ROUNDS = (128, 256, 512), 9

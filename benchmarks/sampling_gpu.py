@@ -36,7 +36,7 @@ from sampling import (
 )
 from torch import Tensor, nn
 
-from biggan.engines import build_engine
+from biggan.inference.engine import build_engine
 from biggan.models import Generator
 
 ROUNDS, SECONDS = 7, 1.0  # of a round, about

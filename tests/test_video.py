@@ -15,8 +15,9 @@ from PIL import Image
 
 from biggan import provenance, video
 from biggan.errors import InputError
+from biggan.interpolation import there_and_back
 from biggan.provenance import Keyframe, VideoProvenance, provenance_from_json, read_provenance
-from biggan.video import check_video, make_frame, save_video, there_and_back
+from biggan.video import check_video, make_frame, save_video
 
 RECIPE = VideoProvenance(
     model="biggan-deep-256",

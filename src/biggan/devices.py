@@ -73,6 +73,30 @@ def describe_out_of_memory(error: BaseException, device: torch.device) -> str:
     return words
 
 
+def move(network: torch.nn.Module, device: torch.device, name: str) -> None:
+    """Move a network, or leave it where it was.
+
+    Raises:
+        InputError: The device cannot be used, or its memory does not suffice.
+    """
+    tensors = [*network.parameters(), *network.buffers()]
+    size = sum(tensor.nbytes for tensor in tensors) / 2**30
+    before = tensors[0].device
+    try:
+        with naming_out_of_memory(
+            device,
+            f"the weights of {name} take {size:.2f} GiB: end other programs on the device, or "
+            "choose another",
+        ):
+            network.to(device)
+    except (InputError, RuntimeError) as error:
+        network.to(before)
+        if isinstance(error, InputError):
+            raise
+        reason = " ".join(str(error).split())[:100]
+        raise InputError(f"the device {str(device)!r} cannot be used: {reason}") from error
+
+
 @contextmanager
 def naming_out_of_memory(device: torch.device, advice: str) -> Iterator[None]:
     """Turn a failed allocation within this block into one line.

@@ -1,6 +1,6 @@
 """A generator as a file that other software runs: ONNX, or OpenVINO's own format.
 
-The file holds the folded generator (`models/folded.py`) for one truncation, or for all of them:
+The file holds the folded generator (`inference/folded.py`) for one truncation, or for all of them:
 
     z              float32 (N, z_dim)
     class_weights  float32 (N, num_classes)   a row for each image: 1 for its class and 0 for the
@@ -36,9 +36,9 @@ from biggan._version import __version__
 from biggan.atomic_write import TEMPORARY_SUFFIX, replaced_atomically, temporary_prefix
 from biggan.errors import InputError, quoted
 from biggan.gan import Gan
+from biggan.inference.folded import FoldedGenerator
 from biggan.latents import check_truncation
 from biggan.models import Generator
-from biggan.models.folded import FoldedGenerator
 from biggan.nn import StandingBatchNorm2d
 from biggan.weights.files import statistics_grid
 

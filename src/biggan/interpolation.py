@@ -5,24 +5,32 @@ which is the same mix of class embeddings. `slerp` moves the noise along a great
 that its length passes smoothly from one end's to the other's and does not shrink in the middle.
 
 A path may pass through several points, its keyframes. Its frames are the same time apart, and each
-keyframe is one of them.
+keyframe is one of them. Grids of paths and videos are planned as provenance, and drawn from it.
 """
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator
-from typing import Literal, get_args
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
+from io import BytesIO
+from itertools import islice
+from typing import IO, Literal, cast, get_args
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
-from biggan.errors import InputError, quoted
-from biggan.provenance import MAX_PICTURES
+from biggan._version import __version__
+from biggan.errors import InputError, quoted, real_number, whole_number
+from biggan.images import to_pil, to_uint8
+from biggan.latents import NoiseKind, make_noise, statistics_truncation
+from biggan.provenance import MAX_PICTURES, Keyframe, MorphProvenance, VideoProvenance
+from biggan.sampling import Model, check_model, generate_batches, plain_truncation
 
 Path = Literal["linear", "slerp"]
 PATHS: tuple[Path, ...] = get_args(Path)
@@ -35,6 +43,165 @@ _PIECE = 1024  # pictures: of 1000 classes, some 20 MB of class weights
 
 _KEYFRAME = re.compile(r"(.*?)@([0-9]{1,10})\s*(?:,|$)", re.DOTALL)
 _QUOTED = 60  # characters of what a user wrote that a message repeats
+
+
+def plan_morph(
+    gan: Model,
+    class_a: str | int | None,
+    class_b: str | int | None,
+    steps: int,
+    num: int,
+    truncation: float | None,
+    seed_a: int,
+    seed_b: int,
+    *,
+    path: Path = "linear",
+    noise: NoiseKind = "hub",
+) -> MorphProvenance:
+    """Plan the pictures of `Gan.interpolate`, which has the same arguments.
+
+    Raises:
+        InputError: An unknown or ambiguous class, or a value of the wrong type.
+    """
+    a, b = _keyframes(gan, [(class_a, seed_a), (class_b, seed_b)])
+    return MorphProvenance(
+        model=gan.name,
+        sha256=gan.sha256,
+        class_a=a.class_index,
+        class_a_name=a.class_name,
+        class_b=b.class_index,
+        class_b_name=b.class_name,
+        steps=whole_number(steps, "the number of steps"),
+        num=whole_number(num, "the number of paths"),
+        truncation=plain_truncation(truncation),
+        noise=noise,
+        seed_a=a.seed,
+        seed_b=b.seed,
+        path=path,
+        version=__version__,
+    )
+
+
+def draw_morph(gan: Model, morph: MorphProvenance) -> Iterator[Image.Image]:
+    """Make the pictures of one path after the other.
+
+    Raises:
+        InputError: At once: pictures of another model, or that this model cannot make.
+    """
+    check_model(gan, morph)
+    num, steps = morph.num, morph.steps
+    if num < 1 or num * steps > MAX_PICTURES:
+        raise InputError(
+            f"the number of paths must be at least 1, and with {quoted(steps)} steps each at "
+            f"most {MAX_PICTURES // max(steps, 1)}, not {quoted(num)}"
+        )
+    ends = [(morph.class_a, morph.seed_a), (morph.class_b, morph.seed_b)]
+    start, end = _path_noise(gan, morph, _keyframes(gan, ends))
+    z = interpolate_noise(start, end, steps, cast(Path, morph.path))  # (num, steps, dim)
+    labels = torch.zeros(steps, 1)
+    if morph.class_a is not None and morph.class_b is not None:
+        labels = interpolate_labels(morph.class_a, morph.class_b, len(gan.class_names), steps)
+    return _path_pictures(gan, morph, [(z.reshape(num * steps, -1), labels.repeat(num, 1))])
+
+
+def plan_video(
+    gan: Model,
+    keyframes: Sequence[tuple[str | int | None, int]],
+    frames: int,
+    fps: float = 20,
+    num: int = 1,
+    truncation: float | None = 0.2,
+    *,
+    loop: Loop = "there-and-back",
+    path: Path = "linear",
+    noise: NoiseKind = "hub",
+) -> VideoProvenance:
+    """Plan a video that morphs from keyframe to keyframe; `draw_video` makes its frames.
+
+    Args:
+        gan: The model.
+        keyframes: At least two classes with the seeds of their noise. A class is a name or an
+            index, None for an unconditional model.
+        frames: Of the whole video; `biggan.interpolation.frames_of_seconds` counts them.
+        fps: Frames a second.
+        num: Paths, side by side. Path k leads through picture k of each keyframe's
+            `sample(class_, num, truncation, seed)`.
+        truncation: See `Gan.sample`; one value for the whole video.
+        loop: What follows the last keyframe: "there-and-back", "around" (the way to the first
+            one) or "none".
+        path: "linear" or "slerp".
+        noise: What `truncation` means.
+
+    Raises:
+        InputError: An unknown or ambiguous class, or a value of the wrong type.
+    """
+    return VideoProvenance(
+        model=gan.name,
+        sha256=gan.sha256,
+        keyframes=tuple(_keyframes(gan, keyframes)),
+        frames=whole_number(frames, "the number of frames"),
+        fps=real_number(fps, "the frame rate"),
+        loop=loop,
+        num=whole_number(num, "the number of paths"),
+        truncation=plain_truncation(truncation),
+        noise=noise,
+        path=path,
+        version=__version__,
+    )
+
+
+def draw_video(gan: Model, video: VideoProvenance) -> Iterator[list[Image.Image]]:
+    """Make the frames of a video, each of `num` pictures.
+
+    Memory does not grow with their number. What is played there and back is made once: a temporary
+    file keeps it for the way back.
+
+    Raises:
+        InputError: At once: a video of another model, one that this model cannot make, too few
+            frames to hit each keyframe, or too many. Later: the temporary file cannot be written.
+    """
+    check_model(gan, video)
+    num, frames = video.num, video.frames
+    if num < 1 or num * frames > MAX_PICTURES:
+        raise InputError(
+            f"a video of {quoted(num)} paths and {quoted(frames)} frames is of "
+            f"{quoted(num * frames)} pictures, and there must be at least 1 and at most "
+            f"{MAX_PICTURES}"
+        )
+    check_path(video.path)
+    loop = cast(Loop, video.loop)  # frame_positions refuses an unknown one
+    positions = frame_positions(len(video.keyframes), frames, loop)
+    keyframes = _keyframes(gan, [(k.class_index, k.seed) for k in video.keyframes])
+    inputs = path_inputs(
+        _path_noise(gan, video, keyframes),
+        torch.tensor([keyframe.class_index or 0 for keyframe in keyframes]),
+        positions,
+        len(gan.class_names),
+        cast(Path, video.path),
+    )
+    pictures = _path_pictures(gan, video, inputs)
+    one_way = (list(islice(pictures, num)) for _ in positions)
+    return there_and_back(one_way) if loop == "there-and-back" else one_way
+
+
+def there_and_back(frames: Iterable[list[Image.Image]]) -> Iterator[list[Image.Image]]:
+    """Play frames to the last and back to the second, so that they can be repeated for ever.
+
+    On the way back they are neither made again nor held in memory: a temporary file keeps them.
+
+    Args:
+        frames: Each of one picture or several.
+
+    Raises:
+        InputError: The temporary file cannot be written.
+    """
+    with tempfile.TemporaryFile(prefix="biggan-") as file:
+        kept: list[list[tuple[int, int]]] = []  # where each frame's pictures start and end
+        for frame in frames:
+            yield frame
+            kept.append([_store(picture, file) for picture in frame])
+        for spans in kept[-2:0:-1]:
+            yield [_fetch(file, *span) for span in spans]
 
 
 def interpolate_noise(
@@ -291,3 +458,64 @@ def _fractions(steps: int) -> NDArray[np.float64]:
 def _check_steps(steps: int) -> None:
     if steps < 2:
         raise InputError(f"a path needs at least 2 steps, not {quoted(steps)}")
+
+
+def _keyframes(gan: Model, given: Sequence[tuple[str | int | None, int]]) -> list[Keyframe]:
+    for keyframe in given:
+        if not isinstance(keyframe, tuple | list) or len(keyframe) != 2:
+            raise InputError(
+                f"a keyframe is a class and a seed, as in ('hen', 1), not {quoted(keyframe)}"
+            )
+    if gan.class_names and any(class_ is None for class_, _ in given):
+        raise InputError(
+            "name a class to start from and a class to end at; of a video, one for each keyframe"
+        )
+    keyframes = []
+    for class_, seed in given:
+        index = None if class_ is None else gan.class_index(class_)
+        name = None if index is None else gan.class_names[index]
+        keyframes.append(Keyframe(index, name, whole_number(seed, "the seed")))
+    return keyframes
+
+
+def _path_noise(
+    gan: Model, provenance: MorphProvenance | VideoProvenance, keyframes: Sequence[Keyframe]
+) -> NDArray[np.float64]:
+    """Of each keyframe and path: (keyframes, num, z_dim)."""
+    kind = cast(NoiseKind, provenance.noise)  # make_noise refuses an unknown one
+    shape = provenance.num, gan.config.z_dim
+    return np.stack(
+        [make_noise(*shape, provenance.truncation, k.seed, kind=kind) for k in keyframes]
+    )
+
+
+def _path_pictures(
+    gan: Model,
+    provenance: MorphProvenance | VideoProvenance,
+    inputs: Iterable[tuple[NDArray[np.float64], Tensor]],
+) -> Iterator[Image.Image]:
+    """Make pictures from noise (n, z_dim) and class weights (n, num_classes)."""
+    statistics = statistics_truncation(provenance.truncation, cast(NoiseKind, provenance.noise))
+    for z, labels in inputs:
+        for batch in generate_batches(gan.engine, labels, z, statistics):
+            yield from to_pil(to_uint8(batch.images).cpu())
+
+
+def _store(picture: Image.Image, file: IO[bytes]) -> tuple[int, int]:
+    """Append a picture to the file; returns where it starts and ends."""
+    start = file.tell()
+    try:
+        picture.save(file, "PNG", compress_level=1)
+    except OSError as error:
+        raise InputError(
+            f"cannot keep the frames for the way back in {tempfile.gettempdir()}: "
+            f"{error.strerror or error}; name another folder in TMPDIR, or play around or once"
+        ) from None
+    return start, file.tell()
+
+
+def _fetch(file: IO[bytes], start: int, end: int) -> Image.Image:
+    file.seek(start)
+    with Image.open(BytesIO(file.read(end - start)), formats=["PNG"]) as picture:
+        picture.load()
+        return picture

@@ -1,7 +1,8 @@
 """Provenance: what a picture or a video says of its making, so that it can be made again.
 
 A PNG carries it in a text chunk, a GIF and an MP4 in their comment, a WebP in its Exif description,
-as one line of JSON. `biggan.pictures` plans pictures as provenance and draws them from it.
+as one line of JSON. `biggan.sampling` and `biggan.interpolation` plan pictures as provenance, and
+draw pictures from it.
 """
 
 from __future__ import annotations

@@ -1,27 +1,152 @@
-"""The one loop that makes images.
+"""Sampling: what was asked for as provenance, provenance as noise, noise as images.
 
-PNG files, the page, previews of training and metrics all drain this iterator, so that what one of
-them shows is what the others measure. Several processes share the work by `generate_own_batches`.
+`generate_batches` is the one loop that makes images: PNG files, the page, previews of training and
+metrics all drain it, so that what one of them shows is what the others measure.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import groupby
+from typing import NamedTuple, Protocol, cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor
 
+from biggan._version import __version__
 from biggan.devices import describe_out_of_memory, is_out_of_memory
-from biggan.distributed import own_range
-from biggan.engines import Engine, PyTorchEngine
-from biggan.errors import InputError, quoted, whole_number
-from biggan.models import Generator
+from biggan.errors import InputError, printable, quoted, real_number, whole_number
+from biggan.images import to_pil, to_uint8
+from biggan.inference.engine import Engine
+from biggan.latents import (
+    NoiseKind,
+    check_seed,
+    check_truncation,
+    make_noise,
+    statistics_truncation,
+)
+from biggan.models import Generator, GeneratorConfig
+from biggan.provenance import MAX_PICTURES, MorphProvenance, Provenance, VideoProvenance
 
 _LOG = logging.getLogger("biggan.sampling")
+
+_MAX_NOISE = 10 * MAX_PICTURES  # rows that are drawn for one call
+
+
+class Model(Protocol):
+    """What is needed of a `biggan.Gan`."""
+
+    @property
+    def name(self) -> str: ...  # noqa: D102
+    @property
+    def sha256(self) -> str: ...  # noqa: D102
+    @property
+    def class_names(self) -> Sequence[str]: ...  # noqa: D102
+    @property
+    def config(self) -> GeneratorConfig: ...  # noqa: D102
+    @property
+    def engine(self) -> Engine: ...  # noqa: D102
+    def class_index(self, class_: str | int) -> int: ...  # noqa: D102
+
+
+def plan_pictures(
+    gan: Model,
+    classes: Sequence[str | int | None],
+    num: int,
+    truncation: float | None,
+    seed: int,
+    *,
+    noise: NoiseKind = "hub",
+) -> list[Provenance]:
+    """Plan the pictures of `Gan.sample`: for each entry of `classes` `num` pictures.
+
+    Raises:
+        InputError: An unknown or ambiguous class, or a value out of range.
+    """
+    num, seed = whole_number(num, "the number of pictures"), whole_number(seed, "the seed")
+    if not 1 <= num <= MAX_PICTURES:
+        raise InputError(
+            f"the number of pictures must be at least 1 and at most {MAX_PICTURES}, "
+            f"not {quoted(num)}"
+        )
+    check_truncation(truncation, noise)
+    check_seed(seed)
+    names = gan.class_names
+    planned = []
+    for class_ in classes:
+        index = None if class_ is None else gan.class_index(class_)
+        for k in range(num):
+            label = k % len(names) if index is None and names else index
+            planned.append(
+                Provenance(
+                    model=gan.name,
+                    sha256=gan.sha256,
+                    class_index=label,
+                    class_name=None if label is None else names[label],
+                    truncation=plain_truncation(truncation),
+                    noise=noise,
+                    seed=seed,
+                    index=k,
+                    version=__version__,
+                )
+            )
+    return planned
+
+
+def draw_pictures(gan: Model, pictures: Iterable[Provenance]) -> Iterator[Image.Image]:
+    """Make pictures in order.
+
+    Raises:
+        InputError: A picture of another model, or one that this model cannot make.
+    """
+    for (truncation, noise), group in groupby(pictures, lambda p: (p.truncation, p.noise)):
+        members = list(group)
+        for picture in members:
+            check_model(gan, picture)
+        z = _noise(members, gan.config.z_dim)
+        labels = torch.tensor([picture.class_index or 0 for picture in members])
+        statistics = statistics_truncation(truncation, cast(NoiseKind, noise))
+        for batch in generate_batches(gan.engine, labels, z, statistics):
+            yield from to_pil(to_uint8(batch.images).cpu())
+
+
+def check_model(gan: Model, provenance: Provenance | MorphProvenance | VideoProvenance) -> None:
+    """Refuse provenance of another model, to the last bit of its weights."""
+    if provenance.sha256 != gan.sha256:
+        raise InputError(
+            f"the picture was made by {printable(provenance.model[:100])} "
+            f"(sha256 {printable(provenance.sha256[:12])}...), not by "
+            f"{gan.name} ({gan.sha256[:12]}...); name that model's file"
+        )
+
+
+def plain_truncation(truncation: float | None) -> float | None:
+    """The same, of Python's own type."""
+    return None if truncation is None else real_number(truncation, "truncation")
+
+
+def _noise(pictures: Sequence[Provenance], dim: int) -> NDArray[np.float64]:
+    """The noise (N, dim) of pictures that share a truncation and its meaning."""
+    by_seed: dict[int, list[int]] = {}  # positions among the pictures
+    for position, picture in enumerate(pictures):
+        by_seed.setdefault(picture.seed, []).append(position)
+    needed = {s: 1 + max(pictures[p].index for p in own) for s, own in by_seed.items()}
+    if sum(needed.values()) > _MAX_NOISE:
+        raise InputError(
+            f"the pictures' seeds and indices take more than {_MAX_NOISE} rows of noise: ask "
+            "for fewer at once"
+        )
+    first = pictures[0]
+    kind = cast(NoiseKind, first.noise)  # make_noise refuses an unknown one
+    noise = np.empty((len(pictures), dim))
+    for seed, own in by_seed.items():
+        rows = make_noise(needed[seed], dim, first.truncation, seed, kind=kind)
+        noise[own] = rows[[pictures[position].index for position in own]]
+    return noise
 
 
 class ImageBatch(NamedTuple):
@@ -47,6 +172,7 @@ def as_numbers(values: object, what: str) -> Tensor:
     return tensor
 
 
+@torch.inference_mode()
 def generate_batches(
     generator: Generator | Engine,
     labels: Tensor,
@@ -73,38 +199,6 @@ def generate_batches(
         InputError: Shapes that do not fit the generator or each other; not even one image fits the
             memory.
     """
-    yield from _generate(generator, labels, noise, truncation, batch_size, range)
-
-
-def generate_own_batches(
-    generator: Generator | Engine,
-    labels: Tensor,
-    noise: Tensor | NDArray[np.floating],
-    truncation: float | None,
-    batch_size: int | None = None,
-) -> Iterator[ImageBatch]:
-    """Make this process's part of the images; see `generate_batches`.
-
-    Every process is to be given all labels and noise. Image k is the same on every process, up to
-    the rounding of another device or batch size; `ImageBatch.start` is its number among all. With
-    one process that is all of them, with more processes than images some make none.
-    """
-    yield from _generate(generator, labels, noise, truncation, batch_size, own_range)
-
-
-@torch.inference_mode()
-def _generate(
-    generator: Generator | Engine,
-    labels: Tensor,
-    noise: Tensor | NDArray[np.floating],
-    truncation: float | None,
-    batch_size: int | None,
-    choose: Callable[[int], range],
-) -> Iterator[ImageBatch]:
-    """Make those that `choose` names of N images.
-
-    Every process checks all input, so that all processes refuse the same.
-    """
     config = generator.config
     noise = as_numbers(noise, "noise")
     if noise.ndim != 2 or noise.shape[1] != config.z_dim:
@@ -115,12 +209,11 @@ def _generate(
     _check_labels(labels, config.num_classes)
     if batch_size is not None and whole_number(batch_size, "batch_size") < 1:
         raise InputError(f"batch_size must be at least 1, not {batch_size}")
-    engine = generator if isinstance(generator, Engine) else PyTorchEngine(generator)
+    engine = generator if isinstance(generator, Engine) else Engine(generator)
     size = engine.batch_size if batch_size is None else batch_size
-    numbers = choose(len(noise))
-    start = numbers.start
-    while start < numbers.stop:
-        rows = slice(start, min(start + size, numbers.stop))
+    start = 0
+    while start < len(noise):
+        rows = slice(start, min(start + size, len(noise)))
         z = noise[rows].to(engine.device, torch.float32)
         try:
             images = engine(z, labels[rows].to(engine.device), truncation)

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import io
 import struct
-import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from fractions import Fraction
 from itertools import count, pairwise
@@ -97,26 +96,6 @@ def make_frame(pictures: Sequence[Image.Image]) -> Image.Image:
     return make_grid(pictures, columns=len(pictures))
 
 
-def there_and_back(frames: Iterable[list[Image.Image]]) -> Iterator[list[Image.Image]]:
-    """Play frames to the last and back to the second, so that they can be repeated for ever.
-
-    On the way back they are neither made again nor held in memory: a temporary file keeps them.
-
-    Args:
-        frames: Each of one picture or several.
-
-    Raises:
-        InputError: The temporary file cannot be written.
-    """
-    with tempfile.TemporaryFile(prefix="biggan-") as store:
-        kept: list[list[tuple[int, int]]] = []  # where each frame's pictures start and end
-        for frame in frames:
-            yield frame
-            kept.append([_store(picture, store) for picture in frame])
-        for spans in kept[-2:0:-1]:
-            yield [_fetch(store, *span) for span in spans]
-
-
 def save_video(
     frames: Iterable[Image.Image],
     path: Path,
@@ -155,26 +134,6 @@ def save_video(
 def _enlarged(picture: Image.Image, factor: int) -> Image.Image:
     size = (picture.width * factor, picture.height * factor)
     return picture.resize(size, Image.Resampling.NEAREST)
-
-
-def _store(picture: Image.Image, store: IO[bytes]) -> tuple[int, int]:
-    """Append a picture to the file; returns where it starts and ends."""
-    start = store.tell()
-    try:
-        picture.save(store, "PNG", compress_level=1)
-    except OSError as error:
-        raise InputError(
-            f"cannot keep the frames for the way back in {tempfile.gettempdir()}: "
-            f"{error.strerror or error}; name another folder in TMPDIR, or play around or once"
-        ) from None
-    return start, store.tell()
-
-
-def _fetch(store: IO[bytes], start: int, end: int) -> Image.Image:
-    store.seek(start)
-    with Image.open(io.BytesIO(store.read(end - start)), formats=["PNG"]) as picture:
-        picture.load()
-        return picture
 
 
 def _checked_frames(frames: Iterable[Image.Image], path: Path) -> Iterator[Image.Image]:

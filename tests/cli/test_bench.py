@@ -7,14 +7,16 @@ import torch
 from test_cli import biggan, fails, succeeds
 
 from biggan.cli import bench
-from biggan.engines import PyTorchEngine, build_engine, choice, measure_engines, openvino
 from biggan.gan import load, measurements_file
+from biggan.inference import measurements, openvino
+from biggan.inference.engine import Engine, build_engine
+from biggan.inference.measurements import measure_engines
 from tiny import tiny_generator
 
 ENGINES = ["pytorch", "openvino"]
 
 
-class InPlaceOfOpenVino(PyTorchEngine):
+class InPlaceOfOpenVino(Engine):
     """Built at once, and there without the extra."""
 
     name = "openvino"
@@ -32,8 +34,8 @@ def pretend(monkeypatch, **seconds):
     def of_image(engine, run=None):
         return seconds["plain" if run is not None else engine.name]
 
-    monkeypatch.setattr(choice, "_seconds_per_image", of_image)
-    monkeypatch.setattr(choice, "OpenVinoEngine", InPlaceOfOpenVino)
+    monkeypatch.setattr(measurements, "_seconds_per_image", of_image)
+    monkeypatch.setattr(openvino, "OpenVinoEngine", InPlaceOfOpenVino)
     monkeypatch.setattr(openvino, "version", lambda: "1.0")
     monkeypatch.setattr(bench, "matrix_product_rate", lambda _: 1e9)
 
@@ -93,7 +95,7 @@ def test_the_plain_network_is_timed_as_it_is(monkeypatch):
             (module.training, len(inputs[0]), len(image), image.requires_grad)
         )
     )
-    monkeypatch.setattr(choice, "_candidates", lambda _: ["pytorch"])
+    monkeypatch.setattr(measurements, "_candidates", lambda _: ["pytorch"])
     seconds = measure_engines(generator, with_plain=True)
     assert list(seconds) == ["pytorch", "plain"]
     assert all(value > 0 for value in seconds.values())
@@ -113,8 +115,8 @@ def test_an_engine_that_fails_is_no_row(tiny_file, monkeypatch):
     def failing(generator, name, precision):
         raise RuntimeError("no kernel")
 
-    monkeypatch.setattr(choice, "_build", failing)
-    monkeypatch.setattr(choice, "_candidates", lambda _: ["pytorch", "openvino"])
+    monkeypatch.setattr("biggan.inference.engine._build", failing)
+    monkeypatch.setattr(measurements, "_candidates", lambda _: ["pytorch", "openvino"])
     result = biggan("bench", "--model", tiny_file, "--json")
     assert result.returncode == 0
     assert [row["name"] for row in json.loads(result.stdout)["engines"]] == ["pytorch", "plain"]
@@ -122,7 +124,7 @@ def test_an_engine_that_fails_is_no_row(tiny_file, monkeypatch):
 
 
 def test_mistakes_are_one_line_before_anything_is_measured(tiny_file, tmp_path, monkeypatch):
-    monkeypatch.setattr(choice, "_seconds_per_image", lambda *_: pytest.fail("measured"))
+    monkeypatch.setattr(measurements, "_seconds_per_image", lambda *_: pytest.fail("measured"))
     assert "there is no device 'tpu'" in fails("bench", "--model", tiny_file, "--device", "tpu")
     assert "nothing.safetensors" in fails("bench", "--model", tmp_path / "nothing.safetensors")
     (tmp_path / "file").touch()

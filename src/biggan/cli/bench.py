@@ -71,9 +71,9 @@ def _measure(gan: Gan) -> dict[str, Any]:
     """What the measurement found, as plain data."""
     import torch
 
-    from biggan.engines.choice import fastest_engine, measure_engines
     from biggan.gan import measurements_file
-    from biggan.models.folded import FoldedGenerator
+    from biggan.inference.folded import FoldedGenerator
+    from biggan.inference.measurements import fastest_engine, measure_engines
 
     operations = FoldedGenerator(gan.generator).operations
     _say("measuring matrix products")
@@ -91,7 +91,7 @@ def _measure(gan: Gan) -> dict[str, Any]:
         "torch": torch.__version__,
         "operations_per_image": operations,
         "matrix_product_rate": rate,
-        "auto": fastest_engine(gan.generator, measurements=measurements_file()),
+        "auto": fastest_engine(gan.generator, measurements_file()),
         "engines": [
             {
                 "name": name,

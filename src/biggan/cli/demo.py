@@ -28,8 +28,8 @@ from biggan.errors import InputError
 
 if TYPE_CHECKING:
     from biggan.demo.model_cache import ModelCache
-    from biggan.engine_names import EngineName, Precision
     from biggan.gan import Gan
+    from biggan.inference import EngineName, Precision
 
 _LIMIT = 120
 
@@ -196,7 +196,7 @@ def _load_models(
 
     cache = ModelCache(models or BUNDLED, read)
     cache.load_all()
-    cache.get(cache.default).warm_up()
+    cache.get(cache.default).sample()
     return cache
 
 

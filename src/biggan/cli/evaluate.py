@@ -24,7 +24,7 @@ from biggan.cli.options import (
 from biggan.errors import InputError
 
 if TYPE_CHECKING:
-    from biggan.engine_names import EngineName, Precision
+    from biggan.inference import EngineName, Precision
     from biggan.latents import NoiseKind
     from biggan.metrics.extractor import FeatureExtractor
     from biggan.metrics.inception import Resize

@@ -101,7 +101,7 @@ def device_option(command: _F) -> _F:
 
 def engine_options(command: _F) -> _F:
     """--engine and --precision: what runs the network."""
-    from biggan.engine_names import ENGINES, PRECISIONS
+    from biggan.inference import ENGINES, PRECISIONS
 
     command = click.option(
         "--precision",

@@ -31,8 +31,8 @@ from biggan.cli.options import (
 from biggan.errors import InputError
 
 if TYPE_CHECKING:
-    from biggan.engine_names import EngineName, Precision
     from biggan.gan import Gan
+    from biggan.inference import EngineName, Precision
     from biggan.latents import NoiseKind
     from biggan.provenance import Provenance
 

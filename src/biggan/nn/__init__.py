@@ -7,12 +7,6 @@ from biggan.nn.conditional_batch_norm import (
     OffGrid,
     StandingBatchNorm2d,
 )
-from biggan.nn.frozen_convolution import (
-    FrozenConv2d,
-    FrozenConvolution,
-    MakeConvolution,
-    packed_conv2d,
-)
 from biggan.nn.initialization import initialize_orthogonal
 from biggan.nn.recomputation import run_block
 from biggan.nn.resampling import average_pool, convolve_average_pool, upsample, upsample_convolve
@@ -30,9 +24,6 @@ __all__ = [
     "BatchNorm2d",
     "ConditionalBatchNorm2d",
     "Embedding",
-    "FrozenConv2d",
-    "FrozenConvolution",
-    "MakeConvolution",
     "OffGrid",
     "SelfAttention2d",
     "SpectralNormConv2d",
@@ -45,7 +36,6 @@ __all__ = [
     "hold_power_iteration",
     "initialize_orthogonal",
     "iterate_power",
-    "packed_conv2d",
     "run_block",
     "upsample",
     "upsample_convolve",

@@ -23,8 +23,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from biggan.inference.winograd import winograd_convolve, winograd_kernel
 from biggan.nn.resampling import sum_squares
-from biggan.nn.winograd import winograd_convolve, winograd_kernel
 
 _WINOGRAD_CHANNELS = 96  # from here on the transforms cost less than they save
 _WINOGRAD_RESOLUTION = 16

@@ -4,12 +4,13 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from biggan.nn import FrozenConv2d, packed_conv2d
-from biggan.nn.frozen_convolution import (
+from biggan.inference.convolution import (
+    FrozenConv2d,
     _TapsFirstConv2d,
     _UpsampleLinear,
     _WinogradConv2d,
     can_pack,
+    packed_conv2d,
 )
 
 # in, out, kernel, resolution, upsamples
@@ -93,7 +94,7 @@ def test_small_images_of_many_channels_are_upsampled_by_one_product():
 
 
 def test_without_the_librarys_packing_the_plain_form_takes_over(monkeypatch):
-    monkeypatch.setattr("biggan.nn.frozen_convolution.can_pack", lambda: False)
+    monkeypatch.setattr("biggan.inference.convolution.can_pack", lambda: False)
     convolution = packed_conv2d(torch.zeros(4, 4, 3, 3), None, 8)
     assert isinstance(convolution, FrozenConv2d)
 
@@ -107,7 +108,7 @@ def test_without_the_librarys_packing_the_plain_form_takes_over(monkeypatch):
 )
 def test_packing_that_is_wrong_is_not_used(monkeypatch, name, wrong):
     can_pack.cache_clear()
-    monkeypatch.setattr(f"biggan.nn.frozen_convolution.{name}", wrong)
+    monkeypatch.setattr(f"biggan.inference.convolution.{name}", wrong)
     try:
         assert not can_pack()
     finally:

@@ -25,6 +25,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from biggan.inference.convolution import FrozenConv2d, FrozenConvolution, MakeConvolution
 from biggan.models.biggan import BigGANGenerator, GeneratorBlock
 from biggan.models.biggan_deep import BigGANDeepGenerator, DeepGeneratorBlock
 from biggan.models.config import GeneratorConfig
@@ -32,9 +33,6 @@ from biggan.models.shared import RGBHead, as_grid
 from biggan.nn import (
     BatchNorm2d,
     ConditionalBatchNorm2d,
-    FrozenConv2d,
-    FrozenConvolution,
-    MakeConvolution,
     SelfAttention2d,
     SpectralNormConv2d,
     SpectralNormLinear,

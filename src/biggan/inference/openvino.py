@@ -9,11 +9,10 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from biggan.engines.engine import Engine
-from biggan.engines.pytorch import fold
 from biggan.errors import InputError
+from biggan.inference.engine import Engine
+from biggan.inference.folded import FoldedGenerator
 from biggan.models import Generator
-from biggan.models.folded import FoldedGenerator
 
 
 class OpenVinoEngine(Engine):
@@ -32,11 +31,16 @@ class OpenVinoEngine(Engine):
         device = next(generator.parameters()).device
         if device.type != "cpu":
             raise InputError(f"the openvino engine is for CPUs, and the model is on {device}")
-        folded = fold(generator, "float32", portable=True)
-        super().__init__(folded, device, "float32")
-        self._network = _compile(convert(folded))
+        super().__init__(generator, portable=True)
+        settings = {
+            "PERFORMANCE_HINT": "LATENCY",
+            "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+            "INFERENCE_PRECISION_HINT": "f32",
+        }
+        model = convert(self._folded)
+        self._network = import_openvino().compile_model(model, "CPU", settings)
         # The weights are in the converted network; of the folded one `prepare` alone is used.
-        folded.blocks, folded.attention = nn.ModuleList(), None
+        self._folded.blocks, self._folded.attention = nn.ModuleList(), None
 
     def _render(self, grid: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
         inputs = [tensor.contiguous().numpy() for tensor in (grid, scale, shift)]
@@ -58,25 +62,17 @@ def convert(folded: FoldedGenerator) -> Any:
     Raises:
         InputError: OpenVINO is not installed.
     """
-    openvino = _openvino()
-    example = _example(folded)
+    openvino = import_openvino()
+    config = folded.config
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of the tracer, about itself
+        embedding = torch.zeros(2, config.embedding_dim)
+        example = folded.prepare(torch.zeros(2, config.z_dim), embedding)
         model = openvino.convert_model(_Render(folded), example_input=example)
     for port, tensor in zip(model.inputs, example, strict=True):
         port.get_node().set_partial_shape(openvino.PartialShape([-1, *tensor.shape[1:]]))
     model.validate_nodes_and_infer_types()
     return model
-
-
-def _compile(model: Any) -> Any:
-    threads = torch.get_num_threads()
-    settings = {
-        "PERFORMANCE_HINT": "LATENCY",
-        "INFERENCE_NUM_THREADS": threads,
-        "INFERENCE_PRECISION_HINT": "f32",
-    }
-    return _openvino().compile_model(model, "CPU", settings)
 
 
 class _Render(nn.Module):
@@ -90,14 +86,12 @@ class _Render(nn.Module):
         return self._folded.render(grid, scale, shift)
 
 
-def _example(folded: FoldedGenerator) -> tuple[Tensor, Tensor, Tensor]:
-    config = folded.config
-    embedding = torch.zeros(2, config.embedding_dim)
-    with torch.no_grad():
-        return folded.prepare(torch.zeros(2, config.z_dim), embedding)
+def import_openvino() -> Any:
+    """The module.
 
-
-def _openvino() -> Any:
+    Raises:
+        InputError: It is not installed, or cannot be loaded.
+    """
     try:
         import openvino  # type: ignore[import-untyped]
     except ImportError as error:

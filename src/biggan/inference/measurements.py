@@ -1,4 +1,4 @@
-"""Which engine: by name, or by a measurement on this machine, which is kept."""
+"""Which engine is the fastest on this machine: measured by `biggan bench`, and kept in a file."""
 
 from __future__ import annotations
 
@@ -18,73 +18,14 @@ import torch
 
 from biggan._version import __version__
 from biggan.atomic_write import write_atomically
-from biggan.devices import describe_out_of_memory, is_out_of_memory
-from biggan.engine_names import ENGINES, PRECISIONS, EngineName, Precision
-from biggan.engines import openvino
-from biggan.engines.engine import Engine, check_engine
-from biggan.engines.openvino import OpenVinoEngine
-from biggan.engines.pytorch import CompiledEngine, PyTorchEngine
-from biggan.errors import InputError, quoted
+from biggan.errors import InputError
+from biggan.inference import EngineName, openvino
+from biggan.inference.engine import Engine, build_engine
 from biggan.models import Generator
 
-_LOG = logging.getLogger("biggan.engines")
+_LOG = logging.getLogger("biggan.inference")
 
 _ROUNDS = 5
-
-
-@torch.inference_mode(mode=False)  # tensors made in that mode cannot be traced
-def build_engine(
-    generator: Generator,
-    name: EngineName = "auto",
-    precision: Precision = "float32",
-    measurements: Path | None = None,
-) -> Engine:
-    """An engine for a finished generator.
-
-    Whatever is not PyTorch in float32 on a CPU makes two check images first. An engine that fails,
-    or whose images are others than the generator's, is not used: PyTorch takes over, in float32 and
-    without CUDA graphs, with a warning.
-
-    Args:
-        generator: In eval mode; not changed, and later changes of its weights do not reach it.
-        name: Which engine; `auto` for the fastest of those that `measurements` knows for this
-            machine and architecture, else PyTorch.
-        precision: Of the convolutions; below float32 on GPUs only.
-        measurements: The file that `measure_engines` writes.
-
-    Raises:
-        InputError: No engine has this name; it is not installed; it cannot run on the generator's
-            device or in this precision; the device's memory does not suffice.
-    """
-    if name not in ENGINES:
-        raise InputError(f"there is no engine {quoted(name)}; there are {', '.join(ENGINES)}")
-    if precision not in PRECISIONS:
-        raise InputError(
-            f"there is no precision {quoted(precision)}; there are {', '.join(PRECISIONS)}"
-        )
-    asked_for = name != "auto"
-    if name == "auto":
-        name = fastest_engine(generator, precision, measurements)
-    device = next(generator.parameters()).device
-    if name == "pytorch" and precision == "float32" and device.type == "cpu":
-        return PyTorchEngine(generator)
-    try:
-        engine = _build(generator, name, precision)
-        fault = check_engine(engine, generator)
-    except Exception as error:  # of a library: whatever it may raise, pictures can still be made
-        if isinstance(error, InputError):
-            if asked_for or precision != "float32":
-                raise
-        elif is_out_of_memory(error):  # what takes over needs as much
-            raise InputError(
-                f"{describe_out_of_memory(error, device)}; end other programs on the device, or "
-                "choose another"
-            ) from error
-        fault = " ".join(str(error).split())[:200] or type(error).__name__
-    if fault is None:
-        return engine
-    _LOG.warning("not using the %s engine in %s: %s", name, precision, fault)
-    return PyTorchEngine(generator, graphs=False)
 
 
 def measure_engines(
@@ -125,20 +66,15 @@ def measure_engines(
             plain.append(_seconds_per_image(engines["pytorch"], generator))
     medians = {name: statistics.median(values[1:]) for name, values in times.items()}
     if measurements is not None:
-        known = _read(measurements)
-        known[_key(generator)] = medians
+        known = _read(measurements) | {_key(generator): medians}
         write_atomically(measurements, json.dumps(known, indent=1).encode())
     if with_plain:
         medians["plain"] = statistics.median(plain[1:])
     return medians
 
 
-def fastest_engine(
-    generator: Generator, precision: Precision = "float32", measurements: Path | None = None
-) -> EngineName:
-    """The engine that `auto` stands for; see `build_engine`."""
-    if precision != "float32" or measurements is None:
-        return "pytorch"
+def fastest_engine(generator: Generator, measurements: Path) -> EngineName:
+    """The engine that `auto` stands for in float32: PyTorch where nothing was measured."""
     times = _read(measurements).get(_key(generator), {})
     candidates = [name for name in _candidates(generator) if name in times]
     return min(candidates, key=lambda name: times[name], default="pytorch")
@@ -147,16 +83,6 @@ def fastest_engine(
 def _candidates(generator: Generator) -> list[EngineName]:
     on_cpu = next(generator.parameters()).device.type == "cpu"
     return ["pytorch", "openvino"] if on_cpu and openvino.version() else ["pytorch"]
-
-
-def _build(generator: Generator, name: str, precision: Precision) -> Engine:
-    if name == "openvino":
-        if precision != "float32":
-            raise InputError("the openvino engine runs in float32: leave the precision out")
-        return OpenVinoEngine(generator)
-    if name == "compile":
-        return CompiledEngine(generator, precision)
-    return PyTorchEngine(generator, precision)
 
 
 @torch.inference_mode()

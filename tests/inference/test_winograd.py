@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from biggan.nn.winograd import winograd_convolve, winograd_kernel
+from biggan.inference.winograd import winograd_convolve, winograd_kernel
 
 
 @pytest.mark.parametrize("rows", [0, 4, 8, 100])

@@ -10,12 +10,12 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from biggan.engine_names import ENGINES
-from biggan.engines import build_engine, choice, measure_engines, openvino, pytorch
-from biggan.engines.engine import bytes_per_image, check_engine
-from biggan.engines.openvino import OpenVinoEngine
-from biggan.engines.pytorch import CompiledEngine, PyTorchEngine
 from biggan.errors import InputError
+from biggan.inference import ENGINES, engine, measurements, openvino, pytorch
+from biggan.inference.engine import Engine, build_engine, bytes_per_image, check_engine
+from biggan.inference.measurements import measure_engines
+from biggan.inference.openvino import OpenVinoEngine
+from biggan.inference.pytorch import CompiledEngine, CudaGraphEngine
 from biggan.sampling import generate_batches
 from tiny import tiny_generator
 
@@ -90,7 +90,7 @@ def test_auto_is_what_was_measured_to_be_faster(tmp_path, monkeypatch, faster):
     def pretend(engine):
         return next(seconds) * (0.001 if engine.name == faster else 1000)
 
-    monkeypatch.setattr(choice, "_seconds_per_image", pretend)
+    monkeypatch.setattr(measurements, "_seconds_per_image", pretend)
     generator = tiny_generator()
     names = []
     measured = measure_engines(generator, file, names.append)
@@ -137,14 +137,14 @@ def test_an_openvino_that_cannot_be_loaded_stops_nobody_who_did_not_ask(
         build_engine(generator, "openvino")
 
 
-class Wrong(PyTorchEngine):
+class Wrong(Engine):
     """An engine whose pictures are a little too bright."""
 
     def _render(self, grid, scale, shift):
         return super()._render(grid, scale, shift) + 0.01
 
 
-class Stale(PyTorchEngine):
+class Stale(Engine):
     """An engine that repeats its first picture, as a graph that has recorded nothing does."""
 
     first = None
@@ -154,12 +154,12 @@ class Stale(PyTorchEngine):
         return self.first
 
 
-class NotANumber(PyTorchEngine):
+class NotANumber(Engine):
     def _render(self, grid, scale, shift):
         return super()._render(grid, scale, shift) * float("nan")
 
 
-class Failing(PyTorchEngine):
+class Failing(Engine):
     def _render(self, grid, scale, shift):
         raise RuntimeError("no kernel\nfor this processor")
 
@@ -174,23 +174,23 @@ class Failing(PyTorchEngine):
     ],
 )
 def test_a_wrong_engine_is_replaced_with_a_warning(monkeypatch, caplog, broken, word):
-    monkeypatch.setattr(choice, "CompiledEngine", lambda generator, _: broken(generator))
+    monkeypatch.setattr(pytorch, "CompiledEngine", lambda generator, _: broken(generator))
     generator = tiny_generator()
     with caplog.at_level(logging.WARNING):
-        engine = build_engine(generator, "compile")
-    assert type(engine) is PyTorchEngine
+        made = build_engine(generator, "compile")
+    assert type(made) is Engine
     assert len(caplog.records) == 1
     assert word in caplog.text
-    assert check_engine(engine, generator) is None
+    assert check_engine(made, generator) is None
 
 
-class Full(PyTorchEngine):
+class Full(Engine):
     def _render(self, grid, scale, shift):
         torch.empty(2**46)
 
 
 def test_an_engine_for_which_memory_does_not_suffice_is_one_line_and_not_replaced(monkeypatch):
-    monkeypatch.setattr(choice, "CompiledEngine", lambda generator, _: Full(generator))
+    monkeypatch.setattr(pytorch, "CompiledEngine", lambda generator, _: Full(generator))
     with pytest.raises(InputError, match=r"out of memory on cpu: .* GiB .*; end other programs"):
         build_engine(tiny_generator(), "compile")
 
@@ -213,7 +213,7 @@ class OnAnotherDevice(torch.nn.Module):
 def test_float32_is_checked_on_every_device_but_a_cpu(monkeypatch, kind, checked):
     made = []
 
-    class Counting(PyTorchEngine):
+    class Counting(Engine):
         def __init__(self, generator, *_, **__):
             super().__init__(generator._generator)
 
@@ -221,7 +221,8 @@ def test_float32_is_checked_on_every_device_but_a_cpu(monkeypatch, kind, checked
             made.append(len(grid))
             return super()._render(grid, scale, shift)
 
-    monkeypatch.setattr(choice, "PyTorchEngine", Counting)
+    monkeypatch.setattr(engine, "Engine", Counting)
+    monkeypatch.setattr(pytorch, "CudaGraphEngine", Counting)
     build_engine(OnAnotherDevice(tiny_generator(), kind), "pytorch")
     assert made == [1] * checked
 
@@ -248,9 +249,7 @@ def recording(monkeypatch):
     monkeypatch.setattr(pytorch, "_Graph", _Recording)
     monkeypatch.setattr(_Recording, "alive", weakref.WeakSet())
     monkeypatch.setattr(_Recording, "made", [])
-    engine = PyTorchEngine(tiny_generator())
-    engine._records = True
-    return engine, _Recording.made
+    return CudaGraphEngine(tiny_generator()), _Recording.made
 
 
 def test_a_smaller_last_batch_does_not_cost_the_graph_of_the_full_one(recording):
@@ -286,7 +285,7 @@ def test_what_cannot_be_is_refused_in_one_line(monkeypatch):
         build_engine(generator, "openvino", "float16")
     monkeypatch.setitem(sys.modules, "openvino", None)
     with monkeypatch.context() as patch:
-        patch.setattr("biggan.engines.openvino.version", lambda: None)
+        patch.setattr("biggan.inference.openvino.version", lambda: None)
         with pytest.raises(InputError, match=r"pip install 'biggan\[openvino\]'"):
             OpenVinoEngine(generator)
     assert ENGINES[0] == "auto"

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from biggan.models.folded import FoldedGenerator
-from biggan.nn import FrozenConv2d, packed_conv2d
+from biggan.inference.convolution import FrozenConv2d, packed_conv2d
+from biggan.inference.folded import FoldedGenerator
 from tiny import tiny_generator
 
 DEEP = {
@@ -191,7 +191,7 @@ def test_attention_in_parts_is_that_of_all_at_once(monkeypatch):
     folded = FoldedGenerator(generator, packed_conv2d)
     z, labels = inputs(generator)
     whole = folded(z, labels, 0.4)
-    monkeypatch.setattr("biggan.models.folded._WEIGHTS", 64)
+    monkeypatch.setattr("biggan.inference.folded._WEIGHTS", 64)
     torch.testing.assert_close(folded(z, labels, 0.4), whole, atol=1e-5, rtol=0)
     torch.testing.assert_close(whole, generator(z, labels, 0.4), atol=1e-4, rtol=0)
 
@@ -216,8 +216,8 @@ def test_images_made_in_strips_are_those_made_whole(monkeypatch, family, strip):
     folded = FoldedGenerator(generator, packed_conv2d)
     z, labels = inputs(generator)
     whole = folded(z, labels, 0.4)
-    monkeypatch.setattr("biggan.models.folded._LARGE", 1)
-    monkeypatch.setattr("biggan.models.folded._STRIP", strip)
+    monkeypatch.setattr("biggan.inference.folded._LARGE", 1)
+    monkeypatch.setattr("biggan.inference.folded._STRIP", strip)
     assert folded._blocks_in_strips == 2
     torch.testing.assert_close(folded(z, labels, 0.4), whole, atol=1e-5, rtol=0)
 

@@ -1,0 +1,192 @@
+"""Engines: what runs a finished generator. All make the same pictures."""
+
+from __future__ import annotations
+
+import logging
+from functools import cached_property
+from pathlib import Path
+from threading import Lock
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from biggan.devices import describe_out_of_memory, is_out_of_memory
+from biggan.errors import InputError, quoted
+from biggan.inference import ENGINES, PRECISIONS, EngineName, Precision
+from biggan.inference.convolution import FrozenConv2d, packed_conv2d
+from biggan.inference.folded import FoldedGenerator
+from biggan.models import Generator, GeneratorConfig
+
+_LOG = logging.getLogger("biggan.inference")
+
+# Largest difference of a pixel, of a range of 2, from PyTorch's in the same precision and from
+# float32: rounding differs from one library to the next, and 8 bits more or less do, too.
+TOLERANCE: dict[Precision, float] = {"float32": 1e-3, "float16": 0.05, "bfloat16": 0.3}
+
+_MAX_BATCH = 64
+
+
+class Engine:
+    """A folded generator in eager PyTorch, on a CPU with packed convolutions.
+
+    Called as the generator is, without gradients. Other engines override `_render`.
+
+    Args:
+        generator: In eval mode; not changed, and later changes of its weights do not reach it.
+        precision: Of the convolutions; float32 on a CPU.
+        portable: Standard operations alone, on a CPU too.
+
+    Raises:
+        InputError: A lower precision on a CPU, where it would be slower.
+    """
+
+    name: ClassVar[str] = "pytorch"
+
+    def __init__(
+        self, generator: Generator, precision: Precision = "float32", *, portable: bool = False
+    ) -> None:
+        self.config: GeneratorConfig = generator.config
+        self.device = next(generator.parameters()).device
+        self.precision: Precision = precision
+        on_cpu = self.device.type == "cpu"
+        if on_cpu and precision != "float32":
+            raise InputError(f"{precision} is for GPUs: leave the precision out on a CPU")
+        make = packed_conv2d if on_cpu and not portable else FrozenConv2d
+        self._folded = FoldedGenerator(generator, make).eval()
+        if precision != "float32":
+            self._folded.convolve_in(getattr(torch, precision))
+        # Graphs and compiled networks have one set of inputs; and threads that make images at once
+        # are slower than in turn.
+        self._lock = Lock()
+
+    @torch.inference_mode()
+    def __call__(self, z: Tensor, labels: Tensor, truncation: float | None = None) -> Tensor:
+        """Make images; see `BigGANGenerator.forward`."""
+        with torch.autocast(self.device.type, enabled=False):  # the engine decides the precision
+            embedding = self._folded.embed(labels)
+            prepared = self._folded.prepare(z, embedding, truncation)
+            with self._lock:
+                return self._render(*prepared)
+
+    def _render(self, grid: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
+        """See `FoldedGenerator.render`."""
+        return self._folded.render(grid, scale, shift)
+
+    @cached_property
+    def batch_size(self) -> int:
+        """Images at once that suit the device.
+
+        One on a CPU, whose cache is the limit; on a GPU as many as fill it without exceeding half
+        of the memory that is free when this is first asked for.
+        """
+        if self.device.type == "cpu":
+            return 1
+        if self.device.type != "cuda":
+            return _MAX_BATCH
+        free, _ = torch.cuda.mem_get_info(self.device)
+        fits = free // 2 // bytes_per_image(self.config, self.precision)
+        return int(min(max(fits, 1), _MAX_BATCH))
+
+
+@torch.inference_mode(mode=False)  # tensors made in that mode cannot be traced
+def build_engine(
+    generator: Generator,
+    name: EngineName = "auto",
+    precision: Precision = "float32",
+    measurements: Path | None = None,
+) -> Engine:
+    """An engine for a finished generator.
+
+    All but PyTorch in float32 on a CPU make two check images first. An engine that fails, or whose
+    images differ from the generator's, is replaced with PyTorch in float32 and without CUDA graphs,
+    with a warning.
+
+    Args:
+        generator: In eval mode; not changed.
+        name: Which engine; `auto` for the fastest of those that `measurements` knows for this
+            machine and architecture, else PyTorch.
+        precision: Of the convolutions; below float32 on GPUs only.
+        measurements: The file that `biggan bench` writes; it need not exist.
+
+    Raises:
+        InputError: No engine has this name; it is not installed; it cannot run on the generator's
+            device or in this precision; the device's memory does not suffice.
+    """
+    if name not in ENGINES:
+        raise InputError(f"there is no engine {quoted(name)}; there are {', '.join(ENGINES)}")
+    if precision not in PRECISIONS:
+        raise InputError(
+            f"there is no precision {quoted(precision)}; there are {', '.join(PRECISIONS)}"
+        )
+    device = next(generator.parameters()).device
+    asked_for = name != "auto"
+    if name == "auto":
+        name = "pytorch"
+        if device.type == "cpu" and measurements is not None and measurements.is_file():
+            from biggan.inference.measurements import fastest_engine
+
+            name = fastest_engine(generator, measurements) if precision == "float32" else name
+    if name == "pytorch" and precision == "float32" and device.type == "cpu":
+        return Engine(generator)
+    try:
+        engine = _build(generator, name, precision)
+        fault = check_engine(engine, generator)
+    except Exception as error:  # of a library: whatever it may raise, pictures can still be made
+        if isinstance(error, InputError):
+            if asked_for or precision != "float32":
+                raise
+        elif is_out_of_memory(error):  # the replacement needs as much
+            raise InputError(
+                f"{describe_out_of_memory(error, device)}; end other programs on the device, or "
+                "choose another"
+            ) from error
+        fault = " ".join(str(error).split())[:200] or type(error).__name__
+    if fault is None:
+        return engine
+    _LOG.warning("not using the %s engine in %s: %s", name, precision, fault)
+    return Engine(generator)
+
+
+def _build(generator: Generator, name: EngineName, precision: Precision) -> Engine:
+    from biggan.inference.openvino import OpenVinoEngine
+    from biggan.inference.pytorch import CompiledEngine, CudaGraphEngine
+
+    if name == "openvino":
+        if precision != "float32":
+            raise InputError("the openvino engine runs in float32: leave the precision out")
+        return OpenVinoEngine(generator)
+    if name == "compile":
+        return CompiledEngine(generator, precision)
+    on_cuda = next(generator.parameters()).device.type == "cuda"
+    return (CudaGraphEngine if on_cuda else Engine)(generator, precision)
+
+
+def check_engine(engine: Engine, generator: Generator) -> str | None:
+    """Make two images, one after the other, with an engine and with the generator.
+
+    The second one differs if the engine repeats the first.
+
+    Returns:
+        What is wrong, in words; None if they agree within the precision's tolerance.
+    """
+    config = generator.config
+    z = torch.randn(2, config.z_dim, generator=torch.Generator().manual_seed(0))
+    z, labels = z.to(engine.device), torch.zeros(1, dtype=torch.int64, device=engine.device)
+    with torch.inference_mode():
+        images = [engine(row, labels) - generator(row, labels) for row in z.split(1)]
+        difference = torch.cat(images).abs().max().item()
+    tolerance = TOLERANCE[engine.precision]
+    if engine.device.type == "cuda" and torch.backends.cudnn.allow_tf32:
+        tolerance = max(tolerance, TOLERANCE["float16"])  # whose mantissa TF32 has
+    if difference <= tolerance:  # false for NaN
+        return None
+    return f"its check images differ from PyTorch's by {difference:.2g}"
+
+
+def bytes_per_image(config: GeneratorConfig, precision: Precision) -> int:
+    """Memory that an image takes while it is made, roughly: the largest layers' activations."""
+    stages = zip((4, *config.stage_resolutions), config.widths, strict=True)
+    largest = max(resolution**2 * width * config.channels for resolution, width in stages)
+    # The input of a block that upsamples is as wide as the one before, at twice its side.
+    return 6 * largest * (4 if precision == "float32" else 2)
