@@ -28,7 +28,7 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
 from biggan.data import ImageDataset, ShuffledStream, fetch, load_dataset
-from biggan.data.packing import pack_dataset
+from biggan.data.packed import pack_dataset
 from biggan.data.shards import ShardStream
 
 ROUNDS = 3

@@ -6,15 +6,36 @@ import tarfile
 import zipfile
 
 import numpy as np
+import pytest
 from PIL import Image
+
+from biggan.errors import InputError
+
+
+def refusal(function, *arguments, **options):
+    """The message with which something is refused."""
+    with pytest.raises(InputError) as caught:
+        function(*arguments, **options)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def encode(image, kind="PNG", **options):
+    """An image as a file."""
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
 
 
 def png(seed, size=8):
     """A picture of noise, as a file and as uint8 (3, size, size)."""
     pixels = np.random.default_rng(seed).integers(0, 256, (size, size, 3), dtype=np.uint8)
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "PNG")
-    return buffer.getvalue(), pixels.transpose(2, 0, 1)
+    return encode(Image.fromarray(pixels)), pixels.transpose(2, 0, 1)
+
+
+def wide(levels):
+    """A grey PNG with 16 bits: an array of levels, or one level everywhere."""
+    return encode(Image.fromarray(np.broadcast_to(np.uint16(levels), (8, 8))))
 
 
 def pictures(per_class, classes=("cat", "dog"), size=8):
@@ -24,6 +45,11 @@ def pictures(per_class, classes=("cat", "dog"), size=8):
         for label, name in enumerate(classes)
         for number in range(per_class)
     }
+
+
+def cut_short(files, *names):
+    """The same files, some of them truncated."""
+    return files | {name: files[name][:-40] for name in names}
 
 
 def write_folder(path, files):

@@ -1,5 +1,6 @@
+"""Datasets in memory: what is loaded, what is left out, and what is known before loading."""
+
 import io
-import logging
 import os
 import sys
 import time
@@ -10,127 +11,102 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image, ImageFile
+from sklearn import datasets
 
-import biggan.data
-from biggan.data import ImageDataset, load_dataset
-from biggan.errors import InputError
+from biggan.data import ImageDataset, dataset, load_dataset, pack_dataset
+from biggan.data.dataset import outline_dataset
 from biggan.images import make_grid, to_pil
+from data_forms import (
+    cut_short,
+    encode,
+    pictures,
+    png,
+    refusal,
+    wide,
+    write_folder,
+    write_parquet,
+    write_shards,
+    write_zip,
+)
 
 SHARED = Path(os.environ.get("BIGGAN_SHARED", Path(__file__).parents[2].parent / "shared"))
-
-
-def png(seed, size=8):
-    pixels = np.random.default_rng(seed).integers(0, 256, (size, size, 3), dtype=np.uint8)
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "PNG")
-    return buffer.getvalue(), torch.from_numpy(pixels.transpose(2, 0, 1).copy())
-
-
-def fill(folder, files):
-    for name, content in files.items():
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_bytes(content)
-    return folder
-
-
-def pack(path, files):
-    with zipfile.ZipFile(path, "w") as archive:
-        for name, content in files.items():
-            archive.writestr(name, content)
-    return path
-
-
 PICTURES = [png(seed) for seed in range(5)]
 NAMES = ["cat/0.png", "cat/1.png", "dog/0.png", "dog/1.png", "dog/2.png"]
 FILES = dict(zip(NAMES, (data for data, _ in PICTURES), strict=True))
-PIXELS = torch.stack([pixels for _, pixels in PICTURES])
-
-
-def refusal(*arguments, **options):
-    with pytest.raises(InputError) as caught:
-        load_dataset(*arguments, **options)
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
+PIXELS = torch.stack([torch.from_numpy(pixels.copy()) for _, pixels in PICTURES])
 
 
 @pytest.mark.parametrize("kind", ["folder", "zip", "wrapped zip"])
 def test_a_folder_and_a_zip_give_the_same_dataset(tmp_path, kind):
     if kind == "folder":
-        path = fill(tmp_path / "pets", FILES)
+        path = write_folder(tmp_path / "pets", FILES)
     else:
         wrap = "train/" if kind == "wrapped zip" else ""
-        path = pack(tmp_path / "pets.zip", {wrap + name: data for name, data in FILES.items()})
+        path = write_zip(tmp_path / "pets.zip", {wrap + name: data for name, data in FILES.items()})
     data = load_dataset(str(path), 8, 3)
     assert torch.equal(data.images, PIXELS)
-    assert data.images.dtype == torch.uint8
     assert data.labels.tolist() == [0, 0, 1, 1, 1]
-    assert data.labels.dtype == torch.int64
-    assert data.class_names == ("cat", "dog")
-    assert data.source == path.name
-    assert data.skipped == ()
-    assert len(data) == 5
-    assert data.num_classes == 2
+    assert (data.images.dtype, data.labels.dtype) == (torch.uint8, torch.int64)
+    assert (data.class_names, data.num_classes) == (("cat", "dog"), 2)
+    assert (data.source, data.skipped, len(data)) == (path.name, (), 5)
     assert data.histogram() == [2, 3]
-
-
-def test_a_zip_is_read_in_place(tmp_path):
-    path = pack(tmp_path / "pets.zip", FILES)
-    load_dataset(path, 8, 3)
-    assert list(tmp_path.iterdir()) == [path]
+    assert len(repr(data)) < 200
+    assert list(tmp_path.iterdir()) == [path]  # a zip is read in place
 
 
 @pytest.mark.parametrize(("resolution", "channels"), [(4, 3), (16, 1)])
 def test_images_have_the_asked_form(tmp_path, resolution, channels):
-    data = load_dataset(fill(tmp_path, FILES), resolution, channels)
+    data = load_dataset(write_folder(tmp_path, FILES), resolution, channels)
     assert data.images.shape == (5, channels, resolution, resolution)
 
 
 def test_the_result_does_not_depend_on_the_number_of_threads(tmp_path):
     files = {f"{'ab'[i % 2]}/{i:03}.png": png(i, 2)[0] for i in range(300)}
-    path = fill(tmp_path, files)
+    path = write_folder(tmp_path, files)
     one, many = (load_dataset(path, 2, 3, workers=workers) for workers in (1, 7))
     assert torch.equal(one.images, many.images)
-    assert torch.equal(one.images[-1], png(299, 2)[1])
+    assert (one.images[-1].numpy() == png(299, 2)[1]).all()
 
 
-def test_the_name_for_people_is_no_path(tmp_path, monkeypatch):
-    fill(tmp_path / "pets", FILES)
+def test_the_path_may_be_the_working_folder_or_have_a_tilde(tmp_path, monkeypatch):
+    write_folder(tmp_path / "pets", FILES)
     monkeypatch.chdir(tmp_path / "pets")
     assert load_dataset(".", 8, 3).source == "pets"
-
-
-def test_a_home_folder_may_be_a_tilde(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
-    fill(tmp_path / "pets", FILES)
     assert len(load_dataset("~/pets", 8, 3)) == 5
 
 
 def test_the_word_digits_means_the_built_in_ones(tmp_path, monkeypatch):
-    monkeypatch.chdir(fill(tmp_path, {f"digits/{name}": data for name, data in FILES.items()}))
-    data = load_dataset("digits", 16, 1)
-    assert data.images.shape == (1797, 1, 16, 16)
-    assert data.class_names[3] == "three"
-    assert data.source == "digits"
-    assert sum(data.histogram()) == 1797
-    assert min(data.histogram()) > 170
+    monkeypatch.chdir(write_folder(tmp_path, {f"digits/{name}": d for name, d in FILES.items()}))
+    data, original = load_dataset("digits", 8, 1), datasets.load_digits()
+    assert data.images.shape == (1797, 1, 8, 8)
+    assert data.labels.tolist() == original.target.tolist()
+    # At their own size the 17 levels are only stretched to 0..255.
+    np.testing.assert_array_equal(data.images[:, 0].numpy(), np.round(original.images * 255 / 16))
+    assert (data.class_names[0], data.class_names[7], data.source) == ("zero", "seven", "digits")
+    grey, colour = load_dataset("digits", 32, 1).images, load_dataset("digits", 32, 3).images
+    first = Image.fromarray(data.images[0, 0].numpy()).resize((32, 32), Image.Resampling.BICUBIC)
+    np.testing.assert_array_equal(grey[0, 0].numpy(), np.asarray(first))
+    assert torch.equal(colour, grey.expand(-1, 3, -1, -1))
     for folder in ("./digits", Path("digits")):
         assert load_dataset(folder, 8, 3).class_names == ("cat", "dog")
+    monkeypatch.delattr("sklearn.datasets")
+    monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
+    assert "pip install 'biggan[train]'" in refusal(load_dataset, "digits", 8, 1)
 
 
 def test_without_classes_labels_are_zero_and_names_are_none(tmp_path):
     flat = {f"{index}.png": data for index, (data, _) in enumerate(PICTURES)}
-    for source in (fill(tmp_path, flat), "digits"):
+    for source in (write_folder(tmp_path, flat), "digits"):
         data = load_dataset(source, 8, 3, unconditional=True)
         assert not data.labels.any()
         assert len(data.labels) == len(data.images)
-        assert data.class_names == ()
-        assert data.num_classes == 0
-        assert data.histogram() == []
+        assert (data.class_names, data.num_classes, data.histogram()) == ((), 0, [])
 
 
 def test_the_fingerprint_tells_datasets_apart(tmp_path):
-    data = load_dataset(fill(tmp_path / "a", FILES), 8, 3)
-    same = load_dataset(pack(tmp_path / "b.zip", FILES), 8, 3)
+    data = load_dataset(write_folder(tmp_path / "a", FILES), 8, 3)
+    same = load_dataset(write_zip(tmp_path / "b.zip", FILES), 8, 3)
     assert data.fingerprint == same.fingerprint
     assert len(data.fingerprint) == 64
     changed = data.images.clone()
@@ -144,63 +120,39 @@ def test_the_fingerprint_tells_datasets_apart(tmp_path):
     assert len({data.fingerprint, *(other.fingerprint for other in others)}) == 5
 
 
-def test_the_representation_is_short(tmp_path):
-    assert len(repr(load_dataset(fill(tmp_path, FILES), 8, 3))) < 200
-
-
-def corrupt_some(*names):
-    return FILES | {name: FILES[name][:-40] for name in names}
-
-
-def test_corrupt_images_are_left_out_with_one_warning(tmp_path, caplog):
-    path = fill(tmp_path, corrupt_some("cat/0.png", "dog/1.png"))
-    with caplog.at_level(logging.WARNING, "biggan.data"):
-        data = load_dataset(path, 8, 3)
-    assert [record.getMessage() for record in caplog.records] == [
-        "skipped 2 corrupt images of 5: cat/0.png, dog/1.png (image file is truncated)"
-    ]
+def test_corrupt_images_are_left_out_with_one_warning(tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)
+    path = write_folder(tmp_path, cut_short(FILES, "cat/0.png", "dog/1.png"))
+    data = load_dataset(path, 8, 3)
+    what = "2 corrupt images of 5: cat/0.png, dog/1.png (image file is truncated)"
+    assert caplog.messages == [f"skipped {what}"]
     assert torch.equal(data.images, PIXELS[[1, 2, 4]])
     assert data.labels.tolist() == [0, 1, 1]
     assert data.skipped == ("cat/0.png", "dog/1.png")
-
-
-def test_a_damaged_member_of_a_zip_is_left_out(tmp_path, caplog):
-    path = pack(tmp_path / "pets.zip", FILES)
-    content = bytearray(path.read_bytes())
-    content[content.find(FILES["dog/0.png"]) + 60] ^= 255
-    path.write_bytes(content)
-    assert load_dataset(path, 8, 3).skipped == ("dog/0.png",)
-    assert "dog/0.png" in caplog.text
-
-
-def test_truncated_images_are_corrupt_whatever_pillow_is_set_to(tmp_path, monkeypatch):
-    monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)
-    path = fill(tmp_path, corrupt_some("dog/1.png"))
-    assert load_dataset(path, 8, 3).skipped == ("dog/1.png",)
-
-
-def bmp():
-    buffer = io.BytesIO()
-    Image.new("RGB", (8, 8)).save(buffer, "BMP")
-    return buffer.getvalue()
+    assert refusal(load_dataset, path, 8, 3, strict=True) == f"{path} has {what}"
 
 
 def test_corrupt_images_with_the_same_reason_are_named_together(tmp_path, caplog):
+    bmp = encode(Image.new("RGB", (8, 8)), "BMP")
     others = {"cat/x.png": b"", "dog/x.png": b"text"}
-    others |= {f"cat/{place}.bmp": bmp()[:-place] for place in (1, 2)}
-    files = corrupt_some("cat/0.png", "dog/0.png") | others
-    load_dataset(fill(tmp_path, files), 8, 3)
+    others |= {f"cat/{place}.bmp": bmp[:-place] for place in (1, 2)}
+    files = cut_short(FILES, "cat/0.png", "dog/0.png") | others
+    load_dataset(write_folder(tmp_path / "a", files), 8, 3)
+    many = FILES | {f"dog/x{index}.png": b"" for index in range(8)}
+    load_dataset(write_folder(tmp_path / "b", many), 8, 3)
     assert caplog.messages == [
         "skipped 6 corrupt images of 9: cat/0.png, dog/0.png (image file is truncated); "
         "cat/1.bmp, cat/2.bmp (image file is truncated (23 bytes not processed)); "
-        "cat/x.png (the file is empty); dog/x.png (not in an image format that Pillow reads)"
+        "cat/x.png (the file is empty); dog/x.png (not in an image format that Pillow reads)",
+        "skipped 8 corrupt images of 13: "
+        "dog/x0.png, dog/x1.png, dog/x2.png, dog/x3.png, dog/x4.png and 3 more (the file is empty)",
     ]
 
 
 def test_what_is_no_image_is_counted_by_ending(tmp_path, caplog):
     others = ["cat/a.heic", "dog/b.HEIC", "dog/c.txt", "cat/.hidden", "dog/README"]
     files = FILES | dict.fromkeys(others, b"")
-    for path in (fill(tmp_path / "pets", files), pack(tmp_path / "pets.zip", files)):
+    for path in (write_folder(tmp_path / "pets", files), write_zip(tmp_path / "pets.zip", files)):
         caplog.clear()
         load_dataset(path, 8, 3)
         assert caplog.messages == [
@@ -208,26 +160,14 @@ def test_what_is_no_image_is_counted_by_ending(tmp_path, caplog):
         ]
 
 
-def wide(level):
-    buffer = io.BytesIO()
-    Image.fromarray(np.full((8, 8), level, np.uint16)).save(buffer, "PNG")
-    return buffer.getvalue()
-
-
 def test_images_with_16_bits_share_the_range_that_they_use(tmp_path, caplog):
-    files = {
-        "a/0.png": wide(4095),
-        "a/1.png": wide(2047),
-        "b/0.png": wide(300),
-        "b/1.png": png(0)[0],
-    }
-    path = fill(tmp_path, files)
-    data = load_dataset(path, 8, 1)
-    assert data.images[:3, 0, 0, 0].tolist() == [255, 127, 19]
+    files = {"a/0.png": wide(4095), "a/1.png": wide(2047), "b/0.png": wide(300)}
+    path = write_folder(tmp_path, files | {"b/1.png": png(0)[0]})
+    assert load_dataset(path, 8, 1).images[:3, 0, 0, 0].tolist() == [255, 127, 19]
     assert caplog.messages == [
         "the 3 images with 16 bits use 12 bits, up to level 4095: that level is white"
     ]
-    fill(path, {"b/2.png": wide(65000)})
+    write_folder(path, {"b/2.png": wide(65000)})
     caplog.clear()
     assert load_dataset(path, 8, 1).images[:3, 0, 0, 0].tolist() == [16, 8, 1]
     assert caplog.messages == [
@@ -236,80 +176,48 @@ def test_images_with_16_bits_share_the_range_that_they_use(tmp_path, caplog):
     ]
 
 
-def test_many_corrupt_images_are_counted_and_not_all_named(tmp_path, caplog):
-    files = FILES | {f"dog/x{index}.png": b"" for index in range(8)}
-    load_dataset(fill(tmp_path, files), 8, 3)
-    assert caplog.messages == [
-        "skipped 8 corrupt images of 13: "
-        "dog/x0.png, dog/x1.png, dog/x2.png, dog/x3.png, dog/x4.png and 3 more (the file is empty)"
-    ]
-
-
-def test_strict_loading_refuses_corrupt_images(tmp_path):
-    path = fill(tmp_path, corrupt_some("cat/0.png"))
-    assert refusal(path, 8, 3, strict=True) == (
-        f"{path} has 1 corrupt image of 5: cat/0.png (image file is truncated)"
-    )
-
-
 def test_a_class_or_a_dataset_that_is_lost_is_refused(tmp_path):
-    path = fill(tmp_path / "a", corrupt_some("cat/0.png", "cat/1.png"))
-    assert refusal(path, 8, 3).startswith(
+    path = write_folder(tmp_path / "a", cut_short(FILES, "cat/0.png", "cat/1.png"))
+    assert refusal(load_dataset, path, 8, 3).startswith(
         f"{path}: no image of class 'cat' can be read, 2 corrupt images of 5"
     )
-    path = fill(tmp_path / "b", corrupt_some(*FILES))
-    assert refusal(path, 8, 3).startswith(f"{path}: no image can be read, 5 corrupt images of 5")
-    assert refusal(path, 8, 3, unconditional=True).startswith(f"{path}: no image can")
-
-
-def test_an_image_of_too_many_pixels_is_corrupt(tmp_path, monkeypatch):
-    path = fill(tmp_path, FILES | {"dog/big.png": png(0, 10)[0]})
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 64)
-    assert load_dataset(path, 8, 3).skipped == ("dog/big.png",)
+    path = write_folder(tmp_path / "b", cut_short(FILES, *FILES))
+    for unconditional in (False, True):
+        message = refusal(load_dataset, path, 8, 3, unconditional=unconditional)
+        assert message.startswith(f"{path}: no image can be read, 5 corrupt images of 5")
 
 
 def test_what_does_not_fit_in_memory_is_refused_before_decoding(tmp_path, monkeypatch):
-    path = fill(tmp_path, FILES)
+    path = write_folder(tmp_path, FILES)
     needed = 5 * 3 * 8 * 8
-    assert len(load_dataset(path, 8, 3, memory_limit=needed)) == 5
-    monkeypatch.setattr("biggan.data.reading.decode_image", None)
-    assert "choose a smaller resolution or fewer images" in refusal(
-        path, 8, 3, memory_limit=needed - 1
-    )
-    assert f"{path}: 5 images at 131072 px need 240.00 GiB of memory and the limit is 1.50" in (
-        refusal(path, 131072, 3, memory_limit=3 * 2**29)
-    )
-
-
-def test_the_memory_limit_is_a_share_of_the_machine(monkeypatch):
     machine = {"SC_PAGE_SIZE": 4096, "SC_PHYS_PAGES": 1000}
-    monkeypatch.setattr("os.sysconf", machine.__getitem__)
-    assert biggan.data.dataset._default_memory_limit() == int(0.6 * 4096000)
-    monkeypatch.delattr("os.sysconf")
-    assert biggan.data.dataset._default_memory_limit() is None
+    with monkeypatch.context() as patch:
+        patch.setattr("os.sysconf", machine.__getitem__)
+        assert dataset.memory_limit() == int(0.6 * 4096000)
+        patch.delattr("os.sysconf")
+        assert dataset.memory_limit() is None
+    monkeypatch.setattr(dataset, "memory_limit", lambda: needed)
+    assert len(load_dataset(path, 8, 3)) == 5
+    monkeypatch.setattr("biggan.data.reading.decode_image", None)
+    monkeypatch.setattr(dataset, "memory_limit", lambda: needed - 1)
+    assert "choose a smaller resolution or fewer images" in refusal(load_dataset, path, 8, 3)
+    monkeypatch.setattr(dataset, "memory_limit", lambda: 3 * 2**29)
+    message = f"{path}: 5 images at 131072 px need 240.00 GiB of memory and the limit is 1.50"
+    assert message in refusal(load_dataset, path, 131072, 3)
 
 
-@pytest.mark.parametrize("channels", [0, 2, 4])
-def test_other_numbers_of_channels_are_refused(channels):
-    assert refusal("digits", 8, channels) == (
-        f"images have 1 channel (grey) or 3 (colour), not {channels}"
-    )
-
-
-def test_a_resolution_of_nothing_is_refused():
-    assert refusal("digits", 0, 1) == "the resolution must be at least 1 pixel, not 0"
-
-
-def test_mistakes_about_the_path_reach_the_user(tmp_path):
-    assert refusal(tmp_path / "nowhere", 8, 3).startswith("no such file or folder")
-    fill(tmp_path / "ImageNet" / "train", FILES)
-    message = refusal(tmp_path, 8, 3)
+def test_mistakes_reach_the_user(tmp_path):
+    for channels in (0, 2, 4):
+        message = f"images have 1 channel (grey) or 3 (colour), not {channels}"
+        assert refusal(load_dataset, "digits", 8, channels) == message
+    assert "at least 1 pixel, not 0" in refusal(load_dataset, "digits", 0, 1)
+    assert refusal(load_dataset, tmp_path / "nowhere", 8, 3).startswith("no such file or folder")
+    write_folder(tmp_path / "ImageNet" / "train", FILES)
+    message = refusal(load_dataset, tmp_path, 8, 3)
     assert f"did you mean {tmp_path / 'ImageNet' / 'train'}?" in message
-    path = pack(
-        tmp_path / "both.zip",
-        {f"{part}/{n}": d for part in ("train", "val") for n, d in FILES.items()},
-    )
-    assert refusal(path, 8, 3).endswith("make a zip of train alone")
+    both = {f"{part}/{n}": d for part in ("train", "val") for n, d in FILES.items()}
+    path = write_zip(tmp_path / "both.zip", both)
+    assert "make a zip of train alone" in refusal(load_dataset, path, 8, 3)
 
 
 class Terminal(io.StringIO):
@@ -319,9 +227,9 @@ class Terminal(io.StringIO):
 
 @pytest.mark.parametrize("progress", [True, False])
 def test_the_bar_shows_on_a_slow_loading_at_a_terminal_only(tmp_path, monkeypatch, progress):
-    from biggan.data import dataset
+    from biggan.data import reading
 
-    path = fill(tmp_path, FILES)
+    path = write_folder(tmp_path, FILES)
     bars = []
 
     def impatient(**options):
@@ -329,8 +237,8 @@ def test_the_bar_shows_on_a_slow_loading_at_a_terminal_only(tmp_path, monkeypatc
         bars.append(options)
         return REAL_BAR(**options)
 
-    REAL_BAR = dataset.tqdm
-    monkeypatch.setattr(dataset, "tqdm", impatient)
+    REAL_BAR = reading.tqdm
+    monkeypatch.setattr(reading, "tqdm", impatient)
     for stream in (Terminal(), io.StringIO()):
         monkeypatch.setattr(sys, "stderr", stream)
         load_dataset(path, 8, 3, progress=progress)
@@ -338,7 +246,7 @@ def test_the_bar_shows_on_a_slow_loading_at_a_terminal_only(tmp_path, monkeypatc
     assert [bar["total"] for bar in bars] == [5, 5]
 
 
-@pytest.mark.parametrize("where", ["dataset.tqdm.update", "reading.decode_image"])
+@pytest.mark.parametrize("where", ["tqdm.update", "decode_image"])
 def test_an_interrupt_ends_the_work(tmp_path, monkeypatch, where):
     def interrupt(*arguments):
         raise KeyboardInterrupt
@@ -350,11 +258,11 @@ def test_an_interrupt_ends_the_work(tmp_path, monkeypatch, where):
 
     read = []
     monkeypatch.setattr(Path, "read_bytes", slowly)
-    monkeypatch.setattr(f"biggan.data.{where}", interrupt)
-    files = {f"{'ab'[i % 2]}/{i}.png": b"" for i in range(2000)}
+    monkeypatch.setattr(f"biggan.data.reading.{where}", interrupt)
+    files = {f"{'ab'[i % 2]}/{i}.png": b"" for i in range(1000)}
     with pytest.raises(KeyboardInterrupt):
-        load_dataset(fill(tmp_path, files), 8, 3, workers=1)
-    assert len(read) < 1000
+        load_dataset(write_folder(tmp_path, files), 8, 3, workers=1)
+    assert len(read) < 700
 
 
 def test_real_images_in_a_zip():
@@ -372,3 +280,56 @@ def test_real_images_in_a_zip():
         expected = np.asarray(Image.open(member).convert("RGB"))
     found = data.images[data.labels == 8][7]
     np.testing.assert_array_equal(make_grid(to_pil(found[None]), 1), expected)
+
+
+# --- what is known before loading ---
+
+PETS = pictures(3)
+FORMS = {
+    "folder": lambda path: write_folder(path / "pets", PETS),
+    "zip": lambda path: write_zip(path / "pets.zip", PETS),
+    "parquet": lambda path: write_parquet(path / "pets.parquet", PETS),
+    "shards": lambda path: write_shards(path / "pets", PETS),
+    "digits": lambda path: "digits",
+}
+
+
+def assert_agrees(outline, data):
+    assert (len(outline), outline.class_names) == (len(data), data.class_names)
+    assert (outline.num_classes, outline.source) == (data.num_classes, data.source)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_an_outline_agrees_with_the_dataset_and_decodes_nothing(tmp_path, monkeypatch, form):
+    path = FORMS[form](tmp_path)
+    data = [load_dataset(path, 8, 3, unconditional=without) for without in (False, True)]
+    monkeypatch.setattr("biggan.data.reading.decode_image", None)
+    for without in (False, True):
+        outline = outline_dataset(path, 8, 3, unconditional=without)
+        assert_agrees(outline, data[without])
+        assert outline.fingerprint == (data[without].fingerprint if form == "digits" else None)
+        assert not outline.is_mapped
+
+
+def test_the_outline_of_a_packed_dataset_reads_no_pixels(tmp_path, monkeypatch):
+    pack_dataset(write_folder(tmp_path / "pets", PETS), tmp_path / "packed", 8)
+    data = load_dataset(tmp_path / "packed", 8, 3)
+    monkeypatch.setattr("biggan.data.dataset.fingerprint_start", None)
+    outline = outline_dataset(tmp_path / "packed", 8, 3)
+    assert_agrees(outline, data)
+    assert outline.fingerprint == data.fingerprint
+    assert outline.is_mapped
+    # Without its classes it is another dataset, whose fingerprint is not recorded.
+    assert outline_dataset(tmp_path / "packed", 8, 3, unconditional=True).fingerprint is None
+    assert "packed at 8 px" in refusal(outline_dataset, tmp_path / "packed", 16, 3)
+
+
+def test_what_loading_would_refuse_an_outline_refuses(tmp_path, monkeypatch):
+    assert "no such file or folder" in refusal(outline_dataset, tmp_path / "none", 8, 3)
+    assert "not 2" in refusal(outline_dataset, "digits", 8, 2)
+    folder = write_folder(tmp_path / "bad", PETS | {"cat/9.png": b"no picture"})
+    assert len(outline_dataset(folder, 8, 3)) == 7  # it is listed and not looked at
+    message = refusal(outline_dataset, folder, 8, 3, strict=True)
+    assert "1 corrupt image of 7: cat/9.png" in message
+    monkeypatch.setattr(dataset, "memory_limit", lambda: 100)
+    assert "7 images at 8 px need" in refusal(outline_dataset, folder, 8, 3)

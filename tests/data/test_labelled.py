@@ -29,7 +29,14 @@ def refusal(path):
 
 
 @pytest.mark.parametrize(
-    ("form", "prefix"), [("folder", ""), ("zip", ""), ("zip", "cifar10/"), ("zip", "a/cifar10/")]
+    ("form", "prefix"),
+    [
+        ("folder", ""),
+        ("folder", "cifar10/"),
+        ("zip", ""),
+        ("zip", "cifar10/"),
+        ("zip", "a/cifar10/"),
+    ],
 )
 def test_labels_are_those_of_dataset_json(tmp_path, form, prefix):
     data = load_dataset(source(tmp_path, form=form, prefix=prefix), 8, 3)
@@ -55,20 +62,23 @@ def test_labels_may_be_names(tmp_path):
 @pytest.mark.parametrize(
     ("labels", "fault"),
     [
-        (None, "gives no labels (null): go without classes (--unconditional)"),
-        (PAIRS[:4], f"gives no label to 2 of 6 images, such as {NAMES[4]}"),
-        ([*PAIRS[:5], [NAMES[5], None]], f"gives no label to 1 of 6 images, such as {NAMES[5]}"),
-        ([[name, [label, 0.5]] for name, label in PAIRS], f"{NAMES[0]} no number but [1, 0.5]"),
-        ([[name, label / 2] for name, label in PAIRS], f"{NAMES[0]} no number but 0.5"),
+        (None, "has no labels [file, number]: go without classes (--unconditional"),
+        (PAIRS[:4], f"gives no number or name to 2 of 6 images, such as {NAMES[4]}"),
+        (
+            [*PAIRS[:5], [NAMES[5], None]],
+            f"gives no number or name to 1 of 6 images, such as {NAMES[5]}",
+        ),
+        ([[name, [label, 0.5]] for name, label in PAIRS], f"{NAMES[0]} ([1, 0.5])"),
+        ([[name, label / 2] for name, label in PAIRS], f"{NAMES[0]} (0.5)"),
         ([*PAIRS[:5], [NAMES[5], -1]], f"{NAMES[5]} has no label"),
         ([[name, 3 * label] for name, label in PAIRS], "2 of 4 classes have no image, such as '1'"),
         ([[name, 10**12 * label] for name, label in PAIRS], "classes have no image, such as '1'"),
         ([[name, "cat" if label else 0] for name, label in PAIRS], "some labels are numbers and"),
         ([[name, "cat" if label else "d\n"] for name, label in PAIRS], "has control characters"),
         ([*PAIRS, ["00003/img00000006.png", 2]], "no image of the class 2 that dataset.json names"),
-        (LABELS, "in another form than [file, number]"),
-        ("labels", "in another form than [file, number]"),
-        ([[1, 2]], "in another form than [file, number]"),
+        (LABELS, "has no labels [file, number]"),
+        ("labels", "has no labels [file, number]"),
+        ([[1, 2]], "has no labels [file, number]"),
     ],
 )
 def test_what_cannot_be_used_is_named(tmp_path, labels, fault):

@@ -8,8 +8,7 @@ import pytest
 import torch
 
 from biggan.data import load_dataset, packed
-from biggan.data.packed import read_header, verify
-from biggan.data.packing import pack_dataset
+from biggan.data.packed import pack_dataset, read_header, verify
 from biggan.errors import InputError
 from data_forms import pictures, write_folder
 
@@ -50,7 +49,7 @@ def test_the_files_are_what_the_guide_says(out):
 
 
 def test_images_are_mapped_and_not_read(out, monkeypatch):
-    assert len(load_dataset(out, 8, 3, memory_limit=0)) == 10
+    monkeypatch.setattr("biggan.data.dataset.memory_limit", lambda: 0)
     data = load_dataset(out, 8, 3)
     before = data.images[3, 0, 0, 0].item()
     flip(out / "images.bin", 0)
@@ -70,7 +69,7 @@ def test_a_copy_needs_no_permission_to_write(out):
 def test_wrong_sizes_are_found_at_once(out, file, change, fault):
     data = (out / file).read_bytes()
     (out / file).write_bytes(data[:change] if change < 0 else data + b"0")
-    sizes = f"{len(data) + change} bytes where {len(data)} belong"
+    sizes = f"{len(data) + change} bytes instead of {len(data)}"
     for check in (verify, read_header, lambda path: load_dataset(path, 8, 3)):
         message = refusal(check, out)
         assert message.startswith(f"{out / file} is {fault}: {sizes}")
@@ -121,9 +120,9 @@ def test_damaged_pixels_are_found_and_placed(tmp_path, monkeypatch):
     assert header == read_header(out)
     assert len(header.images_sha256) == 5
     flip(out / "images.bin", 5 * 192 + 3)
-    assert "somewhere in the images 4 to 6; pack it again" in refusal(verify, out)
+    assert "somewhere in the images 4 to 6: pack it again" in refusal(verify, out)
     flip(out / "images.bin", 9 * 192 + 191)
-    assert "the images 4 to 6, 8 to 9;" in refusal(verify, out)
+    assert "the images 4 to 6, 8 to 9:" in refusal(verify, out)
     for position in range(0, 10 * 192, 192):
         flip(out / "images.bin", position)
     assert "and 2 more places" in refusal(verify, out)

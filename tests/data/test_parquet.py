@@ -9,7 +9,8 @@ import torch
 
 from biggan.data import load_dataset
 from biggan.data.decoding import CorruptImageError
-from biggan.data.parquet import ParquetFiles
+from biggan.data.parquet import ParquetReader
+from biggan.data.reading import open_source
 from biggan.errors import InputError
 from data_forms import pictures, png, shuffled, write_folder, write_parquet
 
@@ -98,35 +99,32 @@ def test_several_files_are_one_dataset(tmp_path):
 
 def test_row_groups_are_read_once_in_reading_order(tmp_path, monkeypatch):
     path = write_parquet(tmp_path / "a.parquet", shuffled(FILES), row_group_size=2)
-    with ParquetFiles(path, (path,), unconditional=False) as files:
+    with open_source(path) as source:
+        files = source.reader
         read = []
-        real = files._files[0].read_row_group
+        real = files._opened[0].read_row_group
 
         class Counting:
             def read_row_group(self, group, columns):
                 read.append(group)
                 return real(group, columns=columns)
 
-            def close(self):
-                pass
-
-        files._files[0] = Counting()
-        for position in files.order:
-            files.read(files.members[position])
+        files._groups = [(Counting(), group) for _, group in files._groups]
+        for position in source.order:
+            source.read(position)
     assert read == [0, 1, 2, 3]
 
 
 def test_a_damaged_page_is_told_in_one_line(tmp_path, monkeypatch):
-    files = ParquetFiles(
-        path := write_parquet(tmp_path / "a.parquet", FILES), [path], unconditional=True
-    )
+    path = write_parquet(tmp_path / "a.parquet", FILES)
+    files = ParquetReader([path], path, unconditional=True)
 
     def fail(number):
         raise OSError("Couldn't deserialize thrift:\nDeserializing page header failed.\n")
 
-    monkeypatch.setattr(files, "_group", fail)
+    monkeypatch.setattr(files, "_column", fail)
     with pytest.raises(CorruptImageError) as caught:
-        files.read(files.members[0])
+        files.read(0)
     assert str(caught.value) == ("Couldn't deserialize thrift: Deserializing page header failed.")
 
 
@@ -147,7 +145,7 @@ def test_a_row_without_an_image_is_corrupt(tmp_path, caplog):
         ({"text": ["a", "b", "c"], "label": [0, 1, 1]}, None, "has no column 'image', only text"),
         ({"image": ["a", "b", "c"], "label": [0, 1, 1]}, None, "holds no image files but string"),
         ({"image": [{"path": "a"}] * 3, "label": [0, 1, 1]}, None, "holds no bytes but struct"),
-        ({"image": DATA}, None, "no column 'label', only image; or go without it (--uncond"),
+        ({"image": DATA}, None, "no column 'label', only image; or go without classes (--uncond"),
         ({"image": DATA, "label": [0.5, 1, 1]}, None, "neither numbers nor names but double"),
         ({"image": DATA, "label": [[0], [1, 0], []]}, None, "nor names but list<"),
         ({"image": DATA, "label": [["a"], ["b"], ["a"]]}, ["a", "b"], "nor names but list<"),
@@ -162,8 +160,12 @@ def test_a_row_without_an_image_is_corrupt(tmp_path, caplog):
         ({"image": DATA, "label": ["a", "", "b"]}, None, "a.parquet:00000001 has no label"),
         ({"image": DATA, "label": [0, 1, 1]}, ["a", "b", "c"], "1 of 3 classes have no image"),
         ({"image": DATA, "label": [0, 1, 1]}, ["a", "a"], "two classes are called 'a'"),
-        ({"image": DATA, "label": [0, 0, 0]}, None, "has one class, '0'"),
-        ({"image": pa.array([], pa.binary()), "label": pa.array([], pa.int64())}, None, "no rows"),
+        ({"image": DATA, "label": [0, 0, 0]}, None, "needs several classes"),
+        (
+            {"image": pa.array([], pa.binary()), "label": pa.array([], pa.int64())},
+            None,
+            "holds no images",
+        ),
     ],
 )
 def test_what_cannot_be_used_is_named(tmp_path, columns, names, fault):

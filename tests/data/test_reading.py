@@ -6,7 +6,7 @@ import pytest
 
 from biggan.data import load_dataset
 from biggan.data.reading import containers, expand, open_source
-from biggan.data.shard_files import expand_shards
+from biggan.data.shards import expand_shards
 from biggan.errors import InputError
 from data_forms import (
     pictures,
@@ -45,7 +45,7 @@ def test_tables_beside_shards_are_not_the_data(tmp_path, caplog):
         (folder / f"{name}.parquet").write_bytes(b"captions")
         (folder / f"{name}_stats.json").write_text("{}")
     with caplog.at_level(logging.WARNING, "biggan.data"), open_source(folder) as source:
-        assert len(source.layout.members) == 8
+        assert len(source.members) == 8
         assert not caplog.records
     (folder / "metadata.parquet").write_bytes(b"captions")
     with caplog.at_level(logging.WARNING, "biggan.data"), open_source(folder):

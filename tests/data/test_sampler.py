@@ -35,8 +35,8 @@ def test_the_answer_does_not_depend_on_earlier_questions():
 
 def test_an_epoch_is_shuffled_once(monkeypatch):
     drawn = []
-    generator = sampler._generator
-    monkeypatch.setattr(sampler, "_generator", lambda *key: drawn.append(key) or generator(*key))
+    generator = sampler.generator
+    monkeypatch.setattr(sampler, "generator", lambda *key: drawn.append(key) or generator(*key))
     stream = ShuffledStream(100, seed=0)
     for start in range(0, 200, 10):
         stream.indices(start, 10)

@@ -5,18 +5,17 @@ from collections import Counter
 
 import pytest
 
-from biggan.data import shard_index
-from biggan.data.shard_files import read_shard, shard_name
-from biggan.data.shard_index import (
+from biggan.data import shards as shard_index
+from biggan.data.shards import (
     INDEX,
     ShardContents,
-    class_table,
     count_shards,
     index_file,
-    number_labels,
-    read_class_names,
+    number_classes,
     read_index,
+    shard_name,
 )
+from biggan.data.tars import read_class_names, read_stream
 from biggan.errors import InputError
 from data_forms import pictures, shuffled, write_shards, write_tar
 
@@ -72,9 +71,9 @@ def test_counting_goes_on_where_it_was_stopped(tmp_path, monkeypatch):
     write_shards(tmp_path, FILES, per_shard=4)
     urls, file = shards(tmp_path), tmp_path / INDEX
     read = []
-    real = shard_index.read_shard
+    real = shard_index.read_stream
     monkeypatch.setattr(
-        shard_index, "read_shard", lambda url, other: read.append(url) or real(url, other)
+        shard_index, "read_stream", lambda url, *more: read.append(url) or real(url, *more)
     )
     turns = 0
     while not count_shards(urls, file, workers=1, seconds=0):
@@ -157,36 +156,36 @@ def held(*labels):
 
 
 def test_classes_are_those_given_or_beside_the_shards_or_the_labels(tmp_path):
-    assert class_table(*held("dog", "cat", "dog"), None) == ("cat", "dog")
-    assert class_table(*held(2, 0, 1), None) == ("0", "1", "2")
-    assert class_table(*held("dog", 0), ("cat", "dog")) == ("cat", "dog")
-    assert class_table(*held("dog", None), ()) == ()
+    assert number_classes(*held("dog", "cat", "dog"), None)[1] == ("cat", "dog")
+    assert number_classes(*held(2, 0, 1), None)[1] == ("0", "1", "2")
+    assert number_classes(*held("dog", 0), ("cat", "dog"))[1] == ("cat", "dog")
+    assert number_classes(*held("dog", None), ())[1] == ()
     (tmp_path / "classes.txt").write_text("cat\n\ndog\n")
     _, contents = held(0, 1)
     urls = [str(tmp_path / "a.tar"), str(tmp_path / "b.tar")]
-    assert class_table(urls, contents, None) == ("cat", "dog")
-    assert class_table(urls, contents, ("hen", "eel")) == ("hen", "eel")
+    assert number_classes(urls, contents, None)[1] == ("cat", "dog")
+    assert number_classes(urls, contents, ("hen", "eel"))[1] == ("hen", "eel")
     addresses = [f"https://host{url}" for url in urls]
-    assert class_table(addresses, contents, None) == ("0", "1")
+    assert number_classes(addresses, contents, None)[1] == ("0", "1")
 
 
 @pytest.mark.parametrize(
     ("labels", "given", "message"),
     [
-        (("cat", None), ("cat", "dog"), "1.tar has samples without a label.*unconditional=true"),
-        (("cat", 2), ("cat", "dog"), "1.tar has the label 2, and the classes are 2"),
-        ((0, -1), None, "1.tar has the label -1"),
+        (("cat", None), ("cat", "dog"), "1.tar has no label.*unconditional=true"),
+        (("cat", 2), ("cat", "dog"), "1.tar has the label 2, which none of the 2 class names"),
+        ((0, -1), None, "1.tar has no label"),
         (("cat", "hen"), ("cat", "dog"), "1.tar has the label 'hen'"),
         (("cat", "cat"), ("cat", "dog"), "1 of 2 classes have no image.*'dog'"),
         ((0, 3), None, "2 of 4 classes have no image.*'1'"),
-        (("cat", "cat"), None, "several classes, and there are 1; .*unconditional=true"),
-        ((3, "cat"), None, "numbers and some are names .3 in 0.tar, 'cat' in 1.tar.*classes=FILE"),
+        (("cat", "cat"), None, "several classes, and there is one.*unconditional=true"),
+        ((3, "cat"), None, "some labels are numbers and some are names, such as 3 and 'cat'"),
         ((0, 1), ("cat", "cat"), "two classes are called 'cat'"),
     ],
 )
 def test_labels_that_do_not_fit_are_named(labels, given, message):
     with pytest.raises(InputError, match=message):
-        class_table(*held(*labels), given)
+        number_classes(*held(*labels), given)
 
 
 def test_class_names_come_from_a_text_file(tmp_path):
@@ -198,7 +197,7 @@ def test_class_names_come_from_a_text_file(tmp_path):
     file.write_text("dog\n\ndog\n")
     assert "names.txt: two classes are called 'dog'" in refusal(read_class_names, file)
     file.write_text("dog\n")
-    assert "several classes, and there are 1" in refusal(read_class_names, file)
+    assert "several classes, and there is one" in refusal(read_class_names, file)
     file.write_bytes(b"\xff\n")
     assert "not a text file in UTF-8" in refusal(read_class_names, file)
     assert "cannot read the class names" in refusal(read_class_names, tmp_path / "none.txt")
@@ -208,20 +207,21 @@ def test_files_of_the_system_are_no_samples(tmp_path):
     image = FILES["cat/0000.png"]
     names = ["a/0.jpg", "a/._0.jpg", "@eaDir/0.jpg/thumb.jpg", "a/.ipynb_checkpoints/0.jpg"]
     path = write_tar(tmp_path / "a.tar", [(name, image) for name in names])
-    assert [sample.name for sample in read_shard(str(path), Counter())] == ["a.tar/a/0.jpg"]
+    assert [sample.place for sample in read_stream(str(path), path.name, Counter())] == [
+        "a.tar/a/0.jpg"
+    ]
 
 
 def test_both_spellings_of_an_accent_are_one_class():
     composed, decomposed = "caf\u00e9", "cafe\u0301"
     contents = [ShardContents(((composed, 1), (decomposed, 2), ("tea", 1)), 10)]
     for given in (None, ["tea", decomposed]):
-        table = class_table(["https://example.org/a.tar"], contents, given)
+        numbers, table = number_classes(["https://example.org/a.tar"], contents, given)
         assert set(table) == {composed, "tea"}
-        numbers = number_labels([composed, decomposed], table)
-        assert numbers == dict.fromkeys([composed, decomposed], table.index(composed))
+        assert numbers[composed] == numbers[decomposed] == table.index(composed)
 
 
 def test_a_number_of_any_size_makes_no_table():
     contents = [ShardContents(((0, 1), (10**12, 1)), 10)]
     with pytest.raises(InputError, match="999999999999 of 1000000000001 classes have no image"):
-        class_table(["https://example.org/a.tar"], contents, None)
+        number_classes(["https://example.org/a.tar"], contents, None)

@@ -145,9 +145,9 @@ def test_positions_may_have_gaps_and_an_end(folder):
 
 def test_resuming_reads_no_shard_before(folder, monkeypatch):
     read = []
-    real = shards.read_shard
+    real = shards.read_stream
     monkeypatch.setattr(
-        shards, "read_shard", lambda url, other: read.append(url) or real(url, other)
+        shards, "read_stream", lambda url, *more: read.append(url) or real(url, *more)
     )
     whole = stream(folder, window=1)
     list(whole.batches([np.arange(20)]))
@@ -166,7 +166,7 @@ def test_the_samples_are_counted_once(folder, tmp_path, monkeypatch):
     assert len(first) == 20
     assert first.num_classes == 2
     with monkeypatch.context() as patch:
-        patch.setattr("biggan.data.shard_index.read_shard", None)
+        patch.setattr("biggan.data.shards.read_stream", None)
         again = stream(folder, index=index)
     assert again.counts == first.counts
     assert again.fingerprint == first.fingerprint
@@ -292,7 +292,7 @@ def test_a_shard_that_is_cut_or_changed_is_refused(tmp_path):
 
 
 def test_other_mistakes(folder, tmp_path, monkeypatch):
-    assert "holds no .tar shards" in refusal(stream, tmp_path)
+    assert "is no .tar shard" in refusal(stream, tmp_path)
     assert "no such file" in refusal(stream, tmp_path / "a.tar")
     other = tmp_path / "a.zip"
     other.touch()

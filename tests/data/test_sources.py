@@ -10,9 +10,9 @@ import pytest
 
 from biggan.data.decoding import CorruptImageError
 from biggan.data.reading import open_source
-from biggan.data.sources import FolderFiles, ZipFiles, open_files
+from biggan.data.sources import FolderReader, ZipReader
 from biggan.errors import InputError
-from data_forms import pictures, png, write_parquet, write_shards, write_zip
+from data_forms import pictures, png, write_folder, write_parquet, write_shards, write_zip
 
 NAMES = [
     "cat/b.PNG",
@@ -55,6 +55,28 @@ def fill_zip(path):
     return path
 
 
+class Files:
+    """The images of a folder or zip by name."""
+
+    def __init__(self, path):
+        self.source = open_source(path, unconditional=True)
+        reader = self.source.reader
+        self.reader, self.members, self.folders = reader, tuple(self.source.members), reader.folders
+        self.unclear_names = reader.unclear_names
+
+    def read(self, member):
+        return self.source.read(self.members.index(member))
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        self.reader.close()
+
+
+open_files = Files
+
+
 def refusal(path):
     with pytest.raises(InputError) as caught:
         open_files(path)
@@ -66,8 +88,7 @@ def refusal(path):
 def test_images_are_listed_in_order_and_clutter_is_not(tmp_path, kind):
     path = fill_folder(tmp_path / "data") if kind == "folder" else fill_zip(tmp_path / "data.ZIP")
     with open_files(path) as files:
-        assert isinstance(files, FolderFiles if kind == "folder" else ZipFiles)
-        assert files.path == path
+        assert isinstance(files.reader, FolderReader if kind == "folder" else ZipReader)
         assert files.members == tuple(sorted(NAMES))
         for member in files.members:
             assert files.read(member) == member.encode()
@@ -78,7 +99,7 @@ def test_folders_are_listed_whether_they_hold_images_or_not(tmp_path, kind):
     if kind == "folder":
         (fill_folder(tmp_path) / "empty").mkdir()
         (tmp_path / ".git").mkdir()
-        assert FolderFiles(tmp_path).folders == ("cat", "dog", "empty")
+        assert Files(tmp_path).folders == ("cat", "dog", "empty")
         return
     path = fill_zip(tmp_path / "data.zip")
     with zipfile.ZipFile(path, "a") as archive:
@@ -230,15 +251,14 @@ def test_a_fault_of_the_disk_is_no_corrupt_image_of_an_archive(tmp_path, monkeyp
         raise OSError(errno.EIO, "Input/output error")
 
     with open_source(path) as source:
-        member = source.layout.members[0]
         if kind == "zip":
-            monkeypatch.setattr(source.files._archive.fp, "read", fail)
+            monkeypatch.setattr(source.reader._archive.fp, "read", fail)
         elif kind == "tar":
             monkeypatch.setattr(Path, "open", fail)
         else:
-            monkeypatch.setattr(source.files, "_group", fail)
-        with pytest.raises(InputError, match="Input/output error; see to the disk and start again"):
-            source.files.read(member)
+            monkeypatch.setattr(source.reader, "_column", fail)
+        with pytest.raises(InputError, match="Input/output error; check the disk and start again"):
+            source.read(0)
 
 
 @pytest.mark.parametrize("step", ["ParquetFile", "ParquetFile.read"])
@@ -249,18 +269,18 @@ def test_a_fault_of_the_disk_is_no_damaged_parquet_file(tmp_path, monkeypatch, s
         raise OSError(errno.EIO, "Input/output error")
 
     monkeypatch.setattr(f"pyarrow.parquet.{step}", fail)
-    with pytest.raises(InputError, match="Input/output error; see to the disk and start again"):
+    with pytest.raises(InputError, match="Input/output error; check the disk and start again"):
         open_source(path)
 
 
 def test_a_fault_of_the_disk_is_no_corrupt_image(tmp_path, monkeypatch):
-    files = FolderFiles(fill_folder(tmp_path))
+    files = Files(fill_folder(tmp_path))
 
     def fail(_path):
         raise OSError(errno.EIO, "Input/output error")
 
     monkeypatch.setattr("pathlib.Path.read_bytes", fail)
-    with pytest.raises(InputError, match=r"cat/a.jpg: Input/output error; see to the disk"):
+    with pytest.raises(InputError, match=r"cat/a.jpg: Input/output error; check the disk"):
         files.read("cat/a.jpg")
     monkeypatch.undo()
     (tmp_path / "cat" / "a.jpg").unlink()  # as where a network drive goes away
@@ -332,12 +352,12 @@ def test_names_of_an_old_zip_that_may_be_several_things_are_asked_about(
     assert "unzip -O ENCODING" in str(caught.value)
     assert shown in str(caught.value)
     with open_source(path, unconditional=True) as opened:
-        assert len(opened.layout.members) == 2
+        assert len(opened.members) == 2
     # What the classes are called does not depend on it.
     below = [f"{number}/{name.replace('/', '-')}" for number, name in enumerate(names)]
     path = old_zip(tmp_path / "b.zip", below, encoding)
     with open_source(path) as opened:
-        assert opened.layout.class_names == ("0", "1")
+        assert opened.class_names == ("0", "1")
 
 
 def test_a_name_in_the_unicode_path_field_is_taken(tmp_path):
@@ -358,3 +378,21 @@ def test_a_name_that_is_marked_as_utf8_and_is_not_is_damage(tmp_path):
     damaged = (tmp_path / "a.zip").read_bytes().replace("\u00e9".encode(), b"\xe9\xe9")
     (tmp_path / "a.zip").write_bytes(damaged)
     assert "is not a whole zip" in refusal(tmp_path / "a.zip")
+
+
+@pytest.mark.parametrize("write", [write_folder, write_zip])
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["0.png", "1.png"],
+        ["cat/0.png", "cat/1.png"],
+        ["a/0.png", "b/0.png", "b/c/0.png"],
+        ["00000/img0.png", "00001/img1.png"],
+        ["cat\n/0.png", "dog/0.png"],
+    ],
+)
+def test_without_classes_every_layout_will_do(tmp_path, write, names):
+    (tmp_path / "empty").mkdir()
+    path = write(tmp_path / "data.zip", dict.fromkeys(reversed(names), b"image"))
+    with open_source(path, unconditional=True) as source:
+        assert (source.members, source.labels, source.class_names) == (names, [0] * len(names), ())

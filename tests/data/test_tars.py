@@ -1,6 +1,7 @@
 """WebDataset shards as files: what is in them, and what cannot be used."""
 
 import json
+import tarfile
 
 import numpy as np
 import pytest
@@ -50,8 +51,9 @@ def test_numbers_are_named_by_a_file_beside_the_shards(tmp_path):
     path = write_tar(tmp_path / "a.tar", samples(("cls", "0"), ("cls", "1")))
     (tmp_path / "classes.txt").write_text("zebra\n\n ape \n")
     assert load_dataset(path, 8, 3).class_names == ("zebra", "ape")
-    (tmp_path / "classes.txt").write_text("zebra\n")
-    assert "a.tar/1.png has the label 1, which none of the 1 class names" in refusal(path)
+    write_tar(path, samples(("cls", "0"), ("cls", "2")))
+    assert "a.tar/1.png has the label 2, which none of the 2 class names" in refusal(path)
+    write_tar(path, samples(("cls", "0"), ("cls", "1")))
     (tmp_path / "classes.txt").write_bytes(b"\xef\xbb\xbfzebra\r\nape\r\n")  # as Notepad writes it
     assert load_dataset(path, 8, 3).class_names == ("zebra", "ape")
     (tmp_path / "classes.txt").write_bytes(b"\xff\xfe")
@@ -169,7 +171,7 @@ def test_shards_that_repeat_names_are_kept_apart(tmp_path):
         (samples(("cls", "0"), ("cls", "1" * 5000)), "some labels are numbers and some are names"),
         (samples(("cls", "0"), ("cls", "9" * 18)), "of 1000000000000000000 classes have no image"),
         ([("0.png", PNG), ("0.cls", b"caf\xe9")], "'caf\\udce9' is not UTF-8"),
-        (samples(("cls", "0")), "has one class, '0'"),
+        (samples(("cls", "0")), "needs several classes"),
         (
             samples(("cls", "a"), ("cls", "1")),
             "some labels are numbers and some are names, such as 1 and 'a'",
@@ -197,6 +199,21 @@ def test_a_shard_cut_anywhere_is_refused(tmp_path):
     assert len(load_dataset(path, 8, 3)) == 4
     path.write_bytes(b"no tar" * 1000)
     assert "is not a whole tar" in refusal(path)
+
+
+def test_a_damaged_header_is_refused_and_no_end(tmp_path):
+    path = write_tar(tmp_path / "a.tar", samples(*[("cls", str(n)) for n in range(4)]))
+    whole = path.read_bytes()
+    with tarfile.open(path) as archive:
+        headers = [info.offset for info in archive]
+    for start in headers:
+        for place in (start, start + 150):  # the name, and the checksum
+            damaged = bytearray(whole)
+            damaged[place] ^= 1
+            path.write_bytes(damaged)
+            assert "is not a whole tar: it may be truncated" in refusal(path), place
+            with pytest.raises(InputError, match="cannot read the shard .*a.tar: "):
+                ShardStream(path, 8, 3, (), 0)
 
 
 def test_corrupt_images_are_left_out(tmp_path, caplog):

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from biggan.data.transforms import fit_square, to_array
+from biggan.data.decoding import fit_square, to_array
 
 
 def noise(*shape):

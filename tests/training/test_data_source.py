@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from biggan.data import ImageDataset, ShardStream
-from biggan.data.shard_index import INDEX, count_shards
+from biggan.data.shards import INDEX, count_shards
 from biggan.errors import InputError
 from biggan.training import data_source
 from biggan.training.data_source import UncountedStream, look_at_data, open_data
@@ -84,7 +84,7 @@ def test_the_index_of_addresses_lies_in_the_runs_folder(streaming, shards, tmp_p
     streamed = opened(config, run)
     assert streamed.class_names == ("0", "1")  # an address has no classes.txt beside it
     assert [path.name for path in run.iterdir()] == [INDEX]
-    monkeypatch.setattr("biggan.data.shard_index.read_shard", None)
+    monkeypatch.setattr("biggan.data.shards.read_stream", None)
     assert opened(config, run).fingerprint == streamed.fingerprint
     assert look_at_data(config, run, strict=False).fingerprint == streamed.fingerprint
     line = refusal(opened, dataclasses.replace(config, stream=False), run)

@@ -96,7 +96,7 @@ def command(
     share_processor()
 
     from biggan.classifier import train_classifier
-    from biggan.data.dataset import DIGITS
+    from biggan.data import DIGITS
 
     device = choose_device(device)
     dataset = _load(data, resolution, channels)
@@ -115,8 +115,7 @@ def command(
 
 def _load(data: str, resolution: int | None, channels: str | None) -> ImageDataset:
     """Load the data in the size that was asked for, or that they have anyway."""
-    from biggan.data import load_dataset
-    from biggan.data.dataset import DIGITS
+    from biggan.data import DIGITS, load_dataset
     from biggan.data.packed import is_packed, read_header
     from biggan.evaluation.reference import common_resolution
 

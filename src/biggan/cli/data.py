@@ -74,7 +74,7 @@ def pack(
     """
     check_writable(out.parent)
 
-    from biggan.data.packing import pack_dataset
+    from biggan.data.packed import pack_dataset
 
     header = pack_dataset(
         source,

@@ -154,7 +154,7 @@ def command(
     share_processor()
     import torch
 
-    from biggan.data.dataset import DIGITS
+    from biggan.data import DIGITS
     from biggan.distributed import own_device, process_group, raising_together
     from biggan.evaluation import Protocol, evaluate_generator, evaluate_images
     from biggan.evaluation.checks import check_truncations

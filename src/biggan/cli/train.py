@@ -19,7 +19,7 @@ from biggan.errors import InputError
 
 if TYPE_CHECKING:
     from biggan.data import ShardStream, TrainingData
-    from biggan.data.outline import DatasetOutline
+    from biggan.data.dataset import DatasetOutline
     from biggan.training import TrainConfig
     from biggan.training.data_source import Outline
 
@@ -178,7 +178,7 @@ def _print_plan(
 ) -> None:
     """Say what would be done. Under torchrun one process speaks for all."""
     from biggan.data import ShardStream
-    from biggan.data.outline import DatasetOutline
+    from biggan.data.dataset import DatasetOutline
     from biggan.distributed import asked_processes
     from biggan.training.config import to_toml
     from biggan.training.data_source import UncountedStream

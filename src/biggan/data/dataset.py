@@ -8,37 +8,31 @@ mapped from the disk instead.
 import contextlib
 import functools
 import os
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor
-from tqdm import tqdm
 
-from biggan.data.decoding import MODES, WHITE, strict_pillow
-from biggan.data.digits import CLASS_NAMES, load_digits
-from biggan.data.layout import Layout
-from biggan.data.packed import (
-    fingerprint_start,
-    is_packed,
-    open_images,
-    read_header,
-    read_labels,
-)
+from biggan.data.decoding import MODES, WHITE, check_form, fit_square, strict_pillow, to_array
+from biggan.data.packed import fingerprint_start, is_packed, open_images, read_header, read_labels
 from biggan.data.reading import (
+    DIGITS,
     Findings,
     Source,
     check_findings,
     decode_chunk,
     in_parallel,
     open_source,
+    progress_bar,
+    warn_of_other_files,
 )
 from biggan.errors import InputError
 
-DIGITS = "digits"  # the word that means the built-in dataset
+_DIGIT_NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 _MEMORY_SHARE = 0.6  # of the machine's memory; the rest is for the networks and the system
 _CHUNK = 64  # images a thread takes at a time: small ones cost less than handing out work
 
@@ -51,7 +45,7 @@ class ImageDataset:
         images: uint8 (N, C, R, R).
         labels: int64 (N,), indices into `class_names`; all 0 without classes.
         class_names: The classes in order; empty for an unconditional dataset.
-        source: A name for people: the folder's or file's own, without the way to it.
+        source: A name for people: the basename of the folder or file.
         skipped: Corrupt files that were left out, as relative paths.
         recorded_fingerprint: The fingerprint, where it is known without reading everything.
     """
@@ -77,13 +71,40 @@ class ImageDataset:
 
     @functools.cached_property
     def fingerprint(self) -> str:
-        """sha256 over pixels, labels and class names: tells on resuming that the data changed."""
+        """sha256 over pixels, labels and class names: shows on resuming that the data changed."""
         if self.recorded_fingerprint is not None:
             return self.recorded_fingerprint
         digest = fingerprint_start(tuple(self.images.shape), self.class_names)
         digest.update(self.images.contiguous().numpy().data)
         digest.update(self.labels.contiguous().numpy().data)
         return digest.hexdigest()
+
+
+@dataclass(frozen=True)
+class DatasetOutline:
+    """What is known of a dataset before it is loaded.
+
+    Attributes:
+        num_images: Images in it, corrupt ones included where they are not decoded.
+        class_names: The classes in order; empty for an unconditional dataset.
+        source: As of `ImageDataset`.
+        fingerprint: As of `ImageDataset`; None where only the pixels could tell.
+        is_mapped: Whether its images stay on the disk and are mapped into memory.
+    """
+
+    num_images: int
+    class_names: tuple[str, ...]
+    source: str
+    fingerprint: str | None
+    is_mapped: bool
+
+    def __len__(self) -> int:
+        return self.num_images
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes, 0 for an unconditional dataset."""
+        return len(self.class_names)
 
 
 def load_dataset(
@@ -95,7 +116,6 @@ def load_dataset(
     unconditional: bool = False,
     workers: int | None = None,
     progress: bool = True,
-    memory_limit: int | None = None,
 ) -> ImageDataset:
     """Load a whole dataset into memory, or map a packed one.
 
@@ -109,40 +129,86 @@ def load_dataset(
         unconditional: Ignore classes: class folders are not needed.
         workers: Decoding threads; one per processor by default.
         progress: Show a bar where loading takes over two seconds, on a terminal.
-        memory_limit: Bytes that the images may take; 0.6 of the machine's memory by default.
 
     Returns:
         The dataset, sorted by class, then by path.
 
     Raises:
-        InputError: Something about the source must be mended; the message says what.
+        InputError: Something about the source must be corrected; the message says what.
     """
-    if image_channels not in MODES:
-        raise InputError(f"images have 1 channel (grey) or 3 (colour), not {image_channels}")
-    if resolution < 1:
-        raise InputError(f"the resolution must be at least 1 pixel, not {resolution}")
+    check_form(resolution, image_channels)
     if source == DIGITS:
         return _digits(resolution, image_channels, unconditional=unconditional)
     path = Path(source).expanduser()
     if is_packed(path):
         return _packed(path, resolution, image_channels, strict=strict, unconditional=unconditional)
     with open_source(path, unconditional=unconditional) as opened:
-        layout = opened.layout
-        shape = (len(layout.members), image_channels, resolution, resolution)
-        check_memory(path, shape, memory_limit)
+        shape = (len(opened), image_channels, resolution, resolution)
+        check_memory(path, shape)
         images = np.empty(shape, np.uint8)
         findings = _decode_all(opened, images, WHITE, workers, progress=progress)
-        if findings.range_used < WHITE:  # which only all images together tell
+        if findings.range_used < WHITE:  # which only all images together show
             findings = _decode_all(opened, images, findings.range_used, workers, progress=progress)
     check_findings(path, opened, findings, strict=strict)
-    return _assemble(path.resolve().name, layout, images, sorted(findings.corrupt))
+    corrupt = sorted(findings.corrupt)
+    good = np.delete(np.arange(len(images)), corrupt)
+    for target, position in enumerate(good):  # in place: a copy would need the memory twice
+        if target != position:
+            images[target] = images[position]
+    return ImageDataset(
+        images=torch.from_numpy(images[: len(good)]),
+        labels=torch.tensor(opened.labels, dtype=torch.int64)[torch.from_numpy(good)],
+        class_names=opened.class_names,
+        source=path.resolve().name,
+        skipped=tuple(opened.members[position] for position in corrupt),
+    )
+
+
+def outline_dataset(
+    source: str | Path,
+    resolution: int,
+    image_channels: int,
+    *,
+    strict: bool = False,
+    unconditional: bool = False,
+) -> DatasetOutline:
+    """List a dataset's files, or read the header of a packed one; the arguments of `load_dataset`.
+
+    Raises:
+        InputError: What `load_dataset` would refuse; but corrupt images only if `strict`, for which
+            all of them are decoded.
+    """
+    check_form(resolution, image_channels)
+    path = Path(source).expanduser()
+    is_mapped = source != DIGITS and is_packed(path)
+    if strict or is_mapped or source == DIGITS:
+        data = load_dataset(
+            source, resolution, image_channels, strict=strict, unconditional=unconditional
+        )
+        fingerprint = data.recorded_fingerprint if is_mapped else data.fingerprint
+        return DatasetOutline(len(data), data.class_names, data.source, fingerprint, is_mapped)
+    with open_source(path, unconditional=unconditional) as opened:
+        warn_of_other_files(opened.reader.left_out)
+    check_memory(path, (len(opened), image_channels, resolution, resolution))
+    return DatasetOutline(len(opened), opened.class_names, path.resolve().name, None, False)
 
 
 def _digits(resolution: int, channels: int, *, unconditional: bool) -> ImageDataset:
-    images, labels = load_digits(resolution, channels)
+    """The built-in digits; the originals have 8 pixels a side and are enlarged bicubically."""
+    try:
+        from sklearn import datasets
+    except ImportError as error:
+        raise InputError(
+            "the built-in digits need scikit-learn: pip install 'biggan[train]'"
+        ) from error
+    bunch = datasets.load_digits()
+    levels = np.round(bunch.images * (255 / 16)).astype(np.uint8)  # (1797, 8, 8), from 0..16
+    digits = [fit_square(Image.fromarray(digit), resolution) for digit in levels]
+    images = torch.from_numpy(np.stack([to_array(one.convert(MODES[channels])) for one in digits]))
+    labels = torch.from_numpy(bunch.target.astype(np.int64))
     if unconditional:
         return ImageDataset(images, torch.zeros_like(labels), (), DIGITS)
-    return ImageDataset(images, labels, CLASS_NAMES, DIGITS)
+    return ImageDataset(images, labels, _DIGIT_NAMES, DIGITS)
 
 
 def _packed(
@@ -167,35 +233,29 @@ def _packed(
         )
     images, labels = open_images(path, header), read_labels(path, header)
     if unconditional and header.class_names:
-        labels = torch.zeros_like(labels)
-        return ImageDataset(images, labels, (), header.source, header.skipped)
+        return ImageDataset(images, torch.zeros_like(labels), (), header.source, header.skipped)
     return ImageDataset(
         images, labels, header.class_names, header.source, header.skipped, header.fingerprint
     )
 
 
-def check_memory(path: Path, shape: tuple[int, ...], limit: int | None) -> None:
-    """Refuse a dataset that memory cannot hold, before it is decoded.
-
-    Args:
-        path: Where it is, for the message.
-        shape: (N, C, R, R) of its uint8 images.
-        limit: Bytes; None for a share of this machine's memory.
+def check_memory(path: Path, shape: tuple[int, ...]) -> None:
+    """Refuse uint8 images of a shape (N, C, R, R) that memory cannot hold, before they are decoded.
 
     Raises:
-        InputError: It needs more than that.
+        InputError: They need more than a share of the machine's memory.
     """
-    needed = int(np.prod(shape, dtype=np.int64))
-    limit = _default_memory_limit() if limit is None else limit
+    needed, limit = int(np.prod(shape, dtype=np.int64)), memory_limit()
     if limit is not None and needed > limit:
         raise InputError(
-            f"{path}: {shape[0]} images at {shape[-1]} px need {_gib(needed)} of memory and the "
-            f"limit is {_gib(limit)}: choose a smaller resolution or fewer images, or pack them "
-            "(`biggan data pack`), or stream tar shards (--set stream=true)"
+            f"{path}: {shape[0]} images at {shape[-1]} px need {needed / 2**30:.2f} GiB of memory "
+            f"and the limit is {limit / 2**30:.2f} GiB: choose a smaller resolution or fewer "
+            "images, or pack them (`biggan data pack`), or stream tar shards (--set stream=true)"
         )
 
 
-def _default_memory_limit() -> int | None:
+def memory_limit() -> int | None:
+    """Bytes that images in memory may take; None where the system does not say what it has."""
     # All memory and not the free part: what the system uses as a file cache it gives back.
     try:
         total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
@@ -204,34 +264,17 @@ def _default_memory_limit() -> int | None:
     return int(_MEMORY_SHARE * total)
 
 
-def _gib(size: int) -> str:
-    return f"{size / 2**30:.2f} GiB"
-
-
 def _decode_all(
-    source: Source,
-    images: NDArray[np.uint8],
-    white: int,
-    workers: int | None,
-    *,
-    progress: bool,
+    source: Source, images: NDArray[np.uint8], white: int, workers: int | None, *, progress: bool
 ) -> Findings:
     """Decode every image into its place."""
     findings = Findings(white)
-    order = source.order
-    chunks = [order[start : start + _CHUNK] for start in range(0, len(order), _CHUNK)]
-    bar = tqdm(
-        total=len(order),
-        desc="decoding",
-        unit=" images",
-        delay=2,
-        disable=None if progress else True,  # None: only on a terminal
-    )
     _, channels, resolution, _ = images.shape
+    chunks = [source.order[start : start + _CHUNK] for start in range(0, len(source), _CHUNK)]
     decode = functools.partial(decode_chunk, source, channels, resolution, white=white)
     with (
         strict_pillow(),
-        bar,
+        progress_bar(len(source), "decoding", progress, unit=" images") as bar,
         contextlib.closing(in_parallel(decode, chunks, workers)) as results,
     ):
         for chunk, (pixels, found) in zip(chunks, results, strict=True):
@@ -239,20 +282,3 @@ def _decode_all(
             findings.update(found)
             bar.update(len(chunk))
     return findings
-
-
-def _assemble(
-    name: str, layout: Layout, images: NDArray[np.uint8], corrupt: Sequence[int]
-) -> ImageDataset:
-    good = np.delete(np.arange(len(images)), corrupt)
-    # In place: a copy of what is left would need the memory twice.
-    for target, position in enumerate(good):
-        if target != position:
-            images[target] = images[position]
-    return ImageDataset(
-        images=torch.from_numpy(images[: len(good)]),
-        labels=torch.tensor(layout.labels, dtype=torch.int64)[torch.from_numpy(good)],
-        class_names=layout.class_names,
-        source=name,
-        skipped=tuple(layout.members[position] for position in corrupt),
-    )

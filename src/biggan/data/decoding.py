@@ -1,7 +1,7 @@
-"""From the bytes of an image file to 8-bit grey or colour pixels, or to a clear refusal.
+"""From the bytes of an image file to 8-bit pixels of one size, or to a clear refusal.
 
-Datasets from the wild hold half-downloaded files, palettes, transparency, 16-bit greys and photos
-that lie on their side. All of that ends here: what leaves is a Pillow image in mode L or RGB.
+Datasets hold half-downloaded files, palettes, transparency, 16-bit greys and rotated photos. All of
+that ends here.
 """
 
 import contextlib
@@ -12,7 +12,10 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, ImageFile, ImageOps, TiffImagePlugin, UnidentifiedImageError
+
+from biggan.errors import InputError
 
 MODES = {1: "L", 3: "RGB"}  # by number of channels
 WHITE = 2**16 - 1  # the level that becomes white, where pixels have more than 8 bits
@@ -20,31 +23,33 @@ MOST_BYTES = 2**30  # of an image file
 _NOT_PHOTOS = frozenset({"ICNS", "ICO", "PSD", "XBM", "XPM"})  # icons, and documents with layers
 _PNG = b"\x89PNG\r\n\x1a\n"
 _PNG_TEXT = frozenset({b"tEXt", b"zTXt", b"iTXt", b"iCCP"})
-_XMP = b"iTXtXML:com.adobe.xmp\0\0"  # uncompressed; it may tell which side is up
+_XMP = b"iTXtXML:com.adobe.xmp\0\0"  # uncompressed; it may hold the orientation
 
 
 class CorruptImageError(Exception):
-    """An image file that cannot be read or decoded; the message says why in one line.
-
-    Args:
-        reason: Why, or the error of the library that tried.
-    """
+    """An image file that cannot be read or decoded; the message is the reason, in one line."""
 
     def __init__(self, reason: str | Exception) -> None:
         super().__init__(" ".join(str(reason).split())[:100] or type(reason).__name__)
 
 
 class DecodedImage(NamedTuple):
-    """A decoded image file.
+    """A decoded image file, in mode L or RGB.
 
-    Attributes:
-        image: A Pillow image in mode L or RGB.
-        brightest: The highest level in the file, where its pixels have more than 8 bits and it does
-            not state how many of them are used; otherwise None.
+    `brightest` is the highest level in the file, where its pixels have more than 8 bits and it does
+    not state how many of them are used; otherwise None.
     """
 
     image: Image.Image
     brightest: int | None
+
+
+def check_form(resolution: int, channels: int) -> None:
+    """Refuse a resolution or a number of channels that images cannot have."""
+    if channels not in MODES:
+        raise InputError(f"images have 1 channel (grey) or 3 (colour), not {channels}")
+    if resolution < 1:
+        raise InputError(f"the resolution must be at least 1 pixel, not {resolution}")
 
 
 @functools.cache
@@ -68,8 +73,7 @@ def image_endings() -> frozenset[str]:
 def strict_pillow() -> Iterator[None]:
     """Make Pillow refuse truncated files, and keep its warnings off the terminal.
 
-    Both settings belong to the whole process, so this is entered once around a whole loading, by
-    the thread that starts the workers, and not by the workers.
+    The settings belong to the whole process: enter this once, before the workers start.
     """
     before = ImageFile.LOAD_TRUNCATED_IMAGES
     ImageFile.LOAD_TRUNCATED_IMAGES = False
@@ -88,9 +92,6 @@ def decode_image(data: bytes, channels: int, white: int = WHITE) -> DecodedImage
         data: The whole file, in any of `image_formats`.
         channels: 1 for grey, 3 for colour.
         white: The level that becomes white in files with more than 8 bits that do not state it.
-
-    Returns:
-        The image in mode L or RGB.
 
     Raises:
         CorruptImageError: The file is damaged, no image, too large, or its levels have no range.
@@ -113,7 +114,14 @@ def decode_image(data: bytes, channels: int, white: int = WHITE) -> DecodedImage
     except CorruptImageError:
         raise
     except Exception as error:  # damaged files make decoders raise nearly anything
-        raise CorruptImageError(_reason(data, error) or error) from error
+        reason: str | Exception = error
+        if not data:
+            reason = "the file is empty"
+        elif isinstance(error, Image.DecompressionBombError):
+            reason = "too many pixels: save it smaller"
+        elif isinstance(error, UnidentifiedImageError):  # its message names an object in memory
+            reason = "not in an image format that Pillow reads"
+        raise CorruptImageError(reason) from error
 
 
 def open_image(data: bytes) -> ImageFile.ImageFile:
@@ -121,19 +129,32 @@ def open_image(data: bytes) -> ImageFile.ImageFile:
     return Image.open(io.BytesIO(_without_text(data)), formats=image_formats())
 
 
-def _reason(data: bytes, error: Exception) -> str | None:
-    """Why a file cannot be decoded, where Pillow does not say it well."""
-    if not data:
-        return "the file is empty"
-    if isinstance(error, Image.DecompressionBombError):
-        return "too many pixels: save it smaller"
-    if isinstance(error, UnidentifiedImageError):  # its message names an object in memory
-        return "not in an image format that Pillow reads"
-    return None
+def fit_square(image: Image.Image, resolution: int) -> Image.Image:
+    """Crop an image to its central square and scale it to a resolution.
+
+    Lanczos shrinks: it does not alias, because Pillow widens the filter by the factor, and it keeps
+    edges that the paper's area averaging blurs. Bicubic enlarges. An image of the right size is
+    unchanged.
+    """
+    side = min(image.size)
+    left, top = (image.width - side) // 2, (image.height - side) // 2
+    if image.size != (side, side):
+        image = image.crop((left, top, left + side, top + side))
+    if side == resolution:
+        return image
+    shrinks = side > resolution
+    resampling = Image.Resampling.LANCZOS if shrinks else Image.Resampling.BICUBIC
+    return image.resize((resolution, resolution), resampling)
+
+
+def to_array(image: Image.Image) -> NDArray[np.uint8]:
+    """The pixels of an image in mode L or RGB as uint8 (C, H, W)."""
+    pixels = np.asarray(image, dtype=np.uint8)
+    return pixels[np.newaxis] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
 
 
 def _without_text(data: bytes) -> bytes | bytearray:
-    """A PNG without its texts and colour profile: Pillow refuses long ones, and none is needed."""
+    """A PNG without texts and colour profile: Pillow refuses long ones, and none is needed."""
     if not data.startswith(_PNG):
         return data
     kept = bytearray(_PNG)
@@ -150,7 +171,6 @@ def _without_text(data: bytes) -> bytes | bytearray:
 def _to_8_bits(
     image: ImageFile.ImageFile, raw_mode: str, white: int
 ) -> tuple[Image.Image, int | None]:
-    """The image with 8 bits a channel, and its brightest level as in `DecodedImage`."""
     if image.mode == "F":
         raise CorruptImageError(
             "floating-point pixels have no agreed range: save it with 8 or 16 bits"
@@ -185,10 +205,10 @@ def _grey_to_8_bits(
         white = 2**12 - 1
     else:
         is_stated = False
-    # Pillow's own conversion to L clips at 255, which turns a 16-bit picture white.
+    # Pillow's own conversion to L clips at 255, which turns a 16-bit image white.
     table = np.minimum((255 * np.arange(WHITE + 1) + white // 2) // white, 255)
     if isinstance(image, TiffImagePlugin.TiffImageFile) and image.tag_v2.get(262) == 0:
-        table = 255 - table  # white is 0, which Pillow sees to with 8 bits only
+        table = 255 - table  # white is 0, which Pillow handles with 8 bits only
     if "transparency" in image.info:
         table[image.info["transparency"]] = 255
     return levels.point(table.tolist(), "L"), None if is_stated else brightest
@@ -197,8 +217,7 @@ def _grey_to_8_bits(
 def _to_mode(image: Image.Image, mode: str) -> Image.Image:
     if image.has_transparency_data:
         image = image.convert("RGBA")
-        white = Image.new("RGBA", image.size, "white")
-        image = Image.alpha_composite(white, image)
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
     if image.mode == "LAB":
-        image = image.convert("RGB")  # Pillow knows no direct way to grey
+        image = image.convert("RGB")  # Pillow has no direct conversion to grey
     return image if image.mode == mode else image.convert(mode)

@@ -1,8 +1,8 @@
-"""Which image belongs to which class, read off the paths.
+"""Which image belongs to which class: by the folders, or by labels.
 
-The rule is one folder per class. The traps are the folders above and beside it: a model trained on
-the parent of `train/` learns one class, and on the parent of `train/` and `val/` two, and nobody is
-told until the samples look wrong. So such a folder is refused, with the right one named.
+The rule is one folder per class. The traps are the folders above and beside the classes: a model
+trained on the parent of `train/` learns one class, on the parent of `train/` and `val/` two, and
+nobody notices until the samples look wrong. Such a folder is refused, with the right one named.
 """
 
 import functools
@@ -11,7 +11,7 @@ import logging
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
@@ -20,8 +20,9 @@ from biggan.errors import InputError
 
 logger = logging.getLogger("biggan.data")
 
+Label = int | str | None
+WITHOUT_CLASSES = "go without classes (--unconditional; for training --set unconditional=true)"
 _NAMED = 5  # folders that a message names
-_UNCONDITIONAL = "train without classes (--set unconditional=true)"
 
 # Words for a part of a dataset, in the order in which the parts are worth training on.
 _SPLIT_WORDS = {
@@ -36,6 +37,7 @@ _CONTENT_WORDS = {
     "annotations": r"annotations?|labels?|masks?|trimaps?|seg(mentations?|mim|s)?|groundtruths?|gt"
     r"|thumbnails?",
 }
+_KINDS = [*_SPLIT_WORDS, *_CONTENT_WORDS]
 _ANY_WORD = re.compile("|".join([*_SPLIT_WORDS.values(), *_CONTENT_WORDS.values()]), re.IGNORECASE)
 _SUFFIX = r"(sets?|data|datasets?|folder|dir|split|files?|samples?|images?|imgs?)"
 # What may follow such a word: "train_images", "train-jpg", "test_set_small", "trainA".
@@ -44,28 +46,14 @@ _AFTER = re.compile(
     r"|raw|orig(inal)?|resized|cropped|processed|final|new|all|only|background|px|part|hr|lr|class"
     r"|object|bbox(es)?|[a-z]"
 )
-# Folders that cut a dataset into pieces of similar contents: "images_001", "fold1", "part-2".
+_SPLIT_OR_AFTER = re.compile(rf"{'|'.join(_SPLIT_WORDS.values())}|{_AFTER.pattern}")
+# Folders that divide a dataset into pieces of similar contents: "images_001", "fold1", "part-2".
 _PIECE = re.compile(
     r"(images?|parts?|shards?|chunks?|batch|folds?|splits?|disk|vol|volume|subset|train|val|test)"
 )
 # "session2", "set_b", "setB"
 _ONE_OF_SEVERAL = re.compile(r"(.+?)([-_. ]?\d+|[-_. ][A-Za-z]|(?<=[a-z])[A-Z])")
 _SHARD_DIGITS = 4  # at least so many in the name of a shard of StyleGAN's tools
-
-
-@dataclass(frozen=True)
-class Layout:
-    """The images of a dataset in order: by class, then by path.
-
-    Attributes:
-        members: Relative paths of the image files.
-        labels: The class of each, an index into `class_names`; all 0 without classes.
-        class_names: The classes, sorted by name; empty for an unconditional dataset.
-    """
-
-    members: tuple[str, ...]
-    labels: tuple[int, ...]
-    class_names: tuple[str, ...]
 
 
 @dataclass
@@ -76,15 +64,22 @@ class _Folder:
     total: int = 0  # images in it and below it
     folders: dict[str, "_Folder"] = field(default_factory=dict)
 
+    @property
+    def inner(self) -> "_Folder":
+        """The first folder on the way down that holds more than one other folder."""
+        folder = self
+        while not folder.direct and len(folder.folders) == 1:
+            folder = next(iter(folder.folders.values()))
+        return folder
 
-def arrange(
-    members: Sequence[str],
-    path: Path,
-    *,
-    folders: Sequence[str] = (),
-    in_zip: bool = False,
-    unconditional: bool = False,
-) -> Layout:
+    @property
+    def is_nested(self) -> bool:
+        return len(self.inner.folders) > 1
+
+
+def number_folders(
+    members: Sequence[str], path: Path, *, folders: Sequence[str] = (), in_zip: bool = False
+) -> tuple[list[int | None], tuple[str, ...]]:
     """Give every image its class: the name of the topmost folder it lies in.
 
     A folder that wraps all the class folders of a zip is passed over, because nobody can point
@@ -93,61 +88,134 @@ def arrange(
     Args:
         members: Relative paths of image files, at least one.
         path: The folder or zip they are in, for messages.
-        folders: Folders that are there, also such as hold no image.
+        folders: Folders that exist, with images or without.
         in_zip: Whether it is a zip.
-        unconditional: Ignore folders: one dataset without classes.
 
     Returns:
-        The images in order with their classes.
+        The class of each image, None for those outside the class folders; and the class names.
 
     Raises:
         InputError: The folders do not give two classes, or are not the classes; a class has no
             image.
     """
-    if unconditional:
-        return Layout(tuple(sorted(members)), (0,) * len(members), ())
-    tree = _tree(members)
+    tree = _Folder()
+    for member in members:
+        folder = tree
+        folder.total += 1
+        for name in member.split("/")[:-1]:
+            folder = folder.folders.setdefault(name, _Folder())
+            folder.total += 1
+        folder.direct += 1
     prefix = ""
-    if in_zip:
-        prefix, tree = _inside_wrapping_folders(tree)
+    while in_zip and not tree.direct and len(tree.folders) == 1:
+        [(name, only)] = tree.folders.items()
+        if _way_to_classes(only) is None:
+            break
+        prefix, tree = f"{prefix}{name}/", only
+    relative = [member.removeprefix(prefix) for member in members]
+    if fault := _fault(tree, relative):
+        advice = "put the images of each class in a folder of its own"
+        if way := "/".join(_way_to_classes(tree) or ()):
+            advice = (
+                f"make a zip of {prefix}{way} alone" if in_zip else f"did you mean {path / way}?"
+            )
+        raise InputError(f"{path} {fault}: {advice}, or {WITHOUT_CLASSES}")
     class_names = sorted({normal_name(name) for name in tree.folders})
-    if len(class_names) < 2 or _part_to_train_on(tree) is not None:
-        below = "/".join(_likely_below(tree) or ())
-        advice = f"did you mean {path / below}?"
-        if in_zip:
-            advice = f"make a zip of {prefix}{below} alone"
-        raise InputError(f"{path} {_fault(tree, advice if below else None)}")
-    if _are_shards(tree, members, prefix):
-        raise InputError(
-            f"{path} holds shards ({_listed(tree.folders)}), not class folders: put the images of "
-            "each class in a folder of its own, or give their labels in dataset.json, as "
-            f"StyleGAN's tools write it, or {_UNCONDITIONAL}; or rename them, if they are classes"
-        )
-    if _are_initials(tree):
-        example = f"{class_names[0]}/{min(tree.folders[class_names[0]].folders)}"
-        raise InputError(
-            f"{path} holds folders by first letter ({_listed(tree.folders)}), not class folders: "
-            f"move the folders in them, such as {example}, beside each other"
-        )
     check_class_names(path, class_names)
     beside = {name.removeprefix(prefix) for name in folders if name.startswith(prefix)}
     beside = {normal_name(name) for name in beside if name and "/" not in name}
-    empty = sorted(beside - set(class_names))
-    if empty:
-        others = f" and {len(empty) - 1} more" if len(empty) > 1 else ""
+    if empty := sorted(beside - set(class_names)):
         raise InputError(
-            f"{path}: the class {empty[0]!r}{others} has no images: put some into its folder, or "
-            "take the folder away"
+            f"{path} has no images of {_listed(empty)}: add some, or remove the empty folders"
         )
-    _warn_of_shared_folders(tree)
-    return _by_top_folder(members, prefix, class_names)
+    shared = set.intersection(*(set(below.inner.folders) for below in tree.folders.values()))
+    shared = {name for name in shared if not name.isdecimal()}
+    if len(shared) > 1:
+        logger.warning(
+            "each of the classes %s has the folders %s, whose images are taken together: if those "
+            "are the classes, make one folder of each",
+            _listed(tree.folders),
+            _listed(shared),
+        )
+    if stray := [member for member in relative if "/" not in member]:
+        logger.warning(
+            "ignored %d images outside the class folders, such as %s", len(stray), stray[0]
+        )
+    numbers = {name: number for number, name in enumerate(class_names)}
+    tops = [member.partition("/") for member in relative]
+    labels = [numbers[normal_name(top)] if below else None for top, _, below in tops]
+    return labels, tuple(class_names)
 
 
-def check_class_names(source: str | Path, names: Iterable[str]) -> None:
-    """Make sure that class names can be told apart, and written to files and terminals.
+def number_labels(
+    source: str | Path, labels: Mapping[Label, str], class_names: Sequence[str] | None
+) -> tuple[dict[Label, int], tuple[str, ...]]:
+    """Give every label its class: a number is its own, a name has its place among the class names.
+
+    Args:
+        source: What was labelled, for messages.
+        labels: Each label that occurs, and an image or a shard that has it.
+        class_names: The classes in order; None to name them after the labels.
+
+    Returns:
+        The class of each label, and the class names.
 
     Raises:
-        InputError: Two are the same; one has control characters, or bytes that are not UTF-8.
+        InputError: An image has no label, or one without a class name; a class has no image; there
+            is only one class.
+    """
+    for label in (None, "", -1):  # -1: in test sets whose labels are secret
+        if label in labels:
+            raise InputError(
+                f"{source}: {labels[label]} has no label; choose a part with labels, or "
+                f"{WITHOUT_CLASSES}"
+            )
+    numbers = {label for label in labels if isinstance(label, int)}
+    if class_names is None:
+        table = sorted({normal_name(label) for label in labels if isinstance(label, str)})
+        if table and numbers:
+            raise InputError(
+                f"{source}: some labels are numbers and some are names, such as {min(numbers)} and "
+                f"{table[0]!r:.100}: make all of them names"
+            )
+        if numbers:
+            classes = max(numbers) + 1
+            if len(numbers) < classes:  # before a table is made, which could be of any size
+                example = next(number for number in range(classes) if number not in numbers)
+                raise _without_images(source, classes - len(numbers), classes, str(example))
+            table = [str(number) for number in range(classes)]
+    else:
+        table = [normal_name(name) for name in class_names]
+    check_class_names(source, table)
+    places = {name: number for number, name in enumerate(table)}
+    found = {}
+    for label, place in labels.items():
+        number = places.get(normal_name(label), -1) if isinstance(label, str) else label
+        if number is None or not 0 <= number < len(table):
+            raise InputError(
+                f"{source}: {place} has the label {label!r:.100}, which none of the {len(table)} "
+                "class names belongs to"
+            )
+        found[label] = number
+    missing = sorted(set(range(len(table))) - set(found.values()))
+    if missing:
+        raise _without_images(source, len(missing), len(table), table[missing[0]])
+    return found, tuple(table)
+
+
+def _without_images(source: str | Path, missing: int, classes: int, example: str) -> InputError:
+    return InputError(
+        f"{source}: {missing} of {classes} classes have no image, such as {example!r:.100}: choose "
+        "a part with images of all, or correct the class names"
+    )
+
+
+def check_class_names(source: str | Path, names: Sequence[str]) -> None:
+    """Make sure that there are several classes, whose names differ and can be written everywhere.
+
+    Raises:
+        InputError: There are fewer than two; two have the same name; a name has control characters,
+            or bytes that are not UTF-8.
     """
     counts = Counter(names)
     if twice := [name for name, count in counts.items() if count > 1]:
@@ -160,6 +228,11 @@ def check_class_names(source: str | Path, names: Iterable[str]) -> None:
                 f"{source}: the class name {ascii(name)[:100]} is not UTF-8, or has control "
                 "characters: rename the class"
             )
+    if len(counts) < 2:
+        raise InputError(
+            f"{source}: a conditional model needs several classes, and there "
+            f"{'is one' if counts else 'are none'}: {WITHOUT_CLASSES}"
+        )
 
 
 @functools.cache
@@ -176,7 +249,7 @@ def part_of_dataset(name: str) -> str | None:
     for kind, pattern in _SPLIT_WORDS.items():
         for place, word in enumerate(words):
             if re.fullmatch(rf"({pattern}){_SUFFIX}?", word) and all(
-                map(_may_follow, words[place + 1 :])
+                map(_SPLIT_OR_AFTER.fullmatch, words[place + 1 :])
             ):
                 return kind
     for kind, pattern in _CONTENT_WORDS.items():
@@ -185,65 +258,71 @@ def part_of_dataset(name: str) -> str | None:
     return None
 
 
-def _may_follow(word: str) -> bool:
-    splits = "|".join(_SPLIT_WORDS.values())
-    return _AFTER.fullmatch(word) is not None or re.fullmatch(splits, word) is not None
+def _fault(tree: _Folder, members: Sequence[str]) -> str | None:
+    """Why folders are not the classes; None where they may be."""
+    if wrong := _misplaced(tree):
+        return wrong[1]
+    if not tree.folders:
+        return "holds images but no class folders"
+    if len({normal_name(name) for name in tree.folders}) == 1:
+        return f"has one folder with images, {next(iter(tree.folders))!r}, and several are needed"
+    if _are_shards(tree, members):
+        return (
+            f"holds shards ({_listed(tree.folders)}), not class folders (if they are, rename them; "
+            "labels may also be in dataset.json, as StyleGAN's tools write it)"
+        )
+    if _are_initials(tree):
+        first = min(tree.folders)
+        return (
+            f"holds folders by first letter ({_listed(tree.folders)}), not class folders such as "
+            f"{first}/{min(tree.folders[first].folders)}"
+        )
+    return None
 
 
-def _tree(members: Sequence[str]) -> _Folder:
-    root = _Folder()
-    for member in members:
-        folder = root
-        folder.total += 1
-        for name in member.split("/")[:-1]:
-            folder = folder.folders.setdefault(name, _Folder())
-            folder.total += 1
-        folder.direct += 1
-    return root
-
-
-def _inside_wrapping_folders(tree: _Folder) -> tuple[str, _Folder]:
-    prefix = ""
-    while not tree.direct and len(tree.folders) == 1:
-        name, only = next(iter(tree.folders.items()))
-        if _likely_below(only) is None:
-            break
-        prefix, tree = f"{prefix}{name}/", only
-    return prefix, tree
-
-
-def _likely_below(folder: _Folder) -> tuple[str, ...] | None:
+def _way_to_classes(folder: _Folder) -> tuple[str, ...] | None:
     """The way down to the folder whose folders look like the classes; None where there is none."""
-    name = _part_to_train_on(folder)
-    if name is None and len(folder.folders) == 1:
-        name = next(iter(folder.folders))
-    if name is None:
+    if wrong := _misplaced(folder):
+        name = wrong[0]
+    elif len(folder.folders) == 1:
+        [name] = folder.folders
+    else:
         # A class may have folders of its own, but then most images lie beside them.
         return () if folder.direct * 2 < folder.total else None
-    below = _likely_below(folder.folders[name])
+    below = _way_to_classes(folder.folders[name])
     return None if below is None else (name, *below)
 
 
-def _part_to_train_on(folder: _Folder) -> str | None:
-    """The folder to train on where the folders are not all classes; None where they may be."""
-    parts = _parts(folder)
-    nested = [name for name in parts if len(_unwrapped(folder.folders[name]).folders) > 1]
-    return (
-        next(iter(nested or parts), None)
-        or _copy(folder)
-        or next(iter(_variants(folder)), None)
-        or _dataset_beside_others(folder)
-    )
+def _misplaced(folder: _Folder) -> tuple[str, str] | None:
+    """Where folders are parts, copies or variants of a dataset: the right one, and the fault."""
+    if parts := _parts(folder):
+        right = next((name for name in parts if folder.folders[name].is_nested), parts[0])
+        listed = _listed(parts if len(parts) > 1 else folder.folders)
+        return right, f"holds the parts of a dataset ({listed}), not class folders"
+    if copy := _copy(folder):
+        return copy, f"holds the same folders beside {copy!r} and in it"
+    if shared := _shared_by_variants(folder):
+        names = _listed(folder.folders)
+        return min(folder.folders), f"holds the same folders ({_listed(shared)}) in each of {names}"
+    # One folder that holds the parts of a dataset, each with class folders in it.
+    beside = []
+    for name, below in folder.folders.items():
+        parts = _parts(below.inner)
+        if len(parts) > 1 and any(below.inner.folders[part].is_nested for part in parts):
+            beside.append(name)
+    if len(beside) == 1 < len(folder.folders):
+        return beside[0], f"holds a dataset in {beside[0]!r}, with parts of its own, and others"
+    return None
 
 
 def _parts(folder: _Folder) -> list[str]:
     """The folders that are the parts of a dataset and not its classes, the best to train on first.
 
-    Folders called train may well be classes, the vehicles. Beside one called test they are not,
-    where they hold folders or there is nothing else; nor where they alone hold folders.
+    Folders called train may be classes, the vehicles. Beside one called test they are not, where
+    they hold folders or there is nothing else; nor where they alone hold folders.
     """
     kinds = {name: kind for name in folder.folders if (kind := part_of_dataset(name))}
-    nested = {name for name, below in folder.folders.items() if len(_unwrapped(below).folders) > 1}
+    nested = {name for name, below in folder.folders.items() if below.is_nested}
     nothing_else = len(kinds) == len(folder.folders)
     several = len(set(kinds.values())) > 1 and (nothing_else or nested & kinds.keys())
     alone = (
@@ -253,52 +332,37 @@ def _parts(folder: _Folder) -> list[str]:
     )
     if not several and not alone:
         return []
-    order = [*_SPLIT_WORDS, *_CONTENT_WORDS]
-    return sorted(kinds, key=lambda name: (order.index(kinds[name]), name))
+    return sorted(kinds, key=lambda name: (_KINDS.index(kinds[name]), name))
 
 
 def _copy(folder: _Folder) -> str | None:
     """The folder that holds the folders beside it once more; None where there is none."""
     for name, below in sorted(folder.folders.items()):
-        inside = _unwrapped(below).folders.keys()
-        if len(inside) > 1 and inside <= folder.folders.keys() - {name}:
+        others = folder.folders.keys() - {name}
+        inside = below.inner.folders.keys()
+        if len(inside) > 1 and inside <= others:
             return name
         while not below.direct and len(below.folders) == 1:
             [(inner, below)] = below.folders.items()
-            if inner in folder.folders.keys() - {name}:
+            if inner in others:
                 return inner
     return None
 
 
-def _variants(folder: _Folder) -> list[str]:
-    """The folders, if all hold the same ones: variants of a dataset, or sessions of its making.
+def _shared_by_variants(folder: _Folder) -> list[str]:
+    """The folders in each folder, if all hold the same ones: variants or sessions of a dataset.
 
     Two folders that all classes have may tell good images from bad ones.
     """
-    names = list(folder.folders)
-    below = [_unwrapped(one) for one in folder.folders.values()]
-    shared = below[0].folders.keys() if below else ()
-    if len(shared) < 2 or any(one.direct or one.folders.keys() != shared for one in below):
+    inner = [below.inner for below in folder.folders.values()]
+    shared = list(inner[0].folders) if inner else []
+    if len(inner) < 2 or any(one.direct or one.folders.keys() != {*shared} for one in inner):
         return []
-    if _are_pieces(names):
-        return []
-    matches = [_ONE_OF_SEVERAL.fullmatch(name) for name in names]
+    matches = [_ONE_OF_SEVERAL.fullmatch(name) for name in folder.folders]
     alike = len({match and match[1] for match in matches}) == 1 and None not in matches
     real = [name for name in shared if not name.isdecimal()]
-    several = len(names) > 1 and (len(real) > 2 or (len(real) > 1 and alike))
-    return sorted(names) if several else []
-
-
-def _dataset_beside_others(folder: _Folder) -> str | None:
-    """The folder that alone holds the parts of a dataset, each with class folders in it."""
-    below = {name: _unwrapped(one) for name, one in folder.folders.items()}
-    with_parts = [name for name, one in below.items() if _has_parts_with_classes(one)]
-    return with_parts[0] if len(with_parts) == 1 < len(below) else None
-
-
-def _has_parts_with_classes(folder: _Folder) -> bool:
-    parts = [_unwrapped(folder.folders[name]) for name in _parts(folder)]
-    return len(parts) > 1 and any(len(part.folders) > 1 for part in parts)
+    are_variants = len(real) > 2 or (len(real) > 1 and alike)
+    return shared if are_variants and not _are_pieces(folder.folders) else []
 
 
 def _are_pieces(names: Iterable[str]) -> bool:
@@ -306,15 +370,8 @@ def _are_pieces(names: Iterable[str]) -> bool:
     return len(stems) == 1 and _PIECE.fullmatch(next(iter(stems))) is not None
 
 
-def _unwrapped(folder: _Folder) -> _Folder:
-    """The first folder on the way down that holds more than one other folder."""
-    while not folder.direct and len(folder.folders) == 1:
-        folder = next(iter(folder.folders.values()))
-    return folder
-
-
-def _are_shards(folder: _Folder, members: Sequence[str], prefix: str) -> bool:
-    """Whether the folders cut one dataset into pieces: by name, or by the numbers of the files."""
+def _are_shards(folder: _Folder, members: Sequence[str]) -> bool:
+    """Whether folders divide one dataset into pieces: by name, or by the numbers of the files."""
     if _are_pieces(folder.folders):
         return True
     names = sorted(folder.folders)
@@ -322,14 +379,12 @@ def _are_shards(folder: _Folder, members: Sequence[str], prefix: str) -> bool:
     if not all(map(str.isdecimal, names)) or len(widths) > 1 or max(widths) < _SHARD_DIGITS:
         return False
     numbers: dict[str, list[int]] = {name: [] for name in names}
-    for member in members:
-        top, separator, below = member.removeprefix(prefix).partition("/")
-        if not separator:
-            continue  # beside the folders
+    for top, separator, below in (member.partition("/") for member in members):
         digits = re.findall(r"\d+", PurePosixPath(below).stem)
-        if not digits or "/" in below:
+        if separator and (not digits or "/" in below):
             return False
-        numbers[top].append(int(digits[-1]))
+        if separator:  # else beside the folders
+            numbers[top].append(int(digits[-1]))
     ascending = all(
         max(numbers[before]) < min(numbers[after]) for before, after in itertools.pairwise(names)
     )
@@ -348,78 +403,6 @@ def _are_initials(folder: _Folder) -> bool:
     )
 
 
-def _warn_of_shared_folders(tree: _Folder) -> None:
-    """Say so where the class folders all have the same folders, which may be the real classes."""
-    shared = set.intersection(*(set(_unwrapped(below).folders) for below in tree.folders.values()))
-    shared = {name for name in shared if not name.isdecimal()}
-    if len(shared) > 1:
-        logger.warning(
-            "each of the classes %s has the folders %s, whose images are taken together: if those "
-            "are the classes, make one folder of each",
-            _listed(tree.folders),
-            _listed(shared),
-        )
-
-
-def _fault(tree: _Folder, advice: str | None) -> str:
-    """What is wrong with folders that are not the classes, and the way out."""
-    names = sorted(tree.folders)
-    if not names:
-        return (
-            "holds images but no class folders: put the images of each class in a folder of its "
-            f"own, or {_UNCONDITIONAL}"
-        )
-    if parts := _parts(tree):
-        listed = _listed(parts if len(parts) > 1 else names)
-        return (
-            f"holds the parts of a dataset ({listed}), not class folders; "
-            f"{advice or 'give the one to train on, with class folders in it'}"
-        )
-    if copy := _copy(tree):
-        return (
-            f"holds the same folders beside {copy!r} and in it; "
-            f"{advice or 'take one of the copies away'}"
-        )
-    if _variants(tree):
-        shared = _unwrapped(tree.folders[names[0]]).folders
-        return (
-            f"holds the same folders ({_listed(shared)}) in each of {_listed(names)}; "
-            f"{advice or 'give one of these'}; or, if these are the classes, put their images into "
-            "them directly"
-        )
-    if beside := _dataset_beside_others(tree):
-        return (
-            f"holds a dataset in {beside!r}, with parts of its own, and other folders beside it; "
-            f"{advice or 'give the part to train on'}"
-        )
-    return (
-        f"has one folder with images, {names[0]!r}, and a conditional model needs several classes; "
-        f"{advice or 'add folders for other classes'}, or {_UNCONDITIONAL}"
-    )
-
-
-def _by_top_folder(members: Sequence[str], prefix: str, class_names: Sequence[str]) -> Layout:
-    label_of = {name: label for label, name in enumerate(class_names)}
-    labelled, stray = [], []
-    for member in members:
-        top, separator, _ = member.removeprefix(prefix).partition("/")
-        if separator:
-            labelled.append((label_of[normal_name(top)], normal_name(member), member))
-        else:
-            stray.append(member)
-    if stray:
-        logger.warning(
-            "ignored %d images outside the class folders, such as %s", len(stray), stray[0]
-        )
-    labelled.sort()
-    return Layout(
-        members=tuple(member for _, _, member in labelled),
-        labels=tuple(label for label, _, _ in labelled),
-        class_names=tuple(class_names),
-    )
-
-
 def _listed(names: Iterable[str]) -> str:
     listed = sorted(names)
-    more = ", ..." if len(listed) > _NAMED else ""
-    return ", ".join(listed[:_NAMED]) + more
+    return ", ".join(listed[:_NAMED]) + ", ..." * (len(listed) > _NAMED)

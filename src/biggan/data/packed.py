@@ -8,53 +8,77 @@ A folder with three files, all of them readable without this package:
 
 Opening reads none of the pixels: only the sizes of the files, the labels and dataset.json, which
 has a checksum of its own. `verify` reads everything.
+
+While a set is packed, the work is in a hidden folder beside the result: the pixels, each image at
+its place, and a journal with a line for every chunk of images that is decoded, with its checksum.
+The next start, after kill -9 or a power cut, trusts a line only where the pixels still have that
+checksum. The result appears in one rename.
 """
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import hashlib
 import io
 import json
+import logging
+import os
+import shutil
 import warnings
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from tqdm import tqdm
 
-from biggan.atomic_write import write_atomically
-from biggan.data.reading import in_parallel
+from biggan.atomic_write import make_folder, write_atomically
+from biggan.data.decoding import WHITE, check_form, strict_pillow
+from biggan.data.reading import (
+    DIGITS,
+    Findings,
+    Source,
+    check_findings,
+    decode_chunk,
+    in_parallel,
+    open_source,
+    progress_bar,
+)
+from biggan.data.sources import raise_disk_fault
 from biggan.errors import InputError, quoted
+from biggan.locks import locked
+
+logger = logging.getLogger("biggan.data")
 
 IMAGES, LABELS, HEADER = "images.bin", "labels.npy", "dataset.json"
 FORMAT = "biggan packed images, version 1"
-_PIECE = 2**24  # bytes that have one checksum: what is damaged is named this finely
+_PIECE = 2**24  # bytes of images.bin for one checksum: how finely damage is located
 _NAMED = 3  # damaged pieces that a message names
+
+_CHUNK_BYTES = 2**22  # of pixels in a chunk
+_MOST_IN_CHUNK = 256
+_MOVE_BYTES = 2**24  # of pixels that are moved at a time
+_PLAN, _JOURNAL, _LOCK, _MOVING = "plan.json", "journal.jsonl", "lock", "moving-"
+_ALL_DECODED, _WHITE = "all decoded", "white"
+_VERSION = 3  # of the journal: what was begun with another one begins anew
 
 
 @dataclass(frozen=True)
 class PackedHeader:
-    """What dataset.json says.
+    """The contents of dataset.json.
 
     Attributes:
-        num_images: N.
-        image_channels: 1 for grey, 3 for colour.
-        resolution: The side in pixels.
-        class_names: The classes in order; empty for a dataset without classes.
         histogram: Images per class.
-        source: A name for people: of what it was packed from, without the way to it.
+        source: The basename of what it was packed from.
         skipped: Corrupt files that were left out, as relative paths.
-        fingerprint: sha256 over shape, class names, pixels and labels, as `ImageDataset` has it.
-        signature: Of the source and its files' sizes and dates, and of the settings: tells whether
+        fingerprint: That of `ImageDataset`.
+        signature: Of the source and its files' sizes and dates, and of the settings: shows whether
             the same is being packed again.
-        labels_sha256: Checksum of labels.npy.
         piece_bytes: images.bin has a checksum for every so many bytes.
-        images_sha256: These checksums in order.
     """
 
     num_images: int
@@ -87,10 +111,7 @@ def is_packed(path: Path) -> bool:
 
 
 def read_header(path: Path) -> PackedHeader:
-    """What a packed dataset says of itself, checked against the sizes of its files.
-
-    Args:
-        path: The folder.
+    """The header of a packed dataset, checked against the sizes of its files.
 
     Raises:
         InputError: It is no packed dataset, or a damaged one.
@@ -99,16 +120,17 @@ def read_header(path: Path) -> PackedHeader:
         raise InputError(f"{path} is no packed dataset: `biggan data pack` makes one")
     try:
         values = json.loads((path / HEADER).read_text(encoding="utf-8", errors="surrogateescape"))
-        stated = values.pop("sha256")
-        kind = values.pop("format")
+        stated, kind = values.pop("sha256"), values.pop("format")
         if kind != FORMAT:
             raise InputError(
                 f"{path} is {quoted(kind)}, and this version of biggan reads {FORMAT!r}"
             )
-        if stated != _header_digest(values):
+        if stated != _digest(values):
             raise ValueError
-        names = {field.name for field in fields(PackedHeader)}
-        header = PackedHeader(**{name: _frozen(values[name]) for name in names})
+        frozen: dict[str, Any] = {
+            name: tuple(v) if isinstance(v, list) else v for name, v in values.items()
+        }
+        header = PackedHeader(**{field.name: frozen[field.name] for field in fields(PackedHeader)})
     except OSError as error:
         raise InputError(f"cannot read {path / HEADER}: {error.strerror}") from error
     except InputError:
@@ -117,32 +139,31 @@ def read_header(path: Path) -> PackedHeader:
         raise InputError(
             f"{path / HEADER} was changed or is damaged: copy the dataset again, or pack it again"
         ) from error
-    _check_size(path / IMAGES, header.num_bytes)
-    _check_size(path / LABELS, len(_labels_file(np.zeros(header.num_images, np.int64))))
+    labels_size = len(_labels_file(np.zeros(header.num_images, np.int64)))
+    for file, expected in ((path / IMAGES, header.num_bytes), (path / LABELS, labels_size)):
+        try:
+            size = file.stat().st_size
+        except OSError as error:
+            raise InputError(
+                f"cannot read {file}: {error.strerror}; pack the dataset again"
+            ) from error
+        if size != expected:
+            fault = "truncated" if size < expected else "too long"
+            raise InputError(
+                f"{file} is {fault}: {size} bytes instead of {expected}; copy the dataset again, "
+                "or pack it again"
+            )
     return header
 
 
-def write_header(path: Path, header: PackedHeader) -> None:
-    """Write dataset.json into a folder."""
-    values = asdict(header)
-    values = {"format": FORMAT, **values, "sha256": _header_digest(values)}
-    text = json.dumps(values, indent=1, ensure_ascii=False)
-    write_atomically(path / HEADER, text.encode("utf-8", "surrogateescape"))
-
-
 def open_images(path: Path, header: PackedHeader) -> Tensor:
-    """The images of a packed dataset, mapped into memory and not read.
+    """The images of a packed dataset, mapped into memory: uint8 (N, C, R, R).
 
-    Args:
-        path: The folder.
-        header: What it says of itself.
-
-    Returns:
-        uint8 (N, C, R, R), for reading only: writing into it ends the process.
+    They are for reading only: writing into them ends the process.
     """
     pixels = np.memmap(path / IMAGES, np.uint8, "r", shape=header.shape)
     with warnings.catch_warnings():
-        # Torch knows no read-only tensors and warns of that. A private mapping, which could be
+        # PyTorch has no read-only tensors and warns of that. A private mapping, which could be
         # written, is refused by Linux where it is larger than the memory.
         warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
         return torch.from_numpy(pixels)
@@ -160,30 +181,51 @@ def read_labels(path: Path, header: PackedHeader) -> Tensor:
     return torch.from_numpy(np.load(io.BytesIO(data), allow_pickle=False))
 
 
-def write_labels(path: Path, labels: NDArray[np.int64]) -> str:
-    """Write labels.npy into a folder; its checksum."""
-    data = _labels_file(labels)
-    (path / LABELS).write_bytes(data)
-    return hashlib.sha256(data).hexdigest()
-
-
 def fingerprint_start(shape: tuple[int, ...], class_names: tuple[str, ...]) -> Any:
-    """A running sha256 that pixels and then labels are to be fed to: a dataset's fingerprint."""
+    """A running sha256 for a dataset's fingerprint: add the pixels, then the labels."""
     return hashlib.sha256(repr((tuple(shape), tuple(class_names))).encode())
 
 
-def read_pieces(path: Path, progress: str | None) -> Iterator[tuple[bytes, str]]:
-    """All of images.bin, piece by piece, with the checksum of each.
+def verify(path: Path, *, progress: bool = True) -> PackedHeader:
+    """Read all of a packed dataset and compare it with its checksums.
 
-    Args:
-        path: The folder.
-        progress: What the bar says is being done; None for no bar.
-
-    Yields:
-        The bytes of a piece and their sha256.
+    Raises:
+        InputError: It is damaged; the message says where.
     """
+    header = read_header(path)
+    labels = read_labels(path, header).numpy()
+    counts = np.bincount(labels, minlength=len(header.class_names)).tolist()
+    if header.class_names and tuple(counts) != header.histogram:
+        raise InputError(f"{path / LABELS} does not fit the class names: pack the dataset again")
+    fingerprint, checksums = _digests(path, header.shape, header.class_names, labels, progress)
+    piece, image_bytes = header.piece_bytes, int(np.prod(header.shape[1:]))
+    damaged = [
+        f"{number * piece // image_bytes} to "
+        f"{(min((number + 1) * piece, header.num_bytes) - 1) // image_bytes}"
+        for number, (found, stated) in enumerate(zip(checksums, header.images_sha256, strict=True))
+        if found != stated
+    ]
+    if damaged:
+        more = f" and {len(damaged) - _NAMED} more places" if len(damaged) > _NAMED else ""
+        raise InputError(
+            f"{path / IMAGES} is damaged, somewhere in the images {', '.join(damaged[:_NAMED])}"
+            f"{more}: pack it again"
+        )
+    if fingerprint != header.fingerprint:
+        raise InputError(f"{path} does not have the fingerprint it states: pack it again")
+    return header
+
+
+def _digests(
+    path: Path,
+    shape: tuple[int, ...],
+    class_names: tuple[str, ...],
+    labels: NDArray[np.int64],
+    progress: bool,
+) -> tuple[str, list[str]]:
+    """Read all of images.bin: the fingerprint of the dataset, and the checksum of each piece."""
     file = path / IMAGES
-    size = file.stat().st_size
+    digest, checksums = fingerprint_start(shape, class_names), []
 
     def read(start: int) -> tuple[bytes, str]:
         with file.open("rb") as opened:
@@ -191,78 +233,14 @@ def read_pieces(path: Path, progress: str | None) -> Iterator[tuple[bytes, str]]
             data = opened.read(_PIECE)
         return data, hashlib.sha256(data).hexdigest()
 
-    bar = tqdm(
-        total=size,
-        desc=progress,
-        unit="B",
-        unit_scale=True,
-        delay=2,
-        disable=None if progress else True,  # None: only on a terminal
-    )
-    with bar:
+    size = file.stat().st_size
+    with progress_bar(size, "checksums", progress, unit="B", unit_scale=True) as bar:
         for data, checksum in in_parallel(read, range(0, size, _PIECE), None):
-            yield data, checksum
+            digest.update(data)
+            checksums.append(checksum)
             bar.update(len(data))
-
-
-def verify(path: Path, *, progress: bool = True) -> PackedHeader:
-    """Read all of a packed dataset and compare it with its checksums.
-
-    Args:
-        path: The folder.
-        progress: Show a bar where it takes over two seconds, on a terminal.
-
-    Returns:
-        What it says of itself, which is true.
-
-    Raises:
-        InputError: It is damaged; the message says where.
-    """
-    header = read_header(path)
-    labels = read_labels(path, header)
-    counts = torch.bincount(labels, minlength=len(header.class_names)).tolist()
-    if header.class_names and tuple(counts) != header.histogram:
-        raise InputError(f"{path / LABELS} does not fit the class names: pack the dataset again")
-    digest = fingerprint_start(header.shape, header.class_names)
-    damaged = []
-    pieces = read_pieces(path, "verifying" if progress else None)
-    for number, ((data, checksum), stated) in enumerate(
-        zip(pieces, header.images_sha256, strict=True)
-    ):
-        digest.update(data)
-        if checksum != stated:
-            damaged.append(number)
-    if damaged:
-        raise InputError(f"{path / IMAGES} is damaged: {_places(header, damaged)}; pack it again")
-    digest.update(labels.numpy().data)
-    if digest.hexdigest() != header.fingerprint:
-        raise InputError(f"{path} does not have the fingerprint it states: pack it again")
-    return header
-
-
-def _places(header: PackedHeader, damaged: list[int]) -> str:
-    """The images in which damaged pieces lie."""
-    size = int(np.prod(header.shape[1:]))
-    named = []
-    for number in damaged[:_NAMED]:
-        first = number * header.piece_bytes // size
-        last = min((number + 1) * header.piece_bytes - 1, header.num_images * size - 1) // size
-        named.append(f"{first} to {last}")
-    more = f" and {len(damaged) - _NAMED} more places" if len(damaged) > _NAMED else ""
-    return f"somewhere in the images {', '.join(named)}{more}"
-
-
-def _check_size(file: Path, expected: int) -> None:
-    try:
-        size = file.stat().st_size
-    except OSError as error:
-        raise InputError(f"cannot read {file}: {error.strerror}; pack the dataset again") from error
-    if size != expected:
-        fault = "truncated" if size < expected else "too long"
-        raise InputError(
-            f"{file} is {fault}: {size} bytes where {expected} belong; copy the dataset again, or "
-            "pack it again"
-        )
+    digest.update(labels.data)
+    return digest.hexdigest(), checksums
 
 
 def _labels_file(labels: NDArray[np.int64]) -> bytes:
@@ -271,10 +249,330 @@ def _labels_file(labels: NDArray[np.int64]) -> bytes:
     return buffer.getvalue()
 
 
-def _header_digest(values: dict[str, Any]) -> str:
+def _digest(values: dict[str, Any]) -> str:
     text = json.dumps(values, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _frozen(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value
+def pack_dataset(
+    source: str | Path,
+    out: str | Path,
+    resolution: int,
+    image_channels: int = 3,
+    *,
+    unconditional: bool = False,
+    strict: bool = False,
+    workers: int | None = None,
+    progress: bool = True,
+) -> PackedHeader:
+    """Pack a dataset: decode every image once, to be mapped into memory from then on.
+
+    Args:
+        source: A folder of class folders, a .zip of one, parquet files or WebDataset shards.
+        out: The folder to make. An interrupted packing of the same is continued; where it is
+            finished, nothing is done.
+        resolution: The side of the images in pixels.
+        image_channels: 1 for grey, 3 for colour.
+        unconditional: Ignore classes.
+        strict: Refuse corrupt images; without it they are left out with one warning.
+        workers: Decoding threads; one per processor by default.
+        progress: Show bars where it takes over two seconds, on a terminal.
+
+    Raises:
+        InputError: Something about the source or the place must be corrected; the message says
+            what.
+    """
+    check_form(resolution, image_channels)
+    path, out = Path(source).expanduser(), Path(out).expanduser().absolute()
+    if source == DIGITS and not path.exists():
+        raise InputError(
+            f"the built-in {DIGITS} need no packing: give them to training as they are, "
+            f"`--data {DIGITS}`"
+        )
+    if is_packed(path):
+        raise InputError(f"{path} is packed already: pack from what it was packed from")
+    with open_source(path, unconditional=unconditional) as opened:
+        signature = _signature(path, opened, resolution, image_channels)
+        finished = _finished(out, path.name, signature, strict=strict)
+        if finished is not None:
+            return finished
+        work = _Work(opened, out, image_channels, resolution, progress=progress)
+        work.check_room()
+        make_folder(work.folder)
+        busy = f"another process is packing {out}: wait for it, or end it"
+        try:
+            with locked(work.folder / _LOCK, busy):
+                if not is_packed(work.folder):
+                    work.begin(path, signature)
+                    findings = work.decode(workers)
+                    check_findings(path, opened, findings, strict=strict)
+                    work.finish(sorted(findings.corrupt), path.resolve().name, signature)
+                header = read_header(work.folder)
+                for file in [*work.progress_files(), *work.folder.glob(f"{_LOCK}*")]:
+                    file.unlink()
+                if out.is_dir():
+                    out.rmdir()  # an empty folder may be named as the place
+                work.folder.rename(out)
+        except OSError as error:
+            raise InputError(
+                f"cannot write {out}: {error.strerror or error}; what is done is kept, and the "
+                "same command continues"
+            ) from error
+    return header
+
+
+def _signature(path: Path, source: Source, resolution: int, channels: int) -> str:
+    """A digest of the settings, and of names, sizes and dates: changes when the result might."""
+    digest = hashlib.sha256(repr((resolution, channels, source.class_names)).encode())
+    for member, label in zip(source.members, source.labels, strict=True):
+        digest.update(f"{member}\0{label}\0".encode("utf-8", "surrogateescape"))
+    for file in source.containers or (path / member for member in source.members):
+        try:
+            about = file.stat()
+        except OSError as error:
+            if not file.is_symlink():
+                raise_disk_fault(file, error)
+            digest.update(b"missing ")  # a broken link is skipped as corrupt when it is read
+            continue
+        digest.update(f"{about.st_size} {about.st_mtime_ns} ".encode())
+    return digest.hexdigest()
+
+
+def _finished(out: Path, source: str, signature: str, *, strict: bool) -> PackedHeader | None:
+    """The header of what is there, if it is what is asked for; None if nothing is there."""
+    if not out.exists() and not out.is_symlink():
+        return None
+    if not out.is_dir():
+        raise InputError(f"{out} exists and is no folder: choose another place")
+    if not is_packed(out):
+        if any(out.iterdir()):
+            raise InputError(f"{out} exists and is no packed dataset: choose another place")
+        return None
+    header = read_header(out)
+    if header.signature != signature:
+        raise InputError(
+            f"{out} was packed from another source, before {source} changed, or with other "
+            "settings: choose another place, or delete it first"
+        )
+    if strict and header.skipped:
+        raise InputError(
+            f"{out} was packed without --strict: {len(header.skipped)} corrupt images were "
+            f"skipped, such as {header.skipped[0]}"
+        )
+    return header
+
+
+class _Work:
+    """A packing under way: what is being packed, and the folder that it is in."""
+
+    def __init__(
+        self, source: Source, out: Path, channels: int, resolution: int, *, progress: bool
+    ) -> None:
+        self._source = source
+        self._channels, self._resolution = channels, resolution
+        self._progress = progress
+        self._image_bytes = channels * resolution**2
+        # Positions in reading order, divided in the same way on every machine.
+        size = max(1, min(_MOST_IN_CHUNK, _CHUNK_BYTES // self._image_bytes))
+        self._chunks = [source.order[i : i + size] for i in range(0, len(source), size)]
+        self.folder = out.with_name(f".{out.name}.packing")
+        self._images = self.folder / IMAGES
+        self._journal = self.folder / _JOURNAL
+
+    def progress_files(self) -> list[Path]:
+        """The files that a packing under way keeps beside its result."""
+        named = (self.folder / _PLAN, self._journal)
+        return [*(file for file in named if file.exists()), *self.folder.glob(f"{_MOVING}*")]
+
+    def check_room(self) -> None:
+        """Refuse what cannot fit before any work is done for it."""
+        if (self.folder / _PLAN).exists():
+            return  # how much a packing under way still needs is unknown: writing will show
+        total = len(self._source)
+        needed = total * self._image_bytes
+        place = next(folder for folder in self.folder.parents if folder.is_dir())
+        free = shutil.disk_usage(place).free
+        if needed > free:
+            raise InputError(
+                f"{total} images at {self._resolution} px need {needed / 2**20:.0f} MiB in "
+                f"{place}, and {free / 2**20:.0f} MiB are free: make room, or choose another place "
+                "or a smaller resolution"
+            )
+
+    def begin(self, path: Path, signature: str) -> None:
+        """Prepare the folder, or make sure that what it holds is the beginning of the same.
+
+        Where the source was changed since, such as by deleting the images that --strict refused,
+        all begins anew.
+        """
+        plan = self.folder / _PLAN
+        asked = f"{path.resolve()} {self._resolution} {self._channels}"
+        signature = f"{signature} {_VERSION}"
+        if plan.exists():
+            begun, _, what = plan.read_text("utf-8", "surrogateescape").partition("\n")
+            if begun == signature:
+                return
+            if what != asked:
+                raise InputError(
+                    f"{self.folder} holds the beginning of another packing: delete that folder, or "
+                    "choose another place"
+                )
+            logger.warning("%s has changed since its packing began: beginning anew", path)
+            for old in self.progress_files():
+                old.unlink()
+        with self._images.open("wb") as file:
+            file.truncate(len(self._source) * self._image_bytes)
+        write_atomically(plan, f"{signature}\n{asked}".encode("utf-8", "surrogateescape"))
+
+    def decode(self, workers: int | None) -> Findings:
+        """Decode what is not decoded yet."""
+        noted = self._read_journal()
+        findings = Findings(noted.pop(_WHITE, WHITE))
+        if _ALL_DECODED in noted:
+            findings.update(_from_json(noted[_ALL_DECODED]))
+            return findings
+        left = []
+        with self._images.open("r+b") as pixels:
+            for number, chunk in enumerate(self._chunks):
+                checksum, found = noted.get(str(number), ("", None))
+                if found and hashlib.sha256(self._read(pixels, chunk)).hexdigest() == checksum:
+                    findings.update(_from_json(found))
+                else:
+                    left.append(number)
+            with self._journal.open("a", encoding="utf-8") as lines:
+                self._decode_chunks(pixels, lines, left, findings, workers)
+                again = findings.white == WHITE and findings.range_used < WHITE
+                if again:
+                    _note(lines, _WHITE, findings.range_used)
+                else:
+                    os.fsync(pixels.fileno())
+                    _note(lines, _ALL_DECODED, _to_json(findings))
+                os.fsync(lines.fileno())
+        return self.decode(workers) if again else findings
+
+    def _decode_chunks(
+        self,
+        pixels: IO[bytes],
+        lines: IO[str],
+        left: Sequence[int],
+        findings: Findings,
+        workers: int | None,
+    ) -> None:
+        total = len(self._source)
+        done = total - sum(len(self._chunks[number]) for number in left)
+        if done:
+            logger.info("continuing: %d of %d images are done", done, total)
+        decode = functools.partial(
+            decode_chunk, self._source, self._channels, self._resolution, white=findings.white
+        )
+        chunks = [self._chunks[number] for number in left]
+        with (
+            strict_pillow(),
+            progress_bar(total, "packing", self._progress, unit=" images", initial=done) as bar,
+            contextlib.closing(in_parallel(decode, chunks, workers)) as results,
+        ):
+            for number, chunk, (images, found) in zip(left, chunks, results, strict=True):
+                cuts = np.flatnonzero(np.diff(chunk) != 1) + 1  # between them images are adjacent
+                for run, pieces in zip(np.split(chunk, cuts), np.split(images, cuts), strict=True):
+                    pixels.seek(int(run[0]) * self._image_bytes)
+                    pixels.write(pieces.data)
+                pixels.flush()  # so that a full disk is reported here
+                # After the pixels: a line that is there without them fails its checksum.
+                checksum = hashlib.sha256(images.data).hexdigest()
+                _note(lines, str(number), [checksum, _to_json(found)])
+                findings.update(found)
+                bar.update(len(chunk))
+
+    def _read(self, pixels: IO[bytes], positions: NDArray[np.int64]) -> bytes:
+        images = []
+        for position in positions.tolist():
+            pixels.seek(position * self._image_bytes)
+            images.append(pixels.read(self._image_bytes))
+        return b"".join(images)
+
+    def _read_journal(self) -> dict[str, Any]:
+        """The lines of the journal; one that was cut off in the middle does not count.
+
+        Where another level becomes white, what was decoded before is of no use.
+        """
+        noted: dict[str, Any] = {}
+        if self._journal.exists():
+            for line in self._journal.read_text(encoding="utf-8", errors="replace").splitlines():
+                with contextlib.suppress(ValueError):
+                    what, about = json.loads(line)
+                    if what == _WHITE:
+                        noted.clear()
+                    noted[what] = about
+        return noted
+
+    def _close_gaps(self, corrupt: Sequence[int]) -> None:
+        """Move the good images together over the places of the corrupt ones.
+
+        A block is first copied to a file whose name says which it is, and then written to its new
+        place, so that being killed at any moment only means writing the same again.
+        """
+        block = max(1, _MOVE_BYTES // self._image_bytes)
+        good = np.delete(np.arange(len(self._source)), corrupt)
+        first = corrupt[0]  # from here on the k-th good image is not in the k-th place
+        with self._images.open("r+b") as pixels:
+            begun = [int(file.name.split("-")[1]) for file in self.folder.glob(f"{_MOVING}*")]
+            for target in range(max(begun, default=first), len(good), block):
+                aside = self.folder / f"{_MOVING}{target}"
+                if target not in begun:
+                    write_atomically(aside, self._read(pixels, good[target : target + block]))
+                pixels.seek(target * self._image_bytes)
+                pixels.write(aside.read_bytes())
+                pixels.flush()
+                if target - block >= first:
+                    os.fsync(pixels.fileno())  # a power cut must not lose the only copy
+                    (self.folder / f"{_MOVING}{target - block}").unlink(missing_ok=True)
+            os.fsync(pixels.fileno())
+            pixels.truncate(len(good) * self._image_bytes)
+
+    def finish(self, corrupt: Sequence[int], name: str, signature: str) -> None:
+        """Leave out the corrupt images, write the labels, and last dataset.json."""
+        if corrupt:
+            self._close_gaps(corrupt)
+        class_names = self._source.class_names
+        labels = np.delete(np.array(self._source.labels, np.int64), corrupt)
+        shape = (len(labels), self._channels, self._resolution, self._resolution)
+        classes = len(class_names)
+        data = _labels_file(labels)
+        (self.folder / LABELS).write_bytes(data)
+        for file in (self.folder / LABELS, self._images):
+            with file.open("r+b") as opened:
+                os.fsync(opened.fileno())
+        fingerprint, checksums = _digests(self.folder, shape, class_names, labels, self._progress)
+        header = PackedHeader(
+            num_images=len(labels),
+            image_channels=self._channels,
+            resolution=self._resolution,
+            class_names=class_names,
+            histogram=tuple(np.bincount(labels, minlength=classes)[:classes].tolist()),
+            source=name,
+            skipped=tuple(self._source.members[position] for position in corrupt),
+            fingerprint=fingerprint,
+            signature=signature,
+            labels_sha256=hashlib.sha256(data).hexdigest(),
+            piece_bytes=min(_PIECE, self._images.stat().st_size),
+            images_sha256=tuple(checksums),
+        )
+        values = asdict(header)
+        values = {"format": FORMAT, **values, "sha256": _digest(values)}
+        text = json.dumps(values, indent=1, ensure_ascii=False)
+        write_atomically(self.folder / HEADER, text.encode("utf-8", "surrogateescape"))
+
+
+def _note(lines: IO[str], what: str, about: Any) -> None:
+    # The line end comes first: a line that was cut off does not damage the next one.
+    lines.write("\n" + json.dumps([what, about]))
+    lines.flush()
+
+
+def _to_json(findings: Findings) -> list[Any]:
+    return [list(findings.corrupt.items()), list(findings.levels.items())]
+
+
+def _from_json(values: Any) -> Findings:
+    corrupt, levels = values
+    return Findings(corrupt=dict(corrupt), levels=dict(levels))

@@ -1,11 +1,8 @@
-"""From whatever a user names to images with classes, and from those to pixels.
-
-Five forms look the same from here on: a folder of class folders, a zip of one, parquet files,
-WebDataset shards; and each of the last two as one file, a folder of them, or a pattern.
-"""
+"""A dataset's image files, in order and with their classes; many of them decoded in parallel."""
 
 from __future__ import annotations
 
+import difflib
 import logging
 import os
 import re
@@ -16,36 +13,45 @@ from dataclasses import dataclass, field
 from glob import glob
 from itertools import product
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
+from tqdm import tqdm
 
-from biggan.data.decoding import WHITE, CorruptImageError, decode_image
-from biggan.data.labelled import arrange_labelled, read_label_file
-from biggan.data.layout import Layout, arrange, part_of_dataset
-from biggan.data.parquet import ParquetFiles
+from biggan.classes import normal_name
+from biggan.data.decoding import (
+    WHITE,
+    CorruptImageError,
+    decode_image,
+    fit_square,
+    image_endings,
+    to_array,
+)
+from biggan.data.layout import number_folders, number_labels, part_of_dataset
+from biggan.data.parquet import ParquetReader
 from biggan.data.sources import (
-    ImageFiles,
-    by_ending,
+    FolderReader,
+    Item,
+    Reader,
+    ZipReader,
     is_image,
     is_system_file,
-    open_files,
     walk_files,
 )
-from biggan.data.tars import TarFiles
-from biggan.data.transforms import fit_square, to_array
+from biggan.data.tars import TarReader
 from biggan.errors import InputError
 
 logger = logging.getLogger("biggan.data")
 
-_NAMED = 5  # corrupt files, and reasons, that a message names
+DIGITS = "digits"  # the name of the built-in dataset
+_NAMED = 5  # corrupt files, reasons, and endings that a message names
 _DARK = 16  # times darker than white is nearly black
 _KINDS = (".tar", ".parquet")
 _BRACES = re.compile(r"\{(\d+\.\.\d+|[^{}]*,[^{}]*)\}")  # as in a shell
 _RANGE = re.compile(r"(\d+)\.\.(\d+)")
 _NUMBERED = re.compile(r"(.+?)-\d+-of-\d+(-[0-9a-f]+)?")  # "train-00000-of-00002" of Hugging Face
-_WAITING = 4  # pieces of work per thread that are begun or wait to be fetched
+_WAITING = 4  # pieces of work for each thread that are begun or wait to be fetched
 
 _Piece = TypeVar("_Piece")
 _Result = TypeVar("_Result")
@@ -53,30 +59,253 @@ _Result = TypeVar("_Result")
 
 @dataclass(frozen=True)
 class Source:
-    """Images that are ready to be read; a context manager, as its files are.
+    """The images of a dataset in order: by class, then by name. A context manager.
 
     Attributes:
-        files: Reads an image by its name.
-        layout: The images in the order of the dataset.
-        order: int64 (N,): positions in the layout, in the order that is the fastest to read.
+        reader: What reads the images.
+        handles: What it needs for each.
+        members: The name of each, unique: a relative path, as a rule.
+        labels: The class of each; all 0 without classes.
+        class_names: The classes in order; none for a dataset without classes.
+        order: int64 (N,): positions in the order that is fastest to read.
         containers: The files that hold the images; None where each image is a file of its own.
     """
 
-    files: ImageFiles
-    layout: Layout
-    order: NDArray[np.int64]
+    reader: Reader = field(repr=False)
+    handles: Sequence[Any] = field(repr=False)
+    members: Sequence[str] = field(repr=False)
+    labels: Sequence[int] = field(repr=False)
+    class_names: tuple[str, ...]
+    order: NDArray[np.int64] = field(repr=False)
     containers: tuple[Path, ...] | None
+
+    def __len__(self) -> int:
+        return len(self.members)
+
+    def read(self, position: int) -> bytes:
+        """The bytes of an image file; see `Reader.read`."""
+        return self.reader.read(self.handles[position])
 
     def __enter__(self) -> Source:
         return self
 
     def __exit__(self, *error: object) -> None:
-        self.files.close()
+        self.reader.close()
+
+
+def open_source(path: Path, *, unconditional: bool = False) -> Source:
+    """Open images with classes, in any of the known forms.
+
+    Args:
+        path: A folder of class folders, or a .zip of one; or parquet files or shards: one, a
+            folder of them, or a pattern with {0000..0009}, {a,b} or *.
+        unconditional: Ignore classes.
+
+    Returns:
+        At least one image.
+
+    Raises:
+        InputError: Something about the source must be corrected; the message says what.
+    """
+    try:
+        reader, files = _open_reader(path, unconditional=unconditional)
+    except PermissionError as error:
+        raise InputError(f"{path}: no permission to read {error.filename}") from error
+    try:
+        return _arrange(path, reader, files, unconditional=unconditional)
+    except InputError:
+        reader.close()
+        raise
+
+
+def _open_reader(path: Path, *, unconditional: bool) -> tuple[Reader, tuple[Path, ...] | None]:
+    found = containers(path)
+    if found and found[0].suffix.lower() == ".parquet":
+        return ParquetReader(found, path, unconditional=unconditional), found
+    if found:
+        own = {shard.stem for shard in found}  # img2dataset writes a table beside each shard
+        tables = sorted(found[0].parent.glob("*.parquet")) if path.is_dir() else ()
+        if others := [table for table in tables if table.stem not in own]:
+            logger.warning(
+                "took the %d shards and not the parquet files beside them, such as %s: name those, "
+                "if they are the data",
+                len(found),
+                others[0],
+            )
+        return TarReader(found, path), found
+    if path.is_dir():
+        return FolderReader(path, unconditional=unconditional), None
+    if not path.exists():
+        raise InputError(_not_found(path))
+    if path.suffix.lower() == ".zip":
+        return ZipReader(path, unconditional=unconditional), (path,)
+    raise InputError(f"{path} is neither a folder of class folders nor a .zip of one")
+
+
+def _arrange(
+    path: Path, reader: Reader, files: tuple[Path, ...] | None, *, unconditional: bool
+) -> Source:
+    """Give the images of a reader their classes, names and order.
+
+    The order is that of a folder of class folders, so the same images make the same dataset, down
+    to its fingerprint, whichever way they are stored.
+    """
+    items = reader.items
+    if not items:
+        others = f", only {_by_ending(reader.left_out)}" if reader.left_out else ""
+        kinds = " ".join(sorted(ending[1:] for ending in image_endings()))
+        raise InputError(f"{path} holds no images{others} (looked for {kinds})")
+    labels: list[int | None] = [0] * len(items)
+    class_names: tuple[str, ...] = ()
+    key: Callable[[str], str] = str
+    if not unconditional and reader.labelled:
+        found = {item.label: item.place for item in reversed(items)}  # the first place of each
+        numbers, class_names = number_labels(path, found, reader.class_table)
+        labels = [numbers[item.label] for item in items]
+    elif not unconditional:
+        names = [item.place for item in items]
+        in_zip = files is not None
+        labels, class_names = number_folders(names, path, folders=reader.folders, in_zip=in_zip)
+        key = normal_name
+    if reader.unclear_names and not all(map(str.isascii, class_names)):
+        raise InputError(reader.unclear_names)
+    names = _names(items, labels, class_names)
+    ranked = sorted(
+        (label, key(name), name, place)
+        for place, (label, name) in enumerate(zip(labels, names, strict=True))
+        if label is not None
+    )
+    places = [place for *_, place in ranked]
+    return Source(
+        reader,
+        handles=[items[place].handle for place in places],
+        members=[name for _, _, name, _ in ranked],
+        labels=[label for label, *_ in ranked],
+        class_names=class_names,
+        order=np.argsort(np.array(places, np.int64)),
+        containers=files,
+    )
+
+
+def _names(
+    items: Sequence[Item], labels: Sequence[int | None], class_names: Sequence[str]
+) -> list[str]:
+    """A unique name for each image."""
+    known = [item.name for item in items if item.name]
+    if len(set(known)) == len(items):
+        return known
+    if class_names and len(known) == len(items):
+        # Hugging Face drops the folders: "0001.png" occurs once in every class.
+        full = [f"{class_names[n or 0]}/{name}" for n, name in zip(labels, known, strict=True)]
+        if len(set(full)) == len(items):
+            return full
+    return [item.place for item in items]
+
+
+def _not_found(path: Path) -> str:
+    missing = path
+    while not missing.parent.is_dir():
+        missing = missing.parent
+    siblings = [s.name for s in missing.parent.iterdir() if not s.name.startswith(".")]
+    spellings = {normal_name(name): name for name in siblings}
+    nearest = difflib.get_close_matches(normal_name(missing.name), spellings, n=1)
+    hint = f"; did you mean {missing.parent / spellings[nearest[0]]}?" if nearest else ""
+    return f"no such file or folder: {path}{hint}"
+
+
+def expand(pattern: str) -> list[Path]:
+    """The paths that a pattern means: {0000..0009} and {a,b} in order, then * and ? by name.
+
+    Raises:
+        InputError: A path that the braces name does not exist, or nothing matches.
+    """
+    pieces = _BRACES.split(pattern)
+    choices = []
+    for number, piece in enumerate(pieces):
+        if span := number % 2 and _RANGE.fullmatch(piece):
+            first, last = span.groups()
+            choices.append([f"{n:0{len(first)}}" for n in range(int(first), int(last) + 1)])
+        else:
+            choices.append(piece.split(",") if number % 2 else [piece])
+    found: list[Path] = []
+    for name in map("".join, product(*choices)):
+        # Only * and ? have a meaning: [ may be in the name of a folder.
+        matches = sorted(glob(name.replace("[", "[[]"))) if "*" in name or "?" in name else [name]  # noqa: PTH207
+        if not matches or not Path(matches[0]).exists():
+            raise InputError(f"no such file: {name}")
+        found += map(Path, matches)
+    return found
+
+
+def containers(path: Path) -> tuple[Path, ...]:
+    """The parquet files or shards that a path means; none where it means image files.
+
+    They may be below a folder, as in a dataset's repository on the Hub, if no images are.
+
+    Raises:
+        InputError: They are of several parts of a dataset, or in several folders.
+    """
+    if path.suffix.lower() in _KINDS:
+        if path.is_file():
+            return (path,)
+        if any(mark in str(path) for mark in "{*?"):
+            found = tuple(expand(str(path)))
+            if not _BRACES.search(str(path)):  # braces may name several parts on purpose
+                _check_one_part(path, found)
+            return found
+    if not path.is_dir():
+        return ()
+    visible = sorted(entry for entry in path.iterdir() if not is_system_file(entry.name))
+    if not any(entry.is_dir() for entry in visible):
+        shards, tables = (
+            [entry for entry in visible if entry.suffix.lower() == kind] for kind in _KINDS
+        )
+        if any(is_image(entry.name) for entry in visible):
+            tables = []  # they describe the images
+        if shards or tables:
+            _check_one_part(path, shards or tables)
+            return tuple(shards or tables)
+    # Class folders may be beside the archives they came from.
+    if any(map(is_image, walk_files(path))):
+        return ()
+    files = [path / name for name in walk_files(path)]
+    places = {file.parent for file in files if file.suffix.lower() in _KINDS}
+    places |= {file for file in files if file.suffix.lower() == ".zip"}
+    if len(places) == 1 and (only := min(places)).is_dir():
+        return containers(only)
+    if places:
+        likely = sorted(places, key=lambda place: (not _is_to_train_on(place, path), place))
+        named = ", ".join(str(place.relative_to(path)) for place in likely[:_NAMED])
+        more = ", ..." * (len(likely) > _NAMED)
+        raise InputError(
+            f"{path} holds no images, but data in {named}{more}: did you mean {likely[0]}?"
+        )
+    return ()
+
+
+def _is_to_train_on(place: Path, above: Path) -> bool:
+    names = (*place.relative_to(above).parts[:-1], place.stem)
+    return "train" in map(part_of_dataset, names)
+
+
+def _check_one_part(path: Path, files: Sequence[Path]) -> None:
+    patterns = {}
+    for file in files:
+        if match := _NUMBERED.fullmatch(file.stem):
+            patterns[match[1]] = f"{match[1]}-*{file.suffix}"
+        elif part := part_of_dataset(file.stem):
+            patterns[part] = re.sub(r"\d+$", "*", file.stem) + file.suffix
+    if len(patterns) > 1:
+        best = min(patterns, key=lambda part: (part_of_dataset(part) != "train", part))
+        raise InputError(
+            f"{path} holds the parts of a dataset ({', '.join(sorted(patterns))}): name one, such "
+            f"as {files[0].parent / patterns[best]}"
+        )
 
 
 @dataclass
 class Findings:
-    """What decoding found out about the images at some positions of the layout.
+    """What decoding found out about the images at some positions.
 
     Attributes:
         white: The level that became white in images with more than 8 bits.
@@ -100,187 +329,20 @@ class Findings:
         return int(2 ** max(8, bits) - 1)
 
 
-def open_source(path: Path, *, unconditional: bool = False) -> Source:
-    """Open images with classes, in any of the known forms.
-
-    Args:
-        path: A folder of class folders, or a .zip of one; or parquet files or shards: one, a
-            folder of them, or a pattern with {0000..0009}, {a,b} or *.
-        unconditional: Ignore classes.
-
-    Returns:
-        At least one image.
-
-    Raises:
-        InputError: Something about the source must be mended; the message says what.
-    """
-    try:
-        found = containers(path)
-        if found and found[0].suffix.lower() == ".parquet":
-            parquet = ParquetFiles(path, found, unconditional=unconditional)
-            return Source(parquet, parquet.layout, parquet.order, found)
-        if found:
-            if path.is_dir():
-                _warn_of_tables(found)
-            shards = TarFiles(path, found, unconditional=unconditional)
-            return Source(shards, shards.layout, shards.order, found)
-    except PermissionError as error:
-        raise InputError(f"{path}: no permission to read {error.filename}") from error
-    files = open_files(path)
-    try:
-        labels = None if unconditional else read_label_file(files)
-        if labels is not None:
-            nameless = [None] * len(labels)
-            layout, _ = arrange_labelled(path, nameless, files.members, labels, None)
-        else:
-            layout = arrange(
-                files.members,
-                path,
-                folders=files.folders,
-                in_zip=path.is_file(),
-                unconditional=unconditional,
-            )
-        if files.unclear_names and not all(map(str.isascii, layout.class_names)):
-            raise InputError(files.unclear_names)
-    except InputError:
-        files.close()
-        raise
-    return Source(
-        files, layout, np.arange(len(layout.members)), (path,) if path.is_file() else None
-    )
-
-
-def expand(pattern: str) -> list[Path]:
-    """The paths that a pattern means: {0000..0009} and {a,b} in order, then * and ? by name.
-
-    Raises:
-        InputError: A path that the braces name is not there, or nothing matches.
-    """
-    pieces = _BRACES.split(pattern)
-    choices = [_choices(piece) if inside % 2 else [piece] for inside, piece in enumerate(pieces)]
-    found: list[Path] = []
-    for parts in product(*choices):
-        name = "".join(parts)
-        # Only * and ? have a meaning: [ may stand in the name of a folder.
-        matches = sorted(glob(name.replace("[", "[[]"))) if "*" in name or "?" in name else [name]  # noqa: PTH207
-        if not matches or not Path(matches[0]).exists():
-            raise InputError(f"no such file: {name}")
-        found += map(Path, matches)
-    return found
-
-
-def _choices(inside: str) -> list[str]:
-    numbers = _RANGE.fullmatch(inside)
-    if numbers is None:
-        return inside.split(",")
-    first, last = int(numbers[1]), int(numbers[2])
-    return [f"{number:0{len(numbers[1])}}" for number in range(first, last + 1)]
-
-
-def containers(path: Path) -> tuple[Path, ...]:
-    """The parquet files or shards that a path means; none where it means image files.
-
-    They may lie below a folder, as in a dataset's repository on the Hub, if no images do.
-
-    Raises:
-        InputError: They are of several parts of a dataset, or in several folders.
-    """
-    if path.suffix.lower() in _KINDS:
-        text = str(path)
-        if path.is_file():
-            return (path,)
-        if any(mark in text for mark in "{*?"):
-            found = tuple(expand(text))
-            if not _BRACES.search(text):  # those name the parts
-                _check_one_part(path, found)
-            return found
-    if not path.is_dir():
-        return ()
-    visible = [entry for entry in path.iterdir() if not is_system_file(entry.name)]
-    if not any(entry.is_dir() for entry in visible):
-        shards, tables = (
-            sorted(entry for entry in visible if entry.suffix.lower() == kind) for kind in _KINDS
-        )
-        if any(is_image(entry.name) for entry in visible):
-            tables = []  # what they tell of the images
-        if shards or tables:
-            _check_one_part(path, shards or tables)
-            return tuple(shards or tables)
-    # Class folders may lie beside the archives they came from.
-    return () if any(map(is_image, walk_files(path))) else _containers_below(path)
-
-
-def _containers_below(path: Path) -> tuple[Path, ...]:
-    files = [path / name for name in walk_files(path)]
-    places = {file.parent for file in files if file.suffix.lower() in _KINDS}
-    places |= {file for file in files if file.suffix.lower() == ".zip"}
-    if len(places) == 1 and (only := next(iter(places))).is_dir():
-        return containers(only)
-    if places:
-        likely = sorted(places, key=lambda place: (not _is_to_train_on(place, path), place))
-        named = ", ".join(str(place.relative_to(path)) for place in likely[:_NAMED])
-        raise InputError(
-            f"{path} holds no images, but data in {named}{', ...' * (len(likely) > _NAMED)}: did "
-            f"you mean {likely[0]}?"
-        )
-    return ()
-
-
-def _is_to_train_on(place: Path, above: Path) -> bool:
-    names = (*place.relative_to(above).parts[:-1], place.stem)
-    return "train" in map(part_of_dataset, names)
-
-
-def _warn_of_tables(shards: Sequence[Path]) -> None:
-    own = {shard.stem for shard in shards}  # img2dataset writes a table beside each shard
-    tables = sorted(shards[0].parent.glob("*.parquet"))
-    others = [table for table in tables if table.stem not in own]
-    if others:
-        logger.warning(
-            "took the %d shards and not the parquet files beside them, such as %s: name those, "
-            "if they are the data",
-            len(shards),
-            others[0],
-        )
-
-
-def _check_one_part(path: Path, files: Sequence[Path]) -> None:
-    patterns = {}
-    for file in files:
-        if match := _NUMBERED.fullmatch(file.stem):
-            patterns[match[1]] = f"{match[1]}-*{file.suffix}"
-        elif part := part_of_dataset(file.stem):
-            patterns[part] = re.sub(r"\d+$", "*", file.stem) + file.suffix
-    if len(patterns) > 1:
-        best = min(patterns, key=lambda part: (part_of_dataset(part) != "train", part))
-        raise InputError(
-            f"{path} holds the parts of a dataset ({', '.join(sorted(patterns))}): name one, such "
-            f"as {files[0].parent / patterns[best]}"
-        )
-
-
 def decode_chunk(
     source: Source, channels: int, resolution: int, positions: NDArray[np.int64], white: int
 ) -> tuple[NDArray[np.uint8], Findings]:
-    """Read and decode some images.
-
-    Args:
-        source: Where from.
-        channels: 1 for grey, 3 for colour.
-        resolution: The side in pixels.
-        positions: Which images, as positions in the layout, (N,).
-        white: The level that becomes white in images with more than 8 bits.
+    """Read and decode the images at some positions.
 
     Returns:
-        uint8 pixels (N, channels, resolution, resolution), 0 where the image is corrupt, and what
+        uint8 pixels (N, channels, resolution, resolution), 0 where the image is corrupt; and what
         was found out about the images.
     """
     images = np.zeros((len(positions), channels, resolution, resolution), np.uint8)
     findings = Findings(white)
     for image, position in zip(images, positions.tolist(), strict=True):
         try:
-            data = source.files.read(source.layout.members[position])
-            decoded, brightest = decode_image(data, channels, white)
+            decoded, brightest = decode_image(source.read(position), channels, white)
             image[:] = to_array(fit_square(decoded, resolution))
         except CorruptImageError as error:
             findings.corrupt[position] = str(error)
@@ -293,15 +355,9 @@ def decode_chunk(
 def in_parallel(
     work: Callable[[_Piece], _Result], pieces: Sequence[_Piece], workers: int | None
 ) -> Generator[_Result]:
-    """Do work in threads, a few pieces ahead of whoever takes the results, in order.
+    """Map a function over pieces in threads, in order, a few pieces ahead of the caller.
 
-    Args:
-        work: What to do to each piece. Pillow decodes outside of Python's lock.
-        pieces: What to do it to.
-        workers: Threads; one per processor by default.
-
-    Yields:
-        The results in the order of the pieces.
+    Pillow decodes outside of Python's lock. `workers` is one thread per processor by default.
     """
     count = workers or os.cpu_count() or 1
     pool = ThreadPoolExecutor(count)
@@ -318,20 +374,37 @@ def in_parallel(
         pool.shutdown(cancel_futures=True)
 
 
-def check_findings(path: Path, source: Source, findings: Findings, *, strict: bool) -> None:
-    """Warn of images that are left out or nearly black, or refuse them.
+def progress_bar(total: int, title: str, shown: bool, **options: Any) -> tqdm[Any]:
+    """A bar that appears after two seconds, on a terminal only."""
+    return tqdm(total=total, desc=title, delay=2, disable=None if shown else True, **options)
 
-    Args:
-        path: The source, for messages.
-        source: What was decoded.
-        findings: What decoding found.
-        strict: Refuse corrupt images.
+
+def check_findings(path: Path, source: Source, findings: Findings, *, strict: bool) -> None:
+    """Warn of images that are left out or nearly black.
 
     Raises:
         InputError: There are corrupt images and `strict` is set, or no image of a class is left.
     """
-    warn_of_other_files(source.files.left_out)
-    _check_corrupt(path, source.layout, findings.corrupt, strict=strict)
+    warn_of_other_files(source.reader.left_out)
+    if corrupt := findings.corrupt:
+        alike: dict[str, list[int]] = defaultdict(list)  # those with the same reason
+        for position, reason in sorted(corrupt.items()):
+            alike[re.sub(r"\d+", "0", reason)].append(position)  # how much is missing differs
+        reasons = []
+        for positions in sorted(alike.values(), key=len, reverse=True)[:_NAMED]:
+            named = ", ".join(source.members[position] for position in positions[:_NAMED])
+            more = f" and {len(positions) - _NAMED} more" if len(positions) > _NAMED else ""
+            reasons.append(f"{named}{more} ({corrupt[positions[0]]})")
+        reasons += ["..."] * (len(alike) > _NAMED)
+        plural = "s" * (len(corrupt) > 1)
+        what = f"{len(corrupt)} corrupt image{plural} of {len(source)}: {'; '.join(reasons)}"
+        if strict:
+            raise InputError(f"{path} has {what}")
+        left = np.delete(source.labels, sorted(corrupt)).tolist()
+        if lost := set(source.labels) - set(left):
+            of_class = f" of class {source.class_names[min(lost)]!r}" if left else ""
+            raise InputError(f"{path}: no image{of_class} can be read, {what}")
+        logger.warning("skipped %s", what)
     white, levels = findings.white, findings.levels
     if white < WHITE:
         logger.warning(
@@ -349,50 +422,19 @@ def check_findings(path: Path, source: Source, findings: Findings, *, strict: bo
             len(levels),
             max(levels[position] for position in dark),
             white,
-            source.layout.members[dark[0]],
+            source.members[dark[0]],
         )
 
 
 def warn_of_other_files(left_out: Counter[str]) -> None:
     """Say how many files of which endings are left out, if any."""
     if left_out:
-        logger.warning(
-            "left out %s not used as images: %s",
-            f"{left_out.total()} files" if left_out.total() > 1 else "1 file",
-            by_ending(left_out),
-        )
+        files = f"{left_out.total()} file" + "s" * (left_out.total() > 1)
+        logger.warning("left out %s not used as images: %s", files, _by_ending(left_out))
 
 
-def _check_corrupt(path: Path, layout: Layout, corrupt: dict[int, str], *, strict: bool) -> None:
-    if not corrupt:
-        return
-    total = len(layout.members)
-    plural = "s" if len(corrupt) > 1 else ""
-    what = f"{len(corrupt)} corrupt image{plural} of {total}: {_by_reason(layout, corrupt)}"
-    if strict:
-        raise InputError(f"{path} has {what}")
-    if len(corrupt) == total:
-        raise InputError(f"{path}: no image can be read, {what}")
-    lost = set(layout.labels) - set(np.delete(layout.labels, sorted(corrupt)).tolist())
-    if lost:
-        raise InputError(
-            f"{path}: no image of class {layout.class_names[min(lost)]!r} can be read, {what}"
-        )
-    logger.warning("skipped %s", what)
-
-
-def _by_reason(layout: Layout, corrupt: dict[int, str]) -> str:
-    """The names of corrupt images, those with the same reason together."""
-    alike: dict[str, list[int]] = defaultdict(list)
-    for position, reason in sorted(corrupt.items()):
-        alike[re.sub(r"\d+", "0", reason)].append(position)  # how much is missing differs
-    groups = sorted(alike.values(), key=len, reverse=True)
-    parts = []
-    for positions in groups[:_NAMED]:
-        named = ", ".join(layout.members[position] for position in positions[:_NAMED])
-        if len(positions) > _NAMED:
-            named += f" and {len(positions) - _NAMED} more"
-        parts.append(f"{named} ({corrupt[positions[0]]})")
-    if others := sum(map(len, groups[_NAMED:])):
-        parts.append(f"{others} for other reasons")
-    return "; ".join(parts)
+def _by_ending(left_out: Counter[str]) -> str:
+    ordered = sorted(left_out.items(), key=lambda item: (-item[1], item[0]))
+    named = [f"{count} {ending[:20] or 'without an ending'}" for ending, count in ordered[:_NAMED]]
+    others = sum(count for _, count in ordered[_NAMED:])
+    return ", ".join(named + [f"{others} others"] * (others > 0))

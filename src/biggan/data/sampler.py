@@ -1,8 +1,8 @@
 """The order of the training images, as pure functions of the seed and the position.
 
 Training draws from one endless stream: epoch after epoch, each a new shuffle of the whole dataset.
-What stands at a position depends on nothing but (seed, position), so a run resumes from the number
-of images it has seen, without any saved generator state, and several processes can each take their
+What is at a position depends on nothing but (seed, position), so a run resumes from the number of
+images it has seen, without any saved generator state, and several processes can each take their
 slice of a batch.
 """
 
@@ -24,12 +24,8 @@ _FLIP_BLOCK = 4096  # positions that share one generator: seeding one is slow, d
 class ShuffledStream:
     """An endless sequence of dataset indices, every epoch a permutation of its own.
 
-    Holds the permutation of the epoch it was last asked for, nothing else: the answers do not
-    depend on the order of the questions.
-
-    Args:
-        dataset_size: Images in the dataset.
-        seed: Selects the sequence; 0 or more.
+    It caches the permutation of the last epoch, nothing else: the answers do not depend on the
+    order of the questions.
     """
 
     def __init__(self, dataset_size: int, seed: int) -> None:
@@ -47,33 +43,21 @@ class ShuffledStream:
         done = 0
         while done < count:
             epoch, offset = divmod(start + done, self._size)
-            part = self._permutation(epoch)[offset : offset + count - done]
+            if epoch != self._epoch:
+                self._order = generator(self._seed, _SHUFFLE, epoch).permutation(self._size)
+                self._epoch = epoch
+            part = self._order[offset : offset + count - done]
             result[done : done + len(part)] = part
             done += len(part)
         return result
 
-    def _permutation(self, epoch: int) -> NDArray[np.int64]:
-        if epoch != self._epoch:
-            self._order = _generator(self._seed, _SHUFFLE, epoch).permutation(self._size)
-            self._epoch = epoch
-        return self._order
-
 
 def flips(seed: int, start: int, count: int) -> NDArray[np.bool_]:
-    """Whether the images at the positions start to start + count - 1 are mirrored.
-
-    Args:
-        seed: Selects the stream.
-        start: The first position.
-        count: How many positions.
-
-    Returns:
-        bool (count,), true for one half of all positions.
-    """
+    """Whether the images at the positions start to start + count - 1 are mirrored: one half is."""
     _check_slice(start, count)
     first, last = start // _FLIP_BLOCK, (start + count) // _FLIP_BLOCK
     blocks = [
-        _generator(seed, _FLIP, block).integers(0, 2, _FLIP_BLOCK, dtype=np.uint8)
+        generator(seed, _FLIP, block).integers(0, 2, _FLIP_BLOCK, dtype=np.uint8)
         for block in range(first, last + 1)
     ]
     offset = start - first * _FLIP_BLOCK
@@ -83,12 +67,7 @@ def flips(seed: int, start: int, count: int) -> NDArray[np.bool_]:
 def split_off(
     dataset_size: int, part: float, seed: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Choose images that training never sees.
-
-    Args:
-        dataset_size: Images in the dataset.
-        part: How many of them to choose, at least 0 and below 1.
-        seed: Selects which.
+    """Choose a part of the images that training never sees, at least 0 and below 1.
 
     Returns:
         The indices of all others, ascending, and those chosen, in random order.
@@ -102,19 +81,14 @@ def split_off(
         f"watch.held_out {part:g} of {dataset_size} images is {count} of them: choose a part that "
         "leaves some on both sides, or 0",
     )
-    order = _generator(seed, _SPLIT, 0).permutation(dataset_size)
+    order = generator(seed, _SPLIT, 0).permutation(dataset_size)
     return np.sort(order[count:]), order[:count]
 
 
 def fetch(
     dataset: ImageDataset, indices: NDArray[np.int64], mirrored: NDArray[np.bool_] | None = None
 ) -> tuple[Tensor, Tensor]:
-    """Copy images and labels out of a dataset.
-
-    Args:
-        dataset: Where from.
-        indices: Which ones, (N,).
-        mirrored: Which of them to flip left to right, (N,); None for none.
+    """Copy images and labels at some indices (N,), and flip the mirrored ones left to right.
 
     Returns:
         uint8 images (N, C, R, R) and int64 labels (N,).
@@ -127,8 +101,9 @@ def fetch(
     return images, dataset.labels[chosen]
 
 
-def _generator(seed: int, purpose: int, block: int) -> np.random.Generator:
-    return np.random.Generator(np.random.PCG64(np.random.SeedSequence([seed, purpose, block])))
+def generator(seed: int, purpose: int, *place: int) -> np.random.Generator:
+    """Random numbers for one purpose at one place of the stream."""
+    return np.random.Generator(np.random.PCG64(np.random.SeedSequence([seed, purpose, *place])))
 
 
 def _check_slice(start: int, count: int) -> None:

@@ -2,20 +2,29 @@
 
 A shard can be read in one direction only, so the order of the images is a compromise: every epoch
 shuffles the shards, and then shuffles the samples inside windows of a fixed size. Both are pure
-functions of (seed, epoch), and so what stands at a position of the stream depends on nothing but
-(seed, position): a run resumes from the number of images it has seen, and several processes can
-each take their share of a batch. Shards whose samples are sorted by class are mixed too little by
-this; whoever makes shards shuffles them once.
+functions of (seed, epoch), and so what is at a position of the stream depends on nothing but (seed,
+position): a run resumes from the number of images it has seen, and several processes can each take
+their share of a batch. Shards whose samples are sorted by class are mixed too little by this: their
+samples should be shuffled once, when they are made.
+
+A stream must know how long an epoch is and where in it each shard begins, and training must know
+the classes. Neither can be seen from outside of a tar: each shard is read once, and its contents
+are kept in an index beside the shards.
 """
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
+import json
 import logging
+import math
 import os
+import re
+import time
 from collections import Counter, deque
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,35 +35,46 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from biggan.data.decoding import MODES, WHITE, CorruptImageError, decode_image, strict_pillow
-from biggan.data.shard_files import Sample, expand_shards, read_shard, shard_name
-from biggan.data.shard_index import (
-    INDEX,
-    class_table,
-    count_shards,
-    index_file,
-    number_labels,
-    read_index,
+from biggan.atomic_write import write_atomically
+from biggan.data.decoding import (
+    WHITE,
+    CorruptImageError,
+    check_form,
+    decode_image,
+    fit_square,
+    strict_pillow,
+    to_array,
 )
-from biggan.data.transforms import fit_square, to_array
+from biggan.data.layout import Label, number_labels
+from biggan.data.packed import is_packed
+from biggan.data.reading import (
+    containers,
+    expand,
+    in_parallel,
+    progress_bar,
+    warn_of_other_files,
+)
+from biggan.data.sampler import generator
+from biggan.data.sources import Item
+from biggan.data.tars import read_class_table, read_stream, webdataset
 from biggan.errors import InputError
 
 logger = logging.getLogger("biggan.data")
 
+INDEX = "shards-index.json"
 WINDOW = 4096
+_FORMAT = "biggan shard index, version 2"
+_SAVE_EVERY = 5.0  # seconds: the file grows with the shards, and is written whole
+# Around a shard's name in an address or a shell command.
+_NAME = re.compile(r"[^/\\\s'\"=&?]+\.tar(?![\w.])")
 # What the random numbers are for: keeps the streams of one seed apart.
 _SHARDS = 0x5344
 _WINDOW = 0x574E
 _AHEAD = 4  # batches that are decoded, or being decoded, before they are asked for
 _PIECE = 8  # images that a thread decodes at a time
 
-
-@dataclass(frozen=True)
-class _Window:
-    """Samples that are shuffled together, in the order of the stream."""
-
-    number: int
-    samples: list[Sample]
+_Samples = list[Item]  # of a window, in the order of the stream; their handles are bytes
+_Decoded = tuple[NDArray[np.uint8], list[int]]
 
 
 class ShardStream:
@@ -70,19 +90,19 @@ class ShardStream:
             without classes. If it is None, those of `classes.txt` beside the first shard, or else
             the labels that were found.
         seed: Selects the order; 0 or more.
-        index: Where it is remembered how many samples each shard has, and of which labels. They
-            are counted by reading each shard once. By default beside the first shard, if that is a
+        index: The file that keeps how many samples each shard has, and of which labels. They are
+            counted by reading each shard once. By default beside the first shard, if that is a
             file.
         window: Samples that are shuffled together. They are in memory as they are stored, twice:
             the window in use, and the next one.
         workers: Threads that decode, and count; one per processor by default.
-        strict: Refuse a corrupt image. Without it the next good one of its window stands in for it.
+        strict: Refuse a corrupt image. Without it the next good one of its window replaces it.
         progress: Show a bar where counting takes over two seconds, on a terminal.
 
     Attributes:
         class_names: The classes in order; empty for a stream without classes.
         counts: Samples in each shard.
-        source: A name for people: that of the shards, without the way to them.
+        source: A name for people: the basename of the shards.
 
     Raises:
         InputError: `webdataset` is missing, or shards are missing, damaged or empty, or their
@@ -103,12 +123,10 @@ class ShardStream:
         strict: bool = False,
         progress: bool = True,
     ) -> None:
-        if image_channels not in MODES:
-            raise InputError(f"images have 1 channel (grey) or 3 (colour), not {image_channels}")
-        if resolution < 1 or window < 1 or seed < 0:
+        check_form(resolution, image_channels)
+        if window < 1 or seed < 0:
             raise InputError(
-                "the resolution and the window are at least 1 and the seed at least 0, not "
-                f"{resolution}, {window} and {seed}"
+                f"the window is at least 1 and the seed at least 0, not {window} and {seed}"
             )
         self.resolution = resolution
         self.image_channels = image_channels
@@ -129,9 +147,7 @@ class ShardStream:
         self.counts = [shard.samples for shard in contents]
         if len(self) == 0:
             raise InputError(f"{self._urls[0]} and the other shards hold no images")
-        self.class_names = class_table(self._urls, contents, class_names)
-        labels = {label for shard in contents for label, _ in shard.labels}
-        self._numbers = number_labels(labels, self.class_names)
+        self._numbers, self.class_names = number_classes(self._urls, contents, class_names)
 
     def __len__(self) -> int:
         """Images in an epoch."""
@@ -157,13 +173,13 @@ class ShardStream:
 
     @property
     def window_bytes(self) -> int:
-        """Memory that the images in waiting take, as they are stored."""
+        """Memory that the waiting images take, as they are stored."""
         stored = sum(shard.stored_bytes for shard in self._contents)
         return 2 * min(self._window, len(self)) * stored // len(self)
 
     @functools.cached_property
     def fingerprint(self) -> str:
-        """sha256 over what the order depends on: tells on resuming that the shards changed."""
+        """sha256 over what the order depends on: shows on resuming that the shards changed."""
         names = [shard_name(url) for url in self._urls]
         labels = [shard.labels for shard in self._contents]
         about = (names, labels, self.class_names, self._window)
@@ -172,13 +188,12 @@ class ShardStream:
     def batches(self, positions: Iterable[NDArray[np.int64]]) -> Generator[tuple[Tensor, Tensor]]:
         """Images of the stream, decoded ahead in threads.
 
-        Where several processes share a batch, each reads all the shards and decodes what it asks
-        for.
+        Where several processes share a batch, each reads all the shards and decodes its own part.
 
         Args:
             positions: Of each batch's images in the stream, (N,), ascending, and beyond those of
-                the batch before. The first image that a run has not seen stands at the number of
-                those that it has seen.
+                the batch before. The first image that a run has not seen is at the number of those
+                that it has seen.
 
         Yields:
             uint8 images (N, C, R, R) and int64 labels (N,), for each batch.
@@ -187,15 +202,21 @@ class ShardStream:
             InputError: A shard cannot be read or changed; a label is none of the classes.
         """
         reader, decoders = ThreadPoolExecutor(1), ThreadPoolExecutor(self._workers)
-        waiting: deque[list[Future[Any]]] = deque()
-        windows: _InOrder | None = None
+        waiting: deque[list[Future[_Decoded]]] = deque()
+        windows: _Prefetched | None = None
         try:
             with strict_pillow():
                 for batch in positions:
+                    places = [self._place(position) for position in batch.tolist()]
                     if windows is None:
-                        first, _ = self._place(int(batch[0]))
-                        windows = _InOrder(self._windows(first), reader)
-                    waiting.append(self._decode_ahead(windows, batch.tolist(), decoders))
+                        windows = _Prefetched(self._windows(places[0][0]), reader)
+                    found = [(windows.get(window), place) for window, place in places]
+                    waiting.append(
+                        [
+                            decoders.submit(self._decode, found[begin : begin + _PIECE])
+                            for begin in range(0, len(found), _PIECE)
+                        ]
+                    )
                     if len(waiting) > _AHEAD:
                         yield _joined(waiting.popleft())
                 while waiting:
@@ -214,125 +235,322 @@ class ShardStream:
     def _windows_per_epoch(self) -> int:
         return -(-len(self) // self._window)
 
-    def _windows(self, number: int) -> Iterator[_Window]:
-        """The windows from one on, without end."""
+    def _windows(self, number: int) -> Iterator[tuple[int, _Samples]]:
+        """The windows from one on with their numbers, without end."""
         epoch, window = divmod(number, self._windows_per_epoch)
         while True:
             samples = self._epoch(epoch, skip=window * self._window)
             while window < self._windows_per_epoch:
                 size = min(self._window, len(self) - window * self._window)
                 stored = [next(samples) for _ in range(size)]
-                order = _generator(self._seed, _WINDOW, epoch, window).permutation(size)
+                order = generator(self._seed, _WINDOW, epoch, window).permutation(size)
                 shuffled = [stored[place] for place in order]
-                yield _Window(epoch * self._windows_per_epoch + window, shuffled)
+                yield epoch * self._windows_per_epoch + window, shuffled
                 window += 1
             epoch, window = epoch + 1, 0
 
-    def _epoch(self, epoch: int, skip: int) -> Iterator[Sample]:
+    def _epoch(self, epoch: int, skip: int) -> Iterator[Item]:
         """An epoch's samples in the order of its shards, without the first few."""
-        for shard in _generator(self._seed, _SHARDS, epoch, 0).permutation(len(self._urls)):
-            count = self.counts[shard]
+        for shard in generator(self._seed, _SHARDS, epoch, 0).permutation(len(self._urls)):
+            url, count = self._urls[shard], self.counts[shard]
             if skip >= count:
                 skip -= count
                 continue
             read = 0
-            for read, sample in enumerate(read_shard(self._urls[shard], Counter()), 1):
+            for read, sample in enumerate(read_stream(url, shard_name(url), Counter()), 1):
                 if read > count:
                     break
                 if read > skip:
                     yield sample
             if read != count:
                 raise InputError(
-                    f"{self._urls[shard]} no longer holds the {count} samples that were counted: "
-                    f"delete the index ({INDEX}) to count again, and start a new run"
+                    f"{url} no longer holds the {count} samples that were counted: delete the "
+                    f"index ({INDEX}) to count again, and start a new run"
                 )
             skip = 0
 
-    def _decode_ahead(
-        self, windows: _InOrder, positions: Sequence[int], decoders: ThreadPoolExecutor
-    ) -> list[Future[tuple[NDArray[np.uint8], list[int]]]]:
-        places = []
-        for position in positions:
-            number, place = self._place(position)
-            places.append((windows.get(number), place))
-        return [
-            decoders.submit(self._decode, places[begin : begin + _PIECE])
-            for begin in range(0, len(places), _PIECE)
-        ]
-
-    def _decode(self, places: Sequence[tuple[_Window, int]]) -> tuple[NDArray[np.uint8], list[int]]:
+    def _decode(self, places: Sequence[tuple[_Samples, int]]) -> _Decoded:
         shape = (len(places), self.image_channels, self.resolution, self.resolution)
         images, labels = np.empty(shape, np.uint8), []
-        for image, (window, place) in zip(images, places, strict=True):
-            image[:], label = self._decode_one(window, place)
+        for image, (samples, place) in zip(images, places, strict=True):
+            image[:], label = self._decode_one(samples, place)
             labels.append(label)
         return images, labels
 
-    def _decode_one(self, window: _Window, place: int) -> tuple[NDArray[np.uint8], int]:
+    def _decode_one(self, samples: _Samples, place: int) -> tuple[NDArray[np.uint8], int]:
         """The image at a place of a window, or the next good one."""
-        for turn in range(len(window.samples)):
-            sample = window.samples[(place + turn) % len(window.samples)]
+        for sample in samples[place:] + samples[:place]:
             try:
-                image, brightest = decode_image(sample.data, self.image_channels)
+                image, brightest = decode_image(sample.handle, self.image_channels)
             except CorruptImageError as error:
                 if self._strict:
-                    raise InputError(f"{sample.name} is corrupt: {error}") from error
-                if sample.name not in self._replaced:
-                    self._replaced.add(sample.name)
-                    logger.warning("skipped the corrupt image %s (%s)", sample.name, error)
-            else:
-                if brightest is not None and not self._warned_of_range:
-                    self._warn_of_range(sample.name, brightest)
-                return to_array(fit_square(image, self.resolution)), self._label(sample)
-        raise InputError(f"{window.samples[0].name} and all images near it are corrupt")
-
-    def _warn_of_range(self, name: str, brightest: int) -> None:
-        """Say that a 16-bit image seems to use fewer bits; all images together cannot be seen."""
-        if 4 * brightest <= WHITE:
-            self._warned_of_range = True
-            logger.warning(
-                "%s has no level over %d of %d and becomes dark: if these images use fewer than 16 "
-                "bits, load or pack the shards, which finds the range that they use",
-                name,
-                brightest,
-                WHITE,
-            )
-
-    def _label(self, sample: Sample) -> int:
-        if not self.class_names:
-            return 0
-        if sample.label not in self._numbers:  # when the shards were counted all had a class
-            raise InputError(
-                f"{sample.name} has the label {sample.label!r}, which was not there when the "
-                f"samples were counted: delete the index ({INDEX}), and start a new run"
-            )
-        return self._numbers[sample.label]
+                    raise InputError(f"{sample.place} is corrupt: {error}") from error
+                if sample.place not in self._replaced:
+                    self._replaced.add(sample.place)
+                    logger.warning("skipped the corrupt image %s (%s)", sample.place, error)
+                continue
+            # All images together cannot be seen.
+            if brightest is not None and 4 * brightest <= WHITE and not self._warned_of_range:
+                self._warned_of_range = True
+                logger.warning(
+                    "%s has no level over %d of %d and becomes dark: if these images use fewer "
+                    "than 16 bits, load or pack the shards, which finds the range that they use",
+                    sample.place,
+                    brightest,
+                    WHITE,
+                )
+            if self.class_names and sample.label not in self._numbers:
+                raise InputError(
+                    f"{sample.place} has the label {sample.label!r:.100}, which was not there when "
+                    f"the samples were counted: delete the index ({INDEX}), and start a new run"
+                )
+            return to_array(fit_square(image, self.resolution)), self._numbers.get(sample.label, 0)
+        raise InputError(f"{samples[0].place} and all images near it are corrupt")
 
 
-class _InOrder:
+class _Prefetched:
     """Windows one after another, the next one always being read."""
 
-    def __init__(self, windows: Iterator[_Window], reader: ThreadPoolExecutor) -> None:
+    def __init__(self, windows: Iterator[tuple[int, _Samples]], reader: ThreadPoolExecutor) -> None:
         self._windows = windows
         self._reader = reader
         self._next = reader.submit(next, windows)
-        self._current = _Window(-1, [])
+        self._number = -1
+        self._samples: _Samples = []
 
-    def get(self, number: int) -> _Window:
+    def get(self, number: int) -> _Samples:
         """A window that is not before the last one asked for."""
-        while self._current.number < number:
-            self._current = self._next.result()
+        while self._number < number:
+            self._number, self._samples = self._next.result()
             self._next = self._reader.submit(next, self._windows)
-        return self._current
+        return self._samples
 
 
-def _joined(pieces: Sequence[Future[tuple[NDArray[np.uint8], list[int]]]]) -> tuple[Tensor, Tensor]:
+def _joined(pieces: Sequence[Future[_Decoded]]) -> tuple[Tensor, Tensor]:
     results = [piece.result() for piece in pieces]
     images = np.concatenate([images for images, _ in results])
     labels = [label for _, labels in results for label in labels]
     return torch.from_numpy(images), torch.tensor(labels, dtype=torch.int64)
 
 
-def _generator(seed: int, purpose: int, epoch: int, window: int) -> np.random.Generator:
-    sequence = np.random.SeedSequence([seed, purpose, epoch, window])
-    return np.random.Generator(np.random.PCG64(sequence))
+@dataclass(frozen=True)
+class ShardContents:
+    """How many samples of a shard have each label, in a fixed order; and bytes of its images."""
+
+    labels: tuple[tuple[Label, int], ...]
+    stored_bytes: int
+
+    @property
+    def samples(self) -> int:
+        """Images in the shard."""
+        return sum(count for _, count in self.labels)
+
+
+def is_address(url: str) -> bool:
+    """Whether shards are anywhere but in files: https://, s3://, or "pipe:" with a command."""
+    return "://" in url or url.startswith("pipe:")
+
+
+def shard_name(url: str) -> str:
+    """The basename of a shard or a pattern of them, without any password in an address."""
+    names = _NAME.findall(url)
+    if names:
+        return str(names[-1])
+    return "shards" if is_address(url) else Path(url).expanduser().resolve().name
+
+
+def expand_shards(urls: str | Path | Sequence[str | Path]) -> list[str]:
+    """The shards that are meant, in order.
+
+    Args:
+        urls: A pattern with {0000..0009} or *, a folder of shards, an address, or a list of these.
+
+    Raises:
+        InputError: A file among them does not exist or is no .tar, or none is named.
+    """
+    found: list[str] = []
+    for url in [urls] if isinstance(urls, (str, Path)) else urls:
+        if is_address(str(url)):
+            found += webdataset().shardlists.expand_urls(str(url))
+            continue
+        path = Path(url).expanduser()
+        if path.is_dir() and is_packed(path):
+            raise InputError(f"{path} is packed: it is loaded, not streamed")
+        files = containers(path) if path.is_dir() else expand(str(path))
+        others = [file for file in files if file.suffix.lower() != ".tar"]
+        if others or not files:
+            raise InputError(f"{(*others, path)[0]} is no .tar shard, and only those are streamed")
+        found += map(str, files)
+    if not found:
+        raise InputError("no shards are named")
+    return found
+
+
+def index_file(urls: Sequence[str], otherwise: Path | None = None) -> Path:
+    """Where the contents of shards are kept.
+
+    Args:
+        urls: The shards.
+        otherwise: A folder for the index of shards that are addresses, or where nothing can be
+            written.
+
+    Raises:
+        InputError: They are addresses, and there is no other folder.
+    """
+    if not is_address(urls[0]):
+        folder = Path(urls[0]).parent
+        if otherwise is None or (folder / INDEX).is_file() or os.access(folder, os.W_OK):
+            return folder / INDEX
+    if otherwise is None:
+        raise InputError(f"say where to keep the index of the shards (index=...{INDEX})")
+    return otherwise / INDEX
+
+
+def read_index(urls: Sequence[str], file: Path) -> list[ShardContents] | None:
+    """The contents of shards, as the index has them; None where some are missing.
+
+    Raises:
+        InputError: The file is no index, or damaged.
+    """
+    known = _read(file)
+    keys = [_key(url) for url in urls]
+    return [known[key] for key in keys] if all(key in known for key in keys) else None
+
+
+def count_shards(
+    urls: Sequence[str],
+    file: Path,
+    *,
+    workers: int | None = None,
+    seconds: float = math.inf,
+    progress: bool = True,
+) -> bool:
+    """Read the shards that are not in the index yet, and add them to it.
+
+    After an interruption of any kind, what was counted stays counted.
+
+    Args:
+        urls: The shards.
+        file: The index; its folder exists.
+        workers: Threads that read; one per processor by default.
+        seconds: Stop at the first shard that is counted after so long.
+        progress: Show a bar where it takes over two seconds, on a terminal.
+
+    Returns:
+        Whether all shards are in the index now.
+
+    Raises:
+        InputError: A shard cannot be read, or the index not be written.
+    """
+    known = _read(file)
+    missing = [url for url in urls if _key(url) not in known]
+    if not missing:
+        return True
+    if not file.parent.is_dir():
+        raise InputError(f"cannot write {file}: there is no such folder")
+    begun = saved = time.monotonic()
+    done = len(urls) - len(missing)
+    left_out = Counter[str]()
+    try:
+        with (
+            progress_bar(len(urls), "counting", progress, unit=" shards", initial=done) as bar,
+            contextlib.closing(in_parallel(_count, missing, workers)) as counted,
+        ):
+            for number, (url, (contents, others)) in enumerate(
+                zip(missing, counted, strict=True), 1
+            ):
+                known[_key(url)] = contents
+                left_out += others
+                bar.update()
+                now = time.monotonic()
+                if now - begun > seconds:
+                    return number == len(missing)
+                if now - saved > _SAVE_EVERY:
+                    _write(file, known)
+                    saved = now
+        return True
+    finally:
+        _write(file, known)
+        warn_of_other_files(left_out)
+
+
+def number_classes(
+    urls: Sequence[str], contents: Sequence[ShardContents], given: Sequence[str] | None
+) -> tuple[dict[Label, int], tuple[str, ...]]:
+    """The class of each label in shards, and the class names.
+
+    Args:
+        urls: The shards.
+        contents: What is in each.
+        given: The class names; none for shards without classes. If it is None they are those of
+            `classes.txt` beside the first shard, else the labels themselves.
+
+    Raises:
+        InputError: See `layout.number_labels`.
+    """
+    if given is not None and not given:
+        return {}, ()
+    found: dict[Label, str] = {}  # and a shard that has it
+    for url, shard in zip(urls, contents, strict=True):
+        for label, _ in shard.labels:
+            found.setdefault(label, shard_name(url))
+    return number_labels("the shards", found, known_classes(urls) if given is None else given)
+
+
+def known_classes(urls: Sequence[str]) -> tuple[str, ...] | None:
+    """The class names beside the first shard; None where there are none, or it is an address."""
+    return None if is_address(urls[0]) else read_class_table(Path(urls[0]))
+
+
+def _key(url: str) -> str:
+    """The key of a shard in the index: another file of the same name is another shard."""
+    if is_address(url):
+        return url
+    about = Path(url).stat()
+    return f"{Path(url).name} {about.st_size} {about.st_mtime_ns}"
+
+
+def _count(url: str) -> tuple[ShardContents, Counter[str]]:
+    """The contents of a shard, and its files that are left out, by ending."""
+    left_out = Counter[str]()
+    labels: Counter[Label] = Counter()
+    stored_bytes = 0
+    for sample in read_stream(url, shard_name(url), left_out):
+        labels[sample.label] += 1
+        stored_bytes += len(sample.handle)
+    ordered = sorted(labels.items(), key=lambda item: (str(type(item[0])), item[0] or 0))
+    return ShardContents(tuple(ordered), stored_bytes), left_out
+
+
+def _read(file: Path) -> dict[str, ShardContents]:
+    try:
+        values = json.loads(file.read_text(encoding="utf-8"))
+        if values["format"] != _FORMAT:
+            raise ValueError
+        return {key: _from_json(shard) for key, shard in values["shards"].items()}
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        raise InputError(
+            f"{file} is no index of shards, of another version, or damaged: delete it to count "
+            "again"
+        ) from None
+
+
+def _from_json(shard: Mapping[str, Any]) -> ShardContents:
+    labels = tuple((label, count) for label, count in shard["labels"])
+    good = isinstance(shard["bytes"], int) and all(
+        isinstance(label, (int, str, type(None))) and isinstance(count, int)
+        for label, count in labels
+    )
+    if not good:
+        raise ValueError
+    return ShardContents(labels, shard["bytes"])
+
+
+def _write(file: Path, known: Mapping[str, ShardContents]) -> None:
+    shards = {
+        key: {"bytes": shard.stored_bytes, "labels": shard.labels} for key, shard in known.items()
+    }
+    text = json.dumps({"format": _FORMAT, "shards": shards})
+    write_atomically(file, text.encode())

@@ -1,12 +1,11 @@
-"""Where image files lie: a folder, or a zip that is read in place and never unpacked.
+"""Where image files are: in a folder, or a zip that is read in place and never unpacked."""
 
-Both look the same from outside: a list of relative paths and a way to read one. What the paths
-mean is the business of `layout`.
-"""
+from __future__ import annotations
 
-import difflib
+import contextlib
 import errno
 import itertools
+import json
 import logging
 import os
 import re
@@ -17,12 +16,13 @@ import zipfile
 import zlib
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
-from typing import Self
+from typing import Any, NamedTuple
 
 from biggan.classes import normal_name
 from biggan.data.decoding import MOST_BYTES, CorruptImageError, image_endings
+from biggan.data.layout import WITHOUT_CLASSES, Label
 from biggan.errors import InputError
 
 logger = logging.getLogger("biggan.data")
@@ -40,74 +40,74 @@ _SYSTEM_NAMES = frozenset(
     .strip("|")
     .split("|")
 )
-
 _UTF8 = 0x800  # the flag of names in UTF-8
 _UNICODE_PATH = 0x7075  # Info-ZIP's field for the name in UTF-8
 # What systems of Western and Eastern Europe, Japan, China, Korea and Taiwan wrote into zips.
 _OLD_ENCODINGS = ("cp437", "cp850", "cp1252", "cp866", "cp1251", "cp932", "gbk", "cp949", "big5")
 _EAST_ASIAN = frozenset({"CJK", "HIRAGANA", "KATAKANA", "KATAKANA-HIRAGANA"})
-
-_NAMED = 5  # endings that a message names
-# The faults of links that lead nowhere. All others are of the disk, and may pass.
+# The errors of broken links. All others are of the disk, and may pass.
 _OF_LINKS = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG})
 
 
-class ImageFiles(ABC):
-    """A place with image files, used from several threads at once; a context manager closes it.
+class Item(NamedTuple):
+    """An image of a source.
+
+    `name` is the image's own, where it has one; `place` is unique in the source; `handle` is what
+    the source needs to read the image.
+    """
+
+    name: str | None
+    place: str
+    handle: Any
+    label: Label = None
+
+
+class Reader(ABC):
+    """The images in one place, listed once and read from several threads at a time.
 
     Attributes:
-        path: Where it is, as the user wrote it.
-        members: The image files in it, as sorted relative paths with "/" on every system.
+        items: The images, in the order that is fastest to read.
+        left_out: Files that are not used, by ending.
+        labelled: Whether the items have labels; otherwise folders are the classes.
+        class_table: The names of the labels that are numbers; None where there are none.
         folders: The folders that may be classes, with images in them or without.
-        left_out: Files that are no images, by ending.
-        label_file: The `dataset.json` above all images, as a relative path; None where none is.
         unclear_names: Why names that are not ASCII may be wrong, and the way out; None where they
             are right.
     """
 
-    path: Path
-    members: tuple[str, ...]
-    folders: tuple[str, ...]
+    items: list[Item]
     left_out: Counter[str]
-    label_file: str | None = None
+    labelled: bool = True
+    class_table: Sequence[str] | None = None
+    folders: Sequence[str] = ()
     unclear_names: str | None = None
 
     @abstractmethod
-    def read(self, member: str) -> bytes:
-        """The bytes of one file.
+    def read(self, handle: Any) -> bytes:
+        """The bytes of one image file.
 
         Raises:
             CorruptImageError: The file is damaged.
             InputError: The disk or network fails, which says nothing about the file.
         """
 
-    def close(self) -> None:  # noqa: B027  # nothing is the right thing for most
-        """Let go of what is held open; by default nothing."""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.close()
+    def close(self) -> None:  # noqa: B027  # most hold nothing open
+        """Close the files."""
 
 
-class FolderFiles(ImageFiles):
-    """The image files of a folder and all folders below it, links followed.
+class FolderReader(Reader):
+    """The image files of a folder and all folders below it, following links."""
 
-    Args:
-        path: The folder.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.members, self.left_out = _image_members(walk_files(path))
+    def __init__(self, path: Path, *, unconditional: bool) -> None:
+        self._path = path
         with os.scandir(path) as entries:
             self.folders = _visible(entry.name for entry in entries if _is_folder(entry))
-        self.label_file = LABEL_FILE if (path / LABEL_FILE).is_file() else None
+        files = {name: name for name in walk_files(path)}
+        _list_files(self, path, files, unconditional=unconditional)
 
-    def read(self, member: str) -> bytes:
-        """The bytes of one file; see `ImageFiles`."""
-        path = self.path / member
+    def read(self, handle: str) -> bytes:
+        """The bytes of one image file; see `Reader`."""
+        path = self._path / handle
         try:
             about = path.stat()
             if not stat.S_ISREG(about.st_mode):
@@ -116,23 +116,20 @@ class FolderFiles(ImageFiles):
             return path.read_bytes()
         except OSError as error:
             if error.errno in _OF_LINKS and path.is_symlink():
-                raise CorruptImageError("a link that leads to no file") from error
+                raise CorruptImageError("a broken link") from error
             raise_disk_fault(path, error)
             raise
 
 
-class ZipFiles(ImageFiles):
-    """The image files in a zip, read where they are.
-
-    Args:
-        path: The zip.
+class ZipReader(Reader):
+    """The image files in a zip.
 
     Raises:
-        InputError: It is no whole zip, or is encrypted.
+        InputError: The file is no whole zip, or is encrypted.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, *, unconditional: bool) -> None:
+        self._path = path
         try:
             self._archive = zipfile.ZipFile(path)
         except (zipfile.BadZipFile, NotImplementedError, ValueError, struct.error) as error:
@@ -142,108 +139,124 @@ class ZipFiles(ImageFiles):
         infos = self._archive.infolist()
         names, self.unclear_names = _zip_names(path, infos)
         # Some Windows programs write "\" between folders.
-        names = [name.replace("\\", "/") for name in names]
-        self._infos = dict(zip(names, infos, strict=True))
-        self.members, self.left_out = _image_members(
-            name for name in names if not name.endswith("/")
-        )
-        self.folders = _visible(_folders_above(self._infos))
-        self.label_file = next(filter(self._is_above_all, sorted(self._infos, key=len)), None)
-        if any(self._infos[member].flag_bits & 1 for member in self.members):
-            self._archive.close()
-            raise InputError(f"{path} is encrypted: zip the images without a password")
-
-    def read(self, member: str) -> bytes:
-        """The bytes of one file; see `ImageFiles`."""
-        info = self._infos[member]
-        check_size(info.file_size)
+        entries = {n.replace("\\", "/"): info for n, info in zip(names, infos, strict=True)}
+        above = (PurePosixPath(f"{name}*").parents for name in entries)  # "cat/" too
+        self.folders = _visible({str(f) for folders in above for f in folders if f.parts})
+        files = {name: info for name, info in entries.items() if not name.endswith("/")}
         try:
-            return self._archive.read(info)
-        except Exception as error:  # every compression has its own way to complain of damage
-            raise_disk_fault(self.path, error)
-            raise CorruptImageError(error) from error
+            if any(info.flag_bits & 1 and is_image(name) for name, info in files.items()):
+                raise InputError(f"{path} is encrypted: zip the images without a password")
+            _list_files(self, path, files, unconditional=unconditional)
+        except InputError:
+            self.close()
+            raise
 
-    def _is_above_all(self, name: str) -> bool:
-        path = PurePosixPath(name)
-        folder = name.removesuffix(path.name)
-        ends = (*self.members[:1], *self.members[-1:])  # sorted: the others lie between
-        return path.name == LABEL_FILE and all(member.startswith(folder) for member in ends)
+    def read(self, handle: zipfile.ZipInfo) -> bytes:
+        """The bytes of one image file; see `Reader`."""
+        check_size(handle.file_size)
+        try:
+            return self._archive.read(handle)
+        except Exception as error:  # every compression has its own errors for damage
+            raise_disk_fault(self._path, error)
+            raise CorruptImageError(error) from error
 
     def close(self) -> None:
         """Close the zip."""
         self._archive.close()
 
 
+def _list_files(
+    reader: Reader, path: Path, files: Mapping[str, Any], *, unconditional: bool
+) -> None:
+    """Choose the images among the files of a folder or zip, and find their labels."""
+    images = sorted(filter(is_image, files))
+    others = files.keys() - set(images)
+    tables = {name for name in others if PurePosixPath(name).name == LABEL_FILE}
+    others = {name for name in others - tables if not is_system_file(name)}
+    reader.left_out = Counter(PurePosixPath(name).suffix.lower() for name in others)
+    labels: list[Label] | None = None
+    outermost = (*images[:1], *images[-1:])  # the others lie between
+    for table in sorted(tables, key=len) if images and not unconditional else ():
+        if not all(image.startswith(table.removesuffix(LABEL_FILE)) for image in outermost):
+            continue
+        try:
+            about = json.loads(reader.read(files[table]))
+        except (CorruptImageError, ValueError, RecursionError) as error:
+            raise InputError(f"{path / table} is damaged: correct it, or remove it") from error
+        if isinstance(about, dict) and "labels" in about:  # else another program's
+            labels = _labels_of(about["labels"], path, table, images)
+        break
+    reader.labelled = labels is not None
+    known = itertools.repeat(None) if labels is None else labels
+    reader.items = [
+        Item(name, name, files[name], label) for name, label in zip(images, known, strict=False)
+    ]
+
+
+def _labels_of(given: Any, path: Path, label_file: str, images: Sequence[str]) -> list[Label]:
+    """The labels that the `dataset.json` of StyleGAN's tools gives to image files.
+
+    It holds {"labels": [["00000/img00000000.png", 6], ...]}.
+    https://github.com/NVlabs/stylegan3/blob/main/dataset_tool.py
+    """
+    place, without = path / label_file, f"{WITHOUT_CLASSES}, or remove {label_file}"
+    try:
+        by_name = {_plain_name(name): label for name, label in dict(given).items()}
+    except (TypeError, ValueError, AttributeError) as error:
+        raise InputError(f"{place} has no labels [file, number]: {without}") from error
+    folder = label_file.removesuffix(LABEL_FILE)
+    labels = [by_name.get(_plain_name(name.removeprefix(folder))) for name in images]
+    wrong = [
+        f"{name} ({str(label)[:100]})"
+        for name, label in zip(images, labels, strict=True)
+        if isinstance(label, bool) or not isinstance(label, (int, str))
+    ]
+    if wrong:
+        raise InputError(
+            f"{place} gives no number or name to {len(wrong)} of {len(images)} images, such as "
+            f"{wrong[0]}: add them, or {without}"
+        )
+    lost = set(map(str, by_name.values())) - set(map(str, labels))
+    if lost:
+        raise InputError(
+            f"{path} has no image of the class {min(lost)[:100]} that {label_file} names: copy or "
+            "download it again"
+        )
+    return labels
+
+
+def _plain_name(name: str) -> str:
+    return normal_name(name.replace("\\", "/").removeprefix("./"))
+
+
 def is_system_file(name: str) -> bool:
-    """Whether a relative path leads to or through what a system keeps there for itself."""
+    """Whether a relative path is hidden, or leads to or through what a system keeps for itself."""
     parts = PurePosixPath(name).parts
     return any(part.startswith(".") or part.casefold() in _SYSTEM_NAMES for part in parts)
 
 
-def open_files(path: Path) -> ImageFiles:
-    """Open a folder or a zip.
-
-    Args:
-        path: A folder, or a file that ends in .zip.
-
-    Returns:
-        Its image files; at least one.
-
-    Raises:
-        InputError: The path does not exist, is something else, or holds no image.
-    """
-    try:
-        files = _open(path)
-    except PermissionError as error:
-        raise InputError(f"{path}: no permission to read {error.filename}") from error
-    if not files.members:
-        files.close()
-        others = f", only {by_ending(files.left_out)}" if files.left_out else ""
-        kinds = " ".join(sorted(ending[1:] for ending in image_endings()))
-        raise InputError(f"{path} holds no images{others} (looked for {kinds})")
-    return files
+def is_image(name: str) -> bool:
+    """Whether a file is an image of a dataset, by its relative path."""
+    return PurePosixPath(name).suffix.lower() in image_endings() and not is_system_file(name)
 
 
 def raise_disk_fault(path: Path, error: Exception) -> None:
-    """Tell a failing disk or network drive from damage: images that it does not give are whole.
+    """Refuse to go on where a disk or network drive fails: images that it does not give are whole.
 
     Raises:
-        InputError: The error comes from the system, and not from who read a damaged file.
+        InputError: The error comes from the system, and not from a library that read damaged data.
     """
     # An invalid argument is a place that a damaged file names.
     if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
         raise InputError(
-            f"cannot read {path}: {error.strerror}; see to the disk and start again"
+            f"cannot read {path}: {error.strerror}; check the disk and start again"
         ) from error
 
 
 def check_size(num_bytes: int) -> None:
-    """Refuse to read a file that cannot be an image.
-
-    Raises:
-        CorruptImageError: It is too large.
-    """
+    """Raise CorruptImageError for a file too large to be an image."""
     if num_bytes > MOST_BYTES:
         raise CorruptImageError(f"{num_bytes} bytes are too many")
-
-
-def by_ending(left_out: Counter[str]) -> str:
-    """Files counted by ending, in words."""
-    ordered = sorted(left_out.items(), key=lambda item: (-item[1], item[0]))
-    named = [f"{count} {ending[:20] or 'without an ending'}" for ending, count in ordered[:_NAMED]]
-    if others := sum(count for _, count in ordered[_NAMED:]):
-        named.append(f"{others} others")
-    return ", ".join(named)
-
-
-def _open(path: Path) -> ImageFiles:
-    if path.is_dir():
-        return FolderFiles(path)
-    if not path.exists():
-        raise InputError(_not_found(path))
-    if path.suffix.lower() == ".zip":
-        return ZipFiles(path)
-    raise InputError(f"{path} is neither a folder of class folders nor a .zip of one")
 
 
 def walk_files(folder: Path, prefix: str = "", above: tuple[str, ...] = ()) -> Iterator[str]:
@@ -262,10 +275,13 @@ def walk_files(folder: Path, prefix: str = "", above: tuple[str, ...] = ()) -> I
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
-    try:
+    with contextlib.suppress(OSError):  # a link to itself: reading it will find it corrupt
         return entry.is_dir()
-    except OSError:  # a link to itself: it turns out corrupt when it is read
-        return False
+    return False
+
+
+def _visible(folders: Iterable[str]) -> tuple[str, ...]:
+    return tuple(sorted(name for name in folders if not is_system_file(name)))
 
 
 def _zip_names(path: Path, infos: Sequence[zipfile.ZipInfo]) -> tuple[list[str], str | None]:
@@ -328,7 +344,7 @@ def _unicode_path(info: zipfile.ZipInfo) -> str | None:
 
 
 def _reads_well(text: str) -> bool:
-    """Whether a decoded name consists of words of one script each, with capitals in their place."""
+    """Whether a decoded name consists of words of one script each, with usual capitals."""
     for word in re.findall(r"[^\W\d_]+", text):
         if word.isascii():
             continue
@@ -339,44 +355,3 @@ def _reads_well(text: str) -> bool:
             return False
     others = set(re.sub(r"[^\W_]", "", text))
     return all(mark.isascii() or unicodedata.category(mark)[0] == "M" for mark in others)
-
-
-def _image_members(names: Iterable[str]) -> tuple[tuple[str, ...], Counter[str]]:
-    """The images among the files that are not hidden, sorted, and the others by ending."""
-    members, left_out = [], Counter[str]()
-    for name in names:
-        path = PurePosixPath(name)
-        if is_image(name):
-            members.append(name)
-        elif not is_system_file(name) and path.name != LABEL_FILE:
-            left_out[path.suffix.lower()] += 1
-    return tuple(sorted(members)), left_out
-
-
-def _folders_above(names: Iterable[str]) -> set[str]:
-    """All folders that the names of a zip's entries say, those of folders themselves included."""
-    found: set[str] = set()
-    for name in names:
-        above = PurePosixPath(f"{name}*").parents  # a file's; of "cat/" too
-        found.update(str(folder) for folder in above if folder.parts)
-    return found
-
-
-def _visible(folders: Iterable[str]) -> tuple[str, ...]:
-    return tuple(sorted(name for name in folders if not is_system_file(name)))
-
-
-def is_image(name: str) -> bool:
-    """Whether a file is an image of a dataset, by its relative path."""
-    return not is_system_file(name) and PurePosixPath(name).suffix.lower() in image_endings()
-
-
-def _not_found(path: Path) -> str:
-    missing = path
-    while not missing.parent.is_dir():
-        missing = missing.parent
-    siblings = [s.name for s in missing.parent.iterdir() if not s.name.startswith(".")]
-    spellings = {normal_name(name): name for name in siblings}
-    nearest = difflib.get_close_matches(normal_name(missing.name), spellings, n=1)
-    hint = f"; did you mean {missing.parent / spellings[nearest[0]]}?" if nearest else ""
-    return f"no such file or folder: {path}{hint}"

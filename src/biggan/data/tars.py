@@ -7,101 +7,190 @@ number after a dot belongs to the name: `cat.0.jpg` and `cat.1.jpg` are two samp
 https://github.com/webdataset/webdataset
 """
 
+import contextlib
+import functools
 import json
 import re
 import tarfile
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
-import numpy as np
-
-from biggan.data.decoding import CorruptImageError, image_endings
-from biggan.data.labelled import Label, arrange_labelled
-from biggan.data.sources import ImageFiles, check_size, is_system_file, raise_disk_fault
+from biggan.data.decoding import MOST_BYTES, image_endings
+from biggan.data.layout import Label, check_class_names
+from biggan.data.sources import Item, Reader, check_size, is_system_file, raise_disk_fault
 from biggan.errors import InputError
 
 CLASS_TABLE = "classes.txt"
-BLOCK = 512  # of a tar; two empty ones end it
+_MOST_LABEL_BYTES = 2**24  # of a label's file
 _NUMBER = re.compile(r"[+-]?\d{1,18}")
-_File = TypeVar("_File")
 
 
 class _Place(NamedTuple):
-    """Where the bytes of a file lie inside a shard."""
+    """Where the bytes of an image are inside a shard."""
 
     shard: Path
     offset: int
     size: int
 
-    def read(self) -> bytes:
-        check_size(self.size)
+
+class TarReader(Reader):
+    """The images of some shards, read in place.
+
+    Raises:
+        InputError: A shard is no whole tar, or a sample has several images.
+    """
+
+    def __init__(self, shards: Sequence[Path], path: Path) -> None:
+        self.left_out = Counter()
+        self.class_table = read_class_table(shards[0])
+        self.items = []
+        for shard in shards:
+            try:
+                with tarfile.open(shard, "r:", tarinfo=_Header) as archive:
+                    handle = functools.partial(_place, shard)
+                    self.items += read_samples(archive, shard.name, self.left_out, handle)
+            except tarfile.TarError as error:
+                raise InputError(
+                    f"{shard} is not a whole tar: it may be truncated, copy or download it again"
+                ) from error
+            except OSError as error:
+                raise_disk_fault(shard, error)
+                raise
+        doubles = Counter(item.place for item in self.items)
+        for place, count in doubles.items():
+            if count > 1:
+                raise InputError(f"{path}: two images are called {place}")
+
+    def read(self, handle: _Place) -> bytes:
+        """The bytes of one image file; see `Reader`."""
+        check_size(handle.size)
         try:
-            with self.shard.open("rb") as file:
-                file.seek(self.offset)
-                data = file.read(self.size)
+            with handle.shard.open("rb") as file:
+                file.seek(handle.offset)
+                data = file.read(handle.size)
         except OSError as error:
-            raise_disk_fault(self.shard, error)
+            raise_disk_fault(handle.shard, error)
             raise
-        if len(data) < self.size:
-            raise InputError(f"{self.shard} became shorter while it was read: start again")
+        if len(data) < handle.size:
+            raise InputError(f"{handle.shard} became shorter while it was read: start again")
         return data
 
 
-class TarFiles(ImageFiles):
-    """The images of some shards, read in place; see `ImageFiles`.
+def read_stream(url: str, name: str, left_out: Counter[str]) -> Iterator[Item]:
+    """The images of a shard in order, read once, with their bytes as handles.
 
     Args:
-        path: What the user named, for messages.
-        shards: The tar files in order.
-        unconditional: Ignore labels.
-
-    Attributes:
-        layout: The images in order with their classes.
-        order: Positions in the layout, in the order of the shards: the fastest to read.
+        url: What the `webdataset` library opens: a file, an address, or "pipe:" with a command.
+        name: What the shard is called.
+        left_out: Counts files that are not used, by ending.
 
     Raises:
-        InputError: A shard is no whole tar, or a sample has no image or no label.
+        InputError: The shard cannot be read to its end.
     """
+    library = webdataset()
+    stream = None
+    try:
+        stream = library.gopen(url)
+        with tarfile.open(fileobj=stream, mode="r|*", tarinfo=_Header) as archive:
+            yield from read_samples(archive, name, left_out, _contents)
+        stream.close()  # a program that failed to read an address says so only here
+    except Exception as error:  # a damaged tar, a lost connection, a missing program
+        said = error if isinstance(error, OSError) or not error.args else error.args[0]
+        reason = " ".join(str(said).split())
+        raise InputError(f"cannot read the shard {url}: {reason}") from error
+    finally:
+        if stream is not None:
+            with contextlib.suppress(Exception):
+                stream.close()
 
-    def __init__(self, path: Path, shards: Sequence[Path], *, unconditional: bool) -> None:
-        self.path = path
-        names: list[str | None] = []
-        places: list[str] = []
-        labels: list[Label] = []
-        images: list[_Place] = []
-        self.left_out = Counter()
-        for shard in shards:
-            for key, files in _samples(shard):
-                suffix = image_suffix(f"{shard.name}/{key}", files, self.left_out)
-                if suffix is None:
-                    continue  # a shard may hold a table or a text besides
-                names.append(f"{key}.{suffix}")
-                places.append(f"{shard.name}/{key}.{suffix}")
-                images.append(files[suffix])
-                if not unconditional:
-                    labels.append(_label(files, places[-1]))
-        if not images:
-            raise InputError(f"{path} holds no images")
-        if len(set(places)) < len(places):
-            raise InputError(f"{path}: two images are called {_first_double(places)}")
-        self.layout, found = arrange_labelled(
-            path, names, places, None if unconditional else labels, read_class_table(shards[0])
-        )
-        self.members = self.layout.members
-        self.order = np.argsort(np.array(found, np.int64))
-        self._places = dict(zip(self.members, (images[image] for image in found), strict=True))
 
-    def read(self, member: str) -> bytes:
-        """The bytes of one image; see `ImageFiles`."""
-        return self._places[member].read()
+def webdataset() -> Any:
+    """The `webdataset` library."""
+    try:
+        import webdataset  # type: ignore[import-untyped]
+    except ImportError as error:
+        raise InputError("streams of shards need webdataset: pip install 'biggan[data]'") from error
+    return webdataset
+
+
+class _Header(tarfile.TarInfo):
+    """The header of a file in a tar. Damaged and missing ones raise; `tarfile` ignores them."""
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> "_Header":
+        try:
+            return super().frombuf(buf, encoding, errors)
+        except tarfile.HeaderError as error:
+            if len(buf) == tarfile.BLOCKSIZE and not any(buf):  # the end of the tar
+                raise
+            raise tarfile.ReadError(str(error)) from error
+
+
+def _place(shard: Path, _: tarfile.TarFile, info: tarfile.TarInfo) -> _Place:
+    return _Place(shard, info.offset_data, info.size)
+
+
+def _contents(archive: tarfile.TarFile, info: tarfile.TarInfo, most: int = MOST_BYTES) -> bytes:
+    file = archive.extractfile(info)
+    assert file is not None  # it is a regular one
+    return file.read(min(info.size, most))  # what is cut turns out corrupt
+
+
+def read_samples(
+    archive: tarfile.TarFile,
+    shard: str,
+    left_out: Counter[str],
+    handle: Callable[[tarfile.TarFile, tarfile.TarInfo], Any],
+) -> Iterator[Item]:
+    """The samples of a shard that have an image, in order.
+
+    Raises:
+        InputError: A sample has several images, and none is called by the sample's name alone.
+    """
+    for key, files in _samples(archive, handle):
+        images = [suffix for suffix in files if _is_image(suffix)]
+        plain = [suffix for suffix in images if "." not in suffix]
+        if len(images) > 1 and not plain:
+            raise InputError(
+                f"{shard}/{key} has several images ({', '.join(images[:5])}): keep one, or rename "
+                f"it to {key.rpartition('/')[2]}.{images[0].rpartition('.')[2]}"
+            )
+        image = next(iter(plain or images), None)
+        others = images or files  # a shard may hold a table or a text besides
+        left_out.update(f".{suffix}" if suffix else "" for suffix in others if suffix != image)
+        if image is not None:
+            name = f"{key}.{image}"
+            yield Item(name, f"{shard}/{name}", files[image], _label(files))
+
+
+def _samples(
+    archive: tarfile.TarFile, handle: Callable[[tarfile.TarFile, tarfile.TarInfo], Any]
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The names of samples, and their files by suffix: a handle of images, contents of labels."""
+    key, files = "", dict[str, Any]()
+    for info in iter(archive.next, None):
+        archive.members = []  # type: ignore[attr-defined]  # else it keeps them all
+        own, suffix = split_name(info.name)
+        if own is None or not info.isfile():
+            continue
+        if own != key or suffix in files:
+            yield from _split_sample(key, files)
+            key, files = own, {}
+        if _is_image(suffix):
+            files[suffix] = handle(archive, info)
+        elif suffix.rpartition(".")[2] in ("cls", "json"):
+            files[suffix] = _contents(archive, info, _MOST_LABEL_BYTES)
+        else:
+            files[suffix] = None
+    yield from _split_sample(key, files)
 
 
 def split_name(name: str) -> tuple[str | None, str]:
-    """The name of a file's sample and the file's suffix.
+    """The name of a file's sample and the file's suffix in small letters.
 
-    "a/0001.seg.png" is "seg.png" of "a/0001", and "a/cat.1.png" is "png" of "a/cat.1". The name is
+    "a/0001.seg.PNG" is "seg.png" of "a/0001", and "a/cat.1.png" is "png" of "a/cat.1". The name is
     None for files of the system and for the library's own notes.
     """
     path = PurePosixPath(name)
@@ -112,61 +201,34 @@ def split_name(name: str) -> tuple[str | None, str]:
     while numbers < len(parts) - 1 and parts[numbers][:1].isdecimal():
         numbers += 1
     stem = ".".join([stem, *parts[:numbers]])
-    return str(path.parent / stem), ".".join(parts[numbers:])
+    return str(path.parent / stem), ".".join(parts[numbers:]).lower()
 
 
-def split_sample(key: str, files: Mapping[str, _File]) -> Iterator[tuple[str, dict[str, _File]]]:
+def _split_sample(key: str, files: dict[str, Any]) -> Iterable[tuple[str, dict[str, Any]]]:
     """The samples in files that share a name up to a dot: one, as a rule.
 
     `st.paul.jpg` and `st.petersburg.jpg` are two, each with what else has its name.
     """
     if sum(map(_is_image, files)) < 2 or not all("." in suffix for suffix in files):
-        yield key, dict(files)
-        return
-    samples: dict[str, dict[str, _File]] = {}
+        return [(key, files)]
+    samples: dict[str, dict[str, Any]] = {}
     for suffix, file in files.items():
         stem, _, last = suffix.rpartition(".")
         samples.setdefault(f"{key}.{stem}", {})[last] = file
-    yield from samples.items()
-
-
-def image_suffix(place: str, sample: Mapping[str, object], left_out: Counter[str]) -> str | None:
-    """Which of a sample's files is the image; None where none is.
-
-    Args:
-        place: Where the sample is, for the message.
-        sample: Its files by suffix.
-        left_out: Counts images beside the one, such as a mask `seg.png`, and files without any.
-
-    Raises:
-        InputError: It has several images, and none is called by the sample's name alone.
-    """
-    images = [suffix for suffix in sample if _is_image(suffix)]
-    plain = [suffix for suffix in images if "." not in suffix]
-    if len(images) > 1 and not plain:
-        raise InputError(
-            f"{place} has several images ({', '.join(images[:5])}): keep one, or rename it to "
-            f"{place.rpartition('/')[2]}.{images[0].rpartition('.')[2]}"
-        )
-    image = next(iter(plain or images), None)
-    others = images if images else sample
-    left_out.update(f".{suffix}" if suffix else "" for suffix in others if suffix != image)
-    return image
+    return samples.items()
 
 
 def _is_image(suffix: str) -> bool:
     return f".{suffix.rpartition('.')[2]}" in image_endings()
 
 
-def parse_label(sample: Mapping[str, bytes]) -> Label:
+def _label(files: Mapping[str, Any]) -> Label:
     """The class of a sample: a number or a name; None where none is given."""
-    if "cls" in sample:
-        text = (
-            sample["cls"].decode("utf-8", "surrogateescape").strip()
-        )  # what is not UTF-8 is refused later
-    elif "json" in sample:
+    if "cls" in files:  # what is not UTF-8 is refused later
+        text = files["cls"].decode("utf-8", "surrogateescape").strip()
+    elif "json" in files:
         try:
-            about = json.loads(sample["json"])
+            about = json.loads(files["json"])
         except (ValueError, RecursionError):
             return None
         label = about.get("label") if isinstance(about, dict) else None
@@ -178,69 +240,24 @@ def parse_label(sample: Mapping[str, bytes]) -> Label:
     return int(text) if _NUMBER.fullmatch(text) else text or None
 
 
-def read_class_table(shard: Path) -> list[str] | None:
+def read_class_table(shard: Path) -> tuple[str, ...] | None:
     """The class names beside a shard; None where there is no such file."""
     file = shard.parent / CLASS_TABLE
-    return read_names(file) if file.exists() else None
+    return read_class_names(file) if file.exists() else None
 
 
-def read_names(file: Path) -> list[str]:
+def read_class_names(file: Path) -> tuple[str, ...]:
     """The class names in a text file, one a line.
 
     Raises:
-        InputError: It cannot be read.
+        InputError: It cannot be read, or names fewer than two classes, or one twice.
     """
     try:
-        text = file.read_text(encoding="utf-8-sig")
+        text = file.expanduser().read_text(encoding="utf-8-sig")
     except OSError as error:
         raise InputError(f"cannot read the class names in {file}: {error.strerror}") from None
     except UnicodeDecodeError:
         raise InputError(f"{file} is not a text file in UTF-8, one class name a line") from None
-    return [line.strip() for line in text.splitlines() if line.strip()]
-
-
-def _samples(shard: Path) -> Iterator[tuple[str, dict[str, _Place]]]:
-    """The samples of a shard: their names, and where their files lie by suffix."""
-    key, files = "", dict[str, _Place]()
-    for name, place in _files(shard):
-        own, suffix = split_name(name)
-        suffix = suffix.lower()
-        if own is None:
-            continue
-        if own != key or suffix in files:
-            yield from split_sample(key, files)
-            key, files = own, {}
-        files[suffix] = place
-    yield from split_sample(key, files)
-
-
-def _files(shard: Path) -> Iterator[tuple[str, _Place]]:
-    cut = InputError(f"{shard} is not a whole tar: it may be truncated, copy or download it again")
-    try:
-        with tarfile.open(shard, "r:") as archive:
-            for info in archive:
-                archive.members = []  # type: ignore[attr-defined]  # else it keeps them all
-                if info.isfile():
-                    yield info.name, _Place(shard, info.offset_data, info.size)
-            # A tar that is cut between two files reads without an error.
-            if archive.offset + BLOCK > shard.stat().st_size:
-                raise cut
-    except tarfile.TarError as error:
-        raise cut from error
-
-
-def _label(files: Mapping[str, _Place], place: str) -> Label:
-    try:
-        wanted = {suffix: files[suffix].read() for suffix in ("cls", "json") if suffix in files}
-        return parse_label(wanted)
-    except CorruptImageError as error:
-        raise InputError(f"{place}: {error}") from error
-
-
-def _first_double(places: Sequence[str]) -> str:
-    seen: set[str] = set()
-    for place in places:
-        if place in seen:
-            return place
-        seen.add(place)
-    raise AssertionError
+    names = tuple(line.strip() for line in text.splitlines() if line.strip())
+    check_class_names(file, names)
+    return names

@@ -125,7 +125,7 @@ class Generation:
         config, num = self._gan.config, self._protocol.num
         shape = (num, config.image_channels, config.resolution, config.resolution)
         try:
-            check_memory(Path(self.title), shape, None)
+            check_memory(Path(self.title), shape)
         except InputError:
             raise InputError(
                 f"cas keeps the {num:,} images that it trains on in memory, which is too small "

@@ -16,8 +16,7 @@ import torch
 
 from biggan.atomic_write import make_folder
 from biggan.classes import is_imagenet, wordnet_ids
-from biggan.data import ImageDataset, load_dataset
-from biggan.data.dataset import DIGITS
+from biggan.data import DIGITS, ImageDataset, load_dataset
 from biggan.data.decoding import open_image
 from biggan.data.packed import is_packed, read_header
 from biggan.data.reading import Source, containers, open_source
@@ -112,8 +111,7 @@ def _check_large_enough(path: Path, resolution: int) -> None:
     if containers(path):
         return
     with open_source(path, unconditional=True) as source:
-        members = source.layout.members
-        sampled = members[:: max(1, len(members) // _SAMPLED)]
+        sampled = range(0, len(source), max(1, len(source) // _SAMPLED))
         sides = {min(size) for size in _sizes(source, sampled)}
     if sides and max(sides) < resolution:
         raise InputError(
@@ -123,11 +121,11 @@ def _check_large_enough(path: Path, resolution: int) -> None:
         )
 
 
-def _sizes(source: Source, members: Iterable[str]) -> Iterator[tuple[int, int]]:
+def _sizes(source: Source, positions: Iterable[int]) -> Iterator[tuple[int, int]]:
     """Width and height of images, without those that cannot be read."""
-    for member in members:
+    for position in positions:
         try:
-            with open_image(source.files.read(member)) as image:
+            with open_image(source.read(position)) as image:
                 yield image.size
         except Exception:  # noqa: S112  # reading the images will complain
             continue
@@ -145,7 +143,7 @@ def common_resolution(path: str | Path) -> int:
     if is_packed(path):
         return read_header(path).resolution
     with open_source(path, unconditional=True) as source:
-        sizes = Counter(_sizes(source, source.layout.members))
+        sizes = Counter(_sizes(source, range(len(source))))
     if len(sizes) == 1:
         width, height = next(iter(sizes))
         if width == height:

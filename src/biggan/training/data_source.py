@@ -10,15 +10,16 @@ import torch
 
 from biggan.atomic_write import make_folder
 from biggan.data import ShardStream, TrainingData, load_dataset
-from biggan.data.outline import DatasetOutline, outline_dataset
-from biggan.data.shard_files import expand_shards, is_address
-from biggan.data.shard_index import (
+from biggan.data.dataset import DatasetOutline, outline_dataset
+from biggan.data.shards import (
     count_shards,
+    expand_shards,
     index_file,
+    is_address,
     known_classes,
-    read_class_names,
     read_index,
 )
+from biggan.data.tars import read_class_names
 from biggan.distributed import is_first, on_any_process, raising_together
 from biggan.errors import InputError
 from biggan.training.config import TrainConfig
@@ -142,7 +143,7 @@ def _class_names(config: TrainConfig) -> tuple[str, ...] | None:
     """The classes as the recipe says them; None where it leaves them to the shards."""
     if config.unconditional:
         return ()
-    return read_class_names(config.classes) if config.classes else None
+    return read_class_names(Path(config.classes)) if config.classes else None
 
 
 def _decoding_threads(device: torch.device) -> int:
