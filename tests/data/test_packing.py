@@ -18,7 +18,7 @@ import pytest
 import torch
 from PIL import Image
 
-from biggan.data import ShuffledStream, fetch, load_dataset
+from biggan.data import ShuffledStream, fetch, load_dataset, reading
 from biggan.data import packed as packing_module
 from biggan.data.packed import pack_dataset, read_header, verify
 from biggan.errors import InputError
@@ -145,7 +145,7 @@ def wide(seed):
     return buffer.getvalue()
 
 
-@pytest.mark.parametrize("last", [1, 4, 5, 6, 9, 10])
+@pytest.mark.parametrize("last", [1, 4, 5, 6, 9])
 def test_the_range_of_16_bit_images_is_found_whenever_packing_is_interrupted(
     tmp_path, small_chunks, caplog, last
 ):
@@ -164,7 +164,7 @@ def test_the_range_of_16_bit_images_is_found_whenever_packing_is_interrupted(
         patch.setattr(packing_module, "_note", note)
         with pytest.raises(KeyboardInterrupt):
             pack_dataset(folder, tmp_path / "out", 8, 1)
-    assert noted == ["0", "1", "2", "3", "white", "0", "1", "2", "3", "all decoded"][:last]
+    assert noted == ["0", "1", "2", "3", "white", "0", "1", "2", "3"][:last]
     caplog.clear()
     pack_dataset(folder, tmp_path / "out", 8, 1)
     assert caplog.messages[-1:] == [
@@ -182,8 +182,8 @@ def test_a_packing_that_another_version_began_begins_anew(tmp_path):
             pack_dataset(folder, tmp_path / "out", 8)
     work = tmp_path / ".out.packing"
     plan = (work / "plan.json").read_text()
-    (work / "plan.json").write_text(plan.replace(" 3\n", "\n"))
-    (work / "journal.jsonl").write_text('["all decoded", [[1, 2]]]\n')
+    (work / "plan.json").write_text(plan.replace(" 4\n", "\n"))
+    (work / "journal.jsonl").write_text('["closed", [[1, 2]]]\n')
     assert pack_dataset(folder, tmp_path / "out", 8).skipped == ()
 
 
@@ -216,7 +216,7 @@ def test_the_same_again_does_nothing_and_another_is_refused(tmp_path, monkeypatc
     folder, out = write_folder(tmp_path / "pets", FILES), tmp_path / "out"
     header = pack_dataset(folder, out, 8)
     with monkeypatch.context() as patch:
-        patch.setattr(packing_module, "decode_chunk", None)
+        patch.setattr(reading, "decode_image", None)
         assert pack_dataset(folder, out, 8, strict=True) == header
     for settings in ({"resolution": 4}, {"resolution": 8, "image_channels": 1}):
         assert "with other settings" in refusal(folder, out, **settings)
@@ -357,7 +357,7 @@ def test_killed_before_any_step_the_same_command_gives_the_same_bytes(
 def test_what_is_done_is_not_decoded_again(tmp_path, monkeypatch, small_chunks):
     folder = write_folder(tmp_path / "pets", corrupt_some(FILES, "dog/0006.png"))
     refusal(folder, tmp_path / "out", 8, strict=True)
-    monkeypatch.setattr(packing_module, "decode_chunk", None)
+    monkeypatch.setattr(reading, "decode_image", None)
     assert pack_dataset(folder, tmp_path / "out", 8).num_images == 13
 
 
@@ -371,7 +371,7 @@ def test_lost_pixels_and_torn_lines_are_done_again(tmp_path, small_chunks, caplo
             pack_dataset(folder, tmp_path / "out", 8)
     work = tmp_path / ".out.packing"
     lines = (work / "journal.jsonl").read_text().strip().splitlines()
-    assert json.loads(lines[-1])[0] == "all decoded"
+    assert json.loads(lines[-1])[0] == "6"
     (work / "journal.jsonl").write_text("\n".join(lines[:5]) + "\n" + lines[5][:20])
     with (work / "images.bin").open("r+b") as pixels:
         pixels.seek(2 * 3 * 64)

@@ -17,15 +17,14 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from biggan.data.decoding import MODES, WHITE, check_form, fit_square, strict_pillow, to_array
+from biggan.data.decoding import MODES, WHITE, check_form, fit_square, to_array
 from biggan.data.packed import fingerprint_start, is_packed, open_images, read_header, read_labels
 from biggan.data.reading import (
     DIGITS,
     Findings,
     Source,
     check_findings,
-    decode_chunk,
-    in_parallel,
+    decode,
     open_source,
     progress_bar,
     warn_of_other_files,
@@ -271,13 +270,12 @@ def _decode_all(
     findings = Findings(white)
     _, channels, resolution, _ = images.shape
     chunks = [source.order[start : start + _CHUNK] for start in range(0, len(source), _CHUNK)]
-    decode = functools.partial(decode_chunk, source, channels, resolution, white=white)
+    bar = progress_bar(len(source), "decoding", progress, unit=" images")
     with (
-        strict_pillow(),
-        progress_bar(len(source), "decoding", progress, unit=" images") as bar,
-        contextlib.closing(in_parallel(decode, chunks, workers)) as results,
+        bar,
+        contextlib.closing(decode(source, chunks, channels, resolution, white, workers)) as decoded,
     ):
-        for chunk, (pixels, found) in zip(chunks, results, strict=True):
+        for chunk, (pixels, found) in zip(chunks, decoded, strict=True):
             images[chunk] = pixels
             findings.update(found)
             bar.update(len(chunk))

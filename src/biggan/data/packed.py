@@ -12,13 +12,13 @@ has a checksum of its own. `verify` reads everything.
 While a set is packed, the work is in a hidden folder beside the result: the pixels, each image at
 its place, and a journal with a line for every chunk of images that is decoded, with its checksum.
 The next start, after kill -9 or a power cut, trusts a line only where the pixels still have that
-checksum. The result appears in one rename.
+checksum. Last the good images move over the places of the corrupt ones, and the result appears in
+one rename.
 """
 
 from __future__ import annotations
 
 import contextlib
-import functools
 import hashlib
 import io
 import json
@@ -37,13 +37,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from biggan.atomic_write import make_folder, write_atomically
-from biggan.data.decoding import WHITE, check_form, strict_pillow
+from biggan.data.decoding import WHITE, check_form
 from biggan.data.reading import (
     DIGITS,
     Findings,
     Source,
     check_findings,
-    decode_chunk,
+    decode,
     in_parallel,
     open_source,
     progress_bar,
@@ -62,9 +62,9 @@ _NAMED = 3  # damaged pieces that a message names
 _CHUNK_BYTES = 2**22  # of pixels in a chunk
 _MOST_IN_CHUNK = 256
 _MOVE_BYTES = 2**24  # of pixels that are moved at a time
-_PLAN, _JOURNAL, _LOCK, _MOVING = "plan.json", "journal.jsonl", "lock", "moving-"
-_ALL_DECODED, _WHITE = "all decoded", "white"
-_VERSION = 3  # of the journal: what was begun with another one begins anew
+_PLAN, _JOURNAL, _LOCK = "plan.json", "journal.jsonl", "lock"
+_WHITE, _CLOSED = "white", "closed"  # lines of the journal besides those of chunks
+_VERSION = 4  # of the journal: what was begun with another one begins anew
 
 
 @dataclass(frozen=True)
@@ -306,10 +306,11 @@ def pack_dataset(
                     work.begin(path, signature)
                     findings = work.decode(workers)
                     check_findings(path, opened, findings, strict=strict)
-                    work.finish(sorted(findings.corrupt), path.resolve().name, signature)
+                    work.finish(findings, path.resolve().name, signature)
                 header = read_header(work.folder)
-                for file in [*work.progress_files(), *work.folder.glob(f"{_LOCK}*")]:
-                    file.unlink()
+                for file in work.folder.iterdir():
+                    if file.name not in (IMAGES, LABELS, HEADER):
+                        file.unlink()
                 if out.is_dir():
                     out.rmdir()  # an empty folder may be named as the place
                 work.folder.rename(out)
@@ -379,24 +380,18 @@ class _Work:
         self._images = self.folder / IMAGES
         self._journal = self.folder / _JOURNAL
 
-    def progress_files(self) -> list[Path]:
-        """The files that a packing under way keeps beside its result."""
-        named = (self.folder / _PLAN, self._journal)
-        return [*(file for file in named if file.exists()), *self.folder.glob(f"{_MOVING}*")]
-
     def check_room(self) -> None:
         """Refuse what cannot fit before any work is done for it."""
         if (self.folder / _PLAN).exists():
             return  # how much a packing under way still needs is unknown: writing will show
-        total = len(self._source)
-        needed = total * self._image_bytes
+        needed = len(self._source) * self._image_bytes
         place = next(folder for folder in self.folder.parents if folder.is_dir())
         free = shutil.disk_usage(place).free
         if needed > free:
             raise InputError(
-                f"{total} images at {self._resolution} px need {needed / 2**20:.0f} MiB in "
-                f"{place}, and {free / 2**20:.0f} MiB are free: make room, or choose another place "
-                "or a smaller resolution"
+                f"{len(self._source)} images at {self._resolution} px need {needed / 2**20:.0f} "
+                f"MiB in {place}, and {free / 2**20:.0f} MiB are free: make room, or choose "
+                "another place or a smaller resolution"
             )
 
     def begin(self, path: Path, signature: str) -> None:
@@ -418,8 +413,9 @@ class _Work:
                     "choose another place"
                 )
             logger.warning("%s has changed since its packing began: beginning anew", path)
-            for old in self.progress_files():
-                old.unlink()
+            for old in self.folder.iterdir():
+                if not old.name.startswith(_LOCK):
+                    old.unlink()
         with self._images.open("wb") as file:
             file.truncate(len(self._source) * self._image_bytes)
         write_atomically(plan, f"{signature}\n{asked}".encode("utf-8", "surrogateescape"))
@@ -428,25 +424,21 @@ class _Work:
         """Decode what is not decoded yet."""
         noted = self._read_journal()
         findings = Findings(noted.pop(_WHITE, WHITE))
-        if _ALL_DECODED in noted:
-            findings.update(_from_json(noted[_ALL_DECODED]))
+        if _CLOSED in noted:
+            findings.update(_from_json(noted[_CLOSED]))
             return findings
         left = []
-        with self._images.open("r+b") as pixels:
-            for number, chunk in enumerate(self._chunks):
-                checksum, found = noted.get(str(number), ("", None))
+        with self._images.open("r+b") as pixels, self._journal.open("a", encoding="utf-8") as lines:
+            for chunk, number in zip(self._chunks, map(str, range(len(self._chunks))), strict=True):
+                checksum, found = noted.get(number, ("", None))
                 if found and hashlib.sha256(self._read(pixels, chunk)).hexdigest() == checksum:
                     findings.update(_from_json(found))
                 else:
-                    left.append(number)
-            with self._journal.open("a", encoding="utf-8") as lines:
-                self._decode_chunks(pixels, lines, left, findings, workers)
-                again = findings.white == WHITE and findings.range_used < WHITE
-                if again:
-                    _note(lines, _WHITE, findings.range_used)
-                else:
-                    os.fsync(pixels.fileno())
-                    _note(lines, _ALL_DECODED, _to_json(findings))
+                    left.append((number, chunk))
+            self._decode_chunks(pixels, lines, left, findings, workers)
+            again = findings.white == WHITE and findings.range_used < WHITE
+            if again:
+                _note(lines, _WHITE, findings.range_used)
                 os.fsync(lines.fileno())
         return self.decode(workers) if again else findings
 
@@ -454,24 +446,17 @@ class _Work:
         self,
         pixels: IO[bytes],
         lines: IO[str],
-        left: Sequence[int],
+        left: Sequence[tuple[str, NDArray[np.int64]]],
         findings: Findings,
         workers: int | None,
     ) -> None:
-        total = len(self._source)
-        done = total - sum(len(self._chunks[number]) for number in left)
-        if done:
+        total, chunks = len(self._source), [chunk for _, chunk in left]
+        if done := total - sum(map(len, chunks)):
             logger.info("continuing: %d of %d images are done", done, total)
-        decode = functools.partial(
-            decode_chunk, self._source, self._channels, self._resolution, white=findings.white
-        )
-        chunks = [self._chunks[number] for number in left]
-        with (
-            strict_pillow(),
-            progress_bar(total, "packing", self._progress, unit=" images", initial=done) as bar,
-            contextlib.closing(in_parallel(decode, chunks, workers)) as results,
-        ):
-            for number, chunk, (images, found) in zip(left, chunks, results, strict=True):
+        form = (self._channels, self._resolution, findings.white)
+        bar = progress_bar(total, "packing", self._progress, unit=" images", initial=done)
+        with bar, contextlib.closing(decode(self._source, chunks, *form, workers)) as decoded:
+            for (number, chunk), (images, found) in zip(left, decoded, strict=True):
                 cuts = np.flatnonzero(np.diff(chunk) != 1) + 1  # between them images are adjacent
                 for run, pieces in zip(np.split(chunk, cuts), np.split(images, cuts), strict=True):
                     pixels.seek(int(run[0]) * self._image_bytes)
@@ -479,7 +464,7 @@ class _Work:
                 pixels.flush()  # so that a full disk is reported here
                 # After the pixels: a line that is there without them fails its checksum.
                 checksum = hashlib.sha256(images.data).hexdigest()
-                _note(lines, str(number), [checksum, _to_json(found)])
+                _note(lines, number, [checksum, _to_json(found)])
                 findings.update(found)
                 bar.update(len(chunk))
 
@@ -505,36 +490,32 @@ class _Work:
                     noted[what] = about
         return noted
 
-    def _close_gaps(self, corrupt: Sequence[int]) -> None:
+    def _close_gaps(self, good: NDArray[np.int64], findings: Findings) -> None:
         """Move the good images together over the places of the corrupt ones.
 
-        A block is first copied to a file whose name says which it is, and then written to its new
-        place, so that being killed at any moment only means writing the same again.
+        After a kill in between, the chunks that have moved fail their checksums, and are decoded
+        again.
         """
         block = max(1, _MOVE_BYTES // self._image_bytes)
-        good = np.delete(np.arange(len(self._source)), corrupt)
-        first = corrupt[0]  # from here on the k-th good image is not in the k-th place
         with self._images.open("r+b") as pixels:
-            begun = [int(file.name.split("-")[1]) for file in self.folder.glob(f"{_MOVING}*")]
-            for target in range(max(begun, default=first), len(good), block):
-                aside = self.folder / f"{_MOVING}{target}"
-                if target not in begun:
-                    write_atomically(aside, self._read(pixels, good[target : target + block]))
-                pixels.seek(target * self._image_bytes)
-                pixels.write(aside.read_bytes())
-                pixels.flush()
-                if target - block >= first:
-                    os.fsync(pixels.fileno())  # a power cut must not lose the only copy
-                    (self.folder / f"{_MOVING}{target - block}").unlink(missing_ok=True)
-            os.fsync(pixels.fileno())
+            for start in range(min(findings.corrupt), len(good), block):
+                moved = self._read(pixels, good[start : start + block])
+                pixels.seek(start * self._image_bytes)
+                pixels.write(moved)
             pixels.truncate(len(good) * self._image_bytes)
+            os.fsync(pixels.fileno())
+        with self._journal.open("a", encoding="utf-8") as lines:
+            _note(lines, _CLOSED, _to_json(findings))
+            os.fsync(lines.fileno())
 
-    def finish(self, corrupt: Sequence[int], name: str, signature: str) -> None:
+    def finish(self, findings: Findings, name: str, signature: str) -> None:
         """Leave out the corrupt images, write the labels, and last dataset.json."""
-        if corrupt:
-            self._close_gaps(corrupt)
+        corrupt = sorted(findings.corrupt)
+        good = np.delete(np.arange(len(self._source)), corrupt)
+        if len(good) * self._image_bytes < self._images.stat().st_size:
+            self._close_gaps(good, findings)
         class_names = self._source.class_names
-        labels = np.delete(np.array(self._source.labels, np.int64), corrupt)
+        labels = np.array(self._source.labels, np.int64)[good]
         shape = (len(labels), self._channels, self._resolution, self._resolution)
         classes = len(class_names)
         data = _labels_file(labels)
@@ -557,8 +538,8 @@ class _Work:
             piece_bytes=min(_PIECE, self._images.stat().st_size),
             images_sha256=tuple(checksums),
         )
-        values = asdict(header)
-        values = {"format": FORMAT, **values, "sha256": _digest(values)}
+        values = {"format": FORMAT, **asdict(header)}
+        values["sha256"] = _digest(asdict(header))
         text = json.dumps(values, indent=1, ensure_ascii=False)
         write_atomically(self.folder / HEADER, text.encode("utf-8", "surrogateescape"))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import logging
 import os
@@ -26,6 +27,7 @@ from biggan.data.decoding import (
     decode_image,
     fit_square,
     image_endings,
+    strict_pillow,
     to_array,
 )
 from biggan.data.layout import number_folders, number_labels, part_of_dataset
@@ -329,27 +331,37 @@ class Findings:
         return int(2 ** max(8, bits) - 1)
 
 
-def decode_chunk(
-    source: Source, channels: int, resolution: int, positions: NDArray[np.int64], white: int
-) -> tuple[NDArray[np.uint8], Findings]:
-    """Read and decode the images at some positions.
+def decode(
+    source: Source,
+    chunks: Sequence[NDArray[np.int64]],
+    channels: int,
+    resolution: int,
+    white: int,
+    workers: int | None,
+) -> Generator[tuple[NDArray[np.uint8], Findings]]:
+    """Read and decode images at chunks of positions, in threads.
 
-    Returns:
-        uint8 pixels (N, channels, resolution, resolution), 0 where the image is corrupt; and what
-        was found out about the images.
+    Yields:
+        For each chunk uint8 pixels (N, channels, resolution, resolution), 0 where an image is
+        corrupt; and what was found out about the images.
     """
-    images = np.zeros((len(positions), channels, resolution, resolution), np.uint8)
-    findings = Findings(white)
-    for image, position in zip(images, positions.tolist(), strict=True):
-        try:
-            decoded, brightest = decode_image(source.read(position), channels, white)
-            image[:] = to_array(fit_square(decoded, resolution))
-        except CorruptImageError as error:
-            findings.corrupt[position] = str(error)
-        else:
-            if brightest is not None:
-                findings.levels[position] = brightest
-    return images, findings
+
+    def decode_chunk(positions: NDArray[np.int64]) -> tuple[NDArray[np.uint8], Findings]:
+        images = np.zeros((len(positions), channels, resolution, resolution), np.uint8)
+        findings = Findings(white)
+        for image, position in zip(images, positions.tolist(), strict=True):
+            try:
+                decoded, brightest = decode_image(source.read(position), channels, white)
+                image[:] = to_array(fit_square(decoded, resolution))
+            except CorruptImageError as error:
+                findings.corrupt[position] = str(error)
+            else:
+                if brightest is not None:
+                    findings.levels[position] = brightest
+        return images, findings
+
+    with strict_pillow(), contextlib.closing(in_parallel(decode_chunk, chunks, workers)) as decoded:
+        yield from decoded
 
 
 def in_parallel(

@@ -20,15 +20,15 @@ import hashlib
 import json
 import logging
 import math
+import operator
 import os
 import re
 import time
 from collections import Counter, deque
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -74,6 +74,7 @@ _AHEAD = 4  # batches that are decoded, or being decoded, before they are asked 
 _PIECE = 8  # images that a thread decodes at a time
 
 _Samples = list[Item]  # of a window, in the order of the stream; their handles are bytes
+_Window = tuple[int, _Samples]  # numbered through all epochs
 _Decoded = tuple[NDArray[np.uint8], list[int]]
 
 
@@ -148,6 +149,10 @@ class ShardStream:
         if len(self) == 0:
             raise InputError(f"{self._urls[0]} and the other shards hold no images")
         self._numbers, self.class_names = number_classes(self._urls, contents, class_names)
+        self._histogram = [0] * self.num_classes
+        for label, count in (pair for shard in contents for pair in shard.labels):
+            if label in self._numbers:
+                self._histogram[self._numbers[label]] += count
 
     def __len__(self) -> int:
         """Images in an epoch."""
@@ -161,15 +166,6 @@ class ShardStream:
     def histogram(self) -> list[int]:
         """Images per class, in the order of `class_names`; corrupt ones are among them."""
         return list(self._histogram)
-
-    @functools.cached_property
-    def _histogram(self) -> list[int]:
-        found = [0] * self.num_classes  # asked for in every step, and labels may be many
-        for shard in self._contents:
-            for label, count in shard.labels:
-                if label in self._numbers:
-                    found[self._numbers[label]] += count
-        return found
 
     @property
     def window_bytes(self) -> int:
@@ -203,14 +199,19 @@ class ShardStream:
         """
         reader, decoders = ThreadPoolExecutor(1), ThreadPoolExecutor(self._workers)
         waiting: deque[list[Future[_Decoded]]] = deque()
-        windows: _Prefetched | None = None
+        windows, number, samples = None, -1, list[Item]()
         try:
             with strict_pillow():
                 for batch in positions:
-                    places = [self._place(position) for position in batch.tolist()]
-                    if windows is None:
-                        windows = _Prefetched(self._windows(places[0][0]), reader)
-                    found = [(windows.get(window), place) for window, place in places]
+                    found = []
+                    for position in batch.tolist():
+                        epoch, offset = divmod(position, len(self))
+                        window, place = divmod(offset, self._window)
+                        window += epoch * self._windows_per_epoch
+                        windows = windows or _one_ahead(self._windows(window), reader)
+                        while number < window:
+                            number, samples = next(windows)
+                        found.append((samples, place))
                     waiting.append(
                         [
                             decoders.submit(self._decode, found[begin : begin + _PIECE])
@@ -225,17 +226,11 @@ class ShardStream:
             reader.shutdown(cancel_futures=True)
             decoders.shutdown(cancel_futures=True)
 
-    def _place(self, position: int) -> tuple[int, int]:
-        """The window, counted through all epochs, and the place in it, of a position."""
-        epoch, offset = divmod(position, len(self))
-        window, place = divmod(offset, self._window)
-        return epoch * self._windows_per_epoch + window, place
-
     @property
     def _windows_per_epoch(self) -> int:
         return -(-len(self) // self._window)
 
-    def _windows(self, number: int) -> Iterator[tuple[int, _Samples]]:
+    def _windows(self, number: int) -> Iterator[_Window]:
         """The windows from one on with their numbers, without end."""
         epoch, window = divmod(number, self._windows_per_epoch)
         while True:
@@ -308,22 +303,13 @@ class ShardStream:
         raise InputError(f"{samples[0].place} and all images near it are corrupt")
 
 
-class _Prefetched:
+def _one_ahead(windows: Iterator[_Window], reader: ThreadPoolExecutor) -> Iterator[_Window]:
     """Windows one after another, the next one always being read."""
-
-    def __init__(self, windows: Iterator[tuple[int, _Samples]], reader: ThreadPoolExecutor) -> None:
-        self._windows = windows
-        self._reader = reader
-        self._next = reader.submit(next, windows)
-        self._number = -1
-        self._samples: _Samples = []
-
-    def get(self, number: int) -> _Samples:
-        """A window that is not before the last one asked for."""
-        while self._number < number:
-            self._number, self._samples = self._next.result()
-            self._next = self._reader.submit(next, self._windows)
-        return self._samples
+    following = reader.submit(next, windows)
+    while True:
+        current = following.result()
+        following = reader.submit(next, windows)
+        yield current
 
 
 def _joined(pieces: Sequence[Future[_Decoded]]) -> tuple[Tensor, Tensor]:
@@ -333,8 +319,7 @@ def _joined(pieces: Sequence[Future[_Decoded]]) -> tuple[Tensor, Tensor]:
     return torch.from_numpy(images), torch.tensor(labels, dtype=torch.int64)
 
 
-@dataclass(frozen=True)
-class ShardContents:
+class ShardContents(NamedTuple):
     """How many samples of a shard have each label, in a fixed order; and bytes of its images."""
 
     labels: tuple[tuple[Label, int], ...]
@@ -387,15 +372,12 @@ def expand_shards(urls: str | Path | Sequence[str | Path]) -> list[str]:
 
 
 def index_file(urls: Sequence[str], otherwise: Path | None = None) -> Path:
-    """Where the contents of shards are kept.
+    """Where the contents of shards are kept: beside the first one, or in another folder.
 
-    Args:
-        urls: The shards.
-        otherwise: A folder for the index of shards that are addresses, or where nothing can be
-            written.
+    The other folder is for addresses, and for where nothing can be written.
 
     Raises:
-        InputError: They are addresses, and there is no other folder.
+        InputError: The shards are addresses, and there is no other folder.
     """
     if not is_address(urls[0]):
         folder = Path(urls[0]).parent
@@ -429,12 +411,7 @@ def count_shards(
 
     After an interruption of any kind, what was counted stays counted.
 
-    Args:
-        urls: The shards.
-        file: The index; its folder exists.
-        workers: Threads that read; one per processor by default.
-        seconds: Stop at the first shard that is counted after so long.
-        progress: Show a bar where it takes over two seconds, on a terminal.
+    It stops at the first shard that is counted after `seconds`.
 
     Returns:
         Whether all shards are in the index now.
@@ -456,15 +433,13 @@ def count_shards(
             progress_bar(len(urls), "counting", progress, unit=" shards", initial=done) as bar,
             contextlib.closing(in_parallel(_count, missing, workers)) as counted,
         ):
-            for number, (url, (contents, others)) in enumerate(
-                zip(missing, counted, strict=True), 1
-            ):
+            for url, (contents, others) in zip(missing, counted, strict=True):
                 known[_key(url)] = contents
                 left_out += others
                 bar.update()
                 now = time.monotonic()
                 if now - begun > seconds:
-                    return number == len(missing)
+                    return all(_key(shard) in known for shard in missing)
                 if now - saved > _SAVE_EVERY:
                     _write(file, known)
                     saved = now
@@ -477,16 +452,10 @@ def count_shards(
 def number_classes(
     urls: Sequence[str], contents: Sequence[ShardContents], given: Sequence[str] | None
 ) -> tuple[dict[Label, int], tuple[str, ...]]:
-    """The class of each label in shards, and the class names.
+    """The class of each label in shards, and the class names; see `layout.number_labels`.
 
-    Args:
-        urls: The shards.
-        contents: What is in each.
-        given: The class names; none for shards without classes. If it is None they are those of
-            `classes.txt` beside the first shard, else the labels themselves.
-
-    Raises:
-        InputError: See `layout.number_labels`.
+    `given` are the class names; none for shards without classes. If it is None they are those of
+    `classes.txt` beside the first shard, else the labels themselves.
     """
     if given is not None and not given:
         return {}, ()
@@ -527,7 +496,12 @@ def _read(file: Path) -> dict[str, ShardContents]:
         values = json.loads(file.read_text(encoding="utf-8"))
         if values["format"] != _FORMAT:
             raise ValueError
-        return {key: _from_json(shard) for key, shard in values["shards"].items()}
+        known = {}
+        for key, shard in values["shards"].items():
+            labels = tuple((label, operator.index(count)) for label, count in shard["labels"])
+            if not all(isinstance(label, (int, str, type(None))) for label, _ in labels):
+                raise ValueError
+            known[key] = ShardContents(labels, operator.index(shard["bytes"]))
     except FileNotFoundError:
         return {}
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
@@ -535,17 +509,7 @@ def _read(file: Path) -> dict[str, ShardContents]:
             f"{file} is no index of shards, of another version, or damaged: delete it to count "
             "again"
         ) from None
-
-
-def _from_json(shard: Mapping[str, Any]) -> ShardContents:
-    labels = tuple((label, count) for label, count in shard["labels"])
-    good = isinstance(shard["bytes"], int) and all(
-        isinstance(label, (int, str, type(None))) and isinstance(count, int)
-        for label, count in labels
-    )
-    if not good:
-        raise ValueError
-    return ShardContents(labels, shard["bytes"])
+    return known
 
 
 def _write(file: Path, known: Mapping[str, ShardContents]) -> None:
