@@ -13,8 +13,8 @@ import torch
 from PIL import Image, ImageFile
 from sklearn import datasets
 
-from biggan.data import ImageDataset, dataset, load_dataset, pack_dataset
-from biggan.data.dataset import outline_dataset
+from biggan.data import ImageDataset, load_dataset, loading, pack_dataset
+from biggan.data.loading import outline_dataset
 from biggan.images import make_grid, to_pil
 from data_forms import (
     cut_short,
@@ -193,15 +193,15 @@ def test_what_does_not_fit_in_memory_is_refused_before_decoding(tmp_path, monkey
     machine = {"SC_PAGE_SIZE": 4096, "SC_PHYS_PAGES": 1000}
     with monkeypatch.context() as patch:
         patch.setattr("os.sysconf", machine.__getitem__)
-        assert dataset.memory_limit() == int(0.6 * 4096000)
+        assert loading.memory_limit() == int(0.6 * 4096000)
         patch.delattr("os.sysconf")
-        assert dataset.memory_limit() is None
-    monkeypatch.setattr(dataset, "memory_limit", lambda: needed)
+        assert loading.memory_limit() is None
+    monkeypatch.setattr(loading, "memory_limit", lambda: needed)
     assert len(load_dataset(path, 8, 3)) == 5
     monkeypatch.setattr("biggan.data.reading.decode_image", None)
-    monkeypatch.setattr(dataset, "memory_limit", lambda: needed - 1)
+    monkeypatch.setattr(loading, "memory_limit", lambda: needed - 1)
     assert "choose a smaller resolution or fewer images" in refusal(load_dataset, path, 8, 3)
-    monkeypatch.setattr(dataset, "memory_limit", lambda: 3 * 2**29)
+    monkeypatch.setattr(loading, "memory_limit", lambda: 3 * 2**29)
     message = f"{path}: 5 images at 131072 px need 240.00 GiB of memory and the limit is 1.50"
     assert message in refusal(load_dataset, path, 131072, 3)
 
@@ -331,5 +331,5 @@ def test_what_loading_would_refuse_an_outline_refuses(tmp_path, monkeypatch):
     assert len(outline_dataset(folder, 8, 3)) == 7  # it is listed and not looked at
     message = refusal(outline_dataset, folder, 8, 3, strict=True)
     assert "1 corrupt image of 7: cat/9.png" in message
-    monkeypatch.setattr(dataset, "memory_limit", lambda: 100)
+    monkeypatch.setattr(loading, "memory_limit", lambda: 100)
     assert "7 images at 8 px need" in refusal(outline_dataset, folder, 8, 3)

@@ -49,7 +49,7 @@ def test_the_files_are_what_the_guide_says(out):
 
 
 def test_images_are_mapped_and_not_read(out, monkeypatch):
-    monkeypatch.setattr("biggan.data.dataset.memory_limit", lambda: 0)
+    monkeypatch.setattr("biggan.data.loading.memory_limit", lambda: 0)
     data = load_dataset(out, 8, 3)
     before = data.images[3, 0, 0, 0].item()
     flip(out / "images.bin", 0)

@@ -169,7 +169,7 @@ def test_cas_learns_from_the_images_of_the_evaluation(gan, monkeypatch):
 
 
 def test_images_that_fit_no_memory_are_refused(gan, monkeypatch):
-    monkeypatch.setattr("biggan.data.dataset.memory_limit", lambda: 40 * 3 * 16 * 16 - 1)
+    monkeypatch.setattr("biggan.data.loading.memory_limit", lambda: 40 * 3 * 16 * 16 - 1)
     real = ImageDataset(tinted().images.repeat(1, 1, 2, 2), tinted().labels, TINY_CLASSES, "tints")
     with pytest.raises(InputError, match="cas keeps the 40 images"):
         evaluate_generator(gan, real, None, (0.4,), ("cas",), PROTOCOL)

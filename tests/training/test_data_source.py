@@ -149,13 +149,13 @@ def test_the_first_process_counts_in_turns_and_lets_the_others_know(
         assert 60 <= seconds <= 600
         return count_shards(urls, file, workers=1, seconds=0)
 
-    monkeypatch.setattr(data_source, "count_shards", count)
+    monkeypatch.setattr("biggan.data.shards.count_shards", count)
     monkeypatch.setattr(data_source, "on_any_process", lambda flag: told.append(flag) or flag)
     expected = opened(streaming, tmp_path).fingerprint
     assert told == [False, False, False, True]
 
     answers = iter(told)
-    monkeypatch.setattr(data_source, "count_shards", None)
+    monkeypatch.setattr("biggan.data.shards.count_shards", None)
     monkeypatch.setattr(data_source, "is_first", lambda: False)
     monkeypatch.setattr(data_source, "on_any_process", lambda flag: next(answers) or flag)
     assert opened(streaming, tmp_path).fingerprint == expected

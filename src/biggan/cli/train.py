@@ -211,7 +211,8 @@ def _print_plan(
 
 def _summary(data: TrainingData | Outline | None) -> str:
     """What there is to train on, in words."""
-    from biggan.data import ShardStream
+    from biggan.data import ImageDataset
+    from biggan.data.dataset import DatasetOutline
     from biggan.training.data_source import UncountedStream
 
     if data is None:
@@ -222,8 +223,10 @@ def _summary(data: TrainingData | Outline | None) -> str:
             found += " and of which classes (until then those of the recipe's preset)"
         return f"{data.shards:,} shards to stream; before the first step training counts {found}"
     classes = f"{data.num_classes} classes" if data.class_names else "no classes"
-    streamed = f", a stream of {len(data.counts):,} shards" if isinstance(data, ShardStream) else ""
-    return f"{len(data)} images of {data.source}, {classes}{streamed}"
+    about = f"{len(data)} images of {data.source}, {classes}"
+    if isinstance(data, (ImageDataset, DatasetOutline)):
+        return about
+    return f"{about}, a stream of {len(data.counts):,} shards"
 
 
 def _beginning(

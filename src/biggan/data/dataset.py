@@ -1,39 +1,23 @@
-"""A dataset in memory: every image decoded once, as uint8 at the training resolution.
+"""A dataset in memory: uint8 at the training resolution; and the built-in digits."""
 
-Decoding is what makes small training runs slow, and at 32 to 128 pixels whole datasets fit in
-memory: CIFAR-10 takes 150 MB. What does not fit is refused before any work is done; packed, it is
-mapped from the disk instead.
-"""
+from __future__ import annotations
 
-import contextlib
 import functools
-import os
+import hashlib
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from biggan.data.decoding import MODES, WHITE, check_form, fit_square, to_array
-from biggan.data.packed import fingerprint_start, is_packed, open_images, read_header, read_labels
-from biggan.data.reading import (
-    DIGITS,
-    Findings,
-    Source,
-    check_findings,
-    decode,
-    open_source,
-    progress_bar,
-    warn_of_other_files,
-)
+from biggan.data.decoding import MODES, check_form, fit_square, to_array
 from biggan.errors import InputError
 
+DIGITS = "digits"  # the name of the built-in dataset
 _DIGIT_NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
-_MEMORY_SHARE = 0.6  # of the machine's memory; the rest is for the networks and the system
-_CHUNK = 64  # images a thread takes at a time: small ones cost less than handing out work
 
 
 @dataclass(frozen=True, eq=False)
@@ -138,58 +122,28 @@ def load_dataset(
     check_form(resolution, image_channels)
     if source == DIGITS:
         return _digits(resolution, image_channels, unconditional=unconditional)
+    from biggan.data.loading import load_files  # here, because the digits need no readers
+
     path = Path(source).expanduser()
-    if is_packed(path):
-        return _packed(path, resolution, image_channels, strict=strict, unconditional=unconditional)
-    with open_source(path, unconditional=unconditional) as opened:
-        shape = (len(opened), image_channels, resolution, resolution)
-        check_memory(path, shape)
-        images = np.empty(shape, np.uint8)
-        findings = _decode_all(opened, images, WHITE, workers, progress=progress)
-        if findings.range_used < WHITE:  # which only all images together show
-            findings = _decode_all(opened, images, findings.range_used, workers, progress=progress)
-    check_findings(path, opened, findings, strict=strict)
-    corrupt = sorted(findings.corrupt)
-    good = np.delete(np.arange(len(images)), corrupt)
-    for target, position in enumerate(good):  # in place: a copy would need the memory twice
-        if target != position:
-            images[target] = images[position]
-    return ImageDataset(
-        images=torch.from_numpy(images[: len(good)]),
-        labels=torch.tensor(opened.labels, dtype=torch.int64)[torch.from_numpy(good)],
-        class_names=opened.class_names,
-        source=path.resolve().name,
-        skipped=tuple(opened.members[position] for position in corrupt),
+    return load_files(
+        path,
+        resolution,
+        image_channels,
+        strict=strict,
+        unconditional=unconditional,
+        workers=workers,
+        progress=progress,
     )
 
 
-def outline_dataset(
-    source: str | Path,
-    resolution: int,
-    image_channels: int,
-    *,
-    strict: bool = False,
-    unconditional: bool = False,
-) -> DatasetOutline:
-    """List a dataset's files, or read the header of a packed one; the arguments of `load_dataset`.
+def fingerprint_start(shape: tuple[int, ...], class_names: tuple[str, ...]) -> Any:
+    """A running sha256 for a dataset's fingerprint: add the pixels, then the labels."""
+    return hashlib.sha256(repr((tuple(shape), tuple(class_names))).encode())
 
-    Raises:
-        InputError: What `load_dataset` would refuse; but corrupt images only if `strict`, for which
-            all of them are decoded.
-    """
-    check_form(resolution, image_channels)
-    path = Path(source).expanduser()
-    is_mapped = source != DIGITS and is_packed(path)
-    if strict or is_mapped or source == DIGITS:
-        data = load_dataset(
-            source, resolution, image_channels, strict=strict, unconditional=unconditional
-        )
-        fingerprint = data.recorded_fingerprint if is_mapped else data.fingerprint
-        return DatasetOutline(len(data), data.class_names, data.source, fingerprint, is_mapped)
-    with open_source(path, unconditional=unconditional) as opened:
-        warn_of_other_files(opened.reader.left_out)
-    check_memory(path, (len(opened), image_channels, resolution, resolution))
-    return DatasetOutline(len(opened), opened.class_names, path.resolve().name, None, False)
+
+def is_address(url: str) -> bool:
+    """Whether shards are anywhere but in files: https://, s3://, or "pipe:" with a command."""
+    return "://" in url or url.startswith("pipe:")
 
 
 def _digits(resolution: int, channels: int, *, unconditional: bool) -> ImageDataset:
@@ -208,75 +162,3 @@ def _digits(resolution: int, channels: int, *, unconditional: bool) -> ImageData
     if unconditional:
         return ImageDataset(images, torch.zeros_like(labels), (), DIGITS)
     return ImageDataset(images, labels, _DIGIT_NAMES, DIGITS)
-
-
-def _packed(
-    path: Path, resolution: int, channels: int, *, strict: bool, unconditional: bool
-) -> ImageDataset:
-    header = read_header(path)
-    if (header.resolution, header.image_channels) != (resolution, channels):
-        raise InputError(
-            f"{path} was packed at {header.resolution} px with {header.image_channels} channels, "
-            f"and {resolution} px with {channels} are needed: pack it again, `biggan data pack "
-            f"SOURCE OUT --resolution {resolution} --channels {channels}`"
-        )
-    if strict and header.skipped:
-        raise InputError(
-            f"{path} was packed without {len(header.skipped)} corrupt images, such as "
-            f"{header.skipped[0]}"
-        )
-    if not header.class_names and not unconditional:
-        raise InputError(
-            f"{path} was packed without classes: pack it again without --unconditional, or train "
-            "without classes (--set unconditional=true)"
-        )
-    images, labels = open_images(path, header), read_labels(path, header)
-    if unconditional and header.class_names:
-        return ImageDataset(images, torch.zeros_like(labels), (), header.source, header.skipped)
-    return ImageDataset(
-        images, labels, header.class_names, header.source, header.skipped, header.fingerprint
-    )
-
-
-def check_memory(path: Path, shape: tuple[int, ...]) -> None:
-    """Refuse uint8 images of a shape (N, C, R, R) that memory cannot hold, before they are decoded.
-
-    Raises:
-        InputError: They need more than a share of the machine's memory.
-    """
-    needed, limit = int(np.prod(shape, dtype=np.int64)), memory_limit()
-    if limit is not None and needed > limit:
-        raise InputError(
-            f"{path}: {shape[0]} images at {shape[-1]} px need {needed / 2**30:.2f} GiB of memory "
-            f"and the limit is {limit / 2**30:.2f} GiB: choose a smaller resolution or fewer "
-            "images, or pack them (`biggan data pack`), or stream tar shards (--set stream=true)"
-        )
-
-
-def memory_limit() -> int | None:
-    """Bytes that images in memory may take; None where the system does not say what it has."""
-    # All memory and not the free part: what the system uses as a file cache it gives back.
-    try:
-        total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, OSError, ValueError):
-        return None  # Windows has no sysconf
-    return int(_MEMORY_SHARE * total)
-
-
-def _decode_all(
-    source: Source, images: NDArray[np.uint8], white: int, workers: int | None, *, progress: bool
-) -> Findings:
-    """Decode every image into its place."""
-    findings = Findings(white)
-    _, channels, resolution, _ = images.shape
-    chunks = [source.order[start : start + _CHUNK] for start in range(0, len(source), _CHUNK)]
-    bar = progress_bar(len(source), "decoding", progress, unit=" images")
-    with (
-        bar,
-        contextlib.closing(decode(source, chunks, channels, resolution, white, workers)) as decoded,
-    ):
-        for chunk, (pixels, found) in zip(chunks, decoded, strict=True):
-            images[chunk] = pixels
-            findings.update(found)
-            bar.update(len(chunk))
-    return findings

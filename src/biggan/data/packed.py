@@ -37,9 +37,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from biggan.atomic_write import make_folder, write_atomically
+from biggan.data.dataset import DIGITS, fingerprint_start
 from biggan.data.decoding import WHITE, check_form
 from biggan.data.reading import (
-    DIGITS,
     Findings,
     Source,
     check_findings,
@@ -179,11 +179,6 @@ def read_labels(path: Path, header: PackedHeader) -> Tensor:
     if hashlib.sha256(data).hexdigest() != header.labels_sha256:
         raise InputError(f"{path / LABELS} is damaged: copy the dataset again, or pack it again")
     return torch.from_numpy(np.load(io.BytesIO(data), allow_pickle=False))
-
-
-def fingerprint_start(shape: tuple[int, ...], class_names: tuple[str, ...]) -> Any:
-    """A running sha256 for a dataset's fingerprint: add the pixels, then the labels."""
-    return hashlib.sha256(repr((tuple(shape), tuple(class_names))).encode())
 
 
 def verify(path: Path, *, progress: bool = True) -> PackedHeader:

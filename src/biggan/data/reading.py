@@ -46,7 +46,6 @@ from biggan.errors import InputError
 
 logger = logging.getLogger("biggan.data")
 
-DIGITS = "digits"  # the name of the built-in dataset
 _NAMED = 5  # corrupt files, reasons, and endings that a message names
 _DARK = 16  # times darker than white is nearly black
 _KINDS = (".tar", ".parquet")

@@ -36,6 +36,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from biggan.atomic_write import write_atomically
+from biggan.data.dataset import is_address
 from biggan.data.decoding import (
     WHITE,
     CorruptImageError,
@@ -329,11 +330,6 @@ class ShardContents(NamedTuple):
     def samples(self) -> int:
         """Images in the shard."""
         return sum(count for _, count in self.labels)
-
-
-def is_address(url: str) -> bool:
-    """Whether shards are anywhere but in files: https://, s3://, or "pipe:" with a command."""
-    return "://" in url or url.startswith("pipe:")
 
 
 def shard_name(url: str) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from biggan.data.dataset import check_memory
+from biggan.data.loading import check_memory
 from biggan.errors import InputError
 from biggan.evaluation.features import ImageSet, image_bar
 from biggan.evaluation.result import versions

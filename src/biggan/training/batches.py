@@ -15,18 +15,21 @@ from collections.abc import Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from itertools import count
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from biggan.data import ImageDataset, ShardStream, ShuffledStream, TrainingData, fetch, flips
+from biggan.data import ImageDataset, ShuffledStream, TrainingData, fetch, flips
 from biggan.devices import to_device
 from biggan.distributed import own_share
 from biggan.images import from_uint8
 from biggan.training.config import TrainConfig
+
+if TYPE_CHECKING:
+    from biggan.data import ShardStream
 
 _T = TypeVar("_T")
 _Choice = tuple[NDArray[np.int64], NDArray[np.bool_] | None]  # indices, and which to mirror

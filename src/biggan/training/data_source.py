@@ -5,24 +5,19 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias
 
 import torch
 
 from biggan.atomic_write import make_folder
-from biggan.data import ShardStream, TrainingData, load_dataset
-from biggan.data.dataset import DatasetOutline, outline_dataset
-from biggan.data.shards import (
-    count_shards,
-    expand_shards,
-    index_file,
-    is_address,
-    known_classes,
-    read_index,
-)
-from biggan.data.tars import read_class_names
+from biggan.data import TrainingData, load_dataset
+from biggan.data.dataset import DatasetOutline, is_address
 from biggan.distributed import is_first, on_any_process, raising_together
 from biggan.errors import InputError
 from biggan.training.config import TrainConfig
+
+if TYPE_CHECKING:
+    from biggan.data import ShardStream
 
 # Seconds for which one process counts and the others wait: less than their patience.
 _TURN = 300.0
@@ -73,7 +68,7 @@ def open_data(
         )
 
 
-Outline = DatasetOutline | ShardStream | UncountedStream
+Outline: TypeAlias = "DatasetOutline | ShardStream | UncountedStream"
 """What can be said of a recipe's data without loading them."""
 
 
@@ -83,6 +78,9 @@ def look_at_data(config: TrainConfig, run_dir: Path | None, *, strict: bool) -> 
     Raises:
         InputError: Something about the data must be mended.
     """
+    from biggan.data.loading import outline_dataset
+    from biggan.data.shards import expand_shards, index_file, known_classes, read_index
+
     if not config.stream:
         _check_on_disk(config)
         return outline_dataset(
@@ -111,6 +109,8 @@ def _check_on_disk(config: TrainConfig) -> None:
 
 def _count_together(config: TrainConfig, run_dir: Path) -> None:
     """See to it that the index knows all shards, without that other processes give up waiting."""
+    from biggan.data.shards import count_shards, expand_shards, index_file
+
     complete = False
     while not complete:
         with raising_together():
@@ -126,6 +126,8 @@ def _count_together(config: TrainConfig, run_dir: Path) -> None:
 def _open_stream(
     config: TrainConfig, run_dir: Path | None, workers: int, *, strict: bool
 ) -> ShardStream:
+    from biggan.data.shards import ShardStream, expand_shards, index_file
+
     return ShardStream(
         config.data,
         config.generator.resolution,
@@ -143,6 +145,8 @@ def _class_names(config: TrainConfig) -> tuple[str, ...] | None:
     """The classes as the recipe says them; None where it leaves them to the shards."""
     if config.unconditional:
         return ()
+    from biggan.data.tars import read_class_names
+
     return read_class_names(Path(config.classes)) if config.classes else None
 
 
