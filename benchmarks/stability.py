@@ -13,13 +13,14 @@ from __future__ import annotations
 import argparse
 import statistics
 import time
+from pathlib import Path
 
-import numpy as np
 import torch
 
 from biggan.data import ImageDataset
 from biggan.supervision.signals import Signals
 from biggan.training import TrainConfig, load_recipe
+from biggan.training.run import Run
 from biggan.training.state import TrainState
 from biggan.training.step import discriminator_step, generator_step
 
@@ -43,7 +44,7 @@ def compare(name: str) -> None:
     config = load_recipe(name, [*CHANGES[name], "augmentation.kind=none"]).fitted(10)
     state = TrainState.create(config, CPU)
     dataset = ImageDataset(torch.zeros(0), torch.zeros(0), (), "noise")
-    signals = Signals(config, dataset, None, np.empty(0, np.int64), CPU)
+    signals = Signals(Run(config, dataset, Path(), CPU))
     steps, looks = [], []
     for i in range(ROUNDS[name] + 1):
         start = time.perf_counter()

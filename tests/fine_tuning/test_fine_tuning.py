@@ -10,8 +10,9 @@ from torch.nn import functional as F
 
 import biggan
 from biggan.classes import imagenet_classes, wordnet_ids
-from biggan.fine_tuning import fitted_to_source, initialize, require_gradients, trainable
+from biggan.fine_tuning import fitted_to_source, initialize
 from biggan.fine_tuning.classes import class_origins
+from biggan.fine_tuning.freezing import require_gradients, trainable
 from biggan.fine_tuning.log import card_table, without_folder
 from biggan.models import DiscriminatorConfig
 from biggan.nn import ConditionalBatchNorm2d, iterate_power

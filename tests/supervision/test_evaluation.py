@@ -12,6 +12,7 @@ from biggan.errors import InputError
 from biggan.supervision.evaluation import RUN_BEST, ScheduledEvaluation
 from biggan.training import train
 from biggan.training.config import differing_keys
+from biggan.training.run import Run
 from data_forms import pictures, write_folder
 from runs import CPU, recipe
 
@@ -101,7 +102,7 @@ def test_a_worse_generator_does_not_replace_the_best_by_the_same_yardstick(
 
 def test_only_distances_by_the_newest_ones_yardstick_are_judged(evaluated, images, tmp_path):
     train(evaluated, images, tmp_path, device=CPU)
-    evaluation = ScheduledEvaluation(evaluated, images, tmp_path, CPU)
+    evaluation = ScheduledEvaluation(Run(evaluated, images, tmp_path, CPU))
     found = evaluation.distances(6)
     assert found == [(step, scores(tmp_path, step)["frechet_distance"]) for step in (3, 6)]
     file = tmp_path / "evaluations" / "step-00000003.json"
@@ -152,7 +153,7 @@ def test_a_stream_needs_images_to_compare_with(evaluated, images, tmp_path):
         pass
 
     with pytest.raises(InputError, match=r"evaluation\.data"):
-        ScheduledEvaluation(evaluated, Stream(), tmp_path, CPU)
+        ScheduledEvaluation(Run(evaluated, Stream(), tmp_path, CPU))
 
 
 def test_the_last_step_is_evaluated_whatever_the_schedule(evaluated, images, tmp_path):

@@ -61,7 +61,7 @@ def test_a_preset_pair_agrees_for_every_preset():
         ("flip=1", "flip must be true or false"),
         ("accumulation=3", "16 does not split into 3"),
         ("ema.decay=1.0", "ema.decay"),
-        ("label_sampling=some", "uniform or empirical"),
+        ("label_sampling=some", "label_sampling must be one of uniform, empirical, not"),
         ("generator=5", r"generator must be a table, \[generator\]"),
         ("generator.image_channels=1", "disagree on image_channels: 1 and 3"),
         ("batch_size", "needs key=value"),

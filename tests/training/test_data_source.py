@@ -9,8 +9,8 @@ import torch
 from biggan.data import ImageDataset, ShardStream
 from biggan.data.shards import INDEX
 from biggan.errors import InputError
-from biggan.training import data_source
-from biggan.training.data_source import UncountedStream, look_at_data, open_data
+from biggan.training import batches
+from biggan.training.batches import UncountedStream, look_at_data, open_data
 from biggan.training.randomness import Purpose
 from biggan.training.step import draw_latents
 from data_forms import pictures, shuffled, write_shards
@@ -131,7 +131,7 @@ def test_a_mistake_is_told_before_anything_is_counted(streaming, shards, tmp_pat
 def test_decoding_leaves_the_processors_to_the_step(monkeypatch):
     monkeypatch.setattr("os.cpu_count", lambda: 16)
     monkeypatch.delenv("LOCAL_WORLD_SIZE", raising=False)
-    threads = data_source._decoding_threads
+    threads = batches._decoding_threads
     assert threads(CPU) == 1
     assert threads(torch.device("cuda")) == 16
     for processes, expected in (("4", 4), ("32", 1), ("x", 16), ("0", 16)):
@@ -142,17 +142,17 @@ def test_decoding_leaves_the_processors_to_the_step(monkeypatch):
 def test_the_first_process_counts_in_turns_and_lets_the_others_know(
     streaming, shards, tmp_path, monkeypatch
 ):
-    """Whoever waits for hours without a word gives up."""
+    """Processes that wait for hours without a word give up."""
     told = []
-    assert 60 <= data_source._TURN <= 600
-    monkeypatch.setattr(data_source, "_TURN", 0)  # a shard each time
-    monkeypatch.setattr(data_source, "on_any_process", lambda flag: told.append(flag) or flag)
+    assert 60 <= batches._TURN <= 600
+    monkeypatch.setattr(batches, "_TURN", 0)  # a shard each time
+    monkeypatch.setattr(batches, "on_any_process", lambda flag: told.append(flag) or flag)
     expected = opened(streaming, tmp_path).fingerprint
     assert told == [False, False, False, True]
 
     answers = iter(told)
     monkeypatch.setattr("biggan.data.shards.read_stream", None)
-    monkeypatch.setattr(data_source, "is_first", lambda: False)
-    monkeypatch.setattr(data_source, "on_any_process", lambda flag: next(answers) or flag)
+    monkeypatch.setattr(batches, "is_first", lambda: False)
+    monkeypatch.setattr(batches, "on_any_process", lambda flag: next(answers) or flag)
     assert opened(streaming, tmp_path).fingerprint == expected
     assert not list(answers)

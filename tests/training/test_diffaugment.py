@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from biggan.training.diffaugment import DiffAugment, change_colors, cut_out, translate
+from biggan.training.augmentation import DiffAugment, change_colors, cut_out, translate
 
 POLICIES = ["color", "translation", "cutout", "cutout,translation,color"]
 

@@ -50,7 +50,7 @@ def test_orthogonal_filters_of_any_length_are_left_alone():
 
 def test_all_matrices_but_the_shared_embedding():
     generator = tiny_generator()
-    chosen = {id(weight) for weight in regularized_weights(generator)}
+    chosen = {id(weight) for weight in regularized_weights(generator).values()}
     for name, parameter in generator.named_parameters():
         expected = parameter.ndim >= 2 and name != "class_embedding.table.weight"
         assert (id(parameter) in chosen) == expected, name

@@ -4,16 +4,10 @@ import pytest
 import torch
 
 from biggan.models import GeneratorConfig, build_discriminator, build_generator
-from biggan.training import spectrum as spectrum_module
+from biggan.training import regularization
 from biggan.training.config import TrainConfig
-from biggan.training.singular_values import start_block
-from biggan.training.spectrum import (
-    SpectrumBound,
-    SpectrumConfig,
-    all_triplets,
-    bounded_weights,
-    iterate_block,
-)
+from biggan.training.regularization import SpectrumBound, SpectrumConfig, regularized_weights
+from biggan.training.singular_values import all_triplets, iterate_block, start_block
 from tiny import TINY
 
 
@@ -94,7 +88,7 @@ def test_the_clamp_to_a_ratio_by_hand():
 @pytest.fixture(params=[256, 0], ids=["whole", "iterated"])
 def method(request, monkeypatch):
     """Matrices above this size are iterated on."""
-    monkeypatch.setattr(spectrum_module, "WHOLE", request.param)
+    monkeypatch.setattr(regularization, "WHOLE", request.param)
 
 
 @pytest.mark.parametrize("settings", [{"bound": 5.0}, {"ratio": 2.0}])
@@ -153,12 +147,12 @@ def networks(**changes):
 
 def test_bounded_is_all_that_is_trained_but_the_shared_embedding():
     generator, discriminator = networks()
-    names = [name for name, _ in bounded_weights(generator)]
+    names = list(regularized_weights(generator))
     assert "linear.weight" in names
     assert "blocks.0.bn1.gain.weight" in names
     assert not [name for name in names if "class_embedding" in name or "bias" in name[-5:]]
     discriminator.blocks[0].requires_grad_(False)
-    names = [name for name, _ in bounded_weights(discriminator)]
+    names = list(regularized_weights(discriminator))
     assert "head.embedding.weight" in names
     assert not [name for name in names if name.startswith("blocks.0.")]
 
@@ -167,7 +161,7 @@ def test_the_clamp_holds_after_every_update():
     """From orthogonal weights, whose values all stand at the bound and are pushed above it."""
     generator = networks()[0]
     spectrum = bound(generator, "clamp", bound=1.0)
-    weights = dict(bounded_weights(generator))
+    weights = regularized_weights(generator)
     noise = torch.Generator().manual_seed(7)
     pushed = {
         name: torch.randn(w.shape, generator=noise).sign() for name, w in weights.items()
@@ -184,7 +178,7 @@ def test_the_clamp_holds_after_every_update():
 
 
 def test_iterations_go_on_from_one_update_to_the_next(monkeypatch):
-    monkeypatch.setattr(spectrum_module, "WHOLE", 0)
+    monkeypatch.setattr(regularization, "WHOLE", 0)
     # Values so close to each other that a few iterations find nothing.
     network = OneLayer(matrix_of([2.0 - 0.01 * i for i in range(60)], 80, 60))
     network.weight.grad = torch.zeros_like(network.weight)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from biggan.data import ShardStream, TrainingData
     from biggan.data.dataset import DatasetOutline
     from biggan.training import TrainConfig
-    from biggan.training.data_source import Outline
+    from biggan.training.batches import UncountedStream
 
 _LOG = logging.getLogger("biggan.training")
 
@@ -97,7 +97,7 @@ def command(
     elif not dry_run:
         raise InputError("give the run a folder: --out RUN_DIR")
 
-    from biggan.training import load_recipe
+    from biggan.training.config import load_recipe
 
     config = load_recipe(recipe, changes, data)
     if dry_run:
@@ -135,8 +135,8 @@ def _train(
         process_group,
         raising_together,
     )
-    from biggan.training import train
-    from biggan.training.data_source import open_data
+    from biggan.training.batches import open_data
+    from biggan.training.loop import train
 
     keep_freed_memory()
     with process_group(torch.device(device)) as own_device:
@@ -160,7 +160,7 @@ def _train(
 
 
 def _dry_run(config: TrainConfig, run_dir: Path | None, *, strict: bool, as_json: bool) -> None:
-    from biggan.training.data_source import look_at_data
+    from biggan.training.batches import look_at_data
 
     config = _fit_to_source(config, run_dir)
     data = look_at_data(config, run_dir, strict=strict) if config.data else None
@@ -171,7 +171,7 @@ def _dry_run(config: TrainConfig, run_dir: Path | None, *, strict: bool, as_json
 
 def _print_plan(
     config: TrainConfig,
-    data: Outline | None,
+    data: DatasetOutline | ShardStream | UncountedStream | None,
     run_dir: Path | None,
     *,
     as_json: bool,
@@ -180,8 +180,8 @@ def _print_plan(
     from biggan.data import ShardStream
     from biggan.data.dataset import DatasetOutline
     from biggan.distributed import asked_processes
+    from biggan.training.batches import UncountedStream
     from biggan.training.config import to_toml
-    from biggan.training.data_source import UncountedStream
     from biggan.training.plan import make_plan
 
     dataset = None if isinstance(data, UncountedStream) else data
@@ -209,11 +209,11 @@ def _print_plan(
         click.echo("\n".join([*parts, "", f"Start\n  {begins}"]))
 
 
-def _summary(data: TrainingData | Outline | None) -> str:
+def _summary(data: TrainingData | DatasetOutline | UncountedStream | None) -> str:
     """What there is to train on, in words."""
     from biggan.data import ImageDataset
     from biggan.data.dataset import DatasetOutline
-    from biggan.training.data_source import UncountedStream
+    from biggan.training.batches import UncountedStream
 
     if data is None:
         return "not given"

@@ -17,7 +17,7 @@ from biggan.classes import (
     wordnet_ids,
 )
 from biggan.errors import InputError
-from biggan.fine_tuning.config import ClassTransfer
+from biggan.fine_tuning.freezing import ClassTransfer
 
 _CHOICES = 5  # classes of the source that a name may mean, in a line of the log
 

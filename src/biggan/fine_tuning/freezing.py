@@ -1,4 +1,4 @@
-"""Freezing: the first layers of either network stay as they were loaded.
+"""The table [fine_tuning] of a recipe, and freezing: first layers stay as they were loaded.
 
 Of the discriminator this is FreezeD (Mo et al. 2020, https://arxiv.org/abs/2002.10964).
 """
@@ -6,13 +6,48 @@ Of the discriminator this is FreezeD (Mo et al. 2020, https://arxiv.org/abs/2002
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Literal
 
 from torch import nn
 
 from biggan.errors import require
 from biggan.models import Discriminator, DiscriminatorConfig, Generator, GeneratorConfig
 from biggan.nn import ConditionalBatchNorm2d
+
+ClassTransfer = Literal["nearest", "mean", "random"]
+
+
+@dataclass(frozen=True)
+class FineTuningConfig:
+    """Where training starts, if not from random weights."""
+
+    generator: str = ""
+    """What `biggan.load` takes: a published name, a file, a run folder; empty for random. Its shape
+    becomes that of the recipe's generator."""
+    discriminator: str = ""
+    """A file or run folder with a discriminator; empty for random. Its shape becomes that of the
+    recipe's discriminator."""
+    classes: ClassTransfer = "nearest"
+    """What a class starts as: the source's class of the nearest name, the mean of all of the
+    source's classes, or random."""
+    freeze_generator: int = 0
+    """Stages of the generator, from the noise on, that stay as they were loaded, the first linear
+    layer with the first of them."""
+    freeze_discriminator: int = 0
+    """Blocks of the discriminator (BigGAN-deep: pairs of them), from the image on, that stay as
+    they were loaded (Mo et al. 2020, FreezeD)."""
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be run."""
+        for name in ("generator", "discriminator"):
+            frozen = getattr(self, f"freeze_{name}")
+            require(frozen >= 0, f"fine_tuning.freeze_{name} must be 0 or above")
+            require(
+                frozen == 0 or bool(getattr(self, name)),
+                f"fine_tuning.freeze_{name} needs fine_tuning.{name}: random weights would "
+                "stay random",
+            )
 
 
 def trainable(network: Generator | Discriminator, frozen: int) -> list[nn.Parameter]:
@@ -62,8 +97,7 @@ def condition_layers(network: Any) -> Iterator[tuple[str, nn.Linear]]:
     """The layers of a generator that see a condition, by name."""
     for name, module in network.named_modules():
         if isinstance(module, ConditionalBatchNorm2d):
-            yield f"{name}.gain", module.gain
-            yield f"{name}.bias", module.bias
+            yield from ((f"{name}.gain", module.gain), (f"{name}.bias", module.bias))
     if network.config.family == "biggan-deep":
         yield "linear", network.linear
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from biggan.fine_tuning.classes import ClassOrigin
-from biggan.fine_tuning.config import FineTuningConfig
+from biggan.fine_tuning.freezing import FineTuningConfig
 from biggan.weights.addresses import is_address
 from biggan.weights.download import without_secrets
 from biggan.weights.files import LoadedModel

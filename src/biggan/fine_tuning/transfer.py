@@ -18,8 +18,7 @@ from torch import Tensor
 from biggan.classes import default_class_names
 from biggan.errors import require
 from biggan.fine_tuning.classes import ClassOrigin, class_origins, class_rows
-from biggan.fine_tuning.config import FineTuningConfig
-from biggan.fine_tuning.freezing import condition_layers, trainable
+from biggan.fine_tuning.freezing import FineTuningConfig, condition_layers, trainable
 from biggan.fine_tuning.log import NetworkLog, TransferLog
 from biggan.fine_tuning.shapes import FIND, source_shape
 from biggan.models import Discriminator, Generator

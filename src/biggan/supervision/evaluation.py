@@ -17,15 +17,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
-
 from biggan.atomic_write import make_folder, write_atomically
-from biggan.data import ImageDataset, TrainingData
+from biggan.data import ImageDataset
 from biggan.distributed import is_first, on_any_process, raising_together
 from biggan.errors import InputError
 from biggan.supervision.log import parse_object
-from biggan.training.config import TrainConfig
-from biggan.weights.files import save_generator
+from biggan.training.export import Exported
+from biggan.training.run import Run
+from biggan.weights.files import network_sha256, save_generator
 
 if TYPE_CHECKING:
     from biggan.evaluation import Evaluation, Reference
@@ -42,43 +41,26 @@ class ScheduledEvaluation:
 
     Several processes must use it together.
 
-    Args:
-        config: The recipe, with `evaluation.every` above 0.
-        dataset: The real images of the training.
-        run_dir: The run's folder.
-        device: Where to look at images.
-        progress: Whether to show progress bars on a terminal.
-
     Raises:
         InputError: The extractor or the data cannot be had.
     """
 
-    def __init__(
-        self,
-        config: TrainConfig,
-        dataset: TrainingData,
-        run_dir: Path,
-        device: torch.device,
-        *,
-        progress: bool = True,
-    ) -> None:
-        # Here, because a run without evaluations need not wait for these.
+    def __init__(self, run: Run) -> None:
         from biggan.evaluation.checks import check_fit
         from biggan.evaluation.features import open_extractor
         from biggan.evaluation.generation import labels_in_turn
         from biggan.evaluation.reference import in_order_of, open_reference
         from biggan.evaluation.scores import check_metrics, needs_classes
 
-        self._config = config
-        self._settings = config.evaluation
-        self._progress = progress
-        self._folder = run_dir / "evaluations"
-        self._best = run_dir / RUN_BEST
+        self._config, self._settings = run.config, run.config.evaluation
+        self._progress = run.progress
+        self._folder = run.folder / "evaluations"
+        self._best = run.folder / RUN_BEST
         self._metrics = check_metrics(self._settings.metrics)
+        shape, dataset = run.config.generator, run.dataset
         with raising_together():
-            self._extractor = open_extractor(self._settings.extractor, device=device)
+            self._extractor = open_extractor(self._settings.extractor, device=run.device)
             if self._settings.data:
-                shape = config.generator
                 self._reference: Reference = open_reference(
                     self._settings.data,
                     shape.resolution,
@@ -96,8 +78,8 @@ class ScheduledEvaluation:
             check_fit(
                 self._metrics,
                 "this run",
-                config.generator.resolution,
-                config.generator.image_channels,
+                shape.resolution,
+                shape.image_channels,
                 dataset.class_names,
                 labels_in_turn(len(dataset.class_names), self._settings.num),
                 self._reference,
@@ -129,14 +111,16 @@ class ScheduledEvaluation:
         alike = [(at, distance) for at, (how, distance) in found if how == found[-1][1][0]]
         return [(at, distance) for at, distance in alike if distance is not None]
 
-    def run(self, gan: Gan, step: int) -> dict[str, float]:
+    def run(self, exported: Exported, step: int) -> dict[str, float]:
         """Evaluate the generator of a step and keep it if it is the best so far.
 
         Returns:
             The figures; nothing on all processes but the first.
         """
         from biggan.evaluation import Protocol, evaluate_generator
+        from biggan.gan import Gan
 
+        gan = Gan(*exported, network_sha256(*exported))
         if is_first() and not sys.stderr.isatty():  # a terminal has a bar
             _LOG.info("step %d: evaluating %d images", step, self._settings.num)
         evaluation = evaluate_generator(

@@ -18,7 +18,6 @@ from collections import deque
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self, TextIO, TypeGuard
 
 from biggan.atomic_write import write_atomically
@@ -136,9 +135,14 @@ class RunLog:
             self.events.append(written)
             self._write_events()
 
+    @property
     def recent_signals(self) -> list[Mapping[str, Any]]:
         """The last lines of signals.jsonl, oldest first: all that the collapse rules need."""
         return list(self._recent)
+
+    def has_collapse(self, attempt: int) -> bool:
+        """Whether a collapse of an attempt was recorded."""
+        return any(e.event == "collapse" and e.attempt == attempt for e in self.events)
 
     def keep_beyond(self, step: int, number: int) -> None:
         """Copy what was written after a step to files beside, before the run goes back to it.
@@ -203,12 +207,7 @@ class RunLog:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         """Close the files."""
         self._close()
 

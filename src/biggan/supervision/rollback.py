@@ -27,128 +27,109 @@ _LOG = logging.getLogger("biggan.training")
 _SET_ASIDE = ("evaluations", "previews")
 
 
-class CollapseGuard:
-    """Answers collapses as the recipe's table [collapse] says.
-
-    Several processes must use it together; the first one reads and writes.
+def respond(run: Run, log: RunLog | None, collapse: Collapse, state: TrainState) -> bool:
+    """Do what the recipe's table [collapse] says; all processes together.
 
     Args:
         run: The run.
         log: Its log, on the first process.
+        collapse: What was found, the same on all processes.
+        state: Where it was found; after a rollback, where the run goes on.
+
+    Returns:
+        Whether the run was rolled back.
+
+    Raises:
+        InputError: The run must stop.
     """
-
-    def __init__(self, run: Run, log: RunLog | None) -> None:
-        self._run = run
-        self._settings = run.config.collapse
-        self._log = log
-
-    def respond(self, collapse: Collapse, state: TrainState) -> bool:
-        """Do what the recipe says about a collapse.
-
-        Args:
-            collapse: What was found, the same on all processes.
-            state: Where it was found; after a rollback, where the run goes on.
-
-        Returns:
-            Whether the run was rolled back.
-
-        Raises:
-            InputError: The run must stop.
-        """
-        number, step = state.attempt.number, state.step
-        reports = self._settings.action == "report" and not collapse.fatal
-        if reports and self._was_reported(number):
-            return False
-        target: int | None = None
-        with raising_together():
-            if self._log is not None:
-                earliest = max(0, step - rollback_reach(self._run.config))
-                target = self._run.checkpoints.last_until(max(collapse.onset, earliest))
-                if target is not None:
-                    self._run.checkpoints.keep_before_collapse(target)
-                self._log.write_event(
-                    Event(step, "collapse", collapse.reason, number, collapse.rule, collapse.values)
-                )
-        target = from_first(target)
-        _LOG.warning("step %d: %s", step, collapse.reason)
-        if reports:
-            return False
-        if self._settings.action == "rollback" and number < self._settings.rollbacks:
-            self._roll_back(state, target)
-            return True
-        self._stop(collapse, state, target)
+    settings, number, step = run.config.collapse, state.attempt.number, state.step
+    reports = settings.action == "report" and not collapse.fatal
+    if reports and from_first(log is not None and log.has_collapse(number)):
         return False
+    target: int | None = None
+    with raising_together():
+        if log is not None:
+            earliest = max(0, step - rollback_reach(run.config))
+            target = run.checkpoints.last_until(max(collapse.onset, earliest))
+            if target is not None:
+                run.checkpoints.keep_before_collapse(target)
+            log.write_event(
+                Event(step, "collapse", collapse.reason, number, collapse.rule, collapse.values)
+            )
+    target = from_first(target)
+    _LOG.warning("step %d: %s", step, collapse.reason)
+    if reports:
+        return False
+    if settings.action == "rollback" and number < settings.rollbacks:
+        _roll_back(run, log, state, target)
+        return True
+    _stop(run, log, collapse, state, target)
+    return False
 
-    def _was_reported(self, attempt: int) -> bool:
-        reported = self._log is not None and any(
-            event.event == "collapse" and event.attempt == attempt for event in self._log.events
-        )
-        return from_first(reported)
 
-    def _roll_back(self, state: TrainState, target: int | None) -> None:
-        step, before = state.step, state.attempt
-        after, to = before.next(self._settings), target or 0
-        changes = _changes(self._run.config, after)
-        with raising_together():
-            if self._log is not None:
-                reason = _rollback_reason(to, after, changes)
-                event = Event(step, "rollback", reason, before.number, to=to, changes=changes)
-                self._log.write_event(event)
-                self._log.keep_beyond(to, after.number)
-                for name in _SET_ASIDE:
-                    _set_aside(self._run.folder / name, to, after.number)
-                _LOG.warning("step %d: %s", step, reason)
-        self._restore(state, target)
-        state.attempt = after
-        with raising_together():
-            if self._log is not None:
-                self._run.checkpoints.delete_beyond(to)
-        self._run.save(state)
-        with raising_together():
-            if self._log is not None:
-                if target is None:
-                    self._run.checkpoints.keep_before_collapse(to)
-                self._log.go_back(to)
-        self._run.export(state)
+def _roll_back(run: Run, log: RunLog | None, state: TrainState, target: int | None) -> None:
+    step, before = state.step, state.attempt
+    after, to = before.next(run.config.collapse), target or 0
+    changes = _changes(run.config, after)
+    with raising_together():
+        if log is not None:
+            reason = _rollback_reason(to, after, changes)
+            log.write_event(Event(step, "rollback", reason, before.number, to=to, changes=changes))
+            log.keep_beyond(to, after.number)
+            for name in _SET_ASIDE:
+                _set_aside(run.folder / name, to, after.number)
+            _LOG.warning("step %d: %s", step, reason)
+    _restore(run, state, target)
+    state.attempt = after
+    with raising_together():
+        if log is not None:
+            run.checkpoints.delete_beyond(to)
+    run.save(state)
+    with raising_together():
+        if log is not None:
+            if target is None:
+                run.checkpoints.keep_before_collapse(to)
+            log.go_back(to)
+    run.export(state)
 
-    def _restore(self, state: TrainState, target: int | None) -> None:
-        if target is None:
-            state.load_tensors(self._run.create().tensors())
-            state.step = 0
-            return
-        with raising_together():
-            saved = self._run.checkpoints.read(target)
-        saved.restore(state)
 
-    def _stop(self, collapse: Collapse, state: TrainState, target: int | None) -> None:
-        """Leave the run at the last checkpoint before the collapse, and say so."""
-        step, attempt = state.step, state.attempt.number
-        tried = f" after {attempt} rollback{'s' * (attempt > 1)}" if attempt else ""
-        verb = "diverged" if collapse.fatal else "collapsed"
-        to = None if self._settings.action == "report" else target
-        if target is None:
-            where = "there is no checkpoint from before that"
-        elif to is None:
-            where = "the checkpoints before are kept"
-        else:
-            where = f"the folder holds the state and the generator of step {to}, before that"
+def _stop(
+    run: Run, log: RunLog | None, collapse: Collapse, state: TrainState, target: int | None
+) -> None:
+    """Leave the run at the last checkpoint before the collapse, and say so."""
+    step, attempt = state.step, state.attempt.number
+    tried = f" after {attempt} rollback{'s' * (attempt > 1)}" if attempt else ""
+    verb = "diverged" if collapse.fatal else "collapsed"
+    to = None if run.config.collapse.action == "report" else target
+    if target is None:
+        where = "there is no checkpoint from before that"
+    elif to is None:
+        where = "the checkpoints before are kept"
+    else:
+        where = f"the folder holds the state and the generator of step {to}, before that"
+    with raising_together():
+        if log is not None:
+            reason = f"The run was stopped at step {step}{tried}."
+            log.write_event(Event(step, "stop", reason, attempt, to=to))
+    if to is not None:
+        _restore(run, state, to)
         with raising_together():
-            if self._log is not None:
-                reason = f"The run was stopped at step {step}{tried}."
-                self._log.write_event(Event(step, "stop", reason, attempt, to=to))
-        if to is not None:
-            self._restore(state, to)
-            with raising_together():
-                if is_first():
-                    self._run.checkpoints.delete_beyond(to)
-            self._run.export(state)
-        anew = "tart anew in another --out with lower learning rates or a larger batch"
-        way_out = (
-            f"S{anew}" if attempt else f"Go on with --set collapse.action=rollback, or s{anew}"
-        )
-        raise InputError(
-            f"training {verb}{tried}: {collapse.reason.rstrip('.')}; {where}. {way_out}"
-        )
+            if is_first():
+                run.checkpoints.delete_beyond(to)
+        run.export(state)
+    anew = "tart anew in another --out with lower learning rates or a larger batch"
+    way_out = f"S{anew}" if attempt else f"Go on with --set collapse.action=rollback, or s{anew}"
+    raise InputError(f"training {verb}{tried}: {collapse.reason.rstrip('.')}; {where}. {way_out}")
+
+
+def _restore(run: Run, state: TrainState, target: int | None) -> None:
+    if target is None:
+        state.load_tensors(run.create().tensors())
+        state.step = 0
+        return
+    with raising_together():
+        saved = run.checkpoints.read(target)
+    saved.restore(state)
 
 
 def _changes(config: TrainConfig, attempt: Attempt) -> dict[str, Any]:
@@ -170,13 +151,9 @@ def _rollback_reason(to: int, attempt: Attempt, changes: Mapping[str, float]) ->
 
 def _set_aside(folder: Path, step: int, number: int) -> None:
     """Move what was made of later steps out of the way of the next attempt's."""
-    later = [
-        path
-        for path in sorted(folder.glob("step-*"))
-        if (named := path.stem.removeprefix("step-")).isdecimal() and int(named) > step
-    ]
     aside = folder / f"before-rollback-{number}"
-    if later:
-        make_folder(aside)
-    for path in later:
-        path.replace(aside / path.name)
+    for path in sorted(folder.glob("step-*")):
+        named = path.stem.removeprefix("step-")
+        if named.isdecimal() and int(named) > step:
+            make_folder(aside)
+            path.replace(aside / path.name)

@@ -16,18 +16,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from biggan.data import ImageDataset, TrainingData, fetch
+from biggan.data import ImageDataset, fetch
 from biggan.distributed import gather, is_first, num_processes
 from biggan.images import from_uint8
 from biggan.nn import StandingBatchNorm2d
-from biggan.training.config import TrainConfig
 from biggan.training.randomness import Purpose, random_generator
-from biggan.training.singular_values import weight_matrices
+from biggan.training.run import Run
+from biggan.training.singular_values import measure, weight_matrices
 from biggan.training.state import TrainState
 
 _CLASSES, _EACH = 4, 8  # the fixed sample: classes, and images of each
@@ -38,27 +36,13 @@ _SIGNS = {"real": 1, "fake": -1, "trained": 1, "held_out": 1}
 
 
 class Signals:
-    """Measures both networks, always with the same noise and the same images.
+    """Measures the networks of a run, always with the same noise and the same images.
 
     Several processes must use it together; the first one computes the result.
-
-    Args:
-        config: The recipe.
-        dataset: The real images.
-        trained: Indices of the images that are trained on; None for all.
-        held_out: Indices of those that are not; empty for none.
-        device: Where to train.
     """
 
-    def __init__(
-        self,
-        config: TrainConfig,
-        dataset: TrainingData,
-        trained: NDArray[np.int64] | None,
-        held_out: NDArray[np.int64],
-        device: torch.device,
-    ) -> None:
-        self._every = config.watch.every
+    def __init__(self, run: Run) -> None:
+        config, dataset, device = run.config, run.dataset, run.device
         random = random_generator(config.seed, Purpose.WATCH)
         size = (_CLASSES * _EACH, config.generator.z_dim)
         self._z = torch.randn(size, generator=random).to(device)
@@ -68,15 +52,12 @@ class Signals:
         own_batch = config.micro_batch_size // num_processes()
         self._at_once = min(len(self._z), max(own_batch, _EACH))
         self._images: dict[str, tuple[Tensor, Tensor]] = {}
-        if self._every and trained is not None and isinstance(dataset, ImageDataset):
+        trained = run.trained_on
+        if trained is not None and isinstance(dataset, ImageDataset):
             spread = trained[:: -(-len(trained) // _SHOWN)]  # data are often sorted by class
-            for kind, indices in (("trained", spread), ("held_out", held_out[:_SHOWN])):
+            for kind, indices in (("trained", spread), ("held_out", run.held_out[:_SHOWN])):
                 images, labels = fetch(dataset, indices)
                 self._images[kind] = from_uint8(images.to(device)), labels.to(device)
-
-    def is_due(self, step: int) -> bool:
-        """Whether a step is to be measured."""
-        return bool(self._every) and step % self._every == 0
 
     @torch.no_grad()
     def measure(self, state: TrainState) -> dict[str, Any] | None:
@@ -99,8 +80,8 @@ class Signals:
         fakes = self._run(state.generator, self._z, self._labels)
         return {
             "singular_values": {
-                name: values.measure(matrices[name])
-                for name, values in state.singular_values.items()
+                name: measure(matrices[name], blocks)
+                for name, blocks in state.singular_values.items()
             },
             "frobenius_norms": {name: frobenius_norms(m) for name, m in matrices.items()},
             "gradient_norms": {name: gradient_norm(network) for name, network in networks.items()},

@@ -1,4 +1,4 @@
-"""What watches a run, judges it, and acts on it, behind a few calls of one object."""
+"""Everything that watches a run, judges it, and acts on it, behind a few calls of one object."""
 
 from __future__ import annotations
 
@@ -9,22 +9,23 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
-from types import TracebackType
-from typing import Self
+from functools import cached_property
+from typing import TYPE_CHECKING, Self
 
 from torch import Tensor
 
 from biggan.distributed import averages, from_first, is_first, on_any_process, raising_together
-from biggan.gan import Gan
 from biggan.supervision.collapse import Collapse, Rules
-from biggan.supervision.evaluation import ScheduledEvaluation
-from biggan.supervision.interventions import Regime, regime_at
 from biggan.supervision.log import Event, RunLog
-from biggan.supervision.rollback import CollapseGuard
-from biggan.supervision.signals import Signals
+from biggan.supervision.settings import Regime
 from biggan.training.config import TrainConfig
+from biggan.training.export import Exported
 from biggan.training.run import Run
 from biggan.training.state import TrainState
+
+if TYPE_CHECKING:
+    from biggan.supervision.evaluation import ScheduledEvaluation
+    from biggan.supervision.signals import Signals
 
 _LOG = logging.getLogger("biggan.training")
 
@@ -61,31 +62,34 @@ class Supervisor:
     def __init__(self, run: Run, state: TrainState, rules: Rules | None = None) -> None:
         self._run, self._config = run, run.config
         self._rules = rules or Rules()
-        self._signals = Signals(run.config, run.dataset, run.trained_on, run.held_out, run.device)
         self._evaluation: ScheduledEvaluation | None = None
         if run.config.evaluation.every:
-            self._evaluation = ScheduledEvaluation(
-                run.config, run.dataset, run.folder, run.device, progress=run.progress
-            )
+            from biggan.supervision.evaluation import ScheduledEvaluation
+
+            self._evaluation = ScheduledEvaluation(run)
         self._opened = ExitStack()
         self._log: RunLog | None = None
         with raising_together():
             if is_first():
                 log = RunLog(run.folder, state.step, state.attempt.number)
                 self._log = self._opened.enter_context(log)
-        self._guard = CollapseGuard(run, self._log)
         self._attempt = state.attempt.applied_to(run.config)
         self._clock = (time.monotonic(), state.step)
         self._summary = ""
 
+    @cached_property
+    def _signals(self) -> Signals:
+        from biggan.supervision.signals import Signals
+
+        return Signals(self._run)
+
     def attempts(self, state: TrainState) -> Iterator[TrainConfig]:
         """The recipe as each attempt trains: one attempt, and another after each rollback."""
-        evaluation = self._evaluation
         # A kill may have come between a checkpoint, its evaluation and the verdict on that.
-        if evaluation is not None and evaluation.is_missing(state.step):
-            self._evaluate(evaluation, self._run.export(state), state.step)
-        if (collapse := self._judge_scores(state.step)) is not None:
-            self._guard.respond(collapse, state)
+        if self._evaluation is not None:
+            if self._evaluation.is_missing(state.step):
+                self._evaluate(self._evaluation, self._run.export(state), state.step)
+            self._respond(self._judge_scores(state.step), state)
         number = None
         while number != state.attempt.number and state.step < self._config.total_steps:
             number = state.attempt.number
@@ -102,7 +106,7 @@ class Supervisor:
         Returns:
             How the step is to be done.
         """
-        regime = regime_at(self._attempt, state.step)
+        regime = self._attempt.regime_at(state.step)
         for optimizer, rate, is_updated in (
             (state.g_optimizer, regime.g_lr, regime.updates_g),
             (state.d_optimizer, regime.d_lr, regime.updates_d),
@@ -143,15 +147,15 @@ class Supervisor:
                 self._write(step, values)
             losses = [name for name in ("d_loss", "g_loss") if name in values]
             self._summary = ", ".join(f"{name[0]}={values[name]:.3f}" for name in losses)
-        if self._signals.is_due(step) and collapse is None:
+        if config.watch.every and step % config.watch.every == 0 and collapse is None:
             collapse = self._judge_signals(state)
         if saves:  # before a checkpoint could replace the last one of finite numbers
             collapse = self._not_finite_tensor(state) or collapse
-        if collapse is not None and self._guard.respond(collapse, state):
+        if self._respond(collapse, state):
             return Verdict(rolled_back=True, summary=self._summary)
         return Verdict(saves, stops, summary=self._summary)
 
-    def after_save(self, state: TrainState, exported: Gan) -> bool:
+    def after_save(self, state: TrainState, exported: Exported) -> bool:
         """Evaluate an exported generator if that is due, and roll back if it has collapsed.
 
         Returns:
@@ -163,12 +167,21 @@ class Supervisor:
         total, has_bar = self._config.total_steps, self._run.progress and sys.stderr.isatty()
         if is_first() and not has_bar:  # a log file wants lines, a terminal has a bar
             _LOG.info("step %d of %d: checkpoint and preview", state.step, total)
-        if self._evaluation is not None and self._evaluation.is_missing(state.step):
-            self._evaluate(self._evaluation, exported, state.step)
-        collapse = self._judge_scores(state.step)
-        rolled_back = collapse is not None and self._guard.respond(collapse, state)
+        rolled_back = False
+        if self._evaluation is not None:
+            if self._evaluation.is_missing(state.step):
+                self._evaluate(self._evaluation, exported, state.step)
+            rolled_back = self._respond(self._judge_scores(state.step), state)
         self._clock = (time.monotonic(), state.step)
         return rolled_back
+
+    def _respond(self, collapse: Collapse | None, state: TrainState) -> bool:
+        """Do what the recipe says about a collapse, if there is one; whether that rolled back."""
+        if collapse is None:
+            return False
+        from biggan.supervision.rollback import respond
+
+        return respond(self._run, self._log, collapse, state)
 
     def _judge_signals(self, state: TrainState) -> Collapse | None:
         """Write a line of signals, and apply the rules to it; the same on all processes."""
@@ -177,14 +190,12 @@ class Supervisor:
         with raising_together():
             if self._log is not None and signals is not None:
                 self._log.write_signals(state.step, signals)
-                lines = self._log.recent_signals()
-                collapse = self._rules.find(lines, self._config.loss.margin)
+                collapse = self._rules.find(self._log.recent_signals, self._config.loss.margin)
         return from_first(collapse)
 
     def _judge_scores(self, step: int) -> Collapse | None:
         """Apply the rule for distances, if a step has one; the same on all processes."""
-        if self._evaluation is None:
-            return None
+        assert self._evaluation is not None
         scores = self._evaluation.distances(step)
         is_new = bool(scores) and scores[-1][0] == step
         return from_first(self._rules.scores(scores) if is_new else None)
@@ -204,10 +215,11 @@ class Supervisor:
         return self._diverged(f"{names[0]}{others} holds values that are not finite", state.step)
 
     def _diverged(self, what: str, step: int) -> Collapse:
-        looks = max(self._config.log_every, self._config.watch.every)
-        return Collapse("not finite", f"{what} at step {step}.", onset=step - 2 * looks, fatal=True)
+        interval = max(self._config.log_every, self._config.watch.every)
+        onset = step - 2 * interval
+        return Collapse("not finite", f"{what} at step {step}.", onset, fatal=True)
 
-    def _evaluate(self, evaluation: ScheduledEvaluation, exported: Gan, step: int) -> None:
+    def _evaluate(self, evaluation: ScheduledEvaluation, exported: Exported, step: int) -> None:
         scores = evaluation.run(exported, step)
         self._write(step, {f"evaluation/{name}": value for name, value in scores.items()})
 
@@ -219,22 +231,15 @@ class Supervisor:
     def _record_intervention(self, state: TrainState, changes: Mapping[str, object]) -> None:
         text = ", ".join(f"{name} = {value}" for name, value in changes.items())
         reason = f"The recipe asks for {text} from step {state.step} on."
+        event = Event(state.step, "intervention", reason, state.attempt.number, changes=changes)
         with raising_together():
             if self._log is not None:
-                number = state.attempt.number
-                self._log.write_event(
-                    Event(state.step, "intervention", reason, number, changes=changes)
-                )
+                self._log.write_event(event)
                 _LOG.info("step %d: %s", state.step, reason)
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         """Close the log."""
         self._opened.close()

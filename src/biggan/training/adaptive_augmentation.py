@@ -32,7 +32,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from biggan.training.diffaugment import take_pixels
+from biggan.training.augmentation import take_pixels
 
 _BLITS = ("flip", "turn", "shift")
 _GEOMETRY = ("scale", "rotation_before", "stretch", "rotation_after", "move")

@@ -11,27 +11,27 @@ import difflib
 import json
 import math
 import tomllib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from importlib import resources
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Literal, Self, TypeVar, get_args, get_type_hints
+from typing import Any, Literal, Self, TypeVar, get_args, get_origin, get_type_hints
 
 from biggan.errors import InputError, printable, quoted, require
-from biggan.fine_tuning.config import FineTuningConfig
+from biggan.fine_tuning.freezing import FineTuningConfig
 from biggan.models import DiscriminatorConfig, GeneratorConfig, get_preset
 from biggan.supervision.settings import (
     CollapseConfig,
     EvaluationConfig,
     InterventionConfig,
+    Regime,
     WatchConfig,
 )
 from biggan.training.augmentation import AugmentationConfig, DropoutConfig, InstanceNoiseConfig
 from biggan.training.ema import EmaConfig
 from biggan.training.losses import LossConfig
-from biggan.training.regularization import LeCamConfig, R1Config
-from biggan.training.spectrum import SpectrumConfig
+from biggan.training.regularization import LeCamConfig, R1Config, SpectrumConfig
 
 LabelSampling = Literal["uniform", "empirical"]
 Precision = Literal["float32", "bfloat16"]
@@ -40,6 +40,16 @@ _T = TypeVar("_T")
 
 _MOST = 2**53  # of any whole number in a recipe
 _MOST_IMAGES = 2**20  # of what is in memory at once
+_POSITIVE = (
+    "total_steps",
+    "batch_size",
+    "accumulation",
+    "d_steps",
+    "checkpoint_every",
+    "log_every",
+    "statistics_images",
+    "stream_window",
+)
 
 
 @dataclass(frozen=True)
@@ -154,17 +164,7 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         """Refuse what cannot be run."""
-        positive = (
-            "total_steps",
-            "batch_size",
-            "accumulation",
-            "d_steps",
-            "checkpoint_every",
-            "log_every",
-            "statistics_images",
-            "stream_window",
-        )
-        for name in positive:
+        for name in _POSITIVE:
             require(getattr(self, name) >= 1, f"{name} must be at least 1")
         for name in ("batch_size", "stream_window"):
             require(getattr(self, name) <= _MOST_IMAGES, f"{name} cannot be above {_MOST_IMAGES:,}")
@@ -173,14 +173,6 @@ class TrainConfig:
             f"batch_size {self.batch_size} does not split into {self.accumulation} micro-batches",
         )
         require(0 <= self.seed < 2**32, f"seed must be between 0 and {2**32 - 1}")
-        require(
-            self.label_sampling in ("uniform", "empirical"),
-            "label_sampling must be uniform or empirical",
-        )
-        require(
-            self.precision in get_args(Precision),
-            f"precision must be one of {', '.join(get_args(Precision))}",
-        )
         require(
             self.evaluation.every % self.checkpoint_every == 0,
             f"evaluation.every must be a multiple of checkpoint_every ({self.checkpoint_every}), "
@@ -205,16 +197,12 @@ class TrainConfig:
             "torch.compile cannot recompute activations as this package does: set only one of "
             "compile and checkpoint_activations",
         )
-        require(
-            self.generator.resolution == self.discriminator.resolution,
-            f"generator and discriminator disagree on the resolution: "
-            f"{self.generator.resolution} and {self.discriminator.resolution}",
-        )
-        require(
-            self.generator.image_channels == self.discriminator.image_channels,
-            f"generator and discriminator disagree on image_channels: "
-            f"{self.generator.image_channels} and {self.discriminator.image_channels}",
-        )
+        for name in ("resolution", "image_channels"):
+            makes, takes = getattr(self.generator, name), getattr(self.discriminator, name)
+            require(
+                makes == takes,
+                f"generator and discriminator disagree on {name}: {makes} and {takes}",
+            )
         steps = [intervention.step for intervention in self.interventions]
         require(
             all(before < after for before, after in pairwise(steps)),
@@ -226,12 +214,37 @@ class TrainConfig:
         """Images per forward pass."""
         return self.batch_size // self.accumulation
 
+    def regimes(self) -> dict[int, Regime]:
+        """Every regime of the run by its first step, in order."""
+        found = {0: Regime(self.optimizer.g_lr, self.optimizer.d_lr, self.d_steps)}
+        for intervention in self.interventions:
+            found[intervention.step] = list(found.values())[-1].after(intervention)
+        return found
+
+    def regime_at(self, step: int) -> Regime:
+        """The regime of the step that follows `step` others."""
+        return [regime for start, regime in self.regimes().items() if start <= step][-1]
+
+    def steps_by_regime(self, steps: int) -> list[tuple[Regime, int]]:
+        """How many of the first `steps` steps are done under each regime."""
+        found = self.regimes()
+        ends = [*list(found)[1:], steps]
+        return [
+            (regime, min(end, steps) - start)
+            for (start, regime), end in zip(found.items(), ends, strict=True)
+            if start < steps
+        ]
+
+    def real_batches_before(self, step: int) -> int:
+        """Batches of real images that the first `step` steps take."""
+        return sum(regime.real_batches * steps for regime, steps in self.steps_by_regime(step))
+
     def to_dict(self) -> dict[str, Any]:
         """The recipe as TOML and JSON can hold it."""
         values = dataclasses.asdict(self)
         values["generator"] = self.generator.to_dict()
         values["discriminator"] = self.discriminator.to_dict()
-        values["interventions"] = [each.to_dict() for each in self.interventions]
+        values["interventions"] = [{"step": i.step, **i.changes()} for i in self.interventions]
         return values
 
     @classmethod
@@ -244,20 +257,31 @@ class TrainConfig:
         tables: dict[str, Any] = {"interventions": _interventions(values.get("interventions", []))}
         _refuse_unknown_keys(values)
         preset = get_preset(str(values.get("preset", "biggan-32")))
-        tables["generator"] = preset.generator.updated(_table(values, "generator"))
-        tables["discriminator"] = preset.discriminator.updated(_table(values, "discriminator"))
         for name, table in _TABLES.items():
-            tables[name] = _fill(table, f"{name}.", _table(values, name))
+            given = values.get(name, {})
+            require(isinstance(given, Mapping), f"{name} must be a table, [{name}]")
+            if name in _SHAPES:
+                tables[name] = getattr(preset, name).updated(given)
+            else:
+                tables[name] = _fill(table, f"{name}.", given)
         scalars = {key: value for key, value in values.items() if key not in tables}
         return _fill(cls, "", {**scalars, **tables})
 
     def fitted(self, num_classes: int) -> TrainConfig:
         """The recipe for data of this many classes (0: unconditional)."""
-        return dataclasses.replace(
-            self,
-            generator=dataclasses.replace(self.generator, num_classes=num_classes),
-            discriminator=dataclasses.replace(self.discriminator, num_classes=num_classes),
-        )
+        shapes: dict[str, Any] = {
+            name: dataclasses.replace(getattr(self, name), num_classes=num_classes)
+            for name in _SHAPES
+        }
+        return dataclasses.replace(self, **shapes)
+
+
+_SHAPES = ("generator", "discriminator")
+_TABLES: dict[str, Any] = {
+    name: hint
+    for name, hint in get_type_hints(TrainConfig).items()
+    if dataclasses.is_dataclass(hint)
+}
 
 
 def load_recipe(
@@ -285,10 +309,10 @@ def load_recipe(
 def recipe_keys() -> list[str]:
     """Every key that a recipe may have, those of tables as "table.key"."""
     keys = []
-    for name in get_type_hints(TrainConfig):
-        table = _SHAPES.get(name) or _TABLES.get(name)
-        fields = dataclasses.fields(table) if table else ()
-        keys += [f"{name}.{field.name}" for field in fields] or [name]
+    for each in dataclasses.fields(TrainConfig):
+        table = _TABLES.get(each.name)
+        inner = dataclasses.fields(table) if table else ()
+        keys += [f"{each.name}.{key.name}" for key in inner] or [each.name]
     return keys
 
 
@@ -302,6 +326,11 @@ def shipped_recipes() -> list[str]:
 
 def to_toml(values: Mapping[str, Any]) -> str:
     """Write plain data (scalars, lists, one level of tables and of lists of them) as TOML."""
+
+    def line(key: str, value: object) -> str:
+        # JSON's strings, numbers, booleans and arrays of them are valid TOML.
+        return f"{key} = {json.dumps(value, ensure_ascii=False)}"
+
     tables: list[tuple[str, Mapping[str, Any]]] = []
     lines = []
     for key, value in values.items():
@@ -310,10 +339,27 @@ def to_toml(values: Mapping[str, Any]) -> str:
         elif isinstance(value, list) and value and isinstance(value[0], Mapping):
             tables += [(f"[[{key}]]", member) for member in value]
         else:
-            lines.append(_toml_line(key, value))
+            lines.append(line(key, value))
     for heading, members in tables:
-        lines += ["", heading, *(_toml_line(*member) for member in members.items())]
+        lines += ["", heading, *(line(*member) for member in members.items())]
     return "\n".join(lines) + "\n"
+
+
+# What may change from one start to the next: the weights after N steps are the same.
+_FREE = {
+    "data",
+    "classes",
+    "licence",
+    "total_steps",
+    "checkpoint_every",
+    "log_every",
+    "statistics_images",
+    "name",
+    "compile",
+    "checkpoint_activations",
+    "watch.every",
+}
+_FREE_TABLES = ("evaluation.", "collapse.")
 
 
 def differing_keys(old: TrainConfig, new: TrainConfig, step: int = 0) -> list[str]:
@@ -329,20 +375,6 @@ def differing_keys(old: TrainConfig, new: TrainConfig, step: int = 0) -> list[st
         new: The recipe that it shall go on with.
         step: Steps that it has done.
     """
-    free = {
-        "data",
-        "classes",
-        "licence",
-        "total_steps",
-        "checkpoint_every",
-        "log_every",
-        "statistics_images",
-        "name",
-        "compile",
-        "checkpoint_activations",
-        "watch.every",
-    }
-    free_tables = ("evaluation.", "collapse.")
     flat_old, flat_new = flatten(old.to_dict()), flatten(new.to_dict())
     for flat in (flat_old, flat_new):
         past = [each for each in flat.pop("interventions") if each["step"] < step]
@@ -350,7 +382,7 @@ def differing_keys(old: TrainConfig, new: TrainConfig, step: int = 0) -> list[st
     return [
         f"{key}: {flat_old[key]} -> {value}"
         for key, value in flat_new.items()
-        if key not in free and not key.startswith(free_tables) and flat_old[key] != value
+        if key not in _FREE and not key.startswith(_FREE_TABLES) and flat_old[key] != value
     ]
 
 
@@ -415,11 +447,6 @@ def _apply(values: dict[str, Any], change: str) -> None:
     target[last] = value
 
 
-def _toml_line(key: str, value: object) -> str:
-    # JSON's strings, numbers, booleans and arrays of them are valid TOML.
-    return f"{key} = {json.dumps(value, ensure_ascii=False)}"
-
-
 def _interventions(values: object) -> tuple[InterventionConfig, ...]:
     """What [[interventions]] says, table by table."""
     if not (isinstance(values, list) and all(isinstance(table, Mapping) for table in values)):
@@ -435,37 +462,24 @@ def _interventions(values: object) -> tuple[InterventionConfig, ...]:
     return tuple(_fill(InterventionConfig, "interventions.", table) for table in values)
 
 
-def _table(values: Mapping[str, Any], name: str) -> Mapping[str, Any]:
-    table = values.get(name, {})
-    require(isinstance(table, Mapping), f"{name} must be a table, [{name}]")
-    return table
-
-
 def _refuse_unknown_keys(values: Mapping[str, Any]) -> None:
     known = recipe_keys()
     tables = {key.partition(".")[0] for key in known if "." in key}
     for key in flatten(values):
         if key in known or (key in tables and not isinstance(values[key], Mapping)):
             continue  # a table that is none is refused where it is read
-        nearest = _nearest(key, known)
+        name = key.rpartition(".")[2]
+        # Probably meant: the same name in another table, or a similar one.
+        near = [other for other in known if other.rpartition(".")[2] == name]
+        near = near or difflib.get_close_matches(key, known, n=1)
         hint = (
-            f"did you mean {nearest}?"
-            if nearest
-            else "biggan train RECIPE --dry-run lists all keys"
+            f"did you mean {near[0]}?" if near else "biggan train RECIPE --dry-run lists all keys"
         )
         raise InputError(f"a recipe has no key {quoted(key)}; {hint}")
 
 
-def _nearest(key: str, known: Sequence[str]) -> str | None:
-    """The key that was probably meant: the same name in another table, or a similar one."""
-    name = key.rpartition(".")[2]
-    homonyms = [other for other in known if other.rpartition(".")[2] == name]
-    close = homonyms or difflib.get_close_matches(key, known, n=1)
-    return close[0] if close else None
-
-
 def _fill(cls: type[_T], prefix: str, values: Mapping[str, Any]) -> _T:
-    """Make a dataclass of scalars, checking names and types."""
+    """Make a dataclass of scalars, checking types and choices."""
     hints = get_type_hints(cls)
     checked = {}
     for key, value in values.items():
@@ -477,24 +491,12 @@ def _fill(cls: type[_T], prefix: str, values: Mapping[str, Any]) -> _T:
             raise InputError(
                 f"{prefix}{key} must be {_TYPE_NAMES.get(hint, hint.__name__)}, not {quoted(value)}"
             )
+        if get_origin(hint) is Literal:
+            choices = get_args(hint)
+            named = ", ".join(filter(None, choices))
+            require(value in choices, f"{prefix}{key} must be one of {named}, not {quoted(value)}")
         checked[key] = value
     return cls(**checked)
 
 
-_SHAPES: dict[str, type] = {"generator": GeneratorConfig, "discriminator": DiscriminatorConfig}
-_TABLES: dict[str, type] = {
-    "optimizer": OptimizerConfig,
-    "ema": EmaConfig,
-    "augmentation": AugmentationConfig,
-    "lecam": LeCamConfig,
-    "fine_tuning": FineTuningConfig,
-    "evaluation": EvaluationConfig,
-    "watch": WatchConfig,
-    "collapse": CollapseConfig,
-    "spectrum": SpectrumConfig,
-    "r1": R1Config,
-    "dropout": DropoutConfig,
-    "instance_noise": InstanceNoiseConfig,
-    "loss": LossConfig,
-}
 _TYPE_NAMES = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}

@@ -25,9 +25,7 @@ from biggan.atomic_write import make_folder
 from biggan.data import TrainingData
 from biggan.distributed import is_first, own_share, raising_together, synchronize_batch_norm
 from biggan.errors import InputError
-from biggan.fine_tuning.log import card_table
-from biggan.gan import Gan
-from biggan.images import make_grid, save_png
+from biggan.images import make_grid, save_png, to_pil, to_uint8
 from biggan.latents import make_noise
 from biggan.models import Generator
 from biggan.nn import StandingBatchNorm2d, hold_power_iteration, iterate_power
@@ -39,13 +37,15 @@ from biggan.weights.files import (
     RUN_DISCRIMINATOR,
     RUN_GENERATOR,
     Description,
-    network_sha256,
+    hub_grid,
     save_discriminator,
     save_generator,
     set_statistics_grid,
     statistics_grid,
 )
-from biggan.weights.load import load_generator
+
+Exported = tuple[Generator, Description]
+"""An averaged generator, ready to sample, and what its file says of it."""
 
 _LOG = logging.getLogger("biggan.training")
 
@@ -53,8 +53,8 @@ _PREVIEW_CLASSES = 10
 _PREVIEW_COLUMNS = 10
 _POWER_ITERATIONS = 50
 
-HUB_GRID = tuple(round(0.02 * i, 2) for i in range(1, 51))
-"""The truncations of the published modules: 0.02, 0.04, ... 1.00."""
+HUB_GRID = hub_grid(50)
+"""What a finished run's generator gets: the truncations of the published modules."""
 
 COARSE_GRID = (0.2, 0.4, 0.6, 0.8, 1.0)
 """What a run's intermediate generators get."""
@@ -69,7 +69,7 @@ def export_run(
     events: Sequence[Mapping[str, object]],
     *,
     progress: bool = True,
-) -> Gan:
+) -> Exported:
     """Write the averaged generator, ready to sample, the discriminator, and a preview.
 
     Args:
@@ -82,7 +82,7 @@ def export_run(
         progress: Whether to show a progress bar on a terminal.
 
     Returns:
-        The generator, on all processes.
+        The generator and what its file says of it, on all processes.
     """
     finished = state.step >= config.total_steps
     grid = HUB_GRID if finished else COARSE_GRID
@@ -102,20 +102,21 @@ def export_run(
         licence=config.licence,
         training=_summary(state, config, dataset, num_images, grid, images, events),
     )
-    gan = Gan(generator, description, network_sha256(generator, description))
     with raising_together():
         if is_first():
             save_discriminator(run_dir / RUN_DISCRIMINATOR, state.discriminator, description)
             previews = run_dir / "previews"
             make_folder(previews)
-            save_png(_preview(gan), previews / f"step-{state.step:08d}.png")
+            save_png(_preview(generator), previews / f"step-{state.step:08d}.png")
             # Last: a generator of this step says that the export is whole (see is_exported).
             save_generator(run_dir / RUN_GENERATOR, generator, description)
-    return gan
+    return generator, description
 
 
 def is_exported(state: TrainState, config: TrainConfig, run_dir: Path) -> bool:
     """Whether the run's folder has the generator of this very state."""
+    from biggan.weights.load import load_generator
+
     try:
         exported = load_generator(run_dir / RUN_GENERATOR)
     except InputError:
@@ -141,6 +142,12 @@ def _summary(
     events: Sequence[Mapping[str, object]],
 ) -> dict[str, object]:
     held_out = len(dataset) - num_images
+    # Data by their names: a shared file does not say where they were kept.
+    recipe = config.to_dict() | {"data": dataset.source, "classes": Path(config.classes).name}
+    if config.fine_tuning.generator or config.fine_tuning.discriminator:
+        from biggan.fine_tuning.log import card_table
+
+        recipe["fine_tuning"] = card_table(config.fine_tuning)
     return {
         "step": state.step,
         "images": num_images,
@@ -151,22 +158,22 @@ def _summary(
         "statistics": f"standing, {statistics_images} images for each of {len(grid)} "
         "truncations and for untruncated noise",
         "torch": torch.__version__,
-        # Data by their names: a shared file does not say where they were kept.
-        "recipe": {
-            **config.to_dict(),
-            "data": dataset.source,
-            "classes": Path(config.classes).name,
-            "fine_tuning": card_table(config.fine_tuning),
-        },
+        "recipe": recipe,
         **({"fine_tuning": dict(state.sources)} if state.sources else {}),
         **({"attempt": state.attempt.number, "events": list(events)} if events else {}),
     }
 
 
-def _preview(gan: Gan) -> Image.Image:
-    classes: list[int | None] = list(range(min(len(gan.class_names), _PREVIEW_CLASSES))) or [None]
-    recipes = gan.plan(classes, _PREVIEW_COLUMNS, truncation=1.0, seed=0)
-    return make_grid(list(gan.draw(recipes)), columns=_PREVIEW_COLUMNS)
+@torch.no_grad()
+def _preview(generator: Generator) -> Image.Image:
+    """A grid of pictures, a class a row, with the same noise in each."""
+    config = generator.config
+    noise = torch.from_numpy(make_noise(_PREVIEW_COLUMNS, config.z_dim, 1.0, seed=0)).float()
+    z = noise.to(next(generator.parameters()).device)
+    labels = torch.zeros(len(z), dtype=torch.int64, device=z.device)
+    rows = max(1, min(config.num_classes, _PREVIEW_CLASSES))
+    images = torch.cat([generator(z, labels + label, 1.0).cpu() for label in range(rows)])
+    return make_grid(to_pil(to_uint8(images)), columns=_PREVIEW_COLUMNS)
 
 
 def finish(

@@ -18,7 +18,6 @@ from biggan.data import TrainingData
 from biggan.devices import find_device, naming_out_of_memory
 from biggan.distributed import check_shares, is_first
 from biggan.supervision.collapse import Rules
-from biggan.supervision.interventions import real_batches_before
 from biggan.supervision.supervisor import Supervisor
 from biggan.training.batches import real_batches
 from biggan.training.config import TrainConfig
@@ -70,7 +69,7 @@ def train(
         with Supervisor(run, state, rules) as supervisor, _progress_bar(run, state) as bar:
             for attempt in supervisor.attempts(state):  # the recipe, as this attempt changes it
                 bar.n = state.step
-                first = real_batches_before(config, state.step)
+                first = config.real_batches_before(state.step)
                 real = real_batches(attempt, dataset, device, first, run.trained_on)
                 with closing(real) as batches:
                     while state.step < config.total_steps:

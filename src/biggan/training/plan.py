@@ -23,7 +23,6 @@ from torch.utils.module_tracker import ModuleTracker
 
 from biggan.errors import InputError
 from biggan.models import GeneratorConfig, make_discriminator, make_generator
-from biggan.supervision.interventions import real_batches_before, steps_by_regime
 from biggan.training.checkpoint import rollback_reach
 from biggan.training.config import TrainConfig
 from biggan.training.export import HUB_GRID
@@ -209,7 +208,7 @@ def make_plan(
         g_peak_bytes=update.g_peak_bytes + later_bytes,
     )
     image_bytes = config.generator.image_channels * config.generator.resolution**2
-    regimes = steps_by_regime(config, config.total_steps)
+    regimes = config.steps_by_regime(config.total_steps)
     previews = -(-config.total_steps // config.checkpoint_every)
     return Plan(
         **dataclasses.asdict(update),
@@ -221,7 +220,7 @@ def make_plan(
         total_steps=config.total_steps,
         d_updates=sum(steps * regime.d_steps for regime, steps in regimes if regime.updates_d),
         g_updates=sum(steps for regime, steps in regimes if regime.updates_g),
-        real_batches=real_batches_before(config, config.total_steps),
+        real_batches=config.real_batches_before(config.total_steps),
         images=dataset_size,
         data_bytes=None if dataset_size is None else dataset_size * (image_bytes + 8),
         data_mapped=mapped,
@@ -280,7 +279,8 @@ def _simulate(config: TrainConfig) -> tuple[Update, int, int]:
 
         meter.begin()
         if config.orthogonal > 0:
-            add_orthogonal_gradient(regularized_weights(state.generator), config.orthogonal)
+            weights = regularized_weights(state.generator).values()
+            add_orthogonal_gradient(weights, config.orthogonal)
         if state.g_spectrum is not None:
             state.g_spectrum.before_update()
             state.g_spectrum.after_update()

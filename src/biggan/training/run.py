@@ -30,12 +30,11 @@ from biggan.atomic_write import make_folder, write_atomically
 from biggan.data import TrainingData, split_off
 from biggan.distributed import check_same, from_first, is_first, on_any_process, raising_together
 from biggan.errors import InputError
-from biggan.gan import Gan
 from biggan.locks import locked
 from biggan.supervision.log import read_events
 from biggan.training.checkpoint import CheckpointDirectory, rollback_reach
 from biggan.training.config import TrainConfig, differing_keys, to_toml
-from biggan.training.export import export_run, is_exported
+from biggan.training.export import Exported, export_run, is_exported
 from biggan.training.state import TrainState
 
 _LOG = logging.getLogger("biggan.training")
@@ -137,7 +136,7 @@ class Run:
             if is_first():
                 self.checkpoints.save(state, self.config, self.dataset.fingerprint)
 
-    def export(self, state: TrainState) -> Gan:
+    def export(self, state: TrainState) -> Exported:
         """Write the averaged generator, ready to sample, the discriminator, and a preview."""
         with raising_together():
             events = [event.to_dict() for event in read_events(self.folder)[0]]

@@ -15,15 +15,13 @@ from torch import Tensor, nn
 
 from biggan.distributed import averaging_gradients, is_first, synchronize_batch_norm
 from biggan.errors import require
-from biggan.fine_tuning import initialize, require_gradients
+from biggan.fine_tuning.freezing import require_gradients
 from biggan.models import Discriminator, Generator, build_discriminator, build_generator
 from biggan.supervision.settings import CollapseConfig, InterventionConfig
 from biggan.training.augmentation import Augmentation
 from biggan.training.config import OptimizerConfig, TrainConfig
 from biggan.training.randomness import Purpose, derive_seed, random_generator
-from biggan.training.regularization import LeCam
-from biggan.training.singular_values import SingularValues
-from biggan.training.spectrum import SpectrumAction, SpectrumBound
+from biggan.training.regularization import LeCam, SpectrumAction, SpectrumBound
 
 _LOG = logging.getLogger("biggan.training")
 _SPECTRA = "singular_values"
@@ -97,10 +95,10 @@ class TrainState:
     """Generator updates done."""
     attempt: Attempt = field(default_factory=Attempt)
     """How often the run was rolled back, and what that changed."""
-    singular_values: Mapping[str, SingularValues] = field(
-        default_factory=lambda: {"generator": SingularValues(), "discriminator": SingularValues()}
+    singular_values: Mapping[str, dict[str, Tensor]] = field(
+        default_factory=lambda: {"generator": {}, "discriminator": {}}
     )
-    """What measuring keeps from one look to the next; training does not depend on it."""
+    """What `singular_values.measure` keeps of each network; training does not depend on it."""
     logits: list[tuple[Tensor, Tensor]] = field(default_factory=list, repr=False)
     """Logits (N, 1) of real and of generated images by micro-batch, of the newest update of the
     discriminator; not saved."""
@@ -144,8 +142,11 @@ class TrainState:
         generator = build_generator(config.generator, seed=next(seeds)).to(device)
         discriminator = build_discriminator(config.discriminator, seed=next(seeds)).to(device)
         sources: Mapping[str, Any] = {}
-        if class_names is not None:
-            report = initialize(generator, discriminator, config.fine_tuning, class_names)
+        tuning = config.fine_tuning
+        if class_names is not None and (tuning.generator or tuning.discriminator):
+            from biggan.fine_tuning.transfer import initialize
+
+            report = initialize(generator, discriminator, tuning, class_names)
             sources = report.to_dict()
             if is_first():
                 for line in report.lines():
@@ -198,8 +199,8 @@ class TrainState:
             for name, parameter in network.named_parameters():
                 for key, value in optimizer.state.get(parameter, {}).items():
                     named[f"{prefix}.{name}.{key}"] = value
-        for side, values in self.singular_values.items():
-            named |= {f"{_SPECTRA}.{side}.{name}": b for name, b in values.blocks.items()}
+        for side, blocks in self.singular_values.items():
+            named |= {f"{_SPECTRA}.{side}.{name}": block for name, block in blocks.items()}
         return named
 
     def not_finite(self) -> list[str]:
@@ -237,10 +238,11 @@ class TrainState:
                 if (moments := _moments(name, parameter, saved))
             }
             optimizer.load_state_dict(state)
-        for side, values in self.singular_values.items():
+        for side, blocks in self.singular_values.items():
             saved = _under(f"{_SPECTRA}.{side}", tensors)
             usable = {n: b for n, b in saved.items() if b.dtype == torch.float32}
-            values.blocks = {n: b for n, b in usable.items() if bool(b.isfinite().all())}
+            blocks.clear()
+            blocks.update((n, b) for n, b in usable.items() if bool(b.isfinite().all()))
 
     def _networks(self) -> Iterator[tuple[str, nn.Module]]:
         named = {

@@ -15,18 +15,18 @@ from torch import Tensor, nn
 
 from biggan.devices import to_device
 from biggan.distributed import hold_gradients, over_all_processes, own_share
-from biggan.fine_tuning import require_gradients
+from biggan.fine_tuning.freezing import require_gradients
 from biggan.nn import hold_power_iteration
 from biggan.training.augmentation import Draws
 from biggan.training.config import TrainConfig
 from biggan.training.losses import discriminator_hinge_loss, generator_hinge_loss
 from biggan.training.randomness import Purpose, random_generator
 from biggan.training.regularization import (
+    SpectrumBound,
     add_orthogonal_gradient,
     add_r1_gradient,
     regularized_weights,
 )
-from biggan.training.spectrum import SpectrumBound
 from biggan.training.state import TrainState
 
 Metrics = dict[str, Tensor]
@@ -145,7 +145,7 @@ def generator_step(state: TrainState, config: TrainConfig, update: int = 1) -> M
             loss.backward()
         _accumulate(total, "g_loss", loss)
     if config.orthogonal > 0:
-        weights = regularized_weights(state.generator)
+        weights = regularized_weights(state.generator).values()
         total["orthogonal"] = add_orthogonal_gradient(weights, config.orthogonal)
     _update(state.g_optimizer, state.g_spectrum, total, "g_spectrum")
     return total
