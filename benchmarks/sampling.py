@@ -32,9 +32,9 @@ from plain_form import plain
 from torch import Tensor, nn
 
 import biggan
-from biggan.cli.bench import matrix_product_rate
 from biggan.inference.engine import build_engine
 from biggan.inference.folded import FoldedGenerator
+from biggan.inference.measurements import matrix_product_rate
 from biggan.inference.openvino import version as openvino_version
 from biggan.models import Generator
 from biggan.nn import StandingBatchNorm2d

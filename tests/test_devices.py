@@ -6,6 +6,7 @@ import torch
 import biggan
 from biggan import cli
 from biggan.classifier import train_classifier
+from biggan.cli import options
 from biggan.data import load_dataset
 from biggan.devices import (
     describe_out_of_memory,
@@ -159,7 +160,8 @@ def test_training_that_runs_out_of_memory_names_a_smaller_setting(tmp_path, monk
 
 
 def test_a_command_that_runs_out_of_memory_ends_in_one_line(monkeypatch, capsys):
-    monkeypatch.setattr(cli, "group", lambda *_, **__: allocate_too_much())
+    monkeypatch.setattr("sys.argv", ["biggan", "models"])
+    monkeypatch.setattr(options.group, "invoke", lambda _: allocate_too_much())
     with pytest.raises(SystemExit) as caught:
         cli.main()
     assert caught.value.code == 2

@@ -73,7 +73,7 @@ class Provenance(_Written):
     noise: str
     seed: int
     index: int
-    version: str
+    version: str = dataclasses.field(compare=False)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,7 +114,7 @@ class MorphProvenance(_Written):
     seed_a: int
     seed_b: int
     path: str
-    version: str
+    version: str = dataclasses.field(compare=False)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -149,7 +149,7 @@ class VideoProvenance(_Written):
     truncation: float | None
     noise: str
     path: str
-    version: str
+    version: str = dataclasses.field(compare=False)
 
 
 PngProvenance = Provenance | GridProvenance | MorphProvenance

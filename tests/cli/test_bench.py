@@ -6,7 +6,6 @@ import pytest
 import torch
 from test_cli import biggan, fails, succeeds
 
-from biggan.cli import bench
 from biggan.gan import load, measurements_file
 from biggan.inference import measurements, openvino
 from biggan.inference.engine import Engine, build_engine
@@ -25,7 +24,7 @@ class InPlaceOfOpenVino(Engine):
 @pytest.fixture(autouse=True)
 def _a_cache_of_its_own_and_small_matrices(tmp_path, monkeypatch):
     monkeypatch.setenv("BIGGAN_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(bench, "_SIDE", 64)
+    monkeypatch.setattr(measurements, "_SIDE", 64)
 
 
 def pretend(monkeypatch, **seconds):
@@ -37,7 +36,7 @@ def pretend(monkeypatch, **seconds):
     monkeypatch.setattr(measurements, "_seconds_per_image", of_image)
     monkeypatch.setattr(openvino, "OpenVinoEngine", InPlaceOfOpenVino)
     monkeypatch.setattr(openvino, "version", lambda: "1.0")
-    monkeypatch.setattr(bench, "matrix_product_rate", lambda _: 1e9)
+    monkeypatch.setattr(measurements, "matrix_product_rate", lambda _: 1e9)
 
 
 def test_measures_and_keeps_what_auto_takes(tiny_file, monkeypatch):
@@ -105,9 +104,9 @@ def test_the_plain_network_is_timed_as_it_is(monkeypatch):
 
 def test_the_rate_is_of_two_operations_a_multiplication(monkeypatch):
     clock = iter([0.0, 3.0, 10.0, 12.0, 20.0, 24.0])  # the best of 3, 2 and 4 seconds
-    monkeypatch.setattr(bench.time, "perf_counter", lambda: next(clock))
-    monkeypatch.setattr(bench, "_PRODUCTS", 3)
-    rate = bench.matrix_product_rate(torch.device("cpu"))
+    monkeypatch.setattr(measurements.time, "perf_counter", lambda: next(clock))
+    monkeypatch.setattr(measurements, "_PRODUCTS", 3)
+    rate = measurements.matrix_product_rate(torch.device("cpu"))
     assert rate == 2 * 64**3 / 2.0
 
 

@@ -86,13 +86,10 @@ def test_help_of_every_verb_shows_an_example():
 
 def test_help_and_version_need_no_torch():
     code = (
-        "import sys, biggan.cli as cli; cli.group(['--help'], standalone_mode=False); "
-        "print('torch' in sys.modules)"
+        "import sys, biggan.cli.options as cli; cli.group(['sample', '--help'], "
+        "standalone_mode=False); sys.exit(any(name in sys.modules for name in ('torch', 'numpy')))"
     )
-    result = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True
-    )
-    assert result.stdout.rstrip().endswith("False")
+    subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
     assert succeeds("--version").startswith("biggan 0.")
 
 
@@ -300,8 +297,9 @@ def test_classes_of_imagenet_need_no_model(tmp_path, monkeypatch):
 
 def test_classes_of_imagenet_need_no_torch():
     code = (
-        "import sys, biggan.cli as cli; cli.group(['classes', '--imagenet', '--search', 'hen'], "
-        "standalone_mode=False); sys.exit('torch' in sys.modules)"
+        "import sys, biggan.cli.options as cli; "
+        "cli.group(['classes', '--imagenet', '--search', 'hen'], standalone_mode=False); "
+        "sys.exit('torch' in sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
 

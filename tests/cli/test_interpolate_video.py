@@ -10,6 +10,7 @@ from test_cli import fails, succeeds
 
 import biggan
 from biggan import provenance
+from biggan.cli.options import progress
 from biggan.provenance import read_provenance
 from biggan.video import make_frame
 
@@ -188,16 +189,17 @@ def test_without_pyav_one_line_names_the_extra(interpolate, tmp_path, monkeypatc
     assert list(tmp_path.iterdir()) == []
 
 
-def test_progress_is_for_terminals(interpolate, tmp_path, monkeypatch):
+def test_progress_is_for_terminals(interpolate, tmp_path, monkeypatch, capsys):
     bars = []
 
-    def bar(frames, **how):
-        bars.append(how)
+    def bar(frames, total, unit):
+        bars.append((total, unit))
         return frames
 
-    monkeypatch.setattr("biggan.cli.interpolate.tqdm", bar)
+    monkeypatch.setattr("biggan.cli.interpolate.progress", bar)
     ends = ["--from", 0, "--to", 1, "--steps", 3]
     succeeds(*interpolate, *ends, "--out", tmp_path / "x.webp")
     succeeds(*interpolate, *ends, "--out", tmp_path / "x.png")
-    assert [how["total"] for how in bars] == [4, 6]
-    assert all(how["disable"] is None for how in bars)
+    assert bars == [(4, "frame"), (6, "picture")]
+    assert list(progress(range(3), 3, "frame")) == [0, 1, 2]
+    assert capsys.readouterr().err == ""

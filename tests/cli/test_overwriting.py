@@ -43,10 +43,10 @@ def test_a_grid_leaves_one_that_another_command_writes_meanwhile(tiny_file, tmp_
     class Interrupted:
         def draw(self, recipes):
             yield from gan.draw(recipes)
-            names.extend(sample._draw(gan, first, 2, tmp_path))
+            names.extend(sample._write(gan.draw(first), first, 2, tmp_path))
 
     names = []
-    names.extend(sample._draw(Interrupted(), second, 2, tmp_path))
+    names.extend(sample._write(Interrupted().draw(second), second, 2, tmp_path))
     assert [path.name for path in names] == ["grid.png", "grid-2.png"]
     assert read_provenance(tmp_path / "grid.png").pictures == tuple(first)
 

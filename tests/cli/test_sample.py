@@ -14,6 +14,7 @@ from PIL import Image
 from test_cli import biggan, fails, pixels, succeeds
 
 from biggan import cli
+from biggan.cli import options
 from biggan.images import save_png
 from biggan.provenance import read_provenance
 from several_processes import free_port, launch
@@ -84,7 +85,7 @@ def test_results_that_cannot_be_printed_are_one_line(buffered, arguments):
 
 
 def test_other_failures_keep_their_traceback(monkeypatch):
-    monkeypatch.setattr(cli, "group", lambda *_, **__: Path("nothing there").read_text())
+    monkeypatch.setattr(options.group, "invoke", lambda _: Path("nothing there").read_text())
     with pytest.raises(FileNotFoundError):
         biggan("models")
 

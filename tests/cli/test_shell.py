@@ -89,12 +89,13 @@ def test_a_signal_ends_it_with_nothing_half_written(tiny_file, tmp_path, number,
 WAIT_FOR_SECOND = """
 import os, signal, sys, time
 from biggan import cli
+from biggan.cli.options import group
 def command():
     try:
         os.kill(os.getpid(), signal.SIGINT)
     finally:
         time.sleep(60)  # as threads that are not done yet
-cli.group.callback, cli.group.invoke_without_command = command, True
+group.callback, group.invoke_without_command = command, True
 sys.argv = ["biggan", "--"]
 cli.main()
 """

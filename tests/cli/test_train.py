@@ -10,8 +10,7 @@ from click.testing import CliRunner
 from test_cli import biggan, fails, recipe, succeeds, write_images  # noqa: F401  # recipe: a fixture
 
 from biggan import load
-from biggan.cli.options import DurationType
-from biggan.cli.train import StopRequest, command
+from biggan.cli.train import DurationType, StopRequest, command
 from biggan.data import ShardStream
 from biggan.training.config import load_recipe
 from biggan.training.plan import make_plan

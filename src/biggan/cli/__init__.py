@@ -1,27 +1,19 @@
 """The `biggan` command: one file a verb, each of which parses, calls the library and prints.
 
-A verb's file is imported when the verb is used: `biggan --help` needs no torch.
+A verb's file is imported when the verb is used, and Click when there is one: `biggan --help` needs
+neither Click nor torch.
 """
 
 from __future__ import annotations
 
 import codecs
-import contextlib
 import io
-import logging
 import os
 import signal
 import sys
 import time
-import traceback
-from collections.abc import Iterator
-from importlib import import_module
 from types import FrameType
-from typing import Any
 
-import click
-
-from biggan._version import __version__
 from biggan.errors import InputError, printable
 
 VERBS = {
@@ -40,68 +32,24 @@ VERBS = {
     "bench": "Measure what runs a model fastest on this machine.",
 }
 
+HELP = """Usage: biggan [OPTIONS] COMMAND [ARGS]...
+
+  BigGAN, alive: sample, interpolate, train, look.
+
+  Examples:
+    biggan demo
+    biggan sample --class "red apple" --truncation 0.4 --num 10 --out pictures
+    biggan train digits --out runs/digits
+
+Options:
+  --version   Show the version and exit.
+  -h, --help  Show this message and exit.
+
+Commands:
+""" + "".join(f"  {verb:11}  {about}\n" for verb, about in VERBS.items())
 
 _LAST_WORD = 2.0  # seconds
 _LONGEST = 256  # characters of a word in a message
-
-
-class _UnreadError(Exception):
-    """Nobody reads the results any more. Click would turn a BrokenPipeError into exit status 1."""
-
-
-class _LazyGroup(click.Group):
-    """A group that knows its verbs' names and one-line helps without importing them."""
-
-    def make_context(self, *args: Any, **extra: Any) -> click.Context:
-        with _telling_unread():  # --help and --version print here
-            return super().make_context(*args, **extra)
-
-    def invoke(self, ctx: click.Context) -> Any:
-        with _telling_unread():
-            return super().invoke(ctx)
-
-    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
-        return list(VERBS)
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
-        if cmd_name not in VERBS:
-            return None
-        command: click.Command = import_module(f"biggan.cli.{cmd_name}").command
-        return command
-
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
-        with formatter.section("Commands"):
-            formatter.write_dl(list(VERBS.items()))
-
-
-@contextlib.contextmanager
-def _telling_unread() -> Iterator[None]:
-    try:
-        yield
-    except BrokenPipeError as error:
-        if not _is_of_printing(error):
-            raise
-        raise _UnreadError from None
-
-
-@click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(__version__, message="biggan %(version)s")
-def group() -> None:
-    """BigGAN, alive: sample, interpolate, train, look.
-
-    \b
-    Examples:
-      biggan demo
-      biggan sample --class "red apple" --truncation 0.4 --num 10 --out pictures
-      biggan train digits --out runs/digits
-    """
-
-
-class _OneLine(logging.Formatter):
-    """Messages as errors are printed: names of files in them cannot command the terminal."""
-
-    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802  # the base class's
-        return printable(super().formatMessage(record))
 
 
 def main() -> None:
@@ -114,45 +62,72 @@ def main() -> None:
     SIGPIPE. Ctrl-C, SIGTERM and SIGHUP unwind the command once, so that nothing half written
     stays; a second signal ends the process at once.
     """
-    handler = logging.StreamHandler()
-    handler.setFormatter(_OneLine("%(message)s"))
-    logging.basicConfig(handlers=[handler], level=logging.INFO)
     _print_any_character()
     _unwind_on_signals()
     try:
-        with _telling_unread():  # an error, too
-            _run()
-    except _UnreadError:
-        _end_by_sigpipe()
-
-
-def _run() -> None:
-    arguments = sys.argv[1:] or ["--help"]
-    try:
-        sys.exit(group(arguments, prog_name="biggan", standalone_mode=False) or 0)
-    except (InputError, click.ClickException) as error:
-        message = error.format_message() if isinstance(error, click.ClickException) else error
-        if isinstance(error, click.UsageError) and _is_one_of_many():
-            # All find the same. torchrun ends all when one has ended: the first is to speak before.
-            time.sleep(_LAST_WORD)
-        else:
-            _print_error(str(message))
-        sys.exit(2)
-    except click.Abort:
-        click.echo("stopped", err=True)
-        sys.exit(130)
-    except (OSError, ValueError, RuntimeError, MemoryError) as error:
-        refusal = _refusal(error)
-        if refusal is None:
+        try:
+            _run(sys.argv[1:])
+        except (Exception, KeyboardInterrupt) as error:
+            message = _mistake(error)
+            if message is None:
+                raise
+            _print_error(message)
+            sys.exit(2)
+    except BrokenPipeError as error:
+        if not _is_of_printing(error):
             raise
-        _print_error(refusal)
+        _end_by_sigpipe()
+    sys.exit()
+
+
+def _run(arguments: list[str]) -> None:
+    """Run a command; not by Click's `main`, which ends the process where a pipe is broken."""
+    completes = os.environ.get("_BIGGAN_COMPLETE")
+    if arguments in ([], ["-h"], ["--help"]) and not completes:
+        _print_help()
+        return
+    import click
+
+    from biggan.cli.options import group
+
+    _log_to_stderr()
+    if completes:
+        from click.shell_completion import shell_complete
+
+        sys.exit(shell_complete(group, {}, "biggan", "_BIGGAN_COMPLETE", completes))
+    try:
+        with group.make_context("biggan", arguments) as context:
+            group.invoke(context)
+    except click.exceptions.Exit as end:  # of --help, --version
+        sys.exit(end.exit_code)
+
+
+def _mistake(error: BaseException) -> str | None:
+    """The message of a user's mistake, or why the system refused a file, its name or memory.
+
+    None for an error of another kind.
+
+    Raises:
+        SystemExit: Another process has the word, or the user stopped the command.
+    """
+    import click
+
+    if isinstance(error, click.Abort | KeyboardInterrupt | EOFError):
+        # An empty line ends the one in which the terminal shows ^C.
+        click.echo("stopped" if isinstance(error, click.Abort) else "\nstopped", err=True)
+        sys.exit(130)
+    if isinstance(error, click.UsageError) and _is_one_of_many():
+        # All find the same. torchrun ends all when one has ended: the first is to speak before.
+        time.sleep(_LAST_WORD)
         sys.exit(2)
-
-
-def _refusal(error: Exception) -> str | None:
-    """Why the system refused a file, its name or memory; None for an error of another kind."""
+    if isinstance(error, click.ClickException):
+        return error.format_message()
+    if isinstance(error, InputError):
+        return str(error)
     if isinstance(error, OSError):
         if _is_of_printing(error):
+            if isinstance(error, BrokenPipeError):
+                return None
             _drop_unprinted_results()
             return f"cannot print the results: {error.strerror}"
         if isinstance(error, FileNotFoundError):  # the code that opens a file names it
@@ -163,12 +138,15 @@ def _refusal(error: Exception) -> str | None:
     if isinstance(error, UnicodeEncodeError) and error.reason == "surrogates not allowed":
         name = error.object[max(error.start - 50, 0) : error.start + 50]
         return f"{name!a} is not UTF-8, which is needed here: rename the file or folder"
-    if "embedded null" in str(error):
-        return "a name has a zero byte, which no file name has"
-    if "Symlink loop" in str(error):  # as Path.resolve raises it
-        return str(error)
-    if "home directory" in str(error):  # as Path.expanduser raises it
-        return "a name begins with ~, and there is no such user or home folder: give a full path"
+    if isinstance(error, (ValueError, RuntimeError, MemoryError)):
+        if "embedded null" in str(error):
+            return "a name has a zero byte, which no file name has"
+        if "Symlink loop" in str(error):  # as Path.resolve raises it
+            return str(error)
+        if "home directory" in str(error):  # as Path.expanduser raises it
+            return (
+                "a name begins with ~, and there is no such user or home folder: give a full path"
+            )
     if isinstance(error, (RuntimeError, MemoryError)):
         from biggan.devices import is_out_of_memory
 
@@ -178,10 +156,30 @@ def _refusal(error: Exception) -> str | None:
     return None
 
 
+def _print_help() -> None:
+    sys.stdout.write(HELP)
+    sys.stdout.flush()
+
+
 def _print_error(message: str) -> None:
     """Print a message in one line, without most of a name that is longer than file names are."""
+    import click
+
     words = [word if len(word) < _LONGEST else f"{word[:100]}..." for word in message.split()]
     click.echo(f"error: {printable(' '.join(words))}", err=True)
+
+
+def _log_to_stderr() -> None:
+    """Print messages as errors are: names of files in them cannot command the terminal."""
+    import logging
+
+    class OneLine(logging.Formatter):
+        def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802  # of the base class
+            return printable(super().formatMessage(record))
+
+    handler = logging.StreamHandler()
+    handler.setFormatter(OneLine("%(message)s"))
+    logging.basicConfig(handlers=[handler], level=logging.INFO)
 
 
 def _print_any_character() -> None:
@@ -210,7 +208,7 @@ def _unwind_on_signals() -> None:
         for heeded_number in heeded:
             signal.signal(heeded_number, signal.SIG_DFL)
         if number == signal.SIGINT:
-            click.echo("stopping what is being done; Ctrl-C again to end at once", err=True)
+            print("stopping what is being done; Ctrl-C again to end at once", file=sys.stderr)
             raise KeyboardInterrupt
         raise SystemExit(128 + number)
 
@@ -234,8 +232,13 @@ def _is_one_of_many() -> bool:
 
 def _is_of_printing(error: OSError) -> bool:
     """Whether results could not be printed, as into a file on a full disk."""
-    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
-    return frames[-1].f_code is click.echo.__code__
+    import click
+
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    printing = (click.echo.__code__, _print_help.__code__)
+    return trace is not None and trace.tb_frame.f_code in printing
 
 
 def _drop_unprinted_results() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -12,12 +12,12 @@ from biggan.cli.options import (
     check_writable,
     choose_device,
     device_option,
+    json_option,
     share_processor,
 )
 from biggan.errors import InputError
 
 if TYPE_CHECKING:
-    from biggan.classifier import ClassifierFeatures
     from biggan.data import ImageDataset
 
 
@@ -64,7 +64,7 @@ if TYPE_CHECKING:
     help="Channels of the first stage; the features are four times as wide.  [default: half the "
     "resolution, from 16 to 64]",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@json_option
 @device_option
 def command(
     data: str,
@@ -109,8 +109,23 @@ def command(
         width=width,
         device=device,
     )
-    about = _about(classifier, out)
-    click.echo(json.dumps(about, indent=2, ensure_ascii=False) if as_json else _in_words(about))
+    about = {
+        "file": str(out),
+        "name": classifier.name,
+        "sha256": classifier.sha256,
+        "resolution": classifier.config.resolution,
+        "channels": classifier.config.image_channels,
+        "classes": classifier.num_classes,
+        "features": classifier.dim,
+        **classifier.training,
+    }
+    if as_json:
+        click.echo(json.dumps(about, indent=2, ensure_ascii=False))
+        return
+    click.echo(
+        f"{out}: {classifier.name}, {about['steps']:,} steps, {about['accuracy']:.2%} of "
+        f"{about['held_out']:,} held-out images right"
+    )
 
 
 def _load(data: str, resolution: int | None, channels: str | None) -> ImageDataset:
@@ -128,25 +143,4 @@ def _load(data: str, resolution: int | None, channels: str | None) -> ImageDatas
         own_channels = read_header(path).image_channels
     return load_dataset(
         data, resolution or common_resolution(data), int(channels) if channels else own_channels
-    )
-
-
-def _about(classifier: ClassifierFeatures, out: Path) -> dict[str, Any]:
-    """What was trained, as plain data."""
-    return {
-        "file": str(out),
-        "name": classifier.name,
-        "sha256": classifier.sha256,
-        "resolution": classifier.config.resolution,
-        "channels": classifier.config.image_channels,
-        "classes": classifier.num_classes,
-        "features": classifier.dim,
-        **classifier.training,
-    }
-
-
-def _in_words(about: dict[str, Any]) -> str:
-    return (
-        f"{about['file']}: {about['name']}, {about['steps']:,} steps, "
-        f"{about['accuracy']:.2%} of {about['held_out']:,} held-out images right"
     )

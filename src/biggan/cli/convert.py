@@ -7,8 +7,7 @@ from typing import Any
 
 import click
 
-from biggan.atomic_write import make_folder
-from biggan.cli.options import check_writable, offline_option
+from biggan.cli.options import check_writable, is_same_file, offline_option
 from biggan.errors import InputError
 
 
@@ -67,11 +66,12 @@ def command(
     if out.suffix != ".safetensors":
         raise InputError(f"{out} must end in .safetensors: that is what is written")
     check_writable(out.parent)
-    if _is_same_file(out, source):
+    if is_same_file(out, source):
         raise InputError(f"{out} is the source itself: choose another name")
 
     import torch
 
+    from biggan.atomic_write import make_folder
     from biggan.weights.files import save_discriminator, save_generator, with_off_grid
     from biggan.weights.load import load_network
 
@@ -98,11 +98,4 @@ def _holds(file: Path, sha256: str) -> bool:
     try:
         return load_tensors(file)[2] == sha256
     except InputError:
-        return False
-
-
-def _is_same_file(out: Path, source: str) -> bool:
-    try:
-        return out.samefile(source)
-    except (OSError, ValueError):  # one of them is not there, or the source is no path
         return False

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from biggan.cli.options import check_writable
+from biggan.cli.options import check_writable, json_option
 
 if TYPE_CHECKING:
     from biggan.data.packed import PackedHeader
@@ -106,7 +106,7 @@ def verify(packed: Path) -> None:
 
 @command.command
 @_packed_argument
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@json_option
 def info(packed: Path, as_json: bool) -> None:
     """Print what a packed dataset holds; reads none of the images.
 

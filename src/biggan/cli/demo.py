@@ -11,25 +11,22 @@ import signal
 import socket
 import sys
 import tempfile
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import click
 
 from biggan.cli.options import (
     choose_device,
     device_option,
-    engine_options,
+    engine_option,
     offline_option,
+    precision_option,
     share_processor,
 )
 from biggan.errors import InputError
-
-if TYPE_CHECKING:
-    from biggan.demo.model_cache import ModelCache
-    from biggan.gan import Gan
-    from biggan.inference import EngineName, Precision
 
 _LIMIT = 120
 
@@ -106,10 +103,10 @@ _LIMIT = 120
 )
 @click.option("--open", "open_browser", is_flag=True, help="Open the page in a browser.")
 @device_option
-@engine_options
+@engine_option
+@precision_option
 def command(
     models: tuple[str, ...],
-    offline: bool,
     host: str,
     port: int,
     share: bool,
@@ -121,8 +118,7 @@ def command(
     proxies: tuple[str, ...],
     open_browser: bool,
     device: str | None,
-    engine: EngineName,
-    precision: Precision,
+    **how: Any,
 ) -> None:
     """Open a web page with sliders: explore a category, interpolate, sweep the truncation.
 
@@ -151,9 +147,16 @@ def command(
             # Gradio's own folder belongs to the user who first ran it. Read on import.
             os.environ["GRADIO_TEMP_DIR"] = pictures
             passwords = _passwords(names, users)
-            cache = _load_models(
-                models, device, offline=offline, engine=engine, precision=precision
-            )
+
+            from biggan.demo.model_cache import ModelCache
+            from biggan.gan import load
+            from biggan.weights.published import BUNDLED
+
+            load = partial(load, device=choose_device(device), **how)
+            cache = ModelCache(models or BUNDLED, load)
+            cache.load_all()
+            cache.get(cache.default).sample()  # the first is ready to draw
+
             from biggan.demo.server import serve  # takes seconds, and the rest may fail at once
 
             is_local = not share and _is_local(listener)
@@ -174,30 +177,6 @@ def command(
                 open_browser=open_browser,
                 announce=click.echo,
             )
-
-
-def _load_models(
-    models: tuple[str, ...],
-    device: str | None,
-    *,
-    offline: bool,
-    engine: EngineName,
-    precision: Precision,
-) -> ModelCache:
-    """The models, all of them found good, the first ready to draw."""
-    from biggan.demo.model_cache import ModelCache
-    from biggan.gan import load
-    from biggan.weights.published import BUNDLED
-
-    chosen = choose_device(device)
-
-    def read(source: str | Path) -> Gan:
-        return load(source, device=chosen, offline=offline, engine=engine, precision=precision)
-
-    cache = ModelCache(models or BUNDLED, read)
-    cache.load_all()
-    cache.get(cache.default).sample()
-    return cache
 
 
 def _passwords(names: tuple[str, ...], users: Path | None) -> dict[str, str]:

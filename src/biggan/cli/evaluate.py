@@ -4,27 +4,28 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from biggan.cli.options import (
-    TruncationType,
+    TRUNCATION,
     check_writable,
     choose_device,
     device_option,
-    engine_options,
-    is_default,
+    engine_option,
+    given_option,
+    load_gan,
     model_option,
     noise_option,
     offline_option,
+    precision_option,
     share_processor,
     unused_name,
 )
 from biggan.errors import InputError
 
 if TYPE_CHECKING:
-    from biggan.inference import EngineName, Precision
     from biggan.latents import NoiseKind
     from biggan.metrics.extractor import FeatureExtractor
     from biggan.metrics.inception import Resize
@@ -112,7 +113,8 @@ _OF_MODELS = {"num", "truncations", "noise", "seed", "batch_size", "engine", "pr
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
 @device_option
-@engine_options
+@engine_option
+@precision_option
 def command(
     model: str | None,
     offline: bool,
@@ -132,8 +134,7 @@ def command(
     out: Path,
     as_json: bool,
     device: str | None,
-    engine: EngineName,
-    precision: Precision,
+    **how: Any,
 ) -> None:
     """Measure how good and how varied a model's images are, against data.
 
@@ -156,24 +157,21 @@ def command(
 
     from biggan.data import DIGITS
     from biggan.distributed import own_device, process_group, raising_together
-    from biggan.evaluation import Protocol, evaluate_generator, evaluate_images
-    from biggan.evaluation.checks import check_truncations
-    from biggan.evaluation.features import open_extractor
+    from biggan.evaluation import (
+        Protocol,
+        checks,
+        evaluate_generator,
+        evaluate_images,
+        features,
+        reference,
+        result,
+        scores,
+    )
     from biggan.evaluation.neighbors import (
         samples_of_generator,
         samples_of_images,
         write_neighbors,
     )
-    from biggan.evaluation.reference import is_statistics, open_images, open_reference
-    from biggan.evaluation.result import as_table, is_of_same, write_evaluation
-    from biggan.evaluation.scores import (
-        DEFAULT_METRICS,
-        OF_STATISTICS,
-        check_metrics,
-        needs_classes,
-        needs_features,
-    )
-    from biggan.gan import load
     from biggan.latents import check_seed
 
     with process_group(torch.device("cpu")):
@@ -182,56 +180,57 @@ def command(
             for file in filter(None, (out, neighbors, save_statistics)):
                 check_writable(file.parent)
             check_seed(seed)
-            if metrics is None:
-                wanted = OF_STATISTICS if is_statistics(data) else DEFAULT_METRICS
+            if metrics is not None:
+                wanted = scores.check_metrics(metrics)
             else:
-                wanted = check_metrics(metrics)
+                of_statistics = reference.is_statistics(data)
+                wanted = scores.OF_STATISTICS if of_statistics else scores.DEFAULT_METRICS
             protocol = Protocol(num, seed, noise, batch_size)
             parts = [part.strip() for part in truncations.split(",") if part.strip()]
-            sweep = tuple(TruncationType().convert(part, None, None) for part in parts)
-            check_truncations(sweep, protocol)
+            sweep: Any = tuple(TRUNCATION.convert(part, None, None) for part in parts)
+            checks.check_truncations(sweep, protocol)
             _check_out(out, neighbors, is_sweep=len(sweep) > 1)
             own = own_device(torch.device(choose_device(device)))
             network = None
-            if needs_features(wanted) or neighbors or save_statistics:
-                network = open_extractor(extractor, resize=resize, device=own, offline=offline)
+            if scores.needs_features(wanted) or neighbors or save_statistics:
+                network = features.open_extractor(
+                    extractor, resize=resize, device=own, offline=offline
+                )
         if save_statistics is not None:
             assert network is not None
             _save_statistics(data, model, offline, resolution, network, save_statistics)
             return
-        classes, flip = needs_classes(wanted), data != DIGITS
+        classes, flip = scores.needs_classes(wanted), data != DIGITS
         if images is None:
             with raising_together():
-                gan = load(
-                    model, device=str(own), offline=offline, engine=engine, precision=precision
-                )
+                gan = load_gan(model, device=str(own), offline=offline, **how)
                 size, channels = gan.config.resolution, gan.config.image_channels
-                reference = open_reference(data, size, channels, with_classes=classes)
+                against = reference.open_reference(data, size, channels, with_classes=classes)
             evaluation = evaluate_generator(
-                gan, reference, network, sweep, wanted, protocol, flip=flip
+                gan, against, network, sweep, wanted, protocol, flip=flip
             )
             samples = partial(samples_of_generator, gan, protocol, sweep[0])
         else:
             with raising_together():
                 channels = 3 if network is None else network.channels
-                made, reference = open_images(
+                made, against = reference.open_images(
                     images, data, resolution, channels, with_classes=classes
                 )
-            evaluation = evaluate_images(made, reference, network, wanted, flip=flip, device=own)
+            evaluation = evaluate_images(made, against, network, wanted, flip=flip, device=own)
             samples = partial(samples_of_images, made)
         if evaluation is None:
             return
-        if is_default("out"):
-            out = unused_name(out, partial(is_of_same, evaluation))
-        written = write_evaluation(evaluation, out)
+        if not given_option(["out"]):
+            out = unused_name(out, partial(result.is_of_same, evaluation))
+        written = result.write_evaluation(evaluation, out)
         if neighbors is not None:
             assert network is not None
-            write_neighbors(samples(), reference, network, neighbors)
+            write_neighbors(samples(), against, network, neighbors)
             written.append(neighbors)
     if as_json:
         click.echo(evaluation.to_json(), nl=False)
         return
-    click.echo(as_table(evaluation))
+    click.echo(result.as_table(evaluation))
     for path in written:
         click.echo(path)
 
@@ -250,14 +249,14 @@ def _check_options(
 
     if images is not None and model is not None:
         raise InputError("give --model or --images, not both")
-    if images is not None and (option := _first_given(_OF_MODELS)):
+    if images is not None and (option := given_option(_OF_MODELS)):
         raise InputError(
             f"{option} is for images that a model makes, not for --images: leave it out"
         )
     if save_statistics is not None:
         check_statistics_name(save_statistics)
         names = {parameter.name or "" for parameter in command.params}
-        if option := _first_given(names - _OF_STATISTICS):
+        if option := given_option(names - _OF_STATISTICS):
             raise InputError(
                 f"--save-statistics evaluates nothing and takes all of --data: leave {option} out"
             )
@@ -277,12 +276,6 @@ def _check_options(
                 f"neighbours are searched for among images, and {data} holds statistics: name the "
                 "images (--data), or leave --neighbors out"
             )
-
-
-def _first_given(names: set[str]) -> str | None:
-    """The first of these options on the command line."""
-    given = (p for p in command.params if p.name in names and not is_default(p.name))
-    return next((max(parameter.opts, key=len) for parameter in given), None)
 
 
 def _check_out(out: Path, neighbors: Path | None, *, is_sweep: bool) -> None:
@@ -313,12 +306,11 @@ def _save_statistics(
         open_dataset,
         save_statistics,
     )
-    from biggan.gan import load
 
     with raising_together():
         channels = extractor.channels
         if model is not None:
-            config = load(model, device="cpu", offline=offline).config
+            config = load_gan(model, device="cpu", offline=offline).config
             resolution, channels = config.resolution, config.image_channels
         size = common_resolution(data) if resolution is None else resolution
         dataset = open_dataset(data, size, channels, with_classes=False, may_enlarge=model is None)

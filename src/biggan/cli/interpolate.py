@@ -2,34 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
-from tqdm import tqdm
 
-from biggan.atomic_write import make_folder
 from biggan.cli.options import (
-    TruncationType,
-    check_alone_with_like,
+    TRUNCATION,
     check_writable,
-    choose_device,
     device_option,
-    engine_options,
-    is_default,
+    engine_option,
+    given_option,
     like_option,
+    load_gan,
     model_option,
     noise_option,
     offline_option,
+    precision_option,
+    progress,
     share_processor,
     unused_picture,
 )
 from biggan.errors import InputError
 
 if TYPE_CHECKING:
-    from biggan.gan import Gan
-    from biggan.inference import EngineName, Precision
     from biggan.interpolation import Loop
     from biggan.interpolation import Path as NoisePath
     from biggan.latents import NoiseKind
@@ -42,8 +39,6 @@ _IN_PROVENANCE = (
     *("class_a", "class_b", "seed_a", "seed_b", "through", "steps", "num"),
     *("truncation", "path", "noise", "seconds", "fps", "loop"),
 )
-
-_BAR = {"delay": 2, "disable": None}  # after two seconds, on a terminal
 
 
 @click.command
@@ -67,7 +62,7 @@ _BAR = {"delay": 2, "disable": None}  # after two seconds, on a terminal
 @click.option("-n", "--num", default=2, show_default=True, help="Paths.")
 @click.option(
     "--truncation",
-    type=TruncationType(),
+    type=TRUNCATION,
     default=0.2,
     show_default=True,
     help="As for sample; one value for the whole path.",
@@ -104,10 +99,9 @@ _BAR = {"delay": 2, "disable": None}  # after two seconds, on a terminal
 )
 @like_option
 @device_option
-@engine_options
+@engine_option
+@precision_option
 def command(
-    model: str | None,
-    offline: bool,
     class_a: str | None,
     class_b: str | None,
     seed_a: int,
@@ -123,9 +117,7 @@ def command(
     loop: Loop,
     out: Path,
     like: Path | None,
-    device: str | None,
-    engine: EngineName,
-    precision: Precision,
+    **how: Any,
 ) -> None:
     """Morph pictures of one class into pictures of another.
 
@@ -140,29 +132,26 @@ def command(
     pip install 'biggan[video]'.
     """
     share_processor()
-    import torch
-
-    from biggan.distributed import num_processes, process_group
-    from biggan.gan import load
+    from biggan.atomic_write import make_folder
+    from biggan.images import make_grid, save_png
     from biggan.provenance import VideoProvenance
-    from biggan.video import check_video
+    from biggan.video import check_video, make_frame, save_video
 
-    with process_group(torch.device("cpu")):  # so that of several one speaks
-        if num_processes() > 1:
-            raise InputError("biggan interpolate works in one process: start it without torchrun")
+    if os.environ.get("WORLD_SIZE", "1") != "1":
+        _refuse_torchrun()
     check_writable(out.parent)
     is_video = out.suffix.lower() != ".png"
     wanted = None if like is None else _read_like(like, is_video=is_video)
     if is_video:
         check_video(out, wanted.fps if isinstance(wanted, VideoProvenance) else fps)
-    else:
-        _refuse("a grid has none, so for a .png", "through", "seconds", "fps", "loop")
+    elif option := given_option(("through", "seconds", "fps", "loop")):
+        raise InputError(f"a grid has none, so for a .png leave {option} out")
+    keyframes, frames = [(class_a, seed_a), (class_b, seed_b)], 0
     if wanted is None and is_video:
-        keyframes = _keyframes(through, (class_a, seed_a), (class_b, seed_b))
+        if through is not None:
+            keyframes = _parse_keyframes(through)
         frames = _num_frames(len(keyframes), loop, steps, seconds, fps)
-    gan = load(
-        model, device=choose_device(device), offline=offline, engine=engine, precision=precision
-    )
+    gan = load_gan(**how)
     if wanted is None and is_video:
         wanted = gan.plan_video(
             keyframes, frames, fps, num, truncation, loop=loop, path=path, noise=noise
@@ -173,17 +162,36 @@ def command(
             class_a, class_b, steps, num, truncation, seed_a, seed_b, path=path, noise=noise
         )
     if isinstance(wanted, VideoProvenance):
-        _write_video(gan, wanted, out)
+        drawn = progress(gan.draw_video(wanted), wanted.frames, "frame")
+        make_folder(out.parent)
+        repeat = wanted.loop != "none"
+        save_video(map(make_frame, drawn), out, wanted.fps, repeat=repeat, provenance=wanted)
     else:
-        out = _write_grid(gan, wanted, out)
+        pictures = progress(gan.draw_morph(wanted), wanted.num * wanted.steps, "picture")
+        make_folder(out.parent)
+        grid = make_grid(list(pictures), columns=wanted.steps)
+        if not given_option(["out"]):
+            out = unused_picture(out, wanted)
+        save_png(grid, out, wanted)
     click.echo(out)
+
+
+def _refuse_torchrun() -> None:
+    import torch
+
+    from biggan.distributed import num_processes, process_group
+
+    with process_group(torch.device("cpu")):  # so that of several one speaks
+        if num_processes() > 1:
+            raise InputError("biggan interpolate works in one process: start it without torchrun")
 
 
 def _read_like(path: Path, *, is_video: bool) -> MorphProvenance | VideoProvenance:
     from biggan.provenance import MorphProvenance, VideoProvenance, read_provenance
     from biggan.video import VIDEO_ENDINGS
 
-    check_alone_with_like(*_IN_PROVENANCE)
+    if option := given_option(_IN_PROVENANCE):
+        raise InputError(f"--like takes all from the picture: leave {option} out")
     wanted = read_provenance(path)
     if not isinstance(wanted, MorphProvenance | VideoProvenance):
         raise InputError(f"{path} is of biggan sample, which makes it again with --like")
@@ -194,23 +202,11 @@ def _read_like(path: Path, *, is_video: bool) -> MorphProvenance | VideoProvenan
     return wanted
 
 
-def _refuse(why: str, *names: str) -> None:
-    """Refuse the options of these parameters where they were given."""
-    context = click.get_current_context()
-    for parameter in context.command.params:
-        source = context.get_parameter_source(parameter.name or "")
-        if parameter.name in names and source is click.core.ParameterSource.COMMANDLINE:
-            raise InputError(f"{why} leave {max(parameter.opts, key=len)} out")
-
-
-def _keyframes(
-    through: str | None, *ends: tuple[str | None, int]
-) -> Sequence[tuple[str | None, int]]:
+def _parse_keyframes(through: str) -> list[tuple[str | None, int]]:
     from biggan.interpolation import parse_keyframes
 
-    if through is None:
-        return ends
-    _refuse("--through names all classes and seeds:", "class_a", "class_b", "seed_a", "seed_b")
+    if option := given_option(("class_a", "class_b", "seed_a", "seed_b")):
+        raise InputError(f"--through names all classes and seeds: leave {option} out")
     return parse_keyframes(through)
 
 
@@ -219,30 +215,9 @@ def _num_frames(
 ) -> int:
     from biggan.interpolation import frames_of_seconds, frames_of_steps
 
-    if seconds is not None:
-        _refuse("--seconds says how long a video is:", "steps")
-        return frames_of_seconds(seconds, fps, loop)
-    if steps is None:
-        steps = max(2, round(_SECONDS * fps) + 1)
-    return frames_of_steps(num_keyframes, steps, loop)
-
-
-def _write_grid(gan: Gan, provenance: MorphProvenance, out: Path) -> Path:
-    from biggan.images import make_grid, save_png
-
-    drawn = gan.draw_morph(provenance)
-    make_folder(out.parent)
-    pictures = list(tqdm(drawn, total=provenance.num * provenance.steps, unit="picture", **_BAR))
-    if is_default("out"):
-        out = unused_picture(out, provenance)
-    save_png(make_grid(pictures, columns=provenance.steps), out, provenance)
-    return out
-
-
-def _write_video(gan: Gan, provenance: VideoProvenance, out: Path) -> None:
-    from biggan.video import make_frame, save_video
-
-    drawn = tqdm(gan.draw_video(provenance), total=provenance.frames, unit="frame", **_BAR)
-    make_folder(out.parent)
-    frames = (make_frame(pictures) for pictures in drawn)
-    save_video(frames, out, provenance.fps, repeat=provenance.loop != "none", provenance=provenance)
+    if seconds is None:
+        steps = max(2, round(_SECONDS * fps) + 1) if steps is None else steps
+        return frames_of_steps(num_keyframes, steps, loop)
+    if option := given_option(["steps"]):
+        raise InputError(f"--seconds says how long a video is: leave {option} out")
+    return frames_of_seconds(seconds, fps, loop)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from biggan.cli.options import offline_option
+from biggan.cli.options import json_option, offline_option
 from biggan.errors import printable
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 @click.command
 @click.argument("model", metavar="[NAME|PATH]", required=False)
 @offline_option
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@json_option
 def command(model: str | None, offline: bool, as_json: bool) -> None:
     """List the models and architectures, or say what a weights file is.
 

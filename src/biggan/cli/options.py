@@ -1,147 +1,133 @@
-"""Options that several verbs share."""
+"""The group of all verbs, and the options that several of them share."""
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 import os
-import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from biggan._version import __version__
+from biggan.cli import HELP, VERBS
 from biggan.errors import InputError
+from biggan.inference import ENGINES, PRECISIONS
 
 if TYPE_CHECKING:
+    from biggan.gan import Gan
     from biggan.provenance import AnyProvenance
 
-_F = TypeVar("_F", bound=Callable[..., Any])
+_Item = TypeVar("_Item")
 
 
-class TruncationType(click.ParamType):  # type: ignore[type-arg]  # generic since click 8.2
-    """A number, or "none" for untruncated noise."""
+class _Verbs(click.Group):
+    """A group that knows its verbs' names and one-line helps without importing them."""
 
-    name = "number|none"
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
+        return list(VERBS)
 
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> float | None:
-        """Read the option's text; its range depends on --noise and is checked later."""
-        if value is None or (isinstance(value, str) and value.lower() == "none"):
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+        if cmd_name not in VERBS:
             return None
-        try:
-            return float(value)
-        except ValueError:
-            self.fail(f"{value!r} is neither a number nor 'none'", param, ctx)
+        command: click.Command = import_module(f"biggan.cli.{cmd_name}").command
+        return command
+
+    def format_help(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+        formatter.write(HELP)
 
 
-class DurationType(click.ParamType):  # type: ignore[type-arg]  # generic since click 8.2
-    """A time such as 50m, 1h30m or 90s, in seconds."""
+@click.group(cls=_Verbs, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, message="biggan %(version)s")
+def group() -> None:
+    """All verbs; see `HELP`."""
 
-    name = "time"
 
-    _FORM = re.compile(
-        r"(?:(\d{1,4}(?:\.\d+)?)h)?(?:(\d{1,6}(?:\.\d+)?)m)?(?:(\d{1,8}(?:\.\d+)?)s)?"
-    )
+class NumberOr(click.ParamType):  # type: ignore[type-arg]  # generic since click 8.2
+    """A number, or one of a few words that stand for what no number says.
+
+    Args:
+        number: The type of the number. Its range is checked later.
+        words: The words, with what they are read as.
+    """
+
+    def __init__(self, number: type[int] | type[float], words: Mapping[str, str | None]) -> None:
+        self.name = "|".join(["number", *words])
+        self._number = number
+        self._words = words
 
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> float | None:
+    ) -> float | str | None:
         """Read the option's text."""
-        if value is None or isinstance(value, float):
-            return value
-        match = self._FORM.fullmatch(str(value).strip().lower().replace(" ", ""))
-        hours, minutes, seconds = (
-            (float(part or 0) for part in match.groups()) if match else (0,) * 3
-        )
-        total = 3600 * hours + 60 * minutes + seconds
-        if total <= 0:
-            self.fail(f"{str(value)[:100]!r} is not a time; write 50m, 1h30m or 90s", param, ctx)
-        return total
+        if isinstance(value, str) and value.lower() in self._words:
+            return self._words[value.lower()]
+        try:
+            return self._number(value)
+        except ValueError:
+            words = " or ".join(repr(word) for word in self._words)
+            kind = "whole number" if self._number is int else "number"
+            self.fail(f"{value!r} is neither a {kind} nor {words}", param, ctx)
 
 
-def model_option(command: _F) -> _F:
-    """--model: which generator."""
-    return click.option(
-        "--model",
-        metavar="NAME|PATH",
-        help="A published name (biggan-deep-256, ...), a weights file of any known format, a run "
-        "folder, or an address (hf://owner/repo, https://...); the bundled model if left out.",
-    )(command)
+TRUNCATION = NumberOr(float, {"none": None})
+"""A number, or "none" for untruncated noise."""
+
+model_option = click.option(
+    "--model",
+    metavar="NAME|PATH",
+    help="A published name (biggan-deep-256, ...), a weights file of any known format, a run "
+    "folder, or an address (hf://owner/repo, https://...); the bundled model if left out.",
+)
+offline_option = click.option(
+    "--offline", is_flag=True, help="Fetch nothing: use what is here or in the cache."
+)
+noise_option = click.option(
+    "--noise",
+    type=click.Choice(["hub", "paper", "scale"]),
+    default="hub",
+    show_default=True,
+    help="What truncation t means: hub t * TN(-2, 2), paper TN(-t, t), scale N(0, t^2).",
+)
+device_option = click.option(
+    "--device",
+    metavar="DEVICE",
+    help="cpu, cuda, cuda:1, mps; the first accelerator that is there if left out.",
+)
+engine_option = click.option(
+    "--engine",
+    type=click.Choice(ENGINES),
+    default="auto",
+    show_default=True,
+    help="What runs the network; auto: the fastest that biggan bench has measured here.",
+)
+precision_option = click.option(
+    "--precision",
+    type=click.Choice(PRECISIONS),
+    default="float32",
+    show_default=True,
+    help="Of the convolutions; less than float32 is for GPUs, and changes pictures slightly.",
+)
+like_option = click.option(
+    "--like",
+    metavar="PICTURE",
+    type=click.Path(path_type=Path),
+    help="Make this picture or grid again, by the provenance in its PNG file.",
+)
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
-def offline_option(command: _F) -> _F:
-    """--offline: never touch the network."""
-    return click.option(
-        "--offline", is_flag=True, help="Fetch nothing: use what is here or in the cache."
-    )(command)
-
-
-def noise_option(command: _F) -> _F:
-    """--noise: what truncation means."""
-    return click.option(
-        "--noise",
-        type=click.Choice(["hub", "paper", "scale"]),
-        default="hub",
-        show_default=True,
-        help="What truncation t means: hub t * TN(-2, 2), paper TN(-t, t), scale N(0, t^2).",
-    )(command)
-
-
-def device_option(command: _F) -> _F:
-    """--device: where the network runs."""
-    return click.option(
-        "--device",
-        metavar="DEVICE",
-        help="cpu, cuda, cuda:1, mps; the first accelerator that is there if left out.",
-    )(command)
-
-
-def engine_options(command: _F) -> _F:
-    """--engine and --precision: what runs the network."""
-    from biggan.inference import ENGINES, PRECISIONS
-
-    command = click.option(
-        "--precision",
-        type=click.Choice(PRECISIONS),
-        default="float32",
-        show_default=True,
-        help="Of the convolutions; less than float32 is for GPUs, and changes pictures slightly.",
-    )(command)
-    return click.option(
-        "--engine",
-        type=click.Choice(ENGINES),
-        default="auto",
-        show_default=True,
-        help="What runs the network; auto: the fastest that biggan bench has measured here.",
-    )(command)
-
-
-def like_option(command: _F) -> _F:
-    """--like: a picture whose provenance says all."""
-    return click.option(
-        "--like",
-        metavar="PICTURE",
-        type=click.Path(path_type=Path),
-        help="Make this picture or grid again, by the provenance in its PNG file.",
-    )(command)
-
-
-def check_alone_with_like(*names: str) -> None:
-    """Make sure that the options of these parameters are left to the picture's provenance.
-
-    Raises:
-        InputError: One of them was given.
-    """
+def given_option(names: Iterable[str]) -> str | None:
+    """The first option of these parameters that is on the command line, as it is written there."""
     context = click.get_current_context()
     for parameter in context.command.params:
-        source = context.get_parameter_source(parameter.name or "")
-        if parameter.name in names and source is click.core.ParameterSource.COMMANDLINE:
-            raise InputError(
-                f"--like takes all from the picture: leave {max(parameter.opts, key=len)} out"
-            )
+        if parameter.name in names:
+            source = context.get_parameter_source(parameter.name)
+            if source is click.core.ParameterSource.COMMANDLINE:
+                return max(parameter.opts, key=len)
+    return None
 
 
 def share_processor() -> None:
@@ -165,11 +151,30 @@ def choose_device(name: str | None) -> str:
 
     from biggan.devices import find_device
 
-    if name is None:
-        if torch.cuda.is_available():
-            return "cuda"
-        return "mps" if torch.backends.mps.is_available() else "cpu"
-    return str(find_device(name))
+    if name is not None:
+        return str(find_device(name))
+    if torch.cuda.is_available():
+        return "cuda"
+    return "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+def load_gan(
+    model: str | Path | None, *, device: str | None = None, offline: bool = False, **how: Any
+) -> Gan:
+    """Load the generator that the options name, on the best device if they name none."""
+    from biggan.gan import load
+
+    return load(model, device=choose_device(device), offline=offline, **how)
+
+
+def progress(items: Iterable[_Item], total: int, unit: str, **options: Any) -> Iterable[_Item]:
+    """Show a bar on a terminal after two seconds."""
+    from tqdm import tqdm
+
+    shown: Iterable[_Item] = tqdm(
+        items, total=total, unit=unit, delay=2, **{"disable": None, **options}
+    )
+    return shown
 
 
 def unused_name(path: Path, is_same: Callable[[Path], bool]) -> Path:
@@ -179,11 +184,9 @@ def unused_name(path: Path, is_same: Callable[[Path], bool]) -> Path:
         path: What the file would be called.
         is_same: Whether an existing file may be replaced, as it holds the same.
     """
-    for number in itertools.count(1):
-        candidate = path if number == 1 else path.with_stem(f"{path.stem}-{number}")
-        if not candidate.is_file() or is_same(candidate):
-            return candidate
-    raise AssertionError
+    numbered = (path.with_stem(f"{path.stem}-{number}") for number in itertools.count(2))
+    candidates = itertools.chain([path], numbered)
+    return next(name for name in candidates if not name.is_file() or is_same(name))
 
 
 def unused_picture(path: Path, provenance: AnyProvenance) -> Path:
@@ -192,26 +195,19 @@ def unused_picture(path: Path, provenance: AnyProvenance) -> Path:
 
     def is_same(other: Path) -> bool:
         try:
-            return _without_version(read_provenance(other)) == _without_version(provenance)
+            return read_provenance(other) == provenance
         except InputError:
             return False
 
     return unused_name(path, is_same)
 
 
-def _without_version(provenance: AnyProvenance) -> AnyProvenance:
-    from biggan.provenance import GridProvenance
-
-    if isinstance(provenance, GridProvenance):
-        pictures = (dataclasses.replace(picture, version="") for picture in provenance.pictures)
-        return GridProvenance(provenance.columns, tuple(pictures))
-    return dataclasses.replace(provenance, version="")
-
-
-def is_default(name: str) -> bool:
-    """Whether the option of this parameter was left out."""
-    source = click.get_current_context().get_parameter_source(name)
-    return source is not click.core.ParameterSource.COMMANDLINE
+def is_same_file(out: Path, source: str) -> bool:
+    """Whether a file to write is the source itself, which may be no path at all."""
+    try:
+        return out.samefile(source)
+    except (OSError, ValueError):
+        return False
 
 
 def check_writable(folder: Path) -> None:

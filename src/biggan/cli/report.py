@@ -7,7 +7,6 @@ from pathlib import Path
 
 import click
 
-from biggan.atomic_write import make_folder
 from biggan.cli.options import check_writable
 from biggan.errors import InputError
 
@@ -58,6 +57,7 @@ def command(
 
     Works at any time, also while the run goes on.
     """
+    from biggan.atomic_write import make_folder
     from biggan.reporting import measure_truncation, read_run, write_figures, write_report
 
     folders = [run, *others]

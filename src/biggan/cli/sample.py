@@ -2,39 +2,42 @@
 
 from __future__ import annotations
 
-import json
+import os
 import signal
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import timedelta
 from pathlib import Path
-from types import FrameType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
-from tqdm import tqdm
 
-from biggan.atomic_write import make_folder
 from biggan.cli.options import (
-    TruncationType,
-    check_alone_with_like,
+    TRUNCATION,
     check_writable,
     choose_device,
     device_option,
-    engine_options,
+    engine_option,
+    given_option,
     like_option,
+    load_gan,
     model_option,
     noise_option,
     offline_option,
+    precision_option,
+    progress,
     share_processor,
     unused_picture,
 )
 from biggan.errors import InputError
 
 if TYPE_CHECKING:
+    from PIL.Image import Image
+
     from biggan.gan import Gan
-    from biggan.inference import EngineName, Precision
     from biggan.latents import NoiseKind
     from biggan.provenance import Provenance
+
+    Plan = tuple[Gan, list[Provenance], int | None]
 
 _PATIENCE = timedelta(days=1)  # the fastest process waits for the slowest
 
@@ -52,7 +55,7 @@ _PATIENCE = timedelta(days=1)  # the fastest process waits for the slowest
 @click.option("-n", "--num", default=1, show_default=True, help="Pictures (of each class given).")
 @click.option(
     "--truncation",
-    type=TruncationType(),
+    type=TRUNCATION,
     default=0.4,
     show_default=True,
     help="Small for typical pictures, 1 for varied ones, none for untruncated noise.",
@@ -73,13 +76,12 @@ _PATIENCE = timedelta(days=1)  # the fastest process waits for the slowest
 )
 @like_option
 @device_option
-@engine_options
+@engine_option
+@precision_option
 @click.option(
     "--json", "as_json", is_flag=True, help="Print a JSON list of files with their provenance."
 )
 def command(
-    model: str | None,
-    offline: bool,
     classes: tuple[str, ...],
     num: int,
     truncation: float | None,
@@ -89,9 +91,8 @@ def command(
     grid: bool,
     like: Path | None,
     device: str | None,
-    engine: EngineName,
-    precision: Precision,
     as_json: bool,
+    **how: Any,
 ) -> None:
     """Make pictures of a class.
 
@@ -105,53 +106,39 @@ def command(
     Every PNG says in its metadata how it was made, and --like makes it again.
     """
     share_processor()
-    import torch
-
-    from biggan.distributed import (
-        is_first,
-        num_processes,
-        own_device,
-        process_group,
-        raising_together,
-    )
-    from biggan.gan import load
+    from biggan.atomic_write import make_folder
     from biggan.latents import check_truncation
 
-    # Joined on the CPU even if the networks are on GPUs: pictures meet there, if they meet at all.
-    with process_group(torch.device("cpu"), _PATIENCE):
-        if num_processes() > 1:
-            signal.signal(signal.SIGTERM, _on_sigterm)
-        with raising_together():
-            check_writable(out)
-            check_truncation(truncation, noise)
-            planned, columns = ([], None) if like is None else _read_like(like)
-            own = own_device(torch.device(choose_device(device)))
-            gan = load(model, device=str(own), offline=offline, engine=engine, precision=precision)
-            if not planned:
-                planned = gan.plan(classes or (None,), num, truncation, seed, noise=noise)
-            _ = gan.engine  # what cannot be had is refused before a folder is made
-            if grid and columns is None:
-                columns = _columns(classes, num) if like is None else 1
-            make_folder(out)
-        files = _draw(gan, planned, columns, out)
-        first = is_first()
-    if first:
+    def plan(device: str | None) -> Plan:
+        """The model, its pictures, and how many of them a grid's row has, if they make one."""
+        check_writable(out)
+        check_truncation(truncation, noise)
+        planned, columns = ([], None) if like is None else _read_like(like)
+        gan = load_gan(device=device, **how)
+        if not planned:
+            planned = gan.plan(classes or (None,), num, truncation, seed, noise=noise)
+        _ = gan.engine  # what cannot be had is refused before a folder is made
+        if grid and columns is None:
+            columns = 1 if like else num if len(classes) > 1 else min(num, 5)
+        make_folder(out)
+        return gan, planned, columns
+
+    if os.environ.get("WORLD_SIZE", "1") == "1":
+        gan, planned, columns = plan(device)
+        pictures = progress(gan.draw(planned), len(planned), "picture")
+        files = _write(pictures, planned, columns, out)
+    else:
+        planned, files = _sample_together(plan, device, out)
+    if files:
         _report(files, planned, as_json=as_json)
-
-
-def _on_sigterm(_number: int, _frame: FrameType | None) -> None:
-    """What torchrun sends to the other processes when one has died, and to all when it is ended."""
-    raise InputError(
-        "torchrun ends all processes: one has died, or somebody stops the run; give the same "
-        "command again"
-    )
 
 
 def _read_like(path: Path) -> tuple[list[Provenance], int | None]:
     """The provenance of the pictures in a PNG file; of a grid also its number of columns."""
     from biggan.provenance import GridProvenance, Provenance, read_provenance
 
-    check_alone_with_like("classes", "num", "truncation", "seed", "noise")
+    if option := given_option(("classes", "num", "truncation", "seed", "noise")):
+        raise InputError(f"--like takes all from the picture: leave {option} out")
     wanted = read_provenance(path)
     if isinstance(wanted, GridProvenance):
         return list(wanted.pictures), wanted.columns
@@ -160,56 +147,81 @@ def _read_like(path: Path) -> tuple[list[Provenance], int | None]:
     raise InputError(f"{path} is of biggan interpolate, which makes it again with --like")
 
 
-def _draw(gan: Gan, planned: list[Provenance], columns: int | None, out: Path) -> list[Path]:
-    """Make this process's part of the pictures; with columns, one grid of all of them.
+def _sample_together(
+    plan: Callable[[str | None], Plan], device: str | None, out: Path
+) -> tuple[list[Provenance], list[Path]]:
+    """Make this process's part of the pictures, beside the other processes of torchrun.
 
     Returns:
-        The files of all processes, once all are there.
+        What was planned, and the files of all processes, once all are there; no files on the other
+        processes than the first.
     """
-    from biggan.distributed import gather, is_first, num_processes, own_range, raising_together
+    import torch
+
+    from biggan.distributed import (
+        gather,
+        is_first,
+        num_processes,
+        own_device,
+        own_range,
+        process_group,
+        raising_together,
+    )
+
+    # Joined on the CPU even if the networks are on GPUs: pictures meet there, if they meet at all.
+    with process_group(torch.device("cpu"), _PATIENCE):
+        signal.signal(signal.SIGTERM, _on_sigterm)
+        with raising_together():
+            gan, planned, columns = plan(str(own_device(torch.device(choose_device(device)))))
+        own = own_range(len(planned))
+        own_planned = planned[own.start : own.stop]
+        bar = {"desc": f"process 1 of {num_processes()}", "disable": None if is_first() else True}
+        pictures = progress(gan.draw(own_planned), len(own), "picture", **bar)
+        if columns is None:
+            written = gather(_write(pictures, own_planned, None, out))
+            return planned, [file for files in written for file in files]
+        everything = [picture for part in gather(list(pictures)) for picture in part]
+        return planned, _write(everything, planned, columns, out) if is_first() else []
+
+
+def _on_sigterm(_number: int, _frame: object) -> None:
+    """What torchrun sends to the other processes when one has died, and to all when it is ended."""
+    raise InputError(
+        "torchrun ends all processes: one has died, or somebody stops the run; give the same "
+        "command again"
+    )
+
+
+def _write(
+    pictures: Iterable[Image], planned: Sequence[Provenance], columns: int | None, out: Path
+) -> list[Path]:
+    """Write a file for each picture, or one grid of all of them."""
     from biggan.images import make_grid, save_png
     from biggan.provenance import GridProvenance, file_stem
 
-    own = own_range(len(planned))
-    pictures = tqdm(
-        gan.draw(planned[own.start : own.stop]),
-        desc=f"process 1 of {num_processes()}" if num_processes() > 1 else None,
-        total=len(own),
-        unit="picture",
-        delay=2,
-        disable=None if is_first() else True,
-    )
     if columns is None:
-        with raising_together():
-            files = [
-                unused_picture(out / f"{file_stem(provenance)}.png", provenance)
-                for provenance in planned
-            ]
-        for i, picture in zip(own, pictures, strict=True):
-            save_png(picture, files[i], planned[i])
-        gather(None)  # waits for all
+        files = []
+        for picture, provenance in zip(pictures, planned, strict=True):
+            files.append(unused_picture(out / f"{file_stem(provenance)}.png", provenance))
+            save_png(picture, files[-1], provenance)
         return files
-    parts = gather(list(pictures))
     grid = GridProvenance(columns, tuple(planned))
+    image = make_grid(list(pictures), columns)
     # Named at the end: another command may have written its grid meanwhile.
     path = unused_picture(out / "grid.png", grid)
-    if is_first():
-        save_png(make_grid([picture for part in parts for picture in part], columns), path, grid)
+    save_png(image, path, grid)
     return [path]
-
-
-def _columns(classes: Sequence[str], num: int) -> int:
-    return num if len(classes) > 1 else min(num, 5)
 
 
 def _report(files: list[Path], planned: list[Provenance], *, as_json: bool) -> None:
     if not as_json:
-        for path in files:
-            click.echo(path)
+        click.echo("\n".join(map(str, files)))
         return
+    import json
+
     plain = [json.loads(provenance.to_json()) for provenance in planned]
     if len(files) < len(planned):  # a grid
-        click.echo(json.dumps([{"file": str(files[0]), "recipes": plain}], indent=2))
-        return
-    entries = [{"file": str(f), "recipe": r} for f, r in zip(files, plain, strict=True)]
+        entries: list[dict[str, Any]] = [{"file": str(files[0]), "recipes": plain}]
+    else:
+        entries = [{"file": str(f), "recipe": r} for f, r in zip(files, plain, strict=True)]
     click.echo(json.dumps(entries, indent=2))

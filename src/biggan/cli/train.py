@@ -6,15 +6,16 @@ import dataclasses
 import json
 import logging
 import os
+import re
 import signal
 import time
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from biggan.cli.options import DurationType, check_writable, choose_device, device_option
+from biggan.cli.options import check_writable, choose_device, device_option
 from biggan.errors import InputError
 
 if TYPE_CHECKING:
@@ -24,6 +25,31 @@ if TYPE_CHECKING:
     from biggan.training.batches import UncountedStream
 
 _LOG = logging.getLogger("biggan.training")
+
+
+class DurationType(click.ParamType):  # type: ignore[type-arg]  # generic since click 8.2
+    """A time such as 50m, 1h30m or 90s, in seconds."""
+
+    name = "time"
+
+    _FORM = re.compile(
+        r"(?:(\d{1,4}(?:\.\d+)?)h)?(?:(\d{1,6}(?:\.\d+)?)m)?(?:(\d{1,8}(?:\.\d+)?)s)?"
+    )
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float | None:
+        """Read the option's text."""
+        if value is None or isinstance(value, float):
+            return value
+        match = self._FORM.fullmatch(str(value).strip().lower().replace(" ", ""))
+        hours, minutes, seconds = (
+            (float(part or 0) for part in match.groups()) if match else (0,) * 3
+        )
+        total = 3600 * hours + 60 * minutes + seconds
+        if total <= 0:
+            self.fail(f"{str(value)[:100]!r} is not a time; write 50m, 1h30m or 90s", param, ctx)
+        return total
 
 
 @click.command

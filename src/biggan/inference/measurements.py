@@ -13,6 +13,7 @@ import statistics
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -21,11 +22,65 @@ from biggan.atomic_write import write_atomically
 from biggan.errors import InputError
 from biggan.inference import EngineName, openvino
 from biggan.inference.engine import Engine, build_engine
+from biggan.inference.folded import FoldedGenerator
 from biggan.models import Generator
 
 _LOG = logging.getLogger("biggan.inference")
 
 _ROUNDS = 5
+_SIDE = 2048  # of the matrices: large enough for the library's best rate
+_PRODUCTS = 7
+
+
+def measure_all(
+    generator: Generator, measurements: Path, report: Callable[[str], None]
+) -> dict[str, Any]:
+    """What `biggan bench` tells of a generator on its device, as plain data.
+
+    Args:
+        generator: In eval mode.
+        measurements: As of `measure_engines`.
+        report: Called before each step, with what is done.
+    """
+    operations = FoldedGenerator(generator).operations
+    device = next(generator.parameters()).device
+    report("measuring matrix products")
+    rate = matrix_product_rate(device)
+    seconds = measure_engines(
+        generator,
+        measurements,
+        lambda name: report(f"building the {name} engine"),
+        with_plain=True,
+    )
+    return {
+        "device": str(device),
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "operations_per_image": operations,
+        "matrix_product_rate": rate,
+        "auto": fastest_engine(generator, measurements),
+        "engines": [
+            {
+                "name": name,
+                "seconds_per_image": of_image,
+                "images_per_second": 1 / of_image,
+                "speed_over_pytorch": seconds["pytorch"] / of_image,
+                "share_of_rate": operations / of_image / rate,
+            }
+            for name, of_image in seconds.items()
+        ],
+    }
+
+
+def matrix_product_rate(device: torch.device) -> float:
+    """The best rate of float32 matrix products here, in floating-point operations per second."""
+    a = torch.randn(_SIDE, _SIDE, device=device)
+    best = math.inf
+    for _ in range(_PRODUCTS):
+        start = time.perf_counter()
+        torch.mm(a, a)[0, 0].item()  # waits for a GPU
+        best = min(best, time.perf_counter() - start)
+    return 2 * _SIDE**3 / best
 
 
 def measure_engines(
