@@ -50,7 +50,7 @@ $(LOWEST)/.installed: constraints.txt pyproject.toml scripts/lower_bounds.py
 	$(PYTHON) scripts/lower_bounds.py > $(LOWEST)/constraints.txt
 	$(LOWEST)/bin/python -m pip install --quiet --disable-pip-version-check --constraint $(LOWEST)/constraints.txt torch
 	$(LOWEST)/bin/python -m pip install --quiet --disable-pip-version-check --constraint $(LOWEST)/constraints.txt \
-		--editable '.[train,evaluate,demo,data,export,openvino,video,notebook]' pytest pytest-timeout pytest-xdist
+		--editable '.[train,evaluate,demo,hub,data,export,openvino,video,notebook]' pytest pytest-timeout pytest-xdist
 	touch $@
 
 # Old versions warn of newer ones beside them.

@@ -27,7 +27,8 @@ import torch
 from sampling import LABEL, TRUNCATION, build_ours, noise
 
 from biggan.models import Generator
-from biggan.weights.files import Description, save_generator, set_statistics_grid
+from biggan.weights.files import Description, save_generator
+from biggan.weights.networks import set_statistics_grid
 
 ROUNDS = 7
 SHOWN = 15  # imports and functions

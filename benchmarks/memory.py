@@ -29,7 +29,8 @@ def prepare(folder: Path) -> None:
     """Write the networks that the measurements load."""
     from sampling import build_ours, write_peer
 
-    from biggan.weights.files import Description, save_generator, set_statistics_grid
+    from biggan.weights.files import Description, save_generator
+    from biggan.weights.networks import set_statistics_grid
 
     for resolution in (128, RESOLUTION):
         generator = build_ours(f"biggan-deep-{resolution}")

@@ -8,6 +8,7 @@ import time
 from contextlib import suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from urllib.parse import quote
 
 
 @dataclass
@@ -34,6 +35,10 @@ class Served:
     """So many answers are "503 Service Unavailable" first."""
     drip: str = ""
     """Of the answer's "head" or "body" a byte comes every hundredth of a second."""
+    commit: str | None = None
+    """The repository's, where the answer is that of the Hugging Face Hub."""
+    error: str = ""
+    """The Hub's name of what is wrong."""
     pause: threading.Event | None = None
     """Where an answer is cut, its connection stays open until this is set."""
 
@@ -76,18 +81,20 @@ class FileServer:
     def paths(self):
         return [asked.path for asked in self.asked]
 
-    def serve_repository(self, repo, files, revision="main", wrong_sha256=False):
-        """Files as the Hugging Face Hub serves them: large ones with a sha256 in the listing."""
-        siblings = []
+    def serve_repository(self, repo, files, revision="main"):
+        """Files as the Hugging Face Hub serves them."""
+        commit = hashlib.sha1(repr(sorted(files.items())).encode()).hexdigest()
+        tree = [
+            {"type": "file", "path": name, "size": len(body), "oid": hashlib.sha1(body).hexdigest()}
+            for name, body in files.items()
+        ]
+        info = {"id": repo, "sha": commit, "siblings": [{"rfilename": name} for name in files]}
+        for name in (revision, commit):
+            self.files[f"/api/models/{repo}/tree/{name}"] = Served(json.dumps(tree).encode())
+            self.files[f"/api/models/{repo}/revision/{name}"] = Served(json.dumps(info).encode())
         for name, body in files.items():
-            sibling = {"rfilename": name, "size": len(body)}
-            if not name.endswith((".json", ".md")):
-                digest = hashlib.sha256(body + b"!" * wrong_sha256).hexdigest()
-                sibling["lfs"] = {"sha256": digest, "size": len(body), "pointerSize": 134}
-            siblings.append(sibling)
-            self.files[f"/{repo}/resolve/{revision}/{name}"] = Served(body)
-        listing = json.dumps({"id": repo, "siblings": siblings}).encode()
-        self.files[f"/api/models/{repo}/revision/{revision}?blobs=true"] = Served(listing)
+            served = Served(body, etag=f'"{hashlib.sha1(body).hexdigest()}"', commit=commit)
+            self.files[f"/{repo}/resolve/{commit}/{quote(name)}"] = served
 
     def _handler(self):
         server = self
@@ -96,7 +103,10 @@ class FileServer:
             def do_GET(self):
                 asked = Asked(self.path, dict(self.headers))
                 server.asked.append(asked)
-                served = server.files.get(self.path, Served(b"not here", status=404))
+                missing = Served(b"not here", status=404)
+                served = server.files.get(self.path)
+                if served is None:  # what the Hub is asked for has options that do not matter
+                    served = server.files.get(self.path.partition("?")[0], missing)
                 if served.busy:
                     served.busy -= 1
                     served = Served(b"later", status=503)
@@ -114,11 +124,17 @@ class FileServer:
                     self.send_header("Content-Length", str(length))
                 if served.etag:
                     self.send_header("ETag", served.etag)
+                if served.error:
+                    self.send_header("X-Error-Code", served.error)
+                if served.commit:
+                    self.send_header("X-Repo-Commit", served.commit)
                 if served.location:
                     self.send_header("Location", served.location)
                 if served.drip == "head":
                     self._drip(b"X-Long: " + b"x" * 10_000 + b"\r\n")
                 self.end_headers()
+                if self.command == "HEAD":
+                    return
                 if served.drip == "body":
                     self._drip(rest)
                     return
@@ -130,6 +146,8 @@ class FileServer:
                         self.wfile.write(rest)
                 if cut < len(rest) and served.pause is not None:
                     served.pause.wait()
+
+            do_HEAD = do_GET  # noqa: N815  (the name is the base class's)
 
             def _drip(self, contents):
                 with suppress(ConnectionError):

@@ -3,7 +3,7 @@
 import torch
 
 import biggan
-from biggan.weights.files import set_statistics_grid
+from biggan.weights.networks import set_statistics_grid
 
 TINY = {
     "family": "biggan",

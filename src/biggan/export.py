@@ -40,7 +40,7 @@ from biggan.inference.folded import FoldedGenerator
 from biggan.latents import check_truncation
 from biggan.models import Generator
 from biggan.nn import StandingBatchNorm2d
-from biggan.weights.files import statistics_grid
+from biggan.weights.networks import statistics_grid
 
 Format = Literal["onnx", "openvino"]
 FORMATS: tuple[Format, ...] = get_args(Format)

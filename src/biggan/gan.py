@@ -25,9 +25,10 @@ from biggan.latents import NoiseKind, check_truncation
 from biggan.models import Discriminator, Generator, GeneratorConfig
 from biggan.nn import OffGrid
 from biggan.weights.cache import cache_dir
-from biggan.weights.files import Description, with_off_grid
+from biggan.weights.files import Description
 from biggan.weights.load import load_discriminator as read_discriminator
 from biggan.weights.load import load_generator
+from biggan.weights.networks import with_off_grid
 
 
 def load(

@@ -4,9 +4,9 @@ import pytest
 import torch
 
 import biggan
-from biggan.weights.files import assemble
 from biggan.weights.formats import brock
 from biggan.weights.formats.conversion import ForeignTensors
+from biggan.weights.networks import assemble
 from foreign_networks import (
     BROCK,
     RandomWeights,

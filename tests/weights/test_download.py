@@ -15,29 +15,16 @@ import pytest
 
 from biggan import InputError
 from biggan.weights import download
-from biggan.weights.addresses import obtain_address
 from biggan.weights.cache import cache_dir, exclusive, is_offline
-from biggan.weights.download import DownloadError, RemoteFile, fetch, fetch_all, read_document
-from file_server import FileServer, Served
+from biggan.weights.download import DownloadError, fetch, obtain_address
+from biggan.weights.load import is_address
+from file_server import Served
 
 BODY = random.Random(0).randbytes(1_000_000)
 OTHER = random.Random(1).randbytes(1_200_000)
 SHA256 = hashlib.sha256(BODY).hexdigest()
 
-
-@pytest.fixture
-def server():
-    with FileServer() as server:
-        yield server
-
-
-@pytest.fixture(autouse=True)
-def _no_waiting_and_no_proxy(monkeypatch, tmp_path):
-    monkeypatch.setattr(download, "_WAITS", (0, 0, 0))
-    monkeypatch.setenv("NO_PROXY", "*")
-    monkeypatch.setenv("no_proxy", "*")
-    monkeypatch.setenv("BIGGAN_CACHE", str(tmp_path / "cache"))
-    monkeypatch.delenv("BIGGAN_OFFLINE", raising=False)
+pytestmark = pytest.mark.usefixtures("cache")
 
 
 @pytest.fixture
@@ -202,8 +189,6 @@ def test_an_answer_that_drips_is_given_up(server, path, monkeypatch, drip):
     why = reason(server.url("/a"), path)
     assert ("bytes came in 0.2 s" if drip == "body" else "the connection broke") in why
     assert len(server.asked) == 4  # and after each wait
-    with pytest.raises(DownloadError):
-        read_document(server.url("/a"))
 
 
 def test_a_busy_host_is_asked_again(server, path):
@@ -271,10 +256,6 @@ def test_malformed_addresses(path, url, why):
     assert why in reason(url, path)
 
 
-def test_a_token_that_cannot_be_sent_is_not_printed(server, path):
-    assert "secret" not in reason(server.url("/a"), path, token="secret\nsecret")
-
-
 def test_a_disk_that_cannot_take_it(server, tmp_path):
     server.files["/a"] = Served(BODY)
     (tmp_path / "file").touch()
@@ -329,46 +310,73 @@ def test_certificates_that_are_not_there(server, path, monkeypatch):
         fetch(server.url("/a"), path)
 
 
-def test_a_token_stays_with_its_host(server, path):
-    elsewhere = server.url("/c", host="localhost")
-    server.files["/a"] = Served(status=302, location="/b")
-    server.files["/b"] = Served(status=302, location=elsewhere)
-    server.files["/c"] = Served(status=302, location=server.url("/d"))
-    server.files["/d"] = Served(BODY)
-    fetch(server.url("/a"), path, token="secret")
-    sent = {asked.path: asked.headers.get("Authorization") for asked in server.asked}
-    assert sent == {"/a": "Bearer secret", "/b": "Bearer secret", "/c": None, "/d": None}
+# --- addresses ---
 
 
-# --- several files, and documents ---
+def refusal(address, **options):
+    with pytest.raises(InputError) as raised:
+        obtain_address(address, **options)
+    assert "\n" not in str(raised.value)
+    return str(raised.value)
 
 
-def test_files_that_are_there_are_not_fetched_again(server, tmp_path):
-    remote = [
-        RemoteFile(server.url("/a"), "inner/a", sha256=SHA256),
-        RemoteFile(server.url("/b"), "b"),
-    ]
-    server.files["/a"] = Served(BODY)
-    with pytest.raises(DownloadError, match="404"):
-        fetch_all(remote, tmp_path)
-    server.files["/b"] = Served(OTHER)
-    fetch_all(remote, tmp_path)
-    assert server.paths() == ["/a", "/b", "/b"]
-    assert (tmp_path / "inner" / "a").read_bytes() == BODY
-    (tmp_path / "inner" / "a").write_bytes(OTHER)  # as of an older version
-    fetch_all(remote, tmp_path)
-    assert (tmp_path / "inner" / "a").read_bytes() == BODY
+def test_what_an_address_is():
+    for text in ("https://host/a", "HTTP://host", "hf://owner/repo", "file:///a", "s3://bucket/a"):
+        assert is_address(text), text
+    for text in ("biggan-128", "runs/a", "C:\\a", "/a//b", "://a", "a b://c"):
+        assert not is_address(text), text
 
 
-def test_documents(server, monkeypatch):
-    server.files["/a"] = Served(BODY)
-    assert read_document(server.url("/a")) == BODY
-    server.files["/a"] = Served(BODY, length=len(BODY) + 5)
-    with pytest.raises(DownloadError, match="closed too early"):
-        read_document(server.url("/a"))
-    monkeypatch.setattr(download, "_MAX_DOCUMENT_BYTES", 1000)
-    with pytest.raises(DownloadError, match="larger than"):
-        read_document(server.url("/a"))
+def test_a_file_of_the_web_is_fetched_once(server, close_network):
+    places = ("/a/g.pth", "/b/g.pth", "/a/g.pth?version=2")
+    for place in places:
+        server.files[place] = Served(place.encode())
+    paths = [obtain_address(server.url(place)) for place in places]
+    assert [path.read_bytes().decode() for path in paths] == list(places)
+    assert {path.name for path in paths} == {"g.pth"}
+    close_network()
+    for place, path in zip(places, paths, strict=True):
+        assert obtain_address(server.url(place)) == path
+        assert obtain_address(server.url(place), offline=True) == path
+
+
+@pytest.mark.parametrize("path", ["/", "", "/..", "/a/%2e%2e", "/%2F%00", f"/{'x' * 300}"])
+def test_names_that_cannot_be_those_of_files(server, cache, path):
+    server.files[path or "/"] = Served(BODY)
+    found = obtain_address(server.url(path))
+    assert found.read_bytes() == BODY
+    assert (cache / "addresses") in found.parents
+
+
+def test_a_local_file_is_read_where_it_is(tmp_path, server):
+    path = tmp_path / "a ü.pth"
+    assert obtain_address(path.as_uri()) == path
+    assert obtain_address(path.as_uri().replace("file://", "file://localhost")) == path
+    assert "three slashes" in refusal("file://a.pth")
+    assert server.asked == []
+
+
+def test_offline_opens_no_socket(close_network, monkeypatch):
+    close_network()
+    for address in ("ftp://host/a", "s3://bucket/a", "gs://bucket/a"):
+        assert "only https://, http://, hf:// and file://" in refusal(address)
+    for address in ("https://[bad/x.pth", "file://[x", "file:///x%00y", "ftp://[a\n"):
+        refusal(address)
+        refusal(address, offline=True)
+    address = "https://host/a.pth"
+    assert f"{address} is not in the cache" in refusal(address, offline=True)
+    monkeypatch.setenv("BIGGAN_OFFLINE", "1")
+    assert "nothing is fetched offline" in refusal(address)
+
+
+def test_secrets_in_an_address_are_not_shown(server, caplog):
+    caplog.set_level("INFO")
+    address = server.url("/gone.pth?signature=SECRET#x").replace("http://", "http://me:PASSWORD@")
+    for options in ({}, {"offline": True}):
+        message = refusal(address, **options) + caplog.text
+        assert "SECRET" not in message
+        assert "PASSWORD" not in message
+        assert "/gone.pth" in message
 
 
 # --- the cache ---
@@ -431,7 +439,7 @@ def obtaining(url):
     """A process that obtains an address, and prints where it lies."""
     code = (
         "import logging, sys; logging.basicConfig(level=logging.INFO, format='%(message)s'); "
-        "from biggan.weights.addresses import obtain_address; print(obtain_address(sys.argv[1]))"
+        "from biggan.weights.download import obtain_address; print(obtain_address(sys.argv[1]))"
     )
     return subprocess.Popen(
         [sys.executable, "-c", code, url],
@@ -472,5 +480,5 @@ def test_a_killed_process_is_taken_up(server, tmp_path):
 
 
 def test_fetching_needs_no_torch():
-    code = "import sys, biggan.weights.addresses; sys.exit('torch' in sys.modules)"
+    code = "import sys, biggan.weights.download; sys.exit('torch' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -16,13 +16,9 @@ import torch
 from safetensors.torch import save_file
 
 import biggan
-from biggan.weights.files import (
-    Description,
-    save_discriminator,
-    save_generator,
-    set_statistics_grid,
-)
+from biggan.weights.files import Description, save_discriminator, save_generator
 from biggan.weights.load import read_network
+from biggan.weights.networks import set_statistics_grid
 from foreign_networks import RandomWeights, brock_discriminator, brock_generator, ivclab_generator
 from tiny import tiny_generator
 

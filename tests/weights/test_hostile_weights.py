@@ -33,6 +33,7 @@ from tensorflow_formats import block, entry, floats, header, saved_model, table,
 from tiny import TINY_CLASSES, tiny_generator
 
 LABEL = torch.tensor([0])
+NOT_STORED = (torch.complex64, torch.float8_e4m3fn)  # in files of ours
 NUMBERS = (0, 1, 2, 3, 7, 50, 2**31, 2**62, 2**63 - 1)
 
 
@@ -120,7 +121,9 @@ def own_files(path, random):
                 text = mutated_bytes(text.encode(), random).decode("latin-1")
             files.save_tensors(path, metadata | {"header": text}, tensors)
         else:
-            files.save_tensors(path, metadata, mutated_tensors(tensors, random, plain=True))
+            mutant = mutated_tensors(tensors, random, plain=True)
+            storable = {n: t.bool() if t.dtype in NOT_STORED else t for n, t in mutant.items()}
+            files.save_tensors(path, metadata, storable)
         yield path
 
 

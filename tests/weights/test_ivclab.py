@@ -4,9 +4,9 @@ import pytest
 import torch
 
 import biggan
-from biggan.weights.files import assemble
 from biggan.weights.formats import ivclab
 from biggan.weights.formats.conversion import ForeignTensors
+from biggan.weights.networks import assemble
 from foreign_networks import RandomWeights, ivclab_generator
 
 WIDTHS = {  # and where attention sits

@@ -14,10 +14,10 @@ import torch
 from biggan.errors import InputError
 from biggan.weights.containers.archives import unpacked
 from biggan.weights.containers.tensor_bundle import VARIABLES, TensorBundle
-from biggan.weights.files import assemble
 from biggan.weights.formats import tfhub
 from biggan.weights.formats.conversion import ForeignTensors
 from biggan.weights.load import read_network
+from biggan.weights.networks import assemble
 from tensorflow_formats import floats, saved_model, write_bundle
 
 FIXTURES = Path(__file__).parent / "fixtures"

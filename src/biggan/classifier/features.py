@@ -24,7 +24,8 @@ from biggan.metrics.extractor import (
     reproducible_convolutions,
     resize_like_pillow,
 )
-from biggan.weights.files import load_strictly, load_tensors
+from biggan.weights.files import load_tensors
+from biggan.weights.networks import load_strictly
 
 
 class ClassifierFeatures:

@@ -66,13 +66,12 @@ def _classes(model: str | None, imagenet: bool, offline: bool) -> tuple[str, Seq
     if imagenet:
         return "ImageNet", imagenet_classes()
 
-    from biggan.gan import load
-    from biggan.weights.load import means_published
+    from biggan.weights.load import load_class_names, means_published
 
     # DeepMind's models all have ImageNet's classes: none is fetched to list them.
     if model is not None and means_published(model):
         return model, imagenet_classes()
-    gan = load(model, offline=offline)
-    if not gan.class_names:
-        raise InputError(f"{gan.name} is unconditional: it has no classes")
-    return gan.name, gan.class_names
+    name, class_names = load_class_names(model, offline=offline)
+    if not class_names:
+        raise InputError(f"{name} is unconditional: it has no classes")
+    return name, class_names

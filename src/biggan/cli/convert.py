@@ -72,8 +72,9 @@ def command(
     import torch
 
     from biggan.atomic_write import make_folder
-    from biggan.weights.files import save_discriminator, save_generator, with_off_grid
+    from biggan.weights.files import save_discriminator, save_generator
     from biggan.weights.load import load_network
+    from biggan.weights.networks import with_off_grid
 
     loaded: Any = load_network(source, offline=offline, bn_eps=bn_eps, sn_eps=sn_eps)
     if off_grid is not None:

@@ -74,8 +74,8 @@ def command(model: str | None, offline: bool, as_json: bool) -> None:
 def _card(model: str, *, offline: bool) -> dict[str, Any]:
     """What a model is, as plain data. A published one is not fetched to say it."""
     from biggan.models import Generator
-    from biggan.weights.files import statistics_grid
     from biggan.weights.load import load_network, means_published
+    from biggan.weights.networks import statistics_grid
     from biggan.weights.published import PUBLISHED, cached_path
 
     if means_published(model) and not cached_path(model).is_file():
@@ -122,17 +122,18 @@ def _grid_in_words(grid: tuple[float, ...]) -> str:
 
 def _published_row(entry: PublishedModel) -> dict[str, Any]:
     from biggan.models import count_parameters
-    from biggan.weights.published import cached_path
+    from biggan.weights.networks import hub_grid
+    from biggan.weights.published import DEEPMIND_LICENCE, cached_path, host_of
 
     return {
         "name": entry.name,
-        "resolution": entry.resolution,
+        "resolution": entry.config.resolution,
         "parameters": count_parameters(entry.config),
-        "classes": entry.num_classes,
-        "statistics": _grid_in_words(entry.grid),
+        "classes": entry.config.num_classes,
+        "statistics": _grid_in_words(hub_grid(entry.rows)),
         "source": entry.source,
-        "licence": entry.licence,
-        "places": [place.host for place in entry.places],
+        "licence": DEEPMIND_LICENCE,
+        "places": [host_of(place) for place in entry.places],
         "cached": cached_path(entry.name).is_file(),
     }
 

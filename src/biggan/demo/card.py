@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from biggan.gan import Gan
-from biggan.weights.files import statistics_grid
+from biggan.weights.networks import statistics_grid
 
 _FAMILIES = {"biggan": "BigGAN", "biggan-deep": "BigGAN-deep"}
 _SCORES = {

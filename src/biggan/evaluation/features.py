@@ -28,7 +28,7 @@ from biggan.metrics.extractor import FeatureExtractor
 from biggan.metrics.inception import InceptionFeatures, Resize
 from biggan.metrics.statistics import FeatureStatistics
 from biggan.weights.cache import cache_dir
-from biggan.weights.files import FORMAT, is_ours, load_tensors, save_tensors
+from biggan.weights.files import FORMAT, load_tensors, read_metadata, save_tensors
 
 KEPT_FEATURES = 10_000  # the number that precision and recall take
 KEPT_LOGITS = 50_000  # likewise for the Inception Score
@@ -57,7 +57,11 @@ def open_extractor(
         InputError: Nothing loadable is there, the file is damaged, or it has no such resize.
     """
     path = None if source == "inception" else Path(source).expanduser()
-    if path is not None and path.suffix == ".safetensors" and is_ours(path):
+    if (
+        path is not None
+        and path.suffix == ".safetensors"
+        and read_metadata(path).get("format") == FORMAT
+    ):
         if resize is not None:
             raise InputError(
                 f"--resize is for TF-Inception, and {path} holds another network, which resizes "

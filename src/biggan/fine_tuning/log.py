@@ -9,9 +9,9 @@ from typing import Any
 
 from biggan.fine_tuning.classes import ClassOrigin
 from biggan.fine_tuning.freezing import FineTuningConfig
-from biggan.weights.addresses import is_address
 from biggan.weights.download import without_secrets
 from biggan.weights.files import LoadedModel
+from biggan.weights.load import is_address
 
 _LISTED = 20  # classes that the log names one by one
 

@@ -17,7 +17,6 @@ from pathlib import Path
 
 import torch
 from PIL import Image
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 from tqdm import tqdm
 
@@ -26,7 +25,7 @@ from biggan.errors import InputError
 from biggan.gan import Gan, load
 from biggan.images import make_grid, to_pil, to_uint8
 from biggan.latents import make_noise
-from biggan.weights.files import RUN_GENERATOR
+from biggan.weights.files import RUN_GENERATOR, read_metadata
 
 LEVEL = 0.99  # of |x|, images in [-1, 1]: the outermost two grey levels of 256 at either end
 TRUNCATIONS = (None, 1.0, 0.8, 0.6, 0.4, 0.2, 0.1, 0.04)
@@ -156,8 +155,7 @@ def _strip(images: Tensor) -> bytes:
 def _cached(cache: Path, weights: Path) -> Sweep | None:
     """What an earlier report measured of these weights; None if it cannot be used."""
     try:
-        with safe_open(weights, framework="pt") as file:
-            sha256 = (file.metadata() or {})["sha256"]
+        sha256 = read_metadata(weights)["sha256"]
         kept = json.loads(cache.read_text(encoding="utf-8"))
         if (kept["version"], kept["sha256"]) != (_VERSION, sha256):
             return None
@@ -171,7 +169,7 @@ def _cached(cache: Path, weights: Path) -> Sweep | None:
         if not (usable and all(t in _SHOWN for t, _ in strips)):
             return None
         return Sweep(int(kept["num"]), rows, strips)
-    except (SafetensorError, OSError, ValueError, LookupError, TypeError, ArithmeticError):
+    except (OSError, ValueError, LookupError, TypeError, ArithmeticError):
         return None
     except (RecursionError, SyntaxError):  # of JSON; of PNG
         return None

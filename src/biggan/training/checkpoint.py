@@ -16,14 +16,13 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from safetensors import safe_open
 from torch import Tensor
 
 from biggan.atomic_write import make_folder, replaced_atomically
 from biggan.errors import InputError
 from biggan.training.config import TrainConfig
 from biggan.training.state import Attempt, TrainState
-from biggan.weights.files import FORMAT, is_ours, load_tensors, save_tensors
+from biggan.weights.files import FORMAT, load_tensors, read_metadata, save_tensors
 
 _LOG = logging.getLogger("biggan.training")
 _NAME = re.compile(r"step-(\d{8,})\.safetensors")
@@ -265,8 +264,7 @@ def _checkpoint(path: Path, metadata: Mapping[str, str], tensors: dict[str, Tens
 
 
 def _read_metadata(path: Path) -> dict[str, str]:
-    if not is_ours(path):
+    metadata = read_metadata(path)
+    if metadata.get("format") != FORMAT:
         raise InputError(f"{path} is a safetensors file, but not one of biggan's")
-    with safe_open(path, framework="pt") as file:
-        metadata: dict[str, str] = file.metadata()
     return metadata

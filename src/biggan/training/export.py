@@ -37,12 +37,10 @@ from biggan.weights.files import (
     RUN_DISCRIMINATOR,
     RUN_GENERATOR,
     Description,
-    hub_grid,
     save_discriminator,
     save_generator,
-    set_statistics_grid,
-    statistics_grid,
 )
+from biggan.weights.networks import hub_grid, set_statistics_grid, statistics_grid
 
 Exported = tuple[Generator, Description]
 """An averaged generator, ready to sample, and what its file says of it."""

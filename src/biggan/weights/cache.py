@@ -1,16 +1,15 @@
-"""The folder that keeps what was fetched, and whose turn it is to write there.
+"""The folder that keeps what was fetched, and who may write there.
 
 It is `$BIGGAN_CACHE`, else `$XDG_CACHE_HOME/biggan`, else `~/.cache/biggan`:
 
     biggan-deep-256.safetensors   published weights, converted
     pt_inception-2015-12-05-6726825d.pth   TF-Inception's weights, as published
-    addresses/                    what was given by address, a folder each
-    downloads/                    files under way: resumed the next time, deleted once converted
-    *.lock, *.lock.held           held by the process that fetches; safe to delete when none is
-                                  running
+    addresses/                    files given by address, a folder each
+    downloads/                    unfinished downloads: resumed the next time
+    *.lock, *.lock.held           held by the process that fetches; safe to delete when none runs
 
 What is there is used as it is and never asked for again; to fetch it anew, delete it.
-With BIGGAN_OFFLINE=1 in the environment it is all that there is: nothing is fetched.
+With BIGGAN_OFFLINE=1 in the environment nothing is fetched.
 """
 
 from __future__ import annotations
@@ -44,20 +43,15 @@ def cache_dir() -> Path:
 
 
 def is_offline(asked: bool) -> bool:
-    """Whether nothing may be fetched: by the caller's word, or because BIGGAN_OFFLINE is set.
-
-    Args:
-        asked: What the caller says. False leaves it to the environment, where an empty
-            BIGGAN_OFFLINE, or 0, means no, and anything else yes.
-    """
+    """Whether nothing may be fetched: the caller says so, or BIGGAN_OFFLINE is set and not 0."""
     return asked or os.environ.get("BIGGAN_OFFLINE", "") not in ("", "0")
 
 
 @contextmanager
 def exclusive(path: Path, what: str) -> Iterator[None]:
-    """Be the only process that makes something in the cache; wait for one that does already.
+    """Be the only process that makes a file in the cache; wait for one that already does.
 
-    The thing may be there after waiting: look again inside.
+    The file may be there after waiting: look again inside.
 
     Args:
         path: What is to be made. Its folder is created.

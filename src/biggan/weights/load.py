@@ -9,45 +9,56 @@ is there under a path goes before a published name. The format is found from the
     ajbrock       G_ema.pth, G.pth or D.pth, or their folder
     ivclab        biggan{128,256,512}-release.pt
     TF Hub        a module's folder, or its archive (.tar.gz)
+
+What only some words or formats need is imported where they are met.
 """
 
 from __future__ import annotations
 
 import difflib
 import re
-import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
-
-from torch import Tensor
+from typing import TYPE_CHECKING, Any, Literal
 
 from biggan.classes import default_class_names
 from biggan.errors import DamagedFileError, InputError, printable, quoted
-from biggan.models import PRESETS, Discriminator, Generator
-from biggan.weights.addresses import is_address, obtain_address
-from biggan.weights.cache import cache_dir
-from biggan.weights.containers.archives import unpacked
-from biggan.weights.containers.pickles import load_state_dict
-from biggan.weights.containers.tensor_bundle import VARIABLES, TensorBundle
 from biggan.weights.files import (
-    EPSILONS_KNOWN,
     FORMAT,
     MAX_HEADER_BYTES,
     RUN_DISCRIMINATOR,
     RUN_GENERATOR,
     Description,
     LoadedModel,
-    assemble,
-    build_network,
     network_sha256,
     open_regular,
+    parse_header,
+    read_metadata,
     read_safetensors,
+    verify,
 )
-from biggan.weights.published import BUNDLED, BUNDLED_FOLDER, PUBLISHED, cached_path, obtain
+from biggan.weights.published import (
+    BUNDLED,
+    BUNDLED_FOLDER,
+    PUBLISHED,
+    cached_path,
+    obtain_published,
+)
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from biggan.models import Discriminator, Generator
 
 Kind = Literal["generator", "discriminator"]
+
+EPSILONS_KNOWN = (
+    "its epsilons are known; bn_eps and sn_eps are for ajbrock's files alone, which do not say "
+    "theirs (and a discriminator has no bn_eps)"
+)
+"""The message where a user gives epsilons of weights that have their own."""
 
 # In a folder of several files: the names that each software gives to what one samples from.
 _PREFERRED: dict[Kind, tuple[str, ...]] = {
@@ -97,6 +108,27 @@ def load_network(
     return _load(word, None, offline, bn_eps, sn_eps)
 
 
+def load_class_names(
+    word: str | Path | None, *, offline: bool = False
+) -> tuple[str, tuple[str, ...]]:
+    """A generator's name and the names of its classes; of a file of ours, only its header is read.
+
+    Raises:
+        InputError: See `load_generator`.
+    """
+    path = locate(word, offline=offline)
+    with _with_remedy(word, path):
+        file = _weights_file(path, "generator")
+        if file.suffix == ".safetensors" and file.is_file():
+            metadata = read_metadata(file)
+            if metadata.get("format") == FORMAT:
+                header = parse_header(metadata, file)
+                if header.kind == "generator" and header.description.class_names:
+                    return header.description.name, header.description.class_names
+    description = load_generator(word, offline=offline).description
+    return description.name, description.class_names
+
+
 def _load(
     word: str | Path | None,
     kind: Kind | None,
@@ -105,7 +137,7 @@ def _load(
     sn_eps: float | None,
 ) -> LoadedModel[Any]:
     path = locate(word, kind or "generator", offline=offline)
-    with _way_out(path):
+    with _with_remedy(word, path):
         file = _weights_file(path, kind or "generator")
         loaded = read_network(file, bn_eps=bn_eps, sn_eps=sn_eps)
         if kind not in (None, loaded.kind):
@@ -132,8 +164,10 @@ def locate(word: str | Path | None, kind: Kind = "generator", *, offline: bool =
     if not name:
         raise InputError("the model's name is empty: leave it out for the bundled one")
     if kind == "generator" and means_published(name):
-        return obtain(name, read_network, offline=offline)
+        return obtain_published(name, read_network, offline=offline)
     if is_address(name):
+        from biggan.weights.download import obtain_address
+
         return obtain_address(name, offline=offline)
     try:
         path = Path(name).expanduser()
@@ -143,6 +177,11 @@ def locate(word: str | Path | None, kind: Kind = "generator", *, offline: bool =
         reason = error.strerror if isinstance(error, OSError) else error
         raise InputError(f"cannot open {quoted(name)}: {reason}") from None
     raise InputError(_nothing_there(name, kind))
+
+
+def is_address(word: str) -> bool:
+    """Whether a user's word is an address, `scheme://...`."""
+    return re.match(r"[a-zA-Z][a-zA-Z0-9+.-]*://", word) is not None
 
 
 def means_published(name: str) -> bool:
@@ -191,36 +230,32 @@ def _weights_file(path: Path, kind: Kind) -> Path:
 
 
 def _nothing_there(name: str, kind: Kind) -> str:
-    if kind == "discriminator" and name in PUBLISHED:
-        return (
-            f"{name} has no discriminator: DeepMind published none. Give a weights file that has "
-            "one, such as ajbrock's D.pth, or the folder of a training run"
-        )
+    from biggan.models import PRESETS
+
     if kind == "discriminator":
+        why = ": DeepMind published none" if name in PUBLISHED else ""
         return (
-            f"no discriminator {quoted(name)}: give a weights file, or the folder of a training run"
+            f"no discriminator {quoted(name)}{why}; give a weights file that has one, such as "
+            "ajbrock's D.pth, or the folder of a training run"
         )
     if name in PRESETS:
         return (
             f"{name} is an architecture without published weights. Give a weights file or a run "
             f"folder, or leave the model out for {BUNDLED[0]!r}"
         )
-    bundled = " or ".join(map(repr, BUNDLED))
     written = re.sub(r"[\s_]+", "-", name[:100].lower())
     near = difflib.get_close_matches(written, (*BUNDLED, *PUBLISHED), n=1, cutoff=0.8)
     meant = f" (did you mean {near[0]!r}?)" if near else ""
     return (
-        f"no model {quoted(name)}{meant}: give {bundled} (bundled), a weights file, the folder of "
-        f"a training run, an address (https://, hf://owner/repo), or one of {', '.join(PUBLISHED)}"
+        f"no model {quoted(name)}{meant}: give {' or '.join(map(repr, BUNDLED))} (bundled), a "
+        "weights file, the folder of a training run, an address (https://, hf://owner/repo), or "
+        f"one of {', '.join(PUBLISHED)}"
     )
 
 
 @contextmanager
-def _way_out(path: Path) -> Iterator[None]:
-    """Add to a mistake in a bundled or cached file how to replace it.
-
-    What was fetched and is damaged is deleted, and nothing else that may lie in the cache's folder.
-    """
+def _with_remedy(word: str | Path | None, path: Path) -> Iterator[None]:
+    """Add to an error in a bundled or fetched file how to replace it; delete a damaged copy."""
     try:
         yield
     except InputError as error:
@@ -228,24 +263,21 @@ def _way_out(path: Path) -> Iterator[None]:
             raise InputError(
                 f"{error} (a part of this installation: install biggan again)"
             ) from None
-        if not path.is_relative_to(cache_dir()):
+        by_address = isinstance(word, str) and re.match("(?i)(https?|hf)://", word)
+        if not by_address and path not in map(cached_path, PUBLISHED):
             raise
-        addresses = cache_dir() / "addresses"
-        entry = path
-        if path.is_relative_to(addresses):  # one folder for each
-            entry = addresses / path.relative_to(addresses).parts[0]
-        fetched = entry.parent == addresses or path in map(cached_path, PUBLISHED)
-        if fetched and isinstance(error, DamagedFileError):
-            with suppress(OSError):
-                shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+        if isinstance(error, DamagedFileError) and path.is_file():
+            with suppress(OSError):  # of the Hub's cache, the file and the link to it
+                path.resolve().unlink()
+                path.unlink()
             raise InputError(f"{error} (the copy in the cache is deleted: try again)") from None
         raise InputError(
-            f"{error} (a copy in the cache; if it is damaged, delete {entry} to have it fetched "
+            f"{error} (a copy in the cache; if it is damaged, delete {path} to have it fetched "
             "again)"
         ) from None
 
 
-# --- sniff, read, build ---
+# --- sniff, read ---
 
 
 def read_network(
@@ -260,21 +292,25 @@ def read_network(
     epsilons = {"bn_eps": bn_eps, "sn_eps": sn_eps}
     try:
         if path.is_dir():
-            return _convert(TensorBundle(path / VARIABLES), path, epsilons)
+            return _convert_module(path, epsilons)
         with open_regular(path) as file:
             container = _sniff(file.read(_HEAD_BYTES), path)
             file.seek(0)
             if container == "archive":
+                from biggan.weights.containers.archives import unpacked
+
                 with unpacked(file, path) as folder:
-                    return _convert(TensorBundle(folder / VARIABLES), folder, epsilons)
+                    return _convert_module(folder, epsilons)
             if container == "pickle":
+                from biggan.weights.containers.pickles import load_state_dict
+
                 return _convert(load_state_dict(file, path), path, epsilons)
             metadata, tensors = read_safetensors(file, path)
         if metadata.get("format") != FORMAT:
             return _convert(tensors, path, epsilons)
         if (bn_eps, sn_eps) != (None, None):
             raise InputError(f"{path}: {EPSILONS_KNOWN}")
-        return build_network(metadata, tensors, path)
+        return _build(metadata, tensors, path)
     except InputError as error:  # that of a shape that cannot be built knows no file
         raise error if str(path) in str(error) else InputError(f"{path}: {error}") from None
 
@@ -302,6 +338,36 @@ def _sniff(head: bytes, path: Path) -> Literal["safetensors", "archive", "pickle
     raise DamagedFileError(f"{path} {nature}")
 
 
+# --- build ---
+
+
+def _build(metadata: dict[str, str], tensors: dict[str, Tensor], path: Path) -> LoadedModel[Any]:
+    """The network of a file of ours, after its contents are verified."""
+    from biggan.models import DiscriminatorConfig, GeneratorConfig
+    from biggan.weights.networks import assemble
+
+    sha256 = verify(metadata, tensors, path)
+    header = parse_header(metadata, path)
+    description = header.description
+    if header.kind == "discriminator":
+        judge = assemble(DiscriminatorConfig.from_dict(header.config), (), tensors, path)
+        return LoadedModel(judge, description, sha256)
+    if header.kind != "generator":
+        raise InputError(f"{path} holds a {quoted(header.kind)}, not a generator or discriminator")
+    config = GeneratorConfig.from_dict(header.config)
+    network = assemble(config, header.grid, tensors, path)
+    names = description.class_names or default_class_names(config.num_classes)
+    if len(names) != config.num_classes:
+        raise InputError(f"{path} names {len(names)} classes of its network's {config.num_classes}")
+    return LoadedModel(network, replace(description, class_names=names), sha256)
+
+
+def _convert_module(folder: Path, epsilons: Mapping[str, float | None]) -> LoadedModel[Any]:
+    from biggan.weights.containers.tensor_bundle import VARIABLES, TensorBundle
+
+    return _convert(TensorBundle(folder / VARIABLES), folder, epsilons)
+
+
 def _convert(
     tensors: Mapping[str, Tensor], path: Path, epsilons: Mapping[str, float | None]
 ) -> LoadedModel[Any]:
@@ -311,6 +377,7 @@ def _convert(
     """
     from biggan.weights.formats import FORMATS
     from biggan.weights.formats.conversion import ForeignTensors
+    from biggan.weights.networks import assemble
 
     if all(name.startswith("module.") for name in tensors):  # put there by `DataParallel`
         tensors = {name.removeprefix("module."): tensor for name, tensor in tensors.items()}

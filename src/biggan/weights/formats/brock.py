@@ -24,7 +24,6 @@ from torch import Tensor
 
 from biggan.errors import InputError
 from biggan.models import Discriminator, DiscriminatorConfig, Generator, GeneratorConfig
-from biggan.weights.files import empty_network
 from biggan.weights.formats.conversion import (
     Converted,
     ForeignTensors,
@@ -33,6 +32,7 @@ from biggan.weights.formats.conversion import (
     add_other_statistics,
     base_width,
 )
+from biggan.weights.networks import empty_network
 
 BN_EPS = 1e-5
 """Epsilon of BatchNorm in its training scripts."""

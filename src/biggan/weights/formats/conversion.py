@@ -20,10 +20,8 @@ from torch.nn import functional as F
 
 from biggan.errors import InputError, printable, quoted
 from biggan.models import Discriminator, DiscriminatorConfig, Generator, GeneratorConfig
-from biggan.weights.files import EPSILONS_KNOWN, listed_faults
-
-DEEPMIND_LICENCE = "not established: DeepMind's module pages state none"
-"""Licence of DeepMind's weights, whoever converted them."""
+from biggan.weights.load import EPSILONS_KNOWN
+from biggan.weights.networks import listed_faults, tensor_fault
 
 _ALIKE = 20  # so many tensors of one wrong type are named one by one
 _FLOATS = (torch.float32, torch.float16, torch.bfloat16)
@@ -125,10 +123,13 @@ class ForeignTensors:
         What is wrong is remembered for `finish`; zeros stand in for it until then.
         """
         self._left.pop(name, None)
-        fault = self._fault(name, shape)
-        if fault is None:
-            return self.tensors[name].detach().float()
-        self._wrong.append(fault)
+        tensor = self.tensors.get(name)
+        fault: str | None = f"missing {name}"
+        if tensor is not None:
+            fault = tensor_fault(name, tensor, shape, _FLOATS)
+            if fault is None:
+                return tensor.detach().float()
+        self._wrong.append(str(fault))
         return torch.zeros(()).expand(shape)
 
     def leave(self, pattern: str) -> None:
@@ -150,18 +151,6 @@ class ForeignTensors:
             raise InputError(f"{self.path} does not fit its network: {listed_faults(wrong)}")
         if self._unused:
             raise InputError(f"{self.path}: {EPSILONS_KNOWN}")
-
-    def _fault(self, name: str, shape: tuple[int, ...]) -> str | None:
-        if name not in self.tensors:
-            return f"missing {name}"
-        tensor = self.tensors[name]
-        if tuple(tensor.shape) != shape:
-            return f"{name} is {quoted(tuple(tensor.shape))}, not {shape}"
-        if tensor.dtype not in _FLOATS:
-            return f"{name} is {tensor.dtype}, not float32".replace("torch.", "")
-        if not tensor.is_meta and not bool(tensor.isfinite().all()):
-            return f"{name} has values that are not finite numbers"
-        return None
 
 
 class Layout:

@@ -17,9 +17,7 @@ from torch import Tensor
 
 from biggan.errors import InputError, quoted
 from biggan.models import GeneratorConfig
-from biggan.weights.files import empty_network
 from biggan.weights.formats.conversion import (
-    DEEPMIND_LICENCE,
     Converted,
     ForeignTensors,
     Layout,
@@ -27,6 +25,8 @@ from biggan.weights.formats.conversion import (
     base_width,
     reorder_first_linear,
 )
+from biggan.weights.networks import empty_network
+from biggan.weights.published import DEEPMIND_LICENCE
 
 _EPS = 1e-4
 _CONFIG_BYTES = 1 << 20  # at most

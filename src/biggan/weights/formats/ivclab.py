@@ -13,9 +13,7 @@ from torch import Tensor
 
 from biggan.errors import InputError
 from biggan.models import GeneratorConfig
-from biggan.weights.files import empty_network, hub_grid
 from biggan.weights.formats.conversion import (
-    DEEPMIND_LICENCE,
     Converted,
     ForeignTensors,
     Layout,
@@ -24,6 +22,8 @@ from biggan.weights.formats.conversion import (
     base_width,
     reorder_first_linear,
 )
+from biggan.weights.networks import empty_network, hub_grid
+from biggan.weights.published import DEEPMIND_LICENCE
 
 _EPS = 1e-4
 _GRID = hub_grid(50)

@@ -27,9 +27,7 @@ from biggan.models import Discriminator, Generator, GeneratorConfig
 from biggan.nn import StandingBatchNorm2d
 from biggan.weights.containers.graph_def import GRAPH, Table, find_tables, read_graph
 from biggan.weights.containers.tensor_bundle import TensorBundle
-from biggan.weights.files import empty_network, hub_grid
 from biggan.weights.formats.conversion import (
-    DEEPMIND_LICENCE,
     Converted,
     ForeignTensors,
     Layout,
@@ -39,6 +37,8 @@ from biggan.weights.formats.conversion import (
     base_width,
     reorder_first_linear,
 )
+from biggan.weights.networks import empty_network, hub_grid
+from biggan.weights.published import DEEPMIND_LICENCE
 
 _LOG = logging.getLogger("biggan.weights")
 

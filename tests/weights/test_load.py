@@ -2,45 +2,28 @@
 
 import io
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import torch
 
-from biggan import DiscriminatorConfig, InputError, build_discriminator
-from biggan.weights import published
-from biggan.weights.files import (
-    RUN_DISCRIMINATOR,
-    RUN_GENERATOR,
-    Description,
-    save_discriminator,
-)
-from biggan.weights.load import load_discriminator, load_generator
+from biggan import InputError
+from biggan.weights.files import RUN_DISCRIMINATOR, RUN_GENERATOR, Description, save_generator
+from biggan.weights.load import load_class_names, load_discriminator, load_generator
 from biggan.weights.published import BUNDLED, PUBLISHED
-from file_server import FileServer, Served
-from tiny import TINY_DISCRIMINATOR
+from file_server import Served
+from tiny import TINY_CLASSES, tiny_generator
 
 NAME = "biggan-deep-256"
 
 
 @pytest.fixture(autouse=True)
-def cache(monkeypatch, tmp_path):
-    """An empty cache, and an empty folder to work in."""
-    monkeypatch.setenv("NO_PROXY", "*")
-    monkeypatch.setenv("no_proxy", "*")
-    monkeypatch.setenv("BIGGAN_CACHE", str(tmp_path / "cache"))
+def _empty_folder(monkeypatch, tmp_path, cache):
     monkeypatch.setenv("BIGGAN_OFFLINE", "1")
     (tmp_path / "work").mkdir()
     monkeypatch.chdir(tmp_path / "work")
-    return tmp_path / "cache"
-
-
-@pytest.fixture(scope="module")
-def discriminator_file(tmp_path_factory):
-    path = tmp_path_factory.mktemp("discriminator") / "d.safetensors"
-    config = DiscriminatorConfig.from_dict(TINY_DISCRIMINATOR)
-    save_discriminator(path, build_discriminator(config), Description(name="judge"))
-    return path
 
 
 def name_of(model, **options):
@@ -100,28 +83,37 @@ def test_what_is_there_wins_over_a_published_name(tiny_file):
     assert name_of(NAME) == "tiny"
 
 
-def test_offline_is_passed_on(monkeypatch):
+def test_offline_is_passed_on(monkeypatch, close_network):
     monkeypatch.delenv("BIGGAN_OFFLINE")
-    monkeypatch.setattr(published, "_fetch_and_convert", None)  # cannot be called
-    for model in (NAME, "https://host.invalid/a.pth", "hf://owner/repo"):
+    close_network()
+    for model in (NAME, "https://host.invalid/a.pth"):
         assert "not in the cache" in refusal(load_generator, model, offline=True)
-    assert "not in the cache" in refusal(load_discriminator, "hf://owner/repo", offline=True)
+    assert "not in the cache" in refusal(load_discriminator, "https://host/D.pth", offline=True)
 
 
-def test_addresses(tiny_file, discriminator_file, monkeypatch):
+def test_addresses(tiny_file, monkeypatch, server):
     assert name_of(tiny_file.as_uri()) == "tiny"
     monkeypatch.delenv("BIGGAN_OFFLINE")
-    with FileServer() as server:
-        monkeypatch.setenv("HF_ENDPOINT", server.url(""))
-        server.files["/g"] = Served(tiny_file.read_bytes())
-        contents = {
-            "generator.safetensors": tiny_file.read_bytes(),
-            "discriminator.safetensors": discriminator_file.read_bytes(),
-        }
-        server.serve_repository("owner/repo", contents)
-        assert name_of(server.url("/g")) == name_of("hf://owner/repo") == "tiny"
-        found = load_discriminator("hf://owner/repo/discriminator.safetensors")
-        assert found.description.name == "judge"
+    server.files["/g"] = Served(tiny_file.read_bytes())
+    assert name_of(server.url("/g")) == "tiny"
+
+
+def test_class_names(tiny_file, discriminator_file):
+    for word in (tiny_file, str(tiny_file), tiny_file.as_uri()):
+        assert load_class_names(word) == ("tiny", TINY_CLASSES)
+    assert load_class_names(None) == ("fruits", load_generator(None).description.class_names)
+    unnamed = Path("unnamed.safetensors")
+    save_generator(unnamed, tiny_generator(), Description("x"))
+    assert load_class_names(unnamed) == ("x", ("class 0", "class 1", "class 2"))
+    assert "holds a discriminator" in refusal(load_class_names, discriminator_file)
+    unnamed.write_bytes(b"")
+    assert "cut short" in refusal(load_class_names, unnamed)
+
+
+def test_class_names_need_no_torch():
+    code = "import sys, biggan.weights.load as l; l.load_class_names(None); "
+    code += "sys.exit('torch' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_a_damaged_copy_in_the_cache_is_deleted(cache, tiny_file):
@@ -147,30 +139,28 @@ def test_a_damaged_copy_in_the_cache_is_deleted(cache, tiny_file):
         lambda whole: b"\x1f\x8b\x08" + whole[:100],
     ],
 )
-def test_an_answer_that_was_cut_or_wrong_does_not_stay(tiny_file, monkeypatch, damage):
+def test_an_answer_that_was_cut_or_wrong_does_not_stay(tiny_file, monkeypatch, server, damage):
     """Where the host announces no length, only reading it can tell."""
     monkeypatch.delenv("BIGGAN_OFFLINE")
     whole = tiny_file.read_bytes()
-    with FileServer() as server:
-        server.files["/x.safetensors"] = Served(damage(whole), length=-1)
-        address = server.url("/x.safetensors")
-        assert "(the copy in the cache is deleted: try again)" in refusal(load_generator, address)
-        server.files["/x.safetensors"] = Served(whole)
-        assert name_of(address) == "tiny"
+    server.files["/x.safetensors"] = Served(damage(whole), length=-1)
+    address = server.url("/x.safetensors")
+    assert "(the copy in the cache is deleted: try again)" in refusal(load_generator, address)
+    server.files["/x.safetensors"] = Served(whole)
+    assert name_of(address) == "tiny"
 
 
-def test_the_way_out_of_another_file_in_the_cache(monkeypatch):
+def test_the_way_out_of_another_file_in_the_cache(monkeypatch, server):
     monkeypatch.delenv("BIGGAN_OFFLINE")
     contents = io.BytesIO()
     torch.save({"conv1.weight": torch.zeros(1)}, contents)
-    with FileServer() as server:
-        server.files["/resnet.pth"] = Served(contents.getvalue())
-        message = refusal(load_generator, server.url("/resnet.pth"))
-        folder = Path(message.partition("delete ")[2].removesuffix(" to have it fetched again)"))
-        assert (folder / "resnet.pth").exists()
-        next(folder.iterdir()).unlink()  # an emptied folder will do
-        refusal(load_generator, server.url("/resnet.pth"))
-        assert server.paths() == ["/resnet.pth"] * 2
+    server.files["/resnet.pth"] = Served(contents.getvalue())
+    message = refusal(load_generator, server.url("/resnet.pth"))
+    copy = Path(message.partition("delete ")[2].removesuffix(" to have it fetched again)"))
+    assert copy.name == "resnet.pth"
+    copy.unlink()
+    refusal(load_generator, server.url("/resnet.pth"))
+    assert server.paths() == ["/resnet.pth"] * 2
 
 
 def test_epsilons_are_passed_on(tiny_file):
@@ -201,7 +191,7 @@ def test_discriminators(discriminator_file):
     for path in (discriminator_file, str(discriminator_file), run):
         assert load_discriminator(path).description.name == "judge"
     assert "DeepMind published none" in refusal(load_discriminator, NAME)
-    assert "no discriminator 'nothing'" in refusal(load_discriminator, "nothing")
+    assert "no discriminator 'nothing'; give" in refusal(load_discriminator, "nothing")
     assert "no discriminator 'digits'" in refusal(load_discriminator, "digits")
     shutil.copy(discriminator_file, NAME)
     assert load_discriminator(NAME).description.name == "judge"

@@ -1,0 +1,50 @@
+"""What the tests of downloads share: a local server, and an empty cache."""
+
+import socket
+
+import pytest
+
+from biggan import DiscriminatorConfig, build_discriminator
+from biggan.weights import download
+from biggan.weights.files import Description, save_discriminator
+from file_server import FileServer
+from tiny import TINY_DISCRIMINATOR
+
+
+@pytest.fixture
+def server():
+    with FileServer() as server:
+        yield server
+
+
+@pytest.fixture
+def cache(monkeypatch, tmp_path):
+    """An empty cache; no proxy, no waiting between two tries."""
+    monkeypatch.setattr(download, "_WAITS", (0, 0, 0))
+    monkeypatch.setenv("NO_PROXY", "*")
+    monkeypatch.setenv("no_proxy", "*")
+    monkeypatch.setenv("BIGGAN_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("BIGGAN_OFFLINE", raising=False)
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def close_network(monkeypatch):
+    """Call this, and whatever opens a socket fails."""
+
+    def refuse(*_, **__):
+        raise AssertionError("a socket is opened")
+
+    def close():
+        for name in ("socket", "create_connection", "getaddrinfo"):
+            monkeypatch.setattr(socket, name, refuse)
+
+    return close
+
+
+@pytest.fixture(scope="session")
+def discriminator_file(tmp_path_factory):
+    path = tmp_path_factory.mktemp("discriminator") / "d.safetensors"
+    config = DiscriminatorConfig.from_dict(TINY_DISCRIMINATOR)
+    save_discriminator(path, build_discriminator(config), Description(name="judge"))
+    return path
