@@ -1,4 +1,4 @@
-"""Pictures from a running `biggan demo`, through its HTTP API: no torch and no biggan needed here.
+"""Request images from a running `biggan demo` through its HTTP API. Needs neither torch nor biggan.
 
 python examples/api_client.py [ADDRESS] [OUT_FOLDER]
 """
@@ -12,10 +12,10 @@ from pathlib import Path
 
 
 def get(address: str, what: str, **settings: object) -> bytes:
-    """Ask for something; what is left out is what the page begins with.
+    """Send a request. Settings that are left out have the defaults of the page.
 
     Raises:
-        ValueError: The server's one line on what is wrong.
+        ValueError: The request was refused; the message is the server's.
     """
     url = f"{address}/api/{what}?{urllib.parse.urlencode(settings)}"
     try:
@@ -26,7 +26,7 @@ def get(address: str, what: str, **settings: object) -> bytes:
 
 
 def main() -> None:
-    """Write three PNG files, and show what a mistake looks like."""
+    """Write three PNG files, then show the answer to a mistake."""
     address = sys.argv[1] if sys.argv[1:] else "http://127.0.0.1:7860"
     out = Path(*sys.argv[2:3])
     out.mkdir(parents=True, exist_ok=True)

@@ -1,8 +1,8 @@
-"""Two classes and few pictures of your own, from weights that know something like them.
+"""Fine-tune a bundled model on two classes with few images.
 
 python examples/fine_tune.py OUT_FOLDER [STEPS]
 
-Here the pictures are drawn: bars, which the bundled digits know as "one", and crosses.
+The images are drawn: bars, similar to the class "one" of the bundled digits, and crosses.
 """
 
 import logging
@@ -20,7 +20,7 @@ from biggan.training import load_recipe, train
 
 
 def main() -> None:
-    """Draw the pictures, train, and write samples."""
+    """Draw the images, train, and write samples."""
     out = Path(sys.argv[1])
     steps = sys.argv[2] if len(sys.argv) > 2 else 200
     for name, lines in {
@@ -34,10 +34,10 @@ def main() -> None:
                 ImageDraw.Draw(picture).line(line, fill=255, width=2 + i % 4)
             picture.rotate(2 * i - 20).save(out / "data" / name / f"{i}.png")
 
-    logging.basicConfig(level=logging.INFO, format="%(message)s")  # which class came from which
+    logging.basicConfig(level=logging.INFO, format="%(message)s")  # the source of each class
     changes = ["fine_tuning.generator=digits", "batch_size=8", f"total_steps={steps}"]
     recipe = load_recipe("digits", changes, data=str(out / "data"))
-    recipe = fitted_to_source(recipe)  # the shapes are those of the weights to start from
+    recipe = fitted_to_source(recipe)  # the shapes of the loaded weights
     dataset = load_dataset(recipe.data, recipe.generator.resolution, 1)
     config = recipe.fitted(dataset.num_classes)
     train(config, dataset, out / "run", device=torch.device("cpu"))

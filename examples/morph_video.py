@@ -1,4 +1,4 @@
-"""A film from apple to banana to kiwi and around for ever, as MP4 and as WebP.
+"""A looping video from apple to banana to kiwi, as MP4 and as WebP.
 
 python examples/morph_video.py [OUT_FOLDER]
 
@@ -15,7 +15,7 @@ from biggan.video import make_frame, save_video
 
 
 def main() -> None:
-    """Write two files; the second is made from what the first says about itself."""
+    """Write two files, the second from the provenance of the first."""
     out = Path(*sys.argv[1:2])
     out.mkdir(parents=True, exist_ok=True)
     gan = biggan.load()

@@ -1,9 +1,9 @@
-"""Pictures from an exported model, without biggan and without PyTorch.
+"""Sample an exported model without biggan and without PyTorch.
 
     biggan export fruits.onnx
     python examples/onnx_sample.py fruits.onnx CLASS [OUT.png]
 
-Needs numpy, onnxruntime and pillow. CLASS is a part of a class's name, such as "red-apple".
+Needs numpy, onnxruntime and pillow. CLASS is a class name or a part of one, such as "red-apple".
 """
 
 import json
@@ -15,7 +15,7 @@ from PIL import Image
 
 
 def main() -> None:
-    """Write a row of five pictures, or of as many as the file makes at once."""
+    """Write a row of five images, or of the file's fixed batch size."""
     session = onnxruntime.InferenceSession(sys.argv[1], providers=["CPUExecutionProvider"])
     about = session.get_modelmeta().custom_metadata_map
     shapes = {entry.name: entry.shape for entry in session.get_inputs()}
@@ -26,7 +26,7 @@ def main() -> None:
     z = rng.standard_normal((num, dim))
     if about["truncation"] != "none":
         truncation = 0.4 if about["truncation"] == "dynamic" else float(about["truncation"])
-        while (far := abs(z) > 2).any():  # a normal cut at two standard deviations, then scaled
+        while (far := abs(z) > 2).any():  # truncated to two standard deviations, then scaled
             z[far] = rng.standard_normal(far.sum())
         z *= truncation
     inputs["z"] = z.astype(np.float32)
@@ -37,7 +37,7 @@ def main() -> None:
         names = json.loads(about["class_names"])
         index = next((i for i, name in enumerate(names) if sys.argv[2] in name), None)
         if index is None:
-            sys.exit(f"no class of {about['name']} is called {sys.argv[2]!r}")
+            sys.exit(f"{about['name']} has no class named {sys.argv[2]!r}")
         inputs["class_weights"] = np.eye(len(names), dtype=np.float32)[[index] * num]
 
     images = session.run(["images"], inputs)[0]  # (num, C, R, R) in [-1, 1]

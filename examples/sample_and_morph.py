@@ -1,4 +1,4 @@
-"""Pictures, a morph and a mix of classes in a dozen lines.
+"""Samples, an interpolation and a mix of classes.
 
 python examples/sample_and_morph.py [OUT_FOLDER]
 """
@@ -24,7 +24,7 @@ def main() -> None:
     rows = gan.interpolate("red apple", "banana", steps=8, num=3, truncation=0.4)
     make_grid([picture for row in rows for picture in row], columns=8).save(out / "morph.png")
 
-    # Noise and class weights of your own: half an apple, half a banana.
+    # Your own noise and class weights: half apple, half banana.
     z = biggan.truncated_noise(4, gan.config.z_dim, 0.4, seed=1)
     weights = torch.zeros(4, len(gan.class_names))
     weights[:, [gan.class_names.index(name) for name in ("red-apple", "banana")]] = 0.5

@@ -143,10 +143,10 @@ def test_the_python_of_a_document_runs(tmp_path, monkeypatch, request, name):
 
 
 @pytest.mark.slow
-def test_an_independent_classifier_reads_the_bundled_models_digits():
+def test_an_independent_classifier_recognizes_the_bundled_models_digits():
     real, half, _ = run_example("judge_digits.py").splitlines()
     assert half.startswith("truncation 0.5")
-    assert float(re.search(r"([\d.]+)% read right", half)[1]) >= 95
+    assert float(re.search(r"([\d.]+)% recognized", half)[1]) >= 95
     smallest = [float(re.search(r"smallest ([\d.]+)", line)[1]) for line in (real, half)]
     assert smallest[1] > smallest[0] / 2  # not nearer to a real digit than those are to each other
 
