@@ -86,7 +86,7 @@ def test_mistakes(tiny_file, folder, tmp_path, arguments, message):
 
 
 def test_figures_of_classes_and_a_picture_of_neighbours(tiny_file, tmp_path, monkeypatch):
-    monkeypatch.setattr("biggan.evaluation.classification_accuracy.default_steps", lambda _: 2)
+    monkeypatch.setattr("biggan.evaluation.scores.default_steps", lambda _: 2)
     classes = tmp_path / "classes"
     random = np.random.RandomState(0)
     for name in TINY_CLASSES:

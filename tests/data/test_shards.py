@@ -1,24 +1,33 @@
-"""Streams of shards: an order that depends on the seed and the position alone."""
+"""Streams of shards: counted once, in an order that depends on the seed and the position alone."""
 
-import io
 import itertools
-import logging
+import json
 import re
 import shutil
 import threading
+from collections import Counter
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 from biggan.data import load_dataset, shards
-from biggan.data.shards import ShardStream
-from biggan.errors import InputError
-from data_forms import pictures, shuffled, write_shards, write_tar
+from biggan.data.shards import (
+    INDEX,
+    ShardContents,
+    ShardStream,
+    count_shards,
+    index_file,
+    number_classes,
+    read_index,
+    shard_name,
+)
+from biggan.data.tars import read_class_names, read_stream
+from data_forms import cut_short, pictures, refusal, shuffled, wide, write_shards, write_tar
 
 CLASSES = ("cat", "dog")
 FILES = shuffled(pictures(10))
+IMAGE = FILES["cat/0000.png"]
 
 
 @pytest.fixture(scope="module")
@@ -26,9 +35,25 @@ def folder(tmp_path_factory):
     return write_shards(tmp_path_factory.mktemp("shards"), FILES, per_shard=6)  # 6 6 6 2
 
 
+@pytest.fixture
+def read(monkeypatch):
+    """The shards that are read, in order."""
+    urls, real = [], shards.read_stream
+    monkeypatch.setattr(
+        shards, "read_stream", lambda url, *more: urls.append(url) or real(url, *more)
+    )
+    return urls
+
+
 def stream(folder, seed=0, **options):
     options = {"window": 7, "workers": 2} | options
     return ShardStream(folder, 8, 3, CLASSES, seed, **options)
+
+
+def batches(source, start, size, rank=0, world_size=1):
+    """Those of a process that has its contiguous slice of every batch, from a position on."""
+    own = np.arange(size * rank // world_size, size * (rank + 1) // world_size)
+    return source.batches(first + own for first in itertools.count(start, size))
 
 
 def take(batches, count):
@@ -37,31 +62,26 @@ def take(batches, count):
     return [torch.cat(part) for part in zip(*with_images, strict=True)]
 
 
-def positions(start, size, rank=0, world_size=1):
-    """Those of a process that has its contiguous slice of every batch, from a position on."""
-    own = np.arange(size * rank // world_size, size * (rank + 1) // world_size)
-    return (first + own for first in itertools.count(start, size))
+def first(source, count, start=0):
+    """The images and labels of some positions."""
+    return take(batches(source, start, 1), count)
 
 
-def batches(source, *slices):
-    return source.batches(positions(*slices))
+def numbers_of(images, data):
+    """Which images of a dataset these are."""
+    numbers = {image.numpy().tobytes(): number for number, image in enumerate(data.images)}
+    return np.array([numbers[image.numpy().tobytes()] for image in images])
 
 
-def refusal(function, *arguments, **options):
-    with pytest.raises(InputError) as caught:
-        function(*arguments, **options)
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
+# --- the order ---
 
 
 def test_every_epoch_is_a_permutation_of_the_dataset(folder):
     data = load_dataset(folder, 8, 3)
-    numbers = {image.numpy().tobytes(): number for number, image in enumerate(data.images)}
     images, labels = take(batches(stream(folder), 0, 4), 15)
-    assert images.dtype == torch.uint8
-    assert images.shape == (60, 3, 8, 8)
+    assert (images.dtype, images.shape) == (torch.uint8, (60, 3, 8, 8))
     assert labels.dtype == torch.int64
-    order = np.array([numbers[image.numpy().tobytes()] for image in images])
+    order = numbers_of(images, data)
     epochs = order.reshape(3, 20)
     assert (np.sort(epochs) == np.arange(20)).all()
     assert len({tuple(epoch) for epoch in epochs}) == 3
@@ -70,7 +90,7 @@ def test_every_epoch_is_a_permutation_of_the_dataset(folder):
 
 def test_the_seed_and_the_window_select_the_order(folder):
     orders = [
-        take(batches(stream(folder, seed, window=window), 0, 20), 1)[0].numpy().tobytes()
+        first(stream(folder, seed, window=window), 20)[0].numpy().tobytes()
         for seed, window in [(0, 7), (0, 7), (1, 7), (0, 20), (0, 1)]
     ]
     assert orders[0] == orders[1]
@@ -80,61 +100,50 @@ def test_the_seed_and_the_window_select_the_order(folder):
 def test_windows_mix_the_shards(folder):
     """With a window of an epoch all shards mix; with one of one image, only their order changes."""
     data = load_dataset(folder, 8, 3)
-    names = list(FILES)
-    number = {
-        image.numpy().tobytes(): names.index(member) // 6
-        for image, member in zip(data.images, sorted(names), strict=True)
-    }
-    for window, runs in ((1, 4), (20, None)):
-        images, _ = take(batches(stream(folder, window=window), 0, 20), 1)
-        shards = [number[image.numpy().tobytes()] for image in images]
-        changes = 1 + sum(a != b for a, b in itertools.pairwise(shards))
-        assert changes == runs if runs else changes > 8
+    shard = [list(FILES).index(member) // 6 for member in sorted(FILES)]
+    for window in (1, 20):
+        images, _ = first(stream(folder, window=window), 20)
+        of = [shard[number] for number in numbers_of(images, data)]
+        runs = 1 + sum(a != b for a, b in itertools.pairwise(of))
+        assert runs == 4 if window == 1 else runs > 8
 
 
 def test_every_window_and_epoch_has_an_order_of_its_own(folder, tmp_path):
-    files = dict(sorted(FILES.items()))
-    data = load_dataset(write_shards(tmp_path, files, per_shard=20), 8, 3)
-    numbers = {image.numpy().tobytes(): number for number, image in enumerate(data.images)}
-    images, _ = take(batches(stream(tmp_path, window=10), 0, 20), 2)
-    order = np.array([numbers[image.numpy().tobytes()] for image in images]).reshape(4, 10)
+    write_shards(tmp_path, dict(sorted(FILES.items())), per_shard=20)
+    images, _ = first(stream(tmp_path, window=10), 40)
+    order = numbers_of(images, load_dataset(tmp_path, 8, 3)).reshape(4, 10)
     assert (np.sort(order) == np.arange(20).reshape(2, 10)[[0, 1, 0, 1]]).all()
     assert len({tuple(window % 10) for window in order}) == 4
     # Windows of one image leave each shard as it is, and show the order of the shards.
-    images, _ = take(batches(stream(folder, window=1), 0, 20), 4)
+    images, _ = first(stream(folder, window=1), 80)
     assert len({epoch.numpy().tobytes() for epoch in images.split(20)}) > 1
 
 
-@pytest.mark.parametrize("start", [0, 3, 6, 7, 13, 19, 20, 33, 47])
-def test_a_run_resumes_at_any_position(folder, start):
-    images, labels = take(batches(stream(folder), 0, 1), 60)
-    resumed, resumed_labels = take(batches(stream(folder), start, 1), 60 - start)
-    assert torch.equal(resumed, images[start:])
-    assert torch.equal(resumed_labels, labels[start:])
+def test_a_run_resumes_at_any_position(folder):
+    images, labels = first(stream(folder), 60)
+    for start in (3, 6, 7, 13, 19, 20, 33, 47):
+        resumed, resumed_labels = first(stream(folder), 60 - start, start)
+        assert torch.equal(resumed, images[start:]), start
+        assert torch.equal(resumed_labels, labels[start:])
 
 
 @pytest.mark.parametrize("world_size", [1, 2, 4])
 def test_processes_share_every_batch(folder, world_size):
     """A batch may be larger than a window, or than an epoch."""
-    for batch_size in (4, 24):
-        whole, labels = take(batches(stream(folder), 5, 1), 2 * batch_size)
+    for size in (4, 24):
+        whole = first(stream(folder), 2 * size, 5)
         parts = [
-            take(batches(stream(folder), 5, batch_size, rank, world_size), 2)
+            take(batches(stream(folder), 5, size, rank, world_size), 2)
             for rank in range(world_size)
         ]
-        size = batch_size // world_size
-        for step in range(2):
-            together = [
-                torch.cat([part[kind][step * size : (step + 1) * size] for part in parts])
-                for kind in range(2)
-            ]
-            assert torch.equal(together[0], whole[step * batch_size : (step + 1) * batch_size])
-            assert torch.equal(together[1], labels[step * batch_size : (step + 1) * batch_size])
+        for kind in range(2):
+            shares = [part[kind].unflatten(0, (2, size // world_size)) for part in parts]
+            assert torch.equal(torch.cat(shares, 1).flatten(0, 1), whole[kind])
 
 
 def test_positions_may_have_gaps_and_an_end(folder):
     """As a process has them that takes its share of several micro-batches."""
-    whole, labels = take(batches(stream(folder), 0, 1), 40)
+    whole, labels = first(stream(folder), 40)
     chosen = [np.array([3, 4, 17]), np.array([18, 30, 31, 32]), np.array([39])]
     found = list(stream(folder).batches(chosen))
     assert len(found) == 3
@@ -143,13 +152,9 @@ def test_positions_may_have_gaps_and_an_end(folder):
         assert torch.equal(numbers, labels[places])
 
 
-def test_resuming_reads_no_shard_before(folder, monkeypatch):
-    read = []
-    real = shards.read_stream
-    monkeypatch.setattr(
-        shards, "read_stream", lambda url, *more: read.append(url) or real(url, *more)
-    )
+def test_resuming_reads_no_shard_before(folder, read):
     whole = stream(folder, window=1)
+    read.clear()
     list(whole.batches([np.arange(20)]))
     order = read[:4]
     sizes = dict(zip(sorted(order), whole.counts, strict=True))
@@ -159,19 +164,27 @@ def test_resuming_reads_no_shard_before(folder, monkeypatch):
     assert read[:2] == order[2:]
 
 
-def test_the_samples_are_counted_once(folder, tmp_path, monkeypatch):
+def test_closing_ends_the_threads(folder):
+    before = threading.active_count()
+    begun = batches(stream(folder), 0, 4)
+    next(begun)
+    assert threading.active_count() > before
+    begun.close()
+    assert threading.active_count() == before
+
+
+# --- what is in the shards ---
+
+
+def test_the_samples_are_counted_once(folder, tmp_path, read):
     index = tmp_path / "index.json"
-    first = stream(folder, index=index)
-    assert first.counts == [6, 6, 6, 2]
-    assert len(first) == 20
-    assert first.num_classes == 2
-    with monkeypatch.context() as patch:
-        patch.setattr("biggan.data.shards.read_stream", None)
-        again = stream(folder, index=index)
-    assert again.counts == first.counts
-    assert again.fingerprint == first.fingerprint
-    assert stream(folder, index=index, window=8).fingerprint != first.fingerprint
-    assert stream([folder / "train-0000.tar"], index=index).fingerprint != first.fingerprint
+    begun = stream(folder, index=index)
+    assert (begun.counts, len(begun), begun.num_classes) == ([6, 6, 6, 2], 20, 2)
+    read.clear()
+    again = stream(folder, index=index)
+    assert (again.counts, again.fingerprint, read) == (begun.counts, begun.fingerprint, [])
+    assert stream(folder, index=index, window=8).fingerprint != begun.fingerprint
+    assert stream([folder / "train-0000.tar"], index=index).fingerprint != begun.fingerprint
 
 
 def test_shards_may_be_named_in_every_way(folder, tmp_path):
@@ -183,40 +196,26 @@ def test_shards_may_be_named_in_every_way(folder, tmp_path):
     assert "say where" in refusal(stream, addresses)
     from_addresses = stream(addresses, index=tmp_path / "index.json")
     assert from_addresses.counts == expected
-    one, other = (take(batches(s, 0, 5), 8)[0] for s in (stream(folder), from_addresses))
-    assert torch.equal(one, other)
+    assert torch.equal(first(stream(folder), 40)[0], first(from_addresses, 40)[0])
 
 
 def test_a_corrupt_image_is_replaced_in_the_same_way_everywhere(tmp_path, caplog):
-    files = FILES | {name: FILES[name][:-40] for name in ("cat/0003.png", "dog/0004.png")}
-    write_shards(tmp_path, files)
-    whole, labels = take(batches(stream(tmp_path), 0, 1), 60)
-    with caplog.at_level(logging.WARNING, "biggan.data"):
-        parts = [take(batches(stream(tmp_path), 20, 10, rank, 2), 1) for rank in range(2)]
+    write_shards(tmp_path, cut_short(FILES, "cat/0003.png", "dog/0004.png"))
+    whole, labels = first(stream(tmp_path), 60)
+    parts = [take(batches(stream(tmp_path), 20, 10, rank, 2), 1) for rank in range(2)]
     assert torch.equal(torch.cat([images for images, _ in parts]), whole[20:30])
     assert torch.equal(torch.cat([labels for _, labels in parts]), labels[20:30])
     assert len({image.numpy().tobytes() for image in whole[:20]}) == 18
-    take(batches(stream(tmp_path), 0, 10), 8)
     assert caplog.text.count("skipped the corrupt image train-") >= 2
     assert "is corrupt" in refusal(take, batches(stream(tmp_path, strict=True), 0, 10), 2)
     write_shards(tmp_path / "all", dict.fromkeys(FILES, b"no image"))
-    assert "all images near it are corrupt" in refusal(
-        take, batches(stream(tmp_path / "all"), 0, 10), 2
-    )
-
-
-def test_why_a_shard_cannot_be_read_is_told_in_words(tmp_path):
-    write_shards(tmp_path, FILES)
-    path = next(tmp_path.glob("*.tar"))
-    path.write_bytes(path.read_bytes()[:700])
-    assert refusal(stream, tmp_path) == f"cannot read the shard {path}: unexpected end of data"
+    of_all = batches(stream(tmp_path / "all"), 0, 10)
+    assert "all images near it are corrupt" in refusal(take, of_all, 2)
 
 
 def test_16_bit_images_that_become_dark_are_named_once(tmp_path, caplog):
-    buffer = io.BytesIO()
-    Image.fromarray(np.full((8, 8), 4095, np.uint16)).save(buffer, "PNG")
-    write_shards(tmp_path, dict.fromkeys(FILES, buffer.getvalue()))
-    take(batches(stream(tmp_path), 0, 5), 4)
+    write_shards(tmp_path, dict.fromkeys(FILES, wide(4095)))
+    first(stream(tmp_path), 20)
     assert len(caplog.messages) == 1
     assert "has no level over 4095 of 65535 and becomes dark" in caplog.text
 
@@ -224,11 +223,11 @@ def test_16_bit_images_that_become_dark_are_named_once(tmp_path, caplog):
 def test_labels_are_numbers_or_names_of_the_classes(tmp_path):
     write_shards(tmp_path / "names", FILES, label="json")
     write_shards(tmp_path / "numbers", FILES)
-    one, other = (take(batches(stream(tmp_path / kind), 0, 5), 4) for kind in ("names", "numbers"))
+    one, other = (first(stream(tmp_path / kind), 20) for kind in ("names", "numbers"))
     assert torch.equal(one[0], other[0])
     assert torch.equal(one[1], other[1])
     unconditional = ShardStream(tmp_path / "names", 8, 1, (), 0)
-    images, labels = take(batches(unconditional, 0, 5), 4)
+    images, labels = first(unconditional, 20)
     assert images.shape == (20, 1, 8, 8)
     assert not labels.any()
     assert (unconditional.num_classes, unconditional.histogram()) == (0, [])
@@ -286,7 +285,9 @@ def test_a_shard_that_is_cut_or_changed_is_refused(tmp_path):
     for size in (len(whole) // 1024 * 512, len(whole) // 2 + 100, 700, 0):
         shard.write_bytes(whole[:size])
         assert str(shard) in refusal(take, batches(begun, 0, 20), 6)
-        assert f"cannot read the shard {shard}" in refusal(stream, tmp_path)
+        message = refusal(stream, tmp_path)
+        assert message.startswith(f"cannot read the shard {shard}: ")
+        assert size != 700 or message.endswith(": unexpected end of data")
     write_shards(tmp_path, dict(list(FILES.items())[:15]), per_shard=10)
     assert "no longer holds the 10 samples" in refusal(take, batches(begun, 0, 20), 6)
 
@@ -305,10 +306,151 @@ def test_other_mistakes(folder, tmp_path, monkeypatch):
     assert "pip install 'biggan[data]'" in refusal(stream, folder, index=tmp_path / "index")
 
 
-def test_closing_ends_the_threads(folder):
-    before = threading.active_count()
-    begun = batches(stream(folder), 0, 4)
-    next(begun)
-    assert threading.active_count() > before
-    begun.close()
-    assert threading.active_count() == before
+# --- the index ---
+
+
+def urls_in(folder):
+    return [str(path) for path in sorted(folder.glob("*.tar"))]
+
+
+def counted(folder):
+    urls = urls_in(folder)
+    assert count_shards(urls, folder / INDEX, workers=1)
+    return read_index(urls, folder / INDEX)
+
+
+@pytest.mark.parametrize("form", ["cls", "json"])
+def test_the_index_tells_samples_labels_and_sizes(tmp_path, form):
+    write_shards(tmp_path, FILES, per_shard=6, label=form)
+    expected = []
+    for start in range(0, 20, 6):
+        part = dict(list(FILES.items())[start : start + 6])
+        labels = Counter(name.split("/")[0] for name in part)
+        pairs = [(name if form == "json" else CLASSES.index(name), n) for name, n in labels.items()]
+        expected.append(ShardContents(tuple(sorted(pairs)), sum(map(len, part.values()))))
+    contents = counted(tmp_path)
+    assert contents == expected
+    assert [shard.samples for shard in contents] == [6, 6, 6, 2]
+
+
+def test_labels_of_all_kinds_survive_the_index(tmp_path):
+    members = [("0.png", IMAGE), ("1.png", IMAGE), ("1.cls", b"7"), ("2.png", IMAGE)]
+    members += [("2.json", b'{"label": "hen"}'), ("3.png", IMAGE), ("3.cls", b"-1")]
+    write_tar(tmp_path / "a.tar", members)
+    [shard] = counted(tmp_path)
+    assert dict(shard.labels) == {None: 1, 7: 1, "hen": 1, -1: 1}
+    assert {type(label) for label, _ in shard.labels} == {type(None), int, str}
+
+
+def test_counting_goes_on_where_it_was_stopped(tmp_path, read):
+    write_shards(tmp_path, FILES, per_shard=4)
+    urls, file = urls_in(tmp_path), tmp_path / INDEX
+    turns = 0
+    while not count_shards(urls, file, workers=1, seconds=0):
+        turns += 1
+        assert (read_index(urls, file) is None) is (turns < 5)
+    assert turns == 4
+    assert set(read) == set(urls)
+    assert [shard.samples for shard in read_index(urls, file)] == [4] * 5
+    read.clear()
+    assert count_shards(urls, file)
+    assert read == []
+
+
+def test_what_was_counted_before_a_damaged_shard_stays_counted(tmp_path):
+    write_shards(tmp_path, FILES, per_shard=4)
+    file, damaged = tmp_path / INDEX, tmp_path / "train-0003.tar"
+    damaged.write_bytes(damaged.read_bytes()[:700])
+    assert "cannot read the shard" in refusal(count_shards, urls_in(tmp_path), file, workers=1)
+    assert len(json.loads(file.read_text())["shards"]) == 3
+
+
+def test_a_shard_that_was_replaced_is_counted_again(tmp_path):
+    write_shards(tmp_path, FILES, per_shard=10)
+    assert [shard.samples for shard in counted(tmp_path)] == [10, 10]
+    write_shards(tmp_path, dict(list(FILES.items())[:15]), per_shard=10)
+    assert read_index(urls_in(tmp_path), tmp_path / INDEX) is None
+    assert [shard.samples for shard in counted(tmp_path)] == [10, 5]
+
+
+@pytest.mark.parametrize(
+    "held",
+    ['"a"', '{"a": {"bytes": 1}}', '{"a": {"bytes": "1", "labels": []}}']
+    + [f'{{"a": {{"bytes": 1, "labels": {labels}}}}}' for labels in ("[1]", "[[[], 1]]")],
+)
+def test_a_damaged_index_is_named(tmp_path, held):
+    file = tmp_path / INDEX
+    current = f'{{"format": "biggan shard index, version 2", "shards": {held}}}'
+    for content in (current, "[]", "{", '{"format": "x", "shards": {}}'):
+        file.write_text(content)
+        assert "delete it to count again" in refusal(read_index, [], file)
+
+
+def test_where_the_index_lies(tmp_path, monkeypatch):
+    shard, run = str(tmp_path / "shards" / "a.tar"), tmp_path / "run"
+    (tmp_path / "shards").mkdir()
+    assert index_file([shard]) == index_file([shard], run) == tmp_path / "shards" / INDEX
+    assert index_file(["https://host/a.tar"], run) == run / INDEX
+    assert "say where" in refusal(index_file, ["pipe:cat a.tar"])
+    monkeypatch.setattr("os.access", lambda *_: False)
+    assert index_file([shard], run) == run / INDEX
+    (tmp_path / "shards" / INDEX).touch()  # others have counted them
+    assert index_file([shard], run) == tmp_path / "shards" / INDEX
+    write_shards(tmp_path, FILES)
+    missing = tmp_path / "none" / INDEX
+    assert "no such folder" in refusal(count_shards, urls_in(tmp_path), missing)
+
+
+@pytest.mark.parametrize(
+    ("url", "name"),
+    [
+        ("/data/train-0000.tar", "train-0000.tar"),
+        ("a/train-{0000..0009}.tar", "train-{0000..0009}.tar"),
+        ("https://user:word@host/set/x-{00..99}.tar?token=abc.def", "x-{00..99}.tar"),
+        ("pipe:curl -s -H 'Authorization: abc' https://host/0001.tar", "0001.tar"),
+        ("pipe:aws s3 cp s3://bucket/a.tar -", "a.tar"),
+        ("pipe:cat secret", "shards"),
+        ("https://host/secret?key=abc", "shards"),
+        ("/data/shards", "shards"),
+    ],
+)
+def test_a_shards_name_tells_nothing_of_the_way_to_it(url, name):
+    assert shard_name(url) == name
+
+
+def test_classes_are_those_given_or_beside_the_shards_or_the_labels(tmp_path):
+    def held(*labels):
+        return [ShardContents(((label, 2),), 1) for label in labels]
+
+    urls = [str(tmp_path / name) for name in ("a.tar", "b.tar")]
+    assert number_classes(urls, held("dog", "cat"), None)[1] == ("cat", "dog")
+    assert number_classes(urls, held("dog", None), ())[1] == ()
+    (tmp_path / "classes.txt").write_text("cat\n\ndog\n")
+    assert number_classes(urls, held(0, 1), None)[1] == ("cat", "dog")
+    assert number_classes(urls, held(0, 1), ("hen", "eel"))[1] == ("hen", "eel")
+    addresses = [f"https://host{url}" for url in urls]
+    assert number_classes(addresses, held(0, 1), None)[1] == ("0", "1")
+    message = refusal(number_classes, urls, held("cat", None), CLASSES)
+    assert message.startswith("the shards: b.tar has no label")
+
+
+def test_class_names_come_from_a_text_file(tmp_path):
+    file = tmp_path / "names.txt"
+    file.write_text("tabby, tabby cat\n  dog \n\n")
+    assert read_class_names(file) == ("tabby, tabby cat", "dog")
+    file.write_bytes("\ufefftabby\r\ndog\r\n".encode())  # as Notepad writes it
+    assert read_class_names(file) == ("tabby", "dog")
+    file.write_text("dog\n\ndog\n")
+    assert "names.txt: two classes are called 'dog'" in refusal(read_class_names, file)
+    file.write_text("dog\n")
+    assert "several classes, and there is one" in refusal(read_class_names, file)
+    file.write_bytes(b"\xff\n")
+    assert "not a text file in UTF-8" in refusal(read_class_names, file)
+    assert "cannot read the class names" in refusal(read_class_names, tmp_path / "none.txt")
+
+
+def test_files_of_the_system_are_no_samples(tmp_path):
+    names = ["a/0.jpg", "a/._0.jpg", "@eaDir/0.jpg/thumb.jpg", "a/.ipynb_checkpoints/0.jpg"]
+    path = write_tar(tmp_path / "a.tar", [(name, IMAGE) for name in names])
+    found = [sample.place for sample in read_stream(str(path), path.name, Counter())]
+    assert found == ["a.tar/a/0.jpg"]

@@ -9,7 +9,7 @@ import torch
 from biggan.classifier import train_classifier
 from biggan.data import ImageDataset
 from biggan.errors import InputError
-from biggan.evaluation import Protocol, classification_accuracy, evaluate_generator, evaluate_images
+from biggan.evaluation import Protocol, evaluate_generator, evaluate_images, scores
 from biggan.evaluation import evaluate as module
 from biggan.evaluation.reference import in_order_of
 from biggan.evaluation.result import as_csv, as_table
@@ -29,7 +29,7 @@ def _own_cache(monkeypatch, tmp_path):
 
 @pytest.fixture(autouse=True)
 def steps(monkeypatch):
-    monkeypatch.setattr(classification_accuracy, "default_steps", lambda num: num // 3)
+    monkeypatch.setattr(scores, "default_steps", lambda num: num // 3)
 
 
 @pytest.fixture
@@ -186,7 +186,7 @@ def test_classes_have_to_be_the_same(metric):
 
 
 def test_cas_is_of_one_process(monkeypatch):
-    monkeypatch.setattr("biggan.evaluation.checks.num_processes", lambda: 2)
+    monkeypatch.setattr("biggan.evaluation.evaluate.num_processes", lambda: 2)
     with pytest.raises(InputError, match="without torchrun"):
         evaluate_images(tinted(), tinted(), None, ("cas",))
 

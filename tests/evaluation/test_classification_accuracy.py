@@ -4,8 +4,7 @@ import pytest
 import torch
 
 from biggan.data import ImageDataset, load_dataset, pack_dataset
-from biggan.evaluation.classification_accuracy import classification_accuracy_score
-from biggan.evaluation.scores import accuracy
+from biggan.evaluation.scores import accuracy, classification_accuracy_score
 from data_forms import pictures, write_folder
 
 OPTIONS = {"steps": 60, "width": 8, "seed": 0, "flip": False, "progress": False}

@@ -177,7 +177,7 @@ def test_what_another_version_saw_of_the_data_is_not_taken_over(monkeypatch):
     evaluate_images(data(), data(), extractor, ("fid",))
     assert extractor.seen == len(data())
     other = {"biggan": "0.0.1"}
-    monkeypatch.setattr("biggan.evaluation.reference.versions", lambda: other)
+    monkeypatch.setattr("biggan.evaluation.images.versions", lambda: other)
     evaluate_images(data(), data(), extractor, ("fid",))
     assert extractor.seen == 2 * len(data())
 
@@ -272,7 +272,7 @@ def test_classes_of_others_are_not_compared():
     ],
 )
 def test_impossible_sweeps_are_refused(truncations, num, message):
-    from biggan.evaluation.checks import check_truncations
+    from biggan.evaluation.evaluate import check_truncations
 
     with pytest.raises(InputError, match=message):
         check_truncations(truncations, Protocol(num=num))
@@ -314,7 +314,7 @@ def test_what_another_model_made_is_not_taken_over():
     ],
 )
 def test_the_warning_ends_at_2048(caplog, num, metrics, warned):
-    from biggan.evaluation.checks import warn_of_few
+    from biggan.evaluation.evaluate import warn_of_few
 
     warn_of_few(num, metrics)
     assert bool(caplog.text) is warned

@@ -6,7 +6,7 @@ import torch
 import biggan.evaluation.features as module
 from biggan.data import ImageDataset
 from biggan.evaluation import evaluate_images
-from biggan.evaluation.reference import dataset_features
+from biggan.evaluation.images import DatasetImages
 from simple_features import SimpleFeatures
 
 NUM = 200
@@ -24,7 +24,8 @@ def data():
 
 
 def look(data, per_class=False):
-    return dataset_features(data, SimpleFeatures(), per_class=per_class, progress=False)
+    images = DatasetImages(data)
+    return module.extract_features(images, SimpleFeatures(), per_class=per_class, progress=False)
 
 
 def test_a_random_part_is_kept_of_many(data, monkeypatch):

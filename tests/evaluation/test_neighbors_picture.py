@@ -35,7 +35,7 @@ def copies(dataset, numbers):
 def test_copies_are_found_by_pixels_and_by_features():
     dataset = data()
     found = find_neighbors(copies(dataset, [7, 50]), dataset, SimpleFeatures(), progress=False)
-    for neighbors in (found.by_pixels, found.by_features):
+    for neighbors in found:
         assert neighbors.indices[:, 0].tolist() == [7, 50]
         assert neighbors.distances[:, 0].tolist() == [0, 0]
 
@@ -48,7 +48,7 @@ def test_the_search_goes_through_the_data_in_parts(monkeypatch):
     )
     for at_once in (1, 3, 25, 1024):
         monkeypatch.setattr(module, "_BATCH", at_once)
-        found = find_neighbors(samples, dataset, extractor, progress=False).by_features
+        found = find_neighbors(samples, dataset, extractor, progress=False)[1]
         assert torch.equal(found.indices, expected.indices), at_once
         torch.testing.assert_close(found.distances, expected.distances)
 
@@ -77,7 +77,7 @@ def test_fewer_images_than_neighbours():
     dataset = data(2)
     samples = copies(dataset, [1])
     found = find_neighbors(samples, dataset, SimpleFeatures(), progress=False)
-    assert found.by_features.indices.shape == (1, 2)
+    assert found[1].indices.shape == (1, 2)
     draw_neighbors(samples, found, dataset, "simple")
 
 

@@ -7,9 +7,10 @@ import torch
 from biggan.data import ImageDataset
 from biggan.errors import InputError
 from biggan.evaluation import Protocol, evaluate_generator, evaluate_images
+from biggan.evaluation.features import extract_features
+from biggan.evaluation.images import DatasetImages
 from biggan.evaluation.reference import (
     ReferenceStatistics,
-    dataset_features,
     open_reference,
     save_statistics,
 )
@@ -41,7 +42,8 @@ def noise(num=80, resolution=16, seed=0):
 
 def write(path, data, extractor=None):
     extractor = extractor or SimpleFeatures()
-    save_statistics(dataset_features(data, extractor, progress=False), data, extractor, path)
+    features = extract_features(DatasetImages(data), extractor, progress=False)
+    save_statistics(features, data, extractor, path)
     return path
 
 

@@ -9,7 +9,7 @@ import torch
 
 from biggan.classifier import train_classifier
 from biggan.data import ImageDataset, load_dataset
-from biggan.evaluation import METRICS, classification_accuracy, evaluate_images
+from biggan.evaluation import METRICS, evaluate_images, scores
 
 BETTER_LARGE = {"classifier_score", "precision", "recall", "density", "coverage", "accuracy", "cas"}
 BETTER_SMALL = {"frechet_distance", "kernel_distance", "intra_class_frechet_distance"}
@@ -38,14 +38,14 @@ def measure(digits, tmp_path_factory):
     extractor = train_classifier(digits[1], file, **options)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("BIGGAN_CACHE", str(folder / "cache"))
-        patch.setattr(classification_accuracy, "default_steps", lambda _: STEPS)
-        patch.setattr(classification_accuracy, "default_width", lambda _: WIDTH)
+        patch.setattr(scores, "default_steps", lambda _: STEPS)
+        patch.setattr(scores, "default_width", lambda _: WIDTH)
 
-        def scores(images):
+        def figures(images):
             result = evaluate_images(images, digits[1], extractor, METRICS, flip=False)
             return result.rows[0]["scores"]
 
-        yield scores
+        yield figures
 
 
 @pytest.fixture(scope="module")

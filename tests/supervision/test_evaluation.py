@@ -186,10 +186,13 @@ def test_other_data_are_compared_class_by_class(
 def test_data_that_do_not_fit_are_refused_before_the_first_step(
     evaluated, images, tmp_path, extractor
 ):
-    from biggan.evaluation.reference import dataset_features, save_statistics
+    from biggan.evaluation.features import extract_features
+    from biggan.evaluation.images import DatasetImages
+    from biggan.evaluation.reference import save_statistics
 
     file = tmp_path / "s.safetensors"
-    save_statistics(dataset_features(images, extractor, progress=False), images, extractor, file)
+    features = extract_features(DatasetImages(images), extractor, progress=False)
+    save_statistics(features, images, extractor, file)
     settings = dataclasses.replace(evaluated.evaluation, metrics="fid,kid", data=str(file))
     config = dataclasses.replace(evaluated, evaluation=settings)
     with pytest.raises(InputError, match=r"s.safetensors holds statistics.*kid"):

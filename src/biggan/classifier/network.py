@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from biggan.devices import find_device
 from biggan.errors import InputError, quoted
-from biggan.nn import Linear, Uninitialized
+from biggan.nn.uninitialized import Linear, Uninitialized
 
 _STAGES = 3
 _LARGEST_SIDE = 32  # of the first stage's input

@@ -159,7 +159,7 @@ def command(
     from biggan.distributed import own_device, process_group, raising_together
     from biggan.evaluation import (
         Protocol,
-        checks,
+        evaluate,
         evaluate_generator,
         evaluate_images,
         features,
@@ -188,7 +188,7 @@ def command(
             protocol = Protocol(num, seed, noise, batch_size)
             parts = [part.strip() for part in truncations.split(",") if part.strip()]
             sweep: Any = tuple(TRUNCATION.convert(part, None, None) for part in parts)
-            checks.check_truncations(sweep, protocol)
+            evaluate.check_truncations(sweep, protocol)
             _check_out(out, neighbors, is_sweep=len(sweep) > 1)
             own = own_device(torch.device(choose_device(device)))
             network = None
@@ -299,13 +299,10 @@ def _save_statistics(
     out: Path,
 ) -> None:
     from biggan.distributed import raising_together
-    from biggan.evaluation.checks import check_enough
-    from biggan.evaluation.reference import (
-        common_resolution,
-        dataset_features,
-        open_dataset,
-        save_statistics,
-    )
+    from biggan.evaluation.evaluate import check_enough
+    from biggan.evaluation.features import extract_features
+    from biggan.evaluation.images import DatasetImages
+    from biggan.evaluation.reference import common_resolution, open_dataset, save_statistics
 
     with raising_together():
         channels = extractor.channels
@@ -315,7 +312,7 @@ def _save_statistics(
         size = common_resolution(data) if resolution is None else resolution
         dataset = open_dataset(data, size, channels, with_classes=False, may_enlarge=model is None)
         check_enough(len(dataset), f"in {dataset.source}")
-    features = dataset_features(dataset, extractor)
+    features = extract_features(DatasetImages(dataset), extractor)
     with raising_together():
         if features is not None:
             save_statistics(features, dataset, extractor, out)

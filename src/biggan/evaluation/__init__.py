@@ -2,7 +2,7 @@
 
 from biggan.evaluation.evaluate import evaluate_generator, evaluate_images
 from biggan.evaluation.features import open_extractor
-from biggan.evaluation.generation import Protocol
+from biggan.evaluation.images import Protocol
 from biggan.evaluation.reference import Reference, ReferenceStatistics
 from biggan.evaluation.result import Evaluation
 from biggan.evaluation.scores import METRICS, MetricName

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import time
@@ -19,12 +18,18 @@ from biggan.classes import normal_name
 from biggan.classifier import ClassifierFeatures
 from biggan.data import ImageDataset
 from biggan.devices import find_device
-from biggan.distributed import is_first, on_any_process, raising_together
-from biggan.evaluation.checks import check_enough, check_fit, check_truncations, warn_of_few
-from biggan.evaluation.classification_accuracy import classification_accuracy_score, describe_cas
-from biggan.evaluation.features import FeatureCollection, ImageSet, extract_features
-from biggan.evaluation.generation import (
-    Generation,
+from biggan.distributed import is_first, num_processes, on_any_process, raising_together
+from biggan.errors import InputError
+from biggan.evaluation.features import (
+    FeatureCollection,
+    cache_file,
+    describe_extractor,
+    extract_features,
+)
+from biggan.evaluation.images import (
+    DatasetImages,
+    GeneratedImages,
+    ImageSet,
     Protocol,
     describe_generation,
     labels_in_turn,
@@ -32,19 +37,21 @@ from biggan.evaluation.generation import (
 from biggan.evaluation.reference import (
     Reference,
     ReferenceStatistics,
-    dataset_features,
-    dataset_images,
     describe_reference,
     in_order_of,
     size_of,
 )
-from biggan.evaluation.result import Evaluation, describe_extractor, versions
+from biggan.evaluation.result import Evaluation, versions
 from biggan.evaluation.scores import (
     DEFAULT_METRICS,
+    OF_CLASSES,
+    OF_STATISTICS,
     MetricName,
     Scores,
     accuracy,
+    classification_accuracy_score,
     compute_scores,
+    describe_cas,
     describe_metrics,
     needs_features,
     operating_points,
@@ -52,8 +59,14 @@ from biggan.evaluation.scores import (
     score_name,
 )
 from biggan.gan import Gan
+from biggan.latents import check_truncation
 from biggan.metrics.extractor import FeatureExtractor
+from biggan.metrics.statistics import FeatureSource, FeatureStatistics, check_same_source
+from biggan.weights.cache import cache_dir
 
+FEWEST = 2048  # images of a set for a meaningful Frechet distance
+_LEAST = 10  # one for each split of an Inception Score
+_LEAST_OF_CLASS = 2  # for the covariance of an intra-class distance
 _LOG = logging.getLogger("biggan.evaluation")
 
 
@@ -102,9 +115,7 @@ def evaluate_generator(
     rows: list[dict[str, Any]] = []
     row_files: list[Path] = []
     for truncation in truncations:
-        images = Generation(gan, protocol, truncation).image_set(
-            comparison.extractor, per_class=comparison.per_class, progress=progress
-        )
+        images = GeneratedImages(gan, protocol, truncation)
         row_file = comparison.row_file(images)
         row_files.append(row_file)
         if on_any_process(is_first() and row_file.exists()):
@@ -117,7 +128,7 @@ def evaluate_generator(
                     make_folder(row_file.parent)
                     write_atomically(row_file, json.dumps(row).encode())
                     rows.append(row)
-        images.cache_file.unlink(missing_ok=True)
+        comparison.forget(images)
     if not is_first():
         return None
     for row_file in row_files:  # the next call is a new evaluation
@@ -150,8 +161,7 @@ def evaluate_images(
     shape = images.images.shape[-1], images.images.shape[1]
     check_fit(metrics, images.source, *shape, classes, labels, reference, extractor)
     comparison = _Comparison(reference, extractor, metrics, len(images), flip, device, progress)
-    image_set = dataset_images(images, comparison.extractor, per_class=comparison.per_class)
-    row = comparison.row(image_set, None)
+    row = comparison.row(DatasetImages(images), None)
     return None if row is None else comparison.evaluation(describe_reference(images), {}, [row])
 
 
@@ -159,10 +169,6 @@ class _Comparison:
     """The reference with its features, and the settings that all rows of an evaluation share.
 
     Several processes must use it together. `check_fit` comes before it.
-
-    Attributes:
-        extractor: Its description; empty if no features are compared.
-        per_class: Whether statistics of every class are wanted.
     """
 
     def __init__(
@@ -178,40 +184,48 @@ class _Comparison:
         self._reference, self._metrics, self._num = reference, metrics, num
         self._flip, self._device, self._progress = flip, find_device(device), progress
         self._extractor = extractor if needs_features(metrics) else None
-        self.extractor = describe_extractor(self._extractor) if self._extractor else {}
-        self.per_class = "intra-fid" in metrics
+        self._about = describe_extractor(self._extractor) if self._extractor else {}
+        self._per_class = "intra-fid" in metrics
         self._num_reference = size_of(reference)["num"]
         warn_of_few(min(num, self._num_reference or num), metrics)
         self._known: FeatureCollection | None = None
         if isinstance(reference, ReferenceStatistics):
             self._known = FeatureCollection(reference.statistics)
-        elif self._extractor is not None:
-            self._known = dataset_features(
-                reference, self._extractor, per_class=self.per_class, progress=progress
-            )
+        else:
+            self._known = self._features(DatasetImages(reference))
+
+    def _features(self, images: ImageSet) -> FeatureCollection | None:
+        if self._extractor is None:
+            return None
+        return extract_features(
+            images, self._extractor, per_class=self._per_class, progress=self._progress
+        )
 
     def row_file(self, images: ImageSet) -> Path:
         """Where the row of a truncation is kept until all are done."""
-        text = json.dumps([images.key, self._reference.fingerprint, self._metrics, self._flip])
-        name = hashlib.sha256(text.encode()).hexdigest()[:32]
-        return images.cache_file.with_name(f"{name}.json")
+        name = images.key(self._about, self._reference.fingerprint, self._metrics, self._flip)
+        return cache_dir() / "evaluation" / f"{name}.json"
+
+    def forget(self, images: ImageSet) -> None:
+        """Delete the features of images whose row is known."""
+        if self._extractor is not None:
+            file = cache_file(images, self._extractor, per_class=self._per_class)
+            file.unlink(missing_ok=True)
 
     def row(self, images: ImageSet, truncation: float | None) -> dict[str, Any] | None:
         """Compare images; a row of an `Evaluation`, None on all processes but the first."""
         started = time.monotonic()
-        made = None
-        if self._extractor is not None:
-            made = extract_features(images, self._extractor, progress=self._progress)
+        made = self._features(images)
         scores = Scores({}, {})
         with raising_together():
             if made is not None and self._known is not None and self._extractor is not None:
                 scores = compute_scores(made, self._known, self._metrics, self._extractor)
                 if "accuracy" in self._metrics:
-                    self._add(scores, "accuracy", self._guesses(made), images.labels)
+                    scores.add("accuracy", self._guesses(made), images.labels)
         row: dict[str, Any] = {"truncation": truncation, "scores": scores.values}
         if "cas" in self._metrics:
             began = time.monotonic()
-            self._add_cas(scores, images)
+            scores.add("cas", self._taught(images), self._dataset.labels)
             row["cas_seconds"] = round(time.monotonic() - began, 1)
         if scores.per_class:
             row["per_class"] = [
@@ -247,7 +261,7 @@ class _Comparison:
         return Evaluation(
             subject=subject,
             reference=about,
-            extractor=self.extractor,
+            extractor=self._about,
             protocol=how,
             rows=rows,
             points=points,
@@ -267,21 +281,145 @@ class _Comparison:
         number = [names.index(normal_name(name)) for name in self._extractor.class_names]
         return torch.tensor(number)[torch.cat(features.guesses)]
 
-    def _add_cas(self, scores: Scores, images: ImageSet) -> None:
+    def _taught(self, images: ImageSet) -> Tensor:
+        """The classes of the data, as a classifier guesses them that these images taught."""
         settings = describe_cas(self._num, self._dataset, flip=self._flip)
         del settings["tested_on"]
         _LOG.info(
             "cas: training a classifier for %d steps on %d images", settings["steps"], self._num
         )
-        guesses = classification_accuracy_score(
-            images.load(),
+        return classification_accuracy_score(
+            images.load(progress=self._progress),
             images.labels,
             self._dataset,
             device=self._device,
             progress=self._progress,
             **settings,
         )
-        self._add(scores, "cas", guesses, self._dataset.labels)
 
-    def _add(self, scores: Scores, name: str, guesses: Tensor, labels: Tensor) -> None:
-        scores.values[name], scores.per_class[name] = accuracy(guesses, labels)
+
+# --- checks before any image is made, of what could not be compared at the end ---
+
+
+def check_truncations(truncations: Sequence[float | None], protocol: Protocol) -> None:
+    """Refuse a sweep of no truncation, one out of range or twice, or too few images.
+
+    Raises:
+        InputError: It is one of these.
+    """
+    if not truncations:
+        raise InputError("name at least one truncation")
+    for truncation in truncations:
+        check_truncation(truncation, protocol.noise)
+    if len(set(truncations)) < len(truncations):
+        raise InputError("every truncation is to be named once")
+    check_enough(protocol.num, "asked for")
+
+
+def check_enough(num: int | None, whose: str) -> None:
+    """Refuse too few images; None is an unknown number.
+
+    Raises:
+        InputError: Too few images.
+    """
+    if num is not None and num < _LEAST:
+        raise InputError(f"figures need at least {_LEAST} images, and {num} are {whose}")
+
+
+def warn_of_few(num: int | None, metrics: tuple[MetricName, ...]) -> None:
+    """Warn of a Frechet distance of too few images; None is an unknown number."""
+    if num is not None and "fid" in metrics and num < FEWEST:
+        _LOG.warning(
+            "warning: a Frechet distance of %d images is far too large and compares with no "
+            "other: take at least %d, and 50,000 for figures to publish",
+            num,
+            FEWEST,
+        )
+
+
+def check_fit(
+    metrics: tuple[MetricName, ...],
+    name: str,
+    resolution: int,
+    channels: int,
+    class_names: tuple[str, ...],
+    labels: Tensor,
+    reference: Reference,
+    extractor: FeatureExtractor | None,
+) -> None:
+    """Refuse images, called by `name` in messages, that these metrics cannot compare.
+
+    Raises:
+        InputError: Something does not fit; the message says what.
+    """
+    if extractor is None and needs_features(metrics):
+        raise ValueError(f"{', '.join(metrics)} need an extractor")
+    if "cas" in metrics and num_processes() > 1:
+        raise InputError("cas trains a classifier on one process: run it without torchrun")
+    size = size_of(reference)
+    if size["resolution"] not in (None, resolution):
+        raise InputError(
+            f"the images have {resolution} pixels a side and {reference.source} has "
+            f"{size['resolution']}: figures of two resolutions do not compare"
+        )
+    if size["channels"] not in (None, channels):
+        raise InputError(
+            f"the images have {channels} channels and {reference.source} has "
+            f"{size['channels']}: colour does not compare with grey; statistics for a model "
+            "are saved with --model"
+        )
+    check_enough(size["num"], f"in {reference.source}")
+    if not isinstance(reference, ImageDataset):
+        _check_statistics(metrics, reference, extractor)
+        return
+    own, theirs = ([*map(normal_name, names)] for names in (class_names, reference.class_names))
+    if metric := next((metric for metric in metrics if metric in OF_CLASSES), None):
+        if not own:
+            raise InputError(f"{name} has no classes for {metric} to compare: leave it out")
+        if own != theirs:
+            raise InputError(
+                f"{metric} compares class with class, and {name} has other classes than "
+                f"{reference.source}: leave it out"
+            )
+    if "accuracy" in metrics:
+        known = extractor.class_names if isinstance(extractor, ClassifierFeatures) else ()
+        if sorted(map(normal_name, known)) != sorted(own):
+            raise InputError(
+                f"accuracy needs a classifier of the classes of {name}: train one on real images "
+                "with biggan classifier, and name it by --extractor"
+            )
+    if "intra-fid" in metrics:
+        for source, those in ((name, labels), (reference.source, reference.labels)):
+            counts = those.bincount(minlength=len(class_names))
+            if (fewest := int(counts.min())) < _LEAST_OF_CLASS:
+                raise InputError(
+                    f"intra-fid needs at least {_LEAST_OF_CLASS} images of every class, and "
+                    f"{source} has {fewest} of {class_names[int(counts.argmin())]}: take more, or "
+                    "leave it out"
+                )
+
+
+def _check_statistics(
+    metrics: tuple[MetricName, ...],
+    reference: ReferenceStatistics,
+    extractor: FeatureExtractor | None,
+) -> None:
+    if others := [metric for metric in metrics if metric not in OF_STATISTICS]:
+        raise InputError(
+            f"{reference.source} holds statistics, which do not do for {', '.join(others)}: name "
+            "the images themselves (--data), or take --metrics fid,is"
+        )
+    assert extractor is not None  # fid and is need one
+    own = FeatureSource(extractor.name, extractor.sha256, extractor.resize)
+    try:
+        check_same_source(FeatureStatistics(extractor.dim, own), reference.statistics)
+    except InputError as error:
+        raise InputError(f"{reference.source} does not fit --extractor: {error}") from None
+    if reference.statistics.source is None:
+        _LOG.warning(
+            "warning: %s does not say by which network and resize its statistics were made; the "
+            "figures hold if it was %s, resize %s",
+            reference.source,
+            extractor.name,
+            extractor.resize,
+        )

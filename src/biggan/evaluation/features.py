@@ -6,24 +6,22 @@ need all pairs or a sort. They are saved every minute, so that a killed run resu
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from biggan.atomic_write import make_folder
 from biggan.classifier import ClassifierFeatures
+from biggan.data.reading import progress_bar
 from biggan.distributed import gather, is_first, num_processes, own_range
 from biggan.errors import InputError
+from biggan.evaluation.images import ImageSet, with_channels
 from biggan.metrics.extractor import FeatureExtractor
 from biggan.metrics.inception import InceptionFeatures, Resize
 from biggan.metrics.statistics import FeatureStatistics
@@ -71,40 +69,6 @@ def open_extractor(
     return InceptionFeatures(path, resize=resize or "tensorflow", device=device, offline=offline)
 
 
-@dataclass(frozen=True)
-class ImageSet:
-    """Images whose features are to be extracted, numbered from 0.
-
-    Attributes:
-        labels: Their classes, int64 (N,).
-        batches: Yields the images of a range, as the first one's number and uint8 (n, C, R, R).
-        load: Gives all images together, uint8 (N, C, R, R).
-        provenance: All that decides the images and the features, as JSON.
-        title: For the progress bar.
-        per_class: Whether statistics of every class are wanted.
-    """
-
-    labels: Tensor
-    batches: Callable[[range], Iterator[tuple[int, Tensor]]]
-    load: Callable[[], Tensor]
-    provenance: Mapping[str, Any]
-    title: str
-    per_class: bool
-
-    @property
-    def key(self) -> str:
-        """A digest for names of files."""
-        text = json.dumps([self.provenance, self.per_class], sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()[:32]
-
-    @property
-    def cache_file(self) -> Path:
-        """Where this process keeps the features of its part of the images."""
-        part = own_range(len(self.labels))
-        suffix = f"-{part.start}-{part.stop}" if num_processes() > 1 else ""
-        return cache_dir() / "evaluation" / f"{self.key}{suffix}.safetensors"
-
-
 @dataclass
 class FeatureCollection:
     """What is kept of a set's images.
@@ -136,15 +100,39 @@ class FeatureCollection:
         self.guesses += other.guesses
 
 
+def describe_extractor(extractor: FeatureExtractor) -> dict[str, Any]:
+    """What an evaluation says of its extractor."""
+    return {
+        "name": extractor.name,
+        "sha256": extractor.sha256,
+        "resize": extractor.resize,
+        "dim": extractor.dim,
+    }
+
+
+def cache_file(images: ImageSet, extractor: FeatureExtractor, *, per_class: bool) -> Path:
+    """Where this process keeps the features of its part of the images."""
+    part = own_range(len(images.labels))
+    suffix = f"-{part.start}-{part.stop}" if num_processes() > 1 else ""
+    name = images.key(describe_extractor(extractor), per_class)
+    return cache_dir() / "evaluation" / f"{name}{suffix}.safetensors"
+
+
 def extract_features(
-    images: ImageSet, extractor: FeatureExtractor, *, progress: bool = True
+    images: ImageSet,
+    extractor: FeatureExtractor,
+    *,
+    per_class: bool = False,
+    progress: bool = True,
 ) -> FeatureCollection | None:
     """Extract the features of all images, each process of its own part; cached.
+
+    `per_class` asks for the statistics of every class.
 
     Returns:
         The whole on the first process, None on the others.
     """
-    parts = gather(_extract_own_part(images, extractor, progress=progress))
+    parts = gather(_extract_own_part(images, extractor, per_class, progress))
     if not parts:
         return None
     whole = parts[0]
@@ -153,51 +141,40 @@ def extract_features(
     return whole
 
 
-def with_channels(images: Tensor, channels: int) -> Tensor:
-    """Grey images for a network that takes colour."""
-    return images.expand(-1, 3, -1, -1) if (images.shape[1], channels) == (1, 3) else images
-
-
-def image_bar(total: int, title: str, enabled: bool, done: int = 0) -> tqdm[NoReturn]:
-    """A progress bar over images, on a terminal, after two seconds."""
-    disable = None if enabled else True  # None: only on a terminal
-    return tqdm(total=total, initial=done, desc=title, unit="image", delay=2, disable=disable)
-
-
 def _extract_own_part(
-    images: ImageSet, extractor: FeatureExtractor, *, progress: bool
+    images: ImageSet, extractor: FeatureExtractor, per_class: bool, progress: bool
 ) -> FeatureCollection:
-    total, file = len(images.labels), images.cache_file
+    total, file = len(images.labels), cache_file(images, extractor, per_class=per_class)
     own = own_range(total)
     collection, began = _resume(file, extractor.dim, own)
-    position = began
+    end = began
     keep_features, keep_logits = (_subset(total, keep) for keep in (KEPT_FEATURES, KEPT_LOGITS))
     processes = num_processes()
     title = images.title if processes == 1 else f"{images.title}, process 1 of {processes}"
-    bar = image_bar(len(own), title, progress and is_first(), done=position - own.start)
+    shown, done = progress and is_first(), began - own.start
     saved = time.monotonic()
-    with bar:
-        for start, batch in images.batches(range(position, own.stop)):
-            position = start + len(batch)
+    with progress_bar(len(own), title, shown, unit="image", initial=done) as bar:
+        for batch in images.batches(torch.arange(began, own.stop)):
+            start, end = end, end + len(batch)
             found = extractor.extract(with_channels(batch, extractor.channels))
             features, logits = found.features.cpu(), found.logits.cpu()
             collection.statistics.update(features)
-            if images.per_class:
-                labels = images.labels[start:position]
+            if per_class:
+                labels = images.labels[start:end]
                 for label in labels.unique().tolist():
                     of_class = collection.by_class.setdefault(
                         label, FeatureStatistics(extractor.dim)
                     )
                     of_class.update(features[labels == label])
-            collection.features.append(features[keep_features[start:position]])
-            collection.logits.append(logits[keep_logits[start:position]])
+            collection.features.append(features[keep_features[start:end]])
+            collection.logits.append(logits[keep_logits[start:end]])
             collection.guesses.append(logits.argmax(dim=1))
             bar.update(len(batch))
             if time.monotonic() - saved > _SAVE_EVERY:
-                _save(file, collection, position)
+                _save(file, collection, end)
                 saved = time.monotonic()
-    if position > began or not file.exists():
-        _save(file, collection, position)
+    if end > began or not file.exists():
+        _save(file, collection, end)
     return collection
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,9 +12,9 @@ from torch import Tensor
 
 from biggan.atomic_write import make_folder
 from biggan.data import ImageDataset
+from biggan.data.reading import progress_bar
 from biggan.errors import InputError
-from biggan.evaluation.features import image_bar, with_channels
-from biggan.evaluation.generation import Generation, Protocol
+from biggan.evaluation.images import GeneratedImages, Protocol, with_channels
 from biggan.evaluation.reference import Reference
 from biggan.gan import Gan
 from biggan.images import save_png, to_pil
@@ -34,53 +35,45 @@ class Samples(NamedTuple):
     names: tuple[str, ...]
 
 
-class Neighborhood(NamedTuple):
-    """The nearest images of a dataset, by pixels and by an extractor's features."""
-
-    by_pixels: Neighbors
-    by_features: Neighbors
-
-
 def samples_of_generator(gan: Gan, protocol: Protocol, truncation: float | None) -> Samples:
     """Ten images of an evaluation at one truncation, of classes far apart."""
-    generation = Generation(gan, protocol, truncation)
+    generated = GeneratedImages(gan, protocol, truncation)
     classes = max(1, len(gan.class_names))
-    numbers = _spread(min(protocol.num, max(classes, _SAMPLES)), _SAMPLES)
-    images = torch.cat([images for _, images in generation.make(numbers)])
+    numbers = _spread(min(protocol.num, max(classes, _SAMPLES)))
     names = tuple(
         gan.class_names[label].split(",")[0] if gan.class_names else f"#{number}"
-        for number, label in zip(numbers.tolist(), generation.labels[numbers].tolist(), strict=True)
+        for number, label in zip(numbers.tolist(), generated.labels[numbers].tolist(), strict=True)
     )
-    return Samples(images, names)
+    return Samples(torch.cat([*generated.batches(numbers)]), names)
 
 
 def samples_of_images(dataset: ImageDataset) -> Samples:
     """Ten images from all over a dataset."""
-    numbers = _spread(len(dataset), _SAMPLES)
+    numbers = _spread(len(dataset))
     return Samples(dataset.images[numbers], tuple(f"#{number}" for number in numbers.tolist()))
 
 
+def _spread(num: int) -> Tensor:
+    """Up to ten of the numbers below `num`, evenly spread: int64."""
+    return torch.linspace(0, num - 1, min(num, _SAMPLES)).round().long()
+
+
 def find_neighbors(
-    samples: Samples,
-    dataset: ImageDataset,
-    extractor: FeatureExtractor,
-    *,
-    progress: bool = True,
-) -> Neighborhood:
-    """Search a dataset, of the samples' size and channels, for the images nearest to them."""
+    samples: Samples, dataset: ImageDataset, extractor: FeatureExtractor, *, progress: bool = True
+) -> tuple[Neighbors, Neighbors]:
+    """The nearest images of a dataset of the same size, by pixels and by features."""
+
+    def features() -> Iterator[Tensor]:
+        title = f"neighbours in {dataset.source}"
+        with progress_bar(len(dataset), title, progress, unit="image") as bar:
+            for some in dataset.images.split(_BATCH):
+                yield extractor.extract(with_channels(some, extractor.channels)).features
+                bar.update(len(some))
+
     k = min(_NEAREST, len(dataset))
     by_pixels = nearest_neighbors(samples.images.flatten(1), dataset.images.flatten(1), k)
     query = extractor.extract(with_channels(samples.images, extractor.channels)).features
-    best: Neighbors | None = None
-    with image_bar(len(dataset), f"neighbours in {dataset.source}", progress) as bar:
-        for start in range(0, len(dataset), _BATCH):
-            some = with_channels(dataset.images[start : start + _BATCH], extractor.channels)
-            found = nearest_neighbors(query, extractor.extract(some).features, min(k, len(some)))
-            found = Neighbors(found.distances, found.indices + start)
-            best = found if best is None else _nearest_of_both(best, found, k)
-            bar.update(len(some))
-    assert best is not None  # no dataset is empty
-    return Neighborhood(by_pixels, best)
+    return by_pixels, nearest_neighbors(query, features(), k)
 
 
 def write_neighbors(
@@ -99,7 +92,7 @@ def write_neighbors(
 
 
 def draw_neighbors(
-    samples: Samples, found: Neighborhood, dataset: ImageDataset, extractor: str
+    samples: Samples, found: tuple[Neighbors, Neighbors], dataset: ImageDataset, extractor: str
 ) -> Image.Image:
     """Draw a row a sample: itself, its nearest by pixels, its nearest by features.
 
@@ -107,15 +100,12 @@ def draw_neighbors(
     """
     side = samples.images.shape[-1]
     cell = side * -(-_SIDE // side)
-    groups = (
-        ("nearest by pixels", found.by_pixels),
-        (f"nearest by features of {extractor}", found.by_features),
-    )
-    k = found.by_pixels.indices.shape[1]
+    titles = ("nearest by pixels", f"nearest by features of {extractor}")
+    k = found[0].indices.shape[1]
     step_x, step_y = cell + _GAP, cell + _TEXT + _GAP
-    starts = [0] + [(1 + group * k) * step_x + 3 * _GAP * (group + 1) for group in range(2)]
-    width = starts[2] + k * step_x
-    page = Image.new("RGB", (width, _TEXT + len(samples.images) * step_y), "white")
+    starts = [(1 + group * k) * step_x + 3 * _GAP * (group + 1) for group in range(2)]
+    size = (starts[1] + k * step_x, _TEXT + len(samples.images) * step_y)
+    page = Image.new("RGB", size, "white")
     draw = ImageDraw.Draw(page)
     font = ImageFont.load_default(11)
 
@@ -130,27 +120,13 @@ def draw_neighbors(
         write(x, y + cell, text, cell)
 
     write(0, 0, "sample", cell)
-    for start, (title, _) in zip(starts[1:], groups, strict=True):
-        write(start, 0, title, k * step_x)
     for row, (image, name) in enumerate(zip(*samples, strict=True)):
-        y = _TEXT + row * step_y
-        paste(0, y, image, name)
-        for start, (_, neighbors) in zip(starts[1:], groups, strict=True):
-            for place in range(k):
-                index = int(neighbors.indices[row, place])
-                distance = neighbors.distances[row, place].item()
-                x = start + place * step_x
-                paste(x, y, dataset.images[index], f"{distance:.4g}  #{index}")
+        paste(0, _TEXT + row * step_y, image, name)
+    for start, title, neighbors in zip(starts, titles, found, strict=True):
+        write(start, 0, title, k * step_x)
+        for row in range(len(samples.images)):
+            pairs = zip(neighbors.indices[row].tolist(), neighbors.distances[row], strict=True)
+            for place, (index, distance) in enumerate(pairs):
+                x, y = start + place * step_x, _TEXT + row * step_y
+                paste(x, y, dataset.images[index], f"{distance.item():.4g}  #{index}")
     return page
-
-
-def _spread(num: int, count: int) -> Tensor:
-    """Up to `count` of the numbers below `num`, evenly spread: int64."""
-    return torch.linspace(0, num - 1, min(num, count)).round().long()
-
-
-def _nearest_of_both(a: Neighbors, b: Neighbors, k: int) -> Neighbors:
-    distances = torch.cat([a.distances, b.distances], 1)
-    order = distances.argsort(dim=1, stable=True)[:, :k]
-    indices = torch.cat([a.indices, b.indices], 1)
-    return Neighbors(distances.gather(1, order), indices.gather(1, order))

@@ -21,12 +21,11 @@ from biggan.data.decoding import open_image
 from biggan.data.packed import is_packed, read_header
 from biggan.data.reading import Source, containers, open_source
 from biggan.errors import InputError
-from biggan.evaluation.features import FeatureCollection, ImageSet, extract_features
-from biggan.evaluation.result import describe_extractor, versions
+from biggan.evaluation.features import FeatureCollection
+from biggan.evaluation.result import versions
 from biggan.metrics.extractor import FeatureExtractor
 from biggan.metrics.statistics import FeatureSource, FeatureStatistics, load_statistics
 
-_BATCH = 64
 _SAMPLED = 100  # images whose size is looked up
 _STATISTICS = (".npz", ".safetensors")
 
@@ -179,37 +178,6 @@ def in_order_of(reference: Reference, class_names: Sequence[str]) -> Reference:
         class_names=tuple(class_names),
         recorded_fingerprint=fingerprint,
     )
-
-
-def dataset_images(
-    dataset: ImageDataset, extractor: dict[str, Any], *, per_class: bool = False
-) -> ImageSet:
-    """The images of a dataset, for an extractor as `describe_extractor` describes it."""
-
-    def batches(numbers: range) -> Iterator[tuple[int, torch.Tensor]]:
-        for start in numbers[::_BATCH]:
-            yield start, dataset.images[start : min(start + _BATCH, numbers.stop)]
-
-    about = {
-        "fingerprint": dataset.fingerprint,
-        "extractor": extractor,
-        "biggan": versions()["biggan"],  # another may resize differently
-    }
-    return ImageSet(
-        dataset.labels, batches, lambda: dataset.images, about, dataset.source, per_class
-    )
-
-
-def dataset_features(
-    dataset: ImageDataset,
-    extractor: FeatureExtractor,
-    *,
-    per_class: bool = False,
-    progress: bool = True,
-) -> FeatureCollection | None:
-    """The features of a dataset, from the cache if they are there; on the first process."""
-    images = dataset_images(dataset, describe_extractor(extractor), per_class=per_class)
-    return extract_features(images, extractor, progress=progress)
 
 
 def is_statistics(path: str | Path) -> bool:

@@ -16,7 +16,6 @@ import torch
 from biggan._version import __version__
 from biggan.atomic_write import make_folder, write_atomically
 from biggan.errors import InputError
-from biggan.metrics.extractor import FeatureExtractor
 
 _HEADINGS = {
     "fid": "FID",
@@ -59,16 +58,6 @@ class Evaluation:
     def to_json(self) -> str:
         """All of it, indented."""
         return json.dumps(asdict(self), indent=2, ensure_ascii=False) + "\n"
-
-
-def describe_extractor(extractor: FeatureExtractor) -> dict[str, Any]:
-    """What an evaluation says of its extractor."""
-    return {
-        "name": extractor.name,
-        "sha256": extractor.sha256,
-        "resize": extractor.resize,
-        "dim": extractor.dim,
-    }
 
 
 def versions() -> dict[str, str]:

@@ -5,9 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple, get_args
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from biggan.classifier import (
+    ClassifierConfig,
+    ClassifierTraining,
+    default_steps,
+    default_width,
+    fit_classifier,
+    predict,
+)
+from biggan.data import ImageDataset
 from biggan.errors import InputError
 from biggan.evaluation.features import KEPT_FEATURES, KEPT_LOGITS, FeatureCollection
 from biggan.metrics.extractor import FeatureExtractor
@@ -49,6 +59,10 @@ class Scores(NamedTuple):
 
     values: dict[str, float]
     per_class: dict[str, dict[int, float]]
+
+    def add(self, name: str, guesses: Tensor, labels: Tensor) -> None:
+        """Add an accuracy: of all images, and of each class."""
+        self.values[name], self.per_class[name] = accuracy(guesses, labels)
 
 
 def check_metrics(text: str) -> tuple[MetricName, ...]:
@@ -123,6 +137,51 @@ def accuracy(guesses: Tensor, labels: Tensor) -> tuple[float, dict[int, float]]:
     right = (guesses == labels).double()
     per_class = {label: right[labels == label].mean().item() for label in labels.unique().tolist()}
     return right.mean().item(), per_class
+
+
+def describe_cas(num: int, dataset: ImageDataset, *, flip: bool) -> dict[str, Any]:
+    """All that decides the classification accuracy score besides the `num` generated images."""
+    return {
+        "steps": default_steps(num),
+        "width": default_width(dataset.images.shape[-1]),
+        "seed": 0,
+        "flip": flip,
+        "tested_on": len(dataset),
+    }
+
+
+def classification_accuracy_score(
+    images: Tensor,
+    labels: Tensor,
+    dataset: ImageDataset,
+    *,
+    steps: int,
+    width: int,
+    seed: int,
+    flip: bool,
+    device: str | torch.device = "cpu",
+    progress: bool = True,
+) -> Tensor:
+    """Train a classifier on generated images and predict the classes of the dataset's, int64 (M,).
+
+    Ravuri and Vinyals 2019, "Classification Accuracy Score for Conditional Generative Models",
+    Section 3: what the generator leaves out of a class, or puts into the wrong one, the classifier
+    gets wrong. The paper trains a ResNet-50 on ImageNet; here it is `classifier.Classifier`, so
+    scores compare only at the same steps and width.
+
+    The generated images, uint8 (N, C, R, R), have the dataset's size and classes.
+    """
+    channels, resolution = images.shape[1:3]
+    network = fit_classifier(
+        ClassifierConfig(resolution, channels, dataset.num_classes, width),
+        ClassifierTraining(steps, seed, flip),
+        images,
+        labels,
+        np.arange(len(images)),
+        device=device,
+        progress=progress,
+    )
+    return predict(network, dataset.images, np.arange(len(dataset)), progress=progress)
 
 
 def describe_metrics(

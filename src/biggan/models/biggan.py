@@ -14,8 +14,7 @@ from torch.nn import functional as F
 
 from biggan.models.config import DiscriminatorConfig, GeneratorConfig
 from biggan.models.shared import (
-    Discriminator,
-    Generator,
+    ClassEmbedding,
     ProjectionHead,
     RGBHead,
     as_grid,
@@ -25,8 +24,10 @@ from biggan.models.shared import (
 from biggan.nn import (
     SpectralNormConv2d,
     SpectralNormLinear,
+    SpectralNormNetwork,
     average_pool,
     convolve_average_pool,
+    run_block,
     upsample,
     upsample_convolve,
 )
@@ -52,12 +53,19 @@ class GeneratorBlock(nn.Module):
         return h + upsample(self.shortcut(x))
 
 
-class BigGANGenerator(Generator):
-    """The generator of Figure 15a."""
+class BigGANGenerator(SpectralNormNetwork):
+    """Noise and classes to images.
+
+    Args:
+        config: The network's shape; `family` is `biggan`.
+    """
 
     def __init__(self, config: GeneratorConfig) -> None:
-        super().__init__(config)
+        super().__init__()
+        self.config = config
+        self.recompute = False  # whether blocks drop their activations (activation checkpointing)
         widths = [config.channels * width for width in config.widths]
+        self.class_embedding = ClassEmbedding(config)
         self.linear = SpectralNormLinear(config.chunk_dim, widths[0] * 16, eps=config.sn_eps)
         self.blocks = nn.ModuleList(GeneratorBlock(config, *pair) for pair in pairwise(widths))
         self.attention = attention_at(
@@ -66,23 +74,47 @@ class BigGANGenerator(Generator):
         self.head = RGBHead(config, widths[-1])
         self.join_power_iteration()
 
+    def embed(self, labels: Tensor) -> Tensor:
+        """Class vectors for labels: int64 (N,), or class weights (N, num_classes) to mix classes.
+
+        Returns:
+            (N, class_dim), or the class weights themselves without a shared embedding; (N, 0)
+            for an unconditional network, whatever the labels.
+        """
+        return self.class_embedding(labels)
+
+    def forward(self, z: Tensor, labels: Tensor, truncation: float | None = None) -> Tensor:
+        """Make images.
+
+        Args:
+            z: Noise (N, z_dim), used as it is.
+            labels: int64 (N,), or class weights (N, num_classes).
+            truncation: Chooses the BatchNorm statistics in eval mode; None for those of
+                untruncated noise.
+
+        Returns:
+            (N, image_channels, resolution, resolution) in [-1, 1].
+        """
+        return self.synthesize(z, self.embed(labels), truncation)
+
     def synthesize(
         self, z: Tensor, class_embedding: Tensor, truncation: float | None = None
     ) -> Tensor:
-        """See `Generator.synthesize`."""
+        """Make images from class vectors (N, class_dim), which may lie between classes."""
         self.begin_forward()
         config = self.config
-        # chunk 0 to the linear layer, i + 1 to block i
         if config.chunked:
-            chunks = z.split(config.chunk_dim, dim=1)
+            chunks = z.split(
+                config.chunk_dim, dim=1
+            )  # chunk 0 to the linear layer, i + 1 to block i
         else:
             chunks = (z,) + (z.new_empty(len(z), 0),) * len(self.blocks)
         x = as_grid(self.linear(chunks[0]))  # (N, C, 4, 4)
         for block, chunk in zip(self.blocks, chunks[1:], strict=True):
             condition = torch.cat([chunk, class_embedding], dim=1)
-            x = self.run(block, x, condition, truncation)
+            x = run_block(block, x, condition, truncation, recompute=self.recompute)
             if x.shape[-1] == config.attention_resolution:
-                x = self.run(self.attention, x)
+                x = run_block(self.attention, x, recompute=self.recompute)
         return self.head(x, truncation)
 
 
@@ -123,11 +155,17 @@ class DiscriminatorBlock(nn.Module):
         return h + self.shortcut(average_pool(x))
 
 
-class BigGANDiscriminator(Discriminator):
-    """The discriminator of Figure 15a."""
+class BigGANDiscriminator(SpectralNormNetwork):
+    """Images and classes to logits.
+
+    Args:
+        config: The network's shape; `family` is `biggan`.
+    """
 
     def __init__(self, config: DiscriminatorConfig) -> None:
-        super().__init__(config)
+        super().__init__()
+        self.config = config
+        self.recompute = False  # whether blocks drop their activations (activation checkpointing)
         widths = [config.image_channels, *(config.channels * width for width in config.widths)]
         self.blocks = nn.ModuleList(
             DiscriminatorBlock(config, *pair, down=i < config.down_blocks, first=i == 0)
@@ -139,10 +177,22 @@ class BigGANDiscriminator(Discriminator):
         self.head = ProjectionHead(config, widths[-1])
         self.join_power_iteration()
 
-    def features(self, x: Tensor) -> Tensor:
-        """See `Discriminator.features`."""
+    def forward(self, images: Tensor, labels: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Judge images.
+
+        Args:
+            images: (N, image_channels, resolution, resolution) in [-1, 1].
+            labels: int64 (N,), or class weights (N, num_classes); ignored if unconditional.
+            mask: Dropout of the features that the head sees, multiplied: (N, channels of the last
+                block). None for none.
+
+        Returns:
+            Logits (N, 1): positive for "real".
+        """
+        self.begin_forward()
+        x = images.contiguous(memory_format=torch.channels_last)
         for i, block in enumerate(self.blocks):
-            x = self.run(block, x)
+            x = run_block(block, x, recompute=self.recompute)
             if i < self.config.down_blocks and x.shape[-1] == self.config.attention_resolution:
-                x = self.run(self.attention, x)
-        return x
+                x = run_block(self.attention, x, recompute=self.recompute)
+        return self.head(x, labels, mask)

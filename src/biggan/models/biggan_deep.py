@@ -15,8 +15,7 @@ from torch.nn import functional as F
 
 from biggan.models.config import DiscriminatorConfig, GeneratorConfig
 from biggan.models.shared import (
-    Discriminator,
-    Generator,
+    ClassEmbedding,
     ProjectionHead,
     RGBHead,
     as_grid,
@@ -26,7 +25,9 @@ from biggan.models.shared import (
 from biggan.nn import (
     SpectralNormConv2d,
     SpectralNormLinear,
+    SpectralNormNetwork,
     average_pool,
+    run_block,
     upsample,
     upsample_convolve,
 )
@@ -71,12 +72,19 @@ class DeepGeneratorBlock(nn.Module):
         return h + (upsample(shortcut) if self.up else shortcut)
 
 
-class BigGANDeepGenerator(Generator):
-    """The generator of Figure 16a."""
+class BigGANDeepGenerator(SpectralNormNetwork):
+    """Noise and classes to images.
+
+    Args:
+        config: The network's shape; `family` is `biggan-deep`.
+    """
 
     def __init__(self, config: GeneratorConfig) -> None:
-        super().__init__(config)
+        super().__init__()
+        self.config = config
+        self.recompute = False  # whether blocks drop their activations (activation checkpointing)
         widths = [config.channels * width for width in config.widths]
+        self.class_embedding = ClassEmbedding(config)
         self.linear = SpectralNormLinear(config.condition_dim, widths[0] * 16, eps=config.sn_eps)
         # Each stage: a block that keeps its shape, then one that doubles the resolution.
         self.blocks = nn.ModuleList(
@@ -92,17 +100,28 @@ class BigGANDeepGenerator(Generator):
         self.head = RGBHead(config, widths[-1])
         self.join_power_iteration()
 
+    def embed(self, labels: Tensor) -> Tensor:
+        """Class vectors (N, class_dim) for labels: int64 (N,), or class weights (N, num_classes).
+
+        (N, 0) for an unconditional network, whatever the labels.
+        """
+        return self.class_embedding(labels)
+
+    def forward(self, z: Tensor, labels: Tensor, truncation: float | None = None) -> Tensor:
+        """Make images; see `BigGANGenerator.forward`."""
+        return self.synthesize(z, self.embed(labels), truncation)
+
     def synthesize(
         self, z: Tensor, class_embedding: Tensor, truncation: float | None = None
     ) -> Tensor:
-        """See `Generator.synthesize`."""
+        """Make images from class vectors (N, class_dim), which may lie between classes."""
         self.begin_forward()
         condition = torch.cat([z, class_embedding], dim=1)  # (N, condition_dim)
         x = as_grid(self.linear(condition))  # (N, C, 4, 4)
         for block in self.blocks:
-            x = self.run(block, x, condition, truncation)
+            x = run_block(block, x, condition, truncation, recompute=self.recompute)
             if block.up and x.shape[-1] == self.config.attention_resolution:
-                x = self.run(self.attention, x)
+                x = run_block(self.attention, x, recompute=self.recompute)
         return self.head(x, truncation)
 
 
@@ -139,11 +158,17 @@ class DeepDiscriminatorBlock(nn.Module):
         return self.conv4(h) + x
 
 
-class BigGANDeepDiscriminator(Discriminator):
-    """The discriminator of Figure 16a."""
+class BigGANDeepDiscriminator(SpectralNormNetwork):
+    """Images and classes to logits.
+
+    Args:
+        config: The network's shape; `family` is `biggan-deep`.
+    """
 
     def __init__(self, config: DiscriminatorConfig) -> None:
-        super().__init__(config)
+        super().__init__()
+        self.config = config
+        self.recompute = False  # whether blocks drop their activations (activation checkpointing)
         widths = [config.channels * width for width in config.widths]
         self.stem = SpectralNormConv2d(config.image_channels, widths[0], 3, eps=config.sn_eps)
         # Each pair: a block that may halve the resolution, then one that keeps its shape.
@@ -160,16 +185,17 @@ class BigGANDeepDiscriminator(Discriminator):
         self.head = ProjectionHead(config, widths[-1])
         self.join_power_iteration()
 
-    def features(self, x: Tensor) -> Tensor:
-        """See `Discriminator.features`."""
-        x = self.stem(x)
+    def forward(self, images: Tensor, labels: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Judge images; see `BigGANDiscriminator.forward`."""
+        self.begin_forward()
+        x = self.stem(images.contiguous(memory_format=torch.channels_last))
         for i, block in enumerate(self.blocks):
-            x = self.run(block, x)
+            x = run_block(block, x, recompute=self.recompute)
             pair, is_second = divmod(i, 2)
             if (
                 is_second
                 and pair < self.config.down_blocks
                 and x.shape[-1] == self.config.attention_resolution
             ):
-                x = self.run(self.attention, x)
-        return x
+                x = run_block(self.attention, x, recompute=self.recompute)
+        return self.head(x, labels, mask)

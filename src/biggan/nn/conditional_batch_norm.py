@@ -26,7 +26,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from biggan.nn.spectral_norm import Linear, SpectralNormLinear
+from biggan.nn.spectral_norm import SpectralNormLinear
+from biggan.nn.synchronization import synchronized_batch_norm
+from biggan.nn.uninitialized import Linear
 
 OffGrid = Literal["linear", "hub"]
 
@@ -109,8 +111,6 @@ class StandingBatchNorm2d(nn.Module):
         processes together.
         """
         if self.training and self.synchronized:
-            from biggan.nn.synchronization import synchronized_batch_norm
-
             return synchronized_batch_norm(
                 x, self.running_mean, self.running_var, self.momentum, self.eps
             )

@@ -46,9 +46,9 @@ class ScheduledEvaluation:
     """
 
     def __init__(self, run: Run) -> None:
-        from biggan.evaluation.checks import check_fit
+        from biggan.evaluation.evaluate import check_fit
         from biggan.evaluation.features import open_extractor
-        from biggan.evaluation.generation import labels_in_turn
+        from biggan.evaluation.images import labels_in_turn
         from biggan.evaluation.reference import in_order_of, open_reference
         from biggan.evaluation.scores import check_metrics, needs_classes
 
