@@ -4,8 +4,12 @@ For data that ImageNet's classes say little about, and for machines without Ince
 file says what it was trained on and how accurate it is on held-out images.
 """
 
-from biggan.classifier.features import ClassifierFeatures
-from biggan.classifier.network import Classifier, ClassifierConfig, default_width
+from biggan.classifier.network import (
+    Classifier,
+    ClassifierConfig,
+    ClassifierFeatures,
+    default_width,
+)
 from biggan.classifier.training import (
     ClassifierTraining,
     default_steps,

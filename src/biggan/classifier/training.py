@@ -10,30 +10,31 @@ import json
 import logging
 import math
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
-from tqdm import tqdm
 
 from biggan._version import __version__
 from biggan.atomic_write import make_folder
-from biggan.classifier.features import ClassifierFeatures, read_header
 from biggan.classifier.network import (
     Classifier,
     ClassifierConfig,
+    ClassifierFeatures,
     default_width,
     images_at_once,
     placed,
+    read_header,
 )
 from biggan.data import ImageDataset, ShuffledStream, flips
+from biggan.data.reading import progress_bar
 from biggan.errors import InputError
 from biggan.images import from_uint8
 from biggan.locks import locked
@@ -123,7 +124,13 @@ def train_classifier(
         default_steps(len(train_on)) if steps is None else steps, seed, flip
     )
     recipe = {**asdict(config), **asdict(training), "data_fingerprint": dataset.fingerprint}
-    with _locked_output(out):
+    make_folder(out.parent)
+    busy = f"another process is training {out}: wait until it ends, or choose another --out"
+    with ExitStack() as held:
+        try:
+            held.enter_context(locked(out.with_name(f".{out.name}.lock"), busy))
+        except OSError as error:
+            raise InputError(f"cannot write to {out.parent}: {error.strerror}") from None
         checkpoint = Checkpoint(out, recipe)
         if out.exists():
             _check_same_recipe(read_header(out, "classifier")[0], recipe, out)
@@ -195,7 +202,7 @@ def fit_classifier(
     )
     start = checkpoint.restore(network, optimizer) if checkpoint else 0
     stream = ShuffledStream(len(chosen), training.seed)
-    bar = _bar("training the classifier", training.steps, start, progress)
+    bar = progress_bar(training.steps, "training the classifier", progress, initial=start)
     with reproducible_convolutions(), bar:
         for step in range(start, training.steps):
             indices = torch.from_numpy(chosen[stream.indices(step * _BATCH, _BATCH)])
@@ -250,7 +257,7 @@ def predict(
     device = network.linear.weight.device
     parts = torch.from_numpy(chosen).split(images_at_once(network.config.resolution**2))
     guesses = []
-    with reproducible_convolutions(), _bar("testing", len(chosen), 0, progress, delay=2) as bar:
+    with reproducible_convolutions(), progress_bar(len(chosen), "testing", progress) as bar:
         for indices in parts:
             logits = network(from_uint8(images[indices].to(device)))
             guesses.append(logits.argmax(dim=1).cpu())
@@ -353,21 +360,3 @@ def _check_same_recipe(header: Mapping[str, Any], recipe: Mapping[str, Any], pat
             f"{path} is of another classifier ({'; '.join(differing)}): delete it, or choose "
             "another --out"
         )
-
-
-@contextmanager
-def _locked_output(out: Path) -> Iterator[None]:
-    """Keep other processes from training the same file, whose folder is created if needed."""
-    make_folder(out.parent)
-    busy = f"another process is training {out}: wait until it ends, or choose another --out"
-    with ExitStack() as held:
-        try:
-            held.enter_context(locked(out.with_name(f".{out.name}.lock"), busy))
-        except OSError as error:
-            raise InputError(f"cannot write to {out.parent}: {error.strerror}") from None
-        yield
-
-
-def _bar(what: str, total: int, start: int, enabled: bool, delay: float = 0) -> tqdm[NoReturn]:
-    disable = None if enabled else True  # None: only on a terminal
-    return tqdm(total=total, initial=start, desc=what, delay=delay, disable=disable)

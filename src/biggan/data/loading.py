@@ -124,11 +124,7 @@ def _packed(
 
 
 def check_memory(path: Path, shape: tuple[int, ...]) -> None:
-    """Refuse uint8 images of a shape (N, C, R, R) that memory cannot hold, before they are decoded.
-
-    Raises:
-        InputError: They need more than a share of the machine's memory.
-    """
+    """Refuse images, uint8 (N, C, R, R), that memory cannot hold, before they are decoded."""
     needed, limit = int(np.prod(shape, dtype=np.int64)), memory_limit()
     if limit is not None and needed > limit:
         raise InputError(

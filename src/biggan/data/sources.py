@@ -241,11 +241,7 @@ def is_image(name: str) -> bool:
 
 
 def raise_disk_fault(path: Path, error: Exception) -> None:
-    """Refuse to go on where a disk or network drive fails: images that it does not give are whole.
-
-    Raises:
-        InputError: The error comes from the system, and not from a library that read damaged data.
-    """
+    """Refuse to go on where a disk or network drive fails: its images may be whole."""
     # An invalid argument is a place that a damaged file names.
     if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
         raise InputError(

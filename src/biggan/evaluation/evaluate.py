@@ -302,11 +302,7 @@ class _Comparison:
 
 
 def check_truncations(truncations: Sequence[float | None], protocol: Protocol) -> None:
-    """Refuse a sweep of no truncation, one out of range or twice, or too few images.
-
-    Raises:
-        InputError: It is one of these.
-    """
+    """Refuse a sweep of no truncation, one out of range or twice, or too few images."""
     if not truncations:
         raise InputError("name at least one truncation")
     for truncation in truncations:
@@ -317,11 +313,7 @@ def check_truncations(truncations: Sequence[float | None], protocol: Protocol) -
 
 
 def check_enough(num: int | None, whose: str) -> None:
-    """Refuse too few images; None is an unknown number.
-
-    Raises:
-        InputError: Too few images.
-    """
+    """Refuse too few images; None is an unknown number."""
     if num is not None and num < _LEAST:
         raise InputError(f"figures need at least {_LEAST} images, and {num} are {whose}")
 
@@ -347,11 +339,7 @@ def check_fit(
     reference: Reference,
     extractor: FeatureExtractor | None,
 ) -> None:
-    """Refuse images, called by `name` in messages, that these metrics cannot compare.
-
-    Raises:
-        InputError: Something does not fit; the message says what.
-    """
+    """Refuse images, called by `name` in messages, that these metrics cannot compare."""
     if extractor is None and needs_features(metrics):
         raise ValueError(f"{', '.join(metrics)} need an extractor")
     if "cas" in metrics and num_processes() > 1:

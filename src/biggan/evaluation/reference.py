@@ -56,11 +56,7 @@ def open_reference(
     with_classes: bool,
     may_enlarge: bool = False,
 ) -> Reference:
-    """Open a file of statistics, or a dataset as `open_dataset` does.
-
-    Raises:
-        InputError: See `load_statistics` and `open_dataset`.
-    """
+    """Open a file of statistics, or a dataset as `open_dataset` does."""
     file = Path(path).expanduser()
     if is_statistics(file):
         return ReferenceStatistics(load_statistics(file), file.name)
@@ -72,11 +68,7 @@ def open_reference(
 def open_images(
     images: str, data: str, resolution: int | None, channels: int, *, with_classes: bool
 ) -> tuple[ImageDataset, Reference]:
-    """Open images to be evaluated and their reference, at the images' own resolution if None.
-
-    Raises:
-        InputError: See `open_dataset` and `open_reference`.
-    """
+    """Open images to be evaluated and their reference, at the images' own resolution if None."""
     if is_statistics(images):
         raise InputError(f"{images} holds statistics, and --images are images themselves")
     size = common_resolution(images) if resolution is None else resolution
@@ -187,11 +179,7 @@ def is_statistics(path: str | Path) -> bool:
 
 
 def check_statistics_name(path: Path) -> None:
-    """Refuse a name that would not be recognized as a file of statistics.
-
-    Raises:
-        InputError: It ends otherwise than in .npz or .safetensors.
-    """
+    """Refuse a name that would not be recognized as a file of statistics."""
     if path.suffix.lower() not in _STATISTICS:
         raise InputError(
             f"{path} must end in .safetensors, or in .npz for mean and covariance alone as other "
@@ -205,9 +193,6 @@ def save_statistics(
     """Write the statistics of a dataset's features, to be compared with instead of the images.
 
     A .safetensors file has provenance, an .npz file the mean and covariance alone.
-
-    Raises:
-        InputError: The name ends otherwise, or the file cannot be written.
     """
     check_statistics_name(path)
     make_folder(path.parent)

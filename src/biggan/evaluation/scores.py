@@ -102,11 +102,7 @@ def compute_scores(
     metrics: tuple[MetricName, ...],
     extractor: FeatureExtractor,
 ) -> Scores:
-    """The figures of features, under the names of `score_name`.
-
-    Raises:
-        InputError: Too few images for a metric.
-    """
+    """The figures of features, under the names of `score_name`."""
     scores: dict[str, float] = {}
     per_class: dict[str, dict[int, float]] = {}
     if "fid" in metrics:

@@ -48,11 +48,7 @@ class FeatureExtractor(Protocol):
 
 
 def check_images(images: Tensor, channels: int, network: str) -> None:
-    """Refuse images that an extractor does not take.
-
-    Raises:
-        InputError: They have more or fewer channels.
-    """
+    """Refuse images that an extractor does not take."""
     if images.dtype != torch.uint8 or images.ndim != 4:
         found = f"{images.dtype} {tuple(images.shape)}"
         raise ValueError(f"expected uint8 images (N, {channels}, H, W), got {found}")

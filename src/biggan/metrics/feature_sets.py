@@ -43,9 +43,6 @@ def check_features(
     """Refuse features that are no matrix (N, dim) of finite real numbers with enough rows.
 
     `name` is what the message calls them, `reason` what needs so many.
-
-    Raises:
-        InputError: The message says what is wrong.
     """
     if features.ndim != 2 or features.shape[1] == 0 or features.is_complex():
         raise InputError(f"{name} must be real numbers (N, dim), not {tuple(features.shape)}")
@@ -66,11 +63,7 @@ def check_features(
 
 
 def check_same_width(first: Tensor, second: Tensor, names: str) -> None:
-    """Refuse two sets whose rows are not equally long.
-
-    Raises:
-        InputError: They are not.
-    """
+    """Refuse two sets whose rows are not equally long."""
     if first.shape[1] != second.shape[1]:
         raise InputError(
             f"{names} are {first.shape[1]} and {second.shape[1]} wide: take both from the same "

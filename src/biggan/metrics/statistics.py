@@ -109,21 +109,19 @@ class FeatureStatistics:
         self._check_width(other.dim)
         if self.source != other.source:
             raise _different(self.source, other.source)
-        if other._count is None:
-            raise _uncounted()
-        self._add(other._count, other._mean, torch.empty(0, self.dim, dtype=torch.float64))
+        no_rows = torch.empty(0, self.dim, dtype=torch.float64)
+        self._add(other._known_count(), other._mean, no_rows)
         self._scatter += other._scatter
 
     def _add(self, count: int, mean: Tensor, centred: Tensor) -> None:
         """Add samples by their mean and the rows, (n, dim), whose products sum to their scatter."""
-        if self._count is None:
-            raise _uncounted()
+        before = self._known_count()
         if count == 0:
             return
-        total = self._count + count
+        total = before + count
         shift = mean - self._mean
         # The distance of the two means adds to the scatter like one more centred sample.
-        between = shift * (self._count * count / total) ** 0.5
+        between = shift * (before * count / total) ** 0.5
         rows = torch.cat([centred, between[None]])
         self._scatter.addmm_(rows.T, rows)
         self._mean += shift * (count / total)
@@ -133,15 +131,21 @@ class FeatureStatistics:
         if dim != self.dim:
             raise InputError(f"features are {dim} wide, these statistics {self.dim}")
 
+    def _known_count(self) -> int:
+        if self._count is None:
+            raise InputError(
+                "these statistics do not say of how many images they are: they can be compared "
+                "with, but not continued, merged or saved"
+            )
+        return self._count
+
     def state_dict(self) -> dict[str, Tensor]:
         """All but source and provenance, to be continued later; the tensors are not copied.
 
         Raises:
             InputError: The count is unknown.
         """
-        if self._count is None:
-            raise _uncounted()
-        count = torch.tensor(self._count)
+        count = torch.tensor(self._known_count())
         return {"count": count, "mean": self._mean, "scatter": self._scatter}
 
     @classmethod
@@ -177,11 +181,8 @@ class FeatureStatistics:
         Raises:
             InputError: The file cannot be written, or the count is unknown.
         """
-        header = {
-            "kind": _KIND,
-            "source": asdict(self.source) if self.source else None,
-            "provenance": self.provenance,
-        }
+        source = asdict(self.source) if self.source else None
+        header = {"kind": _KIND, "source": source, "provenance": self.provenance}
         metadata = {"format": FORMAT, "header": json.dumps(header)}
         return save_tensors(path, metadata, self.state_dict())
 
@@ -197,17 +198,20 @@ class FeatureStatistics:
 
 
 def check_same_source(a: FeatureStatistics, b: FeatureStatistics) -> None:
-    """Refuse to compare features of different extractors, resizes or widths.
-
-    Raises:
-        InputError: They are; of an unknown source only the width is compared.
-    """
+    """Refuse to compare features of different extractors, resizes or widths."""
     if a.source and b.source and a.source != b.source:
         raise _different(a.source, b.source)
     if a.dim != b.dim:
         raise InputError(
             f"the features are {a.dim} and {b.dim} wide: take both from the same extractor"
         )
+
+
+def _different(a: FeatureSource | None, b: FeatureSource | None) -> InputError:
+    return InputError(
+        f"the features are of different sources, {a or 'unknown'} and {b or 'unknown'}: take both "
+        "with the same extractor and resize"
+    )
 
 
 def load_statistics(path: Path) -> FeatureStatistics:
@@ -280,18 +284,4 @@ def _are_moments(mu: np.ndarray[Any, Any], sigma: np.ndarray[Any, Any]) -> bool:
         and (sigma.diagonal() >= 0).all()
         and (eigenvalues := np.linalg.eigvalsh(sigma.astype(np.float64)))[0]
         >= -_NEGATIVE * eigenvalues[-1]
-    )
-
-
-def _different(a: FeatureSource | None, b: FeatureSource | None) -> InputError:
-    return InputError(
-        f"the features are of different sources, {a or 'unknown'} and {b or 'unknown'}: take both "
-        "with the same extractor and resize"
-    )
-
-
-def _uncounted() -> InputError:
-    return InputError(
-        "these statistics do not say of how many images they are: they can be compared with, but "
-        "not continued, merged or saved"
     )

@@ -34,7 +34,6 @@ from biggan.training.losses import LossConfig
 from biggan.training.regularization import LeCamConfig, R1Config, SpectrumConfig
 
 LabelSampling = Literal["uniform", "empirical"]
-Precision = Literal["float32", "bfloat16"]
 
 _T = TypeVar("_T")
 
@@ -125,7 +124,7 @@ class TrainConfig:
     """Steps from one line of metrics to the next."""
     statistics_images: int = 2048
     """Generated images behind each row of the standing statistics; fewer in a very short run."""
-    precision: Precision = "float32"
+    precision: Literal["float32", "bfloat16"] = "float32"
     """What convolutions and matrix products compute in; statistics, spectral norms, attention's
     softmax and losses are float32 always."""
     compile: bool = False
