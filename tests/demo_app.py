@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 import json
 import socket
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -41,7 +43,8 @@ def make_gan(class_names: tuple[str, ...] = DIGITS, resolution: int = 16) -> Gan
     with torch.random.fork_rng():
         torch.manual_seed(0)
         generator = build_generator(config).eval()
-    return Gan(generator, Description("tiny", class_names, "a test", "CC0"), "0" * 64)
+    digest = hashlib.sha256(repr(config).encode() + repr(class_names).encode()).hexdigest()
+    return Gan(generator, Description("tiny", class_names, "a test", "CC0"), digest)
 
 
 class GatedGan(Gan):
@@ -82,20 +85,24 @@ def running(
 ) -> Iterator[str]:
     """A server of a model cache, or of a model under two names; yields its address."""
     import uvicorn
+    from gradio.utils import get_upload_folder
 
-    from biggan.demo.model_cache import ModelCache
-    from biggan.demo.page import Page
-    from biggan.demo.request_queue import RequestQueue
+    from biggan.demo.models import ModelCache
+    from biggan.demo.renderer import Renderer
     from biggan.demo.server import build_app, server_config
 
     if isinstance(models, Gan):
         gan = models
         models = ModelCache(["tiny", "other"], lambda _: gan)
-    queue, listener = RequestQueue(limit), socket.create_server(("127.0.0.1", 0))
+    folder = tempfile.mkdtemp(dir=get_upload_folder())  # the session's, where Gradio looks
+    renderer, listener = (
+        Renderer(models, Path(folder), limit),
+        socket.create_server(("127.0.0.1", 0)),
+    )
     servers: list[uvicorn.Server] = []
 
     async def serve() -> None:  # Gradio makes event loops of its own outside of one, and leaks them
-        app = build_app(models, Page(models, queue).blocks, queue, users or {}, per_minute)
+        app = build_app(renderer, users or {}, per_minute)
         servers.append(uvicorn.Server(server_config(app, proxies)))
         await servers[0].serve(sockets=[listener])
 
@@ -105,7 +112,7 @@ def running(
         try:
             yield f"http://127.0.0.1:{listener.getsockname()[1]}"
         finally:
-            queue.close()
+            renderer.close()
             servers[0].should_exit = True
             thread.join()
 

@@ -203,3 +203,29 @@ def test_mistakes_in_options(served: Any, arguments: tuple[str, ...], told: str)
     assert isinstance(result.exception, InputError)
     assert told in str(result.exception)
     assert served == []
+
+
+def test_users_in_a_file(tmp_path: Path) -> None:
+    file = tmp_path / "users"
+    file.write_text("ann:secret:of ann\n\n  bob:pässword\n", encoding="utf-8")
+    assert demo._read_users(file) == {"ann": "secret:of ann", "bob": "pässword"}
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        (None, "cannot read the users in .*: No such file"),
+        (b"\xff\xfe", "it is not UTF-8 text"),
+        (b"", "names no user"),
+        (b"ann:1\nbob\n", "line 2 of .* must be NAME:PASSWORD"),
+        (b":secret", "line 1 of .* must be NAME:PASSWORD"),
+        (b"ann:", "line 1 of .* must be NAME:PASSWORD"),
+        (b"ann:1\nann:2", "line 2 of .*: ann is there twice"),
+    ],
+)
+def test_a_file_without_users_is_refused(text: bytes | None, fault: str, tmp_path: Path) -> None:
+    if text is not None:
+        (tmp_path / "users").write_bytes(text)
+    with pytest.raises(InputError, match=fault) as caught:
+        demo._read_users(tmp_path / "users")
+    assert "secret" not in str(caught.value)

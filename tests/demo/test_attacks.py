@@ -137,13 +137,12 @@ def test_no_input_makes_the_server_fetch_an_address_or_copy_a_file(
         for value in (named(address), [[named(address)]], inside_of, named(str(secret))):
             for event in events:
                 done = server.run(event["id"], [value] * len(event["inputs"]))
-                assert not done["success"]
-                assert " must be " in done["output"]["error"]
-                assert str(server.folder.parent) not in done["output"]["error"]
+                assert str(server.folder.parent) not in str(done)
         for path in (f"/gradio_api/file={address}", f"/gradio_api/proxy={address}"):
             assert server.ask("GET", path)[0] == 404
         with pytest.raises(BlockingIOError):
             inside.accept()
+    assert not list(server.folder.rglob("secret*"))
 
 
 def test_wrong_values_are_neither_logged_nor_repeated_at_length(server: Server) -> None:
@@ -169,7 +168,7 @@ def test_an_uploaded_file_is_taken_and_no_other(server: Server) -> None:
     for path in ("/etc/hostname", folder, f"{uploaded}/../../../x", "x\0", "x" * 5000, 5, None):
         done = server.run(index, [{"path": path, "meta": {}}, "tiny.safetensors"])
         assert not done["success"]
-        assert "must be a file that was uploaded here" in done["output"]["error"]
+        assert "what is dropped must be a file" in done["output"]["error"]
 
 
 def multipart(contents: bytes, name: str = "files") -> tuple[bytes, dict[str, str]]:

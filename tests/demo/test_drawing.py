@@ -2,38 +2,27 @@
 
 from __future__ import annotations
 
-import html
-import re
-import shlex
-from dataclasses import replace
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from click.testing import CliRunner
 from PIL import Image
 
-import biggan
 from biggan import Gan, InputError
-from biggan.cli import interpolate, sample
 from biggan.demo.drawing import (
-    caption,
-    column_heads,
     columns,
     count,
-    describe,
-    draw_film,
     draw_grid,
     draw_sheet,
+    draw_video,
     unfinished,
 )
 from biggan.demo.forms import EXPLORE, INTERPOLATE, SWEEP, SWEPT, VIDEO, Form
-from biggan.demo.request_queue import AbandonedError, Job
+from biggan.demo.renderer import AbandonedError, Job
 from biggan.images import make_grid, save_png
-from biggan.provenance import file_stem, read_provenance
+from biggan.provenance import read_provenance
 from biggan.video import make_frame
-from biggan.weights.files import save_generator
 from demo_app import make_gan
 
 if TYPE_CHECKING:
@@ -116,7 +105,7 @@ def test_the_files_of_a_video_show_the_path_there_and_back(gan: Gan, tmp_path: P
     video = VIDEO.plan(gan, seconds=1, seed_a=4, seed_b=5, category_a="one", category_b="six")
     files = [tmp_path / "a.webp", *([tmp_path / "a.mp4"] if find_spec("av") else [])]
     reported: list[int] = []
-    draw_film(gan, video, files, reported.append)
+    draw_video(gan, video, files, reported.append)
 
     assert reported[:20] == list(range(1, 21))
     assert set(reported[20:]) <= {20}
@@ -147,64 +136,8 @@ def test_an_abandoned_video_leaves_no_file(gan: Gan, tmp_path: Path) -> None:
         job.add(number)
 
     with pytest.raises(AbandonedError):
-        draw_film(gan, VIDEO.plan(gan), [tmp_path / "a.webp", tmp_path / "a.gif"], report)
+        draw_video(gan, VIDEO.plan(gan), [tmp_path / "a.webp", tmp_path / "a.gif"], report)
     assert job.parts == [1, 2]
     assert list(tmp_path.iterdir()) == []
     with pytest.raises(InputError, match="ending must be"):
-        draw_film(gan, VIDEO.plan(gan, seconds=1), [tmp_path / "a.avi"], lambda _: None)
-
-
-# The words beside a picture.
-
-
-def test_a_caption_is_a_command_that_makes_the_same_file(
-    gan: Gan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    save_generator(tmp_path / "m", gan.generator, gan.description)
-    loaded = biggan.load(tmp_path / "m")
-    files = ("samples/grid.png", "interpolation.png", "samples/grid-2.png")
-    for (form, values), made in zip(FORMS, files, strict=True):
-        sheet = form.plan(loaded, **values)
-        save_png(draw_grid(loaded, sheet), tmp_path / "page.png", sheet)
-        found = re.search("<code>(.*)</code>", caption(loaded, sheet, "page.png", "m"))
-        assert found is not None
-        program, verb, *words = shlex.split(html.unescape(found[1]))
-        assert program == "biggan"
-        command = {"sample": sample.command, "interpolate": interpolate.command}[verb]
-        result = CliRunner().invoke(command, words)
-        assert result.exit_code == 0, result.output
-        with Image.open(tmp_path / "page.png") as a, Image.open(tmp_path / made) as b:
-            np.testing.assert_array_equal(np.asarray(a), np.asarray(b))
-
-
-def test_captions_name_what_a_visitor_may_see(gan: Gan) -> None:
-    assert caption(gan, EXPLORE.plan(gan), "a.png", None) == ""
-    assert "--class" not in caption(gan, EXPLORE.plan(gan, category=None), "a.png", "m")
-    assert caption(gan, EXPLORE.plan(gan), "a.png", "fruits") == (  # the default
-        "In a shell: <code>biggan sample --class &#x27;0) zero&#x27; --num 10 --truncation 0.4 "
-        "--seed 0 --grid</code>"
-    )
-
-
-def test_words_trust_no_text_of_a_file() -> None:
-    gan = make_gan(class_names=("<b>x</b>", "'; rm -rf /"))
-    sheet = INTERPOLATE.plan(gan)
-    assert "<b>" not in caption(gan, sheet, "<b>.png", "<b>")
-    assert "<b>" not in column_heads(sheet)
-    hostile = replace(sheet, model="../../etc/passwd", class_a_name="a/b\\c\0é, d")
-    assert file_stem(hostile).startswith("etc-passwd-a-b-c-to-")
-
-
-def test_columns_and_pictures_are_described(gan: Gan) -> None:
-    heads = "<span>2</span><span>1.5</span><span>1</span><span>0.5</span><span>0.04</span>"
-    assert column_heads(SWEEP.plan(gan)) == heads
-    paths = INTERPOLATE.plan(gan, steps=3)
-    assert column_heads(paths) == "<span>zero</span><span></span><span>nine</span>"
-    assert describe(paths) == "2 paths from zero to nine in 3 steps, by tiny"
-    samples = EXPLORE.plan(gan, num=7, category="six")
-    assert column_heads(samples) == ""
-    assert describe(samples) == "7 pictures of six, 5 a row, by tiny"
-    flat = make_gan(class_names=())
-    assert "from one picture to another" in describe(INTERPOLATE.plan(flat))
-    assert column_heads(INTERPOLATE.plan(flat, steps=2)) == "<span>A</span><span>B</span>"
+        draw_video(gan, VIDEO.plan(gan, seconds=1), [tmp_path / "a.avi"], lambda _: None)

@@ -7,7 +7,7 @@ import base64
 import json
 import time
 from collections import deque
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
@@ -18,7 +18,6 @@ from starlette.exceptions import HTTPException
 from starlette.formparsers import MultiPartException
 from starlette.responses import PlainTextResponse
 
-from biggan import InputError
 from biggan.demo.limits import (
     MAX_BODY,
     MAX_UPLOAD,
@@ -28,11 +27,8 @@ from biggan.demo.limits import (
     check_password,
     check_rate,
     client_of,
-    read_users,
+    per_minute,
 )
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 class Behind:
@@ -123,11 +119,11 @@ def test_uploads_of_one_client_and_of_all_are_bounded() -> None:
 
 
 def test_half_a_minutes_requests_may_come_at_once() -> None:
-    limit = Limit.per_minute(60)
+    limit = per_minute(60)
     assert [limit.take("a") for _ in range(31)] == [0] * 30 + [30]
     assert limit.wait("a") == 30
     assert limit.take("b") == 0  # each client has its own
-    few = Limit.per_minute(1)
+    few = per_minute(1)
     assert [few.take("a"), few.take("a")] == [0, 60]
     brief = Limit(1, 1)
     assert [brief.take("a"), brief.take("a")] == [0, 1]
@@ -223,29 +219,3 @@ def test_guesses_from_many_addresses_end_but_do_not_shut_out_a_known_user() -> N
     assert call(app, authorization=RIGHT, client="192.0.2.9")[0] == 429
     assert call(app, authorization=RIGHT, client="192.0.2.99")[0] == 200
     assert call(app, authorization=basic("bob:pässword"), client="192.0.2.9")[0] == 200
-
-
-def test_users_in_a_file(tmp_path: Path) -> None:
-    file = tmp_path / "users"
-    file.write_text("ann:secret:of ann\n\n  bob:pässword\n", encoding="utf-8")
-    assert read_users(file) == USERS
-
-
-@pytest.mark.parametrize(
-    ("text", "fault"),
-    [
-        (None, "cannot read the users in .*: No such file"),
-        (b"\xff\xfe", "it is not UTF-8 text"),
-        (b"", "names no user"),
-        (b"ann:1\nbob\n", "line 2 of .* must be NAME:PASSWORD"),
-        (b":secret", "line 1 of .* must be NAME:PASSWORD"),
-        (b"ann:", "line 1 of .* must be NAME:PASSWORD"),
-        (b"ann:1\nann:2", "line 2 of .*: ann is there twice"),
-    ],
-)
-def test_a_file_without_users_is_refused(text: bytes | None, fault: str, tmp_path: Path) -> None:
-    if text is not None:
-        (tmp_path / "users").write_bytes(text)
-    with pytest.raises(InputError, match=fault) as caught:
-        read_users(tmp_path / "users")
-    assert "secret" not in str(caught.value)

@@ -7,6 +7,7 @@ import io
 import subprocess
 import sys
 import threading
+from concurrent.futures import wait
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,7 +25,6 @@ from biggan.demo import notebook
 from biggan.demo.drawing import draw_grid, draw_sheet
 from biggan.demo.forms import EXPLORE, FORMS, INTERPOLATE, SWEEP, Category, Choice, Number
 from biggan.demo.notebook import (
-    NewestJob,
     NotebookForm,
     build_field,
     explore,
@@ -40,7 +40,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from biggan.demo.request_queue import Job
 
 MAKE_VIDEO = "Make the video"
 
@@ -68,7 +67,7 @@ def click(form: NotebookForm, name: str) -> None:
 
 def text_of(form: NotebookForm) -> str:
     """All HTML that a form shows, after what it is at is done."""
-    form._job.wait()
+    wait([form._job.future])
     return "".join(w.value for w in widgets_of(form) if isinstance(w, ipywidgets.HTML))
 
 
@@ -114,7 +113,7 @@ def test_an_unconditional_model_has_no_categories() -> None:
     gan = make_gan(class_names=())
     assert "category" not in explore(gan).controls
     assert not {"category_a", "category_b"} & set(interpolate(gan).controls)
-    assert explore(gan).recipe == EXPLORE.plan(gan)
+    assert explore(gan).provenance == EXPLORE.plan(gan)
     assert "gan.sample(None, num=10" in text_of(explore(gan))
 
 
@@ -262,34 +261,6 @@ def test_a_failure_is_not_silent(gan: Gan, monkeypatch: pytest.MonkeyPatch) -> N
 # Only the newest request is finished.
 
 
-def test_a_newer_job_ends_an_older_one() -> None:
-    started, go_on = threading.Event(), threading.Event()
-    log: list[str] = []
-
-    def slow(job: Job) -> None:
-        started.set()
-        assert go_on.wait(30)
-        log.append("the old one is at a check")
-        job.check()
-        log.append("the old one went on")
-
-    def skipped(job: Job) -> None:
-        log.append("one in between")
-
-    def newest(job: Job) -> None:
-        job.check()
-        log.append("the newest finished")
-
-    jobs = NewestJob(lambda error: log.append(repr(error)))
-    jobs.start(slow)
-    assert started.wait(30)
-    jobs.start(skipped)
-    jobs.start(newest)
-    go_on.set()
-    jobs.wait()
-    assert log == ["the old one is at a check", "the newest finished"]
-
-
 def test_a_move_ends_the_drawing_of_older_settings(
     gan: Gan, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -355,7 +326,7 @@ def test_the_video_is_shown_until_a_control_moves(
     if with_pyav:
         pytest.importorskip("av")
     else:
-        monkeypatch.setattr(notebook, "find_spec", lambda _: None)
+        monkeypatch.setattr(notebook, "video_endings", lambda: [".webp"])
     form = interpolate(gan)
     form.controls["seconds"].value = 1
     click(form, MAKE_VIDEO)
@@ -382,7 +353,7 @@ def test_a_video_too_large_for_a_notebook_is_refused(
 def test_a_video_of_wrong_settings_is_refused(gan: Gan, tmp_path: Path) -> None:
     form = interpolate(gan)
     form.controls["seed_a"].value = -1
-    form._job.wait()
+    wait([form._job.future])
     form._message.value = ""
     click(form, MAKE_VIDEO)
     assert "noise seed A must be between" in text_of(form)

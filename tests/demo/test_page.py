@@ -18,12 +18,12 @@ pytest.importorskip("gradio")
 
 import gradio
 
-from biggan.demo.drawing import caption, column_heads, draw_grid
-from biggan.demo.events import Newest
-from biggan.demo.forms import EXPLORE, FORMS, INTERPOLATE, SWEEP, Form
-from biggan.demo.model_cache import ModelCache
-from biggan.demo.page import Page
-from biggan.demo.request_queue import RequestQueue
+from biggan.demo.drawing import draw_grid
+from biggan.demo.forms import EXPLORE, FORMS, INTERPOLATE, SWEEP, Form, Number
+from biggan.demo.models import ModelCache
+from biggan.demo.page import Newest, Page
+from biggan.demo.renderer import Renderer
+from biggan.demo.words import caption, column_heads
 from biggan.images import save_png
 from biggan.provenance import GridProvenance, read_provenance
 from demo_app import make_gan
@@ -31,31 +31,33 @@ from demo_app import make_gan
 if TYPE_CHECKING:
     from demo_app import GatedGan
 
-EXPLORED = (7, 0.42, 3, "3) three")
-PATHS = (1, 3, 0.2, 4, 5, "0) zero", "9) nine")
-SWEPT = (1, 6, "paper", "6) six")
-SECONDS = (4,)
-SETTINGS = (*EXPLORED, *PATHS, *SECONDS, *SWEPT)
-UNCHANGED = [gradio.skip()] * 20
+VALUES: dict[str, tuple[Any, ...]] = {
+    "explore": (7, 0.42, 3, "3) three"),
+    "interpolate": (1, 3, 0.2, 4, 5, "0) zero", "9) nine", 4),
+    "sweep": (1, 6, "paper", "6) six"),
+}
+SETTINGS = [value for values in VALUES.values() for value in values]
+HIDDEN = gradio.update(value=None, visible=False)
 
 
-def build_page(gans: dict[str, Gan], queue: RequestQueue | None = None) -> Any:
+def build_page(gans: dict[str, Gan], folder: Path) -> Page:
     """The page, built inside an event loop: outside one Gradio makes a loop and leaks it."""
 
-    async def build() -> Any:
+    async def build() -> Page:
         models = ModelCache(list(gans), lambda name: gans[str(name)])
-        return Page(models, queue or RequestQueue(100), show_paths=True).blocks
+        return Page(Renderer(models, folder), show_paths=True)
 
     return asyncio.run(build())
 
 
-def plan(gan: Gan, form: Form, values: tuple[Any, ...]) -> Any:
-    return form.plan(gan, **dict(zip((c.key for c in form.controls), values, strict=True)))
+def plan(gan: Gan, form: Form) -> Any:
+    keys = (control.key for control in form.controls)
+    return form.plan(gan, **dict(zip(keys, VALUES[form.name], strict=False)))
 
 
 @pytest.fixture(scope="module")
-def blocks(gan: Gan) -> Any:
-    return build_page({"tiny": gan})
+def page(gan: Gan, tmp_path_factory: pytest.TempPathFactory) -> Page:
+    return build_page({"tiny": gan}, tmp_path_factory.mktemp("pictures"))
 
 
 @pytest.fixture
@@ -66,200 +68,149 @@ def warnings(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return shown
 
 
-def function(blocks: Any, name: str) -> Any:
-    """What stands behind the event of that name."""
-    found = [f.fn for f in blocks.fns.values() if f.api_name == name and f.fn]
-    assert len(found) == 1
-    return found[0]
+def endpoint(page: Page, name: str) -> Any:
+    """The function behind an endpoint of Gradio's API."""
+    (found,) = (f for f in page.blocks.fns.values() if f.api_name == name and f.fn)
+    return found.fn
 
 
-def controls(blocks: Any, kind: str) -> dict[str, Any]:
-    """The page's visible controls of a kind, in order, by their labels (the forms share some)."""
-    found = [b for b in blocks.blocks.values() if b.get_block_name() == kind and b.visible is True]
-    return {f"{index} {block.label}": block for index, block in enumerate(found)}
-
-
-def test_the_sliders_are_the_notebooks(blocks: Any) -> None:
-    sliders = controls(blocks, "slider")
-
-    assert {label: (s.minimum, s.maximum, s.step, s.value) for label, s in sliders.items()} == {
-        "0 Number of samples": (1, 20, 1, 10),
-        "1 Truncation": (0.02, 1, 0.02, 0.4),
-        "2 Noise seed": (0, 100, 1, 0),
-        "3 Number of samples": (1, 5, 1, 2),
-        "4 Number of steps": (2, 10, 1, 5),
-        "5 Truncation": (0.02, 1, 0.02, 0.2),
-        "6 Noise seed A": (0, 100, 1, 0),
-        "7 Noise seed B": (0, 100, 1, 0),
-        "8 Seconds": (1, 10, 1, 4),
-        "9 Number of samples": (1, 5, 1, 2),
-        "10 Noise seed": (0, 100, 1, 0),
-    }
-
-
-def test_menus_of_other_models_start_with_the_first_and_the_last_class(
-    blocks: Any, gan: Gan
-) -> None:
-    menus = list(controls(blocks, "dropdown").values())
-
-    assert [menu.label for menu in menus] == ["Category", "Category A", "Category B", "Category"]
+def test_the_controls_are_those_of_the_forms(page: Page, gan: Gan) -> None:
+    for tab in page.tabs:
+        for control, widget in zip(tab.form.all_controls, tab.widgets.values(), strict=True):
+            assert widget.label == control.label
+            if isinstance(control, Number):
+                shown = (widget.minimum, widget.maximum, widget.step, widget.value)
+                assert shown == (control.low, control.high, control.step, control.default)
+    menus = [w for tab in page.tabs for w in tab.widgets.values() if hasattr(w, "filterable")]
     assert [menu.value for menu in menus] == ["0) zero", "0) zero", "9) nine", "0) zero"]
     assert [choice for choice, _ in menus[0].choices] == class_choices(gan.class_names)
 
 
-def test_the_endpoints_are_named_and_described(blocks: Any) -> None:
-    named = blocks.get_api_info()["named_endpoints"]
-
+def test_the_endpoints_are_named_and_described(page: Page) -> None:
+    named = page.blocks.get_api_info()["named_endpoints"]
     assert set(named) == {"/sample", "/interpolate", "/sweep", "/video"}
-    for endpoint in named.values():
-        assert endpoint["description"]
     names = {e: [p["parameter_name"] for p in named[e]["parameters"]] for e in named}
     assert names["/sample"] == ["num", "truncation", "seed", "category", "model"]
     ends = ["truncation", "seed_a", "seed_b", "category_a", "category_b", "model"]
     assert names["/interpolate"] == ["num", "steps", *ends]
     assert names["/video"] == ["num", "seconds", *ends]
     assert names["/sweep"] == ["num", "seed", "noise", "category", "model"]
-    assert all(p["parameter_has_default"] for e in named.values() for p in e["parameters"])
+    for described in named.values():
+        assert described["description"]
+        assert all(p["parameter_has_default"] for p in described["parameters"])
 
 
-def test_every_control_asks_for_a_picture_and_one_is_drawn_at_a_time(blocks: Any) -> None:
-    dependencies = blocks.config["dependencies"]
-    forms = {b._id for b in controls(blocks, "slider").values() if b.label != "Seconds"}
-    forms |= {b._id for kind in ("dropdown", "radio") for b in controls(blocks, kind).values()}
-    asking = [
-        e for e in dependencies if {b for b, name in e["targets"] if name == "change"} >= forms
-    ]
-
+def test_every_control_asks_for_a_picture_and_one_is_drawn_at_a_time(page: Page) -> None:
+    events = page.blocks.config["dependencies"]
+    drawn = {tab.widgets[c.key]._id for tab in page.tabs for c in tab.form.controls}
+    asking = [e for e in events if {b for b, name in e["targets"] if name == "change"} >= drawn]
     # One asks for a picture, the other keeps the settings with the browser's history.
     assert [(len(e["outputs"]), e["backend_fn"]) for e in asking] == [(1, False), (0, False)]
-    draw = next(e for e in dependencies if e["api_name"] == "draw")
+    draw = next(e for e in events if e["api_name"] == "draw")
     assert draw["targets"] == [(asking[0]["outputs"][0], "change")]
     assert draw["trigger_mode"] == "always_last"
-    limits = {f.concurrency_id: f.concurrency_limit for f in blocks.fns.values() if f.fn}
-    assert limits["model"] == 4
 
 
-def test_a_request_that_is_not_the_newest_any_more_stops(gated: GatedGan) -> None:
-    queue, newest = RequestQueue(100), Newest()
-    blocks = build_page({"tiny": gated}, queue)
-    drawing = function(blocks, "draw")("explore", newest, 5, "tiny", *SETTINGS)
+def test_a_request_that_is_not_the_newest_any_more_stops(gated: GatedGan, tmp_path: Path) -> None:
+    page, newest = build_page({"tiny": gated}, tmp_path), Newest()
+    drawing = page.draw("explore", newest, 5, "tiny", *SETTINGS)
     for _ in range(2):
         gated.let_through(1)
-        assert next(drawing)[2]["value"].mode == "RGBA"
-        function(blocks, "note")(newest, 5)
-    assert queue.length == 1
-    function(blocks, "note")(newest, 6)
+        assert next(drawing)[page.tabs[0].picture]["value"].mode == "RGBA"
+        newest.note(5)
+    assert page.renderer.length == 1
+    newest.note(6)
     assert list(drawing) == []
-    assert queue.length == 0
-    function(blocks, "note")(newest, 4)  # which came late
+    assert page.renderer.length == 0
+    newest.note(4)  # which came late
+    newest.note("x")
     assert newest.number == 6
 
 
 @pytest.mark.parametrize(
-    ("form", "values", "query"),
+    ("form", "query"),
     [
-        (EXPLORE, EXPLORED, "num=7&truncation=0.42&seed=3&category=3%29+three"),
+        (EXPLORE, "num=7&truncation=0.42&seed=3&category=3%29+three"),
         (
             INTERPOLATE,
-            PATHS,
             "num=1&steps=3&truncation=0.2&seed_a=4&seed_b=5&category_a=0%29+zero"
             "&category_b=9%29+nine",
         ),
-        (SWEEP, SWEPT, "num=1&seed=6&noise=paper&category=6%29+six"),
+        (SWEEP, "num=1&seed=6&noise=paper&category=6%29+six"),
     ],
 )
-def test_the_form_that_is_seen_is_drawn(
-    blocks: Any, gan: Gan, form: Form, values: tuple[Any, ...], query: str
+def test_the_form_that_is_seen_is_drawn_and_a_program_gets_the_same_file(
+    page: Page, gan: Gan, form: Form, query: str
 ) -> None:
-    draw = function(blocks, "draw")
-    address, *widgets = list(draw(form.name, Newest(), 1, "tiny", *SETTINGS))[-1]
-    assert address == f"form={form.name}&model=tiny&{query}"
-    first = 3 * FORMS.index(form)
-    heading, picture, below = widgets[first : first + 3]
-    sheet, file = plan(gan, form, values), picture["value"]
+    tab, sheet = page.tabs[FORMS.index(form)], plan(gan, form)
+    shown = list(page.draw(form.name, Newest(), 1, "tiny", *SETTINGS))[-1]
+    file = shown[tab.picture]["value"]
     assert read_provenance(file) == sheet
-    with Image.open(file) as shown:
-        assert shown.tobytes() == draw_grid(gan, sheet).tobytes()
-    assert "small" in picture["elem_classes"]
-    assert below == caption(gan, sheet, file.name, str(Path("tiny").absolute()))
+    with Image.open(file) as picture:
+        assert picture.tobytes() == draw_grid(gan, sheet).tobytes()
+    assert "small" in shown[tab.picture]["elem_classes"]
     heads = column_heads(sheet)
-    visible = gradio.update(value=heads, visible=True)
-    assert heading == (visible if heads else gradio.update(visible=False))
-    assert [*widgets[:first], *widgets[first + 3 : 9]] == [gradio.skip()] * 6
-    hidden = gradio.update(value=None, visible=False)  # a video would be of other settings
-    assert widgets[9:] == [hidden if form is INTERPOLATE else gradio.skip()] * 3
+    assert shown == {
+        page.address: f"form={form.name}&model=tiny&{query}",
+        tab.heading: gradio.update(value=heads, visible=bool(heads)),
+        tab.picture: shown[tab.picture],
+        tab.caption: caption(gan, sheet, file.name, str(Path("tiny").absolute())),
+        **dict.fromkeys(tab.video, HIDDEN),  # a video would be of other settings
+    }
+    values = VALUES[form.name][: len(form.controls)]
+    assert endpoint(page, form.endpoint)(*values, "tiny") == file
 
 
-def test_a_mistake_reaches_the_page_as_one_line(blocks: Any) -> None:
-    wrong = (10, 1.5, 0, "0) zero")
-    draw = function(blocks, "draw")
-    for call in (
-        lambda: list(draw("explore", Newest(), 1, "tiny", *wrong, *SETTINGS[4:])),
-        lambda: function(blocks, "sample")(*wrong, "tiny"),
+def test_a_half_typed_number_is_brought_into_its_range(page: Page, gan: Gan) -> None:
+    for typed, meant in ((None, 0.02), (0, 0.02), (7, 1)):
+        values = [3, typed, 0, "0) zero", *SETTINGS[4:]]
+        shown = list(page.draw("explore", Newest(), 1, "tiny", *values))[-1]
+        made = read_provenance(shown[page.tabs[0].picture]["value"])
+        assert made == EXPLORE.plan(gan, num=3, truncation=meant)
+
+
+def test_a_mistake_reaches_the_page_as_one_line(page: Page) -> None:
+    sample = endpoint(page, "sample")
+    for call, text in (
+        (lambda: sample(10, 1.5, 0, "0) zero", "tiny"), "truncation must be between 0.02 and 1"),
+        (lambda: list(page.draw("explore", Newest(), 1, "tiny", 3, 0.4, [0])), "noise seed must"),
+        (lambda: page.restore({"path": "/etc/passwd"}, "tiny"), "what is dropped must be a file"),
+        *((lambda m=m: sample(1, 0.4, 0, "one", m), "no model is") for m in ("x", None, ["tiny"])),
     ):
         with pytest.raises(gradio.Error) as caught:
             call()
-        assert caught.value.message == "truncation must be between 0.02 and 1, not 1.5"
+        assert caught.value.message.startswith(text)
         assert caught.value.print_exception is False  # a visitor's mistake is not logged
 
 
-@pytest.mark.parametrize(
-    ("form", "values"), [(EXPLORE, EXPLORED), (INTERPOLATE, PATHS), (SWEEP, SWEPT)]
-)
-def test_the_endpoints_give_the_pages_pictures(
-    blocks: Any, gan: Gan, form: Form, values: tuple[Any, ...]
-) -> None:
-    path = function(blocks, form.endpoint)(*values, "tiny")
-    sheet = plan(gan, form, values)
-    assert read_provenance(path) == sheet
-    with Image.open(path) as shown:
-        assert shown.tobytes() == draw_grid(gan, sheet).tobytes()
+def test_the_page_films(page: Page) -> None:
+    begun, shown = page.film(Newest(), 1, "tiny", *[*SETTINGS[:11], 1, *SETTINGS[12:]])
+    preview, webp, _ = page.tabs[1].video
+    assert begun == {preview: gradio.update(value=None, visible=True)}
+    assert [update["visible"] for update in shown.values()][:2] == [True, True]
+    assert shown[preview]["value"] == shown[webp]["value"]
+    assert shown[webp]["value"].suffix == ".webp"
 
 
-@pytest.mark.parametrize("model", ["other", "/etc/passwd", None, ["tiny"]])
-def test_only_models_on_offer_are_drawn_with(blocks: Any, model: Any) -> None:
-    with pytest.raises(gradio.Error, match="tiny"):
-        function(blocks, "sample")(*EXPLORED, model)
-
-
-def test_a_program_may_leave_out_the_last_parameters(blocks: Any) -> None:
-    sample = next(f for f in blocks.fns.values() if f.api_name == "sample")
-    given: list[Any] = [3, 0.5]
-    blocks.validate_inputs(sample, given)
-    assert given == [3, 0.5, 0, "0) zero", "tiny"]
-
-
-def test_the_page_films(blocks: Any) -> None:
-    film = function(blocks, "film")
-    shown = list(film(Newest(), 1, "tiny", *PATHS, 1))
-    assert shown[0][0] == gradio.update(value=None, visible=True)
-    assert [update["visible"] for update in shown[-1]][:2] == [True, True]
-    assert shown[-1][0]["value"].suffix == ".webp"
-
-
-def test_a_model_is_chosen_with_its_card_and_its_categories() -> None:
-    two = build_page({"first": make_gan(), "flat": make_gan(class_names=())})
-    menu = controls(two, "dropdown")["0 Model"]
-    assert [name for name, _ in menu.choices] == ["first", "flat"]
-    card, *updates = function(two, "choose")("flat")
-    assert "unconditional" in card
-    hidden = [u for u in updates if u != gradio.skip()]
-    assert hidden == [gradio.update(choices=[], value=None, visible=False)] * 4
+def test_a_model_is_chosen_with_its_card_and_its_categories(page: Page, tmp_path: Path) -> None:
+    two = build_page({"first": make_gan(), "flat": make_gan(class_names=())}, tmp_path)
+    assert (two.model.visible, page.model.visible) == (True, False)
+    assert [name for name, _ in two.model.choices] == ["first", "flat"]
+    update = two.choose("flat")
+    assert "unconditional" in update.pop(two.card)
+    assert update.pop(two.model) == "flat"
+    assert list(update.values()) == [gradio.update(choices=[], value=None, visible=False)] * 4
     empty = [None if isinstance(value, str) and ")" in value else value for value in SETTINGS]
-    for form in ("explore", "interpolate", "sweep"):
-        *_, (query, *_) = function(two, "draw")(form, Newest(), 1, "flat", *empty)
-        assert query.startswith(f"form={form}&model=flat")
-        assert "category" not in query
+    for form in FORMS:
+        shown = list(two.draw(form.name, Newest(), 1, "flat", *empty))[-1]
+        assert shown[two.address].startswith(f"form={form.name}&model=flat")
+        assert "category" not in shown[two.address]
 
 
-def test_one_model_cannot_be_chosen(blocks: Any) -> None:
-    assert "0 Model" not in controls(blocks, "dropdown")
-
-
-def _restored(updates: list[Any]) -> dict[str, Any]:
-    """The values that updates of tab, form, model, card and all controls bring."""
-    keys = [f"{form.name}-{c.key}" for form in FORMS for c in form.all_controls]
-    return dict(zip(["tabs", "form", "model", "card", *keys], updates, strict=True))
+def values_of(page: Page, update: dict[Any, Any], form: Form) -> dict[str, Any]:
+    """What an update brings to the controls of a form."""
+    widgets = page.tabs[FORMS.index(form)].widgets
+    return {key: update[w]["value"] for key, w in widgets.items() if w in update}
 
 
 class _Request:
@@ -267,57 +218,68 @@ class _Request:
         self.query_params = query
 
 
-def test_the_address_sets_the_controls(blocks: Any) -> None:
-    follow = function(blocks, "follow")
-    updates = _restored(follow("", _Request(num="3", seed="12345", category="six")))
-    assert updates["form"] == "explore"
-    assert updates["tabs"].selected == "explore"
-    assert updates["explore-num"]["value"] == 3
-    seed = updates["explore-seed"]
-    assert (seed["value"], seed["maximum"]) == (12345, 12345)
-    assert updates["explore-truncation"]["value"] == 0.4  # not in the address: the default
-    assert updates["explore-category"]["value"] == "6) six"
-    assert follow("", _Request(view="api")) == UNCHANGED
+def test_the_address_and_the_history_set_the_controls(page: Page) -> None:
+    update = page.follow("", _Request(num="3", seed="12345", category="six"))
+    assert update[page.shown] == "explore"
+    assert update[page.tab_bar].selected == "explore"
+    explored = {"num": 3, "truncation": 0.4, "seed": 12345, "category": "6) six"}
+    assert values_of(page, update, EXPLORE) == explored  # not in the address: the default
+    assert update[page.tabs[0].widgets["seed"]]["maximum"] == 12345
+    assert values_of(page, update, SWEEP) == {}
+    unchanged = {page.shown: gradio.skip()}
+    assert page.follow("", _Request(view="api")) == unchanged
+
+    kept = [*SETTINGS[:12], 1, -6, "paper", "6) six"]  # the last form's are wrong
+    update = page.follow(str(kept).replace("'", '"'), _Request(form="explore", num="3"))
+    assert values_of(page, update, EXPLORE)["num"] == 3  # the address comes first
+    assert list(values_of(page, update, INTERPOLATE).values()) == list(VALUES["interpolate"])
+    assert values_of(page, update, SWEEP) == {}
+    for garbage in ("[", "5", "{}", '{"a": 1}', "[1]", "[[]]", "[" * 5000, None, 5, [1]):
+        assert page.follow(garbage, _Request()) == unchanged
 
 
 @pytest.mark.parametrize(
     "query", [{"num": "99"}, {"category": "ten"}, {"model": "other"}, {"form": "none"}]
 )
 def test_an_address_that_cannot_be_followed_changes_nothing(
-    blocks: Any, query: dict[str, str], warnings: list[str]
+    page: Page, query: dict[str, str], warnings: list[str]
 ) -> None:
-    assert function(blocks, "follow")("", _Request(**query)) == UNCHANGED
+    assert page.follow("", _Request(**query)) == {page.shown: gradio.skip()}
     assert len(warnings) == 1
     assert warnings[0].startswith("The address cannot be followed: ")
 
 
-def test_a_picture_sets_the_controls_and_finds_its_model(tmp_path: Path) -> None:
+@pytest.fixture
+def drop(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """A folder that uploads are in."""
+    monkeypatch.setattr("biggan.demo.page.get_upload_folder", lambda: str(tmp_path))
+    return tmp_path
+
+
+def test_a_picture_sets_the_controls_and_finds_its_model(drop: Path) -> None:
     second = make_gan(resolution=8)
-    second.sha256 = "2" * 64
-    two = build_page({"first": make_gan(), "tiny": second})
+    two = build_page({"first": make_gan(), "tiny": second}, drop)
     sheet = SWEEP.plan(second, num=3, seed=500, noise="hub", category="six")
-    save_png(draw_grid(second, sheet), tmp_path / "sweep.png", sheet)
-    *updates, dropped = function(two, "restore")(str(tmp_path / "sweep.png"), "first")
-    assert dropped is None
-    values = _restored(updates)
-    assert (values["form"], values["model"]) == ("sweep", "tiny")
-    assert "8 &times; 8 pixels" in values["card"]
-    shown = [values[f"sweep-{c.key}"]["value"] for c in SWEEP.controls]
-    assert shown == [3, 500, "hub", "6) six"]
+    save_png(draw_grid(second, sheet), drop / "sweep.png", sheet)
+    update = two.restore({"path": str(drop / "sweep.png")}, "first")
+    assert update[two.drop] is None
+    assert (update[two.shown], update[two.model]) == ("sweep", "tiny")
+    assert "8 &times; 8 pixels" in update[two.card]
+    assert list(values_of(two, update, SWEEP).values()) == [3, 500, "hub", "6) six"]
+    assert values_of(two, update, EXPLORE) == {}
 
 
 def test_a_file_without_provenance_or_of_another_model_changes_nothing(
-    blocks: Any, gan: Gan, tmp_path: Path, warnings: list[str]
+    page: Page, gan: Gan, drop: Path, warnings: list[str]
 ) -> None:
-    (tmp_path / "notes.txt").write_text("no picture")
+    (drop / "notes.txt").write_text("no picture")
     for name in ("plain.png", "photo.jpg"):
-        Image.new("L", (8, 8)).save(tmp_path / name)
+        Image.new("L", (8, 8)).save(drop / name)
     (picture,) = EXPLORE.plan(gan, num=1, category="six").pictures
     foreign = replace(picture, sha256="1" * 64)
-    save_png(Image.new("L", (8, 8)), tmp_path / "foreign.png", foreign)
-    Image.new("1", (8192, 8193)).save(tmp_path / "large.png")
-    long = GridProvenance(1, (picture,) * 5000)
-    save_png(Image.new("L", (8, 8)), tmp_path / "long.png", long)
+    save_png(Image.new("L", (8, 8)), drop / "foreign.png", foreign)
+    Image.new("1", (8192, 8193)).save(drop / "large.png")
+    save_png(Image.new("L", (8, 8)), drop / "long.png", GridProvenance(1, (picture,) * 5000))
     for name, text in (
         ("notes.txt", "notes.txt cannot be read as a PNG"),
         ("plain.png", "plain.png holds no provenance"),
@@ -326,25 +288,25 @@ def test_a_file_without_provenance_or_of_another_model_changes_nothing(
         ("large.png", "large.png is too large: 8192 x 8193 pixels"),
         ("long.png", r"long.png holds provenance that is too long: [\d,]+ characters"),
     ):
-        assert function(blocks, "restore")(str(tmp_path / name), "tiny") == [*UNCHANGED, None]
+        assert page.restore({"path": str(drop / name)}, "tiny") == {page.drop: None}
         assert re.match(text, warnings[-1]), warnings[-1]
 
 
 def test_the_text_of_a_stranger_is_shown_as_text(
-    blocks: Any, gan: Gan, tmp_path: Path, warnings: list[str]
+    page: Page, gan: Gan, drop: Path, warnings: list[str]
 ) -> None:
     tag = "<a href='//x.example'>\ud800&amp;"
     (first,) = EXPLORE.plan(gan, num=1).pictures
     for model in (tag, "x" * 100_000):
         foreign = replace(first, model=model, sha256="1" * 64)
-        save_png(Image.new("L", (8, 8)), tmp_path / "foreign.png", foreign)
-        function(blocks, "restore")(str(tmp_path / "foreign.png"), "tiny")
-    function(blocks, "follow")("", _Request(category=tag))
+        save_png(Image.new("L", (8, 8)), drop / "foreign.png", foreign)
+        page.restore({"path": str(drop / "foreign.png")}, "tiny")
+    page.follow("", _Request(category=tag))
     assert "made by &lt;a href='//x.example'&gt;\\ud800&amp;amp; (sha256" in warnings[0]
     assert warnings[1].startswith(f"the picture was made by {'x' * 100} (sha256 1")
     start = 'The address cannot be followed: no class is called "&lt;a href='
     assert warnings[2].startswith(start)
     with pytest.raises(gradio.Error, match="&lt;a"):
-        function(blocks, "choose")(tag)
+        page.choose(tag)
     with pytest.raises(gradio.Error, match="<a"):  # programs do not read HTML
-        function(blocks, "sample")(1, 0.4, 0, tag, "tiny")
+        endpoint(page, "sample")(1, 0.4, 0, tag, "tiny")

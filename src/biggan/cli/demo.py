@@ -148,7 +148,7 @@ def command(
             os.environ["GRADIO_TEMP_DIR"] = pictures
             passwords = _passwords(names, users)
 
-            from biggan.demo.model_cache import ModelCache
+            from biggan.demo.models import ModelCache
             from biggan.gan import load
             from biggan.weights.published import BUNDLED
 
@@ -171,7 +171,6 @@ def command(
                 per_minute=limit,
                 origins=origins,
                 proxies=proxies,
-                folder=Path(pictures),
                 share=share,
                 show_paths=is_local and not proxies,
                 open_browser=open_browser,
@@ -185,9 +184,7 @@ def _passwords(names: tuple[str, ...], users: Path | None) -> dict[str, str]:
     Raises:
         InputError: A password on the command line, a name twice, or a file that is none of users.
     """
-    from biggan.demo.limits import read_users
-
-    passwords = {} if users is None else read_users(users)
+    passwords = {} if users is None else _read_users(users)
     for name in names:
         if ":" in name:
             raise InputError(
@@ -206,6 +203,32 @@ def _passwords(names: tuple[str, ...], users: Path | None) -> dict[str, str]:
             f"Password of {name}", hide_input=True, confirmation_prompt=True, err=True
         )
     return passwords
+
+
+def _read_users(path: Path) -> dict[str, str]:
+    """Read names and passwords: lines `NAME:PASSWORD`; the password may hold colons.
+
+    Raises:
+        InputError: The file cannot be read, a line is something else, or there is none.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+        raise InputError(f"cannot read the users in {path}: {reason}") from None
+    users: dict[str, str] = {}
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        name, _, password = line.strip().partition(":")
+        if not (name and password):
+            raise InputError(f"line {number} of {path} must be NAME:PASSWORD")
+        if name in users:
+            raise InputError(f"line {number} of {path}: {name} is there twice")
+        users[name] = password
+    if not users:
+        raise InputError(f"{path} names no user: give lines NAME:PASSWORD")
+    return users
 
 
 def _check_origins(origins: tuple[str, ...]) -> None:

@@ -12,12 +12,11 @@ from typing import Annotated, Any
 from fastapi import Depends, FastAPI, HTTPException, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse, RedirectResponse
+from fastapi.responses import FileResponse, JSONResponse, RedirectResponse
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, create_model
 
 from biggan._version import __version__
 from biggan.classes import search_classes
-from biggan.demo.drawing import draw_png
 from biggan.demo.forms import (
     FORMS,
     Category,
@@ -27,10 +26,8 @@ from biggan.demo.forms import (
     Number,
     default_value,
 )
-from biggan.demo.model_cache import ModelCache
-from biggan.demo.request_queue import RequestQueue
+from biggan.demo.renderer import Renderer
 from biggan.errors import InputError, quoted
-from biggan.provenance import file_stem
 
 _ANSWERS: dict[int | str, dict[str, Any]] = {
     200: {"description": "A PNG with its provenance inside", "content": {"image/png": {}}},
@@ -48,8 +45,9 @@ class _Search(BaseModel, extra="forbid"):
     search: Annotated[str, Field(max_length=1000)] = ""
 
 
-def build_api(models: ModelCache, queue: RequestQueue) -> FastAPI:
+def build_api(renderer: Renderer) -> FastAPI:
     """The addresses below `/api`."""
+    models = renderer.models
     api = FastAPI(
         title="biggan",
         version=__version__,
@@ -68,7 +66,7 @@ def build_api(models: ModelCache, queue: RequestQueue) -> FastAPI:
             summary=form.summary,
             response_class=Response,
             responses=_ANSWERS,
-        )(_endpoint(form, models, queue))
+        )(_endpoint(form, renderer))
 
     @api.get("/api/models", summary="The models that can be asked for, the default first.")
     async def names() -> list[str]:
@@ -82,7 +80,7 @@ def build_api(models: ModelCache, queue: RequestQueue) -> FastAPI:
 
     @api.get("/api/queue", summary="How many requests wait, and how many may.")
     async def waiting() -> dict[str, int]:
-        return {"waiting": queue.length, "limit": queue.limit}
+        return {"waiting": renderer.length, "limit": renderer.limit}
 
     @api.get("/api", include_in_schema=False)
     async def reference() -> RedirectResponse:
@@ -98,7 +96,8 @@ def build_api(models: ModelCache, queue: RequestQueue) -> FastAPI:
     return api
 
 
-def _endpoint(form: Form, models: ModelCache, queue: RequestQueue) -> Any:
+def _endpoint(form: Form, renderer: Renderer) -> Any:
+    models = renderer.models
     model_field = Field(models.default, description="One of those that /api/models lists.")
     fields: dict[str, Any] = {control.key: _parameter(control) for control in form.controls}
     parameters = create_model(
@@ -109,7 +108,7 @@ def _endpoint(form: Form, models: ModelCache, queue: RequestQueue) -> Any:
         values = query.model_dump(exclude_unset=True)  # type: ignore[attr-defined]
         model = values.pop("model", models.default)
         made = await run_in_threadpool(lambda: form.plan(models.get(model), **values))
-        with queue.join((model, made), lambda job: draw_png(models.get(model), made, job)) as job:
+        with renderer.join(model, made) as job:
             drawn = asyncio.wrap_future(job.future)
             drawn.add_done_callback(lambda f: f.cancelled() or f.exception())  # has been seen
             gone = asyncio.create_task(_until_gone(request))
@@ -117,9 +116,11 @@ def _endpoint(form: Form, models: ModelCache, queue: RequestQueue) -> Any:
             gone.cancel()
             if not drawn.done():
                 raise HTTPException(_CLIENT_GONE)
-            png = drawn.result()
-        headers = {"Content-Disposition": f'inline; filename="{file_stem(made)}.png"'}
-        return Response(png, media_type="image/png", headers=headers)
+            drawn.result()
+        file = job.files[0]
+        return FileResponse(
+            file, media_type="image/png", filename=file.name, content_disposition_type="inline"
+        )
 
     return draw
 

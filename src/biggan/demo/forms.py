@@ -32,7 +32,9 @@ SWEPT: dict[str, tuple[float, ...]] = {
 }
 """The truncations of a sweep, for each meaning of truncation."""
 
-_FPS = 20  # of videos: the default of `biggan interpolate --fps`
+FPS = 20
+"""Of videos: the default of `biggan interpolate --fps`."""
+
 _COLUMNS = 5  # of the grid of samples, at most: as `biggan sample --grid`
 _MAX_SEED = 2**32 - 1
 _MAX_NAME = 1000  # characters of a category; ImageNet's longest has 121
@@ -66,6 +68,13 @@ class Number:
     def largest(self) -> float:
         """The largest value."""
         return self.high if self.most is None else self.most
+
+    def nearest(self, value: Any) -> Any:
+        """The nearest number in the range to one that is half typed."""
+        if value is not None and not isinstance(value, int | float):
+            return value
+        near = min(max(value or 0, self.low), self.largest)
+        return round(near) if self.is_whole and near == near else near
 
     def check(self, value: Any) -> float:
         """The value, or the number that a text is; InputError if it is not in the range."""
@@ -199,8 +208,8 @@ def _paths(gan: Gan, category_a: Any, category_b: Any, **settings: Any) -> Morph
 
 def _video(gan: Gan, num: int, seconds: int, truncation: float, **ends: Any) -> VideoProvenance:
     keyframes = [(ends[f"category_{end}"], ends[f"seed_{end}"]) for end in "ab"]
-    frames = frames_of_seconds(seconds, _FPS, "there-and-back")
-    return gan.plan_video(keyframes, frames, _FPS, num, truncation)
+    frames = frames_of_seconds(seconds, FPS, "there-and-back")
+    return gan.plan_video(keyframes, frames, FPS, num, truncation)
 
 
 def _sweep(gan: Gan, category: Any, num: int, seed: int, noise: Any) -> GridProvenance:

@@ -6,14 +6,11 @@ is parsed. A refusal is JSON, {"detail": "..."}, which the page shows.
 
 import base64
 import binascii
-import hashlib
-import hmac
 import ipaddress
 import math
 import secrets
 import time
 from collections.abc import Callable, Collection, Mapping
-from pathlib import Path
 
 from limits import RateLimitItemPerSecond
 from limits.storage import MemoryStorage
@@ -23,8 +20,6 @@ from starlette.formparsers import MultiPartException
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
-
-from biggan.errors import InputError
 
 MAX_BODY = 2**16  # bytes; the page sends a few thousand, and Gradio keeps names of sessions
 MAX_UPLOAD = 64 * 2**20  # bytes; a grid of ours of 512 px has up to 20 million
@@ -68,12 +63,6 @@ class Limit:
         self._item = RateLimitItemPerSecond(amount, seconds)
         self._limiter = strategy(MemoryStorage())
 
-    @classmethod
-    def per_minute(cls, amount: int) -> "Limit":
-        """So many a minute, half of them at once."""
-        half = math.ceil(amount / 2)
-        return cls(half, round(60 * half / amount))
-
     def take(self, client: str, cost: int = 1) -> int:
         """Count something; returns 0, or if it would exceed the limit the seconds to wait."""
         hit = not cost or self._limiter.hit(self._item, client, cost=cost)
@@ -88,17 +77,23 @@ class Limit:
         return max(1, math.ceil(reset - time.time()))
 
 
-class Guard:
-    """Middleware that answers a request itself where its check refuses it."""
+def per_minute(amount: int) -> Limit:
+    """So many a minute, half of them at once."""
+    half = math.ceil(amount / 2)
+    return Limit(half, round(60 * half / amount))
 
-    def __init__(self, app: ASGIApp, check: Check) -> None:
+
+class Guard:
+    """Middleware that answers a request itself where one of its checks refuses it."""
+
+    def __init__(self, app: ASGIApp, *checks: Check) -> None:
         self._app = app
-        self._check = check
+        self._checks = checks
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on, or refuse it."""
-        refusal = self._check(Request(scope)) if scope["type"] == "http" else None
-        await (refusal or self._app)(scope, receive, send)
+        refusals = (check(Request(scope)) for check in self._checks if scope["type"] == "http")
+        await next(filter(None, refusals), self._app)(scope, receive, send)
 
 
 def check_origin(allowed: Collection[str]) -> Check:
@@ -123,21 +118,16 @@ def check_origin(allowed: Collection[str]) -> Check:
     return check
 
 
-def check_rate(per_minute: int) -> Check:
-    """Refuses requests that cost the server much, of a client that makes too many.
-
-    Args:
-        per_minute: Requests of one client; half as many may come at once.
-    """
-    limit = Limit.per_minute(per_minute)
+def check_rate(amount: int) -> Check:
+    """Refuses requests that cost the server much, of a client that makes too many a minute."""
+    limit = per_minute(amount)
 
     def check(request: Request) -> JSONResponse | None:
         path = request.scope["path"]  # not of `request.url`, which the client's Host may change
         counted = path.startswith(_COUNTED_PATHS)
         counted |= request.method == "POST" and path.startswith(_COUNTED_POSTS)
         if counted and (wait := limit.take(client_of(request.scope))):
-            text = f"more than {per_minute} requests a minute: try again in {wait} s"
-            return _refuse(429, text, {"Retry-After": str(wait)})
+            return _refuse_until(wait, f"more than {amount} requests a minute")
         return None
 
     return check
@@ -146,20 +136,13 @@ def check_rate(per_minute: int) -> Check:
 def check_password(users: Mapping[str, str]) -> Check:
     """Asks for the name and the password of a user (HTTP Basic, RFC 7617).
 
-    Passwords are kept as keyed digests, which take the same time to compare whatever they are.
     After too many wrong ones a client has to wait, whatever it then sends. After too many for one
     name, all clients that give it have to wait, but for those that were let in before.
 
     Args:
         users: The password of each name.
     """
-    key = secrets.token_bytes(32)
-
-    def digest(password: str) -> bytes:
-        return hashlib.blake2b(password.encode(), key=key).digest()
-
-    digests = {name: digest(password) for name, password in users.items()}
-    wrong, wrong_for_name = Limit.per_minute(_WRONG_PER_MINUTE), Limit.per_minute(_WRONG_FOR_NAME)
+    wrong, wrong_for_name = per_minute(_WRONG_PER_MINUTE), per_minute(_WRONG_FOR_NAME)
     known: set[tuple[str, str]] = set()  # clients and names
 
     def check(request: Request) -> JSONResponse | None:
@@ -171,9 +154,8 @@ def check_password(users: Mapping[str, str]) -> Check:
         if given is not None and (client, name) not in known:
             wait = max(wait, wrong_for_name.wait(name))
         if wait:
-            text = f"too many wrong passwords: try again in {wait} s"
-            return _refuse(429, text, {"Retry-After": str(wait)})
-        if hmac.compare_digest(digest(password), digests.get(name, b"")):
+            return _refuse_until(wait, "too many wrong passwords")
+        if name and secrets.compare_digest(password.encode(), users[name].encode()):
             known.add((client, name))
             return None
         if given is not None:
@@ -192,32 +174,6 @@ def _credentials(authorization: str) -> tuple[str, str]:
     except (binascii.Error, UnicodeDecodeError, ValueError):
         return "", ""
     return (name, password) if scheme.lower() == "basic" else ("", "")
-
-
-def read_users(path: Path) -> dict[str, str]:
-    """Read names and passwords: lines `NAME:PASSWORD`; the password may hold colons.
-
-    Raises:
-        InputError: The file cannot be read, a line is something else, or there is none.
-    """
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
-        raise InputError(f"cannot read the users in {path}: {reason}") from None
-    users: dict[str, str] = {}
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        name, _, password = line.strip().partition(":")
-        if not (name and password):
-            raise InputError(f"line {number} of {path} must be NAME:PASSWORD")
-        if name in users:
-            raise InputError(f"line {number} of {path}: {name} is there twice")
-        users[name] = password
-    if not users:
-        raise InputError(f"{path} names no user: give lines NAME:PASSWORD")
-    return users
 
 
 class BodyLimit:
@@ -274,3 +230,7 @@ class BodyLimit:
 
 def _refuse(status: int, detail: str, headers: dict[str, str] | None = None) -> JSONResponse:
     return JSONResponse({"detail": detail}, status, headers)
+
+
+def _refuse_until(wait: int, detail: str) -> JSONResponse:
+    return _refuse(429, f"{detail}: try again in {wait} s", {"Retry-After": str(wait)})

@@ -16,9 +16,8 @@ import contextlib
 import html
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -27,13 +26,12 @@ from PIL import Image
 
 from biggan.classes import class_choices
 from biggan.demo.drawing import (
-    column_heads,
     columns,
     count,
-    describe,
-    draw_film,
     draw_sheet,
+    draw_video,
     unfinished,
+    video_endings,
 )
 from biggan.demo.forms import (
     EXPLORE,
@@ -47,12 +45,13 @@ from biggan.demo.forms import (
     SheetProvenance,
     default_value,
 )
-from biggan.demo.request_queue import AbandonedError, Job
+from biggan.demo.renderer import AbandonedError, Job
+from biggan.demo.words import column_heads, describe
 from biggan.errors import InputError
 from biggan.gan import Gan
 from biggan.images import make_grid, save_png, to_png
 from biggan.provenance import GridProvenance, VideoProvenance, file_stem
-from biggan.video import check_video, make_frame, save_video
+from biggan.video import check_video
 
 try:
     import ipywidgets
@@ -87,48 +86,11 @@ def sweep(gan: Gan) -> NotebookForm:
     return NotebookForm(gan, SWEEP)
 
 
-class NewestJob:
-    """Does in the background what was asked for last, and abandons what was asked for before.
-
-    A notebook's kernel handles one message after the other: if the handlers of sliders drew, each
-    move would wait for the pictures of all moves before it.
-
-    Args:
-        failed: Called with the exception of a job that failed.
-    """
-
-    def __init__(self, failed: Callable[[Exception], None]) -> None:
-        self._failed = failed
-        self._threads = ThreadPoolExecutor(1, "newest-job")
-        self._job = Job()
-        self._future: Future[None] | None = None
-
-    def start(self, make: Callable[[Job], None]) -> None:
-        """Begin when the job before has noticed that it is abandoned, at its next check."""
-        self._job.abandoned.set()
-        self._job = Job()
-        self._future = self._threads.submit(self._run, make, self._job)
-
-    def wait(self) -> None:
-        """Return when the newest job is done or has failed."""
-        if self._future is not None:
-            self._future.result()
-
-    def _run(self, make: Callable[[Job], None], job: Job) -> None:
-        try:
-            job.check()
-            make(job)
-        except AbandonedError:
-            pass
-        except Exception as error:
-            self._failed(error)
-
-
 class NotebookForm:
     """A form, its picture, which follows the controls, and its video, if the form has one.
 
     Where widgets cannot be shown, as in a notebook on a web site, the picture is. The video is an
-    MP4 where PyAV is installed, else a WebP; it is hidden when one of its settings is moved.
+    MP4 where one can be made, else a WebP; it is hidden when one of its settings is moved.
 
     Attributes:
         controls: Widgets by the keys of the API: to assign `controls["seed"].value` is what moving
@@ -139,7 +101,8 @@ class NotebookForm:
         self.controls: dict[str, Any] = {}
         self._gan = gan
         self._form = form
-        self._job = NewestJob(self._failed)
+        self._threads = ThreadPoolExecutor(1, "notebook-form")
+        self._job = Job()
         self._made: tuple[SheetProvenance, Image.Image] | Exception | None = None
         self._message, self._figure, self._video = (ipywidgets.HTML() for _ in range(3))
         self._progress = ipywidgets.IntProgress(description=VIDEO.title)
@@ -170,11 +133,6 @@ class NotebookForm:
         """The provenance of `picture`; raises as it does."""
         return self._finished()[0]
 
-    @property
-    def recipe(self) -> SheetProvenance:
-        """The old name of `provenance`."""
-        return self.provenance
-
     def save(self, path: str | Path) -> Path:
         """Write the picture as a PNG with its provenance inside; returns the path.
 
@@ -195,18 +153,19 @@ class NotebookForm:
         video = self._plan_video()
         check_video(Path(path), video.fps)
         with self._progress_of(video) as report:
-
-            def frames() -> Iterator[Image.Image]:
-                for number, pictures in enumerate(self._gan.draw_video(video)):
-                    report(number)
-                    yield make_frame(pictures)
-
-            save_video(frames(), Path(path), video.fps, provenance=video)
+            draw_video(self._gan, video, [Path(path)], report)
         return Path(path)
 
     def _repr_mimebundle_(self, **_: Any) -> tuple[dict[str, Any], dict[str, Any]]:
         """What Jupyter shows: the widgets, or the picture alone where there are none."""
-        data = self._layout()._repr_mimebundle_()
+        controls = ipywidgets.VBox(self._fields, layout={"max_width": "100%"})
+        # Beside the controls if a row of five pictures has room there, else below them.
+        width = 5 * self._gan.config.resolution * _enlargement(self._gan)
+        room = {"flex": f"1 1 {width}px", "min_width": "0", "max_width": "100%"}
+        videos = [self._progress, self._video] if self._form.video else []
+        outputs = ipywidgets.VBox([self._message, self._figure, *videos], layout=room)
+        layout = {"flex_flow": "row wrap"}
+        data = ipywidgets.HBox([controls, outputs], layout=layout)._repr_mimebundle_()
         try:
             sheet, picture = self._finished()
         except InputError as error:
@@ -215,28 +174,48 @@ class NotebookForm:
         data["text/plain"] = describe(sheet)
         return data, {"image/png": {"width": picture.width * _enlargement(self._gan)}}
 
-    def _layout(self) -> Any:
-        controls = ipywidgets.VBox(self._fields, layout={"max_width": "100%"})
-        # Beside the controls if a row of five pictures has room there, else below them.
-        width = 5 * self._gan.config.resolution * _enlargement(self._gan)
-        room = {"flex": f"1 1 {width}px", "min_width": "0", "max_width": "100%"}
-        outputs = [self._message, self._figure]
-        if self._form.video:
-            outputs += [self._progress, self._video]
-        shown = ipywidgets.VBox(outputs, layout=room)
-        return ipywidgets.HBox([controls, shown], layout={"flex_flow": "row wrap"})
-
     def _add_button(self, name: str, clicked: Callable[[Any], None], **looks: Any) -> None:
         button = ipywidgets.Button(description=name, **looks)
         button.on_click(clicked)
         self._fields.append(button)
+
+    def _start(self, make: Callable[[Job], None]) -> None:
+        """Do in the background what was asked for last, and abandon what was asked for before.
+
+        A notebook's kernel handles one message after the other: if the handlers of sliders drew,
+        each move would wait for the pictures of all moves before it.
+        """
+        self._job.abandoned.set()
+        self._job = Job()
+        self._job.future = self._threads.submit(self._run, make, self._job)
+
+    def _run(self, make: Callable[[Job], None], job: Job) -> None:
+        try:
+            job.check()
+            make(job)
+        except AbandonedError:
+            pass
+        except Exception as error:
+            self._made = self._made or error
+            self._alert(str(error) if isinstance(error, InputError) else f"failed: {error!r}")
+
+    def _finished(self) -> tuple[SheetProvenance, Image.Image]:
+        self._job.future.result()
+        if isinstance(self._made, Exception):
+            raise self._made
+        assert self._made is not None, "the newest job is never abandoned"
+        return self._made
+
+    def _alert(self, text: str) -> None:
+        style = "color:var(--jp-error-color1,#c62828)"
+        self._message.value = f'<p role="alert" style="{style}">{html.escape(text)}</p>'
 
     def _values(self) -> dict[str, Any]:
         return {key: widget.value for key, widget in self.controls.items()}
 
     def _moved(self, _: Any = None) -> None:
         self._video.value = ""
-        self._job.start(partial(self._draw, self._values()))
+        self._start(partial(self._draw, self._values()))
 
     def _draw(self, values: dict[str, Any], job: Job) -> None:
         self._made = None
@@ -252,23 +231,6 @@ class NotebookForm:
         self._figure.value = figure(self._gan, sheet, grid)
         self._made = sheet, grid
         self._message.value = ""
-
-    def _failed(self, error: Exception) -> None:
-        if self._made is None:
-            self._made = error
-        is_mistake = isinstance(error, InputError)
-        self._alert(str(error) if is_mistake else f"failed: {error!r}")
-
-    def _alert(self, text: str) -> None:
-        style = "color:var(--jp-error-color1,#c62828)"
-        self._message.value = f'<p role="alert" style="{style}">{html.escape(text)}</p>'
-
-    def _finished(self) -> tuple[SheetProvenance, Image.Image]:
-        self._job.wait()
-        if isinstance(self._made, Exception):
-            raise self._made
-        assert self._made is not None, "the newest job is never abandoned"
-        return self._made
 
     def _save_clicked(self, _: Any) -> None:
         try:
@@ -286,35 +248,43 @@ class NotebookForm:
 
     def _film_clicked(self, _: Any) -> None:
         try:
-            self._job.start(partial(self._film, self._plan_video()))
+            self._start(partial(self._film, self._plan_video()))
         except InputError as error:
             self._alert(str(error))
 
     def _film(self, video: VideoProvenance, job: Job) -> None:
-        endings = [".webp", ".mp4"] if find_spec("av") else [".webp"]
-        with TemporaryDirectory(prefix="biggan-") as folder, self._progress_of(video) as report:
-            files = [Path(folder, file_stem(video) + ending) for ending in endings]
-
-            def checked(number: int) -> None:
-                job.check()
-                report(number)
-
-            draw_film(self._gan, video, files, checked)
+        with (
+            TemporaryDirectory(prefix="biggan-") as folder,
+            self._progress_of(video, job) as report,
+        ):
+            files = [Path(folder, file_stem(video) + ending) for ending in video_endings()]
+            draw_video(self._gan, video, files, report)
             job.check()
-            size = files[-1].stat().st_size
-            if size > _MAX_VIDEO:
-                raise InputError(
-                    f"the video is too large for a notebook ({size / 2**20:.0f} MB): write it to "
-                    f'a file, save_video("{files[-1].name}")'
-                )
-            self._video.value = _video_html(files[-1])
+            contents = files[-1].read_bytes()
+        if len(contents) > _MAX_VIDEO:
+            raise InputError(
+                f"the video is too large for a notebook ({len(contents) / 2**20:.0f} MB): write it "
+                f'to a file, save_video("{files[-1].name}")'
+            )
+        about = "A looping video of the same paths, there and back"
+        style = 'style="max-width:100%; height:auto;"'
+        if files[-1].suffix == ".mp4":
+            attributes = f'autoplay loop muted playsinline controls aria-label="{about}" {style}'
+            shown = f'<video {attributes} src="{_data(contents, "video/mp4")}"></video>'
+        else:
+            shown = f'<img alt="{about}" {style} src="{_data(contents, "image/webp")}">'
+        self._video.value = shown
         self._message.value = ""
 
     @contextlib.contextmanager
-    def _progress_of(self, video: VideoProvenance) -> Iterator[Callable[[int], None]]:
+    def _progress_of(
+        self, video: VideoProvenance, job: Job | None = None
+    ) -> Iterator[Callable[[int], None]]:
         """Show a progress bar, which is moved by what is yielded."""
 
         def report(number: int) -> None:
+            if job:
+                job.check()
             self._progress.max, self._progress.value = video.frames, number
             self._progress.layout.display = ""
 
@@ -322,16 +292,6 @@ class NotebookForm:
             yield report
         finally:
             self._progress.layout.display = "none"
-
-
-def _video_html(file: Path) -> str:
-    about = "A looping video of the same paths, there and back"
-    style = 'style="max-width:100%; height:auto;"'
-    if file.suffix == ".mp4":
-        source = _data(file.read_bytes(), "video/mp4")
-        attributes = f'autoplay loop muted playsinline controls aria-label="{about}"'
-        return f'<video {attributes} {style} src="{source}"></video>'
-    return f'<img alt="{about}" {style} src="{_data(file.read_bytes(), "image/webp")}">'
 
 
 def build_field(control: Control, gan: Gan) -> tuple[Any, Any] | None:

@@ -1,25 +1,43 @@
-"""The page: its widgets, where they are, and which handler answers which event.
+"""The page: its tabs, and what happens when something on it is touched.
 
-What a form takes is in `forms`; what the handlers do is in `events`.
+What a form takes is in `forms`, its widgets are in `tab`, pictures come from the `renderer`. The
+settings are nowhere but in the widgets; the browser keeps a copy with its history.
 """
 
 from __future__ import annotations
 
+import contextlib
+import html
 import inspect
 import json
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import wait
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
+from gradio.context import LocalContext
 from gradio.utils import get_upload_folder
 
-from biggan.demo.card import model_card
-from biggan.demo.events import Handlers, Newest, PageTab, Video, error_text, menu, picture_style
-from biggan.demo.forms import EXPLORE, FORMS, Choice, Control, Form, Number
-from biggan.demo.model_cache import ModelCache
-from biggan.demo.request_queue import RequestQueue
-from biggan.errors import InputError, quoted
-from biggan.gan import Gan
+from biggan.demo.drawing import unfinished
+from biggan.demo.forms import (
+    EXPLORE,
+    FORMS,
+    VIDEO,
+    Form,
+    Number,
+    find_settings,
+    from_query,
+    to_query,
+)
+from biggan.demo.models import ModelCache
+from biggan.demo.renderer import Job, Renderer
+from biggan.demo.tab import Tab, lay_out, picture_style, setting
+from biggan.demo.words import caption, column_heads, describe, model_card
+from biggan.errors import InputError
+from biggan.provenance import GridProvenance, read_provenance
 
 STYLE = Path(__file__).with_name("page.css")
 
@@ -28,22 +46,8 @@ SCRIPT = """() => document.addEventListener("click", (event) => {
 })"""
 """Typing in a menu replaces the entry that is chosen, as one expects of a search."""
 
-# Brings half-typed numbers into their range; bounds are to be put in.
-_CLAMP = """(...values) => %s.map((bound, i) => {
-  if (bound === null) return values[i];
-  const [low, high, whole] = bound;
-  const value = Math.min(Math.max(values[i], low), high);
-  return whole ? Math.round(value) : value;
-})"""
-
-# Lets a slider reach a number that was typed, or it would be cut; the slider is to be put in.
-_GROW = """(value) => {
-  const slider = document.querySelector("#%s input[type=range]");
-  return {__type__: "update", maximum: Math.max(slider.max, Math.round(value) || 0)};
-}"""
-
 # Asks for a picture of the settings as they are.
-_ASK = "(times) => times + 1"
+_ASK: dict[str, Any] = {"js": "(times) => times + 1", "show_progress": "hidden"}
 
 # Writes the settings of the picture into the page's address.
 _SHOW_ADDRESS = """(query) => {
@@ -59,27 +63,53 @@ _KEEP = """(...settings) => {
 # What _KEEP kept when the page was last here.
 _RECALL = """() => window.kept ??= JSON.stringify(history.state?.settings) ?? ''"""
 
-# Requests that Gradio passes on to the request queue at once; more wait, and see their place.
+# Requests that Gradio passes on to the renderer at once; more wait, and see their place.
 _PICTURES: dict[str, Any] = {"concurrency_limit": 4, "concurrency_id": "model"}
 _VIDEOS: dict[str, Any] = {"concurrency_limit": 4, "concurrency_id": "video"}
 _QUIET: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
+
+_POLL_INTERVAL = 0.5  # seconds
+_MAX_UNREAD = 10  # seconds without a reader after which a result is given up
+_MAX_MESSAGE = 500  # characters; longer ones repeat what somebody sent
+
+# Of a dropped file: 50 pictures of 1024 pixels a side, the most that a form makes, and many times
+# their provenance. A file of a few KiB can say that it has a thousand times as much.
+_MAX_PIXELS = 2**26
+_MAX_PROVENANCE = 2**20
+
+
+@dataclass
+class Newest:
+    """The number of the newest request of one visitor."""
+
+    number: float = 0
+
+    def note(self, asked: Any) -> None:
+        """Remember a request."""
+        if isinstance(asked, int | float):
+            self.number = max(self.number, asked)
+
+    def replaces(self, asked: Any) -> bool:
+        """Whether there is a newer one."""
+        return not isinstance(asked, int | float) or self.number > asked
 
 
 class Page:
     """The page, with the endpoints `/sample`, `/interpolate`, `/sweep` and `/video` of its API.
 
     Args:
-        models: The models on offer; it begins with the first.
-        queue: Where requests wait.
+        renderer: Makes the pictures, of the models on offer; the page begins with the first.
         show_paths: Whether shell commands name the models' files on this machine.
 
     Attributes:
         blocks: The `gradio.Blocks`.
+        tabs: One for each form.
     """
 
-    def __init__(
-        self, models: ModelCache, queue: RequestQueue, *, show_paths: bool = False
-    ) -> None:
+    def __init__(self, renderer: Renderer, *, show_paths: bool = False) -> None:
+        self.renderer = renderer
+        self._models = models = renderer.models
+        self._show_paths = show_paths
         gan = models.get(models.default)
         self.blocks = _Blocks(
             title="BigGAN",
@@ -89,8 +119,8 @@ class Page:
         )
         with self.blocks:
             with gr.Row(elem_classes="top"):
-                self._card = gr.HTML(model_card(gan), elem_classes="about", scale=3, min_width=280)
-                self._model = gr.Dropdown(
+                self.card = gr.HTML(model_card(gan), elem_classes="about", scale=3, min_width=280)
+                self.model = gr.Dropdown(
                     list(models.names),
                     value=models.default,
                     label="Model",
@@ -99,14 +129,21 @@ class Page:
                     min_width=240,
                     elem_classes="model",
                 )
-            with gr.Tabs(selected=EXPLORE.name, overflow_behavior="wrap") as self._tab_bar:
-                self._tabs = [_lay_out(form, gan) for form in FORMS]
-            self._handlers = Handlers(models, queue, self._tabs, show_paths=show_paths)
+            with gr.Tabs(selected=EXPLORE.name, overflow_behavior="wrap") as self.tab_bar:
+                self.tabs = [lay_out(form, gan) for form in FORMS]
+            self.drop = gr.File(
+                label="Settings from a picture or video made here",
+                height=110,
+                elem_classes="drop",
+                elem_id="drop",
+            )
+            self.shown = gr.Textbox(EXPLORE.name, visible="hidden")  # the form that is seen
+            self.address = gr.Textbox(visible="hidden")
             self._connect()
-            for tab in self._tabs:
-                self._publish(tab, tab.form, [tab.picture])
-                if tab.video is not None:
-                    self._publish(tab, tab.video.form, [tab.video.webp, tab.video.mp4])
+            for tab in self.tabs:
+                self._publish(tab.form, tab, [tab.picture], _PICTURES)
+                if tab.form.video:
+                    self._publish(tab.form.video, tab, tab.video[1:], _VIDEOS)
 
     def _connect(self) -> None:
         """Set up what happens when something is touched.
@@ -117,227 +154,311 @@ class Page:
         may cross. So the browser counts what it asks for, holds back all but the newest while one
         is drawn, and tells the server the count; a handler that finds a newer one stops.
         """
-        handlers = self._handlers
-        dropped = gr.File(
-            label="Settings from a picture or video made here",
-            height=110,
-            elem_classes="drop",
-            elem_id="drop",
-        )
-        shown = gr.Textbox(EXPLORE.name, visible="hidden")  # the form that is seen
-        address = gr.Textbox(visible="hidden")
         asked = gr.Number(0, visible="hidden")  # how often a picture was asked for
         newest = gr.State(Newest())
         kept = gr.Textbox(visible="hidden")  # settings, by the browser's history
-        settings = [widget for tab in self._tabs for widget in tab.widgets.values()]
-        drawn = [tab.widgets[c.key] for tab in self._tabs for c in tab.form.controls]
-        restored = [self._tab_bar, shown, self._model, self._card, *settings]
+        settings = [widget for tab in self.tabs for widget in tab.widgets.values()]
+        drawn = [tab.widgets[c.key] for tab in self.tabs for c in tab.form.controls]
+        restored = [self.tab_bar, self.shown, self.model, self.card, *settings]
 
-        for tab in self._tabs:
-            tab.tab.select(None, None, shown, js=f"() => '{tab.form.name}'", show_progress="hidden")
-        ask: dict[str, Any] = {"js": _ASK, "show_progress": "hidden"}
-        gr.on([control.change for control in [shown, *drawn]], None, asked, asked, **ask)
+        for tab in self.tabs:
+            tab.item.select(
+                None, None, self.shown, js=f"() => '{tab.form.name}'", show_progress="hidden"
+            )
+        gr.on([control.change for control in [self.shown, *drawn]], None, asked, asked, **_ASK)
         gr.on([c.change for c in settings], None, settings, None, js=_KEEP, show_progress="hidden")
         for event in (
-            self.blocks.load(handlers.follow, kept, restored, js=_RECALL, **_QUIET),
-            self._model.input(handlers.choose, self._model, [self._card, *settings], **_QUIET),
-            dropped.upload(
-                handlers.restore, [dropped, self._model], [*restored, dropped], **_QUIET
+            self.blocks.load(self.follow, kept, restored, js=_RECALL, **_QUIET),
+            self.model.input(self.choose, self.model, restored, **_QUIET),
+            self.drop.upload(
+                self.restore, [self.drop, self.model], [*restored, self.drop], **_QUIET
             ),
         ):
-            event.then(None, asked, asked, **ask)
+            event.then(None, asked, asked, **_ASK)
         asked.change(
-            handlers.note, [newest, asked], None, queue=False, trigger_mode="multiple", **_QUIET
+            Newest.note, [newest, asked], None, queue=False, trigger_mode="multiple", **_QUIET
         )
-        request = [newest, asked, self._model]
-        pictures = [w for tab in self._tabs for w in (tab.heading, tab.picture, tab.caption)]
-        videos = [w for tab in self._tabs if tab.video for w in tab.video.outputs]
-        controls = [control for tab in self._tabs for control in tab.form.all_controls]
+        request = [newest, asked, self.model]
         event = asked.change(
-            handlers.draw,
-            [shown, *request, *settings],
-            [address, *pictures, *videos],
-            js=_CLAMP % _bounds([None] * 4 + controls),
-            preprocess=False,  # the checks of `forms` name the setting; Gradio's do not
+            self.draw,
+            [self.shown, *request, *settings],
+            [self.address, *(widget for tab in self.tabs for widget in tab.outputs)],
             trigger_mode="always_last",
             show_progress="minimal",
-            show_progress_on=[tab.picture for tab in self._tabs],
+            show_progress_on=[tab.picture for tab in self.tabs],
             api_visibility="private",
             **_PICTURES,
         )
-        event.success(None, address, None, js=_SHOW_ADDRESS, show_progress="hidden")
-        for tab in self._tabs:
-            if tab.video is not None:
-                tab.video.button.click(
-                    handlers.film,
-                    [*request, *tab.widgets.values()],
-                    tab.video.outputs,
-                    js=_CLAMP % _bounds([None] * 3 + [*tab.form.all_controls]),
-                    preprocess=False,
-                    show_progress_on=tab.video.preview,
+        event.success(None, self.address, None, js=_SHOW_ADDRESS, show_progress="hidden")
+        for tab in self.tabs:
+            if tab.button:
+                tab.button.click(
+                    self.film,
+                    [*request, *settings],
+                    tab.video,
+                    show_progress_on=tab.video[0],
                     api_visibility="private",
                     **_VIDEOS,
                 )
 
-    def _publish(self, tab: PageTab, form: Form, outputs: list[Any]) -> None:
+    def _publish(self, form: Form, tab: Tab, outputs: Sequence[Any], queue: dict[str, Any]) -> None:
         """Offer an endpoint, whose parameters are the form's controls and the model."""
         keys = [control.key for control in form.controls]
 
         def call(*values: Any) -> Any:
-            return self._handlers.answer(
-                tab, form, dict(zip(keys, values, strict=False)), values[-1]
-            )
+            with _gradio_errors(escape=False):
+                model, settings = values[-1], dict(zip(keys, values, strict=False))
+                made = form.plan(self._models.get(model), **settings)
+                with self.renderer.join(model, made) as job:
+                    for _ in _until_done(job):
+                        pass
+            files = [*job.files, None][: len(outputs)]
+            return files if len(files) > 1 else files[0]
 
         kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
         parameters = [inspect.Parameter(key, kind) for key in [*keys, "model"]]
         call.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
         call.__doc__ = form.summary
-        gr.on(
-            [],  # nothing on the page
-            call,
-            [*(tab.widgets[key] for key in keys), self._model],
-            outputs,
-            api_name=form.endpoint,
-            preprocess=False,
-            **(_PICTURES if form is tab.form else _VIDEOS),
-        )
+        inputs = [*(tab.widgets[key] for key in keys), self.model]
+        # Of nothing on the page.
+        gr.on([], call, inputs, outputs, api_name=form.endpoint, **queue)
+
+    # What the handlers below return are new values, by their widgets.
+
+    def draw(
+        self, shown: str, newest: Newest, asked: float, model: str, *values: Any
+    ) -> Iterator[dict[Any, Any]]:
+        """The picture of the form that is shown, coarse at first."""
+        with _gradio_errors():
+            tab, settings = self._settings(shown, values)
+            gan = self._models.get(model)
+            sheet = tab.form.plan(gan, **settings)
+            look: dict[str, Any] = {
+                "elem_classes": picture_style(tab.form, gan),
+                "alt_text": describe(sheet),
+            }
+            # A video would be of other settings now.
+            hidden = dict.fromkeys(tab.video, gr.update(value=None, visible=False))
+            drawn = 0
+            with self.renderer.join(model, sheet) as job:
+                command = caption(gan, sheet, job.files[0].name, self._source(model))
+                del gan  # not kept while the picture waits
+                for _ in _until_done(job):
+                    if newest.replaces(asked):
+                        return
+                    if len(done := job.parts.copy()) > drawn:
+                        drawn = len(done)
+                        coarse = gr.update(value=unfinished(done, sheet), **look)
+                        yield {tab.picture: coarse, **hidden}
+            heads = column_heads(sheet)
+            yield {
+                self.address: to_query(model, tab.form, settings),
+                tab.heading: gr.update(value=heads, visible=bool(heads)),
+                tab.picture: gr.update(value=job.files[0], **look),
+                tab.caption: command,
+                **hidden,
+            }
+
+    def film(
+        self,
+        newest: Newest,
+        asked: float,
+        model: str,
+        *values: Any,
+        progress: gr.Progress = gr.Progress(),  # noqa: B008  # that is how Gradio knows
+    ) -> Iterator[dict[Any, Any]]:
+        """A video, once it is made; until then an empty frame, where Gradio shows the progress."""
+        with _gradio_errors():
+            tab, settings = self._settings(VIDEO.name, values)
+            video = VIDEO.plan(self._models.get(model), **settings)
+            yield {tab.video[0]: gr.update(value=None, visible=True)}
+            with self.renderer.join(model, video) as job:
+                for _ in _until_done(job):
+                    if newest.replaces(asked):
+                        return
+                    progress((max(job.parts, default=0), video.frames), unit="frames")
+            if len(job.files) == 1:
+                gr.Info("the server writes no MP4: pip install 'biggan[video]'")
+            files = zip(tab.video, (job.files[0], *job.files), strict=False)
+            yield {widget: gr.update(value=file, visible=True) for widget, file in files}
+
+    def choose(self, model: str) -> dict[Any, Any]:
+        """Another model: its card, and menus of its categories."""
+        with _gradio_errors():
+            return self._update(model, {}, is_new=True)
+
+    def follow(self, kept: str, request: gr.Request) -> dict[Any, Any]:
+        """The page is opened: its address has settings of one form, the browser kept the others."""
+        query = dict(request.query_params)
+        known = {"form", "model", *(c.key for tab in self.tabs for c in tab.form.controls)}
+        model = query.get("model", self._models.default)
+        try:
+            values = self._kept_settings(model, kept)
+            form, settings = from_query(query)
+            if query.keys() & known:
+                gan = self._models.get(model)
+                settings = form.complete(gan, settings)
+                form.plan(gan, **settings)  # refuses a category that the model lacks
+            elif not values:  # a visitor may have chosen another tab meanwhile
+                return {self.shown: gr.skip()}
+        except InputError as error:
+            gr.Warning(f"The address cannot be followed: {_message(error)}")
+            return {self.shown: gr.skip()}
+        values[form.name] = {**values.get(form.name, {}), **settings}
+        return self._update(model, values, form, is_new=model != self._models.default)
+
+    def restore(self, dropped: Any, model: str) -> dict[Any, Any]:
+        """A file is dropped: show its settings, and clear it."""
+        with _gradio_errors():
+            path = _uploaded(dropped)
+        try:
+            made = read_provenance(path, _MAX_PIXELS, _MAX_PROVENANCE)
+            maker = made.pictures[0] if isinstance(made, GridProvenance) else made
+            named = [n for n in self._models.names if maker.model in (n, Path(n).stem)]
+            before = self._models.get(model).class_names
+            for name in (model, *named):  # and no others: to look into a model is to load it
+                if self._models.get(name).sha256 == maker.sha256:
+                    model = name
+            gan = self._models.get(model)
+            form, settings = find_settings(gan, made)
+        except InputError as error:
+            text = str(error).replace(str(path), path.name)  # not where the server has it
+            gr.Warning(_message(InputError(text)))
+            return {self.drop: None}
+        is_new = gan.class_names != before
+        update = self._update(model, {form.name: settings}, form, is_new=is_new)
+        return {self.drop: None, **update}
+
+    def _update(
+        self,
+        model: str,
+        values: Mapping[str, Mapping[str, Any]],
+        form: Form | None = None,
+        *,
+        is_new: bool,
+    ) -> dict[Any, Any]:
+        """Show settings.
+
+        Args:
+            model: As visitors call it.
+            values: By the forms' names; controls that are not here stay as they are.
+            form: To be shown; None for the one that is.
+            is_new: Whether the page shows the categories of another model.
+        """
+        gan = self._models.get(model)
+        update: dict[Any, Any] = {self.model: model, self.card: model_card(gan)}
+        if form:
+            update |= {self.tab_bar: gr.Tabs(selected=form.name), self.shown: form.name}
+        for tab in self.tabs:
+            given = values.get(tab.form.name, {})
+            for control in tab.form.all_controls:
+                if new := setting(control, given.get(control.key), gan, is_new=is_new):
+                    update[tab.widgets[control.key]] = gr.update(**new)
+        return update
+
+    def _settings(self, shown: str, values: Sequence[Any]) -> tuple[Tab, dict[str, Any]]:
+        """The tab of a form, and of the values of all controls its own.
+
+        Half-typed numbers are brought into their range.
+        """
+        rest = iter(values)
+        settings = {tab.form.name: dict(zip(tab.widgets, rest, strict=False)) for tab in self.tabs}
+        tab = next((tab for tab in self.tabs if tab.form.name == shown), self.tabs[0])
+        given = settings[tab.form.name]
+        for control in tab.form.all_controls:
+            if isinstance(control, Number) and control.key in given:
+                given[control.key] = control.nearest(given[control.key])
+        return tab, given
+
+    def _kept_settings(self, model: str, kept: str) -> dict[str, dict[str, Any]]:
+        """What the browser kept, but for forms whose settings the model does not take."""
+        gan, found = self._models.get(model), {}
+        with contextlib.suppress(TypeError, ValueError, RecursionError):
+            rest = iter(json.loads(kept))
+            for tab in self.tabs:
+                values = dict(zip(tab.widgets, rest, strict=False))
+                with contextlib.suppress(InputError, KeyError):
+                    checked = {c.key: c.check(values[c.key]) for c in tab.form.all_controls}
+                    tab.form.plan(gan, **checked)
+                    found[tab.form.name] = checked
+        return found
+
+    def _source(self, model: str) -> str | None:
+        return self._models.source(model, with_paths=self._show_paths)
 
 
 class _Blocks(gr.Blocks):
-    """Blocks whose endpoints may be given the first parameters only, and none but plain values."""
+    """Blocks whose handlers get what was sent, and check it themselves.
 
-    def validate_inputs(self, block_fn: Any, inputs: list[Any]) -> None:
-        """Fill in the defaults that are missing, and refuse lists and objects.
+    Gradio would fetch every address and copy every file that an input names anywhere inside, and
+    would repeat and log all of a wrong value.
+    """
 
-        Gradio's clients fill them in themselves, plain HTTP requests do not. Gradio fetches every
-        address and copies every file that an input names anywhere inside, and asks the widget
-        later whether it takes files at all.
-
-        Raises:
-            gr.Error: An input is of another kind than its widget's value, or the event is one that
-                only the browser handles.
-        """
+    async def preprocess_data(
+        self,
+        block_fn: Any,
+        inputs: list[Any],
+        state: Any,
+        explicit_call: bool = False,  # noqa: ARG002
+    ) -> list[Any]:
+        """Fill in the defaults of the last parameters, as Gradio's clients do by themselves."""
         if block_fn.fn is None:
             raise gr.Error("the server has no part in this event", print_exception=False)
-        missing = block_fn.inputs[len(inputs) :]
-        inputs.extend(getattr(control, "value", None) for control in missing)
-        super().validate_inputs(block_fn, inputs)
-        for index, widget in enumerate(block_fn.inputs):
-            inputs[index] = _checked(widget, inputs[index])
-
-    async def preprocess_data(self, *args: Any, **kwargs: Any) -> list[Any]:
-        """Shorten the messages of widgets: they repeat all of a wrong value, and log it."""
-        try:
-            return await super().preprocess_data(*args, **kwargs)
-        except gr.Error as error:
-            text = error_text(InputError(error.message[:100]))
-            raise gr.Error(text, print_exception=False) from None
+        missing = (getattr(control, "value", None) for control in block_fn.inputs[len(inputs) :])
+        values = zip(block_fn.inputs, [*inputs, *missing], strict=False)
+        return [state[control._id] if control.stateful else value for control, value in values]
 
 
-def _checked(widget: Any, value: Any) -> Any:
-    """A value as it is, or an uploaded file as nothing but its path."""
-    if isinstance(widget, gr.File):
-        path = value.get("path") if isinstance(value, dict) else None
-        if _is_uploaded(path):
-            return {"path": path, "meta": {"_type": "gradio.FileData"}}
-        wanted = "a file that was uploaded here"
-    elif isinstance(value, dict | list):
-        wanted = "one value, not a list or an object"
-    elif isinstance(widget, gr.Number) and not (
-        isinstance(value, int | float) and abs(value) < float("inf")
-    ):
-        wanted = f"a number, not {quoted(value)}"
-    else:
-        return value
-    raise gr.Error(f"{widget.label or 'an input'} must be {wanted}", print_exception=False)
-
-
-def _is_uploaded(path: Any) -> bool:
+def _uploaded(value: Any) -> Path:
+    """The uploaded file that the browser names; InputError if it is none."""
     folder = Path(get_upload_folder()).resolve()
+    with contextlib.suppress(OSError, TypeError, ValueError, LookupError):
+        file = Path(value["path"]).resolve()
+        if folder in file.parents and file.is_file():
+            return file
+    raise InputError("what is dropped must be a file that was uploaded here")
+
+
+@contextlib.contextmanager
+def _gradio_errors(*, escape: bool = True) -> Iterator[None]:
+    """Show a visitor's mistake to the visitor as one line."""
     try:
-        file = Path(path).resolve()
-        return folder in file.parents and file.is_file()
-    except (OSError, TypeError, ValueError):
-        return False
+        yield
+    except InputError as error:
+        raise gr.Error(_message(error, escape=escape), print_exception=False) from None
 
 
-def _lay_out(form: Form, gan: Gan) -> PageTab:
-    with gr.Tab(form.title, id=form.name) as tab, gr.Row():
-        with gr.Column(scale=1, min_width=280, elem_classes="controls"):
-            widgets = {c.key: _widget(form, c, gan) for c in form.all_controls}
-            button = gr.Button("Make the video", variant="primary") if form.video else None
-        with gr.Column(scale=2, min_width=300, elem_classes="shown"):
-            with gr.Column(elem_classes="picture"):
-                heading = gr.HTML(visible=False, elem_classes=["columns", form.name])
-                picture = gr.Image(
-                    format="png",
-                    label=form.label,
-                    interactive=False,
-                    buttons=["download", "fullscreen"],
-                    elem_classes=picture_style(form, gan),
-                    elem_id=f"{form.name}-picture",
-                )
-                caption = gr.HTML(elem_classes="caption")
-            video = _video(form.video, button) if form.video else None
-    return PageTab(form, tab, widgets, heading, picture, caption, video)
+def _message(error: InputError, *, escape: bool = True) -> str:
+    """One line. Gradio's toasts are HTML: links and pictures would work in them."""
+    text = str(error).encode(errors="backslashreplace").decode()
+    text = text if len(text) <= _MAX_MESSAGE else f"{text[:_MAX_MESSAGE]}..."
+    return html.escape(text, quote=False) if escape else text
 
 
-def _video(form: Form, button: Any) -> Video:
-    with gr.Column():
-        preview = gr.Image(
-            format="webp",
-            label=form.title,
-            alt_text="A looping video of the same paths, there and back",
-            interactive=False,
-            buttons=["fullscreen"],
-            visible=False,
-            elem_classes=["grid", "video"],
-            elem_id="video",
-        )
-        with gr.Row():
-            webp = gr.DownloadButton("Download WebP", visible=False, size="sm", elem_id="webp")
-            mp4 = gr.DownloadButton("Download MP4", visible=False, size="sm", elem_id="mp4")
-    return Video(form, button, preview, webp, mp4)
+def _until_done(job: Job) -> Iterator[None]:
+    """Wait for a job, and come back twice a second; raises as the job at its end.
+
+    Raises:
+        gradio.Error: The client has closed its connection, or reads no messages.
+    """
+    blocks, event_id = LocalContext.blocks.get(None), LocalContext.event_id.get(None)
+    queue = blocks._queue if blocks else None  # false while it is empty
+    event = queue.event_ids_to_events.get(event_id) if queue is not None and event_id else None
+    last_read = time.monotonic()
+    while wait([job.future], _POLL_INTERVAL).not_done:
+        if queue is not None and event:
+            messages = queue.pending_messages_per_session.get(event.session_hash)
+            if messages is None or messages.empty():
+                last_read = time.monotonic()
+            if not event.alive or time.monotonic() - last_read > _MAX_UNREAD:
+                raise gr.Error("the client has left", print_exception=False)
+        yield
+    job.future.result()
 
 
-def _widget(form: Form, control: Control, gan: Gan) -> Any:
-    id_ = f"{form.name}-{control.key}"
-    if isinstance(control, Number):
-        slider = gr.Slider(
-            control.low,
-            control.high,
-            control.default,
-            step=control.step,
-            precision=0 if control.is_whole else None,
-            label=control.label,
-            info=control.info or None,
-            buttons=[],
-            elem_id=id_,
-        )
-        if control.largest > control.high:  # the slider reaches as far as what is typed
-            slider.input(None, slider, slider, js=_GROW % id_, show_progress="hidden")
-        return slider
-    if isinstance(control, Choice):
-        entries = [(text, word) for word, text in control.choices]
-        return gr.Radio(entries, value=control.default, label=control.label, elem_id=id_)
-    return gr.Dropdown(**menu(control, gan), label=control.label, elem_id=id_)
-
-
-def _bounds(controls: list[Control | None]) -> str:
-    """For _CLAMP: the least and the largest value of every number, and whether it is whole."""
-    return json.dumps(
-        [
-            [control.low, control.largest, control.is_whole]
-            if isinstance(control, Number)
-            else None
-            for control in controls
-        ]
-    )
-
-
-def css(resolution: int) -> str:
+def css(models: ModelCache) -> str:
     """The width of the page: five pictures and the controls."""
-    width = 5 * max(resolution, 128) + 500
+    width = 5 * max(models.get(models.default).config.resolution, 128) + 500
     frame = f"width: 100%; max-width: {width}px !important; margin: 0 auto !important;"
     return f".gradio-container {{ {frame} }}"
 

@@ -8,6 +8,8 @@ import errno
 import ipaddress
 import logging
 import re
+import secrets
+import stat
 import sys
 import threading
 import time
@@ -27,6 +29,7 @@ from fastapi.middleware.cors import CORSMiddleware
 from fastapi.responses import JSONResponse
 from gradio import networking
 from gradio.route_utils import FnIndexInferError
+from gradio.utils import get_upload_folder
 from httpx import InvalidURL
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -42,9 +45,9 @@ from biggan.demo.limits import (
     check_rate,
     client_of,
 )
-from biggan.demo.model_cache import ModelCache
+from biggan.demo.models import ModelCache
 from biggan.demo.page import SCRIPT, STYLE, Page, css, theme
-from biggan.demo.request_queue import RequestQueue
+from biggan.demo.renderer import Renderer
 from biggan.errors import InputError
 
 _OFFERED = re.compile(  # of Gradio's routes: what the page and gradio_client ask for
@@ -67,11 +70,13 @@ _UNREADABLE = (
 # a visitor. Nothing is lost with one: all that the page's functions need is sent along.
 _SESSIONS = 100
 _SWEEP_INTERVAL = 60  # seconds
-_KEPT = 3600  # seconds since a file or a folder was written to
+_KEPT = 7200  # seconds since a file was used; Gradio deletes what it knows of after an hour
+MAX_KEPT = 2**30  # bytes of all files
 
 _MAX_HEAD = 2**16  # bytes of a request's address and headers
 _MAX_CONNECTIONS = 1024  # half of them of one client
 _PATIENCE = 10  # seconds
+_WATCH_INTERVAL = 1  # seconds
 _LEAST_RATE = 2**10  # bytes a second
 
 _Networks = Collection[ipaddress.IPv4Network | ipaddress.IPv6Network]
@@ -83,17 +88,16 @@ def serve(
     address: str,
     *,
     users: Mapping[str, str],
-    queue: int = 100,
-    per_minute: int = 0,
-    origins: Collection[str] = (),
-    proxies: Sequence[str] = (),
-    folder: Path | None = None,
-    share: bool = False,
-    show_paths: bool = False,
-    open_browser: bool = False,
-    announce: Callable[[str], object] = lambda _: None,
+    queue: int,
+    per_minute: int,
+    origins: Collection[str],
+    proxies: Sequence[str],
+    share: bool,
+    show_paths: bool,
+    open_browser: bool,
+    announce: Callable[[str], object],
 ) -> None:
-    """Serve the page until Ctrl-C.
+    """Serve the page until Ctrl-C. Gradio's folder must be this server's alone.
 
     Args:
         models: The models on offer.
@@ -104,7 +108,6 @@ def serve(
         per_minute: Most requests for pictures from one client in a minute; 0 for any number.
         origins: Sites whose pages may use the server, as "https://example.org".
         proxies: Addresses and networks of proxies, whose `X-Forwarded-For` names the client.
-        folder: Gradio's folder, if it is this server's alone: old uploads are deleted.
         share: Also offer the page to the internet, through Gradio's relay.
         show_paths: Whether shell commands on the page name the models' files on this machine.
         open_browser: Open the page in the user's browser.
@@ -113,47 +116,44 @@ def serve(
     Raises:
         InputError: `share`, and the relay cannot be reached.
     """
-    requests = RequestQueue(queue)
-    page = Page(models, requests, show_paths=show_paths).blocks
-    addresses = [address, _share(page, listener)] if share else [address]
-    app = build_app(models, page, requests, users, per_minute, [*origins, *addresses[1:]])
-    for each in addresses:
+    renderer = Renderer(models, Path(get_upload_folder()), queue)
+    shared = [_share(listener)] if share else []
+    app = build_app(renderer, users, per_minute, [*origins, *shared], show_paths=show_paths)
+    for each in [address, *shared]:
         announce(each)
-    if folder is not None:
-        threading.Thread(target=_sweep_regularly, args=(folder,), daemon=True).start()
+    threading.Thread(target=_sweep_regularly, args=(renderer.folder,), daemon=True).start()
     if open_browser:  # a thread, because a browser in the terminal would keep this one
         threading.Thread(target=webbrowser.open, args=(address,), daemon=True).start()
     try:
         with contextlib.suppress(KeyboardInterrupt):
             uvicorn.Server(server_config(app, proxies)).run(sockets=[listener])
     finally:
-        requests.close()
+        renderer.close()
 
 
 def build_app(
-    models: ModelCache,
-    page: gr.Blocks,
-    queue: RequestQueue,
+    renderer: Renderer,
     users: Mapping[str, str],
     per_minute: int,
     origins: Collection[str] = (),
+    *,
+    show_paths: bool = False,
 ) -> FastAPI:
     """The page and the HTTP API behind all limits; see `serve`."""
+    page = Page(renderer, show_paths=show_paths).blocks
     page.state_session_capacity = _SESSIONS
     # Not open: what is asked for directly would bypass the queue.
-    page.queue(max_size=queue.limit, api_open=False)
+    page.queue(max_size=renderer.limit, api_open=False)
     # Gradio polls for work every millisecond and for progress every ten, which takes 5% of a
     # processor, and makes statistics of all requests after each.
     page._queue.sleep_when_free = 0.05
     page._queue.progress_update_sleep_when_free = 0.25
     page._queue.ANAYLTICS_CACHE_FREQUENCY = sys.maxsize
-    app = build_api(models, queue)
+    app = build_api(renderer)
     # The last added is the first to see a request.
     app.add_middleware(BodyLimit)
-    if per_minute:
-        app.add_middleware(Guard, check=check_rate(per_minute))
-    if users:
-        app.add_middleware(Guard, check=check_password(users))
+    checks = [check_password(users)] if users else []
+    app.add_middleware(Guard, *checks, *([check_rate(per_minute)] if per_minute else []))
     # Gradio would add one that allows all origins wherever it is not on this machine.
     app.add_middleware(
         CORSMiddleware,
@@ -162,13 +162,13 @@ def build_app(
         allow_headers=["*"],
         allow_credentials=True,
     )
-    app.add_middleware(Guard, check=check_origin(origins))
+    app.add_middleware(Guard, check_origin(origins))
     gr.mount_gradio_app(
         app,
         page,
         "/",
         theme=theme(),
-        css=css(models.get(models.default).config.resolution),
+        css=css(renderer.models),
         css_paths=STYLE,
         js=SCRIPT,
         footer_links=["api"],
@@ -235,17 +235,21 @@ def _sweep_regularly(folder: Path) -> None:
 
 
 def sweep(folder: Path) -> None:
-    """Delete old uploads that did not become files of the page, and old empty folders."""
-    for path in folder.iterdir():
-        with contextlib.suppress(OSError):  # a folder that is not empty
-            if time.time() - path.stat().st_mtime > _KEPT:
-                path.rmdir() if path.is_dir() else path.unlink()
+    """Delete old files, the oldest where there are too many, and old empty folders."""
+    kept, now = 0, time.time()
+    found = [(path.stat(), path) for path in folder.rglob("*")]
+    for about, path in sorted(found, key=lambda entry: entry[0].st_mtime, reverse=True):
+        is_folder = stat.S_ISDIR(about.st_mode)
+        kept += 0 if is_folder else about.st_size
+        if now - about.st_mtime > _KEPT or (kept > MAX_KEPT and not is_folder):
+            with contextlib.suppress(OSError):  # a folder that is not empty
+                path.rmdir() if is_folder else path.unlink()
 
 
-def _share(page: gr.Blocks, listener: socket) -> str:
+def _share(listener: socket) -> str:
     host, port = listener.getsockname()[:2]
     try:
-        return networking.setup_tunnel(host, port, page.share_token, None, None)
+        return networking.setup_tunnel(host, port, secrets.token_urlsafe(32), None, None)
     except Exception as error:  # of many kinds, all meaning the same to the user
         raise InputError(f"no public address to be had: {error}") from None
 
@@ -283,14 +287,14 @@ class BoundedProtocol(H11Protocol):
         super().__init__(*args, **kwargs)
         self._proxies = proxies
         self._owner: str | None = None
-        self._timer: asyncio.TimerHandle | None = None  # runs while the client has to act
-        self._received = 0  # bytes since the timer was started
-        self._unsent = 0  # bytes when the timer was started
+        self._since = 0.0  # when it was last seen that the client keeps up
+        self._received = self._unsent = 0  # bytes, since then and at that time
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Make room if there are too many."""
         super().connection_made(transport)
-        self._update_timer()
+        self._restart()
+        self._watch()
         most = _max_connections()
         connections: set[Any] = self.connections
         if self.client and not _is_within(self.client[0], self._proxies):
@@ -302,67 +306,47 @@ class BoundedProtocol(H11Protocol):
         """Count what came."""
         self._received += len(data)
         super().data_received(data)
-        self._update_timer()
 
     def on_response_complete(self) -> None:
         """Wait for the next request."""
         super().on_response_complete()
-        self._update_timer()
-
-    def pause_writing(self) -> None:
-        """Wait for the client to read."""
-        super().pause_writing()
-        self._update_timer()
-
-    def resume_writing(self) -> None:
-        """The client has read."""
-        super().resume_writing()
-        self._update_timer()
+        self._restart()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Stop waiting."""
+        """Stop watching."""
         super().connection_lost(exc)
-        self._stop_timer()
+        self._timer.cancel()
 
     def close(self) -> None:
         """Close the connection at once."""
-        self._stop_timer()
+        self._timer.cancel()
         self.connections.discard(self)
         self.transport.abort()
 
     @property
-    def deadline(self) -> float | None:
-        """By when the client has to act, on the event loop's clock; none if it has not."""
-        return self._timer.when() if self._timer else None
-
-    def _update_timer(self) -> None:
+    def waits(self) -> bool:
+        """Whether the client has to send or to read."""
+        # While reading is paused, the application has not taken what came before.
         is_sending = self.conn.their_state in (h11.IDLE, h11.SEND_BODY)
-        if not is_sending and not self.flow.write_paused:
-            self._stop_timer()
-        elif self._timer is None:
-            self._received, self._unsent = 0, self.transport.get_write_buffer_size()
-            self._timer = self.loop.call_later(_PATIENCE, self._check)
+        return self.flow.write_paused or (is_sending and not self.flow.read_paused)
 
-    def _stop_timer(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+    def _restart(self) -> None:
+        self._since, self._received = self.loop.time(), 0
+        self._unsent = self.transport.get_write_buffer_size()
 
-    def _check(self) -> None:
+    def _watch(self) -> None:
+        self._timer = self.loop.call_later(_WATCH_INTERVAL, self._watch)
         moved = self._received + self._unsent - self.transport.get_write_buffer_size()
-        # While only reading is paused, the application has not taken what came before.
-        is_due = self.flow.write_paused or not self.flow.read_paused
-        if is_due and moved < _LEAST_RATE * _PATIENCE:
+        if not self.waits or moved >= _LEAST_RATE * _PATIENCE:
+            self._restart()
+        elif self.loop.time() - self._since > _PATIENCE:
             self.close()
-        else:
-            self._timer = None
-            self._update_timer()
 
 
 def _make_room(connections: Collection[Any], most: int) -> None:
     if len(connections) > most:
-        waiting = [c for c in connections if c.deadline is not None]  # the newest at least
-        min(waiting, key=lambda c: c.deadline).close()
+        waiting = [c for c in connections if c.waits]  # the newest at least
+        min(waiting, key=lambda c: c._since).close()
 
 
 def _is_within(host: str, networks: _Networks) -> bool:

@@ -32,8 +32,8 @@ class UnknownModelError(InputError):
     status = 404
 
 
-class ModelUnavailableError(InputError):
-    """A model that the server offers and cannot load: not a mistake of the visitor."""
+class UnavailableError(InputError):
+    """The server cannot do at present what it offers: not a mistake of the visitor."""
 
     status = 503
 
@@ -71,14 +71,6 @@ class ModelCache:
         """The model of a visitor who names none."""
         return self.names[0]
 
-    def check(self, name: object) -> str:
-        """The name, if a model is called so; UnknownModelError if none is."""
-        if not isinstance(name, str) or name not in self._sources:
-            raise UnknownModelError(
-                f"no model is called {quoted(name)} here; there is {', '.join(self.names)}"
-            )
-        return name
-
     def source(self, name: str, *, with_paths: bool) -> str | None:
         """What `biggan sample --model` takes; None instead of a path unless `with_paths`."""
         source = str(self._sources[name])
@@ -93,28 +85,29 @@ class ModelCache:
 
         Raises:
             UnknownModelError: It is not offered.
-            ModelUnavailableError: It cannot be loaded; the log says why.
+            UnavailableError: It cannot be loaded; the log says why.
         """
-        name = self.check(name)
+        if not isinstance(name, str) or name not in self._sources:
+            raise UnknownModelError(
+                f"no model is called {quoted(name)} here; there is {', '.join(self.names)}"
+            )
         if loaded := self._find(name):
             return loaded
         with self._loading:  # one at a time, for each takes memory
             if loaded := self._find(name):
                 return loaded
             try:
-                loaded = self._load(self._sources[name])
+                return self._read(name)
             except InputError as error:  # which may name paths: not for visitors
                 _LOG.error("%s cannot be loaded: %s", name, error)
-                raise ModelUnavailableError(
+                raise UnavailableError(
                     f"{name} cannot be loaded at present; the server's log says why"
                 ) from error
-            self._put(name, loaded)
-            return loaded
 
     def load_all(self) -> None:
         """Load every model once, the default last, so that a wrong one is found at the start."""
         for name in reversed(self.names):
-            self._put(name, self._load(self._sources[name]))
+            self._read(name)
 
     def _find(self, name: str) -> Gan | None:
         with self._access:
@@ -122,12 +115,14 @@ class ModelCache:
                 self._loaded.move_to_end(name)
             return self._loaded.get(name)
 
-    def _put(self, name: str, loaded: Gan) -> None:
+    def _read(self, name: str) -> Gan:
+        loaded = self._load(self._sources[name])
         memory = _SHARE * _total_memory(loaded.device) if self._memory is None else self._memory
         with self._access:
             self._loaded[name] = loaded
             while len(self._loaded) > 1 and sum(map(_size, self._loaded.values())) > memory:
                 self._loaded.popitem(last=False)
+        return loaded
 
 
 def _size(loaded: Gan) -> int:
@@ -151,19 +146,15 @@ def _total_memory(device: torch.device) -> float:
 
 
 def _display_names(sources: Sequence[str]) -> tuple[str, ...]:
-    """The shortest ends of paths and addresses that tell them apart."""
+    """The shortest ends of paths and addresses that tell all of them apart."""
     parts = [_parts(source) for source in sources]
-    lengths = [1] * len(sources)
-    while True:
-        names = ["/".join(p[-length:]) for p, length in zip(parts, lengths, strict=True)]
-        same = [i for i, name in enumerate(names) if names.count(name) > 1]
-        if not same:
+    names: list[str] = []
+    for length in range(1, 1 + max(map(len, parts))):
+        names = ["/".join(p[-length:]) for p in parts]
+        if len(set(names)) == len(names):
             return tuple(names)
-        longer = [i for i in same if lengths[i] < len(parts[i])]
-        if not longer:
-            raise InputError(f"the model {names[same[0]]} is given twice")
-        for i in longer:
-            lengths[i] += 1
+    twice = next(name for name in names if names.count(name) > 1)
+    raise InputError(f"the model {twice} is given twice")
 
 
 def _parts(source: str) -> list[str]:

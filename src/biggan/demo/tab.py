@@ -1,0 +1,144 @@
+"""A form on the page: the widgets of its controls, of its picture, and of its video."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import gradio as gr
+
+from biggan.classes import class_choices
+from biggan.demo.forms import Category, Choice, Control, Form, Number, default_value
+from biggan.gan import Gan
+
+_SMALL = 64  # up to this many pixels a side pictures are enlarged for the screen
+
+# Lets a slider reach a number that was typed, or it would be cut; the slider is to be put in.
+_GROW = """(value) => {
+  const slider = document.querySelector("#%s input[type=range]");
+  return {__type__: "update", maximum: Math.max(slider.max, Math.round(value) || 0)};
+}"""
+
+
+@dataclass(frozen=True)
+class Tab:
+    """The widgets of a form.
+
+    Attributes:
+        item: The `gradio.Tab`.
+        widgets: Those of the controls, by their keys.
+        video: What shows a video, the one whose button it is first: preview, WebP and MP4.
+    """
+
+    form: Form
+    item: Any
+    widgets: dict[str, Any]
+    heading: Any
+    picture: Any
+    caption: Any
+    button: Any = None
+    video: Sequence[Any] = ()
+
+    @property
+    def outputs(self) -> list[Any]:
+        """All that shows what was made."""
+        return [self.heading, self.picture, self.caption, *self.video]
+
+
+def lay_out(form: Form, gan: Gan) -> Tab:
+    """Put the widgets of a form onto the page that is being built, as a model needs them."""
+    button = None
+    video: Sequence[Any] = ()
+    with gr.Tab(form.title, id=form.name) as item, gr.Row():
+        with gr.Column(scale=1, min_width=280, elem_classes="controls"):
+            widgets = {c.key: _widget(form, c, gan) for c in form.all_controls}
+            if form.video:
+                button = gr.Button("Make the video", variant="primary")
+        with gr.Column(scale=2, min_width=300, elem_classes="shown"):
+            with gr.Column(elem_classes="picture"):
+                heading = gr.HTML(visible=False, elem_classes=["columns", form.name])
+                picture = gr.Image(
+                    format="png",
+                    label=form.label,
+                    interactive=False,
+                    buttons=["download", "fullscreen"],
+                    elem_classes=picture_style(form, gan),
+                    elem_id=f"{form.name}-picture",
+                )
+                caption = gr.HTML(elem_classes="caption")
+            if form.video:
+                video = _video(form.video)
+    return Tab(form, item, widgets, heading, picture, caption, button, video)
+
+
+def setting(control: Control, value: Any, gan: Gan, *, is_new: bool = False) -> dict[str, Any]:
+    """What makes a control show a value.
+
+    Args:
+        control: A control of a form.
+        value: Its new value; None to leave it as it is.
+        gan: The model whose classes it shows.
+        is_new: Whether it showed the classes of another model.
+    """
+    update = _menu(control, gan) if is_new and isinstance(control, Category) else {}
+    if value is not None:
+        if isinstance(control, Number):
+            update["maximum"] = max(control.high, value)
+        if isinstance(control, Category):
+            value = class_choices(gan.class_names)[gan.class_index(value)]
+        update["value"] = value
+    return update
+
+
+def picture_style(form: Form, gan: Gan) -> list[str]:
+    """The style classes of a form's picture."""
+    return ["grid", form.name, *(["small"] if gan.config.resolution <= _SMALL else [])]
+
+
+def _menu(control: Category, gan: Gan) -> dict[str, Any]:
+    """The entries of a category for a model, the first one chosen, and whether it is needed."""
+    names = gan.class_names
+    value = default_value(control, names)
+    return {"choices": class_choices(names), "value": value, "visible": bool(names)}
+
+
+def _widget(form: Form, control: Control, gan: Gan) -> Any:
+    id_ = f"{form.name}-{control.key}"
+    if isinstance(control, Number):
+        slider = gr.Slider(
+            control.low,
+            control.high,
+            control.default,
+            step=control.step,
+            precision=0 if control.is_whole else None,
+            label=control.label,
+            info=control.info or None,
+            buttons=[],
+            elem_id=id_,
+        )
+        if control.largest > control.high:  # the slider reaches as far as what is typed
+            slider.input(None, slider, slider, js=_GROW % id_, show_progress="hidden")
+        return slider
+    if isinstance(control, Choice):
+        entries = [(text, word) for word, text in control.choices]
+        return gr.Radio(entries, value=control.default, label=control.label, elem_id=id_)
+    return gr.Dropdown(**_menu(control, gan), label=control.label, elem_id=id_)
+
+
+def _video(form: Form) -> tuple[Any, Any, Any]:
+    with gr.Column():
+        preview = gr.Image(
+            format="webp",
+            label=form.title,
+            alt_text="A looping video of the same paths, there and back",
+            interactive=False,
+            buttons=["fullscreen"],
+            visible=False,
+            elem_classes=["grid", "video"],
+            elem_id="video",
+        )
+        with gr.Row():
+            webp = gr.DownloadButton("Download WebP", visible=False, size="sm", elem_id="webp")
+            mp4 = gr.DownloadButton("Download MP4", visible=False, size="sm", elem_id="mp4")
+    return preview, webp, mp4

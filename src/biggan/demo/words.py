@@ -1,0 +1,149 @@
+"""The words of the demo: what a picture shows, how to make it again, and a model's card."""
+
+from __future__ import annotations
+
+import html
+import re
+import shlex
+from collections.abc import Mapping
+from typing import Any
+
+from biggan.classes import class_choices
+from biggan.demo.forms import SheetProvenance
+from biggan.gan import Gan
+from biggan.provenance import GridProvenance, MorphProvenance
+from biggan.weights.networks import statistics_grid
+from biggan.weights.published import BUNDLED
+
+_FAMILIES = {"biggan": "BigGAN", "biggan-deep": "BigGAN-deep"}
+_SCORES = {
+    "fid": "FID",
+    "is": "IS",
+    "frechet_distance": "Fréchet distance",
+    "classifier_score": "classifier score",
+}
+
+
+def caption(gan: Gan, sheet: SheetProvenance, file: str, model: str | None) -> str:
+    """The shell command that makes a picture again, as HTML.
+
+    Args:
+        gan: The model that made it.
+        sheet: What it shows.
+        file: Its name when it is downloaded.
+        model: What `biggan sample --model` takes; None if visitors may not see it.
+    """
+    if model is None:
+        return ""
+    words: list[Any] = [] if model == BUNDLED[0] else ["--model", model]
+    entries, where, verb = class_choices(gan.class_names), "In a shell", "sample"
+    if isinstance(sheet, MorphProvenance):
+        verb = "interpolate"
+        if sheet.class_a is not None and sheet.class_b is not None:
+            words += ["--from", entries[sheet.class_a], "--to", entries[sheet.class_b]]
+        words += ["--num", sheet.num, "--steps", sheet.steps, "--truncation", sheet.truncation]
+        words += ["--seed-a", sheet.seed_a, "--seed-b", sheet.seed_b]
+    elif _is_sweep(sheet):
+        words += ["--grid", "--like", file]
+        where = "In a shell, in the folder of the downloaded picture"
+    else:
+        first = sheet.pictures[0]
+        if first.class_index is not None and len({p.class_index for p in sheet.pictures}) == 1:
+            words += ["--class", entries[first.class_index]]
+        words += ["--num", len(sheet.pictures), "--truncation", first.truncation]
+        words += ["--seed", first.seed, "--grid"]
+    command = shlex.join(["biggan", verb, *map(str, words)])
+    return f"{where}: <code>{html.escape(command)}</code>"
+
+
+def column_heads(sheet: SheetProvenance) -> str:
+    """What the columns of a picture are, one HTML span each; empty where all are alike."""
+    if isinstance(sheet, MorphProvenance):
+        a, b = (sheet.class_a_name or "A").split(",")[0], (sheet.class_b_name or "B").split(",")[0]
+        labels = [a, *[""] * (sheet.steps - 2), b]
+    elif _is_sweep(sheet):
+        labels = [f"{picture.truncation:g}" for picture in sheet.pictures[: sheet.columns]]
+    else:
+        return ""
+    return "".join(f"<span>{html.escape(label)}</span>" for label in labels)
+
+
+def describe(sheet: SheetProvenance) -> str:
+    """What a picture shows, as its alternative text."""
+    if isinstance(sheet, MorphProvenance):
+        a, b = sheet.class_a_name or "one picture", sheet.class_b_name or "another"
+        return f"{sheet.num} paths from {a} to {b} in {sheet.steps} steps, by {sheet.model}"
+    first = sheet.pictures[0]
+    of = f" of {first.class_name}" if first.class_name else ""
+    return f"{len(sheet.pictures)} pictures{of}, {sheet.columns} a row, by {first.model}"
+
+
+def _is_sweep(grid: GridProvenance) -> bool:
+    return len({picture.truncation for picture in grid.pictures}) > 1
+
+
+def model_card(gan: Gan) -> str:
+    """The page's header, as HTML: the model's name, the main facts, and a card with all of them."""
+    size, description = gan.config.resolution, gan.description
+    classes = f"{len(gan.class_names)} classes" if gan.class_names else "unconditional"
+    facts = [_FAMILIES[gan.config.family], f"{size} &times; {size} pixels", classes]
+    parameters = sum(parameter.numel() for parameter in gan.generator.parameters())
+    statistics, grid = "one set for all truncations", statistics_grid(gan.generator)
+    if grid:
+        statistics = f"of {len(grid)} truncations, {grid[0]:.2f} to {grid[-1]:.2f}"
+    rows = {
+        "Parameters": f"{rounded(parameters)} ({parameters:,})",
+        "Noise": f"{gan.config.z_dim} numbers",
+        "BatchNorm statistics": statistics,
+        "Training": _trained(description.training),
+        "Measured": _measured(description.training),
+        "Source": _linked(html.escape(description.source)),
+        "Licence": _linked(html.escape(description.licence)),
+        "sha256": f"<code>{gan.sha256[:16]}&hellip;</code>",
+    }
+    entries = (f"<div><dt>{name}</dt><dd>{text}</dd></div>" for name, text in rows.items() if text)
+    return (
+        f"<h1>{html.escape(gan.name)}</h1><p>{' &middot; '.join(facts)}</p>"
+        f"<details><summary>About this model</summary><dl>{''.join(entries)}</dl></details>"
+    )
+
+
+def rounded(count: int) -> str:
+    """A count in three digits at most: "58.2 million"."""
+    for unit, word in ((10**9, " billion"), (10**6, " million"), (10**3, " thousand")):
+        if count >= unit:
+            return f"{count / unit:.3g}{word}"
+    return str(count)
+
+
+def _trained(training: Mapping[str, Any]) -> str:
+    step = training.get("step")
+    if not isinstance(step, int):
+        return ""
+    return html.escape(f"{step:,} steps on {training.get('data', 'unknown data')}")
+
+
+def _measured(training: Mapping[str, Any]) -> str:
+    """FID and IS with what decides them, as `biggan train` keeps them with the best generator."""
+
+    def part(of: Any, key: str) -> Mapping[str, Any]:
+        value = of.get(key)
+        return value if isinstance(value, Mapping) else {}
+
+    evaluation = part(training, "evaluation")
+    scores, num = part(evaluation, "scores"), evaluation.get("num")
+    figures = ", ".join(
+        f"{name} {scores[key]:.3g}"
+        for key, name in _SCORES.items()
+        if isinstance(scores.get(key), int | float)
+    )
+    if not figures:
+        return "FID and IS: not measured (<code>biggan evaluate</code> does)"
+    of = [f"{num:,} untruncated images"] if isinstance(num, int) else []
+    of.append(f"against {part(evaluation, 'reference').get('name', 'unknown')}")
+    of.append(f"features of {part(evaluation, 'extractor').get('name', 'unknown')}")
+    return html.escape(f"{figures} ({', '.join(of)})")
+
+
+def _linked(text: str) -> str:
+    return re.sub(r"https?://[^\s<>]+[\w/]", r'<a href="\g<0>" rel="noopener">\g<0></a>', text)

@@ -1,0 +1,152 @@
+"""What the page says of a picture and of a model."""
+
+from __future__ import annotations
+
+import html
+import re
+import shlex
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from PIL import Image
+
+import biggan
+from biggan import Gan
+from biggan.cli import interpolate, sample
+from biggan.demo.drawing import draw_grid
+from biggan.demo.forms import EXPLORE, INTERPOLATE, SWEEP, Form
+from biggan.demo.words import caption, column_heads, describe, model_card, rounded
+from biggan.images import save_png
+from biggan.provenance import file_stem
+from biggan.weights.files import save_generator
+from demo_app import make_gan
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+FORMS: list[tuple[Form, dict[str, Any]]] = [
+    (EXPLORE, {"num": 7, "truncation": 0.42, "seed": 3, "category": "three"}),
+    (INTERPOLATE, {"num": 2, "steps": 3, "seed_a": 4, "seed_b": 5, "category_a": "one"}),
+    (SWEEP, {"num": 2, "seed": 9, "category": "two"}),
+]
+
+
+def test_a_caption_is_a_command_that_makes_the_same_file(
+    gan: Gan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    save_generator(tmp_path / "m", gan.generator, gan.description)
+    loaded = biggan.load(tmp_path / "m")
+    files = ("samples/grid.png", "interpolation.png", "samples/grid-2.png")
+    for (form, values), made in zip(FORMS, files, strict=True):
+        sheet = form.plan(loaded, **values)
+        save_png(draw_grid(loaded, sheet), tmp_path / "page.png", sheet)
+        found = re.search("<code>(.*)</code>", caption(loaded, sheet, "page.png", "m"))
+        assert found is not None
+        program, verb, *words = shlex.split(html.unescape(found[1]))
+        assert program == "biggan"
+        command = {"sample": sample.command, "interpolate": interpolate.command}[verb]
+        result = CliRunner().invoke(command, words)
+        assert result.exit_code == 0, result.output
+        with Image.open(tmp_path / "page.png") as a, Image.open(tmp_path / made) as b:
+            np.testing.assert_array_equal(np.asarray(a), np.asarray(b))
+
+
+def test_captions_name_what_a_visitor_may_see(gan: Gan) -> None:
+    assert caption(gan, EXPLORE.plan(gan), "a.png", None) == ""
+    assert "--class" not in caption(gan, EXPLORE.plan(gan, category=None), "a.png", "m")
+    assert caption(gan, EXPLORE.plan(gan), "a.png", "fruits") == (  # the default
+        "In a shell: <code>biggan sample --class &#x27;0) zero&#x27; --num 10 --truncation 0.4 "
+        "--seed 0 --grid</code>"
+    )
+
+
+def test_words_trust_no_text_of_a_file() -> None:
+    gan = make_gan(class_names=("<b>x</b>", "'; rm -rf /"))
+    sheet = INTERPOLATE.plan(gan)
+    assert "<b>" not in caption(gan, sheet, "<b>.png", "<b>")
+    assert "<b>" not in column_heads(sheet)
+    hostile = replace(sheet, model="../../etc/passwd", class_a_name="a/b\\c\0é, d")
+    assert file_stem(hostile).startswith("etc-passwd-a-b-c-to-")
+
+
+def test_columns_and_pictures_are_described(gan: Gan) -> None:
+    heads = "<span>2</span><span>1.5</span><span>1</span><span>0.5</span><span>0.04</span>"
+    assert column_heads(SWEEP.plan(gan)) == heads
+    paths = INTERPOLATE.plan(gan, steps=3)
+    assert column_heads(paths) == "<span>zero</span><span></span><span>nine</span>"
+    assert describe(paths) == "2 paths from zero to nine in 3 steps, by tiny"
+    samples = EXPLORE.plan(gan, num=7, category="six")
+    assert column_heads(samples) == ""
+    assert describe(samples) == "7 pictures of six, 5 a row, by tiny"
+    flat = make_gan(class_names=())
+    assert "from one picture to another" in describe(INTERPOLATE.plan(flat))
+    assert column_heads(INTERPOLATE.plan(flat, steps=2)) == "<span>A</span><span>B</span>"
+
+
+def test_the_card_says_what_the_model_is() -> None:
+    card = model_card(make_gan())
+
+    for fact in ("tiny", "BigGAN", "16 &times; 16 pixels", "10 classes", "a test", "CC0"):
+        assert fact in card
+    count = sum(p.numel() for p in make_gan().generator.parameters())
+    assert f"({count:,})" in card
+    assert "not measured" in card
+    assert "unconditional" in model_card(make_gan(class_names=()))
+
+
+def test_figures_come_with_what_decides_them() -> None:
+    gan = make_gan()
+    measured = {
+        "scores": {"fid": 7.416, "is": 98.81, "precision": 0.5},
+        "extractor": {"name": "inception", "sha256": "0"},
+        "reference": {"name": "pets.zip", "num": 5000},
+        "num": 50_000,
+    }
+    training = {"step": 2000, "data": "pets", "evaluation": measured}
+    gan.description = replace(gan.description, training=training)
+    card = model_card(gan)
+
+    assert (
+        "FID 7.42, IS 98.8 (50,000 untruncated images, against pets.zip, features of inception)"
+    ) in card
+    assert "2,000 steps on pets" in card
+
+
+@pytest.mark.parametrize("evaluation", ["good", {}, {"scores": 5}, {"scores": {"fid": "low"}}])
+def test_a_summary_of_another_form_breaks_nothing(evaluation: Any) -> None:
+    gan = make_gan()
+    gan.description = replace(gan.description, training={"step": "x", "evaluation": evaluation})
+
+    assert "not measured" in model_card(gan)
+
+
+@pytest.mark.parametrize(
+    ("count", "text"),
+    [
+        (999, "999"),
+        (1000, "1 thousand"),
+        (58_196_000, "58.2 million"),
+        (158_260_000, "158 million"),
+    ],
+)
+def test_large_counts_are_rounded(count: int, text: str) -> None:
+    assert rounded(count) == text
+
+
+def test_the_card_trusts_no_text_of_a_file() -> None:
+    gan = make_gan()
+    gan.description = replace(
+        gan.description,
+        name="<b>x</b>",
+        source='see https://a.org/"onload="x" <script>',
+        training={"step": 1, "data": "<i>", "evaluation": {"scores": {"fid": 1}, "num": 5}},
+    )
+    card = model_card(gan)
+
+    for hostile in ("<b>", "<script>", '"onload', "<i>"):
+        assert hostile not in card
+    assert '<a href="https://a.org/' in card
