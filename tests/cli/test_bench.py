@@ -66,7 +66,7 @@ def test_auto_is_what_was_measured_last(tiny_file, monkeypatch):
     for faster in ENGINES:
         others = dict.fromkeys(ENGINES, 1.0)
         pretend(monkeypatch, **(others | {faster: 0.5, "plain": 0.1}))
-        assert f"auto takes {faster}." in succeeds("bench", "--model", tiny_file)
+        assert f"auto uses {faster}." in succeeds("bench", "--model", tiny_file)
         assert load(tiny_file).engine.name == faster
 
 
@@ -82,7 +82,7 @@ def test_the_table_has_a_line_for_each_engine(tiny_file):
         assert speed.endswith("x")
         assert share.endswith("%")
     assert float(rows[0][2].rstrip("x")) == 1
-    assert lines[-1].startswith("auto takes ")
+    assert lines[-1].startswith("auto uses ")
 
 
 def test_the_plain_network_is_timed_as_it_is(monkeypatch):
@@ -128,7 +128,7 @@ def test_mistakes_are_one_line_before_anything_is_measured(tiny_file, tmp_path, 
     assert "nothing.safetensors" in fails("bench", "--model", tmp_path / "nothing.safetensors")
     (tmp_path / "file").touch()
     monkeypatch.setenv("BIGGAN_CACHE", str(tmp_path / "file"))
-    assert "is no folder" in fails("bench", "--model", tiny_file)
+    assert "is not a folder" in fails("bench", "--model", tiny_file)
 
 
 def test_a_measurement_of_another_model_stays(tiny_file, monkeypatch):

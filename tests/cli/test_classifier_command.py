@@ -23,7 +23,7 @@ def test_digits(tmp_path):
     classifier = ClassifierFeatures(out)
     accuracy = classifier.training["accuracy"]
     assert said == (
-        f"{out}: {classifier.name}, 3 steps, {accuracy:.2%} of 179 held-out images right\n"
+        f"{out}: {classifier.name}, 3 steps, {accuracy:.2%} of 179 held-out images correct\n"
     )
     assert classifier.class_names[3] == "three"
     assert (classifier.channels, classifier.config.resolution) == (1, 8)
@@ -78,7 +78,7 @@ def test_mistakes_are_one_line(folder, tmp_path):
     assert "say with --resolution" in fails("classifier", folder, "--out", out)
     assert "must end in .safetensors" in fails("classifier", "digits", "--out", tmp_path / "a.pt")
     assert "no such file" in fails("classifier", tmp_path / "no", "--out", out, "--resolution", 8)
-    assert "is no folder" in fails(
+    assert "is not a folder" in fails(
         "classifier", "digits", "--out", folder / "cat/0000.png" / "a.safetensors"
     )
     assert not out.exists()

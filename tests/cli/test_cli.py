@@ -185,7 +185,7 @@ def test_models_of_one(tiny_file, tmp_path, no_network):
     card = json.loads(succeeds("models", tiny_file, "--json"))
     assert (card["name"], card["kind"], card["classes"]) == ("tiny", "generator", 3)
     assert "2,000 steps on digits" in succeeds("models", "digits")
-    assert "fetched when first used" in succeeds("models", "biggan-deep-512")
+    assert "downloaded on first use" in succeeds("models", "biggan-deep-512")
     path = tmp_path / "d.safetensors"
     network = build_discriminator(DiscriminatorConfig("biggan", 16, 8, (1, 2, 4), 2, 3, 8))
     save_discriminator(path, network, Description("judge"))
@@ -244,7 +244,7 @@ def test_convert_to_half_precision_changes_pictures_little(tmp_path, no_network)
 def test_mistakes_in_converting_write_nothing(tiny_file, tmp_path, no_network):
     out = tmp_path / "out" / "x.safetensors"
     assert "must end in .safetensors" in fails("convert", tiny_file, tmp_path / "x.pth")
-    assert "the source itself" in fails("convert", tiny_file, tiny_file)
+    assert "is the source: choose" in fails("convert", tiny_file, tiny_file)
     assert "are for ajbrock's files" in fails("convert", tiny_file, out, "--bn-eps", "1e-4")
     assert "no model 'nothing'" in fails("convert", "nothing", out)
     torch.save(torch.optim.SGD([torch.ones(1)]).state_dict(), tmp_path / "G_optim.pth")
@@ -288,7 +288,7 @@ def test_classes_of_imagenet_need_no_model(tmp_path, monkeypatch):
         assert json.loads(found) == [
             {"index": 207, "name": "golden retriever", "wordnet_id": "n02099601"}
         ]
-        assert "leave one out" in fails("classes", "--imagenet", "--model", "digits")
+        assert "omit one" in fails("classes", "--imagenet", "--model", "digits")
     Path("biggan-128").mkdir()  # a folder of samples, say
     assert "hen" in succeeds("classes", "--model", "biggan-128", "--search", "hen")
     Path("biggan-128", "G.pth").write_bytes(b"")  # weights go before the name
@@ -321,7 +321,7 @@ def test_classes_of_imagenet_need_no_torch():
         (["--class", "0", "--seed", "-1"], "seed must be between"),
         (["--class", "0", "--device", "tpu9"], "there is no device 'tpu9'"),
         (["--like", "missing.png"], "missing.png"),
-        (["--like", "missing.png", "--seed", "3"], "leave --seed out"),
+        (["--like", "missing.png", "--seed", "3"], "omit --seed"),
         (["--num", "many"], "many"),
         (["--class", "0", "--device", "meta"], "there is no device 'meta'"),
     ],
@@ -414,7 +414,7 @@ def test_mistakes_in_training_write_nothing(recipe, data, tmp_path):
         return fails("train", recipe, "--data", path, "--out", run, *more)
 
     assert "no key 'batchsize'" in line(data, "--set", "batchsize=3")
-    assert "names no data" in fails("train", recipe, "--out", run)
+    assert "has no data" in fails("train", recipe, "--out", run)
     assert str(tmp_path / "none") in line(tmp_path / "none")
     (tmp_path / "empty").mkdir()
     line(tmp_path / "empty")

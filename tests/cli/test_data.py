@@ -77,7 +77,7 @@ def test_mistakes_are_one_line(folder, tmp_path):
     assert "resolution" in fails("data", "pack", folder, out)
     assert "resolution" in fails("data", "pack", folder, out, "--resolution", 0)
     assert "no such file" in fails("data", "pack", tmp_path / "no", out, "--resolution", 8)
-    assert "is no folder" in fails(
+    assert "is not a folder" in fails(
         "data", "pack", folder, folder / "cat/0000.png" / "out", "--resolution", 8
     )
     assert "is no packed dataset" in fails("data", "verify", folder)

@@ -187,13 +187,13 @@ def test_passwords_are_asked_for(served: Any, monkeypatch: pytest.MonkeyPatch) -
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (("--user", "ann:secret"), "a password on the command line is seen by all"),
-        (("--user", "ann"), "this is not a terminal: use --users FILE"),
+        (("--user", "ann:secret"), "other users of this machine can see a password"),
+        (("--user", "ann"), "--user needs a terminal to ask for the password: use --users FILE"),
         (("--user", ""), "a user has no name"),
         (("--users", "/no/such/file"), "cannot read the users in /no/such/file"),
         (("--model", "digits", "--model", "digits"), "the model digits is given twice"),
-        (("--allow-origin", "*"), "--allow-origin '*' must be as https://example.org"),
-        (("--allow-origin", "https://my.site/"), "must be as https://example.org"),
+        (("--allow-origin", "*"), "--allow-origin '*' must look like https://example.org"),
+        (("--allow-origin", "https://my.site/"), "must look like https://example.org"),
         (("--trusted-proxy", "proxy"), "--trusted-proxy 'proxy' must be an IP address"),
     ],
 )

@@ -72,10 +72,10 @@ def test_images_against_images(folder, tmp_path):
         (["--num", "9"], "at least 10"),
         (["--seed", "-1"], "seed"),
         (["--images", "there"], "give --model or --images"),
-        (["--resolution", "16"], "--resolution is for --images"),
+        (["--resolution", "16"], "--resolution applies to --images"),
         (["--neighbors", "near.jpg"], "near.jpg must end in .png"),
         (["--save-statistics", "s.pt"], "s.pt must end in .safetensors"),
-        (["--save-statistics", "s.npz", "--seed", "1"], "leave --seed out"),
+        (["--save-statistics", "s.npz", "--seed", "1"], "has no use for --seed"),
         (["--out", "x.csv"], "x.csv must end in .json"),
     ],
 )
@@ -117,12 +117,12 @@ def test_statistics_instead_of_images(tiny_file, folder, tmp_path):
         assert json.loads((tmp_path / "x.json").read_text())["rows"][0]["scores"] == pytest.approx(
             expected
         )
-    with pytest.raises(InputError, match="holds statistics already"):
+    with pytest.raises(InputError, match="already contains statistics"):
         run("--data", file, "--save-statistics", tmp_path / "t.npz")
     both = ["--model", tiny_file, "--resolution", 16, "--save-statistics", tmp_path / "t.npz"]
     with pytest.raises(InputError, match="give --model.* or --resolution"):
         run(*both, "--data", folder)
-    with pytest.raises(InputError, match="neighbours are searched for among images"):
+    with pytest.raises(InputError, match="--neighbors needs images"):
         run(*arguments, "--data", file, "--neighbors", tmp_path / "n.png")
     with pytest.raises(InputError, match="--images are images"):
         run("--images", file, "--data", folder, "--resolution", 16)
@@ -271,7 +271,7 @@ def test_a_picture_of_neighbours_does_not_replace_the_plot(tiny_file, folder, tm
 
 @pytest.mark.parametrize("option", ["--num", "--truncations", "--seed", "--batch-size"])
 def test_what_is_for_models_is_not_ignored_beside_images(folder, tmp_path, option):
-    with pytest.raises(InputError, match=f"{option} is for images that a model makes"):
+    with pytest.raises(InputError, match=f"{option} applies to a model, not to --images"):
         run("--images", folder, "--data", folder, option, "1", "--out", tmp_path / "x.json")
 
 

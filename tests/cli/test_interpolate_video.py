@@ -114,12 +114,12 @@ def test_an_unconditional_model_has_seeds_alone(tmp_path):
         (["--from", 0, "--to", 1, "--seconds", "nan"], "longer than 0 seconds, not nan"),
         (["--from", 0, "--to", 1, "--seconds", "1e9"], "at most 100000"),
         (["--from", 0, "--to", 1, "--seconds", 0.01], "0 frames are too few for 2 keyframes"),
-        (["--from", 0, "--to", 1, "--seconds", 1, "--steps", 3], "leave --steps out"),
+        (["--from", 0, "--to", 1, "--seconds", 1, "--steps", 3], "omit --steps"),
         (["--from", 0, "--to", 1, "--steps", 1], "at least 2 steps, not 1"),
         (["--from", 0, "--to", 1, "--loop", "twice"], "twice"),
         (["--from", 0], "one for each keyframe"),
-        (["--through", "0@1, 1@2", "--from", 0], "leave --from out"),
-        (["--through", "0@1, 1@2", "--seed-b", 0], "leave --seed-b out"),
+        (["--through", "0@1, 1@2", "--from", 0], "omit --from"),
+        (["--through", "0@1, 1@2", "--seed-b", 0], "omit --seed-b"),
         (["--through", "0@1, dog@2"], "no class is called 'dog'"),
         (["--through", "0@1, cat@2"], "class 'cat' is ambiguous"),
         (["--through", "0@1, 3@2"], "class 3 is out of range"),
@@ -140,7 +140,7 @@ def test_mistakes_write_nothing(interpolate, tmp_path, options, message):
 def test_what_fits_no_grid(interpolate, tmp_path):
     for options in (["--fps", 20], ["--seconds", 1], ["--loop", "none"], ["--through", "0@1, 1@2"]):
         line = fails(*interpolate, "--from", 0, "--to", 1, *options, "--out", tmp_path / "x.png")
-        assert f"so for a .png leave {options[0]} out" in line
+        assert f"{options[0]} applies to videos, not to a .png: omit it" in line
 
 
 def test_what_cannot_be_made_again(interpolate, tmp_path):
@@ -153,8 +153,8 @@ def test_what_cannot_be_made_again(interpolate, tmp_path):
     assert "is a grid: --out must end in .png" in fails(*like, grid, "--out", tmp_path / "y.gif")
     assert "is a video: --out must end in" in fails(*like, film, "--out", tmp_path / "y.png")
     for option in ("--fps", "--seconds"):
-        assert f"leave {option} out" in fails(*like, film, option, 1, "--out", film)
-    assert "leave --through out" in fails(*like, film, "--through", "0@1, 1@2", "--out", film)
+        assert f"omit {option}" in fails(*like, film, option, 1, "--out", film)
+    assert "omit --through" in fails(*like, film, "--through", "0@1, 1@2", "--out", film)
     assert "made by tiny" in fails("interpolate", "--like", film, "--out", tmp_path / "y.gif")
     assert "no such file" in fails(*like, tmp_path / "none.webp", "--out", film)
     (tmp_path / "z.gif").write_bytes(b"GIF89a?")

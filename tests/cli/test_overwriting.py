@@ -92,7 +92,7 @@ def test_the_files_of_a_sweep_leave_foreign_ones(tmp_path):
     (tmp_path / "figures.png").write_bytes(b"a picture")
     sweep = ["--truncations", "0.5,1", "--out", tmp_path / "figures.json"]
     line = fails("evaluate", "--data", "digits", "--metrics", "cas", *sweep)
-    assert "figures.png is there, and is not of" in line
+    assert "figures.png exists and does not belong to" in line
 
 
 def test_converting_leaves_another_network(tiny_file, other_file, tmp_path):

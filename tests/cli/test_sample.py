@@ -40,7 +40,7 @@ def test_a_grid_is_made_again(tiny_file, tmp_path, several):
     recipes = [dataclasses.asdict(recipe) for recipe in read_provenance(Path(grid)).pictures]
     assert entry == {"file": again, "recipes": recipes}
     assert "by tiny" in fails("sample", "--like", grid, "--out", tmp_path / "b")
-    assert "leave --num out" in fails(*sample, "--like", grid, "-n", 2)
+    assert "omit --num" in fails(*sample, "--like", grid, "-n", 2)
 
 
 def test_a_path_is_made_again(tiny_file, tmp_path):
@@ -54,16 +54,16 @@ def test_a_path_is_made_again(tiny_file, tmp_path):
     assert again.read_bytes() == grid.read_bytes()
 
     line = fails(*interpolate, "--like", grid, "--seed-a", 0, "--out", again)
-    assert "leave --seed-a out" in line
+    assert "omit --seed-a" in line
     line = fails("sample", "--model", tiny_file, "--like", grid, "--out", tmp_path)
-    assert "biggan interpolate, which makes it again" in line
+    assert "made by biggan interpolate: use biggan interpolate --like" in line
     assert "made by tiny" in fails("interpolate", "--like", grid, "--out", again)
     save_png(Image.fromarray(pixels(grid)), again, dataclasses.replace(recipe, path="zigzag"))
     line = fails(*interpolate, "--like", again, "--out", grid)
     assert "must be one of linear, slerp" in line
     picture = succeeds("sample", "--model", tiny_file, "--out", tmp_path).strip()
     line = fails(*interpolate, "--like", picture, "--out", again)
-    assert "biggan sample, which makes it again" in line
+    assert "made by biggan sample: use biggan sample --like" in line
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
@@ -200,7 +200,7 @@ def test_a_process_that_dies_ends_all_with_one_line(tiny_file, tmp_path):
     started[1].communicate()
     assert (started[0].returncode, printed) == (2, "")
     assert said == (
-        "error: torchrun ends all processes: one has died, or somebody stops the run; give the "
+        "error: torchrun stopped all processes because one failed or the run was stopped; run the "
         "same command again\n"
     )
     assert not list(out.glob(f".biggan-*-{started[0].pid}-*.tmp"))

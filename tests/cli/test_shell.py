@@ -81,7 +81,7 @@ def test_a_signal_ends_it_with_nothing_half_written(tiny_file, tmp_path, number,
     assert process.returncode == status
     assert not list(out.glob(".*"))
     if number == signal.SIGINT:
-        assert said == ("stopping what is being done; Ctrl-C again to end at once\n\nstopped\n")
+        assert said == ("stopping; press Ctrl-C again to stop at once\n\nstopped\n")
     else:
         assert said == ""
 
@@ -103,7 +103,7 @@ cli.main()
 
 def test_a_second_ctrl_c_ends_it_at_once():
     process = subprocess.Popen([sys.executable, "-c", WAIT_FOR_SECOND], stderr=subprocess.PIPE)
-    assert process.stderr.readline().startswith(b"stopping what is being done")
+    assert process.stderr.readline().startswith(b"stopping; press Ctrl-C")
     process.send_signal(signal.SIGINT)
     process.communicate(timeout=30)
     assert process.returncode == -signal.SIGINT

@@ -42,7 +42,7 @@ def test_a_dry_run_prints_the_recipe_and_the_plan_and_writes_nothing(recipe, dat
     values = json.loads(succeeds(*arguments, "--json"))
     assert values["recipe"] == expected.to_dict()
     assert (values["plan"]["images"], values["plan"]["steps_per_epoch"]) == (6, 0.75)
-    assert "no --out was given" in values["start"]
+    assert "without --out" in values["start"]
 
 
 def test_a_dry_run_without_data_says_what_it_cannot_know(recipe):  # noqa: F811
@@ -88,7 +88,9 @@ def test_a_dry_run_under_torchrun_speaks_once_and_for_all(recipe, monkeypatch): 
 
 def test_mistakes_around_dry_run(recipe, data, tmp_path):  # noqa: F811
     assert "--out RUN_DIR" in fails("train", recipe, "--data", data)
-    assert "--json is for --dry-run" in fails("train", recipe, "--out", tmp_path / "x", "--json")
+    assert "--json applies to --dry-run only" in fails(
+        "train", recipe, "--out", tmp_path / "x", "--json"
+    )
     line = fails("train", recipe, "--dry-run", "--set", "batchsize=3")
     assert "did you mean batch_size?" in line
     assert "no such file or folder" in fails(
@@ -250,7 +252,7 @@ def test_a_deadline_within_the_first_step_is_refused_but_the_step_is_kept(recipe
     for step in (1, 2):
         result = biggan(*arguments, tmp_path / "parts", "--stop-after", "0.001s")
         assert result.returncode == 2
-        assert "the time was up before the first step" in result.stderr.splitlines()[-1]
+        assert "the time ended before the first step" in result.stderr.splitlines()[-1]
         assert load(tmp_path / "parts").description.training["step"] == step
     succeeds(*arguments, tmp_path / "parts", "--stop-after", "1h")
     succeeds(*arguments, tmp_path / "whole")

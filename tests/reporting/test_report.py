@@ -141,7 +141,7 @@ def test_the_command_says_what_it_is_at(run, caplog):
     command.main(options, standalone_mode=False)
     assert caplog.messages == [
         f"reading the logs of {run}",
-        f"measuring how the generator of {run} takes truncation",
+        f"measuring the effect of truncation on the generator of {run}",
         "drawing the page",
         "drawing the figures",
     ]

@@ -17,24 +17,24 @@ from types import FrameType
 from biggan.errors import InputError, printable
 
 VERBS = {
-    "sample": "Make pictures of a class.",
-    "interpolate": "Morph pictures of one class into another.",
-    "demo": "Open the web page with sliders.",
+    "sample": "Generate images of a class.",
+    "interpolate": "Interpolate between classes, as a grid or a video.",
+    "demo": "Serve the web page and the HTTP API.",
     "train": "Train a model from a recipe, or resume.",
-    "evaluate": "Measure FID, Inception Score and others against data.",
-    "classifier": "Train the classifier whose features evaluate compares.",
-    "report": "Write a training run's curves and samples as one page.",
-    "data": "Pack images for training, check and describe them.",
-    "convert": "Turn other software's weights into one file of ours.",
-    "export": "Write a model as a file for ONNX Runtime or OpenVINO.",
-    "models": "List models and architectures, or say what a weights file is.",
+    "evaluate": "Measure FID, Inception Score and other metrics.",
+    "classifier": "Train a classifier as a feature extractor for evaluate.",
+    "report": "Write a report of a training run as one HTML page.",
+    "data": "Pack, verify and describe datasets.",
+    "convert": "Convert weights of other software to one file.",
+    "export": "Export a model to ONNX or OpenVINO.",
+    "models": "List models and architectures, or describe a weights file.",
     "classes": "List or search the classes of a model.",
-    "bench": "Measure what runs a model fastest on this machine.",
+    "bench": "Measure which engine is the fastest on this machine.",
 }
 
 HELP = """Usage: biggan [OPTIONS] COMMAND [ARGS]...
 
-  BigGAN, alive: sample, interpolate, train, look.
+  BigGAN: sample, interpolate, train and evaluate.
 
   Examples:
     biggan demo
@@ -137,22 +137,22 @@ def _mistake(error: BaseException) -> str | None:
         return f"cannot open {os.fsdecode(error.filename)}: {error.strerror}"
     if isinstance(error, UnicodeEncodeError) and error.reason == "surrogates not allowed":
         name = error.object[max(error.start - 50, 0) : error.start + 50]
-        return f"{name!a} is not UTF-8, which is needed here: rename the file or folder"
+        return f"{name!a} is not valid UTF-8: rename the file or folder"
     if isinstance(error, (ValueError, RuntimeError, MemoryError)):
         if "embedded null" in str(error):
-            return "a name has a zero byte, which no file name has"
+            return "a file name contains a zero byte"
         if "Symlink loop" in str(error):  # as Path.resolve raises it
             return str(error)
         if "home directory" in str(error):  # as Path.expanduser raises it
             return (
-                "a name begins with ~, and there is no such user or home folder: give a full path"
+                "a path begins with ~, but there is no such user or home folder: give the full path"
             )
     if isinstance(error, (RuntimeError, MemoryError)):
         from biggan.devices import is_out_of_memory
 
         if is_out_of_memory(error):
             reason = " ".join(str(error).split())[:200]
-            return f"out of memory: {reason}; end other programs, or ask for less"
+            return f"out of memory: {reason}; close other programs, or request less"
     return None
 
 
@@ -208,7 +208,7 @@ def _unwind_on_signals() -> None:
         for heeded_number in heeded:
             signal.signal(heeded_number, signal.SIG_DFL)
         if number == signal.SIGINT:
-            print("stopping what is being done; Ctrl-C again to end at once", file=sys.stderr)
+            print("stopping; press Ctrl-C again to stop at once", file=sys.stderr)
             raise KeyboardInterrupt
         raise SystemExit(128 + number)
 

@@ -24,11 +24,11 @@ from biggan.cli.options import (
 @device_option
 @json_option
 def command(model: str | None, offline: bool, device: str | None, as_json: bool) -> None:
-    """Measure which engine runs a model fastest on this machine.
+    """Measure which engine is the fastest on this machine.
 
-    The result is kept: `--engine auto`, which all verbs use, takes the fastest from then on. Beside
-    the engines stand the plain network, and the rate of this machine's matrix products. `compile`
-    is not measured: it takes minutes to start.
+    The result is stored for `--engine auto`, the default of all commands. The table also has the
+    plain network and the rate of this machine's matrix products. `compile` is not measured,
+    because it takes minutes to start.
 
     \b
     Examples:
@@ -62,8 +62,8 @@ def _as_table(card: dict[str, Any]) -> str:
             f"{row['speed_over_pytorch']:7.2f}x {row['share_of_rate']:8.0%}"
         )
     lines.append(
-        f"auto takes {card['auto']}. Matrix products run at "
-        f"{card['matrix_product_rate'] / 1e9:.0f} GFLOP/s, and the folded network is "
+        f"auto uses {card['auto']}. Matrix products run at "
+        f"{card['matrix_product_rate'] / 1e9:.0f} GFLOP/s, and the folded network needs "
         f"{card['operations_per_image'] / 1e9:.3g} GFLOP per image."
     )
     return "\n".join(lines)

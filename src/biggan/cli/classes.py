@@ -14,20 +14,24 @@ from biggan.errors import InputError
 @click.command
 @model_option
 @offline_option
-@click.option("--imagenet", is_flag=True, help="ImageNet's 1000 classes; loads no model.")
+@click.option(
+    "--imagenet", is_flag=True, help="List ImageNet's 1000 classes without loading a model."
+)
 @click.option(
     "--search",
     metavar="TEXT",
-    help="Only classes whose names contain this or, if none does, resemble it.",
+    help="List only classes whose names contain this text, or else resemble it.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print a JSON list, one object per class.")
+@click.option(
+    "--json", "as_json", is_flag=True, help="Print a JSON list with one object per class."
+)
 def command(
     model: str | None, offline: bool, imagenet: bool, search: str | None, as_json: bool
 ) -> None:
     """List or search the classes of a model.
 
-    --class takes an entry whole, or its number, or one of its names. ImageNet's classes are listed
-    with their WordNet ids, after a tab. What a search finds is listed best first.
+    --class accepts a whole entry, its index, or one of its names. ImageNet's classes are listed
+    with their WordNet ids, after a tab. Search results are listed best first.
 
     \b
     Examples:
@@ -53,7 +57,7 @@ def command(
         click.echo(f"{choices[index]}\t{ids[index]}" if ids else choices[index])
     if not found:
         raise InputError(
-            f"no class of {owner} contains or resembles {search!r}; leave --search out to see all"
+            f"no class of {owner} contains or resembles {search!r}; omit --search to list all"
         )
 
 
@@ -62,7 +66,7 @@ def _classes(model: str | None, imagenet: bool, offline: bool) -> tuple[str, Seq
     from biggan.classes import imagenet_classes
 
     if imagenet and model is not None:
-        raise InputError("--model and --imagenet each name the classes to list: leave one out")
+        raise InputError("--model and --imagenet exclude each other: omit one")
     if imagenet:
         return "ImageNet", imagenet_classes()
 

@@ -33,8 +33,8 @@ if TYPE_CHECKING:
 @click.option(
     "--resolution",
     type=click.IntRange(min=1),
-    help="Side of the images in pixels.  [default: 32 for `digits`; else that of the images, if "
-    "all are squares of one size]",
+    help="Side of the images in pixels.  [default: 32 for `digits`; else the size of the images, "
+    "if all are squares of one size]",
 )
 @click.option(
     "--channels",
@@ -44,19 +44,19 @@ if TYPE_CHECKING:
 @click.option(
     "--steps",
     type=click.IntRange(min=1),
-    help="Batches of 64 images to train on.  [default: 10 epochs, at least 300]",
+    help="Training steps with batches of 64 images.  [default: 10 epochs, at least 300]",
 )
 @click.option(
     "--seed",
     type=click.IntRange(min=0),
     default=0,
     show_default=True,
-    help="Of the held-out images and all else that is random.",
+    help="Seed of the held-out images and of all other random numbers.",
 )
 @click.option(
     "--flip/--no-flip",
     default=None,
-    help="Whether to mirror one half of the images.  [default: yes, but not `digits`]",
+    help="Mirror half of the images.  [default: yes, except for `digits`]",
 )
 @click.option(
     "--width",
@@ -78,11 +78,11 @@ def command(
     as_json: bool,
     device: str | None,
 ) -> None:
-    """Train a classifier on DATA, whose features metrics can compare instead of Inception's.
+    """Train a classifier as a feature extractor for evaluate.
 
-    DATA is a packed data set, a folder of class folders, a .zip of one, parquet files, tar shards,
-    or `digits`. A tenth of each class is held out; how many of those images the classifier gets
-    right is printed. After an interruption of any kind the same command goes on where it was.
+    DATA is a packed dataset, a folder of class folders, a .zip of one, parquet files, tar shards,
+    or `digits`. A tenth of each class is held out; the accuracy on these images is printed. After
+    an interruption the same command continues.
 
     \b
     Examples:
@@ -91,7 +91,7 @@ def command(
       biggan classifier photos-128 --steps 20000 --device cuda --out photos-classifier.safetensors
     """
     if out.suffix != ".safetensors":
-        raise InputError(f"{out} must end in .safetensors: that is what is written")
+        raise InputError(f"{out} must end in .safetensors")
     check_writable(out.parent)
     share_processor()
 
@@ -124,7 +124,7 @@ def command(
         return
     click.echo(
         f"{out}: {classifier.name}, {about['steps']:,} steps, {about['accuracy']:.2%} of "
-        f"{about['held_out']:,} held-out images right"
+        f"{about['held_out']:,} held-out images correct"
     )
 
 

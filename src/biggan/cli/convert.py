@@ -17,7 +17,7 @@ from biggan.errors import InputError
 @click.option(
     "--bn-eps",
     type=float,
-    help="Epsilon of BatchNorm, for ajbrock's files, which do not say it.  [default: 1e-5]",
+    help="Epsilon of BatchNorm for ajbrock's files, which do not contain it.  [default: 1e-5]",
 )
 @click.option(
     "--sn-eps",
@@ -27,17 +27,17 @@ from biggan.errors import InputError
 @click.option(
     "--off-grid",
     type=click.Choice(["linear", "hub"]),
-    help="BatchNorm statistics between two recorded truncations: linear, or as the ports of "
-    "DeepMind's modules have them.  [default: linear]",
+    help="BatchNorm statistics between two recorded truncations: linear, or hub: as in the ports "
+    "of DeepMind's modules.  [default: linear]",
 )
 @click.option(
     "--precision",
     type=click.Choice(["float32", "float16"]),
     default="float32",
     show_default=True,
-    help="Of the weights in the file: float16 halves its size.",
+    help="Data type of the stored weights; float16 halves the file.",
 )
-@click.option("--force", is_flag=True, help="Replace OUT if it exists and holds another network.")
+@click.option("--force", is_flag=True, help="Replace OUT if it contains another network.")
 @offline_option
 def command(
     source: str,
@@ -49,12 +49,12 @@ def command(
     force: bool,
     offline: bool,
 ) -> None:
-    """Convert the weights in SOURCE, a generator's or a discriminator's, to one file of ours.
+    """Convert weights of other software to one file.
 
-    SOURCE is a file or folder in any format that `biggan` loads, an address, or a published name:
-    Hugging Face's pytorch_model.bin, ajbrock's G_ema.pth or D.pth, ivclab's biggan128-release.pt, a
-    TF Hub module or its .tar.gz. The format is found from the contents. A loaded model makes the
-    same pictures before and after.
+    SOURCE is a generator or discriminator: a file or folder in any supported format, an address, or
+    a published name. Formats are Hugging Face's pytorch_model.bin, ajbrock's G_ema.pth and D.pth,
+    ivclab's biggan128-release.pt, and TF Hub modules or their .tar.gz. The format is detected from
+    the contents. The converted model generates the same images.
 
     \b
     Examples:
@@ -64,10 +64,10 @@ def command(
       biggan convert runs/pets pets.safetensors --precision float16
     """
     if out.suffix != ".safetensors":
-        raise InputError(f"{out} must end in .safetensors: that is what is written")
+        raise InputError(f"{out} must end in .safetensors")
     check_writable(out.parent)
     if is_same_file(out, source):
-        raise InputError(f"{out} is the source itself: choose another name")
+        raise InputError(f"{out} is the source: choose another name")
 
     import torch
 
@@ -79,7 +79,7 @@ def command(
     loaded: Any = load_network(source, offline=offline, bn_eps=bn_eps, sn_eps=sn_eps)
     if off_grid is not None:
         if loaded.kind != "generator":
-            raise InputError(f"--off-grid is for generators; {source} holds a discriminator")
+            raise InputError(f"--off-grid applies to generators, but {source} is a discriminator")
         loaded = with_off_grid(loaded, off_grid)  # type: ignore[arg-type]
     if out.exists() and not force and not _holds(out, loaded.sha256):
         raise InputError(f"{out} exists: choose another name, or replace it with --force")

@@ -19,7 +19,9 @@ _packed_argument = click.argument("packed", metavar="PACKED", type=click.Path(pa
 @click.group(invoke_without_command=True)
 @click.pass_context
 def command(ctx: click.Context) -> None:
-    """Pack images for training: decoded once, at one resolution, mapped into memory from then on.
+    """Pack, verify and describe datasets.
+
+    A packed dataset holds decoded images of one resolution and is memory-mapped.
 
     \b
     Examples:
@@ -35,7 +37,10 @@ def command(ctx: click.Context) -> None:
 @click.argument("source", metavar="SOURCE")
 @click.argument("out", metavar="OUT", type=click.Path(path_type=Path))
 @click.option(
-    "--resolution", type=click.IntRange(min=1), required=True, help="Side of the images in pixels."
+    "--resolution",
+    type=click.IntRange(min=1),
+    required=True,
+    help="Width and height of the images in pixels.",
 )
 @click.option(
     "--channels",
@@ -47,10 +52,10 @@ def command(ctx: click.Context) -> None:
 @click.option(
     "--workers",
     type=click.IntRange(min=1),
-    help="Threads that decode; one per processor if left out.",
+    help="Number of decoding threads.  [default: one per processor]",
 )
 @click.option("--unconditional", is_flag=True, help="Ignore classes.")
-@click.option("--strict", is_flag=True, help="Stop at corrupt images instead of skipping them.")
+@click.option("--strict", is_flag=True, help="Fail at a corrupt image instead of skipping it.")
 def pack(
     source: str,
     out: Path,
@@ -63,8 +68,8 @@ def pack(
     """Pack the images of SOURCE into the folder OUT.
 
     SOURCE is a folder of class folders, a .zip of one, Hugging Face .parquet files or WebDataset
-    .tar shards: one file, a folder of them, or a pattern in quotes. After an interruption of any
-    kind the same command goes on where it was.
+    .tar shards: one file, a folder of them, or a pattern in quotes. After an interruption the same
+    command continues.
 
     \b
     Examples:
@@ -92,7 +97,7 @@ def pack(
 @command.command
 @_packed_argument
 def verify(packed: Path) -> None:
-    """Read all of a packed dataset and compare it with its checksums.
+    """Verify all checksums of a packed dataset.
 
     \b
     Example:
@@ -108,7 +113,7 @@ def verify(packed: Path) -> None:
 @_packed_argument
 @json_option
 def info(packed: Path, as_json: bool) -> None:
-    """Print what a packed dataset holds; reads none of the images.
+    """Describe a packed dataset without reading its images.
 
     \b
     Examples:

@@ -37,15 +37,15 @@ _LIMIT = 120
     "models",
     metavar="NAME|PATH",
     multiple=True,
-    help="As in biggan sample; may be given several times, the first is what the page begins with. "
-    "Visitors can choose among these and no others. The bundled models if left out.",
+    help="As in biggan sample; repeatable. Visitors can choose among these models; the first is "
+    "selected.  [default: the bundled models]",
 )
 @offline_option
 @click.option(
     "--host",
     default="127.0.0.1",
     show_default=True,
-    help="Address to listen on; 0.0.0.0 lets other machines in.",
+    help="Address to listen on; 0.0.0.0 admits other machines.",
 )
 @click.option(
     "--port",
@@ -55,14 +55,14 @@ _LIMIT = 120
     help="Port to listen on; 0 for any free one.",
 )
 @click.option(
-    "--share", is_flag=True, help="Also offer the page to the internet, through Gradio's relay."
+    "--share", is_flag=True, help="Also publish the page on the internet through Gradio's relay."
 )
 @click.option(
     "--user",
     "names",
     metavar="NAME",
     multiple=True,
-    help="Let only this user in; may be given several times. The password is asked for.",
+    help="Require this user's password, which is asked for; repeatable.",
 )
 @click.option(
     "--users",
@@ -70,36 +70,37 @@ _LIMIT = 120
     type=click.Path(path_type=Path),
     envvar="BIGGAN_USERS",
     show_envvar=True,
-    help="Let only the users in that this file lists, in lines NAME:PASSWORD.",
+    help="Require the password of a user in this file, with lines NAME:PASSWORD.",
 )
 @click.option(
     "--queue",
     type=click.IntRange(min=1),
     default=100,
     show_default=True,
-    help="Most requests that wait, of the page and of the HTTP API; more are told to come back.",
+    help="Maximum number of waiting requests; further ones are refused with status 503.",
 )
 @click.option(
     "--limit",
     type=click.IntRange(min=0),
-    help="Most requests for pictures from one client in a minute, half of them at once; 0 for any "
-    f"number.  [default: {_LIMIT} with --share or a --host that is not this machine's own, else 0]",
+    help="Maximum number of image requests per client and minute, half of them at once; 0 for no "
+    "limit.  [default: {_LIMIT} with --share or a --host that is not this machine's own, else "
+    "0]",
 )
 @click.option(
     "--allow-origin",
     "origins",
     metavar="URL",
     multiple=True,
-    help="Let pages of this site use the server, as https://example.org; may be given several "
-    "times. Pages of other sites are refused.",
+    help="Accept requests from pages of this site, such as https://example.org; repeatable. Other "
+    "sites are refused.",
 )
 @click.option(
     "--trusted-proxy",
     "proxies",
     metavar="ADDRESS",
     multiple=True,
-    help="Tell clients apart by the X-Forwarded-For of the proxy at this IP address, or in this "
-    "network, as 10.0.0.0/8; may be given several times.",
+    help="Trust X-Forwarded-For from the proxy at this IP address or in this network, such as "
+    "10.0.0.0/8; repeatable.",
 )
 @click.option("--open", "open_browser", is_flag=True, help="Open the page in a browser.")
 @device_option
@@ -120,7 +121,7 @@ def command(
     device: str | None,
     **how: Any,
 ) -> None:
-    """Open a web page with sliders: explore a category, interpolate, sweep the truncation.
+    """Serve the web page and the HTTP API.
 
     \b
     Examples:
@@ -129,9 +130,8 @@ def command(
       biggan demo --model biggan-deep-256 --model biggan-deep-512
       biggan demo --host 0.0.0.0 --user ann --user bob
 
-    Prints the page's address once it can be opened; Ctrl-C ends it. Needs no internet. Programs
-    get the same pictures through its HTTP API, which is documented at the page's address with
-    /api/docs.
+    Prints the page's address when the page is ready; Ctrl-C stops the server. Needs no internet.
+    The HTTP API for programs is documented at /api/docs.
     """
     origins = tuple(origin.lower() for origin in origins)  # as browsers send them
     _check_origins(origins)
@@ -188,17 +188,15 @@ def _passwords(names: tuple[str, ...], users: Path | None) -> dict[str, str]:
     for name in names:
         if ":" in name:
             raise InputError(
-                "a password on the command line is seen by all users of this machine: give "
-                "--user NAME, which asks for it, or --users FILE"
+                "other users of this machine can see a password on the command line: use --user "
+                "NAME, which asks for it, or --users FILE"
             )
         if not name:
             raise InputError("a user has no name")
         if name in passwords:
             raise InputError(f"the user {name} is given twice")
         if not _is_terminal():
-            raise InputError(
-                "--user asks for a password, and this is not a terminal: use --users FILE"
-            )
+            raise InputError("--user needs a terminal to ask for the password: use --users FILE")
         passwords[name] = click.prompt(
             f"Password of {name}", hide_input=True, confirmation_prompt=True, err=True
         )
@@ -235,7 +233,7 @@ def _check_origins(origins: tuple[str, ...]) -> None:
     for origin in origins:
         if not re.fullmatch(r"https?://[^/?#@*\s]+", origin):
             raise InputError(
-                f"--allow-origin {origin[:100]!r} must be as https://example.org or "
+                f"--allow-origin {origin[:100]!r} must look like https://example.org or "
                 "http://example.org:8000, without a path"
             )
 
@@ -246,8 +244,8 @@ def _check_proxies(proxies: tuple[str, ...]) -> None:
             ipaddress.ip_network(proxy, strict=False)
         except ValueError:
             raise InputError(
-                f"--trusted-proxy {proxy[:100]!r} must be an IP address as 127.0.0.1, "
-                "or a network as 10.0.0.0/8"
+                f"--trusted-proxy {proxy[:100]!r} must be an IP address such as 127.0.0.1, or a "
+                "network such as 10.0.0.0/8"
             ) from None
 
 
@@ -267,9 +265,7 @@ def _listen(host: str, port: int) -> socket.socket:
         InputError: The port or the address cannot be had.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    foreign = (
-        f"{host} is not an address of this machine; use 127.0.0.1, or 0.0.0.0 for all that it has"
-    )
+    foreign = f"{host} is not an address of this machine; use 127.0.0.1, or 0.0.0.0 for all of them"
     try:
         address = socket.getaddrinfo(host, port, family, socket.SOCK_STREAM)[0][4]
         return socket.create_server((address[0], port), family=family)

@@ -41,31 +41,36 @@ _OF_MODELS = {"num", "truncations", "noise", "seed", "batch_size", "engine", "pr
 @offline_option
 @click.option(
     "--images",
-    help="Evaluate these instead of a model's: a folder, an archive, a packed dataset, the word "
-    "digits.",
+    help="Evaluate these images instead of a model's: a folder, an archive, a packed dataset, or "
+    "`digits`.",
 )
 @click.option(
     "--data",
     required=True,
-    help="What to compare with: a folder, an archive, a packed dataset, the word digits; or "
-    "statistics, a file of --save-statistics or of pytorch-fid (.npz).",
+    help="Reference: a folder, an archive, a packed dataset or `digits`; or statistics, from "
+    "--save-statistics or pytorch-fid (.npz).",
 )
 @click.option(
-    "-n", "--num", default=50_000, show_default=True, help="Images to make for every truncation."
+    "-n",
+    "--num",
+    default=50_000,
+    show_default=True,
+    help="Number of generated images per truncation.",
 )
 @click.option(
     "--truncations",
     default="none",
     show_default=True,
     metavar="T,T,...",
-    help="Truncations to evaluate at, such as 0.2,0.4,1,none; none is the paper's main figure.",
+    help="Truncations, such as 0.2,0.4,1,none; none is the paper's main figure.",
 )
 @noise_option
 @click.option("--seed", default=0, show_default=True, help="Seed of the noise.")
 @click.option(
     "--metrics",
     metavar="M,M,...",
-    help="Of fid, is, kid, pr (precision, recall, density, coverage), accuracy (share of images "
+    help="Any of fid, is, kid, pr (precision, recall, density, coverage), accuracy (share of "
+    "images "
     "that the classifier of --extractor assigns to their class), intra-fid, cas (classification "
     "accuracy score).  [default: fid,is,kid,pr; against statistics fid,is]",
 )
@@ -74,42 +79,45 @@ _OF_MODELS = {"num", "truncations", "noise", "seed", "batch_size", "engine", "pr
     default="inception",
     show_default=True,
     metavar="inception|FILE",
-    help="Whose features are compared: TF-Inception, fetched once; its weights file as pytorch-fid "
-    "publishes it; or a classifier of `biggan classifier`.",
+    help="Feature extractor: TF-Inception, downloaded once; its weights file from pytorch-fid; or "
+    "a file of `biggan classifier`.",
 )
 @click.option(
     "--resize",
     type=click.Choice(["tensorflow", "pytorch-fid", "pil-bicubic"]),
-    help="How TF-Inception's images are brought to 299 pixels: as its graph and torch-fidelity do, "
-    "as pytorch-fid, or as clean-fid.  [default: tensorflow]",
+    help="Method of resizing to 299 pixels for TF-Inception: as its graph and torch-fidelity, as "
+    "pytorch-fid, or as clean-fid.  [default: tensorflow]",
 )
 @click.option(
     "--neighbors",
     type=click.Path(dir_okay=False, path_type=Path),
     metavar="FILE.png",
-    help="Draw ten images beside the nearest of --data, by pixels and by features.",
+    help="Write ten images beside their nearest neighbours in --data, by pixels and by features.",
 )
 @click.option(
     "--save-statistics",
     type=click.Path(dir_okay=False, path_type=Path),
     metavar="FILE",
-    help="Evaluate nothing: write the statistics of --data, to be a --data themselves. "
-    ".safetensors says all that decides them, .npz is for pytorch-fid.",
+    help="Only write the statistics of --data, for use as --data. .safetensors records all "
+    "settings; .npz is for pytorch-fid.",
 )
 @click.option(
     "--resolution",
     type=click.IntRange(min=1),
-    help="Of --images, or of --data to save statistics of; found from them if left out.",
+    help="Resolution of --images, or of --data for --save-statistics.  [default: that of the "
+    "images]",
 )
 @click.option(
-    "--batch-size", type=click.IntRange(min=1), help="Images at once; what suits, if left out."
+    "--batch-size",
+    type=click.IntRange(min=1),
+    help="Images per batch.  [default: chosen for the device]",
 )
 @click.option(
     "--out",
     type=click.Path(dir_okay=False, path_type=Path),
     default=Path("evaluation.json"),
     show_default=True,
-    help="All figures with their provenance. A sweep is written beside it as .csv and .png, too.",
+    help="File for the figures and all settings. A sweep also writes a .csv and a .png beside it.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
 @device_option
@@ -136,7 +144,7 @@ def command(
     device: str | None,
     **how: Any,
 ) -> None:
-    """Measure how good and how varied a model's images are, against data.
+    """Measure FID, Inception Score and other metrics.
 
     \b
     Examples:
@@ -148,9 +156,9 @@ def command(
       biggan evaluate --images pictures --data photos.zip --metrics fid
       biggan evaluate --data photos.zip --save-statistics photos.safetensors
 
-    Goes on where it was when it is killed and started again, and spreads over the processes of
-    torchrun. Figures compare only where the extractor, its resize, the number of images and the
-    reference are the same: the file says all of them.
+    After an interruption the same command continues. Runs on several processes with torchrun.
+    Figures are comparable only with the same extractor, resize, number of images and reference;
+    the file records all of them.
     """
     share_processor()
     import torch
@@ -250,44 +258,40 @@ def _check_options(
     if images is not None and model is not None:
         raise InputError("give --model or --images, not both")
     if images is not None and (option := given_option(_OF_MODELS)):
-        raise InputError(
-            f"{option} is for images that a model makes, not for --images: leave it out"
-        )
+        raise InputError(f"{option} applies to a model, not to --images: omit it")
     if save_statistics is not None:
         check_statistics_name(save_statistics)
         names = {parameter.name or "" for parameter in command.params}
         if option := given_option(names - _OF_STATISTICS):
-            raise InputError(
-                f"--save-statistics evaluates nothing and takes all of --data: leave {option} out"
-            )
+            raise InputError(f"--save-statistics has no use for {option}: omit it")
         if save_statistics.resolve() == Path(extractor).expanduser().resolve():
             raise InputError(f"{save_statistics} is the extractor's own file: choose another name")
         if is_statistics(data):
-            raise InputError(f"{data} holds statistics already: name the images (--data)")
+            raise InputError(f"{data} already contains statistics: give images as --data")
         if model is not None and resolution is not None:
             raise InputError("give --model, for its resolution, or --resolution, not both")
     elif images is None and resolution is not None:
-        raise InputError("--resolution is for --images: a model has its own, leave it out")
+        raise InputError("--resolution applies to --images, not to a model: omit it")
     if neighbors is not None:
         if neighbors.suffix.lower() != ".png":
-            raise InputError(f"{neighbors} must end in .png: that is what is written")
+            raise InputError(f"{neighbors} must end in .png")
         if is_statistics(data):
             raise InputError(
-                f"neighbours are searched for among images, and {data} holds statistics: name the "
-                "images (--data), or leave --neighbors out"
+                f"--neighbors needs images, but {data} contains statistics: give images as "
+                "--data, or omit --neighbors"
             )
 
 
 def _check_out(out: Path, neighbors: Path | None, *, is_sweep: bool) -> None:
     """Refuse files that would overwrite each other."""
     if out.suffix.lower() != ".json":
-        raise InputError(f"{out} must end in .json: that is what is written, a sweep's .csv beside")
+        raise InputError(f"{out} must end in .json")
     table, plot = out.with_suffix(".csv"), out.with_suffix(".png")
     if is_sweep and neighbors is not None and plot.resolve() == neighbors.resolve():
         raise InputError(f"{neighbors} is the plot of the sweep: choose another --neighbors")
     for beside in (table, plot) if is_sweep else ():
         if beside.exists() and not out.exists():
-            raise InputError(f"{beside} is there, and is not of {out}: choose another --out")
+            raise InputError(f"{beside} exists and does not belong to {out}: choose another --out")
 
 
 def _save_statistics(

@@ -40,18 +40,18 @@ if TYPE_CHECKING:
     type=NumberOr(float, {"none": None, "dynamic": "dynamic"}),
     default=0.4,
     show_default=True,
-    help="Whose BatchNorm statistics the file holds: in (0, 1]; none for those of untruncated "
-    "noise; dynamic to make the truncation an input.",
+    help="Truncation of the BatchNorm statistics, in (0, 1]; none for untruncated noise; dynamic "
+    "for an input.",
 )
 @click.option(
     "--batch",
     type=NumberOr(int, {"dynamic": "dynamic"}),
     default="dynamic",
     show_default=True,
-    help="Images at once: so many, at most 1024, or dynamic for any number.",
+    help="Batch size, at most 1024, or dynamic for any.",
 )
 @click.option("--force", is_flag=True, help="Replace OUT if it exists.")
-@click.option("--json", "as_json", is_flag=True, help="Print what was written as JSON.")
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON description of the file.")
 def command(
     out: Path,
     model: str | None,
@@ -62,13 +62,12 @@ def command(
     force: bool,
     as_json: bool,
 ) -> None:
-    """Write a model to the file OUT, for ONNX Runtime, OpenVINO and whatever else reads ONNX.
+    """Export a model to ONNX or OpenVINO.
 
-    The inputs are z (N, z_dim), noise truncated at the same truncation; class_weights
-    (N, num_classes), a row for each image, 1 for its class and 0 for the others; and with
-    --truncation dynamic the number truncation. The output images (N, C, R, R) is in [-1, 1]. The
-    file is run and compared with PyTorch before it is put in its place. Needs
-    biggan[export], or biggan[openvino] for openvino.
+    Inputs: z (N, z_dim), noise of the same truncation; class_weights (N, num_classes), one row per
+    image with 1 for its class and 0 for the others; with --truncation dynamic also the number
+    truncation. Output: images (N, C, R, R) in [-1, 1]. The file is run and compared with PyTorch
+    before it is stored. Needs biggan[export], or biggan[openvino] for openvino.
 
     \b
     Examples:
@@ -82,13 +81,13 @@ def command(
     from biggan.gan import load
 
     if out.is_dir() or not out.name.strip("."):
-        raise InputError(f"{out} is a folder: name the file to write in it")
+        raise InputError(f"{out} is a folder: give the path of a file")
     if form == "openvino" and out.suffix.lower() not in (".xml", ".onnx"):
         out = out.with_name(f"{out.name}.xml")
     check_request(form, out, truncation=truncation, batch=batch, force=force)
     check_writable(out.parent)
     if model is not None and is_same_file(out, model):
-        raise InputError(f"{out} is the model itself: choose another name")
+        raise InputError(f"{out} is the model: choose another name")
     gan = load(model, offline=offline)
     make_folder(out.parent)
     export = export_onnx if form == "onnx" else export_openvino

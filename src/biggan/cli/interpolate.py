@@ -51,51 +51,51 @@ _IN_PROVENANCE = (
 @click.option(
     "--through",
     metavar="KEYFRAMES",
-    help='Instead of these four, of a video: "tabby cat@3, golden retriever@7, hen@1", classes '
+    help='Instead of these four, for a video: "tabby cat@3, golden retriever@7, hen@1", classes '
     "with their seeds.",
 )
 @click.option(
     "--steps",
     type=int,
-    help=f"Pictures from one keyframe to the next, both included; {_GRID_STEPS} in a grid.",
+    help=f"Images from one keyframe to the next, both included; {_GRID_STEPS} in a grid.",
 )
-@click.option("-n", "--num", default=2, show_default=True, help="Paths.")
+@click.option("-n", "--num", default=2, show_default=True, help="Number of paths.")
 @click.option(
     "--truncation",
     type=TRUNCATION,
     default=0.2,
     show_default=True,
-    help="As for sample; one value for the whole path.",
+    help="As in biggan sample, for the whole path.",
 )
 @click.option(
     "--path",
     type=click.Choice(["linear", "slerp"]),
     default="linear",
     show_default=True,
-    help="How the noise moves: straight, as in DeepMind's notebook, or along a great circle.",
+    help="Interpolation of the noise: linear, as in DeepMind's notebook, or along a great circle.",
 )
 @noise_option
 @click.option(
     "--seconds",
     type=float,
-    help=f"Length of a video; {_SECONDS:g} from each keyframe to the next if left out.",
+    help=f"Length of a video.  [default: {_SECONDS:g} from each keyframe to the next]",
 )
 @click.option(
-    "--fps", type=float, default=20, show_default=True, help="Frames a second of a video."
+    "--fps", type=float, default=20, show_default=True, help="Frames per second of a video."
 )
 @click.option(
     "--loop",
     type=click.Choice(["there-and-back", "around", "none"]),
     default="there-and-back",
     show_default=True,
-    help="How a video goes on behind the last keyframe; around: to the first one.",
+    help="What follows the last keyframe of a video; around: the first one.",
 )
 @click.option(
     "--out",
     type=click.Path(dir_okay=False, path_type=Path),
     default=Path("interpolation.png"),
     show_default=True,
-    help=".png for a grid, a row per path; .mp4, .gif or .webp for a video, paths side by side.",
+    help=".png for a grid, one row per path; .mp4, .gif or .webp for a video, paths side by side.",
 )
 @like_option
 @device_option
@@ -119,7 +119,7 @@ def command(
     like: Path | None,
     **how: Any,
 ) -> None:
-    """Morph pictures of one class into pictures of another.
+    """Interpolate between classes, as a grid or a video.
 
     \b
     Examples:
@@ -128,8 +128,8 @@ def command(
       biggan interpolate --through "one@0, two@5, three@1" --loop around --out morph.mp4
       biggan interpolate --like grid.png --out again.png
 
-    What is written says in its metadata how it was made, and --like makes it again. MP4 needs PyAV:
-    pip install 'biggan[video]'.
+    The file contains its provenance; --like generates it again. MP4 needs PyAV: pip install
+    'biggan[video]'.
     """
     share_processor()
     from biggan.atomic_write import make_folder
@@ -145,7 +145,7 @@ def command(
     if is_video:
         check_video(out, wanted.fps if isinstance(wanted, VideoProvenance) else fps)
     elif option := given_option(("through", "seconds", "fps", "loop")):
-        raise InputError(f"a grid has none, so for a .png leave {option} out")
+        raise InputError(f"{option} applies to videos, not to a .png: omit it")
     keyframes, frames = [(class_a, seed_a), (class_b, seed_b)], 0
     if wanted is None and is_video:
         if through is not None:
@@ -183,7 +183,7 @@ def _refuse_torchrun() -> None:
 
     with process_group(torch.device("cpu")):  # so that of several one speaks
         if num_processes() > 1:
-            raise InputError("biggan interpolate works in one process: start it without torchrun")
+            raise InputError("biggan interpolate runs in one process: start it without torchrun")
 
 
 def _read_like(path: Path, *, is_video: bool) -> MorphProvenance | VideoProvenance:
@@ -191,10 +191,10 @@ def _read_like(path: Path, *, is_video: bool) -> MorphProvenance | VideoProvenan
     from biggan.video import VIDEO_ENDINGS
 
     if option := given_option(_IN_PROVENANCE):
-        raise InputError(f"--like takes all from the picture: leave {option} out")
+        raise InputError(f"--like takes all settings from the picture: omit {option}")
     wanted = read_provenance(path)
     if not isinstance(wanted, MorphProvenance | VideoProvenance):
-        raise InputError(f"{path} is of biggan sample, which makes it again with --like")
+        raise InputError(f"{path} was made by biggan sample: use biggan sample --like")
     if is_video and isinstance(wanted, MorphProvenance):
         raise InputError(f"{path} is a grid: --out must end in .png")
     if not is_video and isinstance(wanted, VideoProvenance):
@@ -206,7 +206,7 @@ def _parse_keyframes(through: str) -> list[tuple[str | None, int]]:
     from biggan.interpolation import parse_keyframes
 
     if option := given_option(("class_a", "class_b", "seed_a", "seed_b")):
-        raise InputError(f"--through names all classes and seeds: leave {option} out")
+        raise InputError(f"--through gives all classes and seeds: omit {option}")
     return parse_keyframes(through)
 
 
@@ -219,5 +219,5 @@ def _num_frames(
         steps = max(2, round(_SECONDS * fps) + 1) if steps is None else steps
         return frames_of_steps(num_keyframes, steps, loop)
     if option := given_option(["steps"]):
-        raise InputError(f"--seconds says how long a video is: leave {option} out")
+        raise InputError(f"--seconds gives the length of the video: omit {option}")
     return frames_of_seconds(seconds, fps, loop)

@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 @offline_option
 @json_option
 def command(model: str | None, offline: bool, as_json: bool) -> None:
-    """List the models and architectures, or say what a weights file is.
+    """List models and architectures, or describe a weights file.
 
-    Without an argument: the bundled models, DeepMind's published weights, which are fetched when
-    they are first used, and the architectures that can be trained. With one: what that model is.
+    Without an argument: list the bundled models, DeepMind's published weights, which are downloaded
+    on first use, and the architectures. With an argument: describe that model.
 
     \b
     Examples:
@@ -44,13 +44,13 @@ def command(model: str | None, offline: bool, as_json: bool) -> None:
         tables = {"bundled": bundled, "published": published, "architectures": architectures}
         click.echo(json.dumps(tables, indent=2))
         return
-    click.echo("Bundled weights (the first is used when --model is left out)")
+    click.echo("Bundled weights (the first is the default of --model)")
     for row in bundled:
         click.echo(
             f"  {row['name']:16} {row['resolution']:4} px  {row['classes']} classes  "
             f"{row['parameters']:,} parameters  {row['statistics']}"
         )
-    click.echo("\nPublished weights (fetched when first used: biggan sample --model NAME)")
+    click.echo("\nPublished weights (downloaded on first use: biggan sample --model NAME)")
     click.echo(
         f"  {'name':16} {'px':>4} {'parameters':>11} {'classes':>8}  {'statistics':29}  from"
     )
@@ -104,7 +104,7 @@ def _as_lines(card: dict[str, Any]) -> str:
     shown["parameters"] = f"{card['parameters']:,}"
     if "places" in card:
         shown["places"] = ", ".join(card["places"])
-        shown["cached"] = "yes" if card["cached"] else "no: fetched when first used"
+        shown["cached"] = "yes" if card["cached"] else "no: downloaded on first use"
     training = card.get("training", {})
     if isinstance(step := training.get("step"), int):
         shown["training"] = (

@@ -79,42 +79,43 @@ model_option = click.option(
     "--model",
     metavar="NAME|PATH",
     help="A published name (biggan-deep-256, ...), a weights file of any known format, a run "
-    "folder, or an address (hf://owner/repo, https://...); the bundled model if left out.",
+    "folder, or an address (hf://owner/repo, https://...).  [default: the bundled fruits]",
 )
 offline_option = click.option(
-    "--offline", is_flag=True, help="Fetch nothing: use what is here or in the cache."
+    "--offline", is_flag=True, help="Use only local files and the cache; no network access."
 )
 noise_option = click.option(
     "--noise",
     type=click.Choice(["hub", "paper", "scale"]),
     default="hub",
     show_default=True,
-    help="What truncation t means: hub t * TN(-2, 2), paper TN(-t, t), scale N(0, t^2).",
+    help="Meaning of truncation t: hub t * TN(-2, 2), paper TN(-t, t), scale N(0, t^2).",
 )
 device_option = click.option(
     "--device",
     metavar="DEVICE",
-    help="cpu, cuda, cuda:1, mps; the first accelerator that is there if left out.",
+    help="cpu, cuda, cuda:1 or mps.  [default: the first available accelerator]",
 )
 engine_option = click.option(
     "--engine",
     type=click.Choice(ENGINES),
     default="auto",
     show_default=True,
-    help="What runs the network; auto: the fastest that biggan bench has measured here.",
+    help="Inference engine; auto: the fastest that biggan bench measured on this machine.",
 )
 precision_option = click.option(
     "--precision",
     type=click.Choice(PRECISIONS),
     default="float32",
     show_default=True,
-    help="Of the convolutions; less than float32 is for GPUs, and changes pictures slightly.",
+    help="Precision of the convolutions; bfloat16 and float16 are for GPUs and change images "
+    "slightly.",
 )
 like_option = click.option(
     "--like",
     metavar="PICTURE",
     type=click.Path(path_type=Path),
-    help="Make this picture or grid again, by the provenance in its PNG file.",
+    help="Generate this image again, from the provenance in the file.",
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
@@ -227,6 +228,6 @@ def check_writable(folder: Path) -> None:
     except OSError as error:
         raise InputError(f"cannot write to {folder}: {error.strerror}") from None
     if not existing.is_dir():
-        raise InputError(f"cannot write to {folder}: {existing} is no folder")
+        raise InputError(f"cannot write to {folder}: {existing} is not a folder")
     if not os.access(existing, os.W_OK | os.X_OK):
         raise InputError(f"cannot write to {folder}: no permission for {existing}")

@@ -18,7 +18,7 @@ _LOG = logging.getLogger("biggan.report")
 @click.option(
     "--out",
     type=click.Path(dir_okay=False, path_type=Path),
-    help="The page to write; RUN/report.html if left out.",
+    help="The HTML file.  [default: RUN/report.html]",
 )
 @click.option(
     "--compare",
@@ -26,28 +26,28 @@ _LOG = logging.getLogger("biggan.report")
     metavar="RUN",
     multiple=True,
     type=click.Path(path_type=Path),
-    help="Another run to draw beside it; may be repeated.",
+    help="Another run to compare with; repeatable.",
 )
 @click.option(
     "--figures",
     metavar="FOLDER",
     type=click.Path(file_okay=False, path_type=Path),
-    help="Write the figures as PNG files too.",
+    help="Also write the figures as PNG files.",
 )
 @click.option(
     "--measure/--no-measure",
     default=True,
     show_default=True,
-    help="Make pictures with the generators, to see how they take truncation: a second for digits, "
-    "minutes for large networks, once for each generator.",
+    help="Measure the effect of truncation on the generators' images: a second for digits, "
+    "minutes for large networks, once per generator.",
 )
 def command(
     run: Path, out: Path | None, others: tuple[Path, ...], figures: Path | None, measure: bool
 ) -> None:
-    """Write what became of a training run, and why, as one HTML page.
+    """Write a report of a training run as one HTML page.
 
-    Curves and samples over time, evaluations, singular values, when collapse was called, how the
-    generator takes truncation.
+    It has curves and samples over time, evaluations, singular values, collapses, and the effect of
+    truncation.
 
     \b
     Examples:
@@ -55,7 +55,7 @@ def command(
       biggan report runs/digits --out digits.html --figures figures
       biggan report runs/ortho --compare runs/plain
 
-    Works at any time, also while the run goes on.
+    Works at any time, also during the run.
     """
     from biggan.atomic_write import make_folder
     from biggan.reporting import measure_truncation, read_run, write_figures, write_report
@@ -72,7 +72,7 @@ def command(
     for folder, record in zip(folders, records, strict=True):
         sweep = None
         if measure:
-            _LOG.info("measuring how the generator of %s takes truncation", folder)
+            _LOG.info("measuring the effect of truncation on the generator of %s", folder)
             try:
                 sweep = measure_truncation(folder)
             except InputError as error:  # the rest of the page is there all the same

@@ -50,36 +50,39 @@ _PATIENCE = timedelta(days=1)  # the fastest process waits for the slowest
     "classes",
     metavar="NAME|INDEX",
     multiple=True,
-    help="A class; may be given several times. All classes in turn if left out.",
+    help="A class; repeatable.  [default: all classes in turn]",
 )
-@click.option("-n", "--num", default=1, show_default=True, help="Pictures (of each class given).")
+@click.option(
+    "-n", "--num", default=1, show_default=True, help="Number of images (of each given class)."
+)
 @click.option(
     "--truncation",
     type=TRUNCATION,
     default=0.4,
     show_default=True,
-    help="Small for typical pictures, 1 for varied ones, none for untruncated noise.",
+    help="Small for typical images, 1 for varied ones, none for untruncated noise.",
 )
-@click.option("--seed", default=0, show_default=True, help="The same seed, the same pictures.")
+@click.option("--seed", default=0, show_default=True, help="Seed of the noise.")
 @noise_option
 @click.option(
     "--out",
     type=click.Path(file_okay=False, path_type=Path),
     default=Path("samples"),
     show_default=True,
-    help="Folder for the PNG files.",
+    help="Folder of the PNG files.",
 )
 @click.option(
     "--grid",
     is_flag=True,
-    help="Write one grid.png instead of a file a picture; grid-2.png if that shows something else.",
+    help="Write one grid.png instead of one file per image; grid-2.png if grid.png exists with "
+    "other contents.",
 )
 @like_option
 @device_option
 @engine_option
 @precision_option
 @click.option(
-    "--json", "as_json", is_flag=True, help="Print a JSON list of files with their provenance."
+    "--json", "as_json", is_flag=True, help="Print a JSON list of the files with their provenance."
 )
 def command(
     classes: tuple[str, ...],
@@ -94,7 +97,7 @@ def command(
     as_json: bool,
     **how: Any,
 ) -> None:
-    """Make pictures of a class.
+    """Generate images of a class.
 
     \b
     Examples:
@@ -103,7 +106,7 @@ def command(
       biggan sample --like pictures/fruits-032-red-apple-hub0.4-seed0-0003.png --out again
       torchrun --nproc-per-node 8 -m biggan sample -n 50000 --out pictures
 
-    Every PNG says in its metadata how it was made, and --like makes it again.
+    Every PNG contains its provenance; --like generates the image again.
     """
     share_processor()
     from biggan.atomic_write import make_folder
@@ -138,13 +141,13 @@ def _read_like(path: Path) -> tuple[list[Provenance], int | None]:
     from biggan.provenance import GridProvenance, Provenance, read_provenance
 
     if option := given_option(("classes", "num", "truncation", "seed", "noise")):
-        raise InputError(f"--like takes all from the picture: leave {option} out")
+        raise InputError(f"--like takes all settings from the picture: omit {option}")
     wanted = read_provenance(path)
     if isinstance(wanted, GridProvenance):
         return list(wanted.pictures), wanted.columns
     if isinstance(wanted, Provenance):
         return [wanted], None
-    raise InputError(f"{path} is of biggan interpolate, which makes it again with --like")
+    raise InputError(f"{path} was made by biggan interpolate: use biggan interpolate --like")
 
 
 def _sample_together(
@@ -187,7 +190,7 @@ def _sample_together(
 def _on_sigterm(_number: int, _frame: object) -> None:
     """What torchrun sends to the other processes when one has died, and to all when it is ended."""
     raise InputError(
-        "torchrun ends all processes: one has died, or somebody stops the run; give the same "
+        "torchrun stopped all processes because one failed or the run was stopped; run the same "
         "command again"
     )
 

@@ -57,34 +57,34 @@ class DurationType(click.ParamType):  # type: ignore[type-arg]  # generic since 
 @click.option(
     "--data",
     metavar="PATH",
-    help="A packed data set, a folder of class folders, a zip of one, parquet files, tar shards or "
-    "`digits`; the recipe's data if left out. With --set stream=true, shards by their address too.",
+    help="A packed dataset, a folder of class folders, a zip of one, parquet files, tar shards or "
+    "`digits`; with --set stream=true also addresses of shards.  [default: the recipe's data]",
 )
 @click.option(
     "--out",
     "run_dir",
     type=click.Path(file_okay=False, path_type=Path),
-    help="The run's folder; only --dry-run does without.",
+    help="The run folder; optional with --dry-run.",
 )
 @click.option(
     "--set",
     "changes",
     metavar="KEY=VALUE",
     multiple=True,
-    help="Change a value of the recipe, such as batch_size=64 or optimizer.g_lr=1e-4.",
+    help="Change a value of the recipe, such as batch_size=64 or optimizer.g_lr=1e-4; repeatable.",
 )
-@click.option("--strict", is_flag=True, help="Stop at a corrupt image instead of skipping it.")
+@click.option("--strict", is_flag=True, help="Fail at a corrupt image instead of skipping it.")
 @click.option(
     "--stop-after",
     type=DurationType(),
-    help="Stop with a checkpoint once this much time has passed since the command began, such as "
-    "50m, 1h30m or 90s; the same command goes on.",
+    help="Stop with a checkpoint after this time since the start of the command, such as 50m, "
+    "1h30m or 90s; the same command resumes.",
 )
 @click.option(
     "--dry-run",
     is_flag=True,
-    help="Print the resolved recipe, and what the run takes: memory, operations, steps per epoch. "
-    "Nothing is trained or written.",
+    help="Print the resolved recipe and an estimate of the run: memory, operations, steps per "
+    "epoch. Writes nothing.",
 )
 @click.option("--json", "as_json", is_flag=True, help="With --dry-run: print JSON.")
 @device_option
@@ -109,19 +109,20 @@ def command(
       biggan train biggan.toml --data imagenet --dry-run
       biggan train biggan.toml --data "big/{0000..0999}.tar" --set stream=true --out runs/big
 
-    To resume, run the same command again: after Ctrl-C, a crash or a power cut the result is the
-    same as without.
+    To resume, run the same command again. After Ctrl-C, a crash or a power cut the result is the
+    same as that of an uninterrupted run.
 
-    Both networks are watched (signals.jsonl), and a collapse is reported (events.jsonl). With --set
-    collapse.action=stop the run stops then; with collapse.action=rollback it goes on from before.
+    Signals of both networks are recorded in signals.jsonl, and a collapse in events.jsonl. With
+    --set collapse.action=stop a collapse stops the run; with collapse.action=rollback the run
+    continues from a checkpoint before it.
     """
     stop = StopRequest(stop_after)
     if as_json and not dry_run:
-        raise InputError("--json is for --dry-run")
+        raise InputError("--json applies to --dry-run only")
     if run_dir is not None:
         check_writable(run_dir)
     elif not dry_run:
-        raise InputError("give the run a folder: --out RUN_DIR")
+        raise InputError("give a run folder: --out RUN_DIR")
 
     from biggan.training.config import load_recipe
 
@@ -130,7 +131,7 @@ def command(
         _dry_run(config, run_dir, strict=strict, as_json=as_json)
         return
     if not config.data:
-        raise InputError(f"the recipe {recipe} names no data: give --data FOLDER, ZIP or digits")
+        raise InputError(f"the recipe {recipe} has no data: give --data FOLDER, ZIP or digits")
     assert run_dir is not None
     _train(config, run_dir, choose_device(device), stop, strict=strict)
 
@@ -264,7 +265,7 @@ def _beginning(
     from biggan.training.run import other_data, other_recipe
 
     if run_dir is None:
-        return "at step 0; no --out was given to look for an earlier run in"
+        return "at step 0; without --out no earlier run is looked for"
     saved = CheckpointDirectory(run_dir / "checkpoints").read_newest_header()
     if saved is None:
         return f"at step 0; there is no checkpoint in {run_dir}"
@@ -323,8 +324,8 @@ class StopRequest:
             raise SystemExit(130)
         if self._steps == 1:
             raise InputError(
-                f"--stop-after: the time was up before the first step ended, after "
-                f"{time.monotonic() - self._started:.1f} s; the step is saved, give more time"
+                f"--stop-after: the time ended before the first step, after "
+                f"{time.monotonic() - self._started:.1f} s; the step is saved; give more time"
             )
 
     def _is_late(self) -> bool:
@@ -335,8 +336,8 @@ class StopRequest:
         if self._asked is None:
             self._asked = now
             _LOG.info(
-                "stopping after this step: then a checkpoint, the generator with its statistics "
-                "and a preview are written; Ctrl-C again to stop at once"
+                "stopping after this step with a checkpoint, the generator and a preview; press "
+                "Ctrl-C again to stop at once"
             )
         elif number == signal.SIGINT and now - self._asked > self._TOGETHER:
             signal.signal(signal.SIGINT, signal.SIG_DFL)  # a third one is not even unwound
