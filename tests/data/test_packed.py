@@ -1,16 +1,37 @@
-"""The packed form: opened without reading it, and damage found."""
+"""Packed datasets: the same as loading, damage found, and packing killed at any moment."""
 
 import json
+import logging
+import os
+import re
+import resource
 import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections import namedtuple
 
 import numpy as np
 import pytest
 import torch
 
-from biggan.data import load_dataset, packed
+from biggan.data import ShuffledStream, fetch, load_dataset, packed, reading
 from biggan.data.packed import pack_dataset, read_header, verify
-from biggan.errors import InputError
-from data_forms import pictures, write_folder
+from data_forms import (
+    cut_short,
+    pictures,
+    refusal,
+    shuffled,
+    wide,
+    write_folder,
+    write_parquet,
+    write_shards,
+    write_zip,
+)
+
+FILES = pictures(7)
+NAMES = ["images.bin", "labels.npy", "dataset.json"]
 
 
 @pytest.fixture(scope="module")
@@ -22,20 +43,33 @@ def original(tmp_path_factory):
 
 @pytest.fixture
 def out(original, tmp_path):
+    """A packed set of ten images."""
     return shutil.copytree(original, tmp_path / "out")
 
 
-def refusal(function, *arguments, **options):
-    with pytest.raises(InputError) as caught:
-        function(*arguments, **options)
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
+@pytest.fixture
+def small_chunks(monkeypatch):
+    """Chunks of two pictures and moves of three, so that little data has many."""
+    monkeypatch.setattr(packed, "_MOST_IN_CHUNK", 2)
+    monkeypatch.setattr(packed, "_MOVE_BYTES", 3 * 3 * 8 * 8)
+
+
+def contents(path):
+    assert sorted(file.name for file in path.iterdir()) == sorted(NAMES)
+    return {name: (path / name).read_bytes() for name in NAMES}
+
+
+def refused(*arguments, **options):
+    return refusal(pack_dataset, *arguments, **options)
 
 
 def flip(file, position):
     data = bytearray(file.read_bytes())
     data[position] ^= 1
     file.write_bytes(data)
+
+
+# --- the format ---
 
 
 def test_the_files_are_what_the_guide_says(out):
@@ -50,18 +84,15 @@ def test_the_files_are_what_the_guide_says(out):
 
 def test_images_are_mapped_and_not_read(out, monkeypatch):
     monkeypatch.setattr("biggan.data.loading.memory_limit", lambda: 0)
+    for file in out.iterdir():
+        file.chmod(0o444)  # a copy needs no permission to write
     data = load_dataset(out, 8, 3)
     before = data.images[3, 0, 0, 0].item()
+    (out / "images.bin").chmod(0o644)
     flip(out / "images.bin", 0)
     assert data.images[0, 0, 0, 0] == (out / "images.bin").read_bytes()[0]
     assert data.images[3, 0, 0, 0] == before
     assert data.fingerprint == read_header(out).fingerprint
-
-
-def test_a_copy_needs_no_permission_to_write(out):
-    for file in out.iterdir():
-        file.chmod(0o444)
-    assert load_dataset(out, 8, 3).images.dtype == torch.uint8
 
 
 @pytest.mark.parametrize("file", ["images.bin", "labels.npy"])
@@ -71,13 +102,9 @@ def test_wrong_sizes_are_found_at_once(out, file, change, fault):
     (out / file).write_bytes(data[:change] if change < 0 else data + b"0")
     sizes = f"{len(data) + change} bytes instead of {len(data)}"
     for check in (verify, read_header, lambda path: load_dataset(path, 8, 3)):
-        message = refusal(check, out)
-        assert message.startswith(f"{out / file} is {fault}: {sizes}")
-
-
-def test_a_missing_file_is_named(out):
-    (out / "images.bin").unlink()
-    assert str(out / "images.bin") in refusal(load_dataset, out, 8, 3)
+        assert refusal(check, out).startswith(f"{out / file} is {fault}: {sizes}")
+    (out / file).unlink()
+    assert str(out / file) in refusal(load_dataset, out, 8, 3)
 
 
 @pytest.mark.parametrize(
@@ -100,16 +127,19 @@ def test_an_edited_or_cut_header_is_found(out, change):
     assert "was changed or is damaged" in refusal(verify, out)
 
 
-def test_a_later_format_is_named(out):
-    text = (out / "dataset.json").read_text().replace("version 1", "version 2")
-    (out / "dataset.json").write_text(text)
-    assert "'biggan packed images, version 2'" in refusal(load_dataset, out, 8, 3)
-
-
-def test_damaged_labels_are_found_when_opened(out):
+def test_other_versions_forms_and_damaged_labels_are_named(out):
+    message = refusal(load_dataset, out, 16, 3)
+    assert message == (
+        f"{out} was packed at 8 px with 3 channels, and 16 px with 3 are needed: pack it again, "
+        "`biggan data pack SOURCE OUT --resolution 16 --channels 3`"
+    )
+    assert "--resolution 8 --channels 1`" in refusal(load_dataset, out, 8, 1)
     flip(out / "labels.npy", -8)
     assert "labels.npy is damaged" in refusal(load_dataset, out, 8, 3)
     assert "labels.npy is damaged" in refusal(verify, out)
+    text = (out / "dataset.json").read_text().replace("version 1", "version 2")
+    (out / "dataset.json").write_text(text)
+    assert "'biggan packed images, version 2'" in refusal(load_dataset, out, 8, 3)
 
 
 def test_damaged_pixels_are_found_and_placed(tmp_path, monkeypatch):
@@ -128,19 +158,336 @@ def test_damaged_pixels_are_found_and_placed(tmp_path, monkeypatch):
     assert "and 2 more places" in refusal(verify, out)
 
 
-@pytest.mark.parametrize(("resolution", "channels"), [(16, 3), (8, 1)])
-def test_another_form_says_how_to_pack_again(out, resolution, channels):
-    message = refusal(load_dataset, out, resolution, channels)
-    assert message == (
-        f"{out} was packed at 8 px with 3 channels, and {resolution} px with {channels} are "
-        f"needed: pack it again, `biggan data pack SOURCE OUT --resolution {resolution} "
-        f"--channels {channels}`"
-    )
-
-
 def test_other_folders_are_no_packed_datasets(tmp_path):
     assert "is no packed dataset" in refusal(read_header, tmp_path)
     assert "is no packed dataset" in refusal(verify, tmp_path / "nowhere")
     # A folder of class folders may well hold a file of that name.
     folder = write_folder(tmp_path / "pets", {**pictures(2), "dataset.json": b"{}"})
     assert len(load_dataset(folder, 8, 3)) == 4
+
+
+# --- packing ---
+
+
+FORMS = {
+    "folder": lambda path: write_folder(path / "pets", FILES),
+    "zip": lambda path: write_zip(path / "pets.zip", FILES),
+    "parquet": lambda path: write_parquet(path / "pets.parquet", shuffled(FILES)),
+    "parquet folder": lambda path: (
+        write_parquet(path / "pets" / "train-00000-of-00002.parquet", shuffled(FILES)).parent
+    ),
+    "shards": lambda path: write_shards(path / "pets", shuffled(FILES)),
+    "shards with names": lambda path: write_shards(path / "pets", shuffled(FILES), label="json"),
+    "pattern": lambda path: write_shards(path / "pets", shuffled(FILES)) / "train-{0000..0003}.tar",
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_every_form_gives_the_dataset_of_the_folder(tmp_path, form):
+    plain = load_dataset(write_folder(tmp_path / "plain", FILES), 8, 3)
+    source = FORMS[form](tmp_path)
+    pack_dataset(source, tmp_path / "out", 8)
+    mapped = load_dataset(tmp_path / "out", 8, 3)
+    for data in (mapped, load_dataset(source, 8, 3)):
+        assert torch.equal(data.images, plain.images)
+        assert torch.equal(data.labels, plain.labels)
+        assert data.labels.dtype == torch.int64
+        assert (data.class_names, data.fingerprint) == (("cat", "dog"), plain.fingerprint)
+    assert (mapped.recorded_fingerprint, mapped.source) == (plain.fingerprint, source.name)
+    assert mapped.histogram() == [7, 7]
+    contents(tmp_path / "out")
+    assert [p.name for p in tmp_path.iterdir() if p.name.startswith(".")] == []
+    indices, mirrored = ShuffledStream(14, seed=3).indices(5, 30), np.arange(30) % 2 == 0
+    batches = [fetch(data, indices, mirrored) for data in (plain, mapped)]
+    assert all(torch.equal(a, b) for a, b in zip(*batches, strict=True))
+
+
+@pytest.mark.parametrize(("resolution", "channels"), [(4, 3), (16, 1)])
+def test_mixed_sizes_become_one_form(tmp_path, resolution, channels):
+    large = {name.replace("/", "/large"): data for name, data in pictures(2, size=20).items()}
+    folder = write_folder(tmp_path / "pets", pictures(2, size=8) | large)
+    header = pack_dataset(folder, tmp_path / "out", resolution, channels)
+    assert header.shape == (8, channels, resolution, resolution)
+    plain = load_dataset(folder, resolution, channels)
+    assert torch.equal(load_dataset(tmp_path / "out", resolution, channels).images, plain.images)
+    assert header.fingerprint == plain.fingerprint
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["cat/0000.png"],
+        ["dog/0006.png"],
+        ["cat/0001.png", "cat/0002.png", "dog/0000.png", "dog/0005.png", "dog/0006.png"],
+    ],
+)
+def test_corrupt_images_are_left_out_and_named(tmp_path, caplog, small_chunks, names):
+    folder, out = write_folder(tmp_path / "pets", cut_short(FILES, *names)), tmp_path / "out"
+    header = pack_dataset(folder, out, 8)
+    assert header.skipped == tuple(names)
+    assert caplog.messages == [
+        f"skipped {len(names)} corrupt image{'s' * (len(names) > 1)} of 14: {', '.join(names)}"
+        " (image file is truncated)"
+    ]
+    mapped, plain = load_dataset(out, 8, 3), load_dataset(folder, 8, 3)
+    assert torch.equal(mapped.images, plain.images)
+    assert (mapped.fingerprint, mapped.skipped) == (plain.fingerprint, plain.skipped)
+    assert verify(out) == header
+
+
+def test_strict_packing_refuses_and_keeps_what_is_done(tmp_path, caplog):
+    folder, out = (
+        write_folder(tmp_path / "pets", cut_short(FILES, "cat/0000.png")),
+        tmp_path / "out",
+    )
+    message = f"{folder} has 1 corrupt image of 14: cat/0000.png (image file is truncated)"
+    assert refused(folder, out, 8, strict=True) == message
+    assert not out.exists()
+    pack_dataset(folder, out, 8)
+    assert "packed without --strict" in refused(folder, out, 8, strict=True)
+    message = refusal(load_dataset, out, 8, 3, strict=True)
+    assert "without 1 corrupt images, such as cat/0000.png" in message
+    # Deleting what was refused is a way out.
+    refused(folder, tmp_path / "other", 8, strict=True)
+    (folder / "cat" / "0000.png").unlink()
+    header = pack_dataset(folder, tmp_path / "other", 8, strict=True)
+    assert "has changed since its packing began: beginning anew" in caplog.text
+    assert header.fingerprint == pack_dataset(folder, tmp_path / "fresh", 8).fingerprint
+    assert not (tmp_path / ".other.packing").exists()
+
+
+def test_the_same_again_does_nothing_and_another_is_refused(tmp_path, monkeypatch):
+    folder, out = write_folder(tmp_path / "pets", FILES), tmp_path / "out"
+    header = pack_dataset(folder, out, 8)
+    with monkeypatch.context() as patch:
+        patch.setattr(reading, "decode_image", None)
+        assert pack_dataset(folder, out, 8, strict=True) == header
+    for settings in ({"resolution": 4}, {"resolution": 8, "image_channels": 1}):
+        assert "with other settings" in refused(folder, out, **settings)
+    assert "with other settings" in refused(folder, out, 8, unconditional=True)
+    (folder / "cat" / "0000.png").write_bytes(FILES["cat/0001.png"])
+    assert "from another source, before pets changed, or" in refused(folder, out, 8)
+    assert "packed already" in refused(out, tmp_path / "again", 8)
+
+
+def test_places_and_sources_that_will_not_do(tmp_path, monkeypatch):
+    folder = write_folder(tmp_path / "pets", FILES)
+    assert "no packed dataset" in refused(folder, folder / "cat", 8)
+    assert "no folder" in refused(folder, folder / "cat" / "0000.png", 8)
+    (tmp_path / "empty").mkdir()
+    pack_dataset(folder, tmp_path / "empty", 8)
+    pack_dataset(folder, tmp_path / "not" / "yet", 8)
+    assert contents(tmp_path / "empty") == contents(tmp_path / "not" / "yet")
+    assert "not 2" in refused("pets", tmp_path / "out", 8, 2)
+    assert "not 0" in refused("pets", tmp_path / "out", 0)
+    assert "no such file" in refused(tmp_path / "none", tmp_path / "out", 8)
+    lost = cut_short(FILES, *(name for name in FILES if name.startswith("cat")))
+    lost = write_folder(tmp_path / "lost", lost)
+    assert "no image of class 'cat' can be read" in refused(lost, tmp_path / "lost-8", 8)
+    monkeypatch.chdir(tmp_path)
+    message = refused("digits", tmp_path / "out", 8)
+    assert message.startswith("the built-in digits need no packing")
+    write_folder(tmp_path / "digits", FILES)  # one's own
+    assert pack_dataset("digits", tmp_path / "out", 8).source == "digits"
+
+
+def test_two_packings_do_not_share_a_place(tmp_path):
+    one = write_folder(tmp_path / "one", cut_short(FILES, "cat/0000.png"))
+    refused(one, tmp_path / "out", 8, strict=True)
+    two = write_folder(tmp_path / "two", FILES)
+    message = refused(two, tmp_path / "out", 8)
+    assert str(tmp_path / ".out.packing") in message
+    assert "delete that folder" in message
+    with packed.locked(tmp_path / ".out.packing" / "lock", ""):
+        assert "another process is packing" in refused(one, tmp_path / "out", 8)
+
+
+def test_what_cannot_fit_is_refused_before_it_is_begun(tmp_path, monkeypatch):
+    usage = namedtuple("usage", "total used free")(0, 0, 14 * 3 * 64 - 1)
+    monkeypatch.setattr("shutil.disk_usage", lambda path: usage)
+    folder = write_folder(tmp_path / "pets", FILES)
+    assert "14 images at 8 px need 0 MiB" in refused(folder, tmp_path / "out", 8)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["pets"]
+
+
+@pytest.mark.parametrize("form", ["folder", "parquet", "shards"])
+def test_without_classes(tmp_path, form):
+    source, out = FORMS[form](tmp_path), tmp_path / "out"
+    header = pack_dataset(source, out, 8, unconditional=True)
+    assert (header.class_names, header.histogram) == ((), ())
+    data = load_dataset(out, 8, 3, unconditional=True)
+    assert not data.labels.any()
+    assert data.fingerprint == load_dataset(source, 8, 3, unconditional=True).fingerprint
+    assert "packed without classes" in refusal(load_dataset, out, 8, 3)
+
+
+def test_classes_of_a_packed_dataset_may_be_ignored(out):
+    data = load_dataset(out, 8, 3, unconditional=True)
+    assert data.class_names == ()
+    assert not data.labels.any()
+    assert data.fingerprint != read_header(out).fingerprint
+
+
+# --- interruptions ---
+
+
+def decoded_only(folder, out):
+    """Pack up to the point where all is decoded."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(packed, "check_findings", None)
+        with pytest.raises(TypeError):
+            pack_dataset(folder, out, 8)
+    return out.with_name(f".{out.name}.packing")
+
+
+@pytest.mark.parametrize("last", [1, 4, 5, 6, 9])
+def test_the_range_of_16_bit_images_is_found_whenever_packing_is_interrupted(
+    tmp_path, small_chunks, caplog, last
+):
+    random = np.random.default_rng(0)
+    files = {f"{'ab'[i % 2]}/{i}.png": wide(random.integers(0, 4096, (8, 8))) for i in range(7)}
+    folder = write_folder(tmp_path / "pets", files)
+    plain = load_dataset(folder, 8, 1)
+    assert plain.images.max() > 240
+    real, noted = packed._note, []
+
+    def note(lines, what, about):
+        real(lines, what, about)
+        noted.append(what)
+        if len(noted) == last:
+            raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(packed, "_note", note)
+        with pytest.raises(KeyboardInterrupt):
+            pack_dataset(folder, tmp_path / "out", 8, 1)
+    assert noted == ["0", "1", "2", "3", "white", "0", "1", "2", "3"][:last]
+    caplog.clear()
+    pack_dataset(folder, tmp_path / "out", 8, 1)
+    assert caplog.messages[-1:] == [
+        "the 7 images with 16 bits use 12 bits, up to level 4095: that level is white"
+    ]
+    assert load_dataset(tmp_path / "out", 8, 1).fingerprint == plain.fingerprint
+
+
+def test_a_packing_that_another_version_began_begins_anew(tmp_path):
+    folder = write_folder(tmp_path / "pets", FILES)
+    work = decoded_only(folder, tmp_path / "out")
+    plan = (work / "plan.json").read_text()
+    (work / "plan.json").write_text(plan.replace(" 4\n", "\n"))
+    (work / "journal.jsonl").write_text('["closed", [[1, 2]]]\n')
+    assert pack_dataset(folder, tmp_path / "out", 8).skipped == ()
+
+
+def test_an_image_that_vanished_is_no_reason_to_begin_anew(tmp_path):
+    folder = write_folder(tmp_path / "pets", FILES)
+    with packed.open_source(folder) as source:
+        (folder / "cat" / "0000.png").unlink()
+        message = refusal(packed._signature, folder, source, 8, 3)
+    assert re.search("cat/0000.png: No such file.* start again", message)
+
+
+def test_a_disk_that_fills_is_one_line_and_keeps_what_is_done(tmp_path, small_chunks, caplog):
+    """The system refuses to write beyond a size, as a full disk would."""
+    folder, out = write_folder(tmp_path / "pets", FILES), tmp_path / "out"
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    old = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    full = 9 * 3 * 64
+    real = packed._Work.begin
+
+    def begin(work, path, signature):
+        real(work, path, signature)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (full, before[1]))
+
+    try:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(packed._Work, "begin", begin)
+            message = refused(folder, out, 8, workers=1)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, old)
+    kept = "what is done is kept, and the same command continues"
+    assert re.fullmatch(f"cannot write {out}: .*; {kept}", message)
+    with caplog.at_level(logging.INFO, "biggan.data"):
+        pack_dataset(folder, out, 8)
+    assert caplog.messages == ["continuing: 8 of 14 images are done"]
+    assert load_dataset(out, 8, 3).fingerprint == load_dataset(folder, 8, 3).fingerprint
+
+
+@pytest.mark.parametrize("step", ["_note", "_read", "write_atomically", "_labels_file", "_digests"])
+def test_killed_before_any_step_the_same_command_gives_the_same_bytes(
+    tmp_path, monkeypatch, small_chunks, step
+):
+    class Killed(BaseException):
+        pass
+
+    names = ["cat/0001.png", "cat/0005.png", "dog/0001.png"]
+    folder = write_folder(tmp_path / "pets", cut_short(FILES, *names))
+    pack_dataset(folder, tmp_path / "whole", 8)
+    expected = contents(tmp_path / "whole")
+    owner = packed if hasattr(packed, step) else packed._Work
+    real = getattr(owner, step)
+    for survived in range(100):
+        out, calls = tmp_path / "out" / str(survived), iter(range(survived + 1))
+
+        def counted(*arguments, calls=calls, last=survived, **options):
+            if next(calls, None) == last:
+                raise Killed
+            return real(*arguments, **options)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(owner, step, counted)
+            try:
+                pack_dataset(folder, out, 8, workers=1)
+            except Killed:
+                pass
+            else:
+                break
+        pack_dataset(folder, out, 8, workers=2)
+        assert contents(out) == expected
+    assert 0 < survived < 99
+
+
+def test_what_is_done_is_not_decoded_again(tmp_path, monkeypatch, small_chunks):
+    folder = write_folder(tmp_path / "pets", cut_short(FILES, "dog/0006.png"))
+    refused(folder, tmp_path / "out", 8, strict=True)
+    monkeypatch.setattr(reading, "decode_image", None)
+    assert pack_dataset(folder, tmp_path / "out", 8).num_images == 13
+
+
+def test_lost_pixels_and_torn_lines_are_done_again(tmp_path, small_chunks, caplog):
+    """After a power cut the journal may know more than the disk."""
+    folder = write_folder(tmp_path / "pets", FILES)
+    pack_dataset(folder, tmp_path / "whole", 8)
+    work = decoded_only(folder, tmp_path / "out")
+    lines = (work / "journal.jsonl").read_text().strip().splitlines()
+    assert json.loads(lines[-1])[0] == "6"
+    (work / "journal.jsonl").write_text("\n".join(lines[:5]) + "\n" + lines[5][:20])
+    with (work / "images.bin").open("r+b") as pixels:
+        pixels.seek(2 * 3 * 64)
+        pixels.write(bytes(3 * 64))  # an image of the second chunk
+    with caplog.at_level(logging.INFO, "biggan.data"):
+        pack_dataset(folder, tmp_path / "out", 8)
+    assert caplog.messages == ["continuing: 8 of 14 images are done"]
+    assert contents(tmp_path / "out") == contents(tmp_path / "whole")
+
+
+def test_kill_9_in_the_middle(tmp_path):
+    files = cut_short(pictures(150, size=64), "cat/0003.png")
+    folder, out = write_folder(tmp_path / "pets", files), tmp_path / "out"
+    pack_dataset(folder, tmp_path / "whole", 64)
+    code = (
+        "import sys; from biggan.data import packed; packed._MOST_IN_CHUNK = 4; "
+        "packed.pack_dataset(sys.argv[1], sys.argv[2], 64, workers=1)"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code, folder, out], env=os.environ)
+    journal = tmp_path / ".out.packing" / "journal.jsonl"
+    while process.poll() is None and not (journal.exists() and journal.stat().st_size > 300):
+        time.sleep(0.001)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not out.exists()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(packed, "_MOST_IN_CHUNK", 4)
+        pack_dataset(folder, out, 64)
+    assert contents(out) == contents(tmp_path / "whole")

@@ -11,18 +11,14 @@ from biggan.data import load_dataset
 from biggan.data.decoding import CorruptImageError
 from biggan.data.parquet import ParquetReader
 from biggan.data.reading import open_source
-from biggan.errors import InputError
-from data_forms import pictures, png, shuffled, write_folder, write_parquet
+from data_forms import pictures, png, refusal, shuffled, write_folder, write_parquet
 
 FILES = pictures(4)
 DATA = [png(seed)[0] for seed in range(3)]
 
 
-def refusal(path, **options):
-    with pytest.raises(InputError) as caught:
-        load_dataset(path, 8, 3, **options)
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
+def refused(path, **options):
+    return refusal(load_dataset, path, 8, 3, **options)
 
 
 def write(path, columns, names=None, **features):
@@ -79,7 +75,7 @@ def test_columns_of_other_names_are_found_by_their_declared_types(tmp_path):
     path = write_parquet(tmp_path / "a.parquet", FILES, image="img")
     assert len(load_dataset(path, 8, 3)) == 8
     path = write_parquet(tmp_path / "b.parquet", FILES, image="img", metadata=False)
-    assert refusal(path) == f"{path} has no column 'image', only img, label"
+    assert refused(path) == f"{path} has no column 'image', only img, label"
 
 
 def test_several_files_are_one_dataset(tmp_path):
@@ -91,7 +87,7 @@ def test_several_files_are_one_dataset(tmp_path):
     for source in (tmp_path / "all", tmp_path / "all" / "train-*.parquet"):
         assert load_dataset(source, 8, 3).fingerprint == folder.fingerprint
     write_parquet(tmp_path / "all" / "test-00000-of-00001.parquet", FILES)
-    message = refusal(tmp_path / "all")
+    message = refused(tmp_path / "all")
     assert "the parts of a dataset (test, train)" in message
     assert f"{tmp_path / 'all' / 'train'}-*.parquet" in message
     assert len(load_dataset(tmp_path / "all" / "train-*.parquet", 8, 3)) == 8
@@ -154,13 +150,7 @@ def test_a_row_without_an_image_is_corrupt(tmp_path, caplog):
         ({"image": [[data] for data in DATA], "label": [0, 1, 1]}, None, "no image files but list"),
         ({"image": [{"bytes": [DATA[0]]}] * 3, "label": [0, 1, 1]}, None, "holds no bytes but st"),
         ({"image": DATA, "label": [0, 2, 1]}, ["a", "b"], "a.parquet:00000001 has the label 2"),
-        ({"image": DATA, "label": ["a", "c", "b"]}, ["a", "b"], "has the label 'c', which none"),
-        ({"image": DATA, "label": [0, -1, 1]}, ["a", "b"], "a.parquet:00000001 has no label"),
         ({"image": DATA, "label": [0, None, 1]}, ["a", "b"], "a.parquet:00000001 has no label"),
-        ({"image": DATA, "label": ["a", "", "b"]}, None, "a.parquet:00000001 has no label"),
-        ({"image": DATA, "label": [0, 1, 1]}, ["a", "b", "c"], "1 of 3 classes have no image"),
-        ({"image": DATA, "label": [0, 1, 1]}, ["a", "a"], "two classes are called 'a'"),
-        ({"image": DATA, "label": [0, 0, 0]}, None, "needs several classes"),
         (
             {"image": pa.array([], pa.binary()), "label": pa.array([], pa.int64())},
             None,
@@ -169,7 +159,7 @@ def test_a_row_without_an_image_is_corrupt(tmp_path, caplog):
     ],
 )
 def test_what_cannot_be_used_is_named(tmp_path, columns, names, fault):
-    message = refusal(write(tmp_path / "a.parquet", columns, names))
+    message = refused(write(tmp_path / "a.parquet", columns, names))
     assert message.startswith(str(tmp_path / "a.parquet"))
     assert fault in message
 
@@ -184,16 +174,16 @@ def test_cut_files_and_others_are_refused(tmp_path):
     whole = path.read_bytes()
     for content in (whole[:-50], whole[:100], b"", b"no parquet"):
         path.write_bytes(content)
-        assert refusal(path) == f"{path} is not a whole parquet file: copy or download it again"
+        assert refused(path) == f"{path} is not a whole parquet file: copy or download it again"
 
 
 def test_files_of_one_folder_have_the_same_columns(tmp_path):
     write_parquet(tmp_path / "a.parquet", FILES)
     write_parquet(tmp_path / "b.parquet", FILES, named=False)
-    assert f"{tmp_path / 'b.parquet'} has other columns than a.parquet" in refusal(tmp_path)
+    assert f"{tmp_path / 'b.parquet'} has other columns than a.parquet" in refused(tmp_path)
 
 
 def test_without_pyarrow_the_extra_is_named(tmp_path, monkeypatch):
     path = write_parquet(tmp_path / "a.parquet", FILES)
     monkeypatch.setitem(__import__("sys").modules, "pyarrow.parquet", None)
-    assert "pip install 'biggan[data]'" in refusal(path)
+    assert "pip install 'biggan[data]'" in refused(path)

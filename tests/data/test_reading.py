@@ -7,10 +7,10 @@ import pytest
 from biggan.data import load_dataset
 from biggan.data.reading import containers, expand, open_source
 from biggan.data.shards import expand_shards
-from biggan.errors import InputError
 from data_forms import (
     pictures,
     png,
+    refusal,
     write_folder,
     write_parquet,
     write_shards,
@@ -18,13 +18,6 @@ from data_forms import (
 )
 
 FILES = pictures(4)
-
-
-def refusal(function, *arguments):
-    with pytest.raises(InputError) as caught:
-        function(*arguments)
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
 
 
 @pytest.mark.parametrize("name", ["dl [1]", "a[bc]", "{1}", "x{y}z", "[!a]"])

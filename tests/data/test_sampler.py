@@ -46,20 +46,8 @@ def test_an_epoch_is_shuffled_once(monkeypatch):
 def test_the_stream_is_the_same_on_every_machine():
     # Written down: a change would make resumed runs go on with other batches.
     assert batch_indices(10, 12, seed=0, start=8).tolist() == [9, 5, 9, 8, 0, 6, 1, 4, 3, 2, 5, 7]
-    assert flips(seed=0, start=4090, count=12).astype(int).tolist() == [
-        0,
-        1,
-        0,
-        1,
-        1,
-        0,
-        0,
-        0,
-        0,
-        0,
-        0,
-        1,
-    ]
+    found = flips(seed=0, start=4090, count=12).astype(int)
+    assert "".join(map(str, found)) == "010110000001"
 
 
 def test_seeds_give_streams_of_their_own():

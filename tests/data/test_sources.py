@@ -1,4 +1,7 @@
+"""Folders and zips: what is listed, read, left out and refused; labels in dataset.json."""
+
 import errno
+import json
 import logging
 import os
 import struct
@@ -8,11 +11,20 @@ from pathlib import Path
 
 import pytest
 
+from biggan.data import load_dataset
 from biggan.data.decoding import CorruptImageError
 from biggan.data.reading import open_source
 from biggan.data.sources import FolderReader, ZipReader
 from biggan.errors import InputError
-from data_forms import pictures, png, write_folder, write_parquet, write_shards, write_zip
+from data_forms import (
+    pictures,
+    png,
+    refusal,
+    write_folder,
+    write_parquet,
+    write_shards,
+    write_zip,
+)
 
 NAMES = [
     "cat/b.PNG",
@@ -55,14 +67,13 @@ def fill_zip(path):
     return path
 
 
-class Files:
+class open_files:  # noqa: N801
     """The images of a folder or zip by name."""
 
     def __init__(self, path):
         self.source = open_source(path, unconditional=True)
-        reader = self.source.reader
-        self.reader, self.members, self.folders = reader, tuple(self.source.members), reader.folders
-        self.unclear_names = reader.unclear_names
+        self.reader, self.members = self.source.reader, tuple(self.source.members)
+        self.folders, self.unclear_names = self.reader.folders, self.reader.unclear_names
 
     def read(self, member):
         return self.source.read(self.members.index(member))
@@ -74,14 +85,8 @@ class Files:
         self.reader.close()
 
 
-open_files = Files
-
-
-def refusal(path):
-    with pytest.raises(InputError) as caught:
-        open_files(path)
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
+def refused(path):
+    return refusal(open_files, path)
 
 
 @pytest.mark.parametrize("kind", ["folder", "zip"])
@@ -99,7 +104,7 @@ def test_folders_are_listed_whether_they_hold_images_or_not(tmp_path, kind):
     if kind == "folder":
         (fill_folder(tmp_path) / "empty").mkdir()
         (tmp_path / ".git").mkdir()
-        assert Files(tmp_path).folders == ("cat", "dog", "empty")
+        assert open_files(tmp_path).folders == ("cat", "dog", "empty")
         return
     path = fill_zip(tmp_path / "data.zip")
     with zipfile.ZipFile(path, "a") as archive:
@@ -148,19 +153,19 @@ def test_backslashes_in_a_zip_are_folders(tmp_path):
 def test_a_missing_path_names_a_sibling(tmp_path):
     (tmp_path / "ImageNet").mkdir()
     wrong = tmp_path / "ImageNt" / "train"
-    assert refusal(wrong) == (
+    assert refused(wrong) == (
         f"no such file or folder: {wrong}; did you mean {tmp_path / 'ImageNet'}?"
     )
-    assert refusal(tmp_path / "zzz") == f"no such file or folder: {tmp_path / 'zzz'}"
+    assert refused(tmp_path / "zzz") == f"no such file or folder: {tmp_path / 'zzz'}"
     (tmp_path / "\u1100\u1161\u11bc").mkdir()  # as macOS writes it
-    assert refusal(tmp_path / "\uac15").endswith(f"did you mean {tmp_path}/\u1100\u1161\u11bc?")
+    assert refused(tmp_path / "\uac15").endswith(f"did you mean {tmp_path}/\u1100\u1161\u11bc?")
     fill_zip(tmp_path / "data.zip")
-    assert refusal(tmp_path / "data.zip" / "train").startswith("no such file or folder")
+    assert refused(tmp_path / "data.zip" / "train").startswith("no such file or folder")
 
 
 def test_a_path_inside_a_file_or_of_another_kind_is_refused(tmp_path):
     (tmp_path / "data.h5").write_bytes(b"HDF")
-    assert refusal(tmp_path / "data.h5").endswith(
+    assert refused(tmp_path / "data.h5").endswith(
         "is neither a folder of class folders nor a .zip of one"
     )
 
@@ -174,7 +179,7 @@ def test_no_images_is_an_error_that_names_the_kinds(tmp_path, kind):
     else:
         zipfile.ZipFile(path, "w").close()
     others = ", only 1 .txt" if kind == "folder" else ""
-    assert refusal(path).startswith(f"{path} holds no images{others} (looked for apng")
+    assert refused(path).startswith(f"{path} holds no images{others} (looked for apng")
 
 
 def test_a_truncated_zip_is_refused(tmp_path):
@@ -182,7 +187,7 @@ def test_a_truncated_zip_is_refused(tmp_path):
     path = tmp_path / "data.zip"
     for data in (whole[: len(whole) // 2], b"", b"not a zip"):
         path.write_bytes(data)
-        assert refusal(path).startswith(f"{path} is not a whole zip: it may be truncated")
+        assert refused(path).startswith(f"{path} is not a whole zip: it may be truncated")
 
 
 def test_an_encrypted_zip_is_refused(tmp_path):
@@ -192,7 +197,7 @@ def test_an_encrypted_zip_is_refused(tmp_path):
         data[place + 8] |= 1  # the flag in each entry of the central directory
         place = data.find(b"PK\x01\x02", place + 1)
     (tmp_path / "data.zip").write_bytes(data)
-    assert refusal(tmp_path / "data.zip").endswith(
+    assert refused(tmp_path / "data.zip").endswith(
         "is encrypted: zip the images without a password"
     )
 
@@ -219,7 +224,7 @@ def test_a_folder_that_may_not_be_read_is_a_users_mistake(tmp_path, monkeypatch)
         raise PermissionError(13, "Permission denied", str(path))
 
     monkeypatch.setattr("os.scandir", forbidden)
-    assert "no permission to read" in refusal(tmp_path)
+    assert "no permission to read" in refused(tmp_path)
 
 
 def test_a_place_that_a_damaged_zip_names_is_no_fault_of_the_disk(tmp_path):
@@ -274,7 +279,7 @@ def test_a_fault_of_the_disk_is_no_damaged_parquet_file(tmp_path, monkeypatch, s
 
 
 def test_a_fault_of_the_disk_is_no_corrupt_image(tmp_path, monkeypatch):
-    files = Files(fill_folder(tmp_path))
+    files = open_files(fill_folder(tmp_path))
 
     def fail(_path):
         raise OSError(errno.EIO, "Input/output error")
@@ -377,7 +382,7 @@ def test_a_name_that_is_marked_as_utf8_and_is_not_is_damage(tmp_path):
         archive.writestr("caf\u00e9.png", b"")
     damaged = (tmp_path / "a.zip").read_bytes().replace("\u00e9".encode(), b"\xe9\xe9")
     (tmp_path / "a.zip").write_bytes(damaged)
-    assert "is not a whole zip" in refusal(tmp_path / "a.zip")
+    assert "is not a whole zip" in refused(tmp_path / "a.zip")
 
 
 @pytest.mark.parametrize("write", [write_folder, write_zip])
@@ -396,3 +401,89 @@ def test_without_classes_every_layout_will_do(tmp_path, write, names):
     path = write(tmp_path / "data.zip", dict.fromkeys(reversed(names), b"image"))
     with open_source(path, unconditional=True) as source:
         assert (source.members, source.labels, source.class_names) == (names, [0] * len(names), ())
+
+
+# --- dataset.json of StyleGAN's tools: labels of image files in numbered folders ---
+
+
+NUMBERED = [f"{number // 2:05}/img{number:08}.png" for number in range(6)]
+LABELS = [1, 0, 1, 1, 0, 1]
+PAIRS = [list(pair) for pair in zip(NUMBERED, LABELS, strict=True)]
+
+
+def numbered(tmp_path, labels=PAIRS, *, form="folder", prefix="", text=None):
+    about = json.dumps({"labels": labels, "more": []}) if text is None else text
+    files = {f"{prefix}{name}": png(number)[0] for number, name in enumerate(NUMBERED)}
+    files[f"{prefix}dataset.json"] = about.encode()
+    write = write_folder if form == "folder" else write_zip
+    return write(tmp_path / f"data.{form}", files)
+
+
+@pytest.mark.parametrize(
+    ("form", "prefix"),
+    [
+        ("folder", ""),
+        ("folder", "cifar10/"),
+        ("zip", ""),
+        ("zip", "cifar10/"),
+        ("zip", "a/cifar10/"),
+    ],
+)
+def test_labels_are_those_of_dataset_json(tmp_path, form, prefix):
+    data = load_dataset(numbered(tmp_path, form=form, prefix=prefix), 8, 3)
+    assert data.class_names == ("0", "1")
+    assert data.labels.tolist() == sorted(LABELS)
+    order = [1, 4, 0, 2, 3, 5]
+    assert [image.numpy().tobytes() for image in data.images] == [
+        png(number)[1].tobytes() for number in order
+    ]
+
+
+def test_labels_may_be_an_object_names_of_windows_and_names_of_classes(tmp_path):
+    labels = {f".\\{name}".replace("/", "\\"): label for name, label in PAIRS}
+    data = load_dataset(numbered(tmp_path, labels), 8, 3)
+    assert data.labels.tolist() == sorted(LABELS)
+    labels = [[name, ["cat", "dog"][label]] for name, label in PAIRS]
+    assert load_dataset(numbered(tmp_path, labels), 8, 3).class_names == ("cat", "dog")
+
+
+@pytest.mark.parametrize(
+    ("labels", "fault"),
+    [
+        (None, "has no labels [file, number]: go without classes (--unconditional"),
+        (PAIRS[:4], f"gives no number or name to 2 of 6 images, such as {NUMBERED[4]}"),
+        (
+            [*PAIRS[:5], [NUMBERED[5], None]],
+            f"gives no number or name to 1 of 6 images, such as {NUMBERED[5]}",
+        ),
+        ([[name, [label, 0.5]] for name, label in PAIRS], f"{NUMBERED[0]} ([1, 0.5])"),
+        ([[name, label / 2] for name, label in PAIRS], f"{NUMBERED[0]} (0.5)"),
+        ([*PAIRS[:5], [NUMBERED[5], -1]], f"{NUMBERED[5]} has no label"),
+        ([*PAIRS, ["00003/img00000006.png", 2]], "no image of the class 2 that dataset.json names"),
+        (LABELS, "has no labels [file, number]"),
+        ("labels", "has no labels [file, number]"),
+        ([[1, 2]], "has no labels [file, number]"),
+    ],
+)
+def test_labels_that_cannot_be_used_are_named(tmp_path, labels, fault):
+    path = numbered(tmp_path, labels)
+    message = refusal(load_dataset, path, 8, 3)
+    assert message.startswith(str(path))
+    assert fault in message
+    assert len(load_dataset(path, 8, 3, unconditional=True)) == 6
+
+
+@pytest.mark.parametrize("text", ["{", "[" * 100_000, "\0"])
+def test_a_damaged_file_is_named(tmp_path, text):
+    assert "dataset.json is damaged" in refusal(load_dataset, numbered(tmp_path, text=text), 8, 3)
+
+
+@pytest.mark.parametrize("text", ["[]", '{"version": 1}'])
+def test_the_file_of_another_program_says_nothing(tmp_path, text):
+    assert "holds shards (00000, 00001, 00002)" in refusal(
+        load_dataset, numbered(tmp_path, text=text), 8, 3
+    )
+    for name in ("cat", "dog"):
+        write_folder(tmp_path / "pets", {f"{name}/0.png": png(0)[0]})
+    write_folder(tmp_path / "pets", {"dataset.json": text.encode()})
+    assert load_dataset(tmp_path / "pets", 8, 3).class_names == ("cat", "dog")

@@ -1,6 +1,5 @@
 """WebDataset shards as files: what is in them, and what cannot be used."""
 
-import json
 import tarfile
 
 import numpy as np
@@ -8,18 +7,14 @@ import pytest
 
 from biggan.data import ShardStream, load_dataset
 from biggan.data.reading import expand
-from biggan.errors import InputError
-from data_forms import pictures, png, write_folder, write_shards, write_tar
+from data_forms import pictures, png, refusal, write_folder, write_shards, write_tar
 
 FILES = pictures(4)
 PNG = png(0)[0]
 
 
-def refusal(path, **options):
-    with pytest.raises(InputError) as caught:
-        load_dataset(path, 8, 3, **options)
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
+def refused(path, **options):
+    return refusal(load_dataset, path, 8, 3, **options)
 
 
 def samples(*labels):
@@ -37,7 +32,7 @@ def samples(*labels):
         ([("cls", "dog"), ("cls", "cat"), ("cls", "dog")], ("cat", "dog"), [0, 1, 1]),
         ([("cls", "9" * 5000), ("cls", "0x")], ("0x", "9" * 5000), [0, 1]),
         ([("json", '{"label": 1}'), ("json", '{"label": 0}')], ("0", "1"), [0, 1]),
-        ([("json", '{"label": "b", "x": 0}'), ("cls", "a")], ("a", "b"), [0, 1]),
+        ([("json", '{"label": "b", "x": [0, "\u00e4"]}'), ("cls", "a")], ("a", "b"), [0, 1]),
     ],
 )
 def test_labels_are_numbers_or_names(tmp_path, labels, names, numbers):
@@ -52,15 +47,15 @@ def test_numbers_are_named_by_a_file_beside_the_shards(tmp_path):
     (tmp_path / "classes.txt").write_text("zebra\n\n ape \n")
     assert load_dataset(path, 8, 3).class_names == ("zebra", "ape")
     write_tar(path, samples(("cls", "0"), ("cls", "2")))
-    assert "a.tar/1.png has the label 2, which none of the 2 class names" in refusal(path)
+    assert "a.tar/1.png has the label 2, which none of the 2 class names" in refused(path)
     write_tar(path, samples(("cls", "0"), ("cls", "1")))
     (tmp_path / "classes.txt").write_bytes(b"\xef\xbb\xbfzebra\r\nape\r\n")  # as Notepad writes it
     assert load_dataset(path, 8, 3).class_names == ("zebra", "ape")
     (tmp_path / "classes.txt").write_bytes(b"\xff\xfe")
-    assert "classes.txt is not a text file in UTF-8" in refusal(path)
+    assert "classes.txt is not a text file in UTF-8" in refused(path)
     (tmp_path / "classes.txt").unlink()
     (tmp_path / "classes.txt").mkdir()
-    assert refusal(path).endswith("classes.txt: Is a directory")
+    assert refused(path).endswith("classes.txt: Is a directory")
 
 
 def test_other_files_of_a_sample_and_other_samples_are_passed_over(tmp_path):
@@ -139,16 +134,15 @@ def test_of_several_images_that_of_the_samples_name_is_taken(tmp_path, caplog):
 def test_names_that_differ_in_capitals_are_not_merged(tmp_path):
     members = [("0.PNG", png(0)[0]), ("0.png", png(1)[0])]
     path = write_tar(tmp_path / "a.tar", members)
-    assert "two images are called a.tar/0.png" in refusal(path, unconditional=True)
+    assert "two images are called a.tar/0.png" in refused(path, unconditional=True)
 
 
 def test_several_images_of_one_name_are_refused(tmp_path):
     members = [("0.left.png", PNG), ("0.right.png", PNG), ("0.cls", b"0")]
     path = write_tar(tmp_path / "a.tar", members)
     fault = "a.tar/0 has several images (left.png, right.png): keep one, or rename it to 0.png"
-    assert fault in refusal(path)
-    with pytest.raises(InputError, match="has several images"):
-        ShardStream(path, 8, 3, (), 0)
+    assert fault in refused(path)
+    assert "has several images" in refusal(ShardStream, path, 8, 3, (), 0)
 
 
 def test_shards_that_repeat_names_are_kept_apart(tmp_path):
@@ -167,15 +161,8 @@ def test_shards_that_repeat_names_are_kept_apart(tmp_path):
         (samples(("cls", "-1")), "a.tar/0.png has no label"),
         (samples(("cls", "")), "a.tar/0.png has no label"),
         (samples(("json", "[" * 100_000)), "a.tar/0.png has no label"),
-        (samples(("cls", "0"), ("cls", "2")), "1 of 3 classes have no image, such as '1'"),
         (samples(("cls", "0"), ("cls", "1" * 5000)), "some labels are numbers and some are names"),
-        (samples(("cls", "0"), ("cls", "9" * 18)), "of 1000000000000000000 classes have no image"),
         ([("0.png", PNG), ("0.cls", b"caf\xe9")], "'caf\\udce9' is not UTF-8"),
-        (samples(("cls", "0")), "needs several classes"),
-        (
-            samples(("cls", "a"), ("cls", "1")),
-            "some labels are numbers and some are names, such as 1 and 'a'",
-        ),
         ([("0.cls", b"0")], "holds no images"),
         ([], "holds no images"),
         ([*samples(("cls", "0")), ("x.png", PNG), *samples(("cls", "0"))], "two images are called"),
@@ -183,7 +170,7 @@ def test_shards_that_repeat_names_are_kept_apart(tmp_path):
 )
 def test_what_cannot_be_used_is_named(tmp_path, members, fault):
     path = write_tar(tmp_path / "a.tar", members)
-    message = refusal(path)
+    message = refused(path)
     assert message.startswith(str(path))
     assert fault in message
 
@@ -194,11 +181,11 @@ def test_a_shard_cut_anywhere_is_refused(tmp_path):
     end = len(whole.rstrip(b"\0")) // 512 * 512 + 512  # of the last file
     for size in (0, 100, 512, 700, 1024, 2 * 512, end - 512, end - 5, end):
         path.write_bytes(whole[:size])
-        assert "is not a whole tar: it may be truncated" in refusal(path), size
+        assert "is not a whole tar: it may be truncated" in refused(path), size
     path.write_bytes(whole[: end + 1024])
     assert len(load_dataset(path, 8, 3)) == 4
     path.write_bytes(b"no tar" * 1000)
-    assert "is not a whole tar" in refusal(path)
+    assert "is not a whole tar" in refused(path)
 
 
 def test_a_damaged_header_is_refused_and_no_end(tmp_path):
@@ -211,9 +198,8 @@ def test_a_damaged_header_is_refused_and_no_end(tmp_path):
             damaged = bytearray(whole)
             damaged[place] ^= 1
             path.write_bytes(damaged)
-            assert "is not a whole tar: it may be truncated" in refusal(path), place
-            with pytest.raises(InputError, match="cannot read the shard .*a.tar: "):
-                ShardStream(path, 8, 3, (), 0)
+            assert "is not a whole tar: it may be truncated" in refused(path), place
+            assert "cannot read the shard" in refusal(ShardStream, path, 8, 3, (), 0)
 
 
 def test_corrupt_images_are_left_out(tmp_path, caplog):
@@ -231,26 +217,11 @@ def test_patterns(tmp_path):
     assert names("a-{00..02}.tar") == ["a-00.tar", "a-01.tar", "a-02.tar"]
     assert names("{b,a}-00.tar") == ["b-00.tar", "a-00.tar"]
     assert names("{b,a}-*.tar") == ["b-00.tar", "a-00.tar", "a-01.tar", "a-02.tar"]
-    assert refusal(tmp_path / "a-{00..03}.tar") == f"no such file: {tmp_path}/a-03.tar"
-    assert refusal(tmp_path / "c-*.tar") == f"no such file: {tmp_path}/c-*.tar"
+    assert refused(tmp_path / "a-{00..03}.tar") == f"no such file: {tmp_path}/a-03.tar"
+    assert refused(tmp_path / "c-*.tar") == f"no such file: {tmp_path}/c-*.tar"
 
 
 def test_archives_beside_class_folders_are_not_the_dataset(tmp_path):
     write_folder(tmp_path, FILES)
     write_tar(tmp_path / "cat.tar", [])
     assert len(load_dataset(tmp_path, 8, 3)) == 8
-
-
-def test_json_may_hold_anything(tmp_path):
-    text = json.dumps({"label": 0, "caption": "ä", "size": [8, 8]})
-    path = write_tar(tmp_path / "a.tar", samples(("json", text), ("cls", "1")))
-    assert load_dataset(path, 8, 3).labels.tolist() == [0, 1]
-
-
-def test_both_spellings_of_an_accent_are_one_class(tmp_path):
-    labels = [("cls", "cafe\u0301"), ("cls", "caf\u00e9"), ("cls", "tea")]
-    path = write_tar(tmp_path / "a.tar", samples(*labels))
-    (tmp_path / "classes.txt").write_text("cafe\u0301\ntea\n", encoding="utf-8")
-    data = load_dataset(path, 8, 3)
-    assert data.class_names == ("caf\u00e9", "tea")
-    assert data.histogram() == [2, 1]
