@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from biggan.errors import InputError
-from biggan.weights.containers.graph_def import find_tables, read_graph
+from biggan.weights.containers.graph_def import find_tables
 from biggan.weights.containers.tensor_bundle import TensorBundle
 from tensorflow_formats import (
     const,
@@ -33,7 +33,7 @@ def read(tmp_path):
     def read(*nodes):
         path = tmp_path / "saved_model.pb"
         path.write_bytes(saved_model(PADDING, *nodes))
-        return find_tables(read_graph(path), (3,))
+        return find_tables(path, (3,))
 
     return read
 
@@ -54,14 +54,12 @@ def test_what_tensorflow_wrote(tmp_path, kind):
     """One of the two has stacks of constants, the other's were folded to one constant each."""
     with tarfile.open(FIXTURES / f"{kind}.tar.gz") as archive:
         archive.extractall(tmp_path, filter="data")
-    graph = read_graph(tmp_path / "saved_model.pb")
-    tables = find_tables(graph, (50, 51))
+    tables = find_tables(tmp_path / "saved_model.pb", (50, 51))
     deep = kind.endswith("deep")
     numbers = (1, 3, 6, 8) if deep else (1, 3)
     assert [t.name for t in tables][: len(numbers)] == [f"stack_{n}" for n in numbers]
     assert len(tables) == (82 if deep else 22)
     assert {t.rows for t in tables} == {51 if deep else 50}
-    assert graph.nodes["stack_1"].op == ("Pack" if deep else "Const")
     assert all(t.tensor().shape == (t.rows, t.width) for t in tables)
     if not deep:  # whose last rows are variables as well
         bundle = TensorBundle(tmp_path / "variables" / "variables")
@@ -110,10 +108,9 @@ def test_a_constant_of_which_nothing_is_stored_is_zero(read):
 
 def test_the_graph_for_sampling_is_read(tmp_path):
     path = tmp_path / "saved_model.pb"
-    path.write_bytes(
-        saved_model(node("training", "NoOp"), tags=["train"]) + meta_graph(node("plain", "NoOp"))
-    )
-    assert list(read_graph(path).nodes) == ["plain"]
+    training = saved_model(PADDING, floats("training", np.zeros((3, 1))), tags=["train"])
+    path.write_bytes(training + meta_graph(PADDING, floats("plain", np.zeros((3, 1)))))
+    assert [table.name for table in find_tables(path, (3,))] == ["plain"]
 
 
 # --- what is no table ---
@@ -169,7 +166,7 @@ def test_no_graph_is_refused(tmp_path, contents, message):
     path = tmp_path / "saved_model.pb"
     path.write_bytes(contents)
     with pytest.raises(InputError, match=message) as raised:
-        read_graph(path)
+        find_tables(path, (3,))
     assert str(path) in str(raised.value)
     assert "\n" not in str(raised.value)
 
@@ -184,8 +181,7 @@ def test_no_graph_is_refused(tmp_path, contents, message):
         (tensor_proto([3, 2**40], floats=[0]), "c claims to have 3298534883328 values"),
         (tensor_proto([3, 2**62, 2**62]), "c claims to have"),
         (tensor_proto([3, -1]), "shape is impossible"),
-        (tensor_proto([2], 3, ints=[1, 2, 3]), "c has 12 bytes for 2 values"),
-        (field(2, field(3, 1)), "shape is unknown"),
+        (field(1, 1) + field(2, field(3, 1)), "shape is unknown"),
     ],
 )
 def test_impossible_constants_are_refused(read, proto, message):
@@ -195,7 +191,7 @@ def test_impossible_constants_are_refused(read, proto, message):
 
 def test_a_missing_file_is_refused(tmp_path):
     with pytest.raises(InputError, match=r"cannot read .*saved_model\.pb: No such file"):
-        read_graph(tmp_path / "saved_model.pb")
+        find_tables(tmp_path / "saved_model.pb", (3,))
 
 
 def test_damage_at_random_is_no_crash(tmp_path):
@@ -216,7 +212,7 @@ def test_damage_at_random_is_no_crash(tmp_path):
             del data[randoms.randrange(len(data)) :]
         path.write_bytes(data)
         try:
-            found = find_tables(read_graph(path), (3,))
+            found = find_tables(path, (3,))
         except InputError as error:
             refused.append(str(error))
             continue

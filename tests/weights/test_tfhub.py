@@ -195,17 +195,13 @@ def test_tables_in_any_scope_and_order(changed, name):
 @pytest.mark.parametrize(
     ("graph", "message"),
     [
-        (tables(WIDTHS[:-1]), "has 20 tables .* each of the 11 layers"),
-        (tables([*WIDTHS, 4]), "has 24 tables"),
-        (tables([64, 64, 32, 64, *WIDTHS[4:]]), r"stack_14, of \(50, 32\), not \(50, 64\)"),
-        (tables(WIDTHS[:5]) + tables(WIDTHS), "has 10 tables"),
-        (
-            saved_model(floats("stack", np.zeros((50, 4))), floats("b", np.zeros((50, 4)))),
-            r"different names \(b, stack\)",
-        ),
+        (tables(WIDTHS[:-1]), r"has 0 sets .* that fit the 11 layers, not one \(20 stack\)"),
+        (tables([*WIDTHS, 4]), r"\(24 stack\)"),
+        (tables([64, 64, 32, 64, *WIDTHS[4:]]), r"\(22 stack\)"),
+        (tables(WIDTHS[:5]) + tables(WIDTHS), r"\(10 stack\)"),
         (
             saved_model(floats("stack", np.zeros((50, 4))), floats("a/stack_1", np.zeros((50, 4)))),
-            r"different names \(a/stack, stack\)",
+            r"\(1 stack, 1 a/stack\)",
         ),
     ],
 )
@@ -252,7 +248,7 @@ def test_two_sets_of_tables_that_fit_are_not_chosen_from(changed):
     folder = changed(ORIGINAL, {})
     graph = saved_model(*numbered("stack", PUBLISHED), *numbered("a/stack", PUBLISHED))
     (folder / "saved_model.pb").write_bytes(graph)
-    with pytest.raises(InputError, match="and 2 of these fit the layers"):
+    with pytest.raises(InputError, match="has 2 sets of tables"):
         convert(folder)
 
 
@@ -261,7 +257,7 @@ def test_tables_of_different_numbers_of_rows_are_refused(changed):
     nodes = [floats(f"stack_{i}", np.zeros((50, WIDTHS[i // 2]))) for i in range(21)]
     nodes.append(floats("stack_21", np.zeros((51, 4))))
     (folder / "saved_model.pb").write_bytes(saved_model(*nodes))
-    with pytest.raises(InputError, match=r"stack_21, of \(51, 4\), not \(50, 4\)"):
+    with pytest.raises(InputError, match="has 0 sets of tables"):
         convert(folder)
 
 
@@ -322,7 +318,7 @@ def test_a_deep_module_without_tables_is_refused(changed):
         (
             ORIGINAL,
             {f"Generator/GBlock_1/conv0/w/{EMA}": np.zeros((3, 3, 64, 10**6), np.float32)[:0]},
-            "it is empty",
+            "none of them empty",
         ),
         (ORIGINAL, {f"linear/w/{EMA}": None}, "lacks linear/w"),
         (ORIGINAL, {f"Generator/GBlock/conv0/w/{EMA}": None}, "lacks Generator/GBlock/conv0/w"),

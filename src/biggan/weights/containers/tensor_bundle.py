@@ -22,13 +22,13 @@ import torch
 from torch import Tensor
 
 from biggan.errors import DamagedFileError, InputError
-from biggan.weights.containers.graph_def import (
+from biggan.weights.containers.protobuf import (
+    SHAPE,
     MalformedError,
-    as_bytes,
-    as_int,
     decode_name,
-    read_fields,
-    read_shape,
+    known_shape,
+    last,
+    read_message,
     read_varint,
 )
 
@@ -39,6 +39,16 @@ _MAGIC = (0xDB4775248B80FB57).to_bytes(8, "little")
 _FOOTER = 48  # bytes: two block handles, padding, the magic number
 _TRAILER = 5  # bytes after a block: its compression and checksum
 _RESTART_INTERVAL = 16  # at least every so many entries of a block, TensorFlow writes a key in full
+_HEADER = {1: ("shards", int), 2: ("big_endian", int)}
+_ENTRY = {
+    1: ("dtype", int),
+    2: ("shape", SHAPE),
+    3: ("shard", int),
+    4: ("offset", int),
+    5: ("size", int),
+    6: ("checksum", bytes),
+    7: ("slices", bytes),
+}
 
 _DTYPES: dict[int, np.dtype[Any]] = {  # by their numbers in tensorflow/core/framework/types.proto
     1: np.dtype(np.float32),
@@ -88,13 +98,13 @@ class TensorBundle(Mapping[str, Tensor]):
         index = prefix.with_name(f"{prefix.name}.index")
         try:
             self._shards, self.entries = _read_index(memoryview(index.read_bytes()))
+            self._check_places()
         except OSError as error:
-            raise InputError(f"cannot read {index}: {error.strerror or error}") from None
+            raise InputError(f"cannot read {error.filename}: {error.strerror or error}") from None
         except MalformedError as error:
             raise DamagedFileError(
                 f"{index} is not a whole index of TensorFlow variables: {error}; fetch it again"
             ) from None
-        self._check_places()
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.entries)
@@ -111,71 +121,50 @@ class TensorBundle(Mapping[str, Tensor]):
         Raises:
             InputError: Its bytes are damaged, or it is of a type that is not read here.
         """
-        entry, dtype = self.entries[name], self._dtype(name)
+        entry = self.entries[name]
         shard = self._shard(entry.shard)
-        stored = self._map(shard, entry)
+        if entry.dtype not in _DTYPES:
+            raise InputError(
+                f"{self._prefix}: {name} is of TensorFlow's type number {entry.dtype}, "
+                "which is not read here"
+            )
+        try:
+            # Writable, for torch wants that; what is written stays in memory.
+            place = (entry.offset, (entry.size,))
+            stored = (
+                np.memmap(shard, np.uint8, "c", *place) if entry.size else np.empty(0, np.uint8)
+            )
+        except (OSError, ValueError) as error:  # gone, or cut since its size was checked
+            raise InputError(f"cannot read {shard}: {error}") from None
         if name not in self._verified:
             if masked(crc32c(stored)) != entry.checksum:
                 raise DamagedFileError(
                     f"{shard} is damaged: {name} has a wrong checksum; fetch it again"
                 )
             self._verified.add(name)
-        values = np.require(stored.view(dtype), requirements="A")  # others are seldom out of step
+        values = np.require(
+            stored.view(_DTYPES[entry.dtype]), requirements="A"
+        )  # others are seldom out of step
         return torch.from_numpy(values.reshape(entry.shape))
-
-    def on_meta(self, name: str) -> Tensor:
-        """A variable on torch's `meta` device: its shape and type, and no data.
-
-        Raises:
-            InputError: It is of a type that is not read here.
-        """
-        dtype = torch.from_numpy(np.empty(0, self._dtype(name))).dtype
-        return torch.empty(self.entries[name].shape, dtype=dtype, device="meta")
-
-    def _dtype(self, name: str) -> np.dtype[Any]:
-        number = self.entries[name].dtype
-        if number not in _DTYPES:
-            raise InputError(
-                f"{self._prefix}: {name} is of TensorFlow's type number {number}, "
-                "which is not read here"
-            )
-        return _DTYPES[number]
 
     def _shard(self, number: int) -> Path:
         name = f"{self._prefix.name}.data-{number:05d}-of-{self._shards:05d}"
         return self._prefix.with_name(name)
 
-    def _map(self, shard: Path, entry: Entry) -> npt.NDArray[np.uint8]:
-        if entry.size == 0:
-            return np.empty(0, np.uint8)
-        try:
-            # Writable, for torch wants that; what is written stays in memory.
-            return np.memmap(shard, np.uint8, "c", entry.offset, (entry.size,))
-        except (OSError, ValueError) as error:  # gone, or cut since its size was checked
-            raise InputError(f"cannot read {shard}: {error}") from None
-
     def _check_places(self) -> None:
         """Make sure that every variable lies within its file and outside of all others."""
         by_place = sorted(self.entries.items(), key=lambda item: (item[1].shard, item[1].offset))
-        sizes: dict[int, int] = {}
+        sizes = {e.shard: self._shard(e.shard).stat().st_size for e in self.entries.values()}
         for name, entry in by_place:
-            shard = self._shard(entry.shard)
-            if entry.shard not in sizes:
-                sizes[entry.shard] = _file_size(shard)
             if entry.offset + entry.size > sizes[entry.shard]:
-                raise DamagedFileError(f"{shard} is cut short: {name} reaches beyond its end")
+                raise DamagedFileError(
+                    f"{self._shard(entry.shard)} is cut short: {name} reaches beyond its end"
+                )
         for (first, before), (second, after) in pairwise(by_place):
             if before.shard == after.shard and before.offset + before.size > after.offset:
                 raise DamagedFileError(
                     f"{self._prefix}.index is damaged: {first} and {second} overlap; fetch it again"
                 )
-
-
-def _file_size(path: Path) -> int:
-    try:
-        return path.stat().st_size
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror or error}") from None
 
 
 # --- the index ---
@@ -187,7 +176,12 @@ def _read_index(data: memoryview) -> tuple[int, dict[str, Entry]]:
     entries: dict[str, Entry] = {}
     for key, value in _table_entries(data):
         if key == b"":
-            shards = _read_header(value)
+            message = read_message(value, _HEADER)
+            shards = last(message["shards"], 0)
+            if any(message["big_endian"]):
+                raise MalformedError("it was written on a big-endian machine")
+            if not 0 < shards < 100_000:  # their names have five digits
+                raise MalformedError(f"it claims {shards} data files")
         elif shards == 0:
             raise MalformedError("it has no header")
         else:
@@ -196,45 +190,29 @@ def _read_index(data: memoryview) -> tuple[int, dict[str, Entry]]:
     return shards, entries
 
 
-def _read_header(data: memoryview) -> int:
-    """The number of data files, from a BundleHeaderProto."""
-    shards = 0
-    for number, value in read_fields(data):
-        if number == 1:
-            shards = as_int(value)
-        elif number == 2 and value:
-            raise MalformedError("it was written on a big-endian machine")
-    if not 0 < shards < 100_000:  # their names have five digits
-        raise MalformedError(f"it claims {shards} data files")
-    return shards
-
-
 def _read_entry(name: str, data: memoryview, shards: int) -> Entry:
-    """A BundleEntryProto."""
-    shape: tuple[int, ...] = ()
-    dtype = shard = offset = size = checksum = 0
-    for number, value in read_fields(data):
-        if number == 1:
-            dtype = as_int(value)
-        elif number == 2:
-            shape = read_shape(as_bytes(value))
-        elif number == 3:
-            shard = as_int(value)
-        elif number == 4:
-            offset = as_int(value)
-        elif number == 5:
-            size = as_int(value)
-        elif number == 6:
-            checksum = int.from_bytes(as_bytes(value), "little")
-        elif number == 7:
-            raise MalformedError(f"{name} is stored in slices, which are not read here")
-    if not 0 <= shard < shards or offset < 0 or size < 0:
+    """A BundleEntryProto (tensorflow/core/protobuf/tensor_bundle.proto)."""
+    message = read_message(data, _ENTRY)
+    if message["slices"]:
+        raise MalformedError(f"{name} is stored in slices, which are not read here")
+    entry = Entry(
+        dtype=last(message["dtype"], 0),
+        shape=known_shape(last(message["shape"], {"axes": [], "unknown": []})),
+        shard=last(message["shard"], 0),
+        offset=last(message["offset"], 0),
+        size=last(message["size"], 0),
+        checksum=int.from_bytes(last(message["checksum"], b""), "little"),
+    )
+    if not 0 <= entry.shard < shards or entry.offset < 0 or entry.size < 0:
         raise MalformedError(f"{name} has an impossible place")
-    if math.prod(shape) > size:  # no type takes less than a byte
-        raise MalformedError(f"{name} has {size} bytes, which is too few for its shape {shape}")
-    if dtype in _DTYPES and size != math.prod(shape) * _DTYPES[dtype].itemsize:
-        raise MalformedError(f"{name} has {size} bytes, which is not the size of its shape {shape}")
-    return Entry(dtype, shape, shard, offset, size, checksum)
+    numbers = math.prod(entry.shape)
+    itemsize = _DTYPES[entry.dtype].itemsize if entry.dtype in _DTYPES else 1
+    wrong = entry.size != numbers * itemsize if entry.dtype in _DTYPES else entry.size < numbers
+    if wrong:  # no type takes less than a byte
+        raise MalformedError(
+            f"{name} has {entry.size} bytes, which is not the size of its shape {entry.shape}"
+        )
+    return entry
 
 
 def _table_entries(data: memoryview) -> Iterator[tuple[bytes, memoryview]]:
@@ -242,23 +220,27 @@ def _table_entries(data: memoryview) -> Iterator[tuple[bytes, memoryview]]:
     footer = len(data) - _FOOTER
     if footer < 0 or data[-len(_MAGIC) :] != _MAGIC:
         raise MalformedError("it does not end as one")
-    position = footer
-    for _ in range(2):  # the handle of the metaindex, which is empty, before that of the index
-        offset, position = read_varint(data, position)
-        size, position = read_varint(data, position)
-    last: bytes | None = None
+    _, position = _read_handle(data, footer)  # of the metaindex, which is empty
+    index, _ = _read_handle(data, position)
+    last_key: bytes | None = None
     end = 0
-    for _, handle in _block_entries(_block(data[:footer], offset, size)):
-        offset, position = read_varint(handle, 0)
-        size, _ = read_varint(handle, position)
+    for _, handle in _block_entries(_block(data[:footer], *index)):
+        (offset, size), _ = _read_handle(handle, 0)
         if offset < end:
             raise MalformedError("its blocks overlap")
         end = offset + size + _TRAILER
         for key, value in _block_entries(_block(data[:footer], offset, size)):
-            if last is not None and key <= last:
+            if last_key is not None and key <= last_key:
                 raise MalformedError("its names are not in order")
-            last = key
+            last_key = key
             yield key, value
+
+
+def _read_handle(data: memoryview, position: int) -> tuple[tuple[int, int], int]:
+    """The offset and size of a block, and the position after them."""
+    offset, position = read_varint(data, position)
+    size, position = read_varint(data, position)
+    return (offset, size), position
 
 
 def _block(data: memoryview, offset: int, size: int) -> memoryview:

@@ -16,21 +16,24 @@ wide discriminator (`--D_wide`, the default).
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
 
 from biggan.errors import InputError
-from biggan.models import Discriminator, DiscriminatorConfig, Generator, GeneratorConfig
+from biggan.models import DiscriminatorConfig, GeneratorConfig
 from biggan.weights.formats.conversion import (
     Converted,
     ForeignTensors,
-    Layout,
+    Stored,
     add_converged_vectors,
     add_other_statistics,
     base_width,
+    generator_config,
+    renamed,
+    take_network,
+    unchanged,
 )
 from biggan.weights.networks import empty_network
 
@@ -64,89 +67,73 @@ def matches(source: ForeignTensors) -> bool:
 
 
 def convert(source: ForeignTensors) -> Converted:
-    """Convert a generator or a discriminator.
-
-    Raises:
-        InputError: The tensors fit no network.
-    """
-    is_generator = source.has_any("output_layer.") or source.has_any("blocks.0.0.bn1.")
+    """Convert a generator or a discriminator."""
+    is_generator = source.has_any("output_layer.", "blocks.0.0.bn1.")
+    config: GeneratorConfig | DiscriminatorConfig
     config, block, place = (_generator_config if is_generator else _discriminator_config)(source)
-    names = (*_NAMES, (r"^attention\.", f"blocks.{block}.{place}."))
-    tensors = _Layout(empty_network(config), names, source).take_all(source)
-    add_other_statistics(tensors)
-    add_converged_vectors(tensors, config.sn_eps)
+    is_deep = config.family == "biggan-deep"
+    counters: dict[str, Tensor] = {}
+    names = (
+        (r"^blocks\.(\d+)\.", _in_pairs if is_deep and not is_generator else r"blocks.\1.0."),
+        *_NAMES,
+        (r"^attention\.", f"blocks.{block}.{place}."),
+    )
     source.leave(_LOGGED)
     source.leave(r".*\.bn\.num_batches_tracked")
-    source.finish()
-    licence = "not established: the code that they come with is MIT"
-    return Converted(config, tensors, "ajbrock's BigGAN-PyTorch", licence)
 
-
-class _Layout(Layout):
-    def __init__(
-        self,
-        network: Generator | Discriminator,
-        names: Sequence[tuple[str, str]],
-        source: ForeignTensors,
-    ) -> None:
-        config = network.config
-        two_to_an_index = config.family == "biggan-deep" and isinstance(config, DiscriminatorConfig)
-
-        def block(match: re.Match[str]) -> str:
-            number = int(match[1])
-            return f"blocks.{number // 2}.{number % 2}." if two_to_an_index else f"{match[0]}0."
-
-        super().__init__(network, ((r"^blocks\.(\d+)\.", block), *names))
-        self._config: Any = config
-        self._source = source
-
-    def foreign_name(self, name: str) -> str:
-        foreign = super().foreign_name(name)
+    def foreign_name(name: str) -> str:
+        foreign = renamed(name, names)
         norm, _, statistic = foreign.rpartition(".running_")
         if not norm:
             return foreign
         # `--mybn` and `--cross_replica` have a layer within the layer.
         places = f"{norm}.bn.stored_{statistic}", f"{norm}.bn.running_{statistic}"
-        found = (place for place in places if place in self._source)
-        return next(found, f"{norm}.stored_{statistic}")
+        return next((p for p in places if p in source), f"{norm}.stored_{statistic}")
 
-    def foreign_shape(self, name: str) -> tuple[int, ...]:
-        shape = self.shapes[name]
+    def stored(name: str, shapes: Mapping[str, tuple[int, ...]]) -> Stored:
+        shape = shapes[name]
         if name.endswith(".u"):
-            return (1, *shape)
-        return shape[::-1] if self._is_table(name) else shape
-
-    def to_ours(self, name: str, tensor: Tensor) -> Tensor:
-        config = self._config
-        if name.endswith(".u"):
-            return tensor.squeeze(0)
-        if self._is_table(name):
-            return tensor.T.contiguous()
+            return (1, *shape), lambda tensor: tensor.squeeze(0)
+        is_conditional = name.endswith(_CONDITIONAL)
+        if is_conditional and name.replace("weight", "u") not in shapes:
+            return shape[::-1], lambda tensor: tensor.T.contiguous()  # a row for each class
         if name.endswith((".running_mean", ".running_var")):
-            norm, _, statistic = self.foreign_name(name).rpartition(".")
-            counter = f"{norm}.accumulation_counter"
+            norm, _, statistic = foreign_name(name).rpartition(".")
             if statistic.startswith("stored_") and norm.endswith(".bn"):
-                # Above 0 after its accumulation of standing statistics, when these are sums.
-                tensor = tensor / self._source.take(counter, 1).clamp(min=1)
-        if name == "head.bn.running_var":
-            # Adding up to the same sum as in their software, whose last layer has its own epsilon.
-            return tensor + (_HEAD_BN_EPS - config.bn_eps)
-        deep_linear = config.family == "biggan-deep" and name == "linear.weight"
-        if (deep_linear or name.endswith(_CONDITIONAL)) and not config.rgb_channels:
-            class_dim = config.class_dim
-            return torch.cat([tensor[:, class_dim:], tensor[:, :class_dim]], dim=1)
-        return tensor
+                counters[name] = source.take(f"{norm}.accumulation_counter", 1)
+        class_first = is_generator and not config.rgb_channels  # type: ignore[union-attr]
+        if class_first and (is_conditional or (name == "linear.weight" and is_deep)):
+            return shape, lambda tensor: _noise_first(tensor, config.class_dim)  # type: ignore[union-attr]
+        return shape, unchanged
 
-    def _is_table(self, name: str) -> bool:
-        """Whether a weight is a BatchNorm's table of one row per class."""
-        return name.endswith(_CONDITIONAL) and name.replace("weight", "u") not in self.shapes
+    tensors = take_network(source, empty_network(config), foreign_name, stored)
+    for name, counter in counters.items():
+        # Above 0 after its accumulation of standing statistics, when these are sums.
+        tensors[name] = tensors[name] / counter.clamp(min=1)
+    if isinstance(config, GeneratorConfig):
+        # Adding up to the same sum as in their software, whose last layer has its own epsilon.
+        variance = tensors["head.bn.running_var"]
+        tensors["head.bn.running_var"] = variance + (_HEAD_BN_EPS - config.bn_eps)
+    add_other_statistics(tensors)
+    add_converged_vectors(tensors, config.sn_eps)
+    licence = "not established: the code that they come with is MIT"
+    return Converted(config, tensors, "ajbrock's BigGAN-PyTorch", licence)
+
+
+def _in_pairs(block: re.Match[str]) -> str:
+    number = int(block[1])
+    return f"blocks.{number // 2}.{number % 2}."
+
+
+def _noise_first(weight: Tensor, class_dim: int) -> Tensor:
+    """A weight on a condition, of which the class comes first, with the noise first."""
+    return torch.cat([weight[:, class_dim:], weight[:, :class_dim]], dim=1)
 
 
 def _generator_config(source: ForeignTensors) -> tuple[GeneratorConfig, int, int]:
     """The network's shape; the block after which its attention is, and the place in its list."""
     deep = source.has_any("blocks.0.0.conv4.")
     widths = _generator_widths(source, deep=deep)
-    channels, multiples = base_width(widths)
     norm = "blocks.0.0.bn1"
     shared = "shared.weight" in source or f"{norm}.gain.u0" in source or f"{norm}.bias.u0" in source
     gain = [
@@ -171,11 +158,9 @@ def _generator_config(source: ForeignTensors) -> tuple[GeneratorConfig, int, int
     block = _attention_block(source, 1)
     stage = 0 if block is None else (block - 1) // 2 + 1 if deep else block + 1
     rgb = _outputs(source, "output_layer.2")
-    config = GeneratorConfig(
-        family="biggan-deep" if deep else "biggan",
-        resolution=4 * 2 ** (len(widths) - 1),
-        channels=channels,
-        widths=multiples,
+    config = generator_config(
+        "biggan-deep" if deep else "biggan",
+        widths,
         z_dim=z_dim,
         num_classes=num_classes,
         attention_resolution=4 * 2**stage if stage else 0,

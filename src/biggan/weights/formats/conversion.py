@@ -1,18 +1,18 @@
 """What the foreign formats share: an account of the tensors of a file, and names by a table.
 
-A format infers the network's configuration from the shapes of some tensors. Then a `Layout` takes
-every tensor that such a network has, by its foreign name and in its foreign shape. A file that does
-not fit is refused once, with everything that is wrong with it.
+A format infers the network's configuration from the shapes of some tensors. Then `take_network`
+takes every tensor that such a network has, by its foreign name and in its foreign shape. A file is
+refused once, with everything that is wrong with it.
 """
 
 from __future__ import annotations
 
 import math
 import re
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -23,8 +23,13 @@ from biggan.models import Discriminator, DiscriminatorConfig, Generator, Generat
 from biggan.weights.load import EPSILONS_KNOWN
 from biggan.weights.networks import listed_faults, tensor_fault
 
-_ALIKE = 20  # so many tensors of one wrong type are named one by one
 _FLOATS = (torch.float32, torch.float16, torch.bfloat16)
+
+Names = Sequence[tuple[str, str | Callable[[re.Match[str]], str]]]
+"""Patterns in our names and what replaces them, one after the other."""
+
+Stored = tuple[tuple[int, ...], Callable[[Tensor], Tensor]]
+"""The shape in which a format stores a tensor, and how it is brought to ours."""
 
 
 @dataclass(frozen=True)
@@ -69,31 +74,14 @@ class ForeignTensors:
     def __iter__(self) -> Iterator[str]:
         return iter(self.tensors)
 
-    def has_any(self, prefix: str) -> bool:
-        """Whether any tensor's name begins so."""
-        return any(name.startswith(prefix) for name in self.tensors)
+    def has_any(self, *prefixes: str) -> bool:
+        """Whether any tensor's name begins with one of these."""
+        return any(name.startswith(prefixes) for name in self.tensors)
 
     def numbers(self, pattern: str) -> list[int]:
         """What the pattern's group matches in tensors' names: numbers, ascending."""
         found = (re.match(pattern, name) for name in self.tensors)
         return sorted({int(match[1]) for match in found if match})
-
-    def shape(self, name: str, dimensions: int) -> tuple[int, ...]:
-        """The shape of a tensor without which the network's own shape cannot be known.
-
-        Raises:
-            InputError: It is missing, or has another number of dimensions.
-        """
-        if name not in self.tensors:
-            raise InputError(f"{self.path} lacks {name}, without which nothing can be built")
-        shape = tuple(self.tensors[name].shape)
-        if len(shape) != dimensions:
-            raise InputError(
-                f"{self.path}: {name} is {quoted(shape)}; it should have {dimensions} axes"
-            )
-        if 0 in shape:
-            raise InputError(f"{self.path}: {name} is {quoted(shape)}: it is empty")
-        return shape
 
     def size(self, *places: tuple[str, int, int]) -> int:
         """A size that several tensors have: the first of them that is there decides.
@@ -111,6 +99,22 @@ class ForeignTensors:
                 return self.shape(name, dimensions)[axis]
         return self.shape(*places[0][:2])[places[0][2]]
 
+    def shape(self, name: str, dimensions: int) -> tuple[int, ...]:
+        """The shape of a tensor without which the network's own shape cannot be known.
+
+        Raises:
+            InputError: It is missing, empty, or has another number of dimensions.
+        """
+        if name not in self.tensors:
+            raise InputError(f"{self.path} lacks {name}, without which nothing can be built")
+        shape = tuple(self.tensors[name].shape)
+        if len(shape) != dimensions or 0 in shape:
+            raise InputError(
+                f"{self.path}: {name} is {quoted(shape)}; it should have {dimensions} axes, "
+                "none of them empty"
+            )
+        return shape
+
     def epsilon(self, name: str, default: float) -> float:
         """An epsilon that the file does not say: the user's, or the default."""
         self._unused.discard(name)
@@ -124,12 +128,12 @@ class ForeignTensors:
         """
         self._left.pop(name, None)
         tensor = self.tensors.get(name)
-        fault: str | None = f"missing {name}"
-        if tensor is not None:
-            fault = tensor_fault(name, tensor, shape, _FLOATS)
-            if fault is None:
-                return tensor.detach().float()
-        self._wrong.append(str(fault))
+        if tensor is None:
+            self._wrong.append(f"missing {name}")
+        elif fault := tensor_fault(name, tensor, shape, _FLOATS):
+            self._wrong.append(fault)
+        else:
+            return tensor.detach().float()
         return torch.zeros(()).expand(shape)
 
     def leave(self, pattern: str) -> None:
@@ -142,55 +146,44 @@ class ForeignTensors:
         Raises:
             InputError: Naming those that were not; or the user gave epsilons that were not used.
         """
-        types = Counter(f.partition(" is ")[2] for f in self._wrong if f.endswith("not float32"))
-        many = {kind: number for kind, number in types.items() if number > _ALIKE}
-        wrong = [fault for fault in self._wrong if fault.partition(" is ")[2] not in many]
-        wrong += [f"{number} tensors are {kind}" for kind, number in many.items()]
-        wrong += [f"unexpected {printable(name)[:100]}" for name in self._left]
+        wrong = self._wrong + [f"unexpected {printable(name)[:100]}" for name in self._left]
         if wrong:
             raise InputError(f"{self.path} does not fit its network: {listed_faults(wrong)}")
         if self._unused:
             raise InputError(f"{self.path}: {EPSILONS_KNOWN}")
 
 
-class Layout:
-    """How a format names and lays out the tensors of a network. As it is here: all as ours.
+def renamed(name: str, names: Names) -> str:
+    """A format's name of our tensor; empty if the format does not store it."""
+    for pattern, replacement in names:
+        name = re.sub(pattern, replacement, name)
+    return name
+
+
+def take_network(
+    source: ForeignTensors,
+    network: Generator | Discriminator,
+    foreign_name: Callable[[str], str],
+    stored: Callable[[str, Mapping[str, tuple[int, ...]]], Stored],
+) -> dict[str, Tensor]:
+    """A network's tensors by our names, but for those that the format does not store.
 
     Args:
+        source: Of which all that is taken is accounted for.
         network: With our names and shapes; without values.
-        names: Patterns in our names and what replaces them, one after the other. What becomes empty
-            is not stored in the format.
+        foreign_name: The format's name of ours; empty for what it does not store.
+        stored: How the format lays out the tensor of our name; also gets all our shapes by name.
     """
+    shapes = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
+    layouts = {name: stored(name, shapes) for name in shapes if foreign_name(name)}
+    taken = {name: source.take(foreign_name(name), *layouts[name][0]) for name in layouts}
+    source.finish()  # before anything is made of what a file claims
+    return {name: layouts[name][1](taken.pop(name)) for name in layouts}
 
-    def __init__(
-        self,
-        network: Generator | Discriminator,
-        names: Sequence[tuple[str, str | Callable[[re.Match[str]], str]]],
-    ) -> None:
-        self.shapes = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
-        self._names = names
 
-    def foreign_name(self, name: str) -> str:
-        """The format's name of a tensor; empty if it does not store it."""
-        for pattern, replacement in self._names:
-            name = re.sub(pattern, replacement, name)
-        return name
-
-    def foreign_shape(self, name: str) -> tuple[int, ...]:
-        """The shape in the format of a tensor that we call `name`."""
-        return self.shapes[name]
-
-    def to_ours(self, name: str, tensor: Tensor) -> Tensor:  # noqa: ARG002
-        """Bring a tensor from its shape in the format to ours."""
-        return tensor
-
-    def take_all(self, source: ForeignTensors) -> dict[str, Tensor]:
-        """The network's tensors by our names, but for those that the format does not store."""
-        return {
-            name: self.to_ours(name, source.take(foreign, *self.foreign_shape(name)))
-            for name in self.shapes
-            if (foreign := self.foreign_name(name))
-        }
+def unchanged(tensor: Tensor) -> Tensor:
+    """The layout of a tensor that is stored as it is here."""
+    return tensor
 
 
 def add_other_statistics(tensors: dict[str, Tensor]) -> None:
@@ -223,6 +216,11 @@ def add_converged_vectors(tensors: dict[str, Tensor], eps: float) -> None:
         tensors[name], tensors[f"{layer}.v"] = F.normalize(matrix @ v, dim=0, eps=eps), v
 
 
+def channels_first(v: Tensor, in_channels: int) -> Tensor:
+    """The `v` of a kernel, of TensorFlow's order (height, width, channel), in ours."""
+    return v.reshape(-1, in_channels).T.flatten()
+
+
 def reorder_first_linear(tensors: dict[str, Tensor]) -> None:
     """Reorder the outputs of the first linear layer from (height, width, channel).
 
@@ -231,6 +229,19 @@ def reorder_first_linear(tensors: dict[str, Tensor]) -> None:
     for name in ("linear.weight", "linear.bias", "linear.u"):
         by_place = tensors[name].unflatten(0, (16, -1))  # (16, C, ...)
         tensors[name] = by_place.transpose(0, 1).flatten(0, 1)
+
+
+def generator_config(family: str, widths: Sequence[int], **values: Any) -> GeneratorConfig:
+    """The configuration of a generator with these channels at 4x4 pixels and after each doubling.
+
+    Args:
+        family: "biggan" or "biggan-deep".
+        widths: Channels, at 4x4 pixels first.
+        values: The other fields.
+    """
+    channels, multiples = base_width(widths)
+    resolution = 4 * 2 ** (len(widths) - 1)
+    return GeneratorConfig(family, resolution, channels, multiples, **values)  # type: ignore[arg-type]
 
 
 def base_width(widths: Sequence[int]) -> tuple[int, tuple[int, ...]]:

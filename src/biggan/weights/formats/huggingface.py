@@ -13,17 +13,18 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
-
 from biggan.errors import InputError, quoted
 from biggan.models import GeneratorConfig
 from biggan.weights.formats.conversion import (
     Converted,
     ForeignTensors,
-    Layout,
+    Stored,
     add_other_statistics,
-    base_width,
+    generator_config,
+    renamed,
     reorder_first_linear,
+    take_network,
+    unchanged,
 )
 from biggan.weights.networks import empty_network
 from biggan.weights.published import DEEPMIND_LICENCE
@@ -50,7 +51,7 @@ _NAMES = (
 
 def matches(source: ForeignTensors) -> bool:
     """Whether tensors are named as in this format."""
-    return source.has_any("generator.gen_z.") or source.has_any("generator.layers.")
+    return source.has_any("generator.gen_z.", "generator.layers.")
 
 
 def convert(source: ForeignTensors) -> Converted:
@@ -59,47 +60,38 @@ def convert(source: ForeignTensors) -> Converted:
     Raises:
         InputError: The tensors fit no network, or do not fit the `config.json` beside them.
     """
-    settings = _read_settings(source.path)
-    attention = _attention_layer(source)
     layers = source.numbers(r"generator\.layers\.(\d{1,3})\.")
+    attention = _attention_layer(source)
     blocks = [layer for layer in range(max(layers, default=-1) + 1) if layer != attention]
-    widths = _widths(source, blocks)
+    if len(blocks) % 2 or not blocks:
+        raise InputError(f"{source.path} has {len(blocks)} blocks, not two for each resolution")
+    norms = ("generator.bn", "generator.layers.0.bn_0")
     rows = source.size(
-        *(
-            (f"{norm}.running_{kind}", 2, 0)
-            for norm in ("generator.bn", "generator.layers.0.bn_0")
-            for kind in ("means", "vars")
-        )
+        *((f"{n}.running_{kind}", 2, 0) for n in norms for kind in ("means", "vars"))
     )
     if rows < 2:
         raise InputError(
             f"{source.path} has BatchNorm statistics for {rows} truncation, not from 0 to 1"
         )
     grid = tuple(round(i / (rows - 1), 6) for i in range(rows))
-    config = _config(source, widths, attention, settings)
-    _check_settings(source.path, settings, config, widths, attention, rows)
+    config = _config(source, blocks, attention, rows)
 
     places = [(rf"^blocks\.{i}\.", f"generator.layers.{n}.") for i, n in enumerate(blocks)]
     names = (*_NAMES, *places, (r"^attention\.", f"generator.layers.{attention}."))
-    tensors = _Layout(empty_network(config, grid), names).take_all(source)
+    network = empty_network(config, grid)
+    tensors = take_network(source, network, lambda name: renamed(name, names), _stored)
     add_other_statistics(tensors)
     reorder_first_linear(tensors)
-    source.finish()
     origin = "Hugging Face's pytorch_pretrained_biggan"
     return Converted(config, tensors, origin, DEEPMIND_LICENCE, grid)
 
 
-class _Layout(Layout):
-    def foreign_shape(self, name: str) -> tuple[int, ...]:
-        if name == "attention.gamma":
-            return (1,)
-        shape = self.shapes[name]
-        return shape[::-1] if name == "class_embedding.table.weight" else shape
-
-    def to_ours(self, name: str, tensor: Tensor) -> Tensor:
-        if name == "attention.gamma":
-            return tensor.reshape(())
-        return tensor.T.contiguous() if name == "class_embedding.table.weight" else tensor
+def _stored(name: str, shapes: Mapping[str, tuple[int, ...]]) -> Stored:
+    if name == "attention.gamma":
+        return (1,), lambda tensor: tensor.reshape(())
+    if name == "class_embedding.table.weight":
+        return shapes[name][::-1], lambda tensor: tensor.T.contiguous()
+    return shapes[name], unchanged
 
 
 def _attention_layer(source: ForeignTensors) -> int | None:
@@ -112,26 +104,22 @@ def _attention_layer(source: ForeignTensors) -> int | None:
     return layers[0] if layers else None
 
 
-def _widths(source: ForeignTensors, blocks: Sequence[int]) -> list[int]:
-    """Channels at 4x4 pixels, then after each doubling of the resolution."""
-    if len(blocks) % 2 or not blocks:
-        raise InputError(f"{source.path} has {len(blocks)} blocks, not two for each resolution")
-    into = f"generator.layers.{blocks[0]}"
-    first = source.size((f"{into}.bn_0.running_means", 2, 1), (f"{into}.conv_0.weight_orig", 4, 1))
-    made = [
-        source.size((f"{name}.weight_orig", 4, 0), (f"{name}.bias", 1, 0))
-        for name in (f"generator.layers.{layer}.conv_3" for layer in blocks[1::2])
-    ]
-    return [first, *made]
-
-
 def _config(
-    source: ForeignTensors,
-    widths: Sequence[int],
-    attention: int | None,
-    settings: Mapping[str, Any],
+    source: ForeignTensors, blocks: Sequence[int], attention: int | None, rows: int
 ) -> GeneratorConfig:
-    channels, multiples = base_width(widths)
+    """The network's shape, by its tensors and the `config.json` beside them.
+
+    Raises:
+        InputError: The two do not fit together.
+    """
+    settings = _read_settings(source.path)
+    into = f"generator.layers.{blocks[0]}"
+    widths = [
+        source.size((f"{into}.bn_0.running_means", 2, 1), (f"{into}.conv_0.weight_orig", 4, 1))
+    ]
+    for layer in blocks[1::2]:
+        name = f"generator.layers.{layer}.conv_3"
+        widths.append(source.size((f"{name}.weight_orig", 4, 0), (f"{name}.bias", 1, 0)))
     class_dim, num_classes = source.shape("embeddings.weight", 2)
     condition_dim = source.size(
         ("generator.gen_z.weight_orig", 2, 1),
@@ -139,11 +127,9 @@ def _config(
     )
     rgb = "generator.conv_to_rgb"
     eps = settings.get("eps", _EPS)
-    return GeneratorConfig(
-        family="biggan-deep",
-        resolution=4 * 2 ** (len(widths) - 1),
-        channels=channels,
-        widths=multiples,
+    config = generator_config(
+        "biggan-deep",
+        widths,
         z_dim=condition_dim - class_dim,
         num_classes=num_classes,
         attention_resolution=0 if attention is None else 4 * 2 ** (attention // 2),
@@ -152,6 +138,30 @@ def _config(
         bn_eps=eps,
         sn_eps=eps,
     )
+    layers = [
+        layer
+        for before, after in pairwise(widths)
+        for layer in ([False, before, before], [True, before, after])
+    ]
+    found = {
+        "output_dim": config.resolution,
+        "z_dim": config.z_dim,
+        "class_embed_dim": class_dim,
+        "num_classes": num_classes,
+        "n_stats": rows,
+        "attention_layer_position": attention,
+        "layers": layers,
+    }
+    for name, value in found.items():
+        said = settings.get(name, value)
+        if name == "layers" and said is not value:
+            said = _in_channels(said, settings.get("channel_width"))
+        if said != value:
+            raise InputError(
+                f"{source.path}: config.json says {name} {quoted(said)}, but the tensors are those "
+                f"of {value}; give the config.json that came with them"
+            )
+    return config
 
 
 def _read_settings(path: Path) -> dict[str, Any]:
@@ -172,40 +182,6 @@ def _read_settings(path: Path) -> dict[str, Any]:
                 raise InputError(f"{file}, beside {path.name}, is no JSON object")
             return settings
     return {}
-
-
-def _check_settings(
-    path: Path,
-    settings: Mapping[str, Any],
-    config: GeneratorConfig,
-    widths: Sequence[int],
-    attention: int | None,
-    rows: int,
-) -> None:
-    """Refuse a `config.json` of other weights, or of a network that is not built so."""
-    layers = [
-        layer
-        for before, after in pairwise(widths)
-        for layer in ([False, before, before], [True, before, after])
-    ]
-    expected = {
-        "output_dim": config.resolution,
-        "z_dim": config.z_dim,
-        "class_embed_dim": config.class_dim,
-        "num_classes": config.num_classes,
-        "n_stats": rows,
-        "attention_layer_position": attention,
-        "layers": layers,
-    }
-    for name, value in expected.items():
-        said = settings.get(name, value)
-        if name == "layers" and said is not value:
-            said = _in_channels(said, settings.get("channel_width"))
-        if said != value:
-            raise InputError(
-                f"{path}: config.json says {name} {quoted(said)}, but the tensors are those "
-                f"of {value}; give the config.json that came with them"
-            )
 
 
 def _in_channels(layers: Any, channel_width: Any) -> Any:

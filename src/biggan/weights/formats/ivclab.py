@@ -7,20 +7,23 @@ where the channels fit. Its epsilons are 1e-4.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from itertools import count, takewhile
-
-from torch import Tensor
 
 from biggan.errors import InputError
 from biggan.models import GeneratorConfig
 from biggan.weights.formats.conversion import (
     Converted,
     ForeignTensors,
-    Layout,
+    Stored,
     add_other_statistics,
     attention_by_channels,
-    base_width,
+    channels_first,
+    generator_config,
+    renamed,
     reorder_first_linear,
+    take_network,
+    unchanged,
 )
 from biggan.weights.networks import empty_network, hub_grid
 from biggan.weights.published import DEEPMIND_LICENCE
@@ -53,7 +56,7 @@ _NAMES = (
 
 def matches(source: ForeignTensors) -> bool:
     """Whether tensors are named as in this format."""
-    return source.has_any("g_z.g_linear.") or source.has_any("gblock.")
+    return source.has_any("g_z.g_linear.", "gblock.")
 
 
 def convert(source: ForeignTensors) -> Converted:
@@ -66,27 +69,24 @@ def convert(source: ForeignTensors) -> Converted:
     rows = source.size((f"{norm}.standing_means", 2, 0), (f"{norm}.standing_vars", 2, 0))
     if rows != len(_GRID):
         raise InputError(f"{source.path} has BatchNorm statistics for {rows} truncations, not 50")
-    config = _config(source)
-    tensors = _Layout(empty_network(config, _GRID), _NAMES).take_all(source)
-    add_other_statistics(tensors)
-    reorder_first_linear(tensors)
     # torch's own BatchNorm keeps these as well; sampling never reads them.
     source.leave(r".*bn\.(running_mean|running_var|num_batches_tracked)")
-    source.finish()
+    config = _config(source)
+    network = empty_network(config, _GRID)
+    tensors = take_network(source, network, lambda name: renamed(name, _NAMES), _stored)
+    add_other_statistics(tensors)
+    reorder_first_linear(tensors)
     origin = "ivclab's BigGAN-Generator-Pretrained-Pytorch"
     return Converted(config, tensors, origin, DEEPMIND_LICENCE, _GRID)
 
 
-class _Layout(Layout):
-    def foreign_shape(self, name: str) -> tuple[int, ...]:
-        return (1,) if name == "attention.gamma" else self.shapes[name]
-
-    def to_ours(self, name: str, tensor: Tensor) -> Tensor:
-        if name.endswith(".v"):
-            # As in TensorFlow over height, width and channels; ours begins with the channels.
-            in_channels = self.shapes[f"{name.removesuffix('v')}weight"][1]
-            return tensor.reshape(-1, in_channels).T.flatten()
-        return tensor.reshape(()) if name == "attention.gamma" else tensor
+def _stored(name: str, shapes: Mapping[str, tuple[int, ...]]) -> Stored:
+    if name == "attention.gamma":
+        return (1,), lambda tensor: tensor.reshape(())
+    if name.endswith(".v"):
+        in_channels = shapes[f"{name.removesuffix('v')}weight"][1]
+        return shapes[name], lambda tensor: channels_first(tensor, in_channels)
+    return shapes[name], unchanged
 
 
 def _config(source: ForeignTensors) -> GeneratorConfig:
@@ -97,7 +97,6 @@ def _config(source: ForeignTensors) -> GeneratorConfig:
     for name in blocks:
         biases = (f"{name}.conv0.bias", 1, 0), (f"{name}.conv1.bias", 1, 0)
         widths.append(source.size((f"{name}.conv0.weight_orig", 4, 0), *biases))
-    channels, multiples = base_width(widths)
     num_classes, class_dim = source.shape("linear.weight", 2)
     attention = 0
     if source.has_any("attention."):
@@ -108,11 +107,9 @@ def _config(source: ForeignTensors) -> GeneratorConfig:
         chunk_dim = source.shape("g_z.g_linear.weight_orig", 2)[1]
     else:
         chunk_dim = source.size(("gblock.hyperbn.gamma.weight_orig", 2, 1)) - class_dim
-    return GeneratorConfig(
-        family="biggan",
-        resolution=4 * 2 ** (len(widths) - 1),
-        channels=channels,
-        widths=multiples,
+    return generator_config(
+        "biggan",
+        widths,
         z_dim=chunk_dim * len(widths),
         num_classes=num_classes,
         attention_resolution=attention,
