@@ -14,6 +14,8 @@ from biggan.evaluation import evaluate as module
 from biggan.evaluation.reference import in_order_of
 from biggan.evaluation.result import as_csv, as_table
 from biggan.gan import Gan
+from biggan.images import to_uint8
+from biggan.latents import make_noise
 from biggan.weights.files import Description
 from simple_features import SimpleFeatures
 from tiny import TINY_CLASSES, tiny_generator
@@ -23,18 +25,27 @@ PROTOCOL = Protocol(num=40, seed=3, batch_size=8)
 
 
 @pytest.fixture(autouse=True)
-def _own_cache(monkeypatch, tmp_path):
-    monkeypatch.setenv("BIGGAN_CACHE", str(tmp_path / "cache"))
-
-
-@pytest.fixture(autouse=True)
 def steps(monkeypatch):
     monkeypatch.setattr(scores, "default_steps", lambda num: num // 3)
 
 
 @pytest.fixture
-def gan():
-    return Gan(tiny_generator(), Description("tiny", TINY_CLASSES), "f" * 64)
+def taught(monkeypatch):
+    """What the classifiers of cas are taught with: images, labels, the data, and the recipe."""
+    calls, original = [], module.classification_accuracy_score
+
+    def listen(images, labels, real, **options):
+        calls.append((images, labels, real, options))
+        return original(images, labels, real, **options)
+
+    monkeypatch.setattr(module, "classification_accuracy_score", listen)
+    return calls
+
+
+@pytest.fixture
+def real():
+    """Data of the tiny model's size and classes."""
+    return ImageDataset(tinted().images.repeat(1, 1, 2, 2), tinted().labels, TINY_CLASSES, "tints")
 
 
 def tinted(num=120, seed=0, names=NAMES):
@@ -110,67 +121,36 @@ def test_metrics_of_all_classes_together_have_no_table():
     assert set(row) == {"truncation", "scores", "seconds"}
 
 
-def test_the_recipe_of_cas_is_written_and_followed(monkeypatch):
-    heard = {}
-
-    def listen(images, labels, real, **options):
-        heard.update(options, images=images, labels=labels, real=real)
-        return original(images, labels, real, **options)
-
-    original = module.classification_accuracy_score
-    monkeypatch.setattr(module, "classification_accuracy_score", listen)
+def test_the_recipe_of_cas_is_written_and_followed(taught):
     made, real = tinted(30, seed=1), tinted()
     for flip in (True, False):
         result = evaluate_images(made, real, None, ("cas",), flip=flip)
-        assert result.protocol["cas"] == {
-            "steps": 10,
-            "width": 16,
-            "seed": 0,
-            "flip": flip,
-            "tested_on": 120,
-        }
-        assert (heard["steps"], heard["width"], heard["seed"]) == (10, 16, 0)
-        assert heard["flip"] is flip
-        assert heard["images"] is made.images
-        assert torch.equal(heard["real"].images, real.images)
-        assert torch.equal(heard["labels"], made.labels)
-        assert torch.equal(heard["real"].labels, real.labels)
+        recipe = {"steps": 10, "width": 16, "seed": 0, "flip": flip}
+        assert result.protocol["cas"] == {**recipe, "tested_on": 120}
+        images, labels, of, options = taught.pop()
+        assert options.items() >= recipe.items()
+        assert images is made.images
+        assert torch.equal(labels, made.labels)
+        assert torch.equal(of.images, real.images)
+        assert torch.equal(of.labels, real.labels)
 
 
-def test_cas_alone_needs_no_extractor(gan):
-    real = ImageDataset(tinted().images.repeat(1, 1, 2, 2), tinted().labels, TINY_CLASSES, "tints")
-    result = evaluate_generator(gan, real, None, (0.4,), ("cas",), PROTOCOL)
+def test_cas_learns_from_the_images_of_the_evaluation_and_needs_no_extractor(gan, real, taught):
+    result = evaluate_generator(gan, real, None, (0.4, None), ("cas",), PROTOCOL)
     assert result.extractor == {}
     assert set(result.rows[0]["scores"]) == {"cas"}
     assert "seen by" not in as_table(result)
-    with pytest.raises(ValueError, match="need an extractor"):
-        evaluate_generator(gan, real, None, (0.4,), ("fid", "cas"), PROTOCOL)
-
-
-def test_cas_learns_from_the_images_of_the_evaluation(gan, monkeypatch):
-    from biggan.images import to_uint8
-    from biggan.latents import make_noise
-
-    heard = []
-    original = module.classification_accuracy_score
-
-    def listen(images, labels, *real, **options):
-        heard.append((images, labels))
-        return original(images, labels, *real, **options)
-
-    monkeypatch.setattr(module, "classification_accuracy_score", listen)
-    real = ImageDataset(tinted().images.repeat(1, 1, 2, 2), tinted().labels, TINY_CLASSES, "tints")
-    evaluate_generator(gan, real, None, (0.4, None), ("cas",), PROTOCOL)
-    for truncation, (images, labels) in zip((0.4, None), heard, strict=True):
+    for truncation, (images, labels, _, _) in zip((0.4, None), taught, strict=True):
         z = make_noise(40, gan.config.z_dim, truncation, 3)
         expected = to_uint8(gan.generate(z, torch.arange(40) % 3, truncation))
         assert (images.int() - expected.int()).abs().max() <= 1
         assert torch.equal(labels, torch.arange(40) % 3)
+    with pytest.raises(ValueError, match="need an extractor"):
+        evaluate_generator(gan, real, None, (0.4,), ("fid", "cas"), PROTOCOL)
 
 
-def test_images_that_fit_no_memory_are_refused(gan, monkeypatch):
+def test_images_that_fit_no_memory_are_refused(gan, real, monkeypatch):
     monkeypatch.setattr("biggan.data.loading.memory_limit", lambda: 40 * 3 * 16 * 16 - 1)
-    real = ImageDataset(tinted().images.repeat(1, 1, 2, 2), tinted().labels, TINY_CLASSES, "tints")
     with pytest.raises(InputError, match="cas keeps the 40 images"):
         evaluate_generator(gan, real, None, (0.4,), ("cas",), PROTOCOL)
 
@@ -191,8 +171,7 @@ def test_cas_is_of_one_process(monkeypatch):
         evaluate_images(tinted(), tinted(), None, ("cas",))
 
 
-def test_cas_that_was_killed_does_not_look_again(gan, monkeypatch):
-    real = ImageDataset(tinted().images.repeat(1, 1, 2, 2), tinted().labels, TINY_CLASSES, "tints")
+def test_cas_that_was_killed_does_not_look_again(gan, real, monkeypatch):
     metrics = ("fid", "cas")
     extractor = SimpleFeatures()
     with monkeypatch.context() as patch:
@@ -250,8 +229,7 @@ def test_wordnet_ids_are_imagenets_classes():
     assert torch.equal(in_order_of(backwards, imagenet_classes()).labels, labels.flip(0))
 
 
-def test_a_row_of_another_recipe_of_cas_is_not_taken_over(gan, monkeypatch):
-    real = ImageDataset(tinted().images.repeat(1, 1, 2, 2), tinted().labels, TINY_CLASSES, "tints")
+def test_a_row_of_another_recipe_of_cas_is_not_taken_over(gan, real, monkeypatch):
     flips = []
     original = module.classification_accuracy_score
 

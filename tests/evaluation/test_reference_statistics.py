@@ -24,16 +24,6 @@ from tiny import TINY_CLASSES, tiny_generator
 PROTOCOL = Protocol(num=40, seed=3, batch_size=8)
 
 
-@pytest.fixture(autouse=True)
-def _own_cache(monkeypatch, tmp_path):
-    monkeypatch.setenv("BIGGAN_CACHE", str(tmp_path / "cache"))
-
-
-@pytest.fixture
-def gan():
-    return Gan(tiny_generator(), Description("tiny", TINY_CLASSES), "f" * 64)
-
-
 def noise(num=80, resolution=16, seed=0):
     random = torch.Generator().manual_seed(seed)
     images = torch.randint(256, (num, 3, resolution, resolution), generator=random)

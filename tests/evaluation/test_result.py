@@ -1,4 +1,4 @@
-"""Tables and plots of an evaluation made by hand."""
+"""Tables, plots and the points of the paper's Table 2, of an evaluation made by hand."""
 
 import csv
 import io
@@ -9,7 +9,7 @@ from PIL import Image
 from biggan.errors import InputError
 from biggan.evaluation import Evaluation
 from biggan.evaluation.result import as_csv, as_table, plot_tradeoff
-from biggan.evaluation.scores import check_metrics
+from biggan.evaluation.scores import check_metrics, operating_points
 
 
 def evaluation(rows, points=None):
@@ -82,3 +82,30 @@ def test_a_plot_of_nothing_is_refused(tmp_path):
 
 def test_metrics_are_in_an_order_of_their_own():
     assert check_metrics("cas, is,fid,is") == ("fid", "is", "cas")
+
+
+SWEEP = [
+    {"truncation": truncation, "scores": {"fid": fid, "is": score}}
+    for truncation, fid, score in (
+        (0.2, 30.0, 99.0),
+        (0.5, 8.0, 80.0),
+        (0.8, 7.0, 64.0),
+        (1.0, 9.0, 55.0),
+        (None, 10.0, 50.0),
+    )
+]
+
+
+def test_each_point_is_the_nearest_that_was_measured():
+    points = operating_points(SWEEP, "fid", "is", 61.0)
+    assert {name: row["truncation"] for name, row in points.items()} == {
+        "no truncation": None,
+        "best fid": 0.8,
+        "is of the data": 0.8,  # 64 is nearer than 55
+        "best is": 0.2,
+    }
+    assert operating_points(SWEEP, "fid", "is", 59.0)["is of the data"]["truncation"] == 1.0
+
+
+def test_points_that_nobody_measured_are_left_out():
+    assert sorted(operating_points(SWEEP[:2], "fid", "is", None)) == ["best fid", "best is"]
