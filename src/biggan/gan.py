@@ -15,15 +15,16 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from biggan import interpolation, sampling
 from biggan.classes import resolve_class
 from biggan.devices import find_device, move
 from biggan.errors import InputError
 from biggan.inference import EngineName, Precision
 from biggan.inference.engine import Engine, build_engine
+from biggan.interpolation import Path, draw_morph, draw_video, plan_morph, plan_video
 from biggan.latents import NoiseKind, check_truncation
 from biggan.models import Discriminator, Generator, GeneratorConfig
 from biggan.nn import OffGrid
+from biggan.sampling import as_numbers, draw_pictures, generate_batches, plan_pictures
 from biggan.weights.cache import cache_dir
 from biggan.weights.files import Description
 from biggan.weights.load import load_discriminator as read_discriminator
@@ -161,9 +162,9 @@ class Gan:
         return self
 
     # Pictures and videos as provenance, which their files carry, and drawn from it.
-    plan, draw = sampling.plan_pictures, sampling.draw_pictures
-    plan_morph, draw_morph = interpolation.plan_morph, interpolation.draw_morph
-    plan_video, draw_video = interpolation.plan_video, interpolation.draw_video
+    plan, draw = plan_pictures, draw_pictures
+    plan_morph, draw_morph = plan_morph, draw_morph
+    plan_video, draw_video = plan_video, draw_video
 
     def sample(
         self,
@@ -199,7 +200,7 @@ class Gan:
         seed_a: int = 0,
         seed_b: int = 0,
         *,
-        path: interpolation.Path = "linear",
+        path: Path = "linear",
         noise: NoiseKind = "hub",
     ) -> list[list[Image.Image]]:
         """Morph pictures of one class into pictures of another: `num` rows of `steps` pictures.
@@ -235,8 +236,8 @@ class Gan:
         check_truncation(truncation)
         if isinstance(labels, Sequence) and any(isinstance(label, str) for label in labels):
             labels = np.array([self.class_index(label) for label in labels])
-        labels = sampling.as_numbers(labels, "labels")
-        batches = sampling.generate_batches(self.engine, labels, z, truncation, batch_size)
+        labels = as_numbers(labels, "labels")
+        batches = generate_batches(self.engine, labels, z, truncation, batch_size)
         empty = torch.empty(0, self.config.image_channels, *[self.config.resolution] * 2)
         return torch.cat([empty, *(batch.images.cpu() for batch in batches)])
 

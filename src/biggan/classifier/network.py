@@ -22,7 +22,7 @@ from biggan.metrics.extractor import (
     reproducible_convolutions,
     resize_like_pillow,
 )
-from biggan.nn.uninitialized import Linear, Uninitialized
+from biggan.nn import Linear, Uninitialized
 from biggan.weights.files import load_tensors
 from biggan.weights.networks import load_strictly
 

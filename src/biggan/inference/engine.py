@@ -62,7 +62,7 @@ class Engine:
 
     @torch.inference_mode()
     def __call__(self, z: Tensor, labels: Tensor, truncation: float | None = None) -> Tensor:
-        """Make images; see `BigGANGenerator.forward`."""
+        """Make images; see `Generator.forward`."""
         with torch.autocast(self.device.type, enabled=False):  # the engine decides the precision
             embedding = self._folded.embed(labels)
             prepared = self._folded.prepare(z, embedding, truncation)

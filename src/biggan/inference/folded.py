@@ -19,16 +19,14 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterable, Iterator, Sequence
-from typing import NamedTuple, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from biggan.inference.convolution import FrozenConv2d, FrozenConvolution, MakeConvolution
-from biggan.models.biggan import BigGANGenerator, GeneratorBlock
-from biggan.models.biggan_deep import BigGANDeepGenerator, DeepGeneratorBlock
-from biggan.models.config import GeneratorConfig
+from biggan.models import Generator, GeneratorConfig
 from biggan.models.shared import RGBHead, as_grid
 from biggan.nn import (
     BatchNorm2d,
@@ -39,6 +37,10 @@ from biggan.nn import (
     StandingBatchNorm2d,
     upsample,
 )
+
+if TYPE_CHECKING:
+    from biggan.models.biggan import GeneratorBlock
+    from biggan.models.biggan_deep import DeepGeneratorBlock
 
 _LARGE = 1 << 22  # values of a tensor; larger ones are made in strips
 _LARGEST = 1 << 23  # values of a strip's tensors; what is larger, the C library returns at once
@@ -70,7 +72,7 @@ class FoldedGenerator(nn.Module):
     @torch.no_grad()
     def __init__(
         self,
-        generator: BigGANGenerator | BigGANDeepGenerator,
+        generator: Generator,
         make_convolution: MakeConvolution = FrozenConv2d,
     ) -> None:
         super().__init__()
@@ -85,14 +87,14 @@ class FoldedGenerator(nn.Module):
         modulation = _ModulationBuilder(self.config)
         self.blocks = nn.ModuleList()
         resolution = 4
+        block: Any  # of either family
         for i, block in enumerate(generator.blocks):
-            if isinstance(block, GeneratorBlock):
+            if self.config.family == "biggan":
                 modulation.add(block.bn1, i)
                 modulation.add(block.bn2, i, behind=block.conv1)
                 folded: nn.Module = _Block(block, resolution, make_convolution)
                 resolution *= 2
             else:
-                assert isinstance(block, DeepGeneratorBlock)
                 modulation.add(block.bn1, i)
                 modulation.add(block.bn2, i, behind=block.conv1)
                 modulation.add(block.bn3, i, behind=block.conv2)
@@ -110,11 +112,11 @@ class FoldedGenerator(nn.Module):
         self.rgb = _rgb_convolution(generator.head, make_convolution, resolution)
 
     def embed(self, labels: Tensor) -> Tensor:
-        """Class vectors for labels; see `BigGANGenerator.embed`."""
+        """Class vectors for labels; see `Generator.embed`."""
         return self.class_embedding(labels)
 
     def forward(self, z: Tensor, labels: Tensor, truncation: float | None = None) -> Tensor:
-        """Make images; see `BigGANGenerator.forward`."""
+        """Make images; see `Generator.forward`."""
         return self.synthesize(z, self.embed(labels), truncation)
 
     def synthesize(

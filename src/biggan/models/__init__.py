@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 import torch
 
-from biggan.models.biggan import BigGANDiscriminator, BigGANGenerator
-from biggan.models.biggan_deep import BigGANDeepDiscriminator, BigGANDeepGenerator
 from biggan.models.config import DiscriminatorConfig, GeneratorConfig
-from biggan.models.presets import PRESETS, get_preset
+from biggan.models.shared import Discriminator, Generator
 from biggan.nn import initialize_orthogonal
 
-Generator = BigGANGenerator | BigGANDeepGenerator
-Discriminator = BigGANDiscriminator | BigGANDeepDiscriminator
+if TYPE_CHECKING:
+    from biggan.models.presets import PRESETS, get_preset
 
 __all__ = [
     "PRESETS",
@@ -28,16 +29,32 @@ __all__ = [
 ]
 
 
+def __getattr__(name: str) -> Any:
+    if name in ("PRESETS", "get_preset"):  # a generator from a file needs none
+        return getattr(import_module("biggan.models.presets"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
 def make_generator(config: GeneratorConfig) -> Generator:
     """The network of a configuration, its weights not yet set."""
-    family = BigGANGenerator if config.family == "biggan" else BigGANDeepGenerator
-    return family(config)
+    if config.family == "biggan":
+        from biggan.models.biggan import BigGANGenerator
+
+        return BigGANGenerator(config)
+    from biggan.models.biggan_deep import BigGANDeepGenerator
+
+    return BigGANDeepGenerator(config)
 
 
 def make_discriminator(config: DiscriminatorConfig) -> Discriminator:
     """The network of a configuration, its weights not yet set."""
-    family = BigGANDiscriminator if config.family == "biggan" else BigGANDeepDiscriminator
-    return family(config)
+    if config.family == "biggan":
+        from biggan.models.biggan import BigGANDiscriminator
+
+        return BigGANDiscriminator(config)
+    from biggan.models.biggan_deep import BigGANDeepDiscriminator
+
+    return BigGANDeepDiscriminator(config)
 
 
 def build_generator(architecture: str | GeneratorConfig, *, seed: int = 0) -> Generator:
@@ -54,6 +71,8 @@ def build_generator(architecture: str | GeneratorConfig, *, seed: int = 0) -> Ge
         InputError: No preset has this name.
     """
     if isinstance(architecture, str):
+        from biggan.models.presets import get_preset
+
         architecture = get_preset(architecture).generator
     generator = make_generator(architecture)
     initialize_orthogonal(generator, seed)
@@ -74,6 +93,8 @@ def build_discriminator(architecture: str | DiscriminatorConfig, *, seed: int = 
         InputError: No preset has this name.
     """
     if isinstance(architecture, str):
+        from biggan.models.presets import get_preset
+
         architecture = get_preset(architecture).discriminator
     discriminator = make_discriminator(architecture)
     initialize_orthogonal(discriminator, seed)

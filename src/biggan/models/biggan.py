@@ -14,7 +14,8 @@ from torch.nn import functional as F
 
 from biggan.models.config import DiscriminatorConfig, GeneratorConfig
 from biggan.models.shared import (
-    ClassEmbedding,
+    Discriminator,
+    Generator,
     ProjectionHead,
     RGBHead,
     as_grid,
@@ -24,10 +25,8 @@ from biggan.models.shared import (
 from biggan.nn import (
     SpectralNormConv2d,
     SpectralNormLinear,
-    SpectralNormNetwork,
     average_pool,
     convolve_average_pool,
-    run_block,
     upsample,
     upsample_convolve,
 )
@@ -53,19 +52,12 @@ class GeneratorBlock(nn.Module):
         return h + upsample(self.shortcut(x))
 
 
-class BigGANGenerator(SpectralNormNetwork):
-    """Noise and classes to images.
-
-    Args:
-        config: The network's shape; `family` is `biggan`.
-    """
+class BigGANGenerator(Generator):
+    """The generator of Figure 15a."""
 
     def __init__(self, config: GeneratorConfig) -> None:
-        super().__init__()
-        self.config = config
-        self.recompute = False  # whether blocks drop their activations (activation checkpointing)
+        super().__init__(config)
         widths = [config.channels * width for width in config.widths]
-        self.class_embedding = ClassEmbedding(config)
         self.linear = SpectralNormLinear(config.chunk_dim, widths[0] * 16, eps=config.sn_eps)
         self.blocks = nn.ModuleList(GeneratorBlock(config, *pair) for pair in pairwise(widths))
         self.attention = attention_at(
@@ -74,47 +66,23 @@ class BigGANGenerator(SpectralNormNetwork):
         self.head = RGBHead(config, widths[-1])
         self.join_power_iteration()
 
-    def embed(self, labels: Tensor) -> Tensor:
-        """Class vectors for labels: int64 (N,), or class weights (N, num_classes) to mix classes.
-
-        Returns:
-            (N, class_dim), or the class weights themselves without a shared embedding; (N, 0)
-            for an unconditional network, whatever the labels.
-        """
-        return self.class_embedding(labels)
-
-    def forward(self, z: Tensor, labels: Tensor, truncation: float | None = None) -> Tensor:
-        """Make images.
-
-        Args:
-            z: Noise (N, z_dim), used as it is.
-            labels: int64 (N,), or class weights (N, num_classes).
-            truncation: Chooses the BatchNorm statistics in eval mode; None for those of
-                untruncated noise.
-
-        Returns:
-            (N, image_channels, resolution, resolution) in [-1, 1].
-        """
-        return self.synthesize(z, self.embed(labels), truncation)
-
     def synthesize(
         self, z: Tensor, class_embedding: Tensor, truncation: float | None = None
     ) -> Tensor:
-        """Make images from class vectors (N, class_dim), which may lie between classes."""
+        """See `Generator.synthesize`."""
         self.begin_forward()
         config = self.config
+        # chunk 0 to the linear layer, i + 1 to block i
         if config.chunked:
-            chunks = z.split(
-                config.chunk_dim, dim=1
-            )  # chunk 0 to the linear layer, i + 1 to block i
+            chunks = z.split(config.chunk_dim, dim=1)
         else:
             chunks = (z,) + (z.new_empty(len(z), 0),) * len(self.blocks)
         x = as_grid(self.linear(chunks[0]))  # (N, C, 4, 4)
         for block, chunk in zip(self.blocks, chunks[1:], strict=True):
             condition = torch.cat([chunk, class_embedding], dim=1)
-            x = run_block(block, x, condition, truncation, recompute=self.recompute)
+            x = self.run(block, x, condition, truncation)
             if x.shape[-1] == config.attention_resolution:
-                x = run_block(self.attention, x, recompute=self.recompute)
+                x = self.run(self.attention, x)
         return self.head(x, truncation)
 
 
@@ -155,17 +123,11 @@ class DiscriminatorBlock(nn.Module):
         return h + self.shortcut(average_pool(x))
 
 
-class BigGANDiscriminator(SpectralNormNetwork):
-    """Images and classes to logits.
-
-    Args:
-        config: The network's shape; `family` is `biggan`.
-    """
+class BigGANDiscriminator(Discriminator):
+    """The discriminator of Figure 15a."""
 
     def __init__(self, config: DiscriminatorConfig) -> None:
-        super().__init__()
-        self.config = config
-        self.recompute = False  # whether blocks drop their activations (activation checkpointing)
+        super().__init__(config)
         widths = [config.image_channels, *(config.channels * width for width in config.widths)]
         self.blocks = nn.ModuleList(
             DiscriminatorBlock(config, *pair, down=i < config.down_blocks, first=i == 0)
@@ -177,22 +139,10 @@ class BigGANDiscriminator(SpectralNormNetwork):
         self.head = ProjectionHead(config, widths[-1])
         self.join_power_iteration()
 
-    def forward(self, images: Tensor, labels: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Judge images.
-
-        Args:
-            images: (N, image_channels, resolution, resolution) in [-1, 1].
-            labels: int64 (N,), or class weights (N, num_classes); ignored if unconditional.
-            mask: Dropout of the features that the head sees, multiplied: (N, channels of the last
-                block). None for none.
-
-        Returns:
-            Logits (N, 1): positive for "real".
-        """
-        self.begin_forward()
-        x = images.contiguous(memory_format=torch.channels_last)
+    def features(self, x: Tensor) -> Tensor:
+        """See `Discriminator.features`."""
         for i, block in enumerate(self.blocks):
-            x = run_block(block, x, recompute=self.recompute)
+            x = self.run(block, x)
             if i < self.config.down_blocks and x.shape[-1] == self.config.attention_resolution:
-                x = run_block(self.attention, x, recompute=self.recompute)
-        return self.head(x, labels, mask)
+                x = self.run(self.attention, x)
+        return x

@@ -15,7 +15,8 @@ from torch.nn import functional as F
 
 from biggan.models.config import DiscriminatorConfig, GeneratorConfig
 from biggan.models.shared import (
-    ClassEmbedding,
+    Discriminator,
+    Generator,
     ProjectionHead,
     RGBHead,
     as_grid,
@@ -25,9 +26,7 @@ from biggan.models.shared import (
 from biggan.nn import (
     SpectralNormConv2d,
     SpectralNormLinear,
-    SpectralNormNetwork,
     average_pool,
-    run_block,
     upsample,
     upsample_convolve,
 )
@@ -72,19 +71,12 @@ class DeepGeneratorBlock(nn.Module):
         return h + (upsample(shortcut) if self.up else shortcut)
 
 
-class BigGANDeepGenerator(SpectralNormNetwork):
-    """Noise and classes to images.
-
-    Args:
-        config: The network's shape; `family` is `biggan-deep`.
-    """
+class BigGANDeepGenerator(Generator):
+    """The generator of Figure 16a."""
 
     def __init__(self, config: GeneratorConfig) -> None:
-        super().__init__()
-        self.config = config
-        self.recompute = False  # whether blocks drop their activations (activation checkpointing)
+        super().__init__(config)
         widths = [config.channels * width for width in config.widths]
-        self.class_embedding = ClassEmbedding(config)
         self.linear = SpectralNormLinear(config.condition_dim, widths[0] * 16, eps=config.sn_eps)
         # Each stage: a block that keeps its shape, then one that doubles the resolution.
         self.blocks = nn.ModuleList(
@@ -100,28 +92,17 @@ class BigGANDeepGenerator(SpectralNormNetwork):
         self.head = RGBHead(config, widths[-1])
         self.join_power_iteration()
 
-    def embed(self, labels: Tensor) -> Tensor:
-        """Class vectors (N, class_dim) for labels: int64 (N,), or class weights (N, num_classes).
-
-        (N, 0) for an unconditional network, whatever the labels.
-        """
-        return self.class_embedding(labels)
-
-    def forward(self, z: Tensor, labels: Tensor, truncation: float | None = None) -> Tensor:
-        """Make images; see `BigGANGenerator.forward`."""
-        return self.synthesize(z, self.embed(labels), truncation)
-
     def synthesize(
         self, z: Tensor, class_embedding: Tensor, truncation: float | None = None
     ) -> Tensor:
-        """Make images from class vectors (N, class_dim), which may lie between classes."""
+        """See `Generator.synthesize`."""
         self.begin_forward()
         condition = torch.cat([z, class_embedding], dim=1)  # (N, condition_dim)
         x = as_grid(self.linear(condition))  # (N, C, 4, 4)
         for block in self.blocks:
-            x = run_block(block, x, condition, truncation, recompute=self.recompute)
+            x = self.run(block, x, condition, truncation)
             if block.up and x.shape[-1] == self.config.attention_resolution:
-                x = run_block(self.attention, x, recompute=self.recompute)
+                x = self.run(self.attention, x)
         return self.head(x, truncation)
 
 
@@ -158,17 +139,11 @@ class DeepDiscriminatorBlock(nn.Module):
         return self.conv4(h) + x
 
 
-class BigGANDeepDiscriminator(SpectralNormNetwork):
-    """Images and classes to logits.
-
-    Args:
-        config: The network's shape; `family` is `biggan-deep`.
-    """
+class BigGANDeepDiscriminator(Discriminator):
+    """The discriminator of Figure 16a."""
 
     def __init__(self, config: DiscriminatorConfig) -> None:
-        super().__init__()
-        self.config = config
-        self.recompute = False  # whether blocks drop their activations (activation checkpointing)
+        super().__init__(config)
         widths = [config.channels * width for width in config.widths]
         self.stem = SpectralNormConv2d(config.image_channels, widths[0], 3, eps=config.sn_eps)
         # Each pair: a block that may halve the resolution, then one that keeps its shape.
@@ -185,17 +160,16 @@ class BigGANDeepDiscriminator(SpectralNormNetwork):
         self.head = ProjectionHead(config, widths[-1])
         self.join_power_iteration()
 
-    def forward(self, images: Tensor, labels: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Judge images; see `BigGANDiscriminator.forward`."""
-        self.begin_forward()
-        x = self.stem(images.contiguous(memory_format=torch.channels_last))
+    def features(self, x: Tensor) -> Tensor:
+        """See `Discriminator.features`."""
+        x = self.stem(x)
         for i, block in enumerate(self.blocks):
-            x = run_block(block, x, recompute=self.recompute)
+            x = self.run(block, x)
             pair, is_second = divmod(i, 2)
             if (
                 is_second
                 and pair < self.config.down_blocks
                 and x.shape[-1] == self.config.attention_resolution
             ):
-                x = run_block(self.attention, x, recompute=self.recompute)
-        return self.head(x, labels, mask)
+                x = self.run(self.attention, x)
+        return x

@@ -1,8 +1,9 @@
-"""What BigGAN and BigGAN-deep share: the class embedding, the conditioning, and the heads."""
+"""What BigGAN and BigGAN-deep share: their frame, the class embedding, conditioning and heads."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +18,103 @@ from biggan.nn import (
     SpectralNormConv2d,
     SpectralNormEmbedding,
     SpectralNormLinear,
+    SpectralNormNetwork,
 )
+
+
+class _Network(SpectralNormNetwork):
+    recompute = False
+    """Whether blocks drop their activations (activation checkpointing)."""
+
+    attention: nn.Module
+    blocks: nn.ModuleList
+
+    def run(self, block: nn.Module, *inputs: Any) -> Tensor:
+        """Run a block; with `recompute` keep only its inputs, for a third more work in all."""
+        if not self.recompute:
+            return block(*inputs)
+        from biggan.nn.recomputation import run_block
+
+        return run_block(block, *inputs)
+
+
+class Generator(_Network):
+    """Noise and classes to images.
+
+    Args:
+        config: The network's shape.
+    """
+
+    linear: SpectralNormLinear
+    head: RGBHead
+
+    def __init__(self, config: GeneratorConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.class_embedding = ClassEmbedding(config)
+
+    def embed(self, labels: Tensor) -> Tensor:
+        """Class vectors for labels: int64 (N,), or class weights (N, num_classes) to mix classes.
+
+        Returns:
+            (N, class_dim), or the class weights themselves without a shared embedding; (N, 0)
+            for an unconditional network, whatever the labels.
+        """
+        return self.class_embedding(labels)
+
+    def forward(self, z: Tensor, labels: Tensor, truncation: float | None = None) -> Tensor:
+        """Make images.
+
+        Args:
+            z: Noise (N, z_dim), used as it is.
+            labels: int64 (N,), or class weights (N, num_classes).
+            truncation: Chooses the BatchNorm statistics in eval mode; None for those of
+                untruncated noise.
+
+        Returns:
+            (N, image_channels, resolution, resolution) in [-1, 1].
+        """
+        return self.synthesize(z, self.embed(labels), truncation)
+
+    def synthesize(
+        self, z: Tensor, class_embedding: Tensor, truncation: float | None = None
+    ) -> Tensor:
+        """Make images from class vectors (N, class_dim), which may lie between classes."""
+        raise NotImplementedError
+
+
+class Discriminator(_Network):
+    """Images and classes to logits.
+
+    Args:
+        config: The network's shape.
+    """
+
+    head: ProjectionHead
+
+    def __init__(self, config: DiscriminatorConfig) -> None:
+        super().__init__()
+        self.config = config
+
+    def forward(self, images: Tensor, labels: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Judge images.
+
+        Args:
+            images: (N, image_channels, resolution, resolution) in [-1, 1].
+            labels: int64 (N,), or class weights (N, num_classes); ignored if unconditional.
+            mask: Dropout of the features that the head sees, multiplied: (N, channels of the last
+                block). None for none.
+
+        Returns:
+            Logits (N, 1): positive for "real".
+        """
+        self.begin_forward()
+        x = self.features(images.contiguous(memory_format=torch.channels_last))
+        return self.head(x, labels, mask)
+
+    def features(self, x: Tensor) -> Tensor:
+        """What the head sees of images x."""
+        raise NotImplementedError
 
 
 class ClassEmbedding(nn.Module):

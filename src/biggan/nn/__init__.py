@@ -8,22 +8,24 @@ from biggan.nn.conditional_batch_norm import (
     StandingBatchNorm2d,
 )
 from biggan.nn.initialization import initialize_orthogonal
-from biggan.nn.recomputation import run_block
 from biggan.nn.resampling import average_pool, convolve_average_pool, upsample, upsample_convolve
 from biggan.nn.spectral_norm import (
+    Embedding,
+    Linear,
     SpectralNormConv2d,
     SpectralNormEmbedding,
     SpectralNormLinear,
     SpectralNormNetwork,
+    Uninitialized,
     hold_power_iteration,
     iterate_power,
 )
-from biggan.nn.uninitialized import Embedding
 
 __all__ = [
     "BatchNorm2d",
     "ConditionalBatchNorm2d",
     "Embedding",
+    "Linear",
     "OffGrid",
     "SelfAttention2d",
     "SpectralNormConv2d",
@@ -31,12 +33,12 @@ __all__ = [
     "SpectralNormLinear",
     "SpectralNormNetwork",
     "StandingBatchNorm2d",
+    "Uninitialized",
     "average_pool",
     "convolve_average_pool",
     "hold_power_iteration",
     "initialize_orthogonal",
     "iterate_power",
-    "run_block",
     "upsample",
     "upsample_convolve",
 ]

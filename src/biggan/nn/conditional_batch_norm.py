@@ -26,9 +26,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from biggan.nn.spectral_norm import SpectralNormLinear
-from biggan.nn.synchronization import synchronized_batch_norm
-from biggan.nn.uninitialized import Linear
+from biggan.nn.spectral_norm import Linear, SpectralNormLinear
 
 OffGrid = Literal["linear", "hub"]
 
@@ -111,6 +109,8 @@ class StandingBatchNorm2d(nn.Module):
         processes together.
         """
         if self.training and self.synchronized:
+            from biggan.nn.synchronization import synchronized_batch_norm
+
             return synchronized_batch_norm(
                 x, self.running_mean, self.running_var, self.momentum, self.eps
             )

@@ -18,8 +18,8 @@ from biggan.nn.conditional_batch_norm import StandingBatchNorm2d
 from biggan.nn.spectral_norm import hold_power_iteration
 
 
-def run_block(block: nn.Module, *inputs: Any, recompute: bool) -> Tensor:
-    """Run a block; with `recompute`, keep nothing of it but its inputs for the backward pass.
+def run_block(block: nn.Module, *inputs: Any) -> Tensor:
+    """Run a block and keep nothing of it but its inputs for the backward pass.
 
     The result and its gradients, of any order, are the same to the bit. Between the passes no other
     forward may change the block's weights or spectral-norm vectors.
@@ -27,9 +27,8 @@ def run_block(block: nn.Module, *inputs: Any, recompute: bool) -> Tensor:
     Args:
         block: Any module of this package's layers.
         inputs: Its arguments.
-        recompute: Whether to compute what the backward pass needs again, for a third more work.
     """
-    if not (recompute and torch.is_grad_enabled()):
+    if not torch.is_grad_enabled():
         return block(*inputs)
     return checkpoint(  # nothing here draws random numbers
         block,

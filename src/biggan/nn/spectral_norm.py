@@ -23,7 +23,26 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from biggan.nn.convolution import convolve
-from biggan.nn.uninitialized import Uninitialized
+
+
+class Uninitialized:
+    """Mixed into a layer of torch: its constructor leaves the parameters as the memory was.
+
+    All values are set by `initialization.py` from one explicit generator, or come from a file. A
+    constructor that drew them too would move torch's global stream, and on the `meta` device, where
+    a network is laid out before a file fills it, would load a good part of torch's compiler.
+    """
+
+    def reset_parameters(self) -> None:
+        """Leave the values to `initialization.py`."""
+
+
+class Embedding(Uninitialized, nn.Embedding):
+    """`torch.nn.Embedding`, its values not yet set."""
+
+
+class Linear(Uninitialized, nn.Linear):
+    """`torch.nn.Linear`, its values not yet set."""
 
 
 class SpectralNorm(Uninitialized, nn.Module):
