@@ -98,8 +98,8 @@ def test_what_rollbacks_took_out_is_found_by_number(tmp_path):
         log = tmp_path / f"signals.before-rollback-{name}.jsonl"
         log.write_text(f'{{"step": 1, "number": {0 if name == "x" else name}}}')
     undone = read_run(tmp_path).undone
-    assert [u.signals.curves["number",].values for u in undone] == [[1.0], [2.0], [10.0]]
-    assert all(u.metrics.curves == {} for u in undone)
+    assert [u["signals"].curves["number",].values for u in undone] == [[1.0], [2.0], [10.0]]
+    assert all(u["metrics"].curves == {} for u in undone)
 
 
 def test_values_are_finite_whatever_the_log_holds(tmp_path):

@@ -3,9 +3,9 @@
 It works at any time, also while the run goes on or after it was killed: what is missing is named
 and left out.
 
-    run       what a folder holds            page, page.html    parts of the page and its template
-    spikes    what a spike is                charts             how curves are drawn
-    truncation    measures saturation        history, curves, spectra, pictures    the sections
+    run, spikes, truncation     what a folder holds, and what is computed of it
+    history, sections, charts   the sections, and how curves are drawn
+    page, page.html, report     the template, and all of it put together
 """
 
 from biggan.reporting.report import write_figures, write_report

@@ -110,7 +110,7 @@ def spikes_of(run: Run, network: str) -> list[dict[str, list[Spike]]]:
     found = [{layer: find_spikes(curve) for layer, curve in current.items()}]
     for undone in run.undone:
         spikes = {}
-        for layer, curve in undone.signals.singular_values(network).items():
+        for layer, curve in undone["signals"].singular_values(network).items():
             whole = find_spikes(continued(current.get(layer), curve, before=HISTORY))
             spikes[layer] = [spike for spike in whole if spike.step >= curve.steps[0]]
         found.append(spikes)
@@ -119,7 +119,7 @@ def spikes_of(run: Run, network: str) -> list[dict[str, list[Spike]]]:
 
 def bursts_of(run: Run, network: str) -> list[Burst]:
     """The spikes of a network, those at one time together, in order of their steps."""
-    logs = [run.signals, *(undone.signals for undone in run.undone)]
+    logs = [run.signals, *(undone["signals"] for undone in run.undone)]
     curves = [curve for log in logs for curve in log.singular_values(network).values()]
     steps = sorted({step for curve in curves for step in curve.steps})
     bursts = [b for spikes in spikes_of(run, network) for b in group_spikes(spikes, steps)]

@@ -10,17 +10,19 @@ from tqdm import tqdm
 
 from biggan.atomic_write import make_folder, write_atomically
 from biggan.reporting.charts import Chart, as_png
-from biggan.reporting.curves import (
+from biggan.reporting.history import bursts_of, history_section, marks_of, short, verdict
+from biggan.reporting.page import Folded, Section, Table, render
+from biggan.reporting.run import NETWORKS, SCORES, Run
+from biggan.reporting.sections import (
     comparison_section,
+    evaluations_section,
     losses_section,
     networks_section,
     other_section,
+    sheets_section,
     spectra_section,
+    truncation_section,
 )
-from biggan.reporting.history import bursts_of, history_section, marks_of, short, verdict
-from biggan.reporting.page import Folded, Section, Table, render
-from biggan.reporting.pictures import evaluations_section, sheets_section, truncation_section
-from biggan.reporting.run import NETWORKS, SCORES, Run
 from biggan.reporting.truncation import Sweep
 
 
@@ -34,9 +36,6 @@ def write_report(
         out: The file to write.
         others: Runs to compare it with.
         sweeps: `measure_truncation` of each run, this one first.
-
-    Raises:
-        InputError: Matplotlib is not installed, or the file cannot be written.
     """
     level, sentences = verdict(run)
     sections = _sections(run, others, sweeps)
@@ -47,10 +46,7 @@ def write_report(
 def write_figures(
     run: Run, folder: Path, others: Sequence[Run] = (), sweeps: Sequence[Sweep | None] = ()
 ) -> list[Path]:
-    """Write the page's figures as PNG files into a folder, and return their paths in order.
-
-    See `write_report` for the rest.
-    """
+    """Write the page's figures as PNG files; returns their paths. See `write_report`."""
     make_folder(folder)
     written = []
     sections = _sections(run, others, sweeps)

@@ -81,13 +81,6 @@ class Evaluation(NamedTuple):
     reference: str
 
 
-class Undone(NamedTuple):
-    """The lines of both logs that a rollback removed."""
-
-    metrics: Log
-    signals: Log
-
-
 @dataclass(frozen=True)
 class Run:
     """What a run's folder holds."""
@@ -99,7 +92,8 @@ class Run:
     signals: Log
     """Empty if the run was not watched."""
     events: list[Event]
-    undone: list[Undone]
+    undone: list[dict[str, Log]]
+    """The lines of "metrics" and "signals" that each rollback removed."""
     evaluations: list[Evaluation]
     sheets: list[tuple[int, Path]]
     """Sample sheets with their steps."""
@@ -131,11 +125,7 @@ class Run:
 
 
 def read_run(run_dir: Path) -> Run:
-    """Read what a run has written so far.
-
-    Raises:
-        InputError: There is no run in this folder.
-    """
+    """Read what a run has written so far."""
     files = [run_dir / name for name in ("config.toml", "metrics.jsonl", "signals.jsonl")]
     if not any(file.exists() for file in files):
         raise InputError(f"{run_dir} holds no run: it has neither config.toml nor metrics.jsonl")
@@ -164,9 +154,13 @@ def read_run(run_dir: Path) -> Run:
             evaluations.append(_read_evaluation(path))
         except (OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError):
             missing.append(f"the evaluation {path.name}")
+    found = (
+        re.fullmatch(r"(?:metrics|signals)\.before-rollback-(\d{1,6})\.jsonl", path.name)
+        for path in run_dir.glob("*.before-rollback-*.jsonl")
+    )
     undone = [
-        Undone(*(read_log(run_dir / f"{log}{end}") for log in ("metrics", "signals")))
-        for end in _rollback_files(run_dir)
+        {n: read_log(run_dir / f"{n}.before-rollback-{i}.jsonl") for n in ("metrics", "signals")}
+        for i in sorted({int(match[1]) for match in found if match})
     ]
     name = _printable(run_dir.resolve().name)
     return Run(name, recipe, metrics, signals, events, undone, evaluations, sheets, missing)
@@ -188,16 +182,6 @@ def read_log(path: Path) -> Log:
             else:
                 not_finite.setdefault(key, []).append(step)
     return Log({key: Curve.of(pairs) for key, pairs in points.items()}, not_finite, damaged)
-
-
-def _rollback_files(run_dir: Path) -> list[str]:
-    """The ends of names of the logs that rollbacks removed, in the order of the rollbacks."""
-    found = {}
-    for path in run_dir.glob("*.before-rollback-*.jsonl"):
-        match = re.fullmatch(r"(?:metrics|signals)(\.before-rollback-(\d{1,6})\.jsonl)", path.name)
-        if match:
-            found[int(match[2])] = match[1]
-    return [found[number] for number in sorted(found)]
 
 
 def _read_evaluation(path: Path) -> Evaluation:

@@ -9,14 +9,15 @@ adds to its pictures of the same seeds and classes from untruncated noise.
 from __future__ import annotations
 
 import base64
+import hashlib
 import io
 import json
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
-from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
@@ -32,7 +33,7 @@ TRUNCATIONS = (None, 1.0, 0.8, 0.6, 0.4, 0.2, 0.1, 0.04)
 AMENABLE = 0.05  # the largest added part up to which a model counts as amenable
 
 _CACHE = "truncation.json"  # in the run's folder
-_VERSION = 1  # of the cache
+_VERSION = 2  # of the cache
 _SHOWN = (None, 1.0, 0.6, 0.2, 0.04)
 _SHOWN_PICTURES = 8
 _SHOWN_WIDTH = 64  # pixels at most, of each
@@ -40,19 +41,16 @@ _SHOWN_WIDTH = 64  # pixels at most, of each
 
 @dataclass(frozen=True)
 class Saturation:
-    """How saturated pictures are at one truncation, as parts of all pixel values.
-
-    Attributes:
-        truncation: None for untruncated noise.
-        dark: Below -0.99.
-        bright: Above 0.99.
-        plain: Either, with BatchNorm's statistics of untruncated noise.
-    """
+    """How saturated pictures are at one truncation, as parts of all pixel values."""
 
     truncation: float | None
+    """None for untruncated noise."""
     dark: float
+    """Below -0.99."""
     bright: float
+    """Above 0.99."""
     plain: float
+    """Either, with BatchNorm's statistics of untruncated noise."""
 
     @property
     def all(self) -> float:
@@ -62,17 +60,14 @@ class Saturation:
 
 @dataclass(frozen=True)
 class Sweep:
-    """A generator's saturation over truncations.
-
-    Attributes:
-        num: Pictures behind each figure.
-        rows: Untruncated noise first, then from wide to narrow.
-        strips: PNGs of pictures of the same seeds and classes, by truncation.
-    """
+    """A generator's saturation over truncations."""
 
     num: int
+    """Pictures behind each figure."""
     rows: tuple[Saturation, ...]
+    """Untruncated noise first, then from wide to narrow."""
     strips: tuple[tuple[float | None, bytes], ...]
+    """PNGs of pictures of the same seeds and classes, by truncation."""
 
     def added(self, *, plain: bool = False) -> list[tuple[float, float]]:
         """For each truncation, how much larger the saturated part is than without."""
@@ -96,9 +91,6 @@ def measure_truncation(run_dir: Path, *, progress: bool = True) -> Sweep | None:
 
     Returns:
         None where the run has no generator yet.
-
-    Raises:
-        InputError: The generator cannot be loaded, or its pictures are not finite.
     """
     weights, cache = run_dir / RUN_GENERATOR, run_dir / _CACHE
     if not weights.exists():
@@ -108,19 +100,15 @@ def measure_truncation(run_dir: Path, *, progress: bool = True) -> Sweep | None:
     gan = load(weights, engine="pytorch")
     sweep = sweep_truncations(gan, progress=progress)
     strips = [[t, base64.b64encode(png).decode()] for t, png in sweep.strips]
-    key = {"version": _VERSION, "sha256": gan.sha256}
+    body = {"num": sweep.num, "rows": [asdict(row) for row in sweep.rows], "strips": strips}
+    contents = json.dumps({"key": _key(gan.sha256, body), "sweep": body})
     with suppress(InputError):  # a folder that is not writable: measured again the next time
-        contents = json.dumps(key | asdict(sweep) | {"strips": strips})
         write_atomically(cache, contents.encode())
     return sweep
 
 
 def sweep_truncations(gan: Gan, *, progress: bool = False) -> Sweep:
-    """Measure a generator at every one of `TRUNCATIONS`.
-
-    Raises:
-        InputError: Its pictures are not finite.
-    """
+    """Measure a generator at every one of `TRUNCATIONS`."""
     resolution = gan.config.resolution
     num = 48 if resolution <= 64 else 16 if resolution <= 128 else 8
     labels = torch.arange(num) % max(1, gan.config.num_classes)
@@ -155,21 +143,17 @@ def _strip(images: Tensor) -> bytes:
 def _cached(cache: Path, weights: Path) -> Sweep | None:
     """What an earlier report measured of these weights; None if it cannot be used."""
     try:
-        sha256 = read_metadata(weights)["sha256"]
         kept = json.loads(cache.read_text(encoding="utf-8"))
-        if (kept["version"], kept["sha256"]) != (_VERSION, sha256):
+        body = kept["sweep"]
+        if kept["key"] != _key(read_metadata(weights)["sha256"], body):
             return None
-        rows = tuple(Saturation(**row) for row in kept["rows"])
-        strips = tuple((t, base64.b64decode(png, validate=True)) for t, png in kept["strips"])
-        for _, png in strips:
-            Image.open(io.BytesIO(png)).verify()
-        parts = [part for row in rows for part in (row.dark, row.bright, row.plain)]
-        usable = tuple(row.truncation for row in rows) == TRUNCATIONS
-        usable = usable and all(0 <= part <= 1 for part in parts)
-        if not (usable and all(t in _SHOWN for t, _ in strips)):
-            return None
-        return Sweep(int(kept["num"]), rows, strips)
-    except (OSError, ValueError, LookupError, TypeError, ArithmeticError):
+        strips = tuple((t, base64.b64decode(png)) for t, png in body["strips"])
+        return Sweep(body["num"], tuple(Saturation(**row) for row in body["rows"]), strips)
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
         return None
-    except (RecursionError, SyntaxError):  # of JSON; of PNG
-        return None
+
+
+def _key(weights_sha256: str, body: Any) -> list[Any]:
+    """What a cache is of, and a digest of what it holds."""
+    digest = hashlib.sha256(json.dumps(body).encode()).hexdigest()
+    return [_VERSION, weights_sha256, digest]

@@ -27,11 +27,7 @@ _LOG = logging.getLogger("biggan.weights")
 
 
 def cache_dir() -> Path:
-    """The cache's folder, which need not exist yet.
-
-    Raises:
-        InputError: There is no home folder to put it into.
-    """
+    """The cache's folder, which need not exist yet."""
     if chosen := os.environ.get("BIGGAN_CACHE"):
         folder = Path(chosen)
     else:
@@ -56,9 +52,6 @@ def exclusive(path: Path, what: str) -> Iterator[None]:
     Args:
         path: What is to be made. Its folder is created.
         what: What to call it in the log.
-
-    Raises:
-        InputError: The cache cannot be written.
     """
     lock = path.with_name(f"{path.name}.lock")
     busy = f"another process is downloading {what}; waiting for it"

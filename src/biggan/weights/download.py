@@ -206,12 +206,7 @@ class _PartialFile:
 
 
 def _receive(url: str, partial: _PartialFile) -> None:
-    """Receive what is missing of a file.
-
-    Raises:
-        _DroppedError: Some of it is still missing.
-        DownloadError: Another try would end the same way.
-    """
+    """Receive what is missing of a file; `_DroppedError` where another try may bring the rest."""
     size, etag = partial.resumable()
     asked = {"Range": f"bytes={size}-", "If-Range": etag} if size else {}
     try:
@@ -301,12 +296,7 @@ def _verify(url: str, partial: _PartialFile, sha256: str | None) -> None:
 
 
 def _open(url: str, headers: Mapping[str, str]) -> HTTPResponse:
-    """Ask for a file, following redirects.
-
-    Raises:
-        _DroppedError: There is no answer this time.
-        DownloadError: The host refuses, or cannot be reached.
-    """
+    """Ask for a file, following redirects."""
     try:
         parts = urlsplit(url)
     except ValueError as error:

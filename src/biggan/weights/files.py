@@ -168,11 +168,7 @@ def _kind(network: Generator | Discriminator) -> Literal["generator", "discrimin
 
 
 def parse_header(metadata: Mapping[str, str], path: Path) -> Header:
-    """The header in the metadata of a file of ours, with texts that can be printed.
-
-    Raises:
-        InputError: It is that of no network.
-    """
+    """The header in the metadata of a file of ours, with texts that can be printed."""
     try:
         header = json.loads(metadata["header"], object_pairs_hook=_without_duplicates)
         found = Description(**header["description"])
@@ -203,9 +199,6 @@ def save_tensors(path: Path, metadata: Mapping[str, str], tensors: Mapping[str, 
 
     Returns:
         The digest.
-
-    Raises:
-        InputError: The file cannot be written.
     """
     tensors = _on_cpu(tensors)
     sha256 = _digest(metadata, tensors)
@@ -228,25 +221,14 @@ def save_tensors(path: Path, metadata: Mapping[str, str], tensors: Mapping[str, 
 
 
 def load_tensors(path: Path) -> tuple[dict[str, str], dict[str, Tensor], str]:
-    """Read what `save_tensors` wrote: the metadata, the tensors and their verified digest.
-
-    Raises:
-        InputError: The file is missing, cut short, changed, or not of ours.
-    """
+    """Read what `save_tensors` wrote: the metadata, the tensors and their verified digest."""
     with open_regular(path) as file:
         metadata, tensors = read_safetensors(file, path)
     return metadata, tensors, verify(metadata, tensors, path)
 
 
 def verify(metadata: dict[str, str], tensors: Mapping[str, Tensor], path: Path) -> str:
-    """Compare a file's contents with the digest in its metadata, which is taken out.
-
-    Returns:
-        The digest.
-
-    Raises:
-        InputError: It is damaged, or not of ours.
-    """
+    """Compare contents with the digest in a file's metadata, which is taken out and returned."""
     sha256 = metadata.pop("sha256", None)
     if sha256 is None or metadata.get("format") != FORMAT:
         raise InputError(f"{path} is a safetensors file, but not one of biggan's")
@@ -259,11 +241,7 @@ def verify(metadata: dict[str, str], tensors: Mapping[str, Tensor], path: Path) 
 
 @contextmanager
 def open_regular(path: Path) -> Iterator[BinaryIO]:
-    """Open a file for reading; what goes wrong while it is read is reported as well.
-
-    Raises:
-        InputError: There is none, or it cannot be read.
-    """
+    """Open a file; an OSError then, or while it is read, becomes an InputError."""
     try:
         if path.exists() and not path.is_file():  # a pipe would wait for ever
             raise InputError(f"{path} is no regular file")
@@ -280,9 +258,6 @@ def read_safetensors(file: BinaryIO, path: Path) -> tuple[dict[str, str], dict[s
 
     Read into memory of their own: a map of the file would be aligned as the file happens to be,
     which changes rounding, and would take its size twice.
-
-    Raises:
-        InputError: It is no whole safetensors file, or does not fit the memory.
     """
     import torch
 
@@ -301,11 +276,7 @@ def read_safetensors(file: BinaryIO, path: Path) -> tuple[dict[str, str], dict[s
 
 
 def read_metadata(path: Path) -> dict[str, str]:
-    """The metadata of any safetensors file, without its tensors.
-
-    Raises:
-        InputError: It is no whole safetensors file.
-    """
+    """The metadata of any safetensors file, without its tensors."""
     with open_regular(path) as file:
         return _read_header(file, path)[0]
 

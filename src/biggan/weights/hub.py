@@ -34,10 +34,6 @@ def obtain_from_hub(address: str, *, offline: bool = False) -> Path:
     Args:
         address: `hf://owner/repo[@revision][/file]`.
         offline: Whether to look no further than the cache.
-
-    Raises:
-        InputError: huggingface_hub is not installed; there is no such repository or file; or the
-            repository holds no weights, or several.
     """
     match = _ADDRESS.fullmatch(address)
     if match is None:

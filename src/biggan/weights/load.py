@@ -87,35 +87,38 @@ def load_generator(
     Raises:
         InputError: Nothing loadable is there, it is damaged, or it is something else.
     """
-    return _load(word, "generator", offline, bn_eps, sn_eps)
+    return load_network(word, "generator", offline=offline, bn_eps=bn_eps, sn_eps=sn_eps)
 
 
 def load_discriminator(
     word: str | Path, *, offline: bool = False, sn_eps: float | None = None
 ) -> LoadedModel[Discriminator]:
     """Load a discriminator; see `load_generator`. Of a repository, its file has to be named."""
-    return _load(word, "discriminator", offline, None, sn_eps)
+    return load_network(word, "discriminator", offline=offline, sn_eps=sn_eps)
 
 
 def load_network(
-    word: str | Path,
+    word: str | Path | None,
+    kind: Kind | None = None,
     *,
     offline: bool = False,
     bn_eps: float | None = None,
     sn_eps: float | None = None,
-) -> LoadedModel[Generator | Discriminator]:
-    """Load whichever network is there, of a folder its generator; see `load_generator`."""
-    return _load(word, None, offline, bn_eps, sn_eps)
+) -> LoadedModel[Any]:
+    """Load a network of this kind; None for whichever is there. See `load_generator`."""
+    path = locate(word, kind or "generator", offline=offline)
+    with _with_remedy(word, path):
+        file = _weights_file(path, kind or "generator")
+        loaded = read_network(file, bn_eps=bn_eps, sn_eps=sn_eps)
+        if kind not in (None, loaded.kind):
+            raise InputError(f"{file} holds a {loaded.kind}, not a {kind}")
+    return loaded
 
 
 def load_class_names(
     word: str | Path | None, *, offline: bool = False
 ) -> tuple[str, tuple[str, ...]]:
-    """A generator's name and the names of its classes; of a file of ours, only its header is read.
-
-    Raises:
-        InputError: See `load_generator`.
-    """
+    """A generator's name and those of its classes; of a file of ours only the header is read."""
     path = locate(word, offline=offline)
     with _with_remedy(word, path):
         file = _weights_file(path, "generator")
@@ -129,31 +132,11 @@ def load_class_names(
     return description.name, description.class_names
 
 
-def _load(
-    word: str | Path | None,
-    kind: Kind | None,
-    offline: bool,
-    bn_eps: float | None,
-    sn_eps: float | None,
-) -> LoadedModel[Any]:
-    path = locate(word, kind or "generator", offline=offline)
-    with _with_remedy(word, path):
-        file = _weights_file(path, kind or "generator")
-        loaded = read_network(file, bn_eps=bn_eps, sn_eps=sn_eps)
-        if kind not in (None, loaded.kind):
-            raise InputError(f"{file} holds a {loaded.kind}, not a {kind}")
-    return loaded
-
-
 # --- locate ---
 
 
 def locate(word: str | Path | None, kind: Kind = "generator", *, offline: bool = False) -> Path:
-    """The file or folder that a user's word leads to, fetched if it has to be.
-
-    Raises:
-        InputError: Nothing is there.
-    """
+    """The file or folder that a user's word leads to, fetched if it has to be."""
     if not isinstance(word, str | Path | None):
         raise InputError(f"a model is a name, a path or an address, not {quoted(word)}")
     name = BUNDLED[0] if word is None else str(word)
@@ -189,9 +172,6 @@ def means_published(name: str) -> bool:
 
     What is there under that path goes before the name; but not a folder without weights, such as
     one of samples that is called like their model.
-
-    Raises:
-        InputError: The folder cannot be read.
     """
     if name not in PUBLISHED:
         return False
@@ -244,7 +224,7 @@ def _nothing_there(name: str, kind: Kind) -> str:
             f"folder, or leave the model out for {BUNDLED[0]!r}"
         )
     written = re.sub(r"[\s_]+", "-", name[:100].lower())
-    near = difflib.get_close_matches(written, (*BUNDLED, *PUBLISHED), n=1, cutoff=0.8)
+    near = difflib.get_close_matches(written, (*BUNDLED, *PUBLISHED), 1, 0.8)
     meant = f" (did you mean {near[0]!r}?)" if near else ""
     return (
         f"no model {quoted(name)}{meant}: give {' or '.join(map(repr, BUNDLED))} (bundled), a "
@@ -283,11 +263,7 @@ def _with_remedy(word: str | Path | None, path: Path) -> Iterator[None]:
 def read_network(
     path: Path, *, bn_eps: float | None = None, sn_eps: float | None = None
 ) -> LoadedModel[Any]:
-    """Read a network in any known format; of a folder its generator. See `load_generator`.
-
-    Raises:
-        InputError: It is damaged, or something else.
-    """
+    """Read a network in any known format; of a folder its generator. See `load_generator`."""
     path = _weights_file(path, "generator")
     epsilons = {"bn_eps": bn_eps, "sn_eps": sn_eps}
     try:

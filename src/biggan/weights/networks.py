@@ -40,9 +40,6 @@ def assemble(
         grid: The truncations of a generator's statistics.
         tensors: Its whole state, by name.
         path: Where they come from, for messages.
-
-    Raises:
-        InputError: Naming every missing, unexpected or misshapen tensor.
     """
     ascending = all(before < after for before, after in pairwise(grid))
     if not ascending or not all(0 <= truncation < math.inf for truncation in grid):
@@ -75,10 +72,6 @@ def load_strictly(network: torch.nn.Module, tensors: Mapping[str, Tensor], path:
     """Make tensors the parameters and buffers of a network, all of them and no others.
 
     Half-precision tensors become float32.
-
-    Raises:
-        InputError: Naming the tensors that are missing, unexpected, of another shape or type, or
-            not finite.
     """
     expected = network.state_dict()
     tensors = {
@@ -143,10 +136,6 @@ def with_off_grid(loaded: LoadedModel[Generator], off_grid: OffGrid) -> LoadedMo
     """The same generator with another interpolation between two rows of its statistics.
 
     It makes other pictures, so it has another digest. The network is changed, not copied.
-
-    Raises:
-        InputError: Its statistics are not for the truncations of the published modules, which
-            `hub` is about.
     """
     generator = loaded.network
     if generator.config.off_grid == off_grid:

@@ -154,9 +154,6 @@ def obtain_published(
         name: A key of `PUBLISHED`.
         read: Reads a network of any format from a file or folder.
         offline: Whether to look no further than the cache.
-
-    Raises:
-        InputError: It cannot be had; the message says why and how to give its files by hand.
     """
     model, path = PUBLISHED[name], cached_path(name)
     if path.is_file():
@@ -181,11 +178,7 @@ def obtain_published(
 def _fetch_and_convert(
     model: PublishedModel, path: Path, read: Callable[[Path], LoadedModel[Any]]
 ) -> list[str]:
-    """Write a model to a file, from the first place that has it; or say why none has.
-
-    Raises:
-        InputError: The files cannot be written.
-    """
+    """Write a model to a file, from the first place that has it; or say why none has."""
     from biggan.weights.download import DownloadError, fetch
     from biggan.weights.files import save_generator
 

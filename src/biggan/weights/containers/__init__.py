@@ -1,1 +1,4 @@
-"""Files in which other software keeps tensors, read defensively: a file is a stranger's."""
+"""Files in which other software keeps tensors, read defensively.
+
+Any damage, or contents that could do harm, raise InputError with one line.
+"""

@@ -55,9 +55,6 @@ def unpacked(file: BinaryIO, path: Path) -> Iterator[Path]:
 
     Yields:
         The folder: the graph and the variables, and nothing else of the archive.
-
-    Raises:
-        InputError: The archive is damaged, holds no module, or holds what no module does.
     """
     with ExitStack() as stack:
         try:
@@ -87,7 +84,7 @@ class _Counted:
         self._path = path
         self._limit = limit
         self._read = 0
-        self._allowed = 0
+        self.allow(_MAX_HEADERS)
 
     def allow(self, more: int) -> None:
         """Allow so many bytes from here on, but never more than the limit in all."""
@@ -102,67 +99,51 @@ class _Counted:
 
 
 def _unpack(file: BinaryIO, path: Path, folder: Path) -> None:
-    size = os.fstat(file.fileno()).st_size
+    """Write a module's files."""
     is_gzip = file.read(2) == _GZIP_MAGIC
     file.seek(0)
-    limit = min(_MAX_BYTES, _MAX_RATIO * size + _MAX_SPARE)
+    limit = min(_MAX_BYTES, _MAX_RATIO * os.fstat(file.fileno()).st_size + _MAX_SPARE)
     source = _Counted(gzip.GzipFile(fileobj=file) if is_gzip else file, path, limit)
-    source.allow(_MAX_HEADERS)
+    tops: dict[str, str] = {}  # by file, the folder that it was in
+    unread = 0
     with tarfile.open(fileobj=source, mode="r|") as archive:  # type: ignore[call-overload]
-        tops, files = _unpack_members(archive, source, path, folder, limit)
+        for number in count(1):
+            source.allow(unread + _MAX_HEADERS)
+            member = archive.next()
+            if member is None:
+                break
+            if fault := _fault(member, number, limit):
+                name = ascii(member.name)[:80]
+                raise InputError(f"{path} is refused: its member {name} {fault}")
+            unread = member.size
+            wanted = _WANTED.fullmatch(str(PurePosixPath(member.name)))
+            if wanted and (contents := archive.extractfile(member)):
+                if wanted["file"] in tops:
+                    raise InputError(f"{path} is refused: it holds more than one {wanted['file']}")
+                tops[wanted["file"]] = wanted["top"] or ""
+                source.allow(member.size + _MAX_HEADERS)
+                target = folder / wanted["file"]
+                target.parent.mkdir(parents=True, exist_ok=True)
+                with target.open("wb") as written:
+                    shutil.copyfileobj(contents, written, _CHUNK)
+                unread = 0
         source.allow(limit)
         while source.read(_CHUNK):  # to gzip's own checksum, which is at the very end
             pass
     # Checked last: damage to the archive is reported first.
-    if len(tops) > 1:
+    if len(set(tops.values())) > 1:
         raise InputError(f"{path} is refused: it holds parts of a module in more than one folder")
-    if not {GRAPH, _INDEX} <= files:
+    if not {GRAPH, _INDEX} <= set(tops):
         raise InputError(f"{path} holds no TF Hub module: no {GRAPH} with {_INDEX}")
 
 
-def _unpack_members(
-    archive: tarfile.TarFile, source: _Counted, path: Path, folder: Path, limit: int
-) -> tuple[set[str], set[str]]:
-    """Write a module's files; returns the folders that they were in, and their names."""
-    tops: set[str] = set()
-    files: set[str] = set()
-    for number in count(1):
-        member = archive.next()
-        if member is None:
-            break
-        _check_member(member, number, path, limit)
-        unread = member.size
-        wanted = _WANTED.fullmatch(str(PurePosixPath(member.name)))
-        if wanted and member.isfile():
-            if wanted["file"] in files:
-                raise InputError(f"{path} is refused: it holds more than one {wanted['file']}")
-            tops.add(wanted["top"] or "")
-            files.add(wanted["file"])
-            source.allow(member.size + _MAX_HEADERS)
-            _write(archive, member, folder / wanted["file"])
-            unread = 0
-        source.allow(unread + _MAX_HEADERS)
-    return tops, files
-
-
-def _check_member(member: tarfile.TarInfo, number: int, path: Path, limit: int) -> None:
+def _fault(member: tarfile.TarInfo, number: int, limit: int) -> str | None:
+    """Why a member is none of a module's."""
     name = PurePosixPath(member.name)
-    fault = None
     if name.is_absolute() or ".." in name.parts:
-        fault = "lies outside of the archive's folder"
-    elif not (member.isfile() or member.isdir()) or member.issparse():
-        fault = "is neither a plain file nor a folder"
-    elif not 0 <= member.size <= limit:
-        fault = f"claims to have {member.size} bytes"
-    elif number > _MAX_MEMBERS:
-        fault = f"comes after {_MAX_MEMBERS} others"
-    if fault:
-        raise InputError(f"{path} is refused: its member {ascii(member.name)[:80]} {fault}")
-
-
-def _write(archive: tarfile.TarFile, member: tarfile.TarInfo, path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    contents = archive.extractfile(member)
-    assert contents is not None, "only links and devices have no contents"
-    with path.open("wb") as file:
-        shutil.copyfileobj(contents, file, _CHUNK)
+        return "lies outside of the archive's folder"
+    if not (member.isfile() or member.isdir()) or member.issparse():
+        return "is neither a plain file nor a folder"
+    if not 0 <= member.size <= limit:
+        return f"claims to have {member.size} bytes"
+    return f"comes after {_MAX_MEMBERS} others" if number > _MAX_MEMBERS else None

@@ -90,10 +90,6 @@ def find_tables(path: Path, rows: Collection[int]) -> list[Table]:
     Args:
         path: The file.
         rows: The numbers of rows that count.
-
-    Raises:
-        InputError: The file cannot be read, or is no SavedModel, or a constant is not what its
-            shape says.
     """
     try:
         data = memoryview(path.read_bytes())

@@ -37,17 +37,11 @@ _OTHER_FILES = (
 
 
 def load_state_dict(file: BinaryIO, path: Path) -> dict[str, Tensor]:
-    """Read a state dict that `torch.save` wrote.
+    """The tensors by name, on the CPU, of a state dict that `torch.save` wrote.
 
     Args:
         file: A `.pth`, `.pt` or `.bin` file, open at its start.
         path: Of the file, for messages.
-
-    Returns:
-        Tensors by name, on the CPU.
-
-    Raises:
-        InputError: The file is damaged, wants to run code, or holds something else than weights.
     """
     is_zip = file.read(2) == b"PK"
     file.seek(0)

@@ -87,9 +87,6 @@ class TensorBundle(Mapping[str, Tensor]):
 
     Args:
         prefix: The checkpoint's path without `.index`, such as `variables/variables`.
-
-    Raises:
-        InputError: The index is damaged, or the files do not hold what it says.
     """
 
     def __init__(self, prefix: Path) -> None:
@@ -116,11 +113,7 @@ class TensorBundle(Mapping[str, Tensor]):
         return name in self.entries
 
     def __getitem__(self, name: str) -> Tensor:
-        """Read a variable.
-
-        Raises:
-            InputError: Its bytes are damaged, or it is of a type that is not read here.
-        """
+        """Read a variable."""
         entry = self.entries[name]
         shard = self._shard(entry.shard)
         if entry.dtype not in _DTYPES:

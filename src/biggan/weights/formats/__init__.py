@@ -1,7 +1,8 @@
 """Weights as other software writes them, one format a file.
 
 A format is a module with `matches(source)`, whether tensors are named as in this format, and
-`convert(source)`, which makes a network's whole state of them.
+`convert(source)`, which makes a network's whole state of them. A file that does not fit raises
+InputError.
 """
 
 from biggan.weights.formats import brock, huggingface, ivclab, tfhub

@@ -90,9 +90,6 @@ class ForeignTensors:
 
         Args:
             places: A tensor's name, its number of dimensions, and the axis.
-
-        Raises:
-            InputError: As `shape`.
         """
         for name, dimensions, axis in places:
             if name in self.tensors and self.tensors[name].ndim == dimensions:
@@ -100,11 +97,7 @@ class ForeignTensors:
         return self.shape(*places[0][:2])[places[0][2]]
 
     def shape(self, name: str, dimensions: int) -> tuple[int, ...]:
-        """The shape of a tensor without which the network's own shape cannot be known.
-
-        Raises:
-            InputError: It is missing, empty, or has another number of dimensions.
-        """
+        """The shape of a tensor without which the network's own shape cannot be known."""
         if name not in self.tensors:
             raise InputError(f"{self.path} lacks {name}, without which nothing can be built")
         shape = tuple(self.tensors[name].shape)
@@ -141,11 +134,7 @@ class ForeignTensors:
         self._left = {name: None for name in self._left if not re.fullmatch(pattern, name)}
 
     def finish(self) -> None:
-        """Make sure that all tensors were there, were right, and were wanted.
-
-        Raises:
-            InputError: Naming those that were not; or the user gave epsilons that were not used.
-        """
+        """Make sure that all tensors were there, were right, and were wanted."""
         wrong = self._wrong + [f"unexpected {printable(name)[:100]}" for name in self._left]
         if wrong:
             raise InputError(f"{self.path} does not fit its network: {listed_faults(wrong)}")
@@ -268,9 +257,6 @@ def attention_by_channels(channels: int, widths: Sequence[int], path: Path) -> i
         channels: Of the attention's input.
         widths: The generator's channels at 4x4 pixels, then after each stage.
         path: For messages.
-
-    Raises:
-        InputError: No stage, or more than one, has so many channels.
     """
     fitting = [4 * 2**i for i, width in enumerate(widths) if i and width == channels]
     if len(fitting) != 1:

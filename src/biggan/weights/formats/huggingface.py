@@ -55,11 +55,7 @@ def matches(source: ForeignTensors) -> bool:
 
 
 def convert(source: ForeignTensors) -> Converted:
-    """Convert a generator.
-
-    Raises:
-        InputError: The tensors fit no network, or do not fit the `config.json` beside them.
-    """
+    """Convert a generator."""
     layers = source.numbers(r"generator\.layers\.(\d{1,3})\.")
     attention = _attention_layer(source)
     blocks = [layer for layer in range(max(layers, default=-1) + 1) if layer != attention]
@@ -107,11 +103,7 @@ def _attention_layer(source: ForeignTensors) -> int | None:
 def _config(
     source: ForeignTensors, blocks: Sequence[int], attention: int | None, rows: int
 ) -> GeneratorConfig:
-    """The network's shape, by its tensors and the `config.json` beside them.
-
-    Raises:
-        InputError: The two do not fit together.
-    """
+    """The network's shape, by its tensors and the `config.json` beside them."""
     settings = _read_settings(source.path)
     into = f"generator.layers.{blocks[0]}"
     widths = [

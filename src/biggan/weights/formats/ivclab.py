@@ -60,11 +60,7 @@ def matches(source: ForeignTensors) -> bool:
 
 
 def convert(source: ForeignTensors) -> Converted:
-    """Convert a generator.
-
-    Raises:
-        InputError: The tensors fit no network.
-    """
+    """Convert a generator."""
     norm = "scaledcrossreplicabn"
     rows = source.size((f"{norm}.standing_means", 2, 0), (f"{norm}.standing_vars", 2, 0))
     if rows != len(_GRID):

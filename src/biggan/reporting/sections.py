@@ -1,21 +1,35 @@
-"""Curves over steps: losses, outputs, gradients, singular values; and those of several runs."""
+"""The page's sections: pictures and their scores, and curves over steps of one run or several."""
 
 from __future__ import annotations
 
+import io
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from PIL import Image
 
 from biggan.reporting import charts
-from biggan.reporting.charts import FAKE, LAYERS, REAL, SERIES, Chart, Line, Mark, line_chart
+from biggan.reporting.charts import (
+    FAKE,
+    LAYERS,
+    REAL,
+    SERIES,
+    Chart,
+    Line,
+    Mark,
+    add_legend,
+    line_chart,
+)
 from biggan.reporting.history import continued, short, spikes_of
-from biggan.reporting.page import Folded, Part, Section, Table
+from biggan.reporting.page import Folded, Part, Pictures, Section, Table
 from biggan.reporting.run import NETWORKS, SCORES, Curve, Key, Log, Run
 from biggan.reporting.spikes import Spike
+from biggan.reporting.truncation import AMENABLE, Sweep
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -51,6 +65,111 @@ _OTHER_LINES = 24  # in each of them
 _NAMED = 4  # layers in a legend: those that end highest
 _COLUMNS = 120  # of a heat map
 _TICKS = 56  # layers named beside it
+_SHEETS = 6  # of samples, from the first to the newest
+_SHEET_WIDTH = 480  # pixels at most
+
+
+def sheets_section(run: Run) -> Section:
+    """Sample sheets from the first to the newest."""
+    section = Section("samples", "Samples")
+    if not run.sheets:
+        return section
+    chosen = np.linspace(0, len(run.sheets) - 1, min(_SHEETS, len(run.sheets))).round()
+    sheets = [run.sheets[int(i)] for i in chosen]
+    pictures = [(png, f"step {step}") for step, path in sheets if (png := _small(path))]
+    section.parts.append(Pictures("", pictures))
+    return section
+
+
+def evaluations_section(run: Run, marks: Sequence[Mark]) -> Section:
+    """The scores of evaluated steps."""
+    if not run.evaluations:
+        return Section("evaluations", "Evaluations")
+    first = run.evaluations[0]
+    parts: list[Part] = [
+        f"{first.num} images against {first.reference}, seen by {first.extractor}."
+    ]
+    for name, title in SCORES.items():
+        if curve := run.score_curve(name):
+            lines = [Line(title, curve, REAL)]
+            parts += line_chart(f"evaluation-{name}", title, lines, marks, height=2.2)
+    names = list(dict.fromkeys(name for e in run.evaluations for name in e.scores))
+    rows = [
+        [str(e.step), *(f"{e.scores.get(name, math.nan):.4g}" for name in names)]
+        for e in run.evaluations
+    ]
+    parts.append(Table(["step", *(SCORES.get(name, name) for name in names)], rows))
+    return Section("evaluations", "Evaluations", parts)
+
+
+def truncation_section(sweeps: Mapping[str, Sweep]) -> Section:
+    """Whether truncation makes generators saturate; sweeps by the names of their runs."""
+    if not sweeps:
+        return Section("truncation", "Amenability to truncation")
+    parts: list[Part] = []
+    for name, sweep in sweeps.items():
+        amenable = "amenable" if sweep.most_added <= AMENABLE else "not amenable"
+        added = f"{100 * sweep.most_added:.1f} percentage points"
+        parts.append(f"{name}: truncation adds at most {added}: {amenable} by this measure.")
+    parts.append(_truncation_chart(sweeps))
+    for name, sweep in sweeps.items():
+        strips = [(png, f"truncation {_named(t)}") for t, png in sweep.strips]
+        parts.append(Pictures(f"Pictures of {name}", strips))
+    rows = [
+        [name, _named(row.truncation)]
+        + [f"{part:.1%}" for part in (row.all, row.dark, row.bright, row.plain)]
+        for name, sweep in sweeps.items()
+        for row in sweep.rows
+    ]
+    head = ["run", "truncation", "saturated", "dark", "bright", "untruncated statistics"]
+    num = next(iter(sweeps.values())).num
+    parts.append(Folded(f"In numbers, {num} pictures each", Table(head, rows)))
+    return Section("truncation", "Amenability to truncation", parts)
+
+
+def _truncation_chart(sweeps: Mapping[str, Sweep]) -> Chart:
+    def draw(axes: Axes) -> None:
+        solid: dict[Any, Any] = {"marker": ".", "linewidth": 1.5}
+        dashed: dict[Any, Any] = {"linewidth": 1, "linestyle": charts.DASHED}
+        for i, (name, sweep) in enumerate(sweeps.items()):
+            color = SERIES[i % len(SERIES)]
+            for plain, style in ((False, solid), (True, dashed)):
+                truncations, added = np.array(sweep.added(plain=plain)).T
+                (drawn,) = axes.plot(truncations, 100 * added, color=color, **style)
+                drawn.set_gid(f"tip:{name}{', untruncated statistics' if plain else ''}")
+                if not plain:
+                    drawn.set_label(name)
+        low, high = axes.get_ylim()
+        axes.axhspan(-100, 100 * AMENABLE, color=charts.HELD_OUT, alpha=0.08, linewidth=0)
+        axes.set_ylim(min(-2.0, low), max(110 * AMENABLE, high))
+        axes.set_xlim(1.03, 0)
+        axes.set_xlabel("truncation (narrower noise to the right)")
+        axes.set_ylabel("added, percentage points")
+        add_legend(axes)
+
+    title = "What truncation adds to the saturated part"
+    ends = []
+    for name, sweep in sweeps.items():
+        truncation, part = sweep.added()[-1]
+        ends.append(f"{name} adds {100 * part:.1f} percentage points at truncation {truncation:g}")
+    alt = f"{title}. Line chart over truncation from 1 to 0.04: {'; '.join(ends)}."
+    return Chart("truncation", title, alt, draw, 3.0)
+
+
+def _named(truncation: float | None) -> str:
+    return "none" if truncation is None else f"{truncation:g}"
+
+
+def _small(path: Path) -> bytes:
+    """A picture as PNG, at most as wide as it is shown; empty where it cannot be read."""
+    try:
+        with Image.open(path) as image:
+            image.thumbnail((_SHEET_WIDTH, 4 * _SHEET_WIDTH))
+            contents = io.BytesIO()
+            image.convert("RGB").save(contents, format="PNG", optimize=True)
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        return b""
+    return contents.getvalue()
 
 
 def losses_section(run: Run, marks: Sequence[Mark]) -> Section:
@@ -61,12 +180,15 @@ def losses_section(run: Run, marks: Sequence[Mark]) -> Section:
     held_out = ("accuracy", "held_out") in run.signals.curves
     title = f"Accuracy of the discriminator{': memorization' if held_out else ''}"
     lines = _lines(run, "signals", accuracy)
-    parts: list[Part] = [
-        *line_chart("losses", "Losses", _lines(run, "metrics", _LOSSES), marks),
-        *line_chart("outputs", "Outputs of the discriminator", outputs, marks),
-        *line_chart("accuracy", title, lines, marks, limits=(-0.03, 1.03)),
-    ]
-    return Section("losses", "Losses and outputs", parts)
+    return Section(
+        "losses",
+        "Losses and outputs",
+        [
+            *line_chart("losses", "Losses", _lines(run, "metrics", _LOSSES), marks),
+            *line_chart("outputs", "Outputs of the discriminator", outputs, marks),
+            *line_chart("accuracy", title, lines, marks, limits=(-0.03, 1.03)),
+        ],
+    )
 
 
 def networks_section(run: Run, marks: Sequence[Mark]) -> Section:
@@ -87,10 +209,7 @@ def networks_section(run: Run, marks: Sequence[Mark]) -> Section:
 
 
 def spectra_section(run: Run, marks: Sequence[Mark]) -> Section:
-    """The largest singular values of all layers, conditioning, norms, and all in numbers.
-
-    Singular values are those of the raw weight as a matrix, before spectral normalization.
-    """
+    """Singular values of the raw weights as matrices, conditioning, norms, and all in numbers."""
     parts: list[Part] = []
     for index in range(3):
         for network, letter in NETWORKS.items():
@@ -196,17 +315,14 @@ def layer_lines(
     choose: Callable[[Log], Mapping[str, Curve]],
     spikes: Sequence[Mapping[str, Sequence[Spike]]] = (),
 ) -> list[Line]:
-    """A curve for each layer, coloured from the first to the last.
+    """A curve for each layer, coloured from the first to the last, with circles at spikes.
 
-    Args:
-        run: The run.
-        choose: The layers' curves in a log, first layer to last.
-        spikes: See `spikes_of`.
+    `choose` gives the layers' curves in a log, first layer to last.
     """
     from matplotlib.colors import LinearSegmentedColormap, to_hex
 
     current = choose(run.signals)
-    undone = [choose(undone.signals) for undone in run.undone]
+    undone = [choose(logs["signals"]) for logs in run.undone]
     layers = list(dict.fromkeys(layer for curves in (current, *undone) for layer in curves))
     colors = LinearSegmentedColormap.from_list("layers", LAYERS, N=max(2, len(layers)))
     highest = sorted(current, key=lambda layer: -current[layer].values[-1])[:_NAMED]
@@ -289,7 +405,7 @@ def _lines(run: Run, log: str, styles: Styles) -> list[Line]:
     current = getattr(run, log).curves
     for key, (label, color) in styles.items():
         for undone in run.undone:
-            if curve := getattr(undone, log).curves.get(key):
+            if curve := undone[log].curves.get(key):
                 lines.append(Line(label, continued(current.get(key), curve), color, undone=True))
         if key in current:
             spread = current.get((*key[:-1], "std")) if key[-1] == "mean" else None
