@@ -1,4 +1,4 @@
-"""The Inception Score in closed cases, in any order, and of sets spoilt on purpose."""
+"""The Inception Score in closed cases, in any order."""
 
 import numpy as np
 import pytest
@@ -104,14 +104,6 @@ def test_large_logits_neither_overflow_nor_lose_the_small_ones():
     expected = inception_score(logits)
     assert inception_score(logits.double() + 1e4) == pytest.approx(expected, rel=1e-9)
     assert inception_score(1e30 * one_hot(range(10)), splits=1).mean == pytest.approx(10)
-
-
-def test_a_set_that_is_spoilt_scores_lower():
-    logits = some_logits()
-    good = inception_score(logits).mean
-    assert inception_score(logits[:40].repeat(10, 1)).mean < 0.4 * good  # one class only
-    assert inception_score(0.3 * logits).mean < 0.5 * good  # of which the network is unsure
-    assert inception_score(logits[:1].repeat(400, 1)).mean == pytest.approx(1)
 
 
 def test_more_splits_than_images_and_other_mistakes():

@@ -1,4 +1,4 @@
-"""The kernel distance against loops over all pairs, its bias, and sets spoilt on purpose."""
+"""The kernel distance against loops over all pairs, its bias."""
 
 import itertools
 
@@ -94,15 +94,6 @@ def test_the_seed_decides_the_subsets():
     a, b = features(60), features(60, shift=0.5)
     scores = [kernel_inception_distance(a, b, 20, 5, seed) for seed in (0, 0, 1)]
     assert scores[0] == scores[1] != scores[2]
-
-
-def test_a_set_that_is_spoilt_is_further_away():
-    real, fake = features(500), features(500)
-    good = exact(real, fake)
-    assert abs(good) < 0.02
-    assert exact(real, fake[:5].repeat(100, 1)) > 10 * abs(good)  # duplicated
-    assert exact(real, fake[:1].repeat(500, 1)) > 10 * abs(good)  # collapsed
-    assert exact(real, fake + 0.5) > 10 * abs(good)
 
 
 def test_mistakes():
