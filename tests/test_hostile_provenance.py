@@ -10,7 +10,7 @@ from random import Random
 import pytest
 from PIL.PngImagePlugin import PngInfo
 
-from biggan import InputError
+from biggan.errors import InputError
 from biggan.images import make_grid, save_png
 from biggan.provenance import GridProvenance, MorphProvenance, Provenance, read_provenance
 from biggan.video import make_frame, save_video

@@ -4,12 +4,12 @@ import json
 
 import pytest
 import torch
-from test_cli import biggan, fails, succeeds
 
 from biggan.gan import load, measurements_file
 from biggan.inference import measurements, openvino
 from biggan.inference.engine import Engine, build_engine
 from biggan.inference.measurements import measure_engines
+from command_line import biggan, fails, succeeds
 from tiny import tiny_generator
 
 ENGINES = ["pytorch", "openvino"]
@@ -41,7 +41,7 @@ def pretend(monkeypatch, **seconds):
 
 def test_measures_and_keeps_what_auto_takes(tiny_file, monkeypatch):
     pretend(monkeypatch, pytorch=0.5, openvino=0.25, plain=2.0)
-    result = biggan("bench", "--model", tiny_file, "--json", "--device", "cpu")
+    result = biggan(f"bench --model {tiny_file} --json --device cpu")
     assert result.returncode == 0, result.stderr
     card = json.loads(result.stdout)
     assert (card["model"], card["device"]) == ("tiny", "cpu")
@@ -66,12 +66,12 @@ def test_auto_is_what_was_measured_last(tiny_file, monkeypatch):
     for faster in ENGINES:
         others = dict.fromkeys(ENGINES, 1.0)
         pretend(monkeypatch, **(others | {faster: 0.5, "plain": 0.1}))
-        assert f"auto uses {faster}." in succeeds("bench", "--model", tiny_file)
+        assert f"auto uses {faster}." in succeeds(f"bench --model {tiny_file}")
         assert load(tiny_file).engine.name == faster
 
 
 def test_the_table_has_a_line_for_each_engine(tiny_file):
-    lines = succeeds("bench", "--model", tiny_file).splitlines()
+    lines = succeeds(f"bench --model {tiny_file}").splitlines()
     assert lines[0].startswith("tiny on cpu, ")
     here = ENGINES if openvino.version() else ENGINES[:1]
     assert [line.split()[0] for line in lines[2:-1]] == [*here, "plain"]
@@ -116,7 +116,7 @@ def test_an_engine_that_fails_is_no_row(tiny_file, monkeypatch):
 
     monkeypatch.setattr("biggan.inference.engine._build", failing)
     monkeypatch.setattr(measurements, "_candidates", lambda _: ["pytorch", "openvino"])
-    result = biggan("bench", "--model", tiny_file, "--json")
+    result = biggan(f"bench --model {tiny_file} --json")
     assert result.returncode == 0
     assert [row["name"] for row in json.loads(result.stdout)["engines"]] == ["pytorch", "plain"]
     assert "not using the openvino engine in float32: no kernel" in result.stderr
@@ -124,11 +124,11 @@ def test_an_engine_that_fails_is_no_row(tiny_file, monkeypatch):
 
 def test_mistakes_are_one_line_before_anything_is_measured(tiny_file, tmp_path, monkeypatch):
     monkeypatch.setattr(measurements, "_seconds_per_image", lambda *_: pytest.fail("measured"))
-    assert "there is no device 'tpu'" in fails("bench", "--model", tiny_file, "--device", "tpu")
-    assert "nothing.safetensors" in fails("bench", "--model", tmp_path / "nothing.safetensors")
+    assert "there is no device 'tpu'" in fails(f"bench --model {tiny_file} --device tpu")
+    assert "nothing.safetensors" in fails(f"bench --model {tmp_path}/nothing.safetensors")
     (tmp_path / "file").touch()
     monkeypatch.setenv("BIGGAN_CACHE", str(tmp_path / "file"))
-    assert "is not a folder" in fails("bench", "--model", tiny_file)
+    assert "is not a folder" in fails(f"bench --model {tiny_file}")
 
 
 def test_a_measurement_of_another_model_stays(tiny_file, monkeypatch):
@@ -136,6 +136,6 @@ def test_a_measurement_of_another_model_stays(tiny_file, monkeypatch):
     measurements_file().parent.mkdir()
     other = tiny_generator(channels=16)
     measure_engines(other, measurements_file())
-    succeeds("bench", "--model", tiny_file)
+    succeeds(f"bench --model {tiny_file}")
     assert build_engine(other, measurements=measurements_file()).name == ENGINES[-1]
     assert len(json.loads(measurements_file().read_text())) == 2

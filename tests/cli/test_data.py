@@ -3,9 +3,9 @@
 import json
 
 import pytest
-from test_cli import biggan, fails, succeeds
 
 from biggan.data import load_dataset
+from command_line import biggan, fails, succeeds
 from data_forms import pictures, write_folder
 
 FILES = pictures(3)
@@ -19,26 +19,26 @@ def folder(tmp_path):
 
 def test_pack_verify_and_info(folder, tmp_path):
     out = tmp_path / "out"
-    result = biggan("data", "pack", folder, out, "--resolution", 8, "--workers", 2)
+    result = biggan(f"data pack {folder} {out} --resolution 8 --workers 2")
     assert result.returncode == 0
     assert result.stdout == f"{out}\n"
     assert result.stderr.splitlines() == [
         "skipped 1 corrupt image of 6: dog/0002.png (image file is truncated)",
         "5 images of pets, 8 px, colour, 2 classes",
     ]
-    again = biggan("data", "pack", folder, out, "--resolution", 8)
+    again = biggan(f"data pack {folder} {out} --resolution 8")
     assert (again.returncode, again.stdout) == (0, f"{out}\n")
     whole = f"{out} is whole: 5 images of pets, 8 px, colour, 2 classes\n"
-    assert succeeds("data", "verify", out) == whole
+    assert succeeds(f"data verify {out}") == whole
     fingerprint = load_dataset(folder, 8, 3).fingerprint
-    assert succeeds("data", "info", out).splitlines() == [
+    assert succeeds(f"data info {out}").splitlines() == [
         "5 images of pets, 8 px, colour, 2 classes",
         f"0.0 MiB, fingerprint {fingerprint}",
         "skipped 1: dog/0002.png",
         "       3  cat",
         "       2  dog",
     ]
-    assert json.loads(succeeds("data", "info", out, "--json")) == {
+    assert json.loads(succeeds(f"data info {out} --json")) == {
         "images": 5,
         "channels": 3,
         "resolution": 8,
@@ -53,7 +53,7 @@ def test_pack_verify_and_info(folder, tmp_path):
 def test_names_of_files_do_not_command_the_terminal(folder, tmp_path):
     for name in ("\x1b[2J.png", "x.\x1b[2J"):
         (folder / "cat" / name).write_bytes(b"")
-    result = biggan("data", "pack", folder, tmp_path / "out", "--resolution", 8)
+    result = biggan(f"data pack {folder} {tmp_path}/out --resolution 8")
     assert result.stderr.splitlines() == [
         r"left out 1 file not used as images: 1 .\x1b[2j",
         r"skipped 2 corrupt images of 7: cat/\x1b[2J.png (the file is empty); "
@@ -64,35 +64,34 @@ def test_names_of_files_do_not_command_the_terminal(folder, tmp_path):
 
 def test_grey_and_unconditional(folder, tmp_path):
     out = tmp_path / "out"
-    succeeds("data", "pack", folder, out, "--resolution", 4, "--channels", 1, "--unconditional")
-    assert succeeds("data", "info", out).startswith("5 images of pets, 4 px, grey, no classes\n")
-    assert json.loads(succeeds("data", "info", out, "--json"))["classes"] == {}
+    succeeds(f"data pack {folder} {out} --resolution 4 --channels 1 --unconditional")
+    assert succeeds(f"data info {out}").startswith("5 images of pets, 4 px, grey, no classes\n")
+    assert json.loads(succeeds(f"data info {out} --json"))["classes"] == {}
 
 
 def test_mistakes_are_one_line(folder, tmp_path):
     out = tmp_path / "out"
-    assert "1 corrupt image of 6" in fails(
-        "data", "pack", folder, out, "--resolution", 8, "--strict"
-    )
-    assert "resolution" in fails("data", "pack", folder, out)
-    assert "resolution" in fails("data", "pack", folder, out, "--resolution", 0)
-    assert "no such file" in fails("data", "pack", tmp_path / "no", out, "--resolution", 8)
-    assert "is not a folder" in fails(
-        "data", "pack", folder, folder / "cat/0000.png" / "out", "--resolution", 8
-    )
-    assert "is no packed dataset" in fails("data", "verify", folder)
-    assert "is no packed dataset" in fails("data", "info", folder)
+    for line, message in {
+        f"pack {folder} {out} --resolution 8 --strict": "1 corrupt image of 6",
+        f"pack {folder} {out}": "resolution",
+        f"pack {folder} {out} --resolution 0": "resolution",
+        f"pack {tmp_path}/no {out} --resolution 8": "no such file",
+        f"pack {folder} {folder}/cat/0000.png/out --resolution 8": "is not a folder",
+        f"verify {folder}": "is no packed dataset",
+        f"info {folder}": "is no packed dataset",
+    }.items():
+        assert message in fails(f"data {line}")
 
 
 def test_damage_has_exit_status_2(folder, tmp_path):
     out = tmp_path / "out"
-    succeeds("data", "pack", folder, out, "--resolution", 8)
+    succeeds(f"data pack {folder} {out} --resolution 8")
     content = bytearray((out / "images.bin").read_bytes())
     content[100] ^= 1
     (out / "images.bin").write_bytes(content)
-    assert "is damaged" in fails("data", "verify", out)
+    assert "is damaged" in fails(f"data verify {out}")
 
 
 def test_without_a_verb_the_help_is_shown():
     assert "biggan data pack" in succeeds("data")
-    assert "biggan data pack" in succeeds("data", "pack", "--help").split("Example")[1]
+    assert "biggan data pack" in succeeds("data pack --help").split("Example")[1]

@@ -6,13 +6,15 @@ from importlib.util import find_spec
 import numpy as np
 import pytest
 from PIL import Image
-from test_cli import fails, succeeds
 
 import biggan
 from biggan import provenance
 from biggan.cli.options import progress
 from biggan.provenance import read_provenance
 from biggan.video import make_frame
+from biggan.weights.files import Description, save_generator
+from command_line import fails, succeeds
+from tiny import tiny_generator
 
 needs_pyav = pytest.mark.skipif(find_spec("av") is None, reason="needs PyAV")
 MP4 = pytest.param("mp4", marks=needs_pyav)
@@ -20,7 +22,7 @@ MP4 = pytest.param("mp4", marks=needs_pyav)
 
 @pytest.fixture
 def interpolate(tiny_file):
-    return ["interpolate", "--model", tiny_file]
+    return f"interpolate --model {tiny_file}"
 
 
 def pixels_of(path):
@@ -40,9 +42,9 @@ def pixels_of(path):
 @pytest.mark.parametrize("ending", [MP4, "gif", "webp"])
 def test_through_keyframes_and_again(interpolate, tiny_file, tmp_path, ending):
     out, again = tmp_path / "new" / f"morph.{ending}", tmp_path / f"again.{ending}"
-    through = "tabby, tabby cat@3, golden retriever@7, 1@1"
-    how = ["--loop", "around", "--seconds", 0.75, "--fps", 16, "--path", "slerp", "-n", 2]
-    assert succeeds(*interpolate, "--through", through, *how, "--out", out) == f"{out}\n"
+    through = "--through 'tabby, tabby cat@3, golden retriever@7, 1@1'"
+    how = "--loop around --seconds 0.75 --fps 16 --path slerp -n 2"
+    assert succeeds(f"{interpolate} {through} {how} --out {out}") == f"{out}\n"
     recipe = read_provenance(out)
     assert (recipe.frames, recipe.fps, recipe.loop, recipe.num) == (12, 16, "around", 2)
     assert [(k.class_index, k.seed) for k in recipe.keyframes] == [(0, 3), (2, 7), (1, 1)]
@@ -57,114 +59,109 @@ def test_through_keyframes_and_again(interpolate, tiny_file, tmp_path, ending):
         sampled = make_frame(gan.sample(class_, 2, 0.2, seed))
         assert np.abs(found[number] - np.asarray(sampled)).mean() <= most
 
-    succeeds(*interpolate, "--like", out, "--out", again)
+    succeeds(f"{interpolate} --like {out} --out {again}")
     assert again.read_bytes() == out.read_bytes()
 
 
 def test_a_video_is_made_again_in_another_format(interpolate, tmp_path):
     gif, webp = tmp_path / "x.gif", tmp_path / "x.webp"
-    succeeds(*interpolate, "--from", 0, "--to", 2, "--seed-b", 5, "--steps", 3, "--out", gif)
+    succeeds(f"{interpolate} --from 0 --to 2 --seed-b 5 --steps 3 --out {gif}")
     assert [k.seed for k in read_provenance(gif).keyframes] == [0, 5]
-    succeeds(*interpolate, "--like", gif, "--out", webp)
+    succeeds(f"{interpolate} --like {gif} --out {webp}")
     assert read_provenance(webp) == read_provenance(gif)
     assert np.abs(pixels_of(webp) - pixels_of(gif).astype(float)).mean() < 10
 
 
 def test_how_long_a_video_is(interpolate, tmp_path):
-    ends = ["--from", 0, "--to", 1, "-n", 1, "--out", tmp_path / "x.webp"]
-    lengths = {
-        (): 80,  # two seconds there, two back
-        ("--fps", 2): 8,
-        ("--loop", "none", "--fps", 2): 5,
-        ("--seconds", 1.5): 30,
-        ("--steps", 4): 6,
-        ("--loop", "around", "--steps", 4): 6,
-        ("--seconds", 0.25, "--fps", 7.9, "--loop", "none"): 2,
-    }
-    for options, frames in lengths.items():
-        succeeds(*interpolate, *ends, *options)
-        assert read_provenance(tmp_path / "x.webp").frames == frames, options
-        with Image.open(tmp_path / "x.webp") as animation:
+    out = tmp_path / "x.webp"
+    for options, frames in {
+        "": 80,  # two seconds there, two back
+        "--fps 2": 8,
+        "--loop none --fps 2": 5,
+        "--seconds 1.5": 30,
+        "--steps 4": 6,
+        "--loop around --steps 4": 6,
+        "--seconds 0.25 --fps 7.9 --loop none": 2,
+    }.items():
+        succeeds(f"{interpolate} --from 0 --to 1 -n 1 --out {out} {options}")
+        assert read_provenance(out).frames == frames, options
+        with Image.open(out) as animation:
             assert animation.n_frames == frames
             assert animation.info["loop"] == (1 if "none" in options else 0)
 
 
 def test_an_unconditional_model_has_seeds_alone(tmp_path):
-    from biggan.weights.files import Description, save_generator
-    from tiny import tiny_generator
-
     model, out = tmp_path / "plain.safetensors", tmp_path / "x.webp"
     save_generator(model, tiny_generator(num_classes=0), Description(name="plain"))
-    how = ["--through", "@3, @4", "--steps", 3, "--loop", "around", "--out", out]
-    succeeds("interpolate", "--model", model, *how)
-    assert [(k.class_index, k.seed) for k in read_provenance(out).keyframes] == [
-        (None, 3),
-        (None, 4),
-    ]
+    how = f"--through '@3, @4' --steps 3 --loop around --out {out}"
+    succeeds(f"interpolate --model {model} {how}")
+    keyframes = read_provenance(out).keyframes
+    assert [(k.class_index, k.seed) for k in keyframes] == [(None, 3), (None, 4)]
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--from", 0, "--to", 1, "--fps", 0], "at least 0.1 and at most 60, not 0"),
-        (["--from", 0, "--to", 1, "--fps", 200], "at least 0.1 and at most 60, not 200"),
-        (["--from", 0, "--to", 1, "--fps", "nan"], "at most 60, not nan"),
-        (["--from", 0, "--to", 1, "--fps", "fast"], "fast"),
-        (["--from", 0, "--to", 1, "--seconds", 0], "longer than 0 seconds, not 0"),
-        (["--from", 0, "--to", 1, "--seconds", "nan"], "longer than 0 seconds, not nan"),
-        (["--from", 0, "--to", 1, "--seconds", "1e9"], "at most 100000"),
-        (["--from", 0, "--to", 1, "--seconds", 0.01], "0 frames are too few for 2 keyframes"),
-        (["--from", 0, "--to", 1, "--seconds", 1, "--steps", 3], "omit --steps"),
-        (["--from", 0, "--to", 1, "--steps", 1], "at least 2 steps, not 1"),
-        (["--from", 0, "--to", 1, "--loop", "twice"], "twice"),
-        (["--from", 0], "one for each keyframe"),
-        (["--through", "0@1, 1@2", "--from", 0], "omit --from"),
-        (["--through", "0@1, 1@2", "--seed-b", 0], "omit --seed-b"),
-        (["--through", "0@1, dog@2"], "no class is called 'dog'"),
-        (["--through", "0@1, cat@2"], "class 'cat' is ambiguous"),
-        (["--through", "0@1, 3@2"], "class 3 is out of range"),
-        (["--through", "0@1, 1"], "'1' is no keyframe"),
-        (["--through", "0@1"], "'0@1' is not two keyframes or more"),
-        (["--through", "0@1, @2"], "one for each keyframe"),
-        (["--through", "0@1, 1@4294967296"], "seed must be between"),
-        (["--through", "0@1, 1@2, 2@3", "--seconds", 0.1], "2 frames are too few for 3 keyframes"),
-        (["--from", 0, "--to", 1, "-n", 0], "0 paths"),
-        (["--from", 0, "--to", 1, "-n", 90, "--steps", 2], "ask for fewer paths"),
+        ("--from 0 --to 1 --fps 0", "at least 0.1 and at most 60, not 0"),
+        ("--from 0 --to 1 --fps 200", "at least 0.1 and at most 60, not 200"),
+        ("--from 0 --to 1 --fps nan", "at most 60, not nan"),
+        ("--from 0 --to 1 --fps fast", "fast"),
+        ("--from 0 --to 1 --seconds 0", "longer than 0 seconds, not 0"),
+        ("--from 0 --to 1 --seconds nan", "longer than 0 seconds, not nan"),
+        ("--from 0 --to 1 --seconds 1e9", "at most 100000"),
+        ("--from 0 --to 1 --seconds 0.01", "0 frames are too few for 2 keyframes"),
+        ("--from 0 --to 1 --seconds 1 --steps 3", "omit --steps"),
+        ("--from 0 --to 1 --steps 1", "at least 2 steps, not 1"),
+        ("--from 0 --to 1 --loop twice", "twice"),
+        ("--from 0", "one for each keyframe"),
+        ("--through '0@1, 1@2' --from 0", "omit --from"),
+        ("--through '0@1, 1@2' --seed-b 0", "omit --seed-b"),
+        ("--through '0@1, dog@2'", "no class is called 'dog'"),
+        ("--through '0@1, cat@2'", "class 'cat' is ambiguous"),
+        ("--through '0@1, 3@2'", "class 3 is out of range"),
+        ("--through '0@1, 1'", "'1' is no keyframe"),
+        ("--through 0@1", "'0@1' is not two keyframes or more"),
+        ("--through '0@1, @2'", "one for each keyframe"),
+        ("--through '0@1, 1@4294967296'", "seed must be between"),
+        ("--through '0@1, 1@2, 2@3' --seconds 0.1", "2 frames are too few for 3 keyframes"),
+        ("--from 0 --to 1 -n 0", "0 paths"),
+        ("--from 0 --to 1 -n 90 --steps 2", "ask for fewer paths"),
     ],
 )
 def test_mistakes_write_nothing(interpolate, tmp_path, options, message):
-    assert message in fails(*interpolate, *options, "--out", tmp_path / "x.webp")
+    assert message in fails(f"{interpolate} {options} --out {tmp_path}/x.webp")
     assert list(tmp_path.iterdir()) == []
 
 
 def test_what_fits_no_grid(interpolate, tmp_path):
-    for options in (["--fps", 20], ["--seconds", 1], ["--loop", "none"], ["--through", "0@1, 1@2"]):
-        line = fails(*interpolate, "--from", 0, "--to", 1, *options, "--out", tmp_path / "x.png")
-        assert f"{options[0]} applies to videos, not to a .png: omit it" in line
+    for option in ("--fps 20", "--seconds 1", "--loop none", "--through '0@1, 1@2'"):
+        line = fails(f"{interpolate} --from 0 --to 1 {option} --out {tmp_path}/x.png")
+        assert f"{option.split()[0]} applies to videos, not to a .png: omit it" in line
 
 
 def test_what_cannot_be_made_again(interpolate, tmp_path):
-    grid, film = tmp_path / "x.png", tmp_path / "x.gif"
-    ends = ["--from", 0, "--to", 1, "--steps", 2]
-    succeeds(*interpolate, *ends, "--out", grid)
-    succeeds(*interpolate, *ends, "--out", film)
+    grid, film, broken = (tmp_path / name for name in ("x.png", "x.gif", "z.gif"))
+    for out in (grid, film):
+        succeeds(f"{interpolate} --from 0 --to 1 --steps 2 --out {out}")
     assert read_provenance(grid).steps == 2
-    like = [*interpolate, "--like"]
-    assert "is a grid: --out must end in .png" in fails(*like, grid, "--out", tmp_path / "y.gif")
-    assert "is a video: --out must end in" in fails(*like, film, "--out", tmp_path / "y.png")
-    for option in ("--fps", "--seconds"):
-        assert f"omit {option}" in fails(*like, film, option, 1, "--out", film)
-    assert "omit --through" in fails(*like, film, "--through", "0@1, 1@2", "--out", film)
-    assert "made by tiny" in fails("interpolate", "--like", film, "--out", tmp_path / "y.gif")
-    assert "no such file" in fails(*like, tmp_path / "none.webp", "--out", film)
-    (tmp_path / "z.gif").write_bytes(b"GIF89a?")
-    assert "cannot be read" in fails(*like, tmp_path / "z.gif", "--out", film)
-    assert {path.name for path in tmp_path.iterdir()} == {"x.gif", grid.name, "z.gif"}
+    broken.write_bytes(b"GIF89a?")
+    for options, message in {
+        f"{grid} --out {tmp_path}/y.gif": "is a grid: --out must end in .png",
+        f"{film} --out {tmp_path}/y.png": "is a video: --out must end in",
+        f"{film} --fps 1 --out {film}": "omit --fps",
+        f"{film} --seconds 1 --out {film}": "omit --seconds",
+        f"{film} --through '0@1, 1@2' --out {film}": "omit --through",
+        f"{tmp_path}/none.webp --out {film}": "no such file",
+        f"{broken} --out {film}": "cannot be read",
+    }.items():
+        assert message in fails(f"{interpolate} --like {options}")
+    assert "made by tiny" in fails(f"interpolate --like {film} --out {tmp_path}/y.gif")
+    assert {path.name for path in tmp_path.iterdir()} == {"x.gif", "x.png", "z.gif"}
 
 
 def test_a_recipe_from_elsewhere_is_checked(interpolate, tmp_path):
     film, odd = tmp_path / "x.gif", tmp_path / "odd.gif"
-    succeeds(*interpolate, "--from", 0, "--to", 1, "--steps", 2, "--out", film)
+    succeeds(f"{interpolate} --from 0 --to 1 --steps 2 --out {film}")
     recipe = json.loads(read_provenance(film).to_json())
     mistakes = {
         "frames": (3, "even number of frames"),
@@ -178,13 +175,13 @@ def test_a_recipe_from_elsewhere_is_checked(interpolate, tmp_path):
     for key, (value, message) in mistakes.items():
         comment = "biggan: " + json.dumps(recipe | {key: value})
         Image.new("L", (2, 2)).save(odd, comment=comment.encode())
-        assert message in fails(*interpolate, "--like", odd, "--out", tmp_path / "new" / "y.gif")
+        assert message in fails(f"{interpolate} --like {odd} --out {tmp_path}/new/y.gif")
     assert not (tmp_path / "new").exists()
 
 
 def test_without_pyav_one_line_names_the_extra(interpolate, tmp_path, monkeypatch):
     monkeypatch.setattr(provenance, "find_spec", lambda name: None)
-    line = fails(*interpolate, "--from", 0, "--to", 1, "--out", tmp_path / "x.mp4")
+    line = fails(f"{interpolate} --from 0 --to 1 --out {tmp_path}/x.mp4")
     assert "pip install 'biggan[video]'" in line
     assert list(tmp_path.iterdir()) == []
 
@@ -197,9 +194,8 @@ def test_progress_is_for_terminals(interpolate, tmp_path, monkeypatch, capsys):
         return frames
 
     monkeypatch.setattr("biggan.cli.interpolate.progress", bar)
-    ends = ["--from", 0, "--to", 1, "--steps", 3]
-    succeeds(*interpolate, *ends, "--out", tmp_path / "x.webp")
-    succeeds(*interpolate, *ends, "--out", tmp_path / "x.png")
+    for name in ("x.webp", "x.png"):
+        succeeds(f"{interpolate} --from 0 --to 1 --steps 3 --out {tmp_path}/{name}")
     assert bars == [(4, "frame"), (6, "picture")]
     assert list(progress(range(3), 3, "frame")) == [0, 1, 2]
     assert capsys.readouterr().err == ""

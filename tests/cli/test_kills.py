@@ -15,11 +15,10 @@ from importlib.util import find_spec
 
 import pytest
 from PIL import Image
-from test_cli import write_images
 
 from biggan.cli import main
 from biggan.weights.files import load_tensors
-from tiny import TINY_RECIPE
+from command_line import write_images, write_recipe
 
 KILLS = int(os.environ.get("BIGGAN_TEST_KILLS", "1"))  # of each command
 TIMEOUT = 300
@@ -30,34 +29,17 @@ EVENTS = {"open", "os.link", "os.mkdir", "os.remove", "os.rename", "os.rmdir", "
 VIDEO = "video.mp4" if find_spec("av") else "video.webp"
 
 COMMANDS = {
-    "sample": ["sample", "--model", "{model}", "-n", 4, "--out", "{out}"],
-    "grid": ["sample", "--model", "{model}", "-n", 4, "--grid", "--out", "{out}"],
-    "video": [
-        *["interpolate", "--model", "{model}", "--from", 0, "--to", 1, "-n", 1, "--steps", 4],
-        *["--out", f"{{out}}/{VIDEO}"],
-    ],
-    "convert": ["convert", "{model}", "{out}/file.safetensors", "--force"],
-    "pack": ["data", "pack", "{data}", "{out}/packed", "--resolution", 8],
-    "classifier": [
-        *["classifier", "{data}", "--resolution", 8, "--steps", 3, "--width", 1],
-        *["--device", "cpu", "--out", "{out}/file.safetensors"],
-    ],
-    "evaluate": [
-        *[
-            "evaluate",
-            "--images",
-            "{data}",
-            "--data",
-            "{data}",
-            "--metrics",
-            "fid",
-            "--resolution",
-            8,
-        ],
-        *["--extractor", "{classifier}", "--out", "{out}/file.json", "--device", "cpu"],
-    ],
-    "train": ["train", "{recipe}", "--data", "{data}", "--out", "{out}/run", "--device", "cpu"],
-    "export": ["export", "{out}/file.onnx", "--model", "{model}", "--force"],
+    "sample": "sample --model {model} -n 4 --out {out}",
+    "grid": "sample --model {model} -n 4 --grid --out {out}",
+    "video": f"interpolate --model {{model}} --from 0 --to 1 -n 1 --steps 4 --out {{out}}/{VIDEO}",
+    "convert": "convert {model} {out}/file.safetensors --force",
+    "pack": "data pack {data} {out}/packed --resolution 8",
+    "classifier": "classifier {data} --resolution 8 --steps 3 --width 1 --device cpu "
+    "--out {out}/file.safetensors",
+    "evaluate": "evaluate --images {data} --data {data} --metrics fid --resolution 8 "
+    "--extractor {classifier} --out {out}/file.json --device cpu",
+    "train": "train {recipe} --data {data} --out {out}/run --device cpu",
+    "export": "export {out}/file.onnx --model {model} --force",
 }
 
 
@@ -132,12 +114,7 @@ def given(run, tiny_file, tmp_path_factory):
     for name in ("cat", "dog"):
         write_images(folder / "data" / name, 6)
     (folder / "data" / "dog" / "9.png").write_bytes(b"a corrupt one moves those behind it")
-    recipe = TINY_RECIPE | {"total_steps": 3, "checkpoint_every": 1}
-    tables = {key: value for key, value in recipe.items() if isinstance(value, dict)}
-    lines = [f"{key} = {json.dumps(recipe[key])}" for key in recipe.keys() - tables.keys()]
-    for name, table in tables.items():
-        lines += [f"[{name}]", *(f"{key} = {json.dumps(value)}" for key, value in table.items())]
-    (folder / "recipe.toml").write_text("\n".join(lines))
+    write_recipe(folder / "recipe.toml", total_steps=3, checkpoint_every=1)
     classifier = folder / "classifier.safetensors"
     arguments = ["classifier", folder / "data", "--out", classifier]
     run([*arguments, "--resolution", 8, "--steps", 1, "--width", 1], folder)
@@ -189,7 +166,7 @@ def results(folder):
 def test_kills_leave_nothing_half_written_and_change_no_result(command, run, given, tmp_path):
     def arguments(folder):
         names = given | {"out": folder / "out"}
-        return [str(word).format(**names) for word in COMMANDS[command]]
+        return COMMANDS[command].format(**names).split()
 
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     began = time.monotonic()

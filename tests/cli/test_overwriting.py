@@ -4,7 +4,6 @@ import json
 
 import pytest
 import torch
-from test_cli import fails, pixels, succeeds
 
 import biggan
 from biggan.atomic_write import write_atomically
@@ -14,6 +13,7 @@ from biggan.evaluation.result import Evaluation, is_of_same
 from biggan.provenance import read_provenance
 from biggan.weights.files import Description, save_generator
 from biggan.weights.load import load_generator
+from command_line import fails, pixels, succeeds
 from tiny import TINY_CLASSES, tiny_generator
 
 
@@ -29,10 +29,9 @@ def other_file(tmp_path):
 
 
 def test_a_grid_leaves_those_of_other_classes(tiny_file, tmp_path):
-    out = tmp_path / "out"
-    grid = ["sample", "--model", tiny_file, "-n", 2, "--grid", "--out", out, "--class"]
-    names = [succeeds(*grid, number).strip() for number in (0, 1, 0, 1)]
-    assert names == [str(out / name) for name in ("grid.png", "grid-2.png") * 2]
+    grid = f"sample --model {tiny_file} -n 2 --grid --out {tmp_path} --class"
+    names = [succeeds(f"{grid} {number}").strip() for number in (0, 1, 0, 1)]
+    assert names == [str(tmp_path / name) for name in ("grid.png", "grid-2.png") * 2]
     assert (pixels(names[0]) != pixels(names[1])).any()
 
 
@@ -52,11 +51,9 @@ def test_a_grid_leaves_one_that_another_command_writes_meanwhile(tiny_file, tmp_
 
 
 def test_pictures_leave_those_of_another_model_of_the_same_name(tiny_file, other_file, tmp_path):
-    out = tmp_path / "out"
-    names = [
-        succeeds("sample", "--model", model, "--class", 0, "--out", out).strip()
-        for model in (tiny_file, other_file, tiny_file)
-    ]
+    models = (tiny_file, other_file, tiny_file)
+    sample = f"sample --class 0 --out {tmp_path}/out --model"
+    names = [succeeds(f"{sample} {model}").strip() for model in models]
     assert names[0] == names[2]
     assert names[1] == names[0].replace(".png", "-2.png")
     assert (pixels(names[0]) != pixels(names[1])).any()
@@ -64,11 +61,11 @@ def test_pictures_leave_those_of_another_model_of_the_same_name(tiny_file, other
 
 def test_a_path_leaves_another_one_unless_its_name_was_given(tiny_file, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    path = ["interpolate", "--model", tiny_file, "--from", 0, "--steps", 2, "-n", 1, "--to"]
-    names = [succeeds(*path, number).strip() for number in (1, 2, 1)]
+    path = f"interpolate --model {tiny_file} --from 0 --steps 2 -n 1 --to"
+    names = [succeeds(f"{path} {number}").strip() for number in (1, 2, 1)]
     assert names == ["interpolation.png", "interpolation-2.png", "interpolation.png"]
     first = pixels(names[0])
-    assert succeeds(*path, 2, "--out", "interpolation.png").strip() == "interpolation.png"
+    assert succeeds(f"{path} 2 --out interpolation.png").strip() == "interpolation.png"
     assert (pixels("interpolation.png") != first).any()
 
 
@@ -90,25 +87,25 @@ def test_figures_leave_those_of_another_subject(tmp_path):
 
 def test_the_files_of_a_sweep_leave_foreign_ones(tmp_path):
     (tmp_path / "figures.png").write_bytes(b"a picture")
-    sweep = ["--truncations", "0.5,1", "--out", tmp_path / "figures.json"]
-    line = fails("evaluate", "--data", "digits", "--metrics", "cas", *sweep)
+    sweep = f"--truncations 0.5,1 --out {tmp_path}/figures.json"
+    line = fails(f"evaluate --data digits --metrics cas {sweep}")
     assert "figures.png exists and does not belong to" in line
 
 
 def test_converting_leaves_another_network(tiny_file, other_file, tmp_path):
     out = tmp_path / "out.safetensors"
     for _ in range(2):  # as after a kill that came late
-        succeeds("convert", tiny_file, out)
+        succeeds(f"convert {tiny_file} {out}")
     kept = out.read_bytes()
-    assert "replace it with --force" in fails("convert", other_file, out)
+    assert "replace it with --force" in fails(f"convert {other_file} {out}")
     assert out.read_bytes() == kept
-    succeeds("convert", other_file, out, "--force")
+    succeeds(f"convert {other_file} {out} --force")
     assert load_generator(out).sha256 == biggan.load(other_file).sha256
 
 
 def test_only_files_are_replaced(tiny_file, tmp_path):
     pipe = tmp_path / "pipe.png"
     pipe.symlink_to("/dev/null")
-    path = ["interpolate", "--model", tiny_file, "--from", 0, "--to", 1, "--out", pipe]
-    assert "something that is not a file" in fails(*path)
+    path = f"interpolate --model {tiny_file} --from 0 --to 1 --out {pipe}"
+    assert "something that is not a file" in fails(path)
     assert pipe.is_symlink()

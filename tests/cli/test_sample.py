@@ -11,70 +11,68 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
-from test_cli import biggan, fails, pixels, succeeds
 
 from biggan import cli
 from biggan.cli import options
 from biggan.images import save_png
 from biggan.provenance import read_provenance
+from command_line import biggan, fails, pixels, succeeds
 from several_processes import free_port, launch
 
 
 def test_two_models_in_one_folder_keep_apart(tiny_file, tmp_path):
-    arguments = ["--class", 0, "--out", tmp_path]
-    tiny = succeeds("sample", "--model", tiny_file, *arguments)
-    fruit = succeeds("sample", *arguments)
+    tiny = succeeds(f"sample --model {tiny_file} --class 0 --out {tmp_path}")
+    fruit = succeeds(f"sample --class 0 --out {tmp_path}")
     assert tiny == f"{tmp_path}/tiny-000-tabby-hub0.4-seed0-0000.png\n"
     assert fruit == f"{tmp_path}/fruits-000-apricot-hub0.4-seed0-0000.png\n"
     assert len(list(tmp_path.iterdir())) == 2
 
 
-@pytest.mark.parametrize("several", [["--class", 2, "--class", 0, "-n", 3], ["-n", 7]])
+@pytest.mark.parametrize("several", ["--class 2 --class 0 -n 3", "-n 7"])
 def test_a_grid_is_made_again(tiny_file, tmp_path, several):
-    sample = ["sample", "--model", tiny_file]
-    how = ["--truncation", "0.7", "--seed", 4, "--noise", "paper"]
-    grid = succeeds(*sample, *several, *how, "--grid", "--out", tmp_path / "a").strip()
-    again = succeeds(*sample, "--like", grid, "--out", tmp_path / "b").strip()
+    how = f"{several} --truncation 0.7 --seed 4 --noise paper --grid"
+    grid = succeeds(f"sample --model {tiny_file} {how} --out {tmp_path}/a").strip()
+    like = f"sample --model {tiny_file} --like {grid}"
+    again = succeeds(f"{like} --out {tmp_path}/b").strip()
     assert Path(again).read_bytes() == Path(grid).read_bytes()
-    entry = json.loads(succeeds(*sample, "--like", grid, "--out", tmp_path / "b", "--json"))[0]
+    entry = json.loads(succeeds(f"{like} --out {tmp_path}/b --json"))[0]
     recipes = [dataclasses.asdict(recipe) for recipe in read_provenance(Path(grid)).pictures]
     assert entry == {"file": again, "recipes": recipes}
-    assert "by tiny" in fails("sample", "--like", grid, "--out", tmp_path / "b")
-    assert "omit --num" in fails(*sample, "--like", grid, "-n", 2)
+    assert "by tiny" in fails(f"sample --like {grid} --out {tmp_path}/b")
+    assert "omit --num" in fails(f"{like} -n 2")
 
 
 def test_a_path_is_made_again(tiny_file, tmp_path):
     grid, again = tmp_path / "grid.png", tmp_path / "again.png"
-    interpolate = ["interpolate", "--model", tiny_file]
-    ends = ["--from", "tabby", "--to", 2, "--seed-a", 1, "--seed-b", 2, "--path", "slerp"]
-    succeeds(*interpolate, *ends, "--steps", 3, "--num", 4, "--truncation", "none", "--out", grid)
+    interpolate = f"interpolate --model {tiny_file}"
+    ends = "--from tabby --to 2 --seed-a 1 --seed-b 2 --path slerp"
+    succeeds(f"{interpolate} {ends} --steps 3 --num 4 --truncation none --out {grid}")
     recipe = read_provenance(grid)
     assert (recipe.class_a_name, recipe.class_b) == ("tabby, tabby cat", 2)
-    succeeds(*interpolate, "--like", grid, "--out", again)
+    succeeds(f"{interpolate} --like {grid} --out {again}")
     assert again.read_bytes() == grid.read_bytes()
 
-    line = fails(*interpolate, "--like", grid, "--seed-a", 0, "--out", again)
-    assert "omit --seed-a" in line
-    line = fails("sample", "--model", tiny_file, "--like", grid, "--out", tmp_path)
-    assert "made by biggan interpolate: use biggan interpolate --like" in line
-    assert "made by tiny" in fails("interpolate", "--like", grid, "--out", again)
     save_png(Image.fromarray(pixels(grid)), again, dataclasses.replace(recipe, path="zigzag"))
-    line = fails(*interpolate, "--like", again, "--out", grid)
-    assert "must be one of linear, slerp" in line
-    picture = succeeds("sample", "--model", tiny_file, "--out", tmp_path).strip()
-    line = fails(*interpolate, "--like", picture, "--out", again)
-    assert "made by biggan sample: use biggan sample --like" in line
+    picture = succeeds(f"sample --model {tiny_file} --out {tmp_path}").strip()
+    for line, message in {
+        f"{interpolate} --like {grid} --seed-a 0 --out {again}": "omit --seed-a",
+        f"sample --model {tiny_file} --like {grid} --out {tmp_path}": "made by biggan interpolate: use biggan interpolate --like",
+        f"interpolate --like {grid} --out {again}": "made by tiny",
+        f"{interpolate} --like {again} --out {grid}": "must be one of linear, slerp",
+        f"{interpolate} --like {picture} --out {again}": "made by biggan sample: use biggan sample --like",
+    }.items():
+        assert message in fails(line)
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
-@pytest.mark.parametrize("arguments", [["--version"], ["classes", "--imagenet", "--json"]])
+@pytest.mark.parametrize("line", ["--help", "--version", "classes --imagenet --json"])
 @pytest.mark.parametrize("buffered", [True, False])
-def test_results_that_cannot_be_printed_are_one_line(buffered, arguments):
+def test_results_that_cannot_be_printed_are_one_line(buffered, line):
     environment = {k: v for k, v in os.environ.items() if k != "PYTHONUNBUFFERED"}
     environment |= {} if buffered else {"PYTHONUNBUFFERED": "1"}
     with Path("/dev/full").open("w") as full:
         result = subprocess.run(
-            [sys.executable, "-m", "biggan", *arguments],
+            [sys.executable, "-m", "biggan", *line.split()],
             stdout=full,
             stderr=subprocess.PIPE,
             text=True,
@@ -94,22 +92,28 @@ def test_of_several_processes_one_names_a_mistake_in_the_command(monkeypatch):
     monkeypatch.setattr(cli, "_LAST_WORD", 0.0)
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setenv("RANK", "0")
-    assert "many" in fails("sample", "--num", "many")
+    assert "many" in fails("sample --num many")
     monkeypatch.setenv("RANK", "1")
-    result = biggan("sample", "--num", "many")
+    result = biggan("sample --num many")
     assert (result.returncode, result.stderr) == (2, "")
     monkeypatch.setenv("WORLD_SIZE", "1")  # a RANK that means something else
-    assert "many" in fails("sample", "--num", "many")
+    assert "many" in fails("sample --num many")
 
 
-def run_all(commands, ports):
+def run_all(lines, ports):
     """In each process: the results of commands, one after the other."""
     results = []
-    for arguments, port in zip(commands, ports, strict=True):
+    for line, port in zip(lines, ports, strict=True):
         os.environ["MASTER_PORT"] = str(port)
-        result = biggan(*arguments)
-        results.append((result.returncode, result.stdout, result.stderr))
+        results.append(biggan(line))
     return results
+
+
+SEVERAL = {
+    "files": "-n 7",
+    "few": "-n 1 --json",
+    "grid": "--class 0 --class 1 -n 4 --grid",
+}
 
 
 @pytest.fixture(scope="module")
@@ -117,39 +121,31 @@ def two(tiny_file, tmp_path_factory):
     """What two processes say to commands, and where."""
     out = tmp_path_factory.mktemp("two")
     (out / "blocked" / "tiny-001-siamese-cat-hub0.4-seed0-0004.png").mkdir(parents=True)
-    sample = ["sample", "--model", tiny_file]
-    commands = {
-        "files": [*sample, "-n", 7, "--out", out / "files"],
-        "few": [*sample, "-n", 1, "--json", "--out", out / "few"],
-        "grid": [*sample, "--class", 0, "--class", 1, "-n", 4, "--grid", "--out", out / "grid"],
-        "no class": [*sample, "--class", "dog", "--out", out / "none"],
-        "no model": ["sample", "--model", "nothing", "--out", out / "none"],
-        "no device": [*sample, "--device", "tpu9", "--out", out / "none"],
-        "blocked": [*sample, "-n", 7, "--out", out / "blocked"],
-        "interpolate": ["interpolate", "--from", 0, "--to", 1, "--out", out / "none.png"],
+    sample = f"sample --model {tiny_file}"
+    lines = {name: f"{sample} {how} --out {out}/{name}" for name, how in SEVERAL.items()}
+    lines |= {
+        "no class": f"{sample} --class dog --out {out}/none",
+        "no model": f"sample --model nothing --out {out}/none",
+        "no device": f"{sample} --device tpu9 --out {out}/none",
+        "blocked": f"{sample} -n 7 --out {out}/blocked",
+        "interpolate": f"interpolate --from 0 --to 1 --out {out}/none.png",
     }
-    ports = [free_port() for _ in commands]
-    results = launch(run_all, 2, list(commands.values()), ports, joined=False)
-    by_command = zip(*results, strict=True)
-    return out, dict(zip(commands, by_command, strict=True))
-
-
-def files_of(folder):
-    return {path.name: path.read_bytes() for path in folder.iterdir()}
+    ports = [free_port() for _ in lines]
+    results = launch(run_all, 2, list(lines.values()), ports, joined=False)
+    return out, dict(zip(lines, zip(*results, strict=True), strict=True))
 
 
 def test_two_processes_make_what_one_makes(two, tiny_file, tmp_path):
-    sample = ["sample", "--model", tiny_file]
-    printed = succeeds(*sample, "-n", 7, "--out", tmp_path / "files")
-    succeeds(*sample, "-n", 1, "--out", tmp_path / "few")
-    several = ["--class", 0, "--class", 1, "-n", 4, "--grid"]
-    succeeds(*sample, *several, "--out", tmp_path / "grid")
+    def files_of(folder):
+        return {path.name: path.read_bytes() for path in folder.iterdir()}
+
     out, said = two
-    for name in ("files", "few", "grid"):
+    for name, how in SEVERAL.items():
+        printed = succeeds(f"sample --model {tiny_file} {how} --out {tmp_path}/{name}")
         assert files_of(out / name) == files_of(tmp_path / name), name
         assert [code for code, _, _ in said[name]] == [0, 0]
+        assert said[name][0][1] == printed.replace(str(tmp_path), str(out))
         assert said[name][1][1] == ""
-    assert said["files"][0][1] == printed.replace(str(tmp_path), str(out))
     assert len(json.loads(said["few"][0][1])) == 1
 
 

@@ -7,24 +7,17 @@ import tomllib
 import pytest
 import torch
 from click.testing import CliRunner
-from test_cli import biggan, fails, recipe, succeeds, write_images  # noqa: F401  # recipe: a fixture
 
 from biggan import load
 from biggan.cli.train import DurationType, StopRequest, command
 from biggan.data import ShardStream
 from biggan.training.config import load_recipe
 from biggan.training.plan import make_plan
+from command_line import biggan, fails, succeeds, write_images
 from data_forms import pictures, shuffled, write_shards
 
 
-@pytest.fixture
-def data(tmp_path):
-    for name in ("cat", "dog"):
-        write_images(tmp_path / "data" / name)
-    return tmp_path / "data"
-
-
-def test_a_dry_run_prints_the_recipe_and_the_plan_and_writes_nothing(recipe, data, tmp_path):  # noqa: F811
+def test_a_dry_run_prints_the_recipe_and_the_plan_and_writes_nothing(recipe, data, tmp_path):
     run = tmp_path / "run"
     arguments = ["train", recipe, "--data", data, "--set", "batch_size=4", "--dry-run"]
     result = biggan(*arguments, "--out", run)
@@ -45,20 +38,20 @@ def test_a_dry_run_prints_the_recipe_and_the_plan_and_writes_nothing(recipe, dat
     assert "without --out" in values["start"]
 
 
-def test_a_dry_run_without_data_says_what_it_cannot_know(recipe):  # noqa: F811
+def test_a_dry_run_without_data_says_what_it_cannot_know(recipe):
     assert "steps per epoch                    unknown without data" in succeeds(
         "train", recipe, "--dry-run"
     )
 
 
 @pytest.fixture
-def any_plan(recipe, monkeypatch):  # noqa: F811
+def any_plan(recipe, monkeypatch):
     """One plan for all recipes: making it is what takes long."""
     plan = make_plan(load_recipe(recipe), None)
     monkeypatch.setattr("biggan.training.plan.make_plan", lambda *_, **__: plan)
 
 
-def test_a_dry_run_says_where_a_run_would_resume(recipe, data, tmp_path, any_plan):  # noqa: F811
+def test_a_dry_run_says_where_a_run_would_resume(recipe, data, tmp_path, any_plan):
     run = tmp_path / "run"
     arguments = ["train", recipe, "--data", data, "--out", run]
     succeeds(*arguments)
@@ -76,7 +69,7 @@ def test_a_dry_run_says_where_a_run_would_resume(recipe, data, tmp_path, any_pla
     assert before == {path: path.stat().st_mtime_ns for path in run.rglob("*")}
 
 
-def test_a_dry_run_under_torchrun_speaks_once_and_for_all(recipe, monkeypatch):  # noqa: F811
+def test_a_dry_run_under_torchrun_speaks_once_and_for_all(recipe, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setenv("RANK", "0")
     plan = json.loads(succeeds("train", recipe, "--dry-run", "--json"))["plan"]
@@ -86,7 +79,7 @@ def test_a_dry_run_under_torchrun_speaks_once_and_for_all(recipe, monkeypatch): 
     assert succeeds("train", recipe, "--dry-run") == ""
 
 
-def test_mistakes_around_dry_run(recipe, data, tmp_path):  # noqa: F811
+def test_mistakes_around_dry_run(recipe, data, tmp_path):
     assert "--out RUN_DIR" in fails("train", recipe, "--data", data)
     assert "--json applies to --dry-run only" in fails(
         "train", recipe, "--out", tmp_path / "x", "--json"
@@ -104,7 +97,7 @@ def shards(tmp_path):
     return write_shards(tmp_path / "shards", files, per_shard=5)  # 5 5 2, and classes.txt
 
 
-def test_a_dry_run_of_a_stream_tells_the_truth(recipe, shards, tmp_path, any_plan):  # noqa: F811
+def test_a_dry_run_of_a_stream_tells_the_truth(recipe, shards, tmp_path, any_plan):
     arguments = ["train", recipe, "--data", shards, "--set", "stream=true"]
     dry = [*arguments, "--out", tmp_path / "run", "--dry-run", "--json"]
     before = json.loads(succeeds(*dry))
@@ -127,7 +120,7 @@ def test_a_dry_run_of_a_stream_tells_the_truth(recipe, shards, tmp_path, any_pla
     assert nothing["data"] == "not given"
 
 
-def test_training_from_a_stream(recipe, shards, tmp_path, monkeypatch):  # noqa: F811
+def test_training_from_a_stream(recipe, shards, tmp_path, monkeypatch):
     monkeypatch.setattr("biggan.training.export.HUB_GRID", (1.0,))  # less to export
     names, run = tmp_path / "names.txt", tmp_path / "run"
     names.write_text("hen\neel\n")
@@ -151,7 +144,7 @@ def test_training_from_a_stream(recipe, shards, tmp_path, monkeypatch):  # noqa:
     assert biggan(*arguments, *stream, *way_out).returncode == 0
 
 
-def test_mistakes_around_streams(recipe, shards, tmp_path):  # noqa: F811
+def test_mistakes_around_streams(recipe, shards, tmp_path):
     out = ["--out", tmp_path / "run"]
     stream = ["--set", "stream=true", *out]
     assert "no such file: digits" in fails("train", recipe, "--data", "digits", *stream)
@@ -223,7 +216,7 @@ def test_a_time_is_read_in_hours_minutes_and_seconds(text, seconds):
 @pytest.mark.parametrize(
     "text", ["", "50", "m", "0s", "-5m", "5m1h", "nan", "1e9s", "9" * 5000 + "s"]
 )
-def test_what_is_no_time_is_refused_in_one_line(recipe, text):  # noqa: F811
+def test_what_is_no_time_is_refused_in_one_line(recipe, text):
     line = fails("train", recipe, "--out", "run", "--stop-after", text)
     assert "is not a time; write 50m, 1h30m or 90s" in line
     assert len(line) < 300
@@ -246,7 +239,7 @@ def test_a_signal_before_the_deadline_ends_a_run_with_status_130(stop_on_signal)
         stop_on_signal.finish()
 
 
-def test_a_deadline_within_the_first_step_is_refused_but_the_step_is_kept(recipe, data, tmp_path):  # noqa: F811
+def test_a_deadline_within_the_first_step_is_refused_but_the_step_is_kept(recipe, data, tmp_path):
     steps = ["--set", "total_steps=3", "--set", "checkpoint_every=3"]
     arguments = ["train", recipe, "--data", data, *steps, "--out"]
     for step in (1, 2):
@@ -260,7 +253,7 @@ def test_a_deadline_within_the_first_step_is_refused_but_the_step_is_kept(recipe
     assert whole.read_bytes() == parts.read_bytes()
 
 
-def test_a_run_goes_on_from_its_weights_alone(recipe, data, tmp_path):  # noqa: F811
+def test_a_run_goes_on_from_its_weights_alone(recipe, data, tmp_path):
     first, second = tmp_path / "first", tmp_path / "second"
     arguments = ["train", recipe, "--data", data]
     succeeds(*arguments, "--out", first)
