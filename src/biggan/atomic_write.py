@@ -6,7 +6,6 @@ import contextlib
 import os
 import platform
 import re
-import secrets
 import shutil
 import stat
 import time
@@ -23,10 +22,6 @@ _ABANDONED = 24 * 3600.0  # seconds without a write
 
 def write_atomically(path: Path, contents: bytes) -> None:
     """Write a file so that a reader, or a kill at any moment, finds the old one or the new one.
-
-    Args:
-        path: The file; its folder exists. An older file is replaced.
-        contents: All of it.
 
     Raises:
         InputError: The file cannot be written.
@@ -55,10 +50,7 @@ def make_folder(folder: Path) -> None:
 
 @contextlib.contextmanager
 def replaced_atomically(path: Path) -> Iterator[Path]:
-    """Give a file new contents that somebody else writes; see `write_atomically`.
-
-    Args:
-        path: The file; its folder exists.
+    """Give a file, in a folder that exists, contents that the caller writes.
 
     Yields:
         Where to write. It becomes the file when the context ends, and nothing if it fails.
@@ -69,7 +61,7 @@ def replaced_atomically(path: Path) -> Iterator[Path]:
     if path.exists() and not path.is_file():
         raise InputError(f"cannot write {path}: there is something that is not a file")
     # In the same folder, so that the replacement is a rename and not a copy.
-    name = f"{temporary_prefix()}{secrets.token_hex(4)}{TEMPORARY_SUFFIX}"
+    name = f"{temporary_prefix()}{os.urandom(4).hex()}{TEMPORARY_SUFFIX}"
     temporary = path.with_name(name)
     try:
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)

@@ -93,12 +93,7 @@ def make_grid(images: Sequence[Image.Image], columns: int, pad: int = 1) -> Imag
 
 
 def save_png(image: Image.Image, path: Path, provenance: PngProvenance | None = None) -> None:
-    """Write a PNG that appears whole or not at all.
-
-    Args:
-        image: The picture.
-        path: The file; its folder must exist. An older file is replaced.
-        provenance: Kept in a text chunk of the file, for `read_provenance`.
+    """Write a PNG that appears whole or not at all, with provenance for `read_provenance`.
 
     Raises:
         InputError: The file cannot be written.

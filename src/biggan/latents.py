@@ -50,20 +50,9 @@ def truncated_noise(num: int, dim: int, truncation: float | None, seed: int) -> 
 def make_noise(
     num: int, dim: int, truncation: float | None, seed: int, *, kind: NoiseKind = "hub"
 ) -> NDArray[np.float64]:
-    """Noise in any of the three meanings of truncation; see the module's description.
+    """Noise (num, dim) in any of the three meanings of truncation; see `truncated_noise`.
 
-    Args:
-        num: Number of rows; row k does not depend on it.
-        dim: Width of the noise.
-        truncation: For `hub` in (0, 1], for the others above 0; None for N(0, 1) in all three.
-        seed: 0 to 2**32 - 1.
-        kind: The meaning of `truncation`.
-
-    Returns:
-        float64 (num, dim).
-
-    Raises:
-        InputError: A truncation or a seed out of range.
+    A truncation is in (0, 1] for `hub`, above 0 for the others, and None for N(0, 1) in all three.
     """
     check_truncation(truncation, kind)
     check_seed(seed)

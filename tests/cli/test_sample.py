@@ -56,7 +56,7 @@ def test_a_path_is_made_again(tiny_file, tmp_path):
     picture = succeeds(f"sample --model {tiny_file} --out {tmp_path}").strip()
     for line, message in {
         f"{interpolate} --like {grid} --seed-a 0 --out {again}": "omit --seed-a",
-        f"sample --model {tiny_file} --like {grid} --out {tmp_path}": "use biggan interpolate --like",
+        f"sample --model {tiny_file} --like {grid}": "use biggan interpolate --like",
         f"interpolate --like {grid} --out {again}": "made by tiny",
         f"{interpolate} --like {again} --out {grid}": "must be one of linear, slerp",
         f"{interpolate} --like {picture} --out {again}": "use biggan sample --like",

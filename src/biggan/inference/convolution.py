@@ -37,17 +37,16 @@ _FEW_CHANNELS = 4  # up to here the library's blocks of outputs would be mostly 
 class MakeConvolution(Protocol):
     """What makes a frozen convolution: `FrozenConv2d`, or `packed_conv2d`."""
 
-    def __call__(
+    def __call__(  # noqa: D102
         self, weight: Tensor, bias: Tensor | None, resolution: int, *, upsamples: bool = False
-    ) -> FrozenConvolution:
-        """See `FrozenConv2d`."""
+    ) -> FrozenConvolution: ...
 
 
 class FrozenConvolution(nn.Module):
     """What all forms share: their shape.
 
     Args:
-        weight: (out, C, k, k), k odd.
+        weight: (out, C, k, k), k odd. Every form has a bias besides: (out,) or None.
         resolution: Side of the input in pixels.
         upsamples: Whether the input is upsampled to the nearest neighbour first; k is 3 then.
     """
@@ -87,14 +86,7 @@ class FrozenConvolution(nn.Module):
 
 
 class FrozenConv2d(FrozenConvolution):
-    """A convolution of stride 1 that keeps the image's size, or doubles it beforehand.
-
-    Args:
-        weight: (out, C, k, k), k odd; 3 with `upsamples`.
-        bias: (out,) or None.
-        resolution: Side of the input in pixels.
-        upsamples: Whether to upsample the input to the nearest neighbour first.
-    """
+    """A convolution of stride 1 that keeps the image's size, or doubles it beforehand."""
 
     weight: Tensor
     bias: Tensor | None
@@ -180,7 +172,6 @@ class _PackedConv2d(FrozenConvolution):
         )
 
     def forward(self, x: Tensor, add_to: Tensor | None = None) -> Tensor:
-        """See `FrozenConvolution.forward`."""
         geometry = (self._padding, [1, 1], [1, 1], 1)
         if add_to is None:
             return torch.ops.mkldnn._convolution_pointwise(
@@ -201,7 +192,6 @@ class _WinogradConv2d(FrozenConvolution):
         self._rows = max(4, _WINOGRAD_POSITIONS // resolution // 4 * 4)
 
     def forward(self, x: Tensor, add_to: Tensor | None = None) -> Tensor:
-        """See `FrozenConvolution.forward`."""
         result = winograd_convolve(x, self._kernel, rows=self._rows, add_to=add_to)
         return result if self._bias is None else result.add_(self._bias)
 
@@ -218,7 +208,6 @@ class _TapsFirstConv2d(FrozenConvolution):
         self._bias = None if bias is None else bias.detach()[:, None, None].clone()
 
     def forward(self, x: Tensor, add_to: Tensor | None = None) -> Tensor:
-        """See `FrozenConvolution.forward`."""
         batch, _, height, width = x.shape
         result = x.new_zeros(batch, self.out_channels, height, width)
         for image, total in zip(x, result, strict=True):
@@ -256,7 +245,6 @@ class _PackedUpsampleConv2d(FrozenConvolution):
         )
 
     def forward(self, x: Tensor, add_to: Tensor | None = None) -> Tensor:
-        """See `FrozenConvolution.forward`."""
         large = torch.ops.mkldnn._convolution_transpose_pointwise(
             x, self._kernel, self._bias, [0, 0], [0, 0], [2, 2], [1, 1], 1, "none", [], None
         )
@@ -274,7 +262,6 @@ class _UpsampleLinear(FrozenConvolution):
         self._kernel = torch.ops.mkldnn._reorder_linear_weight(taps.contiguous(), resolution**2)
 
     def forward(self, x: Tensor, add_to: Tensor | None = None) -> Tensor:
-        """See `FrozenConvolution.forward`."""
         pixels = x.permute(0, 2, 3, 1)  # (N, H, W, C)
         products = torch.ops.mkldnn._linear_pointwise(
             pixels.flatten(0, 2), self._kernel, None, "none", [], ""

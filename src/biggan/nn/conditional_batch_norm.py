@@ -20,7 +20,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Sequence
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -124,24 +124,10 @@ class StandingBatchNorm2d(nn.Module):
 
 
 class BatchNorm2d(StandingBatchNorm2d):
-    """BatchNorm with a learned gain and bias per channel.
+    """BatchNorm with a learned gain and bias per channel; see `StandingBatchNorm2d`."""
 
-    Args:
-        channels: Channels of the input.
-        grid: The truncations of the table, ascending; empty for no table.
-        eps: Added to the variance.
-        off_grid: Between two rows of the table, see `StandingBatchNorm2d`.
-    """
-
-    def __init__(
-        self,
-        channels: int,
-        *,
-        grid: Sequence[float] = (),
-        eps: float = 1e-4,
-        off_grid: OffGrid = "linear",
-    ) -> None:
-        super().__init__(channels, grid=grid, eps=eps, off_grid=off_grid)
+    def __init__(self, channels: int, **table: Any) -> None:
+        super().__init__(channels, **table)
         self.gain = nn.Parameter(torch.ones(channels))
         self.bias = nn.Parameter(torch.zeros(channels))
 
@@ -157,16 +143,12 @@ class ConditionalBatchNorm2d(StandingBatchNorm2d):
     The 1 matters: with zero weights this is plain BatchNorm. A published port that left it out
     never trained (google/compare_gan issue 54).
 
-    Args:
-        channels: Channels of the input.
+    Args, besides those of `StandingBatchNorm2d`:
         condition_dim: Width of the condition vector.
         spectral: Whether A and B are spectrally normalized, as they are for a shared class
             embedding; not where the condition is one-hot and they are tables of one gain and
             one bias per class and channel.
-        grid: The truncations of the table, ascending; empty for no table.
-        eps: Added to the variance.
         sn_eps: Epsilon of the spectral normalization.
-        off_grid: Between two rows of the table, see `StandingBatchNorm2d`.
     """
 
     def __init__(
@@ -175,12 +157,10 @@ class ConditionalBatchNorm2d(StandingBatchNorm2d):
         condition_dim: int,
         *,
         spectral: bool = True,
-        grid: Sequence[float] = (),
-        eps: float = 1e-4,
         sn_eps: float = 1e-4,
-        off_grid: OffGrid = "linear",
+        **table: Any,
     ) -> None:
-        super().__init__(channels, grid=grid, eps=eps, off_grid=off_grid)
+        super().__init__(channels, **table)
         self.gain: nn.Linear
         self.bias: nn.Linear
         if spectral:
@@ -250,7 +230,5 @@ def hub_weight(truncation: float, grid: Sequence[float]) -> tuple[int, float]:
         return row, 1 - (truncation / step - row)
     row = round((truncation - step) / step)
     weight = 1 - round((truncation - row * step) / step, 2)
-    last = (
-        len(grid) - 2
-    )  # beside the end of the table the port has no second row; here the same line
+    last = len(grid) - 2  # at the end of the table the port has no second row; here the same line
     return (row, weight) if row <= last else (last, weight + row - last)
