@@ -43,25 +43,24 @@ def reason(url, path, **options):
 
 
 def files_of(folder):
-    return sorted(str(file.relative_to(folder)) for file in folder.rglob("*") if file.is_file())
+    return sorted(file.name for file in folder.rglob("*") if file.is_file())
 
 
 # --- whole files ---
 
 
 def test_a_file_appears_with_nothing_beside_it(server, path):
-    server.files["/a"] = Served(BODY, etag='"1"')
-    fetch(server.url("/a"), path, sha256=SHA256)
+    server.files["/a%20b/%C3%BC%25?x=1&y=%2F"] = Served(BODY, etag='"1"')
+    path.parent.mkdir()
+    path.write_bytes(b"old")
+    fetch(server.url("/a b/ü%25?x=1&y=%2F#part"), path, sha256=SHA256)
     assert path.read_bytes() == BODY
     assert files_of(path.parent) == ["weights.bin"]
     assert server.asked[0].headers["User-Agent"].startswith("biggan/")
     assert "Range" not in server.asked[0].headers
-
-
-def test_a_file_without_an_announced_length(server, path):
-    server.files["/a"] = Served(BODY, length=-1)
+    server.files["/a"] = Served(OTHER, length=-1)  # announces none
     fetch(server.url("/a"), path)
-    assert path.read_bytes() == BODY
+    assert path.read_bytes() == OTHER
 
 
 @pytest.mark.parametrize(
@@ -82,34 +81,19 @@ def test_answers_that_are_no_file_are_not_kept(server, path, body, what):
     assert obtain_address(server.url("/a")).read_bytes() == BODY
 
 
-def test_an_older_file_is_replaced(server, path):
-    server.files["/a"] = Served(BODY)
-    path.parent.mkdir()
-    path.write_bytes(b"old")
-    fetch(server.url("/a"), path)
-    assert path.read_bytes() == BODY
-
-
-def test_addresses_are_sent_as_they_must_be(server, path):
-    server.files["/a%20b/%C3%BC%25?x=1&y=%2F"] = Served(BODY)
-    fetch(server.url("/a b/ü%25?x=1&y=%2F#part"), path)
-    assert path.read_bytes() == BODY
-
-
 # --- broken connections ---
 
 
 def test_a_broken_connection_is_taken_up_where_it_broke(server, path):
-    server.files["/a"] = Served(BODY, etag='"1"', cuts=[400_000, 300_000])
+    server.files["/a"] = Served(status=302, location="/b")
+    server.files["/b"] = Served(BODY, etag='"1"', cuts=[400_000, 300_000])
     fetch(server.url("/a"), path, sha256=SHA256)
     assert path.read_bytes() == BODY
-    assert [asked.headers.get("Range") for asked in server.asked] == [
-        None,
-        "bytes=400000-",
-        "bytes=700000-",
-    ]
-    assert {asked.headers.get("If-Range") for asked in server.asked[1:]} == {'"1"'}
-    assert sum(asked.sent for asked in server.asked) == len(BODY)
+    asked = [asked for asked in server.asked if asked.path == "/b"]
+    ranges = [each.headers.get("Range") for each in asked]
+    assert ranges == [None, "bytes=400000-", "bytes=700000-"]
+    assert {each.headers.get("If-Range") for each in asked[1:]} == {'"1"'}
+    assert sum(each.sent for each in asked) == len(BODY)
 
 
 def test_a_later_call_takes_up_an_earlier_one(server, path):
@@ -119,6 +103,9 @@ def test_a_later_call_takes_up_an_earlier_one(server, path):
     fetch(server.url("/a"), path)
     assert path.read_bytes() == BODY
     assert sum(asked.sent for asked in server.asked) == len(BODY)
+    path.unlink()
+    server.files["/a"] = Served(BODY, length=len(BODY) + 5)
+    assert "closed after 1,000,000 of 1,000,005 bytes" in reason(server.url("/a"), path)
 
 
 @pytest.mark.parametrize(
@@ -127,13 +114,16 @@ def test_a_later_call_takes_up_an_earlier_one(server, path):
         {"ranges": False},
         {"etag": 'W/"1"'},  # says "equivalent", not "the same bytes"
         {"etag": None},
+        {"skipped": 1},  # the part begins elsewhere
+        {"skipped": -1},
     ],
 )
-def test_without_ranges_or_versions_a_file_is_taken_from_its_start(server, path, changes):
+def test_what_cannot_be_resumed_is_taken_from_its_start(server, path, changes):
     server.files["/a"] = Served(**{"body": BODY, "etag": '"1"', "cuts": [400_000], **changes})
-    fetch(server.url("/a"), path)
+    fetch(server.url("/a"), path, sha256=SHA256)
     assert path.read_bytes() == BODY
-    assert [asked.sent for asked in server.asked] == [400_000, len(BODY)]
+    if "skipped" not in changes:
+        assert [asked.sent for asked in server.asked] == [400_000, len(BODY)]
 
 
 @pytest.mark.parametrize("believes_etags", [True, False])
@@ -146,38 +136,22 @@ def test_a_file_that_changes_between_two_tries_is_never_mixed(server, path, beli
     assert files_of(path.parent) == ["weights.bin"]
 
 
-@pytest.mark.parametrize("skipped", [1, -1])
-def test_a_part_that_begins_elsewhere_is_not_used(server, path, skipped):
-    server.files["/a"] = Served(BODY, etag='"1"', cuts=[400_000], skipped=skipped)
-    fetch(server.url("/a"), path)
-    assert path.read_bytes() == BODY
-
-
-def test_a_part_longer_than_the_file(server, path):
-    path.parent.mkdir()
-    (path.parent / "weights.bin.part").write_bytes(OTHER)
-    (path.parent / "weights.bin.part.etag").write_text('"1"')
-    server.files["/a"] = Served(BODY, etag='"1"')
-    fetch(server.url("/a"), path)
-    assert path.read_bytes() == BODY
-
-
-def test_a_length_that_is_not_kept(server, path):
-    server.files["/a"] = Served(BODY, length=len(BODY) + 5)
-    assert "closed after 1,000,000 of 1,000,005 bytes" in reason(server.url("/a"), path)
-
-
 @pytest.mark.parametrize(
-    "etag", [b"", b"\0", b'"a\r\nHost: elsewhere"', b'"1', b"\xff\xfe", b'"' + b"x" * 9999 + b'"']
+    ("part", "etag"),
+    [
+        (OTHER, b'"1"'),  # longer than the file
+        *((BODY[:1000], tag) for tag in (b"", b"\0", b'"1', b"\xff\xfe", b'"' + b"x" * 9999)),
+        (BODY[:1000], b'"a\r\nHost: elsewhere"'),
+    ],
 )
-def test_a_damaged_tag_is_not_asked_for(server, path, etag):
+def test_a_damaged_beginning_is_not_built_upon(server, path, part, etag):
     path.parent.mkdir()
-    (path.parent / "weights.bin.part").write_bytes(BODY[:1000])
+    (path.parent / "weights.bin.part").write_bytes(part)
     (path.parent / "weights.bin.part.etag").write_bytes(etag)
     server.files["/a"] = Served(BODY, etag='"1"')
     fetch(server.url("/a"), path)
     assert path.read_bytes() == BODY
-    assert "If-Range" not in server.asked[0].headers
+    assert ("If-Range" in server.asked[0].headers) == (etag == b'"1"')
     assert files_of(path.parent) == ["weights.bin"]
 
 
@@ -203,17 +177,14 @@ def test_a_busy_host_is_asked_again(server, path):
 # --- refusals ---
 
 
-@pytest.mark.parametrize(
-    ("status", "words"), [(403, "HTTP 403 Forbidden"), (404, "HTTP 404 Not Found")]
-)
-def test_what_a_host_refuses_is_not_asked_for_twice(server, path, status, words):
-    server.files["/a"] = Served(b"no", status=status)
-    assert reason(server.url("/a"), path) == words
-    assert len(server.asked) == 1
-    assert files_of(path.parent) == []
-
-
-def test_a_wrong_sha256_leaves_nothing(server, path):
+def test_what_a_host_refuses_is_not_asked_for_twice(server, path):
+    for status, words in ((403, "HTTP 403 Forbidden"), (404, "HTTP 404 Not Found")):
+        server.files[f"/{status}"] = Served(b"no", status=status)
+        assert reason(server.url(f"/{status}"), path) == words
+    assert server.paths() == ["/403", "/404"]
+    for location in ("ftp://host/a", "file:///etc/hostname", "/a"):
+        server.files["/a"] = Served(status=302, location=location)
+        assert reason(server.url("/a"), path).startswith("HTTP 302")
     server.files["/a"] = Served(OTHER, etag='"1"')
     assert f"not {SHA256}" in reason(server.url("/a"), path, sha256=SHA256)
     assert files_of(path.parent) == []
@@ -238,21 +209,16 @@ def test_nobody_answers(path):
 
 
 @pytest.mark.parametrize(
-    "url", ["ftp://host/a", "file:///etc/hostname", "data:text/plain,x", "weights.bin", ""]
-)
-def test_other_kinds_of_addresses(path, url):
-    assert "only https:// and http://" in reason(url, path)
-
-
-@pytest.mark.parametrize(
     ("url", "why"),
     [
+        *((u, "only https:// and http://") for u in ("ftp://host/a", "data:text/plain,x", "a", "")),
+        ("file:///etc/hostname", "only https:// and http://"),
         ("http:///a", "names no host"),
         ("http://[1/a", "Invalid IPv6"),
         ("http://host:port/a", "not well formed"),
     ],
 )
-def test_malformed_addresses(path, url, why):
+def test_addresses_that_are_not_downloaded(path, url, why):
     assert why in reason(url, path)
 
 
@@ -268,46 +234,27 @@ def test_a_disk_that_cannot_take_it(server, tmp_path):
             fetch(server.url("/a"), tmp_path / "full")
 
 
-# --- redirects ---
-
-
-def test_redirects_are_followed_with_the_range(server, path):
-    server.files["/a"] = Served(status=302, location="/b")
-    server.files["/b"] = Served(BODY, etag='"1"', cuts=[400_000])
-    fetch(server.url("/a"), path)
-    assert path.read_bytes() == BODY
-    assert server.asked[-1].path == "/b"
-    assert server.asked[-1].headers["Range"] == "bytes=400000-"
-
-
-@pytest.mark.parametrize("location", ["ftp://host/a", "file:///etc/hostname", "/a"])
-def test_redirects_that_are_not_followed(server, path, location):
-    server.files["/a"] = Served(status=302, location=location)
-    assert reason(server.url("/a"), path).startswith("HTTP 302")
-
-
 @pytest.mark.skipif(shutil.which("openssl") is None, reason="makes a certificate with openssl")
-@pytest.mark.parametrize("name", ["REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE"])
-def test_certificates_that_the_environment_names(server, path, tmp_path, monkeypatch, name):
+def test_certificates_that_the_environment_names(server, path, tmp_path, monkeypatch):
     key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
     command = "openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=127.0.0.1"
     files = ["-addext", "subjectAltName=IP:127.0.0.1", "-keyout", key, "-out", certificate]
     subprocess.run([*command.split(), *files], check=True, capture_output=True)
     server.use_tls(certificate, key)
     server.files["/a"] = Served(BODY)
-    for other in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE"):
-        monkeypatch.delenv(other, raising=False)
+    names = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE")
+    for name in names:
+        monkeypatch.delenv(name, raising=False)
     url = server.url("/a").replace("http:", "https:")
     assert "certificate verify failed" in reason(url, path).lower()
-    monkeypatch.setenv(name, str(certificate))
-    fetch(url, path)
+    for name in names:
+        with monkeypatch.context() as patch:
+            patch.setenv(name, str(certificate))
+            fetch(url, path)
     assert path.read_bytes() == BODY
-
-
-def test_certificates_that_are_not_there(server, path, monkeypatch):
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", "/no/such/file")
     with pytest.raises(InputError, match="cannot read the certificates /no/such/file"):
-        fetch(server.url("/a"), path)
+        fetch(url, path)
 
 
 # --- addresses ---
@@ -382,7 +329,7 @@ def test_secrets_in_an_address_are_not_shown(server, caplog):
 # --- the cache ---
 
 
-def test_where_the_cache_is(monkeypatch):
+def test_where_the_cache_is_and_whether_anything_is_fetched(monkeypatch):
     monkeypatch.setenv("HOME", "/home/somebody")
     monkeypatch.setenv("BIGGAN_CACHE", "~/here")
     assert cache_dir() == Path("/home/somebody/here")
@@ -391,22 +338,66 @@ def test_where_the_cache_is(monkeypatch):
     assert cache_dir() == Path("/caches/biggan")
     monkeypatch.delenv("XDG_CACHE_HOME")
     assert cache_dir() == Path("/home/somebody/.cache/biggan")
+    for value, offline in (("", False), ("0", False), ("1", True)):
+        monkeypatch.setenv("BIGGAN_OFFLINE", value)
+        assert is_offline(False) is offline
+        assert is_offline(True)
 
 
 def test_a_cache_that_cannot_be_written(monkeypatch, tmp_path, server):
     (tmp_path / "file").touch()
     monkeypatch.setenv("BIGGAN_CACHE", str(tmp_path / "file"))
-    with pytest.raises(InputError, match="cannot write to the cache .*set BIGGAN_CACHE") as raised:
-        obtain_address(server.url("/a"))
-    assert "\n" not in str(raised.value)
+    message = refusal(server.url("/a"))
+    assert message.startswith("cannot write to the cache ")
+    assert "set BIGGAN_CACHE" in message
     assert server.asked == []
 
 
-@pytest.mark.parametrize(("value", "offline"), [("", False), ("0", False), ("1", True)])
-def test_offline_by_the_environment(monkeypatch, value, offline):
-    monkeypatch.setenv("BIGGAN_OFFLINE", value)
-    assert is_offline(False) is offline
-    assert is_offline(True)
+# --- several processes ---
+
+
+def until(condition):
+    while not condition():
+        time.sleep(0.01)
+
+
+def obtaining(url):
+    """A process that obtains an address, and prints where it lies; it loads no torch."""
+    code = (
+        "import logging, sys; logging.basicConfig(level=logging.INFO, format='%(message)s'); "
+        "from biggan.weights.download import obtain_address; print(obtain_address(sys.argv[1])); "
+        "sys.exit('torch' in sys.modules)"
+    )
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    return subprocess.Popen([sys.executable, "-c", code, url], env=dict(os.environ), **pipes)
+
+
+def test_two_processes_fetch_one_thing_once(server, tmp_path):
+    pause = threading.Event()
+    server.files["/a.bin"] = Served(BODY, etag='"1"', cuts=[400_000], pause=pause)
+    first = obtaining(server.url("/a.bin"))
+    until(lambda: server.asked)
+    second = obtaining(server.url("/a.bin"))
+    assert "another process is downloading" in second.stderr.readline()
+    pause.set()
+    outputs = [process.communicate()[0] for process in (first, second)]
+    assert outputs[0] == outputs[1]
+    assert (first.returncode, second.returncode) == (0, 0)
+    assert Path(outputs[0].strip()).read_bytes() == BODY
+    assert sum(asked.sent for asked in server.asked) == len(BODY)
+
+
+def test_a_killed_process_is_taken_up(server, tmp_path):
+    pause = threading.Event()
+    server.files["/a.bin"] = Served(BODY, etag='"1"', cuts=[400_000], pause=pause)
+    process = obtaining(server.url("/a.bin"))
+    until(lambda: [p for p in tmp_path.rglob("a.bin.part") if p.stat().st_size == 400_000])
+    process.kill()
+    process.communicate()
+    pause.set()
+    assert obtain_address(server.url("/a.bin")).read_bytes() == BODY
+    assert server.asked[-1].headers["Range"] == "bytes=400000-"
+    assert sum(asked.sent for asked in server.asked) == len(BODY)
 
 
 def test_waiting_for_another_is_said(tmp_path, caplog):
@@ -425,60 +416,3 @@ def test_waiting_for_another_is_said(tmp_path, caplog):
     thread.join()
     assert caplog.messages == ["another process is downloading the thing; waiting for it"]
     assert entered == [0]
-
-
-# --- several processes ---
-
-
-def until(condition):
-    while not condition():
-        time.sleep(0.01)
-
-
-def obtaining(url):
-    """A process that obtains an address, and prints where it lies."""
-    code = (
-        "import logging, sys; logging.basicConfig(level=logging.INFO, format='%(message)s'); "
-        "from biggan.weights.download import obtain_address; print(obtain_address(sys.argv[1]))"
-    )
-    return subprocess.Popen(
-        [sys.executable, "-c", code, url],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=dict(os.environ),
-    )
-
-
-def test_two_processes_fetch_one_thing_once(server):
-    pause = threading.Event()
-    server.files["/a.bin"] = Served(BODY, etag='"1"', cuts=[400_000], pause=pause)
-    first = obtaining(server.url("/a.bin"))
-    until(lambda: server.asked)
-    second = obtaining(server.url("/a.bin"))
-    assert "another process is downloading" in second.stderr.readline()
-    pause.set()
-    outputs = [process.communicate()[0] for process in (first, second)]
-    assert outputs[0] == outputs[1]
-    assert Path(outputs[0].strip()).read_bytes() == BODY
-    assert sum(asked.sent for asked in server.asked) == len(BODY)
-
-
-def test_a_killed_process_is_taken_up(server, tmp_path):
-    pause = threading.Event()
-    server.files["/a.bin"] = Served(BODY, etag='"1"', cuts=[400_000], pause=pause)
-    process = obtaining(server.url("/a.bin"))
-    until(
-        lambda: [p for p in tmp_path.rglob("a.bin.part") if p.stat().st_size == 400_000],
-    )
-    process.kill()
-    process.communicate()
-    pause.set()
-    assert obtain_address(server.url("/a.bin")).read_bytes() == BODY
-    assert server.asked[-1].headers["Range"] == "bytes=400000-"
-    assert sum(asked.sent for asked in server.asked) == len(BODY)
-
-
-def test_fetching_needs_no_torch():
-    code = "import sys, biggan.weights.download; sys.exit('torch' in sys.modules)"
-    subprocess.run([sys.executable, "-c", code], check=True)

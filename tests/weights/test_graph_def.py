@@ -10,7 +10,7 @@ import pytest
 
 from biggan.errors import InputError
 from biggan.weights.containers.graph_def import find_tables
-from biggan.weights.containers.tensor_bundle import TensorBundle
+from biggan.weights.containers.tensor_bundle import read_bundle
 from tensorflow_formats import (
     const,
     field,
@@ -62,7 +62,7 @@ def test_what_tensorflow_wrote(tmp_path, kind):
     assert {t.rows for t in tables} == {51 if deep else 50}
     assert all(t.tensor().shape == (t.rows, t.width) for t in tables)
     if not deep:  # whose last rows are variables as well
-        bundle = TensorBundle(tmp_path / "variables" / "variables")
+        bundle = read_bundle(tmp_path / "variables" / "variables")
         scope = "Generator/GBlock_1/CrossReplicaBN_1"
         assert tables[6].tensor()[-1].equal(bundle[f"{scope}/accumulated_mean"])
         assert tables[7].tensor()[-1].equal(bundle[f"{scope}/accumulated_var"])

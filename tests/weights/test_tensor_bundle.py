@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from biggan.errors import InputError
-from biggan.weights.containers.tensor_bundle import TensorBundle, crc32c, masked
+from biggan.weights.containers.tensor_bundle import crc32c, masked, read_bundle
 from tensorflow_formats import (
     block,
     entry,
@@ -89,7 +89,7 @@ def test_checksums_of_any_length(size):
 
 
 def test_what_tensorflow_wrote(recorded):
-    bundle = TensorBundle(recorded)
+    bundle = read_bundle(recorded)
     assert len(bundle) == 239
     kernel = bundle["Generator/GBlock_1/conv0/w/ema_b999900"]
     assert kernel.shape == (3, 3, 64, 32)
@@ -114,14 +114,11 @@ def test_every_type_shape_and_alignment(prefix):
         "π": np.float32([3.14]),
     }
     write_bundle(prefix, variables)
-    bundle = TensorBundle(prefix)
+    bundle = read_bundle(prefix)
     assert list(bundle) == list(variables)
     for name, value in variables.items():
         assert torch.equal(bundle[name], torch.from_numpy(np.array(value))), name
         assert bundle[name].data_ptr() % bundle[name].element_size() == 0, name
-    assert "c" not in bundle
-    with pytest.raises(KeyError):
-        bundle["c"]
 
 
 def test_variables_in_two_files_and_two_blocks(prefix):
@@ -133,28 +130,19 @@ def test_variables_in_two_files_and_two_blocks(prefix):
         variable = entry([2], shard=number, size=8, checksum=checksum)
         blocks.append(block([*([] if blocks else [header(2)]), (name.encode(), variable)]))
     prefix.with_name("variables.index").write_bytes(table(*blocks))
-    bundle = TensorBundle(prefix)
+    bundle = read_bundle(prefix)
     assert bundle["x"].tolist() == [0, 2]
     assert bundle["y"].tolist() == [1, 2]
 
 
 def test_nothing_but_an_empty_variable(prefix):
     write_bundle(prefix, {"x": np.zeros((0, 5), np.float32)})
-    assert TensorBundle(prefix)["x"].shape == (0, 5)
-
-
-def test_data_of_a_wrong_checksum_are_not_read(recorded, tmp_path):
-    shutil.copytree(recorded.parent, tmp_path / "v")
-    data = tmp_path / "v" / "variables.data-00000-of-00001"
-    data.write_bytes(bytes(data.stat().st_size))
-    bundle = TensorBundle(tmp_path / "v" / "variables")
-    with pytest.raises(InputError, match="linear/w/ema_b999900 has a wrong checksum"):
-        bundle["linear/w/ema_b999900"]
+    assert read_bundle(prefix)["x"].shape == (0, 5)
 
 
 def test_a_tensor_is_no_way_into_its_file(recorded):
-    TensorBundle(recorded)["linear/w/ema_b999900"].zero_()
-    assert TensorBundle(recorded)["linear/w/ema_b999900"].any()
+    read_bundle(recorded)["linear/w/ema_b999900"].zero_()
+    assert read_bundle(recorded)["linear/w/ema_b999900"].any()
 
 
 # --- what is refused ---
@@ -194,7 +182,7 @@ FLOATS = {"size": 16, "checksum": 0}
 def test_impossible_entries_are_refused(prefix, entries, message):
     index_of(prefix, *entries)
     with pytest.raises(InputError, match=message) as raised:
-        TensorBundle(prefix)
+        read_bundle(prefix)
     assert "\n" not in str(raised.value)
     assert str(prefix) in str(raised.value)
 
@@ -240,31 +228,27 @@ def test_damaged_indices_are_refused(prefix, index, message):
     path = prefix.with_name("variables.index")
     path.write_bytes(index)
     with pytest.raises(InputError, match=message) as raised:
-        TensorBundle(prefix)
+        read_bundle(prefix)
     assert "\n" not in str(raised.value)
     assert str(path) in str(raised.value)
 
 
-def test_a_type_that_is_not_read_is_refused_only_when_it_is_wanted(prefix):
-    index_of(prefix, (b"x", entry([], 7, size=5)))
-    bundle = TensorBundle(prefix)
-    assert list(bundle) == ["x"]
-    with pytest.raises(InputError, match="x is of TensorFlow's type number 7"):
-        bundle["x"]
+def test_a_variable_of_a_type_that_is_not_read_is_left(prefix):
+    index_of(prefix, (b"x", entry([], 7, size=5, checksum=masked(crc32c(np.zeros(5, np.uint8))))))
+    assert read_bundle(prefix) == {}
 
 
 def test_missing_files_are_refused(prefix):
     with pytest.raises(InputError, match=r"cannot read .*variables\.index: No such file"):
-        TensorBundle(prefix)
+        read_bundle(prefix)
     write_bundle(prefix, {"x": np.float32([1, 2])})
-    bundle = TensorBundle(prefix)
     data = prefix.with_name("variables.data-00000-of-00001")
     data.write_bytes(b"")
-    with pytest.raises(InputError, match=r"cannot read .*data-00000-of-00001"):
-        bundle["x"]
+    with pytest.raises(InputError, match=r"data-00000-of-00001 is cut short"):
+        read_bundle(prefix)
     data.unlink()
     with pytest.raises(InputError, match=r"cannot read .*data-00000-of-00001"):
-        TensorBundle(prefix)
+        read_bundle(prefix)
 
 
 # --- damage at random ---
@@ -273,7 +257,7 @@ def test_missing_files_are_refused(prefix):
 def contents(prefix):
     """All variables, or None if they are refused."""
     try:
-        return {name: tensor.clone() for name, tensor in TensorBundle(prefix).items()}
+        return {name: tensor.clone() for name, tensor in read_bundle(prefix).items()}
     except InputError:
         return None
 

@@ -339,9 +339,9 @@ def _build(metadata: dict[str, str], tensors: dict[str, Tensor], path: Path) -> 
 
 
 def _convert_module(folder: Path, epsilons: Mapping[str, float | None]) -> LoadedModel[Any]:
-    from biggan.weights.containers.tensor_bundle import VARIABLES, TensorBundle
+    from biggan.weights.containers.tensor_bundle import VARIABLES, read_bundle
 
-    return _convert(TensorBundle(folder / VARIABLES), folder, epsilons)
+    return _convert(read_bundle(folder / VARIABLES), folder, epsilons)
 
 
 def _convert(

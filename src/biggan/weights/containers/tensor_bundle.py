@@ -79,85 +79,61 @@ class Entry:
     """Masked CRC-32C of the bytes."""
 
 
-class TensorBundle(Mapping[str, Tensor]):
-    """The variables of a checkpoint by name, each read and verified when it is asked for.
+def read_bundle(prefix: Path) -> dict[str, Tensor]:
+    """The variables of a checkpoint by name, each verified; those of strings and the like are left.
 
-    A tensor is a private map of its part of the file, not a copy: it takes memory as it is read,
-    and gives it back with the last reference to it.
+    Tensors are parts of private maps of the files, not copies: they take memory as they are read.
 
     Args:
         prefix: The checkpoint's path without `.index`, such as `variables/variables`.
     """
-
-    def __init__(self, prefix: Path) -> None:
-        self._prefix = prefix
-        self._verified: set[str] = set()
-        index = prefix.with_name(f"{prefix.name}.index")
-        try:
-            self._shards, self.entries = _read_index(memoryview(index.read_bytes()))
-            self._check_places()
-        except OSError as error:
-            raise InputError(f"cannot read {error.filename}: {error.strerror or error}") from None
-        except MalformedError as error:
+    index = prefix.with_name(f"{prefix.name}.index")
+    try:
+        shards, entries = _read_index(memoryview(index.read_bytes()))
+        files = {
+            number: prefix.with_name(f"{prefix.name}.data-{number:05d}-of-{shards:05d}")
+            for number in {entry.shard for entry in entries.values()}
+        }
+        sizes = {number: file.stat().st_size for number, file in files.items()}
+        _check_places(entries, files, sizes, index)
+        # Writable, for torch wants that; what is written stays in memory.
+        maps = {n: np.memmap(files[n], np.uint8, "c") for n, size in sizes.items() if size}
+    except OSError as error:
+        raise InputError(f"cannot read {error.filename}: {error.strerror or error}") from None
+    except MalformedError as error:
+        raise DamagedFileError(
+            f"{index} is not a whole index of TensorFlow variables: {error}; fetch it again"
+        ) from None
+    tensors = {}
+    for name, entry in entries.items():
+        stored = np.empty(0, np.uint8)
+        if entry.size:
+            stored = maps[entry.shard][entry.offset : entry.offset + entry.size]
+        if masked(crc32c(stored)) != entry.checksum:
             raise DamagedFileError(
-                f"{index} is not a whole index of TensorFlow variables: {error}; fetch it again"
-            ) from None
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.entries)
-
-    def __len__(self) -> int:
-        return len(self.entries)
-
-    def __contains__(self, name: object) -> bool:
-        return name in self.entries
-
-    def __getitem__(self, name: str) -> Tensor:
-        """Read a variable."""
-        entry = self.entries[name]
-        shard = self._shard(entry.shard)
-        if entry.dtype not in _DTYPES:
-            raise InputError(
-                f"{self._prefix}: {name} is of TensorFlow's type number {entry.dtype}, "
-                "which is not read here"
+                f"{files[entry.shard]} is damaged: {name} has a wrong checksum; fetch it again"
             )
-        try:
-            # Writable, for torch wants that; what is written stays in memory.
-            place = (entry.offset, (entry.size,))
-            stored = (
-                np.memmap(shard, np.uint8, "c", *place) if entry.size else np.empty(0, np.uint8)
+        if dtype := _DTYPES.get(entry.dtype):
+            aligned = np.require(stored.view(dtype), requirements="A")  # few are out of step
+            tensors[name] = torch.from_numpy(aligned.reshape(entry.shape))
+    return tensors
+
+
+def _check_places(
+    entries: Mapping[str, Entry], files: Mapping[int, Path], sizes: Mapping[int, int], index: Path
+) -> None:
+    """Make sure that every variable lies within its file and outside of all others."""
+    by_place = sorted(entries.items(), key=lambda item: (item[1].shard, item[1].offset))
+    for name, entry in by_place:
+        if entry.offset + entry.size > sizes[entry.shard]:
+            raise DamagedFileError(
+                f"{files[entry.shard]} is cut short: {name} reaches beyond its end"
             )
-        except (OSError, ValueError) as error:  # gone, or cut since its size was checked
-            raise InputError(f"cannot read {shard}: {error}") from None
-        if name not in self._verified:
-            if masked(crc32c(stored)) != entry.checksum:
-                raise DamagedFileError(
-                    f"{shard} is damaged: {name} has a wrong checksum; fetch it again"
-                )
-            self._verified.add(name)
-        values = np.require(
-            stored.view(_DTYPES[entry.dtype]), requirements="A"
-        )  # others are seldom out of step
-        return torch.from_numpy(values.reshape(entry.shape))
-
-    def _shard(self, number: int) -> Path:
-        name = f"{self._prefix.name}.data-{number:05d}-of-{self._shards:05d}"
-        return self._prefix.with_name(name)
-
-    def _check_places(self) -> None:
-        """Make sure that every variable lies within its file and outside of all others."""
-        by_place = sorted(self.entries.items(), key=lambda item: (item[1].shard, item[1].offset))
-        sizes = {e.shard: self._shard(e.shard).stat().st_size for e in self.entries.values()}
-        for name, entry in by_place:
-            if entry.offset + entry.size > sizes[entry.shard]:
-                raise DamagedFileError(
-                    f"{self._shard(entry.shard)} is cut short: {name} reaches beyond its end"
-                )
-        for (first, before), (second, after) in pairwise(by_place):
-            if before.shard == after.shard and before.offset + before.size > after.offset:
-                raise DamagedFileError(
-                    f"{self._prefix}.index is damaged: {first} and {second} overlap; fetch it again"
-                )
+    for (first, before), (second, after) in pairwise(by_place):
+        if before.shard == after.shard and before.offset + before.size > after.offset:
+            raise DamagedFileError(
+                f"{index} is damaged: {first} and {second} overlap; fetch it again"
+            )
 
 
 # --- the index ---
@@ -199,9 +175,9 @@ def _read_entry(name: str, data: memoryview, shards: int) -> Entry:
     if not 0 <= entry.shard < shards or entry.offset < 0 or entry.size < 0:
         raise MalformedError(f"{name} has an impossible place")
     numbers = math.prod(entry.shape)
-    itemsize = _DTYPES[entry.dtype].itemsize if entry.dtype in _DTYPES else 1
-    wrong = entry.size != numbers * itemsize if entry.dtype in _DTYPES else entry.size < numbers
-    if wrong:  # no type takes less than a byte
+    dtype = _DTYPES.get(entry.dtype)
+    # No type takes less than a byte.
+    if entry.size < numbers or (dtype and entry.size != numbers * dtype.itemsize):
         raise MalformedError(
             f"{name} has {entry.size} bytes, which is not the size of its shape {entry.shape}"
         )
