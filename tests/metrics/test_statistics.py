@@ -49,12 +49,13 @@ def assert_moments(statistics, features, rtol=1e-10):
 @pytest.mark.parametrize("sizes", [(200,), (1, 199), (1,) * 200, (50, 0, 150), (3, 64, 133)])
 def test_batches_of_any_size_give_numpys_moments(sizes):
     features = random_features()
-    assert_moments(statistics_of(*features.split(sizes)), features)
-
-
-def test_a_batch_longer_than_a_chunk():
-    features = random_features(2500, 3)
-    assert_moments(statistics_of(features), features)
+    statistics = statistics_of(*features.split(sizes))
+    assert_moments(statistics, features)
+    statistics.mean.zero_()  # copies
+    statistics.covariance().zero_()
+    assert_moments(statistics, features)
+    longer = random_features(2500, 3)  # than a chunk
+    assert_moments(statistics_of(longer), longer)
 
 
 def test_an_offset_far_above_the_spread_costs_no_digits():
@@ -105,13 +106,8 @@ def test_statistics_travel_between_processes():
 def test_features_of_any_type_are_summed_in_float64(dtype):
     features = (random_features() * 10).to(dtype)
     assert_moments(statistics_of(features), features.double())
-
-
-def test_features_may_require_gradients():
-    features = random_features().requires_grad_()
-    statistics = statistics_of(features)
-    assert not statistics.covariance().requires_grad
-    assert_moments(statistics, features.detach())
+    if dtype.is_floating_point:
+        assert not statistics_of(features.requires_grad_()).covariance().requires_grad
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
@@ -125,17 +121,19 @@ def test_nan_and_infinity_are_refused_and_nothing_is_taken_in(value):
     assert_moments(statistics, features)
 
 
-@pytest.mark.parametrize("shape", [(4,), (2, 3, DIM), (4, 0)])
-def test_features_that_are_no_matrix(shape):
-    with pytest.raises(InputError, match=r"must be real numbers \(N, dim\), not \("):
-        FeatureStatistics(DIM).update(torch.zeros(shape))
-
-
-def test_another_width():
-    with pytest.raises(InputError, match="features are 8 wide, these statistics 7"):
-        FeatureStatistics(DIM).update(torch.zeros(3, 8))
-    with pytest.raises(InputError, match="features are 8 wide, these statistics 7"):
-        FeatureStatistics(DIM).merge(FeatureStatistics(8))
+def test_features_that_do_not_fit():
+    for shape in ((4,), (2, 3, DIM), (4, 0)):
+        with pytest.raises(InputError, match=r"must be real numbers \(N, dim\), not \("):
+            FeatureStatistics(DIM).update(torch.zeros(shape))
+    for add, other in (
+        (FeatureStatistics.update, torch.zeros(3, 8)),
+        (FeatureStatistics.merge, FeatureStatistics(8)),
+    ):
+        with pytest.raises(InputError, match="features are 8 wide, these statistics 7"):
+            add(FeatureStatistics(DIM), other)
+    for num in (0, 1):
+        with pytest.raises(InputError, match=f"at least 2 images, here are {num}"):
+            statistics_of(random_features(num)).covariance()
 
 
 def test_statistics_of_other_features_are_not_merged():
@@ -155,21 +153,6 @@ def test_sources_are_compared_where_both_are_known():
         check_same_source(statistics, FeatureStatistics(DIM, other))
     with pytest.raises(InputError, match="7 and 8 wide"):
         check_same_source(statistics, FeatureStatistics(8))
-
-
-@pytest.mark.parametrize("num", [0, 1])
-def test_a_covariance_needs_two_images(num):
-    statistics = statistics_of(random_features(num))
-    with pytest.raises(InputError, match=f"at least 2 images, here are {num}"):
-        statistics.covariance()
-
-
-def test_the_mean_handed_out_is_a_copy():
-    features = random_features()
-    statistics = statistics_of(features)
-    statistics.mean.zero_()
-    statistics.covariance().zero_()
-    assert_moments(statistics, features)
 
 
 def test_through_a_file(tmp_path):
@@ -326,6 +309,9 @@ def test_files_of_something_else(tmp_path):
         load_statistics(tmp_path / "missing.npz")
     with pytest.raises(InputError, match="cannot read"):
         load_statistics(tmp_path)
+    (tmp_path / "x.npz").touch()
+    with pytest.raises(InputError, match="not a whole .npz file"):
+        load_statistics(tmp_path / "x.npz")
     (tmp_path / "text").write_text("not statistics at all")
     with pytest.raises(InputError, match="is not a whole safetensors file"):
         load_statistics(tmp_path / "text")
@@ -385,9 +371,3 @@ def test_npz_members_that_are_no_arrays(tmp_path, what):
         archive.writestr("mu.npy", BROKEN_MEMBERS[what])
     with pytest.raises(InputError, match=r"x.npz.*(not a whole|no mean and covariance)"):
         load_statistics(file)
-
-
-def test_an_npz_file_that_is_empty_is_called_one(tmp_path):
-    (tmp_path / "x.npz").touch()
-    with pytest.raises(InputError, match="not a whole .npz file"):
-        load_statistics(tmp_path / "x.npz")

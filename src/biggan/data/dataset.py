@@ -65,21 +65,13 @@ class ImageDataset:
 
 @dataclass(frozen=True)
 class DatasetOutline:
-    """What is known of a dataset before it is loaded.
+    """What is known of a dataset before it is loaded; see `ImageDataset`."""
 
-    Attributes:
-        num_images: Images in it, corrupt ones included where they are not decoded.
-        class_names: The classes in order; empty for an unconditional dataset.
-        source: As of `ImageDataset`.
-        fingerprint: As of `ImageDataset`; None where only the pixels could tell.
-        is_mapped: Whether its images stay on the disk and are mapped into memory.
-    """
-
-    num_images: int
+    num_images: int  # with the corrupt ones where they are not decoded
     class_names: tuple[str, ...]
     source: str
-    fingerprint: str | None
-    is_mapped: bool
+    fingerprint: str | None  # None where only the pixels could tell
+    is_mapped: bool  # whether the images stay on the disk
 
     def __len__(self) -> int:
         return self.num_images

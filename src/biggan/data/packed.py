@@ -69,29 +69,19 @@ _VERSION = 4  # of the journal: what was begun with another one begins anew
 
 @dataclass(frozen=True)
 class PackedHeader:
-    """The contents of dataset.json.
-
-    Attributes:
-        histogram: Images per class.
-        source: The basename of what it was packed from.
-        skipped: Corrupt files that were left out, as relative paths.
-        fingerprint: That of `ImageDataset`.
-        signature: Of the source and its files' sizes and dates, and of the settings: shows whether
-            the same is being packed again.
-        piece_bytes: images.bin has a checksum for every so many bytes.
-    """
+    """The contents of dataset.json."""
 
     num_images: int
     image_channels: int
     resolution: int
     class_names: tuple[str, ...]
-    histogram: tuple[int, ...]
-    source: str
-    skipped: tuple[str, ...]
-    fingerprint: str
-    signature: str
+    histogram: tuple[int, ...]  # images per class
+    source: str  # the basename of what it was packed from
+    skipped: tuple[str, ...]  # corrupt files that were left out
+    fingerprint: str  # that of `ImageDataset`
+    signature: str  # of the source's files and the settings: shows that the same is packed again
     labels_sha256: str
-    piece_bytes: int
+    piece_bytes: int  # images.bin has a checksum for every so many bytes
     images_sha256: tuple[str, ...]
 
     @property

@@ -60,25 +60,15 @@ _Result = TypeVar("_Result")
 
 @dataclass(frozen=True)
 class Source:
-    """The images of a dataset in order: by class, then by name. A context manager.
-
-    Attributes:
-        reader: What reads the images.
-        handles: What it needs for each.
-        members: The name of each, unique: a relative path, as a rule.
-        labels: The class of each; all 0 without classes.
-        class_names: The classes in order; none for a dataset without classes.
-        order: int64 (N,): positions in the order that is fastest to read.
-        containers: The files that hold the images; None where each image is a file of its own.
-    """
+    """The images of a dataset in order: by class, then by name. A context manager."""
 
     reader: Reader = field(repr=False)
-    handles: Sequence[Any] = field(repr=False)
-    members: Sequence[str] = field(repr=False)
-    labels: Sequence[int] = field(repr=False)
-    class_names: tuple[str, ...]
-    order: NDArray[np.int64] = field(repr=False)
-    containers: tuple[Path, ...] | None
+    handles: Sequence[Any] = field(repr=False)  # what the reader needs for each image
+    members: Sequence[str] = field(repr=False)  # a unique name of each: a relative path, as a rule
+    labels: Sequence[int] = field(repr=False)  # all 0 without classes
+    class_names: tuple[str, ...]  # in order; none for a dataset without classes
+    order: NDArray[np.int64] = field(repr=False)  # positions in the order that is fastest to read
+    containers: tuple[Path, ...] | None  # None where each image is a file of its own
 
     def __len__(self) -> int:
         return len(self.members)
@@ -95,18 +85,12 @@ class Source:
 
 
 def open_source(path: Path, *, unconditional: bool = False) -> Source:
-    """Open images with classes, in any of the known forms.
+    """Open images with classes: a folder of class folders, a .zip of one, parquet files or shards.
 
-    Args:
-        path: A folder of class folders, or a .zip of one; or parquet files or shards: one, a
-            folder of them, or a pattern with {0000..0009}, {a,b} or *.
-        unconditional: Ignore classes.
-
-    Returns:
-        At least one image.
+    The latter are one, a folder of them, or a pattern with {0000..0009}, {a,b} or *.
 
     Raises:
-        InputError: Something about the source must be corrected; the message says what.
+        InputError: There is no image, or something about the source must be corrected.
     """
     try:
         reader, files = _open_reader(path, unconditional=unconditional)
@@ -306,12 +290,10 @@ def _check_one_part(path: Path, files: Sequence[Path]) -> None:
 
 @dataclass
 class Findings:
-    """What decoding found out about the images at some positions.
+    """What decoding found out about images, by position.
 
-    Attributes:
-        white: The level that became white in images with more than 8 bits.
-        corrupt: Why images are corrupt.
-        levels: The brightest level of images with more than 8 bits that do not state their range.
+    `white` is the level that became white in those with more than 8 bits, `corrupt` says why images
+    are corrupt, and `levels` is the brightest level of those that do not state their range.
     """
 
     white: int = WHITE

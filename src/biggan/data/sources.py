@@ -63,24 +63,14 @@ class Item(NamedTuple):
 
 
 class Reader(ABC):
-    """The images in one place, listed once and read from several threads at a time.
+    """The images in one place, listed once and read from several threads at a time."""
 
-    Attributes:
-        items: The images, in the order that is fastest to read.
-        left_out: Files that are not used, by ending.
-        labelled: Whether the items have labels; otherwise folders are the classes.
-        class_table: The names of the labels that are numbers; None where there are none.
-        folders: The folders that may be classes, with images in them or without.
-        unclear_names: Why names that are not ASCII may be wrong, and the way out; None where they
-            are right.
-    """
-
-    items: list[Item]
-    left_out: Counter[str]
-    labelled: bool = True
-    class_table: Sequence[str] | None = None
-    folders: Sequence[str] = ()
-    unclear_names: str | None = None
+    items: list[Item]  # in the order that is fastest to read
+    left_out: Counter[str]  # files that are not used, by ending
+    labelled: bool = True  # else folders are the classes
+    class_table: Sequence[str] | None = None  # the names of labels that are numbers
+    folders: Sequence[str] = ()  # those that may be classes, with images in them or without
+    unclear_names: str | None = None  # why names that are not ASCII may be wrong, and the way out
 
     @abstractmethod
     def read(self, handle: Any) -> bytes:
