@@ -198,7 +198,7 @@ def test_what_does_not_fit_in_memory_is_refused_before_decoding(tmp_path, monkey
         assert loading.memory_limit() is None
     monkeypatch.setattr(loading, "memory_limit", lambda: needed)
     assert len(load_dataset(path, 8, 3)) == 5
-    monkeypatch.setattr("biggan.data.reading.decode_image", None)
+    monkeypatch.setattr("biggan.data.sources.decode_image", None)
     monkeypatch.setattr(loading, "memory_limit", lambda: needed - 1)
     assert "choose a smaller resolution or fewer images" in refusal(load_dataset, path, 8, 3)
     monkeypatch.setattr(loading, "memory_limit", lambda: 3 * 2**29)
@@ -227,7 +227,7 @@ class Terminal(io.StringIO):
 
 @pytest.mark.parametrize("progress", [True, False])
 def test_the_bar_shows_on_a_slow_loading_at_a_terminal_only(tmp_path, monkeypatch, progress):
-    from biggan.data import reading
+    from biggan.data import sources
 
     path = write_folder(tmp_path, FILES)
     bars = []
@@ -237,8 +237,8 @@ def test_the_bar_shows_on_a_slow_loading_at_a_terminal_only(tmp_path, monkeypatc
         bars.append(options)
         return REAL_BAR(**options)
 
-    REAL_BAR = reading.tqdm
-    monkeypatch.setattr(reading, "tqdm", impatient)
+    REAL_BAR = sources.tqdm
+    monkeypatch.setattr(sources, "tqdm", impatient)
     for stream in (Terminal(), io.StringIO()):
         monkeypatch.setattr(sys, "stderr", stream)
         load_dataset(path, 8, 3, progress=progress)
@@ -258,7 +258,7 @@ def test_an_interrupt_ends_the_work(tmp_path, monkeypatch, where):
 
     read = []
     monkeypatch.setattr(Path, "read_bytes", slowly)
-    monkeypatch.setattr(f"biggan.data.reading.{where}", interrupt)
+    monkeypatch.setattr(f"biggan.data.sources.{where}", interrupt)
     files = {f"{'ab'[i % 2]}/{i}.png": b"" for i in range(1000)}
     with pytest.raises(KeyboardInterrupt):
         load_dataset(write_folder(tmp_path, files), 8, 3, workers=1)
@@ -303,7 +303,7 @@ def assert_agrees(outline, data):
 def test_an_outline_agrees_with_the_dataset_and_decodes_nothing(tmp_path, monkeypatch, form):
     path = FORMS[form](tmp_path)
     data = [load_dataset(path, 8, 3, unconditional=without) for without in (False, True)]
-    monkeypatch.setattr("biggan.data.reading.decode_image", None)
+    monkeypatch.setattr("biggan.data.sources.decode_image", None)
     for without in (False, True):
         outline = outline_dataset(path, 8, 3, unconditional=without)
         assert_agrees(outline, data[without])

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import torch
 
-from biggan.data import ShuffledStream, fetch, load_dataset, packed, reading
+from biggan.data import ShuffledStream, fetch, load_dataset, packed, sources
 from biggan.data.packed import pack_dataset, read_header, verify
 from data_forms import (
     cut_short,
@@ -260,7 +260,7 @@ def test_the_same_again_does_nothing_and_another_is_refused(tmp_path, monkeypatc
     folder, out = write_folder(tmp_path / "pets", FILES), tmp_path / "out"
     header = pack_dataset(folder, out, 8)
     with monkeypatch.context() as patch:
-        patch.setattr(reading, "decode_image", None)
+        patch.setattr(sources, "decode_image", None)
         assert pack_dataset(folder, out, 8, strict=True) == header
     for settings in ({"resolution": 4}, {"resolution": 8, "image_channels": 1}):
         assert "with other settings" in refused(folder, out, **settings)
@@ -451,7 +451,7 @@ def test_killed_before_any_step_the_same_command_gives_the_same_bytes(
 def test_what_is_done_is_not_decoded_again(tmp_path, monkeypatch, small_chunks):
     folder = write_folder(tmp_path / "pets", cut_short(FILES, "dog/0006.png"))
     refused(folder, tmp_path / "out", 8, strict=True)
-    monkeypatch.setattr(reading, "decode_image", None)
+    monkeypatch.setattr(sources, "decode_image", None)
     assert pack_dataset(folder, tmp_path / "out", 8).num_images == 13
 
 

@@ -10,7 +10,7 @@ import torch
 from biggan.data import load_dataset
 from biggan.data.decoding import CorruptImageError
 from biggan.data.parquet import ParquetReader
-from biggan.data.reading import open_source
+from biggan.data.sources import open_source
 from data_forms import pictures, png, refusal, shuffled, write_folder, write_parquet
 
 FILES = pictures(4)

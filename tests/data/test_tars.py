@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from biggan.data import ShardStream, load_dataset
-from biggan.data.reading import expand
+from biggan.data.sources import expand
 from data_forms import pictures, png, refusal, write_folder, write_shards, write_tar
 
 FILES = pictures(4)

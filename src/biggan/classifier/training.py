@@ -34,7 +34,7 @@ from biggan.classifier.network import (
     read_header,
 )
 from biggan.data import ImageDataset, ShuffledStream, flips
-from biggan.data.reading import progress_bar
+from biggan.data.sources import progress_bar
 from biggan.errors import InputError
 from biggan.images import from_uint8
 from biggan.locks import locked

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from biggan.data.dataset import DIGITS, DatasetOutline, ImageDataset, load_dataset
 from biggan.data.decoding import WHITE, check_form
 from biggan.data.packed import is_packed, open_images, read_header, read_labels
-from biggan.data.reading import (
+from biggan.data.sources import (
     Findings,
     Source,
     check_findings,

@@ -39,7 +39,8 @@ from torch import Tensor
 from biggan.atomic_write import make_folder, write_atomically
 from biggan.data.dataset import DIGITS, fingerprint_start
 from biggan.data.decoding import WHITE, check_form
-from biggan.data.reading import (
+from biggan.data.folders import raise_disk_fault
+from biggan.data.sources import (
     Findings,
     Source,
     check_findings,
@@ -48,7 +49,6 @@ from biggan.data.reading import (
     open_source,
     progress_bar,
 )
-from biggan.data.sources import raise_disk_fault
 from biggan.errors import InputError, quoted
 from biggan.locks import locked
 

@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from biggan.data.decoding import CorruptImageError
+from biggan.data.folders import Item, Reader, raise_disk_fault
 from biggan.data.layout import WITHOUT_CLASSES, Label
-from biggan.data.sources import Item, Reader, raise_disk_fault
 from biggan.errors import InputError
 
 _GROUPS_KEPT = 3  # row groups in memory: the one being read, and those of slower threads

@@ -46,17 +46,17 @@ from biggan.data.decoding import (
     strict_pillow,
     to_array,
 )
+from biggan.data.folders import Item
 from biggan.data.layout import Label, number_labels
 from biggan.data.packed import is_packed
-from biggan.data.reading import (
+from biggan.data.sampler import generator
+from biggan.data.sources import (
     containers,
     expand,
     in_parallel,
     progress_bar,
     warn_of_other_files,
 )
-from biggan.data.sampler import generator
-from biggan.data.sources import Item
 from biggan.data.tars import read_class_table, read_stream, webdataset
 from biggan.errors import InputError
 

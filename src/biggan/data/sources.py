@@ -1,343 +1,433 @@
-"""Where image files are: in a folder, or a zip that is read in place and never unpacked."""
+"""A dataset's image files, in order and with their classes; many of them decoded in parallel."""
 
 from __future__ import annotations
 
 import contextlib
-import errno
-import itertools
-import json
+import difflib
 import logging
 import os
 import re
-import stat
-import struct
-import unicodedata
-import zipfile
-import zlib
-from abc import ABC, abstractmethod
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from pathlib import Path, PurePosixPath
-from typing import Any, NamedTuple
+from collections import Counter, defaultdict, deque
+from collections.abc import Callable, Generator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from glob import glob
+from itertools import product
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
 
 from biggan.classes import normal_name
-from biggan.data.decoding import MOST_BYTES, CorruptImageError, image_endings
-from biggan.data.layout import WITHOUT_CLASSES, Label
+from biggan.data.decoding import (
+    WHITE,
+    CorruptImageError,
+    decode_image,
+    fit_square,
+    image_endings,
+    strict_pillow,
+    to_array,
+)
+from biggan.data.folders import (
+    FolderReader,
+    Item,
+    Reader,
+    ZipReader,
+    is_image,
+    is_system_file,
+    walk_files,
+)
+from biggan.data.layout import number_folders, number_labels, part_of_dataset
+from biggan.data.parquet import ParquetReader
+from biggan.data.tars import TarReader
 from biggan.errors import InputError
 
 logger = logging.getLogger("biggan.data")
 
-LABEL_FILE = "dataset.json"  # in which StyleGAN's tools keep the labels
+_NAMED = 5  # corrupt files, reasons, and endings that a message names
+_DARK = 16  # times darker than white is nearly black
+_KINDS = (".tar", ".parquet")
+_BRACES = re.compile(r"\{(\d+\.\.\d+|[^{}]*,[^{}]*)\}")  # as in a shell
+_RANGE = re.compile(r"(\d+)\.\.(\d+)")
+_NUMBERED = re.compile(r"(.+?)-\d+-of-\d+(-[0-9a-f]+)?")  # "train-00000-of-00002" of Hugging Face
+_WAITING = 4  # pieces of work for each thread that are begun or wait to be fetched
 
-# Folders and files that systems put beside people's own, in small letters; and all hidden ones.
-_SYSTEM_NAMES = frozenset(
-    """
-    __macosx|network trash folder|temporary items|thevolumesettingsfolder|icon\r
-    $recycle.bin|recycler|recycled|system volume information|config.msi|thumbs.db|ehthumbs.db
-    desktop.ini|found.000|lost+found|lost.dir|__pycache__
-    @eadir|@transcode|@synoresource|@synoeastream|#recycle|#snapshot|@tmp|@sharebin|@recycle|@recently-snapshot|@__thumb|~snapshot|$extend|_gsdata_|_vti_cnf
-    """.replace("\n    ", "|")
-    .strip("|")
-    .split("|")
-)
-_UTF8 = 0x800  # the flag of names in UTF-8
-_UNICODE_PATH = 0x7075  # Info-ZIP's field for the name in UTF-8
-# What systems of Western and Eastern Europe, Japan, China, Korea and Taiwan wrote into zips.
-_OLD_ENCODINGS = ("cp437", "cp850", "cp1252", "cp866", "cp1251", "cp932", "gbk", "cp949", "big5")
-_EAST_ASIAN = frozenset({"CJK", "HIRAGANA", "KATAKANA", "KATAKANA-HIRAGANA"})
-# The errors of broken links. All others are of the disk, and may pass.
-_OF_LINKS = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG})
+_Piece = TypeVar("_Piece")
+_Result = TypeVar("_Result")
 
 
-class Item(NamedTuple):
-    """An image of a source.
+@dataclass(frozen=True)
+class Source:
+    """The images of a dataset in order: by class, then by name. A context manager."""
 
-    `name` is the image's own, where it has one; `place` is unique in the source; `handle` is what
-    the source needs to read the image.
-    """
+    reader: Reader = field(repr=False)
+    handles: Sequence[Any] = field(repr=False)  # what the reader needs for each image
+    members: Sequence[str] = field(repr=False)  # a unique name of each: a relative path, as a rule
+    labels: Sequence[int] = field(repr=False)  # all 0 without classes
+    class_names: tuple[str, ...]  # in order; none for a dataset without classes
+    order: NDArray[np.int64] = field(repr=False)  # positions in the order that is fastest to read
+    containers: tuple[Path, ...] | None  # None where each image is a file of its own
 
-    name: str | None
-    place: str
-    handle: Any
-    label: Label = None
+    def __len__(self) -> int:
+        return len(self.members)
 
+    def read(self, position: int) -> bytes:
+        """The bytes of an image file; see `Reader.read`."""
+        return self.reader.read(self.handles[position])
 
-class Reader(ABC):
-    """The images in one place, listed once and read from several threads at a time."""
+    def __enter__(self) -> Source:
+        return self
 
-    items: list[Item]  # in the order that is fastest to read
-    left_out: Counter[str]  # files that are not used, by ending
-    labelled: bool = True  # else folders are the classes
-    class_table: Sequence[str] | None = None  # the names of labels that are numbers
-    folders: Sequence[str] = ()  # those that may be classes, with images in them or without
-    unclear_names: str | None = None  # why names that are not ASCII may be wrong, and the way out
-
-    @abstractmethod
-    def read(self, handle: Any) -> bytes:
-        """The bytes of one image file.
-
-        Raises:
-            CorruptImageError: The file is damaged.
-            InputError: The disk or network fails, which says nothing about the file.
-        """
-
-    def close(self) -> None:  # noqa: B027  # most hold nothing open
-        """Close the files."""
+    def __exit__(self, *error: object) -> None:
+        self.reader.close()
 
 
-class FolderReader(Reader):
-    """The image files of a folder and all folders below it, following links."""
+def open_source(path: Path, *, unconditional: bool = False) -> Source:
+    """Open images with classes: a folder of class folders, a .zip of one, parquet files or shards.
 
-    def __init__(self, path: Path, *, unconditional: bool) -> None:
-        self._path = path
-        with os.scandir(path) as entries:
-            self.folders = _visible(entry.name for entry in entries if _is_folder(entry))
-        files = {name: name for name in walk_files(path)}
-        _list_files(self, path, files, unconditional=unconditional)
-
-    def read(self, handle: str) -> bytes:
-        """The bytes of one image file; see `Reader`."""
-        path = self._path / handle
-        try:
-            about = path.stat()
-            if not stat.S_ISREG(about.st_mode):
-                raise CorruptImageError("not a regular file")
-            check_size(about.st_size)
-            return path.read_bytes()
-        except OSError as error:
-            if error.errno in _OF_LINKS and path.is_symlink():
-                raise CorruptImageError("a broken link") from error
-            raise_disk_fault(path, error)
-            raise
-
-
-class ZipReader(Reader):
-    """The image files in a zip.
+    The latter are one, a folder of them, or a pattern with {0000..0009}, {a,b} or *.
 
     Raises:
-        InputError: The file is no whole zip, or is encrypted.
+        InputError: There is no image, or something about the source must be corrected.
     """
-
-    def __init__(self, path: Path, *, unconditional: bool) -> None:
-        self._path = path
-        try:
-            self._archive = zipfile.ZipFile(path)
-        except (zipfile.BadZipFile, NotImplementedError, ValueError, struct.error) as error:
-            raise InputError(
-                f"{path} is not a whole zip: it may be truncated, copy or download it again"
-            ) from error
-        infos = self._archive.infolist()
-        names, self.unclear_names = _zip_names(path, infos)
-        # Some Windows programs write "\" between folders.
-        entries = {n.replace("\\", "/"): info for n, info in zip(names, infos, strict=True)}
-        above = (PurePosixPath(f"{name}*").parents for name in entries)  # "cat/" too
-        self.folders = _visible({str(f) for folders in above for f in folders if f.parts})
-        files = {name: info for name, info in entries.items() if not name.endswith("/")}
-        try:
-            if any(info.flag_bits & 1 and is_image(name) for name, info in files.items()):
-                raise InputError(f"{path} is encrypted: zip the images without a password")
-            _list_files(self, path, files, unconditional=unconditional)
-        except InputError:
-            self.close()
-            raise
-
-    def read(self, handle: zipfile.ZipInfo) -> bytes:
-        """The bytes of one image file; see `Reader`."""
-        check_size(handle.file_size)
-        try:
-            return self._archive.read(handle)
-        except Exception as error:  # every compression has its own errors for damage
-            raise_disk_fault(self._path, error)
-            raise CorruptImageError(error) from error
-
-    def close(self) -> None:
-        """Close the zip."""
-        self._archive.close()
-
-
-def _list_files(
-    reader: Reader, path: Path, files: Mapping[str, Any], *, unconditional: bool
-) -> None:
-    """Choose the images among the files of a folder or zip, and find their labels."""
-    images = sorted(filter(is_image, files))
-    others = files.keys() - set(images)
-    tables = {name for name in others if PurePosixPath(name).name == LABEL_FILE}
-    others = {name for name in others - tables if not is_system_file(name)}
-    reader.left_out = Counter(PurePosixPath(name).suffix.lower() for name in others)
-    labels: list[Label] | None = None
-    outermost = (*images[:1], *images[-1:])  # the others lie between
-    for table in sorted(tables, key=len) if images and not unconditional else ():
-        if not all(image.startswith(table.removesuffix(LABEL_FILE)) for image in outermost):
-            continue
-        try:
-            about = json.loads(reader.read(files[table]))
-        except (CorruptImageError, ValueError, RecursionError) as error:
-            raise InputError(f"{path / table} is damaged: correct it, or remove it") from error
-        if isinstance(about, dict) and "labels" in about:  # else another program's
-            labels = _labels_of(about["labels"], path, table, images)
-        break
-    reader.labelled = labels is not None
-    known = itertools.repeat(None) if labels is None else labels
-    reader.items = [
-        Item(name, name, files[name], label) for name, label in zip(images, known, strict=False)
-    ]
-
-
-def _labels_of(given: Any, path: Path, label_file: str, images: Sequence[str]) -> list[Label]:
-    """The labels that the `dataset.json` of StyleGAN's tools gives to image files.
-
-    It holds {"labels": [["00000/img00000000.png", 6], ...]}.
-    https://github.com/NVlabs/stylegan3/blob/main/dataset_tool.py
-    """
-    place, without = path / label_file, f"{WITHOUT_CLASSES}, or remove {label_file}"
     try:
-        by_name = {_plain_name(name): label for name, label in dict(given).items()}
-    except (TypeError, ValueError, AttributeError) as error:
-        raise InputError(f"{place} has no labels [file, number]: {without}") from error
-    folder = label_file.removesuffix(LABEL_FILE)
-    labels = [by_name.get(_plain_name(name.removeprefix(folder))) for name in images]
-    wrong = [
-        f"{name} ({str(label)[:100]})"
-        for name, label in zip(images, labels, strict=True)
-        if isinstance(label, bool) or not isinstance(label, (int, str))
-    ]
-    if wrong:
-        raise InputError(
-            f"{place} gives no number or name to {len(wrong)} of {len(images)} images, such as "
-            f"{wrong[0]}: add them, or {without}"
-        )
-    lost = set(map(str, by_name.values())) - set(map(str, labels))
-    if lost:
-        raise InputError(
-            f"{path} has no image of the class {min(lost)[:100]} that {label_file} names: copy or "
-            "download it again"
-        )
-    return labels
+        reader, files = _open_reader(path, unconditional=unconditional)
+    except PermissionError as error:
+        raise InputError(f"{path}: no permission to read {error.filename}") from error
+    try:
+        return _arrange(path, reader, files, unconditional=unconditional)
+    except InputError:
+        reader.close()
+        raise
 
 
-def _plain_name(name: str) -> str:
-    return normal_name(name.replace("\\", "/").removeprefix("./"))
+def _open_reader(path: Path, *, unconditional: bool) -> tuple[Reader, tuple[Path, ...] | None]:
+    found = containers(path)
+    if found and found[0].suffix.lower() == ".parquet":
+        return ParquetReader(found, path, unconditional=unconditional), found
+    if found:
+        own = {shard.stem for shard in found}  # img2dataset writes a table beside each shard
+        tables = sorted(found[0].parent.glob("*.parquet")) if path.is_dir() else ()
+        if others := [table for table in tables if table.stem not in own]:
+            logger.warning(
+                "took the %d shards and not the parquet files beside them, such as %s: name those, "
+                "if they are the data",
+                len(found),
+                others[0],
+            )
+        return TarReader(found, path), found
+    if path.is_dir():
+        return FolderReader(path, unconditional=unconditional), None
+    if not path.exists():
+        raise InputError(_not_found(path))
+    if path.suffix.lower() == ".zip":
+        return ZipReader(path, unconditional=unconditional), (path,)
+    raise InputError(f"{path} is neither a folder of class folders nor a .zip of one")
 
 
-def is_system_file(name: str) -> bool:
-    """Whether a relative path is hidden, or leads to or through what a system keeps for itself."""
-    parts = PurePosixPath(name).parts
-    return any(part.startswith(".") or part.casefold() in _SYSTEM_NAMES for part in parts)
+def _arrange(
+    path: Path, reader: Reader, files: tuple[Path, ...] | None, *, unconditional: bool
+) -> Source:
+    """Give the images of a reader their classes, names and order.
 
-
-def is_image(name: str) -> bool:
-    """Whether a file is an image of a dataset, by its relative path."""
-    return PurePosixPath(name).suffix.lower() in image_endings() and not is_system_file(name)
-
-
-def raise_disk_fault(path: Path, error: Exception) -> None:
-    """Refuse to go on where a disk or network drive fails: its images may be whole."""
-    # An invalid argument is a place that a damaged file names.
-    if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
-        raise InputError(
-            f"cannot read {path}: {error.strerror}; check the disk and start again"
-        ) from error
-
-
-def check_size(num_bytes: int) -> None:
-    """Raise CorruptImageError for a file too large to be an image."""
-    if num_bytes > MOST_BYTES:
-        raise CorruptImageError(f"{num_bytes} bytes are too many")
-
-
-def walk_files(folder: Path, prefix: str = "", above: tuple[str, ...] = ()) -> Iterator[str]:
-    """All files below a folder but those of the system, relative to where the walk began."""
-    here = os.path.realpath(folder)
-    if here in above:
-        return  # a link back to a folder above: it would never end
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            if is_system_file(entry.name):
-                continue  # not even entered: lost+found may belong to the system alone
-            if _is_folder(entry):
-                yield from walk_files(Path(entry.path), f"{prefix}{entry.name}/", (*above, here))
-            else:
-                yield prefix + entry.name
-
-
-def _is_folder(entry: os.DirEntry[str]) -> bool:
-    with contextlib.suppress(OSError):  # a link to itself: reading it will find it corrupt
-        return entry.is_dir()
-    return False
-
-
-def _visible(folders: Iterable[str]) -> tuple[str, ...]:
-    return tuple(sorted(name for name in folders if not is_system_file(name)))
-
-
-def _zip_names(path: Path, infos: Sequence[zipfile.ZipInfo]) -> tuple[list[str], str | None]:
-    """The names in a zip, and what is unclear about them.
-
-    `zipfile` takes names that are not marked as UTF-8 for cp437. Old programs of macOS and Linux
-    wrote UTF-8 without the mark; those of Windows wrote the encoding of the country.
+    The order is that of a folder of class folders, so the same images make the same dataset, down
+    to its fingerprint, whichever way they are stored.
     """
-    names: list[str] = []
-    old: dict[int, bytes] = {}  # by place
-    for place, info in enumerate(infos):
-        name = info.filename if info.flag_bits & _UTF8 else _unicode_path(info)
-        if name is None and not info.filename.isascii():
-            old[place] = info.orig_filename.partition("\0")[0].encode("cp437")
-        names.append(name or info.filename)
-    if not old:
-        return names, None
-    readings: dict[tuple[str, ...], str] = {}
-    for encoding in ("utf-8", *_OLD_ENCODINGS):
-        try:
-            decoded = tuple(name.decode(encoding) for name in old.values())
-        except UnicodeDecodeError:
-            continue
-        if encoding == "utf-8":
-            readings = {decoded: encoding}
-            break
-        if all(map(_reads_well, decoded)):
-            readings.setdefault(decoded, encoding)
-    if len(readings) != 1:
-        tries = (f"{encoding}: {decoded[0]:.40}" for decoded, encoding in readings.items())
-        shown = ", ".join(itertools.islice(tries, 3)) or ascii(next(iter(old.values())))[:100]
-        return names, (
-            f"{path} does not say in which encoding its names are ({shown}): unpack it with the "
-            "right one (unzip -O ENCODING) and give the folder, or zip it again with UTF-8 names"
+    items = reader.items
+    if not items:
+        others = f", only {_by_ending(reader.left_out)}" if reader.left_out else ""
+        kinds = " ".join(sorted(ending[1:] for ending in image_endings()))
+        raise InputError(f"{path} holds no images{others} (looked for {kinds})")
+    labels: list[int | None] = [0] * len(items)
+    class_names: tuple[str, ...] = ()
+    key: Callable[[str], str] = str
+    if not unconditional and reader.labelled:
+        found = {item.label: item.place for item in reversed(items)}  # the first place of each
+        numbers, class_names = number_labels(path, found, reader.class_table)
+        labels = [numbers[item.label] for item in items]
+    elif not unconditional:
+        names = [item.place for item in items]
+        in_zip = files is not None
+        labels, class_names = number_folders(names, path, folders=reader.folders, in_zip=in_zip)
+        key = normal_name
+    if reader.unclear_names and not all(map(str.isascii, class_names)):
+        raise InputError(reader.unclear_names)
+    names = _names(items, labels, class_names)
+    ranked = sorted(
+        (label, key(name), name, place)
+        for place, (label, name) in enumerate(zip(labels, names, strict=True))
+        if label is not None
+    )
+    places = [place for *_, place in ranked]
+    return Source(
+        reader,
+        handles=[items[place].handle for place in places],
+        members=[name for _, _, name, _ in ranked],
+        labels=[label for label, *_ in ranked],
+        class_names=class_names,
+        order=np.argsort(np.array(places, np.int64)),
+        containers=files,
+    )
+
+
+def _names(
+    items: Sequence[Item], labels: Sequence[int | None], class_names: Sequence[str]
+) -> list[str]:
+    """A unique name for each image."""
+    known = [item.name for item in items if item.name]
+    if len(set(known)) == len(items):
+        return known
+    if class_names and len(known) == len(items):
+        # Hugging Face drops the folders: "0001.png" occurs once in every class.
+        full = [f"{class_names[n or 0]}/{name}" for n, name in zip(labels, known, strict=True)]
+        if len(set(full)) == len(items):
+            return full
+    return [item.place for item in items]
+
+
+def _not_found(path: Path) -> str:
+    missing = path
+    while not missing.parent.is_dir():
+        missing = missing.parent
+    siblings = [s.name for s in missing.parent.iterdir() if not s.name.startswith(".")]
+    spellings = {normal_name(name): name for name in siblings}
+    nearest = difflib.get_close_matches(normal_name(missing.name), spellings, n=1)
+    hint = f"; did you mean {missing.parent / spellings[nearest[0]]}?" if nearest else ""
+    return f"no such file or folder: {path}{hint}"
+
+
+def expand(pattern: str) -> list[Path]:
+    """The paths that a pattern means: {0000..0009} and {a,b} in order, then * and ? by name.
+
+    Raises:
+        InputError: A path that the braces name does not exist, or nothing matches.
+    """
+    pieces = _BRACES.split(pattern)
+    choices = []
+    for number, piece in enumerate(pieces):
+        if span := number % 2 and _RANGE.fullmatch(piece):
+            first, last = span.groups()
+            choices.append([f"{n:0{len(first)}}" for n in range(int(first), int(last) + 1)])
+        else:
+            choices.append(piece.split(",") if number % 2 else [piece])
+    found: list[Path] = []
+    for name in map("".join, product(*choices)):
+        # Only * and ? have a meaning: [ may be in the name of a folder.
+        matches = sorted(glob(name.replace("[", "[[]"))) if "*" in name or "?" in name else [name]  # noqa: PTH207
+        if not matches or not Path(matches[0]).exists():
+            raise InputError(f"no such file: {name}")
+        found += map(Path, matches)
+    return found
+
+
+def containers(path: Path) -> tuple[Path, ...]:
+    """The parquet files or shards that a path means; none where it means image files.
+
+    They may be below a folder, as in a dataset's repository on the Hub, if no images are.
+
+    Raises:
+        InputError: They are of several parts of a dataset, or in several folders.
+    """
+    if path.suffix.lower() in _KINDS:
+        if path.is_file():
+            return (path,)
+        if any(mark in str(path) for mark in "{*?"):
+            found = tuple(expand(str(path)))
+            if not _BRACES.search(str(path)):  # braces may name several parts on purpose
+                _check_one_part(path, found)
+            return found
+    if not path.is_dir():
+        return ()
+    visible = sorted(entry for entry in path.iterdir() if not is_system_file(entry.name))
+    if not any(entry.is_dir() for entry in visible):
+        shards, tables = (
+            [entry for entry in visible if entry.suffix.lower() == kind] for kind in _KINDS
         )
-    [(decoded, encoding)] = readings.items()
-    for place, name in zip(old, decoded, strict=True):
-        names[place] = name
-    if encoding != "utf-8":
-        logger.info(
-            "%s does not say in which encoding its names are: read as %s, such as %s",
-            path,
-            encoding,
-            decoded[0],
+        if any(is_image(entry.name) for entry in visible):
+            tables = []  # they describe the images
+        if shards or tables:
+            _check_one_part(path, shards or tables)
+            return tuple(shards or tables)
+    # Class folders may be beside the archives they came from.
+    if any(map(is_image, walk_files(path))):
+        return ()
+    files = [path / name for name in walk_files(path)]
+    places = {file.parent for file in files if file.suffix.lower() in _KINDS}
+    places |= {file for file in files if file.suffix.lower() == ".zip"}
+    if len(places) == 1 and (only := min(places)).is_dir():
+        return containers(only)
+    if places:
+        likely = sorted(places, key=lambda place: (not _is_to_train_on(place, path), place))
+        named = ", ".join(str(place.relative_to(path)) for place in likely[:_NAMED])
+        more = ", ..." * (len(likely) > _NAMED)
+        raise InputError(
+            f"{path} holds no images, but data in {named}{more}: did you mean {likely[0]}?"
         )
-    return names, None
+    return ()
 
 
-def _unicode_path(info: zipfile.ZipInfo) -> str | None:
-    """The name in Info-ZIP's Unicode Path field, where it belongs to this entry."""
-    extra = info.extra
-    while len(extra) >= 4:
-        kind, size = struct.unpack_from("<HH", extra)
-        field, extra = extra[4 : 4 + size], extra[4 + size :]
-        if kind == _UNICODE_PATH and len(field) > 5:
-            crc = int.from_bytes(field[1:5], "little")
-            if crc == zlib.crc32(info.orig_filename.encode("cp437", "replace")):
-                return field[5:].decode("utf-8", "replace")
-    return None
+def _is_to_train_on(place: Path, above: Path) -> bool:
+    names = (*place.relative_to(above).parts[:-1], place.stem)
+    return "train" in map(part_of_dataset, names)
 
 
-def _reads_well(text: str) -> bool:
-    """Whether a decoded name consists of words of one script each, with usual capitals."""
-    for word in re.findall(r"[^\W\d_]+", text):
-        if word.isascii():
-            continue
-        scripts = {unicodedata.name(letter, "").split(" ")[0] for letter in word}
-        if len(scripts - _EAST_ASIAN) + bool(scripts & _EAST_ASIAN) > 1:
-            return False
-        if not (word.istitle() or word.isupper() or word == word.lower()):
-            return False
-    others = set(re.sub(r"[^\W_]", "", text))
-    return all(mark.isascii() or unicodedata.category(mark)[0] == "M" for mark in others)
+def _check_one_part(path: Path, files: Sequence[Path]) -> None:
+    patterns = {}
+    for file in files:
+        if match := _NUMBERED.fullmatch(file.stem):
+            patterns[match[1]] = f"{match[1]}-*{file.suffix}"
+        elif part := part_of_dataset(file.stem):
+            patterns[part] = re.sub(r"\d+$", "*", file.stem) + file.suffix
+    if len(patterns) > 1:
+        best = min(patterns, key=lambda part: (part_of_dataset(part) != "train", part))
+        raise InputError(
+            f"{path} holds the parts of a dataset ({', '.join(sorted(patterns))}): name one, such "
+            f"as {files[0].parent / patterns[best]}"
+        )
+
+
+@dataclass
+class Findings:
+    """What decoding found out about images, by position.
+
+    `white` is the level that became white in those with more than 8 bits, `corrupt` says why images
+    are corrupt, and `levels` is the brightest level of those that do not state their range.
+    """
+
+    white: int = WHITE
+    corrupt: dict[int, str] = field(default_factory=dict)
+    levels: dict[int, int] = field(default_factory=dict)
+
+    def update(self, other: Findings) -> None:
+        """Add what was found about other images."""
+        self.corrupt.update(other.corrupt)
+        self.levels.update(other.levels)
+
+    @property
+    def range_used(self) -> int:
+        """The highest level of the bits that the images use: what should become white."""
+        bits = max(self.levels.values(), default=WHITE).bit_length()
+        return int(2 ** max(8, bits) - 1)
+
+
+def decode(
+    source: Source,
+    chunks: Sequence[NDArray[np.int64]],
+    channels: int,
+    resolution: int,
+    white: int,
+    workers: int | None,
+) -> Generator[tuple[NDArray[np.uint8], Findings]]:
+    """Read and decode images at chunks of positions, in threads.
+
+    Yields:
+        For each chunk uint8 pixels (N, channels, resolution, resolution), 0 where an image is
+        corrupt; and what was found out about the images.
+    """
+
+    def decode_chunk(positions: NDArray[np.int64]) -> tuple[NDArray[np.uint8], Findings]:
+        images = np.zeros((len(positions), channels, resolution, resolution), np.uint8)
+        findings = Findings(white)
+        for image, position in zip(images, positions.tolist(), strict=True):
+            try:
+                decoded, brightest = decode_image(source.read(position), channels, white)
+                image[:] = to_array(fit_square(decoded, resolution))
+            except CorruptImageError as error:
+                findings.corrupt[position] = str(error)
+            else:
+                if brightest is not None:
+                    findings.levels[position] = brightest
+        return images, findings
+
+    with strict_pillow(), contextlib.closing(in_parallel(decode_chunk, chunks, workers)) as decoded:
+        yield from decoded
+
+
+def in_parallel(
+    work: Callable[[_Piece], _Result], pieces: Sequence[_Piece], workers: int | None
+) -> Generator[_Result]:
+    """Map a function over pieces in threads, in order, a few pieces ahead of the caller.
+
+    Pillow decodes outside of Python's lock. `workers` is one thread per processor by default.
+    """
+    count = workers or os.cpu_count() or 1
+    pool = ThreadPoolExecutor(count)
+    waiting: deque[Future[_Result]] = deque()
+    try:
+        for piece in pieces:
+            waiting.append(pool.submit(work, piece))
+            # Unlike the pool's own map: what is done and not yet taken stays small.
+            if len(waiting) >= _WAITING * count:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def progress_bar(total: int, title: str, shown: bool, **options: Any) -> tqdm[Any]:
+    """A bar that appears after two seconds, on a terminal only."""
+    return tqdm(total=total, desc=title, delay=2, disable=None if shown else True, **options)
+
+
+def check_findings(path: Path, source: Source, findings: Findings, *, strict: bool) -> None:
+    """Warn of images that are left out or nearly black.
+
+    Raises:
+        InputError: There are corrupt images and `strict` is set, or no image of a class is left.
+    """
+    warn_of_other_files(source.reader.left_out)
+    if corrupt := findings.corrupt:
+        alike: dict[str, list[int]] = defaultdict(list)  # those with the same reason
+        for position, reason in sorted(corrupt.items()):
+            alike[re.sub(r"\d+", "0", reason)].append(position)  # how much is missing differs
+        reasons = []
+        for positions in sorted(alike.values(), key=len, reverse=True)[:_NAMED]:
+            named = ", ".join(source.members[position] for position in positions[:_NAMED])
+            more = f" and {len(positions) - _NAMED} more" if len(positions) > _NAMED else ""
+            reasons.append(f"{named}{more} ({corrupt[positions[0]]})")
+        reasons += ["..."] * (len(alike) > _NAMED)
+        plural = "s" * (len(corrupt) > 1)
+        what = f"{len(corrupt)} corrupt image{plural} of {len(source)}: {'; '.join(reasons)}"
+        if strict:
+            raise InputError(f"{path} has {what}")
+        left = np.delete(source.labels, sorted(corrupt)).tolist()
+        if lost := set(source.labels) - set(left):
+            of_class = f" of class {source.class_names[min(lost)]!r}" if left else ""
+            raise InputError(f"{path}: no image{of_class} can be read, {what}")
+        logger.warning("skipped %s", what)
+    white, levels = findings.white, findings.levels
+    if white < WHITE:
+        logger.warning(
+            "the %d images with 16 bits use %d bits, up to level %d: that level is white",
+            len(levels),
+            white.bit_length(),
+            white,
+        )
+    dark = [position for position, level in sorted(levels.items()) if level * _DARK <= white + 1]
+    if dark:
+        logger.warning(
+            "%d of %d images with 16 bits are nearly black, with no level over %d of %d, such as "
+            "%s: if they use fewer bits than the others, save them with 8",
+            len(dark),
+            len(levels),
+            max(levels[position] for position in dark),
+            white,
+            source.members[dark[0]],
+        )
+
+
+def warn_of_other_files(left_out: Counter[str]) -> None:
+    """Say how many files of which endings are left out, if any."""
+    if left_out:
+        files = f"{left_out.total()} file" + "s" * (left_out.total() > 1)
+        logger.warning("left out %s not used as images: %s", files, _by_ending(left_out))
+
+
+def _by_ending(left_out: Counter[str]) -> str:
+    ordered = sorted(left_out.items(), key=lambda item: (-item[1], item[0]))
+    named = [f"{count} {ending[:20] or 'without an ending'}" for ending, count in ordered[:_NAMED]]
+    others = sum(count for _, count in ordered[_NAMED:])
+    return ", ".join(named + [f"{others} others"] * (others > 0))

@@ -18,8 +18,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 from biggan.data.decoding import MOST_BYTES, image_endings
+from biggan.data.folders import Item, Reader, check_size, is_system_file, raise_disk_fault
 from biggan.data.layout import Label, check_class_names
-from biggan.data.sources import Item, Reader, check_size, is_system_file, raise_disk_fault
 from biggan.errors import InputError
 
 CLASS_TABLE = "classes.txt"

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from biggan.atomic_write import make_folder
 from biggan.classifier import ClassifierFeatures
-from biggan.data.reading import progress_bar
+from biggan.data.sources import progress_bar
 from biggan.distributed import gather, is_first, num_processes, own_range
 from biggan.errors import InputError
 from biggan.evaluation.images import ImageSet, with_channels

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from biggan.data import ImageDataset
 from biggan.data.loading import check_memory
-from biggan.data.reading import progress_bar
+from biggan.data.sources import progress_bar
 from biggan.errors import InputError
 from biggan.evaluation.result import versions
 from biggan.gan import Gan

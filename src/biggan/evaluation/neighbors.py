@@ -12,7 +12,7 @@ from torch import Tensor
 
 from biggan.atomic_write import make_folder
 from biggan.data import ImageDataset
-from biggan.data.reading import progress_bar
+from biggan.data.sources import progress_bar
 from biggan.errors import InputError
 from biggan.evaluation.images import GeneratedImages, Protocol, with_channels
 from biggan.evaluation.reference import Reference

@@ -19,7 +19,7 @@ from biggan.classes import is_imagenet, wordnet_ids
 from biggan.data import DIGITS, ImageDataset, load_dataset
 from biggan.data.decoding import open_image
 from biggan.data.packed import is_packed, read_header
-from biggan.data.reading import Source, containers, open_source
+from biggan.data.sources import Source, containers, open_source
 from biggan.errors import InputError
 from biggan.evaluation.features import FeatureCollection
 from biggan.evaluation.result import versions

@@ -1,0 +1,343 @@
+"""What a reader is; folders and zips, which are read in place and never unpacked."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import itertools
+import json
+import logging
+import os
+import re
+import stat
+import struct
+import unicodedata
+import zipfile
+import zlib
+from abc import ABC, abstractmethod
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any, NamedTuple
+
+from biggan.classes import normal_name
+from biggan.data.decoding import MOST_BYTES, CorruptImageError, image_endings
+from biggan.data.layout import WITHOUT_CLASSES, Label
+from biggan.errors import InputError
+
+logger = logging.getLogger("biggan.data")
+
+LABEL_FILE = "dataset.json"  # in which StyleGAN's tools keep the labels
+
+# Folders and files that systems put beside people's own, in small letters; and all hidden ones.
+_SYSTEM_NAMES = frozenset(
+    """
+    __macosx|network trash folder|temporary items|thevolumesettingsfolder|icon\r
+    $recycle.bin|recycler|recycled|system volume information|config.msi|thumbs.db|ehthumbs.db
+    desktop.ini|found.000|lost+found|lost.dir|__pycache__
+    @eadir|@transcode|@synoresource|@synoeastream|#recycle|#snapshot|@tmp|@sharebin|@recycle|@recently-snapshot|@__thumb|~snapshot|$extend|_gsdata_|_vti_cnf
+    """.replace("\n    ", "|")
+    .strip("|")
+    .split("|")
+)
+_UTF8 = 0x800  # the flag of names in UTF-8
+_UNICODE_PATH = 0x7075  # Info-ZIP's field for the name in UTF-8
+# What systems of Western and Eastern Europe, Japan, China, Korea and Taiwan wrote into zips.
+_OLD_ENCODINGS = ("cp437", "cp850", "cp1252", "cp866", "cp1251", "cp932", "gbk", "cp949", "big5")
+_EAST_ASIAN = frozenset({"CJK", "HIRAGANA", "KATAKANA", "KATAKANA-HIRAGANA"})
+# The errors of broken links. All others are of the disk, and may pass.
+_OF_LINKS = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG})
+
+
+class Item(NamedTuple):
+    """An image of a source.
+
+    `name` is the image's own, where it has one; `place` is unique in the source; `handle` is what
+    the source needs to read the image.
+    """
+
+    name: str | None
+    place: str
+    handle: Any
+    label: Label = None
+
+
+class Reader(ABC):
+    """The images in one place, listed once and read from several threads at a time."""
+
+    items: list[Item]  # in the order that is fastest to read
+    left_out: Counter[str]  # files that are not used, by ending
+    labelled: bool = True  # else folders are the classes
+    class_table: Sequence[str] | None = None  # the names of labels that are numbers
+    folders: Sequence[str] = ()  # those that may be classes, with images in them or without
+    unclear_names: str | None = None  # why names that are not ASCII may be wrong, and the way out
+
+    @abstractmethod
+    def read(self, handle: Any) -> bytes:
+        """The bytes of one image file.
+
+        Raises:
+            CorruptImageError: The file is damaged.
+            InputError: The disk or network fails, which says nothing about the file.
+        """
+
+    def close(self) -> None:  # noqa: B027  # most hold nothing open
+        """Close the files."""
+
+
+class FolderReader(Reader):
+    """The image files of a folder and all folders below it, following links."""
+
+    def __init__(self, path: Path, *, unconditional: bool) -> None:
+        self._path = path
+        with os.scandir(path) as entries:
+            self.folders = _visible(entry.name for entry in entries if _is_folder(entry))
+        files = {name: name for name in walk_files(path)}
+        _list_files(self, path, files, unconditional=unconditional)
+
+    def read(self, handle: str) -> bytes:
+        """The bytes of one image file; see `Reader`."""
+        path = self._path / handle
+        try:
+            about = path.stat()
+            if not stat.S_ISREG(about.st_mode):
+                raise CorruptImageError("not a regular file")
+            check_size(about.st_size)
+            return path.read_bytes()
+        except OSError as error:
+            if error.errno in _OF_LINKS and path.is_symlink():
+                raise CorruptImageError("a broken link") from error
+            raise_disk_fault(path, error)
+            raise
+
+
+class ZipReader(Reader):
+    """The image files in a zip.
+
+    Raises:
+        InputError: The file is no whole zip, or is encrypted.
+    """
+
+    def __init__(self, path: Path, *, unconditional: bool) -> None:
+        self._path = path
+        try:
+            self._archive = zipfile.ZipFile(path)
+        except (zipfile.BadZipFile, NotImplementedError, ValueError, struct.error) as error:
+            raise InputError(
+                f"{path} is not a whole zip: it may be truncated, copy or download it again"
+            ) from error
+        infos = self._archive.infolist()
+        names, self.unclear_names = _zip_names(path, infos)
+        # Some Windows programs write "\" between folders.
+        entries = {n.replace("\\", "/"): info for n, info in zip(names, infos, strict=True)}
+        above = (PurePosixPath(f"{name}*").parents for name in entries)  # "cat/" too
+        self.folders = _visible({str(f) for folders in above for f in folders if f.parts})
+        files = {name: info for name, info in entries.items() if not name.endswith("/")}
+        try:
+            if any(info.flag_bits & 1 and is_image(name) for name, info in files.items()):
+                raise InputError(f"{path} is encrypted: zip the images without a password")
+            _list_files(self, path, files, unconditional=unconditional)
+        except InputError:
+            self.close()
+            raise
+
+    def read(self, handle: zipfile.ZipInfo) -> bytes:
+        """The bytes of one image file; see `Reader`."""
+        check_size(handle.file_size)
+        try:
+            return self._archive.read(handle)
+        except Exception as error:  # every compression has its own errors for damage
+            raise_disk_fault(self._path, error)
+            raise CorruptImageError(error) from error
+
+    def close(self) -> None:
+        """Close the zip."""
+        self._archive.close()
+
+
+def _list_files(
+    reader: Reader, path: Path, files: Mapping[str, Any], *, unconditional: bool
+) -> None:
+    """Choose the images among the files of a folder or zip, and find their labels."""
+    images = sorted(filter(is_image, files))
+    others = files.keys() - set(images)
+    tables = {name for name in others if PurePosixPath(name).name == LABEL_FILE}
+    others = {name for name in others - tables if not is_system_file(name)}
+    reader.left_out = Counter(PurePosixPath(name).suffix.lower() for name in others)
+    labels: list[Label] | None = None
+    outermost = (*images[:1], *images[-1:])  # the others lie between
+    for table in sorted(tables, key=len) if images and not unconditional else ():
+        if not all(image.startswith(table.removesuffix(LABEL_FILE)) for image in outermost):
+            continue
+        try:
+            about = json.loads(reader.read(files[table]))
+        except (CorruptImageError, ValueError, RecursionError) as error:
+            raise InputError(f"{path / table} is damaged: correct it, or remove it") from error
+        if isinstance(about, dict) and "labels" in about:  # else another program's
+            labels = _labels_of(about["labels"], path, table, images)
+        break
+    reader.labelled = labels is not None
+    known = itertools.repeat(None) if labels is None else labels
+    reader.items = [
+        Item(name, name, files[name], label) for name, label in zip(images, known, strict=False)
+    ]
+
+
+def _labels_of(given: Any, path: Path, label_file: str, images: Sequence[str]) -> list[Label]:
+    """The labels that the `dataset.json` of StyleGAN's tools gives to image files.
+
+    It holds {"labels": [["00000/img00000000.png", 6], ...]}.
+    https://github.com/NVlabs/stylegan3/blob/main/dataset_tool.py
+    """
+    place, without = path / label_file, f"{WITHOUT_CLASSES}, or remove {label_file}"
+    try:
+        by_name = {_plain_name(name): label for name, label in dict(given).items()}
+    except (TypeError, ValueError, AttributeError) as error:
+        raise InputError(f"{place} has no labels [file, number]: {without}") from error
+    folder = label_file.removesuffix(LABEL_FILE)
+    labels = [by_name.get(_plain_name(name.removeprefix(folder))) for name in images]
+    wrong = [
+        f"{name} ({str(label)[:100]})"
+        for name, label in zip(images, labels, strict=True)
+        if isinstance(label, bool) or not isinstance(label, (int, str))
+    ]
+    if wrong:
+        raise InputError(
+            f"{place} gives no number or name to {len(wrong)} of {len(images)} images, such as "
+            f"{wrong[0]}: add them, or {without}"
+        )
+    lost = set(map(str, by_name.values())) - set(map(str, labels))
+    if lost:
+        raise InputError(
+            f"{path} has no image of the class {min(lost)[:100]} that {label_file} names: copy or "
+            "download it again"
+        )
+    return labels
+
+
+def _plain_name(name: str) -> str:
+    return normal_name(name.replace("\\", "/").removeprefix("./"))
+
+
+def is_system_file(name: str) -> bool:
+    """Whether a relative path is hidden, or leads to or through what a system keeps for itself."""
+    parts = PurePosixPath(name).parts
+    return any(part.startswith(".") or part.casefold() in _SYSTEM_NAMES for part in parts)
+
+
+def is_image(name: str) -> bool:
+    """Whether a file is an image of a dataset, by its relative path."""
+    return PurePosixPath(name).suffix.lower() in image_endings() and not is_system_file(name)
+
+
+def raise_disk_fault(path: Path, error: Exception) -> None:
+    """Refuse to go on where a disk or network drive fails: its images may be whole."""
+    # An invalid argument is a place that a damaged file names.
+    if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
+        raise InputError(
+            f"cannot read {path}: {error.strerror}; check the disk and start again"
+        ) from error
+
+
+def check_size(num_bytes: int) -> None:
+    """Raise CorruptImageError for a file too large to be an image."""
+    if num_bytes > MOST_BYTES:
+        raise CorruptImageError(f"{num_bytes} bytes are too many")
+
+
+def walk_files(folder: Path, prefix: str = "", above: tuple[str, ...] = ()) -> Iterator[str]:
+    """All files below a folder but those of the system, relative to where the walk began."""
+    here = os.path.realpath(folder)
+    if here in above:
+        return  # a link back to a folder above: it would never end
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if is_system_file(entry.name):
+                continue  # not even entered: lost+found may belong to the system alone
+            if _is_folder(entry):
+                yield from walk_files(Path(entry.path), f"{prefix}{entry.name}/", (*above, here))
+            else:
+                yield prefix + entry.name
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    with contextlib.suppress(OSError):  # a link to itself: reading it will find it corrupt
+        return entry.is_dir()
+    return False
+
+
+def _visible(folders: Iterable[str]) -> tuple[str, ...]:
+    return tuple(sorted(name for name in folders if not is_system_file(name)))
+
+
+def _zip_names(path: Path, infos: Sequence[zipfile.ZipInfo]) -> tuple[list[str], str | None]:
+    """The names in a zip, and what is unclear about them.
+
+    `zipfile` takes names that are not marked as UTF-8 for cp437. Old programs of macOS and Linux
+    wrote UTF-8 without the mark; those of Windows wrote the encoding of the country.
+    """
+    names: list[str] = []
+    old: dict[int, bytes] = {}  # by place
+    for place, info in enumerate(infos):
+        name = info.filename if info.flag_bits & _UTF8 else _unicode_path(info)
+        if name is None and not info.filename.isascii():
+            old[place] = info.orig_filename.partition("\0")[0].encode("cp437")
+        names.append(name or info.filename)
+    if not old:
+        return names, None
+    readings: dict[tuple[str, ...], str] = {}
+    for encoding in ("utf-8", *_OLD_ENCODINGS):
+        try:
+            decoded = tuple(name.decode(encoding) for name in old.values())
+        except UnicodeDecodeError:
+            continue
+        if encoding == "utf-8":
+            readings = {decoded: encoding}
+            break
+        if all(map(_reads_well, decoded)):
+            readings.setdefault(decoded, encoding)
+    if len(readings) != 1:
+        tries = (f"{encoding}: {decoded[0]:.40}" for decoded, encoding in readings.items())
+        shown = ", ".join(itertools.islice(tries, 3)) or ascii(next(iter(old.values())))[:100]
+        return names, (
+            f"{path} does not say in which encoding its names are ({shown}): unpack it with the "
+            "right one (unzip -O ENCODING) and give the folder, or zip it again with UTF-8 names"
+        )
+    [(decoded, encoding)] = readings.items()
+    for place, name in zip(old, decoded, strict=True):
+        names[place] = name
+    if encoding != "utf-8":
+        logger.info(
+            "%s does not say in which encoding its names are: read as %s, such as %s",
+            path,
+            encoding,
+            decoded[0],
+        )
+    return names, None
+
+
+def _unicode_path(info: zipfile.ZipInfo) -> str | None:
+    """The name in Info-ZIP's Unicode Path field, where it belongs to this entry."""
+    extra = info.extra
+    while len(extra) >= 4:
+        kind, size = struct.unpack_from("<HH", extra)
+        field, extra = extra[4 : 4 + size], extra[4 + size :]
+        if kind == _UNICODE_PATH and len(field) > 5:
+            crc = int.from_bytes(field[1:5], "little")
+            if crc == zlib.crc32(info.orig_filename.encode("cp437", "replace")):
+                return field[5:].decode("utf-8", "replace")
+    return None
+
+
+def _reads_well(text: str) -> bool:
+    """Whether a decoded name consists of words of one script each, with usual capitals."""
+    for word in re.findall(r"[^\W\d_]+", text):
+        if word.isascii():
+            continue
+        scripts = {unicodedata.name(letter, "").split(" ")[0] for letter in word}
+        if len(scripts - _EAST_ASIAN) + bool(scripts & _EAST_ASIAN) > 1:
+            return False
+        if not (word.istitle() or word.isupper() or word == word.lower()):
+            return False
+    others = set(re.sub(r"[^\W_]", "", text))
+    return all(mark.isascii() or unicodedata.category(mark)[0] == "M" for mark in others)
