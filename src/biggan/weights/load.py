@@ -76,17 +76,7 @@ def load_generator(
     bn_eps: float | None = None,
     sn_eps: float | None = None,
 ) -> LoadedModel[Generator]:
-    """Load a generator.
-
-    Args:
-        word: What a user calls it; None for the default model.
-        offline: Whether to fetch nothing: what was fetched before is found in the cache.
-        bn_eps: Epsilon of BatchNorm, for ajbrock's files, which do not say it; None for 1e-5.
-        sn_eps: Epsilon of spectral normalization, likewise; None for 1e-6.
-
-    Raises:
-        InputError: Nothing loadable is there, it is damaged, or it is something else.
-    """
+    """Load a generator; None for the default one. `biggan.load` describes the arguments."""
     return load_network(word, "generator", offline=offline, bn_eps=bn_eps, sn_eps=sn_eps)
 
 
@@ -147,7 +137,7 @@ def locate(word: str | Path | None, kind: Kind = "generator", *, offline: bool =
     if not name:
         raise InputError("the model's name is empty: leave it out for the bundled one")
     if kind == "generator" and means_published(name):
-        return obtain_published(name, read_network, offline=offline)
+        return obtain_published(name, offline=offline)
     if is_address(name):
         from biggan.weights.download import obtain_address
 

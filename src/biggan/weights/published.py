@@ -14,7 +14,7 @@ import dataclasses
 import hashlib
 import logging
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -37,11 +37,9 @@ BUNDLED_FOLDER = Path(__file__).parent / "bundled"
 DEEPMIND_LICENCE = "not established: DeepMind's module pages state none"
 """Licence of DeepMind's weights, whoever converted them."""
 
-_HUGGING_FACE = "https://s3.amazonaws.com/models.huggingface.co/biggan/biggan-deep-{}-"
+_HUGGING_FACE = "https://s3.amazonaws.com/models.huggingface.co/biggan/"
 _MIRROR = "https://huggingface.co/osanseviero/BigGAN-deep-128/resolve/main/"
-_IVCLAB = (
-    "https://github.com/ivclab/BigGAN-Generator-Pretrained-Pytorch/releases/download/v0.0.0/{}"
-)
+_IVCLAB = "https://github.com/ivclab/BigGAN-Generator-Pretrained-Pytorch/releases/download/v0.0.0/"
 _TF_HUB = "https://tfhub.dev/deepmind/{}/{}?tf-hub-format=compressed"  # redirects to Kaggle
 
 
@@ -85,38 +83,6 @@ def host_of(place: Place) -> str:
     return urlsplit(place[0].url).netloc
 
 
-def _deep(resolution: int, *mirrors: Place) -> PublishedModel:
-    name, address = f"biggan-deep-{resolution}", _HUGGING_FACE.format(resolution)
-    files = ("config.json", "pytorch_model.bin")
-    return PublishedModel(
-        name,
-        {"rgb_channels": 128},
-        rows=51,
-        source=f"DeepMind, TF Hub module {name}/1, 2019",
-        places=(
-            tuple(RemoteFile(address + file, file) for file in files),
-            *mirrors,
-            _tf_hub(name, 1),
-        ),
-    )
-
-
-def _original(resolution: int, z_dim: int) -> PublishedModel:
-    name, release = f"biggan-{resolution}", f"biggan{resolution}-release.pt"
-    return PublishedModel(
-        name,
-        {"z_dim": z_dim},
-        rows=50,
-        source=f"DeepMind, TF Hub module {name}/2, 2018",
-        # Not version 1 of the module, whose statistics suffered from a race.
-        places=((RemoteFile(_IVCLAB.format(release), release),), _tf_hub(name, 2)),
-    )
-
-
-def _tf_hub(module: str, version: int) -> Place:
-    return (RemoteFile(_TF_HUB.format(module, version), f"{module}_{version}.tar.gz"),)
-
-
 _MIRROR_OF_128 = (
     RemoteFile(f"{_MIRROR}config.json", "config.json"),
     RemoteFile(
@@ -126,18 +92,38 @@ _MIRROR_OF_128 = (
     ),
 )
 
-PUBLISHED: dict[str, PublishedModel] = {
-    model.name: model
-    for model in (
-        _original(128, z_dim=120),
-        _original(256, z_dim=140),
-        _original(512, z_dim=128),
-        _deep(128, _MIRROR_OF_128),
-        _deep(256),
-        _deep(512),
-    )
-}
+PUBLISHED: dict[str, PublishedModel] = {}
 """The published models by name."""
+
+for _resolution, _z_dim in ((128, 120), (256, 140), (512, 128)):
+    _name, _release = f"biggan-{_resolution}", f"biggan{_resolution}-release.pt"
+    PUBLISHED[_name] = PublishedModel(
+        _name,
+        {"z_dim": _z_dim},
+        rows=50,
+        source=f"DeepMind, TF Hub module {_name}/2, 2018",
+        # Not version 1 of the module, whose statistics suffered from a race.
+        places=(
+            (RemoteFile(_IVCLAB + _release, _release),),
+            (RemoteFile(_TF_HUB.format(_name, 2), f"{_name}_2.tar.gz"),),
+        ),
+    )
+for _resolution in (128, 256, 512):
+    _name = f"biggan-deep-{_resolution}"
+    PUBLISHED[_name] = PublishedModel(
+        _name,
+        {"rgb_channels": 128},
+        rows=51,
+        source=f"DeepMind, TF Hub module {_name}/1, 2019",
+        places=(
+            (
+                RemoteFile(f"{_HUGGING_FACE}{_name}-config.json", "config.json"),
+                RemoteFile(f"{_HUGGING_FACE}{_name}-pytorch_model.bin", "pytorch_model.bin"),
+            ),
+            *((_MIRROR_OF_128,) if _resolution == 128 else ()),
+            (RemoteFile(_TF_HUB.format(_name, 1), f"{_name}_1.tar.gz"),),
+        ),
+    )
 
 
 def cached_path(name: str) -> Path:
@@ -145,14 +131,11 @@ def cached_path(name: str) -> Path:
     return cache_dir() / f"{name}.safetensors"
 
 
-def obtain_published(
-    name: str, read: Callable[[Path], LoadedModel[Any]], *, offline: bool = False
-) -> Path:
+def obtain_published(name: str, *, offline: bool = False) -> Path:
     """The file of a published model, fetched and converted if it is not in the cache.
 
     Args:
         name: A key of `PUBLISHED`.
-        read: Reads a network of any format from a file or folder.
         offline: Whether to look no further than the cache.
     """
     model, path = PUBLISHED[name], cached_path(name)
@@ -170,17 +153,16 @@ def obtain_published(
             f"{name} is not in the cache {cache_dir()}, and nothing is fetched offline. {advice}"
         )
     with exclusive(path, name):
-        if not path.is_file() and (failures := _fetch_and_convert(model, path, read)):
+        if not path.is_file() and (failures := _fetch_and_convert(model, path)):
             raise InputError(f"{name} cannot be fetched ({'; '.join(failures)}). {advice}")
     return path
 
 
-def _fetch_and_convert(
-    model: PublishedModel, path: Path, read: Callable[[Path], LoadedModel[Any]]
-) -> list[str]:
+def _fetch_and_convert(model: PublishedModel, path: Path) -> list[str]:
     """Write a model to a file, from the first place that has it; or say why none has."""
     from biggan.weights.download import DownloadError, fetch
     from biggan.weights.files import save_generator
+    from biggan.weights.load import read_network
 
     failures = []
     for place in model.places:
@@ -196,7 +178,7 @@ def _fetch_and_convert(
             reason = error.reason
         else:
             try:
-                loaded = read(folder / place[0].name if len(place) == 1 else folder)
+                loaded = read_network(folder / place[0].name if len(place) == 1 else folder)
                 _check(loaded, model)
             except InputError as error:
                 shutil.rmtree(folder)
