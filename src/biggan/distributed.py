@@ -133,7 +133,7 @@ def is_first() -> bool:
 
 
 def own_device(device: torch.device) -> torch.device:
-    """This process's device, where a GPU without a number means its own among those of the machine.
+    """This process's device: a GPU without a number means its own among those of the machine.
 
     Raises:
         InputError: There is no such device for every process.
@@ -159,15 +159,7 @@ def own_device(device: torch.device) -> torch.device:
 
 
 def check_shares(batch_size: int, accumulation: int) -> None:
-    """Make sure that every process gets as many images as the others.
-
-    Args:
-        batch_size: The global one.
-        accumulation: Micro-batches in it.
-
-    Raises:
-        InputError: They do not divide; on all processes.
-    """
+    """Raise InputError unless every process gets as many images of a micro-batch as the others."""
     processes, images = num_processes(), batch_size // accumulation
     if images % processes == 0:
         return
@@ -185,26 +177,21 @@ def check_shares(batch_size: int, accumulation: int) -> None:
 
 
 def own_range(size: int) -> range:
-    """This process's part of so many things, numbered from 0; all of them for one process.
+    """This process's part of so many things, numbered from 0.
 
-    The parts follow each other in the order of the processes and differ in size by one at most:
-    with more processes than things some are empty.
+    The parts are in the order of the processes and differ in size by one at most.
     """
     rank, processes = (dist.get_rank(), dist.get_world_size()) if _is_distributed() else (0, 1)
     return range(size * rank // processes, size * (rank + 1) // processes)
 
 
 def own_share(batch: _Batch, micro_batches: int = 1) -> _Batch:
-    """This process's part of every micro-batch of a global batch.
+    """This process's part (`own_range`) of every micro-batch of a global batch, joined.
 
     Args:
         batch: Anything along the first axis, the same on all processes. Micro-batch i is its i-th
             part whatever the number of processes.
         micro_batches: How many it holds, of equal size.
-
-    Returns:
-        The shares one behind the other; the batch itself for one process. Shares of a micro-batch
-        differ in size by one where it does not divide.
     """
     if not _is_distributed():
         return batch
@@ -222,12 +209,7 @@ def synchronize_batch_norm(network: nn.Module) -> None:
 
 
 def averaging_gradients(network: nn.Module) -> nn.Module:
-    """A network whose backward pass leaves the gradients' average over all processes.
-
-    Returns:
-        What is to be called instead of the network, sharing its parameters; the network itself
-        for one process.
-    """
+    """What to call instead of a network, for gradients that are averaged over all processes."""
     if not _is_distributed():
         return network
     # Buffers need no broadcast: power iteration sees the same weights everywhere, and BatchNorm
@@ -242,10 +224,7 @@ def averaging_gradients(network: nn.Module) -> nn.Module:
 def hold_gradients(network: nn.Module) -> AbstractContextManager[None]:
     """Within this context, forward and backward passes add to this process's gradients alone.
 
-    For all micro-batches but the last, whose backward pass averages the sum.
-
-    Args:
-        network: What `averaging_gradients` returned.
+    For all micro-batches but the last; `network` is what `averaging_gradients` returned.
     """
     if not isinstance(network, DistributedDataParallel):
         return nullcontext()
@@ -281,10 +260,7 @@ def over_all_processes(values: Tensor, *, average: bool = False) -> Tensor:
 
 
 def gather(own: _T) -> list[_T]:
-    """What every process has, process by process, on the first one; an empty list on the others.
-
-    All wait for the slowest. Meant for what is small beside the memory, such as pictures.
-    """
+    """What every process has, process by process, on the first one; an empty list on the others."""
     if not _is_distributed():
         return [own]
     everything: list[Any] | None = [None] * dist.get_world_size() if is_first() else None
@@ -293,7 +269,7 @@ def gather(own: _T) -> list[_T]:
 
 
 def from_first(value: _T) -> _T:
-    """What the first process has, on all; what the others give is not looked at."""
+    """The first process's value, on all."""
     if not _is_distributed():
         return value
     shared: list[_T] = [value]
@@ -303,13 +279,10 @@ def from_first(value: _T) -> _T:
 
 @contextmanager
 def raising_together() -> Iterator[None]:
-    """What is a user's mistake to one process within this context, is one to all at its end.
+    """If one process raises InputError inside this block, every process raises it at the end.
 
-    Without it a process that fails alone, such as the first one at a full disk, would leave the
+    Otherwise a process that fails alone, such as the first one at a full disk, would leave the
     others waiting.
-
-    Raises:
-        InputError: One process raised it; on all processes.
     """
     message: str | None = None
     try:
@@ -327,11 +300,7 @@ def raising_together() -> Iterator[None]:
 
 
 def check_same(value: object, mistake: str) -> None:
-    """Make sure that all processes have found the same.
-
-    Raises:
-        InputError: They have not; `mistake`, on all processes.
-    """
+    """Raise InputError(mistake) on all processes if they have different values."""
     if _is_distributed():
         values: list[object] = [None] * dist.get_world_size()
         dist.all_gather_object(values, value)
@@ -345,7 +314,7 @@ def _is_distributed() -> bool:
 
 @contextmanager
 def _speaking_once(store: Store) -> Iterator[None]:
-    """Of all processes that fail, the first raises what it has to say and the others exit."""
+    """Of all processes that fail, the first raises its error and the others exit quietly."""
     try:
         yield
     except Exception as error:
@@ -370,7 +339,7 @@ def _is_first_to_speak(store: Store) -> bool:
 
 
 def _wait_for_others_to_ask(store: Store) -> None:
-    """Keep the store for those that fail at the same; torchrun's own outlives them anyway."""
+    """Keep the store for those that fail at the same time; torchrun's own outlives them."""
     if not is_first() or os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":
         return
     deadline = time.monotonic() + _LAST_QUESTIONS

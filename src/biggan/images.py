@@ -4,9 +4,12 @@ The rule for pixels and the layout of grids are those of DeepMind's TF Hub noteb
 seed gives the published picture.
 """
 
+from __future__ import annotations
+
 import io
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -14,7 +17,9 @@ from PIL import Image, PngImagePlugin
 from torch import Tensor
 
 from biggan.atomic_write import write_atomically
-from biggan.provenance import PNG_KEYWORD, PngProvenance
+
+if TYPE_CHECKING:
+    from biggan.provenance import PngProvenance
 
 _MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 
@@ -105,6 +110,8 @@ def to_png(image: Image.Image, provenance: PngProvenance | None = None) -> bytes
     """The contents of the file that `save_png` writes."""
     chunks = PngImagePlugin.PngInfo()
     if provenance is not None:
+        from biggan.provenance import PNG_KEYWORD
+
         chunks.add_text(PNG_KEYWORD, provenance.to_json())
     contents = io.BytesIO()
     image.save(contents, format="PNG", pnginfo=chunks)

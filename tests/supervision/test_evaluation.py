@@ -5,16 +5,14 @@ import json
 
 import pytest
 import torch
-from safetensors.torch import load_file
 
 import biggan
 from biggan.errors import InputError
 from biggan.supervision.evaluation import RUN_BEST, ScheduledEvaluation
-from biggan.training import train
 from biggan.training.config import differing_keys
 from biggan.training.run import Run
 from data_forms import pictures, write_folder
-from runs import CPU, recipe
+from runs import CPU, assert_same_run, lines, recipe, run
 
 EVALUATION = {"every": 3, "num": 12, "metrics": "fid,is", "extractor": "simple"}
 
@@ -37,10 +35,6 @@ def evaluated():
     return recipe(**BASE, evaluation=EVALUATION)
 
 
-def checkpoint(folder):
-    return load_file(sorted((folder / "checkpoints").glob("*.safetensors"))[-1])
-
-
 def scores(folder, step):
     text = (folder / "evaluations" / f"step-{step:08d}.json").read_text()
     return json.loads(text)["rows"][0]["scores"]
@@ -48,29 +42,28 @@ def scores(folder, step):
 
 def test_every_scheduled_step_has_its_figures(evaluated, images, tmp_path, caplog):
     caplog.set_level("INFO", "biggan")
-    train(evaluated, images, tmp_path / "run", device=CPU)
+    run(evaluated, images, tmp_path / "run")
     assert [m for m in caplog.messages if "evaluating" in m] == [
         f"step {step}: evaluating 12 images" for step in (3, 6)
     ]
     names = [path.name for path in sorted((tmp_path / "run" / "evaluations").iterdir())]
     assert names == ["step-00000003.json", "step-00000006.json"]
-    lines = [json.loads(x) for x in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     logged = {
         line["step"]: line["evaluation/frechet_distance"]
-        for line in lines
+        for line in lines(tmp_path / "run" / "metrics.jsonl")
         if "evaluation/frechet_distance" in line
     }
     assert logged == {step: scores(tmp_path / "run", step)["frechet_distance"] for step in (3, 6)}
 
 
 def test_the_best_generator_is_kept_with_its_figures(evaluated, images, tmp_path):
-    run = tmp_path / "run"
-    train(evaluated, images, run, device=CPU)
-    best = biggan.load(run / RUN_BEST)
-    step = min((3, 6), key=lambda step: scores(run, step)["frechet_distance"])
+    folder = tmp_path / "run"
+    run(evaluated, images, folder)
+    best = biggan.load(folder / RUN_BEST)
+    step = min((3, 6), key=lambda step: scores(folder, step)["frechet_distance"])
     assert best.description.training["step"] == step
     measured = best.description.training["evaluation"]
-    assert measured["scores"] == scores(run, step)
+    assert measured["scores"] == scores(folder, step)
     assert measured["extractor"]["name"] == "simple"
     assert measured["num"] == 12
 
@@ -88,20 +81,20 @@ def test_the_best_generator_is_kept_with_its_figures(evaluated, images, tmp_path
 def test_a_worse_generator_does_not_replace_the_best_by_the_same_yardstick(
     evaluated, images, tmp_path, where, key, value
 ):
-    run, other = tmp_path / "run", tmp_path / "other"
-    train(evaluated, images, other, device=CPU)
+    folder, other = tmp_path / "run", tmp_path / "other"
+    run(evaluated, images, other)
     better = json.loads((other / "evaluations" / "step-00000003.json").read_text())
     same = better[where][key] == value
     better[where][key] = value
     better["rows"][0]["scores"]["frechet_distance"] = -1.0
-    (run / "evaluations").mkdir(parents=True)
-    (run / "evaluations" / "step-00000001.json").write_text(json.dumps(better))
-    train(evaluated, images, run, device=CPU)
-    assert (run / RUN_BEST).exists() is not same
+    (folder / "evaluations").mkdir(parents=True)
+    (folder / "evaluations" / "step-00000001.json").write_text(json.dumps(better))
+    run(evaluated, images, folder)
+    assert (folder / RUN_BEST).exists() is not same
 
 
 def test_only_distances_by_the_newest_ones_yardstick_are_judged(evaluated, images, tmp_path):
-    train(evaluated, images, tmp_path, device=CPU)
+    run(evaluated, images, tmp_path)
     evaluation = ScheduledEvaluation(Run(evaluated, images, tmp_path, CPU))
     found = evaluation.distances(6)
     assert found == [(step, scores(tmp_path, step)["frechet_distance"]) for step in (3, 6)]
@@ -114,28 +107,26 @@ def test_only_distances_by_the_newest_ones_yardstick_are_judged(evaluated, image
 
 
 def test_the_weights_are_those_of_a_run_without(evaluated, images, tmp_path):
-    train(evaluated, images, tmp_path / "with", device=CPU)
+    run(evaluated, images, tmp_path / "with")
     plain = dataclasses.replace(evaluated, evaluation=type(evaluated.evaluation)())
-    train(plain, images, tmp_path / "without", device=CPU)
+    run(plain, images, tmp_path / "without")
     assert not (tmp_path / "without" / "evaluations").exists()
-    found, expected = checkpoint(tmp_path / "with"), checkpoint(tmp_path / "without")
-    assert found.keys() == expected.keys()
-    assert all(torch.equal(found[name], expected[name]) for name in expected)
+    assert_same_run(tmp_path / "with", tmp_path / "without")
 
 
 def test_an_evaluation_that_was_killed_is_made_after_resuming(
     evaluated, images, tmp_path, extractor
 ):
-    run, whole = tmp_path / "run", tmp_path / "whole"
-    train(evaluated, images, whole, device=CPU)
+    folder, whole = tmp_path / "run", tmp_path / "whole"
+    run(evaluated, images, whole)
     extractor.seen, extractor.ends_after = 0, 5
     with pytest.raises(KeyboardInterrupt):
-        train(evaluated, images, run, device=CPU)
-    assert not (run / "evaluations").exists()
+        run(evaluated, images, folder)
+    assert not (folder / "evaluations").exists()
     extractor.ends_after = None
-    train(evaluated, images, run, device=CPU)
+    run(evaluated, images, folder)
     for step in (3, 6):
-        assert scores(run, step) == pytest.approx(scores(whole, step))
+        assert scores(folder, step) == pytest.approx(scores(whole, step))
 
 
 def test_a_schedule_may_change_from_one_start_to_the_next(evaluated):
@@ -157,7 +148,7 @@ def test_a_stream_needs_images_to_compare_with(evaluated, images, tmp_path):
 
 
 def test_the_last_step_is_evaluated_whatever_the_schedule(evaluated, images, tmp_path):
-    train(dataclasses.replace(evaluated, total_steps=4), images, tmp_path / "run", device=CPU)
+    run(dataclasses.replace(evaluated, total_steps=4), images, tmp_path / "run")
     names = [path.name for path in sorted((tmp_path / "run" / "evaluations").iterdir())]
     assert names == ["step-00000003.json", "step-00000004.json"]
 
@@ -177,7 +168,7 @@ def test_other_data_are_compared_class_by_class(
         evaluated.evaluation, every=6, metrics="fid,intra-fid,cas", data=str(folder)
     )
     config = dataclasses.replace(evaluated, evaluation=settings, flip=flip)
-    train(config, images, tmp_path / "run", device=CPU)
+    run(config, images, tmp_path / "run")
     assert calls == [(12, 16, ("blue", "red"), flip)]
     assert scores(tmp_path / "run", 6)["cas"] == 0.5
     assert scores(tmp_path / "run", 6)["intra_class_frechet_distance"] > 0
@@ -196,7 +187,7 @@ def test_data_that_do_not_fit_are_refused_before_the_first_step(
     settings = dataclasses.replace(evaluated.evaluation, metrics="fid,kid", data=str(file))
     config = dataclasses.replace(evaluated, evaluation=settings)
     with pytest.raises(InputError, match=r"s.safetensors holds statistics.*kid"):
-        train(config, images, tmp_path / "run", device=CPU)
+        run(config, images, tmp_path / "run")
     assert not list((tmp_path / "run").glob("checkpoints/*"))
 
 
@@ -204,12 +195,12 @@ def test_data_that_do_not_fit_are_refused_before_the_first_step(
     "text", ["", "3", "[" * 20_000, '{"rows": []}', '{"rows": [{"scores": {"fid": "a"}}]}']
 )
 def test_a_damaged_evaluation_is_made_again(evaluated, images, tmp_path, text):
-    train(evaluated, images, tmp_path, device=CPU)
+    run(evaluated, images, tmp_path)
     files = [tmp_path / "evaluations" / f"step-{step:08d}.json" for step in (3, 6)]
     whole = scores(tmp_path, 6)
     for file in files:
         file.write_text(text)
     (tmp_path / "evaluations" / "step-x.json").write_text(text)
-    train(evaluated, images, tmp_path, device=CPU)
+    run(evaluated, images, tmp_path)
     assert scores(tmp_path, 6) == pytest.approx(whole)
     assert files[0].read_text() == text  # the generator of that step is gone

@@ -1,7 +1,6 @@
 """What changes from a step on: the schedule, whole runs, resuming, and what is refused."""
 
 import dataclasses
-import json
 import tomllib
 
 import pytest
@@ -10,9 +9,9 @@ import torch
 from biggan.errors import InputError
 from biggan.supervision.log import Event, RunLog
 from biggan.supervision.settings import Regime
-from biggan.training import load_recipe, train
+from biggan.training import load_recipe
 from biggan.training.config import TrainConfig, differing_keys, to_toml
-from runs import CPU, SMALL, final_tensors
+from runs import SMALL, assert_same_tensors, final_tensors, lines, run, until
 
 BASE = {**SMALL, "d_steps": 2, "checkpoint_every": 3, "watch": {"every": 0}}
 CHANGES = [
@@ -26,17 +25,6 @@ CHANGES = [
 def recipe(*interventions, **changes):
     values = {**BASE, "interventions": list(interventions), **changes}
     return TrainConfig.from_dict(values).fitted(2)
-
-
-def run(folder, images, config, stop_at=None):
-    steps = iter(range(1, 100))
-    stops = (lambda: next(steps) == stop_at) if stop_at else lambda: False
-    return train(config, images, folder, device=CPU, should_stop=stops, progress=False)
-
-
-def lines(folder, name):
-    path = folder / name
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
 def test_regimes_follow_each_other():
@@ -101,8 +89,8 @@ def test_mistakes_are_named(interventions, message):
     ],
 )
 def test_a_frozen_network_stays_as_it_is(images, tmp_path, name, moves):
-    run(tmp_path / "before", images, recipe(total_steps=1))
-    run(tmp_path / "after", images, recipe({"step": 1, "freeze": name}, total_steps=3))
+    run(recipe(total_steps=1), images, tmp_path / "before")
+    run(recipe({"step": 1, "freeze": name}, total_steps=3), images, tmp_path / "after")
     before, after = (final_tensors(tmp_path / part) for part in ("before", "after"))
     forward_moves = (".u", ".v", "running_mean", "running_var", "num_batches_tracked")
     moved = {
@@ -112,20 +100,13 @@ def test_a_frozen_network_stays_as_it_is(images, tmp_path, name, moves):
         and (key.startswith("ema.") or not key.endswith(forward_moves))
     }
     assert moved == moves
-    metrics = lines(tmp_path / "after", "metrics.jsonl")
+    metrics = lines(tmp_path / "after" / "metrics.jsonl")
     assert all("d_loss" in line for line in metrics)
     assert ["g_loss" in line for line in metrics] == [True, *2 * [name != "generator"]]
 
 
-def test_a_frozen_discriminator_loses_more_and_says_so(images, tmp_path):
-    frozen = {"step": 1, "freeze": "discriminator", "g_lr": 1e-2}
-    run(tmp_path, images, recipe(frozen, total_steps=8))
-    losses = [line["d_loss"] for line in lines(tmp_path, "metrics.jsonl")]
-    assert losses[-1] > 1.5 * losses[0]
-
-
 def test_learning_rates_change_and_adam_keeps_its_moments(images, tmp_path):
-    state = run(tmp_path, images, recipe({"step": 2, "g_lr": 3e-3, "d_lr": 4e-3}, total_steps=3))
+    state = run(recipe({"step": 2, "g_lr": 3e-3, "d_lr": 4e-3}, total_steps=3), images, tmp_path)
     rates = [o.param_groups[0]["lr"] for o in (state.g_optimizer, state.d_optimizer)]
     assert rates == [3e-3, 4e-3]
     steps = {int(moments["step"]) for moments in state.d_optimizer.state.values()}
@@ -134,23 +115,21 @@ def test_learning_rates_change_and_adam_keeps_its_moments(images, tmp_path):
 
 @pytest.mark.parametrize("stop_at", [2, 3, 5, 8])
 def test_stopping_and_resuming_changes_no_bit(images, tmp_path, whole, stop_at):
-    run(tmp_path, images, recipe(*CHANGES, total_steps=9), stop_at)
-    run(tmp_path, images, recipe(*CHANGES, total_steps=9))
-    found, expected = final_tensors(tmp_path), final_tensors(whole)
-    for name, value in expected.items():
-        assert torch.equal(found[name], value), name
-    assert lines(tmp_path, "events.jsonl") == lines(whole, "events.jsonl")
+    run(recipe(*CHANGES, total_steps=9), images, tmp_path, should_stop=until(stop_at))
+    run(recipe(*CHANGES, total_steps=9), images, tmp_path)
+    assert_same_tensors(final_tensors(tmp_path), final_tensors(whole))
+    assert lines(tmp_path / "events.jsonl") == lines(whole / "events.jsonl")
 
 
 @pytest.fixture(scope="module")
 def whole(images, tmp_path_factory):
     folder = tmp_path_factory.mktemp("interventions")
-    run(folder, images, recipe(*CHANGES, total_steps=9))
+    run(recipe(*CHANGES, total_steps=9), images, folder)
     return folder
 
 
 def test_every_intervention_is_an_event(whole):
-    events = lines(whole, "events.jsonl")
+    events = lines(whole / "events.jsonl")
     assert [(e["step"], e["event"], e["changes"]) for e in events] == [
         (c["step"], "intervention", {key: value for key, value in c.items() if key != "step"})
         for c in CHANGES
@@ -159,18 +138,16 @@ def test_every_intervention_is_an_event(whole):
 
 
 def test_one_may_be_added_to_a_run_that_has_not_reached_it(images, tmp_path, whole):
-    run(tmp_path, images, recipe(total_steps=2))
+    run(recipe(total_steps=2), images, tmp_path)
     assert not (tmp_path / "events.jsonl").exists()
-    run(tmp_path, images, recipe(*CHANGES, total_steps=9))
-    found = final_tensors(tmp_path)
-    for name, value in final_tensors(whole).items():
-        assert torch.equal(found[name], value), name
+    run(recipe(*CHANGES, total_steps=9), images, tmp_path)
+    assert_same_tensors(final_tensors(tmp_path), final_tensors(whole))
 
 
 def test_one_that_is_past_is_refused(images, tmp_path):
-    run(tmp_path, images, recipe(total_steps=3))
+    run(recipe(total_steps=3), images, tmp_path)
     with pytest.raises(InputError, match=r"interventions before step 3: \[\] -> \[.*'step': 2"):
-        run(tmp_path, images, recipe(*CHANGES, total_steps=9))
+        run(recipe(*CHANGES, total_steps=9), images, tmp_path)
 
 
 def test_what_is_past_decides_the_result_and_what_is_to_come_may_change():
@@ -195,18 +172,15 @@ def test_events_after_the_last_checkpoint_happen_again(tmp_path):
     with (tmp_path / "events.jsonl").open("a") as file:
         file.write('{"step": 1, "even')
     logged(tmp_path, 5)
-    assert [event["reason"] for event in lines(tmp_path, "events.jsonl")] == ["a", "b"]
+    assert [event["reason"] for event in lines(tmp_path / "events.jsonl")] == ["a", "b"]
 
 
 def test_a_rollback_leaves_what_led_to_it(tmp_path):
     logged(tmp_path, 0).write_event(Event(9, "rollback", "a", to=4))
     logged(tmp_path, 4, 1).write_event(Event(7, "collapse", "b", attempt=1))
-    logged(tmp_path, 6, 1)
-    assert [event["reason"] for event in lines(tmp_path, "events.jsonl")] == ["a"]
-
-
-def test_events_that_cannot_be_written_are_told(tmp_path):
-    log = logged(tmp_path, 0)
+    log = logged(tmp_path, 6, 1)
+    assert [event["reason"] for event in lines(tmp_path / "events.jsonl")] == ["a"]
+    (tmp_path / "events.jsonl").unlink()
     (tmp_path / "events.jsonl").mkdir()
     with pytest.raises(InputError, match="cannot write .*events.jsonl"):
         log.write_event(Event(1, "stop", "a"))

@@ -223,13 +223,8 @@ def test_stopping_leaves_the_state_from_before(images: ImageDataset, tmp_path: P
     assert biggan.load(tmp_path).description.training["step"] == 4
     assert run(recipe(collapse={"action": "report"}), images, tmp_path).step == 8
     assert lines(tmp_path / "events.jsonl") == []  # of the steps that were gone back over
-
-
-def test_stopping_says_if_there_is_nothing_from_before(
-    images: ImageDataset, tmp_path: Path
-) -> None:
     with pytest.raises(InputError, match="collapsed: .*; there is no checkpoint from before"):
-        run(recipe(collapse={"action": "stop"}), images, tmp_path, rules=rules_at(1, -1))
+        run(recipe(collapse={"action": "stop"}), images, tmp_path / "1", rules=rules_at(1, -1))
 
 
 def test_reporting_says_it_once_and_goes_on(images: ImageDataset, tmp_path: Path) -> None:
@@ -241,16 +236,6 @@ def test_reporting_says_it_once_and_goes_on(images: ImageDataset, tmp_path: Path
     run(recipe(), images, tmp_path, rules=rules)
     assert [(e["step"], e["event"]) for e in lines(tmp_path / "events.jsonl")] == [(5, "collapse")]
     assert (tmp_path / "checkpoints" / "pre-collapse-step-00000002.safetensors").exists()
-
-
-def test_losses_that_are_no_numbers_roll_back_too(images: ImageDataset, tmp_path: Path) -> None:
-    config = recipe(
-        optimizer={"g_lr": 1e30, "d_lr": 1e30},
-        collapse={"action": "rollback", "g_lr": 1e-34, "d_lr": 1e-34},
-    )
-    state = run(config, images, tmp_path)
-    assert (state.step, state.attempt.number) == (8, 1)
-    assert lines(tmp_path / "events.jsonl")[0]["rule"] == "not finite"
 
 
 @pytest.mark.parametrize(
@@ -335,17 +320,9 @@ def test_held_out_images_are_never_trained_on(images: ImageDataset, tmp_path: Pa
     assert dark["logits"]["held_out"] != bright["logits"]["held_out"]
     card: Any = biggan.load(tmp_path / "10").description.training
     assert (card["images"], card["held_out_images"]) == (24, 8)
-
-
-@pytest.mark.parametrize("part", [0.001, 0.99])
-def test_a_part_that_leaves_nothing_is_refused(
-    images: ImageDataset, tmp_path: Path, part: float
-) -> None:
-    with pytest.raises(InputError, match="leaves some on both sides"):
-        run(recipe(watch={"held_out": part}), images, tmp_path)
-
-
-def test_a_stream_has_nothing_to_hold_out() -> None:
+    for part in (0.001, 0.99):
+        with pytest.raises(InputError, match="leaves some on both sides"):
+            run(recipe(watch={"held_out": part}), images, tmp_path / "none")
     with pytest.raises(InputError, match="watch.held_out needs images in memory"):
         recipe(stream=True, watch={"held_out": 0.1})
 
@@ -366,6 +343,7 @@ def train_together(folder: Path) -> tuple[int, int]:
 def test_several_processes_watch_and_roll_back_together(tmp_path: Path) -> None:
     assert launch(train_together, 2, tmp_path / "two") == [(4, 1), (4, 1)]
     assert train_together(tmp_path / "one") == (4, 1)
+    assert lines(tmp_path / "one" / "events.jsonl")[0]["rule"] == "not finite"
     torch.use_deterministic_algorithms(False)
     for name in ("events.jsonl", "signals.jsonl"):
         assert steps(tmp_path / "two" / name) == steps(tmp_path / "one" / name)

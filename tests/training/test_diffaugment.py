@@ -127,27 +127,9 @@ def test_gradients(policy):
     assert torch.autograd.gradcheck(lambda x: augment(x, numbers), images.requires_grad_())
 
 
-def test_parts_of_a_batch_are_augmented_as_the_whole():
-    images, numbers = noise(num=8, dtype=torch.float32), DiffAugment.draw(8, random(1))
-    whole = DiffAugment()(images, numbers)
-    parts = [DiffAugment()(*part) for part in zip(images.split(3), numbers.split(3), strict=True)]
-    assert torch.equal(torch.cat(parts), whole)
-    assert len(whole.sum(dim=(1, 2, 3)).unique()) == 8
-
-
-def test_the_same_generator_draws_the_same_numbers():
-    first, again = DiffAugment.draw(9, random(3)), DiffAugment.draw(9, random(3))
-    assert torch.equal(first, again)
-    assert not torch.equal(first, DiffAugment.draw(9, random(4)))
-
-
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_the_images_keep_their_type(dtype):
     images, numbers = noise().to(dtype), DiffAugment.draw(6, random(1))
     result = DiffAugment()(images, numbers)
     assert result.dtype == dtype
     assert torch.equal(result, DiffAugment()(images.float(), numbers).to(dtype))
-
-
-def test_it_has_no_state():
-    assert DiffAugment().state_dict() == {}

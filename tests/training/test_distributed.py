@@ -34,11 +34,10 @@ from biggan.errors import InputError
 from biggan.nn.synchronization import synchronized_batch_norm
 from biggan.training import export
 from biggan.training.config import TrainConfig
-from biggan.training.ema import update_ema
 from biggan.training.export import finish
 from biggan.training.loop import train
 from biggan.training.state import TrainState
-from biggan.training.step import discriminator_step, generator_step
+from biggan.training.step import discriminator_step, generator_step, update_ema
 from runs import float64
 from several_processes import launch
 
@@ -113,7 +112,7 @@ def steps_in_float64(micro_batches, steps=STEPS):
             labels = torch.randint(2, (BATCH,), generator=random)
             batch = own_share(real, micro_batches), own_share(labels, micro_batches)
             metrics = discriminator_step(state, batch, config) | generator_step(state, config)
-            update_ema(state.ema, state.generator, config.ema, step)
+            update_ema(state, config)
             state.step += 1
             losses.append(averages(metrics))
     return losses, state.tensors()

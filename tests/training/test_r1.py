@@ -41,7 +41,7 @@ def inputs(batch=BATCH):
 def r1_gradients(network, *arguments, weight=0.5, mask=None):
     network.zero_grad()
     with hold_power_iteration(network):
-        penalty = add_r1_gradient(network, *arguments, weight, mask)
+        penalty = add_r1_gradient(network, *arguments, mask, weight=weight)
     gradients = {n: p.grad for n, p in network.named_parameters() if p.grad is not None}
     return penalty, gradients
 
@@ -129,7 +129,7 @@ def test_it_adds_to_what_is_there_and_takes_one_power_iteration():
     images, labels = inputs()
     _, once = r1_gradients(network, images, labels)
     with hold_power_iteration(network):
-        add_r1_gradient(network, images, labels, 1.0)
+        add_r1_gradient(network, images, labels, weight=1.0)
     for name, parameter in network.named_parameters():
         if name in once:
             assert parameter.grad.data_ptr() == once[name].data_ptr()
@@ -138,7 +138,7 @@ def test_it_adds_to_what_is_there_and_takes_one_power_iteration():
     torch.testing.assert_close(three, {name: 3 * value for name, value in alone.items()})
     before = {name: value.clone() for name, value in network.named_buffers()}
     network.blocks[0].conv1.weight.data.mul_(torch.rand(8, 1, 1, 1).double())
-    add_r1_gradient(network, images, labels, 1.0)
+    add_r1_gradient(network, images, labels, weight=1.0)
     assert not torch.equal(network.get_buffer("blocks.0.conv1.u"), before["blocks.0.conv1.u"])
     assert images.grad is None
 

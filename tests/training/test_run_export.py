@@ -7,9 +7,8 @@ import torch
 from biggan.latents import make_noise
 from biggan.nn import StandingBatchNorm2d
 from biggan.training.export import finish, record_statistics
-from biggan.training.randomness import Purpose, derive_seed, random_generator
+from biggan.training.randomness import Purpose, derive_seed
 from biggan.training.state import TrainState
-from biggan.training.step import draw_labels
 
 
 def test_one_batch_is_what_the_layers_see(config):
@@ -74,8 +73,3 @@ def test_finishing_leaves_the_original_alone_and_fills_the_grid(config):
     for layer in (finished.linear, finished.blocks[0].conv1):
         sigma = torch.linalg.svdvals(layer.normalized_weight().detach().flatten(1))[0]
         assert abs(sigma.item() - 1) < 0.02
-
-
-def test_labels_are_drawn_like_the_generators(config):
-    labels = draw_labels(config, (), random_generator(0, Purpose.STATISTICS, 0, 1), 100)
-    assert set(labels.tolist()) == {0, 1}

@@ -17,7 +17,13 @@ from biggan.training.config import TrainConfig
 from biggan.training.losses import discriminator_hinge_loss, generator_hinge_loss
 from biggan.training.randomness import Purpose
 from biggan.training.state import TrainState
-from biggan.training.step import Metrics, discriminator_step, draw_latents, generator_step
+from biggan.training.step import (
+    Metrics,
+    discriminator_step,
+    draw_latents,
+    generator_step,
+    update_ema,
+)
 from runs import CPU, float64, recipe, run
 from several_processes import launch
 
@@ -305,3 +311,21 @@ def test_two_processes_are_as_one() -> None:
         for step, expected in zip(found_losses, losses, strict=True):
             assert step == pytest.approx(expected, rel=1e-6, abs=1e-6)
         torch.testing.assert_close(found_tensors, tensors, rtol=1e-8, atol=1e-8)
+
+
+def test_the_average_follows_the_weights_and_copies_buffers() -> None:
+    config = recipe(ema={"decay": 0.9, "start": 5})
+    state = state_of(config)
+    names = dict(state.generator.named_parameters())
+    for step, share in ((4, 1.0), (5, 0.1)):  # before its start it is a copy
+        state.step = step
+        before = {name: value.clone() for name, value in state.ema.named_parameters()}
+        with torch.no_grad():
+            for value in (*state.generator.parameters(), *state.generator.buffers()):
+                value.add_(1)
+        update_ema(state, config)
+        for name, value in names.items():
+            expected = before[name] + share * (value.detach() - before[name])
+            torch.testing.assert_close(state.ema.get_parameter(name), expected)
+        for name, value in state.generator.named_buffers():
+            assert torch.equal(state.ema.get_buffer(name), value), name

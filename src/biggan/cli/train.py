@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import logging
 import os
@@ -209,30 +208,30 @@ def _print_plan(
     from biggan.distributed import asked_processes
     from biggan.training.batches import UncountedStream
     from biggan.training.config import to_toml
-    from biggan.training.plan import make_plan
+    from biggan.training.plan import make_plan, plan_table
 
     dataset = None if isinstance(data, UncountedStream) else data
     plan = make_plan(
         config,
         None if dataset is None else len(dataset),
         asked_processes(),
+        # Of a stream only the images in waiting are in memory.
+        data_bytes=dataset.window_bytes if isinstance(dataset, ShardStream) else None,
         mapped=isinstance(dataset, DatasetOutline) and dataset.is_mapped,
     )
-    if isinstance(dataset, ShardStream):  # in memory are only the images in waiting
-        plan = dataclasses.replace(plan, data_bytes=dataset.window_bytes)
     if os.environ.get("RANK", "0") != "0":
         return
     about, begins = _summary(data), _beginning(config, dataset, run_dir)
     if as_json:
         values = {
             "recipe": config.to_dict(),
-            "plan": plan.to_dict(),
+            "plan": plan,
             "data": about,
             "start": begins,
         }
         click.echo(json.dumps(values, indent=2))
     else:
-        parts = [to_toml(config.to_dict()), plan.table(), "", f"Data\n  {about}"]
+        parts = [to_toml(config.to_dict()), plan_table(plan), "", f"Data\n  {about}"]
         click.echo("\n".join([*parts, "", f"Start\n  {begins}"]))
 
 

@@ -46,8 +46,7 @@ def class_origins(
 
     With `nearest` a name means the source's class that `biggan.classes.resolve_class` finds; a
     WordNet id, on either side, the ImageNet class; and if nothing is called so, the only similar
-    name. A name that means several classes or none gets the mean. A number is a name like others,
-    not an index.
+    name. A name that means several classes or none gets the mean. A number is no index.
     """
     mean = f"the mean of the source's {len(source_names)} classes"
     if transfer != "nearest":

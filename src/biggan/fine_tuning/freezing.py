@@ -39,15 +39,18 @@ class FineTuningConfig:
     they were loaded (Mo et al. 2020, FreezeD)."""
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be run."""
         for name in ("generator", "discriminator"):
             frozen = getattr(self, f"freeze_{name}")
-            require(frozen >= 0, f"fine_tuning.freeze_{name} must be 0 or above")
-            require(
-                frozen == 0 or bool(getattr(self, name)),
-                f"fine_tuning.freeze_{name} needs fine_tuning.{name}: random weights would "
-                "stay random",
-            )
+            key = f"fine_tuning.freeze_{name}"
+            require(frozen >= 0, f"{key} must be 0 or above")
+            needs = f"{key} needs fine_tuning.{name}: random weights would stay random"
+            require(frozen == 0 or name in self.sources, needs)
+
+    @property
+    def sources(self) -> dict[str, str]:
+        """The networks that start from loaded weights, and from which."""
+        sources = {"generator": self.generator, "discriminator": self.discriminator}
+        return {network: source for network, source in sources.items() if source}
 
 
 def trainable(network: Generator | Discriminator, frozen: int) -> list[nn.Parameter]:
@@ -58,10 +61,8 @@ def trainable(network: Generator | Discriminator, frozen: int) -> list[nn.Parame
 
     Args:
         network: The bare network, not what wraps it.
-        frozen: Of a generator, how many stages from the noise on stay as they are, the first linear
-            layer with the first of them; of a discriminator, how many blocks (BigGAN-deep: pairs)
-            from the image on, the stem with the first of them. Attention belongs to the stage or
-            block that it follows.
+        frozen: How many stages or blocks stay as they are, as `FineTuningConfig` counts them; the
+            stem is part of the first block, attention of the stage or block that it follows.
 
     Raises:
         InputError: There are not so many.

@@ -74,26 +74,19 @@ class NetworkLog:
         return {reason: _some(names) for reason, names in reasons.items()}
 
 
-@dataclass(frozen=True)
-class TransferLog:
-    """What became of the sources of a run; empty if it starts from random weights."""
+def log_lines(networks: Sequence[NetworkLog]) -> list[str]:
+    """What became of the sources, for the log."""
+    pairs = zip(networks, (None, *networks), strict=False)
+    return [line for network, before in pairs for line in network.lines(before)]
 
-    networks: Sequence[NetworkLog]
 
-    def lines(self) -> list[str]:
-        """For the log."""
-        pairs = zip(self.networks, (None, *self.networks), strict=False)
-        return [line for network, before in pairs for line in network.lines(before)]
-
-    def to_dict(self) -> dict[str, Any]:
-        """For the model's card, by network."""
-        return {network.network: network.to_dict() for network in self.networks}
+def card(networks: Sequence[NetworkLog]) -> dict[str, Any]:
+    """The same for the model's card, by network."""
+    return {network.network: network.to_dict() for network in networks}
 
 
 def without_folder(source: str) -> str:
     """A source without local folders and without the secrets of an address, for a shared file."""
-    if not source:
-        return ""
     if is_address(source) and not source.lower().startswith("file:"):
         return without_secrets(source)
     return Path(source).expanduser().resolve().name
@@ -101,10 +94,8 @@ def without_folder(source: str) -> str:
 
 def card_table(tuning: FineTuningConfig) -> dict[str, Any]:
     """A recipe's table [fine_tuning] for the model's card: its sources `without_folder`."""
-    sources = {
-        name: without_folder(getattr(tuning, name)) for name in ("generator", "discriminator")
-    }
-    return asdict(tuning) | sources
+    sources = tuning.sources.items()
+    return asdict(tuning) | {network: without_folder(source) for network, source in sources}
 
 
 def _some(names: Sequence[str]) -> str:

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import fields, replace
 from typing import Any, TypeVar
 
 from biggan.errors import InputError
 from biggan.fine_tuning.freezing import check_depth
 from biggan.models import PRESETS, DiscriminatorConfig, GeneratorConfig, get_preset
-from biggan.weights.load import load_discriminator, load_generator
 
-FIND: dict[str, Callable[..., Any]] = {
-    "generator": load_generator,
-    "discriminator": load_discriminator,
-}
 _Recipe = TypeVar("_Recipe")  # a TrainConfig, which is built from what is here
 _Shape = TypeVar("_Shape", bound=GeneratorConfig | DiscriminatorConfig)
+_NETWORKS = ("generator", "discriminator")
+
+
+def load_source(network: str, source: str) -> Any:
+    """The loaded network of a source; see `weights.load`."""
+    from biggan.weights.load import load_discriminator, load_generator
+
+    return load_generator(source) if network == "generator" else load_discriminator(source)
 
 
 def fitted_to_source(recipe: _Recipe, saved: _Recipe | None = None) -> _Recipe:
@@ -28,7 +30,7 @@ def fitted_to_source(recipe: _Recipe, saved: _Recipe | None = None) -> _Recipe:
     Args:
         recipe: A `TrainConfig`.
         saved: The recipe of the run's newest checkpoint, if there is one: the shapes are taken
-            from it, and the sources are not read, which may be gone by then.
+            from it, for the sources may be gone by then.
 
     Raises:
         InputError: A source cannot be read; the recipe or the other source has another shape; or
@@ -37,13 +39,13 @@ def fitted_to_source(recipe: _Recipe, saved: _Recipe | None = None) -> _Recipe:
     config: Any = recipe
     tuning, preset = config.fine_tuning, get_preset(config.preset)
     shapes: dict[str, Any] = {}
-    for network, find in FIND.items():
+    for network in _NETWORKS:
         own, default = getattr(config, network), getattr(preset, network)
         shapes[network] = own
         if not (source := getattr(tuning, network)):
             continue
         if saved is None:
-            given = source_shape(find(source).network.config, own)
+            given = source_shape(load_source(network, source).network.config, own)
         else:
             given = replace(getattr(saved, network), num_classes=own.num_classes)
         for field in fields(own):
@@ -55,8 +57,8 @@ def fitted_to_source(recipe: _Recipe, saved: _Recipe | None = None) -> _Recipe:
                     f"{source} has {value}: leave it out, the shape is the source's"
                 )
         shapes[network] = given
-    if tuning.generator or tuning.discriminator:
-        for network, other in (("generator", "discriminator"), ("discriminator", "generator")):
+    if tuning.sources:
+        for network, other in (_NETWORKS, _NETWORKS[::-1]):
             own, default = shapes[network], getattr(preset, network)
             if not getattr(tuning, network) and own.image_channels == default.image_channels:
                 channels = shapes[other].image_channels
@@ -81,17 +83,19 @@ def source_shape(source: _Shape, own: _Shape) -> _Shape:
 def _check_agreement(
     config: Any, generator: GeneratorConfig, discriminator: DiscriminatorConfig
 ) -> None:
-    """Make sure that the generator can use classes or do without, and D takes its images."""
-    tuning, sources = config.fine_tuning, []
+    """The generator can use classes or do without, and the discriminator takes its images."""
+    tuning = config.fine_tuning
     if config.unconditional and generator.condition_dim == generator.embedding_dim:
         raise InputError(
             f"fine_tuning.generator {tuning.generator} cannot be trained without classes: nothing "
             "but the class conditions its layers. Leave out unconditional"
         )
-    for network in FIND:
-        source = getattr(tuning, network)
-        own = f"the recipe's {network} (preset {config.preset})"
-        sources.append(f"fine_tuning.{network} {source}" if source else own)
+    maker, taker = (
+        f"fine_tuning.{network} {tuning.sources[network]}"
+        if network in tuning.sources
+        else f"the recipe's {network} (preset {config.preset})"
+        for network in _NETWORKS
+    )
     makes, takes = generator.resolution, discriminator.resolution
     if makes != takes:
         resolution = makes if tuning.generator else takes
@@ -100,14 +104,12 @@ def _check_agreement(
         way_out = f"give a fine_tuning.{missing} as well"
         if fitting:
             way_out = f"choose a preset of {resolution} px ({', '.join(fitting)}), or {way_out}"
-        if tuning.generator and tuning.discriminator:
+        if len(tuning.sources) == 2:
             way_out = "fine-tune a pair that was trained together"
-        raise InputError(
-            f"{sources[0]} makes images of {makes} px, {sources[1]} takes {takes} px: {way_out}"
-        )
+        raise InputError(f"{maker} makes images of {makes} px, {taker} takes {takes} px: {way_out}")
     makes, takes = generator.image_channels, discriminator.image_channels
     if makes != takes:
         raise InputError(
-            f"{sources[0]} makes images of {makes} channels, {sources[1]} takes {takes}: leave "
+            f"{maker} makes images of {makes} channels, {taker} takes {takes}: leave "
             "image_channels out of the recipe, and fine-tune a pair that was trained together"
         )

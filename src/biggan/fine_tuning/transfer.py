@@ -19,12 +19,11 @@ from biggan.classes import default_class_names
 from biggan.errors import require
 from biggan.fine_tuning.classes import ClassOrigin, class_origins, class_rows
 from biggan.fine_tuning.freezing import FineTuningConfig, condition_layers, trainable
-from biggan.fine_tuning.log import NetworkLog, TransferLog
-from biggan.fine_tuning.shapes import FIND, source_shape
+from biggan.fine_tuning.log import NetworkLog
+from biggan.fine_tuning.shapes import load_source, source_shape
 from biggan.models import Discriminator, Generator
 from biggan.nn import SpectralNormEmbedding, SpectralNormLinear
 
-_POWER_ITERATIONS = 50
 _TABLE = "class_embedding.table.weight"
 _PROJECTION = "head.embedding"
 
@@ -34,8 +33,8 @@ def initialize(
     discriminator: Discriminator,
     tuning: FineTuningConfig,
     class_names: Sequence[str],
-) -> TransferLog:
-    """Give networks the weights of their sources.
+) -> list[NetworkLog]:
+    """Give networks the weights of their sources; what became of each source.
 
     Statistics per truncation are left behind: the finished model gets its own.
 
@@ -51,22 +50,22 @@ def initialize(
     """
     logs = []
     networks: dict[str, Any] = {"generator": generator, "discriminator": discriminator}
-    for name, network in networks.items():
+    for name, source in tuning.sources.items():
+        network = networks[name]
         assert len(class_names) == network.config.num_classes
-        if source := getattr(tuning, name):
-            loaded = FIND[name](source)
-            require(
-                network.config == source_shape(loaded.network.config, network.config),
-                f"fine_tuning.{name} {source} has another shape than the recipe's {name}: the file "
-                "has changed, or the recipe was not fitted to it (fitted_to_source)",
-            )
-            transfer = _Transfer(network, loaded, class_names, tuning)
-            transfer.fill()
-            moving = {id(p) for p in trainable(network, getattr(tuning, f"freeze_{name}"))}
-            frozen = [n for n, p in network.named_parameters() if id(p) not in moving]
-            kept, remade, origins = transfer.kept, transfer.remade, transfer.origins
-            logs.append(NetworkLog(name, source, loaded, kept, remade, origins, frozen))
-    return TransferLog(logs)
+        loaded = load_source(name, source)
+        require(
+            network.config == source_shape(loaded.network.config, network.config),
+            f"fine_tuning.{name} {source} has another shape than the recipe's {name}: the file "
+            "has changed, or the recipe was not fitted to it (fitted_to_source)",
+        )
+        transfer = _Transfer(network, loaded, class_names, tuning)
+        transfer.fill()
+        moving = {id(p) for p in trainable(network, getattr(tuning, f"freeze_{name}"))}
+        frozen = [n for n, p in network.named_parameters() if id(p) not in moving]
+        kept, remade, origins = transfer.kept, transfer.remade, transfer.origins
+        logs.append(NetworkLog(name, source, loaded, kept, remade, origins, frozen))
+    return logs
 
 
 class _Transfer:
@@ -110,7 +109,7 @@ class _Transfer:
         for name in self.stale:
             layer = self.network.get_submodule(name)
             assert isinstance(layer, SpectralNormEmbedding | SpectralNormLinear)
-            layer.iterate_power(_POWER_ITERATIONS)
+            layer.iterate_power(50)
 
     def _table(self, names: Sequence[str], reason: str) -> None:
         """Remake a table of one row for each class, with its `u` and `v` if it has them."""

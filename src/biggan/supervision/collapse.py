@@ -50,10 +50,8 @@ class Collapse:
 def distance(scores: Sequence[tuple[int, float]]) -> Collapse | None:
     """Rule `distance`: the two newest Frechet distances are more than twice the best before them.
 
-    The averaged generator is evaluated, which changes slowly: what it shows is no spike.
-
-    Args:
-        scores: Steps and distances, oldest first.
+    The averaged generator is evaluated, which changes slowly: what it shows is no spike. The scores
+    are steps and distances, oldest first.
     """
     if len(scores) < 3:
         return None
@@ -61,13 +59,10 @@ def distance(scores: Sequence[tuple[int, float]]) -> Collapse | None:
     good, best = min(scores[:-2], key=lambda score: score[1])
     if not all(value > _DISTANCE * best for _, value in scores[-2:]):
         return None
-    return Collapse(
-        rule="distance",
-        reason=f"The Frechet distance is {newest:.4g} at step {step}, and was {best:.4g} at step "
-        f"{good}.",
-        onset=scores[-3][0],
-        values={"distance": newest, "best": best},
+    reason = (
+        f"The Frechet distance is {newest:.4g} at step {step}, and was {best:.4g} at step {good}."
     )
+    return Collapse("distance", reason, scores[-3][0], {"distance": newest, "best": best})
 
 
 def not_finite(lines: Sequence[_Line]) -> Collapse | None:
@@ -77,8 +72,7 @@ def not_finite(lines: Sequence[_Line]) -> Collapse | None:
     if name is None:
         return None
     before = lines[-2]["step"] if len(lines) > 1 else -1
-    reason = f"{name} is not finite at step {step}."
-    return Collapse("not finite", reason, onset=before, fatal=True)
+    return Collapse("not finite", f"{name} is not finite at step {step}.", before, fatal=True)
 
 
 def blind(lines: Sequence[_Line]) -> Collapse | None:
@@ -96,14 +90,13 @@ def blind(lines: Sequence[_Line]) -> Collapse | None:
 
     if not _held(lines, holds):
         return None
-    newest = lines[-1]
-    apart = _separation(newest)
+    apart, step = _separation(lines[-1]), lines[-1]["step"]
     reason = (
         f"The discriminator no longer tells real from generated images: its mean outputs are "
-        f"{apart:.2g} apart at step {newest['step']}."
+        f"{apart:.2g} apart at step {step}."
     )
     onset = _last(lines, lambda line: _separation(line) > _APART)
-    return Collapse("blind", reason, onset, {"separation": apart, "scatter": _scatter(newest)})
+    return Collapse("blind", reason, onset, {"separation": apart, "scatter": _scatter(lines[-1])})
 
 
 def wrong(lines: Sequence[_Line]) -> Collapse | None:
@@ -114,14 +107,12 @@ def wrong(lines: Sequence[_Line]) -> Collapse | None:
     """
     if not _held(lines, lambda line: _hinge(line) > _WRONG):
         return None
-    newest = lines[-1]
-    loss = _hinge(newest)
+    loss, step = _hinge(lines[-1]), lines[-1]["step"]
     reason = (
         f"The discriminator takes real images for generated ones and the reverse: the loss of its "
-        f"mean outputs is {loss:.3g} at step {newest['step']}."
+        f"mean outputs is {loss:.3g} at step {step}."
     )
-    onset = _last(lines, lambda line: _hinge(line) < _RIGHT)
-    return Collapse("wrong", reason, onset, {"loss": loss})
+    return Collapse("wrong", reason, _last(lines, lambda x: _hinge(x) < _RIGHT), {"loss": loss})
 
 
 def uniform(lines: Sequence[_Line]) -> Collapse | None:
@@ -136,14 +127,13 @@ def uniform(lines: Sequence[_Line]) -> Collapse | None:
     usual = statistics.median(before)
     if not _held(lines, lambda line: line["diversity"] < _DIVERSITY * usual):
         return None
-    newest = lines[-1]
+    newest, step = lines[-1]["diversity"], lines[-1]["step"]
     reason = (
-        f"The images of a class have become alike: they differ by {newest['diversity']:.2g} at "
-        f"step {newest['step']}, usual was {usual:.2g}."
+        f"The images of a class have become alike: they differ by {newest:.2g} at step {step}, "
+        f"usual was {usual:.2g}."
     )
     onset = _last(lines, lambda line: line["diversity"] > _DIVERSE * usual)
-    values = {"diversity": newest["diversity"], "median": usual}
-    return Collapse("uniform", reason, onset, values)
+    return Collapse("uniform", reason, onset, {"diversity": newest, "median": usual})
 
 
 def exploding(lines: Sequence[_Line]) -> Collapse | None:
@@ -157,15 +147,12 @@ def exploding(lines: Sequence[_Line]) -> Collapse | None:
         curve = [spectrum[layer][0] for spectrum in spectra if layer in spectrum]
         if len(curve) <= _SPAN + _LOOKS:
             continue
-        ratios = [
-            curve[i] / curve[i - _SPAN] if curve[i - _SPAN] > 0 else 0.0
-            for i in range(len(curve) - _LOOKS, len(curve))
-        ]
+        recent = range(len(curve) - _LOOKS, len(curve))
+        ratios = [curve[i] / curve[i - _SPAN] if curve[i - _SPAN] > 0 else 0.0 for i in recent]
         if all(ratio > _GROWTH for ratio in ratios):
-            newest = lines[-1]["step"]
             reason = (
                 f"The largest singular value of the generator's {layer} exploded: "
-                f"{values[0]:.3g} at step {newest}, {ratios[-1]:.2g} times that of "
+                f"{values[0]:.3g} at step {lines[-1]['step']}, {ratios[-1]:.2g} times that of "
                 f"{_SPAN} looks before."
             )
             onset = lines[-_LOOKS - _SPAN]["step"]
@@ -189,12 +176,9 @@ class Rules:
     """The rule for Frechet distances: of (step, distance), oldest first."""
 
     def find(self, lines: Sequence[_Line], margin: float = 1.0) -> Collapse | None:
-        """Apply the rules for signals to the newest line.
+        """Apply the rules for signals to the newest of some lines of signals.jsonl, oldest first.
 
-        Args:
-            lines: Of signals.jsonl, oldest first: the last `WINDOW`, or all. Lines of another
-                version, without what the rules need, are skipped.
-            margin: Of the hinge loss; D's outputs are measured in units of it.
+        Lines without what the rules need are skipped; D's outputs are measured in margins.
         """
         recent = [_in_margins(line, margin) for line in lines[-WINDOW:] if _is_complete(line)]
         if not recent:

@@ -22,8 +22,7 @@ from biggan.data import ImageDataset
 from biggan.distributed import is_first, on_any_process, raising_together
 from biggan.errors import InputError
 from biggan.supervision.log import parse_object
-from biggan.training.export import Exported
-from biggan.training.run import Run
+from biggan.training.run import Exported, Run
 from biggan.weights.files import network_sha256, save_generator
 
 if TYPE_CHECKING:
@@ -114,8 +113,7 @@ class ScheduledEvaluation:
     def run(self, exported: Exported, step: int) -> dict[str, float]:
         """Evaluate the generator of a step and keep it if it is the best so far.
 
-        Returns:
-            The figures; nothing on all processes but the first.
+        The figures; none on all processes but the first.
         """
         from biggan.evaluation import Protocol, evaluate_generator
         from biggan.gan import Gan

@@ -97,8 +97,8 @@ class RunLog:
 
     Args:
         run_dir: The run's folder.
-        step: The step at which this process starts. Lines beyond it, of a process that was killed
-            after its last checkpoint, are dropped: they will be written again.
+        step: Where this process starts. Lines beyond it, of a process that was killed after its
+            last checkpoint, are dropped: they will be written again.
         attempt: The attempt at which it starts.
 
     Raises:
@@ -145,12 +145,7 @@ class RunLog:
         return any(e.event == "collapse" and e.attempt == attempt for e in self.events)
 
     def keep_beyond(self, step: int, number: int) -> None:
-        """Copy what was written after a step to files beside, before the run goes back to it.
-
-        Args:
-            step: Where the run will go on from.
-            number: Which rollback of the run this is, from 1 on.
-        """
+        """Copy what was written after a step to files beside, before a rollback (from 1 on)."""
         for name in _NAMES:
             beyond = [text for text, at in _steps(self._run_dir / f"{name}.jsonl") if at > step]
             kept = self._run_dir / f"{name}.before-rollback-{number}.jsonl"
@@ -230,11 +225,7 @@ def read_lines(path: Path) -> list[tuple[str, dict[str, Any]]]:
 
 
 def parse_object(text: str) -> dict[str, Any]:
-    """The JSON object that a text holds: a line of a log, or a file of figures.
-
-    Raises:
-        ValueError: It holds none, or one that is nested deeper than any that a run writes.
-    """
+    """The JSON object that a text holds; ValueError for none, or one that is nested too deeply."""
     try:
         value = json.loads(text)
     except RecursionError:

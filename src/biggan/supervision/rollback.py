@@ -28,13 +28,9 @@ _SET_ASIDE = ("evaluations", "previews")
 
 
 def respond(run: Run, log: RunLog | None, collapse: Collapse, state: TrainState) -> bool:
-    """Do what the recipe's table [collapse] says; all processes together.
+    """Do what the recipe's table [collapse] says; all processes together, `log` on the first.
 
-    Args:
-        run: The run.
-        log: Its log, on the first process.
-        collapse: What was found, the same on all processes.
-        state: Where it was found; after a rollback, where the run goes on.
+    The state is that in which the collapse was found; after a rollback, from which the run goes on.
 
     Returns:
         Whether the run was rolled back.

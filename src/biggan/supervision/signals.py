@@ -63,8 +63,7 @@ class Signals:
     def measure(self, state: TrainState) -> dict[str, Any] | None:
         """A line of signals.jsonl, without the step; None on all processes but the first.
 
-        Args:
-            state: Just after an update of each network, whose gradients are still there.
+        To be called just after an update of each network, whose gradients are still there.
         """
         logits = _gathered(state.logits)
         if not is_first():
@@ -113,11 +112,7 @@ def gradient_norm(network: nn.Module) -> float:
 
 
 def describe_logits(logits: Mapping[str, list[float]]) -> dict[str, dict[str, float]]:
-    """Mean, standard deviation, minimum and maximum of the discriminator's outputs.
-
-    Args:
-        logits: Of images called `real`, `fake`, `trained` or `held_out`.
-    """
+    """Mean, standard deviation, minimum and maximum of the discriminator's outputs by kind."""
     described = {}
     for kind, values in logits.items():
         mean = math.fsum(values) / len(values)
@@ -155,14 +150,10 @@ def batch_norm_statistics(generator: nn.Module) -> dict[str, dict[str, float]]:
 
 
 def diversity(images: Tensor) -> float:
-    """How far images of the same class are from each other.
+    """How far images of the same class are from each other: 0 if they are alike, at most 2.
 
-    Args:
-        images: (classes, images of each, C, H, W) in [-1, 1], two images or more of each class.
-
-    Returns:
-        The mean over all pairs of a class, and over classes, of the root mean square difference of
-        their pixels: 0 where a class has one image, at most 2.
+    The mean over all pairs of a class, and over classes, of the root mean square difference of
+    pixels, of images (classes, images of each, C, H, W) in [-1, 1].
     """
     flat = images.flatten(2).float()
     pairs = list(itertools.combinations(range(flat.shape[1]), 2))

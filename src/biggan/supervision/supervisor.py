@@ -19,8 +19,7 @@ from biggan.supervision.collapse import Collapse, Rules
 from biggan.supervision.log import Event, RunLog
 from biggan.supervision.settings import Regime
 from biggan.training.config import TrainConfig
-from biggan.training.export import Exported
-from biggan.training.run import Run
+from biggan.training.run import Exported, Run
 from biggan.training.state import TrainState
 
 if TYPE_CHECKING:
@@ -98,14 +97,7 @@ class Supervisor:
             yield self._attempt
 
     def before_step(self, state: TrainState) -> Regime:
-        """Bring the optimizers under the regime of the step to come, and record what changed.
-
-        Args:
-            state: Whose learning rates are set; the gradients of a frozen network are cleared.
-
-        Returns:
-            How the step is to be done.
-        """
+        """How a step is to be done: sets its learning rates, and records what changed."""
         regime = self._attempt.regime_at(state.step)
         for optimizer, rate, is_updated in (
             (state.g_optimizer, regime.g_lr, regime.updates_g),
@@ -124,11 +116,6 @@ class Supervisor:
         self, state: TrainState, metrics: Mapping[str, Tensor], *, stopping: bool
     ) -> Verdict:
         """Log a finished step, apply the collapse rules, and roll back if it has collapsed.
-
-        Args:
-            state: After the step.
-            metrics: Of the step.
-            stopping: Whether this process was asked to stop.
 
         Raises:
             InputError: The run has collapsed and must stop.
@@ -156,10 +143,7 @@ class Supervisor:
         return Verdict(saves, stops, summary=self._summary)
 
     def after_save(self, state: TrainState, exported: Exported) -> bool:
-        """Evaluate an exported generator if that is due, and roll back if it has collapsed.
-
-        Returns:
-            Whether the run was rolled back.
+        """Evaluate an exported generator if that is due; whether that rolled the run back.
 
         Raises:
             InputError: The run has collapsed and must stop.

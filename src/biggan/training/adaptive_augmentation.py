@@ -39,23 +39,12 @@ _GEOMETRY = ("scale", "rotation_before", "stretch", "rotation_after", "move")
 _COLOR = ("brightness", "contrast", "luma", "hue", "saturation")
 _CHANGES = (*_BLITS, *_GEOMETRY, *_COLOR)
 _UNIFORM = (
-    "flip_by",
-    "turn_by",
-    "shift_down",
-    "shift_right",
-    "rotation_before_by",
-    "rotation_after_by",
-    "luma_by",
-    "hue_by",
+    *("flip_by", "turn_by", "shift_down", "shift_right"),
+    *("rotation_before_by", "rotation_after_by", "luma_by", "hue_by"),
 )
 _NORMAL = (
-    "scale_by",
-    "stretch_by",
-    "move_down",
-    "move_right",
-    "brightness_by",
-    "contrast_by",
-    "saturation_by",
+    *("scale_by", "stretch_by", "move_down", "move_right"),
+    *("brightness_by", "contrast_by", "saturation_by"),
 )
 COLUMNS = (*_CHANGES, *_UNIFORM, *_NORMAL)
 """What each random number of an image is for. A change is made where its number is below p."""
@@ -77,8 +66,7 @@ _MARGIN = 2 * _LOBES - 1  # fine pixels beyond the border that the filter reache
 class AdaptiveAugmentation(nn.Module):
     """Augments images, as often as the discriminator's confidence calls for.
 
-    Its state is four numbers, buffers that belong into a checkpoint: p, and the signs, images and
-    updates since p last moved.
+    Its state is four numbers: p, and the signs, images and updates since p last moved.
 
     Args:
         resolution: The images' side R.
@@ -97,10 +85,8 @@ class AdaptiveAugmentation(nn.Module):
         super().__init__()
         self.target = target
         self.images = images
-        self.register_buffer("probability", torch.zeros(()))
-        self.register_buffer("sign_sum", torch.zeros(()))
-        self.register_buffer("num_images", torch.zeros(()))
-        self.register_buffer("updates", torch.zeros(()))
+        for name in ("probability", "sign_sum", "num_images", "updates"):
+            self.register_buffer(name, torch.zeros(()))
         enlarge, reduce = _resampling_matrices(resolution)
         self.register_buffer("enlarge", enlarge, persistent=False)
         self.register_buffer("reduce", reduce, persistent=False)
@@ -109,12 +95,11 @@ class AdaptiveAugmentation(nn.Module):
     def observe(self, sign_sum: Tensor, num_images: int) -> None:
         """Take note of one update of the discriminator; every fourth moves p. Waits for no device.
 
-        p moves by the share `images since the last move / self.images`, up if
-        E[sign(D(x))] is above the target, down if below.
+        p moves by the share `images since the last move / self.images`, up if E[sign(D(x))] is
+        above the target, down if below.
 
         Args:
-            sign_sum: The sum of sign(D(x)) over the update's real images, as the discriminator saw
-                them; over all micro-batches and processes. Whole, so that it is exact.
+            sign_sum: The sum of sign(D(x)) over the update's real images, of all processes.
             num_images: How many these are.
         """
         self.sign_sum += sign_sum
@@ -130,23 +115,17 @@ class AdaptiveAugmentation(nn.Module):
 
     @staticmethod
     def draw(num_images: int, random: torch.Generator) -> Tensor:
-        """The random numbers for so many images; they do not depend on p.
+        """The random numbers for so many images, whatever p is.
 
-        Returns:
-            (num_images, len(COLUMNS)), on the CPU: uniform in [0, 1), the last seven N(0, 1).
+        (num_images, len(COLUMNS)), on the CPU: uniform in [0, 1), the last seven N(0, 1).
         """
         uniform = torch.rand(num_images, len(COLUMNS) - len(_NORMAL), generator=random)
         return torch.cat([uniform, torch.randn(num_images, len(_NORMAL), generator=random)], dim=1)
 
     def forward(self, images: Tensor, numbers: Tensor) -> Tensor:
-        """Augment images. An image that no change was drawn for comes back to the bit.
+        """Augment images (N, C, R, R) in [-1, 1], grey or colour, by their numbers from `draw`.
 
-        Args:
-            images: (N, C, R, R) in [-1, 1], grey or colour.
-            numbers: What `draw` gave for them, (N, len(COLUMNS)), on their device.
-
-        Returns:
-            (N, C, R, R) of the same type; colours may leave [-1, 1].
+        An image that no change was drawn for comes back to the bit; colours may leave [-1, 1].
         """
         values = dict(zip(COLUMNS, numbers.unbind(dim=1), strict=True))
         # Two rotations at this probability each make at least one of them as probable as p.
@@ -206,12 +185,9 @@ def _blit(images: Tensor, changes: dict[str, Tensor], values: dict[str, Tensor])
 def _inverse_geometry(
     changes: dict[str, Tensor], values: dict[str, Tensor]
 ) -> tuple[Tensor, Tensor]:
-    """Where the pixels of a changed image come from.
+    """Where the pixels of a changed image come from, positions (x, y) each in [-1, 1].
 
-    Positions are (x, y), each in [-1, 1] within the image.
-
-    Returns:
-        A matrix (N, 2, 2) and an offset (N, 2): a pixel at p comes from matrix @ (p - offset).
+    A matrix (N, 2, 2) and an offset (N, 2): a pixel at p comes from matrix @ (p - offset).
     """
     factor = torch.exp2(_SCALE * values["scale_by"] * changes["scale"])
     stretch = torch.exp2(_STRETCH * values["stretch_by"] * changes["stretch"])
@@ -240,9 +216,8 @@ def _sampling_grid(matrix: Tensor, offset: Tensor, size: int) -> Tensor:
 def _recolor(images: Tensor, changes: dict[str, Tensor], values: dict[str, Tensor]) -> Tensor:
     """Change colours: one matrix and one offset per image.
 
-    All changes keep apart a colour's grey part, along (1, 1, 1), and the rest. Brightness adds to
-    the grey part; contrast scales both; luma's inversion negates the grey part; hue rotates the
-    rest; saturation scales it.
+    Brightness adds to a colour's grey part, along (1, 1, 1); contrast scales it and the rest; the
+    inversion of luma negates it; hue rotates the rest; saturation scales that.
     """
     brightness = _BRIGHTNESS * values["brightness_by"] * changes["brightness"]
     contrast = torch.exp2(_CONTRAST * values["contrast_by"] * changes["contrast"])
@@ -284,11 +259,7 @@ def _reflect(index: Tensor, last: int) -> Tensor:
 
 
 def _resampling_matrices(resolution: int) -> tuple[Tensor, Tensor]:
-    """What doubles the resolution along one axis, and what halves it again.
-
-    Returns:
-        (2R, R), the image going on as its mirror image; and (R, 2R + two margins).
-    """
+    """What doubles the resolution along one axis, (2R, R), and halves it, (R, 2R + two margins)."""
     # Centres, in pixels: a fine one lies a quarter beside that of the pixel that it is part of.
     fine = torch.arange(-_MARGIN, 2 * resolution + _MARGIN, dtype=torch.float64) / 2 - 0.25
     pixels = torch.arange(-_LOBES, resolution + _LOBES)

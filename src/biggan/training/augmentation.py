@@ -98,7 +98,7 @@ class DropoutConfig:
 
 @dataclass(frozen=True)
 class Draws:
-    """Random numbers for the augmentation of N images; None for what is off."""
+    """Random numbers for N images; None for what is off."""
 
     numbers: Tensor | None = None
     """Those of DiffAugment or ADA, a row for each image."""
@@ -114,14 +114,7 @@ class Draws:
 
 
 class Augmentation:
-    """What is done to images on their way through the discriminator.
-
-    Args:
-        config: The augmentation.
-        noise: The instance noise.
-        dropout: The dropout.
-        shape: Of the discriminator.
-    """
+    """What is done to images on their way through a discriminator of some shape."""
 
     def __init__(
         self,
@@ -178,12 +171,7 @@ class Augmentation:
 
 
 class DiffAugment(nn.Module):
-    """Augments images by a policy. It has no state.
-
-    Args:
-        policy: Some of `color`, `translation` and `cutout`, separated by commas, in the order in
-            which to do them.
-    """
+    """Augments images by a policy: some of `color`, `translation` and `cutout`, in this order."""
 
     def __init__(self, policy: str = "color,translation,cutout") -> None:
         super().__init__()

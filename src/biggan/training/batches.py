@@ -49,15 +49,11 @@ _TURN = 300.0
 
 @dataclass(frozen=True)
 class UncountedStream:
-    """What is known of a stream before its samples are counted.
-
-    Attributes:
-        shards: How many there are.
-        num_classes: 0 for a stream without classes; None where counting must find them.
-    """
+    """What is known of a stream before its samples are counted."""
 
     shards: int
     num_classes: int | None
+    """0 for a stream without classes; None where counting must find them."""
 
 
 def open_data(
@@ -81,36 +77,20 @@ def open_data(
     with raising_together():
         if config.stream:
             return _open_stream(config, run_dir, _decoding_threads(device), strict=strict)
-        _check_on_disk(config)
+        without = config.unconditional
         return load_dataset(
-            config.data,
-            config.generator.resolution,
-            config.generator.image_channels,
-            strict=strict,
-            unconditional=config.unconditional,
-            progress=is_first(),
+            *_dataset(config), strict=strict, unconditional=without, progress=is_first()
         )
 
 
 def look_at_data(
     config: TrainConfig, run_dir: Path | None, *, strict: bool
 ) -> DatasetOutline | ShardStream | UncountedStream:
-    """The same for one process that writes nothing: no image is decoded, no stream counted.
-
-    Raises:
-        InputError: Something about the data must be mended.
-    """
+    """The same for one process that writes nothing: no image is decoded, no stream counted."""
     if not config.stream:
         from biggan.data.loading import outline_dataset
 
-        _check_on_disk(config)
-        return outline_dataset(
-            config.data,
-            config.generator.resolution,
-            config.generator.image_channels,
-            strict=strict,
-            unconditional=config.unconditional,
-        )
+        return outline_dataset(*_dataset(config), strict=strict, unconditional=config.unconditional)
     from biggan.data.shards import expand_shards, index_file, known_classes, read_index
 
     urls = expand_shards(config.data)
@@ -122,12 +102,14 @@ def look_at_data(
     return UncountedStream(len(urls), None if table is None else len(table))
 
 
-def _check_on_disk(config: TrainConfig) -> None:
+def _dataset(config: TrainConfig) -> tuple[str, int, int]:
+    """What `load_dataset` takes of a recipe that does not stream."""
     if is_address(config.data):
         raise InputError(
             f"{config.data} is an address, and what is not on a disk can only be streamed: "
             "--set stream=true, for tar shards"
         )
+    return config.data, config.generator.resolution, config.generator.image_channels
 
 
 def _count_together(config: TrainConfig, run_dir: Path) -> None:
@@ -166,13 +148,11 @@ def _open_stream(
 
 def _class_names(config: TrainConfig) -> tuple[str, ...] | None:
     """The classes as the recipe says them; None where it leaves them to the shards."""
-    if config.unconditional:
-        return ()
-    if not config.classes:
-        return None
     from biggan.data.tars import read_class_names
 
-    return read_class_names(Path(config.classes))
+    if config.unconditional:
+        return ()
+    return read_class_names(Path(config.classes)) if config.classes else None
 
 
 def _decoding_threads(device: torch.device) -> int:
@@ -204,18 +184,17 @@ def real_batches(
         Images (N, C, R, R) in [-1, 1] and labels (N,), on the device.
     """
     with ExitStack() as opened:
-        if images is None:  # of a stream nothing more than the number
-            images = np.arange(len(dataset) if isinstance(dataset, ImageDataset) else 0)
-        if isinstance(dataset, ImageDataset) and _fits_on(dataset, device):
-            batches = pick_on(device, dataset, _choices(config, images, start))
-        else:
-            if isinstance(dataset, ImageDataset):
-                batches = _fetched(config, dataset, images, start)
+        if isinstance(dataset, ImageDataset):
+            choices = _choices(config, np.arange(len(dataset)) if images is None else images, start)
+            if _fits_on(dataset, device):
+                batches = pick_on(device, dataset, choices)
             else:
-                batches = _streamed(config, dataset, start)
-            opened.enter_context(closing(batches))
-            if device.type != "cpu":
-                batches = opened.enter_context(closing(in_background(batches, _AHEAD)))
+                batches = (fetch(dataset, *choice) for choice in choices)
+        else:
+            batches = _streamed(config, dataset, start)
+        opened.enter_context(closing(batches))
+        if device.type != "cpu" and not _fits_on(dataset, device):
+            batches = opened.enter_context(closing(in_background(batches, _AHEAD)))
         for pixels, labels in batches:
             yield from_uint8(to_device(pixels, device)), to_device(labels, device)
 
@@ -236,15 +215,7 @@ def pick_on(
 
 
 def in_background(items: Iterator[_T], ahead: int) -> Generator[_T]:
-    """The same items, made by a second thread up to so many ahead.
-
-    Args:
-        items: Without end.
-        ahead: How many to make before they are asked for.
-
-    Raises:
-        Exception: Whatever making an item raised, in its place.
-    """
+    """The same endless items, made by a second thread up to so many ahead; errors come in place."""
     thread = ThreadPoolExecutor(max_workers=1)
     try:
         waiting = deque(thread.submit(next, items) for _ in range(ahead))
@@ -255,18 +226,11 @@ def in_background(items: Iterator[_T], ahead: int) -> Generator[_T]:
         thread.shutdown(cancel_futures=True)
 
 
-def _fits_on(dataset: ImageDataset, device: torch.device) -> bool:
-    if device.type != "cuda":
+def _fits_on(dataset: TrainingData, device: torch.device) -> bool:
+    if device.type != "cuda" or not isinstance(dataset, ImageDataset):
         return False
     memory = torch.cuda.get_device_properties(device).total_memory
     return dataset.images.nbytes <= _RESIDENT_SHARE * memory
-
-
-def _fetched(
-    config: TrainConfig, dataset: ImageDataset, images: NDArray[np.int64], start: int
-) -> Generator[tuple[Tensor, Tensor]]:
-    for choice in _choices(config, images, start):
-        yield fetch(dataset, *choice)
 
 
 def _streamed(

@@ -12,9 +12,9 @@ import os
 import re
 import shutil
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from torch import Tensor
 
@@ -28,12 +28,12 @@ _LOG = logging.getLogger("biggan.training")
 _NAME = re.compile(r"step-(\d{8,})\.safetensors")
 _KEPT = 2
 
-_Read = TypeVar("_Read")
+_Contents = tuple[Mapping[str, str], Mapping[str, Tensor]]  # metadata and tensors of a file
 
 
 @dataclass(frozen=True)
-class CheckpointHeader:
-    """What a checkpoint says of itself."""
+class Checkpoint:
+    """A checkpoint as read from its file."""
 
     config: TrainConfig
     """The recipe of the run, resolved."""
@@ -43,12 +43,16 @@ class CheckpointHeader:
     """Generator updates done."""
     sources: Mapping[str, Any]
     """What the networks were fine-tuned from, for the model card."""
-    attempt: Attempt = field(default_factory=Attempt, kw_only=True)
+    attempt: Attempt
     """Which attempt of the run."""
+    tensors: Mapping[str, Tensor]
+    """The state: `TrainState.tensors`; empty where only the header was read."""
 
     @classmethod
-    def parse(cls, path: Path, metadata: Mapping[str, str]) -> CheckpointHeader:
-        """Read it off a file's metadata.
+    def parse(
+        cls, path: Path, metadata: Mapping[str, str], tensors: Mapping[str, Tensor]
+    ) -> Checkpoint:
+        """Read a file's metadata.
 
         Raises:
             InputError: The file is no checkpoint, or one that is damaged.
@@ -67,7 +71,8 @@ class CheckpointHeader:
                 step,
                 # Neither is in runs of before there were fine-tuning and rollbacks.
                 dict(header.get("sources", {})),
-                attempt=Attempt(**header.get("attempt", {})),
+                Attempt(**header.get("attempt", {})),
+                tensors,
             )
         except InputError as error:
             raise InputError(f"{path} is no checkpoint of a run: {error}") from None
@@ -75,14 +80,6 @@ class CheckpointHeader:
             raise InputError(
                 f"{path} is no checkpoint of a run, or a damaged one: {way_out}"
             ) from None
-
-
-@dataclass(frozen=True)
-class Checkpoint(CheckpointHeader):
-    """A checkpoint as read from its file."""
-
-    tensors: dict[str, Tensor]
-    """The state: `TrainState.tensors`."""
 
     def restore(self, state: TrainState) -> None:
         """Bring a state of the same recipe to where this checkpoint was written."""
@@ -93,9 +90,7 @@ class Checkpoint(CheckpointHeader):
             raise InputError(
                 f"the checkpoint of step {self.step} does not fit its recipe: {first_line}"
             ) from None
-        state.step = self.step
-        state.sources = self.sources
-        state.attempt = self.attempt
+        state.step, state.sources, state.attempt = self.step, self.sources, self.attempt
 
 
 def rollback_reach(config: TrainConfig) -> int:
@@ -115,6 +110,9 @@ class CheckpointDirectory:
         every: Steps from one scheduled checkpoint to the next. Those of runs that were stopped in
             between are for resuming alone: what a rollback goes to must not depend on stops.
         reach: Steps; see `rollback_reach`.
+
+    Raises:
+        InputError: The folder cannot be written, or a checkpoint is damaged; so may every method.
     """
 
     def __init__(self, folder: Path, every: int = 1, reach: int = 0) -> None:
@@ -123,46 +121,36 @@ class CheckpointDirectory:
         self._reach = reach
 
     def save(self, state: TrainState, config: TrainConfig, data_fingerprint: str) -> Path:
-        """Write the state and delete the checkpoints that are no longer needed.
-
-        Raises:
-            InputError: The folder cannot be written.
-        """
+        """Write the state and delete the checkpoints that are no longer needed."""
         make_folder(self.folder)
         path = self._path(state.step)
-        info = {
+        header = {
+            "kind": "checkpoint",
             "step": state.step,
             "recipe": config.to_dict(),
             "data_fingerprint": data_fingerprint,
             "sources": dict(state.sources),
             "attempt": asdict(state.attempt),
         }
-        metadata = {"format": FORMAT, "header": json.dumps({"kind": "checkpoint", **info})}
-        save_tensors(path, metadata, state.tensors())
-        kept = self._kept()
-        for old in self._paths():
-            if old not in kept:
-                old.unlink()
+        save_tensors(path, {"format": FORMAT, "header": json.dumps(header)}, state.tensors())
+        steps = self._steps()
+        kept = self._kept(steps)
+        for step in steps:
+            if step not in kept:
+                self._path(step).unlink()
         return path
 
     def last_until(self, step: int) -> int | None:
         """The step of the newest scheduled checkpoint not beyond one; None where there is none."""
-        return max((at for at in map(_step, self._scheduled()) if at <= step), default=None)
+        return max((at for at in self._scheduled(self._steps()) if at <= step), default=None)
 
     def read(self, step: int) -> Checkpoint:
-        """Read the checkpoint of a step.
+        """Read the checkpoint of a step."""
+        path = self._path(step)
+        return Checkpoint.parse(path, *_load(path))
 
-        Raises:
-            InputError: It is damaged.
-        """
-        return _read(self._path(step))
-
-    def keep_before_collapse(self, step: int) -> Path:
-        """Keep the checkpoint of a step for ever, under a name that says why.
-
-        Raises:
-            InputError: The folder cannot be written.
-        """
+    def keep_before_collapse(self, step: int) -> None:
+        """Keep the checkpoint of a step for ever, under a name that says why."""
         kept = self.folder / f"pre-collapse-step-{step:08d}.safetensors"
         with replaced_atomically(kept) as temporary:
             temporary.unlink()
@@ -170,101 +158,80 @@ class CheckpointDirectory:
                 os.link(self._path(step), temporary)  # the same file: it takes no space
             except OSError:  # a file system without links
                 shutil.copyfile(self._path(step), temporary)
-        return kept
 
     def delete_beyond(self, step: int) -> None:
-        """Delete the checkpoints of later steps, the newest first.
-
-        Raises:
-            InputError: The folder cannot be written.
-        """
-        for path in reversed(self._paths()):
-            if _step(path) > step:
+        """Delete the checkpoints of later steps, the newest first."""
+        for later in reversed(self._steps()):
+            if later > step:
+                path = self._path(later)
                 try:
                     path.unlink()
                 except OSError as error:
                     raise InputError(f"cannot delete {path}: {error.strerror}") from None
 
     def read_newest(self) -> Checkpoint | None:
-        """Read the newest checkpoint that is whole; None where there is no checkpoint.
+        """Read the newest checkpoint that is whole; None where there is no checkpoint."""
+        return self._newest(_load)
 
-        Raises:
-            InputError: There are checkpoints, but none is whole.
-        """
-        found = self._newest(load_tensors)
-        if found is None:
-            return None
-        path, (metadata, tensors, _) = found
-        return _checkpoint(path, metadata, tensors)
-
-    def read_newest_header(self) -> CheckpointHeader | None:
-        """What the newest checkpoint says of itself, without reading its tensors.
+    def read_newest_header(self) -> Checkpoint | None:
+        """What the newest checkpoint says of itself, without its tensors.
 
         One whose tensors are damaged is not found out: `read_newest` would take the one before.
-
-        Raises:
-            InputError: There are checkpoints, but each is cut short.
         """
-        found = self._newest(_read_metadata)
-        return None if found is None else CheckpointHeader.parse(*found)
+        return self._newest(_load_header)
 
-    def _newest(self, read: Callable[[Path], _Read]) -> tuple[Path, _Read] | None:
-        """The newest file that can be read, and what reading it gives."""
+    def _newest(self, load: Callable[[Path], _Contents]) -> Checkpoint | None:
+        """The newest checkpoint whose file can be read."""
         first_error: InputError | None = None
-        for path in reversed(self._paths()):
+        for step in reversed(self._steps()):
+            path = self._path(step)
             try:
-                return path, read(path)
+                contents = load(path)
             except InputError as error:
                 first_error = first_error or error
                 _LOG.warning("%s; trying the checkpoint before it", error)
+            else:
+                return Checkpoint.parse(path, *contents)
         if first_error is not None:
             raise first_error
         return None
 
-    def _kept(self) -> list[Path]:
+    def _kept(self, steps: list[int]) -> list[int]:
         """The newest, the newest two scheduled ones, and one from `reach` steps before.
 
         Of each stretch of so many steps the first is a candidate: those of the two newest
         stretches, and the newest that is at least `reach` steps old already.
         """
-        scheduled = self._scheduled()
-        kept = self._paths()[-1:] + scheduled[-_KEPT:]
+        scheduled = self._scheduled(steps)
+        kept = steps[-1:] + scheduled[-_KEPT:]
         if self._reach:
-            first = {_step(path) // self._reach: path for path in reversed(scheduled)}
-            candidates = [first[stretch] for stretch in sorted(first)]
-            old = [path for path in candidates if _step(path) <= _step(kept[-1]) - self._reach]
+            first = {step // self._reach: step for step in reversed(scheduled)}
+            candidates = sorted(first.values())
+            old = [step for step in candidates if step <= kept[-1] - self._reach]
             kept += candidates[-2:] + old[-1:]
         return kept
 
-    def _scheduled(self) -> list[Path]:
-        return [path for path in self._paths() if _step(path) % self._every == 0]
+    def _scheduled(self, steps: list[int]) -> list[int]:
+        return [step for step in steps if step % self._every == 0]
 
     def _path(self, step: int) -> Path:
         return self.folder / f"step-{step:08d}.safetensors"
 
-    def _paths(self) -> list[Path]:
+    def _steps(self) -> list[int]:
+        """The steps that there are checkpoints of, ascending."""
         if not self.folder.is_dir():
             return []
-        return sorted(path for path in self.folder.iterdir() if _NAME.fullmatch(path.name))
+        named = map(_NAME.fullmatch, (path.name for path in self.folder.iterdir()))
+        return sorted(int(name[1]) for name in named if name)
 
 
-def _step(path: Path) -> int:
-    named = _NAME.fullmatch(path.name)
-    assert named is not None
-    return int(named[1])
-
-
-def _read(path: Path) -> Checkpoint:
+def _load(path: Path) -> _Contents:
     metadata, tensors, _ = load_tensors(path)
-    return _checkpoint(path, metadata, tensors)
+    return metadata, tensors
 
 
-def _checkpoint(path: Path, metadata: Mapping[str, str], tensors: dict[str, Tensor]) -> Checkpoint:
-    return Checkpoint(**vars(CheckpointHeader.parse(path, metadata)), tensors=tensors)
-
-
-def _read_metadata(path: Path) -> dict[str, str]:
+def _load_header(path: Path) -> _Contents:
     metadata = read_metadata(path)
     if metadata.get("format") != FORMAT:
         raise InputError(f"{path} is a safetensors file, but not one of biggan's")
-    return metadata
+    return metadata, {}

@@ -29,11 +29,8 @@ from biggan.supervision.settings import (
     WatchConfig,
 )
 from biggan.training.augmentation import AugmentationConfig, DropoutConfig, InstanceNoiseConfig
-from biggan.training.ema import EmaConfig
 from biggan.training.losses import LossConfig
 from biggan.training.regularization import LeCamConfig, R1Config, SpectrumConfig
-
-LabelSampling = Literal["uniform", "empirical"]
 
 _T = TypeVar("_T")
 
@@ -76,6 +73,20 @@ class OptimizerConfig:
 
 
 @dataclass(frozen=True)
+class EmaConfig:
+    """The moving average of the generator's weights, which is what a run makes."""
+
+    decay: float = 0.9999
+    """Weight of the past at each step."""
+    start: int = 0
+    """Up to this step the average is a copy of the weights."""
+
+    def __post_init__(self) -> None:
+        require(0 <= self.decay < 1, "ema.decay must be at least 0 and below 1")
+        require(self.start >= 0, "ema.start must be 0 or above")
+
+
+@dataclass(frozen=True)
 class TrainConfig:
     """A training run, resolved: every value that decides its result."""
 
@@ -114,7 +125,7 @@ class TrainConfig:
     """Seed of all that is random."""
     flip: bool = False
     """Whether real images are mirrored half of the time."""
-    label_sampling: LabelSampling = "uniform"
+    label_sampling: Literal["uniform", "empirical"] = "uniform"
     """Classes of generated images: all alike, or as often as in the data."""
     orthogonal: float = 1e-4
     """Strength of the generator's orthogonal regularization; 0 for none."""
@@ -133,36 +144,22 @@ class TrainConfig:
     """Whether activations inside blocks are computed again in the backward pass: less memory, a
     third more work."""
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
-    """Learning rates and Adam's other settings."""
     ema: EmaConfig = field(default_factory=EmaConfig)
-    """Moving average of the generator."""
     augmentation: AugmentationConfig = field(default_factory=AugmentationConfig)
-    """Augmentation of what the discriminator sees."""
     lecam: LeCamConfig = field(default_factory=LeCamConfig)
-    """LeCam regularization of the discriminator."""
     fine_tuning: FineTuningConfig = field(default_factory=FineTuningConfig)
-    """Loaded weights to start from."""
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
-    """Evaluation on schedule."""
     watch: WatchConfig = field(default_factory=WatchConfig)
-    """Signals of the state of both networks."""
     collapse: CollapseConfig = field(default_factory=CollapseConfig)
-    """What is done when the run has collapsed."""
     spectrum: SpectrumConfig = field(default_factory=SpectrumConfig)
-    """Bounds on the largest singular values of the weights."""
     r1: R1Config = field(default_factory=R1Config)
-    """Gradient penalty of the discriminator."""
     dropout: DropoutConfig = field(default_factory=DropoutConfig)
-    """Dropout on the discriminator's last layer."""
     instance_noise: InstanceNoiseConfig = field(default_factory=InstanceNoiseConfig)
-    """Noise on what the discriminator sees."""
     loss: LossConfig = field(default_factory=LossConfig)
-    """The discriminator's loss."""
     interventions: tuple[InterventionConfig, ...] = ()
     """What changes on the way, in the order of the steps."""
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be run."""
         for name in _POSITIVE:
             require(getattr(self, name) >= 1, f"{name} must be at least 1")
         for name in ("batch_size", "stream_window"):
@@ -248,11 +245,7 @@ class TrainConfig:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
-        """Build a recipe from plain data; tables may be partial, on top of the preset.
-
-        Raises:
-            InputError: An unknown key, or a value that does not fit.
-        """
+        """Build a recipe from plain data; tables may be partial, on top of the preset."""
         tables: dict[str, Any] = {"interventions": _interventions(values.get("interventions", []))}
         _refuse_unknown_keys(values)
         preset = get_preset(str(values.get("preset", "biggan-32")))
@@ -365,14 +358,8 @@ def differing_keys(old: TrainConfig, new: TrainConfig, step: int = 0) -> list[st
     """What decides the result of a run and differs, as "key: old -> new".
 
     How long to train, and when to log, save, watch and evaluate, may change from one start to the
-    next: the weights after N steps are the same. So may the paths of data and class names, whose
-    contents are compared by fingerprint; and what is yet to come, interventions and what is done
-    about a collapse.
-
-    Args:
-        old: The recipe that the run has.
-        new: The recipe that it shall go on with.
-        step: Steps that it has done.
+    next, and the paths of data and class names, whose contents are compared by fingerprint; so may
+    what is yet to come after `step`: interventions, and what is done about a collapse.
     """
     flat_old, flat_new = flatten(old.to_dict()), flatten(new.to_dict())
     for flat in (flat_old, flat_new):

@@ -1,31 +1,24 @@
-"""What a run exports at a checkpoint: the averaged generator, its discriminator, and a preview.
+"""The averaged generator, ready to sample from: what a run exports at a checkpoint.
 
-The generator gets standing statistics (Appendix C.1). BatchNorm's moving averages lag behind the
-weights, and belong to the weights before averaging. So the averaged generator is run once more over
-fresh noise with the batches' own statistics, and what its layers see is recorded: for N(0, I), and
-for a grid of truncations, each with its own noise.
+It gets standing statistics (Appendix C.1). BatchNorm's moving averages lag behind the weights, and
+belong to the weights before averaging. So the averaged generator is run once more over fresh noise
+with the batches' own statistics, and what its layers see is recorded: for N(0, I), and for a grid
+of truncations, each with its own noise.
 """
 
 from __future__ import annotations
 
 import copy
-import logging
 import math
-import sys
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 
 import torch
 from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
-from biggan._version import __version__
-from biggan.atomic_write import make_folder
-from biggan.data import TrainingData
-from biggan.distributed import is_first, own_share, raising_together, synchronize_batch_norm
-from biggan.errors import InputError
-from biggan.images import make_grid, save_png, to_pil, to_uint8
+from biggan.distributed import is_first, own_share, synchronize_batch_norm
+from biggan.images import make_grid, to_pil, to_uint8
 from biggan.latents import make_noise
 from biggan.models import Generator
 from biggan.nn import StandingBatchNorm2d, hold_power_iteration, iterate_power
@@ -33,19 +26,7 @@ from biggan.training.config import TrainConfig
 from biggan.training.randomness import Purpose, derive_seed, random_generator
 from biggan.training.state import TrainState
 from biggan.training.step import draw_labels
-from biggan.weights.files import (
-    RUN_DISCRIMINATOR,
-    RUN_GENERATOR,
-    Description,
-    save_discriminator,
-    save_generator,
-)
-from biggan.weights.networks import hub_grid, set_statistics_grid, statistics_grid
-
-Exported = tuple[Generator, Description]
-"""An averaged generator, ready to sample, and what its file says of it."""
-
-_LOG = logging.getLogger("biggan.training")
+from biggan.weights.networks import hub_grid, set_statistics_grid
 
 _PREVIEW_CLASSES = 10
 _PREVIEW_COLUMNS = 10
@@ -58,112 +39,15 @@ COARSE_GRID = (0.2, 0.4, 0.6, 0.8, 1.0)
 """What a run's intermediate generators get."""
 
 
-def export_run(
-    state: TrainState,
-    config: TrainConfig,
-    dataset: TrainingData,
-    num_images: int,
-    run_dir: Path,
-    events: Sequence[Mapping[str, object]],
-    *,
-    progress: bool = True,
-) -> Exported:
-    """Write the averaged generator, ready to sample, the discriminator, and a preview.
-
-    Args:
-        state: Of the run.
-        config: The recipe.
-        dataset: The real images.
-        num_images: How many of them are trained on; the others are held out.
-        run_dir: The run's folder.
-        events: What happened to the run so far, for the model card.
-        progress: Whether to show a progress bar on a terminal.
-
-    Returns:
-        The generator and what its file says of it, on all processes.
-    """
-    finished = state.step >= config.total_steps
-    grid = HUB_GRID if finished else COARSE_GRID
-    images = _statistics_images(state, config)
-    if finished and is_first() and not sys.stderr.isatty():  # a terminal has a bar
-        _LOG.info(
-            "step %d of %d: recording statistics for %d truncations",
-            state.step,
-            config.total_steps,
-            len(grid),
-        )
-    generator = finish(state.ema, config, state.class_counts, grid, images, progress=progress)
-    description = Description(
-        name=config.name,
-        class_names=dataset.class_names,
-        source=f"trained by biggan {__version__} on {dataset.source}",
-        licence=config.licence,
-        training=_summary(state, config, dataset, num_images, grid, images, events),
-    )
-    with raising_together():
-        if is_first():
-            save_discriminator(run_dir / RUN_DISCRIMINATOR, state.discriminator, description)
-            previews = run_dir / "previews"
-            make_folder(previews)
-            save_png(_preview(generator), previews / f"step-{state.step:08d}.png")
-            # Last: a generator of this step says that the export is whole (see is_exported).
-            save_generator(run_dir / RUN_GENERATOR, generator, description)
-    return generator, description
-
-
-def is_exported(state: TrainState, config: TrainConfig, run_dir: Path) -> bool:
-    """Whether the run's folder has the generator of this very state."""
-    from biggan.weights.load import load_generator
-
-    try:
-        exported = load_generator(run_dir / RUN_GENERATOR)
-    except InputError:
-        return False
-    finished = state.step >= config.total_steps
-    complete = not finished or statistics_grid(exported.network) == HUB_GRID
-    return complete and exported.description.training.get("step") == state.step
-
-
-def _statistics_images(state: TrainState, config: TrainConfig) -> int:
-    """Images behind each row of the statistics: in a short run no more than it trained on."""
+def statistics_plan(state: TrainState, config: TrainConfig) -> tuple[tuple[float, ...], int]:
+    """The truncations to record, and the images for each: in a short run no more than it saw."""
+    grid = HUB_GRID if state.step >= config.total_steps else COARSE_GRID
     trained_on = state.step * config.batch_size // len(HUB_GRID)
-    return min(config.statistics_images, max(config.micro_batch_size, trained_on))
-
-
-def _summary(
-    state: TrainState,
-    config: TrainConfig,
-    dataset: TrainingData,
-    num_images: int,
-    grid: Sequence[float],
-    statistics_images: int,
-    events: Sequence[Mapping[str, object]],
-) -> dict[str, object]:
-    held_out = len(dataset) - num_images
-    # Data by their names: a shared file does not say where they were kept.
-    recipe = config.to_dict() | {"data": dataset.source, "classes": Path(config.classes).name}
-    if config.fine_tuning.generator or config.fine_tuning.discriminator:
-        from biggan.fine_tuning.log import card_table
-
-        recipe["fine_tuning"] = card_table(config.fine_tuning)
-    return {
-        "step": state.step,
-        "images": num_images,
-        **({"held_out_images": held_out} if held_out else {}),
-        "data": dataset.source,
-        "data_fingerprint": dataset.fingerprint,
-        "weights": f"moving average, decay {config.ema.decay}",
-        "statistics": f"standing, {statistics_images} images for each of {len(grid)} "
-        "truncations and for untruncated noise",
-        "torch": torch.__version__,
-        "recipe": recipe,
-        **({"fine_tuning": dict(state.sources)} if state.sources else {}),
-        **({"attempt": state.attempt.number, "events": list(events)} if events else {}),
-    }
+    return grid, min(config.statistics_images, max(config.micro_batch_size, trained_on))
 
 
 @torch.no_grad()
-def _preview(generator: Generator) -> Image.Image:
+def preview(generator: Generator) -> Image.Image:
     """A grid of pictures, a class a row, with the same noise in each."""
     config = generator.config
     noise = torch.from_numpy(make_noise(_PREVIEW_COLUMNS, config.z_dim, 1.0, seed=0)).float()
@@ -183,7 +67,7 @@ def finish(
     *,
     progress: bool = True,
 ) -> Generator:
-    """A copy of a generator, ready to sample from.
+    """A copy of a generator, ready to sample: in eval mode, its norms and statistics up to date.
 
     Several processes must call it together: each runs its share of every batch, and all of them
     get the same network.
@@ -195,9 +79,6 @@ def finish(
         grid: Truncations to record, ascending.
         images: Generated images behind each of them.
         progress: Whether to show a progress bar on a terminal.
-
-    Returns:
-        A network in eval mode, its spectral norms and all its statistics up to date.
     """
     finished = copy.deepcopy(generator)
     synchronize_batch_norm(finished)
@@ -225,8 +106,6 @@ def record_statistics(
     images: int,
 ) -> None:
     """Measure and store the statistics for one truncation (None: for N(0, I)).
-
-    Several processes must call it together.
 
     Means are averaged over batches; a variance is the mean of the batches' variances plus the
     variance of their means, so that the size of a batch does not matter.

@@ -21,10 +21,15 @@ from biggan.supervision.collapse import Rules
 from biggan.supervision.supervisor import Supervisor
 from biggan.training.batches import real_batches
 from biggan.training.config import TrainConfig
-from biggan.training.ema import update_ema
 from biggan.training.run import Run
 from biggan.training.state import TrainState
-from biggan.training.step import Metrics, discriminator_step, frozen_step, generator_step
+from biggan.training.step import (
+    Metrics,
+    discriminator_step,
+    frozen_step,
+    generator_step,
+    update_ema,
+)
 
 _SMALLER = (
     "choose a higher accumulation, checkpoint_activations=true, fewer channels, or "
@@ -80,7 +85,7 @@ def train(
                             metrics |= d_step(state, next(batches), attempt, i)
                         if regime.updates_g:
                             metrics |= generator_step(state, attempt, regime.real_batches)
-                            update_ema(state.ema, state.generator, config.ema, state.step)
+                            update_ema(state, config)
                         state.step += 1
                         bar.update()
                         verdict = supervisor.after_step(state, metrics, stopping=should_stop())

@@ -25,16 +25,10 @@ class LossConfig:
 def discriminator_hinge_loss(
     real_logits: Tensor, fake_logits: Tensor, margin: float = 1.0
 ) -> Tensor:
-    """E[relu(margin - D(x, y))] + E[relu(margin + D(G(z, y), y))], a scalar.
-
-    Args:
-        real_logits: (N, 1), of real images.
-        fake_logits: (M, 1), of generated ones.
-        margin: Output from which on an image costs nothing.
-    """
+    """E[relu(margin - D(x, y))] + E[relu(margin + D(G(z, y), y))] of logits (N, 1) and (M, 1)."""
     return F.relu(margin - real_logits).mean() + F.relu(margin + fake_logits).mean()
 
 
 def generator_hinge_loss(fake_logits: Tensor) -> Tensor:
-    """-E[D(G(z, y), y)], a scalar, of logits (N, 1) of generated images."""
+    """-E[D(G(z, y), y)] of logits (N, 1)."""
     return -fake_logits.mean()

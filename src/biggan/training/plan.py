@@ -7,10 +7,9 @@ while they work, and what the allocator keeps. docs/training.md has measurements
 
 from __future__ import annotations
 
-import dataclasses
 import weakref
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -22,7 +21,7 @@ from torch.utils.flop_counter import flop_registry
 from torch.utils.module_tracker import ModuleTracker
 
 from biggan.errors import InputError
-from biggan.models import GeneratorConfig, make_discriminator, make_generator
+from biggan.models import make_discriminator, make_generator
 from biggan.training.checkpoint import rollback_reach
 from biggan.training.config import TrainConfig
 from biggan.training.export import HUB_GRID
@@ -43,131 +42,27 @@ _OVERHEAD = 1.25
 _CHECKPOINTS = 3  # two are kept, and the third is whole before the oldest goes
 _PREVIEW_IMAGES = 100  # in one grid, at most
 
-_UNKNOWN = "unknown without data"
-
-
-@dataclass(frozen=True)
-class Update:
-    """One update of each network by one process; a multiply-add is two operations (FLOP)."""
-
-    generator_parameters: int
-    discriminator_parameters: int
-    d_update_flops: int
-    g_update_flops: int
-    weights_bytes: int  # generator, discriminator, and the moving average of the generator
-    gradients_bytes: int  # of all that is trained
-    moments_bytes: int  # Adam's two moments of all that is trained
-    batch_bytes: int  # real images, noise, labels, and the augmentation's random numbers
-    d_activations_bytes: int  # what the forward passes keep for the backward pass
-    g_activations_bytes: int
-    d_peak_bytes: int  # the most that is alive at once, all of the above included
-    g_peak_bytes: int
-    checkpoint_bytes: int
-
-
-@dataclass(frozen=True)
-class Plan(Update):
-    """What a run takes. Bytes are those of one process, operations those of all together."""
-
-    processes: int
-    batch_size: int
-    micro_batch: int  # images per forward pass of one process
-    accumulation: int
-    d_steps: int  # before any intervention, as for steps and epochs
-    total_steps: int
-    d_updates: int
-    g_updates: int
-    real_batches: int
-    images: int | None  # in the data set; None where the data are not known
-    data_bytes: int | None  # decoded
-    data_mapped: bool  # packed data are mapped from the disk and take no memory
-    run_bytes: int  # the folder when it is largest, without logs and what a collapse leaves
-
-    def to_dict(self) -> dict[str, Any]:
-        """All values by name, for programs."""
-        d_steps, images = self.d_steps, self.images
-        data = 0 if self.data_mapped else self.data_bytes or 0
-        seen = self.real_batches * self.batch_size
-        return dataclasses.asdict(self) | {
-            "step_flops": d_steps * self.d_update_flops + self.g_update_flops,
-            "run_flops": self.d_updates * self.d_update_flops
-            + self.g_updates * self.g_update_flops,
-            "process_bytes": _PROGRAM_BYTES
-            + round(_OVERHEAD * max(self.d_peak_bytes, self.g_peak_bytes))
-            + data,
-            "images_seen": seen,
-            "steps_per_epoch": None if images is None else images / (d_steps * self.batch_size),
-            "epochs": None if images is None else seen / images,
-        }
-
-    def table(self) -> str:
-        """All values for people, aligned, a line each."""
-        values = self.to_dict()
-
-        def number(name: str) -> str:
-            value = values[name]
-            return _UNKNOWN if value is None else f"{value:,.{isinstance(value, float):d}f}"
-
-        def size(name: str) -> str:
-            return _UNKNOWN if values[name] is None else _size(values[name])
-
-        data_set = size("data_bytes")
-        if self.data_mapped and self.data_bytes is not None:
-            data_set = f"none; its {data_set} are mapped from the disk"
-        sections: dict[str, dict[str, str]] = {
-            "Networks": {
-                name: f"{values[f'{name}_parameters']:,} parameters"
-                for name in ("generator", "discriminator")
-            },
-            "Arithmetic of all processes (a multiply-add is 2 operations)": {
-                "discriminator update": _operations(self.d_update_flops),
-                "generator update": _operations(self.g_update_flops),
-                f"step ({self.d_steps} + 1 updates)": _operations(values["step_flops"]),
-                f"run ({self.total_steps:,} steps)": _operations(values["run_flops"]),
-            },
-            "Memory of each process, about": {
-                "weights (G, D, average of G)": size("weights_bytes"),
-                "gradients": size("gradients_bytes"),
-                "Adam's moments": size("moments_bytes"),
-                "batch": size("batch_bytes"),
-                "activations, discriminator update": size("d_activations_bytes"),
-                "activations, generator update": size("g_activations_bytes"),
-                "peak, discriminator update": size("d_peak_bytes"),
-                "peak, generator update": size("g_peak_bytes"),
-                "data set, besides": data_set,
-                "whole process on a CPU": size("process_bytes"),
-            },
-            "Course": {
-                "processes": f"{self.processes}",
-                "batch": f"{self.batch_size} = {self.processes} processes x {self.accumulation} "
-                f"micro-batches x {self.micro_batch} images",
-                "images in the data set": number("images"),
-                "steps per epoch": number("steps_per_epoch"),
-                "epochs": number("epochs"),
-                "real images seen": number("images_seen"),
-            },
-            "Disk": {
-                "one checkpoint": size("checkpoint_bytes"),
-                "the run's folder, at most": size("run_bytes"),
-            },
-        }
-        width = max(len(name) for rows in sections.values() for name in rows)
-        return "\n\n".join(
-            "\n".join([title, *(f"  {name:{width}}  {value}" for name, value in rows.items())])
-            for title, rows in sections.items()
-        )
+Plan = dict[str, Any]
+"""What a run takes, by name. Bytes are those of one process, operations (FLOP, two for a
+multiply-add) those of all together."""
 
 
 def make_plan(
-    config: TrainConfig, dataset_size: int | None, processes: int = 1, mapped: bool = False
+    config: TrainConfig,
+    images: int | None,
+    processes: int = 1,
+    *,
+    data_bytes: int | None = None,
+    mapped: bool = False,
 ) -> Plan:
     """Work out what a run takes, in a few seconds and without its memory.
 
     Args:
         config: The recipe, fitted to the data (`TrainConfig.fitted`).
-        dataset_size: Images in the data set; None if it is not known.
+        images: Images in the data set; None if that is not known.
         processes: Processes that share the batch.
-        mapped: Whether the data set is packed, and so mapped and not loaded.
+        data_bytes: Memory of the images, where not all of them are in memory.
+        mapped: Whether the data set is packed, and so mapped from the disk and not loaded.
 
     Raises:
         InputError: The batch does not split into so many processes and micro-batches.
@@ -179,59 +74,142 @@ def make_plan(
             f"{config.accumulation} micro-batches: make it a multiple of {parts}"
         )
     micro_batch = config.batch_size // parts
+    image_bytes = config.generator.image_channels * config.generator.resolution**2
+    if images is not None and data_bytes is None:
+        data_bytes = images * (image_bytes + 8)
+    regimes = config.steps_by_regime(config.total_steps)
+    real_batches = config.real_batches_before(config.total_steps)
+    seen = real_batches * config.batch_size
+    d_updates = sum(steps * regime.d_steps for regime, steps in regimes if regime.updates_d)
+    g_updates = sum(steps for regime, steps in regimes if regime.updates_g)
+    update, exported_bytes = _update(config, micro_batch, processes)
+    d_flops, g_flops = update["d_update_flops"], update["g_update_flops"]
+    peak = max(update["d_peak_bytes"], update["g_peak_bytes"])
+    previews = -(-config.total_steps // config.checkpoint_every)
+    checkpoints = _CHECKPOINTS + _older_checkpoints(config)
+    return {
+        **update,
+        "processes": processes,
+        "batch_size": config.batch_size,
+        "micro_batch": micro_batch,  # images per forward pass of one process
+        "accumulation": config.accumulation,
+        "d_steps": config.d_steps,  # before any intervention, as for steps and epochs
+        "total_steps": config.total_steps,
+        "d_updates": d_updates,
+        "g_updates": g_updates,
+        "real_batches": real_batches,
+        "images": images,
+        "data_bytes": data_bytes,  # decoded
+        "data_mapped": mapped,
+        # The folder when it is largest, without logs and what a collapse leaves.
+        "run_bytes": checkpoints * update["checkpoint_bytes"]
+        + exported_bytes
+        + previews * _PREVIEW_IMAGES * image_bytes,
+        "step_flops": config.d_steps * d_flops + g_flops,
+        "run_flops": d_updates * d_flops + g_updates * g_flops,
+        "process_bytes": _PROGRAM_BYTES
+        + round(_OVERHEAD * peak)
+        + (0 if mapped else data_bytes or 0),
+        "images_seen": seen,
+        "steps_per_epoch": images and images / (config.d_steps * config.batch_size),
+        "epochs": images and seen / images,
+    }
+
+
+def plan_table(plan: Plan) -> str:
+    """All values for people, aligned, a line each."""
+
+    def number(name: str) -> str:
+        value = plan[name]
+        if value is None:
+            return "unknown without data"
+        return f"{value:,.{isinstance(value, float):d}f}"
+
+    def size(name: str) -> str:
+        if plan[name] is None:
+            return "unknown without data"
+        return _scaled(plan[name], 1024, ("B", "KiB", "MiB", "GiB", "TiB"))
+
+    def operations(name: str) -> str:
+        units = ("FLOP", "kFLOP", "MFLOP", "GFLOP", "TFLOP", "PFLOP", "EFLOP")
+        return _scaled(plan[name], 1000, units)
+
+    data_set = size("data_bytes")
+    if plan["data_mapped"] and plan["data_bytes"] is not None:
+        data_set = f"none; its {data_set} are mapped from the disk"
+    sections: dict[str, dict[str, str]] = {
+        "Networks": {
+            name: f"{plan[f'{name}_parameters']:,} parameters"
+            for name in ("generator", "discriminator")
+        },
+        "Arithmetic of all processes (a multiply-add is 2 operations)": {
+            "discriminator update": operations("d_update_flops"),
+            "generator update": operations("g_update_flops"),
+            f"step ({plan['d_steps']} + 1 updates)": operations("step_flops"),
+            f"run ({plan['total_steps']:,} steps)": operations("run_flops"),
+        },
+        "Memory of each process, about": {
+            "weights (G, D, average of G)": size("weights_bytes"),
+            "gradients": size("gradients_bytes"),
+            "Adam's moments": size("moments_bytes"),
+            "batch": size("batch_bytes"),
+            "activations, discriminator update": size("d_activations_bytes"),
+            "activations, generator update": size("g_activations_bytes"),
+            "peak, discriminator update": size("d_peak_bytes"),
+            "peak, generator update": size("g_peak_bytes"),
+            "data set, besides": data_set,
+            "whole process on a CPU": size("process_bytes"),
+        },
+        "Course": {
+            "processes": f"{plan['processes']}",
+            "batch": "{batch_size} = {processes} processes x {accumulation} micro-batches x "
+            "{micro_batch} images".format(**plan),
+            "images in the data set": number("images"),
+            "steps per epoch": number("steps_per_epoch"),
+            "epochs": number("epochs"),
+            "real images seen": number("images_seen"),
+        },
+        "Disk": {
+            "one checkpoint": size("checkpoint_bytes"),
+            "the run's folder, at most": size("run_bytes"),
+        },
+    }
+    width = max(len(name) for rows in sections.values() for name in rows)
+    return "\n\n".join(
+        "\n".join([title, *(f"  {name:{width}}  {value}" for name, value in rows.items())])
+        for title, rows in sections.items()
+    )
+
+
+def _update(config: TrainConfig, micro_batch: int, processes: int) -> tuple[Plan, int]:
+    """One update of each network, and the bytes of both networks as a finished run exports them."""
     # The third micro-batch and those after it repeat the second.
     simulated = min(config.accumulation, 2)
-    simulated_config = dataclasses.replace(
+    smaller = replace(
         config,
         batch_size=micro_batch * simulated,
         accumulation=simulated,
         compile=False,
         label_sampling="uniform",
     )
-    update, regularization_flops, discriminator_bytes = _simulate(simulated_config)
+    update, once_flops, exported_bytes = _simulate(smaller)
     if config.r1.gamma > 0:
         # The penalty has forward and backward passes of its own, and they come first: what the
         # adversarial loss keeps is seen without them.
-        plain, *_ = _simulate(dataclasses.replace(simulated_config, r1=R1Config()))
-        kept = max(update.d_activations_bytes, plain.d_activations_bytes)
-        update = dataclasses.replace(update, d_activations_bytes=kept)
+        plain, *_ = _simulate(replace(smaller, r1=R1Config()))
+        name = "d_activations_bytes"
+        update[name] = max(update[name], plain[name])
     repeated = config.accumulation / simulated
-    later_bytes = round(update.batch_bytes * repeated) - update.batch_bytes
-    d_flops = round(update.d_update_flops * repeated)
-    g_flops = round((update.g_update_flops - regularization_flops) * repeated)
-    update = dataclasses.replace(
-        update,
-        d_update_flops=d_flops * processes,
-        g_update_flops=(g_flops + regularization_flops) * processes,
-        batch_bytes=update.batch_bytes + later_bytes,
-        d_peak_bytes=update.d_peak_bytes + later_bytes,
-        g_peak_bytes=update.g_peak_bytes + later_bytes,
-    )
-    image_bytes = config.generator.image_channels * config.generator.resolution**2
-    regimes = config.steps_by_regime(config.total_steps)
-    previews = -(-config.total_steps // config.checkpoint_every)
-    return Plan(
-        **dataclasses.asdict(update),
-        processes=processes,
-        batch_size=config.batch_size,
-        micro_batch=micro_batch,
-        accumulation=config.accumulation,
-        d_steps=config.d_steps,
-        total_steps=config.total_steps,
-        d_updates=sum(steps * regime.d_steps for regime, steps in regimes if regime.updates_d),
-        g_updates=sum(steps for regime, steps in regimes if regime.updates_g),
-        real_batches=config.real_batches_before(config.total_steps),
-        images=dataset_size,
-        data_bytes=None if dataset_size is None else dataset_size * (image_bytes + 8),
-        data_mapped=mapped,
-        run_bytes=(_CHECKPOINTS + _older_checkpoints(config)) * update.checkpoint_bytes
-        + _exported_bytes(config.generator)
-        + discriminator_bytes
-        + previews * _PREVIEW_IMAGES * image_bytes,
-    )
+    later_bytes = round(update["batch_bytes"] * repeated) - update["batch_bytes"]
+    for name in ("batch_bytes", "d_peak_bytes", "g_peak_bytes"):
+        update[name] += later_bytes
+    g_flops = round((update["g_update_flops"] - once_flops) * repeated) + once_flops
+    update["d_update_flops"] = round(update["d_update_flops"] * repeated) * processes
+    update["g_update_flops"] = g_flops * processes
+    return update, exported_bytes
 
 
-def _simulate(config: TrainConfig) -> tuple[Update, int, int]:
+def _simulate(config: TrainConfig) -> tuple[Plan, int, int]:
     """Simulate one update of each network, as in the middle of a run.
 
     Args:
@@ -239,7 +217,7 @@ def _simulate(config: TrainConfig) -> tuple[Update, int, int]:
 
     Returns:
         The update; operations of the generator's that do not depend on the batch; and the bytes of
-        the exported discriminator.
+        both networks as a finished run exports them.
     """
     meter = Meter()
     with FakeTensorMode(), meter:
@@ -284,22 +262,27 @@ def _simulate(config: TrainConfig) -> tuple[Update, int, int]:
         if state.g_spectrum is not None:
             state.g_spectrum.before_update()
             state.g_spectrum.after_update()
-        update = Update(
-            generator_parameters=sum(p.numel() for p in state.generator.parameters()),
-            discriminator_parameters=sum(p.numel() for p in state.discriminator.parameters()),
-            d_update_flops=d_flops,
-            g_update_flops=g_flops,
-            weights_bytes=weights_bytes,
-            gradients_bytes=gradients_bytes,
-            moments_bytes=moments_bytes,
-            batch_bytes=real_bytes + latents_bytes + 2 * draws_bytes,
-            d_activations_bytes=d_kept - latents_bytes - 2 * draws_bytes,
-            g_activations_bytes=g_kept - latents_bytes - draws_bytes,
-            d_peak_bytes=d_peak,
-            g_peak_bytes=g_peak,
-            checkpoint_bytes=_total_bytes(state.tensors()),
-        )
-        return update, meter.flops, _total_bytes(state.discriminator.state_dict())
+        update = {
+            "generator_parameters": sum(p.numel() for p in state.generator.parameters()),
+            "discriminator_parameters": sum(p.numel() for p in state.discriminator.parameters()),
+            "d_update_flops": d_flops,
+            "g_update_flops": g_flops,
+            "weights_bytes": weights_bytes,  # generator, discriminator, and average of the former
+            "gradients_bytes": gradients_bytes,  # of all that is trained
+            "moments_bytes": moments_bytes,  # Adam's two, of all that is trained
+            # Real images, noise, labels, and the augmentation's random numbers.
+            "batch_bytes": real_bytes + latents_bytes + 2 * draws_bytes,
+            # What the forward passes keep for the backward pass.
+            "d_activations_bytes": d_kept - latents_bytes - 2 * draws_bytes,
+            "g_activations_bytes": g_kept - latents_bytes - draws_bytes,
+            # The most that is alive at once, all of the above included.
+            "d_peak_bytes": d_peak,
+            "g_peak_bytes": g_peak,
+            "checkpoint_bytes": _total_bytes(state.tensors()),
+        }
+        set_statistics_grid(state.ema, list(HUB_GRID))
+        exported = (state.ema.state_dict(), state.discriminator.state_dict())
+        return update, meter.flops, sum(map(_total_bytes, exported))
 
 
 # PyTorch's counts, and what they leave out: power iteration, and attention on a CPU.
@@ -378,24 +361,8 @@ def _older_checkpoints(config: TrainConfig) -> int:
     return 2 if reach % config.checkpoint_every == 0 else 3
 
 
-def _exported_bytes(config: GeneratorConfig) -> int:
-    """A generator with its statistics for every truncation, as a finished run writes it."""
-    with torch.device("meta"):
-        generator = make_generator(config)
-        set_statistics_grid(generator, list(HUB_GRID))
-    return _total_bytes(generator.state_dict())
-
-
 def _total_bytes(tensors: Mapping[str, Tensor]) -> int:
     return sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
-
-
-def _operations(flops: int) -> str:
-    return _scaled(flops, 1000, ("FLOP", "kFLOP", "MFLOP", "GFLOP", "TFLOP", "PFLOP", "EFLOP"))
-
-
-def _size(size: int) -> str:
-    return _scaled(size, 1024, ("B", "KiB", "MiB", "GiB", "TiB"))
 
 
 def _scaled(value: float, base: int, units: tuple[str, ...]) -> str:

@@ -36,9 +36,8 @@ or by partial SVD after every update, in PyTorch's layout (out, in):
 
     W <- W - max(0, sigma0 - bound) u0 v0^T
 
-The paper found that both stop the growth of sigma0, with and without spectral normalization, that
-they sometimes help a little, and that no run was saved from collapse by them. The bound is on the
-stored weights, before spectral normalization divides them by sigma0.
+The bound is on the stored weights, before spectral normalization divides them by sigma0. The paper
+found that both stop the growth of sigma0, but saved no run from collapse.
 """
 
 from __future__ import annotations
@@ -71,7 +70,7 @@ _ROUNDS = 3  # of a clamp: when one value is lowered another one may be the larg
 
 @dataclass(frozen=True)
 class LeCamConfig:
-    """LeCam regularization of the discriminator (Tseng et al. 2021), for small data."""
+    """LeCam regularization of the discriminator, for small data."""
 
     strength: float = 0.0
     """Weight of the regularization; 0 for none, 0.1 to 0.5 are usual."""
@@ -88,7 +87,7 @@ class LeCamConfig:
 
 @dataclass(frozen=True)
 class R1Config:
-    """R1 gradient penalty (Mescheder et al. 2018; Section 4.2, equation 4)."""
+    """R1 gradient penalty."""
 
     gamma: float = 0.0
     """Weight of the penalty (gamma / 2) E ||grad D(real)||^2; 0 for none."""
@@ -99,7 +98,7 @@ class R1Config:
 
 @dataclass(frozen=True)
 class SpectrumConfig:
-    """The largest singular value sigma0 of weights, held down (Section 4.1)."""
+    """The largest singular value sigma0 of weights, held down."""
 
     generator: SpectrumAction = "none"
     """`none`; `regularize`, by a penalty; or `clamp`, after every update."""
@@ -135,15 +134,11 @@ def regularized_weights(network: Generator | Discriminator) -> dict[str, nn.Para
 
 @torch.no_grad()
 def add_orthogonal_gradient(weights: Iterable[nn.Parameter], strength: float) -> Tensor:
-    """Add the gradient of orthogonal regularization to the gradients of the weights.
+    """Add the gradient of orthogonal regularization to the gradients of the weights (out, ...).
 
     In closed form: autograd would hold a copy of every product, and form W W^T for a first linear
     layer of 24,576 rows, which takes 2.4 GB. (W W^T (.) (1 - I)) W = W (W^T W) - diag(W W^T) W and
     ||W W^T||_F = ||W^T W||_F need only the smaller of the two products.
-
-    Args:
-        weights: Each (out, ...), with a gradient.
-        strength: The paper's beta, 1e-4 for its final models.
 
     Returns:
         R(W), summed over the weights: a scalar.
@@ -166,14 +161,10 @@ def add_orthogonal_gradient(weights: Iterable[nn.Parameter], strength: float) ->
 
 
 class LeCam(nn.Module):
-    """LeCam regularization, and its moving averages, which belong into a checkpoint.
+    """LeCam regularization, without its strength, and its moving averages.
 
     The averages start as the first means observed. All micro-batches and processes of one update
-    must be held to the same averages: `observe` once, after all of them, with means over all of
-    them.
-
-    Args:
-        config: The averages' decay; strength and start are the caller's to apply.
+    are held to the same averages: `observe` once, after all of them, with means over all of them.
     """
 
     real: Tensor
@@ -183,17 +174,11 @@ class LeCam(nn.Module):
     def __init__(self, config: LeCamConfig) -> None:
         super().__init__()
         self.decay = config.decay
-        self.register_buffer("real", torch.zeros(()))
-        self.register_buffer("fake", torch.zeros(()))
-        self.register_buffer("observed", torch.zeros(()))  # 1 once there was a first mean
+        for name in ("real", "fake", "observed"):  # the last is 1 once there was a first mean
+            self.register_buffer(name, torch.zeros(()))
 
     def forward(self, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
-        """R, a scalar in float32 at least; 0 as long as nothing was observed.
-
-        Args:
-            real_logits: (N, 1), of real images.
-            fake_logits: (M, 1), of generated ones.
-        """
+        """R, of logits (N, 1) and (M, 1); 0 as long as nothing was observed."""
         dtype = torch.promote_types(real_logits.dtype, torch.float32)
         above = F.relu(real_logits.to(dtype) - self.fake).square().mean()
         below = F.relu(self.real - fake_logits.to(dtype)).square().mean()
@@ -201,7 +186,7 @@ class LeCam(nn.Module):
 
     @torch.no_grad()
     def observe(self, real_mean: Tensor, fake_mean: Tensor) -> None:
-        """Move the averages towards an update's mean logits; waits for no device."""
+        """Move the averages towards an update's mean logits."""
         weight = 1 - self.decay * self.observed  # 1 for the first
         self.real.lerp_(real_mean.to(self.real.dtype), weight)
         self.fake.lerp_(fake_mean.to(self.fake.dtype), weight)
@@ -212,8 +197,9 @@ def add_r1_gradient(
     discriminator: Discriminator,
     images: Tensor,
     labels: Tensor,
-    weight: float,
     mask: Tensor | None = None,
+    *,
+    weight: float,
 ) -> Tensor:
     """Add the gradient of weight * E || grad_x D(x, y) ||^2 to the discriminator's gradients.
 
@@ -221,12 +207,12 @@ def add_r1_gradient(
     memory is gone before the adversarial loss takes its own.
 
     Args:
-        discriminator: The network itself, not what exchanges its gradients; in training mode it
-            takes a power iteration, unless that is held.
+        discriminator: The network itself; in training mode it takes a power iteration, unless that
+            is held.
         images: What it sees of real images, (N, C, R, R).
         labels: Their labels (N,).
-        weight: gamma / 2 for the whole batch; less for a micro-batch's part of it.
         mask: Dropout, as the discriminator takes it.
+        weight: gamma / 2 for the whole batch; less for a micro-batch's part of it.
 
     Returns:
         E || grad_x D(x, y) ||^2, without the weight: a scalar.
@@ -248,17 +234,7 @@ def add_r1_gradient(
 
 
 class SpectrumBound(nn.Module):
-    """Holds the largest singular values of one network's weights down.
-
-    Its buffers are the blocks of the matrices that are iterated; they belong into a checkpoint.
-
-    Args:
-        network: All of its matrices and kernels that are trained are bounded, but for a generator's
-            shared embedding, as for orthogonal regularization.
-        action: What to do; not `none`.
-        config: Bound and strength.
-        random: Draws the first vectors.
-    """
+    """Bounds the largest singular values of one network's `regularized_weights`."""
 
     def __init__(
         self,
@@ -284,11 +260,7 @@ class SpectrumBound(nn.Module):
 
     @torch.no_grad()
     def before_update(self) -> Tensor | None:
-        """Regularization: add the penalty's gradient to the gradients of the weights.
-
-        Returns:
-            The penalty, summed over the weights: a scalar; None for a clamp.
-        """
+        """Add the penalty's gradient; its sum over the weights, None for a clamp."""
         if self.action != "regularize":
             return None
         total = torch.zeros(())
@@ -309,8 +281,7 @@ class SpectrumBound(nn.Module):
     def after_update(self) -> None:
         """Clamp: lower all values above the bound to it.
 
-        Not only sigma0: where several values are above a constant bound, the next one would become
-        sigma0. A ratio's bound, 1 or more times sigma1, has sigma0 alone above it.
+        Not sigma0 alone, or the next value would become sigma0.
         """
         if self.action != "clamp":
             return

@@ -16,28 +16,44 @@ from __future__ import annotations
 
 import logging
 import shlex
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from biggan._version import __version__
 from biggan.atomic_write import make_folder, write_atomically
 from biggan.data import TrainingData, split_off
 from biggan.distributed import check_same, from_first, is_first, on_any_process, raising_together
 from biggan.errors import InputError
+from biggan.images import save_png
 from biggan.locks import locked
+from biggan.models import Generator
 from biggan.supervision.log import read_events
+from biggan.training import export
 from biggan.training.checkpoint import CheckpointDirectory, rollback_reach
 from biggan.training.config import TrainConfig, differing_keys, to_toml
-from biggan.training.export import Exported, export_run, is_exported
 from biggan.training.state import TrainState
+from biggan.weights.files import (
+    RUN_DISCRIMINATOR,
+    RUN_GENERATOR,
+    Description,
+    save_discriminator,
+    save_generator,
+)
+from biggan.weights.networks import statistics_grid
 
 _LOG = logging.getLogger("biggan.training")
+
+Exported = tuple[Generator, Description]
+"""An averaged generator, ready to sample, and what its file says of it."""
 
 
 @dataclass(frozen=True)
@@ -120,8 +136,7 @@ class Run:
             saved.restore(state)
             _LOG.info("resuming %s at step %d of %d", folder, state.step, config.total_steps)
             # A kill may have come between a checkpoint and its export.
-            exported = state.step == 0 or is_exported(state, config, folder)
-            if on_any_process(not exported):
+            if on_any_process(state.step > 0 and not self._is_exported(state)):
                 self.export(state)
         return state
 
@@ -138,17 +153,78 @@ class Run:
 
     def export(self, state: TrainState) -> Exported:
         """Write the averaged generator, ready to sample, the discriminator, and a preview."""
+        config = self.config
         with raising_together():
             events = [event.to_dict() for event in read_events(self.folder)[0]]
-        return export_run(
-            state,
-            self.config,
-            self.dataset,
-            len(self.dataset) - len(self.held_out),
-            self.folder,
-            from_first(events),
-            progress=self.progress,
+        grid, images = export.statistics_plan(state, config)
+        finished = state.step >= config.total_steps
+        if finished and is_first() and not sys.stderr.isatty():  # a terminal has a bar
+            text = "step %d of %d: recording statistics for %d truncations"
+            _LOG.info(text, state.step, config.total_steps, len(grid))
+        generator = export.finish(
+            state.ema, config, state.class_counts, grid, images, progress=self.progress
         )
+        statistics = (
+            f"standing, {images} images for each of {len(grid)} truncations and for untruncated "
+            "noise"
+        )
+        description = Description(
+            name=config.name,
+            class_names=self.dataset.class_names,
+            source=f"trained by biggan {__version__} on {self.dataset.source}",
+            licence=config.licence,
+            training=self._summary(state, statistics, from_first(events)),
+        )
+        with raising_together():
+            if is_first():
+                save_discriminator(
+                    self.folder / RUN_DISCRIMINATOR, state.discriminator, description
+                )
+                previews = self.folder / "previews"
+                make_folder(previews)
+                save_png(export.preview(generator), previews / f"step-{state.step:08d}.png")
+                # Last: a generator of this step says that the export is whole (`_is_exported`).
+                save_generator(self.folder / RUN_GENERATOR, generator, description)
+        return generator, description
+
+    def _is_exported(self, state: TrainState) -> bool:
+        """Whether the folder has the generator of this very state."""
+        from biggan.weights.load import load_generator
+
+        try:
+            exported = load_generator(self.folder / RUN_GENERATOR)
+        except InputError:
+            return False
+        if state.step >= self.config.total_steps:
+            grid, _ = export.statistics_plan(state, self.config)
+            if statistics_grid(exported.network) != grid:
+                return False
+        return bool(exported.description.training.get("step") == state.step)
+
+    def _summary(
+        self, state: TrainState, statistics: str, events: Sequence[Mapping[str, object]]
+    ) -> dict[str, Any]:
+        """What the generator's file says of its training."""
+        config, dataset, held_out = self.config, self.dataset, len(self.held_out)
+        # Data by their names: a shared file does not say where they were kept.
+        recipe = config.to_dict() | {"data": dataset.source, "classes": Path(config.classes).name}
+        if config.fine_tuning.sources:
+            from biggan.fine_tuning.log import card_table
+
+            recipe["fine_tuning"] = card_table(config.fine_tuning)
+        return {
+            "step": state.step,
+            "images": len(dataset) - held_out,
+            **({"held_out_images": held_out} if held_out else {}),
+            "data": dataset.source,
+            "data_fingerprint": dataset.fingerprint,
+            "weights": f"moving average, decay {config.ema.decay}",
+            "statistics": statistics,
+            "torch": torch.__version__,
+            "recipe": recipe,
+            **({"fine_tuning": dict(state.sources)} if state.sources else {}),
+            **({"attempt": state.attempt.number, "events": list(events)} if events else {}),
+        }
 
 
 def other_recipe(run_dir: Path, differing: list[str]) -> str:

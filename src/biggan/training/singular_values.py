@@ -33,7 +33,7 @@ _LAYOUT = torch.contiguous_format
 
 
 class Triplets(NamedTuple):
-    """Singular triplets of a matrix (m, n), the largest first."""
+    """Singular triplets of a matrix (m, n), the largest first: (m, k), (k,), orthonormal (n, k)."""
 
     left: Tensor
     """(m, k)."""
@@ -119,7 +119,7 @@ def iterate_block(matrix: Tensor, right: Tensor, iterations: int) -> Triplets:
     Args:
         matrix: (m, n), m >= n.
         right: The block (n, k), orthonormal.
-        iterations: Power iterations, each a product with the matrix and one with its transpose.
+        iterations: Power iterations.
 
     Returns:
         The best triplets within the block. The values are never too large.
@@ -149,14 +149,10 @@ def _left(images: Tensor, values: Tensor) -> Tensor:
 
 
 def _rayleigh_ritz(images: list[Tensor]) -> tuple[Tensor, Tensor]:
-    """Singular values of matrices restricted to orthonormal blocks, all matrices at once.
+    """Singular values of matrices restricted to orthonormal blocks, by W Q (rows, block) of each.
 
-    Args:
-        images: W Q, (rows, block) each.
-
-    Returns:
-        The values (matrices, BLOCK), descending, zeros where a block is smaller; and the rotations
-        (matrices, BLOCK, BLOCK) of the blocks to the singular vectors.
+    The values (matrices, BLOCK), descending, zeros where a block is smaller; and the rotations
+    (matrices, BLOCK, BLOCK) of the blocks to the singular vectors.
     """
     device, dtype = images[0].device, images[0].dtype
     # Squares: in float64, or small values would be lost in the rounding of the largest.

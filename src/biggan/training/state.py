@@ -24,7 +24,7 @@ from biggan.training.randomness import Purpose, derive_seed, random_generator
 from biggan.training.regularization import LeCam, SpectrumAction, SpectrumBound
 
 _LOG = logging.getLogger("biggan.training")
-_SPECTRA = "singular_values"
+_SINGULAR_VALUES = "singular_values"
 _Rates = TypeVar("_Rates", OptimizerConfig, InterventionConfig)
 
 
@@ -80,13 +80,9 @@ class TrainState:
     g_optimizer: torch.optim.Adam
     d_optimizer: torch.optim.Adam
     augmentation: Augmentation
-    """What is done to images before the discriminator sees them."""
     lecam: LeCam
-    """Moving averages of the discriminator's outputs, for that regularization."""
     g_spectrum: SpectrumBound | None = None
-    """Bounds the singular values of the generator's weights."""
     d_spectrum: SpectrumBound | None = None
-    """The same for the discriminator."""
     class_counts: Sequence[int] = ()
     """Images of each class, for generated labels that are drawn as often; not saved."""
     sources: Mapping[str, Any] = field(default_factory=dict)
@@ -103,13 +99,11 @@ class TrainState:
     """Logits (N, 1) of real and of generated images by micro-batch, of the newest update of the
     discriminator; not saved."""
     parallel_generator: nn.Module = field(init=False, repr=False)
-    """What the generator's own update calls: the generator, or with several processes
-    DistributedDataParallel around it."""
+    """What an update calls: the generator, or DistributedDataParallel around it."""
     parallel_discriminator: nn.Module = field(init=False, repr=False)
-    """The same for the discriminator."""
 
     def __post_init__(self) -> None:
-        """Join the other processes' networks. What shall not be trained must be marked by now."""
+        """Join the other processes' networks. What is frozen must be marked by now."""
         synchronize_batch_norm(self.generator)
         self.parallel_generator = averaging_gradients(self.generator)
         self.parallel_discriminator = averaging_gradients(self.discriminator)
@@ -128,29 +122,27 @@ class TrainState:
             config: The recipe, fitted to the data.
             device: Where to train.
             class_names: Of the data, for a new run: its networks start as `config.fine_tuning`
-                says. None where a checkpoint follows, which has all weights: the sources of the
-                run may be gone by then.
+                says. None where a checkpoint follows: the sources of the run may be gone by then.
             class_counts: Images of each class, for `label_sampling = "empirical"`.
 
         Raises:
             InputError: A source of fine-tuning cannot be loaded.
         """
-        seeds = (
+        seeds = [
             derive_seed(config.seed, purpose)
             for purpose in (Purpose.GENERATOR_WEIGHTS, Purpose.DISCRIMINATOR_WEIGHTS)
-        )
-        generator = build_generator(config.generator, seed=next(seeds)).to(device)
-        discriminator = build_discriminator(config.discriminator, seed=next(seeds)).to(device)
+        ]
+        generator = build_generator(config.generator, seed=seeds[0]).to(device)
+        discriminator = build_discriminator(config.discriminator, seed=seeds[1]).to(device)
         sources: Mapping[str, Any] = {}
-        tuning = config.fine_tuning
-        if class_names is not None and (tuning.generator or tuning.discriminator):
+        if class_names is not None and config.fine_tuning.sources:
+            from biggan.fine_tuning.log import card, log_lines
             from biggan.fine_tuning.transfer import initialize
 
-            report = initialize(generator, discriminator, tuning, class_names)
-            sources = report.to_dict()
-            if is_first():
-                for line in report.lines():
-                    _LOG.info("%s", line)
+            logs = initialize(generator, discriminator, config.fine_tuning, class_names)
+            sources = card(logs)
+            for line in log_lines(logs) if is_first() else ():
+                _LOG.info("%s", line)
         state = cls.of(config, generator, discriminator, copy.deepcopy(generator))
         state.sources, state.class_counts = sources, class_counts
         return state
@@ -200,7 +192,7 @@ class TrainState:
                 for key, value in optimizer.state.get(parameter, {}).items():
                     named[f"{prefix}.{name}.{key}"] = value
         for side, blocks in self.singular_values.items():
-            named |= {f"{_SPECTRA}.{side}.{name}": block for name, block in blocks.items()}
+            named |= {f"{_SINGULAR_VALUES}.{side}.{name}": block for name, block in blocks.items()}
         return named
 
     def not_finite(self) -> list[str]:
@@ -211,9 +203,7 @@ class TrainState:
         return [
             name
             for checked in by_device.values()  # one wait for each device
-            for name, good in zip(
-                checked, torch.stack(list(checked.values())).tolist(), strict=True
-            )
+            for name, good in zip(checked, torch.stack([*checked.values()]).tolist(), strict=True)
             if not good
         ]
 
@@ -239,10 +229,10 @@ class TrainState:
             }
             optimizer.load_state_dict(state)
         for side, blocks in self.singular_values.items():
-            saved = _under(f"{_SPECTRA}.{side}", tensors)
-            usable = {n: b for n, b in saved.items() if b.dtype == torch.float32}
             blocks.clear()
-            blocks.update((n, b) for n, b in usable.items() if bool(b.isfinite().all()))
+            for name, block in _under(f"{_SINGULAR_VALUES}.{side}", tensors).items():
+                if block.dtype == torch.float32 and bool(block.isfinite().all()):
+                    blocks[name] = block
 
     def _networks(self) -> Iterator[tuple[str, nn.Module]]:
         named = {
@@ -276,11 +266,7 @@ def _bound(
 
 
 def _moments(name: str, parameter: Tensor, saved: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """What Adam keeps of a parameter; empty for one that it has not updated.
-
-    Raises:
-        RuntimeError: It does not fit the parameter.
-    """
+    """What Adam keeps of a parameter; empty for one that it has not updated."""
     moments = _under(name, saved)
     shapes = {key: value.shape for key, value in moments.items()}
     fitting = {"step": torch.Size(), "exp_avg": parameter.shape, "exp_avg_sq": parameter.shape}

@@ -42,8 +42,8 @@ def discriminator_step(
 
     Args:
         state: Changed in place.
-        real: This process's share of the batch (`distributed.own_share`), which is all of it for
-            one process: images (N, C, R, R) in [-1, 1] and their labels (N,).
+        real: This process's share of the batch (`distributed.own_share`): images (N, C, R, R) in
+            [-1, 1] and their labels (N,).
         config: The recipe.
         update: Which of the step's updates of the discriminator.
 
@@ -59,14 +59,12 @@ def discriminator_step(
     for i, (shown, fakes) in enumerate(_micro_batches(state, real, config, update)):
         holds = i > 0
         if config.r1.gamma > 0:
+            weight = config.r1.gamma / 2 / config.accumulation
             with (
                 _power_iteration(state.discriminator, holds=holds),
                 hold_gradients(state.parallel_discriminator),
             ):
-                weight = config.r1.gamma / 2 / config.accumulation
-                r1 = add_r1_gradient(
-                    state.discriminator, shown.images, shown.labels, weight, shown.mask
-                )
+                r1 = add_r1_gradient(state.discriminator, *shown, weight=weight)
             _accumulate(total, "r1", r1 / config.accumulation)
             holds = True
         with (
@@ -98,10 +96,8 @@ def frozen_step(
 ) -> Metrics:
     """`discriminator_step` without the update, for a discriminator that an intervention froze.
 
-    Only what forward passes move is changed: power iteration, BatchNorm's averages.
-
-    Returns:
-        `d_loss`, the hinge loss alone; `d_real` and `d_fake`.
+    Only what forward passes move is changed: power iteration, BatchNorm's averages. `d_loss` is the
+    hinge loss alone.
     """
     state.logits = []
     total: Metrics = {}
@@ -151,19 +147,27 @@ def generator_step(state: TrainState, config: TrainConfig, update: int = 1) -> M
     return total
 
 
+@torch.no_grad()
+def update_ema(state: TrainState, config: TrainConfig) -> None:
+    """Move the average of the generator, from which the paper samples, towards the generator.
+
+    Parameters are averaged; buffers (BatchNorm's moving averages, power iteration's vectors) are
+    copied: an average of them belongs to no network. They are computed anew for the average's own
+    weights before it is sampled (`export.finish`).
+    """
+    decay = config.ema.decay if state.step >= config.ema.start else 0.0
+    averages: list[Tensor] = list(state.ema.parameters())
+    values: list[Tensor] = list(state.generator.parameters())
+    torch._foreach_lerp_(averages, values, 1 - decay)
+    torch._foreach_copy_(list(state.ema.buffers()), list(state.generator.buffers()))
+
+
 def draw_latents(
     config: TrainConfig, class_counts: Sequence[int], purpose: Purpose, *position: int
 ) -> tuple[Tensor, Tensor]:
-    """Noise and labels for a global batch of generated images.
+    """Noise N(0, I) (batch_size, z_dim) and labels (batch_size,) of a global batch, on the CPU.
 
-    Args:
-        config: The recipe.
-        class_counts: Images of each class in the data, for `label_sampling = "empirical"`.
-        purpose: What the images are for.
-        position: Where in the run they are for it.
-
-    Returns:
-        Noise N(0, I) (batch_size, z_dim) and labels (batch_size,), on the CPU.
+    `class_counts` are the images of each class in the data, for `label_sampling = "empirical"`.
     """
     random = random_generator(config.seed, purpose, *position)
     z = torch.randn(config.batch_size, config.generator.z_dim, generator=random)
@@ -205,10 +209,7 @@ def _micro_batches(
         ):
             fakes = state.generator(z, fake_labels)
         images, fakes = state.augmentation(images, of_real), state.augmentation(fakes, of_fakes)
-        yield (
-            _Shown(images, labels, of_real.mask),
-            _Shown(fakes, fake_labels, of_fakes.mask),
-        )
+        yield _Shown(images, labels, of_real.mask), _Shown(fakes, fake_labels, of_fakes.mask)
 
 
 def _latents(
@@ -231,8 +232,7 @@ def _own(tensor: Tensor, state: TrainState, config: TrainConfig) -> Tensor:
 
 def _part(tensor: Tensor, index: int, config: TrainConfig) -> Tensor:
     """A micro-batch of a batch."""
-    size = len(tensor) // config.accumulation
-    return tensor[index * size : (index + 1) * size]
+    return tensor.chunk(config.accumulation)[index]
 
 
 def _draws_part(draws: Draws, index: int, config: TrainConfig) -> Draws:
@@ -243,14 +243,13 @@ def _logits(
     discriminator: nn.Module, real: _Shown, fakes: _Shown, config: TrainConfig
 ) -> tuple[Tensor, Tensor]:
     """The logits of real and of generated images."""
+    # One pass over both: half the launches, and one power iteration for both.
+    images, labels = (torch.cat(pair) for pair in zip(real[:2], fakes[:2], strict=True))
     mask = None
     if real.mask is not None and fakes.mask is not None:
         mask = torch.cat([real.mask, fakes.mask])
-    # One pass over both: half the launches, and one power iteration for both.
-    with _autocast(real.images, config):
-        logits = discriminator(
-            torch.cat([real.images, fakes.images]), torch.cat([real.labels, fakes.labels]), mask
-        )
+    with _autocast(images, config):
+        logits = discriminator(images, labels, mask)
     real_logits, fake_logits = logits.split(len(real.images))
     return real_logits, fake_logits
 
