@@ -6,12 +6,13 @@ import asyncio
 import contextlib
 import hashlib
 import json
+import secrets
 import socket
 import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,11 @@ class GatedGan(Gan):
     def __init__(self) -> None:
         gan = make_gan()
         super().__init__(gan.generator, gan.description, gan.sha256)
+        self.reset()
+
+    def reset(self) -> None:
+        """Be another model, which has drawn nothing."""
+        self.sha256 = secrets.token_hex(32)
         self.drawn = 0
         self.seeds: list[int] = []
         self._gate = threading.Semaphore(0)
@@ -75,34 +81,22 @@ class GatedGan(Gan):
 
 
 @contextlib.contextmanager
-def running(
-    models: Gan | Any,
-    *,
-    limit: int = 100,
-    users: dict[str, str] | None = None,
-    per_minute: int = 0,
-    proxies: Sequence[str] = (),
-) -> Iterator[str]:
-    """A server of a model cache, or of a model under two names; yields its address."""
+def running(models: Any, limit: int = 100, **options: Any) -> Iterator[tuple[str, Any]]:
+    """A server of some models; yields its address and its renderer."""
     import uvicorn
     from gradio.utils import get_upload_folder
 
-    from biggan.demo.models import ModelCache
     from biggan.demo.renderer import Renderer
     from biggan.demo.server import build_app, server_config
 
-    if isinstance(models, Gan):
-        gan = models
-        models = ModelCache(["tiny", "other"], lambda _: gan)
     folder = tempfile.mkdtemp(dir=get_upload_folder())  # the session's, where Gradio looks
-    renderer, listener = (
-        Renderer(models, Path(folder), limit),
-        socket.create_server(("127.0.0.1", 0)),
-    )
+    renderer = Renderer(models, Path(folder), limit)
+    listener = socket.create_server(("127.0.0.1", 0))
+    proxies = options.pop("proxies", ())
     servers: list[uvicorn.Server] = []
 
     async def serve() -> None:  # Gradio makes event loops of its own outside of one, and leaks them
-        app = build_app(renderer, users or {}, per_minute)
+        app = build_app(renderer, **{"users": {}, "per_minute": 0, **options})
         servers.append(uvicorn.Server(server_config(app, proxies)))
         await servers[0].serve(sockets=[listener])
 
@@ -110,7 +104,7 @@ def running(
     thread.start()
     with listener:
         try:
-            yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+            yield f"http://127.0.0.1:{listener.getsockname()[1]}", renderer
         finally:
             renderer.close()
             servers[0].should_exit = True
@@ -134,11 +128,6 @@ def call(address: str, endpoint: str, *values: Any) -> tuple[str, Any]:
     _, events = get(address, f"/gradio_api/call/{endpoint}/{answer['event_id']}")
     event, data = events.decode().strip().split("\n")[-2:]
     return event.removeprefix("event: "), json.loads(data.removeprefix("data: "))
-
-
-def waiting(address: str) -> int:
-    """How many requests wait."""
-    return json.loads(get(address, "/api/queue")[1])["waiting"]
 
 
 def until(condition: Callable[[], bool], seconds: float = 20) -> None:

@@ -96,18 +96,16 @@ def test_help_shows_examples() -> None:
 
 @pytest.fixture
 def served(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, dict[str, Any]]]:
-    """What `serve` is called with, instead of serving."""
-    pytest.importorskip("gradio")
+    """The renderers and options of what would be served."""
     calls: list[tuple[Any, dict[str, Any]]] = []
-
-    def serve(models: Any, *_: Any, **options: Any) -> None:
-        calls.append((models, options))
-
+    server: Any = ModuleType("biggan.demo.server")
+    server.build_app = lambda renderer, **options: calls.append((renderer, options))
+    server.share = lambda _: "https://relay.example"
+    server.run = lambda app, renderer, listener, proxies: calls[-1][1].update(proxies=proxies)
     monkeypatch.setenv("GRADIO_TEMP_DIR", "")  # to be as it was at the end
     monkeypatch.setattr(signal, "signal", lambda *_: None)
-    server = ModuleType("biggan.demo.server")
-    server.serve = serve  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "biggan.demo.server", server)
+    monkeypatch.setattr("biggan.demo.server", server, raising=False)
     return calls
 
 
@@ -119,17 +117,18 @@ def test_several_models_the_first_of_them_ready(served: Any, tiny_file: Path) ->
     result = run("--model", str(tiny_file), "--model", "digits")
 
     assert result.exit_code == 0, result.output
-    models, options = served[0]
+    renderer, options = served[0]
+    models = renderer.models
     assert models.names == ("tiny.safetensors", "digits")
     assert list(models._loaded) == ["digits", "tiny.safetensors"]  # the first was used last
     assert models._loaded["tiny.safetensors"]._engine is not None
     assert options["users"] == {}
-    assert (options["queue"], options["per_minute"], options["share"]) == (100, 0, False)
+    assert (renderer.limit, options["per_minute"], options["show_paths"]) == (100, 0, True)
 
 
 def test_the_bundled_model_if_none_is_named(served: Any) -> None:
     run()
-    assert served[0][0].names == ("fruits", "digits")
+    assert served[0][0].models.names == ("fruits", "digits")
 
 
 def test_a_wrong_second_model_is_told_before_the_page_is_there(served: Any) -> None:
@@ -156,14 +155,15 @@ def test_clients_are_limited_where_others_come_in(
 ) -> None:
     run(*arguments, "--queue", "3")
     assert served[0][1]["per_minute"] == per_minute
-    assert served[0][1]["queue"] == 3
+    assert served[0][0].limit == 3
+    assert served[0][1]["origins"] == (["https://relay.example"] if "--share" in arguments else [])
 
 
 def test_origins_and_proxies_are_given_on(served: Any) -> None:
     origins = ["--allow-origin", "https://My.Site", "--allow-origin", "http://my.site:80"]
     run(*origins, "--trusted-proxy", "10.0.0.1", "--trusted-proxy", "fd00::/8")
 
-    assert served[0][1]["origins"] == ("https://my.site", "http://my.site:80")
+    assert served[0][1]["origins"] == ["https://my.site", "http://my.site:80"]
     assert served[0][1]["proxies"] == ("10.0.0.1", "fd00::/8")
 
 

@@ -22,8 +22,8 @@ import ipywidgets
 
 from biggan.classes import class_choices, imagenet_classes
 from biggan.demo import notebook
-from biggan.demo.drawing import draw_grid, draw_sheet
-from biggan.demo.forms import EXPLORE, FORMS, INTERPOLATE, SWEEP, Category, Choice, Number
+from biggan.demo.drawing import columns, draw_grid, draw_sheet
+from biggan.demo.forms import EXPLORE, FORMS, INTERPOLATE, SWEEP, Category, Choice, Form, Number
 from biggan.demo.notebook import (
     NotebookForm,
     build_field,
@@ -120,45 +120,45 @@ def test_an_unconditional_model_has_no_categories() -> None:
 # The picture follows.
 
 
-def test_samples_follow_their_controls(gan: Gan) -> None:
-    form = explore(gan)
-    begun = form.picture
-    assert form.provenance == EXPLORE.plan(gan)
-    assert pixels_of(begun).tobytes() == pixels_of(draw_grid(gan, form.provenance)).tobytes()
-    for key, value in (("num", 3), ("truncation", 0.86), ("seed", 7), ("category", "3) three")):
-        before = form.picture.tobytes()
-        form.controls[key].value = value
-        assert form.picture.tobytes() != before, key
-    assert form.provenance == EXPLORE.plan(gan, num=3, truncation=0.86, seed=7, category="three")
-    assert form.picture.tobytes() == make_grid(gan.sample("three", 3, 0.86, 7), 3).tobytes()
+FOLLOWED: list[tuple[Any, Form, dict[str, Any]]] = [
+    (explore, EXPLORE, {"num": 3, "truncation": 0.86, "seed": 7, "category": "3) three"}),
+    (
+        interpolate,
+        INTERPOLATE,
+        {
+            "num": 1,
+            "steps": 3,
+            "truncation": 0.5,
+            "seed_a": 4,
+            "seed_b": 5,
+            "category_a": "1) one",
+            "category_b": "6) six",
+        },
+    ),
+    (sweep, SWEEP, {"num": 1, "seed": 9, "noise": "hub", "category": "2) two"}),
+]
 
 
-def test_paths_follow_their_controls(gan: Gan) -> None:
-    form = interpolate(gan)
-    settings = {
-        "num": 1,
-        "steps": 3,
-        "truncation": 0.5,
-        "seed_a": 4,
-        "seed_b": 5,
-        "category_a": "1) one",
-        "category_b": "6) six",
-    }
+@pytest.mark.parametrize(("make", "form", "settings"), FOLLOWED)
+def test_the_picture_follows_the_controls_and_the_call_below_makes_it_again(
+    gan: Gan, make: Any, form: Form, settings: dict[str, Any]
+) -> None:
+    shown = make(gan)
+    assert shown.provenance == form.plan(gan)
     for key, value in settings.items():
-        before = form.picture.tobytes()
-        form.controls[key].value = value
-        assert form.picture.tobytes() != before, key
-    assert form.provenance == INTERPOLATE.plan(gan, **settings)
-    assert form.picture.tobytes() == draw_grid(gan, form.provenance).tobytes()
-
-
-def test_a_sweep_follows_its_controls(gan: Gan) -> None:
-    form = sweep(gan)
-    for key, value in (("num", 1), ("seed", 9), ("noise", "hub"), ("category", "2) two")):
-        before = form.picture.tobytes()
-        form.controls[key].value = value
-        assert form.picture.tobytes() != before, key
-    assert form.provenance == SWEEP.plan(gan, num=1, seed=9, noise="hub", category="two")
+        before = shown.picture.tobytes()
+        shown.controls[key].value = value
+        assert shown.picture.tobytes() != before, key
+    assert shown.provenance == form.plan(gan, **settings)
+    assert shown.picture.tobytes() == draw_grid(gan, shown.provenance).tobytes()
+    made = eval(python_call(gan, shown.provenance), {"gan": gan})
+    rows = {
+        explore: lambda: [made],
+        interpolate: lambda: made,
+        sweep: lambda: zip(*made, strict=True),
+    }[make]()
+    pictures = [picture for row in rows for picture in row]
+    assert make_grid(pictures, columns(shown.provenance)).tobytes() == shown.picture.tobytes()
 
 
 def test_a_seed_beyond_the_slider_may_be_typed(gan: Gan) -> None:
@@ -193,19 +193,6 @@ def test_what_is_shown_is_the_picture_with_its_recipe(gan: Gan, tmp_path: Path) 
 def test_columns_are_headed(gan: Gan) -> None:
     assert "<span>zero</span>" in text_of(interpolate(gan))
     assert "<span>0.04</span>" in text_of(sweep(gan))
-
-
-@pytest.mark.parametrize("make", [explore, interpolate, sweep])
-def test_the_call_below_a_picture_makes_it_again(gan: Gan, make: Any) -> None:
-    form = make(gan)
-    made = eval(python_call(gan, form.provenance), {"gan": gan})
-    if make is explore:
-        pictures, columns = made, 5
-    elif make is interpolate:
-        pictures, columns = [picture for row in made for picture in row], 5
-    else:
-        pictures, columns = [p for row in zip(*made, strict=True) for p in row], len(made)
-    assert make_grid(pictures, columns).tobytes() == form.picture.tobytes()
 
 
 def test_names_of_classes_are_no_html() -> None:

@@ -11,6 +11,8 @@ import signal
 import socket
 import sys
 import tempfile
+import threading
+import webbrowser
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -149,6 +151,7 @@ def command(
             passwords = _passwords(names, users)
 
             from biggan.demo.models import ModelCache
+            from biggan.demo.renderer import Renderer
             from biggan.gan import load
             from biggan.weights.published import BUNDLED
 
@@ -157,25 +160,27 @@ def command(
             cache.load_all()
             cache.get(cache.default).sample()  # the first is ready to draw
 
-            from biggan.demo.server import serve  # takes seconds, and the rest may fail at once
+            from biggan.demo import server  # takes seconds, and the rest may fail at once
 
             is_local = not share and _is_local(listener)
             if limit is None:
                 limit = 0 if is_local else _LIMIT
-            serve(
-                cache,
-                listener,
-                _address(host, listener),
+            renderer = Renderer(cache, Path(pictures), queue)
+            addresses = [_address(host, listener)]
+            if share:
+                addresses.append(server.share(listener))
+            app = server.build_app(
+                renderer,
                 users=passwords,
-                queue=queue,
                 per_minute=limit,
-                origins=origins,
-                proxies=proxies,
-                share=share,
+                origins=[*origins, *addresses[1:]],
                 show_paths=is_local and not proxies,
-                open_browser=open_browser,
-                announce=click.echo,
             )
+            for address in addresses:
+                click.echo(address)
+            if open_browser:  # a thread, because a browser in the terminal would keep this one
+                threading.Thread(target=webbrowser.open, args=(addresses[0],), daemon=True).start()
+            server.run(app, renderer, listener, proxies)
 
 
 def _passwords(names: tuple[str, ...], users: Path | None) -> dict[str, str]:

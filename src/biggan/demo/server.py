@@ -13,8 +13,7 @@ import stat
 import sys
 import threading
 import time
-import webbrowser
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from socket import socket
@@ -29,7 +28,6 @@ from fastapi.middleware.cors import CORSMiddleware
 from fastapi.responses import JSONResponse
 from gradio import networking
 from gradio.route_utils import FnIndexInferError
-from gradio.utils import get_upload_folder
 from httpx import InvalidURL
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -45,7 +43,6 @@ from biggan.demo.limits import (
     check_rate,
     client_of,
 )
-from biggan.demo.models import ModelCache
 from biggan.demo.page import SCRIPT, STYLE, Page, css, theme
 from biggan.demo.renderer import Renderer
 from biggan.errors import InputError
@@ -71,7 +68,7 @@ _UNREADABLE = (
 _SESSIONS = 100
 _SWEEP_INTERVAL = 60  # seconds
 _KEPT = 7200  # seconds since a file was used; Gradio deletes what it knows of after an hour
-MAX_KEPT = 2**30  # bytes of all files
+_MAX_KEPT = 2**30  # bytes of all files
 
 _MAX_HEAD = 2**16  # bytes of a request's address and headers
 _MAX_CONNECTIONS = 1024  # half of them of one client
@@ -82,64 +79,23 @@ _LEAST_RATE = 2**10  # bytes a second
 _Networks = Collection[ipaddress.IPv4Network | ipaddress.IPv6Network]
 
 
-def serve(
-    models: ModelCache,
-    listener: socket,
-    address: str,
-    *,
-    users: Mapping[str, str],
-    queue: int,
-    per_minute: int,
-    origins: Collection[str],
-    proxies: Sequence[str],
-    share: bool,
-    show_paths: bool,
-    open_browser: bool,
-    announce: Callable[[str], object],
-) -> None:
-    """Serve the page until Ctrl-C. Gradio's folder must be this server's alone.
-
-    Args:
-        models: The models on offer.
-        listener: A listening socket; closed at the end.
-        address: Its address for a browser.
-        users: The password of each user; empty to let all in.
-        queue: The most requests that wait, of the page and of the HTTP API together.
-        per_minute: Most requests for pictures from one client in a minute; 0 for any number.
-        origins: Sites whose pages may use the server, as "https://example.org".
-        proxies: Addresses and networks of proxies, whose `X-Forwarded-For` names the client.
-        share: Also offer the page to the internet, through Gradio's relay.
-        show_paths: Whether shell commands on the page name the models' files on this machine.
-        open_browser: Open the page in the user's browser.
-        announce: Called with each address of the page once it can be opened.
-
-    Raises:
-        InputError: `share`, and the relay cannot be reached.
-    """
-    renderer = Renderer(models, Path(get_upload_folder()), queue)
-    shared = [_share(listener)] if share else []
-    app = build_app(renderer, users, per_minute, [*origins, *shared], show_paths=show_paths)
-    for each in [address, *shared]:
-        announce(each)
-    threading.Thread(target=_sweep_regularly, args=(renderer.folder,), daemon=True).start()
-    if open_browser:  # a thread, because a browser in the terminal would keep this one
-        threading.Thread(target=webbrowser.open, args=(address,), daemon=True).start()
-    try:
-        with contextlib.suppress(KeyboardInterrupt):
-            uvicorn.Server(server_config(app, proxies)).run(sockets=[listener])
-    finally:
-        renderer.close()
-
-
 def build_app(
     renderer: Renderer,
+    *,
     users: Mapping[str, str],
     per_minute: int,
     origins: Collection[str] = (),
-    *,
     show_paths: bool = False,
 ) -> FastAPI:
-    """The page and the HTTP API behind all limits; see `serve`."""
+    """The page and the HTTP API behind all limits.
+
+    Args:
+        renderer: Makes the pictures.
+        users: The password of each user; empty to let all in.
+        per_minute: Most requests for pictures from one client in a minute; 0 for any number.
+        origins: Sites whose pages may use the server, as "https://example.org".
+        show_paths: Whether shell commands on the page name the models' files on this machine.
+    """
     page = Page(renderer, show_paths=show_paths).blocks
     page.state_session_capacity = _SESSIONS
     # Not open: what is asked for directly would bypass the queue.
@@ -227,6 +183,16 @@ async def _shorten(_request: Request, error: HTTPException) -> JSONResponse:
     return JSONResponse({"detail": str(error.detail)[:100]}, error.status_code, error.headers)
 
 
+def run(app: FastAPI, renderer: Renderer, listener: socket, proxies: Sequence[str]) -> None:
+    """Serve an application until Ctrl-C, and delete what is old in the renderer's folder."""
+    threading.Thread(target=_sweep_regularly, args=(renderer.folder,), daemon=True).start()
+    try:
+        with contextlib.suppress(KeyboardInterrupt):
+            uvicorn.Server(server_config(app, proxies)).run(sockets=[listener])
+    finally:
+        renderer.close()
+
+
 def _sweep_regularly(folder: Path) -> None:
     while True:
         time.sleep(_SWEEP_INTERVAL)
@@ -241,12 +207,17 @@ def sweep(folder: Path) -> None:
     for about, path in sorted(found, key=lambda entry: entry[0].st_mtime, reverse=True):
         is_folder = stat.S_ISDIR(about.st_mode)
         kept += 0 if is_folder else about.st_size
-        if now - about.st_mtime > _KEPT or (kept > MAX_KEPT and not is_folder):
+        if now - about.st_mtime > _KEPT or (kept > _MAX_KEPT and not is_folder):
             with contextlib.suppress(OSError):  # a folder that is not empty
                 path.rmdir() if is_folder else path.unlink()
 
 
-def _share(listener: socket) -> str:
+def share(listener: socket) -> str:
+    """Offer a server to the internet, through Gradio's relay; returns the address there.
+
+    Raises:
+        InputError: The relay cannot be reached.
+    """
     host, port = listener.getsockname()[:2]
     try:
         return networking.setup_tunnel(host, port, secrets.token_urlsafe(32), None, None)
@@ -255,7 +226,7 @@ def _share(listener: socket) -> str:
 
 
 def server_config(app: ASGIApp, proxies: Sequence[str] = ()) -> uvicorn.Config:
-    """How uvicorn serves an application; see `serve`."""
+    """How uvicorn serves an application, to clients that come through these proxies, too."""
     networks = [ipaddress.ip_network(proxy, strict=False) for proxy in proxies]
     # asyncio logs each connection for which there is no file descriptor, hundreds a second.
     logging.getLogger("asyncio").addFilter(lambda r: "out of system resource" not in str(r.msg))
