@@ -181,11 +181,7 @@ def shortened(label: str) -> str:
 
 
 def as_svg(chart: Chart, number: int) -> str:
-    """A chart as an SVG element; the number, unique in the page, begins its identifiers.
-
-    Raises:
-        InputError: Matplotlib is not installed.
-    """
+    """A chart as an SVG element; the number, unique in the page, begins its identifiers."""
     text = io.StringIO()
     with _drawn(chart) as figure:
         figure.savefig(text, format="svg", metadata={"Date": None}, transparent=True)
@@ -202,11 +198,7 @@ def as_svg(chart: Chart, number: int) -> str:
 
 
 def as_png(chart: Chart) -> bytes:
-    """A chart as a PNG file, 880 pixels wide, under its title.
-
-    Raises:
-        InputError: Matplotlib is not installed.
-    """
+    """A chart as a PNG file, 880 pixels wide, under its title."""
     contents = io.BytesIO()
     with _drawn(chart, chart.title) as figure:
         figure.savefig(contents, format="png", dpi=200, metadata={"Description": chart.alt})

@@ -101,9 +101,6 @@ def obtain_address(address: str, *, offline: bool = False) -> Path:
     Args:
         address: `https://`, `http://`, `file://` or `hf://`.
         offline: Whether to look no further than the cache.
-
-    Raises:
-        InputError: It cannot be fetched, is ambiguous, or is not an address of these kinds.
     """
     scheme = address.partition("://")[0].lower()
     shown = without_secrets(address)

@@ -118,9 +118,6 @@ def save_generator(
 
     Returns:
         The sha256 of the contents.
-
-    Raises:
-        InputError: A parameter exceeds the range of float16, or the file cannot be written.
     """
     return _save(path, generator, description, dtype)
 
