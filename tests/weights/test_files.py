@@ -14,6 +14,7 @@ from biggan.weights.files import (
     load_tensors,
     save_discriminator,
     save_generator,
+    save_tensors,
 )
 from biggan.weights.load import load_discriminator, load_generator
 from tiny import TINY_CLASSES, tiny_generator
@@ -83,20 +84,6 @@ def test_a_file_cut_short(path, fraction):
         load_generator(path)
 
 
-def test_missing_unexpected_and_misshapen_tensors_are_all_named(path):
-    from biggan.weights import files
-
-    metadata, tensors, _ = files.load_tensors(path)
-    del tensors["head.bn.gain"]
-    tensors["extra"] = torch.zeros(1)
-    tensors["head.bn.bias"] = torch.zeros(9)
-    files.save_tensors(path, metadata, tensors)
-    with pytest.raises(biggan.InputError) as raised:
-        load_generator(path)
-    for fault in ("missing head.bn.gain", "unexpected extra", "head.bn.bias is (9,), not (8,)"):
-        assert fault in str(raised.value)
-
-
 def test_other_files_are_refused(tmp_path, path):
     foreign = tmp_path / "foreign.safetensors"
     save_file({"x": torch.zeros(1)}, foreign)
@@ -121,16 +108,6 @@ def test_classes_that_were_never_named(tmp_path):
     assert load_generator(path).description.class_names[8] == "hen"
     save_generator(path, tiny_generator(num_classes=0), Description("x"))
     assert load_generator(path).description.class_names == ()
-
-
-def test_a_tensor_of_another_type_is_named(path):
-    from biggan.weights import files
-
-    metadata, tensors, _ = files.load_tensors(path)
-    tensors["head.bn.bias"] = tensors["head.bn.bias"].int()
-    files.save_tensors(path, metadata, tensors)
-    with pytest.raises(biggan.InputError, match="head.bn.bias is int32, not float32"):
-        load_generator(path)
 
 
 def test_half_precision_parameters_are_stored_and_loaded_as_float32(path, tmp_path):
@@ -159,14 +136,12 @@ def test_parameters_beyond_half_precision_are_refused(tmp_path):
 
 
 def changed_header(path, **changes):
-    from biggan.weights import files
-
-    metadata, tensors, _ = files.load_tensors(path)
+    metadata, tensors, _ = load_tensors(path)
     header = json.loads(metadata["header"])
     for key, value in changes.items():
         target = header if key in header else header["description"]
         target[key] = value
-    files.save_tensors(path, metadata | {"header": json.dumps(header)}, tensors)
+    save_tensors(path, metadata | {"header": json.dumps(header)}, tensors)
 
 
 @pytest.mark.parametrize(
@@ -226,11 +201,9 @@ def test_hub_on_another_grid_than_the_published(path):
 
 @pytest.mark.parametrize("header", [None, "{", "[]", '{"kind": "generator"}'])
 def test_a_file_of_ours_without_a_network(path, header):
-    from biggan.weights import files
-
-    metadata, tensors, _ = files.load_tensors(path)
+    metadata, tensors, _ = load_tensors(path)
     metadata.pop("header")
-    files.save_tensors(path, metadata | ({"header": header} if header else {}), tensors)
+    save_tensors(path, metadata | ({"header": header} if header else {}), tensors)
     with pytest.raises(biggan.InputError, match="holds no network"):
         load_generator(path)
 
@@ -245,27 +218,6 @@ def test_equal_models_are_equal_files(tmp_path):
         save_generator(file, tiny_generator(), description)
     assert len({file.read_bytes() for file in files}) == 1
     assert load_generator(files[0]).description.source == r'häßlich "\n\ \x01'
-
-
-@pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_values_that_are_not_finite_are_named(path, value):
-    from biggan.weights import files
-
-    metadata, tensors, _ = files.load_tensors(path)
-    tensors["blocks.0.conv1.bias"][3] = value
-    files.save_tensors(path, metadata, tensors)
-    with pytest.raises(biggan.InputError, match="blocks.0.conv1.bias has values that are not fin"):
-        load_generator(path)
-
-
-def test_negative_variances_are_named(path):
-    from biggan.weights import files
-
-    metadata, tensors, _ = files.load_tensors(path)
-    tensors["blocks.1.bn2.table_var"][7, 1] = -1
-    files.save_tensors(path, metadata, tensors)
-    with pytest.raises(biggan.InputError, match="a variance of blocks.1.bn2 is negative"):
-        load_generator(path)
 
 
 def test_no_text_of_a_file_commands_a_terminal(tmp_path):
@@ -302,14 +254,41 @@ def test_a_file_that_claims_more_than_memory_can_map(tmp_path, axis):
         load_tensors(path)
 
 
-def test_a_message_names_twenty_faults_at_most(path):
-    from biggan.weights import files
+def test_all_that_is_wrong_with_tensors_is_named(path):
+    def refusal(changes):
+        metadata, tensors, _ = load_tensors(path)
+        changed = {n: t for n, t in {**tensors, **changes}.items() if t is not None}
+        copy = path.with_name("changed.safetensors")
+        save_tensors(copy, metadata, changed)
+        with pytest.raises(biggan.InputError) as raised:
+            load_generator(copy)
+        return str(raised.value)
 
-    metadata, tensors, _ = files.load_tensors(path)
+    tensors = load_tensors(path)[1]
+    message = refusal(
+        {
+            "head.bn.gain": None,
+            "extra": torch.zeros(1),
+            "head.bn.bias": torch.zeros(9),
+            "head.conv.bias": tensors["head.conv.bias"].int(),
+            "blocks.0.conv1.bias": torch.full_like(tensors["blocks.0.conv1.bias"], float("nan")),
+            "blocks.0.conv2.bias": torch.full_like(tensors["blocks.0.conv2.bias"], float("inf")),
+        }
+    )
+    for fault in (
+        "missing head.bn.gain",
+        "unexpected extra",
+        "head.bn.bias is (9,), not (8,)",
+        "head.conv.bias is int32, not float32",
+        "blocks.0.conv1.bias has values that are not finite numbers",
+        "blocks.0.conv2.bias has values that are not finite numbers",
+    ):
+        assert fault in message
+    negative = tensors["blocks.1.bn2.table_var"].clone()
+    negative[7, 1] = -1
+    assert "a variance of blocks.1.bn2 is neg" in refusal({"blocks.1.bn2.table_var": negative})
     odd = {f"{i}" + "\x1b" * 500: torch.zeros(1) for i in range(1000)}
-    shape = {"head.bn.bias": torch.zeros([0] * 1000)}
-    files.save_tensors(path, metadata, tensors | odd | shape)
-    with pytest.raises(biggan.InputError, match="; and 981 more") as raised:
-        load_generator(path)
-    assert len(str(raised.value)) < 4000
-    assert "\x1b" not in str(raised.value)
+    message = refusal({**odd, "head.bn.bias": torch.zeros([0] * 1000)})  # names twenty
+    assert message.endswith("; and 981 more")
+    assert len(message) < 4000
+    assert "\x1b" not in message
