@@ -302,7 +302,7 @@ def _open(url: str, headers: Mapping[str, str]) -> HTTPResponse:
         raise DownloadError(url, "only https:// and http:// addresses are downloaded")
     if not parts.hostname:
         raise DownloadError(url, "the address names no host")
-    opener = build_opener(_Redirects, _HTTPHandler, _HTTPSHandler(context=_trusted()))
+    opener = build_opener(_Redirects, _TimedHandler(context=_trusted()))
     try:
         sent = quote(urldefrag(url).url, safe=_URL_CHARACTERS)
         sent_headers = {"User-Agent": f"biggan/{__version__}", **headers}
@@ -372,12 +372,10 @@ class _TimedHTTPSConnection(_TimedConnection, HTTPSConnection):
     pass
 
 
-class _HTTPHandler(HTTPHandler):
+class _TimedHandler(HTTPHandler, HTTPSHandler):
     def http_open(self, req: Request) -> HTTPResponse:
         return self.do_open(_TimedConnection, req)
 
-
-class _HTTPSHandler(HTTPSHandler):
     def https_open(self, req: Request) -> HTTPResponse:
         return self.do_open(_TimedHTTPSConnection, req, context=self._context)  # type: ignore[attr-defined]
 
