@@ -9,13 +9,12 @@ from PIL import Image, ImageFile
 from PIL.PngImagePlugin import PngInfo
 from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
+from biggan.data.dataset import fit_square, to_array
 from biggan.data.decoding import (
     CorruptImageError,
     decode_image,
-    fit_square,
     image_endings,
     strict_pillow,
-    to_array,
 )
 from data_forms import encode
 

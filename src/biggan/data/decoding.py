@@ -12,12 +12,10 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image, ImageFile, ImageOps, TiffImagePlugin, UnidentifiedImageError
 
-from biggan.errors import InputError
+from biggan.data.dataset import MODES
 
-MODES = {1: "L", 3: "RGB"}  # by number of channels
 WHITE = 2**16 - 1  # the level that becomes white, where pixels have more than 8 bits
 MOST_BYTES = 2**30  # of an image file
 _NOT_PHOTOS = frozenset({"ICNS", "ICO", "PSD", "XBM", "XPM"})  # icons, and documents with layers
@@ -42,14 +40,6 @@ class DecodedImage(NamedTuple):
 
     image: Image.Image
     brightest: int | None
-
-
-def check_form(resolution: int, channels: int) -> None:
-    """Refuse a resolution or a number of channels that images cannot have."""
-    if channels not in MODES:
-        raise InputError(f"images have 1 channel (grey) or 3 (colour), not {channels}")
-    if resolution < 1:
-        raise InputError(f"the resolution must be at least 1 pixel, not {resolution}")
 
 
 @functools.cache
@@ -127,30 +117,6 @@ def decode_image(data: bytes, channels: int, white: int = WHITE) -> DecodedImage
 def open_image(data: bytes) -> ImageFile.ImageFile:
     """Open a file with Pillow, which reads no more than its header."""
     return Image.open(io.BytesIO(_without_text(data)), formats=image_formats())
-
-
-def fit_square(image: Image.Image, resolution: int) -> Image.Image:
-    """Crop an image to its central square and scale it to a resolution.
-
-    Lanczos shrinks: it does not alias, because Pillow widens the filter by the factor, and it keeps
-    edges that the paper's area averaging blurs. Bicubic enlarges. An image of the right size is
-    unchanged.
-    """
-    side = min(image.size)
-    left, top = (image.width - side) // 2, (image.height - side) // 2
-    if image.size != (side, side):
-        image = image.crop((left, top, left + side, top + side))
-    if side == resolution:
-        return image
-    shrinks = side > resolution
-    resampling = Image.Resampling.LANCZOS if shrinks else Image.Resampling.BICUBIC
-    return image.resize((resolution, resolution), resampling)
-
-
-def to_array(image: Image.Image) -> NDArray[np.uint8]:
-    """The pixels of an image in mode L or RGB as uint8 (C, H, W)."""
-    pixels = np.asarray(image, dtype=np.uint8)
-    return pixels[np.newaxis] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
 
 
 def _without_text(data: bytes) -> bytes | bytearray:

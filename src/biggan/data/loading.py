@@ -13,8 +13,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from biggan.data.dataset import DIGITS, DatasetOutline, ImageDataset, load_dataset
-from biggan.data.decoding import WHITE, check_form
+from biggan.data.dataset import (
+    DIGITS,
+    DatasetOutline,
+    ImageDataset,
+    check_form,
+    load_dataset,
+)
+from biggan.data.decoding import WHITE
 from biggan.data.packed import is_packed, open_images, read_header, read_labels
 from biggan.data.sources import (
     Findings,

@@ -37,8 +37,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from biggan.atomic_write import make_folder, write_atomically
-from biggan.data.dataset import DIGITS, fingerprint_start
-from biggan.data.decoding import WHITE, check_form
+from biggan.data.dataset import DIGITS, check_form, fingerprint_start
+from biggan.data.decoding import WHITE
 from biggan.data.folders import raise_disk_fault
 from biggan.data.sources import (
     Findings,

@@ -36,15 +36,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from biggan.atomic_write import write_atomically
-from biggan.data.dataset import is_address
+from biggan.data.dataset import check_form, fit_square, is_address, to_array
 from biggan.data.decoding import (
     WHITE,
     CorruptImageError,
-    check_form,
     decode_image,
-    fit_square,
     strict_pillow,
-    to_array,
 )
 from biggan.data.folders import Item
 from biggan.data.layout import Label, number_labels

@@ -21,14 +21,13 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from biggan.classes import normal_name
+from biggan.data.dataset import fit_square, to_array
 from biggan.data.decoding import (
     WHITE,
     CorruptImageError,
     decode_image,
-    fit_square,
     image_endings,
     strict_pillow,
-    to_array,
 )
 from biggan.data.folders import (
     FolderReader,
