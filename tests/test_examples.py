@@ -16,7 +16,7 @@ from biggan.classifier import train_classifier
 from biggan.data import load_dataset
 from biggan.demo.drawing import draw_grid
 from biggan.demo.forms import EXPLORE, INTERPOLATE, SWEEP
-from biggan.export import export_onnx
+from biggan.export import export_generator
 from biggan.weights.files import Description
 from data_forms import pictures, write_shards
 from tiny import TINY_CLASSES, tiny_generator
@@ -54,7 +54,7 @@ def test_onnx_sample(tmp_path, form, changes):
     model, picture = tmp_path / "tiny.onnx", tmp_path / "row.png"
     names = () if changes else TINY_CLASSES
     description = Description(name="tiny", class_names=names)
-    export_onnx(Gan(tiny_generator(**changes), description, "5ha256"), model, **form)
+    export_generator(Gan(tiny_generator(**changes), description, "5ha256"), model, **form)
     run_example("onnx_sample.py", model, "siamese", picture)
     with Image.open(picture) as row:
         assert row.mode == ("L" if changes else "RGB")

@@ -9,7 +9,7 @@ import torch
 
 from biggan import _version, export
 from biggan.errors import InputError
-from biggan.export import export_onnx, export_openvino
+from biggan.export import export_generator
 from biggan.gan import Gan
 from biggan.nn import StandingBatchNorm2d
 from biggan.weights.files import Description
@@ -71,7 +71,7 @@ def dynamic(tmp_path_factory):
     """An ONNX file with everything dynamic, its model, and what was reported of it."""
     path = tmp_path_factory.mktemp("onnx") / "tiny.onnx"
     gan, steps = tiny_gan(), []
-    exported = export_onnx(gan, path, truncation="dynamic", report=steps.append)
+    exported = export_generator(gan, path, truncation="dynamic", report=steps.append)
     assert len(steps) == 2
     return path, gan, exported
 
@@ -121,7 +121,7 @@ def test_an_onnx_file_is_one_of_standard_operations_and_nothing_private(dynamic)
 
 def test_an_onnx_file_for_one_truncation_and_batch(tmp_path):
     gan = tiny_gan(**DEEP)
-    exported = export_onnx(gan, tmp_path / "a.onnx", truncation=0.405, batch=3)
+    exported = export_generator(gan, tmp_path / "a.onnx", truncation=0.405, batch=3)
     assert exported.inputs == {"z": (3, 10), "class_weights": (3, 3)}
     assert_same(run_onnx, exported.path, gan, 3, 0.405)
     with pytest.raises(Exception, match="Expected: 3"):
@@ -133,7 +133,7 @@ def test_an_onnx_file_for_one_truncation_and_batch(tmp_path):
 
 def test_an_openvino_model_without_classes(tmp_path):
     gan = tiny_gan(num_classes=0)
-    exported = export_openvino(gan, tmp_path / "a.xml", truncation=None)
+    exported = export_generator(gan, tmp_path / "a.xml", "openvino", truncation=None)
     assert exported.inputs == {"z": ("N", 12)}
     for num in (1, 3):
         assert_same(run_openvino, exported.path, gan, num, None)
@@ -145,9 +145,9 @@ def test_the_truncation_is_an_input_of_an_openvino_model(tmp_path):
     path = tmp_path / "a.xml"
     path.with_suffix(".bin").write_text("older")
     with pytest.raises(InputError, match=r"a.bin exists: .* --force"):
-        export_openvino(gan, path, truncation="dynamic")
+        export_generator(gan, path, "openvino", truncation="dynamic")
     assert not path.exists()
-    exported = export_openvino(gan, path, truncation="dynamic", batch=2, force=True)
+    exported = export_generator(gan, path, "openvino", truncation="dynamic", batch=2, force=True)
     assert list(exported.inputs) == ["z", "class_weights", "truncation"]
     for truncation in TRUNCATIONS:
         assert_same(run_openvino, path, gan, 2, truncation)
@@ -199,45 +199,45 @@ def test_another_networks_file_is_not_written(dynamic, monkeypatch, tmp_path):
     path = tmp_path / "a.onnx"
     path.write_text("older")
     with pytest.raises(InputError, match=r"nothing was written: .* differ from PyTorch's by \d"):
-        export_onnx(other, path, force=True)
+        export_generator(other, path, force=True)
     assert path.read_text() == "older"
     with torch.no_grad():
         other.generator.linear.bias.fill_(float("nan"))
     with pytest.raises(InputError, match="by nan"):
-        export_onnx(other, path, force=True)
+        export_generator(other, path, force=True)
     assert list(tmp_path.iterdir()) == [path]
     assert path.read_text() == "older"
 
 
 @pytest.mark.parametrize(
-    ("write", "name", "part"),
-    [(export_onnx, "a.onnx", "_onnx_program"), (export_openvino, "a.xml", "_openvino_model")],
+    ("form", "name", "part"),
+    [("onnx", "a.onnx", "_onnx_program"), ("openvino", "a.xml", "_openvino_model")],
 )
 def test_a_library_that_fails_is_one_line_and_leaves_nothing(
-    tmp_path, monkeypatch, write, name, part
+    tmp_path, monkeypatch, form, name, part
 ):
     def fail(*_):
         raise RuntimeError("no such\noperation")
 
     monkeypatch.setattr(export, part, fail)
     with pytest.raises(InputError, match="nothing was written: .* failed: no such operation"):
-        write(tiny_gan(), tmp_path / name)
+        export_generator(tiny_gan(), tmp_path / name, form)
     assert not list(tmp_path.iterdir())
 
 
 def test_what_cannot_be_exported_is_refused_in_one_line(tmp_path, monkeypatch):
     gan, path = tiny_gan(), tmp_path / "a.onnx"
 
-    def refused(message, gan=gan, path=path, write=export_onnx, **how):
+    def refused(message, gan=gan, path=path, form="onnx", **how):
         with pytest.raises(InputError, match=message):
-            write(gan, path, **how)
+            export_generator(gan, path, form, **how)
         assert not path.is_file()
 
     refused("truncation must be above 0", truncation=1.5)
     for batch in (0, -1, export.MAX_BATCH + 1, 10**30, 1.5, "four"):
         refused(r"batch must be 1 to 1024, or dynamic, not \S+$", batch=batch)
     refused("as files of openvino are", path=tmp_path / "a.xml")
-    refused("must end in .xml", write=export_openvino, path=tmp_path / "a")
+    refused("must end in .xml", form="openvino", path=tmp_path / "a")
     refused("is a folder", path=tmp_path)
     bare = tiny_gan()
     for layer in bare.generator.modules():
@@ -251,6 +251,6 @@ def test_what_cannot_be_exported_is_refused_in_one_line(tmp_path, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "openvino", None)
     refused(
         r"openvino needs openvino: pip install 'biggan\[openvino\]'",
-        write=export_openvino,
+        form="openvino",
         path=tmp_path / "a.xml",
     )

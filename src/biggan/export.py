@@ -38,7 +38,6 @@ from biggan.errors import InputError, quoted
 from biggan.gan import Gan
 from biggan.inference.folded import FoldedGenerator
 from biggan.latents import check_truncation
-from biggan.models import Generator
 from biggan.nn import StandingBatchNorm2d
 from biggan.weights.networks import statistics_grid
 
@@ -86,23 +85,27 @@ class Exported:
 
 
 @torch.inference_mode(mode=False)  # what is made in that mode cannot be traced
-def export_onnx(
+def export_generator(
     gan: Gan,
     path: Path,
+    form: Format = "onnx",
     *,
     truncation: Truncation = 0.4,
     batch: Batch = "dynamic",
     force: bool = False,
     report: Callable[[str], None] = lambda _: None,
 ) -> Exported:
-    """Write a generator as an ONNX file, and check it in ONNX Runtime.
+    """Write a generator as a file of another format, and check it by running it on the CPU.
 
-    Its metadata say what it is, as strings: name, class_names (JSON), source, licence, sha256 (of
-    the weights file), truncation, and truncation_grid (JSON) where that is "dynamic".
+    The file says what it is, as strings: name, class_names (JSON), source, licence, sha256 (of the
+    weights file), truncation, and truncation_grid (JSON) where that is "dynamic"; in ONNX as
+    metadata, in OpenVINO as the section `biggan` of the rt_info.
 
     Args:
         gan: What to export.
-        path: The file; its folder exists.
+        path: The file; its folder exists. OpenVINO's ends in `.xml`, and the weights go beside it,
+            under the same name with `.bin`.
+        form: Of the file.
         truncation: Whose statistics the file holds: in (0, 1]; None for those of untruncated noise;
             "dynamic" for an input that selects among all that were recorded.
         batch: Images at once, or "dynamic".
@@ -113,71 +116,17 @@ def export_onnx(
         InputError: A package is missing, the file exists or cannot be written, the model cannot be
             exported so, or the exported network makes other images.
     """
-    check_request("onnx", path, truncation=truncation, batch=batch, force=force)
-    network = _Network(gan, truncation)
-    with replaced_atomically(path) as temporary, _failing_in_one_line("ONNX"):
-        report("converting to ONNX")
-        program = _onnx_program(network, batch)
-        _describe(program.model, _metadata(gan, truncation))
-        program.save(temporary, external_data=False)
+    check_request(form, path, truncation=truncation, batch=batch, force=force)
+    network, about = _Network(gan, truncation), _metadata(gan, truncation)
+    library, written = {
+        "onnx": ("ONNX", _written_as_onnx),
+        "openvino": ("OpenVINO", _written_as_openvino),
+    }[form]
+    report(f"converting to {library}")
+    with _failing_in_one_line(library), written(network, path, batch, about) as run:
         report("comparing its images with PyTorch's")
-        run = _onnx_runner(temporary)
         difference = _compare(run, gan, truncation, batch)
-    return Exported(path, "onnx", network.shapes(batch), difference)
-
-
-@torch.inference_mode(mode=False)  # what is made in that mode cannot be traced
-def export_openvino(
-    gan: Gan,
-    path: Path,
-    *,
-    truncation: Truncation = 0.4,
-    batch: Batch = "dynamic",
-    force: bool = False,
-    report: Callable[[str], None] = lambda _: None,
-) -> Exported:
-    """Write a generator as OpenVINO's two files, and check them on the CPU.
-
-    What `export_onnx` writes as metadata is here the section `biggan` of the rt_info.
-
-    Args:
-        gan: What to export.
-        path: The file of the network, named `.xml`; its folder exists. The weights go beside it,
-            under the same name with `.bin`.
-        truncation: See `export_onnx`.
-        batch: See `export_onnx`.
-        force: See `export_onnx`.
-        report: See `export_onnx`.
-
-    Raises:
-        InputError: As `export_onnx`.
-    """
-    check_request("openvino", path, truncation=truncation, batch=batch, force=force)
-    network = _Network(gan, truncation)
-    weights = path.with_suffix(".bin")
-    # The weights come to stand first: where the network is, they are.
-    with (
-        replaced_atomically(path) as new_path,
-        replaced_atomically(weights) as new_weights,
-        tempfile.TemporaryDirectory(
-            TEMPORARY_SUFFIX, temporary_prefix(), dir=path.parent
-        ) as folder,
-        _failing_in_one_line("OpenVINO"),
-    ):
-        import openvino  # type: ignore[import-untyped]
-
-        report("converting to OpenVINO")
-        model = _openvino_model(network, batch)
-        for name, text in _metadata(gan, truncation).items():
-            model.set_rt_info(text, ["biggan", name])
-        # The format finds the weights by the name of the network's file.
-        written = Path(folder, "model.xml")
-        openvino.save_model(model, written, compress_to_fp16=False)
-        report("comparing its images with PyTorch's")
-        difference = _compare(_openvino_runner(written), gan, truncation, batch)
-        written.with_suffix(".bin").replace(new_weights)
-        written.replace(new_path)
-    return Exported(path, "openvino", network.shapes(batch), difference)
+    return Exported(path, form, network.shapes(batch), difference)
 
 
 def check_request(
@@ -188,7 +137,7 @@ def check_request(
     batch: Batch = "dynamic",
     force: bool = False,
 ) -> None:
-    """Refuse what no model can be exported as, before one is loaded; see `export_onnx`.
+    """Refuse what no model can be exported as, before one is loaded; see `export_generator`.
 
     Raises:
         InputError: A package is missing, or a value is out of range, or the file exists.
@@ -304,6 +253,43 @@ def _check_table(gan: Gan) -> None:
             f"{gan.name} looks its statistics up as DeepMind's modules do between two truncations, "
             "which is not exported: name one truncation, or convert it with --off-grid linear"
         )
+
+
+@contextlib.contextmanager
+def _written_as_onnx(
+    network: _Network, path: Path, batch: Batch, about: Mapping[str, str]
+) -> Iterator[_Run]:
+    """The written network, which takes its place when the context ends."""
+    with replaced_atomically(path) as temporary:
+        program = _onnx_program(network, batch)
+        _describe(program.model, about)
+        program.save(temporary, external_data=False)
+        yield _onnx_runner(temporary)
+
+
+@contextlib.contextmanager
+def _written_as_openvino(
+    network: _Network, path: Path, batch: Batch, about: Mapping[str, str]
+) -> Iterator[_Run]:
+    # The weights come to stand first: where the network is, they are.
+    with (
+        replaced_atomically(path) as new_path,
+        replaced_atomically(path.with_suffix(".bin")) as new_weights,
+        tempfile.TemporaryDirectory(
+            TEMPORARY_SUFFIX, temporary_prefix(), dir=path.parent
+        ) as folder,
+    ):
+        import openvino  # type: ignore[import-untyped]
+
+        model = _openvino_model(network, batch)
+        for name, text in about.items():
+            model.set_rt_info(text, ["biggan", name])
+        # The format finds the weights by the name of the network's file.
+        written = Path(folder, "model.xml")
+        openvino.save_model(model, written, compress_to_fp16=False)
+        yield _openvino_runner(written)
+        written.with_suffix(".bin").replace(new_weights)
+        written.replace(new_path)
 
 
 def _onnx_program(network: _Network, batch: Batch) -> Any:
@@ -433,7 +419,7 @@ def _compare(run: _Run, gan: Gan, truncation: Truncation, batch: Batch) -> float
     Raises:
         InputError: It is above the tolerance.
     """
-    generator = _on_cpu(gan)
+    generator = gan.generator if gan.device.type == "cpu" else copy.deepcopy(gan.generator).cpu()
     config = generator.config
     z = torch.randn(2, config.z_dim, generator=torch.Generator().manual_seed(0))
     weights = torch.zeros(2, config.num_classes)
@@ -468,10 +454,6 @@ def _truncations(gan: Gan, truncation: Truncation) -> list[float | None]:
     middle = len(grid) // 2
     between = 0.7 * grid[middle - 1] + 0.3 * grid[middle]
     return [grid[0], between, grid[-1]]
-
-
-def _on_cpu(gan: Gan) -> Generator:
-    return gan.generator if gan.device.type == "cpu" else copy.deepcopy(gan.generator).cpu()
 
 
 @contextlib.contextmanager

@@ -193,7 +193,7 @@ def test_progress_is_for_terminals(interpolate, tmp_path, monkeypatch, capsys):
         bars.append((total, unit))
         return frames
 
-    monkeypatch.setattr("biggan.cli.interpolate.progress", bar)
+    monkeypatch.setattr("biggan.cli.options.progress", bar)
     for name in ("x.webp", "x.png"):
         succeeds(f"{interpolate} --from 0 --to 1 --steps 3 --out {tmp_path}/{name}")
     assert bars == [(4, "frame"), (6, "picture")]

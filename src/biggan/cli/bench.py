@@ -7,22 +7,14 @@ from typing import Any
 
 import click
 
-from biggan.cli.options import (
-    check_writable,
-    device_option,
-    json_option,
-    load_gan,
-    model_option,
-    offline_option,
-    share_processor,
-)
+from biggan.cli import options
 
 
 @click.command
-@model_option
-@offline_option
-@device_option
-@json_option
+@options.model
+@options.offline
+@options.device
+@options.as_json
 def command(model: str | None, offline: bool, device: str | None, as_json: bool) -> None:
     """Measure which engine is the fastest on this machine.
 
@@ -35,13 +27,13 @@ def command(model: str | None, offline: bool, device: str | None, as_json: bool)
       biggan bench
       biggan bench --model biggan-deep-256 --json
     """
-    share_processor()
+    options.share_processor()
     from biggan.atomic_write import make_folder
     from biggan.gan import measurements_file
     from biggan.inference.measurements import measure_all
 
-    check_writable(measurements_file().parent)
-    gan = load_gan(model, device=device, offline=offline)
+    options.check_writable(measurements_file().parent)
+    gan = options.load_gan(model, device=device, offline=offline)
     make_folder(measurements_file().parent)
 
     def report(progress: str) -> None:

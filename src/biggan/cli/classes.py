@@ -7,13 +7,13 @@ from collections.abc import Sequence
 
 import click
 
-from biggan.cli.options import model_option, offline_option
+from biggan.cli import options
 from biggan.errors import InputError
 
 
 @click.command
-@model_option
-@offline_option
+@options.model
+@options.offline
 @click.option(
     "--imagenet", is_flag=True, help="List ImageNet's 1000 classes without loading a model."
 )

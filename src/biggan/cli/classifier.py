@@ -8,13 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from biggan.cli.options import (
-    check_writable,
-    choose_device,
-    device_option,
-    json_option,
-    share_processor,
-)
+from biggan.cli import options
 from biggan.errors import InputError
 
 if TYPE_CHECKING:
@@ -50,7 +44,6 @@ if TYPE_CHECKING:
     "--seed",
     type=click.IntRange(min=0),
     default=0,
-    show_default=True,
     help="Seed of the held-out images and of all other random numbers.",
 )
 @click.option(
@@ -64,8 +57,8 @@ if TYPE_CHECKING:
     help="Channels of the first stage; the features are four times as wide.  [default: half the "
     "resolution, from 16 to 64]",
 )
-@json_option
-@device_option
+@options.as_json
+@options.device
 def command(
     data: str,
     out: Path,
@@ -92,13 +85,13 @@ def command(
     """
     if out.suffix != ".safetensors":
         raise InputError(f"{out} must end in .safetensors")
-    check_writable(out.parent)
-    share_processor()
+    options.check_writable(out.parent)
+    options.share_processor()
 
     from biggan.classifier import train_classifier
     from biggan.data import DIGITS
 
-    device = choose_device(device)
+    device = options.choose_device(device)
     dataset = _load(data, resolution, channels)
     classifier = train_classifier(
         dataset,

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from biggan.cli.options import check_writable, is_same_file, offline_option
+from biggan.cli import options
 from biggan.errors import InputError
 
 
@@ -20,9 +20,7 @@ from biggan.errors import InputError
     help="Epsilon of BatchNorm for ajbrock's files, which do not contain it.  [default: 1e-5]",
 )
 @click.option(
-    "--sn-eps",
-    type=float,
-    help="Epsilon of spectral normalization, likewise.  [default: 1e-6]",
+    "--sn-eps", type=float, help="Epsilon of spectral normalization, likewise.  [default: 1e-6]"
 )
 @click.option(
     "--off-grid",
@@ -34,11 +32,10 @@ from biggan.errors import InputError
     "--precision",
     type=click.Choice(["float32", "float16"]),
     default="float32",
-    show_default=True,
     help="Data type of the stored weights; float16 halves the file.",
 )
 @click.option("--force", is_flag=True, help="Replace OUT if it contains another network.")
-@offline_option
+@options.offline
 def command(
     source: str,
     out: Path,
@@ -65,8 +62,8 @@ def command(
     """
     if out.suffix != ".safetensors":
         raise InputError(f"{out} must end in .safetensors")
-    check_writable(out.parent)
-    if is_same_file(out, source):
+    options.check_writable(out.parent)
+    if options.is_same_file(out, source):
         raise InputError(f"{out} is the source: choose another name")
 
     import torch

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from biggan.cli.options import check_writable, json_option
+from biggan.cli import options
 
 if TYPE_CHECKING:
     from biggan.data.packed import PackedHeader
@@ -43,11 +43,7 @@ def command(ctx: click.Context) -> None:
     help="Width and height of the images in pixels.",
 )
 @click.option(
-    "--channels",
-    type=click.Choice(["1", "3"]),
-    default="3",
-    show_default=True,
-    help="1 for grey, 3 for colour.",
+    "--channels", type=click.Choice(["1", "3"]), default="3", help="1 for grey, 3 for colour."
 )
 @click.option(
     "--workers",
@@ -77,7 +73,7 @@ def pack(
       biggan data pack "data/train-*.parquet" birds-64 --resolution 64
       biggan data pack "train-{0000..0009}.tar" imagenet-256 --resolution 256 --workers 16
     """
-    check_writable(out.parent)
+    options.check_writable(out.parent)
 
     from biggan.data.packed import pack_dataset
 
@@ -111,7 +107,7 @@ def verify(packed: Path) -> None:
 
 @command.command
 @_packed_argument
-@json_option
+@options.as_json
 def info(packed: Path, as_json: bool) -> None:
     """Describe a packed dataset without reading its images.
 

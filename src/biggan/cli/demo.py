@@ -20,14 +20,7 @@ from typing import Any
 
 import click
 
-from biggan.cli.options import (
-    choose_device,
-    device_option,
-    engine_option,
-    offline_option,
-    precision_option,
-    share_processor,
-)
+from biggan.cli import options
 from biggan.errors import InputError
 
 _LIMIT = 120
@@ -42,18 +35,14 @@ _LIMIT = 120
     help="As in biggan sample; repeatable. Visitors can choose among these models; the first is "
     "selected.  [default: the bundled models]",
 )
-@offline_option
+@options.offline
 @click.option(
-    "--host",
-    default="127.0.0.1",
-    show_default=True,
-    help="Address to listen on; 0.0.0.0 admits other machines.",
+    "--host", default="127.0.0.1", help="Address to listen on; 0.0.0.0 admits other machines."
 )
 @click.option(
     "--port",
     type=click.IntRange(0, 65535),
     default=7860,
-    show_default=True,
     help="Port to listen on; 0 for any free one.",
 )
 @click.option(
@@ -78,7 +67,6 @@ _LIMIT = 120
     "--queue",
     type=click.IntRange(min=1),
     default=100,
-    show_default=True,
     help="Maximum number of waiting requests; further ones are refused with status 503.",
 )
 @click.option(
@@ -105,9 +93,9 @@ _LIMIT = 120
     "10.0.0.0/8; repeatable.",
 )
 @click.option("--open", "open_browser", is_flag=True, help="Open the page in a browser.")
-@device_option
-@engine_option
-@precision_option
+@options.device
+@options.engine
+@options.precision
 def command(
     models: tuple[str, ...],
     host: str,
@@ -143,7 +131,7 @@ def command(
             raise InputError("the page needs Gradio: pip install 'biggan[demo]'")
         if sys.stderr.isatty():
             click.echo("Loading the model and the page ...", err=True)
-        share_processor()
+        options.share_processor()
         signal.signal(signal.SIGINT, signal.default_int_handler)  # the server's own way to end
         with tempfile.TemporaryDirectory(prefix="biggan-demo-") as pictures:
             # Gradio's own folder belongs to the user who first ran it. Read on import.
@@ -155,7 +143,7 @@ def command(
             from biggan.gan import load
             from biggan.weights.published import BUNDLED
 
-            load = partial(load, device=choose_device(device), **how)
+            load = partial(load, device=options.choose_device(device), **how)
             cache = ModelCache(models or BUNDLED, load)
             cache.load_all()
             cache.get(cache.default).sample()  # the first is ready to draw

@@ -8,21 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from biggan.cli.options import (
-    TRUNCATION,
-    check_writable,
-    choose_device,
-    device_option,
-    engine_option,
-    given_option,
-    load_gan,
-    model_option,
-    noise_option,
-    offline_option,
-    precision_option,
-    share_processor,
-    unused_name,
-)
+from biggan.cli import options
 from biggan.errors import InputError
 
 if TYPE_CHECKING:
@@ -37,8 +23,8 @@ _OF_MODELS = {"num", "truncations", "noise", "seed", "batch_size", "engine", "pr
 
 
 @click.command
-@model_option
-@offline_option
+@options.model
+@options.offline
 @click.option(
     "--images",
     help="Evaluate these images instead of a model's: a folder, an archive, a packed dataset, or "
@@ -50,22 +36,15 @@ _OF_MODELS = {"num", "truncations", "noise", "seed", "batch_size", "engine", "pr
     help="Reference: a folder, an archive, a packed dataset or `digits`; or statistics, from "
     "--save-statistics or pytorch-fid (.npz).",
 )
-@click.option(
-    "-n",
-    "--num",
-    default=50_000,
-    show_default=True,
-    help="Number of generated images per truncation.",
-)
+@click.option("-n", "--num", default=50_000, help="Number of generated images per truncation.")
 @click.option(
     "--truncations",
     default="none",
-    show_default=True,
     metavar="T,T,...",
     help="Truncations, such as 0.2,0.4,1,none; none is the paper's main figure.",
 )
-@noise_option
-@click.option("--seed", default=0, show_default=True, help="Seed of the noise.")
+@options.noise
+@click.option("--seed", default=0, help="Seed of the noise.")
 @click.option(
     "--metrics",
     metavar="M,M,...",
@@ -77,7 +56,6 @@ _OF_MODELS = {"num", "truncations", "noise", "seed", "batch_size", "engine", "pr
 @click.option(
     "--extractor",
     default="inception",
-    show_default=True,
     metavar="inception|FILE",
     help="Feature extractor: TF-Inception, downloaded once; its weights file from pytorch-fid; or "
     "a file of `biggan classifier`.",
@@ -116,13 +94,12 @@ _OF_MODELS = {"num", "truncations", "noise", "seed", "batch_size", "engine", "pr
     "--out",
     type=click.Path(dir_okay=False, path_type=Path),
     default=Path("evaluation.json"),
-    show_default=True,
     help="File for the figures and all settings. A sweep also writes a .csv and a .png beside it.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
-@device_option
-@engine_option
-@precision_option
+@options.device
+@options.engine
+@options.precision
 def command(
     model: str | None,
     offline: bool,
@@ -160,7 +137,7 @@ def command(
     Figures are comparable only with the same extractor, resize, number of images and reference;
     the file records all of them.
     """
-    share_processor()
+    options.share_processor()
     import torch
 
     from biggan.data import DIGITS
@@ -175,18 +152,14 @@ def command(
         result,
         scores,
     )
-    from biggan.evaluation.neighbors import (
-        samples_of_generator,
-        samples_of_images,
-        write_neighbors,
-    )
+    from biggan.evaluation.neighbors import samples_of_generator, samples_of_images, write_neighbors
     from biggan.latents import check_seed
 
     with process_group(torch.device("cpu")):
         with raising_together():
             _check_options(model, images, data, resolution, neighbors, save_statistics, extractor)
             for file in filter(None, (out, neighbors, save_statistics)):
-                check_writable(file.parent)
+                options.check_writable(file.parent)
             check_seed(seed)
             if metrics is not None:
                 wanted = scores.check_metrics(metrics)
@@ -195,10 +168,10 @@ def command(
                 wanted = scores.OF_STATISTICS if of_statistics else scores.DEFAULT_METRICS
             protocol = Protocol(num, seed, noise, batch_size)
             parts = [part.strip() for part in truncations.split(",") if part.strip()]
-            sweep: Any = tuple(TRUNCATION.convert(part, None, None) for part in parts)
+            sweep: Any = tuple(options.TRUNCATION.convert(part, None, None) for part in parts)
             evaluate.check_truncations(sweep, protocol)
             _check_out(out, neighbors, is_sweep=len(sweep) > 1)
-            own = own_device(torch.device(choose_device(device)))
+            own = own_device(torch.device(options.choose_device(device)))
             network = None
             if scores.needs_features(wanted) or neighbors or save_statistics:
                 network = features.open_extractor(
@@ -211,7 +184,7 @@ def command(
         classes, flip = scores.needs_classes(wanted), data != DIGITS
         if images is None:
             with raising_together():
-                gan = load_gan(model, device=str(own), offline=offline, **how)
+                gan = options.load_gan(model, device=str(own), offline=offline, **how)
                 size, channels = gan.config.resolution, gan.config.image_channels
                 against = reference.open_reference(data, size, channels, with_classes=classes)
             evaluation = evaluate_generator(
@@ -228,8 +201,8 @@ def command(
             samples = partial(samples_of_images, made)
         if evaluation is None:
             return
-        if not given_option(["out"]):
-            out = unused_name(out, partial(result.is_of_same, evaluation))
+        if not options.given_option(["out"]):
+            out = options.unused_name(out, partial(result.is_of_same, evaluation))
         written = result.write_evaluation(evaluation, out)
         if neighbors is not None:
             assert network is not None
@@ -257,12 +230,12 @@ def _check_options(
 
     if images is not None and model is not None:
         raise InputError("give --model or --images, not both")
-    if images is not None and (option := given_option(_OF_MODELS)):
+    if images is not None and (option := options.given_option(_OF_MODELS)):
         raise InputError(f"{option} applies to a model, not to --images: omit it")
     if save_statistics is not None:
         check_statistics_name(save_statistics)
         names = {parameter.name or "" for parameter in command.params}
-        if option := given_option(names - _OF_STATISTICS):
+        if option := options.given_option(names - _OF_STATISTICS):
             raise InputError(f"--save-statistics has no use for {option}: omit it")
         if save_statistics.resolve() == Path(extractor).expanduser().resolve():
             raise InputError(f"{save_statistics} is the extractor's own file: choose another name")
@@ -311,7 +284,7 @@ def _save_statistics(
     with raising_together():
         channels = extractor.channels
         if model is not None:
-            config = load_gan(model, device="cpu", offline=offline).config
+            config = options.load_gan(model, device="cpu", offline=offline).config
             resolution, channels = config.resolution, config.image_channels
         size = common_resolution(data) if resolution is None else resolution
         dataset = open_dataset(data, size, channels, with_classes=False, may_enlarge=model is None)

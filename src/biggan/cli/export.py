@@ -9,14 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from biggan.cli.options import (
-    NumberOr,
-    check_writable,
-    is_same_file,
-    model_option,
-    offline_option,
-    share_processor,
-)
+from biggan.cli import options
 from biggan.errors import InputError
 
 if TYPE_CHECKING:
@@ -25,29 +18,26 @@ if TYPE_CHECKING:
 
 @click.command
 @click.argument("out", metavar="OUT", type=click.Path(path_type=Path))
-@model_option
-@offline_option
+@options.model
+@options.offline
 @click.option(
     "--format",
     "form",
     type=click.Choice(["onnx", "openvino"]),
     default="onnx",
-    show_default=True,
     help="onnx writes the file OUT; openvino writes OUT.xml and OUT.bin.",
 )
 @click.option(
     "--truncation",
-    type=NumberOr(float, {"none": None, "dynamic": "dynamic"}),
+    type=options.NumberOr(float, {"none": None, "dynamic": "dynamic"}),
     default=0.4,
-    show_default=True,
     help="Truncation of the BatchNorm statistics, in (0, 1]; none for untruncated noise; dynamic "
     "for an input.",
 )
 @click.option(
     "--batch",
-    type=NumberOr(int, {"dynamic": "dynamic"}),
+    type=options.NumberOr(int, {"dynamic": "dynamic"}),
     default="dynamic",
-    show_default=True,
     help="Batch size, at most 1024, or dynamic for any.",
 )
 @click.option("--force", is_flag=True, help="Replace OUT if it exists.")
@@ -75,9 +65,9 @@ def command(
       biggan export --model biggan-deep-256 --format onnx --truncation dynamic biggan.onnx
       biggan export --model runs/digits --format openvino --batch 1 digits.xml
     """
-    share_processor()
+    options.share_processor()
     from biggan.atomic_write import make_folder
-    from biggan.export import check_request, export_onnx, export_openvino
+    from biggan.export import check_request, export_generator
     from biggan.gan import load
 
     if out.is_dir() or not out.name.strip("."):
@@ -85,13 +75,14 @@ def command(
     if form == "openvino" and out.suffix.lower() not in (".xml", ".onnx"):
         out = out.with_name(f"{out.name}.xml")
     check_request(form, out, truncation=truncation, batch=batch, force=force)
-    check_writable(out.parent)
-    if model is not None and is_same_file(out, model):
+    options.check_writable(out.parent)
+    if model is not None and options.is_same_file(out, model):
         raise InputError(f"{out} is the model: choose another name")
     gan = load(model, offline=offline)
     make_folder(out.parent)
-    export = export_onnx if form == "onnx" else export_openvino
-    exported = export(gan, out, truncation=truncation, batch=batch, force=force, report=_report)
+    exported = export_generator(
+        gan, out, form, truncation=truncation, batch=batch, force=force, report=_report
+    )
     if as_json:
         entry = {
             "file": str(out),

@@ -8,22 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from biggan.cli.options import (
-    TRUNCATION,
-    check_writable,
-    device_option,
-    engine_option,
-    given_option,
-    like_option,
-    load_gan,
-    model_option,
-    noise_option,
-    offline_option,
-    precision_option,
-    progress,
-    share_processor,
-    unused_picture,
-)
+from biggan.cli import options
 from biggan.errors import InputError
 
 if TYPE_CHECKING:
@@ -42,12 +27,12 @@ _IN_PROVENANCE = (
 
 
 @click.command
-@model_option
-@offline_option
+@options.model
+@options.offline
 @click.option("--from", "class_a", metavar="NAME|INDEX", help="Class to start from.")
 @click.option("--to", "class_b", metavar="NAME|INDEX", help="Class to end at.")
-@click.option("--seed-a", default=0, show_default=True, help="Seed of the noise at the start.")
-@click.option("--seed-b", default=0, show_default=True, help="Seed of the noise at the end.")
+@click.option("--seed-a", default=0, help="Seed of the noise at the start.")
+@click.option("--seed-b", default=0, help="Seed of the noise at the end.")
 @click.option(
     "--through",
     metavar="KEYFRAMES",
@@ -59,48 +44,42 @@ _IN_PROVENANCE = (
     type=int,
     help=f"Images from one keyframe to the next, both included; {_GRID_STEPS} in a grid.",
 )
-@click.option("-n", "--num", default=2, show_default=True, help="Number of paths.")
+@click.option("-n", "--num", default=2, help="Number of paths.")
 @click.option(
     "--truncation",
-    type=TRUNCATION,
+    type=options.TRUNCATION,
     default=0.2,
-    show_default=True,
     help="As in biggan sample, for the whole path.",
 )
 @click.option(
     "--path",
     type=click.Choice(["linear", "slerp"]),
     default="linear",
-    show_default=True,
     help="Interpolation of the noise: linear, as in DeepMind's notebook, or along a great circle.",
 )
-@noise_option
+@options.noise
 @click.option(
     "--seconds",
     type=float,
     help=f"Length of a video.  [default: {_SECONDS:g} from each keyframe to the next]",
 )
-@click.option(
-    "--fps", type=float, default=20, show_default=True, help="Frames per second of a video."
-)
+@click.option("--fps", type=float, default=20, help="Frames per second of a video.")
 @click.option(
     "--loop",
     type=click.Choice(["there-and-back", "around", "none"]),
     default="there-and-back",
-    show_default=True,
     help="What follows the last keyframe of a video; around: the first one.",
 )
 @click.option(
     "--out",
     type=click.Path(dir_okay=False, path_type=Path),
     default=Path("interpolation.png"),
-    show_default=True,
     help=".png for a grid, one row per path; .mp4, .gif or .webp for a video, paths side by side.",
 )
-@like_option
-@device_option
-@engine_option
-@precision_option
+@options.like
+@options.device
+@options.engine
+@options.precision
 def command(
     class_a: str | None,
     class_b: str | None,
@@ -131,7 +110,7 @@ def command(
     The file contains its provenance; --like generates it again. MP4 needs PyAV: pip install
     'biggan[video]'.
     """
-    share_processor()
+    options.share_processor()
     from biggan.atomic_write import make_folder
     from biggan.images import make_grid, save_png
     from biggan.provenance import VideoProvenance
@@ -139,19 +118,19 @@ def command(
 
     if os.environ.get("WORLD_SIZE", "1") != "1":
         _refuse_torchrun()
-    check_writable(out.parent)
+    options.check_writable(out.parent)
     is_video = out.suffix.lower() != ".png"
     wanted = None if like is None else _read_like(like, is_video=is_video)
     if is_video:
         check_video(out, wanted.fps if isinstance(wanted, VideoProvenance) else fps)
-    elif option := given_option(("through", "seconds", "fps", "loop")):
+    elif option := options.given_option(("through", "seconds", "fps", "loop")):
         raise InputError(f"{option} applies to videos, not to a .png: omit it")
     keyframes, frames = [(class_a, seed_a), (class_b, seed_b)], 0
     if wanted is None and is_video:
         if through is not None:
             keyframes = _parse_keyframes(through)
         frames = _num_frames(len(keyframes), loop, steps, seconds, fps)
-    gan = load_gan(**how)
+    gan = options.load_gan(**how)
     if wanted is None and is_video:
         wanted = gan.plan_video(
             keyframes, frames, fps, num, truncation, loop=loop, path=path, noise=noise
@@ -162,16 +141,16 @@ def command(
             class_a, class_b, steps, num, truncation, seed_a, seed_b, path=path, noise=noise
         )
     if isinstance(wanted, VideoProvenance):
-        drawn = progress(gan.draw_video(wanted), wanted.frames, "frame")
+        drawn = options.progress(gan.draw_video(wanted), wanted.frames, "frame")
         make_folder(out.parent)
         repeat = wanted.loop != "none"
         save_video(map(make_frame, drawn), out, wanted.fps, repeat=repeat, provenance=wanted)
     else:
-        pictures = progress(gan.draw_morph(wanted), wanted.num * wanted.steps, "picture")
+        pictures = options.progress(gan.draw_morph(wanted), wanted.num * wanted.steps, "picture")
         make_folder(out.parent)
         grid = make_grid(list(pictures), columns=wanted.steps)
-        if not given_option(["out"]):
-            out = unused_picture(out, wanted)
+        if not options.given_option(["out"]):
+            out = options.unused_picture(out, wanted)
         save_png(grid, out, wanted)
     click.echo(out)
 
@@ -190,7 +169,7 @@ def _read_like(path: Path, *, is_video: bool) -> MorphProvenance | VideoProvenan
     from biggan.provenance import MorphProvenance, VideoProvenance, read_provenance
     from biggan.video import VIDEO_ENDINGS
 
-    if option := given_option(_IN_PROVENANCE):
+    if option := options.given_option(_IN_PROVENANCE):
         raise InputError(f"--like takes all settings from the picture: omit {option}")
     wanted = read_provenance(path)
     if not isinstance(wanted, MorphProvenance | VideoProvenance):
@@ -205,7 +184,7 @@ def _read_like(path: Path, *, is_video: bool) -> MorphProvenance | VideoProvenan
 def _parse_keyframes(through: str) -> list[tuple[str | None, int]]:
     from biggan.interpolation import parse_keyframes
 
-    if option := given_option(("class_a", "class_b", "seed_a", "seed_b")):
+    if option := options.given_option(("class_a", "class_b", "seed_a", "seed_b")):
         raise InputError(f"--through gives all classes and seeds: omit {option}")
     return parse_keyframes(through)
 
@@ -218,6 +197,6 @@ def _num_frames(
     if seconds is None:
         steps = max(2, round(_SECONDS * fps) + 1) if steps is None else steps
         return frames_of_steps(num_keyframes, steps, loop)
-    if option := given_option(["steps"]):
+    if option := options.given_option(["steps"]):
         raise InputError(f"--seconds gives the length of the video: omit {option}")
     return frames_of_seconds(seconds, fps, loop)

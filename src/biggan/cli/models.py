@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from biggan.cli.options import json_option, offline_option
+from biggan.cli import options
 from biggan.errors import printable
 
 if TYPE_CHECKING:
@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
 @click.command
 @click.argument("model", metavar="[NAME|PATH]", required=False)
-@offline_option
-@json_option
+@options.offline
+@options.as_json
 def command(model: str | None, offline: bool, as_json: bool) -> None:
     """List models and architectures, or describe a weights file.
 

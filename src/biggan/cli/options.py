@@ -39,7 +39,9 @@ class _Verbs(click.Group):
         formatter.write(HELP)
 
 
-@click.group(cls=_Verbs, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(
+    cls=_Verbs, context_settings={"help_option_names": ["-h", "--help"], "show_default": True}
+)
 @click.version_option(__version__, message="biggan %(version)s")
 def group() -> None:
     """All verbs; see `HELP`."""
@@ -75,49 +77,46 @@ class NumberOr(click.ParamType):  # type: ignore[type-arg]  # generic since clic
 TRUNCATION = NumberOr(float, {"none": None})
 """A number, or "none" for untruncated noise."""
 
-model_option = click.option(
+model = click.option(
     "--model",
     metavar="NAME|PATH",
     help="A published name (biggan-deep-256, ...), a weights file of any known format, a run "
     "folder, or an address (hf://owner/repo, https://...).  [default: the bundled fruits]",
 )
-offline_option = click.option(
+offline = click.option(
     "--offline", is_flag=True, help="Use only local files and the cache; no network access."
 )
-noise_option = click.option(
+noise = click.option(
     "--noise",
     type=click.Choice(["hub", "paper", "scale"]),
     default="hub",
-    show_default=True,
     help="Meaning of truncation t: hub t * TN(-2, 2), paper TN(-t, t), scale N(0, t^2).",
 )
-device_option = click.option(
+device = click.option(
     "--device",
     metavar="DEVICE",
     help="cpu, cuda, cuda:1 or mps.  [default: the first available accelerator]",
 )
-engine_option = click.option(
+engine = click.option(
     "--engine",
     type=click.Choice(ENGINES),
     default="auto",
-    show_default=True,
     help="Inference engine; auto: the fastest that biggan bench measured on this machine.",
 )
-precision_option = click.option(
+precision = click.option(
     "--precision",
     type=click.Choice(PRECISIONS),
     default="float32",
-    show_default=True,
     help="Precision of the convolutions; bfloat16 and float16 are for GPUs and change images "
     "slightly.",
 )
-like_option = click.option(
+like = click.option(
     "--like",
     metavar="PICTURE",
     type=click.Path(path_type=Path),
     help="Generate this image again, from the provenance in the file.",
 )
-json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
 def given_option(names: Iterable[str]) -> str | None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from biggan.cli.options import check_writable
+from biggan.cli import options
 from biggan.errors import InputError
 
 _LOG = logging.getLogger("biggan.report")
@@ -37,7 +37,6 @@ _LOG = logging.getLogger("biggan.report")
 @click.option(
     "--measure/--no-measure",
     default=True,
-    show_default=True,
     help="Measure the effect of truncation on the generators' images: a second for digits, "
     "minutes for large networks, once per generator.",
 )
@@ -66,7 +65,7 @@ def command(
         _LOG.info("reading the logs of %s", folder)
         records.append(read_run(folder))
     page = out or run / "report.html"
-    check_writable(page.parent)
+    options.check_writable(page.parent)
     make_folder(page.parent)
     sweeps = []
     for folder, record in zip(folders, records, strict=True):

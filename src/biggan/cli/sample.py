@@ -11,23 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from biggan.cli.options import (
-    TRUNCATION,
-    check_writable,
-    choose_device,
-    device_option,
-    engine_option,
-    given_option,
-    like_option,
-    load_gan,
-    model_option,
-    noise_option,
-    offline_option,
-    precision_option,
-    progress,
-    share_processor,
-    unused_picture,
-)
+from biggan.cli import options
 from biggan.errors import InputError
 
 if TYPE_CHECKING:
@@ -43,8 +27,8 @@ _PATIENCE = timedelta(days=1)  # the fastest process waits for the slowest
 
 
 @click.command
-@model_option
-@offline_option
+@options.model
+@options.offline
 @click.option(
     "--class",
     "classes",
@@ -52,23 +36,19 @@ _PATIENCE = timedelta(days=1)  # the fastest process waits for the slowest
     multiple=True,
     help="A class; repeatable.  [default: all classes in turn]",
 )
-@click.option(
-    "-n", "--num", default=1, show_default=True, help="Number of images (of each given class)."
-)
+@click.option("-n", "--num", default=1, help="Number of images (of each given class).")
 @click.option(
     "--truncation",
-    type=TRUNCATION,
+    type=options.TRUNCATION,
     default=0.4,
-    show_default=True,
     help="Small for typical images, 1 for varied ones, none for untruncated noise.",
 )
-@click.option("--seed", default=0, show_default=True, help="Seed of the noise.")
-@noise_option
+@click.option("--seed", default=0, help="Seed of the noise.")
+@options.noise
 @click.option(
     "--out",
     type=click.Path(file_okay=False, path_type=Path),
     default=Path("samples"),
-    show_default=True,
     help="Folder of the PNG files.",
 )
 @click.option(
@@ -77,10 +57,10 @@ _PATIENCE = timedelta(days=1)  # the fastest process waits for the slowest
     help="Write one grid.png instead of one file per image; grid-2.png if grid.png exists with "
     "other contents.",
 )
-@like_option
-@device_option
-@engine_option
-@precision_option
+@options.like
+@options.device
+@options.engine
+@options.precision
 @click.option(
     "--json", "as_json", is_flag=True, help="Print a JSON list of the files with their provenance."
 )
@@ -108,16 +88,16 @@ def command(
 
     Every PNG contains its provenance; --like generates the image again.
     """
-    share_processor()
+    options.share_processor()
     from biggan.atomic_write import make_folder
     from biggan.latents import check_truncation
 
     def plan(device: str | None) -> Plan:
         """The model, its pictures, and how many of them a grid's row has, if they make one."""
-        check_writable(out)
+        options.check_writable(out)
         check_truncation(truncation, noise)
         planned, columns = ([], None) if like is None else _read_like(like)
-        gan = load_gan(device=device, **how)
+        gan = options.load_gan(device=device, **how)
         if not planned:
             planned = gan.plan(classes or (None,), num, truncation, seed, noise=noise)
         _ = gan.engine  # what cannot be had is refused before a folder is made
@@ -128,7 +108,7 @@ def command(
 
     if os.environ.get("WORLD_SIZE", "1") == "1":
         gan, planned, columns = plan(device)
-        pictures = progress(gan.draw(planned), len(planned), "picture")
+        pictures = options.progress(gan.draw(planned), len(planned), "picture")
         files = _write(pictures, planned, columns, out)
     else:
         planned, files = _sample_together(plan, device, out)
@@ -140,7 +120,7 @@ def _read_like(path: Path) -> tuple[list[Provenance], int | None]:
     """The provenance of the pictures in a PNG file; of a grid also its number of columns."""
     from biggan.provenance import GridProvenance, Provenance, read_provenance
 
-    if option := given_option(("classes", "num", "truncation", "seed", "noise")):
+    if option := options.given_option(("classes", "num", "truncation", "seed", "noise")):
         raise InputError(f"--like takes all settings from the picture: omit {option}")
     wanted = read_provenance(path)
     if isinstance(wanted, GridProvenance):
@@ -175,11 +155,13 @@ def _sample_together(
     with process_group(torch.device("cpu"), _PATIENCE):
         signal.signal(signal.SIGTERM, _on_sigterm)
         with raising_together():
-            gan, planned, columns = plan(str(own_device(torch.device(choose_device(device)))))
-        own = own_range(len(planned))
-        own_planned = planned[own.start : own.stop]
+            gan, planned, columns = plan(
+                str(own_device(torch.device(options.choose_device(device))))
+            )
+        part = own_range(len(planned))
+        own_planned = planned[part.start : part.stop]
         bar = {"desc": f"process 1 of {num_processes()}", "disable": None if is_first() else True}
-        pictures = progress(gan.draw(own_planned), len(own), "picture", **bar)
+        pictures = options.progress(gan.draw(own_planned), len(part), "picture", **bar)
         if columns is None:
             written = gather(_write(pictures, own_planned, None, out))
             return planned, [file for files in written for file in files]
@@ -205,13 +187,13 @@ def _write(
     if columns is None:
         files = []
         for picture, provenance in zip(pictures, planned, strict=True):
-            files.append(unused_picture(out / f"{file_stem(provenance)}.png", provenance))
+            files.append(options.unused_picture(out / f"{file_stem(provenance)}.png", provenance))
             save_png(picture, files[-1], provenance)
         return files
     grid = GridProvenance(columns, tuple(planned))
     image = make_grid(list(pictures), columns)
     # Named at the end: another command may have written its grid meanwhile.
-    path = unused_picture(out / "grid.png", grid)
+    path = options.unused_picture(out / "grid.png", grid)
     save_png(image, path, grid)
     return [path]
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from biggan.cli.options import check_writable, choose_device, device_option
+from biggan.cli import options
 from biggan.errors import InputError
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ class DurationType(click.ParamType):  # type: ignore[type-arg]  # generic since 
     "epoch. Writes nothing.",
 )
 @click.option("--json", "as_json", is_flag=True, help="With --dry-run: print JSON.")
-@device_option
+@options.device
 def command(
     recipe: str,
     data: str | None,
@@ -119,7 +119,7 @@ def command(
     if as_json and not dry_run:
         raise InputError("--json applies to --dry-run only")
     if run_dir is not None:
-        check_writable(run_dir)
+        options.check_writable(run_dir)
     elif not dry_run:
         raise InputError("give a run folder: --out RUN_DIR")
 
@@ -132,7 +132,7 @@ def command(
     if not config.data:
         raise InputError(f"the recipe {recipe} has no data: give --data FOLDER, ZIP or digits")
     assert run_dir is not None
-    _train(config, run_dir, choose_device(device), stop, strict=strict)
+    _train(config, run_dir, options.choose_device(device), stop, strict=strict)
 
 
 def _fit_to_source(config: TrainConfig, run_dir: Path | None) -> TrainConfig:
@@ -155,12 +155,7 @@ def _train(
     import torch
 
     from biggan.devices import keep_freed_memory
-    from biggan.distributed import (
-        check_shares,
-        is_first,
-        process_group,
-        raising_together,
-    )
+    from biggan.distributed import check_shares, is_first, process_group, raising_together
     from biggan.training.batches import open_data
     from biggan.training.loop import train
 
