@@ -25,10 +25,9 @@ from biggan.latents import NoiseKind, check_truncation
 from biggan.models import Discriminator, Generator, GeneratorConfig
 from biggan.nn import OffGrid
 from biggan.sampling import as_numbers, draw_pictures, generate_batches, plan_pictures
+from biggan.weights import load as weights
 from biggan.weights.cache import cache_dir
 from biggan.weights.files import Description
-from biggan.weights.load import load_discriminator as read_discriminator
-from biggan.weights.load import load_generator
 from biggan.weights.networks import with_off_grid
 
 
@@ -55,16 +54,15 @@ def load(
         sn_eps: Epsilon of spectral normalization, likewise; None for 1e-6.
         off_grid: BatchNorm statistics between two recorded truncations: "linear", or "hub" as the
             ports of DeepMind's modules; None for what the file says.
-        engine: What runs the network: "pytorch", "openvino", "compile", or "auto" for the fastest
-            that `biggan bench` measured on this machine, PyTorch where it measured nothing.
-        precision: Of its convolutions: "float32", and on GPUs "bfloat16" or "float16", which are
-            faster and change pictures slightly.
+        engine: "pytorch", "openvino", "compile", or "auto" for the fastest that `biggan bench`
+            measured on this machine, PyTorch where it measured nothing.
+        precision: Of the convolutions: "float32"; on GPUs also "bfloat16" or "float16", faster.
 
     Raises:
         InputError: Nothing loadable is there, the file is damaged, or there is no such device.
     """
     device = find_device(device)
-    loaded = load_generator(model, offline=offline, bn_eps=bn_eps, sn_eps=sn_eps)
+    loaded = weights.load_generator(model, offline=offline, bn_eps=bn_eps, sn_eps=sn_eps)
     if off_grid is not None:
         loaded = with_off_grid(loaded, off_grid)
     found = loaded.network, loaded.description, loaded.sha256
@@ -79,7 +77,7 @@ def load_discriminator(
     It is in eval mode, on the CPU. `path` is a weights file of ours, the folder of a training run,
     ajbrock's `D.pth` or its folder, or an address of such a file. For the rest see `load`.
     """
-    return read_discriminator(path, offline=offline, sn_eps=sn_eps).network
+    return weights.load_discriminator(path, offline=offline, sn_eps=sn_eps).network
 
 
 def measurements_file() -> FilePath:
