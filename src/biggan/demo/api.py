@@ -34,7 +34,7 @@ _ANSWERS: dict[int | str, dict[str, Any]] = {
     400: {"description": "A value out of range, an unknown name, a class that the model lacks"},
     404: {"description": "No such model"},
     429: {"description": "Too many requests from this client, where there is a limit"},
-    503: {"description": "Too many requests wait, or the model cannot be loaded"},
+    503: {"description": "Too many requests wait, or a file cannot be read or written"},
 }
 _METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 _CLIENT_GONE = 499  # no client reads it

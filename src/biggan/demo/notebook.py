@@ -257,18 +257,18 @@ class NotebookForm:
             TemporaryDirectory(prefix="biggan-") as folder,
             self._progress_of(video, job) as report,
         ):
-            files = [Path(folder, file_stem(video) + ending) for ending in video_endings()]
-            draw_video(self._gan, video, files, report)
+            file = Path(folder, file_stem(video) + video_endings()[-1])
+            draw_video(self._gan, video, [file], report)
             job.check()
-            contents = files[-1].read_bytes()
+            contents = file.read_bytes()
         if len(contents) > _MAX_VIDEO:
             raise InputError(
                 f"the video is too large for a notebook ({len(contents) / 2**20:.0f} MB): write it "
-                f'to a file, save_video("{files[-1].name}")'
+                f'to a file, save_video("{file.name}")'
             )
         about = "A looping video of the same paths, there and back"
         style = 'style="max-width:100%; height:auto;"'
-        if files[-1].suffix == ".mp4":
+        if file.suffix == ".mp4":
             attributes = f'autoplay loop muted playsinline controls aria-label="{about}" {style}'
             shown = f'<video {attributes} src="{_data(contents, "video/mp4")}"></video>'
         else:

@@ -154,8 +154,6 @@ class _OfferedRoutes:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request on, or refuse it."""
-
         async def send_corrected(message: Message) -> None:
             if message.get("status") == 500:  # what Gradio makes of a mistake outside its queue
                 message["status"] = 422

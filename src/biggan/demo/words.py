@@ -87,12 +87,11 @@ def model_card(gan: Gan) -> str:
     size, description = gan.config.resolution, gan.description
     classes = f"{len(gan.class_names)} classes" if gan.class_names else "unconditional"
     facts = [_FAMILIES[gan.config.family], f"{size} &times; {size} pixels", classes]
-    parameters = sum(parameter.numel() for parameter in gan.generator.parameters())
     statistics, grid = "one set for all truncations", statistics_grid(gan.generator)
     if grid:
         statistics = f"of {len(grid)} truncations, {grid[0]:.2f} to {grid[-1]:.2f}"
     rows = {
-        "Parameters": f"{rounded(parameters)} ({parameters:,})",
+        "Parameters": f"{sum(p.numel() for p in gan.generator.parameters()):,}",
         "Noise": f"{gan.config.z_dim} numbers",
         "BatchNorm statistics": statistics,
         "Training": _trained(description.training),
@@ -106,14 +105,6 @@ def model_card(gan: Gan) -> str:
         f"<h1>{html.escape(gan.name)}</h1><p>{' &middot; '.join(facts)}</p>"
         f"<details><summary>About this model</summary><dl>{''.join(entries)}</dl></details>"
     )
-
-
-def rounded(count: int) -> str:
-    """A count in three digits at most: "58.2 million"."""
-    for unit, word in ((10**9, " billion"), (10**6, " million"), (10**3, " thousand")):
-        if count >= unit:
-            return f"{count / unit:.3g}{word}"
-    return str(count)
 
 
 def _trained(training: Mapping[str, Any]) -> str:
