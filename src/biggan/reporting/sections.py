@@ -71,14 +71,10 @@ _SHEET_WIDTH = 480  # pixels at most
 
 def sheets_section(run: Run) -> Section:
     """Sample sheets from the first to the newest."""
-    section = Section("samples", "Samples")
-    if not run.sheets:
-        return section
     chosen = np.linspace(0, len(run.sheets) - 1, min(_SHEETS, len(run.sheets))).round()
     sheets = [run.sheets[int(i)] for i in chosen]
     pictures = [(png, f"step {step}") for step, path in sheets if (png := _small(path))]
-    section.parts.append(Pictures("", pictures))
-    return section
+    return Section("samples", "Samples", [Pictures("", pictures)] if pictures else [])
 
 
 def evaluations_section(run: Run, marks: Sequence[Mark]) -> Section:

@@ -35,17 +35,15 @@ def obtain_from_hub(address: str, *, offline: bool = False) -> Path:
         address: `hf://owner/repo[@revision][/file]`.
         offline: Whether to look no further than the cache.
     """
-    match = _ADDRESS.fullmatch(address)
+    match, shown = _ADDRESS.fullmatch(address), printable(address[:100])
     if match is None:
-        raise InputError(
-            f"{ascii(address)[1:101]}: a repository is hf://owner/repo[@revision][/file]"
-        )
+        raise InputError(f"{shown}: a repository is hf://owner/repo[@revision][/file]")
     try:
         from huggingface_hub import HfApi, constants, snapshot_download
         from huggingface_hub.errors import HfHubHTTPError
         from huggingface_hub.utils.tqdm import disable_progress_bars
     except ModuleNotFoundError:
-        raise InputError(f"{address} needs huggingface_hub: pip install 'biggan[hub]'") from None
+        raise InputError(f"{shown} needs huggingface_hub: pip install 'biggan[hub]'") from None
     if not sys.stderr.isatty():
         disable_progress_bars()
     repo, revision = match["repo"], unquote(match["revision"] or "main")
@@ -66,9 +64,9 @@ def obtain_from_hub(address: str, *, offline: bool = False) -> Path:
                 snapshot_download(repo, revision=revision, local_files_only=True, allow_patterns=[])
             )
             names = [p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()]
-        file = PurePosixPath(match["file"] or _choose(address, sorted(names)))
+        file = PurePosixPath(match["file"] or _choose(shown, sorted(names)))
         if str(file) not in names:
-            raise InputError(f"{address}: no such file; there are {_listed(sorted(names))}")
+            raise InputError(f"{shown}: no such file; there are {_listed(sorted(names))}")
         patterns = [glob.escape(str(file))]
         if file.name in _COMPANIONS:
             folder_pattern = glob.escape(str(file).removesuffix(file.name))
@@ -79,7 +77,7 @@ def obtain_from_hub(address: str, *, offline: bool = False) -> Path:
     except InputError:
         raise
     except Exception as error:
-        raise InputError(f"{address}: {_reason(error, local)}") from None
+        raise InputError(f"{shown}: {_reason(error, local)}") from None
     path = Path(snapshot, file)
     return path.parent if file.name == "saved_model.pb" else path
 
