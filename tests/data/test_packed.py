@@ -308,6 +308,12 @@ def test_what_cannot_fit_is_refused_before_it_is_begun(tmp_path, monkeypatch):
     folder = write_folder(tmp_path / "pets", FILES)
     assert "14 images at 8 px need 0 MiB" in refused(folder, tmp_path / "out", 8)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["pets"]
+    # A kill just before the end leaves all in place: no more room is needed.
+    monkeypatch.undo()
+    pack_dataset(folder, tmp_path / "out", 8)
+    (tmp_path / "out").rename(tmp_path / ".out.packing")
+    monkeypatch.setattr("shutil.disk_usage", lambda path: usage)
+    assert pack_dataset(folder, tmp_path / "out", 8).num_images == 14
 
 
 @pytest.mark.parametrize("form", ["folder", "parquet", "shards"])

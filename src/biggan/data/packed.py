@@ -367,7 +367,7 @@ class _Work:
 
     def check_room(self) -> None:
         """Refuse what cannot fit before any work is done for it."""
-        if (self.folder / _PLAN).exists():
+        if self._images.exists():
             return  # how much a packing under way still needs is unknown: writing will show
         needed = len(self._source) * self._image_bytes
         place = next(folder for folder in self.folder.parents if folder.is_dir())
