@@ -125,13 +125,13 @@ def test_a_long_list_of_choices_is_cut():
 
 def test_an_unknown_name_is_answered_with_the_nearest():
     message = refusal("golden retreiver")
-    assert message.startswith("no class is called 'golden retreiver'; nearest: 3) golden retriever")
+    assert message.startswith("no class is named 'golden retreiver'; nearest: 3) golden retriever")
     assert message.endswith("`biggan classes` lists them all")
     assert "nearest: 12) catamaran;" in refusal("ama")
     assert "nearest: 12) catamaran;" in refusal("catamran")
-    unlike = r"no class is called 'zzzz\nzz'; `biggan classes` lists them all"
+    unlike = r"no class is named 'zzzz\nzz'; `biggan classes` lists them all"
     assert refusal("zzzz\nzz") == unlike
-    assert "no class is called" in refusal("9" * 5000)
+    assert "no class is named" in refusal("9" * 5000)
 
 
 @pytest.mark.parametrize("form", ["NFC", "NFD"])
@@ -270,7 +270,7 @@ def test_names_that_are_not_clear_among_imagenets_are_listed(query, listed):
 
 @pytest.mark.parametrize("query", ["n02099602", "n0209960", "golden retreiver"])
 def test_neither_a_wrong_wordnet_id_nor_a_misspelling_is_resolved(query):
-    assert "no class is called" in refusal(query, IMAGENET)
+    assert "no class is named" in refusal(query, IMAGENET)
 
 
 def test_wordnet_ids_are_imagenets_alone():
@@ -278,7 +278,7 @@ def test_wordnet_ids_are_imagenets_alone():
     others = IMAGENET[::-1], IMAGENET[:-1]
     assert not any(map(is_imagenet, others))
     for names in others:
-        assert "no class is called" in refusal("n02099601", names)
+        assert "no class is named" in refusal("n02099601", names)
         assert search_classes("n02099601", names) == []
 
 

@@ -108,12 +108,12 @@ def test_memory_that_runs_out_is_named_with_its_size():
     with (
         pytest.raises(
             InputError,
-            match=r"^out of memory on cpu: 262144.00 GiB more are needed; lower batch_size$",
+            match=r"^out of memory on cpu: 262144.00 GiB more is needed; lower batch_size$",
         ),
         naming_out_of_memory(CPU, "lower batch_size"),
     ):
         allocate_too_much()
-    assert describe_out_of_memory(CUDA_IS_OUT, CPU).endswith(": 2.50 GiB more are needed")
+    assert describe_out_of_memory(CUDA_IS_OUT, CPU).endswith(": 2.50 GiB more is needed")
     with pytest.raises(RuntimeError, match="size"), naming_out_of_memory(CPU, "no advice"):
         torch.zeros(2) + torch.zeros(3)
 
@@ -128,7 +128,7 @@ def test_an_error_that_out_of_memory_leads_to_is_out_of_memory():
 @pytest.mark.parametrize(
     ("error", "message"),
     [
-        (CUDA_IS_OUT, r"2.50 GiB more are needed, 1.00 of 8.00 GiB are free; .* weights of tiny"),
+        (CUDA_IS_OUT, r"2.50 GiB more is needed, 1.00 of 8.00 GiB are free; .* weights of tiny"),
         (RuntimeError("CUDA error: busy\nmore"), "'cuda:1' cannot be used: CUDA error: busy more"),
     ],
 )

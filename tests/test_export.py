@@ -236,7 +236,7 @@ def test_what_cannot_be_exported_is_refused_in_one_line(tmp_path, monkeypatch):
     refused("truncation must be above 0", truncation=1.5)
     for batch in (0, -1, export.MAX_BATCH + 1, 10**30, 1.5, "four"):
         refused(r"batch must be 1 to 1024, or dynamic, not \S+$", batch=batch)
-    refused("as files of openvino are", path=tmp_path / "a.xml")
+    refused("has the ending of openvino", path=tmp_path / "a.xml")
     refused("must end in .xml", form="openvino", path=tmp_path / "a")
     refused("is a folder", path=tmp_path)
     bare = tiny_gan()
@@ -245,7 +245,7 @@ def test_what_cannot_be_exported_is_refused_in_one_line(tmp_path, monkeypatch):
             layer.set_grid(())
     refused("one set of statistics for all truncations", bare, truncation="dynamic")
     hub = tiny_gan(off_grid="hub")
-    refused("name one truncation, or convert it with --off-grid linear", hub, truncation="dynamic")
+    refused("give one truncation, or convert it with --off-grid linear", hub, truncation="dynamic")
     monkeypatch.setitem(__import__("sys").modules, "onnxruntime", None)
     refused(r"onnx needs onnxruntime: pip install 'biggan\[export\]'")
     monkeypatch.setitem(__import__("sys").modules, "openvino", None)

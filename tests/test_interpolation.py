@@ -121,7 +121,7 @@ def test_frames_are_counted_over_the_whole_video(loop, steps, seconds):
         (lambda: frames_of_seconds(float("inf"), 20, "none"), "not inf"),
         (
             lambda: frames_of_seconds(1e308, 20, "there-and-back"),
-            r"^a video of 1e\+308 seconds at 20 frames a second is too long: .* at most 100000",
+            r"^a video of 1e\+308 seconds at 20 frames per second is too long: .* at most 100000",
         ),
     ],
 )
@@ -153,16 +153,16 @@ def test_keyframes_end_with_their_seeds(text, keyframes):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("hen@1, tabby cat", "'tabby cat' is no keyframe"),
-        ("hen@1, tabby cat@x", "'tabby cat@x' is no keyframe"),
-        ("hen@1, tabby cat@-1", "'tabby cat@-1' is no keyframe"),
-        ("hen@1; tabby cat@2; 3", "is no keyframe"),
-        ("hen@1, @99999999999", "'@99999999999' is no keyframe"),
+        ("hen@1, tabby cat", "'tabby cat' is not a keyframe"),
+        ("hen@1, tabby cat@x", "'tabby cat@x' is not a keyframe"),
+        ("hen@1, tabby cat@-1", "'tabby cat@-1' is not a keyframe"),
+        ("hen@1; tabby cat@2; 3", "is not a keyframe"),
+        ("hen@1, @99999999999", "'@99999999999' is not a keyframe"),
         ("hen, tabby cat@3", "is not two keyframes"),
         ("", "'' is not two keyframes"),
-        ("hen@1, " + "x" * 10**6, "'x{60}...' is no keyframe"),
-        ("@" * 10**6, "is no keyframe"),
-        ("hen@1" + " " * 10**6 + "x", "is no keyframe"),
+        ("hen@1, " + "x" * 10**6, "'x{60}...' is not a keyframe"),
+        ("@" * 10**6, "is not a keyframe"),
+        ("hen@1" + " " * 10**6 + "x", "is not a keyframe"),
     ],
 )
 def test_what_is_no_keyframe_is_shown(text, message):
@@ -243,8 +243,8 @@ def test_a_video_of_an_unconditional_model(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "how", "message"),
     [
-        (([(0, 0), (None, 1)], 4), {}, "one for each keyframe"),
-        (([(0, 0), ("dog", 1)], 4), {}, "no class is called 'dog'"),
+        (([(0, 0), (None, 1)], 4), {}, "one per keyframe"),
+        (([(0, 0), ("dog", 1)], 4), {}, "no class is named 'dog'"),
         (([(0, 0), (1, -1)], 4), {}, "seed must be between"),
         (([(0, 0)], 4), {}, "at least 2 keyframes, not 1"),
         (([(0, 0), (1, 1)], 4, 20, 0), {}, "of 0 pictures"),

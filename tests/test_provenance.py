@@ -173,7 +173,7 @@ def test_files_without_provenance_are_refused_in_one_line(tmp_path, ending):
         "absent": "no such file",
         "text": "cannot be read as a PNG, GIF, WebP or MP4",
         "cut": "cannot be read as a PNG, GIF, WebP or MP4",
-        "bare": "holds no provenance",
+        "bare": "contains no provenance",
         "damaged": "missing 'noise'",
     }
     files = {name: tmp_path / f"{name}{ending}" for name in expected}
@@ -198,7 +198,7 @@ def test_files_of_other_programs_hold_none(tmp_path):
     STILL.save(tmp_path / "x.webp", exif=exif)
     STILL.save(tmp_path / "x.png", pnginfo=texts)
     for path in tmp_path.iterdir():
-        with pytest.raises(InputError, match="holds no provenance"):
+        with pytest.raises(InputError, match="contains no provenance"):
             read_provenance(path)
     STILL.save(tmp_path / "photo.jpg")
     for path in (tmp_path, tmp_path / "photo.jpg"):

@@ -28,7 +28,7 @@ def test_image_k_does_not_depend_on_the_batch_size_and_keeps_no_gradients():
     ("labels", "noise", "batch_size", "message"),
     [
         (torch.tensor([0] * 6 + [3]), NOISE, None, "labels must be between 0 and 2"),
-        (LABELS[:-1], NOISE, None, "6 labels do not fit 7 rows"),
+        (LABELS[:-1], NOISE, None, "6 labels do not match 7 rows"),
         (LABELS, NOISE[:, :-1], None, r"noise must be \(N, 12\), not \(7, 11\)"),
         (LABELS, NOISE[0], None, r"noise must be \(N, 12\)"),
         (LABELS, NOISE, 0, "batch_size must be at least 1"),
@@ -64,7 +64,7 @@ def test_a_batch_that_exceeds_the_memory_is_made_in_halves_and_none_is_lost(capl
     assert [batch.start for batch in batches] == list(range(0, len(NOISE), 2))
     torch.testing.assert_close(torch.cat([b.images for b in batches]), expected)
     assert [record.message for record in caplog.records] == [
-        "out of memory on cpu: 262144.00 GiB more are needed; going on with 2 images at once "
+        "out of memory on cpu: 262144.00 GiB more is needed; continuing with 2 images at once "
         "instead of 5"
     ]
 

@@ -43,7 +43,7 @@ def make_folder(folder: Path) -> None:
     except OSError as error:
         raise InputError(f"cannot create {folder}: {error.strerror}") from None
     except RecursionError:
-        raise InputError(f"cannot create {folder}: it lies too deep") from None
+        raise InputError(f"cannot create {folder}: its path is too long") from None
     with contextlib.suppress(OSError):  # what is left over does no harm
         _remove_abandoned(folder)
 
@@ -59,7 +59,7 @@ def replaced_atomically(path: Path) -> Iterator[Path]:
         InputError: The file cannot be written.
     """
     if path.exists() and not path.is_file():
-        raise InputError(f"cannot write {path}: there is something that is not a file")
+        raise InputError(f"cannot write {path}: it exists and is not a file")
     # In the same folder, so that the replacement is a rename and not a copy.
     name = f"{temporary_prefix()}{os.urandom(4).hex()}{TEMPORARY_SUFFIX}"
     temporary = path.with_name(name)

@@ -93,7 +93,7 @@ def resolve_class(query: str | int, class_names: Sequence[str]) -> int:
     if not class_names:
         raise InputError("this model has no classes: it is unconditional")
     if not isinstance(query, str):
-        return _checked_index(whole_number(query, "a class that is no name"), class_names)
+        return _checked_index(whole_number(query, "the class is not a name"), class_names)
     wanted = _normal(query)
     if not wanted:
         raise InputError(
@@ -221,7 +221,7 @@ def _numbered(query: str, class_names: Sequence[str]) -> int | None:
     if name and not _has_words(name, _normal(class_names[index])):
         raise InputError(
             f"class {quoted(query)}: number {index} of this model is {class_names[index]!r}; "
-            "give the name or the number alone"
+            "give only the name or only the number"
         )
     return index
 
@@ -251,7 +251,7 @@ def _no_such_class(query: str, class_names: Sequence[str]) -> str:
         nearest = list(range(len(class_names)))
     hint = f"; nearest: {_listed(_choice(index, class_names) for index in nearest)}"
     return (
-        f"no class is called {quoted(query)}{hint if nearest else ''}; `biggan classes` lists "
+        f"no class is named {quoted(query)}{hint if nearest else ''}; `biggan classes` lists "
         "them all"
     )
 

@@ -40,7 +40,7 @@ def find_device(name: str | int | torch.device) -> torch.device:
         if accelerator is None or device.type != accelerator.type:
             fault = f"PyTorch {torch.__version__} is not built for {device.type}"
         elif count == 0:
-            fault = "there is no such hardware here, or its driver is missing"
+            fault = "there is no such hardware, or its driver is missing"
         elif (device.index or 0) < count:
             return device
         else:
@@ -66,7 +66,7 @@ def describe_out_of_memory(error: BaseException, device: torch.device) -> str:
     asked = _REQUEST.search(str(error))
     if asked is not None:
         size = float(asked[1]) * 1024 ** _UNITS.index(asked[2].lower())
-        words += f": {size / 2**30:.2f} GiB more are needed"
+        words += f": {size / 2**30:.2f} GiB more is needed"
     if device.type == "cuda":
         free, total = torch.cuda.mem_get_info(device)
         words += f", {free / 2**30:.2f} of {total / 2**30:.2f} GiB are free"
@@ -85,7 +85,7 @@ def move(network: torch.nn.Module, device: torch.device, name: str) -> None:
     try:
         with naming_out_of_memory(
             device,
-            f"the weights of {name} take {size:.2f} GiB: end other programs on the device, or "
+            f"the weights of {name} take {size:.2f} GiB: close other programs on the device, or "
             "choose another",
         ):
             network.to(device)

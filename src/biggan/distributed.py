@@ -92,7 +92,8 @@ def process_group(device: torch.device, patience: timedelta = _PATIENCE) -> Iter
         dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=patience)
     except (dist.DistError, ValueError) as error:  # ValueError: torchrun did not set all it sets
         raise InputError(
-            f"the processes of this run do not find each other: {error}; start them by torchrun, "
+            f"the processes of this run cannot connect to each other: {error}; start them with "
+            "torchrun, "
             "or unset WORLD_SIZE"
         ) from None
     logger = logging.getLogger("biggan")
@@ -118,7 +119,7 @@ def asked_processes() -> int:
     """
     text = os.environ.get("WORLD_SIZE", "1")
     if not text.isdecimal() or int(text) < 1:
-        raise InputError(f"WORLD_SIZE in the environment is no number of processes: {text!r}")
+        raise InputError(f"WORLD_SIZE in the environment is not a number of processes: {text!r}")
     return int(text)
 
 
@@ -142,16 +143,14 @@ def own_device(device: torch.device) -> torch.device:
         return device
     if device.type != "cuda":
         raise InputError(
-            f"several processes compute on CPUs or CUDA devices, not on {device.type}: give "
-            "--device cpu"
+            f"several processes need CPUs or CUDA devices, not {device.type}: give --device cpu"
         )
     if ":" in str(device):
-        raise InputError("each process takes a GPU of its own: give --device cuda without a number")
+        raise InputError("each process uses its own GPU: give --device cuda without a number")
     index, there = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
     if index >= there:
         raise InputError(
-            f"there are more processes than GPUs here: start {there} a machine, or give "
-            "--device cpu"
+            f"there are more processes than GPUs: start {there} per machine, or give --device cpu"
         )
     own = torch.device("cuda", index)
     torch.cuda.set_device(own)
@@ -167,12 +166,12 @@ def check_shares(batch_size: int, accumulation: int) -> None:
     if accumulation > 1:
         split += f" in {accumulation} micro-batches of {images}"
     if images < processes:
-        split += f" has not one image for each of {processes} processes"
+        split += f" has fewer images than {processes} processes"
     else:
-        split += f" does not divide over {processes} processes"
+        split += f" is not divisible by {processes} processes"
     raise InputError(
-        f"{split}: start a number of processes that divides {images}, or choose another "
-        "batch_size or accumulation"
+        f"{split}: choose a number of processes that divides {images}, or another batch_size or "
+        "accumulation"
     )
 
 
@@ -325,8 +324,7 @@ def _speaking_once(store: Store) -> Iterator[None]:
             raise SystemExit(status) from None
         if _is_lost_process(error):
             raise InputError(
-                "another process of this run has died, so that all stop; give the same command "
-                "again"
+                "another process of this run failed, so all stop; run the same command again"
             ) from None
         raise
 

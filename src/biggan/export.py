@@ -144,9 +144,9 @@ def check_request(
     """
     for other, suffix in SUFFIXES.items():
         if other != form and path.suffix.lower() == suffix:
-            raise InputError(f"{path} is named as files of {other} are, and {form} was asked for")
+            raise InputError(f"{path} has the ending of {other}, but the format is {form}")
     if form == "openvino" and path.suffix.lower() != SUFFIXES[form]:
-        raise InputError(f"{path} must end in {SUFFIXES[form]}: that is what is written")
+        raise InputError(f"{path} must end in {SUFFIXES[form]}")
     if truncation != "dynamic":
         check_truncation(truncation)
     if batch != "dynamic" and not (isinstance(batch, int) and 1 <= batch <= MAX_BATCH):
@@ -246,12 +246,12 @@ def _chosen(table: StandingBatchNorm2d, truncation: float | None) -> StandingBat
 def _check_table(gan: Gan) -> None:
     if not statistics_grid(gan.generator):
         raise InputError(
-            f"{gan.name} has one set of statistics for all truncations: --truncation none is it"
+            f"{gan.name} has one set of statistics for all truncations: use --truncation none"
         )
     if gan.config.off_grid == "hub":
         raise InputError(
-            f"{gan.name} looks its statistics up as DeepMind's modules do between two truncations, "
-            "which is not exported: name one truncation, or convert it with --off-grid linear"
+            f"{gan.name} uses off_grid 'hub' between truncations, which cannot be exported: give "
+            "one truncation, or convert it with --off-grid linear"
         )
 
 

@@ -243,7 +243,7 @@ class Gan:
         """The index of a class given by name or index, where that is clear."""
         if self.class_names:
             return resolve_class(class_, self.class_names)
-        raise InputError(f"{self.name} is unconditional: it has no class {class_!r}; leave it out")
+        raise InputError(f"{self.name} is unconditional: it has no class {class_!r}; omit it")
 
     def __repr__(self) -> str:
         classes = f"{len(self.class_names)} classes" if self.class_names else "unconditional"

@@ -164,8 +164,8 @@ def draw_video(gan: Model, video: VideoProvenance) -> Iterator[list[Image.Image]
     num, frames = video.num, video.frames
     if num < 1 or num * frames > MAX_PICTURES:
         raise InputError(
-            f"a video of {quoted(num)} paths and {quoted(frames)} frames is of "
-            f"{quoted(num * frames)} pictures, and there must be at least 1 and at most "
+            f"a video of {quoted(num)} paths and {quoted(frames)} frames has "
+            f"{quoted(num * frames)} images; it must have at least 1 and at most "
             f"{MAX_PICTURES}"
         )
     check_path(video.path)
@@ -353,7 +353,7 @@ def parse_keyframes(text: str) -> list[tuple[str | None, int]]:
         For each, of at least two, the class, None where it is left out, and the seed.
 
     Raises:
-        InputError: Something is no keyframe, or there is only one.
+        InputError: Something is not a keyframe, or there is only one.
     """
     keyframes: list[tuple[str | None, int]] = []
     position = 0
@@ -363,7 +363,7 @@ def parse_keyframes(text: str) -> list[tuple[str | None, int]]:
     rest = text[position:].strip()
     if rest:
         raise InputError(
-            f"{_shown(rest)} is no keyframe: each must be a class, @ and a seed of 0 or more, "
+            f"{_shown(rest)} is not a keyframe: each must be a class, @ and a seed of 0 or more, "
             "such as hen@1"
         )
     if len(keyframes) < 2:
@@ -395,7 +395,7 @@ def frames_of_seconds(seconds: float, fps: float, loop: Loop) -> int:
         raise InputError(f"a video must last longer than 0 seconds, not {seconds:g}")
     if seconds * fps > MAX_PICTURES:
         raise InputError(
-            f"a video of {seconds:g} seconds at {fps:g} frames a second is too long: it may have "
+            f"a video of {seconds:g} seconds at {fps:g} frames per second is too long: it may have "
             f"at most {MAX_PICTURES} frames"
         )
     return 2 * round(seconds * fps / 2) if loop == "there-and-back" else round(seconds * fps)
@@ -429,7 +429,9 @@ def frame_positions(num_keyframes: int, frames: int, loop: Loop) -> NDArray[np.f
             f"at least {least} are needed"
         )
     if loop == "there-and-back" and frames % 2:
-        raise InputError(f"there and back takes an even number of frames, not {quoted(frames)}")
+        raise InputError(
+            f"loop there-and-back needs an even number of frames, not {quoted(frames)}"
+        )
     intervals = {"there-and-back": frames // 2, "around": frames, "none": frames - 1}[loop]
     legs = np.arange(_num_legs(num_keyframes, loop) + 1)
     hits = (2 * legs * intervals + legs[-1]) // (2 * legs[-1])  # rounded, a half always up
@@ -446,7 +448,7 @@ def _num_legs(num_keyframes: int, loop: Loop) -> int:
     if loop not in LOOPS:
         raise InputError(f"the loop must be one of {', '.join(LOOPS)}, not {quoted(loop)}")
     if num_keyframes < 2:
-        raise InputError(f"a path leads through at least 2 keyframes, not {num_keyframes}")
+        raise InputError(f"a path needs at least 2 keyframes, not {num_keyframes}")
     return num_keyframes if loop == "around" else num_keyframes - 1
 
 
@@ -468,7 +470,7 @@ def _keyframes(gan: Model, given: Sequence[tuple[str | int | None, int]]) -> lis
             )
     if gan.class_names and any(class_ is None for class_, _ in given):
         raise InputError(
-            "name a class to start from and a class to end at; of a video, one for each keyframe"
+            "give a class to start from and a class to end at; for a video, one per keyframe"
         )
     keyframes = []
     for class_, seed in given:
@@ -509,7 +511,7 @@ def _store(picture: Image.Image, file: IO[bytes]) -> tuple[int, int]:
     except OSError as error:
         raise InputError(
             f"cannot keep the frames for the way back in {tempfile.gettempdir()}: "
-            f"{error.strerror or error}; name another folder in TMPDIR, or play around or once"
+            f"{error.strerror or error}; set TMPDIR to another folder, or use loop around or none"
         ) from None
     return start, file.tell()
 

@@ -58,7 +58,7 @@ def make_noise(
     check_seed(seed)
     shape = whole_number(num, "the number of rows"), whole_number(dim, "the width of the noise")
     if min(shape) < 0:
-        raise InputError(f"noise cannot be of {num} rows and {dim} columns")
+        raise InputError(f"noise cannot have {num} rows and {dim} columns")
     # RandomState's stream is frozen by numpy's compatibility policy; Generator's is not.
     uniform = np.random.RandomState(seed).uniform(size=shape)
     if truncation is None:

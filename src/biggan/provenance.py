@@ -206,10 +206,11 @@ def read_provenance(
         raise InputError(f"{path} cannot be read as a PNG, GIF, WebP or MP4") from error
     if text is None:
         raise InputError(
-            f"{path} holds no provenance: it is not from biggan, or another program saved it again"
+            f"{path} contains no provenance: it is not from biggan, or another program saved it "
+            "again"
         )
     if longest is not None and len(text) > longest:
-        raise InputError(f"{path} holds provenance that is too long: {len(text):,} characters")
+        raise InputError(f"{path} contains provenance that is too long: {len(text):,} characters")
     try:
         return provenance_from_json(text)
     except InputError as error:

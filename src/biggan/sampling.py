@@ -67,11 +67,10 @@ def plan_pictures(
     Raises:
         InputError: An unknown or ambiguous class, or a value out of range.
     """
-    num, seed = whole_number(num, "the number of pictures"), whole_number(seed, "the seed")
+    num, seed = whole_number(num, "the number of images"), whole_number(seed, "the seed")
     if not 1 <= num <= MAX_PICTURES:
         raise InputError(
-            f"the number of pictures must be at least 1 and at most {MAX_PICTURES}, "
-            f"not {quoted(num)}"
+            f"the number of images must be at least 1 and at most {MAX_PICTURES}, not {quoted(num)}"
         )
     check_truncation(truncation, noise)
     check_seed(seed)
@@ -120,7 +119,7 @@ def check_model(gan: Model, provenance: Provenance | MorphProvenance | VideoProv
         raise InputError(
             f"the picture was made by {printable(provenance.model[:100])} "
             f"(sha256 {printable(provenance.sha256[:12])}...), not by "
-            f"{gan.name} ({gan.sha256[:12]}...); name that model's file"
+            f"{gan.name} ({gan.sha256[:12]}...); use the file of that model"
         )
 
 
@@ -137,8 +136,8 @@ def _noise(pictures: Sequence[Provenance], dim: int) -> NDArray[np.float64]:
     needed = {s: 1 + max(pictures[p].index for p in own) for s, own in by_seed.items()}
     if sum(needed.values()) > _MAX_NOISE:
         raise InputError(
-            f"the pictures' seeds and indices take more than {_MAX_NOISE} rows of noise: ask "
-            "for fewer at once"
+            f"the images' seeds and indices need more than {_MAX_NOISE} rows of noise: request "
+            "fewer at once"
         )
     first = pictures[0]
     kind = cast(NoiseKind, first.noise)  # make_noise refuses an unknown one
@@ -204,7 +203,7 @@ def generate_batches(
     if noise.ndim != 2 or noise.shape[1] != config.z_dim:
         raise InputError(f"noise must be (N, {config.z_dim}), not {tuple(noise.shape)}")
     if labels.ndim == 0 or len(labels) != len(noise):
-        raise InputError(f"{labels.numel()} labels do not fit {len(noise)} rows of noise")
+        raise InputError(f"{labels.numel()} labels do not match {len(noise)} rows of noise")
     labels = labels.float() if labels.is_floating_point() else labels.long()
     _check_labels(labels, config.num_classes)
     if batch_size is not None and whole_number(batch_size, "batch_size") < 1:
@@ -234,10 +233,10 @@ def _smaller(size: int, engine: Engine, fault: str) -> int:
     if size == 1:
         lower = ", choose a lower precision" if engine.device.type != "cpu" else ""
         raise InputError(
-            f"{fault}; not even one image of {engine.config.resolution} pixels fits: end other "
+            f"{fault}; not even one image of {engine.config.resolution} pixels fits: close other "
             f"programs on the device{lower}, or choose another device"
         )
-    _LOG.warning("%s; going on with %d images at once instead of %d", fault, size // 2, size)
+    _LOG.warning("%s; continuing with %d images at once instead of %d", fault, size // 2, size)
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
     return size // 2

@@ -52,7 +52,8 @@ _QUALITY = {"crf": "17", "preset": "medium", "x264-params": "mbtree=0"}
 
 _ENCODER = "libx264"
 _NO_ENCODER = (
-    f"the FFmpeg of PyAV has no encoder {_ENCODER} for MP4: install PyAV by pip install --upgrade "
+    f"the FFmpeg of PyAV has no encoder {_ENCODER} for MP4: install PyAV with pip install "
+    "--upgrade "
     "--force-reinstall av, or write .webp or .gif"
 )
 
@@ -145,8 +146,8 @@ def _checked_frames(frames: Iterable[Image.Image], path: Path) -> Iterator[Image
             first = frame.size, frame.mode
             if max(frame.size) > largest:
                 raise InputError(
-                    f"{path.name} would be {frame.width} x {frame.height} pixels, and its format "
-                    f"takes {largest} a side: ask for fewer paths"
+                    f"{path.name} would be {frame.width} x {frame.height} pixels, but its format "
+                    f"allows {largest} per side: use fewer paths"
                 )
         if (frame.size, frame.mode) != first:
             raise ValueError("the frames of a video must share one size and one mode")
@@ -234,7 +235,7 @@ def _write_webp(
         file.write(_chunk(b"EXIF", exif.tobytes().removeprefix(b"Exif\x00\x00")))
     length = file.tell() - 8
     if length >= 2**32:
-        raise InputError("the video would be over 4 GB, which WebP cannot hold; write an .mp4")
+        raise InputError("the video would be over 4 GB, which WebP does not support; write an .mp4")
     file.seek(4)
     file.write(struct.pack("<I", length))
 

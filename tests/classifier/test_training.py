@@ -137,10 +137,10 @@ def test_what_is_complete_is_not_trained_again(trained, dataset, monkeypatch):
     [({"seed": 5}, "seed 0, not 5"), ({"steps": 9}, "steps 30, not 9"), ({"width": 2}, "width")],
 )
 def test_another_recipe_is_refused(trained, dataset, tmp_path, monkeypatch, changes, words):
-    with pytest.raises(InputError, match=f"of another classifier.*{words}"):
+    with pytest.raises(InputError, match=f"belongs to another classifier.*{words}"):
         train(dataset, trained[0], **changes)
     train_until(2, dataset, tmp_path / "c.safetensors", monkeypatch)
-    with pytest.raises(InputError, match=f"c.checkpoint.*of another classifier.*{words}"):
+    with pytest.raises(InputError, match=f"c.checkpoint.*belongs to another classifier.*{words}"):
         train(dataset, tmp_path / "c.safetensors", **changes)
 
 
@@ -156,7 +156,7 @@ def test_a_damaged_checkpoint_is_not_used(trained, dataset, tmp_path, monkeypatc
     checkpoint = tmp_path / "out.checkpoint.safetensors"
     checkpoint.write_bytes(checkpoint.read_bytes()[:-9])
     train(dataset, out)
-    assert "training from the beginning" in caplog.text
+    assert "training from the start" in caplog.text
     assert out.read_bytes() == trained[0].read_bytes()
 
 
@@ -355,7 +355,7 @@ def test_wrong_files(trained, tiny_file, tmp_path):
         ClassifierFeatures(cut)
     header = {"kind": "classifier", "config": {"resolution": 8}}
     save_tensors(cut, {"format": "biggan 1", "header": json.dumps(header)}, load_file(path))
-    with pytest.raises(InputError, match="does not say what its classifier is"):
+    with pytest.raises(InputError, match="does not describe its classifier"):
         ClassifierFeatures(cut)
 
 

@@ -152,10 +152,10 @@ def test_mistakes_in_converting_write_nothing(tiny_file, tmp_path, no_network):
     for line, message in {
         f"{tiny_file} {tmp_path}/x.pth": "must end in .safetensors",
         f"{tiny_file} {tiny_file}": "is the source: choose",
-        f"{tiny_file} {out} --bn-eps 1e-4": "are for ajbrock's files",
+        f"{tiny_file} {out} --bn-eps 1e-4": "apply only to ajbrock's files",
         f"nothing {out}": "no model 'nothing'",
         f"{tmp_path}/G_optim.pth {out}": "an optimizer's state",
-        f"biggan-128 {out} --offline": "nothing is fetched offline",
+        f"biggan-128 {out} --offline": "nothing is downloaded offline",
     }.items():
         assert message in fails(f"convert {line}")
     assert "biggan128-release.pt" in fails(f"convert biggan-128 {out} --offline")
@@ -165,7 +165,7 @@ def test_mistakes_in_converting_write_nothing(tiny_file, tmp_path, no_network):
 @pytest.mark.parametrize("verb", ["sample", "interpolate", "demo --port 0", "classes"])
 def test_offline_holds_for_every_verb_that_loads(no_network, verb):
     line = fails(f"{verb} --model hf://some/repository --offline")
-    assert "nothing is fetched offline" in line
+    assert "nothing is downloaded offline" in line
 
 
 def test_classes(tiny_file):

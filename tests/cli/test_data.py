@@ -55,7 +55,7 @@ def test_names_of_files_do_not_command_the_terminal(folder, tmp_path):
         (folder / "cat" / name).write_bytes(b"")
     result = biggan(f"data pack {folder} {tmp_path}/out --resolution 8")
     assert result.stderr.splitlines() == [
-        r"left out 1 file not used as images: 1 .\x1b[2j",
+        r"skipped 1 file that are not images: 1 .\x1b[2j",
         r"skipped 2 corrupt images of 7: cat/\x1b[2J.png (the file is empty); "
         "dog/0002.png (image file is truncated)",
         "5 images of pets, 8 px, colour, 2 classes",
@@ -77,8 +77,8 @@ def test_mistakes_are_one_line(folder, tmp_path):
         f"pack {folder} {out} --resolution 0": "resolution",
         f"pack {tmp_path}/no {out} --resolution 8": "no such file",
         f"pack {folder} {folder}/cat/0000.png/out --resolution 8": "is not a folder",
-        f"verify {folder}": "is no packed dataset",
-        f"info {folder}": "is no packed dataset",
+        f"verify {folder}": "is not a packed dataset",
+        f"info {folder}": "is not a packed dataset",
     }.items():
         assert message in fails(f"data {line}")
 

@@ -72,7 +72,7 @@ def test_images_against_images(folder, tmp_path):
     ("arguments", "message"),
     [
         ("--metrics fid,beauty", "there is no metric beauty"),
-        ("--metrics ''", "choose of fid"),
+        ("--metrics ''", "choose from fid"),
         ("--truncations 2", "at most 1"),
         ("--truncations 0.2,0.2", "once"),
         ("--num 9", "at least 10"),
@@ -128,8 +128,8 @@ def test_statistics_instead_of_images(tiny_file, folder, tmp_path):
         f"--data {file} {save}": "already contains statistics",
         f"--model {tiny_file} --resolution 16 {save} --data {folder}": "give --model.* or --resol",
         f"{arguments} --data {file} --neighbors {tmp_path}/n.png": "--neighbors needs images",
-        f"--images {file} --data {folder} --resolution 16": "--images are images",
-        f"--data digits {save}": "digits are drawn at any size",
+        f"--images {file} --data {folder} --resolution 16": "--images must be images",
+        f"--data digits {save}": "give --resolution, because digits",
     }.items():
         with pytest.raises(InputError, match=message):
             run(line)
@@ -213,7 +213,7 @@ def test_data_of_a_smaller_resolution_are_refused(tiny_file, folder, tmp_path):
 
 
 def test_data_without_classes_say_what_needs_them(tiny_file, folder, tmp_path):
-    with pytest.raises(InputError, match="no class folders.* leave intra-fid and cas out"):
+    with pytest.raises(InputError, match="no class folders.* omit intra-fid and cas"):
         run(f"--model {tiny_file} --data {folder} -n 12 --out {tmp_path}/x.json --metrics cas")
 
 
@@ -245,7 +245,7 @@ def test_corrupt_images_are_left_out_and_counted(folder, tmp_path, caplog):
 
 def test_the_digits_may_be_looked_at_themselves(tmp_path):
     arguments = f"--images digits --data digits --metrics fid --out {tmp_path}/x.json"
-    with pytest.raises(InputError, match="digits are drawn at any size"):
+    with pytest.raises(InputError, match="give --resolution, because digits"):
         run(arguments)
     run(f"{arguments} --resolution 8")
     assert json.loads((tmp_path / "x.json").read_text())["subject"]["num"] == 1797

@@ -56,8 +56,8 @@ def test_mistakes_are_one_line(tiny_file, tmp_path, monkeypatch):
         f"{out} --truncation 2": "truncation must be above 0 and at most 1",
         f"{out} --batch 1.5": "neither a whole number nor 'dynamic'",
         f"{out} --batch 0": "the batch must be 1 to 1024, or dynamic, not 0",
-        f"{tmp_path}/a.xml": "as files of openvino are",
-        f"{out} --format openvino": "as files of onnx are",
+        f"{tmp_path}/a.xml": "has the ending of openvino",
+        f"{out} --format openvino": "has the ending of onnx",
         f"{tiny_file} --force": "is the model: choose",
         f"{tiny_file}/a.onnx": "is not a folder",
     }.items():

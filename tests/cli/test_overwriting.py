@@ -107,5 +107,5 @@ def test_only_files_are_replaced(tiny_file, tmp_path):
     pipe = tmp_path / "pipe.png"
     pipe.symlink_to("/dev/null")
     path = f"interpolate --model {tiny_file} --from 0 --to 1 --out {pipe}"
-    assert "something that is not a file" in fails(path)
+    assert "it exists and is not a file" in fails(path)
     assert pipe.is_symlink()

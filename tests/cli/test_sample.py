@@ -152,7 +152,7 @@ def test_two_processes_make_what_one_makes(two, tiny_file, tmp_path):
 @pytest.mark.parametrize(
     ("command", "message"),
     [
-        ("no class", "no class is called 'dog'"),
+        ("no class", "no class is named 'dog'"),
         ("no model", "no model 'nothing'"),
         ("no device", "there is no device 'tpu9'"),
         ("blocked", "cannot write"),

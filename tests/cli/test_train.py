@@ -26,7 +26,7 @@ def test_a_dry_run_prints_the_recipe_and_the_plan_and_writes_nothing(recipe, dat
     expected = load_recipe(recipe, ["batch_size=4"], str(data)).fitted(2)
     assert tomllib.loads(written) == expected.to_dict()
     rows = dict(line.strip().split("  ", 1) for line in table.splitlines() if "  " in line.strip())
-    assert rows["images in the data set"].strip() == "6"
+    assert rows["images in the dataset"].strip() == "6"
     assert rows["steps per epoch"].strip() == "0.8"
     assert f"at step 0; there is no checkpoint in {run}" in table
     assert "Data\n  6 images of data, 2 classes\n" in table
@@ -74,7 +74,7 @@ def test_a_dry_run_under_torchrun_speaks_once_and_for_all(recipe, monkeypatch):
     monkeypatch.setenv("RANK", "0")
     plan = json.loads(succeeds("train", recipe, "--dry-run", "--json"))["plan"]
     assert (plan["processes"], plan["micro_batch"]) == (2, 4)
-    assert "does not divide over 2" in fails("train", recipe, "--dry-run", "--set", "batch_size=5")
+    assert "is not divisible by 2" in fails("train", recipe, "--dry-run", "--set", "batch_size=5")
     monkeypatch.setenv("RANK", "1")
     assert succeeds("train", recipe, "--dry-run") == ""
 
@@ -151,7 +151,7 @@ def test_mistakes_around_streams(recipe, shards, tmp_path):
     line = fails("train", recipe, "--data", "https://host/{0..9}.tar", *out)
     assert "--set stream=true" in line
     line = fails("train", recipe, "--data", shards, "--set", "classes=names.txt", *out)
-    assert "classes is for streams" in line
+    assert "classes applies to streams" in line
     missing = ["--set", f"classes={tmp_path / 'names.txt'}"]
     line = fails("train", recipe, "--data", shards, *stream, *missing)
     assert "cannot read the class names" in line

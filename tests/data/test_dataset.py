@@ -156,7 +156,7 @@ def test_what_is_no_image_is_counted_by_ending(tmp_path, caplog):
         caplog.clear()
         load_dataset(path, 8, 3)
         assert caplog.messages == [
-            "left out 4 files not used as images: 2 .heic, 1 without an ending, 1 .txt"
+            "skipped 4 files that are not images: 2 .heic, 1 without an extension, 1 .txt"
         ]
 
 

@@ -152,7 +152,7 @@ def test_random_damage_is_corrupt_or_decodes_but_never_escapes():
 def test_an_image_of_too_many_pixels_is_corrupt_and_silent(limit, monkeypatch):
     data = encode(Image.new("L", (10, 10)))
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", limit)  # Pillow warns at 99, raises at 30
-    with strict_pillow(), pytest.raises(CorruptImageError, match="pixels.*: save it smaller"):
+    with strict_pillow(), pytest.raises(CorruptImageError, match="pixels.*: reduce the image"):
         decode(data, 1)
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
     assert decode(data, 1).size == (10, 10)
@@ -192,7 +192,9 @@ def test_32_bit_integers_are_scaled_as_16_bits_or_refused():
     levels = np.array([0, 1000, 65535], np.int32)
     assert scaled(levels, "TIFF", 65535) == ([[0, 4, 255]], 65535)
     for wrong in (levels + 1, -levels):
-        with pytest.raises(CorruptImageError, match="no agreed range: save it with 8 or 16 bits"):
+        with pytest.raises(
+            CorruptImageError, match="no standard range: save the image with 8 or 16 bits"
+        ):
             scaled(wrong, "TIFF", 65535)
 
 
@@ -227,7 +229,7 @@ def test_16_bit_colours_are_scaled_where_they_use_them_and_else_refused():
     assert image.getpixel((0, 0)) == (0, 128, 255)
     assert brightest == 65535
     assert decode_image(dark, 3).brightest == 4095
-    with pytest.raises(CorruptImageError, match="16 bits a channel, of which 12 are used: save"):
+    with pytest.raises(CorruptImageError, match="16 bits per channel, of which 12 are used: save"):
         decode_image(dark, 3, white=4095)
 
 

@@ -345,7 +345,7 @@ def test_names_of_an_old_zip_that_may_be_several_things_are_asked_about(
     path = old_zip(tmp_path / "a.zip", names, encoding, png(0)[0])
     with pytest.raises(InputError) as caught:
         open_source(path)
-    assert "does not say in which encoding its names are" in str(caught.value)
+    assert "does not state the encoding of its names" in str(caught.value)
     assert "unzip -O ENCODING" in str(caught.value)
     assert shown in str(caught.value)
     with open_source(path, unconditional=True) as opened:
@@ -442,11 +442,11 @@ def test_labels_may_be_an_object_names_of_windows_and_names_of_classes(tmp_path)
 @pytest.mark.parametrize(
     ("labels", "fault"),
     [
-        (None, "has no labels [file, number]: go without classes (--unconditional"),
-        (PAIRS[:4], f"gives no number or name to 2 of 6 images, such as {NUMBERED[4]}"),
+        (None, "has no labels [file, number]: train without classes (--unconditional"),
+        (PAIRS[:4], f"has no label for 2 of 6 images, such as {NUMBERED[4]}"),
         (
             [*PAIRS[:5], [NUMBERED[5], None]],
-            f"gives no number or name to 1 of 6 images, such as {NUMBERED[5]}",
+            f"has no label for 1 of 6 images, such as {NUMBERED[5]}",
         ),
         ([[name, [label, 0.5]] for name, label in PAIRS], f"{NUMBERED[0]} ([1, 0.5])"),
         ([[name, label / 2] for name, label in PAIRS], f"{NUMBERED[0]} (0.5)"),

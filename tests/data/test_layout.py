@@ -118,7 +118,7 @@ def test_stray_images_above_do_not_hide_the_right_folder():
 def test_the_parts_of_a_dataset_are_not_classes(above, parts):
     train = next(part for part in parts if "train" in part.lower())
     members = images(*(f"{above}{part}/{name}" for part in parts for name in ("cat", "dog")))
-    listed = f"holds the parts of a dataset ({', '.join(sorted(parts))}), not class folders"
+    listed = f"contains the splits of a dataset ({', '.join(sorted(parts))}), not class folders"
     message = refused(members)
     assert f"did you mean data/{above}{train}?" in message
     assert above or message.startswith(f"data {listed}")
@@ -126,7 +126,7 @@ def test_the_parts_of_a_dataset_are_not_classes(above, parts):
     assert refused(members, in_zip=True) == f"data.zip {listed}: {advice}"
 
 
-OWN_FOLDERS = f"put the images of each class in a folder of its own, or {WITHOUT_CLASSES}"
+OWN_FOLDERS = f"make one folder of images per class, or {WITHOUT_CLASSES}"
 
 
 @pytest.mark.parametrize(
@@ -156,7 +156,7 @@ def test_folders_that_are_no_classes_are_refused(folders, fault):
 @pytest.mark.parametrize("in_zip", [False, True])
 def test_one_class_is_refused(in_zip):
     path = ZIP if in_zip else DATA
-    message = f"{path} has one folder with images, 'cat', and several are needed: {OWN_FOLDERS}"
+    message = f"{path} has one folder with images, 'cat', but several are needed: {OWN_FOLDERS}"
     assert refused(images("cat"), in_zip=in_zip) == message
     # Folders inside one class are not taken for classes.
     below = [*images("cat", count=9), *images("cat/good", "cat/blurred")]
@@ -232,7 +232,9 @@ def test_parts_and_copies_are_refused_with_the_right_folder(folders, right):
 def test_parts_of_images_alone_are_refused(parts):
     listed = ", ".join(sorted(parts))
     message = refused(images(*parts))
-    assert message.startswith(f"data holds the parts of a dataset ({listed}), not class folders")
+    assert message.startswith(
+        f"data contains the splits of a dataset ({listed}), not class folders"
+    )
 
 
 @pytest.mark.parametrize(
@@ -313,14 +315,14 @@ def test_labels_become_numbers(labels, names, numbers, table):
         ),
         ((0, -1), None, "place 1 has no label"),
         (("a", ""), None, "place 1 has no label"),
-        (("cat", 2), ("cat", "dog"), "place 1 has the label 2, which none of the 2 class names"),
-        (("cat", "hen"), ("cat", "dog"), "place 1 has the label 'hen', which none"),
+        (("cat", 2), ("cat", "dog"), "place 1 has the label 2, but there are only 2 class names"),
+        (("cat", "hen"), ("cat", "dog"), "place 1 has the label 'hen', but there are only"),
         (("cat",), ("cat", "dog"), "1 of 2 classes have no image, such as 'dog'"),
         ((0, 3), None, "2 of 4 classes have no image, such as '1'"),
         ((0, 10**12), None, "999999999999 of 1000000000001 classes have no image"),
         (("cat",), None, "several classes, and there is one.*unconditional=true"),
         ((3, "cat"), None, "some labels are numbers and some are names, such as 3 and 'cat'"),
-        ((0, 1), ("cat", "cat"), "two classes are called 'cat'"),
+        ((0, 1), ("cat", "cat"), "two classes are named 'cat'"),
         (("caf\udce9", "b"), None, r"'caf\\udce9' is not UTF-8"),
         (("d\n", "b"), None, "has control characters"),
     ],

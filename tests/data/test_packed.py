@@ -155,12 +155,12 @@ def test_damaged_pixels_are_found_and_placed(tmp_path, monkeypatch):
     assert "the images 4 to 6, 8 to 9:" in refusal(verify, out)
     for position in range(0, 10 * 192, 192):
         flip(out / "images.bin", position)
-    assert "and 2 more places" in refusal(verify, out)
+    assert "and 2 more ranges" in refusal(verify, out)
 
 
 def test_other_folders_are_no_packed_datasets(tmp_path):
-    assert "is no packed dataset" in refusal(read_header, tmp_path)
-    assert "is no packed dataset" in refusal(verify, tmp_path / "nowhere")
+    assert "is not a packed dataset" in refusal(read_header, tmp_path)
+    assert "is not a packed dataset" in refusal(verify, tmp_path / "nowhere")
     # A folder of class folders may well hold a file of that name.
     folder = write_folder(tmp_path / "pets", {**pictures(2), "dataset.json": b"{}"})
     assert len(load_dataset(folder, 8, 3)) == 4
@@ -251,7 +251,7 @@ def test_strict_packing_refuses_and_keeps_what_is_done(tmp_path, caplog):
     refused(folder, tmp_path / "other", 8, strict=True)
     (folder / "cat" / "0000.png").unlink()
     header = pack_dataset(folder, tmp_path / "other", 8, strict=True)
-    assert "has changed since its packing began: beginning anew" in caplog.text
+    assert "has changed since its packing started: starting again" in caplog.text
     assert header.fingerprint == pack_dataset(folder, tmp_path / "fresh", 8).fingerprint
     assert not (tmp_path / ".other.packing").exists()
 
@@ -272,8 +272,8 @@ def test_the_same_again_does_nothing_and_another_is_refused(tmp_path, monkeypatc
 
 def test_places_and_sources_that_will_not_do(tmp_path, monkeypatch):
     folder = write_folder(tmp_path / "pets", FILES)
-    assert "no packed dataset" in refused(folder, folder / "cat", 8)
-    assert "no folder" in refused(folder, folder / "cat" / "0000.png", 8)
+    assert "not a packed dataset" in refused(folder, folder / "cat", 8)
+    assert "not a folder" in refused(folder, folder / "cat" / "0000.png", 8)
     (tmp_path / "empty").mkdir()
     pack_dataset(folder, tmp_path / "empty", 8)
     pack_dataset(folder, tmp_path / "not" / "yet", 8)
@@ -412,7 +412,7 @@ def test_a_disk_that_fills_is_one_line_and_keeps_what_is_done(tmp_path, small_ch
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
         signal.signal(signal.SIGXFSZ, old)
-    kept = "what is done is kept, and the same command continues"
+    kept = "finished images are kept; the same command continues"
     assert re.fullmatch(f"cannot write {out}: .*; {kept}", message)
     with caplog.at_level(logging.INFO, "biggan.data"):
         pack_dataset(folder, out, 8)

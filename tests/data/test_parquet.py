@@ -88,7 +88,7 @@ def test_several_files_are_one_dataset(tmp_path):
         assert load_dataset(source, 8, 3).fingerprint == folder.fingerprint
     write_parquet(tmp_path / "all" / "test-00000-of-00001.parquet", FILES)
     message = refused(tmp_path / "all")
-    assert "the parts of a dataset (test, train)" in message
+    assert "the splits of a dataset (test, train)" in message
     assert f"{tmp_path / 'all' / 'train'}-*.parquet" in message
     assert len(load_dataset(tmp_path / "all" / "train-*.parquet", 8, 3)) == 8
 
@@ -139,16 +139,20 @@ def test_a_row_without_an_image_is_corrupt(tmp_path, caplog):
     ("columns", "names", "fault"),
     [
         ({"text": ["a", "b", "c"], "label": [0, 1, 1]}, None, "has no column 'image', only text"),
-        ({"image": ["a", "b", "c"], "label": [0, 1, 1]}, None, "holds no image files but string"),
-        ({"image": [{"path": "a"}] * 3, "label": [0, 1, 1]}, None, "holds no bytes but struct"),
-        ({"image": DATA}, None, "no column 'label', only image; or go without classes (--uncond"),
-        ({"image": DATA, "label": [0.5, 1, 1]}, None, "neither numbers nor names but double"),
-        ({"image": DATA, "label": [[0], [1, 0], []]}, None, "nor names but list<"),
-        ({"image": DATA, "label": [["a"], ["b"], ["a"]]}, ["a", "b"], "nor names but list<"),
-        ({"image": DATA, "label": [{"point": 0}] * 3}, None, "nor names but struct<point"),
-        ({"image": DATA, "label": [[0], None, [1]]}, None, "one label for each image, or go with"),
-        ({"image": [[data] for data in DATA], "label": [0, 1, 1]}, None, "no image files but list"),
-        ({"image": [{"bytes": [DATA[0]]}] * 3, "label": [0, 1, 1]}, None, "holds no bytes but st"),
+        ({"image": ["a", "b", "c"], "label": [0, 1, 1]}, None, "contains string, not image files"),
+        ({"image": [{"path": "a"}] * 3, "label": [0, 1, 1]}, None, "contains struct"),
+        (
+            {"image": DATA},
+            None,
+            "no column 'label', only image; or train without classes (--uncond",
+        ),
+        ({"image": DATA, "label": [0.5, 1, 1]}, None, "contains double, not numbers or names"),
+        ({"image": DATA, "label": [[0], [1, 0], []]}, None, "contains list<"),
+        ({"image": DATA, "label": [["a"], ["b"], ["a"]]}, ["a", "b"], "contains list<"),
+        ({"image": DATA, "label": [{"point": 0}] * 3}, None, "contains struct<point"),
+        ({"image": DATA, "label": [[0], None, [1]]}, None, "one label per image, or train with"),
+        ({"image": [[data] for data in DATA], "label": [0, 1, 1]}, None, "contains list"),
+        ({"image": [{"bytes": [DATA[0]]}] * 3, "label": [0, 1, 1]}, None, "contains st"),
         ({"image": DATA, "label": [0, 2, 1]}, ["a", "b"], "a.parquet:00000001 has the label 2"),
         ({"image": DATA, "label": [0, None, 1]}, ["a", "b"], "a.parquet:00000001 has no label"),
         (
@@ -180,7 +184,7 @@ def test_cut_files_and_others_are_refused(tmp_path):
 def test_files_of_one_folder_have_the_same_columns(tmp_path):
     write_parquet(tmp_path / "a.parquet", FILES)
     write_parquet(tmp_path / "b.parquet", FILES, named=False)
-    assert f"{tmp_path / 'b.parquet'} has other columns than a.parquet" in refused(tmp_path)
+    assert f"{tmp_path / 'b.parquet'} and a.parquet have different columns" in refused(tmp_path)
 
 
 def test_without_pyarrow_the_extra_is_named(tmp_path, monkeypatch):

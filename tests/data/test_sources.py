@@ -42,7 +42,7 @@ def test_tables_beside_shards_are_not_the_data(tmp_path, caplog):
         assert not caplog.records
     (folder / "metadata.parquet").write_bytes(b"captions")
     with caplog.at_level(logging.WARNING, "biggan.data"), open_source(folder):
-        assert "took the 2 shards and not the parquet files beside them" in caplog.text
+        assert "using the 2 shards, not the parquet files beside them" in caplog.text
         assert "metadata.parquet" in caplog.text
     assert expand_shards(folder) == [str(folder / f"{name}.tar") for name in names]
 
@@ -75,10 +75,10 @@ def test_the_parts_in_one_folder_are_refused_with_a_pattern(tmp_path, suffix):
         ("plain", f"train{suffix}", "test, train"),
     ):
         message = refusal(containers, tmp_path / name)
-        assert f"holds the parts of a dataset ({parts}): name one" in message
+        assert f"contains the splits of a dataset ({parts}): name one" in message
         assert message.endswith(f"such as {tmp_path / name / pattern}")
         assert all("train" in path.name for path in containers(tmp_path / name / pattern))
-    assert "holds the parts" in refusal(containers, tmp_path / "shards" / f"*{suffix}")
+    assert "contains the splits" in refusal(containers, tmp_path / "shards" / f"*{suffix}")
     both = tmp_path / "shards" / f"x-{{train,validation}}-*{suffix}"
     assert len(containers(both)) == 3
 
@@ -89,7 +89,7 @@ def test_data_in_several_folders_are_refused_with_the_right_one(tmp_path, write)
     for part in ("test", "train"):
         write(tmp_path / "default" / part / f"0000{suffix}", {} if suffix == ".tar" else FILES)
     message = refusal(open_source, tmp_path)
-    assert "holds no images, but data in default/train, default/test" in message
+    assert "contains no images, but data in default/train, default/test" in message
     assert message.endswith(f"did you mean {tmp_path / 'default' / 'train'}?")
 
 

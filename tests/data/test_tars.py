@@ -47,7 +47,7 @@ def test_numbers_are_named_by_a_file_beside_the_shards(tmp_path):
     (tmp_path / "classes.txt").write_text("zebra\n\n ape \n")
     assert load_dataset(path, 8, 3).class_names == ("zebra", "ape")
     write_tar(path, samples(("cls", "0"), ("cls", "2")))
-    assert "a.tar/1.png has the label 2, which none of the 2 class names" in refused(path)
+    assert "a.tar/1.png has the label 2, but there are only 2 class names" in refused(path)
     write_tar(path, samples(("cls", "0"), ("cls", "1")))
     (tmp_path / "classes.txt").write_bytes(b"\xef\xbb\xbfzebra\r\nape\r\n")  # as Notepad writes it
     assert load_dataset(path, 8, 3).class_names == ("zebra", "ape")
@@ -123,9 +123,8 @@ def test_of_several_images_that_of_the_samples_name_is_taken(tmp_path, caplog):
     members += [("README", b"hello"), ("notes/x.heic", b"")]
     path = write_tar(tmp_path / "a.tar", members)
     assert images_of(path) == [0, 1]
-    message = (
-        "left out 6 files not used as images: 2 .mask.png, 2 .seg.png, 1 without an ending, 1 .heic"
-    )
+    skipped = "2 .mask.png, 2 .seg.png, 1 without an extension, 1 .heic"
+    message = f"skipped 6 files that are not images: {skipped}"
     assert caplog.messages == [message, message]  # loaded, and counted for the stream
     images_of(path)
     assert caplog.messages == [message] * 3  # a shard is counted once
@@ -134,7 +133,7 @@ def test_of_several_images_that_of_the_samples_name_is_taken(tmp_path, caplog):
 def test_names_that_differ_in_capitals_are_not_merged(tmp_path):
     members = [("0.PNG", png(0)[0]), ("0.png", png(1)[0])]
     path = write_tar(tmp_path / "a.tar", members)
-    assert "two images are called a.tar/0.png" in refused(path, unconditional=True)
+    assert "two images are named a.tar/0.png" in refused(path, unconditional=True)
 
 
 def test_several_images_of_one_name_are_refused(tmp_path):
@@ -165,7 +164,7 @@ def test_shards_that_repeat_names_are_kept_apart(tmp_path):
         ([("0.png", PNG), ("0.cls", b"caf\xe9")], "'caf\\udce9' is not UTF-8"),
         ([("0.cls", b"0")], "holds no images"),
         ([], "holds no images"),
-        ([*samples(("cls", "0")), ("x.png", PNG), *samples(("cls", "0"))], "two images are called"),
+        ([*samples(("cls", "0")), ("x.png", PNG), *samples(("cls", "0"))], "two images are named"),
     ],
 )
 def test_what_cannot_be_used_is_named(tmp_path, members, fault):

@@ -83,7 +83,7 @@ def test_an_answer_has_a_type_a_name_and_a_length(address: str) -> None:
     ("path", "status", "text"),
     [
         ("sample?truncation=nan", 400, "truncation must be between 0.02 and 1, not nan"),
-        ("sample?category=cheeseburger", 400, "no class is called 'cheeseburger'"),
+        ("sample?category=cheeseburger", 400, "no class is named 'cheeseburger'"),
         ("sample?category=", 400, "the class is empty"),
         ("sample?steps=3", 400, "'steps' is unknown here; /api/docs says what there is"),
         (f"sample?{'x' * 50_000}=3", 400, "'xxx.*' is unknown here"),
@@ -243,7 +243,7 @@ def test_an_unconditional_model_has_no_category(address: str) -> None:
         (("ten", 0.4, 0, "three"), "number of samples must be a number, not 'ten'"),
         ((1, 1.5, 0, "three"), "truncation must be between 0.02 and 1, not 1.5"),
         ((1, 0.4, [0], "three"), r"noise seed must be a number, not [0]"),
-        ((1, 0.4, 0, "cheeseburger"), "no class is called 'cheeseburger'"),
+        ((1, 0.4, 0, "cheeseburger"), "no class is named 'cheeseburger'"),
         ((1, 0.4, 0, "three", "/etc/passwd"), "no model is called '/etc/passwd' here"),
         ((1, 0.4, 0, "three", {}), "no model is called {} here"),
     ],

@@ -359,7 +359,7 @@ def test_dropped_files_bring_their_settings_back_and_leave_the_other_tabs_alone(
     assert page.window.get_by_label("Model", exact=True).input_value() == "small"
     Image.new("L", (8, 8)).save(tmp_path / "plain.png")
     page.drop(tmp_path / "plain.png")
-    assert "plain.png holds no provenance" in page.toast()
+    assert "plain.png contains no provenance" in page.toast()
     page.wait_for("sweep", draw_grid(gans["small"], sheet))
 
 

@@ -163,7 +163,7 @@ WRONG: list[tuple[Form, dict[str, Any], str]] = [
     (EXPLORE, {"seed": -1}, "noise seed must be between 0 and 4294967295, not -1"),
     (EXPLORE, {"seed": 2**32}, "noise seed must be between 0 and 4294967295, not 4294967296"),
     (EXPLORE, {"seed": "1e99"}, "noise seed must be between 0 and 4294967295"),
-    (EXPLORE, {"category": "ten"}, "no class is called 'ten'"),
+    (EXPLORE, {"category": "ten"}, "no class is named 'ten'"),
     (EXPLORE, {"category": ["zero"]}, r"a category must be a name or an index, not \['zero'\]"),
     (EXPLORE, {"category": True}, "a category must be a name or an index, not True"),
     (EXPLORE, {"category": 10**30}, "class 10{30} is out of range"),

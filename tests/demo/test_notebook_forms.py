@@ -227,7 +227,7 @@ def test_a_misspelt_category_is_told_with_the_nearest() -> None:
     form.controls["category"].value = "golden retreiver"
     with pytest.raises(InputError, match="golden retriever"):
         _ = form.picture
-    assert "no class is called &#x27;golden retreiver&#x27;" in form._message.value
+    assert "no class is named &#x27;golden retreiver&#x27;" in form._message.value
     form.controls["category"].value = "golden retriever"
     assert form.provenance.pictures[0].class_index == 207
 

@@ -282,11 +282,11 @@ def test_a_file_without_provenance_or_of_another_model_changes_nothing(
     save_png(Image.new("L", (8, 8)), drop / "long.png", GridProvenance(1, (picture,) * 5000))
     for name, text in (
         ("notes.txt", "notes.txt cannot be read as a PNG"),
-        ("plain.png", "plain.png holds no provenance"),
+        ("plain.png", "plain.png contains no provenance"),
         ("photo.jpg", "photo.jpg cannot be read as a PNG"),
         ("foreign.png", r"the picture was made by tiny \(sha256 111111111111...\), not by tiny"),
         ("large.png", "large.png is too large: 8192 x 8193 pixels"),
-        ("long.png", r"long.png holds provenance that is too long: [\d,]+ characters"),
+        ("long.png", r"long.png contains provenance that is too long: [\d,]+ characters"),
     ):
         assert page.restore({"path": str(drop / name)}, "tiny") == {page.drop: None}
         assert re.match(text, warnings[-1]), warnings[-1]
@@ -304,7 +304,7 @@ def test_the_text_of_a_stranger_is_shown_as_text(
     page.follow("", _Request(category=tag))
     assert "made by &lt;a href='//x.example'&gt;\\ud800&amp;amp; (sha256" in warnings[0]
     assert warnings[1].startswith(f"the picture was made by {'x' * 100} (sha256 1")
-    start = 'The address cannot be followed: no class is called "&lt;a href='
+    start = 'The address cannot be followed: no class is named "&lt;a href='
     assert warnings[2].startswith(start)
     with pytest.raises(gradio.Error, match="&lt;a"):
         page.choose(tag)

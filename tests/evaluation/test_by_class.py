@@ -158,7 +158,7 @@ def test_images_that_fit_no_memory_are_refused(gan, real, monkeypatch):
 @pytest.mark.parametrize("metric", ["intra-fid", "cas"])
 def test_classes_have_to_be_the_same(metric):
     other = tinted(names=("red", "blue", "yellow"))
-    with pytest.raises(InputError, match=f"{metric} compares class with class.*leave it out"):
+    with pytest.raises(InputError, match=f"{metric} needs the same classes.*omit it"):
         evaluate_images(tinted(seed=1), other, SimpleFeatures(), (metric,))
     without = ImageDataset(other.images, torch.zeros_like(other.labels), (), "photos")
     with pytest.raises(InputError, match=f"photos has no classes for {metric}"):

@@ -257,7 +257,7 @@ def test_data_that_do_not_fit_are_refused(gan):
     with pytest.raises(InputError, match="16 pixels a side and noise has 8"):
         evaluate(gan, reference=data(resolution=8))
     other = dataclasses.replace(data(), class_names=("a", "b", "c"))
-    with pytest.raises(InputError, match="leave it out"):
+    with pytest.raises(InputError, match="omit it"):
         evaluate(gan, metrics=("intra-fid",), reference=other)
 
 
@@ -315,7 +315,7 @@ def test_a_classifier_is_known_by_its_contents_and_anything_else_is_inception(
     file = tmp_path / "c.safetensors"
     train_classifier(dataset, file, steps=1, width=2, progress=False)
     assert isinstance(open_extractor(str(file)), ClassifierFeatures)
-    with pytest.raises(InputError, match=r"--resize is for TF-Inception.*antialiased bicubic"):
+    with pytest.raises(InputError, match=r"--resize applies to TF-Inception.*antialiased bicubic"):
         open_extractor(file, resize="pytorch-fid")
     assert asked == []
     open_extractor("inception", offline=True)

@@ -76,7 +76,7 @@ def test_our_own_file_says_what_decides_it(gan, tmp_path):
 def test_what_a_file_of_others_does_not_say_is_said_of_it(gan, tmp_path, caplog):
     path = write(tmp_path / "data.npz", noise())
     result = evaluate_generator(gan, opened(path), SimpleFeatures(), (0.4,), ("fid",), PROTOCOL)
-    assert "data.npz does not say by which network" in caplog.text
+    assert "data.npz does not state the network" in caplog.text
     assert "simple, resize area" in caplog.text
     assert result.reference["num"] is None
     assert "against the statistics of data.npz, seen by simple" in as_table(result)

@@ -300,13 +300,13 @@ def test_names_of_imagenet(name, found):
 @pytest.mark.parametrize(
     ("name", "reason"),
     [
-        ("crane", "it may be any of crane; crane"),
-        ("cat", r"it may be any of .*; and \d+ more"),
-        ("quux", "no class of the source is called so"),
-        ("7", "a number names no class"),
-        ("207) golden retriever", "a number names no class"),
-        ("--", "no class of the source is called so"),
-        ("n99999999", "no class of the source is called so"),
+        ("crane", "candidates: crane; crane"),
+        ("cat", r"candidates: .*; and \d+ more"),
+        ("quux", "the source has no class with this name"),
+        ("7", "a number is not a class name"),
+        ("207) golden retriever", "a number is not a class name"),
+        ("--", "the source has no class with this name"),
+        ("n99999999", "the source has no class with this name"),
     ],
 )
 def test_names_that_mean_no_single_class_get_the_mean(name, reason):
@@ -481,16 +481,16 @@ def test_a_generator_from_random_weights_follows_the_images_channels(tmp_path):
             {},
             {"generator": {"z_dim": 40}},
             "gd",
-            "generator.z_dim = 40, but fine_tuning.generator .*G.safetensors has 12: leave it out",
+            "generator.z_dim = 40, but fine_tuning.generator .*G.safetensors has 12: omit it",
         ),
         ({}, {"discriminator": {"widths": [1, 1, 1, 1]}}, "gd", r"discriminator.widths = \[1, 1"),
         (
             {"resolution": 32, "widths": [1, 2, 4, 4], "down_blocks": 3},
             {},
             "gd",
-            "G.safetensors makes images of 16 px, .*D.safetensors takes 32 px: fine-tune a pair",
+            "G.safetensors generates images of 16 px, .*D.safetensors needs 32 px: fine-tune",
         ),
-        ({"image_channels": 1}, {}, "gd", "images of 3 channels, .*takes 1: leave"),
+        ({"image_channels": 1}, {}, "gd", "images of 3 channels, .*needs 1: leave"),
         (
             {},
             {},
@@ -501,7 +501,7 @@ def test_a_generator_from_random_weights_follows_the_images_channels(tmp_path):
             {"resolution": 64, "widths": [1, 2, 4, 4, 4], "down_blocks": 4},
             {},
             "d",
-            r"makes images of 32 px, .*takes 64 px: choose a preset of 64 px \(biggan-64\)",
+            r"generates images of 32 px, .*needs 64 px: choose a preset of 64 px \(biggan-64\)",
         ),
     ],
 )
@@ -553,7 +553,9 @@ def test_weights_of_another_shape_than_the_recipes_are_refused(make):
     _, _, paths = make()
     config = recipe(paths, TINY_CLASSES)
     save_generator(paths[0], tiny_generator(z_dim=24), Description("other", TINY_CLASSES))
-    with pytest.raises(biggan.InputError, match="has another shape than the recipe's generator"):
+    with pytest.raises(
+        biggan.InputError, match="does not have the shape of the recipe's generator"
+    ):
         build(config, TINY_CLASSES)
 
 
@@ -579,7 +581,7 @@ def test_the_report_says_what_became_of_everything(make):
     assert "generator: class Golden_Retriever <- golden retriever" in lines
     assert (
         "generator: class kitten <- the mean of the source's 3 classes "
-        "(no class of the source is called so)"
+        "(the source has no class with this name)"
     ) in lines
     assert "discriminator: classes start as those of the generator" in lines
     frozen = [

@@ -191,7 +191,7 @@ class Full(Engine):
 
 def test_an_engine_for_which_memory_does_not_suffice_is_one_line_and_not_replaced(monkeypatch):
     monkeypatch.setattr(pytorch, "CompiledEngine", lambda generator, _: Full(generator))
-    with pytest.raises(InputError, match=r"out of memory on cpu: .* GiB .*; end other programs"):
+    with pytest.raises(InputError, match=r"out of memory on cpu: .* GiB .*; close other programs"):
         build_engine(tiny_generator(), "compile")
 
 
@@ -279,7 +279,7 @@ def test_what_cannot_be_is_refused_in_one_line(monkeypatch):
     generator = tiny_generator()
     with pytest.raises(InputError, match="no engine 'tensorflow'; there are auto, pytorch"):
         build_engine(generator, "tensorflow")
-    with pytest.raises(InputError, match="bfloat16 is for GPUs"):
+    with pytest.raises(InputError, match="bfloat16 needs a GPU"):
         build_engine(generator, "pytorch", "bfloat16")
     with pytest.raises(InputError, match="runs in float32"):
         build_engine(generator, "openvino", "float16")

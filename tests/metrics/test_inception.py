@@ -292,7 +292,7 @@ def test_tf32_is_off_while_it_looks_and_restored(extractor):
 
 
 def test_images_that_it_does_not_take(extractor):
-    with pytest.raises(InputError, match="3 channels, not 1: load them so"):
+    with pytest.raises(InputError, match="3 channels, not 1: load the images that way"):
         extractor(torch.zeros(1, 1, 8, 8, dtype=torch.uint8))
     for images in (torch.zeros(1, 3, 8, 8), torch.zeros(3, 8, 8, dtype=torch.uint8)):
         with pytest.raises(ValueError, match="expected uint8 images"):
@@ -321,7 +321,7 @@ def test_every_wrong_tensor_is_named(plain):
     with pytest.raises(InputError) as raised:
         Inception(ForeignTensors(tensors, "a file"))
     assert str(raised.value) == (
-        "a file does not fit its network: "
+        "a file does not match its network: "
         "Mixed_5b.branch_pool.conv.weight is (64, 192, 1, 1), not (32, 192, 1, 1); "
         "missing Mixed_6c.branch7x7dbl_4.bn.running_var; missing fc.bias; "
         "unexpected AuxLogits.fc.weight"
@@ -338,7 +338,9 @@ def test_files_that_are_not_its_own(tmp_path):
     torch.save({"fc.weight": torch.zeros(1000, 2048)}, damaged)
     with pytest.raises(InputError, match=r"missing Conv2d_1a_3x3.conv.weight;.* and \d+ more"):
         InceptionFeatures(damaged)
-    with pytest.raises(InputError, match="no resize 'bicubic': choose of tensorflow, pytorch-fid"):
+    with pytest.raises(
+        InputError, match="no resize 'bicubic': choose from tensorflow, pytorch-fid"
+    ):
         InceptionFeatures(damaged, resize="bicubic")
 
 
@@ -382,21 +384,21 @@ def test_another_file_than_the_published_one_is_not_kept(published):
     published.files["/weights"].body = b"the weights" * 1000
     path = obtain_weights()
     path.write_bytes(path.read_bytes()[:-1])
-    with pytest.raises(InputError, match="is damaged: delete it, and it is downloaded again"):
+    with pytest.raises(InputError, match="is damaged: delete it to download it again"):
         InceptionFeatures()
 
 
 def test_without_the_network_the_message_says_what_to_do(published, monkeypatch):
-    by_hand = f"If you have it from https://.*/{FILE}, say --extractor FILE or InceptionFeatures"
-    with pytest.raises(InputError, match=f"not in the cache .* fetched offline. {by_hand}"):
+    by_hand = f"If you have it from https://.*/{FILE}, use --extractor FILE or InceptionFeatures"
+    with pytest.raises(InputError, match=f"not in the cache .* downloaded offline. {by_hand}"):
         InceptionFeatures(offline=True)
     monkeypatch.setenv("BIGGAN_OFFLINE", "1")
-    with pytest.raises(InputError, match="nothing is fetched offline"):
+    with pytest.raises(InputError, match="nothing is downloaded offline"):
         obtain_weights()
     assert not published.asked
     monkeypatch.delenv("BIGGAN_OFFLINE")
     del published.files["/weights"]
-    reason = f"{FILE} cannot be fetched .HTTP 404 Not Found.. {by_hand}"
+    reason = f"{FILE} cannot be downloaded .HTTP 404 Not Found.. {by_hand}"
     with pytest.raises(InputError, match=reason) as raised:
         InceptionFeatures()
     assert "\n" not in str(raised.value)

@@ -129,10 +129,10 @@ def test_features_that_do_not_fit():
         (FeatureStatistics.update, torch.zeros(3, 8)),
         (FeatureStatistics.merge, FeatureStatistics(8)),
     ):
-        with pytest.raises(InputError, match="features are 8 wide, these statistics 7"):
+        with pytest.raises(InputError, match="features have width 8, these statistics 7"):
             add(FeatureStatistics(DIM), other)
     for num in (0, 1):
-        with pytest.raises(InputError, match=f"at least 2 images, here are {num}"):
+        with pytest.raises(InputError, match=f"at least 2 images, not {num}"):
             statistics_of(random_features(num)).covariance()
 
 
@@ -220,7 +220,7 @@ def test_statistics_of_an_unknown_count_are_not_continued(tmp_path):
         lambda: counted.merge(unknown),
         lambda: unknown.save(tmp_path / "own.safetensors"),
     ):
-        with pytest.raises(InputError, match="do not say of how many images"):
+        with pytest.raises(InputError, match="do not state their number of images"):
             action()
     assert list(tmp_path.iterdir()) == [file]
     assert counted.count == 200
@@ -244,7 +244,7 @@ NOT_MOMENTS = {
 
 @pytest.mark.parametrize("what", NOT_MOMENTS)
 def test_an_npz_file_of_something_like_it(tmp_path, what):
-    with pytest.raises(InputError, match="no mean and covariance"):
+    with pytest.raises(InputError, match="not a mean and covariance"):
         load_statistics(write_npz(tmp_path / "x.npz", **NOT_MOMENTS[what]))
 
 
@@ -324,7 +324,7 @@ def test_files_of_something_else(tmp_path):
 def test_a_file_of_ours_with_another_header(tmp_path, header):
     metadata = {"format": FORMAT} | ({} if header is None else {"header": header})
     save_tensors(tmp_path / "x.safetensors", metadata, {"mean": torch.zeros(2)})
-    with pytest.raises(InputError, match="but holds no feature statistics"):
+    with pytest.raises(InputError, match="but contains no feature statistics"):
         load_statistics(tmp_path / "x.safetensors")
 
 
@@ -345,7 +345,7 @@ def test_a_file_of_ours_with_another_provenance(tmp_path, provenance):
     header = f'{{"kind": "feature statistics", "source": null, "provenance": {provenance}}}'
     state = statistics_of(random_features()).state_dict()
     save_tensors(tmp_path / "x.safetensors", {"format": FORMAT, "header": header}, state)
-    with pytest.raises(InputError, match="but holds no feature statistics"):
+    with pytest.raises(InputError, match="but contains no feature statistics"):
         load_statistics(tmp_path / "x.safetensors")
 
 
@@ -369,5 +369,5 @@ def test_npz_members_that_are_no_arrays(tmp_path, what):
     np.savez(file, sigma=np.eye(3))
     with zipfile.ZipFile(file, "a") as archive:
         archive.writestr("mu.npy", BROKEN_MEMBERS[what])
-    with pytest.raises(InputError, match=r"x.npz.*(not a whole|no mean and covariance)"):
+    with pytest.raises(InputError, match=r"x.npz.*(not a whole|not a mean and covariance)"):
         load_statistics(file)

@@ -176,7 +176,7 @@ def test_projection_head_sums_positions():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"z_dim": 81}, "z_dim 81 does not split into 4"),
+        ({"z_dim": 81}, "z_dim 81 is not divisible into 4"),
         ({"resolution": 64}, "end at 32 pixels"),
         ({"attention_resolution": 64}, "attention_resolution must be one of"),
         ({"image_channels": 2}, "image_channels must be 1 or 3"),
@@ -184,11 +184,11 @@ def test_projection_head_sums_positions():
         ({"channels": "8"}, "channels cannot be '8'"),
         ({"channels": True}, "channels cannot be True"),
         ({"num_classes": 0, "skip_z": False}, "skip_z must be true"),
-        ({"channels": 1}, "attention needs at least 8 channels, here are 4"),
+        ({"channels": 1}, "attention needs at least 8 channels, not 4"),
         ({"bn_eps": -1.0}, "bn_eps must be at least 1e-12"),
         ({"bn_eps": 0}, "bn_eps must be at least 1e-12"),
         ({"sn_eps": 2}, "sn_eps must be at least 1e-12 and at most 1"),
-        ({"widths": (1,) * 20_000}, "widths cannot be of 20000 entries"),
+        ({"widths": (1,) * 20_000}, "widths cannot have 20000 entries"),
     ],
 )
 def test_impossible_networks_are_refused_by_name(changes, message):

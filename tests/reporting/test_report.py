@@ -123,7 +123,7 @@ def test_a_sheet_that_cannot_be_read_is_left_out(run):
 
 
 def test_a_folder_without_a_run_is_refused(tmp_path):
-    with pytest.raises(InputError, match="holds no run"):
+    with pytest.raises(InputError, match="is not a run folder"):
         read_run(tmp_path)
 
 

@@ -87,11 +87,11 @@ def test_a_rolled_back_run_in_words(tmp_path, page):
     level, sentences = verdict(record)
     assert level == "warning"
     told = " ".join(sentences)
-    assert "Collapse was called at step 530: the largest singular value of linear in G" in told
-    assert "rolled back once, to step 400, and went on" in told
-    assert "<dt>learning rates at first</dt>" in page(tmp_path / "run")
-    assert "took 96% of training images for real and 55% of held-out ones" in told
-    assert "it knows its training images by heart" in told
+    assert "A collapse was detected at step 530: the largest singular value of linear in G" in told
+    assert "rolled back once, to step 400, and continued" in told
+    assert "<dt>initial learning rates</dt>" in page(tmp_path / "run")
+    assert "classified 96% of training images and 55% of held-out ones as real" in told
+    assert "it has memorized its training images" in told
     history = words(history_section(record))
     assert "Rolled back to step 400; optimizer.g_lr = 0.00015" in history
     assert "(rule: sigma0-explosion) [linear = 27.5, limit = 10]" in history
@@ -143,7 +143,7 @@ def test_a_healthy_run_and_one_that_collapsed_differ_at_first_sight(tmp_path):
     healthy = verdict(read_run(synthetic_runs.healthy_run(tmp_path / "healthy")))
     collapsed = verdict(read_run(synthetic_runs.collapsed_run(tmp_path / "collapsed")))
     assert healthy[0] == ""
-    assert "No collapse was called." in healthy[1]
+    assert "No collapse was detected." in healthy[1]
     assert collapsed[0] == "alarm"
     assert "It was stopped at step 540: collapse.action is stop." in collapsed[1]
 
@@ -252,7 +252,7 @@ def test_memorization_needs_held_out_images(tmp_path, page):
     synthetic_runs.write_lines(run / "signals.jsonl", lines)
     text = page(run)
     assert "With watch.held_out above 0, the same for real images" in text
-    assert "training images by heart" not in text
+    assert "memorized its training images" not in text
 
 
 def test_discriminators_that_swing_know_nothing_by_heart(tmp_path):
@@ -262,7 +262,7 @@ def test_discriminators_that_swing_know_nothing_by_heart(tmp_path):
         known, new = (1.0, 0.5) if i % 2 else (0.5, 1.0)
         line["accuracy"] |= {"trained": known, "held_out": new}
     synthetic_runs.write_lines(run / "signals.jsonl", lines)
-    assert "shows no sign of knowing" in " ".join(verdict(read_run(run))[1])
+    assert "shows no sign of having memorized" in " ".join(verdict(read_run(run))[1])
 
 
 def test_gradients_variety_and_statistics(tmp_path):

@@ -136,6 +136,6 @@ def test_the_page_shows_both_runs(run, tmp_path, monkeypatch, undrawn):
     write_report(record, tmp_path / "page.html", [record], [sweep, sweep])
     text = (tmp_path / "page.html").read_text(encoding="utf-8")
     assert "<h2>Amenability to truncation</h2>" in text
-    assert text.count("<h3>Pictures of run (") == 2
+    assert text.count("<h3>Images of run (") == 2
     write_report(record, tmp_path / "page.html", [record], [None, sweep])
-    assert (tmp_path / "page.html").read_text().count("<h3>Pictures of run (2)") == 1
+    assert (tmp_path / "page.html").read_text().count("<h3>Images of run (2)") == 1

@@ -132,5 +132,5 @@ def test_a_streams_mistake_arrives_with_its_batch(config, tmp_path):
     stream = ShardStream(tmp_path, 32, 3, None, seed=0, workers=1)
     write_shards(tmp_path, dict(list(files.items())[:12]), per_shard=5)
     for device in (CPU, torch.device("meta")):
-        with pytest.raises(InputError, match="no longer holds the .* samples"):
+        with pytest.raises(InputError, match="no longer contains the .* samples"):
             next(real_batches(config, stream, device, start=0))

@@ -319,11 +319,10 @@ def test_a_batch_that_does_not_divide_is_refused_by_all(several):
     processes = len(several[1])
     for found in several[1]:
         assert (
-            f"{4 * processes - 1} does not divide over {processes} processes"
-            in (found["odd batch"])
+            f"{4 * processes - 1} is not divisible by {processes} processes" in (found["odd batch"])
         )
-        assert "batch_size 10 in 2 micro-batches of 5 does not divide" in found["odd micro-batch"]
-        assert "batch_size 1 has not one image for each of" in found["small batch"]
+        assert "batch_size 10 in 2 micro-batches of 5 is not divisible" in found["odd micro-batch"]
+        assert "batch_size 1 has fewer images than" in found["small batch"]
 
 
 def test_one_without_torchrun(monkeypatch):
@@ -336,7 +335,9 @@ def test_one_without_torchrun(monkeypatch):
 @pytest.mark.parametrize("text", ["0", "-2", "x", "", "1.5"])
 def test_what_is_no_number_of_processes_is_named(monkeypatch, text):
     monkeypatch.setenv("WORLD_SIZE", text)
-    with pytest.raises(InputError, match="WORLD_SIZE in the environment is no number of processes"):
+    with pytest.raises(
+        InputError, match="WORLD_SIZE in the environment is not a number of processes"
+    ):
         asked_processes()
 
 
@@ -353,9 +354,9 @@ def test_each_process_has_its_own_gpu(monkeypatch):
     assert own_device(CPU) == CPU
     monkeypatch.setenv("LOCAL_RANK", "2")
     for device, message in (
-        ("cuda", "start 2 a machine, or give --device cpu"),
+        ("cuda", "start 2 per machine, or give --device cpu"),
         ("cuda:0", "give --device cuda without a number"),
-        ("mps", "not on mps: give --device cpu"),
+        ("mps", "not mps: give --device cpu"),
     ):
         with pytest.raises(InputError, match=message):
             own_device(torch.device(device))

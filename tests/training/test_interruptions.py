@@ -105,7 +105,7 @@ def test_a_process_that_dies_stops_all_with_one_message(folder, tmp_path, victim
     started[victim].communicate()
     assert survivor.returncode == 2
     assert "Traceback" not in said
-    assert len(re.findall("error: another process of this run has died", said)) == 1
+    assert len(re.findall("error: another process of this run failed", said)) == 1
     newest = max(checkpoints(tmp_path / "run")).stem
     finish(start(2, folder, tmp_path / "run", steps=int(newest.removeprefix("step-")) + 1))
 

@@ -294,7 +294,7 @@ def test_a_checkpoint_that_says_what_cannot_be_is_refused(
 
     change(copied, changed)
     name = "step-00000001.safetensors"
-    with pytest.raises(InputError, match=f"{name} is no checkpoint of a run") as caught:
+    with pytest.raises(InputError, match=f"{name} is not a checkpoint of a run") as caught:
         CheckpointDirectory(copied / "checkpoints").read_newest()
     assert len(str(caught.value)) < 600 + len(str(copied))
 
@@ -381,7 +381,7 @@ def test_shards_that_changed_are_refused_on_resuming(shards: Path, tmp_path: Pat
     run(config, opened(shards), tmp_path / "run")
     files = shuffled(pictures(8, ("blue", "red"), size=8), seed=1)
     changed = write_shards(tmp_path / "shards", files, per_shard=4)
-    with pytest.raises(InputError, match="trained on other data than shards now holds"):
+    with pytest.raises(InputError, match="trained on other data than shards now contains"):
         run(config, opened(changed), tmp_path / "run")
     with pytest.raises(InputError, match="trained on other data"):
         run(config, opened(shards, ("hen", "eel")), tmp_path / "run")

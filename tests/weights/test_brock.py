@@ -189,7 +189,7 @@ def test_another_depth_is_refused(depth, widths):
     z, labels = torch.randn(1, 8), torch.tensor([0])
     with torch.no_grad():
         brock_deep_generator(weights, z, labels, widths, 0, depth=depth)
-    with pytest.raises(biggan.InputError, match="another --G_depth than 2"):
+    with pytest.raises(biggan.InputError, match="a --G_depth other than 2"):
         network(weights)
 
 

@@ -161,7 +161,7 @@ def test_an_answer_that_drips_is_given_up(server, path, monkeypatch, drip):
     monkeypatch.setattr(download, "_TIMEOUT", 0.2)
     server.files["/a"] = Served(BODY, etag='"1"', drip=drip)
     why = reason(server.url("/a"), path)
-    assert ("bytes came in 0.2 s" if drip == "body" else "the connection broke") in why
+    assert ("bytes came in 0.2 s" if drip == "body" else "the connection failed") in why
     assert len(server.asked) == 4  # and after each wait
 
 
@@ -213,7 +213,7 @@ def test_nobody_answers(path):
     [
         *((u, "only https:// and http://") for u in ("ftp://host/a", "data:text/plain,x", "a", "")),
         ("file:///etc/hostname", "only https:// and http://"),
-        ("http:///a", "names no host"),
+        ("http:///a", "has no host"),
         ("http://[1/a", "Invalid IPv6"),
         ("http://host:port/a", "not well formed"),
     ],
@@ -313,7 +313,7 @@ def test_offline_opens_no_socket(close_network, monkeypatch):
     address = "https://host/a.pth"
     assert f"{address} is not in the cache" in refusal(address, offline=True)
     monkeypatch.setenv("BIGGAN_OFFLINE", "1")
-    assert "nothing is fetched offline" in refusal(address)
+    assert "nothing is downloaded offline" in refusal(address)
 
 
 def test_secrets_in_an_address_are_not_shown(server, caplog):

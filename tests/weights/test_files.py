@@ -87,7 +87,7 @@ def test_a_file_cut_short(path, fraction):
 def test_other_files_are_refused(tmp_path, path):
     foreign = tmp_path / "foreign.safetensors"
     save_file({"x": torch.zeros(1)}, foreign)
-    with pytest.raises(biggan.InputError, match="no format known here"):
+    with pytest.raises(biggan.InputError, match="tensors of an unknown format"):
         load_generator(foreign)
     with pytest.raises(biggan.InputError, match="holds a generator, not a discriminator"):
         load_discriminator(path)
@@ -147,28 +147,28 @@ def changed_header(path, **changes):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"grid": None}, "holds no network"),
-        ({"grid": ["a"]}, "holds no network"),
+        ({"grid": None}, "contains no network"),
+        ({"grid": ["a"]}, "contains no network"),
         ({"grid": [0.5, 0.2]}, "do not ascend"),
-        ({"grid": [float("nan")]}, "do not ascend from 0 on"),
-        ({"grid": [-0.5, 0.2]}, "do not ascend from 0 on"),
-        ({"config": 5}, "holds no network"),
+        ({"grid": [float("nan")]}, "do not ascend from 0"),
+        ({"grid": [-0.5, 0.2]}, "do not ascend from 0"),
+        ({"config": 5}, "contains no network"),
         ({"config": {"x" * 999: 1}}, r"unknown GeneratorConfig field 'x{1,100}\.\.\."),
         ({"kind": "poem"}, "holds a 'poem'"),
         ({"kind": "x" * 999}, r"holds a 'x{1,100}\.\.\."),
         ({"kind": ["generator"]}, "holds a \\['generator'\\]"),
-        ({"description": []}, "holds no network"),
-        ({"name": 7}, "holds no network"),
-        ({"name": None}, "holds no network"),
-        ({"source": ["a"]}, "holds no network"),
-        ({"licence": {}}, "holds no network"),
-        ({"training": "long"}, "holds no network"),
-        ({"training": None}, "holds no network"),
-        ({"class_names": "abc"}, "holds no network"),
-        ({"class_names": [1, 2, 3]}, "holds no network"),
-        ({"class_names": {"a": 1, "b": 2, "c": 3}}, "holds no network"),
-        ({"class_names": ["one"]}, "names 1 classes of its network's 3"),
-        ({"class_names": 7}, "holds no network"),
+        ({"description": []}, "contains no network"),
+        ({"name": 7}, "contains no network"),
+        ({"name": None}, "contains no network"),
+        ({"source": ["a"]}, "contains no network"),
+        ({"licence": {}}, "contains no network"),
+        ({"training": "long"}, "contains no network"),
+        ({"training": None}, "contains no network"),
+        ({"class_names": "abc"}, "contains no network"),
+        ({"class_names": [1, 2, 3]}, "contains no network"),
+        ({"class_names": {"a": 1, "b": 2, "c": 3}}, "contains no network"),
+        ({"class_names": ["one"]}, "names 1 classes, but its network has 3"),
+        ({"class_names": 7}, "contains no network"),
     ],
 )
 def test_headers_that_make_no_sense(path, changes, message):
@@ -186,7 +186,7 @@ def test_headers_that_make_no_sense(path, changes, message):
 )
 def test_configurations_that_no_network_has(path, config):
     changed_header(path, config=tiny_generator().config.to_dict() | config)
-    with pytest.raises(biggan.InputError, match="cannot be"):
+    with pytest.raises(biggan.InputError, match="cannot (be|have)"):
         load_generator(path)
 
 
@@ -204,7 +204,7 @@ def test_a_file_of_ours_without_a_network(path, header):
     metadata, tensors, _ = load_tensors(path)
     metadata.pop("header")
     save_tensors(path, metadata | ({"header": header} if header else {}), tensors)
-    with pytest.raises(biggan.InputError, match="holds no network"):
+    with pytest.raises(biggan.InputError, match="contains no network"):
         load_generator(path)
 
 
@@ -250,7 +250,7 @@ def test_a_file_that_claims_more_than_memory_can_map(tmp_path, axis):
     with path.open("wb") as file:
         file.write(len(header).to_bytes(8, "little") + header)
         file.truncate(8 + len(header) + size)  # a hole: it takes no disk
-    with pytest.raises(biggan.InputError, match="does not fit the memory|not a whole safetensors"):
+    with pytest.raises(biggan.InputError, match="does not fit into memory|not a whole safetensors"):
         load_tensors(path)
 
 

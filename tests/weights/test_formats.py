@@ -134,11 +134,11 @@ def test_a_model_is_the_same_in_any_container_under_any_name_and_after_conversio
         (b"<!DOCTYPE html><html>Sign in", "is a web page"),
         (b"\n<?xml version='1.0'?><Error>", "is a web page"),
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:", "is a Git LFS pointer"),
-        (b"hello, I am no weights file" * 10, "is no weights file"),
-        (bytes(1000), "is no weights file"),
+        (b"hello, I am no weights file" * 10, "is not a weights file"),
+        (bytes(1000), "is not a weights file"),
         (b"PK\x03\x04 cut short", "not a whole torch file"),
-        (b"\x80\x02 cut short", "may be damaged; nothing was run"),
-        (pickle.dumps({"a": 1}), "may be damaged; nothing was run"),
+        (b"\x80\x02 cut short", "is damaged; no code was run"),
+        (pickle.dumps({"a": 1}), "is damaged; no code was run"),
         (b"\x1f\x8b cut short", "x."),
     ],
 )
@@ -153,7 +153,7 @@ def test_what_is_no_weights_file_at_all(tmp_path):
     (tmp_path / "config.json").write_text('{"output_dim": 128}')
     assert "give the weights file beside it" in refusal(biggan.load, tmp_path / "config.json")
     os.mkfifo(tmp_path / "pipe")
-    assert "no regular file" in refusal(biggan.load, tmp_path / "pipe")
+    assert "not a regular file" in refusal(biggan.load, tmp_path / "pipe")
     assert "the model's name is empty" in refusal(biggan.load, "")
     assert "no device 'nowhere'" in refusal(biggan.load, device="nowhere")
 
@@ -253,7 +253,7 @@ def test_off_grid_changes_pictures_between_grid_values_and_the_digest(tmp_path):
     set_statistics_grid(generator, [0.2, 0.4, 0.6, 0.8, 1.0])
     other = tmp_path / "x.safetensors"
     save_generator(other, generator, Description("x"))
-    assert "here are 5 truncations" in refusal(biggan.load, other, off_grid="hub")
+    assert "not for 5 truncations" in refusal(biggan.load, other, off_grid="hub")
 
 
 def test_hugging_faces_settings_are_read_from_beside_the_weights(tmp_path):
@@ -270,9 +270,9 @@ def test_hugging_faces_settings_are_read_from_beside_the_weights(tmp_path):
     path.write_text(json.dumps(settings))
     assert biggan.load(tmp_path).config.bn_eps == 1e-3
     for contents, message in (
-        ("{", "is no JSON object"),
-        ("[]", "is no JSON object"),
-        ("[" * 100_000, "is no JSON object"),
+        ("{", "is not a JSON object"),
+        ("[]", "is not a JSON object"),
+        ("[" * 100_000, "is not a JSON object"),
         (json.dumps(settings | {"num_classes": 7}), "num_classes 7"),
     ):
         path.write_text(contents)

@@ -113,7 +113,7 @@ def test_the_graph_for_sampling_is_read(tmp_path):
     assert [table.name for table in find_tables(path, (3,))] == ["plain"]
 
 
-# --- what is no table ---
+# --- what is not a table ---
 
 
 @pytest.mark.parametrize(

@@ -51,7 +51,7 @@ def test_a_repository_is_fetched_once_and_found_without_a_network(hub, close_net
     assert obtain_from_hub("hf://owner/repo", offline=True) == path
     monkeypatch.setenv("BIGGAN_OFFLINE", "1")
     assert obtain_address("hf://owner/repo") == path
-    assert "nothing is fetched offline" in refusal("hf://owner/other", offline=True)
+    assert "nothing is downloaded offline" in refusal("hf://owner/other", offline=True)
     assert "no such file" in refusal("hf://owner/repo/inner/a.pth", offline=True)
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     assert obtain_from_hub("hf://owner/repo") == path
@@ -116,7 +116,7 @@ def test_a_repository_in_doubt(hub):
     hub.serve_repository("owner/repo", files)
     assert refusal("hf://owner/repo") == (
         "hf://owner/repo holds several weights files: a.safetensors, b.safetensors, c.pth, d.bin; "
-        "name one, as hf://owner/repo/a.safetensors"
+        "give one of them, such as hf://owner/repo/a.safetensors"
     )
     hub.serve_repository("owner/repo", {f"{i:02}.txt": b"1" for i in range(20)})
     assert "holds no weights file; there are 00.txt" in refusal("hf://owner/repo")
@@ -132,7 +132,7 @@ def test_a_repository_in_doubt(hub):
         (404, "RepoNotFound", "no such repository"),
         (403, "GatedRepo", "accept its terms"),
         (404, "RevisionNotFound", "no such revision"),
-        (500, "", "cannot be fetched (Server error"),
+        (500, "", "cannot be downloaded (Server error"),
     ],
 )
 def test_what_the_hub_refuses(hub, status, code, message):

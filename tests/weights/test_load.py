@@ -50,9 +50,7 @@ def test_a_bundled_file_that_is_missing_or_damaged(tmp_path, monkeypatch):
     for contents in (None, b"", b"damaged"):
         if contents is not None:
             (tmp_path / f"{BUNDLED[0]}.safetensors").write_bytes(contents)
-        assert "(a part of this installation: install biggan again)" in refusal(
-            load_generator, None
-        )
+        assert "(the file belongs to biggan: install biggan again)" in refusal(load_generator, None)
 
 
 def test_a_bundled_discriminator(tmp_path, monkeypatch, discriminator_file):
@@ -72,7 +70,7 @@ def test_paths(tiny_file, monkeypatch):
 
 
 def test_a_published_name(cache, tiny_file):
-    assert "nothing is fetched offline" in refusal(load_generator, NAME)
+    assert "nothing is downloaded offline" in refusal(load_generator, NAME)
     cache.mkdir()
     shutil.copy(tiny_file, cache / f"{NAME}.safetensors")
     assert name_of(NAME) == "tiny"
@@ -156,7 +154,7 @@ def test_the_way_out_of_another_file_in_the_cache(monkeypatch, server):
     torch.save({"conv1.weight": torch.zeros(1)}, contents)
     server.files["/resnet.pth"] = Served(contents.getvalue())
     message = refusal(load_generator, server.url("/resnet.pth"))
-    copy = Path(message.partition("delete ")[2].removesuffix(" to have it fetched again)"))
+    copy = Path(message.partition("delete ")[2].removesuffix(" to download it again)"))
     assert copy.name == "resnet.pth"
     copy.unlink()
     refusal(load_generator, server.url("/resnet.pth"))
@@ -166,7 +164,7 @@ def test_the_way_out_of_another_file_in_the_cache(monkeypatch, server):
 def test_epsilons_are_passed_on(tiny_file):
     for epsilon in ({"bn_eps": 1e-4}, {"sn_eps": 1e-4}):
         for model in (None, tiny_file):
-            assert "bn_eps and sn_eps are for ajbrock's" in refusal(
+            assert "bn_eps and sn_eps apply only to ajbrock's" in refusal(
                 load_generator, model, **epsilon
             )
 

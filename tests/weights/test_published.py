@@ -21,8 +21,8 @@ from tiny import TINY, tiny_generator
 
 NAME = "biggan-128"
 BY_HAND = (
-    "If you have first.safetensors, or second.safetensors, say --model FILE, biggan.load(FILE) or, "
-    "once and for all, biggan convert FILE OUT.safetensors"
+    "If you have first.safetensors, or second.safetensors, use --model FILE, biggan.load(FILE) or "
+    "biggan convert FILE OUT.safetensors"
 )
 
 
@@ -211,7 +211,7 @@ def test_all_places_are_gone(server, two_places, cache):
     del server.files["/second"]
     host = server.url("").removeprefix("http://")
     assert refusal() == (
-        f"{NAME} cannot be fetched ({host}: HTTP 403 Forbidden; {host}: HTTP 404 Not Found). "
+        f"{NAME} cannot be downloaded ({host}: HTTP 403 Forbidden; {host}: HTTP 404 Not Found). "
         f"{BY_HAND}"
     )
     assert [name for name in contents(cache) if name.endswith((".part", ".safetensors"))] == []
@@ -261,7 +261,7 @@ def test_a_disk_that_cannot_take_it_is_no_reason_to_try_the_next_place(server, t
 
 def test_offline_opens_no_socket(two_places, monkeypatch, cache, close_network):
     close_network()
-    message = f"{NAME} is not in the cache {cache}, and nothing is fetched offline. {BY_HAND}"
+    message = f"{NAME} is not in the cache {cache}, and nothing is downloaded offline. {BY_HAND}"
     assert refusal(offline=True) == message
     monkeypatch.setenv("BIGGAN_OFFLINE", "1")
     assert refusal() == message

@@ -332,7 +332,7 @@ def test_a_deep_module_without_tables_is_refused(changed):
         (
             DEEP,
             {f"Generator/GBlock_10/conv0/w/{DEEP_EMA}": np.zeros((1, 1, 4, 1), np.float32)},
-            "has 11 blocks, not two for each resolution",
+            "has 11 blocks, not two per resolution",
         ),
         (ORIGINAL, {f"Generator/G_Z/G_linear/w/{EMA}": None}, "lacks Generator/G_Z/G_linear/w"),
     ],
@@ -368,5 +368,5 @@ def test_a_folder_of_something_else_is_refused(tmp_path):
         convert(tmp_path)
     write_bundle(tmp_path / "variables" / "variables", {"x": np.float32([1])})
     (tmp_path / "saved_model.pb").write_bytes(saved_model())
-    with pytest.raises(InputError, match=r"no format known here \(such as x\)"):
+    with pytest.raises(InputError, match=r"tensors of an unknown format \(such as x\)"):
         read_network(tmp_path)

@@ -187,7 +187,7 @@ class ClassifierFeatures:
             self.training: dict[str, Any] = dict(header["description"]["training"])
             self.name = f"classifier of {self.training['data']} ({self.sha256[:8]})"
         except (KeyError, TypeError, ValueError):
-            raise InputError(f"{path} does not say what its classifier is: train it anew") from None
+            raise InputError(f"{path} does not describe its classifier: train it again") from None
         self.network = Classifier(self.config, seed=0)
         load_strictly(self.network, tensors, Path(path))
         self.network = placed(self.network, self._device).eval()
@@ -227,5 +227,7 @@ def read_header(path: Path, kind: str) -> tuple[dict[str, Any], dict[str, Tensor
     except (KeyError, TypeError, ValueError, RecursionError):
         header = {}
     if header.get("kind") != kind:
-        raise InputError(f"{path} holds no {kind}: `biggan classifier DATA --out FILE` makes one")
+        raise InputError(
+            f"{path} contains no {kind}: create one with `biggan classifier DATA --out FILE`"
+        )
     return header, tensors, sha256

@@ -114,7 +114,7 @@ def train_classifier(
     if dataset.num_classes < 2:
         raise InputError(
             f"a classifier needs images of two classes or more, and {dataset.source} has "
-            f"{dataset.num_classes or 'none'}: sort them into a folder for each class"
+            f"{dataset.num_classes or 'none'}: make one folder per class"
         )
     resolution, channels = dataset.images.shape[-1], dataset.images.shape[1]
     width = default_width(resolution) if width is None else width
@@ -170,7 +170,9 @@ def split_held_out(
     place_in_class = np.arange(len(labels)) - np.repeat(np.cumsum(counts) - counts, counts)
     held_out = place_in_class < np.repeat(quota, counts)
     if not held_out.any():
-        raise InputError("no class has two images, one to train a classifier on and one to test it")
+        raise InputError(
+            "no class has two images: a classifier needs one for training and one for testing"
+        )
     return np.sort(by_class[~held_out]), np.sort(by_class[held_out])
 
 
@@ -284,7 +286,7 @@ class Checkpoint:
         try:
             header, tensors, _ = read_header(self.path, "classifier checkpoint")
         except InputError as error:
-            _LOG.warning("%s; training from the beginning", error)
+            _LOG.warning("%s; training from the start", error)
             return 0
         _check_same_recipe(header, self._recipe, self.path)
         for name, parameter in network.named_parameters():
@@ -357,6 +359,6 @@ def _check_same_recipe(header: Mapping[str, Any], recipe: Mapping[str, Any], pat
     ]
     if differing:
         raise InputError(
-            f"{path} is of another classifier ({'; '.join(differing)}): delete it, or choose "
+            f"{path} belongs to another classifier ({'; '.join(differing)}): delete it, or choose "
             "another --out"
         )

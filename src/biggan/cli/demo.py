@@ -73,7 +73,7 @@ _LIMIT = 120
     "--limit",
     type=click.IntRange(min=0),
     help="Maximum number of image requests per client and minute, half of them at once; 0 for no "
-    "limit.  [default: {_LIMIT} with --share or a --host that is not this machine's own, else "
+    f"limit.  [default: {_LIMIT} with --share or a --host that is not this machine's own, else "
     "0]",
 )
 @click.option(

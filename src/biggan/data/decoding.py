@@ -92,7 +92,7 @@ def decode_image(data: bytes, channels: int, white: int = WHITE) -> DecodedImage
         # Pillow only warns from here to twice the limit.
         if limit is not None and image.width * image.height > limit:
             raise CorruptImageError(
-                f"{image.width}x{image.height} pixels are too many: save it smaller"
+                f"{image.width}x{image.height} pixels are too many: reduce the image"
             )
         raw_mode = str(image.tile[0][3]) if image.tile else ""
         image.load()
@@ -108,7 +108,7 @@ def decode_image(data: bytes, channels: int, white: int = WHITE) -> DecodedImage
         if not data:
             reason = "the file is empty"
         elif isinstance(error, Image.DecompressionBombError):
-            reason = "too many pixels: save it smaller"
+            reason = "too many pixels: reduce the image"
         elif isinstance(error, UnidentifiedImageError):  # its message names an object in memory
             reason = "not in an image format that Pillow reads"
         raise CorruptImageError(reason) from error
@@ -139,7 +139,7 @@ def _to_8_bits(
 ) -> tuple[Image.Image, int | None]:
     if image.mode == "F":
         raise CorruptImageError(
-            "floating-point pixels have no agreed range: save it with 8 or 16 bits"
+            "floating-point pixels have no standard range: save the image with 8 or 16 bits"
         )
     if image.mode.startswith("I"):
         return _grey_to_8_bits(image, raw_mode, white)
@@ -148,7 +148,7 @@ def _to_8_bits(
     # Pillow has kept the upper 8 bits, too little where only the lower ones are used.
     if white < WHITE:
         raise CorruptImageError(
-            f"16 bits a channel, of which {white.bit_length()} are used: save it with 8 bits"
+            f"16 bits per channel, of which {white.bit_length()} are used: save it with 8 bits"
         )
     colours = [band for band in image.getbands() if band not in ("A", "a", "X")]
     highest = max(int(np.asarray(image.getchannel(band)).max()) for band in colours)
@@ -162,7 +162,8 @@ def _grey_to_8_bits(
     lowest, brightest = np.asarray(levels.getextrema()).tolist()
     if lowest < 0 or brightest > WHITE:
         raise CorruptImageError(
-            f"levels from {lowest} to {brightest} have no agreed range: save it with 8 or 16 bits"
+            f"levels from {lowest} to {brightest} have no standard range: save the image with 8 "
+            "or 16 bits"
         )
     is_stated = True
     if image.format in ("PPM", "JPEG2000"):  # scaled by Pillow to what the file states

@@ -203,7 +203,7 @@ def _labels_of(given: Any, path: Path, label_file: str, images: Sequence[str]) -
     ]
     if wrong:
         raise InputError(
-            f"{place} gives no number or name to {len(wrong)} of {len(images)} images, such as "
+            f"{place} has no label for {len(wrong)} of {len(images)} images, such as "
             f"{wrong[0]}: add them, or {without}"
         )
     lost = set(map(str, by_name.values())) - set(map(str, labels))
@@ -300,7 +300,7 @@ def _zip_names(path: Path, infos: Sequence[zipfile.ZipInfo]) -> tuple[list[str],
         tries = (f"{encoding}: {decoded[0]:.40}" for decoded, encoding in readings.items())
         shown = ", ".join(itertools.islice(tries, 3)) or ascii(next(iter(old.values())))[:100]
         return names, (
-            f"{path} does not say in which encoding its names are ({shown}): unpack it with the "
+            f"{path} does not state the encoding of its names ({shown}): unpack it with the "
             "right one (unzip -O ENCODING) and give the folder, or zip it again with UTF-8 names"
         )
     [(decoded, encoding)] = readings.items()
@@ -308,7 +308,7 @@ def _zip_names(path: Path, infos: Sequence[zipfile.ZipInfo]) -> tuple[list[str],
         names[place] = name
     if encoding != "utf-8":
         logger.info(
-            "%s does not say in which encoding its names are: read as %s, such as %s",
+            "%s does not state the encoding of its names: read as %s, such as %s",
             path,
             encoding,
             decoded[0],

@@ -21,7 +21,7 @@ from biggan.errors import InputError
 logger = logging.getLogger("biggan.data")
 
 Label = int | str | None
-WITHOUT_CLASSES = "go without classes (--unconditional; for training --set unconditional=true)"
+WITHOUT_CLASSES = "train without classes (--unconditional; for training --set unconditional=true)"
 _NAMED = 5  # folders that a message names
 
 # Words for a part of a dataset, in the order in which the parts are worth training on.
@@ -114,7 +114,7 @@ def number_folders(
         prefix, tree = f"{prefix}{name}/", only
     relative = [member.removeprefix(prefix) for member in members]
     if fault := _fault(tree, relative):
-        advice = "put the images of each class in a folder of its own"
+        advice = "make one folder of images per class"
         if way := "/".join(_way_to_classes(tree) or ()):
             advice = (
                 f"make a zip of {prefix}{way} alone" if in_zip else f"did you mean {path / way}?"
@@ -132,8 +132,8 @@ def number_folders(
     shared = {name for name in shared if not name.isdecimal()}
     if len(shared) > 1:
         logger.warning(
-            "each of the classes %s has the folders %s, whose images are taken together: if those "
-            "are the classes, make one folder of each",
+            "each of the classes %s has the folders %s, whose images are combined: if these are "
+            "the classes, make one folder of each",
             _listed(tree.folders),
             _listed(shared),
         )
@@ -167,7 +167,7 @@ def number_labels(
     for label in (None, "", -1):  # -1: in test sets whose labels are secret
         if label in labels:
             raise InputError(
-                f"{source}: {labels[label]} has no label; choose a part with labels, or "
+                f"{source}: {labels[label]} has no label; choose a split with labels, or "
                 f"{WITHOUT_CLASSES}"
             )
     numbers = {label for label in labels if isinstance(label, int)}
@@ -193,8 +193,8 @@ def number_labels(
         number = places.get(normal_name(label), -1) if isinstance(label, str) else label
         if number is None or not 0 <= number < len(table):
             raise InputError(
-                f"{source}: {place} has the label {label!r:.100}, which none of the {len(table)} "
-                "class names belongs to"
+                f"{source}: {place} has the label {label!r:.100}, but there are only {len(table)} "
+                "class names"
             )
         found[label] = number
     missing = sorted(set(range(len(table))) - set(found.values()))
@@ -205,8 +205,8 @@ def number_labels(
 
 def _without_images(source: str | Path, missing: int, classes: int, example: str) -> InputError:
     return InputError(
-        f"{source}: {missing} of {classes} classes have no image, such as {example!r:.100}: choose "
-        "a part with images of all, or correct the class names"
+        f"{source}: {missing} of {classes} classes have no image, such as {example!r:.100}: "
+        "choose data with images of all, or correct the class names"
     )
 
 
@@ -220,7 +220,7 @@ def check_class_names(source: str | Path, names: Sequence[str]) -> None:
     counts = Counter(names)
     if twice := [name for name, count in counts.items() if count > 1]:
         raise InputError(
-            f"{source}: two classes are called {twice[0]!r:.100}: give them different names"
+            f"{source}: two classes are named {twice[0]!r:.100}: give them different names"
         )
     for name in counts:
         if not name.isprintable() and any(unicodedata.category(c) in ("Cc", "Cs") for c in name):
@@ -265,7 +265,7 @@ def _fault(tree: _Folder, members: Sequence[str]) -> str | None:
     if not tree.folders:
         return "holds images but no class folders"
     if len({normal_name(name) for name in tree.folders}) == 1:
-        return f"has one folder with images, {next(iter(tree.folders))!r}, and several are needed"
+        return f"has one folder with images, {next(iter(tree.folders))!r}, but several are needed"
     if _are_shards(tree, members):
         return (
             f"holds shards ({_listed(tree.folders)}), not class folders (if they are, rename them; "
@@ -298,9 +298,9 @@ def _misplaced(folder: _Folder) -> tuple[str, str] | None:
     if parts := _parts(folder):
         right = next((name for name in parts if folder.folders[name].is_nested), parts[0])
         listed = _listed(parts if len(parts) > 1 else folder.folders)
-        return right, f"holds the parts of a dataset ({listed}), not class folders"
+        return right, f"contains the splits of a dataset ({listed}), not class folders"
     if copy := _copy(folder):
-        return copy, f"holds the same folders beside {copy!r} and in it"
+        return copy, f"contains the same folders twice, beside {copy!r} and inside it"
     if shared := _shared_by_variants(folder):
         names = _listed(folder.folders)
         return min(folder.folders), f"holds the same folders ({_listed(shared)}) in each of {names}"

@@ -104,10 +104,10 @@ def read_header(path: Path) -> PackedHeader:
     """The header of a packed dataset, checked against the sizes of its files.
 
     Raises:
-        InputError: It is no packed dataset, or a damaged one.
+        InputError: It is not a packed dataset, or a damaged one.
     """
     if not is_packed(path):
-        raise InputError(f"{path} is no packed dataset: `biggan data pack` makes one")
+        raise InputError(f"{path} is not a packed dataset: create one with `biggan data pack`")
     try:
         values = json.loads((path / HEADER).read_text(encoding="utf-8", errors="surrogateescape"))
         stated, kind = values.pop("sha256"), values.pop("format")
@@ -181,7 +181,7 @@ def verify(path: Path, *, progress: bool = True) -> PackedHeader:
     labels = read_labels(path, header).numpy()
     counts = np.bincount(labels, minlength=len(header.class_names)).tolist()
     if header.class_names and tuple(counts) != header.histogram:
-        raise InputError(f"{path / LABELS} does not fit the class names: pack the dataset again")
+        raise InputError(f"{path / LABELS} does not match the class names: pack the dataset again")
     fingerprint, checksums = _digests(path, header.shape, header.class_names, labels, progress)
     piece, image_bytes = header.piece_bytes, int(np.prod(header.shape[1:]))
     damaged = [
@@ -191,7 +191,7 @@ def verify(path: Path, *, progress: bool = True) -> PackedHeader:
         if found != stated
     ]
     if damaged:
-        more = f" and {len(damaged) - _NAMED} more places" if len(damaged) > _NAMED else ""
+        more = f" and {len(damaged) - _NAMED} more ranges" if len(damaged) > _NAMED else ""
         raise InputError(
             f"{path / IMAGES} is damaged, somewhere in the images {', '.join(damaged[:_NAMED])}"
             f"{more}: pack it again"
@@ -270,12 +270,9 @@ def pack_dataset(
     check_form(resolution, image_channels)
     path, out = Path(source).expanduser(), Path(out).expanduser().absolute()
     if source == DIGITS and not path.exists():
-        raise InputError(
-            f"the built-in {DIGITS} need no packing: give them to training as they are, "
-            f"`--data {DIGITS}`"
-        )
+        raise InputError(f"the built-in {DIGITS} need no packing: use `--data {DIGITS}`")
     if is_packed(path):
-        raise InputError(f"{path} is packed already: pack from what it was packed from")
+        raise InputError(f"{path} is packed already: use its source")
     with open_source(path, unconditional=unconditional) as opened:
         signature = _signature(path, opened, resolution, image_channels)
         finished = _finished(out, path.name, signature, strict=strict)
@@ -301,7 +298,7 @@ def pack_dataset(
                 work.folder.rename(out)
         except OSError as error:
             raise InputError(
-                f"cannot write {out}: {error.strerror or error}; what is done is kept, and the "
+                f"cannot write {out}: {error.strerror or error}; finished images are kept; the "
                 "same command continues"
             ) from error
     return header
@@ -329,16 +326,16 @@ def _finished(out: Path, source: str, signature: str, *, strict: bool) -> Packed
     if not out.exists() and not out.is_symlink():
         return None
     if not out.is_dir():
-        raise InputError(f"{out} exists and is no folder: choose another place")
+        raise InputError(f"{out} exists and is not a folder: choose another name")
     if not is_packed(out):
         if any(out.iterdir()):
-            raise InputError(f"{out} exists and is no packed dataset: choose another place")
+            raise InputError(f"{out} exists and is not a packed dataset: choose another name")
         return None
     header = read_header(out)
     if header.signature != signature:
         raise InputError(
             f"{out} was packed from another source, before {source} changed, or with other "
-            "settings: choose another place, or delete it first"
+            "settings: choose another folder, or delete it first"
         )
     if strict and header.skipped:
         raise InputError(
@@ -375,8 +372,8 @@ class _Work:
         if needed > free:
             raise InputError(
                 f"{len(self._source)} images at {self._resolution} px need {needed / 2**20:.0f} "
-                f"MiB in {place}, and {free / 2**20:.0f} MiB are free: make room, or choose "
-                "another place or a smaller resolution"
+                f"MiB in {place}, and {free / 2**20:.0f} MiB are free: free some space, or choose "
+                "another disk or a smaller resolution"
             )
 
     def begin(self, path: Path, signature: str) -> None:
@@ -394,10 +391,10 @@ class _Work:
                 return
             if what != asked:
                 raise InputError(
-                    f"{self.folder} holds the beginning of another packing: delete that folder, or "
-                    "choose another place"
+                    f"{self.folder} contains an unfinished packing of other data: delete that "
+                    "folder, or choose another name"
                 )
-            logger.warning("%s has changed since its packing began: beginning anew", path)
+            logger.warning("%s has changed since its packing started: starting again", path)
             for old in self.folder.iterdir():
                 if not old.name.startswith(_LOCK):
                     old.unlink()

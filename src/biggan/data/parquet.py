@@ -72,7 +72,7 @@ class ParquetReader(Reader):
             names = about.get("names") if isinstance(about, dict) else None
             self.class_table = list(map(str, names)) if isinstance(names, list) else None
         elif columns != self._columns:
-            raise InputError(f"{file} has other columns than {first.name}")
+            raise InputError(f"{file} and {first.name} have different columns")
         image, label = columns
         wanted = [image.removesuffix("bytes") + "path"] * ("." in image) + [label] * bool(label)
         table = opened.read(columns=wanted)
@@ -133,18 +133,18 @@ def _columns(path: Path, schema: Any, unconditional: bool) -> tuple[str, str | N
     if str(kind).startswith("struct<"):
         fields = {field.name: field.type for field in map(kind.field, range(kind.num_fields))}
         if not _is_binary(fields.get("bytes")):
-            raise InputError(f"{path}: the column {image!r} holds no bytes but {_shown(kind)}")
+            raise InputError(f"{path}: the column {image!r} contains {_shown(kind)}, not bytes")
         image += ".bytes"
     elif not _is_binary(kind):
-        raise InputError(f"{path}: the column {image!r} holds no image files but {_shown(kind)}")
+        raise InputError(f"{path}: the column {image!r} contains {_shown(kind)}, not image files")
     if unconditional:
         return image, None
     label = _column(path, schema, "label", "ClassLabel", f"; or {WITHOUT_CLASSES}")
     kind = schema.field(label).type
     if not re.fullmatch(r"u?int\d+|(large_)?string(_view)?", _plain(kind)):
         raise InputError(
-            f"{path}: the column {label!r} holds neither numbers nor names but {_shown(kind)}: "
-            f"make a column with one label for each image, or {WITHOUT_CLASSES}"
+            f"{path}: the column {label!r} contains {_shown(kind)}, not numbers or names: "
+            f"make a column with one label per image, or {WITHOUT_CLASSES}"
         )
     return image, label
 

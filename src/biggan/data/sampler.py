@@ -78,8 +78,8 @@ def split_off(
     count = round(part * dataset_size)
     require(
         (part == 0 or count > 0) and count < dataset_size,
-        f"watch.held_out {part:g} of {dataset_size} images is {count} of them: choose a part that "
-        "leaves some on both sides, or 0",
+        f"watch.held_out {part:g} of {dataset_size} images is {count} of them: choose a fraction "
+        "that leaves images for both, or 0",
     )
     order = generator(seed, _SPLIT, 0).permutation(dataset_size)
     return np.sort(order[count:]), order[:count]

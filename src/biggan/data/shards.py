@@ -141,7 +141,7 @@ class ShardStream:
         count_shards(self._urls, file, workers=workers, progress=progress)
         contents = read_index(self._urls, file)
         if contents is None:
-            raise InputError(f"the shards of {self.source} changed while they were counted")
+            raise InputError(f"the shards of {self.source} changed during counting")
         self._contents = contents
         self.counts = [shard.samples for shard in contents]
         if len(self) == 0:
@@ -257,7 +257,7 @@ class ShardStream:
                     yield sample
             if read != count:
                 raise InputError(
-                    f"{url} no longer holds the {count} samples that were counted: delete the "
+                    f"{url} no longer contains the {count} samples that were counted: delete the "
                     f"index ({INDEX}) to count again, and start a new run"
                 )
             skip = 0
@@ -294,11 +294,12 @@ class ShardStream:
                 )
             if self.class_names and sample.label not in self._numbers:
                 raise InputError(
-                    f"{sample.place} has the label {sample.label!r:.100}, which was not there when "
-                    f"the samples were counted: delete the index ({INDEX}), and start a new run"
+                    f"{sample.place} has the label {sample.label!r:.100}, which did not exist "
+                    f"when the samples were counted: delete the index ({INDEX}), and start a new "
+                    "run"
                 )
             return to_array(fit_square(image, self.resolution)), self._numbers.get(sample.label, 0)
-        raise InputError(f"{samples[0].place} and all images near it are corrupt")
+        raise InputError(f"{samples[0].place} and all images of its window are corrupt")
 
 
 def _one_ahead(windows: Iterator[_Window], reader: ThreadPoolExecutor) -> Iterator[_Window]:
@@ -353,11 +354,15 @@ def expand_shards(urls: str | Path | Sequence[str | Path]) -> list[str]:
             continue
         path = Path(url).expanduser()
         if path.is_dir() and is_packed(path):
-            raise InputError(f"{path} is packed: it is loaded, not streamed")
+            raise InputError(
+                f"{path} is a packed dataset, which cannot be streamed: leave out stream=true"
+            )
         files = containers(path) if path.is_dir() else expand(str(path))
         others = [file for file in files if file.suffix.lower() != ".tar"]
         if others or not files:
-            raise InputError(f"{(*others, path)[0]} is no .tar shard, and only those are streamed")
+            raise InputError(
+                f"{(*others, path)[0]} is not a .tar shard, and only those are streamed"
+            )
         found += map(str, files)
     if not found:
         raise InputError("no shards are named")
@@ -377,7 +382,7 @@ def index_file(urls: Sequence[str], otherwise: Path | None = None) -> Path:
         if otherwise is None or (folder / INDEX).is_file() or os.access(folder, os.W_OK):
             return folder / INDEX
     if otherwise is None:
-        raise InputError(f"say where to keep the index of the shards (index=...{INDEX})")
+        raise InputError(f"give a path for the index of the shards (index=...{INDEX})")
     return otherwise / INDEX
 
 
@@ -499,7 +504,7 @@ def _read(file: Path) -> dict[str, ShardContents]:
         return {}
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         raise InputError(
-            f"{file} is no index of shards, of another version, or damaged: delete it to count "
+            f"{file} is not an index of shards, of another version, or damaged: delete it to count "
             "again"
         ) from None
     return known

@@ -111,8 +111,8 @@ def _open_reader(path: Path, *, unconditional: bool) -> tuple[Reader, tuple[Path
         tables = sorted(found[0].parent.glob("*.parquet")) if path.is_dir() else ()
         if others := [table for table in tables if table.stem not in own]:
             logger.warning(
-                "took the %d shards and not the parquet files beside them, such as %s: name those, "
-                "if they are the data",
+                "using the %d shards, not the parquet files beside them, such as %s: name the "
+                "parquet files if they are the data",
                 len(found),
                 others[0],
             )
@@ -262,7 +262,7 @@ def containers(path: Path) -> tuple[Path, ...]:
         named = ", ".join(str(place.relative_to(path)) for place in likely[:_NAMED])
         more = ", ..." * (len(likely) > _NAMED)
         raise InputError(
-            f"{path} holds no images, but data in {named}{more}: did you mean {likely[0]}?"
+            f"{path} contains no images, but data in {named}{more}: did you mean {likely[0]}?"
         )
     return ()
 
@@ -282,8 +282,8 @@ def _check_one_part(path: Path, files: Sequence[Path]) -> None:
     if len(patterns) > 1:
         best = min(patterns, key=lambda part: (part_of_dataset(part) != "train", part))
         raise InputError(
-            f"{path} holds the parts of a dataset ({', '.join(sorted(patterns))}): name one, such "
-            f"as {files[0].parent / patterns[best]}"
+            f"{path} contains the splits of a dataset ({', '.join(sorted(patterns))}): name one, "
+            f"such as {files[0].parent / patterns[best]}"
         )
 
 
@@ -422,11 +422,13 @@ def warn_of_other_files(left_out: Counter[str]) -> None:
     """Say how many files of which endings are left out, if any."""
     if left_out:
         files = f"{left_out.total()} file" + "s" * (left_out.total() > 1)
-        logger.warning("left out %s not used as images: %s", files, _by_ending(left_out))
+        logger.warning("skipped %s that are not images: %s", files, _by_ending(left_out))
 
 
 def _by_ending(left_out: Counter[str]) -> str:
     ordered = sorted(left_out.items(), key=lambda item: (-item[1], item[0]))
-    named = [f"{count} {ending[:20] or 'without an ending'}" for ending, count in ordered[:_NAMED]]
+    named = [
+        f"{count} {ending[:20] or 'without an extension'}" for ending, count in ordered[:_NAMED]
+    ]
     others = sum(count for _, count in ordered[_NAMED:])
     return ", ".join(named + [f"{others} others"] * (others > 0))

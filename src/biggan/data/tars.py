@@ -61,7 +61,7 @@ class TarReader(Reader):
         doubles = Counter(item.place for item in self.items)
         for place, count in doubles.items():
             if count > 1:
-                raise InputError(f"{path}: two images are called {place}")
+                raise InputError(f"{path}: two images are named {place}")
 
     def read(self, handle: _Place) -> bytes:
         """The bytes of one image file; see `Reader`."""
@@ -74,7 +74,7 @@ class TarReader(Reader):
             raise_disk_fault(handle.shard, error)
             raise
         if len(data) < handle.size:
-            raise InputError(f"{handle.shard} became shorter while it was read: start again")
+            raise InputError(f"{handle.shard} was truncated while it was read: start again")
         return data
 
 
@@ -257,7 +257,9 @@ def read_class_names(file: Path) -> tuple[str, ...]:
     except OSError as error:
         raise InputError(f"cannot read the class names in {file}: {error.strerror}") from None
     except UnicodeDecodeError:
-        raise InputError(f"{file} is not a text file in UTF-8, one class name a line") from None
+        raise InputError(
+            f"{file} is not a text file in UTF-8, with one class name per line"
+        ) from None
     names = tuple(line.strip() for line in text.splitlines() if line.strip())
     check_class_names(file, names)
     return names

@@ -308,22 +308,22 @@ def check_truncations(truncations: Sequence[float | None], protocol: Protocol) -
     for truncation in truncations:
         check_truncation(truncation, protocol.noise)
     if len(set(truncations)) < len(truncations):
-        raise InputError("every truncation is to be named once")
+        raise InputError("name every truncation only once")
     check_enough(protocol.num, "asked for")
 
 
 def check_enough(num: int | None, whose: str) -> None:
     """Refuse too few images; None is an unknown number."""
     if num is not None and num < _LEAST:
-        raise InputError(f"figures need at least {_LEAST} images, and {num} are {whose}")
+        raise InputError(f"metrics need at least {_LEAST} images, and {num} are {whose}")
 
 
 def warn_of_few(num: int | None, metrics: tuple[MetricName, ...]) -> None:
     """Warn of a Frechet distance of too few images; None is an unknown number."""
     if num is not None and "fid" in metrics and num < FEWEST:
         _LOG.warning(
-            "warning: a Frechet distance of %d images is far too large and compares with no "
-            "other: take at least %d, and 50,000 for figures to publish",
+            "warning: a Frechet distance of %d images is far too large and not comparable: use at "
+            "least %d, and 50,000 for published figures",
             num,
             FEWEST,
         )
@@ -348,13 +348,13 @@ def check_fit(
     if size["resolution"] not in (None, resolution):
         raise InputError(
             f"the images have {resolution} pixels a side and {reference.source} has "
-            f"{size['resolution']}: figures of two resolutions do not compare"
+            f"{size['resolution']}: figures of different resolutions are not comparable"
         )
     if size["channels"] not in (None, channels):
         raise InputError(
             f"the images have {channels} channels and {reference.source} has "
-            f"{size['channels']}: colour does not compare with grey; statistics for a model "
-            "are saved with --model"
+            f"{size['channels']}: colour and grey are not comparable; save the statistics with "
+            "--model"
         )
     check_enough(size["num"], f"in {reference.source}")
     if not isinstance(reference, ImageDataset):
@@ -363,18 +363,18 @@ def check_fit(
     own, theirs = ([*map(normal_name, names)] for names in (class_names, reference.class_names))
     if metric := next((metric for metric in metrics if metric in OF_CLASSES), None):
         if not own:
-            raise InputError(f"{name} has no classes for {metric} to compare: leave it out")
+            raise InputError(f"{name} has no classes for {metric}: omit it")
         if own != theirs:
             raise InputError(
-                f"{metric} compares class with class, and {name} has other classes than "
-                f"{reference.source}: leave it out"
+                f"{metric} needs the same classes, and {name} has other classes than "
+                f"{reference.source}: omit it"
             )
     if "accuracy" in metrics:
         known = extractor.class_names if isinstance(extractor, ClassifierFeatures) else ()
         if sorted(map(normal_name, known)) != sorted(own):
             raise InputError(
                 f"accuracy needs a classifier of the classes of {name}: train one on real images "
-                "with biggan classifier, and name it by --extractor"
+                "with biggan classifier, and give it as --extractor"
             )
     if "intra-fid" in metrics:
         for source, those in ((name, labels), (reference.source, reference.labels)):
@@ -382,8 +382,8 @@ def check_fit(
             if (fewest := int(counts.min())) < _LEAST_OF_CLASS:
                 raise InputError(
                     f"intra-fid needs at least {_LEAST_OF_CLASS} images of every class, and "
-                    f"{source} has {fewest} of {class_names[int(counts.argmin())]}: take more, or "
-                    "leave it out"
+                    f"{source} has {fewest} of {class_names[int(counts.argmin())]}: use more, or "
+                    "omit it"
                 )
 
 
@@ -394,8 +394,8 @@ def _check_statistics(
 ) -> None:
     if others := [metric for metric in metrics if metric not in OF_STATISTICS]:
         raise InputError(
-            f"{reference.source} holds statistics, which do not do for {', '.join(others)}: name "
-            "the images themselves (--data), or take --metrics fid,is"
+            f"{reference.source} contains statistics, which are not enough for "
+            f"{', '.join(others)}: give images as --data, or use --metrics fid,is"
         )
     assert extractor is not None  # fid and is need one
     own = FeatureSource(extractor.name, extractor.sha256, extractor.resize)
@@ -405,8 +405,8 @@ def _check_statistics(
         raise InputError(f"{reference.source} does not fit --extractor: {error}") from None
     if reference.statistics.source is None:
         _LOG.warning(
-            "warning: %s does not say by which network and resize its statistics were made; the "
-            "figures hold if it was %s, resize %s",
+            "warning: %s does not state the network and resize of its statistics; the figures are "
+            "valid only for %s, resize %s",
             reference.source,
             extractor.name,
             extractor.resize,

@@ -62,8 +62,8 @@ def open_extractor(
     ):
         if resize is not None:
             raise InputError(
-                f"--resize is for TF-Inception, and {path} holds another network, which resizes "
-                f"in its own way ({ClassifierFeatures.resize}): leave it out"
+                f"--resize applies to TF-Inception, and {path} contains another network with its "
+                f"own resize ({ClassifierFeatures.resize}): omit it"
             )
         return ClassifierFeatures(path, device=device)
     return InceptionFeatures(path, resize=resize or "tensorflow", device=device, offline=offline)
@@ -203,7 +203,7 @@ def _resume(file: Path, dim: int, own: range) -> tuple[FeatureCollection, int]:
     try:
         tensors = load_tensors(file)[1] if file.exists() else {}
     except InputError as error:
-        _LOG.warning("cached features are lost, and are extracted again: %s", error)
+        _LOG.warning("cached features are unreadable and are extracted again: %s", error)
         tensors = {}
     if "guesses" not in tensors:  # the files of version 0.1.0 lack them
         return FeatureCollection(FeatureStatistics(dim)), own.start

@@ -124,7 +124,7 @@ class GeneratedImages(ImageSet):
                 first = batch.start + int(finite.logical_not().nonzero()[0])
                 raise InputError(
                     f"{self.title}: image {int(numbers[first])} holds NaN or infinite values: the "
-                    "model's training diverged, or its file is not what it should be"
+                    "model's training diverged, or its file is damaged"
                 )
             yield to_uint8(batch.images).cpu()
 
@@ -136,11 +136,11 @@ class GeneratedImages(ImageSet):
             check_memory(Path(self.title), shape)
         except InputError:
             raise InputError(
-                f"cas keeps the {num:,} images that it trains on in memory, which is too small "
-                "for them: make fewer (--num), or leave it out"
+                f"cas keeps the {num:,} images that it trains on in memory, which is too small: "
+                "use fewer (--num), or omit it"
             ) from None
         images, done = torch.empty(shape, dtype=torch.uint8), 0
-        title = f"{self.title}, to train on"
+        title = f"{self.title}, for training"
         with progress_bar(num, title, progress, unit="image") as bar:
             for batch in self.batches(torch.arange(num)):
                 images[done : done + len(batch)] = batch

@@ -85,7 +85,9 @@ def write_neighbors(
         InputError: The reference holds statistics, or the file cannot be written.
     """
     if not isinstance(reference, ImageDataset):
-        raise InputError(f"{reference.source} holds statistics, and no neighbours")
+        raise InputError(
+            f"{reference.source} contains statistics, not images, so there are no neighbours"
+        )
     make_folder(path.parent)
     found = find_neighbors(samples, reference, extractor)
     save_png(draw_neighbors(samples, found, reference, extractor.name), path)

@@ -70,7 +70,7 @@ def open_images(
 ) -> tuple[ImageDataset, Reference]:
     """Open images to be evaluated and their reference, at the images' own resolution if None."""
     if is_statistics(images):
-        raise InputError(f"{images} holds statistics, and --images are images themselves")
+        raise InputError(f"{images} contains statistics, but --images must be images")
     size = common_resolution(images) if resolution is None else resolution
     how = {"with_classes": with_classes, "may_enlarge": resolution is not None}
     return open_dataset(images, size, channels, **how), open_reference(data, size, channels, **how)
@@ -93,7 +93,7 @@ def open_dataset(
         return load_dataset(path, resolution, channels, unconditional=not with_classes)
     except InputError as error:
         if with_classes:
-            raise InputError(f"{error}. Without classes leave intra-fid and cas out") from None
+            raise InputError(f"{error}. Without classes omit intra-fid and cas") from None
         raise
 
 
@@ -106,8 +106,8 @@ def _check_large_enough(path: Path, resolution: int) -> None:
         sides = {min(size) for size in _sizes(source, sampled)}
     if sides and max(sides) < resolution:
         raise InputError(
-            f"the images of {path} have at most {max(sides)} pixels a side, and are to be compared "
-            f"at {resolution}: enlarged they were blurred, and no figure would mean anything. Name "
+            f"the images of {path} have at most {max(sides)} pixels a side, but the comparison is "
+            f"at {resolution}: enlarged images are blurred and give meaningless figures. Use "
             f"images of {resolution} pixels or more"
         )
 
@@ -129,7 +129,7 @@ def common_resolution(path: str | Path) -> int:
         InputError: They are not square or differ in size.
     """
     if path == DIGITS:
-        raise InputError("digits are drawn at any size: say with --resolution at which")
+        raise InputError("give --resolution, because digits have no size of their own")
     path = Path(path).expanduser()
     if is_packed(path):
         return read_header(path).resolution
@@ -141,8 +141,8 @@ def common_resolution(path: str | Path) -> int:
             return width
     found = ", ".join(f"{n} of {w}x{h}" for (w, h), n in sizes.most_common(3)) or "none readable"
     raise InputError(
-        f"the images of {path} are not all squares of one size ({found}): say with --resolution "
-        "to which size they shall be cropped and scaled"
+        f"the images of {path} are not all squares of one size ({found}): give the size to crop "
+        "and scale them to with --resolution"
     )
 
 
@@ -182,8 +182,8 @@ def check_statistics_name(path: Path) -> None:
     """Refuse a name that would not be recognized as a file of statistics."""
     if path.suffix.lower() not in _STATISTICS:
         raise InputError(
-            f"{path} must end in .safetensors, or in .npz for mean and covariance alone as other "
-            "software reads them"
+            f"{path} must end in .safetensors, or in .npz for the mean and covariance alone, for "
+            "other software"
         )
 
 

@@ -76,7 +76,7 @@ def check_metrics(text: str) -> tuple[MetricName, ...]:
     if unknown or not names:
         raise InputError(
             f"there is no metric {', '.join(unknown) or 'in an empty list'}: "
-            f"choose of {', '.join(METRICS)}"
+            f"choose from {', '.join(METRICS)}"
         )
     return tuple(name for name in METRICS if name in names)
 

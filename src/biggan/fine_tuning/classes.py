@@ -87,8 +87,8 @@ def _find(name: str, source_names: Sequence[str]) -> int | str:
     if len(whole) == 1:
         return whole[0]
     if re.match(r"\s*-?\d+\s*(\)|$)", name):
-        return "a number names no class"
-    nothing = "no class of the source is called so"
+        return "a number is not a class name"
+    nothing = "the source has no class with this name"
     if not re.search(r"\w", name):
         return nothing
     for query in dict.fromkeys([name, *_in_words(name).split(", ")]):
@@ -100,4 +100,4 @@ def _find(name: str, source_names: Sequence[str]) -> int | str:
     if len(found) < 2:
         return found[0] if found else nothing
     more = f"; and {len(found) - _CHOICES} more" if len(found) > _CHOICES else ""
-    return f"it may be any of {'; '.join(source_names[i] for i in found[:_CHOICES])}{more}"
+    return f"candidates: {'; '.join(source_names[i] for i in found[:_CHOICES])}{more}"

@@ -43,7 +43,7 @@ class FineTuningConfig:
             frozen = getattr(self, f"freeze_{name}")
             key = f"fine_tuning.freeze_{name}"
             require(frozen >= 0, f"{key} must be 0 or above")
-            needs = f"{key} needs fine_tuning.{name}: random weights would stay random"
+            needs = f"{key} needs fine_tuning.{name}: frozen random weights would never be trained"
             require(frozen == 0 or name in self.sources, needs)
 
     @property

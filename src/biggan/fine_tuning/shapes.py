@@ -54,7 +54,7 @@ def fitted_to_source(recipe: _Recipe, saved: _Recipe | None = None) -> _Recipe:
                 asked, value = (list(v) if isinstance(v, tuple) else v for v in (asked, value))
                 raise InputError(
                     f"the recipe has {network}.{field.name} = {asked}, but fine_tuning.{network} "
-                    f"{source} has {value}: leave it out, the shape is the source's"
+                    f"{source} has {value}: omit it, the shape is the source's"
                 )
         shapes[network] = given
     if tuning.sources:
@@ -87,8 +87,8 @@ def _check_agreement(
     tuning = config.fine_tuning
     if config.unconditional and generator.condition_dim == generator.embedding_dim:
         raise InputError(
-            f"fine_tuning.generator {tuning.generator} cannot be trained without classes: nothing "
-            "but the class conditions its layers. Leave out unconditional"
+            f"fine_tuning.generator {tuning.generator} cannot be trained without classes, because "
+            "its layers have no other condition. Leave out unconditional"
         )
     maker, taker = (
         f"fine_tuning.{network} {tuning.sources[network]}"

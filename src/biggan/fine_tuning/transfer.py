@@ -56,7 +56,7 @@ def initialize(
         loaded = load_source(name, source)
         require(
             network.config == source_shape(loaded.network.config, network.config),
-            f"fine_tuning.{name} {source} has another shape than the recipe's {name}: the file "
+            f"fine_tuning.{name} {source} does not have the shape of the recipe's {name}: the file "
             "has changed, or the recipe was not fitted to it (fitted_to_source)",
         )
         transfer = _Transfer(network, loaded, class_names, tuning)

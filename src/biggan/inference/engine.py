@@ -51,7 +51,7 @@ class Engine:
         self.precision: Precision = precision
         on_cpu = self.device.type == "cpu"
         if on_cpu and precision != "float32":
-            raise InputError(f"{precision} is for GPUs: leave the precision out on a CPU")
+            raise InputError(f"{precision} needs a GPU: omit the precision on a CPU")
         make = packed_conv2d if on_cpu and not portable else FrozenConv2d
         self._folded = FoldedGenerator(generator, make).eval()
         if precision != "float32":
@@ -138,7 +138,7 @@ def build_engine(
                 raise
         elif is_out_of_memory(error):  # the replacement needs as much
             raise InputError(
-                f"{describe_out_of_memory(error, device)}; end other programs on the device, or "
+                f"{describe_out_of_memory(error, device)}; close other programs on the device, or "
                 "choose another"
             ) from error
         fault = " ".join(str(error).split())[:200] or type(error).__name__
@@ -154,7 +154,7 @@ def _build(generator: Generator, name: EngineName, precision: Precision) -> Engi
 
     if name == "openvino":
         if precision != "float32":
-            raise InputError("the openvino engine runs in float32: leave the precision out")
+            raise InputError("the openvino engine runs in float32: omit the precision")
         return OpenVinoEngine(generator)
     if name == "compile":
         return CompiledEngine(generator, precision)

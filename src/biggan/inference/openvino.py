@@ -30,7 +30,7 @@ class OpenVinoEngine(Engine):
     def __init__(self, generator: Generator) -> None:
         device = next(generator.parameters()).device
         if device.type != "cpu":
-            raise InputError(f"the openvino engine is for CPUs, and the model is on {device}")
+            raise InputError(f"the openvino engine needs the CPU, but the model is on {device}")
         super().__init__(generator, portable=True)
         settings = {
             "PERFORMANCE_HINT": "LATENCY",

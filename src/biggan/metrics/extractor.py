@@ -54,7 +54,8 @@ def check_images(images: Tensor, channels: int, network: str) -> None:
         raise ValueError(f"expected uint8 images (N, {channels}, H, W), got {found}")
     if images.shape[1] != channels:
         raise InputError(
-            f"{network} takes images with {channels} channels, not {images.shape[1]}: load them so"
+            f"{network} needs images with {channels} channels, not {images.shape[1]}: load the "
+            "images that way"
         )
 
 

@@ -57,8 +57,8 @@ def check_features(
     if not extremes.isfinite().all():
         row = next(i for i, row in enumerate(features) if not row.isfinite().all())
         raise InputError(
-            f"{name} hold NaN or infinite values, first in row {row}: look at that image and at "
-            "the network which made it"
+            f"{name} hold NaN or infinite values, first in row {row}: check that image and the "
+            "network that generated it"
         )
 
 
@@ -66,8 +66,8 @@ def check_same_width(first: Tensor, second: Tensor, names: str) -> None:
     """Refuse two sets whose rows are not equally long."""
     if first.shape[1] != second.shape[1]:
         raise InputError(
-            f"{names} are {first.shape[1]} and {second.shape[1]} wide: take both from the same "
-            "extractor"
+            f"{names} are {first.shape[1]} and {second.shape[1]} wide: use the same extractor for "
+            "both"
         )
 
 

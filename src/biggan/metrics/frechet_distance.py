@@ -82,8 +82,8 @@ def intra_class_frechet_distance(
 
 def _too_large() -> InputError:
     return InputError(
-        "the Frechet distance is no finite number: the features are NaN or too large; look at the "
-        "network which made them"
+        "the Frechet distance is not finite: the features are NaN or too large; check the network "
+        "that generated them"
     )
 
 

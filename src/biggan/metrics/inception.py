@@ -57,7 +57,7 @@ Kernel = int | tuple[int, int]
 _BN_EPS = 1e-3
 _BATCH, _BATCH_GPU = 8, 64  # images at once; a CPU gains nothing beyond
 _PIXELS = 1 << 23  # of one channel before the resize, at once
-_BY_HAND = f"If you have it from {URL}, say --extractor FILE or InceptionFeatures(FILE)"
+_BY_HAND = f"If you have it from {URL}, use --extractor FILE or InceptionFeatures(FILE)"
 
 
 class InceptionFeatures:
@@ -95,13 +95,13 @@ class InceptionFeatures:
     ) -> None:
         if resize not in get_args(Resize):
             raise InputError(
-                f"there is no resize {resize!r}: choose of {', '.join(get_args(Resize))}"
+                f"there is no resize {resize!r}: choose from {', '.join(get_args(Resize))}"
             )
         self._device = find_device(device)
         file = obtain_weights(offline=offline) if path is None else Path(path).expanduser()
         self.sha256 = _sha256(file)
         if path is None and self.sha256 != SHA256:
-            raise InputError(f"{file} is damaged: delete it, and it is downloaded again")
+            raise InputError(f"{file} is damaged: delete it to download it again")
         published = self.sha256 == SHA256
         self.name = NAME if published else f"{NAME} from another file ({self.sha256[:8]})"
         self.resize: str = resize
@@ -157,14 +157,17 @@ def obtain_weights(*, offline: bool = False) -> Path:
         return path
     if is_offline(offline):
         raise InputError(
-            f"{FILE} is not in the cache {cache_dir()}, and nothing is fetched offline. {_BY_HAND}"
+            f"{FILE} is not in the cache {cache_dir()}, and nothing is downloaded offline. "
+            f"{_BY_HAND}"
         )
     with exclusive(path, FILE):
         if not path.is_file():
             try:
                 fetch(URL, path, sha256=SHA256)
             except DownloadError as error:
-                raise InputError(f"{FILE} cannot be fetched ({error.reason}). {_BY_HAND}") from None
+                raise InputError(
+                    f"{FILE} cannot be downloaded ({error.reason}). {_BY_HAND}"
+                ) from None
     return path
 
 

@@ -80,7 +80,7 @@ class FeatureStatistics:
             InputError: There are fewer than 2 samples.
         """
         if self._count is not None and self._count < 2:
-            raise InputError(f"a covariance needs at least 2 images, here are {self._count}")
+            raise InputError(f"a covariance needs at least 2 images, not {self._count}")
         symmetric = self._scatter + self._scatter.T
         return symmetric.div_(2 if self._count is None else 2 * (self._count - 1))
 
@@ -129,13 +129,13 @@ class FeatureStatistics:
 
     def _check_width(self, dim: int) -> None:
         if dim != self.dim:
-            raise InputError(f"features are {dim} wide, these statistics {self.dim}")
+            raise InputError(f"features have width {dim}, these statistics {self.dim}")
 
     def _known_count(self) -> int:
         if self._count is None:
             raise InputError(
-                "these statistics do not say of how many images they are: they can be compared "
-                "with, but not continued, merged or saved"
+                "these statistics do not state their number of images: they can be compared, but "
+                "not continued, merged or saved"
             )
         return self._count
 
@@ -203,14 +203,14 @@ def check_same_source(a: FeatureStatistics, b: FeatureStatistics) -> None:
         raise _different(a.source, b.source)
     if a.dim != b.dim:
         raise InputError(
-            f"the features are {a.dim} and {b.dim} wide: take both from the same extractor"
+            f"the features are {a.dim} and {b.dim} wide: use the same extractor for both"
         )
 
 
 def _different(a: FeatureSource | None, b: FeatureSource | None) -> InputError:
     return InputError(
-        f"the features are of different sources, {a or 'unknown'} and {b or 'unknown'}: take both "
-        "with the same extractor and resize"
+        f"the features are of different sources, {a or 'unknown'} and {b or 'unknown'}: use the "
+        "same extractor and resize for both"
     )
 
 
@@ -244,7 +244,7 @@ def _load_own(path: Path) -> FeatureStatistics:
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
     except (KeyError, TypeError, ValueError, RecursionError):
-        raise InputError(f"{path} is one of biggan's files, but holds no {_KIND}") from None
+        raise InputError(f"{path} is a file of biggan, but contains no {_KIND}") from None
     raise InputError(f"{path} holds a {str(kind)[:50]}, not {_KIND}")
 
 
@@ -257,7 +257,7 @@ def _load_npz(path: Path) -> FeatureStatistics:
             moments = {name: np.asarray(arrays[name]) for name in ("mu", "sigma") if name in found}
     except Exception as error:  # zipfile and NumPy raise many kinds
         raise InputError(
-            f"{path} is not a whole .npz file ({error}); it may be cut short: fetch it again"
+            f"{path} is not a whole .npz file ({error}); it may be cut short: download it again"
         ) from None
     if len(moments) < 2:
         raise InputError(
@@ -265,7 +265,7 @@ def _load_npz(path: Path) -> FeatureStatistics:
             "feature statistics"
         )
     if not _are_moments(**moments):
-        raise InputError(f"{path}: its mu and sigma are no mean and covariance of features")
+        raise InputError(f"{path}: its mu and sigma are not a mean and covariance of features")
     mean, covariance = (torch.from_numpy(m.astype(np.float64)) for m in moments.values())
     statistics = FeatureStatistics(len(mean))
     statistics._count, statistics._mean, statistics._scatter = None, mean, covariance

@@ -63,9 +63,7 @@ class _Config:
             raise InputError(f"{type(self).__name__}: {message}")
 
     def _require_wide(self, channels: int, least: int, what: str) -> None:
-        self._require(
-            channels >= least, f"{what} needs at least {least} channels, here are {channels}"
-        )
+        self._require(channels >= least, f"{what} needs at least {least} channels, not {channels}")
 
     def _require_types(self) -> None:
         """Refuse values of the wrong type: they come from files that people edit."""
@@ -84,7 +82,7 @@ class _Config:
             large = any(isinstance(number, int) and number > _LARGEST for number in numbers)
             self._require(not large, f"{name} cannot be above {_LARGEST}")
             self._require(
-                len(numbers) <= _MOST_WIDTHS, f"{name} cannot be of {len(numbers)} entries"
+                len(numbers) <= _MOST_WIDTHS, f"{name} cannot have {len(numbers)} entries"
             )
 
     def _require_epsilon(self, *names: str) -> None:
@@ -171,12 +169,13 @@ class GeneratorConfig(_Config):
         self._require_epsilon("bn_eps", "sn_eps")
         self._require(
             not self.chunked or self.z_dim % (stages + 1) == 0,
-            f"z_dim {self.z_dim} does not split into {stages + 1} equal chunks (skip_z)",
+            f"z_dim {self.z_dim} is not divisible into {stages + 1} equal chunks (skip_z)",
         )
 
         self._require(
             self.num_classes > 0 or self.condition_dim > 0,
-            "without classes (num_classes 0) nothing but noise can condition: skip_z must be true",
+            "without classes (num_classes 0) only noise can condition the layers: skip_z must be "
+            "true",
         )
 
     @property

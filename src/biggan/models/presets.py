@@ -167,7 +167,5 @@ def get_preset(name: str) -> Preset:
         InputError: The name is not one of them.
     """
     if name not in PRESETS:
-        raise InputError(
-            f"no architecture is called {quoted(name)}; there are {', '.join(PRESETS)}"
-        )
+        raise InputError(f"no architecture is named {quoted(name)}; there are {', '.join(PRESETS)}")
     return PRESETS[name]

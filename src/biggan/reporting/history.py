@@ -42,15 +42,15 @@ def verdict(run: Run) -> tuple[str, list[str]]:
         for kind in ("collapse", "rollback", "stop")
     )
     sentences = [
-        f"Collapse was called at step {event.step}: {event.reason}" for event in collapses[:3]
+        f"A collapse was detected at step {event.step}: {event.reason}" for event in collapses[:3]
     ]
     if len(collapses) > 3:
-        sentences.append(f"It was called {len(collapses)} times in all")
+        sentences.append(f"It was detected {len(collapses)} times in all")
     if rollbacks:
         once, to = len(rollbacks) == 1, rollbacks[-1].to
         times = "once" if once else f"{len(rollbacks)} times"
         where = "" if to is None else f", {'' if once else 'at last '}to step {to}"
-        sentences.append(f"The run was rolled back {times}{where}, and went on")
+        sentences.append(f"The run was rolled back {times}{where}, and continued")
     if stops:
         sentences.append(f"It was stopped at step {stops[-1].step}: {stops[-1].reason}")
     not_finite = run.first_not_finite()
@@ -58,17 +58,17 @@ def verdict(run: Run) -> tuple[str, list[str]]:
         step, name = not_finite
         sentences.append(f"{name} is not finite at step {step}: numbers overflowed")
     if not collapses and (run.signals.curves or run.events):
-        sentences.append("No collapse was called")
+        sentences.append("No collapse was detected")
     accuracy = run.signals.under("accuracy")
     if ("trained",) in accuracy and ("held_out",) in accuracy:
         # The discriminator swings from step to step: a single line of the log says little.
         values = [accuracy[name,].values for name in ("trained", "held_out")]
         known, new = (sum(v) / len(v) for v in (v[-max(5, len(v) // 4) :] for v in values))
-        knows = "knows" if known - new > _MEMORIZED else "shows no sign of knowing"
+        verdict = "has" if known - new > _MEMORIZED else "shows no sign of having"
         sentences.append(
-            f"Over the last quarter the discriminator took {known:.0%} of training images for real "
-            f"and {new:.0%} of held-out ones: it {knows} its training images by heart (the paper's "
-            "took above 98% and 50 to 55%)"
+            f"Over the last quarter the discriminator classified {known:.0%} of training images "
+            f"and {new:.0%} of held-out ones as real: it {verdict} memorized its training images "
+            "(in the paper above 98%, and 50 to 55%)"
         )
     alarm = (collapses and not rollbacks) or stops or not_finite
     level = "alarm" if alarm else "warning" if rollbacks else ""
@@ -83,7 +83,7 @@ def history_section(run: Run) -> Section:
     if run.first_not_finite():
         words.append("N first value that is not finite")
     if run.undone:
-        words.append("dashed curves: what a rollback undid")
+        words.append("dashed curves: attempts discarded by a rollback")
     if words:
         first = f" (the first {_MARKED} events)" if len(run.events) > _MARKED else ""
         parts.append(f"Marked in the charts{first}: {', '.join(words)}.")
@@ -100,7 +100,7 @@ def history_section(run: Run) -> Section:
         parts.append(f"Spikes of σ0:{'' if rows else ' none.'}")
         if rows:
             parts.append(Table(["step", "network", "layers", "strongest rise"], rows))
-        parts.append(Folded("What counts as a spike", RULE))
+        parts.append(Folded("Definition of a spike", RULE))
     return Section("history", "What happened", parts)
 
 

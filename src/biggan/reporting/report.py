@@ -101,7 +101,7 @@ def _facts(run: Run) -> dict[str, str]:
         "resolution": recipe.get("generator.resolution", ""),
         "classes": recipe.get("generator.num_classes", ""),
         "batch size": recipe.get("batch_size", ""),
-        "learning rates at first" if changed else "learning rates": " and ".join(rates),
+        "initial learning rates" if changed else "learning rates": " and ".join(rates),
     }
     for name in ("fid", "frechet_distance"):
         if curve := run.score_curve(name):

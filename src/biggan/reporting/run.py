@@ -128,7 +128,9 @@ def read_run(run_dir: Path) -> Run:
     """Read what a run has written so far."""
     files = [run_dir / name for name in ("config.toml", "metrics.jsonl", "signals.jsonl")]
     if not any(file.exists() for file in files):
-        raise InputError(f"{run_dir} holds no run: it has neither config.toml nor metrics.jsonl")
+        raise InputError(
+            f"{run_dir} is not a run folder: it has neither config.toml nor metrics.jsonl"
+        )
     missing: list[str] = []
     recipe: dict[str, Any] = {}
     try:

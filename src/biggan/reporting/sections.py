@@ -83,7 +83,7 @@ def evaluations_section(run: Run, marks: Sequence[Mark]) -> Section:
         return Section("evaluations", "Evaluations")
     first = run.evaluations[0]
     parts: list[Part] = [
-        f"{first.num} images against {first.reference}, seen by {first.extractor}."
+        f"{first.num} images against {first.reference}, features of {first.extractor}."
     ]
     for name, title in SCORES.items():
         if curve := run.score_curve(name):
@@ -110,7 +110,7 @@ def truncation_section(sweeps: Mapping[str, Sweep]) -> Section:
     parts.append(_truncation_chart(sweeps))
     for name, sweep in sweeps.items():
         strips = [(png, f"truncation {_named(t)}") for t, png in sweep.strips]
-        parts.append(Pictures(f"Pictures of {name}", strips))
+        parts.append(Pictures(f"Images of {name}", strips))
     rows = [
         [name, _named(row.truncation)]
         + [f"{part:.1%}" for part in (row.all, row.dark, row.bright, row.plain)]
@@ -119,7 +119,7 @@ def truncation_section(sweeps: Mapping[str, Sweep]) -> Section:
     ]
     head = ["run", "truncation", "saturated", "dark", "bright", "untruncated statistics"]
     num = next(iter(sweeps.values())).num
-    parts.append(Folded(f"In numbers, {num} pictures each", Table(head, rows)))
+    parts.append(Folded(f"In numbers, {num} images each", Table(head, rows)))
     return Section("truncation", "Amenability to truncation", parts)
 
 
@@ -241,8 +241,7 @@ def other_section(run: Run, marks: Sequence[Mark]) -> Section:
     if groups:
         first = f" The first {_OTHER_CHARTS} are drawn." if len(groups) > _OTHER_CHARTS else ""
         parts.append(
-            "Below are signals that this version of biggan does not know, as they are in "
-            f"signals.jsonl.{first}"
+            f"Signals that this version of biggan does not know, as in signals.jsonl.{first}"
         )
     for name in sorted(groups)[:_OTHER_CHARTS]:
         lines = [
@@ -258,7 +257,7 @@ def comparison_section(runs: Mapping[str, Run]) -> Section:
     if len(runs) < 2:
         return Section("comparison", "Compared")
     names = " and ".join(runs)
-    parts: list[Part] = [f"{names}: the same curve in one chart, where at least two have it."]
+    parts: list[Part] = [f"{names}: the same curve in one chart, if at least two runs have it."]
     rows = []
     recipes = [run.recipe for run in runs.values()]
     for name in dict.fromkeys(name for recipe in recipes for name in recipe):

@@ -28,7 +28,7 @@ RULE = (
     f"({_LEAST_RISE:.0%}) and by more than {_DEVIATIONS:g} robust standard deviations (1.4826 "
     f"times the median absolute deviation) above the median of the layer's last {HISTORY} changes. "
     f"Rises within {_LINES_APART} lines of each other are one spike; the first {_LEAST_HISTORY} "
-    "changes of a run only serve to compare with."
+    "changes of a run are only used for comparison."
 )
 _T = TypeVar("_T")
 

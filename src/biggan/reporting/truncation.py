@@ -118,7 +118,7 @@ def sweep_truncations(gan: Gan, *, progress: bool = False) -> Sweep:
         images = gan.generate(z, labels, truncation)
         plain = images if truncation is None else gan.generate(z, labels, None)
         if not (images.isfinite().all() and plain.isfinite().all()):
-            raise InputError("the generator makes pictures that are not finite")
+            raise InputError("the generator's images are not finite")
         dark, bright = _saturated(images)
         rows.append(Saturation(truncation, dark, bright, sum(_saturated(plain))))
         if truncation in _SHOWN:

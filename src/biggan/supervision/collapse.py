@@ -109,7 +109,8 @@ def wrong(lines: Sequence[_Line]) -> Collapse | None:
         return None
     loss, step = _hinge(lines[-1]), lines[-1]["step"]
     reason = (
-        f"The discriminator takes real images for generated ones and the reverse: the loss of its "
+        "The discriminator classifies real images as generated and generated ones as real: the "
+        "loss of its "
         f"mean outputs is {loss:.3g} at step {step}."
     )
     return Collapse("wrong", reason, _last(lines, lambda x: _hinge(x) < _RIGHT), {"loss": loss})
@@ -153,7 +154,7 @@ def exploding(lines: Sequence[_Line]) -> Collapse | None:
             reason = (
                 f"The largest singular value of the generator's {layer} exploded: "
                 f"{values[0]:.3g} at step {lines[-1]['step']}, {ratios[-1]:.2g} times that of "
-                f"{_SPAN} looks before."
+                f"{_SPAN} lines before."
             )
             onset = lines[-_LOOKS - _SPAN]["step"]
             return Collapse("sigma0", reason, onset, {"sigma0": values[0], "growth": ratios[-1]})

@@ -70,8 +70,8 @@ class ScheduledEvaluation:
                 self._reference = dataset
             else:
                 raise InputError(
-                    "a stream is read in passing and cannot be compared with: name images to "
-                    "evaluate against (evaluation.data)"
+                    "a stream cannot be the reference of an evaluation: give images or statistics "
+                    "as evaluation.data"
                 )
             self._reference = in_order_of(self._reference, dataset.class_names)
             check_fit(

@@ -270,12 +270,12 @@ def _tensorboard_writer(folder: Path, start: int) -> Any:
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
-        _LOG.info("no TensorBoard curves: pip install 'biggan[train]' for them")
+        _LOG.info("no TensorBoard curves: they need pip install 'biggan[train]'")
         return None
     try:
         str(folder).encode()
     except UnicodeEncodeError:
-        _LOG.info("no TensorBoard curves: it writes to no folder whose name is not UTF-8")
+        _LOG.info("no TensorBoard curves: TensorBoard needs a folder name in UTF-8")
         return None
     # TensorBoard hides what an earlier process wrote from this step on.
     return SummaryWriter(str(folder), purge_step=start)

@@ -98,11 +98,11 @@ def _stop(
     verb = "diverged" if collapse.fatal else "collapsed"
     to = None if run.config.collapse.action == "report" else target
     if target is None:
-        where = "there is no checkpoint from before that"
+        where = "there is no earlier checkpoint"
     elif to is None:
-        where = "the checkpoints before are kept"
+        where = "the earlier checkpoints are kept"
     else:
-        where = f"the folder holds the state and the generator of step {to}, before that"
+        where = f"the folder contains the state and the generator of step {to}, before the collapse"
     with raising_together():
         if log is not None:
             reason = f"The run was stopped at step {step}{tried}."
@@ -113,8 +113,8 @@ def _stop(
             if is_first():
                 run.checkpoints.delete_beyond(to)
         run.export(state)
-    anew = "tart anew in another --out with lower learning rates or a larger batch"
-    way_out = f"S{anew}" if attempt else f"Go on with --set collapse.action=rollback, or s{anew}"
+    anew = "tart again in another --out with lower learning rates or a larger batch"
+    way_out = f"S{anew}" if attempt else f"Continue with --set collapse.action=rollback, or s{anew}"
     raise InputError(f"training {verb}{tried}: {collapse.reason.rstrip('.')}; {where}. {way_out}")
 
 
@@ -142,7 +142,7 @@ def _rollback_reason(to: int, attempt: Attempt, changes: Mapping[str, float]) ->
     where = f"step {to}" if to else "the start"
     rates = ", ".join(f"{key} {value:g}" for key, value in changes.items())
     other = f", with {rates} and other random numbers" if rates else ", with other random numbers"
-    return f"Rollback {attempt.number}: training goes on from {where}{other}."
+    return f"Rollback {attempt.number}: training continues from {where}{other}."
 
 
 def _set_aside(folder: Path, step: int, number: int) -> None:

@@ -106,8 +106,8 @@ def _dataset(config: TrainConfig) -> tuple[str, int, int]:
     """What `load_dataset` takes of a recipe that does not stream."""
     if is_address(config.data):
         raise InputError(
-            f"{config.data} is an address, and what is not on a disk can only be streamed: "
-            "--set stream=true, for tar shards"
+            f"{config.data} is an address, and addresses can only be streamed: use tar shards "
+            "with --set stream=true"
         )
     return config.data, config.generator.resolution, config.generator.image_channels
 

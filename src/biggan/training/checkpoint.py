@@ -57,7 +57,7 @@ class Checkpoint:
         Raises:
             InputError: The file is no checkpoint, or one that is damaged.
         """
-        way_out = f"take it out of {path.parent}"
+        way_out = f"remove it from {path.parent}"
         try:
             header = json.loads(metadata["header"])
             if header.get("kind") != "checkpoint":
@@ -75,10 +75,10 @@ class Checkpoint:
                 tensors,
             )
         except InputError as error:
-            raise InputError(f"{path} is no checkpoint of a run: {error}") from None
+            raise InputError(f"{path} is not a checkpoint of a run: {error}") from None
         except (AttributeError, KeyError, TypeError, ValueError, RecursionError):
             raise InputError(
-                f"{path} is no checkpoint of a run, or a damaged one: {way_out}"
+                f"{path} is not a checkpoint of a run, or a damaged one: {way_out}"
             ) from None
 
     def restore(self, state: TrainState) -> None:
@@ -233,5 +233,5 @@ def _load(path: Path) -> _Contents:
 def _load_header(path: Path) -> _Contents:
     metadata = read_metadata(path)
     if metadata.get("format") != FORMAT:
-        raise InputError(f"{path} is a safetensors file, but not one of biggan's")
+        raise InputError(f"{path} is a safetensors file, but not a file of biggan")
     return metadata, {}

@@ -166,7 +166,7 @@ class TrainConfig:
             require(getattr(self, name) <= _MOST_IMAGES, f"{name} cannot be above {_MOST_IMAGES:,}")
         require(
             self.batch_size % self.accumulation == 0,
-            f"batch_size {self.batch_size} does not split into {self.accumulation} micro-batches",
+            f"batch_size {self.batch_size} is not divisible into {self.accumulation} micro-batches",
         )
         require(0 <= self.seed < 2**32, f"seed must be between 0 and {2**32 - 1}")
         require(
@@ -177,8 +177,8 @@ class TrainConfig:
         require(0 <= self.orthogonal < math.inf, "orthogonal must be 0 or above")
         require(
             self.stream or not self.classes,
-            "classes is for streams (stream = true): what is loaded has its class names from its "
-            "folders, a classes.txt beside the shards, or its labels",
+            "classes applies to streams (stream = true): other data have class names from "
+            "folders, classes.txt or labels",
         )
         require(
             not (self.unconditional and self.classes),
@@ -186,23 +186,25 @@ class TrainConfig:
         )
         require(
             not (self.stream and self.watch.held_out),
-            "watch.held_out needs images in memory: a stream is read in passing, so set it to 0",
+            "watch.held_out needs images in memory: with a stream set it to 0",
         )
         require(
             not (self.compile and self.checkpoint_activations),
-            "torch.compile cannot recompute activations as this package does: set only one of "
+            "torch.compile does not support this package's activation checkpointing: set only one "
+            "of "
             "compile and checkpoint_activations",
         )
         for name in ("resolution", "image_channels"):
             makes, takes = getattr(self.generator, name), getattr(self.discriminator, name)
             require(
                 makes == takes,
-                f"generator and discriminator disagree on {name}: {makes} and {takes}",
+                f"generator and discriminator have different {name}: {makes} and {takes}",
             )
         steps = [intervention.step for intervention in self.interventions]
         require(
             all(before < after for before, after in pairwise(steps)),
-            f"interventions must be in the order of their steps, one a step, not {quoted(steps)}",
+            "interventions must be in the order of their steps, with one per step, not "
+            f"{quoted(steps)}",
         )
 
     @property
@@ -409,8 +411,8 @@ def _read_toml(recipe: str | Path) -> dict[str, Any]:
         raise InputError(f"{recipe} is not valid TOML: {error}") from None
     except (ValueError, RecursionError):
         raise InputError(
-            f"{recipe} is no recipe: it holds a number of thousands of digits or thousands of "
-            "brackets"
+            f"{recipe} is not a recipe: it contains a number with thousands of digits or "
+            "thousands of brackets"
         ) from None
 
 
@@ -428,7 +430,7 @@ def _apply(values: dict[str, Any], change: str) -> None:
         target = target.setdefault(table, {})
         if not isinstance(target, dict):
             raise InputError(
-                f"{printable(table)[:100]} is no table: cannot set {quoted(key.strip())}"
+                f"{printable(table)[:100]} is not a table: cannot set {quoted(key.strip())}"
             )
     target[last] = value
 
@@ -444,7 +446,7 @@ def _interventions(values: object) -> tuple[InterventionConfig, ...]:
                 key in known,
                 f"an intervention has no key {quoted(key)}; there are {', '.join(known)}",
             )
-        require("step" in table, "an intervention needs a step: the one from which on it is")
+        require("step" in table, "an intervention needs a step from which it applies")
     return tuple(_fill(InterventionConfig, "interventions.", table) for table in values)
 
 
@@ -471,7 +473,7 @@ def _fill(cls: type[_T], prefix: str, values: Mapping[str, Any]) -> _T:
     for key, value in values.items():
         hint = hints[key]
         if isinstance(value, int) and not isinstance(value, bool):
-            require(abs(value) <= _MOST, f"{prefix}{key} cannot be beyond {_MOST:,}")
+            require(abs(value) <= _MOST, f"{prefix}{key} cannot be above {_MOST:,}")
             value = float(value) if hint is float else value
         if isinstance(hint, type) and type(value) is not hint:
             raise InputError(

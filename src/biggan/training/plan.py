@@ -70,7 +70,7 @@ def make_plan(
     parts = processes * config.accumulation
     if config.batch_size % parts:
         raise InputError(
-            f"batch_size {config.batch_size} does not divide over {processes} processes and "
+            f"batch_size {config.batch_size} is not divisible over {processes} processes and "
             f"{config.accumulation} micro-batches: make it a multiple of {parts}"
         )
     micro_batch = config.batch_size // parts
@@ -157,21 +157,21 @@ def plan_table(plan: Plan) -> str:
             "activations, generator update": size("g_activations_bytes"),
             "peak, discriminator update": size("d_peak_bytes"),
             "peak, generator update": size("g_peak_bytes"),
-            "data set, besides": data_set,
+            "dataset": data_set,
             "whole process on a CPU": size("process_bytes"),
         },
         "Course": {
             "processes": f"{plan['processes']}",
             "batch": "{batch_size} = {processes} processes x {accumulation} micro-batches x "
             "{micro_batch} images".format(**plan),
-            "images in the data set": number("images"),
+            "images in the dataset": number("images"),
             "steps per epoch": number("steps_per_epoch"),
             "epochs": number("epochs"),
             "real images seen": number("images_seen"),
         },
         "Disk": {
             "one checkpoint": size("checkpoint_bytes"),
-            "the run's folder, at most": size("run_bytes"),
+            "run folder, at most": size("run_bytes"),
         },
     }
     width = max(len(name) for rows in sections.values() for name in rows)

@@ -121,9 +121,9 @@ class Run:
                     raise InputError(other_data(folder, dataset.source))
         check_same(
             saved.step if saved is not None else None,
-            f"the processes find different checkpoints in {folder}: it must be one folder for all",
+            f"the processes see different checkpoints in {folder}: it must be one shared folder",
         )
-        check_same(dataset.fingerprint, f"the processes find different images in {dataset.source}")
+        check_same(dataset.fingerprint, f"the processes see different images in {dataset.source}")
         state = self.create(initialize=saved is None)
         with raising_together():
             if is_first():
@@ -230,8 +230,8 @@ class Run:
 def other_recipe(run_dir: Path, differing: list[str]) -> str:
     """Why a run cannot go on with a changed recipe, and the ways out."""
     return (
-        f"{run_dir} holds a run of another recipe ({'; '.join(differing)}): "
-        "choose another --out, or give the recipe that it was started with"
+        f"{run_dir} contains a run of another recipe ({'; '.join(differing)}): "
+        "choose another --out, or use the recipe that it was started with"
     )
 
 
@@ -239,7 +239,7 @@ def other_data(run_dir: Path, source: str) -> str:
     """Why a run cannot go on after its data changed, and the ways out."""
     quoted = shlex.quote(str(run_dir))
     return (
-        f"{run_dir} was trained on other data than {source} now holds: restore the data, or go on "
-        f"from its networks in another --out, with --set fine_tuning.generator={quoted} "
+        f"{run_dir} was trained on other data than {source} now contains: restore the data, or "
+        f"start from its networks in another --out, with --set fine_tuning.generator={quoted} "
         f"--set fine_tuning.discriminator={quoted}"
     )

@@ -271,7 +271,7 @@ def _moments(name: str, parameter: Tensor, saved: Mapping[str, Tensor]) -> dict[
     shapes = {key: value.shape for key, value in moments.items()}
     fitting = {"step": torch.Size(), "exp_avg": parameter.shape, "exp_avg_sq": parameter.shape}
     if moments and shapes != fitting:
-        raise RuntimeError(f"what the optimizer keeps of {name} does not fit")
+        raise RuntimeError(f"the optimizer's state of {name} does not match")
     return moments
 
 

@@ -67,6 +67,5 @@ def exclusive(path: Path, what: str) -> Iterator[None]:
 def _unusable(folder: Path, error: Exception) -> InputError:
     reason = error.strerror if isinstance(error, OSError) and error.strerror else error
     return InputError(
-        f"cannot write to the cache {folder}: {reason}; "
-        "set BIGGAN_CACHE to a folder that can be written"
+        f"cannot write to the cache {folder}: {reason}; set BIGGAN_CACHE to a writable folder"
     )

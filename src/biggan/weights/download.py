@@ -113,13 +113,13 @@ def obtain_address(address: str, *, offline: bool = False) -> Path:
     try:
         parts = urlsplit(address)
     except ValueError:
-        raise InputError(f"{shown} is no well-formed address") from None
+        raise InputError(f"{shown} is not a well-formed address") from None
     if scheme == "file":
         if parts.netloc not in ("", "localhost") or not parts.path:
             raise InputError(f"{shown}: a local file has three slashes, file:///folder/file")
         local = url2pathname(parts.path)
         if not local.isprintable():
-            raise InputError(f"{address!a} is no address of a file")
+            raise InputError(f"{address!a} is not the address of a file")
         return Path(local)
     # Called as in the address, so that people recognise it in the cache.
     name = re.sub(r"[^\w.-]", "-", PurePosixPath(unquote(parts.path)).name, flags=re.ASCII)
@@ -129,7 +129,7 @@ def obtain_address(address: str, *, offline: bool = False) -> Path:
     if not path.is_file():
         if is_offline(offline):
             raise InputError(
-                f"{shown} is not in the cache {cache_dir()}, and nothing is fetched offline"
+                f"{shown} is not in the cache {cache_dir()}, and nothing is downloaded offline"
             )
         with exclusive(path, shown):
             if not path.is_file():
@@ -223,7 +223,7 @@ def _receive(url: str, partial: _PartialFile) -> None:
             partial.restart(found_etag)
         elif not found_range.startswith(f"bytes {size}-") or found_etag != etag:
             partial.discard()
-            raise _DroppedError(url, "the server sent another part than the one asked for")
+            raise _DroppedError(url, "the server sent another part than requested")
         total = None if response.length is None else size + response.length
         announced = found_range.rpartition("/")[2]
         if response.status == HTTPStatus.PARTIAL_CONTENT and announced.isdecimal():
@@ -272,7 +272,7 @@ def _chunks(url: str, response: HTTPResponse) -> Iterator[bytes]:
                     raise _DroppedError(url, f"only {received:,} bytes came in {_WINDOW:g} s")
                 begun, received = time.monotonic(), 0
     except (OSError, HTTPException) as error:
-        raise _DroppedError(url, f"the connection broke ({error})") from None
+        raise _DroppedError(url, f"the connection failed ({error})") from None
 
 
 def _verify(url: str, partial: _PartialFile, sha256: str | None) -> None:
@@ -284,7 +284,7 @@ def _verify(url: str, partial: _PartialFile, sha256: str | None) -> None:
                 fault = "the answer is a web page: an error, or a login"
         else:
             found = hashlib.file_digest(file, "sha256").hexdigest()
-            fault = f"its sha256 is {found}, not {sha256}: not the expected file, and not kept"
+            fault = f"its sha256 is {found}, not {sha256}: not the expected file; it was deleted"
             if found == sha256:
                 fault = None
     if fault:
@@ -301,7 +301,7 @@ def _open(url: str, headers: Mapping[str, str]) -> HTTPResponse:
     if parts.scheme not in ("https", "http"):
         raise DownloadError(url, "only https:// and http:// addresses are downloaded")
     if not parts.hostname:
-        raise DownloadError(url, "the address names no host")
+        raise DownloadError(url, "the address has no host")
     opener = build_opener(_Redirects, _TimedHandler(context=_trusted()))
     try:
         sent = quote(urldefrag(url).url, safe=_URL_CHARACTERS)
@@ -323,7 +323,7 @@ def _open(url: str, headers: Mapping[str, str]) -> HTTPResponse:
     except (InvalidURL, ValueError):
         raise DownloadError(url, "the address is not well formed") from None
     except (OSError, HTTPException) as error:
-        raise _DroppedError(url, f"the connection broke ({error})") from None
+        raise _DroppedError(url, f"the connection failed ({error})") from None
     return response
 
 

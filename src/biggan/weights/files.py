@@ -183,7 +183,7 @@ def parse_header(metadata: Mapping[str, str], path: Path) -> Header:
         grid = [float(truncation) for truncation in header.get("grid", ())]
         return Header(header["kind"], dict(header["config"]), grid, description)
     except (KeyError, TypeError, ValueError, OverflowError, RecursionError):
-        raise InputError(f"{path} is one of biggan's files, but holds no network") from None
+        raise InputError(f"{path} is a file of biggan, but contains no network") from None
 
 
 # --- tensors ---
@@ -228,10 +228,10 @@ def verify(metadata: dict[str, str], tensors: Mapping[str, Tensor], path: Path) 
     """Compare contents with the digest in a file's metadata, which is taken out and returned."""
     sha256 = metadata.pop("sha256", None)
     if sha256 is None or metadata.get("format") != FORMAT:
-        raise InputError(f"{path} is a safetensors file, but not one of biggan's")
+        raise InputError(f"{path} is a safetensors file, but not a file of biggan")
     if _digest(metadata, tensors) != sha256:
         raise DamagedFileError(
-            f"{path} is damaged: its contents do not have the sha256 that it states; fetch it again"
+            f"{path} is damaged: its contents do not match its sha256; download it again"
         )
     return sha256
 
@@ -241,7 +241,7 @@ def open_regular(path: Path) -> Iterator[BinaryIO]:
     """Open a file; an OSError then, or while it is read, becomes an InputError."""
     try:
         if path.exists() and not path.is_file():  # a pipe would wait for ever
-            raise InputError(f"{path} is no regular file")
+            raise InputError(f"{path} is not a regular file")
         with path.open("rb") as file:
             yield file
     except FileNotFoundError:
@@ -265,10 +265,10 @@ def read_safetensors(file: BinaryIO, path: Path) -> tuple[dict[str, str], dict[s
             tensors[name] = torch.empty(shape, dtype=getattr(torch, dtype))
         except (RuntimeError, MemoryError, TypeError) as error:  # or a shape beyond 64 bits
             reason = printable(str(error).split("\n")[0])[:100]
-            raise InputError(f"{path} does not fit the memory: {reason}") from None
+            raise InputError(f"{path} does not fit into memory: {reason}") from None
         values = _bytes(tensors[name])
         if file.readinto(values) < len(values):  # type: ignore[attr-defined]
-            raise _not_whole(path, f"{quoted(name)} is cut short")
+            raise _not_whole(path, f"{quoted(name)} is truncated")
     return metadata, tensors
 
 
@@ -289,12 +289,12 @@ def _read_header(
     size = os.fstat(file.fileno()).st_size
     header_size = int.from_bytes(file.read(8), "little")
     if header_size > min(size - 8, MAX_HEADER_BYTES):
-        raise _not_whole(path, "its header is cut short")
+        raise _not_whole(path, "its header is truncated")
     try:
         header = json.loads(file.read(header_size), object_pairs_hook=_without_duplicates)
         metadata = header.pop("__metadata__", {})
         if not all(isinstance(text, str) for text in metadata.values()):
-            raise ValueError("its metadata are no texts")
+            raise ValueError("its metadata are not strings")
         end = 0
         entries = {}
         for name, entry in sorted(header.items(), key=lambda item: item[1]["data_offsets"]):
@@ -303,7 +303,7 @@ def _read_header(
                 raise ValueError(f"{quoted(name)} has the shape {quoted(shape)}")
             begin, end = end, end + math.prod(shape) * itemsize
             if entry["data_offsets"] != [begin, end]:
-                raise ValueError(f"the place of {quoted(name)} is not that of its shape")
+                raise ValueError(f"the offsets of {quoted(name)} do not match its shape")
             entries[name] = dtype, shape
     except (ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
         raise _not_whole(path, printable(str(error).split("\n")[0])[:100]) from None
@@ -322,7 +322,7 @@ def _without_duplicates(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
 
 def _not_whole(path: Path, reason: str) -> DamagedFileError:
     return DamagedFileError(
-        f"{path} is not a whole safetensors file ({reason}); it may be cut short: fetch it again"
+        f"{path} is not a whole safetensors file ({reason}); it may be cut short: download it again"
     )
 
 

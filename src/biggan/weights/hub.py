@@ -106,7 +106,7 @@ def _choose(address: str, names: Sequence[str]) -> str:
     if candidates := safetensors + pickles + modules:
         raise InputError(
             f"{address} holds several weights files: {_listed(candidates)}; "
-            f"name one, as {address.rstrip('/')}/{candidates[0]}"
+            f"give one of them, such as {address.rstrip('/')}/{candidates[0]}"
         )
     raise InputError(f"{address} holds no weights file; there are {_listed(names)}")
 
@@ -132,8 +132,8 @@ def _reason(error: Exception, local: bool) -> str:
     if isinstance(error, RevisionNotFoundError):
         return "the repository has no such revision"
     if local and isinstance(error, LocalEntryNotFoundError):
-        return "not in the Hub's cache, and nothing is fetched offline"
-    return f"cannot be fetched ({_first_line(error)})"
+        return "not in the Hub's cache, and nothing is downloaded offline"
+    return f"cannot be downloaded ({_first_line(error)})"
 
 
 def _first_line(error: Exception) -> str:

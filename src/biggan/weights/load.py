@@ -55,8 +55,8 @@ if TYPE_CHECKING:
 Kind = Literal["generator", "discriminator"]
 
 EPSILONS_KNOWN = (
-    "its epsilons are known; bn_eps and sn_eps are for ajbrock's files alone, which do not say "
-    "theirs (and a discriminator has no bn_eps)"
+    "its epsilons are known; bn_eps and sn_eps apply only to ajbrock's files, which do not "
+    "contain them (a discriminator has no bn_eps)"
 )
 """The message where a user gives epsilons of weights that have their own."""
 
@@ -135,7 +135,7 @@ def locate(word: str | Path | None, kind: Kind = "generator", *, offline: bool =
         if kind == "generator" or (BUNDLED_FOLDER / bundled).is_file():
             return BUNDLED_FOLDER / bundled
     if not name:
-        raise InputError("the model's name is empty: leave it out for the bundled one")
+        raise InputError("the model's name is empty: omit it to use the bundled model")
     if kind == "generator" and means_published(name):
         return obtain_published(name, offline=offline)
     if is_address(name):
@@ -190,7 +190,7 @@ def _weights_file(path: Path, kind: Kind) -> Path:
     found = [file for file in listed if file.name.endswith(_ENDINGS)]
     if len(found) > 1:
         names = ", ".join(file.name for file in found[:5])
-        raise InputError(f"{path} holds several weights files ({names}): name one of them")
+        raise InputError(f"{path} holds several weights files ({names}): give one of them")
     if not found:
         raise InputError(
             f"{path} holds no {_PREFERRED[kind][0]} (a run folder has one after its first "
@@ -205,13 +205,13 @@ def _nothing_there(name: str, kind: Kind) -> str:
     if kind == "discriminator":
         why = ": DeepMind published none" if name in PUBLISHED else ""
         return (
-            f"no discriminator {quoted(name)}{why}; give a weights file that has one, such as "
+            f"no discriminator {quoted(name)}{why}; give a weights file with one, such as "
             "ajbrock's D.pth, or the folder of a training run"
         )
     if name in PRESETS:
         return (
             f"{name} is an architecture without published weights. Give a weights file or a run "
-            f"folder, or leave the model out for {BUNDLED[0]!r}"
+            f"folder, or omit the model to use {BUNDLED[0]!r}"
         )
     written = re.sub(r"[\s_]+", "-", name[:100].lower())
     near = difflib.get_close_matches(written, (*BUNDLED, *PUBLISHED), 1, 0.8)
@@ -231,7 +231,7 @@ def _with_remedy(word: str | Path | None, path: Path) -> Iterator[None]:
     except InputError as error:
         if path.parent == BUNDLED_FOLDER:
             raise InputError(
-                f"{error} (a part of this installation: install biggan again)"
+                f"{error} (the file belongs to biggan: install biggan again)"
             ) from None
         by_address = isinstance(word, str) and re.match("(?i)(https?|hf)://", word)
         if not by_address and path not in map(cached_path, PUBLISHED):
@@ -242,8 +242,7 @@ def _with_remedy(word: str | Path | None, path: Path) -> Iterator[None]:
                 path.unlink()
             raise InputError(f"{error} (the copy in the cache is deleted: try again)") from None
         raise InputError(
-            f"{error} (a copy in the cache; if it is damaged, delete {path} to have it fetched "
-            "again)"
+            f"{error} (a copy in the cache; if it is damaged, delete {path} to download it again)"
         ) from None
 
 
@@ -292,15 +291,15 @@ def _sniff(head: bytes, path: Path) -> Literal["safetensors", "archive", "pickle
         return "pickle"
     text = head.lstrip().lower()
     if not head:
-        nature = "is empty: fetch it again"
+        nature = "is empty: download it again"
     elif text.startswith((b"<!doctype", b"<html", b"<?xml")):
-        nature = "is a web page, not a weights file: its download met an error page or a login"
+        nature = "is a web page, not a weights file: the download returned an error page or a login"
     elif text.startswith(b"version https://git-lfs"):
-        nature = "is a Git LFS pointer, not the weights: fetch them with `git lfs pull`"
+        nature = "is a Git LFS pointer, not the weights: download them with `git lfs pull`"
     elif path.suffix == ".json":
         nature = "is a configuration: give the weights file beside it"
     else:
-        nature = "is no weights file: neither safetensors, nor a torch file, nor a TF Hub archive"
+        nature = "is not a weights file (safetensors, a torch file or a TF Hub archive)"
     raise DamagedFileError(f"{path} {nature}")
 
 
@@ -324,7 +323,9 @@ def _build(metadata: dict[str, str], tensors: dict[str, Tensor], path: Path) -> 
     network = assemble(config, header.grid, tensors, path)
     names = description.class_names or default_class_names(config.num_classes)
     if len(names) != config.num_classes:
-        raise InputError(f"{path} names {len(names)} classes of its network's {config.num_classes}")
+        raise InputError(
+            f"{path} names {len(names)} classes, but its network has {config.num_classes}"
+        )
     return LoadedModel(network, replace(description, class_names=names), sha256)
 
 
@@ -352,7 +353,7 @@ def _convert(
     if known is None:
         names = printable(", ".join(list(tensors)[:3]))[:100]
         raise InputError(
-            f"{path} holds tensors of no format known here (such as {names}); known are those of "
+            f"{path} contains tensors of an unknown format (such as {names}); supported are "
             "biggan, pytorch_pretrained_biggan, ajbrock/BigGAN-PyTorch, ivclab and TF Hub"
         )
     converted = known.convert(source)

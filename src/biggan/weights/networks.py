@@ -43,7 +43,7 @@ def assemble(
     """
     ascending = all(before < after for before, after in pairwise(grid))
     if not ascending or not all(0 <= truncation < math.inf for truncation in grid):
-        raise InputError(f"{path}: the truncations of its statistics do not ascend from 0 on")
+        raise InputError(f"{path}: the truncations of its statistics do not ascend from 0")
     if isinstance(config, GeneratorConfig) and config.off_grid == "hub":
         _require_hub_grid(grid)
     network = empty_network(config, grid)
@@ -84,7 +84,7 @@ def load_strictly(network: torch.nn.Module, tensors: Mapping[str, Tensor], path:
             fault = tensor_fault(name, tensors[name], tuple(value.shape), (value.dtype,))
             wrong += [fault] if fault else []
     if wrong:
-        raise InputError(f"{path} does not fit its network: {listed_faults(wrong)}")
+        raise InputError(f"{path} does not match its network: {listed_faults(wrong)}")
     # Assigned, not copied: the network takes no memory besides the tensors'.
     network.load_state_dict(tensors, assign=True)
 
@@ -152,6 +152,6 @@ def with_off_grid(loaded: LoadedModel[Generator], off_grid: OffGrid) -> LoadedMo
 def _require_hub_grid(grid: Sequence[float]) -> None:
     if tuple(grid) not in (hub_grid(50), hub_grid(51)):
         raise InputError(
-            "off_grid 'hub' is for statistics of 0.02, 0.04, ... 1.00, as the published modules "
-            f"have them; here are {len(grid)} truncations"
+            "off_grid 'hub' is for statistics of 0.02, 0.04, ... 1.00, as in the published "
+            f"modules, not for {len(grid)} truncations"
         )

@@ -145,16 +145,16 @@ def obtain_published(name: str, *, offline: bool = False) -> Path:
         " with ".join(file.name for file in reversed(place)) for place in model.places
     )
     advice = (
-        f"If you have {', or '.join(by_hand)}, say --model FILE, biggan.load(FILE) or, "
-        "once and for all, biggan convert FILE OUT.safetensors"
+        f"If you have {', or '.join(by_hand)}, use --model FILE, biggan.load(FILE) or biggan "
+        "convert FILE OUT.safetensors"
     )
     if is_offline(offline):
         raise InputError(
-            f"{name} is not in the cache {cache_dir()}, and nothing is fetched offline. {advice}"
+            f"{name} is not in the cache {cache_dir()}, and nothing is downloaded offline. {advice}"
         )
     with exclusive(path, name):
         if not path.is_file() and (failures := _fetch_and_convert(model, path)):
-            raise InputError(f"{name} cannot be fetched ({'; '.join(failures)}). {advice}")
+            raise InputError(f"{name} cannot be downloaded ({'; '.join(failures)}). {advice}")
     return path
 
 
@@ -202,7 +202,7 @@ def _check(loaded: LoadedModel[Any], model: PublishedModel) -> None:
     found, promised = loaded.network.config.to_dict(), model.config.to_dict()
     for fact, value in promised.items():
         if found[fact] != value:
-            raise InputError(f"another network than {model.name}: its {fact} is {found[fact]}")
+            raise InputError(f"not {model.name}: its {fact} is {found[fact]}")
     grid = statistics_grid(loaded.network)
     if grid != hub_grid(model.rows):
         raise InputError(

@@ -66,7 +66,7 @@ def unpacked(file: BinaryIO, path: Path) -> Iterator[Path]:
         except _DAMAGE as error:
             reason = str(error).split("\n")[0][:120] or type(error).__name__
             raise DamagedFileError(
-                f"{path} is not a whole .tar.gz or .tar ({reason}): fetch it again"
+                f"{path} is not a whole .tar.gz or .tar ({reason}): download it again"
             ) from None
         except OSError as error:
             raise InputError(f"cannot unpack {path}: {error.strerror or error}") from None
@@ -94,7 +94,7 @@ class _Counted:
         data = self._stream.read(size)
         self._read += len(data)
         if self._read > self._allowed:
-            raise InputError(f"{self._path} is refused: it unpacks to far more than a module")
+            raise InputError(f"{self._path} is refused: its contents are too large for a module")
         return data
 
 
@@ -141,9 +141,9 @@ def _fault(member: tarfile.TarInfo, number: int, limit: int) -> str | None:
     """Why a member is none of a module's."""
     name = PurePosixPath(member.name)
     if name.is_absolute() or ".." in name.parts:
-        return "lies outside of the archive's folder"
+        return "is outside of the archive's folder"
     if not (member.isfile() or member.isdir()) or member.issparse():
         return "is neither a plain file nor a folder"
     if not 0 <= member.size <= limit:
         return f"claims to have {member.size} bytes"
-    return f"comes after {_MAX_MEMBERS} others" if number > _MAX_MEMBERS else None
+    return f"is one of more than {_MAX_MEMBERS}" if number > _MAX_MEMBERS else None

@@ -98,7 +98,7 @@ def find_tables(path: Path, rows: Collection[int]) -> list[Table]:
         raise InputError(f"cannot read {path}: {error.strerror or error}") from None
     except MalformedError as error:
         raise DamagedFileError(
-            f"{path} is not a whole SavedModel: {error}; fetch it again"
+            f"{path} is not a whole SavedModel: {error}; download it again"
         ) from None
 
 

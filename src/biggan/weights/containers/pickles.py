@@ -52,7 +52,7 @@ def load_state_dict(file: BinaryIO, path: Path) -> dict[str, Tensor]:
     for name, tensor in tensors.items():
         if tensor.is_nested or tensor.layout != torch.strided or tensor.device.type != "cpu":
             raise InputError(
-                f"{path}: {quoted(name)} is no plain tensor: it has no values of its own"
+                f"{path}: {quoted(name)} is not a plain tensor: it has no values of its own"
             )
         # One value can be spread over a tensor of any size without taking memory, until it is used.
         if tensor.nbytes > tensor.untyped_storage().nbytes():
@@ -100,21 +100,19 @@ def _unpickle(file: BinaryIO, path: Path) -> Any:
         kind = InputError if asked else DamagedFileError
         raise kind(
             f"{path} is refused: its pickle {wants} tensors do not need and could run code, or it "
-            "may be damaged; nothing was run. Get the weights as a plain state dict or as "
-            "safetensors, or fetch the file again"
+            "is damaged; no code was run. Use a plain state dict or safetensors, or download the "
+            "file again"
         ) from None
     except (MemoryError, *_DAMAGE) as error:
         if isinstance(error, MemoryError) or "can't allocate memory" in str(error):
-            raise InputError(
-                f"{path} asks for more memory than there is, or it is damaged"
-            ) from None
+            raise InputError(f"{path} needs more memory than available, or it is damaged") from None
         raise _damaged(path, error) from None
 
 
 def _damaged(path: Path, error: Exception) -> DamagedFileError:
     lines = str(error).strip().splitlines() or ["it ends early"]
     reason = f"{type(error).__name__}: {printable(lines[0])[:100]}"
-    return DamagedFileError(f"{path} is not a whole torch file ({reason}): fetch it again")
+    return DamagedFileError(f"{path} is not a whole torch file ({reason}): download it again")
 
 
 def _state_dict(contents: Any, path: Path) -> dict[str, Tensor]:
@@ -132,5 +130,5 @@ def _state_dict(contents: Any, path: Path) -> dict[str, Tensor]:
     others = [str(name) for name, value in contents.items() if not isinstance(value, Tensor)]
     if others or not contents:
         found = f"more than tensors: {printable(', '.join(others))[:100]}" if others else "nothing"
-        raise InputError(f"{path} is no plain state dict: it holds {found}")
+        raise InputError(f"{path} is not a plain state dict: it holds {found}")
     return {str(name): value for name, value in contents.items()}

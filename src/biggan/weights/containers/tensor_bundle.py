@@ -102,7 +102,7 @@ def read_bundle(prefix: Path) -> dict[str, Tensor]:
         raise InputError(f"cannot read {error.filename}: {error.strerror or error}") from None
     except MalformedError as error:
         raise DamagedFileError(
-            f"{index} is not a whole index of TensorFlow variables: {error}; fetch it again"
+            f"{index} is not a whole index of TensorFlow variables: {error}; download it again"
         ) from None
     tensors = {}
     for name, entry in entries.items():
@@ -111,7 +111,7 @@ def read_bundle(prefix: Path) -> dict[str, Tensor]:
             stored = maps[entry.shard][entry.offset : entry.offset + entry.size]
         if masked(crc32c(stored)) != entry.checksum:
             raise DamagedFileError(
-                f"{files[entry.shard]} is damaged: {name} has a wrong checksum; fetch it again"
+                f"{files[entry.shard]} is damaged: {name} has a wrong checksum; download it again"
             )
         if dtype := _DTYPES.get(entry.dtype):
             aligned = np.require(stored.view(dtype), requirements="A")  # few are out of step
@@ -132,7 +132,7 @@ def _check_places(
     for (first, before), (second, after) in pairwise(by_place):
         if before.shard == after.shard and before.offset + before.size > after.offset:
             raise DamagedFileError(
-                f"{index} is damaged: {first} and {second} overlap; fetch it again"
+                f"{index} is damaged: {first} and {second} overlap; download it again"
             )
 
 

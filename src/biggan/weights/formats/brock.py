@@ -188,8 +188,8 @@ def _generator_widths(source: ForeignTensors, *, deep: bool) -> list[int]:
     stages = 3 if set(kept) == {first} else min(len(kept) - 1, _MOST_STAGES)
     if made[::2] != kept[:-1] or blocks != 2 * stages:
         raise InputError(
-            f"{source.path} has not two blocks for each resolution: it was trained with another "
-            "--G_depth than 2, which cannot be built here"
+            f"{source.path} does not have two blocks per resolution: it was trained with a "
+            "--G_depth other than 2, which is not supported"
         )
     return kept
 
@@ -206,7 +206,7 @@ def _discriminator_config(source: ForeignTensors) -> tuple[DiscriminatorConfig, 
     elif blocks > 1 and _outputs(source, "blocks.1.0.conv1") != widths[1]:
         raise InputError(
             f"{source.path} is a narrow discriminator, trained without D_wide: its first "
-            "convolutions keep the channels of their input, and no network here does"
+            "convolutions keep the channels of their input, which is not supported"
         )
     # Its networks halve down to 4x4 pixels, the last block (of BigGAN) keeping them; but those of
     # one width throughout, for 32 px, halve twice.
@@ -254,7 +254,5 @@ def _attention_block(source: ForeignTensors, place: int) -> int | None:
     """The block that attention follows; it stands at `place` in that block's list."""
     found = source.numbers(rf"blocks\.(\d{{1,3}})\.{place}\.(?:theta|phi|g|o|gamma)\b")
     if len(found) > 1:
-        raise InputError(
-            f"{source.path} has attention after blocks {found}: only one can be built here"
-        )
+        raise InputError(f"{source.path} has attention after blocks {found}: only one is supported")
     return found[0] if found else None

@@ -99,7 +99,7 @@ class ForeignTensors:
     def shape(self, name: str, dimensions: int) -> tuple[int, ...]:
         """The shape of a tensor without which the network's own shape cannot be known."""
         if name not in self.tensors:
-            raise InputError(f"{self.path} lacks {name}, without which nothing can be built")
+            raise InputError(f"{self.path} lacks {name}, which is required")
         shape = tuple(self.tensors[name].shape)
         if len(shape) != dimensions or 0 in shape:
             raise InputError(
@@ -137,7 +137,7 @@ class ForeignTensors:
         """Make sure that all tensors were there, were right, and were wanted."""
         wrong = self._wrong + [f"unexpected {printable(name)[:100]}" for name in self._left]
         if wrong:
-            raise InputError(f"{self.path} does not fit its network: {listed_faults(wrong)}")
+            raise InputError(f"{self.path} does not match its network: {listed_faults(wrong)}")
         if self._unused:
             raise InputError(f"{self.path}: {EPSILONS_KNOWN}")
 

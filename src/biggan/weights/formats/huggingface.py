@@ -60,7 +60,7 @@ def convert(source: ForeignTensors) -> Converted:
     attention = _attention_layer(source)
     blocks = [layer for layer in range(max(layers, default=-1) + 1) if layer != attention]
     if len(blocks) % 2 or not blocks:
-        raise InputError(f"{source.path} has {len(blocks)} blocks, not two for each resolution")
+        raise InputError(f"{source.path} has {len(blocks)} blocks, not two per resolution")
     norms = ("generator.bn", "generator.layers.0.bn_0")
     rows = source.size(
         *((f"{n}.running_{kind}", 2, 0) for n in norms for kind in ("means", "vars"))
@@ -94,8 +94,8 @@ def _attention_layer(source: ForeignTensors) -> int | None:
     layers = source.numbers(r"generator\.layers\.(\d{1,3})\.(?:snconv|gamma)")
     if len(layers) > 1 or any(layer % 2 or layer == 0 for layer in layers):
         raise InputError(
-            f"{source.path} has attention at layers {layers}: only one, after a block that doubles "
-            "the resolution, can be built"
+            f"{source.path} has attention at layers {layers}: only one is supported, after a "
+            "block that doubles the resolution"
         )
     return layers[0] if layers else None
 
@@ -151,7 +151,7 @@ def _config(
         if said != value:
             raise InputError(
                 f"{source.path}: config.json says {name} {quoted(said)}, but the tensors are those "
-                f"of {value}; give the config.json that came with them"
+                f"of {value}; use the config.json of these weights"
             )
     return config
 
@@ -171,7 +171,7 @@ def _read_settings(path: Path) -> dict[str, Any]:
             except (OSError, ValueError, RecursionError):
                 settings = None
             if not isinstance(settings, dict):
-                raise InputError(f"{file}, beside {path.name}, is no JSON object")
+                raise InputError(f"{file}, beside {path.name}, is not a JSON object")
             return settings
     return {}
 

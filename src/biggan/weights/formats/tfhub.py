@@ -160,7 +160,7 @@ def convert(source: ForeignTensors) -> Converted:
     else:
         _LOG.warning(
             "%s has no BatchNorm statistics for each truncation in its graph: its accumulated "
-            "ones are taken for all",
+            "statistics are used for all",
             source.path,
         )
     add_other_statistics(tensors)
@@ -185,7 +185,7 @@ def _config(source: ForeignTensors, *, deep: bool) -> GeneratorConfig:
     names = (f"Generator/GBlock_{i}" if i else "Generator/GBlock" for i in count())
     blocks = list(takewhile(lambda name: f"{name}/conv0/w/{ema}" in source, names))
     if deep and len(blocks) % 2:
-        raise InputError(f"{source.path} has {len(blocks)} blocks, not two for each resolution")
+        raise InputError(f"{source.path} has {len(blocks)} blocks, not two per resolution")
     ends = blocks[1::2] if deep else blocks  # the last blocks of each resolution
     widths += [shape(f"{name}/{last}", 4)[3] for name in ends]
     attention = 0
