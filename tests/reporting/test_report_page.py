@@ -129,23 +129,20 @@ def test_spikes_that_were_undone_a_moment_ago_are_apart(tmp_path):
     assert [burst.last for burst in bursts_of(read_run(run), "discriminator")] == [400, 440, 520]
 
 
-def test_spikes_are_told_with_their_layers(tmp_path):
-    record = read_run(synthetic_runs.healthy_run(tmp_path / "run"))
+def test_a_healthy_run_and_one_that_collapsed_differ_at_first_sight(tmp_path):
+    record = read_run(synthetic_runs.healthy_run(tmp_path / "healthy"))
+    level, sentences = verdict(record)
+    assert level == ""
+    assert "No collapse was detected." in sentences
     (burst,) = bursts_of(record, "discriminator")
     assert burst.last == 400
     assert set(burst.layers) == {"blocks.0.conv1", "blocks.1.conv1"}
     history = words(history_section(record))
     assert "400 | D | 2 | blocks." in history
     assert "robust standard deviations" in history
-
-
-def test_a_healthy_run_and_one_that_collapsed_differ_at_first_sight(tmp_path):
-    healthy = verdict(read_run(synthetic_runs.healthy_run(tmp_path / "healthy")))
-    collapsed = verdict(read_run(synthetic_runs.collapsed_run(tmp_path / "collapsed")))
-    assert healthy[0] == ""
-    assert "No collapse was detected." in healthy[1]
-    assert collapsed[0] == "alarm"
-    assert "It was stopped at step 540: collapse.action is stop." in collapsed[1]
+    level, sentences = verdict(read_run(synthetic_runs.collapsed_run(tmp_path / "collapsed")))
+    assert level == "alarm"
+    assert "It was stopped at step 540: collapse.action is stop." in sentences
 
 
 def test_a_run_that_was_not_watched(tmp_path, page):
@@ -265,18 +262,10 @@ def test_discriminators_that_swing_know_nothing_by_heart(tmp_path):
     assert "shows no sign of having memorized" in " ".join(verdict(read_run(run))[1])
 
 
-def test_gradients_variety_and_statistics(tmp_path):
+def test_gradients_variety_statistics_and_conditioning(tmp_path):
     record = read_run(synthetic_runs.healthy_run(tmp_path / "run"))
-    assert list(charts(networks_section(record, ()))) == [
-        "gradients",
-        "diversity",
-        "batch-norm-mean",
-        "batch-norm-var",
-    ]
-
-
-def test_conditioning_is_the_ratio_where_there_are_two(tmp_path):
-    record = read_run(synthetic_runs.healthy_run(tmp_path / "run"))
+    drawn = list(charts(networks_section(record, ())))
+    assert drawn == ["gradients", "diversity", "batch-norm-mean", "batch-norm-var"]
     signals = record.signals.curves
     ratio = conditioning(record.signals, "generator")["linear"]
     key = ("singular_values", "generator", "linear")

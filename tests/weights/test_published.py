@@ -274,4 +274,4 @@ def test_what_is_needed_is_said_for_every_model(cache):
             locate(name, offline=True)
         weights = "pytorch_model.bin with config.json" if "deep" in name else "-release.pt"
         assert weights in str(raised.value)
-        assert f"or {model.places[-1][0].name}, say" in str(raised.value)
+        assert f"or {model.places[-1][0].name}, use" in str(raised.value)
