@@ -67,17 +67,16 @@ _GONE = (  # how gloo says that the other end of a connection is no more
 def process_group(device: torch.device, patience: timedelta = _PATIENCE) -> Iterator[torch.device]:
     """Join the other processes that torchrun started, if it did; leave them at the end.
 
-    Args:
-        device: Where to compute; see `own_device`. GPUs are joined for training; for results that
-            meet on the CPU alone, join on the CPU and ask for `own_device` within.
-        patience: How long processes wait for one that is slower. One that dies is noticed at once.
+    GPUs are joined for training; for results that meet on the CPU alone, join on the CPU and ask
+    for `own_device` within. Processes wait for `patience` for one that is slower; one that dies is
+    noticed at once. Of several that fail, one raises and the others exit quietly.
 
     Yields:
         This process's device.
 
     Raises:
         InputError: There is no such device for every process, they cannot be reached, or one of
-            them is gone. Of several processes that fail, one raises and the others exit quietly.
+            them is gone.
     """
     if asked_processes() == 1:
         yield device
@@ -187,10 +186,7 @@ def own_range(size: int) -> range:
 def own_share(batch: _Batch, micro_batches: int = 1) -> _Batch:
     """This process's part (`own_range`) of every micro-batch of a global batch, joined.
 
-    Args:
-        batch: Anything along the first axis, the same on all processes. Micro-batch i is its i-th
-            part whatever the number of processes.
-        micro_batches: How many it holds, of equal size.
+    The batch is the same on all processes. Micro-batch i is its i-th part, whatever their number.
     """
     if not _is_distributed():
         return batch

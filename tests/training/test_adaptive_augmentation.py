@@ -162,27 +162,17 @@ def test_blits_are_done_in_the_papers_order():
 GEOMETRY = {
     "nothing": (only(scale=True), scaling(1, 1)),
     "scale": (only(scale=True, scale_by=1.5), scaling(2**0.3, 2**0.3)),
-    "before": (
-        only(rotation_before=True, rotation_before_by=0.6),
-        rotation(math.pi * 0.2),
-    ),
+    "before": (only(rotation_before=True, rotation_before_by=0.6), rotation(math.pi * 0.2)),
     "stretch": (only(stretch=True, stretch_by=-2.0), scaling(2**-0.4, 2**0.4)),
-    "after": (
-        only(rotation_after=True, rotation_after_by=0.1),
-        rotation(math.pi * -0.8),
-    ),
+    "after": (only(rotation_after=True, rotation_after_by=0.1), rotation(math.pi * -0.8)),
     "move": (only(move=True, move_down=0.5, move_right=-1.3), moving(-1.3 / 4, 0.5 / 4)),
     "all": (
         only(
-            scale=True,
+            **dict.fromkeys(CHANGES[3:8], True),
             scale_by=-0.7,
-            rotation_before=True,
             rotation_before_by=0.3,
-            stretch=True,
             stretch_by=1.4,
-            rotation_after=True,
             rotation_after_by=0.8,
-            move=True,
             move_down=-1.1,
             move_right=0.6,
         ),

@@ -7,7 +7,6 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -155,44 +154,6 @@ def test_a_full_disk_keeps_the_checkpoint_before(
     assert not list(tmp_path.rglob("*.tmp"))
     run(CONFIG, images, tmp_path)
     assert_same_run(tmp_path, whole)
-
-
-@pytest.fixture
-def disk(tmp_path: Path, whole: Path) -> Iterator[Path]:
-    """A file system of its own, with room for four runs."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    size = sum(path.stat().st_size for path in whole.rglob("*") if path.is_file())
-    mount = ["mount", "-t", "tmpfs", "-o", f"size={4 * size}", "tmpfs", str(folder)]
-    try:
-        mounted = subprocess.run(mount, capture_output=True).returncode == 0
-    except FileNotFoundError:
-        mounted = False
-    if not mounted:
-        pytest.skip("mounting is not permitted here")
-    yield folder
-    subprocess.run(["umount", str(folder)], check=True)
-
-
-def test_a_disk_that_is_really_full(images: ImageDataset, disk: Path, whole: Path) -> None:
-    run(shortened(total_steps=3), images, disk / "run")
-    filler = disk / "filler"
-    free = os.statvfs(disk).f_bavail * os.statvfs(disk).f_bsize
-    filler.write_bytes(bytes(free - 20_000))  # room for some of a checkpoint
-    with pytest.raises(InputError, match="cannot write .*(No space left|os error 28)"):
-        run(CONFIG, images, disk / "run")
-    assert not list(disk.rglob("*.tmp"))
-    filler.unlink()
-    run(CONFIG, images, disk / "run")
-    assert_same_run(disk / "run", whole)
-
-
-def test_mirroring_reaches_the_discriminator(
-    images: ImageDataset, tmp_path: Path, whole: Path
-) -> None:
-    run(shortened(flip=False), images, tmp_path)
-    name = "discriminator.blocks.0.conv1.weight"
-    assert not torch.equal(final_tensors(tmp_path)[name], final_tensors(whole)[name])
 
 
 def test_a_kill_before_an_export_is_made_good(

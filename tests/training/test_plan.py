@@ -10,7 +10,7 @@ import biggan
 from biggan.models import count_parameters
 from biggan.nn import SpectralNormConv2d, convolve_average_pool, upsample_convolve
 from biggan.training import plan as plan_module
-from biggan.training.augmentation import InstanceNoiseConfig
+from biggan.training.adaptive_augmentation import COLUMNS
 from biggan.training.checkpoint import CheckpointDirectory
 from biggan.training.config import TrainConfig
 from biggan.training.plan import _CHECKPOINTS, Meter, _older_checkpoints, make_plan, plan_table
@@ -227,16 +227,13 @@ def test_what_a_recipe_saves_is_seen(tiny, plan, changes):
     assert (less["moments_bytes"] < plan["moments_bytes"]) == frozen
 
 
-def test_every_addition_to_the_steps_can_be_planned():
+def test_what_disturbs_the_discriminator_is_part_of_the_batch(plan):
+    """And can be planned beside every other addition to the steps."""
     ada = {"augmentation": {"kind": "ada"}, "lecam": {"strength": 0.3}, "compile": True}
-    config = TrainConfig.from_dict({**SMALL, **ada})
-    assert make_plan(config, None)["d_activations_bytes"] > 0
-
-
-def test_what_disturbs_the_discriminator_is_part_of_the_batch(tiny, plan):
-    config = dataclasses.replace(tiny, instance_noise=InstanceNoiseConfig(std=0.1))
-    noise = 2 * 8 * 3 * 8 * 8 * 4  # of real and generated images
-    assert make_plan(config, 16)["batch_bytes"] == plan["batch_bytes"] + noise
+    noise = {"instance_noise": {"std": 0.1}}
+    config = TrainConfig.from_dict({**SMALL, **ada, **noise}).fitted(2)
+    drawn = 2 * 8 * (3 * 8 * 8 + len(COLUMNS)) * 4  # for real and generated images
+    assert make_plan(config, 16)["batch_bytes"] == plan["batch_bytes"] + drawn
 
 
 @pytest.mark.parametrize(("every", "most"), [(300, 0), (200, 0), (100, 2), (150, 3)])

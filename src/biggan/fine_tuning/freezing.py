@@ -54,18 +54,14 @@ class FineTuningConfig:
 
 
 def trainable(network: Generator | Discriminator, frozen: int) -> list[nn.Parameter]:
-    """The parameters that training moves, in the network's order.
+    """The parameters that training moves, in the order of the bare network.
 
     Without a shared embedding the class tables of frozen stages are among them: those of new
-    classes have to be learned.
-
-    Args:
-        network: The bare network, not what wraps it.
-        frozen: How many stages or blocks stay as they are, as `FineTuningConfig` counts them; the
-            stem is part of the first block, attention of the stage or block that it follows.
+    classes have to be learned. The stem is part of the first block, attention of the stage or block
+    that it follows.
 
     Raises:
-        InputError: There are not so many.
+        InputError: There are not so many stages or blocks to freeze.
     """
     config = network.config
     check_depth(config, frozen)

@@ -78,11 +78,7 @@ class Event:
 
 
 def read_events(run_dir: Path) -> tuple[list[Event], int]:
-    """All events of a run in the order of the file, and how many lines could not be read.
-
-    Raises:
-        InputError: The file cannot be read.
-    """
+    """All events of a run in the order of the file, and how many lines could not be read."""
     path = run_dir / "events.jsonl"
     try:
         found = [Event.from_dict(line) for _, line in read_lines(path)]
@@ -208,11 +204,7 @@ class RunLog:
 
 
 def read_lines(path: Path) -> list[tuple[str, dict[str, Any]]]:
-    """Every line of a log with the object that it holds, an empty one if it is damaged.
-
-    Raises:
-        OSError: The file is there and cannot be read.
-    """
+    """Every line of a log with the object that it holds, an empty one if it is damaged."""
     if not path.exists():
         return []
     lines: list[tuple[str, dict[str, Any]]] = []

@@ -46,13 +46,8 @@ class Verdict:
 class Supervisor:
     """Supervises a run: signals, collapse rules, rollbacks, interventions, scheduled evaluations.
 
-    Several processes must use it together; the first one reads and writes. Nothing of it but
-    interventions and rollbacks enters the training: without, the weights are the same to the bit.
-
-    Args:
-        run: The run, its folder locked.
-        state: As training starts.
-        rules: What decides whether the run has collapsed.
+    Several processes must use it together; the first one reads and writes. Only interventions and
+    rollbacks enter the training: without them, the weights are the same to the bit.
 
     Raises:
         InputError: The log cannot be written, or the recipe's evaluations cannot be made.

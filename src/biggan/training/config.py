@@ -281,13 +281,10 @@ _TABLES: dict[str, Any] = {
 def load_recipe(
     recipe: str | Path, changes: Iterable[str] = (), data: str | None = None
 ) -> TrainConfig:
-    """Read a recipe.
+    """Read a recipe: a TOML file, or the name of a shipped one.
 
-    Args:
-        recipe: A TOML file, or the name of a shipped recipe.
-        changes: "key=value" or "table.key=value", the value written as in TOML; text needs no
-            quotation marks.
-        data: Replaces the recipe's `data`.
+    `changes` are "key=value" or "table.key=value", the value written as in TOML, text without
+    quotation marks, too; `data` replaces the recipe's.
 
     Raises:
         InputError: No such recipe, not valid TOML, an unknown key, or a value that does not fit.

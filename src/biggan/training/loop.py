@@ -58,13 +58,9 @@ def train(
         progress: Whether to show progress bars on a terminal.
         rules: What decides whether the run has collapsed; those of `supervision.collapse` if None.
 
-    Returns:
-        The state at the end.
-
     Raises:
         InputError: The folder holds another run, is in use, or cannot be written; the batch does
-            not divide over the processes; training diverged; or there is no such device, or its
-            memory does not suffice.
+            not divide over the processes; training diverged; or the device does not suffice.
     """
     device = find_device(device)
     check_shares(config.batch_size, config.accumulation)

@@ -116,13 +116,13 @@ class TrainState:
         class_names: Sequence[str] | None = None,
         class_counts: Sequence[int] = (),
     ) -> Self:
-        """The state before the first step.
+        """The state before the first step of a recipe that was fitted to its data.
 
         Args:
-            config: The recipe, fitted to the data.
+            config: The recipe.
             device: Where to train.
-            class_names: Of the data, for a new run: its networks start as `config.fine_tuning`
-                says. None where a checkpoint follows: the sources of the run may be gone by then.
+            class_names: Of the data, for a new run that may be fine-tuned. None where a checkpoint
+                follows: the sources of the run may be gone by then.
             class_counts: Images of each class, for `label_sampling = "empirical"`.
 
         Raises:
@@ -208,11 +208,7 @@ class TrainState:
         ]
 
     def load_tensors(self, tensors: Mapping[str, Tensor]) -> None:
-        """Restore what `tensors` gave.
-
-        Raises:
-            RuntimeError: Tensors are missing, unexpected, or of another shape.
-        """
+        """Restore what `tensors` gave; RuntimeError if it does not fit."""
         for prefix, network in self._networks():
             saved = _under(prefix, tensors)
             if prefix == "lecam" and not saved:

@@ -38,19 +38,17 @@ _REAL, _GENERATED = 0, 1  # part of the position of random numbers: never change
 def discriminator_step(
     state: TrainState, real: tuple[Tensor, Tensor], config: TrainConfig, update: int = 0
 ) -> Metrics:
-    """Update the discriminator on one global batch.
+    """Update the discriminator on one global batch, of which `real` is this process's share.
 
     Args:
         state: Changed in place.
-        real: This process's share of the batch (`distributed.own_share`): images (N, C, R, R) in
-            [-1, 1] and their labels (N,).
+        real: Images (N, C, R, R) in [-1, 1] and their labels (N,); see `distributed.own_share`.
         config: The recipe.
         update: Which of the step's updates of the discriminator.
 
     Returns:
-        `d_loss`; `d_real` and `d_fake`, the mean logits; over this process's share. `lecam`; `r1`,
-        the mean squared gradient; `d_spectrum`, that penalty; and `augmentation`, ADA's
-        probability, where they are on.
+        `d_loss`, and `d_real` and `d_fake`, the mean logits, of this process's share; where they
+        are on `lecam`, `r1` (the mean squared gradient), `d_spectrum`, `augmentation` (ADA's p).
     """
     require_gradients(state.discriminator, config.fine_tuning.freeze_discriminator)
     state.d_optimizer.zero_grad()
@@ -110,16 +108,10 @@ def frozen_step(
 
 
 def generator_step(state: TrainState, config: TrainConfig, update: int = 1) -> Metrics:
-    """Update the generator on one global batch.
-
-    Args:
-        state: Changed in place.
-        config: The recipe.
-        update: How many updates or losses of the discriminator came before it in the step.
+    """Update the generator on one global batch, after `update` updates or losses of D in the step.
 
     Returns:
-        `g_loss` over this process's share; `orthogonal` and `g_spectrum` where those
-        regularizations are on.
+        `g_loss` of this process's share; `orthogonal` and `g_spectrum` where they are on.
     """
     state.discriminator.requires_grad_(False)
     state.g_optimizer.zero_grad()
@@ -152,8 +144,7 @@ def update_ema(state: TrainState, config: TrainConfig) -> None:
     """Move the average of the generator, from which the paper samples, towards the generator.
 
     Parameters are averaged; buffers (BatchNorm's moving averages, power iteration's vectors) are
-    copied: an average of them belongs to no network. They are computed anew for the average's own
-    weights before it is sampled (`export.finish`).
+    copied, for an average of them belongs to no network, and computed anew by `export.finish`.
     """
     decay = config.ema.decay if state.step >= config.ema.start else 0.0
     averages: list[Tensor] = list(state.ema.parameters())
