@@ -162,12 +162,15 @@ def test_off_the_grid_the_package_swaps_the_weights_and_hub_does_as_it_does():
         assert rows["hub"] == pytest.approx(mirrored, abs=1e-4)
 
 
-def test_without_settings_those_of_the_published_files_are_taken():
-    config = peer_config(128, channel_width=16, num_classes=7)
-    model = peer_model(config)
-    ours = convert(model, {})
+@pytest.fixture(scope="module")
+def small():
+    return peer_model(peer_config(128, channel_width=16, num_classes=7))
+
+
+def test_without_settings_those_of_the_published_files_are_taken(small):
+    ours = convert(small, {})
     assert (ours.config.bn_eps, ours.config.sn_eps) == (1e-4, 1e-4)
-    assert ours.config == convert(model, json.loads(config.to_json_string())).config
+    assert ours.config == convert(small, json.loads(small.config.to_json_string())).config
 
 
 @pytest.mark.parametrize(
@@ -185,15 +188,14 @@ def test_without_settings_those_of_the_published_files_are_taken():
         ({"eps": "small"}, "bn_eps cannot be 'small'"),
     ],
 )
-def test_settings_of_other_weights_are_refused(settings, message):
-    model = peer_model(peer_config(128, channel_width=16, num_classes=7))
+def test_settings_of_other_weights_are_refused(small, settings, message):
     with pytest.raises(biggan.InputError) as raised:
-        convert(model, settings)
+        convert(small, settings)
     assert message in str(raised.value)
 
 
-def test_all_that_is_wrong_is_named():
-    state = dict(peer_model(peer_config(128, channel_width=16, num_classes=7)).state_dict())
+def test_all_that_is_wrong_is_named(small):
+    state = dict(small.state_dict())
     del state["generator.layers.3.conv_0.bias"]
     state["generator.bn.weight"] = state["generator.bn.weight"].double()
     state["generator.layers.99"] = torch.zeros(1)
