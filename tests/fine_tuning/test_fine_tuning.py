@@ -495,7 +495,7 @@ def test_a_generator_from_random_weights_follows_the_images_channels(tmp_path):
             {},
             {},
             "g",
-            r"16 px, the recipe's discriminator \(preset biggan-32\) takes 32 px: give a",
+            r"16 px, the recipe's discriminator \(preset biggan-32\) needs 32 px: give a",
         ),
         (
             {"resolution": 64, "widths": [1, 2, 4, 4, 4], "down_blocks": 4},

@@ -106,10 +106,12 @@ def _check_agreement(
             way_out = f"choose a preset of {resolution} px ({', '.join(fitting)}), or {way_out}"
         if len(tuning.sources) == 2:
             way_out = "fine-tune a pair that was trained together"
-        raise InputError(f"{maker} makes images of {makes} px, {taker} takes {takes} px: {way_out}")
+        raise InputError(
+            f"{maker} generates images of {makes} px, {taker} needs {takes} px: {way_out}"
+        )
     makes, takes = generator.image_channels, discriminator.image_channels
     if makes != takes:
         raise InputError(
-            f"{maker} makes images of {makes} channels, {taker} takes {takes}: leave "
+            f"{maker} generates images of {makes} channels, {taker} needs {takes}: leave "
             "image_channels out of the recipe, and fine-tune a pair that was trained together"
         )
