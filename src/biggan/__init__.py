@@ -1,4 +1,4 @@
-"""BigGAN, alive: Brock, Donahue and Simonyan 2018 (https://arxiv.org/abs/1809.11096) on PyTorch.
+"""BigGAN (Brock, Donahue and Simonyan 2018, https://arxiv.org/abs/1809.11096) on PyTorch.
 
     import biggan
     gan = biggan.load()

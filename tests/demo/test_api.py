@@ -85,18 +85,18 @@ def test_an_answer_has_a_type_a_name_and_a_length(address: str) -> None:
         ("sample?truncation=nan", 400, "truncation must be between 0.02 and 1, not nan"),
         ("sample?category=cheeseburger", 400, "no class is named 'cheeseburger'"),
         ("sample?category=", 400, "the class is empty"),
-        ("sample?steps=3", 400, "'steps' is unknown here; /api/docs says what there is"),
-        (f"sample?{'x' * 50_000}=3", 400, "'xxx.*' is unknown here"),
+        ("sample?steps=3", 400, "'steps' is unknown; see /api/docs"),
+        (f"sample?{'x' * 50_000}=3", 400, "'xxx.*' is unknown; see"),
         ("sample?num=1&num=2", 400, "a name is given twice"),
         ("sample?num=1" + "+" * 1000 + "no", 400, "number of samples must be a number, not '1 "),
-        ("classes?serch=se", 400, "'serch' is unknown here"),
+        ("classes?serch=se", 400, "'serch' is unknown; see"),
         ("classes?search=" + "x" * 50_000, 400, "'search': .* at most 1000 characters"),
         (
             "sample?model=/etc/passwd",
             404,
-            "no model is called '/etc/passwd' here; there is tiny, plain, gated, broken",
+            "no model is named '/etc/passwd' here; available are tiny, plain, gated, broken",
         ),
-        ("samples", 404, "there is no /api/samples; /api/docs says what there is"),
+        ("samples", 404, "there is no /api/samples; see /api/docs"),
     ],
 )
 def test_a_mistake_is_one_line_and_hurts_nobody(
@@ -158,7 +158,7 @@ def test_a_full_queue_refuses_and_serves_the_first_that_came(
         slow.let_through(4)
         assert [answer.result()[0] for answer in answers] == [200] * 3
     assert status == 503
-    assert detail(body) == "3 requests wait, and no more are taken: try again in 5 s"
+    assert detail(body) == "3 requests are waiting already: try again in 5 s"
     assert get(address, f"{path}3")[0] == 200
     assert slow.seeds == [0, 1, 2, 3]
 
@@ -244,8 +244,8 @@ def test_an_unconditional_model_has_no_category(address: str) -> None:
         ((1, 1.5, 0, "three"), "truncation must be between 0.02 and 1, not 1.5"),
         ((1, 0.4, [0], "three"), r"noise seed must be a number, not [0]"),
         ((1, 0.4, 0, "cheeseburger"), "no class is named 'cheeseburger'"),
-        ((1, 0.4, 0, "three", "/etc/passwd"), "no model is called '/etc/passwd' here"),
-        ((1, 0.4, 0, "three", {}), "no model is called {} here"),
+        ((1, 0.4, 0, "three", "/etc/passwd"), "no model is named '/etc/passwd' here"),
+        ((1, 0.4, 0, "three", {}), "no model is named {} here"),
     ],
 )
 def test_a_mistake_in_gradios_api_is_one_line(

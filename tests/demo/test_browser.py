@@ -392,7 +392,7 @@ def test_a_link_that_leads_nowhere_says_so(
     visit: Callable[..., Visit], gans: dict[str, Gan]
 ) -> None:
     page = visit("?model=/etc/passwd")
-    assert "no model is called '/etc/passwd' here" in page.toast()
+    assert "no model is named '/etc/passwd' here" in page.toast()
     page.wait_for("explore", drawn(gans["tiny"], EXPLORE))
 
 

@@ -93,15 +93,18 @@ def _video(gan: Gan, **changes: Any) -> Any:
 @pytest.mark.parametrize(
     ("plan", "message"),
     [
-        (lambda g: _grid(g, "one", "six"), "no form of the page makes this picture; biggan sample"),
-        (lambda g: _grid(g, "one", noise="scale"), "no form of the page makes"),
+        (
+            lambda g: _grid(g, "one", "six"),
+            "no tab of the page shows this picture; use biggan sample",
+        ),
+        (lambda g: _grid(g, "one", noise="scale"), "no tab of the page shows"),
         (lambda g: _grid(g, "one", truncation=0.01), ".*truncation must be between 0.02"),
         (lambda g: _grid(g, "one", truncation=None), ".*truncation must be a number"),
         (lambda g: g.plan(["six"], 30, 0.4, 8)[29], ".*samples must be between 1 and 20"),
-        (lambda g: replace(EXPLORE.plan(g, num=7), columns=3), "no form of the page"),
+        (lambda g: replace(EXPLORE.plan(g, num=7), columns=3), "no tab of the page"),
         (
             lambda g: g.plan_morph(1, 6, 5, 2, 0.2, 0, 0, path="slerp"),
-            "no form of the page makes this picture; biggan interpolate --like FILE",
+            "no tab of the page shows this picture; use biggan interpolate --like FILE",
         ),
         (
             lambda g: g.plan_morph(1, 6, 11, 2, 0.2, 0, 0),
@@ -114,7 +117,7 @@ def _video(gan: Gan, **changes: Any) -> Any:
         ),
         (
             lambda g: replace(SWEEP.plan(g, noise="hub"), columns=12),
-            "the page cannot show this picture|no form of the page",
+            "the page cannot show this picture|no tab of the page",
         ),
         (
             lambda g: _video(g, fps=30.0),
@@ -126,7 +129,7 @@ def _video(gan: Gan, **changes: Any) -> Any:
         ),
         (
             lambda g: _video(g, loop="around"),
-            "no form of the page makes this video; biggan interpolate --like",
+            "no tab of the page shows this video; use biggan interpolate --like",
         ),
         (lambda g: _video(g, sha256="1" * 64), "the picture was made by tiny"),
     ],

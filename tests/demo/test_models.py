@@ -73,7 +73,9 @@ def test_the_same_model_twice_is_refused(sources: list[str], load: Loader) -> No
 def test_nothing_else_is_loaded_whatever_is_asked_for(load: Loader, tiny_file: Path) -> None:
     models = ModelCache(["first", "folder/second"], load)
     for name in ("third", str(tiny_file), "folder/second", "", "../first", "hf://o/r", None, ["a"]):
-        with pytest.raises(UnknownModelError, match="is called .* here; there is first, second"):
+        with pytest.raises(
+            UnknownModelError, match="is named .* here; available are first, second"
+        ):
             models.get(name)
     with pytest.raises(InputError) as caught:
         models.get("x" * 10_000_000)

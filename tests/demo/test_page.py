@@ -246,7 +246,7 @@ def test_an_address_that_cannot_be_followed_changes_nothing(
 ) -> None:
     assert page.follow("", _Request(**query)) == {page.shown: gradio.skip()}
     assert len(warnings) == 1
-    assert warnings[0].startswith("The address cannot be followed: ")
+    assert warnings[0].startswith("The address is not valid: ")
 
 
 @pytest.fixture
@@ -304,7 +304,7 @@ def test_the_text_of_a_stranger_is_shown_as_text(
     page.follow("", _Request(category=tag))
     assert "made by &lt;a href='//x.example'&gt;\\ud800&amp;amp; (sha256" in warnings[0]
     assert warnings[1].startswith(f"the picture was made by {'x' * 100} (sha256 1")
-    start = 'The address cannot be followed: no class is named "&lt;a href='
+    start = 'The address is not valid: no class is named "&lt;a href='
     assert warnings[2].startswith(start)
     with pytest.raises(gradio.Error, match="&lt;a"):
         page.choose(tag)

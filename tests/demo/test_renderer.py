@@ -113,7 +113,7 @@ def test_a_full_queue_refuses_all_but_what_is_there(
     gated.let_through(1)
     file = ask(queue, sheets[0])
     with queue.join("tiny", sheets[1]):
-        with pytest.raises(QueueFullError, match="1 requests wait, and no more are taken"):
+        with pytest.raises(QueueFullError, match="1 requests are waiting already"):
             ask(queue, sheets[2])
         assert ask(queue, sheets[0]) == file
         gated.let_through(1)
@@ -146,5 +146,5 @@ def test_no_message_names_a_path_of_the_server(
             ask(queue, each)
         assert str(caught.value) == "the server cannot make the file; its log says why"
     assert str(tmp_path) in caplog.text
-    with pytest.raises(InputError, match="no model is called"), queue.join("x", made[0]) as job:
+    with pytest.raises(InputError, match="no model is named"), queue.join("x", made[0]) as job:
         job.future.result(20)

@@ -30,10 +30,12 @@ from biggan.demo.renderer import Renderer
 from biggan.errors import InputError, quoted
 
 _ANSWERS: dict[int | str, dict[str, Any]] = {
-    200: {"description": "A PNG with its provenance inside", "content": {"image/png": {}}},
-    400: {"description": "A value out of range, an unknown name, a class that the model lacks"},
+    200: {"description": "A PNG that contains its provenance", "content": {"image/png": {}}},
+    400: {
+        "description": "A value out of range, an unknown name, a class that the model does not have"
+    },
     404: {"description": "No such model"},
-    429: {"description": "Too many requests from this client, where there is a limit"},
+    429: {"description": "Too many requests from this client"},
     503: {"description": "Too many requests wait, or a file cannot be read or written"},
 }
 _METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
@@ -51,8 +53,8 @@ def build_api(renderer: Renderer) -> FastAPI:
     api = FastAPI(
         title="biggan",
         version=__version__,
-        description="Pictures of a class-conditional GAN. A mistake is answered by a status of 400 "
-        'or more and {"detail": "what is wrong"}.',
+        description="Images of a class-conditional GAN. An error has a status of 400 or more and "
+        'the body {"detail": "one line that names the mistake"}.',
         openapi_url="/api/openapi.json",
         docs_url="/api/docs",
         redoc_url=None,
@@ -68,17 +70,17 @@ def build_api(renderer: Renderer) -> FastAPI:
             responses=_ANSWERS,
         )(_endpoint(form, renderer))
 
-    @api.get("/api/models", summary="The models that can be asked for, the default first.")
+    @api.get("/api/models", summary="The available models, the default first.")
     async def names() -> list[str]:
         return list(models.names)
 
-    @api.get("/api/classes", summary="A model's classes, or those that a text finds.")
+    @api.get("/api/classes", summary="The classes of a model, or those that match a text.")
     def classes(query: Annotated[_Search, Query()]) -> list[dict[str, Any]]:
         names = models.get(query.model or models.default).class_names
         found = search_classes(query.search, names) if query.search else range(len(names))
         return [{"index": index, "name": names[index]} for index in found]
 
-    @api.get("/api/queue", summary="How many requests wait, and how many may.")
+    @api.get("/api/queue", summary="The number of waiting requests, and its limit.")
     async def waiting() -> dict[str, int]:
         return {"waiting": renderer.length, "limit": renderer.limit}
 
@@ -91,14 +93,14 @@ def build_api(renderer: Renderer) -> FastAPI:
     async def nothing(request: Request, path: str) -> None:
         if request.method != "GET":
             raise HTTPException(405, "only GET is allowed here", {"Allow": "GET"})
-        raise HTTPException(404, f"there is no /api/{path[:60]}; /api/docs says what there is")
+        raise HTTPException(404, f"there is no /api/{path[:60]}; see /api/docs")
 
     return api
 
 
 def _endpoint(form: Form, renderer: Renderer) -> Any:
     models = renderer.models
-    model_field = Field(models.default, description="One of those that /api/models lists.")
+    model_field = Field(models.default, description="A name that /api/models lists.")
     fields: dict[str, Any] = {control.key: _parameter(control) for control in form.controls}
     parameters = create_model(
         form.endpoint, __config__=ConfigDict(extra="forbid"), model=(str, model_field), **fields
@@ -161,7 +163,7 @@ async def _refuse_parameters(_request: Request, error: RequestValidationError) -
     first = error.errors()[0]
     name, cause = quoted(str(first["loc"][-1])), first.get("ctx", {}).get("error")
     if first["type"] == "extra_forbidden":
-        detail = f"{name} is unknown here; /api/docs says what there is"
+        detail = f"{name} is unknown; see /api/docs"
     else:
         detail = str(cause) if isinstance(cause, InputError) else f"{name}: {first['msg']}"
     return JSONResponse({"detail": detail}, 400)

@@ -359,7 +359,7 @@ def find_settings(gan: Gan, made: AnyProvenance) -> tuple[Form, dict[str, Any]]:
             again = GridProvenance(1, again.pictures[-1:])  # the last of those that will be shown
         if _pixels(again) == _pixels(sheet):
             return form, values
-        reason = f"no form of the page makes this {kind}; biggan {verb} --like FILE makes it again"
+        reason = f"no tab of the page shows this {kind}; use biggan {verb} --like FILE"
     raise InputError(reason)
 
 
@@ -368,7 +368,7 @@ def _values(gan: Gan, sheet: SheetProvenance | VideoProvenance) -> dict[str, Any
 
     def entry(index: int | None) -> str | None:
         if index is not None and not 0 <= index < len(gan.class_names):
-            raise InputError(f"the picture's class {index} is none of {gan.name}")
+            raise InputError(f"the picture's class {index} is not a class of {gan.name}")
         return None if index is None else class_choices(gan.class_names)[index]
 
     if isinstance(sheet, GridProvenance):

@@ -112,7 +112,7 @@ def check_origin(allowed: Collection[str]) -> Check:
         if origin is None or origin in allowed or origin.partition("://")[2] in hosts:
             return None
         return _refuse(
-            403, f"pages of {origin[:100]} may not use this server; --allow-origin lets them"
+            403, f"pages of {origin[:100]} may not use this server; --allow-origin admits them"
         )
 
     return check
@@ -215,12 +215,12 @@ class BodyLimit:
                 # For this exception alone Gradio deletes what came; it answers with status 413 to
                 # "maximum allowed size", and with 400 to other words.
                 if message["type"] == "http.disconnect":
-                    raise MultiPartException("the upload was broken off")
+                    raise MultiPartException("the upload was interrupted")
                 if received > most:
                     raise MultiPartException(too_long)
                 if wait := self._by_one.take(client_of(scope), size) or self._by_all.take("", size):
                     raise MultiPartException(
-                        f"uploads exceed the maximum allowed size for an hour: wait {wait} s"
+                        f"uploads exceed the maximum size per hour: wait {wait} s"
                     )
             is_complete = not message.get("more_body", False)
             return message

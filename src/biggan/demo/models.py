@@ -89,7 +89,7 @@ class ModelCache:
         """
         if not isinstance(name, str) or name not in self._sources:
             raise UnknownModelError(
-                f"no model is called {quoted(name)} here; there is {', '.join(self.names)}"
+                f"no model is named {quoted(name)} here; available are {', '.join(self.names)}"
             )
         if loaded := self._find(name):
             return loaded

@@ -302,7 +302,7 @@ class Page:
             elif not values:  # a visitor may have chosen another tab meanwhile
                 return {self.shown: gr.skip()}
         except InputError as error:
-            gr.Warning(f"The address cannot be followed: {_message(error)}")
+            gr.Warning(f"The address is not valid: {_message(error)}")
             return {self.shown: gr.skip()}
         values[form.name] = {**values.get(form.name, {}), **settings}
         return self._update(model, values, form, is_new=model != self._models.default)
@@ -403,7 +403,7 @@ class _Blocks(gr.Blocks):
     ) -> list[Any]:
         """Fill in the defaults of the last parameters, as Gradio's clients do by themselves."""
         if block_fn.fn is None:
-            raise gr.Error("the server has no part in this event", print_exception=False)
+            raise gr.Error("this event is not handled by the server", print_exception=False)
         missing = (getattr(control, "value", None) for control in block_fn.inputs[len(inputs) :])
         values = zip(block_fn.inputs, [*inputs, *missing], strict=False)
         return [state[control._id] if control.stateful else value for control, value in values]

@@ -104,8 +104,8 @@ class Renderer:
         with self._lock:
             if self.length >= self.limit:
                 raise QueueFullError(
-                    f"{self.length} requests wait, and no more are taken: "
-                    f"try again in {QueueFullError.retry_after} s"
+                    f"{self.length} requests are waiting already: try again in "
+                    f"{QueueFullError.retry_after} s"
                 )
             job = self._jobs.get(made) or self._start(model, made, files)
             job.clients += 1

@@ -159,7 +159,7 @@ class _OfferedRoutes:
                 message["status"] = 422
             await send(message)
 
-        refusal = JSONResponse({"detail": "there is nothing at this address"}, 404)
+        refusal = JSONResponse({"detail": "nothing exists at this address"}, 404)
         if scope["type"] == "http" and not _OFFERED.fullmatch(scope["path"]):
             await refusal(scope, receive, send)
             return
@@ -220,7 +220,7 @@ def share(listener: socket) -> str:
     try:
         return networking.setup_tunnel(host, port, secrets.token_urlsafe(32), None, None)
     except Exception as error:  # of many kinds, all meaning the same to the user
-        raise InputError(f"no public address to be had: {error}") from None
+        raise InputError(f"no public address available: {error}") from None
 
 
 def server_config(app: ASGIApp, proxies: Sequence[str] = ()) -> uvicorn.Config:
