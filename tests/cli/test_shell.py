@@ -107,3 +107,13 @@ def test_a_second_ctrl_c_ends_it_at_once():
     process.send_signal(signal.SIGINT)
     process.communicate(timeout=30)
     assert process.returncode == -signal.SIGINT
+
+
+def test_shells_can_ask_for_completions():
+    asking = os.environ | {"_BIGGAN_COMPLETE": "bash_source"}
+    done = subprocess.run(BIGGAN, capture_output=True, env=asking)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert b"_biggan_completion" in done.stdout
+    asking |= {"_BIGGAN_COMPLETE": "bash_complete", "COMP_WORDS": "biggan cla", "COMP_CWORD": "1"}
+    done = subprocess.run(BIGGAN, capture_output=True, env=asking)
+    assert done.stdout == b"plain,classifier\nplain,classes\n"

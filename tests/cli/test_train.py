@@ -19,8 +19,8 @@ from data_forms import pictures, shuffled, write_shards
 
 def test_a_dry_run_prints_the_recipe_and_the_plan_and_writes_nothing(recipe, data, tmp_path):
     run = tmp_path / "run"
-    arguments = ["train", recipe, "--data", data, "--set", "batch_size=4", "--dry-run"]
-    result = biggan(*arguments, "--out", run)
+    dry_run = f"train {recipe} --data {data} --set batch_size=4 --dry-run"
+    result = biggan(f"{dry_run} --out {run}")
     assert (result.returncode, result.stderr) == (0, "")
     written, _, table = result.stdout.partition("\nNetworks\n")
     expected = load_recipe(recipe, ["batch_size=4"], str(data)).fitted(2)
@@ -32,38 +32,41 @@ def test_a_dry_run_prints_the_recipe_and_the_plan_and_writes_nothing(recipe, dat
     assert "Data\n  6 images of data, 2 classes\n" in table
     assert not run.exists()
 
-    values = json.loads(succeeds(*arguments, "--json"))
+    values = json.loads(succeeds(f"{dry_run} --json"))
     assert values["recipe"] == expected.to_dict()
     assert (values["plan"]["images"], values["plan"]["steps_per_epoch"]) == (6, 0.75)
     assert "without --out" in values["start"]
 
 
 def test_a_dry_run_without_data_says_what_it_cannot_know(recipe):
-    assert "steps per epoch                    unknown without data" in succeeds(
-        "train", recipe, "--dry-run"
-    )
+    plan = succeeds(f"train {recipe} --dry-run")
+    assert "steps per epoch                    unknown without data" in plan
 
 
 @pytest.fixture
 def any_plan(recipe, monkeypatch):
     """One plan for all recipes: making it is what takes long."""
     plan = make_plan(load_recipe(recipe), None)
-    monkeypatch.setattr("biggan.training.plan.make_plan", lambda *_, **__: plan)
+
+    def make(*_, data_bytes=None, **__):
+        return plan | {"data_bytes": data_bytes}
+
+    monkeypatch.setattr("biggan.training.plan.make_plan", make)
 
 
 def test_a_dry_run_says_where_a_run_would_resume(recipe, data, tmp_path, any_plan):
     run = tmp_path / "run"
-    arguments = ["train", recipe, "--data", data, "--out", run]
-    succeeds(*arguments)
+    train = f"train {recipe} --data {data} --out {run}"
+    succeeds(train)
     before = {path: path.stat().st_mtime_ns for path in run.rglob("*")}
 
-    def start(*more):
-        return json.loads(succeeds(*arguments, "--dry-run", "--json", *more))["start"]
+    def start(more=""):
+        return json.loads(succeeds(f"{train} --dry-run --json {more}"))["start"]
 
     assert start() == f"nothing to do: {run} is at step 2 of 2"
     going_on = f"resumes {run} at step 2 of 5, if its images are still the same"
-    assert start("--set", "total_steps=5") == going_on  # none was decoded to see
-    assert "another recipe (seed: 0 -> 3)" in start("--set", "seed=3")
+    assert start("--set total_steps=5") == going_on  # none was decoded to see
+    assert "another recipe (seed: 0 -> 3)" in start("--set seed=3")
     write_images(data / "fish")
     assert start().startswith("refused")
     assert before == {path: path.stat().st_mtime_ns for path in run.rglob("*")}
@@ -72,23 +75,21 @@ def test_a_dry_run_says_where_a_run_would_resume(recipe, data, tmp_path, any_pla
 def test_a_dry_run_under_torchrun_speaks_once_and_for_all(recipe, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setenv("RANK", "0")
-    plan = json.loads(succeeds("train", recipe, "--dry-run", "--json"))["plan"]
+    plan = json.loads(succeeds(f"train {recipe} --dry-run --json"))["plan"]
     assert (plan["processes"], plan["micro_batch"]) == (2, 4)
-    assert "is not divisible by 2" in fails("train", recipe, "--dry-run", "--set", "batch_size=5")
+    assert "is not divisible over 2" in fails(f"train {recipe} --dry-run --set batch_size=5")
     monkeypatch.setenv("RANK", "1")
-    assert succeeds("train", recipe, "--dry-run") == ""
+    assert succeeds(f"train {recipe} --dry-run") == ""
 
 
 def test_mistakes_around_dry_run(recipe, data, tmp_path):
-    assert "--out RUN_DIR" in fails("train", recipe, "--data", data)
-    assert "--json applies to --dry-run only" in fails(
-        "train", recipe, "--out", tmp_path / "x", "--json"
-    )
-    line = fails("train", recipe, "--dry-run", "--set", "batchsize=3")
-    assert "did you mean batch_size?" in line
-    assert "no such file or folder" in fails(
-        "train", recipe, "--dry-run", "--data", tmp_path / "none"
-    )
+    for arguments, message in {
+        f"--data {data}": "--out RUN_DIR",
+        f"--out {tmp_path}/x --json": "--json applies to --dry-run only",
+        "--dry-run --set batchsize=3": "did you mean batch_size?",
+        f"--dry-run --data {tmp_path}/none": "no such file or folder",
+    }.items():
+        assert message in fails(f"train {recipe} {arguments}")
 
 
 @pytest.fixture
@@ -98,9 +99,8 @@ def shards(tmp_path):
 
 
 def test_a_dry_run_of_a_stream_tells_the_truth(recipe, shards, tmp_path, any_plan):
-    arguments = ["train", recipe, "--data", shards, "--set", "stream=true"]
-    dry = [*arguments, "--out", tmp_path / "run", "--dry-run", "--json"]
-    before = json.loads(succeeds(*dry))
+    dry = f"train {recipe} --data {shards} --set stream=true --out {tmp_path}/run --dry-run --json"
+    before = json.loads(succeeds(dry))
     assert before["data"] == (
         "3 shards to stream; before the first step training counts how many images they hold"
     )
@@ -108,15 +108,15 @@ def test_a_dry_run_of_a_stream_tells_the_truth(recipe, shards, tmp_path, any_pla
     assert not (tmp_path / "run").exists()
     assert not (shards / "shards-index.json").exists()
     (shards / "classes.txt").unlink()
-    assert "and of which classes" in json.loads(succeeds(*dry))["data"]
+    assert "and of which classes" in json.loads(succeeds(dry))["data"]
 
     stream = ShardStream(shards, 32, 3, None, seed=0)
-    after = json.loads(succeeds(*dry))
+    after = json.loads(succeeds(dry))
     assert after["data"] == "12 images of shards, 2 classes, a stream of 3 shards"
     assert after["plan"]["data_bytes"] == stream.window_bytes
-    loaded = json.loads(succeeds(*dry, "--set", "stream=false"))
+    loaded = json.loads(succeeds(f"{dry} --set stream=false"))
     assert loaded["data"] == "12 images of shards, 2 classes"
-    nothing = json.loads(succeeds("train", recipe, "--dry-run", "--json"))
+    nothing = json.loads(succeeds(f"train {recipe} --dry-run --json"))
     assert nothing["data"] == "not given"
 
 
@@ -124,40 +124,40 @@ def test_training_from_a_stream(recipe, shards, tmp_path, monkeypatch):
     monkeypatch.setattr("biggan.training.export.HUB_GRID", (1.0,))  # less to export
     names, run = tmp_path / "names.txt", tmp_path / "run"
     names.write_text("hen\neel\n")
-    pattern = shards / "train-{0000..0002}.tar"
-    arguments = ["train", recipe, "--data", pattern, "--out", run, "--device", "cpu"]
-    stream = ["--set", "stream=true", "--set", f"classes={names}", "--set", "stream_window=4"]
-    result = biggan(*arguments, *stream)
+    train = (
+        f"train {recipe} --data {shards}/train-{{0000..0002}}.tar --device cpu --set stream=true"
+    )
+    train += f" --set classes={names} --out"
+    window = "--set stream_window=4"
+    result = biggan(f"{train} {run} {window}")
     assert result.returncode == 0, result.stderr
     assert "12 images of train-{0000..0002}.tar, 2 classes, a stream of 3 shards" in result.stderr
-    assert "hen" in succeeds("classes", "--model", run)
-    start = json.loads(succeeds(*arguments, *stream, "--dry-run", "--json"))["start"]
+    assert "hen" in succeeds(f"classes --model {run}")
+    start = json.loads(succeeds(f"{train} {run} {window} --dry-run --json"))["start"]
     assert start == f"nothing to do: {run} is at step 2 of 2"
-    assert "stream_window: 4 -> 5" in fails(*arguments, *stream[:-1], "stream_window=5")
+    assert "stream_window: 4 -> 5" in fails(f"{train} {run} --set stream_window=5")
     names.write_text("hen\ncod\n")
-    told = fails(*arguments, *stream)
+    told = fails(f"{train} {run} {window}")
     assert "was trained on other data" in told
-    start = json.loads(succeeds(*arguments, *stream, "--dry-run", "--json"))["start"]
+    start = json.loads(succeeds(f"{train} {run} {window} --dry-run --json"))["start"]
     assert told.strip() == f"error: {start.removeprefix('refused: ')}"
-    arguments[5] = tmp_path / "more"
-    way_out = told[told.index("--set") :].split()
-    assert biggan(*arguments, *stream, *way_out).returncode == 0
+    way_out = told[told.index("--set") :]
+    assert biggan(f"{train} {tmp_path}/more {window} {way_out}").returncode == 0
 
 
 def test_mistakes_around_streams(recipe, shards, tmp_path):
-    out = ["--out", tmp_path / "run"]
-    stream = ["--set", "stream=true", *out]
-    assert "no such file: digits" in fails("train", recipe, "--data", "digits", *stream)
-    line = fails("train", recipe, "--data", "https://host/{0..9}.tar", *out)
-    assert "--set stream=true" in line
-    line = fails("train", recipe, "--data", shards, "--set", "classes=names.txt", *out)
-    assert "classes applies to streams" in line
-    missing = ["--set", f"classes={tmp_path / 'names.txt'}"]
-    line = fails("train", recipe, "--data", shards, *stream, *missing)
-    assert "cannot read the class names" in line
+    names = tmp_path / "names.txt"
+    stream = "--set stream=true"
+    for arguments, message in {
+        f"--data digits {stream}": "no such file: digits",
+        "--data https://host/{0..9}.tar": "--set stream=true",
+        f"--data {shards} --set classes=names.txt": "classes applies to streams",
+        f"--data {shards} {stream} --set classes={names}": "cannot read the class names",
+    }.items():
+        assert message in fails(f"train {recipe} --out {tmp_path}/run {arguments}")
     assert not (tmp_path / "run").exists()
-    (tmp_path / "names.txt").write_text("hen\neel\ncod\n")
-    line = fails("train", recipe, "--data", shards, *stream, *missing)
+    names.write_text("hen\neel\ncod\n")
+    line = fails(f"train {recipe} --out {tmp_path}/run {arguments}")
     assert "1 of 3 classes have no image, such as 'cod'" in line
 
 
@@ -217,7 +217,7 @@ def test_a_time_is_read_in_hours_minutes_and_seconds(text, seconds):
     "text", ["", "50", "m", "0s", "-5m", "5m1h", "nan", "1e9s", "9" * 5000 + "s"]
 )
 def test_what_is_no_time_is_refused_in_one_line(recipe, text):
-    line = fails("train", recipe, "--out", "run", "--stop-after", text)
+    line = fails(f"train {recipe} --out run --stop-after", text)
     assert "is not a time; write 50m, 1h30m or 90s" in line
     assert len(line) < 300
 
@@ -240,40 +240,33 @@ def test_a_signal_before_the_deadline_ends_a_run_with_status_130(stop_on_signal)
 
 
 def test_a_deadline_within_the_first_step_is_refused_but_the_step_is_kept(recipe, data, tmp_path):
-    steps = ["--set", "total_steps=3", "--set", "checkpoint_every=3"]
-    arguments = ["train", recipe, "--data", data, *steps, "--out"]
+    train = f"train {recipe} --data {data} --set total_steps=3 --set checkpoint_every=3 --out"
+    parts, whole = tmp_path / "parts", tmp_path / "whole"
     for step in (1, 2):
-        result = biggan(*arguments, tmp_path / "parts", "--stop-after", "0.001s")
+        result = biggan(f"{train} {parts} --stop-after 0.001s")
         assert result.returncode == 2
         assert "the time ended before the first step" in result.stderr.splitlines()[-1]
-        assert load(tmp_path / "parts").description.training["step"] == step
-    succeeds(*arguments, tmp_path / "parts", "--stop-after", "1h")
-    succeeds(*arguments, tmp_path / "whole")
-    whole, parts = (tmp_path / run / "generator.safetensors" for run in ("whole", "parts"))
-    assert whole.read_bytes() == parts.read_bytes()
+        assert load(parts).description.training["step"] == step
+    succeeds(f"{train} {parts} --stop-after 1h")
+    succeeds(f"{train} {whole}")
+    one, other = ((run / "generator.safetensors").read_bytes() for run in (parts, whole))
+    assert one == other
 
 
 def test_a_run_goes_on_from_its_weights_alone(recipe, data, tmp_path):
     first, second = tmp_path / "first", tmp_path / "second"
-    arguments = ["train", recipe, "--data", data]
-    succeeds(*arguments, "--out", first)
+    train = f"train {recipe} --data {data}"
+    succeeds(f"{train} --out {first}")
     for name in ("generator", "discriminator"):  # as they are given away: half as large
         weights = tmp_path / f"{name}.safetensors"
-        succeeds("convert", first / weights.name, weights, "--precision", "float16")
-        arguments += ["--set", f"fine_tuning.{name}={weights}"]
-    line = fails(*arguments, "--set", "generator.channels=16", "--out", second)
+        succeeds(f"convert {first / weights.name} {weights} --precision float16")
+        train += f" --set fine_tuning.{name}={weights}"
+    line = fails(f"{train} --set generator.channels=16 --out {second}")
     assert "the recipe has generator.channels = 16" in line
     assert "the shape is the source's" in line
     # A step too small to move anything: the networks are those that were loaded.
-    still = [
-        "--set",
-        "total_steps=1",
-        "--set",
-        "optimizer.g_lr=1e-30",
-        "--set",
-        "optimizer.d_lr=1e-30",
-    ]
-    succeeds(*arguments, *still, "--set", "ema.start=0", "--out", second)
+    still = "--set total_steps=1 --set optimizer.g_lr=1e-30 --set optimizer.d_lr=1e-30"
+    succeeds(f"{train} {still} --set ema.start=0 --out {second}")
     loaded = load(tmp_path / "generator.safetensors").generator.state_dict()
     trained = load(second).generator.state_dict()
     parameters = [name for name in loaded if name.endswith("weight")]

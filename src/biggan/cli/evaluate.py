@@ -49,9 +49,8 @@ _OF_MODELS = {"num", "truncations", "noise", "seed", "batch_size", "engine", "pr
     "--metrics",
     metavar="M,M,...",
     help="Any of fid, is, kid, pr (precision, recall, density, coverage), accuracy (share of "
-    "images "
-    "that the classifier of --extractor assigns to their class), intra-fid, cas (classification "
-    "accuracy score).  [default: fid,is,kid,pr; against statistics fid,is]",
+    "images that the classifier of --extractor assigns to their class), intra-fid, cas "
+    "(classification accuracy score).  [default: fid,is,kid,pr; against statistics fid,is]",
 )
 @click.option(
     "--extractor",

@@ -80,18 +80,7 @@ def build_generator(architecture: str | GeneratorConfig, *, seed: int = 0) -> Ge
 
 
 def build_discriminator(architecture: str | DiscriminatorConfig, *, seed: int = 0) -> Discriminator:
-    """A discriminator with random weights, as it is before training.
-
-    Args:
-        architecture: A preset's name (`biggan models` lists them), or a configuration.
-        seed: Seed of the weights.
-
-    Returns:
-        The network in training mode, on the CPU.
-
-    Raises:
-        InputError: No preset has this name.
-    """
+    """A discriminator with random weights, as it is before training; see `build_generator`."""
     if isinstance(architecture, str):
         from biggan.models.presets import get_preset
 

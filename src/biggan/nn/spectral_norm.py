@@ -97,10 +97,7 @@ class SpectralNormConv2d(SpectralNorm, nn.Conv2d):
     """A convolution of stride 1 that keeps the image's size, with a spectrally normalized kernel.
 
     Args:
-        in_channels: Channels of the input.
-        out_channels: Channels of the output.
         kernel_size: Odd width of the square kernel; the input is zero-padded by half of it.
-        bias: Whether to add a bias.
         eps: Lower bound of the norm by which `u` and `v` are divided.
     """
 
@@ -125,14 +122,7 @@ class SpectralNormConv2d(SpectralNorm, nn.Conv2d):
 
 
 class SpectralNormLinear(SpectralNorm, nn.Linear):
-    """A linear layer with a spectrally normalized weight.
-
-    Args:
-        in_features: Width of the input.
-        out_features: Width of the output.
-        bias: Whether to add a bias.
-        eps: Lower bound of the norm by which `u` and `v` are divided.
-    """
+    """A linear layer with a spectrally normalized weight."""
 
     def __init__(
         self, in_features: int, out_features: int, *, bias: bool = True, eps: float = 1e-4
@@ -146,13 +136,7 @@ class SpectralNormLinear(SpectralNorm, nn.Linear):
 
 
 class SpectralNormEmbedding(SpectralNorm, nn.Embedding):
-    """A table of class vectors, normalized as one (num_embeddings, embedding_dim) matrix.
-
-    Args:
-        num_embeddings: Number of classes.
-        embedding_dim: Width of a class vector.
-        eps: Lower bound of the norm by which `u` and `v` are divided.
-    """
+    """A table of class vectors, normalized as one (num_embeddings, embedding_dim) matrix."""
 
     def __init__(self, num_embeddings: int, embedding_dim: int, *, eps: float = 1e-4) -> None:
         nn.Embedding.__init__(self, num_embeddings, embedding_dim)
