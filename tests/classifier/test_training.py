@@ -342,7 +342,7 @@ def test_wrong_files(trained, tiny_file, tmp_path):
     path = trained[0]
     with pytest.raises(InputError, match="there is no file"):
         ClassifierFeatures(tmp_path / "no.safetensors")
-    with pytest.raises(InputError, match="holds no classifier"):
+    with pytest.raises(InputError, match="contains no classifier"):
         ClassifierFeatures(tiny_file)
     cut = tmp_path / "cut.safetensors"
     cut.write_bytes(path.read_bytes()[:-5])

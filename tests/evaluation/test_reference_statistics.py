@@ -102,7 +102,9 @@ def test_a_sweep_without_the_datas_own_score_leaves_that_point_out(gan, tmp_path
 @pytest.mark.parametrize("metric", ["kid", "pr", "intra-fid", "cas"])
 def test_metrics_of_single_images_are_refused(gan, tmp_path, metric):
     reference = opened(write(tmp_path / "data.safetensors", noise()))
-    with pytest.raises(InputError, match=f"data.safetensors holds statistics.*{metric}.*--metrics"):
+    with pytest.raises(
+        InputError, match=f"data.safetensors contains statistics.*{metric}.*--metrics"
+    ):
         evaluate_generator(gan, reference, SimpleFeatures(), (0.4,), ("fid", metric), PROTOCOL)
 
 
