@@ -186,7 +186,7 @@ def test_data_that_do_not_fit_are_refused_before_the_first_step(
     save_statistics(features, images, extractor, file)
     settings = dataclasses.replace(evaluated.evaluation, metrics="fid,kid", data=str(file))
     config = dataclasses.replace(evaluated, evaluation=settings)
-    with pytest.raises(InputError, match=r"s.safetensors holds statistics.*kid"):
+    with pytest.raises(InputError, match=r"s.safetensors contains statistics.*kid"):
         run(config, images, tmp_path / "run")
     assert not list((tmp_path / "run").glob("checkpoints/*"))
 
