@@ -74,7 +74,7 @@ pictures: $(DEV) ## make the pictures of README and docs anew (DATA=fruits-train
 
 bench: $(DEV)    ## the benchmarks in short, each against a named peer in the same run
 	for script in sampling memory sampling_gpu serving; do $(BIN)/python benchmarks/$$script.py --quick || exit 1; done
-	for script in cold_start data_loading inception loading metrics page precision resampling stability training \
+	for script in cold_start data_loading gradients inception loading metrics page precision resampling stability training \
 		training_gpu; do \
 		$(BIN)/python benchmarks/$$script.py || exit 1; \
 	done

@@ -20,6 +20,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
 from playwright.sync_api import sync_playwright
 
 import biggan
@@ -98,6 +99,17 @@ def morph(_: Path | None) -> None:
     frames[0].save(IMAGES / "morph.webp", append_images=frames[1:], **options)
 
 
+def directions(_: Path | None) -> None:
+    """What six directions change of a red apple, as docs/research.md finds them."""
+    with tempfile.TemporaryDirectory() as folder:
+        sheet = Path(folder) / "sheet.png"
+        options = ["--activation", "blocks.1", "--class", "red apple", "--num", 6]
+        files = ["--out", Path(folder) / "found.safetensors", "--sheet", sheet]
+        shell("directions", *options, "--name", "1=turn", *files)
+        with Image.open(sheet) as image:
+            image.save(IMAGES / "directions.webp", quality=90)
+
+
 def demo(_: Path | None) -> None:
     """The page, each tab, and on a telephone."""
     command = [sys.executable, "-m", "biggan", "demo", "--port", "0"]
@@ -162,7 +174,8 @@ def evaluation(data: Path | None) -> None:
 
 
 PICTURES: dict[str, Callable[[Path | None], None]] = {
-    function.__name__: function for function in (samples, morph, demo, report, evaluation)
+    function.__name__: function
+    for function in (samples, morph, directions, demo, report, evaluation)
 }
 
 

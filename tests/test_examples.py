@@ -111,6 +111,7 @@ SMALLER = {
         ("pets", "digits"),
     ],
     "docs/guide.md": [("1000", "5")],
+    "docs/research.md": [("num=6", "num=6, samples=40")],
     "docs/video.md": [("seconds(6, ", "seconds(1, ")],
 }
 

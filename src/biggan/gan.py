@@ -9,11 +9,8 @@ from pathlib import Path as FilePath
 from threading import RLock
 from typing import cast
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from PIL import Image
-from torch import Tensor
 
 from biggan.classes import resolve_class
 from biggan.devices import find_device, move
@@ -21,10 +18,11 @@ from biggan.errors import InputError
 from biggan.inference import EngineName, Precision
 from biggan.inference.engine import Engine, build_engine
 from biggan.interpolation import Path, draw_morph, draw_video, plan_morph, plan_video
-from biggan.latents import NoiseKind, check_truncation
+from biggan.latent_space import LatentSpace
+from biggan.latents import NoiseKind
 from biggan.models import Discriminator, Generator, GeneratorConfig
 from biggan.nn import OffGrid
-from biggan.sampling import as_numbers, draw_pictures, generate_batches, plan_pictures
+from biggan.sampling import draw_pictures, plan_pictures
 from biggan.weights import load as weights
 from biggan.weights.cache import cache_dir
 from biggan.weights.files import Description
@@ -85,7 +83,7 @@ def measurements_file() -> FilePath:
     return cache_dir() / "engines.json"
 
 
-class Gan:
+class Gan(LatentSpace):
     """A class-conditional generator, ready to make pictures.
 
     Attributes:
@@ -210,34 +208,6 @@ class Gan:
         morph = self.plan_morph(*ends, steps, num, truncation, *seeds, path=path, noise=noise)
         drawn = self.draw_morph(morph)
         return [list(islice(drawn, steps)) for _ in range(num)]
-
-    def generate(
-        self,
-        z: Tensor | NDArray[np.floating],
-        labels: Tensor | NDArray[np.number] | Sequence[str],
-        truncation: float | None = None,
-        *,
-        batch_size: int | None = None,
-    ) -> Tensor:
-        """Make images from noise and labels of your own.
-
-        Args:
-            z: (N, z_dim), used as given: scale or cut it yourself.
-            labels: int64 (N,), or N names; or class weights (N, num_classes), to mix classes.
-            truncation: Chooses the BatchNorm statistics only, those of hub noise at this value;
-                None for those of untruncated noise.
-            batch_size: Images at once; None for what suits the device.
-
-        Returns:
-            float32 (N, image_channels, resolution, resolution) in [-1, 1], on the CPU.
-        """
-        check_truncation(truncation)
-        if isinstance(labels, Sequence) and any(isinstance(label, str) for label in labels):
-            labels = np.array([self.class_index(label) for label in labels])
-        labels = as_numbers(labels, "labels")
-        batches = generate_batches(self.engine, labels, z, truncation, batch_size)
-        empty = torch.empty(0, self.config.image_channels, *[self.config.resolution] * 2)
-        return torch.cat([empty, *(batch.images.cpu() for batch in batches)])
 
     def class_index(self, class_: str | int) -> int:
         """The index of a class given by name or index, where that is clear."""

@@ -66,9 +66,14 @@ def make_noise(
     if kind == "scale":
         return truncation * _inverse_normal_cdf(uniform)
     cut = _HUB_CUT if kind == "hub" else truncation
-    tail = _normal_cdf(-cut)
-    noise = _inverse_normal_cdf(tail + uniform * (1 - 2 * tail))
+    noise = truncated_normal(uniform, cut)
     return truncation * noise if kind == "hub" else noise
+
+
+def truncated_normal(uniform: NDArray[np.float64], cut: float) -> NDArray[np.float64]:
+    """Uniform numbers in [0, 1) as values of a normal cut at plus and minus `cut`."""
+    tail = _normal_cdf(-cut)
+    return _inverse_normal_cdf(tail + uniform * (1 - 2 * tail))
 
 
 def check_truncation(truncation: float | None, kind: NoiseKind = "hub") -> None:

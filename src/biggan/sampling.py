@@ -7,9 +7,9 @@ metrics all drain it, so that what one of them shows is what the others measure.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import groupby
-from typing import NamedTuple, Protocol, cast
+from typing import NamedTuple, Protocol, TypeVar, cast
 
 import numpy as np
 import torch
@@ -34,6 +34,8 @@ from biggan.provenance import MAX_PICTURES, MorphProvenance, Provenance, VideoPr
 
 _LOG = logging.getLogger("biggan.sampling")
 
+_Made = TypeVar("_Made")
+
 _MAX_NOISE = 10 * MAX_PICTURES  # rows that are drawn for one call
 
 
@@ -48,6 +50,8 @@ class Model(Protocol):
     def class_names(self) -> Sequence[str]: ...  # noqa: D102
     @property
     def config(self) -> GeneratorConfig: ...  # noqa: D102
+    @property
+    def generator(self) -> Generator: ...  # noqa: D102
     @property
     def engine(self) -> Engine: ...  # noqa: D102
     def class_index(self, class_: str | int) -> int: ...  # noqa: D102
@@ -171,13 +175,72 @@ def as_numbers(values: object, what: str) -> Tensor:
     return tensor
 
 
+class Inputs(NamedTuple):
+    """Checked inputs of a generator, on any device."""
+
+    noise: Tensor
+    """float32 (N, z_dim), or (N, layers, z_dim) with noise for each layer."""
+    classes: Tensor
+    """int64 labels (N,), or float32: class weights (N, num_classes), or class vectors."""
+    are_vectors: bool
+
+    def batch(self, engine: Engine, rows: slice) -> tuple[Tensor, Tensor]:
+        """Noise and class vectors of some rows, on the engine's device."""
+        classes = self.classes[rows].to(engine.device)
+        vectors = classes if self.are_vectors else engine.embed(classes)
+        return self.noise[rows].to(engine.device, torch.float32), vectors
+
+
+def check_inputs(
+    engine: Engine, noise: object, labels: object, class_vectors: object = None
+) -> Inputs:
+    """Noise and labels, or class vectors, of a caller.
+
+    Raises:
+        InputError: Shapes that do not fit the generator or each other; labels out of range.
+    """
+    config = engine.config
+    noise = _rows("noise", noise, config.z_dim, engine.conditions)
+    if labels is None and class_vectors is None and config.num_classes == 0:
+        labels = torch.zeros(len(noise), dtype=torch.int64)
+    if (labels is None) == (class_vectors is None):
+        raise InputError("give labels, or class_vectors instead of them")
+    if labels is None:
+        what, classes = (
+            "class vectors",
+            _rows("class vectors", class_vectors, config.embedding_dim, engine.conditions),
+        )
+    else:
+        what, classes = "labels", as_numbers(labels, "labels")
+    if classes.ndim == 0 or len(classes) != len(noise):
+        num = len(classes) if classes.ndim else 1
+        raise InputError(f"{num} {what} do not match {len(noise)} rows of noise")
+    classes = classes.float() if classes.is_floating_point() else classes.long()
+    if labels is not None:
+        _check_labels(classes, config.num_classes)
+    return Inputs(noise, classes, labels is None)
+
+
+def _rows(what: str, values: object, width: int, layers: int) -> Tensor:
+    """Rows of a width, or for each layer a row."""
+    rows = as_numbers(values, what)
+    if rows.ndim not in (2, 3) or tuple(rows.shape[1:]) not in {(width,), (layers, width)}:
+        raise InputError(
+            f"{what} must be (N, {width}), or (N, {layers}, {width}) for each layer its own, "
+            f"not {tuple(rows.shape)}"
+        )
+    return rows
+
+
 @torch.inference_mode()
 def generate_batches(
     generator: Generator | Engine,
-    labels: Tensor,
-    noise: Tensor | NDArray[np.floating],
+    labels: object,
+    noise: object,
     truncation: float | None,
     batch_size: int | None = None,
+    *,
+    class_vectors: object = None,
 ) -> Iterator[ImageBatch]:
     """Make images, batch by batch; image k does not depend on the batch size.
 
@@ -187,9 +250,10 @@ def generate_batches(
         generator: In eval mode, or an engine that was built from one: building it takes as long as
             a few images.
         labels: int64 (N,), or class weights (N, num_classes); ignored if unconditional.
-        noise: (N, z_dim), used as it is.
+        noise: (N, z_dim), or (N, layers, z_dim), for each layer its own; used as it is.
         truncation: Chooses the BatchNorm statistics only.
         batch_size: Images at once; None for what suits the device.
+        class_vectors: Instead of labels (None): (N, class_dim), or (N, layers, class_dim).
 
     Yields:
         The images in order.
@@ -198,34 +262,44 @@ def generate_batches(
         InputError: Shapes that do not fit the generator or each other; not even one image fits the
             memory.
     """
-    config = generator.config
-    noise = as_numbers(noise, "noise")
-    if noise.ndim != 2 or noise.shape[1] != config.z_dim:
-        raise InputError(f"noise must be (N, {config.z_dim}), not {tuple(noise.shape)}")
-    if labels.ndim == 0 or len(labels) != len(noise):
-        raise InputError(f"{labels.numel()} labels do not match {len(noise)} rows of noise")
-    labels = labels.float() if labels.is_floating_point() else labels.long()
-    _check_labels(labels, config.num_classes)
+    engine = generator if isinstance(generator, Engine) else Engine(generator)
+    inputs = check_inputs(engine, noise, labels, class_vectors)
+
+    def make(rows: slice) -> Tensor:
+        return engine.synthesize(*inputs.batch(engine, rows), truncation)
+
+    for rows, images in in_batches(engine, len(inputs.noise), batch_size, make):
+        yield ImageBatch(rows.start, images)
+
+
+def in_batches(
+    engine: Engine, num: int, batch_size: int | None, make: Callable[[slice], _Made]
+) -> Iterator[tuple[slice, _Made]]:
+    """Call `make` for slices of `num` rows, one after the other.
+
+    A batch that exceeds the device's memory is made in halves, and so are those after it.
+
+    Raises:
+        InputError: A batch size below 1; not even one image fits the memory.
+    """
     if batch_size is not None and whole_number(batch_size, "batch_size") < 1:
         raise InputError(f"batch_size must be at least 1, not {batch_size}")
-    engine = generator if isinstance(generator, Engine) else Engine(generator)
     size = engine.batch_size if batch_size is None else batch_size
     start = 0
-    while start < len(noise):
-        rows = slice(start, min(start + size, len(noise)))
-        z = noise[rows].to(engine.device, torch.float32)
+    while start < num:
+        rows = slice(start, min(start + size, num))
         try:
-            images = engine(z, labels[rows].to(engine.device), truncation)
+            made = make(rows)
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
             fault = describe_out_of_memory(error, engine.device)
         else:
-            yield ImageBatch(start, images)
+            yield rows, made
             start = rows.stop
             continue
         # The error held the memory of what was made so far until here.
-        size = _smaller(len(z), engine, fault)
+        size = _smaller(rows.stop - rows.start, engine, fault)
 
 
 def _smaller(size: int, engine: Engine, fault: str) -> int:

@@ -86,15 +86,25 @@ class FrozenConvolution(nn.Module):
 
 
 class FrozenConv2d(FrozenConvolution):
-    """A convolution of stride 1 that keeps the image's size, or doubles it beforehand."""
+    """A convolution of stride 1 that keeps the image's size, or doubles it beforehand.
+
+    With `circular` the image goes on beyond a border from the opposite one instead of with zeros.
+    """
 
     weight: Tensor
     bias: Tensor | None
 
     def __init__(
-        self, weight: Tensor, bias: Tensor | None, resolution: int, *, upsamples: bool = False
+        self,
+        weight: Tensor,
+        bias: Tensor | None,
+        resolution: int,
+        *,
+        upsamples: bool = False,
+        circular: bool = False,
     ) -> None:
         super().__init__(weight, resolution, upsamples=upsamples)
+        self._circular = circular
         if upsamples:
             weight = upsampling_kernel(weight)
         copied = weight.detach().clone(memory_format=torch.channels_last)
@@ -103,10 +113,15 @@ class FrozenConv2d(FrozenConvolution):
 
     def forward(self, x: Tensor, add_to: Tensor | None = None) -> Tensor:
         """See `FrozenConvolution.forward`."""
-        if self.upsamples:
-            result = F.conv_transpose2d(x, self.weight, self.bias, stride=2, padding=1)
+        border = self.kernel_size // 2
+        padding = 0 if self._circular else border
+        if self._circular:
+            x = F.pad(x, [border] * 4, mode="circular")
+        if self.upsamples:  # a circular border is 2 pixels wide then, and one more is cut off
+            padding = 3 if self._circular else 1
+            result = F.conv_transpose2d(x, self.weight, self.bias, stride=2, padding=padding)
         else:
-            result = F.conv2d(x, self.weight, self.bias, padding=self.kernel_size // 2)
+            result = F.conv2d(x, self.weight, self.bias, padding=padding)
         return result if add_to is None else result + add_to
 
 

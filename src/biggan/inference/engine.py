@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
-from functools import cached_property
+from collections.abc import Callable, Collection
+from functools import cached_property, partial
 from pathlib import Path
 from threading import Lock
-from typing import ClassVar
+from typing import ClassVar, TypeVar
 
 import torch
 from torch import Tensor
@@ -25,6 +26,8 @@ _LOG = logging.getLogger("biggan.inference")
 TOLERANCE: dict[Precision, float] = {"float32": 1e-3, "float16": 0.05, "bfloat16": 0.3}
 
 _MAX_BATCH = 64
+
+_Result = TypeVar("_Result")
 
 
 class Engine:
@@ -60,14 +63,65 @@ class Engine:
         # are slower than in turn.
         self._lock = Lock()
 
-    @torch.inference_mode()
     def __call__(self, z: Tensor, labels: Tensor, truncation: float | None = None) -> Tensor:
         """Make images; see `Generator.forward`."""
+        return self.synthesize(z, self.embed(labels), truncation)
+
+    @torch.inference_mode()
+    def embed(self, labels: Tensor) -> Tensor:
+        """Class vectors for labels; see `Generator.embed`."""
+        return self._folded.embed(labels)
+
+    def synthesize(
+        self, z: Tensor, class_vectors: Tensor, truncation: float | None = None
+    ) -> Tensor:
+        """Make images from class vectors; see `FoldedGenerator.synthesize`."""
+        return self._run(z, class_vectors, truncation, self._render)
+
+    def activations(
+        self,
+        layers: Collection[str],
+        z: Tensor,
+        class_vectors: Tensor,
+        truncation: float | None = None,
+    ) -> dict[str, Tensor]:
+        """What some of `layers` make; see `FoldedGenerator.activations`."""
+        return self._run(z, class_vectors, truncation, partial(self._folded.activations, layers))
+
+    def render_from(
+        self,
+        layer: str,
+        activation: Tensor,
+        z: Tensor,
+        class_vectors: Tensor,
+        truncation: float | None = None,
+    ) -> Tensor:
+        """The rest of `synthesize` behind a layer; see `FoldedGenerator.render_from`."""
+        render = partial(self._folded.render_from, layer, activation)
+        return self._run(z, class_vectors, truncation, render)
+
+    @property
+    def layers(self) -> dict[str, int]:
+        """The layers that `activations` and `synthesize_from` know; see `FoldedGenerator`."""
+        return self._folded.layers
+
+    @property
+    def conditions(self) -> int:
+        """Layers with noise and class of their own: the linear one and the blocks."""
+        return self._folded.conditions
+
+    @torch.inference_mode()
+    def _run(
+        self,
+        z: Tensor,
+        class_vectors: Tensor,
+        truncation: float | None,
+        run: Callable[[Tensor, Tensor, Tensor], _Result],
+    ) -> _Result:
         with torch.autocast(self.device.type, enabled=False):  # the engine decides the precision
-            embedding = self._folded.embed(labels)
-            prepared = self._folded.prepare(z, embedding, truncation)
+            prepared = self._folded.prepare(_for_all(z), _for_all(class_vectors), truncation)
             with self._lock:
-                return self._render(*prepared)
+                return run(*prepared)
 
     def _render(self, grid: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
         """See `FoldedGenerator.render`."""
@@ -87,6 +141,15 @@ class Engine:
         free, _ = torch.cuda.mem_get_info(self.device)
         fits = free // 2 // bytes_per_image(self.config, self.precision)
         return int(min(max(fits, 1), _MAX_BATCH))
+
+
+def _for_all(rows: Tensor) -> Tensor:
+    """Rows for each layer (N, layers, dim) as rows for all (N, dim), where they are the same.
+
+    Sums are taken in another order otherwise, and images differ by rounding.
+    """
+    same = rows.ndim == 3 and bool((rows == rows[:, :1]).all())
+    return rows[:, 0] if same else rows
 
 
 @torch.inference_mode(mode=False)  # tensors made in that mode cannot be traced

@@ -18,7 +18,9 @@ The result equals the generator's to rounding.
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import torch
@@ -42,6 +44,9 @@ if TYPE_CHECKING:
     from biggan.models.biggan import GeneratorBlock
     from biggan.models.biggan_deep import DeepGeneratorBlock
 
+LINEAR, ATTENTION = "linear", "attention"
+"""Names of layers; the others are blocks.0, blocks.1, ..."""
+
 _LARGE = 1 << 22  # values of a tensor; larger ones are made in strips
 _LARGEST = 1 << 23  # values of a strip's tensors; what is larger, the C library returns at once
 _STRIP = 64  # rows at a time, or half as many until a strip is no larger than that
@@ -64,6 +69,8 @@ class FoldedGenerator(nn.Module):
     Attributes:
         config: The generator's shape.
         dtype: The precision of the convolutions.
+        layers: The names of the layers but the last one, in the order in which they run, and the
+            channels of what they make.
     """
 
     linear_weight: Tensor
@@ -79,7 +86,7 @@ class FoldedGenerator(nn.Module):
         if generator.training:
             raise ValueError("the generator is in training mode; call eval() first")
         self.config = generator.config
-        self.dtype = torch.float32
+        self.dtype = generator.linear.bias.dtype
         self.class_embedding = copy.deepcopy(generator.class_embedding)
         # (in, out): for one image the product reads it once, row by row.
         self.register_buffer("linear_weight", generator.linear.normalized_weight().T.contiguous())
@@ -102,7 +109,7 @@ class FoldedGenerator(nn.Module):
                 folded = _DeepBlock(block, resolution, make_convolution)
                 resolution *= 2 if block.up else 1
             self.blocks.append(folded)
-        modulation.add(generator.head.bn)
+        modulation.add(generator.head.bn, len(self.blocks))
         self.modulation = modulation.build()
         self.attention: _Attention | None = None
         if isinstance(generator.attention, SelfAttention2d):
@@ -110,6 +117,7 @@ class FoldedGenerator(nn.Module):
                 generator.attention, self.config.attention_resolution, make_convolution
             )
         self.rgb = _rgb_convolution(generator.head, make_convolution, resolution)
+        self.layers = self._named_layers()
 
     def embed(self, labels: Tensor) -> Tensor:
         """Class vectors for labels; see `Generator.embed`."""
@@ -122,7 +130,11 @@ class FoldedGenerator(nn.Module):
     def synthesize(
         self, z: Tensor, class_embedding: Tensor, truncation: float | None = None
     ) -> Tensor:
-        """Make images from class vectors (N, class_dim), which may lie between classes."""
+        """Make images from class vectors (N, class_dim), which may lie between classes.
+
+        Noise or class vectors may also be (N, layers, ...), for each layer its own: the first one
+        for the linear layer, the others for the blocks.
+        """
         return self.render(*self.prepare(z, class_embedding, truncation))
 
     def prepare(
@@ -133,10 +145,19 @@ class FoldedGenerator(nn.Module):
         Returns:
             What `render` takes.
         """
-        condition = torch.cat([z, class_embedding], dim=1)
-        first = condition if self.config.family == "biggan-deep" else z[:, : self.config.chunk_dim]
+        if z.ndim != class_embedding.ndim:
+            z, class_embedding = (
+                v if v.ndim == 3 else v[:, None].expand(-1, self.conditions, -1)
+                for v in (z, class_embedding)
+            )
+        condition = torch.cat([z, class_embedding], dim=-1)
+        first, of_blocks = condition, condition
+        if condition.ndim == 3:
+            first, of_blocks = condition[:, 0], condition[:, 1:]
+        if self.config.family != "biggan-deep":
+            first = first[:, : self.config.chunk_dim]
         grid = as_grid(torch.addmm(self.linear_bias, first, self.linear_weight))
-        return grid, *self.modulation(condition, truncation)
+        return grid, *self.modulation(of_blocks, truncation)
 
     def render(self, grid: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
         """The part of `synthesize` that does the work: a convolutional network, and no more.
@@ -149,29 +170,95 @@ class FoldedGenerator(nn.Module):
         Returns:
             Images (N, image_channels, resolution, resolution) in [-1, 1].
         """
-        modulations = self._modulations(scale, shift)
-        steps = [
-            (block, [next(modulations) for _ in range(block.norms)])
-            for block in cast("Iterable[_Block | _DeepBlock]", self.blocks)
-        ]
+        stages, norm = self._stages(scale, shift)
         x = grid.to(self.dtype, copy=True)  # what follows may work in place
         on_cpu = x.device.type == "cpu"
         in_strips = self._blocks_in_strips if on_cpu and _can_write_over() else 0
-        for block, norms in steps[: len(steps) - in_strips]:
-            x = block(x, norms)
-            if self.attention is not None and block.reaches == self.attention.resolution:
-                x = self.attention(x)
-        last = steps[len(steps) - in_strips :]
-        if in_strips == 0:
-            return self._finish(x, last, next(modulations))
-        return self._finish_in_strips(x, last, next(modulations))
+        for stage in stages[: len(stages) - in_strips]:
+            x = stage.run(x)
+        last = stages[len(stages) - in_strips :]
+        return self._finish_in_strips(x, last, norm) if last else self._finish(x, last, norm)
 
-    def _finish(self, x: Tensor, last: Sequence[_Step], norm: ScaleShift) -> Tensor:
-        for block, norms in last:
-            x = block(x, norms)
-        return torch.tanh(self.rgb(_activate(x, norm, last_use=True)).float())
+    def activations(
+        self, layers: Collection[str], grid: Tensor, scale: Tensor, shift: Tensor
+    ) -> dict[str, Tensor]:
+        """What some of `layers` make of `render`'s arguments, each (N, C, H, W)."""
+        found = {}
+        x = grid.to(self.dtype, copy=True)
+        stages, _ = self._stages(scale, shift)
+        for stage in (_Stage(LINEAR, lambda x: x), *stages):
+            x = stage.run(x)
+            if stage.name in layers:
+                found[stage.name] = x.clone()  # the next layer may write over it
+                if len(found) == len(layers):
+                    break
+        return found
 
-    def _finish_in_strips(self, x: Tensor, last: Sequence[_Step], norm: ScaleShift) -> Tensor:
+    def render_from(
+        self, layer: str, activation: Tensor, grid: Tensor, scale: Tensor, shift: Tensor
+    ) -> Tensor:
+        """The rest of `render` behind a layer, from what that layer makes, (N, C, H, W).
+
+        Of `grid`, what the first layer makes, nothing is used.
+        """
+        del grid
+        stages, norm = self._stages(scale, shift)
+        x = activation.to(self.dtype, copy=True, memory_format=torch.channels_last)
+        for stage in stages[list(self.layers).index(layer) :]:
+            x = stage.run(x)
+        return self._finish(x, (), norm)
+
+    def noise_weights(self, layer: int) -> Tensor:
+        """The weights by which a layer with a condition reads the noise, (z_dim, outputs).
+
+        The linear layer's (0), or those of the gains and biases of a block's BatchNorms.
+        """
+        z_dim = self.config.z_dim
+        if layer == 0:
+            weights = self.linear_weight.new_zeros(z_dim, len(self.linear_bias))
+            own = self.linear_weight[:z_dim]  # of a chunk alone, or with the class vector's
+            weights[: len(own)] = own
+            return weights
+        columns = [
+            half.split(self.modulation.blocks, dim=1)
+            for half in self.modulation.slope.chunk(2, dim=1)
+        ]
+        return torch.cat([half[layer - 1][:z_dim] for half in columns], dim=1)
+
+    @property
+    def conditions(self) -> int:
+        """Layers with noise and class of their own: the linear one and the blocks."""
+        return len(self.modulation.blocks)
+
+    def _named_layers(self) -> dict[str, int]:
+        layers = {LINEAR: len(self.linear_bias) // 16}  # of 4x4 pixels
+        for i, block in enumerate(cast("Iterable[_Block | _DeepBlock]", self.blocks)):
+            layers[f"blocks.{i}"] = block.out_channels
+            if self._attends(block):
+                layers[ATTENTION] = block.out_channels
+        return layers
+
+    def _stages(self, scale: Tensor, shift: Tensor) -> tuple[list[_Stage], ScaleShift]:
+        """All layers between the linear one and the last one, and the last one's BatchNorm."""
+        norms = self._modulations(scale, shift)
+        stages = []
+        for i, block in enumerate(cast("Iterable[_Block | _DeepBlock]", self.blocks)):
+            run = partial(block, norms=[next(norms) for _ in range(block.norms)])
+            stages.append(_Stage(f"blocks.{i}", run))
+            if self._attends(block):
+                stages.append(_Stage(ATTENTION, cast("_Attention", self.attention)))
+        return stages, next(norms)
+
+    def _attends(self, block: _Block | _DeepBlock) -> bool:
+        return self.attention is not None and block.reaches == self.attention.resolution
+
+    def _finish(self, x: Tensor, last: Sequence[_Stage], norm: ScaleShift) -> Tensor:
+        for stage in last:
+            x = stage.run(x)
+        x = self.rgb(_activate(x, norm, last_use=True))
+        return torch.tanh(x if x.dtype == torch.float64 else x.float())
+
+    def _finish_in_strips(self, x: Tensor, last: Sequence[_Stage], norm: ScaleShift) -> Tensor:
         """The last blocks on a few rows of the image at a time, with a margin that is cut off.
 
         Tensors of this size are handed to and fro between process and system, which clears them
@@ -181,7 +268,7 @@ class FoldedGenerator(nn.Module):
         factor = self.config.resolution // height
         images = x.new_empty(len(x), self.rgb.out_channels, factor * height, factor * width)
         margin = len(last) * _MARGIN
-        values = last[-1][0].values // height  # of a row
+        values = cast("_Block | _DeepBlock", self.blocks[-1]).values // height  # of a row
         tall = _STRIP
         while (tall + 2 * margin) * values > _LARGEST and tall > 4:
             tall //= 2
@@ -199,8 +286,11 @@ class FoldedGenerator(nn.Module):
         """How many blocks at the end make large tensors, with no attention among them."""
         large = 0
         for block in reversed(cast("Sequence[_Block | _DeepBlock]", self.blocks)):
-            attends = self.attention is not None and block.reaches == self.attention.resolution
-            if attends or large == _MOST_IN_STRIPS or block.values < (1 + large) * _LARGE:
+            if (
+                self._attends(block)
+                or large == _MOST_IN_STRIPS
+                or block.values < (1 + large) * _LARGE
+            ):
                 break
             large += 1
         return large
@@ -225,6 +315,13 @@ class FoldedGenerator(nn.Module):
         return convolutions + (0 if self.attention is None else self.attention.operations)
 
 
+class _Stage(NamedTuple):
+    """A layer with all that it needs but its input."""
+
+    name: str
+    run: Callable[[Tensor], Tensor]
+
+
 class ScaleShift(NamedTuple):
     """What one BatchNorm does to its channels, each (N, C, 1, 1)."""
 
@@ -246,6 +343,7 @@ class _Modulation(nn.Module):
         biases: Tensor,
         statistics: StandingBatchNorm2d,
         channels: list[int],
+        blocks: list[int],
     ) -> None:
         super().__init__()
         self.register_buffer("base", base)  # (2 * T,), of T channels: gains, then biases
@@ -253,12 +351,28 @@ class _Modulation(nn.Module):
         self.register_buffer("biases", biases)  # (T,), of the convolutions before
         self.statistics = statistics  # of all T channels
         self.channels = channels
+        self.blocks = blocks  # channels of each block's BatchNorms together, then the last one's
 
     def forward(self, condition: Tensor, truncation: float | None) -> tuple[Tensor, Tensor]:
-        gain, bias = torch.addmm(self.base, condition, self.slope).chunk(2, dim=1)  # (N, T)
+        """Of a condition (N, condition), or one for each block (N, blocks, condition)."""
+        if condition.ndim == 2:
+            gain, bias = torch.addmm(self.base, condition, self.slope).chunk(2, dim=1)  # (N, T)
+        else:
+            gain, bias = self._by_block(condition)
         mean, var = self.statistics.statistics(truncation)
         scale = gain * torch.rsqrt(var + self.statistics.eps)
         return scale, bias + (self.biases - mean) * scale
+
+    def _by_block(self, condition: Tensor) -> tuple[Tensor, Tensor]:
+        # The BatchNorm behind the last block has no condition.
+        conditions = (*condition.unbind(1), condition[:, -1])
+        parts = []
+        for base, slope in zip(self.base.chunk(2), self.slope.chunk(2, dim=1), strict=True):
+            columns = zip(
+                conditions, base.split(self.blocks), slope.split(self.blocks, dim=1), strict=True
+            )
+            parts.append(torch.cat([torch.addmm(b, c, a) for c, b, a in columns], dim=1))
+        return parts[0], parts[1]
 
 
 class _ModulationBuilder:
@@ -270,14 +384,16 @@ class _ModulationBuilder:
         self._gains: list[tuple[Tensor, Tensor]] = []  # base (C,), slope (condition, C)
         self._shifts: list[tuple[Tensor, Tensor]] = []
         self._biases: list[Tensor] = []
+        self._blocks: Counter[int] = Counter()  # channels by block, in order
 
     def add(
         self,
         norm: BatchNorm2d | ConditionalBatchNorm2d,
-        block: int = 0,
+        block: int,
         behind: SpectralNormConv2d | None = None,
     ) -> None:
         """Add a BatchNorm of a block, with the convolution whose bias it takes over."""
+        self._blocks[block] += norm.channels
         zeros = norm.running_mean.new_zeros(norm.channels)
         self._norms.append(norm)
         self._biases.append(zeros if behind is None or behind.bias is None else behind.bias)
@@ -296,7 +412,7 @@ class _ModulationBuilder:
         together = StandingBatchNorm2d(
             sum(channels), grid=norms[0].grid, eps=norms[0].eps, off_grid=norms[0].off_grid
         )
-        together = together.to(norms[0].running_mean.device)
+        together = together.to(norms[0].running_mean)
         for name, tensor in together.named_buffers():
             tensor.copy_(torch.cat([norm.get_buffer(name) for norm in norms], dim=-1))
         return _Modulation(
@@ -305,6 +421,7 @@ class _ModulationBuilder:
             torch.cat(self._biases),
             together,
             channels,
+            list(self._blocks.values()),
         )
 
     @property
@@ -333,7 +450,8 @@ class _Block(nn.Module):
     def __init__(self, block: GeneratorBlock, resolution: int, make: MakeConvolution) -> None:
         super().__init__()
         self.reaches = 2 * resolution
-        self.values = block.conv2.out_channels * self.reaches**2  # of an image, in the result
+        self.out_channels = block.conv2.out_channels
+        self.values = self.out_channels * self.reaches**2  # of an image, in the result
         # The shortcut, on the small side, brings the bias of what it is added to.
         bias = _sum(block.conv2.bias, block.shortcut.bias)
         self.shortcut = make(block.shortcut.normalized_weight(), bias, resolution)
@@ -399,6 +517,9 @@ class _Attention(nn.Module):
 
 
 def _attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    if torch.is_grad_enabled() and not torch.compiler.is_compiling():
+        # The library's kernel has no second derivatives on a CPU.
+        return torch.softmax(query @ key.mT, dim=-1) @ value
     if query.device.type != "cpu" or not _can_write_over():
         return F.scaled_dot_product_attention(query, key, value, scale=1.0)
     # The library's kernel wants queries as wide as values: here they are a quarter of that. A batch
@@ -447,6 +568,3 @@ def _can_write_over() -> bool:
 
 def _sum(a: Tensor | None, b: Tensor | None) -> Tensor | None:
     return b if a is None else a if b is None else a + b
-
-
-_Step = tuple[_Block | _DeepBlock, list[ScaleShift]]

@@ -41,6 +41,7 @@ class OpenVinoEngine(Engine):
         self._network = import_openvino().compile_model(model, "CPU", settings)
         # The weights are in the converted network; of the folded one `prepare` alone is used.
         self._folded.blocks, self._folded.attention = nn.ModuleList(), None
+        self._folded.layers = {}
 
     def _render(self, grid: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
         inputs = [tensor.contiguous().numpy() for tensor in (grid, scale, shift)]

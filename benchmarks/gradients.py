@@ -1,0 +1,93 @@
+"""Forward and backward to the noise of one image: this package against pytorch-pretrained-biggan.
+
+BigGAN-deep of the same random weights: the peer, our plain network, and the folded generator of
+`Gan.differentiable`. All take turns in every round; the figures are medians, and the medians of
+each round's ratios. Before that all compute one gradient, and the largest difference is printed.
+
+    python benchmarks/gradients.py [--resolution 128] [--rounds 9] [--quick]
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from sampling import (
+    LABEL,
+    PLAIN,
+    RESOLUTIONS,
+    TRUNCATION,
+    as_ours,
+    build_ours,
+    build_peer,
+    noise,
+    one_hot,
+    peer_config,
+    ratio,
+    seconds,
+)
+from torch import Tensor
+
+from biggan.inference.differentiable import differentiable_conv2d
+from biggan.inference.folded import FoldedGenerator
+
+PEER = "pytorch-pretrained-biggan"
+OURS = "ours, differentiable"
+TOLERANCE = 1e-3  # of the largest value of the gradient
+
+
+def networks(resolution: int) -> dict[str, Callable[[Tensor], Tensor]]:
+    """What makes the image of one noise, by name, with frozen weights."""
+    made: dict[str, Callable[[Tensor], Tensor]] = {}
+    try:
+        peer = build_peer(peer_config(resolution)).requires_grad_(False)
+    except ImportError:
+        print(f"{PEER} is not installed: left out")
+        generator = build_ours(f"biggan-deep-{resolution}")
+    else:
+        made[PEER] = lambda z: peer(z, one_hot(), TRUNCATION)
+        with tempfile.TemporaryDirectory() as folder:
+            generator = as_ours(peer, Path(folder))
+    generator.requires_grad_(False)
+    folded = FoldedGenerator(generator, differentiable_conv2d)
+    label = torch.tensor([LABEL])
+    made[PLAIN] = lambda z: generator(z, label, TRUNCATION)
+    made[OURS] = lambda z: folded(z, label, TRUNCATION)
+    return made
+
+
+def gradient(network: Callable[[Tensor], Tensor], z: Tensor) -> Tensor:
+    z = z.detach().requires_grad_()
+    return torch.autograd.grad(network(z).square().sum(), z)[0]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--resolution", type=int, choices=RESOLUTIONS, default=128)
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--quick", action="store_true", help="three rounds")
+    arguments = parser.parse_args()
+    contenders, z = networks(arguments.resolution), noise()
+    gradients = {name: gradient(network, z) for name, network in contenders.items()}  # warms up
+    expected = next(iter(gradients.values()))
+    times: dict[str, list[float]] = {name: [] for name in contenders}
+    for _ in range(3 if arguments.quick else arguments.rounds):
+        for name, network in contenders.items():
+            times[name].append(seconds(lambda network=network: gradient(network, z)))
+    first = next(iter(times))
+    print(f"biggan-deep-{arguments.resolution}, forward and backward to the noise of one image:")
+    for name, taken in times.items():
+        faster = ratio(times[first], taken)
+        print(f"  {name:28} {statistics.median(taken):8.3f} s {faster:7.2f}x as fast")
+    difference = max((g - expected).abs().max().item() for g in gradients.values())
+    difference /= expected.abs().max().item()
+    equal = "equal" if difference <= TOLERANCE else "NOT EQUAL"
+    print(f"  {equal}: largest difference {difference:.1e} of the gradient's largest value")
+
+
+if __name__ == "__main__":
+    main()

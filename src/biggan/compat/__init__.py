@@ -1,0 +1,1 @@
+"""Other packages' names on this one, for programs that were written for them."""

@@ -1,0 +1,370 @@
+"""Directions in the noise that change one thing at a time, found without labels.
+
+    sefa    Shen and Zhou 2021 (https://arxiv.org/abs/2007.06600): eigenvectors of A^T A, where A
+            holds the weights by which layers read the noise: the noise that changes what they see
+            the most, in closed form.
+    pca     GANSpace, Haerkoenen et al. 2020 (https://arxiv.org/abs/2004.02546): principal
+            components of what a layer makes, and the noise that moves along each of them, by least
+            squares.
+
+A direction is a unit vector of the noise. It is added to the noise of some layers only: the early
+ones change shape and pose, the late ones colour.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+import torch
+from PIL import Image, ImageDraw
+from torch import Tensor
+from tqdm import tqdm
+
+from biggan._version import __version__
+from biggan.atomic_write import write_atomically
+from biggan.errors import InputError, printable, quoted, whole_number
+from biggan.images import make_grid, to_pil, to_uint8
+from biggan.inference.folded import FoldedGenerator
+from biggan.latents import make_noise
+
+if TYPE_CHECKING:
+    from biggan.gan import Gan
+
+Method = Literal["sefa", "pca"]
+METHODS: tuple[Method, ...] = ("sefa", "pca")
+
+FORMAT = "biggan directions 1"
+_BATCH = 256  # samples at a time
+_TITLE = 13  # pixels above each row of a sheet
+
+
+@dataclass(frozen=True)
+class Directions:
+    """Directions of one model, the strongest first.
+
+    Attributes:
+        vectors: float32 (K, z_dim), each of length 1.
+        strengths: float32 (K,): for `sefa` how much a unit of noise changes what the layers read
+            (a singular value of A), for `pca` the standard deviation of the component.
+        layers: The layers to whose noise they are added, out of 0 to `conditions` - 1.
+        conditions: The number of layers that take noise.
+        method: How they were found.
+        model: The model's name.
+        sha256: Digest of its weights.
+        names: What they change, in words; empty strings where nobody said.
+        details: Settings of the method: the layer of the activations, samples, seed, class.
+    """
+
+    vectors: Tensor
+    strengths: Tensor
+    layers: tuple[int, ...]
+    conditions: int
+    method: Method
+    model: str
+    sha256: str
+    names: tuple[str, ...]
+    details: Mapping[str, str | int | float | None]
+
+    def __len__(self) -> int:
+        return len(self.vectors)
+
+    def index(self, direction: int | str) -> int:
+        """The number of a direction given by number or name.
+
+        Raises:
+            InputError: There is none.
+        """
+        if isinstance(direction, str) and direction in filter(None, self.names):
+            return self.names.index(direction)
+        try:
+            number = int(direction)
+        except ValueError:
+            named = ", ".join(filter(None, self.names)) or "none has a name"
+            raise InputError(f"there is no direction {quoted(direction)}: {named}") from None
+        if not 0 <= number < len(self):
+            raise InputError(f"there is no direction {number}; there are 0 to {len(self) - 1}")
+        return number
+
+    def check_model(self, gan: Gan) -> None:
+        """Refuse another model's noise.
+
+        Raises:
+            InputError: The directions were found for other weights.
+        """
+        if self.sha256 != gan.sha256:
+            raise InputError(
+                f"the directions are of {printable(self.model[:100])} (sha256 "
+                f"{printable(self.sha256[:12])}...), not of {gan.name} ({gan.sha256[:12]}...); "
+                "find those of this model with biggan directions"
+            )
+
+    def apply(self, z: Tensor, amounts: Mapping[int | str, float]) -> Tensor:
+        """Move noise along directions.
+
+        Args:
+            z: (N, z_dim), or (N, L, z_dim).
+            amounts: How far, by number or name, in standard deviations of untruncated noise.
+
+        Returns:
+            (N, L, z_dim): noise for each layer, changed in `layers`.
+        """
+        z = torch.as_tensor(z)
+        z = z.clone() if z.ndim == 3 else z[:, None].repeat(1, self.conditions, 1)
+        for direction, amount in amounts.items():
+            moved = amount * self.vectors[self.index(direction)].to(z)
+            for layer in self.layers:
+                z[:, layer] += moved
+        return z
+
+
+def find_directions(
+    gan: Gan,
+    method: Method = "sefa",
+    num: int = 20,
+    *,
+    layers: Sequence[int] | None = None,
+    activation: str = "linear",
+    samples: int = 4000,
+    class_: str | int | None = None,
+    truncation: float | None = 1.0,
+    seed: int = 0,
+    progress: bool = True,
+) -> Directions:
+    """Find directions of a model's noise.
+
+    Args:
+        gan: The model.
+        method: `sefa` or `pca`.
+        num: How many, at most z_dim.
+        layers: The layers to whose noise they are added; None for all. For `sefa` also those whose
+            weights are taken.
+        activation: For `pca` the layer of `Gan.layers` whose output is decomposed.
+        samples: For `pca` the number of noises drawn.
+        class_: For `pca` the class of all of them; None for the mean of all class vectors.
+        truncation: For `pca` that of the noise.
+        seed: For `pca` that of the noise.
+        progress: Show a bar on a terminal.
+
+    Raises:
+        InputError: No such method, layer or class; too many directions; scikit-learn is needed for
+            `pca` and not installed.
+    """
+    if method not in METHODS:
+        raise InputError(f"the method is {' or '.join(METHODS)}, not {quoted(method)}")
+    chosen = _checked_layers(gan, layers)
+    num = whole_number(num, "the number of directions")
+    if not 1 <= num <= gan.config.z_dim:
+        raise InputError(f"there are 1 to {gan.config.z_dim} directions to find, not {num}")
+    details: dict[str, str | int | float | None] = {}
+    if method == "sefa":
+        vectors, strengths = _sefa(gan, chosen, num)
+    else:
+        samples = whole_number(samples, "the number of samples")
+        if samples < 2 * num:
+            raise InputError(f"{num} components take at least {2 * num} samples, not {samples}")
+        details = {
+            "activation": activation,
+            "samples": samples,
+            "class": class_,
+            "truncation": truncation,
+            "seed": seed,
+        }
+        z = torch.from_numpy(make_noise(samples, gan.config.z_dim, truncation, seed)).float()
+        outputs = _Activations(gan, z, activation, class_, truncation, progress)
+        vectors, strengths = _pca(outputs, num)
+    return Directions(
+        vectors.float(),
+        strengths.float(),
+        chosen,
+        gan.conditions,
+        method,
+        gan.name,
+        gan.sha256,
+        ("",) * num,
+        details,
+    )
+
+
+def _checked_layers(gan: Gan, layers: Sequence[int] | None) -> tuple[int, ...]:
+    chosen = tuple(range(gan.conditions)) if layers is None else tuple(sorted(set(layers)))
+    if not chosen or not 0 <= chosen[0] <= chosen[-1] < gan.conditions:
+        raise InputError(f"layers are 0 (the linear one) to {gan.conditions - 1}, not {layers}")
+    return chosen
+
+
+@torch.no_grad()
+def _sefa(gan: Gan, layers: Sequence[int], num: int) -> tuple[Tensor, Tensor]:
+    """Eigenvectors of A^T A, and the square roots of their eigenvalues."""
+    folded = FoldedGenerator(gan.generator)
+    weights = [folded.noise_weights(layer) for layer in layers]  # each (z_dim, outputs)
+    a = torch.cat(weights, dim=1).double()
+    values, vectors = torch.linalg.eigh(a @ a.T)  # ascending
+    strongest = vectors.T.flip(0)[:num]
+    return _pointing_up(strongest), values.flip(0)[:num].clamp_min(0).sqrt()
+
+
+class _Activations:
+    """What a layer makes of samples, flat, batch by batch; as often as it is asked for."""
+
+    def __init__(
+        self,
+        gan: Gan,
+        z: Tensor,
+        layer: str,
+        class_: str | int | None,
+        truncation: float | None,
+        progress: bool,
+    ) -> None:
+        self.z = z
+        self._gan, self._layer, self._truncation = gan, layer, truncation
+        self._progress = progress
+        config = gan.config
+        self._vector = torch.zeros(1, config.embedding_dim)
+        if config.num_classes and class_ is None:
+            self._vector = gan.embed(torch.full((1, config.num_classes), 1 / config.num_classes))
+        elif class_ is not None:
+            self._vector = gan.embed(class_)
+
+    def batches(self, what: str, at_least: int = 1) -> Iterator[tuple[Tensor, Tensor]]:
+        """Noise (n, z_dim) and activations (n, C * H * W), n not below `at_least`."""
+        parts = self.z.tensor_split(max(1, len(self.z) // max(_BATCH, at_least)))
+        bar = tqdm(parts, what, leave=False, delay=2, disable=None if self._progress else True)
+        for z in bar:
+            made = self._gan.features(
+                z,
+                truncation=self._truncation,
+                layers=self._layer,
+                class_vectors=self._vector.expand(len(z), -1),
+            )
+            yield z, made[self._layer].flatten(1)
+
+
+def _pca(activations: _Activations, num: int) -> tuple[Tensor, Tensor]:
+    """The noise that moves along each principal component, and the components' deviations."""
+    try:
+        from sklearn.decomposition import IncrementalPCA
+    except ImportError:
+        raise InputError("--method pca needs scikit-learn: pip install 'biggan[train]'") from None
+    # More than are wanted: what a part leaves out is lost to those after it.
+    pca = IncrementalPCA(min(4 * num, len(activations.z) // 2))
+    for _, outputs in activations.batches("components", at_least=pca.n_components):
+        pca.partial_fit(outputs.numpy())
+    coordinates = [pca.transform(outputs.numpy()) for _, outputs in activations.batches("noise")]
+    x = torch.from_numpy(np.concatenate(coordinates)[:, :num]).double()
+    z = activations.z.double()
+    vectors = torch.linalg.lstsq(x, z - z.mean(0)).solution  # (num, z_dim)
+    vectors = vectors / vectors.norm(dim=1, keepdim=True).clamp_min(1e-12)
+    return _pointing_up(vectors), torch.from_numpy(pca.explained_variance_[:num] ** 0.5)
+
+
+def _pointing_up(vectors: Tensor) -> Tensor:
+    """The same, of two opposite ones that whose largest entry is positive."""
+    largest = vectors.gather(1, vectors.abs().argmax(1, keepdim=True))
+    return vectors * largest.sign()
+
+
+def draw_sheet(
+    gan: Gan,
+    directions: Directions,
+    class_: str | int | None = None,
+    truncation: float | None = 0.5,
+    seed: int = 0,
+    *,
+    amounts: Sequence[float] = (-3, -2, -1, 0, 1, 2, 3),
+) -> Image.Image:
+    """One picture moved along each direction: a row for each, under its number or name.
+
+    Raises:
+        InputError: Directions of another model, no such class, a truncation out of range.
+    """
+    directions.check_model(gan)
+    z = torch.from_numpy(make_noise(1, gan.config.z_dim, truncation, seed)).float()
+    labels = None if class_ is None and not gan.class_names else [class_ or 0] * len(amounts)
+    rows = []
+    for number, name in enumerate(directions.names):
+        moved = torch.cat([directions.apply(z, {number: amount}) for amount in amounts])
+        pictures = to_pil(to_uint8(gan.generate(moved, labels, truncation)))
+        strip = make_grid(pictures, len(pictures))
+        title = f"{number}  {name}"
+        row = Image.new("RGB", (strip.width, strip.height + _TITLE), "white")
+        ImageDraw.Draw(row).text((2, 1), title, fill="black")
+        row.paste(strip, (0, _TITLE))
+        rows.append(row)
+    return make_grid(rows, 1)
+
+
+def save_directions(directions: Directions, path: Path) -> None:
+    """Write directions as a safetensors file.
+
+    Raises:
+        InputError: It cannot be written.
+    """
+    from safetensors.torch import save
+
+    about = {
+        "format": FORMAT,
+        "version": __version__,
+        "method": directions.method,
+        "layers": directions.layers,
+        "conditions": directions.conditions,
+        "model": directions.model,
+        "sha256": directions.sha256,
+        "names": directions.names,
+        "details": dict(directions.details),
+    }
+    tensors = {"vectors": directions.vectors.contiguous(), "strengths": directions.strengths}
+    write_atomically(path, save(tensors, {"biggan": json.dumps(about)}))
+
+
+def load_directions(path: str | Path) -> Directions:
+    """Read a file of `save_directions`.
+
+    Raises:
+        InputError: There is no such file, or it holds no directions.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    path = Path(path).expanduser()
+    try:
+        with safe_open(path, "pt") as file:
+            about = json.loads((file.metadata() or {})["biggan"])
+            tensors = {name: file.get_tensor(name).float() for name in ("vectors", "strengths")}
+        if about["format"] != FORMAT:
+            raise ValueError
+        found = Directions(
+            tensors["vectors"],
+            tensors["strengths"],
+            tuple(int(layer) for layer in about["layers"]),
+            int(about["conditions"]),
+            about["method"],
+            str(about["model"]),
+            str(about["sha256"]),
+            tuple(str(name) for name in about["names"]),
+            dict(about["details"]),
+        )
+        sizes = {len(found.vectors), len(found.strengths), len(found.names)}
+        usable = found.vectors.ndim == 2 and len(sizes) == 1 and found.vectors.isfinite().all()
+        if not (usable and {*found.layers} <= {*range(found.conditions)}):
+            raise ValueError
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror or error}") from None
+    except (SafetensorError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        raise InputError(f"{path} holds no directions: make it with biggan directions") from None
+    return found
+
+
+def with_names(directions: Directions, names: Mapping[int, str]) -> Directions:
+    """The same with some names.
+
+    Raises:
+        InputError: No such direction.
+    """
+    renamed = list(directions.names)
+    for number, name in names.items():
+        renamed[directions.index(number)] = name
+    return replace(directions, names=tuple(renamed))

@@ -1,0 +1,94 @@
+"""Frozen convolutions through which gradients flow at the speed of inference.
+
+Such a convolution is linear in its input, and its adjoint is a frozen convolution too: of stride 1
+with the kernel turned around, and behind upsampling one that sums. Both run packed or as Winograd's
+on a CPU, forward as backward; the adjoint's adjoint is the convolution, which gives second
+derivatives.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from biggan.inference.convolution import (
+    FrozenConv2d,
+    FrozenConvolution,
+    can_pack,
+    packed_conv2d,
+)
+
+
+def differentiable_conv2d(
+    weight: Tensor, bias: Tensor | None, resolution: int, *, upsamples: bool = False
+) -> FrozenConvolution:
+    """A frozen convolution whose input takes gradients; in float32 on a CPU a packed one."""
+    if weight.device.type != "cpu" or weight.dtype != torch.float32 or not can_pack():
+        return FrozenConv2d(weight, bias, resolution, upsamples=upsamples)
+    return _DifferentiableConv2d(weight, bias, resolution, upsamples=upsamples)
+
+
+class _DifferentiableConv2d(FrozenConvolution):
+    """See `differentiable_conv2d`."""
+
+    def __init__(
+        self, weight: Tensor, bias: Tensor | None, resolution: int, *, upsamples: bool
+    ) -> None:
+        super().__init__(weight, resolution, upsamples=upsamples)
+        self._bias = None if bias is None else bias.detach()[:, None, None].clone()
+        self._convolution = packed_conv2d(weight, None, resolution, upsamples=upsamples)
+        self._adjoint: FrozenConvolution
+        if upsamples:
+            self._adjoint = _SummingConv2d(weight, resolution)
+        else:
+            self._adjoint = packed_conv2d(weight.transpose(0, 1).flip(2, 3), None, resolution)
+
+    def forward(self, x: Tensor, add_to: Tensor | None = None) -> Tensor:
+        """See `FrozenConvolution.forward`."""
+        result: Tensor = _Linear.apply(x, self._convolution, self._adjoint)
+        if self._bias is not None:
+            result = result + self._bias
+        return result if add_to is None else result + add_to
+
+
+class _Linear(torch.autograd.Function):
+    """A linear map, whose derivative is its adjoint."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, linear: FrozenConvolution, adjoint: FrozenConvolution
+    ) -> Tensor:
+        ctx.derivative = adjoint, linear
+        return linear(x.contiguous(memory_format=torch.channels_last))
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+        return _Linear.apply(gradients[0], *ctx.derivative), None, None
+
+
+class _SummingConv2d(FrozenConvolution):
+    """The adjoint of upsampling and convolving 3x3: nine multiplications (`nn/resampling.py`).
+
+    Args:
+        weight: (out, C, 3, 3), of the convolution behind the upsampling.
+        resolution: Side of its input, which is the side of this one's result.
+    """
+
+    def __init__(self, weight: Tensor, resolution: int) -> None:
+        weight = weight.transpose(0, 1).flip(2, 3)  # (C, out, 3, 3)
+        super().__init__(weight, 2 * resolution, upsamples=False)
+        self._kernel = torch.ops.mkldnn._reorder_convolution_weight(
+            weight.contiguous(), [0, 0], [2, 2], [1, 1], 1,
+            [1, self.in_channels, *[2 * resolution + 1] * 2],
+        )  # fmt: skip
+
+    def forward(self, x: Tensor, add_to: Tensor | None = None) -> Tensor:
+        """(N, out, 2H, 2W) to (N, C, H, W)."""
+        sums = F.avg_pool2d(x, 2, 1, 1, divisor_override=1)  # (N, out, 2H + 1, 2W + 1)
+        result = torch.ops.mkldnn._convolution_pointwise(
+            sums, self._kernel, None, [0, 0], [2, 2], [1, 1], 1, "none", [], None
+        )
+        return result if add_to is None else result + add_to

@@ -1,0 +1,228 @@
+"""The generator as an instrument: class vectors, conditions per layer, activations, gradients.
+
+Every BatchNorm of a generator sees noise and class, and each layer may be given its own. In the
+shapes below L is the number of layers that take a condition: the linear one, then the blocks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from functools import partial
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from biggan.errors import InputError, quoted
+from biggan.inference.convolution import FrozenConv2d, MakeConvolution
+from biggan.inference.differentiable import differentiable_conv2d
+from biggan.inference.folded import FoldedGenerator
+from biggan.latents import check_truncation
+from biggan.sampling import (
+    Inputs,
+    Model,
+    as_numbers,
+    check_inputs,
+    generate_batches,
+    in_batches,
+)
+
+Labels = Tensor | NDArray[np.number] | Sequence[str | int] | str | int
+Values = Tensor | NDArray[np.floating]
+
+
+class LatentSpace:
+    """What `biggan.Gan` offers beyond pictures of a class.
+
+    Every method but `differentiable` runs on the model's engine, in batches, without gradients, and
+    returns float32 on the CPU.
+    """
+
+    @property
+    def layers(self: Model) -> tuple[str, ...]:
+        """Names of the layers of `features` and `generate_from`, in the order in which they run."""
+        return tuple(self.engine.layers)
+
+    @property
+    def conditions(self: Model) -> int:
+        """L, the number of layers that take noise and class: the linear one and the blocks."""
+        return self.engine.conditions
+
+    def embed(self: Model, labels: Labels) -> Tensor:
+        """Class vectors for classes.
+
+        Args:
+            labels: A name or an index, or N of them; or class weights (N, num_classes), to mix
+                classes.
+
+        Returns:
+            (N, class_dim); for a model without a shared embedding the class weights themselves.
+
+        Raises:
+            InputError: The model has no such class, or no classes.
+        """
+        if not self.class_names:
+            raise InputError(f"{self.name} is unconditional: it has no class vectors")
+        labels = as_numbers(_numbered(self, labels), "labels")
+        inputs = _inputs(self, torch.zeros(len(labels), self.config.z_dim), labels)
+        # A copy, which gradients may be asked of: the engine's own are of inference mode.
+        return inputs.batch(self.engine, slice(None))[1].cpu().clone()
+
+    def generate(
+        self: Model,
+        z: Values,
+        labels: Labels | None = None,
+        truncation: float | None = None,
+        *,
+        class_vectors: Values | None = None,
+        batch_size: int | None = None,
+    ) -> Tensor:
+        """Make images from noise and labels, or class vectors, of your own.
+
+        Args:
+            z: (N, z_dim), or (N, L, z_dim), for each layer its own; used as given: scale or cut it
+                yourself.
+            labels: int64 (N,), or N names; or class weights (N, num_classes), to mix classes.
+            truncation: Chooses the BatchNorm statistics only, those of hub noise at this value;
+                None for those of untruncated noise.
+            class_vectors: Instead of labels: (N, class_dim), or (N, L, class_dim).
+            batch_size: Images at once; None for what suits the device.
+
+        Returns:
+            (N, image_channels, resolution, resolution) in [-1, 1].
+
+        Raises:
+            InputError: Shapes that do not fit the model or each other; labels or truncation out of
+                range.
+        """
+        check_truncation(truncation)
+        made = generate_batches(
+            self.engine,
+            _numbered(self, labels),
+            z,
+            truncation,
+            batch_size,
+            class_vectors=class_vectors,
+        )
+        empty = torch.empty(0, self.config.image_channels, *[self.config.resolution] * 2)
+        return torch.cat([empty, *(batch.images.cpu() for batch in made)])
+
+    def features(
+        self: Model,
+        z: Values,
+        labels: Labels | None = None,
+        truncation: float | None = None,
+        *,
+        layers: str | Collection[str],
+        class_vectors: Values | None = None,
+        batch_size: int | None = None,
+    ) -> dict[str, Tensor]:
+        """What some `layers` make on the way to the images of `generate`, which see for the rest.
+
+        Returns:
+            For each layer (N, C, H, W).
+
+        Raises:
+            InputError: There is no such layer; the engine keeps no layers; as `generate`.
+        """
+        check_truncation(truncation)
+        names = [layers] if isinstance(layers, str) else list(layers)
+        for name in names:
+            _check_layer(self, name)
+        engine, inputs = self.engine, _inputs(self, z, labels, class_vectors)
+
+        def make(rows: slice) -> dict[str, Tensor]:
+            made = engine.activations(names, *inputs.batch(engine, rows), truncation)
+            return {name: activation.float().cpu() for name, activation in made.items()}
+
+        parts = [made for _, made in in_batches(engine, len(inputs.noise), batch_size, make)]
+        return {name: torch.cat([part[name] for part in parts]) for name in names if parts}
+
+    def generate_from(
+        self: Model,
+        activation: Tensor,
+        layer: str,
+        z: Values,
+        labels: Labels | None = None,
+        truncation: float | None = None,
+        *,
+        class_vectors: Values | None = None,
+        batch_size: int | None = None,
+    ) -> Tensor:
+        """Go on behind a `layer` from what it made, or from what you made of that.
+
+        With the layer's unchanged activation (`features`) these are the images of `generate`, which
+        see for the rest. The activation is (N, C, H, W), C the layer's number of channels; more
+        pixels than the layer makes give a larger image: two grids of the linear layer side by side
+        a wide one. Attention then compares more places than in training.
+
+        Raises:
+            InputError: There is no such layer, or the activation has another shape; as `features`.
+        """
+        check_truncation(truncation)
+        _check_layer(self, layer)
+        engine, inputs = self.engine, _inputs(self, z, labels, class_vectors)
+        activation = as_numbers(activation, "the activation")
+        shape = len(inputs.noise), engine.layers[layer]
+        if activation.ndim != 4 or activation.shape[:2] != shape:
+            raise InputError(
+                f"{layer} makes ({shape[0]}, {shape[1]}, H, W), not {tuple(activation.shape)}"
+            )
+
+        def make(rows: slice) -> Tensor:
+            start = activation[rows].to(engine.device)
+            return engine.render_from(layer, start, *inputs.batch(engine, rows), truncation).cpu()
+
+        made = in_batches(engine, len(inputs.noise), batch_size, make)
+        return torch.cat([images for _, images in made])
+
+    def differentiable(
+        self: Model, *, padding: Literal["zeros", "circular"] = "zeros"
+    ) -> FoldedGenerator:
+        """The folded generator, for gradients of noise, class vectors and activations.
+
+        Its weights are frozen: those of `generator` as they are now. In float32 on a CPU it runs
+        forward and backward at the speed of sampling. All of it has second derivatives.
+
+        Args:
+            padding: What lies around the activations: "zeros" as trained, or "circular", the
+                opposite border, for images that can be tiled.
+
+        Returns:
+            `network(z, labels, truncation)` and `network.synthesize(z, class_vectors, truncation)`
+            give images on the model's device.
+        """
+        forms: dict[str, MakeConvolution] = {
+            "zeros": differentiable_conv2d,
+            "circular": partial(FrozenConv2d, circular=True),
+        }
+        if padding not in forms:
+            raise InputError(f"the padding must be zeros or circular, not {quoted(padding)}")
+        return FoldedGenerator(self.generator, forms[padding]).eval()
+
+
+def _inputs(
+    gan: Model, z: Values, labels: Labels | None, class_vectors: Values | None = None
+) -> Inputs:
+    return check_inputs(gan.engine, z, _numbered(gan, labels), class_vectors)
+
+
+def _numbered(gan: Model, labels: Labels | None) -> object:
+    """The same labels, with indices instead of names."""
+    if isinstance(labels, str | int):
+        labels = [labels]
+    if isinstance(labels, Sequence) and any(isinstance(label, str) for label in labels):
+        return [gan.class_index(label) for label in labels]
+    return labels
+
+
+def _check_layer(gan: Model, name: str) -> None:
+    known = gan.engine.layers
+    if not known:
+        raise InputError(
+            f"the {gan.engine.name} engine keeps no layers: load the model with engine='pytorch'"
+        )
+    if name not in known:
+        raise InputError(f"there is no layer {quoted(name)}; there are {', '.join(known)}")

@@ -1,0 +1,216 @@
+"""The names of pytorch_pretrained_biggan, one by one, against the package itself."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+import biggan
+from biggan.compat import pytorch_pretrained_biggan as ours
+
+port = pytest.importorskip("pytorch_pretrained_biggan")
+
+SHAPE = {
+    "output_dim": 64,
+    "z_dim": 16,
+    "class_embed_dim": 16,
+    "channel_width": 4,
+    "num_classes": 1000,
+    "layers": [
+        [up, width, width // 2 if up else width] for width in (16, 8, 4, 2) for up in (False, True)
+    ],
+    "attention_layer_position": 6,
+    "eps": 1e-4,
+    "n_stats": 51,
+}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A model of the package with random weights, as it publishes its own."""
+    torch.manual_seed(0)
+    model = port.BigGAN(port.BigGANConfig.from_dict(SHAPE))
+    for name, buffer in model.named_buffers():
+        if name.endswith("running_means"):
+            buffer.copy_(0.2 * torch.randn(buffer.shape))
+        elif name.endswith("running_vars"):
+            buffer.copy_(0.5 + torch.rand(buffer.shape))
+    for norm in (m for m in model.modules() if hasattr(m, "running_means") and not m.conditional):
+        nn.init.normal_(norm.weight, 1, 0.1)
+        nn.init.normal_(norm.bias, 0, 0.1)
+    attention = next(m for m in model.modules() if hasattr(m, "gamma"))
+    nn.init.constant_(attention.gamma, 0.5)
+    model.train()
+    with torch.no_grad():
+        for _ in range(20):  # spectral norms converge
+            model(torch.randn(2, 16), torch.eye(1000)[:2], 1.0)
+    path = tmp_path_factory.mktemp("port")
+    torch.save(model.state_dict(), path / "pytorch_model.bin")
+    (path / "config.json").write_text(json.dumps(SHAPE))
+    return path
+
+
+@pytest.fixture(scope="module")
+def theirs(folder):
+    return port.BigGAN.from_pretrained(str(folder)).eval()
+
+
+@pytest.fixture(scope="module")
+def model(folder):
+    return ours.BigGAN.from_pretrained(str(folder))
+
+
+def inputs(num=3):
+    z = port.truncated_noise_sample(num, 16, 0.5, 1)
+    labels = port.one_hot_from_int([5, 207, 8][:num], num)
+    return torch.from_numpy(z), torch.from_numpy(labels)
+
+
+@pytest.mark.parametrize("truncation", [0.02, 0.4, 1.0])
+@torch.no_grad()
+def test_the_images(model, theirs, truncation):
+    z, labels = inputs()
+    images = model(z, labels, truncation)
+    torch.testing.assert_close(images, theirs(z, labels, truncation), atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("truncation", [0.14, 0.28, 0.56, 0.58, 0.94, 0.405, 0.999, 0.02, 1.0])
+@torch.no_grad()
+def test_their_statistics_are_an_option(folder, theirs, truncation):
+    z, labels = inputs()
+    model = ours.BigGAN.from_pretrained(folder, port_statistics=True)
+    expected = theirs(z, labels, truncation)
+    torch.testing.assert_close(model(z, labels, truncation), expected, atol=1e-4, rtol=0)
+    right = ours.BigGAN.from_pretrained(folder)(z, labels, truncation)
+    if truncation not in (0.02, 1.0):
+        assert (right - expected).abs().max() > 1e-3
+
+
+def test_gradients_to_noise_and_class(model, theirs):
+    found = []
+    for network in (model, theirs):
+        z, labels = (x.requires_grad_() for x in inputs())
+        network(z, labels, 0.4).square().sum().backward()
+        found.append((z.grad, labels.grad))
+    for mine, other in zip(*found, strict=True):
+        torch.testing.assert_close(mine, other, atol=2e-3, rtol=1e-2)
+
+
+def test_weights_that_require_gradients_learn(folder):
+    model = ours.BigGAN.from_pretrained(folder).requires_grad_()
+    z, labels = inputs()
+    before = model(z, labels, 0.4)
+    before.square().sum().backward()
+    assert all(parameter.grad is not None for parameter in model.parameters())
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter -= 1e-3 * parameter.grad.sign()
+        assert (model(z, labels, 0.4) - before).abs().max() > 1e-3  # folded anew
+
+
+@torch.no_grad()
+def test_a_wrapper_over_the_layers(model, theirs):
+    """As programs in the wild run the generator part by part, and stop and start in the middle."""
+    z, labels = inputs()
+    images = []
+    for network, blocks in ((model, ours.GenBlock), (theirs, port.model.GenBlock)):
+        generator = network.generator
+        cond = torch.cat((z, network.embeddings(labels)), dim=1)
+        assert torch.equal(network.embeddings.weight[:, 207], network.embeddings(labels)[1])
+        x = generator.gen_z(cond).view(-1, 4, 4, 16 * generator.config.channel_width)
+        x = x.permute(0, 3, 1, 2).contiguous()
+        for layer in generator.layers:
+            x = layer(x, cond, 0.4) if isinstance(layer, blocks) else layer(x)
+        x = generator.relu(generator.bn(x, 0.4))
+        images.append(generator.tanh(generator.conv_to_rgb(x)[:, :3]))
+        torch.testing.assert_close(generator(cond, 0.4), images[-1], atol=1e-4, rtol=0)
+    torch.testing.assert_close(*images, atol=1e-4, rtol=0)
+
+
+def test_a_model_of_random_weights(theirs):
+    config = ours.BigGANConfig.from_dict(SHAPE)
+    model = ours.BigGAN(config)
+    z, labels = inputs()
+    assert model(z, labels, 0.4).shape == theirs(z, labels, 0.4).shape
+    assert [type(layer).__name__ for layer in model.generator.layers].count("GenBlock") == 8
+    assert len(model.generator.layers) == len(theirs.generator.layers)
+    with pytest.raises(AssertionError):
+        model(z, labels, 0)
+
+
+def test_the_configuration(folder, model, theirs):
+    for made in (ours.BigGANConfig(), ours.BigGANConfig.from_json_file(folder / "config.json")):
+        other = port.BigGANConfig.from_dict(made.to_dict())
+        assert json.loads(made.to_json_string()) == json.loads(other.to_json_string())
+    expected = json.loads(json.dumps(port.BigGANConfig().to_dict()))
+    assert json.loads(json.dumps(ours.BigGANConfig().to_dict())) == expected
+    assert json.loads(repr(model.config)) == json.loads(repr(theirs.config))
+
+
+@pytest.mark.parametrize("seed", [0, 7, None])
+def test_noise(seed):
+    drawn = []
+    for package in (ours, port):
+        np.random.seed(3)
+        drawn.append(package.truncated_noise_sample(4, 128, 0.4, seed))
+    assert drawn[0].dtype == drawn[1].dtype == np.float32
+    np.testing.assert_allclose(*drawn, atol=1e-7)
+
+
+@pytest.mark.parametrize("arguments", [(7,), (7, 3), ([1, 2], 2), ([4], 2)])
+def test_one_hot_vectors_of_numbers(arguments):
+    mine, other = (package.one_hot_from_int(*arguments) for package in (ours, port))
+    assert mine.dtype == other.dtype
+    np.testing.assert_array_equal(mine, other)
+    with pytest.raises(AssertionError):
+        ours.one_hot_from_int([1, 2, 3], 2)
+
+
+def test_one_hot_vectors_of_names(caplog):
+    vectors = ours.one_hot_from_names(["soap bubble", "tennis_ball", "mushroom"], batch_size=3)
+    assert vectors.argmax(1).tolist() == [971, 852, 947]
+    assert ours.one_hot_from_names("daisy", 2).argmax(1).tolist() == [985, 985]
+    assert caplog.messages == ["'soap bubble' is taken for 'bubble'"]
+    assert ours.one_hot_from_names("coffee").argmax() == 504  # a mug
+    assert ours.one_hot_from_names("xyzzyxyzzy") is None
+
+
+def test_pictures_and_files(tmp_path, monkeypatch, capsys):
+    images = torch.rand(2, 3, 8, 8, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    expected = port.convert_to_images(images)
+    for given in (images, images.numpy()):
+        for mine, other in zip(ours.convert_to_images(given), expected, strict=True):
+            np.testing.assert_array_equal(np.asarray(mine), np.asarray(other))
+    monkeypatch.chdir(tmp_path)
+    ours.save_as_images(images, "made")
+    for i, other in enumerate(expected):
+        np.testing.assert_array_equal(np.asarray(Image.open(f"made_{i}.png")), np.asarray(other))
+    ours.display_in_terminal(images)
+    printed = capsys.readouterr().out.splitlines()
+    assert len(printed) == 8
+    assert printed[0].startswith("\x1b[38;2;{};{};{}".format(*np.asarray(expected[0])[0, 0]))
+
+
+def test_paths(tmp_path):
+    file = tmp_path / "file"
+    file.write_text("x")
+    assert ours.cached_path(str(file)) == port.cached_path(str(file)) == str(file)
+    for package in (ours, port):
+        with pytest.raises(OSError, match="not found"):
+            package.cached_path(str(tmp_path / "none"))
+
+
+def test_every_public_name_is_there():
+    names = {name for name in vars(port) if not name.startswith("_")}
+    modules = {"config", "model", "utils", "file_utils"}
+    assert names - modules <= set(vars(ours))
+
+
+def test_other_networks_are_refused(tmp_path):
+    with pytest.raises(biggan.InputError, match="no class-conditional BigGAN-deep"):
+        ours.BigGAN.from_pretrained("fruits")
+    with pytest.raises(biggan.InputError, match=r"biggan-deep-64|nothing"):
+        ours.BigGAN.from_pretrained("biggan-deep-64", cache_dir=tmp_path)

@@ -1,0 +1,267 @@
+"""Class vectors, conditions per layer, activations and gradients against the plain generator."""
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+import biggan
+from biggan.models.shared import as_grid
+from biggan.weights.files import Description
+from tiny import TINY_CLASSES, tiny_generator
+
+DEEP = {"family": "biggan-deep", "channels": 16, "z_dim": 10, "rgb_channels": 12}
+ARCHITECTURES = {
+    "biggan": {},
+    "biggan-deep": DEEP,
+    "sagan": {"shared_embedding": False, "skip_z": False},
+    "no attention": {"attention_resolution": 0},
+    "wide enough for Winograd": {"channels": 96, "resolution": 32, "widths": [2, 2, 1, 1]},
+}
+
+
+def make_gan(changes, **options):
+    generator = tiny_generator(**changes)
+    if generator.config.attention_resolution:
+        with torch.no_grad():
+            generator.attention.gamma.fill_(0.5)  # 0 in a new network
+    names = TINY_CLASSES if generator.config.num_classes else ()
+    return biggan.Gan(generator, Description("tiny", names), "0" * 64, **options)
+
+
+@pytest.fixture(scope="module", params=ARCHITECTURES)
+def gan(request):
+    return make_gan(ARCHITECTURES[request.param])
+
+
+def noise(gan, num=3, dtype=torch.float32):
+    random = torch.Generator().manual_seed(3)
+    return torch.randn(num, gan.config.z_dim, generator=random, dtype=dtype)
+
+
+def test_class_vectors_of_labels_make_the_images_of_the_labels(gan):
+    z, labels = noise(gan), torch.tensor([2, 0, 1])
+    vectors = gan.embed(labels)
+    assert vectors.shape == (3, gan.config.embedding_dim)
+    expected = gan.generate(z, labels, 0.4)
+    assert torch.equal(gan.generate(z, class_vectors=vectors, truncation=0.4), expected)
+    assert torch.equal(gan.embed(["golden retriever", "tabby", 1]), vectors)
+    assert torch.equal(gan.embed("siamese cat"), vectors[2:])
+    assert gan.embed(0).requires_grad_().requires_grad
+    mixed = gan.embed(np.array([[0.5, 0.5, 0]]))
+    torch.testing.assert_close(mixed, (vectors[1:2] + vectors[2:]) / 2)
+
+
+def test_one_condition_for_all_layers_is_that_of_each(gan):
+    z, labels = noise(gan), torch.tensor([2, 0, 1])
+    expected = gan.generate(z, labels, 0.4)
+    by_layer = z[:, None].expand(-1, gan.conditions, -1)
+    vectors = gan.embed(labels)[:, None].repeat(1, gan.conditions, 1)
+    assert torch.equal(gan.generate(by_layer, labels, 0.4), expected)
+    assert torch.equal(gan.generate(z, None, 0.4, class_vectors=vectors), expected)
+    assert torch.equal(gan.generate(by_layer, None, 0.4, class_vectors=vectors), expected)
+
+
+def test_each_layer_sees_its_own_condition(gan):
+    """The plain generator is given the layer's condition where it runs."""
+    num = gan.conditions
+    z = torch.randn(2, num, gan.config.z_dim, generator=torch.Generator().manual_seed(4))
+    vectors = gan.embed([0, 1, 2])[torch.arange(2 * num).view(2, num) % 3]
+    images = gan.generate(z, class_vectors=vectors, truncation=0.4)
+    torch.testing.assert_close(images, plainly(gan.generator, z, vectors), atol=2e-5, rtol=0)
+
+
+@torch.no_grad()
+def plainly(generator, z, vectors):
+    config = generator.config
+    if config.family == "biggan-deep":
+        conditions = torch.cat([z, vectors], dim=2)
+        first = conditions[:, 0]
+    else:
+        chunks = z.split(config.chunk_dim, dim=2) if config.chunked else [z] * z.shape[1]
+        first = chunks[0][:, 0]
+        conditions = [
+            torch.cat([*([chunk[:, i]] if config.chunked else []), vectors[:, i]], dim=1)
+            for i, chunk in enumerate(chunks)
+        ]
+        conditions = torch.stack([conditions[1], *conditions[1:]], dim=1)
+    x = as_grid(generator.linear(first))
+    for i, block in enumerate(generator.blocks):
+        x = block(x, conditions[:, i + 1], 0.4)
+        grows = config.family == "biggan" or block.up
+        if grows and x.shape[-1] == config.attention_resolution:
+            x = generator.attention(x)
+    return generator.head(x, 0.4)
+
+
+def test_a_forward_pass_in_two_parts_is_the_whole(gan):
+    z, labels = noise(gan), torch.tensor([2, 0, 1])
+    expected = gan.generate(z, labels, 0.4)
+    features = gan.features(z, labels, 0.4, layers=gan.layers)
+    assert tuple(features) == gan.layers
+    assert features["linear"].shape[2:] == (4, 4)
+    for layer, activation in features.items():
+        assert torch.equal(gan.generate_from(activation, layer, z, labels, 0.4), expected)
+        alone = gan.features(z, labels, 0.4, layers=layer, batch_size=2)
+        torch.testing.assert_close(alone[layer], activation, atol=2e-5, rtol=0)
+
+
+def test_the_layers_are_the_generators(gan):
+    """Hooks on the plain network see what `features` returns."""
+    z, labels = noise(gan), torch.tensor([2, 0, 1])
+    seen = {}
+    handles = [
+        module.register_forward_hook(lambda m, i, out, name=name: seen.__setitem__(name, out))
+        for name, module in gan.generator.named_modules()
+        if name in gan.layers[1:]
+    ]
+    with torch.no_grad():
+        gan.generator(z, labels, 0.4)
+    for handle in handles:
+        handle.remove()
+    features = gan.features(z, labels, 0.4, layers=gan.layers[1:])
+    assert set(seen) == set(features)
+    for name, activation in features.items():
+        torch.testing.assert_close(activation, seen[name], atol=1e-4, rtol=1e-4)
+
+
+def test_a_wider_first_grid_makes_a_wider_image(gan):
+    z = noise(gan, 2)
+    grids = gan.features(z, [0, 1], 0.4, layers="linear")["linear"]
+    wide = torch.cat([grids[:1], grids[1:]], dim=3)
+    image = gan.generate_from(wide, "linear", z[:1], [0], 0.4)
+    size = gan.config.resolution
+    assert image.shape == (1, 3, size, 2 * size)
+    assert image.isfinite().all()
+
+
+def test_gradients_are_the_plain_generators(gan):
+    """In float64, through noise, class vectors and activations."""
+    exact = make_gan({}, engine="pytorch")
+    exact.generator = copy.deepcopy(gan.generator).double()
+    network = exact.differentiable()
+    z, labels = noise(gan, dtype=torch.float64), torch.tensor([2, 0, 1])
+    found = []
+    for made_by in (network, exact.generator):
+        z = z.detach().requires_grad_()
+        vectors = made_by.embed(labels).detach().double().requires_grad_()
+        images = made_by.synthesize(z, vectors, 0.4)
+        weights = torch.linspace(-1, 1, images.numel(), dtype=torch.float64).view_as(images)
+        found.append(
+            (images.detach(), *torch.autograd.grad((images * weights).sum(), (z, vectors)))
+        )
+    for ours, plain in zip(*found, strict=True):
+        torch.testing.assert_close(ours, plain, atol=1e-8, rtol=1e-8)
+
+
+def test_gradients_in_float32_run_packed_and_agree(gan):
+    network = gan.differentiable()
+    z, labels = noise(gan), torch.tensor([2, 0, 1])
+    found = []
+    for made_by in (network, gan.generator):
+        z = z.detach().requires_grad_()
+        vectors = made_by.embed(labels).detach().requires_grad_()
+        images = made_by.synthesize(z, vectors, 0.4)
+        found.append(torch.autograd.grad(images.square().sum(), (z, vectors)))
+    for ours, plain in zip(*found, strict=True):
+        torch.testing.assert_close(ours, plain, atol=1e-3, rtol=1e-3)
+    assert all(parameter.grad is None for parameter in gan.generator.parameters())
+
+
+def test_second_derivatives(gan):
+    network = gan.differentiable()
+    z, labels = noise(gan, 1), torch.tensor([1])
+    found = []
+    for made_by in (network, gan.generator):
+        z = z.detach().requires_grad_()
+        vectors = made_by.embed(labels).detach()
+        # The plain network's attention has second derivatives with this kernel alone.
+        with sdpa_kernel(SDPBackend.MATH):
+            images = made_by.synthesize(z, vectors, 0.4)
+        (first,) = torch.autograd.grad(images.square().sum(), z, create_graph=True)
+        found.append(torch.autograd.grad(first.square().sum(), z)[0])
+    ours, plain = found
+    torch.testing.assert_close(ours, plain, atol=1e-2 * plain.abs().max().item(), rtol=1e-2)
+
+
+def test_gradients_reach_each_layers_condition(gan):
+    network = gan.differentiable()
+    z = noise(gan)[:, None].repeat(1, gan.conditions, 1).requires_grad_()
+    vectors = gan.embed([0, 1, 2])[:, None].repeat(1, gan.conditions, 1).requires_grad_()
+    network.synthesize(z, vectors, 0.4).square().sum().backward()
+    assert (vectors.grad[:, 1:].abs().amax(dim=2) > 0).all()
+    assert (z.grad[:, 0].abs().amax(dim=1) > 0).all()
+
+
+def test_circular_padding_makes_images_that_can_be_tiled():
+    """Without attention, which has no place, a shifted grid makes a shifted image."""
+    gan = make_gan({"attention_resolution": 0})
+    network = gan.differentiable(padding="circular")
+    z = noise(gan, 1)
+    vectors = gan.embed(0)
+    with torch.no_grad():
+        grid, scale, shift = network.prepare(z, vectors, 0.4)
+        image = network.render(grid, scale, shift)
+        moved = network.render(grid.roll(1, dims=3), scale, shift)
+    factor = gan.config.resolution // 4
+    torch.testing.assert_close(moved, image.roll(factor, dims=3), atol=1e-5, rtol=0)
+
+
+def test_an_unconditional_model():
+    gan = make_gan({"num_classes": 0})
+    z = noise(gan)
+    by_layer = z[:, None].repeat(1, gan.conditions, 1)
+    assert torch.equal(gan.generate(by_layer, None, 0.4), gan.generate(z, None, 0.4))
+    with pytest.raises(biggan.InputError, match="unconditional: it has no class vectors"):
+        gan.embed(0)
+
+
+MISTAKES = {
+    "noise of another width": (
+        lambda g: g.generate(torch.zeros(2, 11), [0, 1]),
+        r"noise must be \(N, 12\), or \(N, 3, 12\)",
+    ),
+    "too few layers": (lambda g: g.generate(torch.zeros(2, 2, 12), [0, 1]), r"not \(2, 2, 12\)"),
+    "class vectors of another width": (
+        lambda g: g.generate(torch.zeros(2, 12), class_vectors=torch.zeros(2, 3)),
+        r"class vectors must be \(N, 16\), or \(N, 3, 16\)",
+    ),
+    "no classes": (lambda g: g.generate(torch.zeros(1, 12)), "give labels, or"),
+    "both": (
+        lambda g: g.generate(torch.zeros(1, 12), [0], class_vectors=torch.zeros(1, 16)),
+        "instead of them",
+    ),
+    "another number": (
+        lambda g: g.generate(torch.zeros(2, 12), class_vectors=torch.zeros(3, 16)),
+        "3 class vectors do not match 2 rows of noise",
+    ),
+    "no such layer": (
+        lambda g: g.features(torch.zeros(1, 12), [0], layers=["blocks.7"]),
+        "no layer 'blocks.7'; there are linear, blocks.0, attention, blocks.1",
+    ),
+    "another layer's activation": (
+        lambda g: g.generate_from(torch.zeros(1, 9, 4, 4), "linear", torch.zeros(1, 12), [0]),
+        r"linear makes \(1, 32, H, W\), not \(1, 9, 4, 4\)",
+    ),
+    "an unknown padding": (lambda g: g.differentiable(padding="mirror"), "zeros or circular"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_mistakes_are_named(mistake):
+    call, message = MISTAKES[mistake]
+    with pytest.raises(biggan.InputError, match=message):
+        call(make_gan({}))
+
+
+def test_an_engine_without_layers_says_so():
+    pytest.importorskip("openvino")
+    gan = make_gan({}, engine="openvino")
+    z = noise(gan)
+    expected = make_gan({}).generate(z[:, None].repeat(1, 3, 1), [0, 1, 2], 0.4)
+    by_layer = gan.generate(z[:, None].repeat(1, 3, 1), [0, 1, 2], 0.4)
+    torch.testing.assert_close(by_layer, expected, atol=1e-4, rtol=0)
+    with pytest.raises(biggan.InputError, match="the openvino engine keeps no layers"):
+        gan.features(z, [0, 1, 2], layers="linear")
