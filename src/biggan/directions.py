@@ -26,11 +26,11 @@ from torch import Tensor
 from tqdm import tqdm
 
 from biggan._version import __version__
-from biggan.atomic_write import write_atomically
 from biggan.errors import InputError, printable, quoted, whole_number
 from biggan.images import make_grid, to_pil, to_uint8
 from biggan.inference.folded import FoldedGenerator
 from biggan.latents import make_noise
+from biggan.weights.files import FORMAT, load_tensors, save_tensors
 
 if TYPE_CHECKING:
     from biggan.gan import Gan
@@ -38,7 +38,8 @@ if TYPE_CHECKING:
 Method = Literal["sefa", "pca"]
 METHODS: tuple[Method, ...] = ("sefa", "pca")
 
-FORMAT = "biggan directions 1"
+_KEY = "directions"  # of the metadata
+_TENSORS = ("vectors", "strengths")
 _BATCH = 256  # samples at a time
 _TITLE = 13  # pixels above each row of a sheet
 
@@ -304,10 +305,7 @@ def save_directions(directions: Directions, path: Path) -> None:
     Raises:
         InputError: It cannot be written.
     """
-    from safetensors.torch import save
-
     about = {
-        "format": FORMAT,
         "version": __version__,
         "method": directions.method,
         "layers": directions.layers,
@@ -317,8 +315,8 @@ def save_directions(directions: Directions, path: Path) -> None:
         "names": directions.names,
         "details": dict(directions.details),
     }
-    tensors = {"vectors": directions.vectors.contiguous(), "strengths": directions.strengths}
-    write_atomically(path, save(tensors, {"biggan": json.dumps(about)}))
+    metadata = {"format": FORMAT, _KEY: json.dumps(about)}
+    save_tensors(path, metadata, {name: getattr(directions, name) for name in _TENSORS})
 
 
 def load_directions(path: str | Path) -> Directions:
@@ -327,18 +325,13 @@ def load_directions(path: str | Path) -> Directions:
     Raises:
         InputError: There is no such file, or it holds no directions.
     """
-    from safetensors import SafetensorError, safe_open
-
     path = Path(path).expanduser()
+    metadata, tensors, _ = load_tensors(path)
     try:
-        with safe_open(path, "pt") as file:
-            about = json.loads((file.metadata() or {})["biggan"])
-            tensors = {name: file.get_tensor(name).float() for name in ("vectors", "strengths")}
-        if about["format"] != FORMAT:
-            raise ValueError
+        about = json.loads(metadata[_KEY])
         found = Directions(
-            tensors["vectors"],
-            tensors["strengths"],
+            tensors["vectors"].float(),
+            tensors["strengths"].float(),
             tuple(int(layer) for layer in about["layers"]),
             int(about["conditions"]),
             about["method"],
@@ -351,10 +344,10 @@ def load_directions(path: str | Path) -> Directions:
         usable = found.vectors.ndim == 2 and len(sizes) == 1 and found.vectors.isfinite().all()
         if not (usable and {*found.layers} <= {*range(found.conditions)}):
             raise ValueError
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror or error}") from None
-    except (SafetensorError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
-        raise InputError(f"{path} holds no directions: make it with biggan directions") from None
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        raise InputError(
+            f"{path} contains no directions: make them with biggan directions"
+        ) from None
     return found
 
 
