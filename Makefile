@@ -26,7 +26,7 @@ $(STAMP): constraints.txt pyproject.toml
 $(DEV): $(STAMP)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt \
 		av import-linter ipykernel ipywidgets matplotlib mypy nbclient nbformat onnx onnxruntime onnxscript openvino \
-		playwright pyarrow pytest pytest-timeout pytest-xdist pytorch-pretrained-biggan ruff scipy webdataset
+		playwright pyarrow pytest pytest-timeout pytest-xdist pytorch-pretrained-biggan ruff safetensors scipy webdataset
 	touch $@
 
 demo: $(STAMP)   ## open the web page with the bundled model on http://127.0.0.1:7860

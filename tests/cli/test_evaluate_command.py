@@ -184,7 +184,7 @@ def test_a_report_with_everything(tiny_file, tmp_path, monkeypatch):
     names = ["losses.png", "truncation.png", "compared-d_loss.png"]
     assert [Path(figure).name for figure in figures] == names
     assert all(Path(figure).read_bytes()[:4] == b"\x89PNG" for figure in figures)
-    assert "Pictures of one" in Path(page).read_text()
+    assert "Images of one" in Path(page).read_text()
     assert "Missing" in Path(page).read_text()
     unmeasured = run(f"{runs[1]} --no-measure", report)
     assert "the generator" not in Path(unmeasured.stdout.strip()).read_text()

@@ -220,7 +220,7 @@ class BodyLimit:
                     raise MultiPartException(too_long)
                 if wait := self._by_one.take(client_of(scope), size) or self._by_all.take("", size):
                     raise MultiPartException(
-                        f"uploads exceed the maximum size per hour: wait {wait} s"
+                        f"uploads exceed the maximum allowed size per hour: wait {wait} s"
                     )
             is_complete = not message.get("more_body", False)
             return message
