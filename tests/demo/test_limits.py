@@ -112,9 +112,9 @@ def test_uploads_of_one_client_and_of_all_are_bounded() -> None:
     for client in ("192.0.2.1", "192.0.2.2", "192.0.2.3", "192.0.2.4"):
         for _ in range(2):
             assert call(app, path, body=MAX_UPLOAD, client=client)[0] == 200
-        with pytest.raises(MultiPartException, match="maximum size per hour"):
+        with pytest.raises(MultiPartException, match="maximum allowed size per hour"):
             call(app, path, body=MAX_UPLOAD, client=client)
-    with pytest.raises(MultiPartException, match="maximum size per hour"):
+    with pytest.raises(MultiPartException, match="maximum allowed size per hour"):
         call(app, path, body=MAX_UPLOAD, client="192.0.2.5")
 
 

@@ -265,7 +265,7 @@ def test_a_checkpoint_whose_header_is_damaged_is_refused(tmp_path: Path, header:
     path = tmp_path / "step-00000001.safetensors"
     save_tensors(path, {"format": FORMAT, "header": header}, {"a": torch.zeros(1)})
     for read in ("read_newest", "read_newest_header"):
-        with pytest.raises(InputError, match="step-00000001.safetensors is no checkpoint"):
+        with pytest.raises(InputError, match="step-00000001.safetensors is not a checkpoint"):
             getattr(CheckpointDirectory(tmp_path), read)()
 
 

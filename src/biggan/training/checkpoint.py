@@ -61,7 +61,7 @@ class Checkpoint:
         try:
             header = json.loads(metadata["header"])
             if header.get("kind") != "checkpoint":
-                raise InputError(f"it is none: {way_out}")
+                raise InputError(f"it is another file of biggan; {way_out}")
             step, data_fingerprint = header["step"], header["data_fingerprint"]
             if not (isinstance(data_fingerprint, str) and type(step) is int and 0 <= step < 2**53):
                 raise TypeError
