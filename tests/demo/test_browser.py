@@ -506,16 +506,21 @@ def test_a_picture_says_what_it_shows(visit: Callable[..., Visit]) -> None:
 
 
 def test_an_open_page_leaves_the_machine_alone(visit: Callable[..., Visit], server: Server) -> None:
+    def used() -> float:
+        before = processor_time(server.process.pid)
+        time.sleep(6)
+        return processor_time(server.process.pid) - before
+
+    measurable = Path("/proc/self/stat").exists()  # Linux
+    without_page = used() if measurable else 0  # a loaded machine charges more for the same
     page = visit()
     page.image("explore").wait_for()
     page.open("Interpolate")
     page.window.get_by_text("Use via API").click()
     page.window.get_by_text("API documentation").wait_for()
     page.window.wait_for_timeout(2000)
-    if Path("/proc/self/stat").exists():  # Linux
-        before = processor_time(server.process.pid)
-        page.window.wait_for_timeout(6_000)
-        assert processor_time(server.process.pid) - before < 0.12  # of six seconds; it was 0.3
+    if measurable:
+        assert used() - without_page < 0.12  # seconds of six; it was 0.3
     assert page.hosts <= {"127.0.0.1", ""}  # "" for data: and blob:
     server.outside.setblocking(False)
     with pytest.raises(BlockingIOError):  # nobody has connected
