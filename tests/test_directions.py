@@ -153,6 +153,13 @@ MISTAKES = {
         lambda g, d: find_directions(g, "pca", 2, activation="blocks.9", progress=False),
         "no layer 'blocks.9'",
     ),
+    "a fraction for a layer": (
+        lambda g, d: find_directions(g, num=2, layers=[0.5]),
+        "a layer must",
+    ),
+    "a word for layers": (lambda g, d: find_directions(g, num=2, layers="01"), "a layer must"),
+    "noise of another width": (lambda g, d: d.apply(torch.zeros(1, 7), {0: 1}), "not .1, 7."),
+    "a word for an amount": (lambda g, d: d.apply(torch.zeros(1, 12), {0: "x"}), "amount must be"),
     "no such number": (lambda g, d: d.index(7), "no direction 7; there are 0 to 2"),
     "no such name": (lambda g, d: d.index("age"), "no direction 'age'"),
     "another model": (

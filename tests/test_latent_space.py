@@ -218,6 +218,7 @@ def test_an_unconditional_model():
         gan.embed(0)
 
 
+NO_LABELS = torch.zeros(0, dtype=torch.int64)
 MISTAKES = {
     "noise of another width": (
         lambda g: g.generate(torch.zeros(2, 11), [0, 1]),
@@ -245,6 +246,12 @@ MISTAKES = {
         lambda g: g.generate_from(torch.zeros(1, 9, 4, 4), "linear", torch.zeros(1, 12), [0]),
         r"linear makes \(1, 32, H, W\), not \(1, 9, 4, 4\)",
     ),
+    "no rows": (lambda g: g.features(torch.zeros(0, 12), NO_LABELS, layers="linear"), "one row"),
+    "no rows to go on from": (
+        lambda g: g.generate_from([], "linear", torch.zeros(0, 12), NO_LABELS),
+        "at least one row",
+    ),
+    "a fraction for a class": (lambda g: g.embed(1.5), "not one number"),
     "an unknown padding": (lambda g: g.differentiable(padding="mirror"), "zeros or circular"),
 }  # fmt: skip
 

@@ -26,10 +26,11 @@ from torch import Tensor
 from tqdm import tqdm
 
 from biggan._version import __version__
-from biggan.errors import InputError, printable, quoted, whole_number
+from biggan.errors import InputError, printable, quoted, real_number, whole_number
 from biggan.images import make_grid, to_pil, to_uint8
 from biggan.inference.folded import FoldedGenerator
 from biggan.latents import make_noise
+from biggan.sampling import rows_of
 from biggan.weights.files import FORMAT, load_tensors, save_tensors
 
 if TYPE_CHECKING:
@@ -113,11 +114,15 @@ class Directions:
 
         Returns:
             (N, L, z_dim): noise for each layer, changed in `layers`.
+
+        Raises:
+            InputError: Noise of another shape, an unknown direction, an amount that is not a
+                number.
         """
-        z = torch.as_tensor(z)
+        z = rows_of("noise", z, self.vectors.shape[1], self.conditions)
         z = z.clone() if z.ndim == 3 else z[:, None].repeat(1, self.conditions, 1)
         for direction, amount in amounts.items():
-            moved = amount * self.vectors[self.index(direction)].to(z)
+            moved = real_number(amount, "an amount") * self.vectors[self.index(direction)].to(z)
             for layer in self.layers:
                 z[:, layer] += moved
         return z
@@ -192,7 +197,8 @@ def find_directions(
 
 
 def _checked_layers(gan: Gan, layers: Sequence[int] | None) -> tuple[int, ...]:
-    chosen = tuple(range(gan.conditions)) if layers is None else tuple(sorted(set(layers)))
+    given = range(gan.conditions) if layers is None else layers
+    chosen = tuple(sorted({whole_number(layer, "a layer") for layer in given}))
     if not chosen or not 0 <= chosen[0] <= chosen[-1] < gan.conditions:
         raise InputError(f"layers are 0 (the linear one) to {gan.conditions - 1}, not {layers}")
     return chosen

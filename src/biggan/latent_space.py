@@ -66,6 +66,10 @@ class LatentSpace:
         if not self.class_names:
             raise InputError(f"{self.name} is unconditional: it has no class vectors")
         labels = as_numbers(_numbered(self, labels), "labels")
+        if labels.ndim == 0:
+            raise InputError(
+                "labels must be names or indices, or rows of class weights, not one number"
+            )
         inputs = _inputs(self, torch.zeros(len(labels), self.config.z_dim), labels)
         # A copy, which gradients may be asked of: the engine's own are of inference mode.
         return inputs.batch(self.engine, slice(None))[1].cpu().clone()
@@ -132,13 +136,14 @@ class LatentSpace:
         for name in names:
             _check_layer(self, name)
         engine, inputs = self.engine, _inputs(self, z, labels, class_vectors)
+        _check_some(inputs)
 
         def make(rows: slice) -> dict[str, Tensor]:
             made = engine.activations(names, *inputs.batch(engine, rows), truncation)
             return {name: activation.float().cpu() for name, activation in made.items()}
 
         parts = [made for _, made in in_batches(engine, len(inputs.noise), batch_size, make)]
-        return {name: torch.cat([part[name] for part in parts]) for name in names if parts}
+        return {name: torch.cat([part[name] for part in parts]) for name in names}
 
     def generate_from(
         self: Model,
@@ -164,6 +169,7 @@ class LatentSpace:
         check_truncation(truncation)
         _check_layer(self, layer)
         engine, inputs = self.engine, _inputs(self, z, labels, class_vectors)
+        _check_some(inputs)
         activation = as_numbers(activation, "the activation")
         shape = len(inputs.noise), engine.layers[layer]
         if activation.ndim != 4 or activation.shape[:2] != shape:
@@ -216,6 +222,11 @@ def _numbered(gan: Model, labels: Labels | None) -> object:
     if isinstance(labels, Sequence) and any(isinstance(label, str) for label in labels):
         return [gan.class_index(label) for label in labels]
     return labels
+
+
+def _check_some(inputs: Inputs) -> None:
+    if len(inputs.noise) == 0:
+        raise InputError("give at least one row of noise")
 
 
 def _check_layer(gan: Model, name: str) -> None:

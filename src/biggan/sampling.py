@@ -200,7 +200,7 @@ def check_inputs(
         InputError: Shapes that do not fit the generator or each other; labels out of range.
     """
     config = engine.config
-    noise = _rows("noise", noise, config.z_dim, engine.conditions)
+    noise = rows_of("noise", noise, config.z_dim, engine.conditions)
     if labels is None and class_vectors is None and config.num_classes == 0:
         labels = torch.zeros(len(noise), dtype=torch.int64)
     if (labels is None) == (class_vectors is None):
@@ -208,7 +208,7 @@ def check_inputs(
     if labels is None:
         what, classes = (
             "class vectors",
-            _rows("class vectors", class_vectors, config.embedding_dim, engine.conditions),
+            rows_of("class vectors", class_vectors, config.embedding_dim, engine.conditions),
         )
     else:
         what, classes = "labels", as_numbers(labels, "labels")
@@ -221,8 +221,12 @@ def check_inputs(
     return Inputs(noise, classes, labels is None)
 
 
-def _rows(what: str, values: object, width: int, layers: int) -> Tensor:
-    """Rows of a width, or for each layer a row."""
+def rows_of(what: str, values: object, width: int, layers: int) -> Tensor:
+    """Somebody's values as (N, width), or (N, layers, width) with a row for each layer.
+
+    Raises:
+        InputError: They have another shape, or are no numbers.
+    """
     rows = as_numbers(values, what)
     if rows.ndim not in (2, 3) or tuple(rows.shape[1:]) not in {(width,), (layers, width)}:
         raise InputError(
