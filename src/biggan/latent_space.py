@@ -123,7 +123,7 @@ class LatentSpace:
         class_vectors: Values | None = None,
         batch_size: int | None = None,
     ) -> dict[str, Tensor]:
-        """What some `layers` make on the way to the images of `generate`, which see for the rest.
+        """What some `layers` make on the way to the images; for the arguments see `generate`.
 
         Returns:
             For each layer (N, C, H, W).
@@ -158,8 +158,8 @@ class LatentSpace:
     ) -> Tensor:
         """Go on behind a `layer` from what it made, or from what you made of that.
 
-        With the layer's unchanged activation (`features`) these are the images of `generate`, which
-        see for the rest. The activation is (N, C, H, W), C the layer's number of channels; more
+        With the layer's unchanged activation (`features`) these are the images of `generate`; for the
+        other arguments see there. The activation is (N, C, H, W), C the layer's number of channels; more
         pixels than the layer makes give a larger image: two grids of the linear layer side by side
         a wide one. Attention then compares more places than in training.
 
@@ -189,8 +189,8 @@ class LatentSpace:
     ) -> FoldedGenerator:
         """The folded generator, for gradients of noise, class vectors and activations.
 
-        Its weights are frozen: those of `generator` as they are now. In float32 on a CPU it runs
-        forward and backward at the speed of sampling. All of it has second derivatives.
+        Its weights are frozen: those of `generator` at the time of the call. In float32 on a CPU
+        both passes use packed convolutions. All operations have second derivatives.
 
         Args:
             padding: What lies around the activations: "zeros" as trained, or "circular", the

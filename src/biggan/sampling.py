@@ -225,7 +225,7 @@ def rows_of(what: str, values: object, width: int, layers: int) -> Tensor:
     """Somebody's values as (N, width), or (N, layers, width) with a row for each layer.
 
     Raises:
-        InputError: They have another shape, or are no numbers.
+        InputError: They have another shape, or are not numbers.
     """
     rows = as_numbers(values, what)
     if rows.ndim not in (2, 3) or tuple(rows.shape[1:]) not in {(width,), (layers, width)}:

@@ -1,9 +1,9 @@
-"""Frozen convolutions through which gradients flow at the speed of inference.
+"""Frozen convolutions with gradients to their input.
 
-Such a convolution is linear in its input, and its adjoint is a frozen convolution too: of stride 1
-with the kernel turned around, and behind upsampling one that sums. Both run packed or as Winograd's
-on a CPU, forward as backward; the adjoint's adjoint is the convolution, which gives second
-derivatives.
+A frozen convolution is linear in its input, so the gradient is its adjoint, which is a frozen
+convolution too: at stride 1 with the kernel flipped, after upsampling one of stride 2. On a CPU
+both use the packed and Winograd forms. The adjoint of the adjoint is the convolution, which gives
+second derivatives.
 """
 
 from __future__ import annotations
