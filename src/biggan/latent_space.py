@@ -156,12 +156,12 @@ class LatentSpace:
         class_vectors: Values | None = None,
         batch_size: int | None = None,
     ) -> Tensor:
-        """Go on behind a `layer` from what it made, or from what you made of that.
+        """Run the network from behind a `layer` on, with an activation of your own.
 
-        With the layer's unchanged activation (`features`) these are the images of `generate`; for the
-        other arguments see there. The activation is (N, C, H, W), C the layer's number of channels; more
+        The activation of `features`, unchanged, gives the images of `generate`; for the other
+        arguments see there. The activation is (N, C, H, W), C the layer's number of channels. More
         pixels than the layer makes give a larger image: two grids of the linear layer side by side
-        a wide one. Attention then compares more places than in training.
+        give a wide one. Attention then compares more positions than in training.
 
         Raises:
             InputError: There is no such layer, or the activation has another shape; as `features`.
