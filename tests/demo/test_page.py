@@ -152,6 +152,7 @@ def test_the_form_that_is_seen_is_drawn_and_a_program_gets_the_same_file(
     heads = column_heads(sheet)
     assert shown == {
         page.address: f"form={form.name}&model=tiny&{query}",
+        page.drawn: "tiny",
         tab.heading: gradio.update(value=heads, visible=bool(heads)),
         tab.picture: shown[tab.picture],
         tab.caption: caption(gan, sheet, file.name, str(Path("tiny").absolute())),
@@ -205,6 +206,28 @@ def test_a_model_is_chosen_with_its_card_and_its_categories(page: Page, tmp_path
         shown = list(two.draw(form.name, Newest(), 1, "flat", *empty))[-1]
         assert shown[two.address].startswith(f"form={form.name}&model=flat")
         assert "category" not in shown[two.address]
+
+
+def test_a_surprise_is_another_category_and_seed_of_the_tab_that_is_shown(page: Page) -> None:
+    for form in FORMS:
+        found = [values_of(page, page.surprise(form.name, "tiny"), form) for _ in range(8)]
+        random = {c.key for c in form.controls if c.key.startswith(("seed", "category"))}
+        assert {key for values in found for key in values} == random
+        assert len({tuple(values.values()) for values in found}) > 1
+        for values in found:
+            form.plan(make_gan(), **values)
+
+
+def test_the_page_of_a_bundled_model_opens_with_pictures_of_its_classes(tmp_path: Path) -> None:
+    page = build_page({"digits": make_gan()}, tmp_path)
+    assert page.tabs[0].gallery.value.count("<img src=") == 10
+    assert page.drawn.value == "digits"  # so they are not drawn again
+    other = build_page({"other": make_gan(), "flat": make_gan(())}, tmp_path)
+    assert (other.tabs[0].gallery.value, other.drawn.value) == ("", "")
+    shown = list(other.show_classes("other"))
+    assert [html.count("<img src=") for html in shown] == list(range(11))
+    assert all('data-entry="9) nine" title="nine"' in html for html in shown[1:])
+    assert list(other.show_classes("flat")) == [""]
 
 
 def values_of(page: Page, update: dict[Any, Any], form: Form) -> dict[str, Any]:

@@ -6,6 +6,8 @@ the bit: to enlarge small pictures for the screen is left to the page and the no
 
 from __future__ import annotations
 
+import base64
+import io
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -17,6 +19,8 @@ from biggan.gan import Gan
 from biggan.images import make_grid
 from biggan.provenance import GridProvenance, VideoProvenance
 from biggan.video import check_video, make_frame, save_video
+
+_THUMBNAIL = 128  # pixels a side, at most
 
 
 def draw_sheet(gan: Gan, sheet: SheetProvenance) -> Iterator[Image.Image]:
@@ -36,6 +40,15 @@ def unfinished(done: Sequence[Image.Image], sheet: SheetProvenance) -> Image.Ima
     missing = Image.new("RGBA", done[0].size)
     shown = [picture.convert("RGBA") for picture in done]
     return make_grid([*shown, *[missing] * (count(sheet) - len(done))], columns(sheet))
+
+
+def thumbnail(picture: Image.Image) -> str:
+    """A small picture as the address that an <img> takes."""
+    small = picture.convert("RGB")
+    small.thumbnail((_THUMBNAIL, _THUMBNAIL))
+    webp = io.BytesIO()
+    small.save(webp, "webp", quality=85)
+    return f"data:image/webp;base64,{base64.b64encode(webp.getvalue()).decode()}"
 
 
 def count(sheet: SheetProvenance) -> int:

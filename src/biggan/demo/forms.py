@@ -6,12 +6,14 @@ defaults of DeepMind's notebook. A new control or tab is an entry here.
 
 from __future__ import annotations
 
+import math
+import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import urlencode
 
-from biggan.classes import class_choices, resolve_class
+from biggan.classes import class_choices, is_imagenet, resolve_class
 from biggan.errors import InputError, printable, quoted
 from biggan.gan import Gan
 from biggan.interpolation import frames_of_seconds
@@ -34,6 +36,13 @@ SWEPT: dict[str, tuple[float, ...]] = {
 
 FPS = 20
 """Of videos: the default of `biggan interpolate --fps`."""
+
+# Of ImageNet's classes, for the gallery: animals, things, food and landscapes.
+_WELL_KNOWN = (
+    *(1, 8, 22, 88, 130, 145, 207, 250, 281, 291, 292, 296, 323, 340, 388, 417, 555, 817, 829),
+    *(928, 933, 949, 963, 970, 973, 978, 980, 985),
+)
+_MOST_SHOWN = 40  # classes in the gallery
 
 _COLUMNS = 5  # of the grid of samples, at most: as `biggan sample --grid`
 _MAX_SEED = 2**32 - 1
@@ -327,6 +336,27 @@ def from_query(query: Mapping[str, str]) -> tuple[Form, dict[str, Any]]:
         names = ", ".join(form.name for form in FORMS)
         raise InputError(f"the address names the form {quoted(name)}; there are {names}")
     return form, {c.key: c.check(query[c.key]) for c in form.controls if c.key in query}
+
+
+def draw_lots(form: Form, class_names: Sequence[str]) -> dict[str, Any]:
+    """A category and a seed at random for each control that takes one."""
+    chosen: dict[str, Any] = {}
+    for control in form.controls:
+        if isinstance(control, Category) and class_names:
+            chosen[control.key] = random.choice(class_choices(class_names))  # noqa: S311
+        elif isinstance(control, Number) and control.most == _MAX_SEED:
+            chosen[control.key] = random.randint(int(control.low), int(control.high))  # noqa: S311
+    return chosen
+
+
+def plan_gallery(gan: Gan) -> list[Provenance]:
+    """A picture of each of some classes, all of them if there are few; none without classes."""
+    names = gan.class_names
+    if is_imagenet(names):
+        indices: Sequence[int] = _WELL_KNOWN
+    else:
+        indices = range(0, len(names), max(1, math.ceil(len(names) / _MOST_SHOWN)))
+    return gan.plan(indices, 1, truncation=0.4, seed=0)
 
 
 def find_settings(gan: Gan, made: AnyProvenance) -> tuple[Form, dict[str, Any]]:

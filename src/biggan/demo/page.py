@@ -20,48 +20,36 @@ from typing import Any
 import gradio as gr
 from gradio.context import LocalContext
 from gradio.utils import get_upload_folder
+from PIL import Image
 
-from biggan.demo.drawing import unfinished
+from biggan.demo.drawing import thumbnail, unfinished
 from biggan.demo.forms import (
     EXPLORE,
     FORMS,
     VIDEO,
     Form,
     Number,
+    draw_lots,
     find_settings,
     from_query,
+    plan_gallery,
     to_query,
 )
 from biggan.demo.models import ModelCache
 from biggan.demo.renderer import Job, Renderer
 from biggan.demo.tab import Tab, lay_out, picture_style, setting
-from biggan.demo.words import caption, column_heads, describe, model_card
+from biggan.demo.words import WELCOME, caption, column_heads, describe, gallery, model_card
 from biggan.errors import InputError
 from biggan.provenance import GridProvenance, read_provenance
+from biggan.weights.published import BUNDLED
 
 STYLE = Path(__file__).with_name("page.css")
 
-SCRIPT = """() => document.addEventListener("click", (event) => {
-  if (event.target.matches("input[role=combobox]")) event.target.select();
-})"""
-"""Typing in a menu replaces the entry that is chosen, as one expects of a search."""
+SCRIPT = Path(__file__).with_name("page.js").read_text(encoding="utf-8")
+"""A JavaScript function, called once; it defines `window.biggan`, which the events below use."""
 
 # Asks for a picture of the settings as they are.
 _ASK: dict[str, Any] = {"js": "(times) => times + 1", "show_progress": "hidden"}
-
-# Writes the settings of the picture into the page's address.
-_SHOW_ADDRESS = """(query) => {
-  if (query) history.replaceState(history.state, "", "?" + query + location.hash);
-}"""
-
-# Keeps the settings of all forms with the browser's history, for visitors who come back.
-_KEEP = """(...settings) => {
-  window.kept ??= JSON.stringify(history.state?.settings) ?? '';
-  history.replaceState({...history.state, settings}, "");
-}"""
-
-# What _KEEP kept when the page was last here.
-_RECALL = """() => window.kept ??= JSON.stringify(history.state?.settings) ?? ''"""
 
 # Requests that Gradio passes on to the renderer at once; more wait, and see their place.
 _PICTURES: dict[str, Any] = {"concurrency_limit": 4, "concurrency_id": "model"}
@@ -111,6 +99,11 @@ class Page:
         self._models = models = renderer.models
         self._show_paths = show_paths
         gan = models.get(models.default)
+        # A bundled model draws its classes in a moment, so the page opens with their pictures.
+        classes, is_bundled = "", models.source(models.default, with_paths=False) in BUNDLED
+        if is_bundled:
+            planned = plan_gallery(gan)
+            classes = gallery(planned, [thumbnail(picture) for picture in gan.draw(planned)])
         self.blocks = _Blocks(
             title="BigGAN",
             analytics_enabled=False,
@@ -119,18 +112,23 @@ class Page:
         )
         with self.blocks:
             with gr.Row(elem_classes="top"):
-                self.card = gr.HTML(model_card(gan), elem_classes="about", scale=3, min_width=280)
-                self.model = gr.Dropdown(
-                    list(models.names),
-                    value=models.default,
-                    label="Model",
-                    visible=len(models.names) > 1,
-                    scale=1,
-                    min_width=240,
-                    elem_classes="model",
-                )
+                with gr.Column(scale=3, min_width=280, elem_classes="welcome"):
+                    gr.HTML(WELCOME)
+                    with gr.Row(elem_classes="actions"):
+                        self.surprise_button = gr.Button("Surprise me", size="sm", min_width=0)
+                        self.copy_button = gr.Button(
+                            "Copy link", size="sm", min_width=0, elem_id="copy-link"
+                        )
+                with gr.Column(scale=2, min_width=280, elem_classes="model"):
+                    self.model = gr.Dropdown(
+                        list(models.names),
+                        value=models.default,
+                        label="Model",
+                        visible=len(models.names) > 1,
+                    )
+                    self.card = gr.HTML(model_card(gan), elem_classes="about")
             with gr.Tabs(selected=EXPLORE.name, overflow_behavior="wrap") as self.tab_bar:
-                self.tabs = [lay_out(form, gan) for form in FORMS]
+                self.tabs = [lay_out(form, gan, classes) for form in FORMS]
             self.drop = gr.File(
                 label="Settings from a picture or video made here",
                 height=110,
@@ -139,6 +137,8 @@ class Page:
             )
             self.shown = gr.Textbox(EXPLORE.name, visible="hidden")  # the form that is seen
             self.address = gr.Textbox(visible="hidden")
+            shown = models.default if is_bundled else ""
+            self.drawn = gr.Textbox(shown, visible="hidden")  # the model of the picture
             self._connect()
             for tab in self.tabs:
                 self._publish(tab.form, tab, [tab.picture], _PICTURES)
@@ -163,13 +163,20 @@ class Page:
 
         for tab in self.tabs:
             tab.item.select(
-                None, None, self.shown, js=f"() => '{tab.form.name}'", show_progress="hidden"
+                None,
+                None,
+                self.shown,
+                js=f"() => window.biggan.openTab('{tab.form.name}')",
+                show_progress="hidden",
             )
         gr.on([control.change for control in [self.shown, *drawn]], None, asked, asked, **_ASK)
-        gr.on([c.change for c in settings], None, settings, None, js=_KEEP, show_progress="hidden")
+        keep: dict[str, Any] = {"js": "(...all) => window.biggan.keep(...all)"}
+        gr.on([c.change for c in settings], None, settings, None, show_progress="hidden", **keep)
+        recall = "() => window.biggan.recall()"
         for event in (
-            self.blocks.load(self.follow, kept, restored, js=_RECALL, **_QUIET),
+            self.blocks.load(self.follow, kept, restored, js=recall, **_QUIET),
             self.model.input(self.choose, self.model, restored, **_QUIET),
+            self.surprise_button.click(self.surprise, [self.shown, self.model], restored, **_QUIET),
             self.drop.upload(
                 self.restore, [self.drop, self.model], [*restored, self.drop], **_QUIET
             ),
@@ -182,14 +189,27 @@ class Page:
         event = asked.change(
             self.draw,
             [self.shown, *request, *settings],
-            [self.address, *(widget for tab in self.tabs for widget in tab.outputs)],
+            [self.address, self.drawn, *(widget for tab in self.tabs for widget in tab.outputs)],
             trigger_mode="always_last",
             show_progress="minimal",
             show_progress_on=[tab.picture for tab in self.tabs],
             api_visibility="private",
             **_PICTURES,
         )
-        event.success(None, self.address, None, js=_SHOW_ADDRESS, show_progress="hidden")
+        show_address = "(query) => window.biggan.showAddress(query)"
+        event.success(None, self.address, None, js=show_address, show_progress="hidden")
+        self.copy_button.click(None, js="() => window.biggan.copyLink()", show_progress="hidden")
+        explore = self.tabs[0]
+        self.drawn.change(
+            self.show_classes, self.drawn, explore.gallery, trigger_mode="always_last", **_QUIET
+        )
+        explore.gallery.select(
+            None,
+            None,
+            explore.widgets["category"],
+            js="() => window.biggan.picked",
+            show_progress="hidden",
+        )
         for tab in self.tabs:
             if tab.button:
                 tab.button.click(
@@ -253,6 +273,7 @@ class Page:
             heads = column_heads(sheet)
             yield {
                 self.address: to_query(model, tab.form, settings),
+                self.drawn: model,
                 tab.heading: gr.update(value=heads, visible=bool(heads)),
                 tab.picture: gr.update(value=job.files[0], **look),
                 tab.caption: command,
@@ -286,6 +307,29 @@ class Page:
         """Another model: its card, and menus of its categories."""
         with _gradio_errors():
             return self._update(model, {}, is_new=True)
+
+    def surprise(self, shown: str, model: str) -> dict[Any, Any]:
+        """Other categories and seeds, at random, on the tab that is shown."""
+        with _gradio_errors():
+            gan = self._models.get(model)
+            tab = next((tab for tab in self.tabs if tab.form.name == shown), self.tabs[0])
+            values = draw_lots(tab.form, gan.class_names)
+            return self._update(model, {tab.form.name: values}, is_new=False)
+
+    def show_classes(self, model: str) -> Iterator[str]:
+        """Pictures of the classes of a model, to click on, as they are drawn."""
+        with _gradio_errors():
+            gan = self._models.get(model)
+            planned, pictures = plan_gallery(gan), []
+            del gan  # not kept while the pictures wait
+            yield ""
+            for picture in planned:  # one by one: visitors' pictures come in between
+                with self.renderer.join(model, GridProvenance(1, (picture,))) as job:
+                    for _ in _until_done(job):
+                        pass
+                with Image.open(job.files[0]) as drawn:
+                    pictures.append(thumbnail(drawn))
+                yield gallery(planned, pictures)
 
     def follow(self, kept: str, request: gr.Request) -> dict[Any, Any]:
         """The page is opened: its address has settings of one form, the browser kept the others."""

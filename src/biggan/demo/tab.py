@@ -9,7 +9,7 @@ from typing import Any
 import gradio as gr
 
 from biggan.classes import class_choices
-from biggan.demo.forms import Category, Choice, Control, Form, Number, default_value
+from biggan.demo.forms import EXPLORE, Category, Choice, Control, Form, Number, default_value
 from biggan.gan import Gan
 
 _SMALL = 64  # up to this many pixels a side pictures are enlarged for the screen
@@ -20,6 +20,14 @@ _GROW = """(value) => {
   return {__type__: "update", maximum: Math.max(slider.max, Math.round(value) || 0)};
 }"""
 
+# Tells which class of the gallery is clicked; `element` and `trigger` are Gradio's.
+_PICK = """element.addEventListener("click", (event) => {
+  const button = event.target.closest("button");
+  if (!button) return;
+  window.biggan.picked = button.dataset.entry;
+  trigger("select");
+});"""
+
 
 @dataclass(frozen=True)
 class Tab:
@@ -29,6 +37,7 @@ class Tab:
         item: The `gradio.Tab`.
         widgets: Those of the controls, by their keys.
         video: What shows a video, the one whose button it is first: preview, WebP and MP4.
+        gallery: Pictures of classes to click on, on the tab that opens first.
     """
 
     form: Form
@@ -39,6 +48,7 @@ class Tab:
     caption: Any
     button: Any = None
     video: Sequence[Any] = ()
+    gallery: Any = None
 
     @property
     def outputs(self) -> list[Any]:
@@ -46,30 +56,41 @@ class Tab:
         return [self.heading, self.picture, self.caption, *self.video]
 
 
-def lay_out(form: Form, gan: Gan) -> Tab:
-    """Put the widgets of a form onto the page that is being built, as a model needs them."""
-    button = None
+def lay_out(form: Form, gan: Gan, classes: str = "") -> Tab:
+    """Put the widgets of a form onto the page that is being built, as a model needs them.
+
+    Args:
+        form: What the tab is for.
+        gan: The model.
+        classes: The gallery of its classes, as HTML.
+    """
+    button = gallery = None
     video: Sequence[Any] = ()
-    with gr.Tab(form.title, id=form.name) as item, gr.Row():
-        with gr.Column(scale=1, min_width=280, elem_classes="controls"):
-            widgets = {c.key: _widget(form, c, gan) for c in form.all_controls}
-            if form.video:
-                button = gr.Button("Make the video", variant="primary")
-        with gr.Column(scale=2, min_width=300, elem_classes="shown"):
-            with gr.Column(elem_classes="picture"):
-                heading = gr.HTML(visible=False, elem_classes=["columns", form.name])
-                picture = gr.Image(
-                    format="png",
-                    label=form.label,
-                    interactive=False,
-                    buttons=["download", "fullscreen"],
-                    elem_classes=picture_style(form, gan),
-                    elem_id=f"{form.name}-picture",
-                )
-                caption = gr.HTML(elem_classes="caption")
-            if form.video:
-                video = _video(form.video)
-    return Tab(form, item, widgets, heading, picture, caption, button, video)
+    with gr.Tab(form.title, id=form.name, elem_id=f"{form.name}-tab") as item:
+        if form is EXPLORE:
+            gallery = gr.HTML(classes, elem_classes="gallery", js_on_load=_PICK)
+        with gr.Row():
+            with gr.Column(scale=1, min_width=280, elem_classes="controls"):
+                controls = sorted(form.all_controls, key=lambda c: not isinstance(c, Category))
+                widgets = {c.key: _widget(form, c, gan) for c in controls}
+                if form.video:
+                    button = gr.Button("Make the video", variant="primary")
+            with gr.Column(scale=2, min_width=300, elem_classes="shown"):
+                with gr.Column(elem_classes="picture"):
+                    heading = gr.HTML(visible=False, elem_classes=["columns", form.name])
+                    picture = gr.Image(
+                        format="png",
+                        label=form.label,
+                        interactive=False,
+                        buttons=["download", "fullscreen"],
+                        elem_classes=picture_style(form, gan),
+                        elem_id=f"{form.name}-picture",
+                    )
+                    caption = gr.HTML(elem_classes="caption")
+                if form.video:
+                    video = _video(form.video)
+    ordered = {c.key: widgets[c.key] for c in form.all_controls}  # as the APIs order them
+    return Tab(form, item, ordered, heading, picture, caption, button, video, gallery)
 
 
 def setting(control: Control, value: Any, gan: Gan, *, is_new: bool = False) -> dict[str, Any]:

@@ -5,15 +5,21 @@ from __future__ import annotations
 import html
 import re
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from biggan.classes import class_choices
 from biggan.demo.forms import SheetProvenance
 from biggan.gan import Gan
-from biggan.provenance import GridProvenance, MorphProvenance
+from biggan.provenance import GridProvenance, MorphProvenance, Provenance
 from biggan.weights.networks import statistics_grid
 from biggan.weights.published import BUNDLED
+
+WELCOME = """<h1>BigGAN</h1>
+<p>A network that was trained on photographs draws new pictures of a class: choose one, move the
+sliders, or morph one class into another.
+<a href="https://arxiv.org/abs/1809.11096" target="_blank" rel="noopener">The paper</a></p>"""
+"""The page's heading, as HTML."""
 
 _FAMILIES = {"biggan": "BigGAN", "biggan-deep": "BigGAN-deep"}
 _SCORES = {
@@ -78,6 +84,20 @@ def describe(sheet: SheetProvenance) -> str:
     return f"{len(sheet.pictures)} pictures{of}, {sheet.columns} a row, by {first.model}"
 
 
+def gallery(planned: Sequence[Provenance], pictures: Sequence[str]) -> str:
+    """Pictures of classes to click on, as HTML; the last ones may be missing yet."""
+    buttons = []
+    for number, made in enumerate(planned):
+        name = html.escape((made.class_name or "").split(",")[0])
+        entry = html.escape(f"{made.class_index}) {made.class_name}")
+        shown = f'<img src="{pictures[number]}" alt="">' if number < len(pictures) else ""
+        buttons.append(
+            f'<button type="button" data-entry="{entry}" title="{name}" aria-label="{name}">'
+            f"{shown}</button>"
+        )
+    return "".join(buttons)
+
+
 def _is_sweep(grid: GridProvenance) -> bool:
     return len({picture.truncation for picture in grid.pictures}) > 1
 
@@ -102,7 +122,7 @@ def model_card(gan: Gan) -> str:
     }
     entries = (f"<div><dt>{name}</dt><dd>{text}</dd></div>" for name, text in rows.items() if text)
     return (
-        f"<h1>{html.escape(gan.name)}</h1><p>{' &middot; '.join(facts)}</p>"
+        f"<h2>{html.escape(gan.name)}</h2> <p>{' &middot; '.join(facts)}</p>"
         f"<details><summary>About this model</summary><dl>{''.join(entries)}</dl></details>"
     )
 
