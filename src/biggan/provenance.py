@@ -10,6 +10,8 @@ from __future__ import annotations
 import dataclasses
 import json
 import sys
+from collections.abc import Callable, Sequence
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, TypeVar, get_origin, get_type_hints
@@ -27,7 +29,11 @@ PNG_KEYWORD = "biggan"
 COMMENT_PREFIX = "biggan: "
 """What the comment of a video begins with; JSON follows."""
 
-_Checked = TypeVar("_Checked", bound="Provenance | MorphProvenance | Keyframe | VideoProvenance")
+_Picture = TypeVar("_Picture", "Provenance", "LatentProvenance")
+_Checked = TypeVar(
+    "_Checked",
+    bound="Provenance | LatentProvenance | MorphProvenance | Keyframe | VideoProvenance",
+)
 
 # The least and the largest number, by key.
 _RANGES: dict[str, tuple[float, float]] = {
@@ -38,6 +44,8 @@ _RANGES: dict[str, tuple[float, float]] = {
     "steps": (2, MAX_PICTURES),
     "fps": (0.001, 1000),
 }
+
+_MOST_FLOAT = 3.4e38  # of float32
 
 _LONGEST_NAME = 80  # bytes of a name in the name of a file
 
@@ -74,6 +82,52 @@ class Provenance(_Written):
     seed: int
     index: int
     version: str = dataclasses.field(compare=False)
+
+
+@dataclasses.dataclass(frozen=True)
+class LatentProvenance(_Written):
+    """All that is needed to make one image of given noise and a given class vector again.
+
+    Attributes:
+        model: The name or file of the model.
+        sha256: The digest of its tensors.
+        name: What the image shows, for the names of files.
+        truncation: Of the statistics, None for those of untruncated noise.
+        z: The noise, float32; or that of every layer, one after the other.
+        class_vector: The class vector, likewise; empty for an unconditional model.
+        version: The version of biggan that made the image.
+    """
+
+    model: str
+    sha256: str
+    name: str
+    truncation: float | None
+    z: tuple[float, ...]
+    class_vector: tuple[float, ...]
+    version: str = dataclasses.field(compare=False)
+
+
+@dataclasses.dataclass(frozen=True)
+class LatentGridProvenance(_Written):
+    """All that is needed to make a grid of such images again.
+
+    Attributes:
+        columns: Pictures in a row.
+        latents: Their provenance, row by row; at least one.
+    """
+
+    columns: int
+    latents: tuple[LatentProvenance, ...]
+
+    @property
+    def model(self) -> str:
+        """The name or file of the model."""
+        return self.latents[0].model
+
+    @property
+    def sha256(self) -> str:
+        """The digest of its tensors."""
+        return self.latents[0].sha256
 
 
 @dataclasses.dataclass(frozen=True)
@@ -152,10 +206,23 @@ class VideoProvenance(_Written):
     version: str = dataclasses.field(compare=False)
 
 
-PngProvenance = Provenance | GridProvenance | MorphProvenance
+PngProvenance = (
+    Provenance | LatentProvenance | GridProvenance | LatentGridProvenance | MorphProvenance
+)
 """What a PNG may carry."""
 
 AnyProvenance = PngProvenance | VideoProvenance
+
+
+def as_grid(
+    columns: int, pictures: Sequence[Provenance | LatentProvenance]
+) -> GridProvenance | LatentGridProvenance:
+    """The provenance of a grid of pictures that were all planned in the same way."""
+    latents = tuple(picture for picture in pictures if isinstance(picture, LatentProvenance))
+    if latents:
+        return LatentGridProvenance(columns, latents)
+    planned = tuple(picture for picture in pictures if isinstance(picture, Provenance))
+    return GridProvenance(columns, planned)
 
 
 def provenance_from_json(text: str) -> AnyProvenance:
@@ -171,11 +238,15 @@ def provenance_from_json(text: str) -> AnyProvenance:
     if not isinstance(values, dict):
         raise InputError("the provenance is not a JSON object")
     if "pictures" in values:
-        return _checked_grid(values)
+        return GridProvenance(*_checked_grid(values, "pictures", partial(_checked, Provenance)))
+    if "latents" in values:
+        return LatentGridProvenance(*_checked_grid(values, "latents", _checked_latent))
     if "keyframes" in values:
         return _checked_video(values)
     if "steps" in values:
         return _checked(MorphProvenance, values)
+    if "z" in values:
+        return _checked_latent(values)
     return _checked(Provenance, values)
 
 
@@ -247,6 +318,11 @@ def file_stem(provenance: AnyProvenance) -> str:
             parts += [f"{provenance.class_index:03d}", _plain(name, encoding)]
         cut = _cut(provenance.noise, provenance.truncation)
         return "-".join([*parts, cut, f"seed{provenance.seed}", f"{provenance.index:04d}"])
+    if isinstance(provenance, LatentProvenance):
+        encoding = sys.getfilesystemencoding()
+        return "-".join(_plain(part, encoding) for part in (provenance.model, provenance.name))
+    if isinstance(provenance, LatentGridProvenance):
+        return f"{file_stem(provenance.latents[0])}-{len(provenance.latents)}"
     if isinstance(provenance, GridProvenance):
         first = provenance.pictures[0]
         names = {picture.class_name or "" for picture in provenance.pictures}
@@ -334,21 +410,34 @@ def _checked(kind: type[_Checked], values: dict[str, Any]) -> _Checked:
     return kind(**values)
 
 
-def _checked_grid(values: dict[str, Any]) -> GridProvenance:
-    _check_keys(set(values), {"columns", "pictures"})
-    columns, pictures = values["columns"], values["pictures"]
+def _checked_latent(values: dict[str, Any]) -> LatentProvenance:
+    for key in ("z", "class_vector"):
+        numbers = values.get(key)
+        if not isinstance(numbers, list) or not all(
+            type(number) in (int, float) and abs(number) <= _MOST_FLOAT for number in numbers
+        ):
+            raise InputError(f"the provenance's {key!r} must be a list of numbers")
+        values[key] = tuple(map(float, numbers))
+    return _checked(LatentProvenance, values)
+
+
+def _checked_grid(
+    values: dict[str, Any], key: str, check: Callable[[dict[str, Any]], _Picture]
+) -> tuple[int, tuple[_Picture, ...]]:
+    _check_keys(set(values), {"columns", key})
+    columns, pictures = values["columns"], values[key]
     if not isinstance(pictures, list) or not 1 <= len(pictures) <= MAX_PICTURES:
-        raise InputError(f"the provenance's 'pictures' must be a list of 1 to {MAX_PICTURES}")
+        raise InputError(f"the provenance's {key!r} must be a list of 1 to {MAX_PICTURES}")
     for picture in pictures:
         if not isinstance(picture, dict):
             raise InputError(f"the provenance of a picture cannot be {quoted(picture)}")
-    provenances = tuple(_checked(Provenance, picture) for picture in pictures)
+    provenances = tuple(map(check, pictures))
     if type(columns) is not int or not 1 <= columns <= len(pictures):
         raise InputError(
             f"the provenance's 'columns' cannot be {quoted(columns)}: it has {len(pictures)} "
             "pictures"
         )
-    return GridProvenance(columns, provenances)
+    return columns, provenances
 
 
 def _checked_video(values: dict[str, Any]) -> VideoProvenance:

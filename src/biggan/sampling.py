@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import groupby
-from typing import NamedTuple, Protocol, TypeVar, cast
+from typing import Any, NamedTuple, Protocol, TypeVar, cast
 
 import numpy as np
 import torch
@@ -30,7 +30,13 @@ from biggan.latents import (
     statistics_truncation,
 )
 from biggan.models import Generator, GeneratorConfig
-from biggan.provenance import MAX_PICTURES, MorphProvenance, Provenance, VideoProvenance
+from biggan.provenance import (
+    MAX_PICTURES,
+    LatentProvenance,
+    MorphProvenance,
+    Provenance,
+    VideoProvenance,
+)
 
 _LOG = logging.getLogger("biggan.sampling")
 
@@ -100,24 +106,97 @@ def plan_pictures(
     return planned
 
 
-def draw_pictures(gan: Model, pictures: Iterable[Provenance]) -> Iterator[Image.Image]:
+def plan_latents(
+    gan: Model,
+    z: Tensor,
+    class_vectors: Tensor,
+    truncation: float | None,
+    names: Sequence[str],
+) -> list[LatentProvenance]:
+    """Plan the pictures of given noise and class vectors, under names for their files.
+
+    Args:
+        gan: The model.
+        z: (N, z_dim), or (N, L, z_dim); see `LatentSpace.generate`.
+        class_vectors: (N, class_dim), or (N, L, class_dim).
+        truncation: Of the BatchNorm statistics.
+        names: N.
+
+    Raises:
+        InputError: Shapes that do not fit the model or each other, or a truncation out of range.
+    """
+    check_truncation(truncation)
+    inputs = check_inputs(gan.engine, z, None, class_vectors)
+    rows = zip(names, inputs.noise.flatten(1), inputs.classes.flatten(1), strict=True)
+    return [
+        LatentProvenance(
+            model=gan.name,
+            sha256=gan.sha256,
+            name=name,
+            truncation=plain_truncation(truncation),
+            z=_numbers(noise),
+            class_vector=_numbers(vector),
+            version=__version__,
+        )
+        for name, noise, vector in rows
+    ]
+
+
+def _numbers(row: Tensor) -> tuple[float, ...]:
+    """Of float32, the shortest numbers that are read as the same."""
+    return tuple(float(str(number)) for number in row.float().numpy())
+
+
+def draw_pictures(
+    gan: Model, pictures: Iterable[Provenance | LatentProvenance]
+) -> Iterator[Image.Image]:
     """Make pictures in order.
 
     Raises:
         InputError: A picture of another model, or one that this model cannot make.
     """
-    for (truncation, noise), group in groupby(pictures, lambda p: (p.truncation, p.noise)):
+    for _, group in groupby(pictures, _drawn_together):
         members = list(group)
         for picture in members:
             check_model(gan, picture)
-        z = _noise(members, gan.config.z_dim)
-        labels = torch.tensor([picture.class_index or 0 for picture in members])
-        statistics = statistics_truncation(truncation, cast(NoiseKind, noise))
-        for batch in generate_batches(gan.engine, labels, z, statistics):
+        for batch in _batches(gan, members):
             yield from to_pil(to_uint8(batch.images).cpu())
 
 
-def check_model(gan: Model, provenance: Provenance | MorphProvenance | VideoProvenance) -> None:
+def _drawn_together(picture: Provenance | LatentProvenance) -> tuple[Any, ...]:
+    """What pictures share that are made in one batch."""
+    if isinstance(picture, LatentProvenance):
+        return picture.truncation, len(picture.z), len(picture.class_vector)
+    return picture.truncation, picture.noise
+
+
+def _batches(gan: Model, pictures: Sequence[Provenance | LatentProvenance]) -> Iterator[ImageBatch]:
+    latents = [picture for picture in pictures if isinstance(picture, LatentProvenance)]
+    if latents:
+        check_truncation(latents[0].truncation)
+        z, vectors = (
+            _layer_rows([getattr(latent, key) for latent in latents], width)
+            for key, width in (("z", gan.config.z_dim), ("class_vector", gan.config.embedding_dim))
+        )
+        return generate_batches(gan.engine, None, z, latents[0].truncation, class_vectors=vectors)
+    planned = [picture for picture in pictures if isinstance(picture, Provenance)]
+    labels = torch.tensor([picture.class_index or 0 for picture in planned])
+    statistics = statistics_truncation(planned[0].truncation, cast(NoiseKind, planned[0].noise))
+    return generate_batches(
+        gan.engine, labels, planned_noise(planned, gan.config.z_dim), statistics
+    )
+
+
+def _layer_rows(numbers: Sequence[Sequence[float]], width: int) -> Tensor:
+    """(N, width), or (N, L, width) of rows that are as long as several layers'."""
+    rows = torch.tensor(numbers, dtype=torch.float32)
+    several = width > 0 and rows.shape[1] > width and rows.shape[1] % width == 0
+    return rows.unflatten(1, (-1, width)) if several else rows
+
+
+def check_model(
+    gan: Model, provenance: Provenance | LatentProvenance | MorphProvenance | VideoProvenance
+) -> None:
     """Refuse provenance of another model, to the last bit of its weights."""
     if provenance.sha256 != gan.sha256:
         raise InputError(
@@ -132,7 +211,7 @@ def plain_truncation(truncation: float | None) -> float | None:
     return None if truncation is None else real_number(truncation, "truncation")
 
 
-def _noise(pictures: Sequence[Provenance], dim: int) -> NDArray[np.float64]:
+def planned_noise(pictures: Sequence[Provenance], dim: int) -> NDArray[np.float64]:
     """The noise (N, dim) of pictures that share a truncation and its meaning."""
     by_seed: dict[int, list[int]] = {}  # positions among the pictures
     for position, picture in enumerate(pictures):

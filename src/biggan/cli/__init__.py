@@ -22,6 +22,7 @@ VERBS = {
     "demo": "Serve the web page and the HTTP API.",
     "train": "Train a model from a recipe, or resume.",
     "directions": "Find what changes one thing at a time.",
+    "invert": "Find the noise and class vector of pictures.",
     "evaluate": "Measure FID, Inception Score and other metrics.",
     "classifier": "Train a classifier as a feature extractor for evaluate.",
     "report": "Write a report of a training run as one HTML page.",

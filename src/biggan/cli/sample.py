@@ -19,9 +19,10 @@ if TYPE_CHECKING:
 
     from biggan.gan import Gan
     from biggan.latents import NoiseKind
-    from biggan.provenance import Provenance
+    from biggan.provenance import LatentProvenance, Provenance
 
-    Plan = tuple[Gan, list[Provenance], int | None]
+    Picture = Provenance | LatentProvenance
+    Plan = tuple[Gan, list[Picture], int | None]
 
 _PATIENCE = timedelta(days=1)  # the fastest process waits for the slowest
 
@@ -99,7 +100,7 @@ def command(
         planned, columns = ([], None) if like is None else _read_like(like)
         gan = options.load_gan(device=device, **how)
         if not planned:
-            planned = gan.plan(classes or (None,), num, truncation, seed, noise=noise)
+            planned = [*gan.plan(classes or (None,), num, truncation, seed, noise=noise)]
         _ = gan.engine  # what cannot be had is refused before a folder is made
         if grid and columns is None:
             columns = 1 if like else num if len(classes) > 1 else min(num, 5)
@@ -116,23 +117,31 @@ def command(
         _report(files, planned, as_json=as_json)
 
 
-def _read_like(path: Path) -> tuple[list[Provenance], int | None]:
+def _read_like(path: Path) -> tuple[list[Picture], int | None]:
     """The provenance of the pictures in a PNG file; of a grid also its number of columns."""
-    from biggan.provenance import GridProvenance, Provenance, read_provenance
+    from biggan.provenance import (
+        GridProvenance,
+        LatentGridProvenance,
+        LatentProvenance,
+        Provenance,
+        read_provenance,
+    )
 
     if option := options.given_option(("classes", "num", "truncation", "seed", "noise")):
         raise InputError(f"--like takes all settings from the picture: omit {option}")
     wanted = read_provenance(path)
     if isinstance(wanted, GridProvenance):
         return list(wanted.pictures), wanted.columns
-    if isinstance(wanted, Provenance):
+    if isinstance(wanted, LatentGridProvenance):
+        return list(wanted.latents), wanted.columns
+    if isinstance(wanted, Provenance | LatentProvenance):
         return [wanted], None
     raise InputError(f"{path} was made by biggan interpolate: use biggan interpolate --like")
 
 
 def _sample_together(
     plan: Callable[[str | None], Plan], device: str | None, out: Path
-) -> tuple[list[Provenance], list[Path]]:
+) -> tuple[list[Picture], list[Path]]:
     """Make this process's part of the pictures, beside the other processes of torchrun.
 
     Returns:
@@ -178,11 +187,11 @@ def _on_sigterm(_number: int, _frame: object) -> None:
 
 
 def _write(
-    pictures: Iterable[Image], planned: Sequence[Provenance], columns: int | None, out: Path
+    pictures: Iterable[Image], planned: Sequence[Picture], columns: int | None, out: Path
 ) -> list[Path]:
     """Write a file for each picture, or one grid of all of them."""
     from biggan.images import make_grid, save_png
-    from biggan.provenance import GridProvenance, file_stem
+    from biggan.provenance import as_grid, file_stem
 
     if columns is None:
         files = []
@@ -190,7 +199,7 @@ def _write(
             files.append(options.unused_picture(out / f"{file_stem(provenance)}.png", provenance))
             save_png(picture, files[-1], provenance)
         return files
-    grid = GridProvenance(columns, tuple(planned))
+    grid = as_grid(columns, planned)
     image = make_grid(list(pictures), columns)
     # Named at the end: another command may have written its grid meanwhile.
     path = options.unused_picture(out / "grid.png", grid)
@@ -198,7 +207,7 @@ def _write(
     return [path]
 
 
-def _report(files: list[Path], planned: list[Provenance], *, as_json: bool) -> None:
+def _report(files: list[Path], planned: list[Picture], *, as_json: bool) -> None:
     if not as_json:
         click.echo("\n".join(map(str, files)))
         return

@@ -20,6 +20,8 @@ from biggan.interpolation import frames_of_seconds
 from biggan.provenance import (
     AnyProvenance,
     GridProvenance,
+    LatentGridProvenance,
+    LatentProvenance,
     MorphProvenance,
     Provenance,
     VideoProvenance,
@@ -365,6 +367,10 @@ def find_settings(gan: Gan, made: AnyProvenance) -> tuple[Form, dict[str, Any]]:
     Raises:
         InputError: It is of another model than `gan`, or one that no form makes.
     """
+    if isinstance(made, LatentProvenance | LatentGridProvenance):
+        raise InputError(
+            "no tab of the page shows images of latents; use biggan sample --like FILE"
+        )
     sheet = GridProvenance(1, (made,)) if isinstance(made, Provenance) else made
     maker = sheet.pictures[0] if isinstance(sheet, GridProvenance) else sheet
     if maker.sha256 != gan.sha256:

@@ -1,0 +1,185 @@
+"""`biggan invert`: the noise and class vector of pictures."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import time
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from biggan.cli import options
+from biggan.errors import InputError
+
+if TYPE_CHECKING:
+    from biggan.gan import Gan
+    from biggan.inversion import Latents, Metric
+
+_LEAST_FOR_LPIPS = 64  # pixels a side
+
+
+@click.command
+@click.argument("images", nargs=-1, required=True, type=click.Path(path_type=Path))
+@options.model
+@options.offline
+@click.option(
+    "--class",
+    "class_",
+    metavar="NAME|INDEX",
+    help="The class of all pictures.  [default: it is searched for]",
+)
+@click.option(
+    "--truncation",
+    type=options.TRUNCATION,
+    default=1.0,
+    help="Bounds the noise and chooses the statistics; none for untruncated noise.",
+)
+@click.option(
+    "--fit", is_flag=True, help="Crop to a square, resize and convert pictures, as in training."
+)
+@click.option(
+    "--features",
+    type=click.Choice(["auto", "lpips", "discriminator", "none"]),
+    default="auto",
+    help="What is compared beside pixels at all scales; auto: LPIPS if it is installed, else the "
+    "discriminator of a bundled model or run folder, else nothing.",
+)
+@click.option("--starts", default=8, help="Points that a search starts from.")
+@click.option("--steps", default=220, help="Gradient steps of a search.")
+@click.option("--seconds", default=300.0, help="Most time for a picture, and for the starts.")
+@click.option("--seed", default=0, help="Seed of the starts.")
+@click.option(
+    "--out",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=Path("inverted"),
+    help="Folder of the latents and the reconstructions.",
+)
+@options.device
+@options.as_json
+def command(
+    images: tuple[Path, ...],
+    model: str | None,
+    offline: bool,
+    class_: str | None,
+    truncation: float | None,
+    fit: bool,
+    features: str,
+    starts: int,
+    steps: int,
+    seconds: float,
+    seed: int,
+    out: Path,
+    device: str | None,
+    as_json: bool,
+) -> None:
+    """Find the noise and class vector of pictures.
+
+    Writes for each picture NAME.safetensors with the latents, and NAME.png, what the model makes of
+    them. The same command goes on where it was interrupted.
+
+    \b
+    Examples:
+      biggan invert apple.png --out inverted
+      biggan invert photos/*.jpg --fit --model runs/pets --truncation 0.8
+      biggan sample --latents inverted/apple.safetensors
+    """
+    options.share_processor()
+    options.check_writable(out)
+    from biggan.atomic_write import make_folder
+    from biggan.images import save_png
+    from biggan.inversion import Inverter, load_latents, read_picture, save_latents
+    from biggan.sampling import plan_latents
+
+    gan = options.load_gan(model, device=device, offline=offline, engine="pytorch")
+    pictures = [read_picture(path, gan, fit=fit) for path in images]
+    compared, metric = _metric(features, model, gan, offline=offline)
+    inverter = Inverter(
+        gan,
+        class_,
+        truncation,
+        features=metric,
+        starts=starts,
+        steps=steps,
+        seconds=seconds,
+        seed=seed,
+    )
+    settings = {
+        "class": None if class_ is None else gan.class_index(class_),
+        "features": compared,
+        "starts": starts,
+        "steps": steps,
+        "seconds": seconds,
+        "seed": seed,
+    }
+    make_folder(out)
+    entries = []
+    for path, picture in zip(images, pictures, strict=True):
+        digest = hashlib.sha256(picture.numpy().tobytes()).hexdigest()
+        asked = {"picture": digest, "settings": settings}
+
+        def is_same(file: Path, asked: dict[str, Any] = asked) -> bool:
+            try:
+                found = load_latents(file)
+            except InputError:
+                return False
+            same = (found.sha256, found.truncation) == (gan.sha256, truncation)
+            return same and asked.items() <= found.details.items()
+
+        file = options.unused_name(out / f"{path.stem}.safetensors", is_same)
+        if not file.is_file():
+            began = time.monotonic()
+            found = inverter.invert(picture, path.stem)
+            took = {"seconds": round(time.monotonic() - began, 1)}
+            found = dataclasses.replace(found, details={**found.details, **asked, **took})
+            save_latents(found, file)
+        found = load_latents(file)
+        vectors = found.class_vectors
+        [provenance] = plan_latents(gan, found.z, vectors, found.truncation, [found.name])
+        png = options.unused_picture(out / f"{file.stem}.png", provenance)
+        if not png.is_file():
+            save_png(next(gan.draw([provenance])), png, provenance)
+        entries.append(_entry(path, file, png, found))
+        if not as_json:
+            click.echo(_line(entries[-1]))
+    if as_json:
+        click.echo(json.dumps(entries, indent=2))
+
+
+def _metric(
+    features: str, model: str | None, gan: Gan, *, offline: bool
+) -> tuple[str, Metric | None]:
+    """What is compared beside the pyramid: its name, and the function."""
+    from biggan.inversion import discriminator_metric, lpips_metric
+    from biggan.weights.load import load_discriminator
+    from biggan.weights.published import BUNDLED
+
+    is_large = gan.config.resolution >= _LEAST_FOR_LPIPS
+    if features == "lpips" and not is_large:
+        raise InputError(f"LPIPS needs images of at least {_LEAST_FOR_LPIPS} pixels a side")
+    if features == "lpips" or (features == "auto" and is_large and find_spec("lpips")):
+        return "lpips", lpips_metric()
+    word = BUNDLED[0] if model is None else model
+    if features == "discriminator":
+        return features, discriminator_metric(load_discriminator(word, offline=offline).network)
+    if features == "auto" and (word in BUNDLED or Path(word).is_dir()):
+        try:
+            return "discriminator", discriminator_metric(load_discriminator(word).network)
+        except InputError:  # it has none
+            pass
+    return "none", None
+
+
+def _entry(path: Path, file: Path, png: Path, found: Latents) -> dict[str, Any]:
+    keys = ("class_index", "class_name", "psnr", "distances", "seconds")
+    about = {key: found.details[key] for key in keys}
+    return {"picture": str(path), "latents": str(file), "image": str(png), **about}
+
+
+def _line(entry: dict[str, Any]) -> str:
+    name = entry["class_name"] or ""
+    distances = "  ".join(f"{key} {value:.4f}" for key, value in entry["distances"].items())
+    return f"{entry['latents']}  {name}  {entry['psnr']:.1f} dB  {distances}"
