@@ -104,7 +104,16 @@ def write_parquet(path, files, *, image="image", named=True, metadata=True, row_
 
 def write_tar(path, members):
     path.parent.mkdir(parents=True, exist_ok=True)
-    with tarfile.open(path, "w") as archive:
+    return write_archive(path, members)
+
+
+def write_archive(path, files):
+    """A tar of files or (name, contents), compressed as its name says."""
+    members = files.items() if isinstance(files, dict) else files
+    mode = "w:" + {".tgz": "gz", ".gz": "gz", ".bz2": "bz2", ".xz": "xz"}.get(
+        path.suffix.lower(), ""
+    )
+    with tarfile.open(path, mode) as archive:
         for name, content in members:
             info = tarfile.TarInfo(name)
             info.size = len(content)

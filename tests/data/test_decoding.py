@@ -332,6 +332,20 @@ def test_enlarging_is_bicubic_and_shrinking_is_lanczos(size, resampling):
     assert fit_square(image, 16).tobytes() == expected.tobytes()
 
 
+def test_a_rectangle_is_padded_or_stretched():
+    pixels = np.zeros((16, 48), np.uint8)
+    pixels[:, :6], pixels[:, 42:] = 200, 100
+    wide = Image.fromarray(pixels)
+    padded = np.asarray(fit_square(wide, 48, "pad"))
+    np.testing.assert_array_equal(padded[16:32], pixels)
+    assert padded[:16].max() == padded[32:].max() == 0
+    stretched = np.asarray(fit_square(wide, 16, "stretch"))
+    assert (set(stretched[:, 0]), set(stretched[:, -1])) == ({204}, {102})  # Lanczos
+    turned = wide.transpose(Image.Transpose.TRANSPOSE)
+    upright, lying = (np.asarray(fit_square(i, 12, "pad")).astype(int) for i in (turned, wide))
+    np.testing.assert_allclose(upright, lying.T, atol=1)
+
+
 def test_a_sliver_of_one_pixel_becomes_a_square():
     assert fit_square(Image.new("RGB", (1, 300)), 16).size == (16, 16)
 

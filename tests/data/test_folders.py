@@ -20,12 +20,14 @@ from data_forms import (
     pictures,
     png,
     refusal,
+    write_archive,
     write_folder,
     write_parquet,
     write_shards,
     write_zip,
 )
 
+FILES = pictures(4)
 NAMES = [
     "cat/b.PNG",
     "cat/a.jpg",
@@ -160,13 +162,15 @@ def test_a_missing_path_names_a_sibling(tmp_path):
     (tmp_path / "\u1100\u1161\u11bc").mkdir()  # as macOS writes it
     assert refused(tmp_path / "\uac15").endswith(f"did you mean {tmp_path}/\u1100\u1161\u11bc?")
     fill_zip(tmp_path / "data.zip")
-    assert refused(tmp_path / "data.zip" / "train").startswith("no such file or folder")
+    assert refused(tmp_path / "data.zip" / "train").startswith(
+        f"{tmp_path}/data.zip has no folder 'train': name one, such as {tmp_path}/data.zip::c"
+    )
 
 
 def test_a_path_inside_a_file_or_of_another_kind_is_refused(tmp_path):
     (tmp_path / "data.h5").write_bytes(b"HDF")
     assert refused(tmp_path / "data.h5").endswith(
-        "is neither a folder of class folders nor a .zip of one"
+        "is neither a folder of class folders nor a .zip or .tar of one"
     )
 
 
@@ -393,6 +397,34 @@ def test_without_classes_every_layout_will_do(tmp_path, write, names):
     path = write(tmp_path / "data.zip", dict.fromkeys(reversed(names), b"image"))
     with open_source(path, unconditional=True) as source:
         assert (source.members, source.labels, source.class_names) == (names, [0] * len(names), ())
+
+
+# --- one part of an archive ---
+
+TWO = {f"pets/{part}/{name}": data for part in ("train", "test") for name, data in FILES.items()}
+
+
+@pytest.mark.parametrize("form", ["folder", "zip", "tar", "tgz"])
+def test_a_part_is_what_its_folder_is(tmp_path, form):
+    TWO["pets/train/cat/5.png"] = png(5)[0]
+    path = tmp_path / f"pets.{form}"
+    {"folder": write_folder, "zip": write_zip}.get(form, write_archive)(path, TWO)
+    wanted = load_dataset(write_folder(tmp_path / "a", TWO) / "pets" / "train", 8, 3)
+    for part in ("train", "pets/train", "pets/train/"):
+        data = load_dataset(f"{path}::{part}", 8, 3)
+        assert data.fingerprint == wanted.fingerprint
+        assert data.source == f"pets.{form}::{part.strip('/')}"
+    inside = path / ("pets/train" if form == "folder" else "train")
+    assert load_dataset(inside, 8, 3).fingerprint == wanted.fingerprint
+    message = refusal(load_dataset, f"{path}::trian", 8, 3)
+    assert message == f"{path} has no folder 'trian': name one, such as {path}::pets/train"
+    message = refusal(load_dataset, f"{path}::cat", 8, 3)
+    assert message.startswith(f"{path} has several folders 'cat': name one, such as {path}::pets/")
+
+
+def test_a_name_with_two_colons_is_a_name(tmp_path):
+    folder = write_folder(tmp_path / "a::b", FILES)
+    assert len(load_dataset(folder, 8, 3)) == 8
 
 
 # --- dataset.json of StyleGAN's tools: labels of image files in numbered folders ---

@@ -101,7 +101,7 @@ def test_folders_above_the_classes_are_passed_over_in_a_zip_and_named_in_a_folde
 def test_stray_images_above_do_not_hide_the_right_folder():
     members = [*images("train/cat", "train/dog"), "preview.png", "train/preview.png"]
     assert "did you mean data/train?" in refused(members)
-    assert "make a zip of train alone" in refused(members[:-1], in_zip=True)
+    assert "did you mean data.zip::train?" in refused(members[:-1], in_zip=True)
 
 
 @pytest.mark.parametrize("above", ["", "ImageNet/"])
@@ -122,7 +122,7 @@ def test_the_parts_of_a_dataset_are_not_classes(above, parts):
     message = refused(members)
     assert f"did you mean data/{above}{train}?" in message
     assert above or message.startswith(f"data {listed}")
-    advice = f"make a zip of {above}{train} alone, or {WITHOUT_CLASSES}"
+    advice = f"did you mean data.zip::{above}{train}?, or {WITHOUT_CLASSES}"
     assert refused(members, in_zip=True) == f"data.zip {listed}: {advice}"
 
 
@@ -213,7 +213,7 @@ def test_a_class_without_images_is_named(in_zip):
 def test_parts_and_copies_are_refused_with_the_right_folder(folders, right):
     members = images(*folders)
     assert f"did you mean data/{right}?" in refused(members)
-    assert f"make a zip of {right} alone" in refused(members, in_zip=True)
+    assert f"did you mean data.zip::{right}?" in refused(members, in_zip=True)
     inside = [member.removeprefix(f"{right}/") for member in members if member.startswith(right)]
     assert len(arrange(inside)[2]) == 2
 

@@ -15,11 +15,13 @@ from collections import namedtuple
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from biggan.data import ShuffledStream, fetch, load_dataset, packed, sources
 from biggan.data.packed import pack_dataset, read_header, verify
 from data_forms import (
     cut_short,
+    encode,
     pictures,
     refusal,
     shuffled,
@@ -389,7 +391,7 @@ def test_an_image_that_vanished_is_no_reason_to_begin_anew(tmp_path):
     folder = write_folder(tmp_path / "pets", FILES)
     with packed.open_source(folder) as source:
         (folder / "cat" / "0000.png").unlink()
-        message = refusal(packed._signature, folder, source, 8, 3)
+        message = refusal(packed._signature, source, (3, 8, "crop"))
     assert re.search("cat/0000.png: No such file.* start again", message)
 
 
@@ -497,3 +499,19 @@ def test_kill_9_in_the_middle(tmp_path):
         patch.setattr(packed, "_MOST_IN_CHUNK", 4)
         pack_dataset(folder, out, 64)
     assert contents(out) == contents(tmp_path / "whole")
+
+
+def test_a_packed_dataset_knows_how_its_images_became_squares(tmp_path):
+    wide = {f"{name}/0.png": encode(Image.new("RGB", (16, 8), name)) for name in ("red", "blue")}
+    source = write_folder(tmp_path / "wide", wide)
+    packed = tmp_path / "packed"
+    header = pack_dataset(source, packed, 8, resize="pad", progress=False)
+    assert (header.resize, read_header(packed)) == ("pad", header)
+    assert "was packed from another source" in refusal(pack_dataset, source, packed, 8)
+    for resize in ("crop", "pad"):  # crop is the default, and no wish
+        data = load_dataset(packed, 8, 3, resize=resize)
+    assert data.fingerprint == load_dataset(source, 8, 3, resize="pad").fingerprint
+    fault = "is packed already: give --resize and --label-column to `data pack`"
+    assert fault in refusal(load_dataset, packed, 8, 3, resize="stretch")
+    assert fault in refusal(load_dataset, packed, 8, 3, label_column="x")
+    assert "have no label columns" in refusal(load_dataset, "digits", 8, 1, label_column="x")

@@ -9,6 +9,7 @@ import torch
 
 from biggan.data import load_dataset
 from biggan.data.decoding import CorruptImageError
+from biggan.data.folders import Choice
 from biggan.data.parquet import ParquetReader
 from biggan.data.sources import open_source
 from data_forms import pictures, png, refusal, shuffled, write_folder, write_parquet
@@ -78,6 +79,22 @@ def test_columns_of_other_names_are_found_by_their_declared_types(tmp_path):
     assert refused(path) == f"{path} has no column 'image', only img, label"
 
 
+def test_a_column_of_labels_can_be_chosen(tmp_path):
+    columns = {"image": DATA, "fine": [0, 1, 2], "coarse": [1, 0, 1]}
+    features = {
+        name: {"_type": "ClassLabel", "names": [f"{name} {number}" for number in range(3)][:size]}
+        for name, size in (("fine", 3), ("coarse", 2))
+    }
+    path = write(tmp_path / "a.parquet", columns, **features)
+    assert "only image, fine, coarse: choose that of the labels with --label-column" in refused(
+        path
+    )
+    data = load_dataset(path, 8, 3, label_column="coarse")
+    assert data.class_names == ("coarse 0", "coarse 1")
+    assert data.labels.tolist() == [0, 1, 1]
+    assert "has no column 'bad', only image" in refused(path, label_column="bad")
+
+
 def test_several_files_are_one_dataset(tmp_path):
     names = list(FILES)
     for part in range(2):
@@ -113,7 +130,7 @@ def test_row_groups_are_read_once_in_reading_order(tmp_path, monkeypatch):
 
 def test_a_damaged_page_is_told_in_one_line(tmp_path, monkeypatch):
     path = write_parquet(tmp_path / "a.parquet", FILES)
-    files = ParquetReader([path], path, unconditional=True)
+    files = ParquetReader([path], path, Choice(unconditional=True))
 
     def fail(number):
         raise OSError("Couldn't deserialize thrift:\nDeserializing page header failed.\n")
@@ -144,7 +161,7 @@ def test_a_row_without_an_image_is_corrupt(tmp_path, caplog):
         (
             {"image": DATA},
             None,
-            "no column 'label', only image; or train without classes (--uncond",
+            "no column 'label', only image: choose that of the labels with --label-column, or",
         ),
         ({"image": DATA, "label": [0.5, 1, 1]}, None, "contains double, not numbers or names"),
         ({"image": DATA, "label": [[0], [1, 0], []]}, None, "contains list<"),

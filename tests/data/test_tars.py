@@ -1,5 +1,6 @@
 """WebDataset shards as files: what is in them, and what cannot be used."""
 
+import io
 import tarfile
 
 import numpy as np
@@ -7,7 +8,15 @@ import pytest
 
 from biggan.data import ShardStream, load_dataset
 from biggan.data.sources import expand
-from data_forms import pictures, png, refusal, write_folder, write_shards, write_tar
+from data_forms import (
+    pictures,
+    png,
+    refusal,
+    write_archive,
+    write_folder,
+    write_shards,
+    write_tar,
+)
 
 FILES = pictures(4)
 PNG = png(0)[0]
@@ -218,6 +227,55 @@ def test_patterns(tmp_path):
     assert names("{b,a}-*.tar") == ["b-00.tar", "a-00.tar", "a-01.tar", "a-02.tar"]
     assert refused(tmp_path / "a-{00..03}.tar") == f"no such file: {tmp_path}/a-03.tar"
     assert refused(tmp_path / "c-*.tar") == f"no such file: {tmp_path}/c-*.tar"
+
+
+@pytest.mark.parametrize("name", ["a.tar", "a.tgz", "a.tar.gz", "a.tar.bz2", "a.tar.xz", "A.TGZ"])
+def test_a_tar_of_class_folders_is_that_folder(tmp_path, name):
+    files = {f"./pets/{name}": data for name, data in FILES.items()} | {"pets/LICENSE": b""}
+    plain = load_dataset(write_folder(tmp_path / "b", FILES), 8, 3)
+    data = load_dataset(write_archive(tmp_path / name, files), 8, 3)
+    assert data.fingerprint == plain.fingerprint
+    assert data.class_names == ("cat", "dog")
+    path = write_archive(tmp_path / f"cut-{name}", files)
+    path.write_bytes(path.read_bytes()[:-1500])
+    assert f"cut-{name} is not a whole tar" in refused(path)
+
+
+def test_a_tar_for_each_class(tmp_path):
+    """As ImageNet has them: in a folder, or in one more tar."""
+    for name in ("cat", "dog"):
+        own = {key[4:]: data for key, data in FILES.items() if key.startswith(name)}
+        write_tar(tmp_path / "all" / f"{name}.tar", own.items())
+    inner = {path.name: path.read_bytes() for path in (tmp_path / "all").iterdir()}
+    plain = load_dataset(write_folder(tmp_path / "b", FILES), 8, 3)
+    for path in (tmp_path / "all", write_archive(tmp_path / "outer.tar", inner)):
+        assert load_dataset(path, 8, 3).fingerprint == plain.fingerprint
+    # Shards without labels are no classes.
+    for name in ("train-0000", "train-0001"):
+        write_tar(tmp_path / "shards" / f"{name}.tar", [(f"{name}.png", PNG)])
+    assert "holds shards (train-0000, train-0001)" in refused(tmp_path / "shards")
+
+
+def test_a_disk_without_room_for_what_is_unpacked(tmp_path, monkeypatch):
+    path = write_archive(tmp_path / "a.tgz", FILES)
+
+    class Full(io.BytesIO):
+        def write(self, data):
+            raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("tempfile.TemporaryFile", Full)
+    assert "No space left on device; set TMPDIR to a folder with space" in refused(path)
+
+
+def test_a_label_of_json_can_be_chosen(tmp_path):
+    labels = [("json", f'{{"label": 0, "colour": "{c}"}}') for c in ("red", "blue", "red")]
+    path = write_tar(tmp_path / "a.tar", samples(*labels))
+    data = load_dataset(path, 8, 3, label_column="colour")
+    assert (data.class_names, data.labels.tolist()) == (("blue", "red"), [0, 1, 1])
+    stream = ShardStream(path, 8, 3, None, 0, label_column="colour")
+    assert stream.class_names == ("blue", "red")
+    assert "needs several classes" in refusal(ShardStream, path, 8, 3, None, 0)
+    assert "has no label" in refused(path, label_column="size")
 
 
 def test_archives_beside_class_folders_are_not_the_dataset(tmp_path):

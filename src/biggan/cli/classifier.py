@@ -13,6 +13,7 @@ from biggan.errors import InputError
 
 if TYPE_CHECKING:
     from biggan.data import ImageDataset
+    from biggan.data.dataset import Resize
 
 
 @click.command
@@ -57,6 +58,8 @@ if TYPE_CHECKING:
     help="Channels of the first stage; the features are four times as wide.  [default: half the "
     "resolution, from 16 to 64]",
 )
+@options.label_column
+@options.resize
 @options.as_json
 @options.device
 def command(
@@ -68,14 +71,16 @@ def command(
     seed: int,
     flip: bool | None,
     width: int | None,
+    label_column: str | None,
+    resize: Resize,
     as_json: bool,
     device: str | None,
 ) -> None:
     """Train a classifier as a feature extractor for evaluate.
 
-    DATA is a packed dataset, a folder of class folders, a .zip of one, parquet files, tar shards,
-    or `digits`. A tenth of each class is held out; the accuracy on these images is printed. After
-    an interruption the same command continues.
+    DATA is a packed dataset, `digits`, or what `biggan data pack` packs. A tenth of each class is
+    held out; the accuracy on these images is printed. After an interruption the same command
+    continues.
 
     \b
     Examples:
@@ -92,7 +97,7 @@ def command(
     from biggan.data import DIGITS
 
     device = options.choose_device(device)
-    dataset = _load(data, resolution, channels)
+    dataset = _load(data, resolution, channels, label_column, resize)
     classifier = train_classifier(
         dataset,
         out,
@@ -121,7 +126,13 @@ def command(
     )
 
 
-def _load(data: str, resolution: int | None, channels: str | None) -> ImageDataset:
+def _load(
+    data: str,
+    resolution: int | None,
+    channels: str | None,
+    label_column: str | None,
+    resize: Resize,
+) -> ImageDataset:
     """Load the data in the size that was asked for, or that they have anyway."""
     from biggan.data import DIGITS, load_dataset
     from biggan.data.packed import is_packed, read_header
@@ -135,5 +146,9 @@ def _load(data: str, resolution: int | None, channels: str | None) -> ImageDatas
     elif is_packed(path):
         own_channels = read_header(path).image_channels
     return load_dataset(
-        data, resolution or common_resolution(data), int(channels) if channels else own_channels
+        data,
+        resolution or common_resolution(data),
+        int(channels) if channels else own_channels,
+        label_column=label_column,
+        resize=resize,
     )

@@ -11,6 +11,7 @@ import click
 from biggan.cli import options
 
 if TYPE_CHECKING:
+    from biggan.data.dataset import Resize
     from biggan.data.packed import PackedHeader
 
 _packed_argument = click.argument("packed", metavar="PACKED", type=click.Path(path_type=Path))
@@ -51,6 +52,8 @@ def command(ctx: click.Context) -> None:
     help="Number of decoding threads.  [default: one per processor]",
 )
 @click.option("--unconditional", is_flag=True, help="Ignore classes.")
+@options.label_column
+@options.resize
 @click.option("--strict", is_flag=True, help="Fail at a corrupt image instead of skipping it.")
 def pack(
     source: str,
@@ -59,18 +62,22 @@ def pack(
     channels: str,
     workers: int | None,
     unconditional: bool,
+    label_column: str | None,
+    resize: Resize,
     strict: bool,
 ) -> None:
     """Pack the images of SOURCE into the folder OUT.
 
-    SOURCE is a folder of class folders, a .zip of one, Hugging Face .parquet files or WebDataset
-    .tar shards: one file, a folder of them, or a pattern in quotes. After an interruption the same
-    command continues.
+    SOURCE is a folder, .zip, .tar or .tgz of class folders, or of images with labels.csv,
+    metadata.csv or metadata.jsonl; CIFAR's .tar.gz; MNIST's idx files; Hugging Face .parquet files
+    or WebDataset .tar shards: one file, a folder of them, or a pattern in quotes. SET.zip::FOLDER
+    is a folder inside of an archive. After an interruption the same command continues.
 
     \b
     Examples:
       biggan data pack photos photos-128 --resolution 128
-      biggan data pack "data/train-*.parquet" birds-64 --resolution 64
+      biggan data pack archive.zip::train photos-128 --resolution 128 --resize pad
+      biggan data pack "data/train-*.parquet" cifar100 --resolution 32 --label-column coarse_label
       biggan data pack "train-{0000..0009}.tar" imagenet-256 --resolution 256 --workers 16
     """
     options.check_writable(out.parent)
@@ -83,6 +90,8 @@ def pack(
         resolution,
         int(channels),
         unconditional=unconditional,
+        label_column=label_column,
+        resize=resize,
         strict=strict,
         workers=workers,
     )

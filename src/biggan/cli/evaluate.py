@@ -12,13 +12,14 @@ from biggan.cli import options
 from biggan.errors import InputError
 
 if TYPE_CHECKING:
+    from biggan.data.dataset import Resize as DataResize
     from biggan.latents import NoiseKind
     from biggan.metrics.extractor import FeatureExtractor
     from biggan.metrics.inception import Resize
 
 # The options that --save-statistics allows, and those that --images forbids.
 _OF_STATISTICS = {"save_statistics", "data", "model", "resolution", "extractor", "resize"}
-_OF_STATISTICS |= {"offline", "device"}
+_OF_STATISTICS |= {"offline", "device", "data_resize"}
 _OF_MODELS = {"num", "truncations", "noise", "seed", "batch_size", "engine", "precision"}
 
 
@@ -64,6 +65,13 @@ _OF_MODELS = {"num", "truncations", "noise", "seed", "batch_size", "engine", "pr
     type=click.Choice(["tensorflow", "pytorch-fid", "pil-bicubic"]),
     help="Method of resizing to 299 pixels for TF-Inception: as its graph and torch-fidelity, as "
     "pytorch-fid, or as clean-fid.  [default: tensorflow]",
+)
+@options.label_column
+@click.option(
+    "--data-resize",
+    type=options.RESIZES,
+    default="crop",
+    help="Make the images of --data square: crop, pad or stretch them.",
 )
 @click.option(
     "--neighbors",
@@ -111,6 +119,8 @@ def command(
     metrics: str | None,
     extractor: str,
     resize: Resize | None,
+    label_column: str | None,
+    data_resize: DataResize,
     neighbors: Path | None,
     save_statistics: Path | None,
     resolution: int | None,
@@ -178,14 +188,19 @@ def command(
                 )
         if save_statistics is not None:
             assert network is not None
-            _save_statistics(data, model, offline, resolution, network, save_statistics)
+            _save_statistics(
+                data, model, offline, resolution, data_resize, network, save_statistics
+            )
             return
+        how_data: Any = {"label_column": label_column, "resize": data_resize}
         classes, flip = scores.needs_classes(wanted), data != DIGITS
         if images is None:
             with raising_together():
                 gan = options.load_gan(model, device=str(own), offline=offline, **how)
                 size, channels = gan.config.resolution, gan.config.image_channels
-                against = reference.open_reference(data, size, channels, with_classes=classes)
+                against = reference.open_reference(
+                    data, size, channels, with_classes=classes, **how_data
+                )
             evaluation = evaluate_generator(
                 gan, against, network, sweep, wanted, protocol, flip=flip
             )
@@ -194,7 +209,7 @@ def command(
             with raising_together():
                 channels = 3 if network is None else network.channels
                 made, against = reference.open_images(
-                    images, data, resolution, channels, with_classes=classes
+                    images, data, resolution, channels, with_classes=classes, **how_data
                 )
             evaluation = evaluate_images(made, against, network, wanted, flip=flip, device=own)
             samples = partial(samples_of_images, made)
@@ -271,6 +286,7 @@ def _save_statistics(
     model: str | None,
     offline: bool,
     resolution: int | None,
+    resize: DataResize,
     extractor: FeatureExtractor,
     out: Path,
 ) -> None:
@@ -286,7 +302,9 @@ def _save_statistics(
             config = options.load_gan(model, device="cpu", offline=offline).config
             resolution, channels = config.resolution, config.image_channels
         size = common_resolution(data) if resolution is None else resolution
-        dataset = open_dataset(data, size, channels, with_classes=False, may_enlarge=model is None)
+        dataset = open_dataset(
+            data, size, channels, with_classes=False, may_enlarge=model is None, resize=resize
+        )
         check_enough(len(dataset), f"in {dataset.source}")
     features = extract_features(DatasetImages(dataset), extractor)
     with raising_together():

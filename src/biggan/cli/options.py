@@ -116,6 +116,18 @@ like = click.option(
     type=click.Path(path_type=Path),
     help="Generate this image again, from the provenance in the file.",
 )
+label_column = click.option(
+    "--label-column",
+    metavar="NAME",
+    help="The column of the labels, where a table has several.  [default: label]",
+)
+RESIZES = click.Choice(["crop", "pad", "stretch"])
+resize = click.option(
+    "--resize",
+    type=RESIZES,
+    default="crop",
+    help="Make images square: crop them to the centre, pad them with black, or stretch them.",
+)
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 

@@ -56,9 +56,11 @@ class DurationType(click.ParamType):  # type: ignore[type-arg]  # generic since 
 @click.option(
     "--data",
     metavar="PATH",
-    help="A packed dataset, a folder of class folders, a zip of one, parquet files, tar shards or "
-    "`digits`; with --set stream=true also addresses of shards.  [default: the recipe's data]",
+    help="A packed dataset, `digits`, or what `biggan data pack` packs; with --set stream=true "
+    "also addresses of shards.  [default: the recipe's data]",
 )
+@options.label_column
+@options.resize
 @click.option(
     "--out",
     "run_dir",
@@ -90,6 +92,8 @@ class DurationType(click.ParamType):  # type: ignore[type-arg]  # generic since 
 def command(
     recipe: str,
     data: str | None,
+    label_column: str | None,
+    resize: str,
     run_dir: Path | None,
     changes: tuple[str, ...],
     strict: bool,
@@ -105,6 +109,7 @@ def command(
       biggan train digits --out runs/digits
       biggan train fruits --data fruits-train.zip --out runs/fruits --stop-after 50m
       biggan sample --model runs/digits --class seven
+      biggan train fruits --data fruits.tgz::train --resize pad --out runs/padded
       biggan train biggan.toml --data imagenet --dry-run
       biggan train biggan.toml --data "big/{0000..0999}.tar" --set stream=true --out runs/big
 
@@ -125,6 +130,10 @@ def command(
 
     from biggan.training.config import load_recipe
 
+    if label_column is not None:
+        changes = (*changes, f"label_column={json.dumps(label_column)}")
+    if options.given_option(["resize"]):
+        changes = (*changes, f"resize={resize}")
     config = load_recipe(recipe, changes, data)
     if dry_run:
         _dry_run(config, run_dir, strict=strict, as_json=as_json)

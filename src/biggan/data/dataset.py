@@ -6,7 +6,7 @@ import functools
 import hashlib
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from biggan.errors import InputError
+from biggan.errors import InputError, require
 
+Resize = Literal["crop", "pad", "stretch"]
 MODES = {1: "L", 3: "RGB"}  # by number of channels
 DIGITS = "digits"  # the name of the built-in dataset
 _DIGIT_NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
@@ -90,19 +91,22 @@ def load_dataset(
     *,
     strict: bool = False,
     unconditional: bool = False,
+    label_column: str | None = None,
+    resize: Resize = "crop",
     workers: int | None = None,
     progress: bool = True,
 ) -> ImageDataset:
     """Load a whole dataset into memory, or map a packed one.
 
     Args:
-        source: A packed dataset; a folder of class folders, or a .zip of one; parquet files or
-            WebDataset shards (one, a folder of them, or a pattern); or the word "digits" for the
+        source: A packed dataset; what `sources.open_source` opens; or the word "digits" for the
             built-in dataset ("./digits", or a Path, is a folder of that name).
         resolution: The side of the images in pixels.
         image_channels: 1 for grey, 3 for colour.
         strict: Refuse corrupt images; without it they are left out with one warning.
         unconditional: Ignore classes: class folders are not needed.
+        label_column: The column of the labels, where a table has several.
+        resize: What becomes of images that are not square.
         workers: Decoding threads; one per processor by default.
         progress: Show a bar where loading takes over two seconds, on a terminal.
 
@@ -114,6 +118,7 @@ def load_dataset(
     """
     check_form(resolution, image_channels)
     if source == DIGITS:
+        require(label_column is None, f"the built-in {DIGITS} have no label columns: choose none")
         return _digits(resolution, image_channels, unconditional=unconditional)
     from biggan.data.loading import load_files  # here, because the digits need no readers
 
@@ -124,6 +129,8 @@ def load_dataset(
         image_channels,
         strict=strict,
         unconditional=unconditional,
+        label_column=label_column,
+        resize=resize,
         workers=workers,
         progress=progress,
     )
@@ -165,18 +172,19 @@ def check_form(resolution: int, channels: int) -> None:
         raise InputError(f"the resolution must be at least 1 pixel, not {resolution}")
 
 
-def fit_square(image: Image.Image, resolution: int) -> Image.Image:
-    """Crop an image to its central square and scale it to a resolution.
+def fit_square(image: Image.Image, resolution: int, resize: Resize = "crop") -> Image.Image:
+    """Scale an image to a square: crop it to the centre, pad it with black, or stretch it.
 
     Lanczos shrinks: it does not alias, because Pillow widens the filter by the factor, and it keeps
     edges that the paper's area averaging blurs. Bicubic enlarges. An image of the right size is
     unchanged.
     """
-    side = min(image.size)
-    left, top = (image.width - side) // 2, (image.height - side) // 2
-    if image.size != (side, side):
-        image = image.crop((left, top, left + side, top + side))
-    if side == resolution:
+    width, height = image.size
+    side = min(image.size) if resize == "crop" else max(image.size)
+    if width != height and resize != "stretch":
+        left, top = (width - side) // 2, (height - side) // 2
+        image = image.crop((left, top, left + side, top + side))  # outside of an image is black
+    if image.size == (resolution, resolution):
         return image
     shrinks = side > resolution
     resampling = Image.Resampling.LANCZOS if shrinks else Image.Resampling.BICUBIC

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import difflib
 import errno
 import itertools
-import json
 import logging
 import os
 import re
@@ -20,14 +20,13 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
-from biggan.classes import normal_name
+from biggan.data.arrays import Picture, choose_arrays, list_arrays, read_arrays
 from biggan.data.decoding import MOST_BYTES, CorruptImageError, image_endings
-from biggan.data.layout import WITHOUT_CLASSES, Label
-from biggan.errors import InputError
+from biggan.data.layout import Label
+from biggan.data.tables import is_table, read_tables
+from biggan.errors import InputError, quoted
 
 logger = logging.getLogger("biggan.data")
-
-LABEL_FILE = "dataset.json"  # in which StyleGAN's tools keep the labels
 
 # Folders and files that systems put beside people's own, in small letters; and all hidden ones.
 _SYSTEM_NAMES = frozenset(
@@ -49,6 +48,14 @@ _EAST_ASIAN = frozenset({"CJK", "HIRAGANA", "KATAKANA", "KATAKANA-HIRAGANA"})
 _OF_LINKS = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG})
 
 
+class Choice(NamedTuple):
+    """What is wanted of a source."""
+
+    unconditional: bool = False  # without classes
+    column: str | None = None  # of the labels; None for the one that is meant
+    part: str | None = None  # the folder of an archive, or "test" of arrays; None for all
+
+
 class Item(NamedTuple):
     """An image of a source.
 
@@ -67,6 +74,7 @@ class Reader(ABC):
 
     items: list[Item]  # in the order that is fastest to read
     left_out: Counter[str]  # files that are not used, by ending
+    containers: Sequence[Path] | None  # the files that the images are in; None: each is a file
     labelled: bool = True  # else folders are the classes
     class_table: Sequence[str] | None = None  # the names of labels that are numbers
     folders: Sequence[str] = ()  # those that may be classes, with images in them or without
@@ -85,41 +93,94 @@ class Reader(ABC):
         """Close the files."""
 
 
-class FolderReader(Reader):
+class FileReader(Reader):
+    """Images among files that have names: those of a folder, a zip or a tar.
+
+    Their labels are in a table (`tables`), or their folders are the classes. Where there are no
+    image files, there may be arrays (`arrays`).
+    """
+
+    @abstractmethod
+    def read_file(self, handle: Any) -> bytes:
+        """The bytes of a file; see `read`."""
+
+    def read(self, handle: Any) -> bytes:
+        """The bytes of one image file; see `Reader`."""
+        return handle.encode() if isinstance(handle, Picture) else self.read_file(handle)
+
+    def _list(self, path: Path, files: Mapping[str, Any], choice: Choice) -> None:
+        """Choose the images among the files, by relative paths, and find their labels."""
+        prefix, part = _find_part(path, files, choice.part)
+        known = sorted(filter(is_image, files))
+        images = [name for name in known if name.startswith(prefix)]
+        inside = {name for name in files if name.startswith(prefix) and not is_system_file(name)}
+
+        def read(name: str) -> bytes:
+            return self.read_file(files[name])
+
+        arrays = [] if images else choose_arrays(path, inside, part)
+        labels: list[Label] | None = None
+        if arrays:
+            found, self.class_table = read_arrays(path, arrays, files.keys(), choice.column, read)
+            self.items = [Item(None, name, handle, label) for name, handle, label in found]
+            self.containers = self.containers or [path / name for name in arrays]
+            self.left_out = Counter()
+            return
+        tables = set(filter(is_table, files))
+        if images and not choice.unconditional:
+            labels = read_tables(path, tables, images, known, choice.column, read)
+        self.left_out = Counter(
+            PurePosixPath(name).suffix.lower() for name in inside - tables - set(images)
+        )
+        self.labelled = labels is not None
+        self.items = [
+            Item(short := name.removeprefix(prefix), short, files[name], label)
+            for name, label in zip(images, labels or itertools.repeat(None), strict=False)
+        ]
+        self.folders = tuple(
+            name.removeprefix(prefix)
+            for name in self.folders
+            if name.startswith(prefix) and not is_system_file(name)
+        )
+
+
+class FolderReader(FileReader):
     """The image files of a folder and all folders below it, following links."""
 
-    def __init__(self, path: Path, *, unconditional: bool) -> None:
-        self._path = path
-        with os.scandir(path) as entries:
-            self.folders = _visible(entry.name for entry in entries if _is_folder(entry))
-        files = {name: name for name in walk_files(path)}
-        _list_files(self, path, files, unconditional=unconditional)
+    containers = None
 
-    def read(self, handle: str) -> bytes:
-        """The bytes of one image file; see `Reader`."""
-        path = self._path / handle
+    def __init__(self, path: Path, choice: Choice) -> None:
+        self._path = path
+        files = {name: path / name for name in walk_files(path)}
+        if choice.part is None:
+            with os.scandir(path) as entries:
+                self.folders = sorted(entry.name for entry in entries if _is_folder(entry))
+        self._list(path, files, choice)
+
+    def read_file(self, handle: Path) -> bytes:
+        """The bytes of a file; see `Reader.read`."""
         try:
-            about = path.stat()
+            about = handle.stat()
             if not stat.S_ISREG(about.st_mode):
                 raise CorruptImageError("not a regular file")
             check_size(about.st_size)
-            return path.read_bytes()
+            return handle.read_bytes()
         except OSError as error:
-            if error.errno in _OF_LINKS and path.is_symlink():
+            if error.errno in _OF_LINKS and handle.is_symlink():
                 raise CorruptImageError("a broken link") from error
-            raise_disk_fault(path, error)
+            raise_disk_fault(handle, error)
             raise
 
 
-class ZipReader(Reader):
+class ZipReader(FileReader):
     """The image files in a zip.
 
     Raises:
         InputError: The file is no whole zip, or is encrypted.
     """
 
-    def __init__(self, path: Path, *, unconditional: bool) -> None:
-        self._path = path
+    def __init__(self, path: Path, choice: Choice) -> None:
+        self._path, self.containers = path, (path,)
         try:
             self._archive = zipfile.ZipFile(path)
         except (zipfile.BadZipFile, NotImplementedError, ValueError, struct.error) as error:
@@ -128,21 +189,20 @@ class ZipReader(Reader):
             ) from error
         infos = self._archive.infolist()
         names, self.unclear_names = _zip_names(path, infos)
-        # Some Windows programs write "\" between folders.
+        # Some Windows programs write "\\" between folders.
         entries = {n.replace("\\", "/"): info for n, info in zip(names, infos, strict=True)}
-        above = (PurePosixPath(f"{name}*").parents for name in entries)  # "cat/" too
-        self.folders = _visible({str(f) for folders in above for f in folders if f.parts})
+        self.folders = folders_above(f"{name}*" for name in entries)  # "cat/" too
         files = {name: info for name, info in entries.items() if not name.endswith("/")}
         try:
             if any(info.flag_bits & 1 and is_image(name) for name, info in files.items()):
                 raise InputError(f"{path} is encrypted: zip the images without a password")
-            _list_files(self, path, files, unconditional=unconditional)
+            self._list(path, files, choice)
         except InputError:
             self.close()
             raise
 
-    def read(self, handle: zipfile.ZipInfo) -> bytes:
-        """The bytes of one image file; see `Reader`."""
+    def read_file(self, handle: zipfile.ZipInfo) -> bytes:
+        """The bytes of a file; see `Reader.read`."""
         check_size(handle.file_size)
         try:
             return self._archive.read(handle)
@@ -155,68 +215,31 @@ class ZipReader(Reader):
         self._archive.close()
 
 
-def _list_files(
-    reader: Reader, path: Path, files: Mapping[str, Any], *, unconditional: bool
-) -> None:
-    """Choose the images among the files of a folder or zip, and find their labels."""
-    images = sorted(filter(is_image, files))
-    others = files.keys() - set(images)
-    tables = {name for name in others if PurePosixPath(name).name == LABEL_FILE}
-    others = {name for name in others - tables if not is_system_file(name)}
-    reader.left_out = Counter(PurePosixPath(name).suffix.lower() for name in others)
-    labels: list[Label] | None = None
-    outermost = (*images[:1], *images[-1:])  # the others lie between
-    for table in sorted(tables, key=len) if images and not unconditional else ():
-        if not all(image.startswith(table.removesuffix(LABEL_FILE)) for image in outermost):
-            continue
-        try:
-            about = json.loads(reader.read(files[table]))
-        except (CorruptImageError, ValueError, RecursionError) as error:
-            raise InputError(f"{path / table} is damaged: correct it, or remove it") from error
-        if isinstance(about, dict) and "labels" in about:  # else another program's
-            labels = _labels_of(about["labels"], path, table, images)
-        break
-    reader.labelled = labels is not None
-    known = itertools.repeat(None) if labels is None else labels
-    reader.items = [
-        Item(name, name, files[name], label) for name, label in zip(images, known, strict=False)
-    ]
+def folders_above(names: Iterable[str]) -> list[str]:
+    """All folders that files with relative paths are in."""
+    above = {name.rpartition("/")[0] for name in names}
+    paths = [PurePosixPath(f"{name}/*") for name in above if name]
+    return sorted({str(folder) for path in paths for folder in path.parents if folder.parts})
 
 
-def _labels_of(given: Any, path: Path, label_file: str, images: Sequence[str]) -> list[Label]:
-    """The labels that the `dataset.json` of StyleGAN's tools gives to image files.
-
-    It holds {"labels": [["00000/img00000000.png", 6], ...]}.
-    https://github.com/NVlabs/stylegan3/blob/main/dataset_tool.py
-    """
-    place, without = path / label_file, f"{WITHOUT_CLASSES}, or remove {label_file}"
-    try:
-        by_name = {_plain_name(name): label for name, label in dict(given).items()}
-    except (TypeError, ValueError, AttributeError) as error:
-        raise InputError(f"{place} has no labels [file, number]: {without}") from error
-    folder = label_file.removesuffix(LABEL_FILE)
-    labels = [by_name.get(_plain_name(name.removeprefix(folder))) for name in images]
-    wrong = [
-        f"{name} ({str(label)[:100]})"
-        for name, label in zip(images, labels, strict=True)
-        if isinstance(label, bool) or not isinstance(label, (int, str))
-    ]
-    if wrong:
-        raise InputError(
-            f"{place} has no label for {len(wrong)} of {len(images)} images, such as "
-            f"{wrong[0]}: add them, or {without}"
-        )
-    lost = set(map(str, by_name.values())) - set(map(str, labels))
-    if lost:
-        raise InputError(
-            f"{path} has no image of the class {min(lost)[:100]} that {label_file} names: copy or "
-            "download it again"
-        )
-    return labels
-
-
-def _plain_name(name: str) -> str:
-    return normal_name(name.replace("\\", "/").removeprefix("./"))
+def _find_part(path: Path, files: Iterable[str], part: str | None) -> tuple[str, str | None]:
+    """What the names of files in a part begin with; or "train" or "test", which arrays may have."""
+    if part is None:
+        return "", None
+    names = set(files)
+    folders = folders_above(names)
+    if part in names or part in folders:
+        return part + "/" * (part in folders), None
+    found = [name for name in folders if name.endswith(f"/{part}")]
+    if len(found) == 1:
+        return f"{found[0]}/", None
+    if part in list_arrays(names) and not found:
+        return "", part
+    near = found or difflib.get_close_matches(part, folders, 3, 0) or sorted(names)
+    raise InputError(
+        f"{path} has {'several folders' if found else 'no folder'} {quoted(part)}: name one, such "
+        f"as {path}::{near[0]}"
+    )
 
 
 def is_system_file(name: str) -> bool:
@@ -264,10 +287,6 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
     with contextlib.suppress(OSError):  # a link to itself: reading it will find it corrupt
         return entry.is_dir()
     return False
-
-
-def _visible(folders: Iterable[str]) -> tuple[str, ...]:
-    return tuple(sorted(name for name in folders if not is_system_file(name)))
 
 
 def _zip_names(path: Path, infos: Sequence[zipfile.ZipInfo]) -> tuple[list[str], str | None]:

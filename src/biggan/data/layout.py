@@ -56,6 +56,17 @@ _ONE_OF_SEVERAL = re.compile(r"(.+?)([-_. ]?\d+|[-_. ][A-Za-z]|(?<=[a-z])[A-Z])"
 _SHARD_DIGITS = 4  # at least so many in the name of a shard of StyleGAN's tools
 
 
+_NUMBER = re.compile(r"[+-]?\d{1,18}")
+
+
+def parse_label(value: object) -> Label:
+    """A label as a file states it: a whole number or a name; None for anything else."""
+    if isinstance(value, bool) or not isinstance(value, int | str):
+        return None
+    text = str(value).strip()
+    return int(text) if _NUMBER.fullmatch(text) else text or None
+
+
 @dataclass
 class _Folder:
     """A folder with images in it or below it."""
@@ -116,9 +127,7 @@ def number_folders(
     if fault := _fault(tree, relative):
         advice = "make one folder of images per class"
         if way := "/".join(_way_to_classes(tree) or ()):
-            advice = (
-                f"make a zip of {prefix}{way} alone" if in_zip else f"did you mean {path / way}?"
-            )
+            advice = f"did you mean {f'{path}::{prefix}{way}' if in_zip else path / way}?"
         raise InputError(f"{path} {fault}: {advice}, or {WITHOUT_CLASSES}")
     class_names = sorted({normal_name(name) for name in tree.folders})
     check_class_names(path, class_names)
@@ -269,7 +278,7 @@ def _fault(tree: _Folder, members: Sequence[str]) -> str | None:
     if _are_shards(tree, members):
         return (
             f"holds shards ({_listed(tree.folders)}), not class folders (if they are, rename them; "
-            "labels may also be in dataset.json, as StyleGAN's tools write it)"
+            "labels may also be in labels.csv or dataset.json)"
         )
     if _are_initials(tree):
         first = min(tree.folders)

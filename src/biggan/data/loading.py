@@ -17,6 +17,7 @@ from biggan.data.dataset import (
     DIGITS,
     DatasetOutline,
     ImageDataset,
+    Resize,
     check_form,
     load_dataset,
 )
@@ -44,19 +45,23 @@ def load_files(
     *,
     strict: bool,
     unconditional: bool,
+    label_column: str | None,
+    resize: Resize,
     workers: int | None,
     progress: bool,
 ) -> ImageDataset:
     """`load_dataset` of anything but the built-in digits."""
     if is_packed(path):
-        return _packed(path, resolution, image_channels, strict=strict, unconditional=unconditional)
-    with open_source(path, unconditional=unconditional) as opened:
+        form = (resolution, image_channels, resize, label_column)
+        return _packed(path, *form, strict=strict, unconditional=unconditional)
+    with open_source(path, unconditional=unconditional, label_column=label_column) as opened:
         shape = (len(opened), image_channels, resolution, resolution)
         check_memory(path, shape)
         images = np.empty(shape, np.uint8)
-        findings = _decode_all(opened, images, WHITE, workers, progress=progress)
+        findings = _decode_all(opened, images, resize, WHITE, workers, progress=progress)
         if findings.range_used < WHITE:  # which only all images together show
-            findings = _decode_all(opened, images, findings.range_used, workers, progress=progress)
+            white = findings.range_used
+            findings = _decode_all(opened, images, resize, white, workers, progress=progress)
     check_findings(path, opened, findings, strict=strict)
     corrupt = sorted(findings.corrupt)
     good = np.delete(np.arange(len(images)), corrupt)
@@ -67,7 +72,7 @@ def load_files(
         images=torch.from_numpy(images[: len(good)]),
         labels=torch.tensor(opened.labels, dtype=torch.int64)[torch.from_numpy(good)],
         class_names=opened.class_names,
-        source=path.resolve().name,
+        source=opened.name,
         skipped=tuple(opened.members[position] for position in corrupt),
     )
 
@@ -79,6 +84,8 @@ def outline_dataset(
     *,
     strict: bool = False,
     unconditional: bool = False,
+    label_column: str | None = None,
+    resize: Resize = "crop",
 ) -> DatasetOutline:
     """List a dataset's files, or read the header of a packed one; the arguments of `load_dataset`.
 
@@ -91,20 +98,37 @@ def outline_dataset(
     is_mapped = source != DIGITS and is_packed(path)
     if strict or is_mapped or source == DIGITS:
         data = load_dataset(
-            source, resolution, image_channels, strict=strict, unconditional=unconditional
+            source,
+            resolution,
+            image_channels,
+            strict=strict,
+            unconditional=unconditional,
+            label_column=label_column,
+            resize=resize,
         )
         fingerprint = data.recorded_fingerprint if is_mapped else data.fingerprint
         return DatasetOutline(len(data), data.class_names, data.source, fingerprint, is_mapped)
-    with open_source(path, unconditional=unconditional) as opened:
+    with open_source(path, unconditional=unconditional, label_column=label_column) as opened:
         warn_of_other_files(opened.reader.left_out)
     check_memory(path, (len(opened), image_channels, resolution, resolution))
-    return DatasetOutline(len(opened), opened.class_names, path.resolve().name, None, False)
+    return DatasetOutline(len(opened), opened.class_names, opened.name, None, False)
 
 
 def _packed(
-    path: Path, resolution: int, channels: int, *, strict: bool, unconditional: bool
+    path: Path,
+    resolution: int,
+    channels: int,
+    resize: Resize,
+    label_column: str | None,
+    *,
+    strict: bool,
+    unconditional: bool,
 ) -> ImageDataset:
     header = read_header(path)
+    if resize not in ("crop", header.resize) or label_column not in (None, header.label_column):
+        raise InputError(
+            f"{path} is packed already: give --resize and --label-column to `data pack`"
+        )
     if (header.resolution, header.image_channels) != (resolution, channels):
         raise InputError(
             f"{path} was packed at {header.resolution} px with {header.image_channels} channels, "
@@ -151,19 +175,23 @@ def memory_limit() -> int | None:
 
 
 def _decode_all(
-    source: Source, images: NDArray[np.uint8], white: int, workers: int | None, *, progress: bool
+    source: Source,
+    images: NDArray[np.uint8],
+    resize: Resize,
+    white: int,
+    workers: int | None,
+    *,
+    progress: bool,
 ) -> Findings:
     """Decode every image into its place."""
     findings = Findings(white)
     _, channels, resolution, _ = images.shape
     chunks = [source.order[start : start + _CHUNK] for start in range(0, len(source), _CHUNK)]
     bar = progress_bar(len(source), "decoding", progress, unit=" images")
-    with (
-        bar,
-        contextlib.closing(decode(source, chunks, channels, resolution, white, workers)) as decoded,
-    ):
-        for chunk, (pixels, found) in zip(chunks, decoded, strict=True):
-            images[chunk] = pixels
+    pixels = decode(source, chunks, (channels, resolution, resize), white, workers)
+    with bar, contextlib.closing(pixels) as decoded:
+        for chunk, (made, found) in zip(chunks, decoded, strict=True):
+            images[chunk] = made
             findings.update(found)
             bar.update(len(chunk))
     return findings

@@ -37,7 +37,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from biggan.atomic_write import make_folder, write_atomically
-from biggan.data.dataset import DIGITS, check_form, fingerprint_start
+from biggan.data.dataset import DIGITS, Resize, check_form, fingerprint_start
 from biggan.data.decoding import WHITE
 from biggan.data.folders import raise_disk_fault
 from biggan.data.sources import (
@@ -83,6 +83,8 @@ class PackedHeader:
     labels_sha256: str
     piece_bytes: int  # images.bin has a checksum for every so many bytes
     images_sha256: tuple[str, ...]
+    resize: Resize = "crop"
+    label_column: str | None = None
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
@@ -120,7 +122,8 @@ def read_header(path: Path) -> PackedHeader:
         frozen: dict[str, Any] = {
             name: tuple(v) if isinstance(v, list) else v for name, v in values.items()
         }
-        header = PackedHeader(**{field.name: frozen[field.name] for field in fields(PackedHeader)})
+        known = {field.name for field in fields(PackedHeader)}
+        header = PackedHeader(**{name: frozen[name] for name in known & frozen.keys()})
     except OSError as error:
         raise InputError(f"cannot read {path / HEADER}: {error.strerror}") from error
     except InputError:
@@ -246,6 +249,8 @@ def pack_dataset(
     image_channels: int = 3,
     *,
     unconditional: bool = False,
+    label_column: str | None = None,
+    resize: Resize = "crop",
     strict: bool = False,
     workers: int | None = None,
     progress: bool = True,
@@ -253,12 +258,14 @@ def pack_dataset(
     """Pack a dataset: decode every image once, to be mapped into memory from then on.
 
     Args:
-        source: A folder of class folders, a .zip of one, parquet files or WebDataset shards.
+        source: What `sources.open_source` opens.
         out: The folder to make. An interrupted packing of the same is continued; where it is
             finished, nothing is done.
         resolution: The side of the images in pixels.
         image_channels: 1 for grey, 3 for colour.
         unconditional: Ignore classes.
+        label_column: The column of the labels, where a table has several.
+        resize: What becomes of images that are not square.
         strict: Refuse corrupt images; without it they are left out with one warning.
         workers: Decoding threads; one per processor by default.
         progress: Show bars where it takes over two seconds, on a terminal.
@@ -273,12 +280,13 @@ def pack_dataset(
         raise InputError(f"the built-in {DIGITS} need no packing: use `--data {DIGITS}`")
     if is_packed(path):
         raise InputError(f"{path} is packed already: use its source")
-    with open_source(path, unconditional=unconditional) as opened:
-        signature = _signature(path, opened, resolution, image_channels)
+    with open_source(path, unconditional=unconditional, label_column=label_column) as opened:
+        form = (image_channels, resolution, resize)
+        signature = _signature(opened, form)
         finished = _finished(out, path.name, signature, strict=strict)
         if finished is not None:
             return finished
-        work = _Work(opened, out, image_channels, resolution, progress=progress)
+        work = _Work(opened, out, form, label_column, progress=progress)
         work.check_room()
         make_folder(work.folder)
         busy = f"another process is packing {out}: wait for it, or end it"
@@ -288,7 +296,7 @@ def pack_dataset(
                     work.begin(path, signature)
                     findings = work.decode(workers)
                     check_findings(path, opened, findings, strict=strict)
-                    work.finish(findings, path.resolve().name, signature)
+                    work.finish(findings, signature)
                 header = read_header(work.folder)
                 for file in work.folder.iterdir():
                     if file.name not in (IMAGES, LABELS, HEADER):
@@ -304,12 +312,14 @@ def pack_dataset(
     return header
 
 
-def _signature(path: Path, source: Source, resolution: int, channels: int) -> str:
+def _signature(source: Source, form: tuple[int, int, Resize]) -> str:
     """A digest of the settings, and of names, sizes and dates: changes when the result might."""
-    digest = hashlib.sha256(repr((resolution, channels, source.class_names)).encode())
+    channels, resolution, resize = form
+    how = () if resize == "crop" else (resize,)
+    digest = hashlib.sha256(repr((resolution, channels, source.class_names, *how)).encode())
     for member, label in zip(source.members, source.labels, strict=True):
         digest.update(f"{member}\0{label}\0".encode("utf-8", "surrogateescape"))
-    for file in source.containers or (path / member for member in source.members):
+    for file in source.files:
         try:
             about = file.stat()
         except OSError as error:
@@ -349,9 +359,16 @@ class _Work:
     """A packing under way: what is being packed, and the folder that it is in."""
 
     def __init__(
-        self, source: Source, out: Path, channels: int, resolution: int, *, progress: bool
+        self,
+        source: Source,
+        out: Path,
+        form: tuple[int, int, Resize],
+        label_column: str | None,
+        *,
+        progress: bool,
     ) -> None:
-        self._source = source
+        self._source, self._form, self._label_column = source, form, label_column
+        channels, resolution, self._resize = form
         self._channels, self._resolution = channels, resolution
         self._progress = progress
         self._image_bytes = channels * resolution**2
@@ -435,9 +452,9 @@ class _Work:
         total, chunks = len(self._source), [chunk for _, chunk in left]
         if done := total - sum(map(len, chunks)):
             logger.info("continuing: %d of %d images are done", done, total)
-        form = (self._channels, self._resolution, findings.white)
+        pixels_of = decode(self._source, chunks, self._form, findings.white, workers)
         bar = progress_bar(total, "packing", self._progress, unit=" images", initial=done)
-        with bar, contextlib.closing(decode(self._source, chunks, *form, workers)) as decoded:
+        with bar, contextlib.closing(pixels_of) as decoded:
             for (number, chunk), (images, found) in zip(left, decoded, strict=True):
                 cuts = np.flatnonzero(np.diff(chunk) != 1) + 1  # between them images are adjacent
                 for run, pieces in zip(np.split(chunk, cuts), np.split(images, cuts), strict=True):
@@ -490,7 +507,7 @@ class _Work:
             _note(lines, _CLOSED, _to_json(findings))
             os.fsync(lines.fileno())
 
-    def finish(self, findings: Findings, name: str, signature: str) -> None:
+    def finish(self, findings: Findings, signature: str) -> None:
         """Leave out the corrupt images, write the labels, and last dataset.json."""
         corrupt = sorted(findings.corrupt)
         good = np.delete(np.arange(len(self._source)), corrupt)
@@ -512,13 +529,15 @@ class _Work:
             resolution=self._resolution,
             class_names=class_names,
             histogram=tuple(np.bincount(labels, minlength=classes)[:classes].tolist()),
-            source=name,
+            source=self._source.name,
             skipped=tuple(self._source.members[position] for position in corrupt),
             fingerprint=fingerprint,
             signature=signature,
             labels_sha256=hashlib.sha256(data).hexdigest(),
             piece_bytes=min(_PIECE, self._images.stat().st_size),
             images_sha256=tuple(checksums),
+            resize=self._resize,
+            label_column=self._label_column,
         )
         values = {"format": FORMAT, **asdict(header)}
         values["sha256"] = _digest(asdict(header))

@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import Any
 
 from biggan.data.decoding import CorruptImageError
-from biggan.data.folders import Item, Reader, raise_disk_fault
+from biggan.data.folders import Choice, Item, Reader, raise_disk_fault
 from biggan.data.layout import WITHOUT_CLASSES, Label
-from biggan.errors import InputError
+from biggan.errors import InputError, quoted
 
 _GROUPS_KEPT = 3  # row groups in memory: the one being read, and those of slower threads
 
@@ -32,12 +32,14 @@ class ParquetReader(Reader):
         InputError: pyarrow is missing, a file is damaged, or images or labels are not as expected.
     """
 
-    def __init__(self, files: Sequence[Path], path: Path, *, unconditional: bool) -> None:
+    def __init__(self, files: Sequence[Path], path: Path, choice: Choice) -> None:
         try:
             import pyarrow.parquet  # type: ignore[import-untyped]
         except ImportError as error:
             raise InputError("parquet files need pyarrow: pip install 'biggan[data]'") from error
-        self._path = path
+        if choice.part is not None:
+            raise InputError(f"{path}: name the parquet files of a part, not ::{choice.part[:80]}")
+        self._path, self.containers = path, files
         self.left_out = Counter()
         self.items = []
         self._opened: list[Any] = []
@@ -49,7 +51,7 @@ class ParquetReader(Reader):
             for file in files:
                 try:
                     self._opened.append(pyarrow.parquet.ParquetFile(file))
-                    self._list(file, files[0], unconditional=unconditional)
+                    self._list(file, files[0], choice)
                 except (InputError, PermissionError):
                     raise
                 except (OSError, ValueError) as error:
@@ -61,11 +63,11 @@ class ParquetReader(Reader):
             self.close()
             raise
 
-    def _list(self, file: Path, first: Path, *, unconditional: bool) -> None:
+    def _list(self, file: Path, first: Path, choice: Choice) -> None:
         """Add the rows of the file that was opened last."""
         opened = self._opened[-1]
         schema = opened.schema_arrow
-        columns = _columns(self._path, schema, unconditional)
+        columns = _columns(self._path, schema, choice)
         if file == first:
             self._columns = columns
             about = _features(schema).get(columns[1] or "")
@@ -126,7 +128,7 @@ def _features(schema: Any) -> dict[str, Any]:
     return features if isinstance(features, dict) else {}
 
 
-def _columns(path: Path, schema: Any, unconditional: bool) -> tuple[str, str | None]:
+def _columns(path: Path, schema: Any, choice: Choice) -> tuple[str, str | None]:
     """The columns of the images' bytes and of the labels; None without classes."""
     image = _column(path, schema, "image", "Image")
     kind = schema.field(image).type
@@ -137,9 +139,11 @@ def _columns(path: Path, schema: Any, unconditional: bool) -> tuple[str, str | N
         image += ".bytes"
     elif not _is_binary(kind):
         raise InputError(f"{path}: the column {image!r} contains {_shown(kind)}, not image files")
-    if unconditional:
+    if choice.unconditional:
         return image, None
-    label = _column(path, schema, "label", "ClassLabel", f"; or {WITHOUT_CLASSES}")
+    way_out = f": choose that of the labels with --label-column, or {WITHOUT_CLASSES}"
+    kind = "ClassLabel" if choice.column is None else None
+    label = _column(path, schema, choice.column or "label", kind, way_out)
     kind = schema.field(label).type
     if not re.fullmatch(r"u?int\d+|(large_)?string(_view)?", _plain(kind)):
         raise InputError(
@@ -161,8 +165,8 @@ def _shown(kind: Any) -> str:
     return " ".join(str(kind).split())[:100]
 
 
-def _column(path: Path, schema: Any, name: str, feature: str, way_out: str = "") -> str:
-    """The column of this name, or else the only one that is declared to be such."""
+def _column(path: Path, schema: Any, name: str, feature: str | None, way_out: str = "") -> str:
+    """The column of this name, or else the only one that is declared to be such a feature."""
     if name in schema.names:
         return name
     declared = [
@@ -172,4 +176,5 @@ def _column(path: Path, schema: Any, name: str, feature: str, way_out: str = "")
     ]
     if len(declared) == 1:
         return declared[0]
-    raise InputError(f"{path} has no column {name!r}, only {', '.join(schema.names)}{way_out}")
+    listed = ", ".join(schema.names)[:200]
+    raise InputError(f"{path} has no column {quoted(name)}, only {listed}{way_out}")

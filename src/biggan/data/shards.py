@@ -36,7 +36,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from biggan.atomic_write import write_atomically
-from biggan.data.dataset import check_form, fit_square, is_address, to_array
+from biggan.data.dataset import Resize, check_form, fit_square, is_address, to_array
 from biggan.data.decoding import (
     WHITE,
     CorruptImageError,
@@ -96,6 +96,8 @@ class ShardStream:
             the window in use, and the next one.
         workers: Threads that decode, and count; one per processor by default.
         strict: Refuse a corrupt image. Without it the next good one of its window replaces it.
+        label_column: The key of the labels in .json files; None for `label`, or .cls files.
+        resize: What becomes of images that are not square.
         progress: Show a bar where counting takes over two seconds, on a terminal.
 
     Attributes:
@@ -120,6 +122,8 @@ class ShardStream:
         window: int = WINDOW,
         workers: int | None = None,
         strict: bool = False,
+        label_column: str | None = None,
+        resize: Resize = "crop",
         progress: bool = True,
     ) -> None:
         check_form(resolution, image_channels)
@@ -133,13 +137,14 @@ class ShardStream:
         self._window = window
         self._workers = workers or os.cpu_count() or 1
         self._strict = strict
+        self._label_column, self._resize = label_column, resize
         self._replaced: set[str] = set()
         self._warned_of_range = False
         self._urls = expand_shards(urls)
         self.source = shard_name(str(urls if isinstance(urls, (str, Path)) else self._urls[0]))
         file = index_file(self._urls) if index is None else Path(index).expanduser()
-        count_shards(self._urls, file, workers=workers, progress=progress)
-        contents = read_index(self._urls, file)
+        count_shards(self._urls, file, label_column, workers=workers, progress=progress)
+        contents = read_index(self._urls, file, label_column)
         if contents is None:
             raise InputError(f"the shards of {self.source} changed during counting")
         self._contents = contents
@@ -250,7 +255,8 @@ class ShardStream:
                 skip -= count
                 continue
             read = 0
-            for read, sample in enumerate(read_stream(url, shard_name(url), Counter()), 1):
+            stream = read_stream(url, shard_name(url), Counter(), self._label_column)
+            for read, sample in enumerate(stream, 1):
                 if read > count:
                     break
                 if read > skip:
@@ -298,7 +304,8 @@ class ShardStream:
                     f"when the samples were counted: delete the index ({INDEX}), and start a new "
                     "run"
                 )
-            return to_array(fit_square(image, self.resolution)), self._numbers.get(sample.label, 0)
+            square = fit_square(image, self.resolution, self._resize)
+            return to_array(square), self._numbers.get(sample.label, 0)
         raise InputError(f"{samples[0].place} and all images of its window are corrupt")
 
 
@@ -386,20 +393,25 @@ def index_file(urls: Sequence[str], otherwise: Path | None = None) -> Path:
     return otherwise / INDEX
 
 
-def read_index(urls: Sequence[str], file: Path) -> list[ShardContents] | None:
+def read_index(
+    urls: Sequence[str], file: Path, column: str | None = None
+) -> list[ShardContents] | None:
     """The contents of shards, as the index has them; None where some are missing.
+
+    `column` is that of the labels, as in `ShardStream`.
 
     Raises:
         InputError: The file is no index, or damaged.
     """
     known = _read(file)
-    keys = [_key(url) for url in urls]
+    keys = [_key(url, column) for url in urls]
     return [known[key] for key in keys] if all(key in known for key in keys) else None
 
 
 def count_shards(
     urls: Sequence[str],
     file: Path,
+    column: str | None = None,
     *,
     workers: int | None = None,
     seconds: float = math.inf,
@@ -418,7 +430,7 @@ def count_shards(
         InputError: A shard cannot be read, or the index not be written.
     """
     known = _read(file)
-    missing = [url for url in urls if _key(url) not in known]
+    missing = [url for url in urls if _key(url, column) not in known]
     if not missing:
         return True
     if not file.parent.is_dir():
@@ -429,15 +441,17 @@ def count_shards(
     try:
         with (
             progress_bar(len(urls), "counting", progress, unit=" shards", initial=done) as bar,
-            contextlib.closing(in_parallel(_count, missing, workers)) as counted,
+            contextlib.closing(
+                in_parallel(functools.partial(_count, column), missing, workers)
+            ) as counted,
         ):
             for url, (contents, others) in zip(missing, counted, strict=True):
-                known[_key(url)] = contents
+                known[_key(url, column)] = contents
                 left_out += others
                 bar.update()
                 now = time.monotonic()
                 if now - begun > seconds:
-                    return all(_key(shard) in known for shard in missing)
+                    return all(_key(shard, column) in known for shard in missing)
                 if now - saved > _SAVE_EVERY:
                     _write(file, known)
                     saved = now
@@ -469,20 +483,21 @@ def known_classes(urls: Sequence[str]) -> tuple[str, ...] | None:
     return None if is_address(urls[0]) else read_class_table(Path(urls[0]))
 
 
-def _key(url: str) -> str:
+def _key(url: str, column: str | None) -> str:
     """The key of a shard in the index: another file of the same name is another shard."""
+    labels = "" if column is None else f" {column}"
     if is_address(url):
-        return url
+        return url + labels
     about = Path(url).stat()
-    return f"{Path(url).name} {about.st_size} {about.st_mtime_ns}"
+    return f"{Path(url).name} {about.st_size} {about.st_mtime_ns}{labels}"
 
 
-def _count(url: str) -> tuple[ShardContents, Counter[str]]:
+def _count(column: str | None, url: str) -> tuple[ShardContents, Counter[str]]:
     """The contents of a shard, and its files that are left out, by ending."""
     left_out = Counter[str]()
     labels: Counter[Label] = Counter()
     stored_bytes = 0
-    for sample in read_stream(url, shard_name(url), left_out):
+    for sample in read_stream(url, shard_name(url), left_out, column):
         labels[sample.label] += 1
         stored_bytes += len(sample.handle)
     ordered = sorted(labels.items(), key=lambda item: (str(type(item[0])), item[0] or 0))

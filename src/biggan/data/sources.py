@@ -21,7 +21,8 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from biggan.classes import normal_name
-from biggan.data.dataset import fit_square, to_array
+from biggan.data.arrays import list_arrays
+from biggan.data.dataset import Resize, fit_square, to_array
 from biggan.data.decoding import (
     WHITE,
     CorruptImageError,
@@ -30,6 +31,7 @@ from biggan.data.decoding import (
     strict_pillow,
 )
 from biggan.data.folders import (
+    Choice,
     FolderReader,
     Item,
     Reader,
@@ -40,7 +42,7 @@ from biggan.data.folders import (
 )
 from biggan.data.layout import number_folders, number_labels, part_of_dataset
 from biggan.data.parquet import ParquetReader
-from biggan.data.tars import TarReader
+from biggan.data.tars import TarReader, is_compressed
 from biggan.errors import InputError
 
 logger = logging.getLogger("biggan.data")
@@ -62,12 +64,17 @@ class Source:
     """The images of a dataset in order: by class, then by name. A context manager."""
 
     reader: Reader = field(repr=False)
+    name: str  # for people: the basename of the folder or file, and the part
     handles: Sequence[Any] = field(repr=False)  # what the reader needs for each image
     members: Sequence[str] = field(repr=False)  # a unique name of each: a relative path, as a rule
     labels: Sequence[int] = field(repr=False)  # all 0 without classes
     class_names: tuple[str, ...]  # in order; none for a dataset without classes
     order: NDArray[np.int64] = field(repr=False)  # positions in the order that is fastest to read
-    containers: tuple[Path, ...] | None  # None where each image is a file of its own
+
+    @property
+    def files(self) -> Sequence[Path]:
+        """The files that the images are in, or are."""
+        return self.handles if self.reader.containers is None else self.reader.containers
 
     def __len__(self) -> int:
         return len(self.members)
@@ -83,29 +90,50 @@ class Source:
         self.reader.close()
 
 
-def open_source(path: Path, *, unconditional: bool = False) -> Source:
-    """Open images with classes: a folder of class folders, a .zip of one, parquet files or shards.
+def open_source(
+    path: Path, *, unconditional: bool = False, label_column: str | None = None
+) -> Source:
+    """Open images with classes: a folder, a zip or tar, arrays, parquet files or shards.
 
-    The latter are one, a folder of them, or a pattern with {0000..0009}, {a,b} or *.
+    Parquet files and shards are one, a folder of them, or a pattern with {0000..0009}, {a,b} or *.
+    "PATH::FOLDER" is a folder inside of an archive.
+
+    Args:
+        path: Where they are.
+        unconditional: Ignore classes.
+        label_column: The column of the labels in a table; None for the one that is meant.
 
     Raises:
         InputError: There is no image, or something about the source must be corrected.
     """
+    whole, part = split_part(path)
+    choice = Choice(unconditional, None if unconditional else label_column, part)
     try:
-        reader, files = _open_reader(path, unconditional=unconditional)
+        reader = _open_reader(whole, choice)
     except PermissionError as error:
         raise InputError(f"{path}: no permission to read {error.filename}") from error
     try:
-        return _arrange(path, reader, files, unconditional=unconditional)
+        return _arrange(path, reader, unconditional=unconditional)
     except InputError:
         reader.close()
         raise
 
 
-def _open_reader(path: Path, *, unconditional: bool) -> tuple[Reader, tuple[Path, ...] | None]:
+def split_part(path: Path) -> tuple[Path, str | None]:
+    """An archive, and the folder in it: of "set.zip::train" or "set.zip/train"."""
+    whole, separator, part = str(path).rpartition("::")
+    if path.exists():
+        return path, None
+    if separator:
+        return Path(whole), part.strip("/")
+    archive = next((above for above in path.parents if above.is_file()), None)
+    return (archive, path.relative_to(archive).as_posix()) if archive else (path, None)
+
+
+def _open_reader(path: Path, choice: Choice) -> Reader:
     found = containers(path)
     if found and found[0].suffix.lower() == ".parquet":
-        return ParquetReader(found, path, unconditional=unconditional), found
+        return ParquetReader(found, path, choice)
     if found:
         own = {shard.stem for shard in found}  # img2dataset writes a table beside each shard
         tables = sorted(found[0].parent.glob("*.parquet")) if path.is_dir() else ()
@@ -116,19 +144,19 @@ def _open_reader(path: Path, *, unconditional: bool) -> tuple[Reader, tuple[Path
                 len(found),
                 others[0],
             )
-        return TarReader(found, path), found
+        return TarReader(found, path, choice)
     if path.is_dir():
-        return FolderReader(path, unconditional=unconditional), None
+        return FolderReader(path, choice)
     if not path.exists():
         raise InputError(_not_found(path))
     if path.suffix.lower() == ".zip":
-        return ZipReader(path, unconditional=unconditional), (path,)
-    raise InputError(f"{path} is neither a folder of class folders nor a .zip of one")
+        return ZipReader(path, choice)
+    if list_arrays([path.name]):  # its labels lie beside it
+        return FolderReader(path.parent, choice._replace(part=path.name))
+    raise InputError(f"{path} is neither a folder of class folders nor a .zip or .tar of one")
 
 
-def _arrange(
-    path: Path, reader: Reader, files: tuple[Path, ...] | None, *, unconditional: bool
-) -> Source:
+def _arrange(path: Path, reader: Reader, *, unconditional: bool) -> Source:
     """Give the images of a reader their classes, names and order.
 
     The order is that of a folder of class folders, so the same images make the same dataset, down
@@ -148,7 +176,7 @@ def _arrange(
         labels = [numbers[item.label] for item in items]
     elif not unconditional:
         names = [item.place for item in items]
-        in_zip = files is not None
+        in_zip = reader.containers is not None
         labels, class_names = number_folders(names, path, folders=reader.folders, in_zip=in_zip)
         key = normal_name
     if reader.unclear_names and not all(map(str.isascii, class_names)):
@@ -160,14 +188,15 @@ def _arrange(
         if label is not None
     )
     places = [place for *_, place in ranked]
+    whole, part = split_part(path)
     return Source(
         reader,
+        name=whole.resolve().name + (f"::{part}" if part else ""),
         handles=[items[place].handle for place in places],
         members=[name for _, _, name, _ in ranked],
         labels=[label for label, *_ in ranked],
         class_names=class_names,
         order=np.argsort(np.array(places, np.int64)),
-        containers=files,
     )
 
 
@@ -229,14 +258,13 @@ def containers(path: Path) -> tuple[Path, ...]:
     Raises:
         InputError: They are of several parts of a dataset, or in several folders.
     """
-    if path.suffix.lower() in _KINDS:
-        if path.is_file():
-            return (path,)
-        if any(mark in str(path) for mark in "{*?"):
-            found = tuple(expand(str(path)))
-            if not _BRACES.search(str(path)):  # braces may name several parts on purpose
-                _check_one_part(path, found)
-            return found
+    if path.is_file():
+        return (path,) if path.suffix.lower() in _KINDS or is_compressed(path) else ()
+    if path.suffix.lower() in _KINDS and any(mark in str(path) for mark in "{*?"):
+        found = tuple(expand(str(path)))
+        if not _BRACES.search(str(path)):  # braces may name several parts on purpose
+            _check_one_part(path, found)
+        return found
     if not path.is_dir():
         return ()
     visible = sorted(entry for entry in path.iterdir() if not is_system_file(entry.name))
@@ -250,11 +278,12 @@ def containers(path: Path) -> tuple[Path, ...]:
             _check_one_part(path, shards or tables)
             return tuple(shards or tables)
     # Class folders may be beside the archives they came from.
-    if any(map(is_image, walk_files(path))):
+    names = list(walk_files(path))
+    if any(map(is_image, names)) or list_arrays(names):
         return ()
-    files = [path / name for name in walk_files(path)]
+    files = [path / name for name in names]
     places = {file.parent for file in files if file.suffix.lower() in _KINDS}
-    places |= {file for file in files if file.suffix.lower() == ".zip"}
+    places |= {file for file in files if file.suffix.lower() == ".zip" or is_compressed(file)}
     if len(places) == 1 and (only := min(places)).is_dir():
         return containers(only)
     if places:
@@ -314,17 +343,19 @@ class Findings:
 def decode(
     source: Source,
     chunks: Sequence[NDArray[np.int64]],
-    channels: int,
-    resolution: int,
+    form: tuple[int, int, Resize],
     white: int,
     workers: int | None,
 ) -> Generator[tuple[NDArray[np.uint8], Findings]]:
     """Read and decode images at chunks of positions, in threads.
 
+    `form` is channels, resolution, and what becomes of images that are not square.
+
     Yields:
         For each chunk uint8 pixels (N, channels, resolution, resolution), 0 where an image is
         corrupt; and what was found out about the images.
     """
+    channels, resolution, resize = form
 
     def decode_chunk(positions: NDArray[np.int64]) -> tuple[NDArray[np.uint8], Findings]:
         images = np.zeros((len(positions), channels, resolution, resolution), np.uint8)
@@ -332,7 +363,7 @@ def decode(
         for image, position in zip(images, positions.tolist(), strict=True):
             try:
                 decoded, brightest = decode_image(source.read(position), channels, white)
-                image[:] = to_array(fit_square(decoded, resolution))
+                image[:] = to_array(fit_square(decoded, resolution, resize))
             except CorruptImageError as error:
                 findings.corrupt[position] = str(error)
             else:

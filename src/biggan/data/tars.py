@@ -7,84 +7,226 @@ number after a dot belongs to the name: `cat.0.jpg` and `cat.1.jpg` are two samp
 https://github.com/webdataset/webdataset
 """
 
+import bz2
 import contextlib
 import functools
+import gzip
 import json
+import lzma
 import re
 import tarfile
+import tempfile
+import threading
+import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple, TypeVar
 
 from biggan.data.decoding import MOST_BYTES, image_endings
-from biggan.data.folders import Item, Reader, check_size, is_system_file, raise_disk_fault
-from biggan.data.layout import Label, check_class_names
+from biggan.data.folders import (
+    Choice,
+    FileReader,
+    Item,
+    check_size,
+    folders_above,
+    is_image,
+    is_system_file,
+    raise_disk_fault,
+)
+from biggan.data.layout import Label, check_class_names, parse_label
+from biggan.data.tables import is_table
 from biggan.errors import InputError
 
 CLASS_TABLE = "classes.txt"
 _MOST_LABEL_BYTES = 2**24  # of a label's file
-_NUMBER = re.compile(r"[+-]?\d{1,18}")
+_PIECE = 2**24  # bytes that are unpacked at a time
+_DAMAGE = (EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile)
+_COMPRESSED = re.compile(r".+\.(tgz|tbz2?|txz|tar\.(gz|bz2|xz))", re.IGNORECASE)
+
+_File = TypeVar("_File")
 
 
 class _Place(NamedTuple):
-    """Where the bytes of an image are inside a shard."""
+    """Where the bytes of a file are inside a tar."""
 
-    shard: Path
+    tar: Path | IO[bytes]
     offset: int
     size: int
 
 
-class TarReader(Reader):
-    """The images of some shards, read in place.
+class TarReader(FileReader):
+    """The images in some tars, read in place: WebDataset shards, or any files.
+
+    Tars without labels are any files: class folders, arrays, or, if there are several tars, a tar
+    for each class. Tars inside a tar are folders. A compressed tar is unpacked to a temporary file.
 
     Raises:
-        InputError: A shard is no whole tar, or a sample has several images.
+        InputError: A file is no whole tar, or a sample has several images.
     """
 
-    def __init__(self, shards: Sequence[Path], path: Path) -> None:
+    def __init__(self, tars: Sequence[Path], path: Path, choice: Choice) -> None:
+        self.containers = tars
+        self._path = path
+        self._unpacked: list[IO[bytes]] = []
+        self._lock = threading.Lock()
+        members: dict[Path, list[tuple[str, _Place]]] = {}
+        try:
+            for tar in tars:
+                try:
+                    opened = _unpack(tar)
+                    self._unpacked += [opened] if opened else []
+                    members[tar] = list(_members(opened or tar))
+                except (*_DAMAGE, tarfile.TarError) as error:
+                    raise InputError(
+                        f"{tar} is not a whole tar: it may be truncated, copy or download it again"
+                    ) from error
+                except OSError as error:
+                    raise_disk_fault(tar, error)
+                    raise
+            plain = choice.unconditional and not self._unpacked
+            if choice.part is None and _are_shards(members, without_labels=plain):
+                self._list_samples(members, choice.column)
+                return
+            several = len(tars) > 1
+            files = {
+                f"{tar.stem}/{name}" if several else name: place
+                for tar, listed in members.items()
+                for name, place in listed
+            }
+            self.folders = folders_above(files)
+            self._list(path, files, choice)
+        except InputError:
+            self.close()
+            raise
+
+    def _list_samples(
+        self, members: Mapping[Path, Sequence[tuple[str, _Place]]], column: str | None
+    ) -> None:
         self.left_out = Counter()
-        self.class_table = read_class_table(shards[0])
+        self.class_table = read_class_table(next(iter(members)))
         self.items = []
-        for shard in shards:
-            try:
-                with tarfile.open(shard, "r:", tarinfo=_Header) as archive:
-                    handle = functools.partial(_place, shard)
-                    self.items += read_samples(archive, shard.name, self.left_out, handle)
-            except tarfile.TarError as error:
-                raise InputError(
-                    f"{shard} is not a whole tar: it may be truncated, copy or download it again"
-                ) from error
-            except OSError as error:
-                raise_disk_fault(shard, error)
-                raise
+        for tar, listed in members.items():
+            self.items += read_samples(
+                listed, tar.name, self.left_out, column, lambda place: place, self._read_label
+            )
         doubles = Counter(item.place for item in self.items)
         for place, count in doubles.items():
             if count > 1:
-                raise InputError(f"{path}: two images are named {place}")
+                raise InputError(f"{self._path}: two images are named {place}")
 
-    def read(self, handle: _Place) -> bytes:
-        """The bytes of one image file; see `Reader`."""
+    def _read_label(self, place: _Place) -> bytes:
+        return self.read_file(place._replace(size=min(place.size, _MOST_LABEL_BYTES)))
+
+    def read_file(self, handle: _Place) -> bytes:
+        """The bytes of a file; see `Reader.read`."""
         check_size(handle.size)
+        tar = handle.tar
         try:
-            with handle.shard.open("rb") as file:
+            with contextlib.ExitStack() as stack:
+                file: IO[bytes]
+                if isinstance(tar, Path):
+                    file = stack.enter_context(tar.open("rb"))
+                else:  # one file for all threads
+                    stack.enter_context(self._lock)
+                    file = tar
                 file.seek(handle.offset)
                 data = file.read(handle.size)
         except OSError as error:
-            raise_disk_fault(handle.shard, error)
+            raise_disk_fault(self._path, error)
             raise
         if len(data) < handle.size:
-            raise InputError(f"{handle.shard} was truncated while it was read: start again")
+            raise InputError(f"{self._path} was truncated while it was read: start again")
         return data
 
+    def close(self) -> None:
+        """Delete what was unpacked."""
+        for file in self._unpacked:
+            file.close()
 
-def read_stream(url: str, name: str, left_out: Counter[str]) -> Iterator[Item]:
+
+def is_compressed(path: Path) -> bool:
+    """Whether a file is a compressed tar, by its name."""
+    return _COMPRESSED.fullmatch(path.name) is not None
+
+
+def _unpack(path: Path) -> IO[bytes] | None:
+    """A compressed tar as a temporary file that is not; None for any other file."""
+    kinds: dict[bytes, Callable[[Path], Any]]
+    kinds = {b"\x1f\x8b": gzip.open, b"BZ": bz2.open, b"\xfd7": lzma.open}
+    with path.open("rb") as file:
+        opener = kinds.get(file.read(2))
+    if opener is None:
+        return None
+    unpacked = tempfile.TemporaryFile()  # noqa: SIM115  # the reader closes it
+    try:
+        with opener(path) as packed:
+            while data := packed.read(_PIECE):
+                _write(unpacked, data, path)
+    except BaseException:
+        unpacked.close()
+        raise
+    return unpacked
+
+
+def _write(file: IO[bytes], data: bytes, path: Path) -> None:
+    try:
+        file.write(data)
+    except OSError as error:
+        raise InputError(
+            f"cannot unpack {path} to {tempfile.gettempdir()}: {error.strerror}; set TMPDIR to a "
+            "folder with space, or unpack it yourself and give the folder"
+        ) from error
+
+
+def _members(tar: Path | IO[bytes]) -> Iterator[tuple[str, _Place]]:
+    """The names and places of a tar's files, and of those in tars inside it."""
+    with contextlib.ExitStack() as stack:
+        file = stack.enter_context(tar.open("rb")) if isinstance(tar, Path) else tar
+        waiting = [("", 0)]
+        while waiting:
+            prefix, start = waiting.pop()
+            file.seek(start)
+            with tarfile.open(fileobj=file, mode="r:", tarinfo=_Header) as archive:
+                for info in _infos(archive):
+                    name = info.name.removeprefix("./")
+                    if name.lower().endswith(".tar") and not prefix:
+                        waiting.append((f"{name[:-4]}/", info.offset_data))
+                    else:
+                        yield prefix + name, _Place(tar, info.offset_data, info.size)
+
+
+def _infos(archive: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
+    """The regular files of a tar in order."""
+    for info in iter(archive.next, None):
+        archive.members = []  # type: ignore[attr-defined]  # else it keeps them all
+        if info.isfile():
+            yield info
+
+
+def _are_shards(
+    members: Mapping[Path, Sequence[tuple[str, _Place]]], *, without_labels: bool
+) -> bool:
+    """Whether tars are WebDataset shards: some images have labels, or all lie at the top."""
+    names = [name for listed in members.values() for name, _ in listed if not is_system_file(name)]
+    keys = {split_name(name)[0] for name in names if is_image(name)}
+    labels = (name for name in names if name.endswith((".cls", ".json")) and not is_table(name))
+    if (keys and without_labels) or any(split_name(name)[0] in keys for name in labels):
+        return True
+    is_flat = len(members) == 1 and not any("/" in name for name in names if is_image(name))
+    return is_flat and bool(keys) and not any(map(is_table, names))
+
+
+def read_stream(
+    url: str, name: str, left_out: Counter[str], column: str | None = None
+) -> Iterator[Item]:
     """The images of a shard in order, read once, with their bytes as handles.
 
     Args:
         url: What the `webdataset` library opens: a file, an address, or "pipe:" with a command.
         name: What the shard is called.
         left_out: Counts files that are not used, by ending.
+        column: The key of the labels in .json files; None for `label`, or a .cls file.
 
     Raises:
         InputError: The shard cannot be read to its end.
@@ -94,7 +236,10 @@ def read_stream(url: str, name: str, left_out: Counter[str]) -> Iterator[Item]:
     try:
         stream = library.gopen(url)
         with tarfile.open(fileobj=stream, mode="r|*", tarinfo=_Header) as archive:
-            yield from read_samples(archive, name, left_out, _contents)
+            image = functools.partial(_contents, archive, MOST_BYTES)
+            label = functools.partial(_contents, archive, _MOST_LABEL_BYTES)
+            members = ((info.name, info) for info in _infos(archive))
+            yield from read_samples(members, name, left_out, column, image, label)
         stream.close()  # a program that failed to read an address says so only here
     except Exception as error:  # a damaged tar, a lost connection, a missing program
         said = error if isinstance(error, OSError) or not error.args else error.args[0]
@@ -128,28 +273,34 @@ class _Header(tarfile.TarInfo):
             raise tarfile.ReadError(str(error)) from error
 
 
-def _place(shard: Path, _: tarfile.TarFile, info: tarfile.TarInfo) -> _Place:
-    return _Place(shard, info.offset_data, info.size)
-
-
-def _contents(archive: tarfile.TarFile, info: tarfile.TarInfo, most: int = MOST_BYTES) -> bytes:
+def _contents(archive: tarfile.TarFile, most: int, info: tarfile.TarInfo) -> bytes:
     file = archive.extractfile(info)
     assert file is not None  # it is a regular one
     return file.read(min(info.size, most))  # what is cut turns out corrupt
 
 
 def read_samples(
-    archive: tarfile.TarFile,
+    members: Iterable[tuple[str, _File]],
     shard: str,
     left_out: Counter[str],
-    handle: Callable[[tarfile.TarFile, tarfile.TarInfo], Any],
+    column: str | None,
+    read_image: Callable[[_File], Any],
+    read_label: Callable[[_File], bytes],
 ) -> Iterator[Item]:
     """The samples of a shard that have an image, in order.
+
+    Args:
+        members: The names of its files, and what they are read from.
+        shard: Its name.
+        left_out: Counts files that are not used, by ending.
+        column: See `read_stream`.
+        read_image: The handle of an image.
+        read_label: The bytes of a label's file.
 
     Raises:
         InputError: A sample has several images, and none is called by the sample's name alone.
     """
-    for key, files in _samples(archive, handle):
+    for key, files in _samples(members, read_image, read_label):
         images = [suffix for suffix in files if _is_image(suffix)]
         plain = [suffix for suffix in images if "." not in suffix]
         if len(images) > 1 and not plain:
@@ -162,26 +313,27 @@ def read_samples(
         left_out.update(f".{suffix}" if suffix else "" for suffix in others if suffix != image)
         if image is not None:
             name = f"{key}.{image}"
-            yield Item(name, f"{shard}/{name}", files[image], _label(files))
+            yield Item(name, f"{shard}/{name}", files[image], _label(files, column))
 
 
 def _samples(
-    archive: tarfile.TarFile, handle: Callable[[tarfile.TarFile, tarfile.TarInfo], Any]
+    members: Iterable[tuple[str, _File]],
+    read_image: Callable[[_File], Any],
+    read_label: Callable[[_File], bytes],
 ) -> Iterator[tuple[str, dict[str, Any]]]:
     """The names of samples, and their files by suffix: a handle of images, contents of labels."""
     key, files = "", dict[str, Any]()
-    for info in iter(archive.next, None):
-        archive.members = []  # type: ignore[attr-defined]  # else it keeps them all
-        own, suffix = split_name(info.name)
-        if own is None or not info.isfile():
+    for name, member in members:
+        own, suffix = split_name(name)
+        if own is None:
             continue
         if own != key or suffix in files:
             yield from _split_sample(key, files)
             key, files = own, {}
         if _is_image(suffix):
-            files[suffix] = handle(archive, info)
+            files[suffix] = read_image(member)
         elif suffix.rpartition(".")[2] in ("cls", "json"):
-            files[suffix] = _contents(archive, info, _MOST_LABEL_BYTES)
+            files[suffix] = read_label(member)
         else:
             files[suffix] = None
     yield from _split_sample(key, files)
@@ -222,22 +374,15 @@ def _is_image(suffix: str) -> bool:
     return f".{suffix.rpartition('.')[2]}" in image_endings()
 
 
-def _label(files: Mapping[str, Any]) -> Label:
+def _label(files: Mapping[str, Any], column: str | None) -> Label:
     """The class of a sample: a number or a name; None where none is given."""
-    if "cls" in files:  # what is not UTF-8 is refused later
-        text = files["cls"].decode("utf-8", "surrogateescape").strip()
+    text: Any = None
+    if "cls" in files and column is None:  # what is not UTF-8 is refused later
+        text = files["cls"].decode("utf-8", "surrogateescape")
     elif "json" in files:
-        try:
-            about = json.loads(files["json"])
-        except (ValueError, RecursionError):
-            return None
-        label = about.get("label") if isinstance(about, dict) else None
-        if isinstance(label, bool) or not isinstance(label, (int, str)):
-            return None
-        text = str(label)
-    else:
-        return None
-    return int(text) if _NUMBER.fullmatch(text) else text or None
+        with contextlib.suppress(ValueError, RecursionError, AttributeError):
+            text = json.loads(files["json"]).get(column or "label")
+    return parse_label(text)
 
 
 def read_class_table(shard: Path) -> tuple[str, ...] | None:

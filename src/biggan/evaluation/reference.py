@@ -17,6 +17,7 @@ import torch
 from biggan.atomic_write import make_folder
 from biggan.classes import is_imagenet, wordnet_ids
 from biggan.data import DIGITS, ImageDataset, load_dataset
+from biggan.data.dataset import Resize
 from biggan.data.decoding import open_image
 from biggan.data.packed import is_packed, read_header
 from biggan.data.sources import Source, containers, open_source
@@ -55,29 +56,55 @@ def open_reference(
     *,
     with_classes: bool,
     may_enlarge: bool = False,
+    label_column: str | None = None,
+    resize: Resize = "crop",
 ) -> Reference:
     """Open a file of statistics, or a dataset as `open_dataset` does."""
     file = Path(path).expanduser()
     if is_statistics(file):
         return ReferenceStatistics(load_statistics(file), file.name)
     return open_dataset(
-        path, resolution, channels, with_classes=with_classes, may_enlarge=may_enlarge
+        path,
+        resolution,
+        channels,
+        with_classes=with_classes,
+        may_enlarge=may_enlarge,
+        label_column=label_column,
+        resize=resize,
     )
 
 
 def open_images(
-    images: str, data: str, resolution: int | None, channels: int, *, with_classes: bool
+    images: str,
+    data: str,
+    resolution: int | None,
+    channels: int,
+    *,
+    with_classes: bool,
+    label_column: str | None = None,
+    resize: Resize = "crop",
 ) -> tuple[ImageDataset, Reference]:
     """Open images to be evaluated and their reference, at the images' own resolution if None."""
     if is_statistics(images):
         raise InputError(f"{images} contains statistics, but --images must be images")
     size = common_resolution(images) if resolution is None else resolution
-    how = {"with_classes": with_classes, "may_enlarge": resolution is not None}
-    return open_dataset(images, size, channels, **how), open_reference(data, size, channels, **how)
+    classes, larger = with_classes, resolution is not None
+    how: dict[str, Any] = {"label_column": label_column, "resize": resize}
+    return (
+        open_dataset(images, size, channels, with_classes=classes, may_enlarge=larger),
+        open_reference(data, size, channels, with_classes=classes, may_enlarge=larger, **how),
+    )
 
 
 def open_dataset(
-    path: str | Path, resolution: int, channels: int, *, with_classes: bool, may_enlarge: bool
+    path: str | Path,
+    resolution: int,
+    channels: int,
+    *,
+    with_classes: bool,
+    may_enlarge: bool,
+    label_column: str | None = None,
+    resize: Resize = "crop",
 ) -> ImageDataset:
     """Open a folder, an archive, a packed dataset or the built-in "digits".
 
@@ -90,7 +117,14 @@ def open_dataset(
     if path != DIGITS and not is_packed(file) and not may_enlarge:
         _check_large_enough(file, resolution)
     try:
-        return load_dataset(path, resolution, channels, unconditional=not with_classes)
+        return load_dataset(
+            path,
+            resolution,
+            channels,
+            unconditional=not with_classes,
+            label_column=label_column if with_classes else None,
+            resize=resize,
+        )
     except InputError as error:
         if with_classes:
             raise InputError(f"{error}. Without classes omit intra-fid and cas") from None

@@ -65,6 +65,8 @@ class ScheduledEvaluation:
                     shape.resolution,
                     shape.image_channels,
                     with_classes=needs_classes(self._metrics),
+                    label_column=run.config.label_column or None,
+                    resize=run.config.resize,
                 )
             elif isinstance(dataset, ImageDataset):
                 self._reference = dataset

@@ -18,7 +18,7 @@ from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import torch
@@ -77,9 +77,8 @@ def open_data(
     with raising_together():
         if config.stream:
             return _open_stream(config, run_dir, _decoding_threads(device), strict=strict)
-        without = config.unconditional
         return load_dataset(
-            *_dataset(config), strict=strict, unconditional=without, progress=is_first()
+            *_dataset(config), strict=strict, progress=is_first(), **_reading(config)
         )
 
 
@@ -90,13 +89,13 @@ def look_at_data(
     if not config.stream:
         from biggan.data.loading import outline_dataset
 
-        return outline_dataset(*_dataset(config), strict=strict, unconditional=config.unconditional)
+        return outline_dataset(*_dataset(config), strict=strict, **_reading(config))
     from biggan.data.shards import expand_shards, index_file, known_classes, read_index
 
     urls = expand_shards(config.data)
     class_names = _class_names(config)
     written = run_dir is not None or not is_address(urls[0])
-    if written and read_index(urls, index_file(urls, run_dir)) is not None:
+    if written and read_index(urls, index_file(urls, run_dir), config.label_column or None):
         return _open_stream(config, run_dir, 1, strict=strict)
     table = known_classes(urls) if class_names is None else class_names
     return UncountedStream(len(urls), None if table is None else len(table))
@@ -112,6 +111,15 @@ def _dataset(config: TrainConfig) -> tuple[str, int, int]:
     return config.data, config.generator.resolution, config.generator.image_channels
 
 
+def _reading(config: TrainConfig) -> dict[str, Any]:
+    """How `load_dataset` reads a recipe's data."""
+    return {
+        "unconditional": config.unconditional,
+        "label_column": config.label_column or None,
+        "resize": config.resize,
+    }
+
+
 def _count_together(config: TrainConfig, run_dir: Path) -> None:
     """Let the first process count all shards; the others hear of it before they stop waiting."""
     from biggan.data.shards import count_shards, expand_shards, index_file
@@ -124,7 +132,7 @@ def _count_together(config: TrainConfig, run_dir: Path) -> None:
                 urls = expand_shards(config.data)
                 file = index_file(urls, run_dir)
                 make_folder(file.parent)
-                complete = count_shards(urls, file, seconds=_TURN)
+                complete = count_shards(urls, file, config.label_column or None, seconds=_TURN)
         complete = on_any_process(complete)
 
 
@@ -143,6 +151,8 @@ def _open_stream(
         window=config.stream_window,
         workers=workers,
         strict=strict,
+        label_column=config.label_column or None,
+        resize=config.resize,
     )
 
 

@@ -103,6 +103,11 @@ class TrainConfig:
     data: str = ""
     """`digits` (built in), or a source: a folder of class folders, a zip of one, a packed data set,
     parquet files, tar shards."""
+    label_column: str = ""
+    """Where a table has several, the column of the labels; empty for `label`."""
+    resize: Literal["crop", "pad", "stretch"] = "crop"
+    """What becomes of images that are not square: cropped to the centre, padded with black, or
+    stretched."""
     stream: bool = False
     """Whether tar shards are read again for every epoch, not loaded: for data that no disk holds.
     They may be addresses (https://, s3://, pipe:), too."""
@@ -339,6 +344,7 @@ def to_toml(values: Mapping[str, Any]) -> str:
 # What may change from one start to the next: the weights after N steps are the same.
 _FREE = {
     "data",
+    "label_column",
     "classes",
     "licence",
     "total_steps",

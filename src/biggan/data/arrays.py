@@ -1,0 +1,222 @@
+"""Images in arrays: CIFAR's batches, as Python pickles and as binary files; MNIST's idx files.
+
+    data_batch_1 ..., test_batch            CIFAR-10; with `.bin` the binary version
+    train, test                             CIFAR-100, with `meta` or fine_label_names.txt beside
+    train-images-idx3-ubyte, t10k-...       MNIST and those like it, also with `.gz`
+
+A pickle is a program. Here it can only call the functions of `_unpickle`, which keep what the
+pickle says of an array and run nothing. https://www.cs.toronto.edu/~kriz/cifar.html,
+http://yann.lecun.com/exdb/mnist/
+"""
+
+import gzip
+import io
+import logging
+import math
+import pickle
+import re
+import zlib
+from collections.abc import Callable, Collection, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from biggan.data.decoding import MOST_BYTES
+from biggan.errors import InputError, quoted
+
+logger = logging.getLogger("biggan.data")
+
+_IDX = re.compile(r"(.*-)?(train|t10k|test)-images[-.]idx3-ubyte(\.gz)?")
+_CIFAR = re.compile(r"(data|test)_batch(_\d+)?(\.bin)?")
+_CIFAR_100 = re.compile(r"(train|test)(\.bin)?")  # with one of these beside it:
+_NAMES_OF_100 = ("meta", "fine_label_names.txt")
+_SIDE = 32  # of CIFAR's images
+_PIXELS = 3 * _SIDE**2
+_DAMAGE = (
+    *(ValueError, TypeError, LookupError, AttributeError, EOFError, OSError, MemoryError),
+    *(pickle.UnpicklingError, zlib.error, OverflowError, RecursionError),
+)
+
+
+class Picture(NamedTuple):
+    """An image of an array, (N, H, W) or (N, H, W, 3)."""
+
+    pixels: NDArray[np.uint8]
+    number: int
+
+    def encode(self) -> bytes:
+        """The image as a PNM file."""
+        image = self.pixels[self.number]
+        kind, (height, width) = 6 if image.ndim == 3 else 5, image.shape[:2]
+        return b"P%d %d %d 255\n" % (kind, width, height) + image.tobytes()
+
+
+def list_arrays(names: Collection[str]) -> dict[str, list[str]]:
+    """The files of arrays among others, by the part that they are: "train" or "test"."""
+    found: dict[str, list[str]] = {}
+    for name in sorted(names):
+        folder, base = name[: name.rfind("/") + 1], name.rpartition("/")[2]
+        is_100 = _CIFAR_100.fullmatch(base) and any(folder + n in names for n in _NAMES_OF_100)
+        if is_100 or _CIFAR.fullmatch(base) or _IDX.fullmatch(base):
+            part = "test" if re.search(r"(^|-)(test|t10k)", base) else "train"
+            found.setdefault(part, []).append(name)
+    return found
+
+
+def choose_arrays(path: Path, names: Collection[str], part: str | None) -> list[str]:
+    """The files of arrays for training, or of the other part, "train" or "test"; none without any.
+
+    Raises:
+        InputError: They are of several datasets.
+    """
+    found = list_arrays(names)
+    chosen = found.get(part or min(found, key="train test".index, default=""), [])
+    kinds = {re.sub(r"_\d+(?=(\.bin)?$)", "", name) for name in chosen}
+    if len(kinds) > 1:
+        raise InputError(
+            f"{path} holds several datasets ({', '.join(chosen[:3])}, ...): name one, such as "
+            f"{path}::{chosen[0]}"
+        )
+    if part is None and len(found) > 1:
+        logger.info("using the images for training; %s::test are the others", path)
+    return chosen
+
+
+def read_arrays(
+    path: Path,
+    files: Sequence[str],
+    names: Collection[str],
+    column: str | None,
+    read: Callable[[str], bytes],
+) -> tuple[list[tuple[str, Picture, int | None]], list[str] | None]:
+    """Names, pictures and labels of the images in some files, and the names of the classes.
+
+    Args:
+        path: Where the files are, for messages.
+        files: Those that `choose_arrays` chose.
+        names: Those of all files there.
+        column: "fine" or "coarse" for CIFAR-100, whose labels are fine by default.
+        read: Reads a file by name.
+
+    Raises:
+        InputError: A file is damaged, or there are no such labels.
+    """
+    coarse = column is not None and re.fullmatch(r"coarse(_labels?)?", column) is not None
+    if column and not coarse and not re.fullmatch(r"(fine_)?labels?|fine", column):
+        raise InputError(f"{path} has the labels fine and coarse at most, not {quoted(column)}")
+    items: list[tuple[str, Picture, int | None]] = []
+    for name in files:
+        try:
+            if _IDX.fullmatch(name.rpartition("/")[2]):
+                pixels = _idx(name, read(name), 3)
+                beside = re.sub(r"images([-.])idx3", r"labels\1idx1", name)
+                labels = _idx(beside, read(beside), 1).tolist() if beside in names else None
+            else:
+                pixels, labels = _cifar(name, read(name), coarse)
+            if labels is not None and len(labels) != len(pixels):
+                raise ValueError("the numbers of labels and images differ")
+        except _DAMAGE as error:
+            if isinstance(error, InputError):
+                raise
+            reason = " ".join(str(error).split())[:100]
+            raise InputError(f"{path / name} is damaged ({reason}): download it again") from error
+        for number in range(len(pixels)):
+            label = None if labels is None else int(labels[number])
+            items.append((f"{name}:{number:08}", Picture(pixels, number), label))
+    return items, _class_names(files[0], names, coarse, read)
+
+
+def _idx(name: str, data: bytes, dimensions: int) -> NDArray[np.uint8]:
+    """An idx file: two zeros, the type (8: uint8), the number of dimensions, sizes, values."""
+    if name.endswith(".gz"):
+        with gzip.open(io.BytesIO(data)) as file:
+            data = file.read(MOST_BYTES)
+    shape = np.frombuffer(data, ">u4", dimensions, 4).tolist()
+    if data[:4] != bytes([0, 0, 8, dimensions]) or len(data) != 4 * (dimensions + 1) + math.prod(
+        shape
+    ):
+        raise ValueError("not the idx file of uint8 values that it should be")
+    return np.frombuffer(data, np.uint8, offset=4 * (dimensions + 1)).reshape(shape)
+
+
+def _cifar(name: str, data: bytes, coarse: bool) -> tuple[NDArray[np.uint8], Any]:
+    base = name.rpartition("/")[2]
+    labels: Any
+    if name.endswith(".bin"):
+        before = 2 if _CIFAR_100.fullmatch(base) else 1  # bytes of labels, coarse before fine
+        rows = np.frombuffer(data, np.uint8).reshape(-1, before + _PIXELS)
+        labels, rows = rows[:, 0 if coarse else before - 1].tolist(), rows[:, before:]
+    else:
+        batch = _unpickle(data)
+        kinds = ("coarse_labels",) if coarse else ("fine_labels", "labels")
+        labels = next((batch[kind] for kind in kinds if kind in batch), None)
+        if coarse and labels is None:
+            raise InputError(f"{name} has no coarse labels")
+        rows = _to_array(batch["data"]).reshape(-1, _PIXELS)
+    pixels = rows.reshape(-1, 3, _SIDE, _SIDE).transpose(0, 2, 3, 1)
+    return np.ascontiguousarray(pixels), labels
+
+
+def _class_names(
+    file: str, names: Collection[str], coarse: bool, read: Callable[[str], bytes]
+) -> list[str] | None:
+    kind = "coarse" if coarse else "fine"
+    folder = file[: file.rfind("/") + 1]
+    for name in ("batches.meta", "meta", "batches.meta.txt", f"{kind}_label_names.txt"):
+        if folder + name not in names:
+            continue
+        data = read(folder + name)
+        try:
+            if name.endswith(".txt"):
+                return data.decode().split()
+            about = _unpickle(data)
+            found = about.get(f"{kind}_label_names") or about["label_names"]
+            return [each.decode() if isinstance(each, bytes) else str(each) for each in found]
+        except _DAMAGE as error:
+            raise InputError(f"{folder + name} is damaged: download it again") from error
+    return None
+
+
+class _State:
+    """An object of a pickle: what it was made from, and its state."""
+
+    def __init__(self, *made_from: Any) -> None:
+        self.made_from = made_from
+        self.state: Any = ()
+
+    def __setstate__(self, state: Any) -> None:
+        self.state = state
+
+
+def _unpickle(data: bytes) -> dict[str, Any]:
+    """The dictionary in a pickle, in which arrays are `_State`; nothing that it names is run."""
+    known: dict[str, Callable[..., Any]] = {
+        "_reconstruct": lambda *_: _State(),
+        "_frombuffer": lambda *made_from: _State(*made_from),
+        "dtype": lambda *made_from: _State(*made_from),
+        "ndarray": lambda *_: None,
+        "encode": lambda text, _encoding: text.encode("latin-1"),
+    }
+
+    class Unpickler(pickle._Unpickler):  # the one in C allocates what a pickle claims to need
+        def find_class(self, module: str, name: str) -> Any:
+            if module.split(".")[0] not in ("numpy", "_codecs") or name not in known:
+                raise pickle.UnpicklingError(f"it asks for {module}.{name}; no code was run")
+            return known[name]
+
+    values = Unpickler(io.BytesIO(data), encoding="bytes").load()
+    return {k.decode() if isinstance(k, bytes) else str(k): v for k, v in values.items()}
+
+
+def _to_array(found: _State) -> NDArray[np.uint8]:
+    """The values of an array of uint8."""
+    if found.made_from:  # since protocol 5
+        values, kind, shape, order = found.made_from
+        is_fortran = order == "F"
+    else:
+        _, shape, kind, is_fortran, values = found.state
+    if kind.made_from[0] not in ("u1", b"u1") or not isinstance(values, bytes | bytearray):
+        raise ValueError("the values are not uint8")
+    return np.frombuffer(values, np.uint8).reshape(shape, order="F" if is_fortran else "C")

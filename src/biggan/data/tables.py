@@ -1,0 +1,229 @@
+"""Labels of image files in tables beside them.
+
+    dataset.json                StyleGAN's tools: {"labels": [["00000/img00000000.png", 6], ...]}
+    metadata.csv, .jsonl        the imagefolder convention of Hugging Face: `file_name`, `label`
+    labels.csv, .tsv, .jsonl    a column of file names, with extensions or without, and a label
+
+https://github.com/NVlabs/stylegan3/blob/main/dataset_tool.py
+https://huggingface.co/docs/datasets/image_dataset
+"""
+
+import csv
+import io
+import json
+import re
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from biggan.classes import normal_name
+from biggan.data.decoding import CorruptImageError
+from biggan.data.layout import WITHOUT_CLASSES, Label
+from biggan.errors import InputError, quoted
+
+_TABLE = re.compile(r"dataset\.json|(labels|metadata)\.(csv|tsv|jsonl)", re.IGNORECASE)
+_FILE_COLUMNS = ("file_name", "filename", "file", "image", "path")
+_LABEL_COLUMNS = ("label", "labels", "class", "class_name", "category", "target")
+_NAMED = 8  # columns that a message names
+_NUMBER = re.compile(r"[+-]?\d{1,18}")
+
+
+def is_table(name: str) -> bool:
+    """Whether a file may hold the labels of others, by its relative path."""
+    return _TABLE.fullmatch(PurePosixPath(name).name) is not None
+
+
+def read_tables(
+    path: Path,
+    tables: Collection[str],
+    images: Sequence[str],
+    known: Sequence[str],
+    column: str | None,
+    read: Callable[[str], bytes],
+) -> list[Label] | None:
+    """The labels of images, from the outermost table above them that has some; None without one.
+
+    Args:
+        path: Where the files are, for messages.
+        tables: The names of files that may be tables.
+        images: The names of the image files to label, sorted.
+        known: Those of all image files; a table may have labels for the others, too.
+        column: The column of the labels; None for the one that is meant.
+        read: Reads a file by name.
+
+    Raises:
+        InputError: A table is damaged, lacks a label, has two for one image, or names missing ones.
+    """
+    for table in sorted(tables, key=lambda name: (name.count("/"), name)):
+        folder = table[: table.rfind("/") + 1]
+        if not all(image.startswith(folder) for image in (images[0], images[-1])):
+            continue  # the others lie between
+        try:
+            names, rows = _parse(path / table, read(table))
+        except InputError:
+            raise
+        except (CorruptImageError, ValueError, RecursionError, csv.Error) as error:
+            raise InputError(f"{path / table} is damaged: correct it, or remove it") from error
+        places = _places(folder, known)
+        if any(places.get(_plain(name), -1) >= 0 and "." in name for name in names):
+            rows.insert(0, names)  # the table has no header
+            names = [str(number + 1) for number in range(len(names))]
+        chosen = _choose(path / table, names, rows, places, column)
+        if chosen:
+            pairs = [(row[chosen[0]], row[chosen[1]]) for row in rows]
+            return _labels(path, table, pairs, places, known, images)
+    if column is not None:
+        raise InputError(f"{path} has no table with the column {quoted(column)}")
+    return None
+
+
+def _parse(place: Path, data: bytes) -> tuple[list[str], list[list[Any]]]:
+    """The names of a table's columns, and its rows; no columns where it is another program's."""
+    ending = place.suffix.lower()
+    if ending == ".json":
+        about = json.loads(data)
+        if not (isinstance(about, dict) and "labels" in about):
+            return [], []
+        try:
+            return ["file_name", "label"], [[name, label] for name, label in _pairs(about)]
+        except (TypeError, ValueError):
+            raise InputError(
+                f"{place} has no labels [file, number]: {WITHOUT_CLASSES}, or remove {place.name}"
+            ) from None
+    text = data.decode("utf-8-sig")
+    if ending == ".jsonl":
+        lines = [json.loads(line) for line in text.splitlines() if line.strip()]
+        if not all(isinstance(line, dict) for line in lines):
+            raise ValueError
+        names = list(dict.fromkeys(key for line in lines for key in line))
+        return names, [[line.get(name) for name in names] for line in lines]
+    delimiter = max(",;\t|", key=text.partition("\n")[0].count)
+    rows: list[list[Any]] = [
+        row for row in csv.reader(io.StringIO(text), delimiter=delimiter, strict=True) if any(row)
+    ]
+    for number, row in enumerate(rows, 1):
+        if len(row) != len(rows[0]):
+            raise InputError(
+                f"{place}: row {number} has {len(row)} fields, the first one {len(rows[0])}"
+            )
+    return (rows[0], rows[1:]) if rows else ([], [])
+
+
+def _pairs(about: Mapping[str, Any]) -> Iterable[tuple[str, Any]]:
+    labels = about["labels"]
+    pairs = labels.items() if isinstance(labels, dict) else labels
+    return [(_plain(name), label) for name, label in pairs]
+
+
+def _plain(name: Any) -> str:
+    if not isinstance(name, str):
+        raise TypeError
+    return normal_name(name.replace("\\", "/").removeprefix("./"))
+
+
+def _places(folder: str, known: Sequence[str]) -> dict[str, int]:
+    """Images by the names that a table may give them; -1 where a name means several.
+
+    The path from the table's folder goes before it without extension, and that before the basename.
+    """
+    places: dict[str, int] = {}
+    paths = [PurePosixPath(_plain(name.removeprefix(folder))) for name in known]
+    for form in (str, lambda path: str(path.with_suffix("")), lambda p: p.name, lambda p: p.stem):
+        found: dict[str, int] = {}
+        for place, path in enumerate(paths):
+            found[form(path)] = -1 if form(path) in found else place
+        places = found | places
+    return places
+
+
+def _choose(
+    table: Path,
+    names: Sequence[str],
+    rows: Sequence[Sequence[Any]],
+    places: Mapping[str, int],
+    column: str | None,
+) -> tuple[int, int] | None:
+    """The columns of file names and of labels; None where the table is not about labels."""
+    lower = [name.strip().casefold() for name in names]
+    label = None
+    for wanted in _LABEL_COLUMNS if column is None else (column.casefold(),):
+        if label is None and wanted in lower:
+            label = lower.index(wanted)
+    if column is not None and label is None:
+        return None
+    file = next((lower.index(name) for name in _FILE_COLUMNS if name in lower), None)
+    if file is None or file == label:
+        counts = [
+            len({places.get(str(row[i]).strip(), -1) for row in rows} - {-1}) * (i != label)
+            for i in range(len(names))
+        ]
+        if not any(counts):
+            return None
+        file = counts.index(max(counts))
+    others = [i for i in range(len(names)) if i != file]
+    if label is None and table.stem.lower() == "labels":
+        if len(others) != 1:
+            listed = ", ".join(names[i][:40] for i in others[:_NAMED])
+            raise InputError(
+                f"{table} has the columns {listed}: choose that of the labels with --label-column"
+            )
+        label = others[0]
+    return None if label is None else (file, label)
+
+
+def _labels(
+    path: Path,
+    table: str,
+    pairs: Sequence[tuple[Any, Any]],
+    places: Mapping[str, int],
+    known: Sequence[str],
+    images: Sequence[str],
+) -> list[Label]:
+    """The labels of the images in their order."""
+    place, is_text = path / table, not table.lower().endswith(".json")
+    by_image: dict[str, Any] = {}
+    missing = []
+    for name, label in pairs:
+        found = places.get(_plain(name) if isinstance(name, str) else str(name), -1)
+        if found < 0:
+            missing.append((str(name), label))
+            continue
+        before = by_image.setdefault(known[found], label)
+        if before != label:
+            raise InputError(
+                f"{place} has two labels for {known[found]}, {quoted(before)} and {quoted(label)}: "
+                "keep one"
+            )
+    if missing and is_text:
+        raise InputError(
+            f"{place} names {len(missing)} images that do not exist, such as "
+            f"{quoted(missing[0][0])}: add them, or remove their rows"
+        )
+    labels = [by_image.get(image) for image in images]
+    if is_text:
+        labels = _numbers(labels)
+    wrong = [
+        f"{image} ({str(label)[:100]})"
+        for image, label in zip(images, labels, strict=True)
+        if isinstance(label, bool) or not isinstance(label, int | str) or label == ""
+    ]
+    if wrong:
+        raise InputError(
+            f"{place} has no label for {len(wrong)} of {len(images)} images, such as {wrong[0]}: "
+            f"add them, or {WITHOUT_CLASSES}, or remove {PurePosixPath(table).name}"
+        )
+    if lost := {str(label) for _, label in missing} - set(map(str, labels)):
+        raise InputError(
+            f"{path} has no image of the class {min(lost)[:100]} that {PurePosixPath(table).name} "
+            "names: copy or download it again"
+        )
+    return labels
+
+
+def _numbers(labels: Sequence[Any]) -> list[Any]:
+    """Labels of a text file: numbers where they count from 0 or mark a lack, else names."""
+    stripped = [label.strip() if isinstance(label, str) else label for label in labels]
+    if not all(isinstance(label, str) and _NUMBER.fullmatch(label) for label in stripped):
+        return stripped
+    numbers = [int(label) for label in stripped]
+    return numbers if min(numbers) < 1 else stripped
