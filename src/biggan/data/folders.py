@@ -226,7 +226,7 @@ def _find_part(path: Path, files: Iterable[str], part: str | None) -> tuple[str,
     """What the names of files in a part begin with; or "train" or "test", which arrays may have."""
     if part is None:
         return "", None
-    names = set(files)
+    names = {name for name in files if not is_system_file(name)}
     folders = folders_above(names)
     if part in names or part in folders:
         return part + "/" * (part in folders), None
