@@ -29,6 +29,8 @@ class RandomWeights:
             return 0.2 * noise
         if kind == "gain":  # of the last BatchNorm; elsewhere a gain is a layer
             return 1 + 0.2 * noise
+        if kind in ("sigma", "gamma"):
+            return noise / 2
         if kind in ("weight_u", "weight_v"):
             return F.normalize(noise, dim=0)
         if kind.startswith("sv"):
@@ -291,3 +293,198 @@ def ivclab_generator(weights, z, labels, widths, attention, truncation, classes=
     gain, bias = (weights(f"scaledcrossreplicabn.{part}", last) for part in ("weight", "bias"))
     x = F.relu(bn("scaledcrossreplicabn", x, gain, bias))
     return torch.tanh(conv("conv_2d", x, 3, 3))
+
+
+# --- PyTorch-StudioGAN and mmgeneration: one list of blocks, attention an entry of its own ---
+
+
+STUDIOGAN = {
+    "first": "linear0",
+    "shared": "shared",
+    "block": "blocks.{}.0.",
+    "conv": "conv2d{}",
+    "skip": "conv2d0",
+    "gamma": "sigma",
+    "gamma_shape": (1,),
+    "attend": ["conv1x1_theta", "conv1x1_phi", "conv1x1_g", "conv1x1_attn"],
+    "last_bn": "bn4",
+    "last_conv": "conv2d5",
+    "stem": "input_conv",
+    "logit": "linear1",
+    "embedding": "embedding",
+    "bn_eps": 1e-4,
+    "sn": "converged",
+    "class_first": True,
+    "channels_last": False,
+}
+MMGENERATION = {
+    "first": "noise2feat",
+    "shared": "shared_embedding",
+    "block": "conv_blocks.{}.",
+    "conv": "conv{}.conv",
+    "skip": "shortcut.conv",
+    "gamma": "gamma",
+    "gamma_shape": (),
+    "attend": ["theta.conv", "phi.conv", "g.conv", "o.conv"],
+    "last_bn": "output_layer.bn",
+    "last_conv": "output_layer.conv",
+    "stem": "input_conv.conv",
+    "logit": "decision",
+    "embedding": "proj_y",
+    "bn_eps": 1e-5,
+    "sn": "stored",
+    "class_first": True,
+    "channels_last": False,
+}
+
+
+class ListedNetwork:
+    """Layers of a network of one of the two formats.
+
+    Args:
+        weights: `RandomWeights`.
+        net: `STUDIOGAN` or `MMGENERATION`, with changes; `sn` says how spectral norms are stored
+            and used: "converged", "stored" or "ajbrock".
+    """
+
+    def __init__(self, weights, net):
+        self.weights, self.net = weights, net
+
+    def normalized(self, name, *shape):
+        if self.net["sn"] == "ajbrock":
+            return _sn(self.weights, name, *shape, eps=1e-6)
+        weight = self.weights(f"{name}.weight_orig", *shape)
+        matrix = weight.flatten(1)
+        if f"{name}.weight_v" not in self.weights.tensors:
+            u, v = near_singular_vectors(matrix, self.weights(f"{name}.weight_u", shape[0]))
+            self.weights.tensors |= {f"{name}.weight_u": u, f"{name}.weight_v": v}
+        if self.net["sn"] == "converged":
+            return weight / torch.linalg.svdvals(matrix)[0]
+        u, v = self.weights(f"{name}.weight_u"), self.weights(f"{name}.weight_v")
+        return weight / torch.dot(u, matrix @ v)
+
+    def conv(self, name, x, out, size, bias=True):
+        weight = self.normalized(name, out, x.shape[1], size, size)
+        bias = self.weights(f"{name}.bias", out) if bias else None
+        return F.conv2d(x, weight, bias, padding=size // 2)
+
+    def linear(self, name, x, out):
+        return x @ self.normalized(name, out, x.shape[1]).T + self.weights(f"{name}.bias", out)
+
+    def moments(self, name, channels):
+        self.weights.tensors[f"{name}.num_batches_tracked"] = torch.tensor(7)
+        mean, var = (self.weights(f"{name}.running_{kind}", channels) for kind in ("mean", "var"))
+        return mean, var
+
+    def bn(self, name, x, condition):
+        """Labels as the condition are for tables: of StudioGAN with norms, of mmgen without."""
+        channels = x.shape[1]
+        out = F.batch_norm(x, *self.moments(f"{name}.bn", channels), eps=self.net["bn_eps"])
+        affine = []
+        for part in ("gain", "bias"):
+            layer = f"{name}.{part}"
+            if condition.dtype != torch.int64:
+                affine.append(condition @ self.normalized(layer, channels, condition.shape[1]).T)
+            elif self.net["sn"] == "converged":
+                affine.append(self.normalized(layer, channels, self.net["classes"]).T[condition])
+            else:
+                affine.append(
+                    self.weights(f"{layer}.weight", self.net["classes"], channels)[condition]
+                )
+        gain, bias = (value[:, :, None, None] for value in affine)
+        return F.relu(out * (1 + gain) + bias)
+
+    def attention(self, place, x):
+        name = self.net["block"].format(place)
+        n, c, h, w = x.shape
+        theta, phi, g, o = (name + part for part in self.net["attend"])
+        query = self.conv(theta, x, c // 8, 1, bias=False).flatten(2)
+        key = F.max_pool2d(self.conv(phi, x, c // 8, 1, bias=False), 2).flatten(2)
+        value = F.max_pool2d(self.conv(g, x, c // 2, 1, bias=False), 2).flatten(2)
+        beta = F.softmax(torch.einsum("ncq,nck->nqk", query, key), -1)
+        attended = torch.einsum("nck,nqk->ncq", value, beta).reshape(n, c // 2, h, w)
+        gamma = self.weights(name + self.net["gamma"], *self.net["gamma_shape"])
+        return x + gamma * self.conv(o, attended, c, 1, bias=False)
+
+
+def listed_generator(weights, z, labels, widths, attention, net):
+    """`net` also has `condition` ("shared", "tables" or "noise"), `classes`, and `deep`."""
+    layers, deep = ListedNetwork(weights, net), net["deep"]
+    chunks = [z] if deep or net["condition"] == "tables" else z.chunk(len(widths), 1)
+    first, *others = chunks
+    conditions = others or [z if deep else labels] * (len(widths) - 1)
+    if net["condition"] == "shared":
+        y = weights(net["shared"] + ".weight", net["classes"], 6)[labels]
+        both = [[y, noise] if net["class_first"] else [noise, y] for noise in conditions]
+        conditions = [torch.cat(parts, 1) for parts in both]
+    x = layers.linear(net["first"], conditions[0] if deep else first, 16 * widths[0])
+    if net["channels_last"]:
+        x = x.view(len(z), 4, 4, -1).permute(0, 3, 1, 2)
+    else:
+        x = x.view(len(z), -1, 4, 4)
+    place = 0
+    for stage, (out, condition) in enumerate(zip(widths[1:], conditions, strict=True)):
+        for up in (False, True) if deep else (True,):
+            name, made, before = net["block"].format(place), out if up else widths[stage], x
+            hidden, place = x.shape[1] // 4, place + 1
+            conv = [f"{name}{net['conv'].format(i)}" for i in range(5)]
+            h = layers.bn(f"{name}bn1", x, condition)
+            if not deep:
+                h = layers.conv(conv[1], _double(h), made, 3)
+                h = layers.conv(conv[2], layers.bn(f"{name}bn2", h, condition), made, 3)
+                x = h + layers.conv(name + net["skip"], _double(x), made, 1)
+                continue
+            h = layers.bn(f"{name}bn2", layers.conv(conv[1], h, hidden, 1), condition)
+            h = layers.conv(conv[2], _double(h) if up else h, hidden, 3)
+            h = layers.conv(conv[3], layers.bn(f"{name}bn3", h, condition), hidden, 3)
+            h = layers.conv(conv[4], layers.bn(f"{name}bn4", h, condition), made, 1)
+            x = h + (_double(before) if up else before)[:, :made]
+        if x.shape[-1] == attention:
+            x, place = layers.attention(place, x), place + 1
+    gain, bias = (weights(f"{net['last_bn']}.{part}", widths[-1]) for part in ("weight", "bias"))
+    moments = layers.moments(net["last_bn"], widths[-1])
+    x = F.relu(F.batch_norm(x, *moments, gain, bias, eps=net["bn_eps"]))
+    return torch.tanh(layers.conv(net["last_conv"], x, 3, 3))
+
+
+def listed_discriminator(weights, x, labels, widths, down, attention, net):
+    """`net` also has `classes` (0 for an unconditional network), `deep` and `in_place`."""
+    layers, deep, place = ListedNetwork(weights, net), net["deep"], 0
+    if deep:
+        x, widths = layers.conv(net["stem"], x, widths[0], 3), widths[1:]
+    for stage, out in enumerate(widths):
+        for second in (False, True) if deep else (False,):
+            name, halves, before = (
+                net["block"].format(place),
+                stage < down and not second,
+                x.shape[1],
+            )
+            conv = [f"{name}{net['conv'].format(i)}" for i in range(5)]
+            begins_with_relu = deep or place > 0
+            h = F.relu(x) if begins_with_relu else x
+            if net["in_place"]:
+                x = h
+            place += 1
+            if deep:
+                h = layers.conv(conv[1], h, out // 4, 1)
+                h = layers.conv(conv[2], F.relu(h), out // 4, 3)
+                h = F.relu(layers.conv(conv[3], F.relu(h), out // 4, 3))
+                if halves:
+                    h, x = F.avg_pool2d(h, 2), F.avg_pool2d(x, 2)
+                h = layers.conv(conv[4], h, out, 1)
+                if out != before:
+                    x = torch.cat([x, layers.conv(name + net["skip"], x, out - before, 1)], 1)
+                x = h + x
+                continue
+            h = layers.conv(conv[2], F.relu(layers.conv(conv[1], h, out, 3)), out, 3)
+            if halves or out != before:
+                x = layers.conv(name + net["skip"], x, out, 1)
+            x = F.avg_pool2d(h + x, 2) if halves else h + x
+        if stage < down and x.shape[-1] == attention:
+            x, place = layers.attention(place, x), place + 1
+    h = F.relu(x).sum((2, 3))
+    logits = layers.linear(net["logit"], h, 1)
+    if net["classes"]:
+        table = layers.normalized(net["embedding"], net["classes"], h.shape[1])
+        logits = logits + (table[labels] * h).sum(1, keepdim=True)
+    return logits

@@ -50,8 +50,9 @@ def command(
 
     SOURCE is a generator or discriminator: a file or folder in any supported format, an address, or
     a published name. Formats are Hugging Face's pytorch_model.bin, ajbrock's G_ema.pth and D.pth,
-    ivclab's biggan128-release.pt, and TF Hub modules or their .tar.gz. The format is detected from
-    the contents. The converted model generates the same images.
+    StudioGAN's and mmgeneration's .pth files, ivclab's biggan128-release.pt, and TF Hub modules or
+    their .tar.gz. The format is detected from the contents. The converted model generates the same
+    images.
 
     \b
     Examples:

@@ -105,6 +105,7 @@ class DiscriminatorBlock(nn.Module):
         super().__init__()
         self.down = down
         self.first = first
+        self.relu_before_shortcut = config.relu_before_shortcut
         self.conv1 = SpectralNormConv2d(in_channels, out_channels, 3, eps=config.sn_eps)
         self.conv2 = SpectralNormConv2d(out_channels, out_channels, 3, eps=config.sn_eps)
         self.shortcut: nn.Module = nn.Identity()
@@ -113,9 +114,11 @@ class DiscriminatorBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map x (N, in, R, R) to (N, out, R/2, R/2), or to (N, out, R, R) without `down`."""
-        # Out of place: the shortcut needs x as it came.
-        h = self.conv1(x if self.first else F.relu(x))
-        h = F.relu_(h)
+        # Out of place: the shortcut may need x as it came.
+        rectified = x if self.first else F.relu(x)
+        if self.relu_before_shortcut:
+            x = rectified
+        h = F.relu_(self.conv1(rectified))
         if not self.down:
             return self.conv2(h) + self.shortcut(x)
         h = convolve_average_pool(h, self.conv2.normalized_weight(), self.conv2.bias)

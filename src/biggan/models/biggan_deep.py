@@ -117,6 +117,7 @@ class DeepDiscriminatorBlock(nn.Module):
     ) -> None:
         super().__init__()
         self.down = down
+        self.relu_before_shortcut = config.relu_before_shortcut
         hidden = out_channels // _BOTTLENECK
         eps = config.sn_eps
         self.conv1 = SpectralNormConv2d(in_channels, hidden, 1, eps=eps)
@@ -129,8 +130,10 @@ class DeepDiscriminatorBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map x (N, in, R, R) to (N, out, R/2, R/2), or to (N, out, R, R) without `down`."""
-        h = self.conv1(F.relu(x))
-        h = self.conv2(F.relu_(h))
+        rectified = F.relu(x)
+        if self.relu_before_shortcut:
+            x = rectified
+        h = self.conv2(F.relu_(self.conv1(rectified)))
         h = F.relu_(self.conv3(F.relu_(h)))
         if self.down:
             h, x = average_pool(h), average_pool(x)

@@ -230,6 +230,9 @@ class DiscriminatorConfig(_Config):
     """1 for greyscale, 3 for RGB."""
     sn_eps: float = 1e-4
     """Epsilon of spectral normalization."""
+    relu_before_shortcut: bool = False
+    """Whether the shortcut of every block that begins with a ReLU gets its output too, as where the
+    ReLU is computed in place (PyTorch-StudioGAN, some networks of mmgeneration)."""
 
     def __post_init__(self) -> None:
         """Refuse what cannot be built."""

@@ -6,7 +6,9 @@ is there under a path goes before a published name. The format is found from the
 
     ours          a safetensors file, or the folder of a training run
     Hugging Face  pytorch_model.bin with config.json beside it, or their folder
-    ajbrock       G_ema.pth, G.pth or D.pth, or their folder
+    ajbrock       G_ema.pth, G.pth or D.pth, or their folder; also IC-GAN's class-conditional ones
+    StudioGAN     model=G_ema-best-weights-step=*.pth and likewise G and D, or their folder
+    mmgeneration  *.pth, of generator, averaged generator and discriminator
     ivclab        biggan{128,256,512}-release.pt
     TF Hub        a module's folder, or its archive (.tar.gz)
 
@@ -62,8 +64,14 @@ EPSILONS_KNOWN = (
 
 # In a folder of several files: the names that each software gives to what one samples from.
 _PREFERRED: dict[Kind, tuple[str, ...]] = {
-    "generator": (RUN_GENERATOR, "pytorch_model.bin", "G_ema.pth", "G_ema_*.pth", "G.pth"),
-    "discriminator": (RUN_DISCRIMINATOR, "D.pth", "D_[!o]*.pth"),  # not D_optim
+    "generator": (
+        *(RUN_GENERATOR, "pytorch_model.bin", "G_ema.pth", "G_ema_*.pth", "G.pth"),
+        *(f"model={net}-{when}-*.pth" for when in ("best", "current") for net in ("G_ema", "G")),
+    ),
+    "discriminator": (
+        *(RUN_DISCRIMINATOR, "D.pth", "D_[!o]*.pth"),  # not D_optim
+        *("model=D-best-*.pth", "model=D-current-*.pth"),
+    ),
 }
 _ENDINGS = (".safetensors", ".pth", ".pt", ".bin", ".tar.gz", ".tgz", ".tar")
 _HEAD_BYTES = 512
@@ -99,7 +107,7 @@ def load_network(
     path = locate(word, kind or "generator", offline=offline)
     with _with_remedy(word, path):
         file = _weights_file(path, kind or "generator")
-        loaded = read_network(file, bn_eps=bn_eps, sn_eps=sn_eps)
+        loaded = read_network(file, kind or "generator", bn_eps=bn_eps, sn_eps=sn_eps)
         if kind not in (None, loaded.kind):
             raise InputError(f"{file} holds a {loaded.kind}, not a {kind}")
     return loaded
@@ -184,10 +192,10 @@ def _weights_file(path: Path, kind: Kind) -> Path:
     if not path.is_dir() or (path / "saved_model.pb").exists():
         return path
     listed = _listing(path)
-    for pattern in _PREFERRED[kind]:
-        if len(found := [file for file in listed if file.match(pattern)]) == 1:
-            return found[0]
-    found = [file for file in listed if file.name.endswith(_ENDINGS)]
+    for pattern in (*_PREFERRED[kind], ""):
+        found = [f for f in listed if (f.match(pattern) if pattern else f.name.endswith(_ENDINGS))]
+        if found:
+            break
     if len(found) > 1:
         names = ", ".join(file.name for file in found[:5])
         raise InputError(f"{path} holds several weights files ({names}): give one of them")
@@ -250,14 +258,18 @@ def _with_remedy(word: str | Path | None, path: Path) -> Iterator[None]:
 
 
 def read_network(
-    path: Path, *, bn_eps: float | None = None, sn_eps: float | None = None
+    path: Path,
+    kind: Kind = "generator",
+    *,
+    bn_eps: float | None = None,
+    sn_eps: float | None = None,
 ) -> LoadedModel[Any]:
-    """Read a network in any known format; of a folder its generator. See `load_generator`."""
+    """Read a network in any known format; `kind` is for files of several. See `load_generator`."""
     path = _weights_file(path, "generator")
-    epsilons = {"bn_eps": bn_eps, "sn_eps": sn_eps}
+    how = {"epsilons": {"bn_eps": bn_eps, "sn_eps": sn_eps}, "kind": kind}
     try:
         if path.is_dir():
-            return _convert_module(path, epsilons)
+            return _convert_module(path, how)
         with open_regular(path) as file:
             container = _sniff(file.read(_HEAD_BYTES), path)
             file.seek(0)
@@ -265,14 +277,15 @@ def read_network(
                 from biggan.weights.containers.archives import unpacked
 
                 with unpacked(file, path) as folder:
-                    return _convert_module(folder, epsilons)
+                    return _convert_module(folder, how)
             if container == "pickle":
-                from biggan.weights.containers.pickles import load_state_dict
+                from biggan.weights.containers.pickles import load_checkpoint
 
-                return _convert(load_state_dict(file, path), path, epsilons)
+                tensors, beside = load_checkpoint(file, path)
+                return _convert(tensors, path, {**how, "beside": beside})
             metadata, tensors = read_safetensors(file, path)
         if metadata.get("format") != FORMAT:
-            return _convert(tensors, path, epsilons)
+            return _convert(tensors, path, how)
         if (bn_eps, sn_eps) != (None, None):
             raise InputError(f"{path}: {EPSILONS_KNOWN}")
         return _build(metadata, tensors, path)
@@ -329,18 +342,17 @@ def _build(metadata: dict[str, str], tensors: dict[str, Tensor], path: Path) -> 
     return LoadedModel(network, replace(description, class_names=names), sha256)
 
 
-def _convert_module(folder: Path, epsilons: Mapping[str, float | None]) -> LoadedModel[Any]:
+def _convert_module(folder: Path, how: Mapping[str, Any]) -> LoadedModel[Any]:
     from biggan.weights.containers.tensor_bundle import VARIABLES, read_bundle
 
-    return _convert(read_bundle(folder / VARIABLES), folder, epsilons)
+    return _convert(read_bundle(folder / VARIABLES), folder, how)
 
 
-def _convert(
-    tensors: Mapping[str, Tensor], path: Path, epsilons: Mapping[str, float | None]
-) -> LoadedModel[Any]:
+def _convert(tensors: Mapping[str, Tensor], path: Path, how: Mapping[str, Any]) -> LoadedModel[Any]:
     """The network that foreign tensors are, described by their contents alone.
 
-    So a file under any name, and what it is converted to, are one model with one digest.
+    So a file under any name, and what it is converted to, are one model with one digest. `how` are
+    further arguments of `ForeignTensors`.
     """
     from biggan.weights.formats import FORMATS
     from biggan.weights.formats.conversion import ForeignTensors
@@ -348,13 +360,14 @@ def _convert(
 
     if all(name.startswith("module.") for name in tensors):  # put there by `DataParallel`
         tensors = {name.removeprefix("module."): tensor for name, tensor in tensors.items()}
-    source = ForeignTensors(tensors, path, epsilons)
+    source = ForeignTensors(tensors, path, **how)
     known = next((known for known in FORMATS if known.matches(source)), None)
     if known is None:
         names = printable(", ".join(list(tensors)[:3]))[:100]
         raise InputError(
             f"{path} contains tensors of an unknown format (such as {names}); supported are "
-            "biggan, pytorch_pretrained_biggan, ajbrock/BigGAN-PyTorch, ivclab and TF Hub"
+            "biggan, pytorch_pretrained_biggan, ajbrock/BigGAN-PyTorch (also IC-GAN's), "
+            "PyTorch-StudioGAN, mmgeneration, ivclab and TF Hub"
         )
     converted = known.convert(source)
     config = converted.config

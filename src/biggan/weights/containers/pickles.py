@@ -1,9 +1,12 @@
 """`torch.save` files of others: tensors only, and no code of theirs is run.
 
 A pickle is a program. torch's `weights_only` unpickler runs no part of it that is not needed to
-rebuild tensors; what it refuses is refused here in one line. Files that torch writes today are zips
-with a checksum per entry, which torch itself does not verify, so this does; those from before 2020
-(Hugging Face's and ajbrock's among them) have none: there only the shapes are left to check.
+rebuild tensors; what it refuses is refused here in one line. Only numpy's scalars and the logs of
+mmgeneration, which stand beside the tensors of some files, are replaced by placeholders.
+
+Files that torch writes today are zips with a checksum per entry, which torch itself does not
+verify, so this does; those from before 2020 (Hugging Face's and ajbrock's among them) have none:
+there only the shapes are left to check.
 """
 
 from __future__ import annotations
@@ -16,7 +19,9 @@ import warnings
 import zipfile
 import zlib
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, BinaryIO
 
 import torch
@@ -25,11 +30,16 @@ from torch import Tensor
 from biggan.errors import DamagedFileError, InputError, printable, quoted
 
 _CHUNK = 1 << 22
+_GLOBAL = re.compile(r"GLOBAL (\S{1,100})")
+_DTYPES = ("float16", "bfloat16", "float32", "float64", "int64")
 # Damage surfaces anywhere in torch's reader, as any of these.
 _DAMAGE = (
     *(RuntimeError, ValueError, LookupError, TypeError, AttributeError, EOFError),
     *(AssertionError, ImportError, ArithmeticError, struct.error),
 )
+_TYPES = {("collections", "OrderedDict"), ("torch", "Size")}
+_REBUILDERS = ("_rebuild_tensor_v2", "_rebuild_parameter")
+_REPLACED = ("numpy", "_codecs", "mmcv", "mmengine")  # packages
 _OTHER_FILES = (
     ({"param_groups", "state"}, "an optimizer's state"),
     ({"itr", "epoch"}, "a run's counters"),
@@ -37,18 +47,29 @@ _OTHER_FILES = (
 
 
 def load_state_dict(file: BinaryIO, path: Path) -> dict[str, Tensor]:
-    """The tensors by name, on the CPU, of a state dict that `torch.save` wrote.
+    """The tensors by name, on the CPU, of a state dict that `torch.save` wrote."""
+    return load_checkpoint(file, path)[0]
+
+
+def load_checkpoint(file: BinaryIO, path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The tensors by name, on the CPU, of a file that `torch.save` wrote, and what is beside them.
 
     Args:
-        file: A `.pth`, `.pt` or `.bin` file, open at its start.
+        file: A `.pth`, `.pt` or `.bin` file, open at its start: a state dict, or a dict with one as
+            its `state_dict`.
         path: Of the file, for messages.
     """
-    is_zip = file.read(2) == b"PK"
+    is_zip = file.read(4) == b"PK\x03\x04"
     file.seek(0)
     if is_zip:
         _verify_zip(file, path)
         file.seek(0)
-    tensors = _state_dict(_unpickle(file, path), path)
+    contents = _unpickle(file, path, is_zip=is_zip)
+    beside: dict[str, Any] = {}
+    if isinstance(contents, Mapping) and isinstance(contents.get("state_dict"), Mapping):
+        beside = {str(name): value for name, value in contents.items() if name != "state_dict"}
+        contents = contents["state_dict"]
+    tensors = _state_dict(contents, path)
     for name, tensor in tensors.items():
         if tensor.is_nested or tensor.layout != torch.strided or tensor.device.type != "cpu":
             raise InputError(
@@ -59,7 +80,7 @@ def load_state_dict(file: BinaryIO, path: Path) -> dict[str, Tensor]:
             raise InputError(f"{path}: {quoted(name)} claims more values than the file has")
     if sum(tensor.nbytes for tensor in tensors.values()) > os.fstat(file.fileno()).st_size:
         raise InputError(f"{path}: its tensors claim more values than the file has")
-    return tensors
+    return tensors, beside
 
 
 def _verify_zip(file: BinaryIO, path: Path) -> None:
@@ -89,13 +110,20 @@ def _verify_zip(file: BinaryIO, path: Path) -> None:
         raise _damaged(path, error) from None
 
 
-def _unpickle(file: BinaryIO, path: Path) -> Any:
+def _unpickle(file: BinaryIO, path: Path, *, is_zip: bool) -> Any:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about the age of the file: it is old
-            return torch.load(file, map_location="cpu", weights_only=True)
+            try:
+                return torch.load(file, map_location="cpu", weights_only=True)
+            except pickle.UnpicklingError as error:
+                asked = _GLOBAL.search(str(error))
+                if not is_zip or not asked or asked[1].partition(".")[0] not in _REPLACED:
+                    raise
+            file.seek(0)
+            return torch.load(file, "cpu", _PLACEHOLDERS, weights_only=False)
     except pickle.UnpicklingError as error:
-        asked = re.search(r"GLOBAL (\S{1,100})", str(error))
+        asked = _GLOBAL.search(str(error))
         wants = f"asks for {printable(asked[1])}, which" if asked else "does what"
         kind = InputError if asked else DamagedFileError
         raise kind(
@@ -107,6 +135,35 @@ def _unpickle(file: BinaryIO, path: Path) -> Any:
         if isinstance(error, MemoryError) or "can't allocate memory" in str(error):
             raise InputError(f"{path} needs more memory than available, or it is damaged") from None
         raise _damaged(path, error) from None
+
+
+class _Placeholder:
+    """In the place of an object that is not needed: accepts what a pickle does to it."""
+
+    def __init__(self, *_: Any, **__: Any) -> None: ...
+
+    def __setstate__(self, state: Any) -> None: ...
+
+    def __setitem__(self, key: Any, value: Any) -> None: ...
+
+    def append(self, value: Any) -> None: ...
+
+
+class _PlaceholderUnpickler(pickle.Unpickler):
+    """Calls only what rebuilds tensors; torch's loader derives from it and finds the storages."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) in _TYPES or (module == "torch" and name in _DTYPES):
+            return super().find_class(module, name)
+        # New objects each time: a pickle can set attributes of what it gets here.
+        if module == "torch._utils" and name in _REBUILDERS:
+            return partial(getattr(torch._utils, name))
+        if module.partition(".")[0] in _REPLACED:
+            return type("_Placeholder", (_Placeholder,), {})
+        raise pickle.UnpicklingError(f"GLOBAL {module}.{name}")
+
+
+_PLACEHOLDERS: Any = SimpleNamespace(__name__=__name__, Unpickler=_PlaceholderUnpickler)
 
 
 def _damaged(path: Path, error: Exception) -> DamagedFileError:

@@ -5,7 +5,7 @@ A format is a module with `matches(source)`, whether tensors are named as in thi
 InputError.
 """
 
-from biggan.weights.formats import brock, huggingface, ivclab, tfhub
+from biggan.weights.formats import brock, huggingface, ivclab, mmgeneration, studiogan, tfhub
 
-FORMATS = (brock, huggingface, ivclab, tfhub)
+FORMATS = (studiogan, mmgeneration, brock, huggingface, ivclab, tfhub)
 """In the order in which they are tried."""

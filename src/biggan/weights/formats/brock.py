@@ -1,5 +1,7 @@
 """ajbrock/BigGAN-PyTorch: `G_ema.pth`, `G.pth` and `D.pth`, of its BigGAN and its BigGAN-deep.
 
+Also the class-conditional BigGANs of facebookresearch/ic_gan, which is based on it.
+
 State dicts of networks of any size: with a shared class embedding or a table per layer, with
 hierarchical noise or without. The tensors say all but the epsilons, and, of a discriminator, which
 blocks halve the resolution: for these the defaults of its training scripts and its table of
@@ -18,7 +20,6 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-import torch
 from torch import Tensor
 
 from biggan.errors import InputError
@@ -31,6 +32,7 @@ from biggan.weights.formats.conversion import (
     add_other_statistics,
     base_width,
     generator_config,
+    noise_first,
     renamed,
     take_network,
     unchanged,
@@ -68,6 +70,11 @@ def matches(source: ForeignTensors) -> bool:
 
 def convert(source: ForeignTensors) -> Converted:
     """Convert a generator or a discriminator."""
+    if source.has_any("shared_feat.", "linear_feat."):
+        raise InputError(
+            f"{source.path} is conditioned on features of images (IC-GAN), which is not supported; "
+            "IC-GAN's class-conditional BigGAN is"
+        )
     is_generator = source.has_any("output_layer.", "blocks.0.0.bn1.")
     config: GeneratorConfig | DiscriminatorConfig
     config, block, place = (_generator_config if is_generator else _discriminator_config)(source)
@@ -103,7 +110,7 @@ def convert(source: ForeignTensors) -> Converted:
                 counters[name] = source.take(f"{norm}.accumulation_counter", 1)
         class_first = is_generator and not config.rgb_channels  # type: ignore[union-attr]
         if class_first and (is_conditional or (name == "linear.weight" and is_deep)):
-            return shape, lambda tensor: _noise_first(tensor, config.class_dim)  # type: ignore[union-attr]
+            return shape, lambda tensor: noise_first(tensor, config.class_dim)  # type: ignore[union-attr]
         return shape, unchanged
 
     tensors = take_network(source, empty_network(config), foreign_name, stored)
@@ -123,11 +130,6 @@ def convert(source: ForeignTensors) -> Converted:
 def _in_pairs(block: re.Match[str]) -> str:
     number = int(block[1])
     return f"blocks.{number // 2}.{number % 2}."
-
-
-def _noise_first(weight: Tensor, class_dim: int) -> Tensor:
-    """A weight on a condition, of which the class comes first, with the noise first."""
-    return torch.cat([weight[:, class_dim:], weight[:, :class_dim]], dim=1)
 
 
 def _generator_config(source: ForeignTensors) -> tuple[GeneratorConfig, int, int]:

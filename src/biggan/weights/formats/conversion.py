@@ -11,6 +11,7 @@ import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,8 @@ from biggan.models import Discriminator, DiscriminatorConfig, Generator, Generat
 from biggan.weights.load import EPSILONS_KNOWN
 from biggan.weights.networks import listed_faults, tensor_fault
 
+_MOST_ITERATIONS = 500
+_MOST_STAGES = 7  # to 512 px
 _FLOATS = (torch.float32, torch.float16, torch.bfloat16)
 
 Names = Sequence[tuple[str, str | Callable[[re.Match[str]], str]]]
@@ -53,6 +56,8 @@ class ForeignTensors:
         tensors: By their foreign names. Values may be read from the file when they are asked for.
         path: Of the file or folder.
         epsilons: `bn_eps` and `sn_eps` as the user gave them.
+        kind: Which network to convert, of a format whose files hold several.
+        beside: What a file holds besides its tensors.
     """
 
     def __init__(
@@ -60,10 +65,15 @@ class ForeignTensors:
         tensors: Mapping[str, Tensor],
         path: Path,
         epsilons: Mapping[str, float | None] | None = None,
+        *,
+        kind: str = "generator",
+        beside: Mapping[str, Any] | None = None,
     ) -> None:
         self.tensors = tensors
         self.path = path
         self.epsilons = epsilons or {}
+        self.kind = kind
+        self.beside = beside or {}
         self._unused = {name for name, value in self.epsilons.items() if value is not None}
         self._left = dict.fromkeys(tensors)
         self._wrong: list[str] = []
@@ -205,9 +215,43 @@ def add_converged_vectors(tensors: dict[str, Tensor], eps: float) -> None:
         tensors[name], tensors[f"{layer}.v"] = F.normalize(matrix @ v, dim=0, eps=eps), v
 
 
+def add_leading_vectors(tensors: dict[str, Tensor]) -> None:
+    """Replace the vectors of spectral norms by the leading singular vectors of the weights.
+
+    For software that goes on with the power iteration when it evaluates. Eight vectors are iterated
+    together, so that singular values that lie close together converge as well.
+
+    Args:
+        tensors: With weights (out, ...), taken as matrices (out, rest), and `u` (out,).
+    """
+    random = torch.Generator().manual_seed(0)
+    for name in [name for name in tensors if name.endswith(".u")]:
+        layer = name.removesuffix(".u")
+        matrix = tensors[f"{layer}.weight"].flatten(1)
+        others = torch.randn(len(matrix), min(7, len(matrix) - 1), generator=random)
+        block = torch.cat([tensors[name][:, None], others], dim=1)  # (out, up to 8)
+        norm = torch.zeros(())
+        for iteration in range(_MOST_ITERATIONS):
+            basis = torch.linalg.qr(block).Q
+            image = matrix.mT @ basis
+            if iteration % 10 == 9:
+                before, norm = norm, torch.linalg.matrix_norm(image, 2)
+                if norm <= before * (1 + 2e-7):
+                    break
+            block = matrix @ image
+        right, _, coordinates = torch.linalg.svd(image, full_matrices=False)
+        tensors[name] = basis @ coordinates[0]
+        tensors[f"{layer}.v"] = right[:, 0].clone()
+
+
 def channels_first(v: Tensor, in_channels: int) -> Tensor:
     """The `v` of a kernel, of TensorFlow's order (height, width, channel), in ours."""
     return v.reshape(-1, in_channels).T.flatten()
+
+
+def noise_first(weight: Tensor, class_dim: int) -> Tensor:
+    """A weight or `v` (..., condition), of which the class comes first, with the noise first."""
+    return torch.cat([weight[..., class_dim:], weight[..., :class_dim]], dim=-1)
 
 
 def reorder_first_linear(tensors: dict[str, Tensor]) -> None:
@@ -263,3 +307,147 @@ def attention_by_channels(channels: int, widths: Sequence[int], path: Path) -> i
         where = f"at {', '.join(map(str, fitting))} pixels alike" if fitting else "nowhere"
         raise InputError(f"{path}: its attention on {channels} channels fits {where}")
     return fitting[0]
+
+
+# --- formats with one list of blocks, in which attention has a place of its own ---
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """Such a list: where its residual blocks are, and where its attention is."""
+
+    residual: tuple[int, ...]
+    attention: int | None
+
+    @classmethod
+    def find(cls, source: ForeignTensors, blocks: str, attention: str) -> Blocks:
+        """Find them.
+
+        Args:
+            source: Of which the list is.
+            blocks: Pattern of its tensors' names; its group is the place in the list.
+            attention: Likewise, of an attention's tensors alone.
+        """
+        found = source.numbers(attention)
+        if len(found) > 1:
+            raise InputError(f"{source.path} has attention in {len(found)} places, not in one")
+        residual = tuple(i for i in source.numbers(blocks) if i not in found)
+        return cls(residual, found[0] if found else None)
+
+    @property
+    def before_attention(self) -> int:
+        """The number of residual blocks before the attention; 0 for no attention."""
+        return sum(i < (self.attention or 0) for i in self.residual)
+
+    def names(self, block: str, attention: str) -> Names:
+        """The renaming of our blocks and our attention, by the beginnings of theirs."""
+        places = dict(enumerate(self.residual))
+        return (
+            (r"^blocks\.(\d+)\.", lambda match: block.format(places.get(int(match[1]), 0))),
+            (r"^attention\.", attention.format(self.attention)),
+        )
+
+
+def generator_in_list(
+    source: ForeignTensors,
+    foreign_name: Callable[[str], str],
+    blocks: Blocks,
+    condition: int | None,
+    **values: Any,
+) -> GeneratorConfig:
+    """The shape of a generator whose blocks are such a list.
+
+    Args:
+        source: Its tensors.
+        foreign_name: The format's name of ours.
+        blocks: The list.
+        condition: Width of what conditions its BatchNorms; None for tables of classes.
+        values: Further fields; `num_classes` is needed for tables.
+    """
+    size = partial(_layer_size, source, foreign_name)
+
+    deep = source.has_any(foreign_name("blocks.0.conv4."))
+    number = len(blocks.residual)
+    made = [size(f"blocks.{i}.conv{4 if deep else 2}", 4, 0) for i in range(number)]
+    widths = [size("linear", 2, 0) // 16, *(made[1::2] if deep else made)]
+    stages = 3 if len(set(widths)) == 1 else min(len(widths) - 1, _MOST_STAGES)
+    if deep and (made[::2] != widths[:-1] or number != 2 * stages):
+        raise InputError(f"{source.path} does not have two blocks per resolution")
+    if shared := (table := foreign_name("class_embedding.table.weight")) in source:
+        values["num_classes"], values["class_dim"] = source.shape(table, 2)
+    noise = 0 if condition is None else condition - (values["class_dim"] if shared else 0)
+    if noise < 0 or (deep and noise == 0):
+        raise InputError(
+            f"{source.path}: conditions of {condition} numbers, of which {noise} are noise, are "
+            "not supported"
+        )
+    z_dim = noise * (1 if deep else len(widths)) or size("linear", 2, 1)
+    before = blocks.before_attention
+    if deep and before % 2:
+        raise InputError(f"{source.path} has attention between two blocks of a resolution")
+    return generator_config(
+        "biggan-deep" if deep else "biggan",
+        widths,
+        z_dim=z_dim,
+        attention_resolution=4 * 2 ** (before // 2 if deep else before) if before else 0,
+        shared_embedding=condition is not None,
+        skip_z=noise > 0,
+        **{"num_classes": 0, **values},
+    )
+
+
+def _layer_size(
+    source: ForeignTensors,
+    foreign_name: Callable[[str], str],
+    layer: str,
+    dimensions: int,
+    axis: int,
+) -> int:
+    """A size of a layer's weight; its outputs (axis 0) are known by its bias, too."""
+    places = [(foreign_name(f"{layer}.weight"), dimensions, axis)]
+    if axis == 0:
+        places.append((foreign_name(f"{layer}.bias"), 1, 0))
+    return source.size(*places)
+
+
+def discriminator_in_list(
+    source: ForeignTensors,
+    foreign_name: Callable[[str], str],
+    blocks: Blocks,
+    **values: Any,
+) -> DiscriminatorConfig:
+    """As `generator_in_list`, of a discriminator.
+
+    Its networks halve down to 4x4 pixels, the last block (of BigGAN) keeping them; but those of one
+    width throughout, for 32 px, halve twice.
+    """
+    size = partial(_layer_size, source, foreign_name)
+
+    deep = source.has_any(foreign_name("stem."))
+    number = len(blocks.residual)
+    made = [size(f"blocks.{i}.conv{4 if deep else 2}", 4, 0) for i in range(number)]
+    widths = [size("stem", 4, 0), *made[1::2]] if deep else made
+    if not made or (deep and made[::2] != made[1::2]):
+        raise InputError(f"{source.path} does not have two blocks per resolution")
+    small = min(widths) == max(widths)
+    down = 2 if small else len(widths) - 1
+    resolution = (8 if small else 4) * 2**down
+    before = blocks.before_attention
+    after, between = divmod(before, 2) if deep else (before, 0)
+    if between or after > down:
+        raise InputError(
+            f"{source.path} has attention after block {before}, which does not halve the resolution"
+        )
+    has_classes = source.has_any(foreign_name("head.embedding."))
+    channels, multiples = base_width(widths)
+    return DiscriminatorConfig(
+        family="biggan-deep" if deep else "biggan",
+        resolution=resolution,
+        channels=channels,
+        widths=multiples,
+        down_blocks=down,
+        num_classes=source.shape(foreign_name("head.embedding.weight"), 2)[0] if has_classes else 0,
+        attention_resolution=resolution // 2**after if after else 0,
+        image_channels=size("stem" if deep else "blocks.0.conv1", 4, 1),
+        **values,
+    )

@@ -1,0 +1,180 @@
+"""mmgeneration's format: what is read from its files computes what its networks compute."""
+
+import numpy as np
+import pytest
+import torch
+
+import biggan
+from biggan.weights.load import read_network
+from foreign_networks import MMGENERATION, RandomWeights, listed_discriminator, listed_generator
+
+WIDTHS = {32: [32, 32, 32, 32], 64: [64, 64, 32, 16, 8], 128: [64, 64, 32, 16, 8, 4]}
+D_WIDTHS = {32: [24, 24, 24, 24], 64: [8, 16, 32, 64, 128], 128: [4, 8, 16, 32, 64, 64]}
+LABELS = torch.tensor([0, 4])
+FILES = "train_pipeline = [dict(type='LoadImageFromFile'), dict(type='Normalize', to_rgb={})]"
+ARRAYS = "train_pipeline = [dict(type='Normalize', to_rgb={})]"
+
+
+def net(condition="shared", classes=5, **changes):
+    deep = {"class_first": False, "channels_last": True} if changes.get("deep") else {}
+    usual = {"condition": condition, "classes": classes, "deep": False, "in_place": False}
+    return MMGENERATION | usual | deep | changes
+
+
+@torch.no_grad()
+def generator(resolution, attention, z_dim, how, prefix="generator_ema."):
+    """The state dict, noise and what the network makes of it."""
+    weights, z = RandomWeights(), torch.randn(2, z_dim, generator=torch.Generator().manual_seed(3))
+    images = listed_generator(weights, z, LABELS, WIDTHS[resolution], attention, how)
+    assert images.std() > 0.1
+    return {prefix + name: tensor for name, tensor in weights.tensors.items()}, z, images
+
+
+@torch.no_grad()
+def discriminator(resolution, attention, how):
+    widths = D_WIDTHS[resolution]
+    down = 2 if resolution == 32 else len(widths) - 1
+    weights, random = RandomWeights(), torch.Generator().manual_seed(3)
+    images = torch.rand(2, 3, resolution, resolution, generator=random) * 2 - 1
+    logits = listed_discriminator(weights, images, LABELS, widths, down, attention, how)
+    return {f"discriminator.{n}": t for n, t in weights.tensors.items()}, images, logits
+
+
+def save(path, tensors, config=None):
+    meta = {"iter": 5, "hook_msgs": {"best_score_fid": np.float64(9.75)}}
+    if config is not None:
+        meta["config"] = config
+    torch.save({"meta": meta, "state_dict": tensors}, path)
+    return path
+
+
+def test_a_file_holds_several_networks(tmp_path):
+    averaged, z, expected = generator(32, 0, 12, net("tables"))
+    other = {name.replace("_ema", ""): tensor * 0.5 for name, tensor in averaged.items()}
+    judge, images, logits = discriminator(32, 0, net())
+    path = save(tmp_path / "x.pth", {**other, **averaged, **judge})
+    gan = biggan.load(path)
+    torch.testing.assert_close(gan.generator(z, LABELS), expected, rtol=0, atol=2e-5)
+    assert (gan.config.skip_z, gan.config.shared_embedding) == (False, False)
+    found = biggan.load_discriminator(path)(images, LABELS)
+    torch.testing.assert_close(found, logits, rtol=1e-4, atol=1e-4)
+    alone = save(tmp_path / "y.pth", other)
+    assert biggan.load(alone).sha256 != gan.sha256
+    with pytest.raises(biggan.InputError, match="holds a generator, not a discriminator"):
+        biggan.load_discriminator(alone)
+    bare = {name.removeprefix("generator_ema."): tensor for name, tensor in averaged.items()}
+    assert biggan.load(save(tmp_path / "z.pth", bare)).sha256 == gan.sha256
+
+
+@pytest.mark.parametrize(
+    ("resolution", "attention", "z_dim", "how"),
+    [
+        (32, 0, 16, net(sn="ajbrock")),
+        (64, 64, 15, net()),
+        (128, 64, 18, net(sn="ajbrock")),
+        (32, 0, 16, net("noise", 0, sn="ajbrock")),
+        (64, 64, 12, net(deep=True)),
+        (32, 0, 12, net(deep=True, sn="ajbrock")),
+    ],
+)
+def test_a_generator(tmp_path, resolution, attention, z_dim, how):
+    tensors, z, expected = generator(resolution, attention, z_dim, how)
+    gan = biggan.load(save(tmp_path / "x.pth", tensors))
+    torch.testing.assert_close(gan.generator(z, LABELS), expected, rtol=0, atol=2e-5)
+    assert (gan.config.resolution, gan.config.num_classes) == (resolution, how["classes"])
+    assert (gan.config.bn_eps, gan.config.sn_eps) == (1e-5, 1e-6)
+
+
+@pytest.mark.parametrize(
+    ("config", "is_bgr"),
+    [
+        (None, False),
+        ("model = dict(generator=dict(rgb2bgr=True, sn_eps=1e-06))", False),
+        ("model = dict(generator=dict(type='BigGANGenerator'))", True),
+        (f"{FILES.format(False)}\nmodel = dict()", True),
+        (FILES.format(True), False),
+        (ARRAYS.format(True), True),
+        (ARRAYS.format(False), False),
+        ("total_iters = 10 * 1000\nmodel = {'generator': {'act_cfg': None}}", True),
+    ],
+)
+@pytest.mark.parametrize("sn", ["stored", "ajbrock"])
+def test_colours_become_rgb(tmp_path, config, is_bgr, sn):
+    tensors, z, images = generator(32, 0, 16, net(sn=sn))
+    judge, real, logits = discriminator(32, 0, net(sn=sn))
+    path = save(tmp_path / "x.pth", {**tensors, **judge}, config)
+    found = biggan.load(path).generator(z, LABELS)
+    torch.testing.assert_close(found.flip(1) if is_bgr else found, images, rtol=0, atol=2e-5)
+    seen = biggan.load_discriminator(path)(real.flip(1) if is_bgr else real, LABELS)
+    torch.testing.assert_close(seen, logits, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("deep", "act", "in_place"),
+    [
+        (False, "act_cfg=dict(type='ReLU', inplace=True)", True),
+        (False, "act_cfg=dict(type='ReLU')", False),
+        (False, "", False),
+        (True, "act_cfg=dict(type='ReLU', inplace=True)", True),
+        (True, "act_cfg=dict(type='ReLU')", True),  # the default of its convolutions
+        (True, "act_cfg={'type': 'ReLU', 'inplace': False}", False),
+        (True, "", False),
+    ],
+)
+def test_whether_a_relu_is_in_place(tmp_path, deep, act, in_place):
+    how = net(deep=deep, in_place=in_place)
+    tensors, images, logits = discriminator(64, 32, how)
+    config = f"model = dict(discriminator=dict(sn_eps=1e-8, {act}))"
+    found = biggan.load_discriminator(save(tmp_path / "x.pth", tensors, config))
+    torch.testing.assert_close(found(images.flip(1), LABELS), logits, rtol=1e-4, atol=1e-4)
+    assert found.config.sn_eps == 1e-8
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ("model = dict(", "the configuration in its meta cannot be read"),
+        ("x = " + "[" * 100_000, "cannot be read"),
+        ("#" * (1 << 21), "is too long"),
+        ("model = dict(generator=dict(sn_eps='x'))", "sn_eps cannot be 'x'"),
+    ],
+)
+def test_a_configuration_that_cannot_be_read(tmp_path, config, message):
+    path = save(tmp_path / "x.pth", generator(32, 0, 16, net())[0], config)
+    with pytest.raises(biggan.InputError, match=message):
+        biggan.load(path)
+
+
+@pytest.mark.parametrize("how", [net("tables"), net(sn="ajbrock"), net(deep=True)])
+def test_every_tensor_that_is_missing_or_too_much_is_named(tmp_path, how):
+    everything = {
+        "generator": generator(32, 0, 12, how)[0],
+        "discriminator": discriminator(32, 0, how)[0],
+    }
+    for kind, tensors in everything.items():
+        for missing in list(tensors)[:: 9 if how["deep"] else 1]:
+            if missing.endswith(("num_batches_tracked", "sv0")):
+                continue
+            left = {name: tensor for name, tensor in tensors.items() if name != missing}
+            path = save(tmp_path / "x.pth", {**left, "surplus": torch.zeros(1)})
+            with pytest.raises(biggan.InputError) as raised:
+                read_network(path, kind)
+            message = str(raised.value)
+            assert "\n" not in message
+            name = missing.partition(".")[2]
+            # without the classes' table it is taken for an unconditional network
+            assert name in message or name == "shared_embedding.weight"
+
+
+def test_what_its_networks_have_and_ours_lack_is_named(tmp_path):
+    tensors = generator(32, 0, 12, net("tables"))[0]
+    tensors["generator_ema.conv_blocks.0.bn1.bn.weight"] = torch.ones(32)
+    with pytest.raises(biggan.InputError, match="BatchNorm without conditions"):
+        biggan.load(save(tmp_path / "x.pth", tensors))
+
+
+def test_half_precision_is_widened(tmp_path):
+    tensors, z, expected = generator(32, 0, 16, net())
+    half = {n: t.half() if t.is_floating_point() else t for n, t in tensors.items()}
+    gan = biggan.load(save(tmp_path / "x.pth", half))
+    torch.testing.assert_close(gan.generator(z, LABELS), expected, rtol=0, atol=0.02)
