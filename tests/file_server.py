@@ -1,5 +1,6 @@
 """A web server in a thread that stands in for the hosts of weights, with their faults."""
 
+import base64
 import hashlib
 import json
 import ssl
@@ -81,8 +82,13 @@ class FileServer:
     def paths(self):
         return [asked.path for asked in self.asked]
 
-    def serve_repository(self, repo, files, revision="main"):
+    def receive(self, path, body):
+        """The status and body in answer to what is sent here."""
+        return 404, b"not here"
+
+    def serve_repository(self, repo, files, revision="main", kind="models"):
         """Files as the Hugging Face Hub serves them."""
+        folder = "" if kind == "models" else f"/{kind}"
         commit = hashlib.sha1(repr(sorted(files.items())).encode()).hexdigest()
         tree = [
             {"type": "file", "path": name, "size": len(body), "oid": hashlib.sha1(body).hexdigest()}
@@ -90,11 +96,12 @@ class FileServer:
         ]
         info = {"id": repo, "sha": commit, "siblings": [{"rfilename": name} for name in files]}
         for name in (revision, commit):
-            self.files[f"/api/models/{repo}/tree/{name}"] = Served(json.dumps(tree).encode())
-            self.files[f"/api/models/{repo}/revision/{name}"] = Served(json.dumps(info).encode())
+            self.files[f"/api/{kind}/{repo}/tree/{name}"] = Served(json.dumps(tree).encode())
+            self.files[f"/api/{kind}/{repo}/revision/{name}"] = Served(json.dumps(info).encode())
         for name, body in files.items():
             served = Served(body, etag=f'"{hashlib.sha1(body).hexdigest()}"', commit=commit)
-            self.files[f"/{repo}/resolve/{commit}/{quote(name)}"] = served
+            for each in (revision, commit):
+                self.files[f"{folder}/{repo}/resolve/{each}/{quote(name)}"] = served
 
     def _handler(self):
         server = self
@@ -103,7 +110,7 @@ class FileServer:
             def do_GET(self):
                 asked = Asked(self.path, dict(self.headers))
                 server.asked.append(asked)
-                missing = Served(b"not here", status=404)
+                missing = Served(b"not here", status=404, error="EntryNotFound")
                 served = server.files.get(self.path)
                 if served is None:  # what the Hub is asked for has options that do not matter
                     served = server.files.get(self.path.partition("?")[0], missing)
@@ -149,6 +156,17 @@ class FileServer:
 
             do_HEAD = do_GET  # noqa: N815  (the name is the base class's)
 
+            def do_POST(self):
+                size = int(self.headers.get("Content-Length") or 0)
+                server.asked.append(Asked(self.path, dict(self.headers)))
+                status, body = server.receive(self.path, self.rfile.read(size))
+                self.send_response(status)
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            do_PUT = do_POST  # noqa: N815
+
             def _drip(self, contents):
                 with suppress(ConnectionError):
                     for byte in contents:
@@ -167,3 +185,63 @@ class FileServer:
                 pass
 
         return Handler
+
+
+class HubServer(FileServer):
+    """The part of the Hub's interface with which models are published.
+
+    Attributes:
+        repositories: The files of each repository that was created.
+        large: Names of files that go to the storage of large ones (Git LFS), not into the commit.
+    """
+
+    def __init__(self):
+        super().__init__()
+        self.repositories = {}
+        self.large = ()
+        self._stored = {}
+
+    def receive(self, path, body):
+        path = path.partition("?")[0]
+        if path.startswith("/store/"):
+            self._stored[path.removeprefix("/store/")] = body
+            return 200, b""
+        if path == "/api/repos/create":
+            about = json.loads(body)
+            name = f"{about['organization']}/{about['name']}"
+            files = self.repositories.setdefault(name, {})
+            self.serve_repository(name, files)
+            return 200, json.dumps({"url": self.url(f"/{name}")}).encode()
+        if path == "/api/validate-yaml":
+            return 200, b'{"errors": [], "warnings": []}'
+        if path.endswith("/objects/batch"):
+            asked = json.loads(body)["objects"]
+            objects = [
+                {**a, "actions": {"upload": {"href": self.url(f"/store/{a['oid']}")}}}
+                for a in asked
+            ]
+            return 200, json.dumps({"transfer": "basic", "objects": objects}).encode()
+        repo = "/".join(path.split("/")[3:5])
+        if repo not in self.repositories:
+            return 404, b"{}"
+        if "/preupload/" in path:
+            answers = [
+                {
+                    "path": (name := each["path"]),
+                    "uploadMode": "lfs" if name in self.large else "regular",
+                    "shouldIgnore": False,
+                }
+                for each in json.loads(body)["files"]
+            ]
+            return 200, json.dumps({"files": answers}).encode()
+        if "/commit/" in path:
+            for line in map(json.loads, body.splitlines()):
+                value = line["value"]
+                if line["key"] == "file":
+                    self.repositories[repo][value["path"]] = base64.b64decode(value["content"])
+                elif line["key"] == "lfsFile":
+                    self.repositories[repo][value["path"]] = self._stored[value["oid"]]
+            self.serve_repository(repo, self.repositories[repo])
+            about = {"commitUrl": self.url(f"/{repo}/commit/0"), "commitOid": "0" * 40}
+            return 200, json.dumps(about).encode()
+        return 404, b"{}"

@@ -10,7 +10,8 @@ import math
 import numpy as np
 from PIL import Image
 
-from biggan.training.config import load_recipe, to_toml
+from biggan.toml import to_toml
+from biggan.training.config import load_recipe
 
 G_LAYERS = ("linear", "blocks.0.conv1", "blocks.0.conv2", "blocks.1.conv1", "head.conv")
 D_LAYERS = ("blocks.0.conv1", "blocks.1.conv1", "blocks.2.conv2", "head.linear")

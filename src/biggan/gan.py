@@ -7,7 +7,7 @@ from contextlib import suppress
 from itertools import islice
 from pathlib import Path as FilePath
 from threading import RLock
-from typing import cast
+from typing import Any, cast
 
 import torch
 from PIL import Image
@@ -15,6 +15,7 @@ from PIL import Image
 from biggan.classes import resolve_class
 from biggan.devices import find_device, move
 from biggan.errors import InputError
+from biggan.hub import hub_address
 from biggan.inference import EngineName, Precision
 from biggan.inference.engine import Engine, build_engine
 from biggan.interpolation import Path, draw_morph, draw_video, plan_morph, plan_video
@@ -22,6 +23,7 @@ from biggan.latent_space import LatentSpace
 from biggan.latents import NoiseKind
 from biggan.models import Discriminator, Generator, GeneratorConfig
 from biggan.nn import OffGrid
+from biggan.publishing import push_to_hub, save_pretrained
 from biggan.sampling import draw_pictures, plan_pictures
 from biggan.weights import load as weights
 from biggan.weights.cache import cache_dir
@@ -108,6 +110,13 @@ class Gan(LatentSpace):
         self._engine_choice: tuple[EngineName, Precision] = engine, precision
         self._engine: Engine | None = None
         self._lock = RLock()
+
+    @classmethod
+    def from_pretrained(cls, model: str | FilePath, **how: Any) -> Gan:
+        """Load a repository of the Hub, "owner/name[@revision]", or a folder; see `load`."""
+        return load(hub_address(model), **how)
+
+    save_pretrained, push_to_hub = save_pretrained, push_to_hub
 
     @property
     def name(self) -> str:

@@ -12,7 +12,8 @@ pytest.importorskip("matplotlib")
 from biggan.cli.report import command
 from biggan.errors import InputError
 from biggan.reporting import read_run, write_report
-from biggan.training.config import load_recipe, to_toml
+from biggan.toml import to_toml
+from biggan.training.config import load_recipe
 
 
 class Tags(HTMLParser):

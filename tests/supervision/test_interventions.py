@@ -9,8 +9,9 @@ import torch
 from biggan.errors import InputError
 from biggan.supervision.log import Event, RunLog
 from biggan.supervision.settings import Regime
+from biggan.toml import to_toml
 from biggan.training import load_recipe
-from biggan.training.config import TrainConfig, differing_keys, to_toml
+from biggan.training.config import TrainConfig, differing_keys
 from runs import SMALL, assert_same_tensors, final_tensors, lines, run, until
 
 BASE = {**SMALL, "d_steps": 2, "checkpoint_every": 3, "watch": {"every": 0}}

@@ -7,8 +7,9 @@ import pytest
 
 import biggan
 from biggan.errors import InputError
+from biggan.toml import to_toml
 from biggan.training import load_recipe, shipped_recipes
-from biggan.training.config import TrainConfig, differing_keys, recipe_keys, to_toml
+from biggan.training.config import TrainConfig, differing_keys, recipe_keys
 
 
 @pytest.fixture

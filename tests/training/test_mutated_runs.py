@@ -15,8 +15,8 @@ from biggan.data import ImageDataset
 from biggan.errors import InputError
 from biggan.reporting import measure_truncation, read_run, write_report
 from biggan.supervision import log as run_log
+from biggan.toml import to_toml
 from biggan.training import TrainConfig, export, train
-from biggan.training.config import to_toml
 from biggan.weights.files import load_tensors, save_tensors
 from mutations import MUTATIONS, mutated_bytes, mutated_value
 from runs import SMALL

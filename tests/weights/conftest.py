@@ -7,13 +7,13 @@ import pytest
 from biggan import DiscriminatorConfig, build_discriminator
 from biggan.weights import download
 from biggan.weights.files import Description, save_discriminator
-from file_server import FileServer
+from file_server import HubServer
 from tiny import TINY_DISCRIMINATOR
 
 
 @pytest.fixture
 def server():
-    with FileServer() as server:
+    with HubServer() as server:
         yield server
 
 
@@ -26,6 +26,22 @@ def cache(monkeypatch, tmp_path):
     monkeypatch.setenv("BIGGAN_CACHE", str(tmp_path / "cache"))
     monkeypatch.delenv("BIGGAN_OFFLINE", raising=False)
     return tmp_path / "cache"
+
+
+@pytest.fixture
+def hub(monkeypatch, tmp_path, server, cache):
+    """A local server in place of the Hub, whose library reads its settings when it is imported."""
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "ENDPOINT", server.url(""))
+    template = server.url("/{repo_id}/resolve/{revision}/{filename}")
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+    monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "token"))
+    monkeypatch.setenv("HF_TOKEN", "a-token")
+    return server
 
 
 @pytest.fixture

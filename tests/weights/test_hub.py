@@ -1,31 +1,22 @@
 """`hf://` addresses: what is fetched of a repository, and found again without a network."""
 
 import sys
+from pathlib import Path
 
 import pytest
 
 from biggan import InputError
+from biggan.data import load_dataset
+from biggan.hub import obtain_from_hub
 from biggan.weights.download import obtain_address
-from biggan.weights.hub import obtain_from_hub
 from biggan.weights.load import load_discriminator, load_generator
+from data_forms import pictures, write_parquet
 from file_server import Served
 
 BODY = b"weights" * 1000
 
 
-@pytest.fixture(autouse=True)
-def hub(monkeypatch, tmp_path, server, cache):
-    """A local server in place of the Hub, whose library reads its settings when it is imported."""
-    from huggingface_hub import constants
-
-    monkeypatch.setattr(constants, "ENDPOINT", server.url(""))
-    template = server.url("/{repo_id}/resolve/{revision}/{filename}")
-    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-    monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "token"))
-    monkeypatch.setenv("HF_TOKEN", "a-token")
-    return server
+pytestmark = pytest.mark.usefixtures("hub")
 
 
 def refusal(address, **options):
@@ -132,7 +123,7 @@ def test_a_repository_in_doubt(hub):
         (404, "RepoNotFound", "no such repository"),
         (403, "GatedRepo", "accept its terms"),
         (404, "RevisionNotFound", "no such revision"),
-        (500, "", "cannot be downloaded (Server error"),
+        (500, "", "the Hub cannot be used (Server error"),
     ],
 )
 def test_what_the_hub_refuses(hub, status, code, message):
@@ -154,6 +145,15 @@ def test_malformed_addresses(hub, address):
     assert hub.asked == []
 
 
+def test_a_repository_that_was_renamed(hub, caplog):
+    hub.serve_repository("new/name", {"model.safetensors": BODY})
+    for path in [path for path in hub.files if "new/name" in path]:
+        old = path.replace("new/name", "old/name")
+        hub.files[old] = Served(status=307, location=path)
+    assert obtain_from_hub("hf://old/name").read_bytes() == BODY
+    assert caplog.messages == ["old/name has moved to new/name"]
+
+
 def test_the_hubs_library_is_needed_for_its_addresses_alone(monkeypatch):
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
     assert "pip install 'biggan[hub]'" in refusal("hf://owner/repo")
@@ -167,9 +167,86 @@ def test_networks_of_a_repository(hub, tiny_file, discriminator_file):
     }
     hub.serve_repository("owner/repo", contents)
     assert load_generator("hf://owner/repo").description.name == "tiny"
-    found = load_discriminator("hf://owner/repo/discriminator.safetensors")
-    assert found.description.name == "judge"
+    for address in ("hf://owner/repo", "hf://owner/repo/discriminator.safetensors"):
+        assert load_discriminator(address).description.name == "judge"
     address = "hf://owner/repo/damaged.safetensors"
     for _ in range(2):  # it is fetched again
         with pytest.raises(InputError, match="the copy in the cache is deleted: try again"):
             load_generator(address)
+
+
+# --- data sets ---
+
+FILES = pictures(2)
+
+
+def parquet(tmp_path, names):
+    return {
+        name: write_parquet(
+            tmp_path / "made" / name, FILES if "train" in name else TEST
+        ).read_bytes()
+        for name in names
+    }
+
+
+TEST = {name: data for name, data in FILES.items() if name.endswith("1.png")}
+
+
+@pytest.mark.parametrize(
+    ("names", "address", "images"),
+    [
+        (["data/train-00000-of-00001.parquet", "data/test-00000-of-00001.parquet"], "", 4),
+        (
+            ["data/train-00000-of-00002-0a1b.parquet", "data/train-00001-of-00002-0a1b.parquet"],
+            "",
+            8,
+        ),
+        (["data/train-00000-of-00001.parquet", "data/test.parquet"], "/default/test", 2),
+        (["plain/train-00000-of-00001.parquet"], "", 4),
+        (["a/train-0-of-1.parquet", "b/train-0-of-1.parquet", "b/test-0-of-1.parquet"], "/b", 4),
+        (["a/train-0-of-1.parquet", "b/test-0-of-1.parquet"], "/b/test", 2),
+        (["default/train/0000.parquet", "default/test/0000.parquet"], "/default/test/", 2),
+        (["train.parquet"], "@main", 4),
+    ],
+)
+def test_a_data_set_is_its_training_split_or_the_one_that_is_named(
+    hub, tmp_path, names, address, images
+):
+    hub.serve_repository("owner/pets", parquet(tmp_path, names), kind="datasets")
+    source = f"hf://datasets/owner/pets{address}"
+    data = load_dataset(source, 8, 3)
+    assert (len(data), data.class_names) == (images, ("cat", "dog"))
+    assert data.source == source.rstrip("/")
+    asked = [path for path in hub.paths() if "/resolve/" in path]
+    assert all(images == 2 or "test" not in path for path in asked)
+    assert len(load_dataset(Path(source), 8, 3)) == images
+
+
+def test_a_data_set_that_the_hub_converted_to_parquet(hub, tmp_path):
+    hub.serve_repository("owner/pets", {"train.zip": b"", "README.md": b""}, kind="datasets")
+    assert load_refusal("hf://datasets/owner/pets").startswith(
+        "hf://datasets/owner/pets holds no parquet files: download it"
+    )
+    files = parquet(tmp_path, ["default/train/0000.parquet"])
+    converted = "refs%2Fconvert%2Fparquet"
+    hub.serve_repository("owner/pets", files, revision=converted, kind="datasets")
+    assert len(load_dataset("hf://datasets/owner/pets", 8, 3)) == 4
+
+
+def load_refusal(source):
+    with pytest.raises(InputError) as raised:
+        load_dataset(source, 8, 3)
+    assert "\n" not in str(raised.value)
+    return str(raised.value)
+
+
+def test_a_data_set_in_doubt(hub, tmp_path):
+    names = ["a/train-0-of-1.parquet", "b/train-0-of-1.parquet", "b/test-0-of-1.parquet"]
+    hub.serve_repository("owner/pets", parquet(tmp_path, names), kind="datasets")
+    for address in ("", "/c", "/b/validation"):
+        message = load_refusal(f"hf://datasets/owner/pets{address}")
+        assert message.endswith("name one of its parts: a/train, b/test, b/train")
+    assert "a data set is hf://datasets/owner/name" in load_refusal("hf://datasets/owner")
+    answer = Served(b"no", status=403, error="GatedRepo")
+    hub.files["/api/datasets/owner/pets/revision/main"] = answer
+    assert "a gated repository: accept its terms" in load_refusal("hf://datasets/owner/pets")

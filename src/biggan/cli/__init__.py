@@ -29,6 +29,7 @@ VERBS = {
     "data": "Pack, verify and describe datasets.",
     "convert": "Convert weights of other software to one file.",
     "export": "Export a model to ONNX or OpenVINO.",
+    "push": "Publish a model on the Hugging Face Hub.",
     "models": "List models and architectures, or describe a weights file.",
     "classes": "List or search the classes of a model.",
     "bench": "Measure which engine is the fastest on this machine.",

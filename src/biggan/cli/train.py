@@ -210,8 +210,8 @@ def _print_plan(
     from biggan.data import ShardStream
     from biggan.data.dataset import DatasetOutline
     from biggan.distributed import asked_processes
+    from biggan.toml import to_toml
     from biggan.training.batches import UncountedStream
-    from biggan.training.config import to_toml
     from biggan.training.plan import make_plan, plan_table
 
     dataset = None if isinstance(data, UncountedStream) else data

@@ -44,6 +44,7 @@ from biggan.data.layout import number_folders, number_labels, part_of_dataset
 from biggan.data.parquet import ParquetReader
 from biggan.data.tars import TarReader, is_compressed
 from biggan.errors import InputError
+from biggan.hub import is_dataset, obtain_dataset
 
 logger = logging.getLogger("biggan.data")
 
@@ -96,7 +97,8 @@ def open_source(
     """Open images with classes: a folder, a zip or tar, arrays, parquet files or shards.
 
     Parquet files and shards are one, a folder of them, or a pattern with {0000..0009}, {a,b} or *.
-    "PATH::FOLDER" is a folder inside of an archive.
+    "PATH::FOLDER" is a folder inside of an archive; "hf://datasets/owner/name" a data set of the
+    Hub, whose parquet files are fetched.
 
     Args:
         path: Where they are.
@@ -106,6 +108,9 @@ def open_source(
     Raises:
         InputError: There is no image, or something about the source must be corrected.
     """
+    name = None
+    if is_dataset(path):
+        name, path = re.sub("^hf:/+", "hf://", str(path)), obtain_dataset(path)
     whole, part = split_part(path)
     choice = Choice(unconditional, None if unconditional else label_column, part)
     try:
@@ -113,7 +118,8 @@ def open_source(
     except PermissionError as error:
         raise InputError(f"{path}: no permission to read {error.filename}") from error
     try:
-        return _arrange(path, reader, unconditional=unconditional)
+        name = name or whole.resolve().name + (f"::{part}" if part else "")
+        return _arrange(path, name, reader, unconditional=unconditional)
     except InputError:
         reader.close()
         raise
@@ -156,7 +162,7 @@ def _open_reader(path: Path, choice: Choice) -> Reader:
     raise InputError(f"{path} is neither a folder of class folders nor a .zip or .tar of one")
 
 
-def _arrange(path: Path, reader: Reader, *, unconditional: bool) -> Source:
+def _arrange(path: Path, name: str, reader: Reader, *, unconditional: bool) -> Source:
     """Give the images of a reader their classes, names and order.
 
     The order is that of a folder of class folders, so the same images make the same dataset, down
@@ -188,10 +194,9 @@ def _arrange(path: Path, reader: Reader, *, unconditional: bool) -> Source:
         if label is not None
     )
     places = [place for *_, place in ranked]
-    whole, part = split_part(path)
     return Source(
         reader,
-        name=whole.resolve().name + (f"::{part}" if part else ""),
+        name=name,
         handles=[items[place].handle for place in places],
         members=[name for _, _, name, _ in ranked],
         labels=[label for label, *_ in ranked],

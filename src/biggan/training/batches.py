@@ -31,6 +31,7 @@ from biggan.data.dataset import DatasetOutline, is_address
 from biggan.devices import to_device
 from biggan.distributed import is_first, on_any_process, own_share, raising_together
 from biggan.errors import InputError
+from biggan.hub import is_dataset
 from biggan.images import from_uint8
 from biggan.training.config import TrainConfig
 
@@ -103,7 +104,7 @@ def look_at_data(
 
 def _dataset(config: TrainConfig) -> tuple[str, int, int]:
     """What `load_dataset` takes of a recipe that does not stream."""
-    if is_address(config.data):
+    if is_address(config.data) and not is_dataset(config.data):
         raise InputError(
             f"{config.data} is an address, and addresses can only be streamed: use tar shards "
             "with --set stream=true"

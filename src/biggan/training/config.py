@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-import json
 import math
 import tomllib
 from collections.abc import Iterable, Mapping
@@ -318,27 +317,6 @@ def shipped_recipes() -> list[str]:
     return sorted(
         f.name.removesuffix(".toml") for f in folder.iterdir() if f.name.endswith(".toml")
     )
-
-
-def to_toml(values: Mapping[str, Any]) -> str:
-    """Write plain data (scalars, lists, one level of tables and of lists of them) as TOML."""
-
-    def line(key: str, value: object) -> str:
-        # JSON's strings, numbers, booleans and arrays of them are valid TOML.
-        return f"{key} = {json.dumps(value, ensure_ascii=False)}"
-
-    tables: list[tuple[str, Mapping[str, Any]]] = []
-    lines = []
-    for key, value in values.items():
-        if isinstance(value, Mapping):
-            tables.append((f"[{key}]", value))
-        elif isinstance(value, list) and value and isinstance(value[0], Mapping):
-            tables += [(f"[[{key}]]", member) for member in value]
-        else:
-            lines.append(line(key, value))
-    for heading, members in tables:
-        lines += ["", heading, *(line(*member) for member in members.items())]
-    return "\n".join(lines) + "\n"
 
 
 # What may change from one start to the next: the weights after N steps are the same.

@@ -37,9 +37,10 @@ from biggan.images import save_png
 from biggan.locks import locked
 from biggan.models import Generator
 from biggan.supervision.log import read_events
+from biggan.toml import to_toml
 from biggan.training import export
 from biggan.training.checkpoint import CheckpointDirectory, rollback_reach
-from biggan.training.config import TrainConfig, differing_keys, to_toml
+from biggan.training.config import TrainConfig, differing_keys
 from biggan.training.state import TrainState
 from biggan.weights.files import (
     RUN_DISCRIMINATOR,

@@ -2,7 +2,7 @@
 
     https://host/file      downloaded once into the cache; http:// as well
     file:///folder/file    read where it is
-    hf://owner/repo[@revision][/file]    see `biggan.weights.hub`
+    hf://owner/repo[@revision][/file]    see `biggan.hub`
 
 A file grows as `<path>.part` and gets its name when all of it is there. Beside it,
 `<path>.part.etag` says which version it is the beginning of: a later try asks for the rest of that
@@ -95,11 +95,12 @@ def without_secrets(url: str) -> str:
     return shown if shown.isprintable() else ascii(shown)
 
 
-def obtain_address(address: str, *, offline: bool = False) -> Path:
+def obtain_address(address: str, kind: str = "generator", *, offline: bool = False) -> Path:
     """The file or folder that an address leads to, downloaded if it is not in the cache.
 
     Args:
         address: `https://`, `http://`, `file://` or `hf://`.
+        kind: The network that is wanted of a repository.
         offline: Whether to look no further than the cache.
     """
     scheme = address.partition("://")[0].lower()
@@ -107,9 +108,9 @@ def obtain_address(address: str, *, offline: bool = False) -> Path:
     if scheme not in ("https", "http", "hf", "file"):
         raise InputError(f"{shown}: only https://, http://, hf:// and file:// can be read")
     if scheme == "hf":
-        from biggan.weights.hub import obtain_from_hub
+        from biggan.hub import obtain_from_hub
 
-        return obtain_from_hub(address, offline=is_offline(offline))
+        return obtain_from_hub(address, kind=kind, offline=is_offline(offline))
     try:
         parts = urlsplit(address)
     except ValueError:

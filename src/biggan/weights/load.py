@@ -91,7 +91,7 @@ def load_generator(
 def load_discriminator(
     word: str | Path, *, offline: bool = False, sn_eps: float | None = None
 ) -> LoadedModel[Discriminator]:
-    """Load a discriminator; see `load_generator`. Of a repository, its file has to be named."""
+    """Load a discriminator; see `load_generator`."""
     return load_network(word, "discriminator", offline=offline, sn_eps=sn_eps)
 
 
@@ -149,7 +149,7 @@ def locate(word: str | Path | None, kind: Kind = "generator", *, offline: bool =
     if is_address(name):
         from biggan.weights.download import obtain_address
 
-        return obtain_address(name, offline=offline)
+        return obtain_address(name, kind, offline=offline)
     try:
         path = Path(name).expanduser()
         if path.exists():

@@ -1,0 +1,70 @@
+"""`biggan push`: publish a model on the Hugging Face Hub."""
+
+from __future__ import annotations
+
+import tempfile
+from contextlib import suppress
+from pathlib import Path
+
+import click
+
+from biggan.cli import options
+from biggan.errors import InputError
+
+
+@click.command
+@click.argument("model", metavar="MODEL")
+@click.argument("repo", metavar="OWNER/NAME")
+@click.option("--private", is_flag=True, help="Create a repository that only its owner can see.")
+@click.option(
+    "--discriminator/--no-discriminator",
+    default=True,
+    help="Whether the discriminator of a run folder is published, too.",
+)
+@click.option(
+    "--folder",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Only write what would be published to this folder.",
+)
+@options.device
+def command(
+    model: str,
+    repo: str,
+    private: bool,
+    discriminator: bool,
+    folder: Path | None,
+    device: str | None,
+) -> None:
+    """Publish MODEL in the repository OWNER/NAME of the Hugging Face Hub.
+
+    MODEL is the folder of a training run, or a weights file. The repository gets model.safetensors,
+    config.json, a model card (README.md; one that is there stays), samples.png, and the recipe and
+    the discriminator of a run. Log in with `hf auth login`, or set HF_TOKEN.
+
+    \b
+    Examples:
+      biggan push runs/pets me/pets-biggan
+      biggan push runs/pets me/pets-biggan --folder preview
+      biggan sample --model hf://me/pets-biggan --class cat
+    """
+    if folder is not None:
+        options.check_writable(folder)
+
+    from biggan.gan import Gan
+    from biggan.hub import push_folder
+    from biggan.publishing import save_discriminator_pretrained, save_pretrained
+    from biggan.weights.load import load_discriminator, load_network
+
+    loaded = load_network(model)
+    judge = None
+    if discriminator and loaded.kind == "generator" and Path(model).is_dir():
+        with suppress(InputError):  # not every run folder still has one
+            judge = load_discriminator(model).network
+    with tempfile.TemporaryDirectory() as temporary:
+        out = Path(temporary) if folder is None else folder
+        if loaded.kind == "discriminator":
+            save_discriminator_pretrained(loaded.network, loaded.description, out)
+        else:
+            gan = Gan(loaded.network, loaded.description, loaded.sha256)
+            save_pretrained(gan.to(options.choose_device(device)), out, discriminator=judge)
+        click.echo(folder if folder is not None else push_folder(out, repo, private=private))

@@ -1,0 +1,316 @@
+"""Repositories of the Hugging Face Hub: weights, data sets, and publishing.
+
+    hf://owner/repo[@revision][/file]                        weights
+    hf://datasets/owner/name[@revision][/config/split]       parquet files
+
+The file may be left out where only one can be meant. Everything else is huggingface_hub's: login
+and tokens, its cache (`HF_HOME`), Xet, `HF_ENDPOINT`, `HF_HUB_OFFLINE`. The Hub is asked each time
+whether a branch has moved; where it cannot be reached, its cache is used.
+"""
+
+from __future__ import annotations
+
+import glob
+import logging
+import os
+import re
+import sys
+from collections.abc import Callable, Sequence
+from http import HTTPStatus
+from pathlib import Path, PurePosixPath
+from typing import Any, TypeVar
+from urllib.parse import unquote
+
+from biggan.errors import InputError, printable
+
+_LOG = logging.getLogger("biggan.hub")
+
+_ADDRESS = re.compile(
+    r"hf://(?P<repo>[\w.-]+/[\w.-]+)(@(?P<revision>[^/@]+))?(/(?P<file>[^/].*))?",
+    re.ASCII | re.IGNORECASE,
+)
+_DATASET = re.compile(
+    r"hf://datasets/(?P<repo>[\w.-]+/[\w.-]+)(@(?P<revision>[^/@]+))?"
+    r"(/(?P<config>[\w.-]+)(/(?P<split>[\w.-]+))?)?/?",
+    re.ASCII | re.IGNORECASE,
+)
+_REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+(@[^/@]+)?", re.ASCII)
+# What is fetched with a file: patterns of paths from its folder. The Hub counts downloads of a
+# model by those of its config.json.
+_COMPANIONS = {
+    "pytorch_model.bin": "config.json",
+    "model.safetensors": "config.json",
+    "saved_model.pb": "variables/*",
+}
+_CONVERTED = "refs/convert/parquet"  # where the Hub keeps data sets of other kinds as parquet
+_LISTED = 12  # files that one message lists
+
+_Result = TypeVar("_Result")
+
+
+def hub_address(model: str | Path) -> str | Path:
+    """A model as `from_pretrained` takes it: "owner/name" is a repository if it is no path."""
+    if isinstance(model, str) and _REPOSITORY.fullmatch(model) and not Path(model).exists():
+        return f"hf://{model}"
+    return model
+
+
+def obtain_from_hub(address: str, *, kind: str = "generator", offline: bool = False) -> Path:
+    """The weights file of a repository, or the folder of a TF Hub module, in the Hub's cache.
+
+    Args:
+        address: `hf://owner/repo[@revision][/file]`.
+        kind: The network that is wanted: "generator" or "discriminator".
+        offline: Whether to look no further than the cache.
+    """
+    match, shown = _ADDRESS.fullmatch(address), printable(address[:100])
+    if match is None:
+        raise InputError(f"{shown}: a repository is hf://owner/repo[@revision][/file]")
+    revision = unquote(match["revision"] or "main")
+
+    def choose(names: Sequence[str]) -> tuple[PurePosixPath, list[str]]:
+        file = PurePosixPath(match["file"] or _choose(shown, names, kind))
+        if str(file) not in names:
+            raise InputError(f"{shown}: no such file; there are {_listed(names)}")
+        patterns = [glob.escape(str(file))]
+        if file.name in _COMPANIONS:
+            folder_pattern = glob.escape(str(file).removesuffix(file.name))
+            patterns.append(folder_pattern + _COMPANIONS[file.name])
+        return file, patterns
+
+    snapshot, file = _fetch(shown, match["repo"], "model", revision, choose, offline=offline)
+    path = snapshot / file
+    return path.parent if file.name == "saved_model.pb" else path
+
+
+def is_dataset(address: str | Path) -> bool:
+    """Whether a source of data is a data set of the Hub."""
+    return re.match("hf:/{1,2}datasets/", str(address), re.IGNORECASE) is not None
+
+
+def obtain_dataset(address: str | Path, *, offline: bool = False) -> Path:
+    """The parquet files of a data set's split in the Hub's cache, as a pattern of paths.
+
+    Without a config there must be one, or one that is called default; without a split it is train.
+    """
+    address = re.sub("^hf:/+", "hf://", str(address))  # a Path has one slash of two
+    match, shown = _DATASET.fullmatch(address), printable(address[:100])
+    if match is None:
+        raise InputError(
+            f"{shown}: a data set is hf://datasets/owner/name[@revision][/config/split]"
+        )
+    wanted = match["config"], match["split"]
+
+    def choose(names: Sequence[str]) -> tuple[str, list[str]]:
+        found: dict[tuple[str, str], str] = {}
+        for name in names:
+            if part := _part_of_dataset(name):
+                found[part[:2]] = part[2]
+        if not found:
+            raise _WithoutParquetError
+        configs = sorted({config for config, _ in found})
+        config = wanted[0] or (configs[0] if len(configs) == 1 else "default")
+        splits = sorted(split for name, split in found if name == config)
+        split = wanted[1] or (splits[0] if len(splits) == 1 else "train")
+        if (config, split) not in found:
+            parts = [f"{config}/{split}" for config, split in sorted(found)]
+            raise InputError(f"{shown}: name one of its parts: {_listed(parts)}")
+        if wanted[1] is None and len(splits) > 1:
+            _LOG.info("%s: using %s of the splits %s", shown, split, _listed(splits))
+        return found[config, split], [found[config, split]]
+
+    revision = unquote(match["revision"] or "main")
+    try:
+        folder, pattern = _fetch(shown, match["repo"], "dataset", revision, choose, offline=offline)
+    except _WithoutParquetError:
+        try:
+            folder, pattern = _fetch(
+                shown, match["repo"], "dataset", _CONVERTED, choose, offline=offline
+            )
+        except (_WithoutParquetError, InputError):
+            raise InputError(
+                f"{shown} holds no parquet files: download it (`hf download --repo-type dataset`) "
+                "and give the folder"
+            ) from None
+    return folder / pattern
+
+
+class _WithoutParquetError(Exception):
+    """A data set has no parquet files."""
+
+
+def _part_of_dataset(name: str) -> tuple[str, str, str] | None:
+    """The config and split that a parquet file belongs to, and a pattern of all their files."""
+    *folders, base = PurePosixPath(name).parts
+    match = re.fullmatch(r"(.+?)(-\d+-of-\d+(-[0-9a-f]+)?)?\.parquet", base)
+    if match is None:
+        return None
+    split, pattern = match[1], f"{match[1]}-*.parquet" if match[2] else base
+    if split.isdecimal() and folders:  # as the Hub converts them: config/split/0000.parquet
+        split, pattern = folders.pop(), "*.parquet"
+        above = [*folders, split]
+    else:
+        above = folders
+    config = folders[-1] if folders and folders[-1] != "data" else "default"
+    return config, split, "/".join([*above, pattern])
+
+
+def push_folder(folder: Path, repo: str, *, private: bool = False) -> str:
+    """Upload a folder to a model's repository, which is created where there is none.
+
+    A README.md that is there already stays as it is.
+
+    Returns:
+        The repository's address.
+    """
+    if not _REPOSITORY.fullmatch(repo) or "@" in repo:
+        raise InputError(f"{printable(repo[:100])}: a repository is owner/name")
+    _check_library(repo)
+    from huggingface_hub import HfApi, constants
+
+    if constants.HF_HUB_OFFLINE or os.environ.get("BIGGAN_OFFLINE"):
+        raise InputError(f"cannot push to {repo} offline: unset HF_HUB_OFFLINE and BIGGAN_OFFLINE")
+    api = HfApi()
+    try:
+        url = api.create_repo(repo, private=private, exist_ok=True)
+        there = api.file_exists(url.repo_id, "README.md")
+        if there:
+            _LOG.info("%s keeps its README.md", repo)
+        api.upload_folder(
+            repo_id=url.repo_id,
+            folder_path=folder,
+            commit_message="Upload a BigGAN model",
+            ignore_patterns=["README.md"] if there else None,
+        )
+    except Exception as error:
+        raise InputError(f"cannot push to {repo}: {_reason(error, local=False)}") from None
+    return str(url)
+
+
+def _check_library(shown: str) -> None:
+    try:
+        import huggingface_hub  # noqa: F401
+    except ModuleNotFoundError:
+        raise InputError(f"{shown} needs huggingface_hub: pip install 'biggan[hub]'") from None
+    from huggingface_hub.utils.tqdm import disable_progress_bars
+
+    if not sys.stderr.isatty():
+        disable_progress_bars()
+
+
+def _fetch(
+    shown: str,
+    repo: str,
+    repo_type: str,
+    revision: str,
+    choose: Callable[[Sequence[str]], tuple[_Result, list[str]]],
+    *,
+    offline: bool,
+) -> tuple[Path, _Result]:
+    """Bring files of a repository into the Hub's cache.
+
+    Args:
+        shown: The repository as messages show it.
+        repo: Its owner and name.
+        repo_type: "model" or "dataset".
+        revision: A branch, a tag or a commit.
+        choose: Chooses among the names of all files; gives a result, and patterns of what to fetch.
+        offline: Whether to look no further than the cache.
+
+    Returns:
+        The folder of the snapshot, and the result.
+    """
+    _check_library(shown)
+    from huggingface_hub import HfApi, constants, snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError
+
+    local = offline or constants.HF_HUB_OFFLINE
+    names: list[str] = []
+    of: dict[str, Any] = {"repo_id": repo, "repo_type": repo_type, "revision": revision}
+    try:
+        if not local:
+            try:
+                about = HfApi().repo_info(**of)
+                listed: Any = getattr(about, "siblings", None) or ()
+                names = [f.rfilename for f in listed if _is_plain(f.rfilename)]
+                if about.id and about.id != repo:
+                    _LOG.warning("%s has moved to %s", repo, printable(about.id[:100]))
+            except HfHubHTTPError:
+                raise
+            except Exception as error:  # those of its HTTP library, and of the operating system
+                _LOG.warning("no connection to the Hub (%s): using its cache", _first_line(error))
+                local = True
+        if local:
+            folder = Path(snapshot_download(**of, local_files_only=True, allow_patterns=[]))
+            names = [p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()]
+        result, patterns = choose(sorted(names))
+        snapshot = snapshot_download(**of, local_files_only=local, allow_patterns=patterns)
+    except (InputError, _WithoutParquetError):
+        raise
+    except Exception as error:
+        raise InputError(f"{shown}: {_reason(error, local)}") from None
+    return Path(snapshot), result
+
+
+def _is_plain(name: str) -> bool:
+    """Whether a name that the Hub lists is that of a file within the repository's folder."""
+    path = PurePosixPath(name)
+    return name.isprintable() and not path.is_absolute() and ".." not in path.parts
+
+
+def _choose(address: str, names: Sequence[str], kind: str) -> str:
+    """The file of a repository that is its weights, where only one can be meant."""
+    for name in (f"{kind}.safetensors", "model.safetensors"):
+        if name in names:
+            return name
+    safetensors = [name for name in names if name.endswith(".safetensors")]
+    pickles = [name for name in names if name.endswith((".pth", ".pt", ".bin"))]
+    modules = [name for name in names if PurePosixPath(name).name == "saved_model.pb"]
+    if len(safetensors) == 1:
+        return safetensors[0]
+    if "pytorch_model.bin" in names and "config.json" in names:
+        return "pytorch_model.bin"
+    for found in (pickles, modules):
+        if len(found) == 1:
+            return found[0]
+    if candidates := safetensors + pickles + modules:
+        raise InputError(
+            f"{address} holds several weights files: {_listed(candidates)}; "
+            f"give one of them, such as {address.rstrip('/')}/{candidates[0]}"
+        )
+    raise InputError(f"{address} holds no weights file; there are {_listed(names)}")
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
+    return printable(", ".join(name[:100] for name in names[:_LISTED]) or "no files") + more
+
+
+def _reason(error: Exception, local: bool) -> str:
+    """Why the Hub did not give a file."""
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        LocalEntryNotFoundError,
+        LocalTokenNotFoundError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
+
+    status = getattr(getattr(error, "response", None), "status_code", None)
+    if isinstance(error, GatedRepoError):
+        return "a gated repository: accept its terms on its page and log in (`hf auth login`)"
+    if isinstance(error, RepositoryNotFoundError):
+        return "no such repository, or a private one: log in (`hf auth login`) or set HF_TOKEN"
+    if isinstance(error, LocalTokenNotFoundError) or status == HTTPStatus.UNAUTHORIZED:
+        return "nobody is logged in: `hf auth login`, or set HF_TOKEN"
+    if status == HTTPStatus.FORBIDDEN:
+        return "no permission: log in with a token that may write there (`hf auth login`)"
+    if isinstance(error, RevisionNotFoundError):
+        return "the repository has no such revision"
+    if local and isinstance(error, LocalEntryNotFoundError):
+        return "not in the Hub's cache, and nothing is downloaded offline"
+    return f"the Hub cannot be used ({_first_line(error.__cause__ or error)})"
+
+
+def _first_line(error: BaseException) -> str:
+    return printable((str(error).strip() or type(error).__name__).splitlines()[0])[:200]

@@ -1,0 +1,269 @@
+"""Models as they are published: a folder, or a repository of the Hugging Face Hub.
+
+model.safetensors           the network, with all that is needed to rebuild it
+discriminator.safetensors   the discriminator of the same training, if it is given
+config.json                 its shape; the Hub counts downloads by this file
+README.md                   the model card
+samples.png                 pictures of several classes, with their provenance
+recipe.toml                 the recipe of the training, if the model has one
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+from biggan._version import __version__
+from biggan.atomic_write import make_folder, write_atomically
+from biggan.hub import is_dataset, push_folder
+from biggan.images import make_grid, save_png
+from biggan.models import Discriminator, Generator
+from biggan.provenance import as_grid
+from biggan.sampling import Model, draw_pictures, plan_pictures
+from biggan.toml import to_toml
+from biggan.weights.files import Description, save_discriminator, save_generator
+
+WEIGHTS, DISCRIMINATOR = "model.safetensors", "discriminator.safetensors"
+_CARD, _CONFIG, _RECIPE, _SAMPLES = "README.md", "config.json", "recipe.toml", "samples.png"
+_ROWS, _COLUMNS = 6, 4  # of the card's picture
+_TRUNCATION = 0.5
+_CLASSES_NAMED = 20
+# Of the Hub's identifiers those that are likely; others are "other", with their text.
+_LICENCES = (
+    *("apache-2.0", "mit", "cc0-1.0", "cc-by-4.0", "cc-by-sa-4.0", "cc-by-nc-4.0"),
+    *("cc-by-nc-sa-4.0", "bsd-2-clause", "bsd-3-clause", "gpl-3.0", "openrail", "unlicense"),
+)
+_SCORES = {
+    "fid": "FID",
+    "is": "Inception Score",
+    "kid": "KID",
+    "frechet_distance": "Fréchet distance",
+    "classifier_score": "classifier score",
+}
+
+
+class PublishedModel(Model, Protocol):
+    """What is needed of a `biggan.Gan`."""
+
+    @property
+    def description(self) -> Description: ...  # noqa: D102
+
+
+def save_pretrained(
+    gan: PublishedModel, folder: str | Path, *, discriminator: Discriminator | None = None
+) -> Path:
+    """Write a model, its card and pictures of it to a folder, as `push_to_hub` publishes them.
+
+    Args:
+        gan: The model.
+        folder: Created if it does not exist; files of the same names are replaced.
+        discriminator: That of the same training, for others to train on.
+
+    Returns:
+        The folder.
+    """
+    out = Path(folder).expanduser()
+    make_folder(out)
+    rows = gan.class_names[:: max(1, len(gan.class_names) // _ROWS)][:_ROWS]
+    indices: list[int | None] = [gan.class_names.index(name) for name in rows]
+    planned = plan_pictures(gan, indices or [None], _COLUMNS, _TRUNCATION, 0)
+    pictures = make_grid(list(draw_pictures(gan, planned)), _COLUMNS)
+    save_png(pictures, out / _SAMPLES, as_grid(_COLUMNS, planned))
+    if discriminator is not None:
+        save_discriminator(out / DISCRIMINATOR, discriminator, gan.description)
+    _write(out, gan.generator, gan.description, with_discriminator=discriminator is not None)
+    return out
+
+
+def save_discriminator_pretrained(
+    discriminator: Discriminator, description: Description, folder: Path
+) -> Path:
+    """Write a discriminator and its card to a folder; see `save_pretrained`."""
+    make_folder(folder)
+    _write(folder, discriminator, description)
+    return folder
+
+
+def push_to_hub(
+    gan: PublishedModel,
+    repo: str,
+    *,
+    discriminator: Discriminator | None = None,
+    private: bool = False,
+) -> str:
+    """Publish a model on the Hugging Face Hub; needs a login (`hf auth login`) or HF_TOKEN.
+
+    Args:
+        gan: The model.
+        repo: The repository, "owner/name"; created if it does not exist.
+        discriminator: See `save_pretrained`.
+        private: Create a repository that only its owner can see.
+
+    Returns:
+        The repository's address.
+
+    Raises:
+        InputError: The Hub refuses, or cannot be reached.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        save_pretrained(gan, folder, discriminator=discriminator)
+        return push_folder(Path(folder), repo, private=private)
+
+
+def _write(
+    folder: Path,
+    network: Generator | Discriminator,
+    description: Description,
+    *,
+    with_discriminator: bool = False,
+) -> None:
+    is_generator = isinstance(network, Generator)
+    if isinstance(network, Generator):
+        sha256 = save_generator(folder / WEIGHTS, network, description)
+    else:
+        sha256 = save_discriminator(folder / WEIGHTS, network, description)
+    config = {
+        "library_name": "biggan",
+        "biggan_version": __version__,
+        "model_type": network.config.family,
+        "kind": "generator" if is_generator else "discriminator",
+        "name": description.name,
+        "sha256": sha256,
+        **network.config.to_dict(),
+        "class_names": list(description.class_names),
+    }
+    text = json.dumps(config, indent=2, ensure_ascii=False) + "\n"
+    write_atomically(folder / _CONFIG, text.encode())
+    recipe = description.training.get("recipe")
+    if isinstance(recipe, Mapping):
+        write_atomically(folder / _RECIPE, to_toml(recipe).encode())
+    about = {**config, "discriminator": with_discriminator, "recipe": isinstance(recipe, Mapping)}
+    about["parameters"] = sum(parameter.numel() for parameter in network.parameters())
+    write_atomically(folder / _CARD, model_card(description, about).encode())
+
+
+def model_card(description: Description, about: Mapping[str, Any]) -> str:
+    """A model's card, as Markdown with a YAML head.
+
+    Args:
+        description: The model.
+        about: The contents of config.json; "parameters", a number; whether there are a
+            "discriminator" and a "recipe".
+    """
+    training, is_generator = description.training, about["kind"] == "generator"
+    data = str(training.get("data", ""))
+    scores = _scores(training)
+    licence = description.licence.strip().lower()
+    head: dict[str, Any] = {"library_name": "biggan"}
+    if licence:
+        head["license"] = licence if licence in _LICENCES else "other"
+        if licence not in _LICENCES:
+            head["license_name"] = " ".join(description.licence.split())[:200]
+    if is_generator:
+        head["pipeline_tag"] = "unconditional-image-generation"
+    head["tags"] = ["biggan", "gan", "image-generation", about["model_type"]]
+    if is_dataset(data):
+        head["datasets"] = ["/".join(data.partition("datasets/")[2].split("@")[0].split("/")[:2])]
+    size, classes = about["resolution"], description.class_names
+    family = "BigGAN-deep" if about["model_type"] == "biggan-deep" else "BigGAN"
+    of = f"{len(classes)} classes" if classes else "no classes"
+    facts = {
+        "Model": f"{family} {about['kind']}, {size}x{size} pixels, {of}",
+        "Parameters": f"{about['parameters']:,}",
+        "Source": description.source,
+        "Licence": description.licence or "not stated",
+        "Training data": f"{data}, {training['images']:,} images" if "images" in training else data,
+        "Training": f"{training['step']:,} steps" if "step" in training else "",
+        "Weights": str(training.get("weights", "")),
+        "BatchNorm statistics": str(training.get("statistics", "")) if is_generator else "",
+        "sha256": f"`{about['sha256']}`",
+    }
+    parts = [
+        f"---\n{_yaml(head)}---",
+        f"# {_plain(description.name)}",
+        *(
+            [f"![Pictures of {min(_ROWS, len(classes)) or 'one'} classes]({_SAMPLES})"]
+            if is_generator
+            else []
+        ),
+        "\n".join(
+            ["| | |", "| --- | --- |"]
+            + [f"| {name} | {_plain(text)} |" for name, text in facts.items() if text]
+        ),
+        "## Use",
+        "    pip install biggan",
+        _example(is_generator, classes),
+    ]
+    if about["discriminator"]:
+        parts.append(
+            f"`{DISCRIMINATOR}` is the discriminator of the same training: "
+            '`biggan.load_discriminator("hf://OWNER/NAME")`.'
+        )
+    if classes:
+        named = ", ".join(map(_plain, classes[:_CLASSES_NAMED]))
+        more = f" and {len(classes) - _CLASSES_NAMED} more (`config.json`)"
+        parts += ["## Classes", named + more * (len(classes) > _CLASSES_NAMED)]
+    if is_generator:
+        parts += [
+            "## Figures",
+            scores or "Not measured. `biggan evaluate` measures FID and others.",
+        ]
+    if about["recipe"]:
+        parts += [
+            "## Recipe",
+            f"`biggan train {_RECIPE} --data DATA --out RUN` trains with the settings of "
+            f"[{_RECIPE}]({_RECIPE}).",
+        ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _example(is_generator: bool, classes: tuple[str, ...]) -> str:
+    if not is_generator:
+        return (
+            "```python\nimport biggan\n\n"
+            'discriminator = biggan.load_discriminator("hf://OWNER/NAME")\n```'
+        )
+    of = f"{json.dumps(classes[0], ensure_ascii=False)}, " if classes else ""
+    return (
+        "```python\nimport biggan\n\n"
+        'gan = biggan.Gan.from_pretrained("OWNER/NAME")\n'
+        f'gan.sample({of}num=4, truncation={_TRUNCATION})[0].save("picture.png")\n```'
+    )
+
+
+def _scores(training: Mapping[str, Any]) -> str:
+    """The figures that the training kept with its best generator, as a table; empty without any."""
+    evaluation = training.get("evaluation")
+    if not isinstance(evaluation, Mapping) or not isinstance(evaluation.get("scores"), Mapping):
+        return ""
+    rows = [
+        f"| {_SCORES[key]} | {value:.4g} |"
+        for key, value in evaluation["scores"].items()
+        if key in _SCORES and isinstance(value, int | float)
+    ]
+    if not rows:
+        return ""
+    parts = [f"{evaluation['num']:,} untruncated images"] if "num" in evaluation else []
+    for key, words in (("reference", "against {}"), ("extractor", "features of {}")):
+        if isinstance(evaluation.get(key), Mapping) and evaluation[key].get("name"):
+            parts.append(words.format(_plain(str(evaluation[key]["name"]))))
+    return "\n".join([", ".join(parts) + ":\n", "| | |", "| --- | --- |", *rows])
+
+
+def _yaml(values: Mapping[str, Any]) -> str:
+    """Texts and lists of texts as YAML, of which JSON's strings are a part."""
+    lines = []
+    for key, value in values.items():
+        if isinstance(value, list):
+            lines += [f"{key}:", *(f"- {json.dumps(text, ensure_ascii=False)}" for text in value)]
+        else:
+            lines.append(f"{key}: {json.dumps(value, ensure_ascii=False)}")
+    return "\n".join(lines) + "\n"
+
+
+def _plain(text: str) -> str:
+    """Text of a file in a table of Markdown: one line, without HTML."""
+    return " ".join(text.split()).replace("|", "\\|").replace("<", "&lt;")
