@@ -5,7 +5,7 @@
     openvino.py       OpenVINO on a CPU (the extra `biggan[openvino]`)
     measurements.py   which engine `biggan bench` found to be the fastest on this machine
     folded.py         the generator with all algebra done beforehand
-    convolution.py, winograd.py    its convolutions, in the form that suits their size
+    convolution.py    its convolutions, in the form that suits their size
 
 The names are here, for the command line's help needs no torch.
 """

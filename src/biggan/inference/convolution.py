@@ -6,7 +6,7 @@ the fastest of these forms for its size, without gradients:
 
 - the library's direct convolution, its kernel brought beforehand into the blocks in which it
   works, and a sum that follows taken along;
-- Winograd's, for 3x3 kernels of many channels (`winograd.py`);
+- Winograd's, for 3x3 kernels of many channels (`nn/winograd.py`);
 - products of every pixel with all taps, and sums of neighbours' products, for an image's few
   channels;
 - upsampling and convolving with nine multiplications instead of sixteen (`resampling.py`), as a
@@ -23,14 +23,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from biggan.inference.winograd import winograd_convolve, winograd_kernel
 from biggan.nn.resampling import sum_squares
+from biggan.nn.winograd import winograd_convolve, winograd_kernel
 
 _WINOGRAD_CHANNELS = 96  # from here on the transforms cost less than they save
 _WINOGRAD_RESOLUTION = 16
 _PRODUCT_RESOLUTION = 16  # up to here one matrix product beats a transposed convolution,
 _PRODUCT_CHANNELS = 256  # from here on
-_WINOGRAD_POSITIONS = 2048  # at a time: what lies between the transforms fits a cache
 _FEW_CHANNELS = 4  # up to here the library's blocks of outputs would be mostly empty
 
 
@@ -202,13 +201,11 @@ class _WinogradConv2d(FrozenConvolution):
 
     def __init__(self, weight: Tensor, bias: Tensor | None, resolution: int) -> None:
         super().__init__(weight, resolution, upsamples=False)
-        self._kernel = winograd_kernel(weight)
-        self._bias = None if bias is None else bias.detach()[:, None, None].clone()
-        self._rows = max(4, _WINOGRAD_POSITIONS // resolution // 4 * 4)
+        self._kernel = winograd_kernel(weight.detach()).contiguous()
+        self._bias = _copy(bias)
 
     def forward(self, x: Tensor, add_to: Tensor | None = None) -> Tensor:
-        result = winograd_convolve(x, self._kernel, rows=self._rows, add_to=add_to)
-        return result if self._bias is None else result.add_(self._bias)
+        return winograd_convolve(x, self._kernel, self._bias, add_to=add_to)
 
 
 class _TapsFirstConv2d(FrozenConvolution):
