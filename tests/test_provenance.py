@@ -171,8 +171,8 @@ def test_what_is_no_object_is_refused(text, message):
 def test_files_without_provenance_are_refused_in_one_line(tmp_path, ending):
     expected = {
         "absent": "no such file",
-        "text": "cannot be read as a PNG, GIF, WebP or MP4",
-        "cut": "cannot be read as a PNG, GIF, WebP or MP4",
+        "text": "cannot be read as a PNG, JPEG, GIF, WebP or MP4",
+        "cut": "cannot be read as a PNG, JPEG, GIF, WebP or MP4",
         "bare": "contains no provenance",
         "damaged": "missing 'noise'",
     }
@@ -197,11 +197,12 @@ def test_files_of_other_programs_hold_none(tmp_path):
     STILL.save(tmp_path / "x.gif", comment=b"Created with another program")
     STILL.save(tmp_path / "x.webp", exif=exif)
     STILL.save(tmp_path / "x.png", pnginfo=texts)
+    STILL.save(tmp_path / "x.jpg", comment=b"Created with another program")
     for path in tmp_path.iterdir():
         with pytest.raises(InputError, match="contains no provenance"):
             read_provenance(path)
-    STILL.save(tmp_path / "photo.jpg")
-    for path in (tmp_path, tmp_path / "photo.jpg"):
+    STILL.save(tmp_path / "photo.bmp")
+    for path in (tmp_path, tmp_path / "photo.bmp"):
         with pytest.raises(InputError, match="cannot be read as a PNG"):
             read_provenance(path)
 

@@ -16,6 +16,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -30,7 +31,8 @@ from biggan.errors import InputError, printable, quoted, real_number, whole_numb
 from biggan.images import make_grid, to_pil, to_uint8
 from biggan.inference.folded import FoldedGenerator
 from biggan.latents import make_noise
-from biggan.sampling import rows_of
+from biggan.provenance import LatentProvenance, Provenance, file_stem
+from biggan.sampling import inputs_of, plan_latents, rows_of
 from biggan.weights.files import FORMAT, load_tensors, save_tensors
 
 if TYPE_CHECKING:
@@ -126,6 +128,33 @@ class Directions:
             for layer in self.layers:
                 z[:, layer] += moved
         return z
+
+
+def plan_moved(
+    gan: Gan,
+    pictures: Sequence[Provenance | LatentProvenance],
+    moves: Sequence[tuple[Directions, Mapping[int | str, float]]],
+) -> list[LatentProvenance]:
+    """Plan pictures moved along directions; for the amounts see `Directions.apply`.
+
+    Raises:
+        InputError: Pictures or directions of another model, or an unknown direction.
+    """
+    for directions, _ in moves:
+        directions.check_model(gan)
+    amounts = [item for _, moved in moves for item in moved.items()]
+    suffix = "".join(f"-{direction}{amount:+g}" for direction, amount in amounts)
+    names = iter(f"{file_stem(picture)}{suffix}" for picture in pictures)
+    planned = []
+    for labels, z, truncation, class_vectors in inputs_of(gan, pictures):
+        for directions, moved in moves:
+            z = directions.apply(z, moved)
+        if class_vectors is None:
+            class_vectors = torch.zeros(len(z), 0)
+            if labels is not None and gan.class_names:
+                class_vectors = gan.embed(labels)
+        planned += plan_latents(gan, z, class_vectors, truncation, list(islice(names, len(z))))
+    return planned
 
 
 def find_directions(

@@ -1,4 +1,4 @@
-"""Images: the only place where a network's floats become pixels; grids, and PNG files.
+"""Images: the only place where a network's floats become pixels; grids, PNG and JPEG files.
 
 The rule for pixels and the layout of grids are those of DeepMind's TF Hub notebook, so a published
 seed gives the published picture.
@@ -17,11 +17,13 @@ from PIL import Image, PngImagePlugin
 from torch import Tensor
 
 from biggan.atomic_write import write_atomically
+from biggan.errors import InputError
 
 if TYPE_CHECKING:
     from biggan.provenance import PngProvenance
 
 _MODES = {1: "L", 3: "RGB", 4: "RGBA"}
+_LONGEST_COMMENT = 2**16 - 3  # bytes, of a JPEG
 
 
 def to_uint8(images: Tensor) -> Tensor:
@@ -104,6 +106,29 @@ def save_png(image: Image.Image, path: Path, provenance: PngProvenance | None = 
         InputError: The file cannot be written.
     """
     write_atomically(path, to_png(image, provenance))
+
+
+def save_jpeg(image: Image.Image, path: Path, provenance: PngProvenance | None = None) -> None:
+    """Write a JPEG of quality 95, whole or not at all, with provenance for `read_provenance`.
+
+    Raises:
+        InputError: The file cannot be written, the image is transparent, or the provenance exceeds
+            the 64 KiB of a JPEG's comment.
+    """
+    if image.mode == "RGBA":
+        raise InputError(f"cannot write {path}: a JPEG has no transparency; write PNG files")
+    comment = b""
+    if provenance is not None:
+        from biggan.provenance import COMMENT_PREFIX
+
+        comment = f"{COMMENT_PREFIX}{provenance.to_json()}".encode()
+        if len(comment) > _LONGEST_COMMENT:
+            raise InputError(
+                f"cannot write {path}: its provenance exceeds the comment of a JPEG; write a PNG"
+            )
+    contents = io.BytesIO()
+    image.save(contents, format="JPEG", quality=95, subsampling=0, comment=comment)
+    write_atomically(path, contents.getvalue())
 
 
 def to_png(image: Image.Image, provenance: PngProvenance | None = None) -> bytes:

@@ -29,8 +29,20 @@ from biggan._version import __version__
 from biggan.errors import InputError, quoted, real_number, whole_number
 from biggan.images import to_pil, to_uint8
 from biggan.latents import NoiseKind, make_noise, statistics_truncation
-from biggan.provenance import MAX_PICTURES, Keyframe, MorphProvenance, VideoProvenance
-from biggan.sampling import Model, check_model, generate_batches, plain_truncation
+from biggan.provenance import (
+    MAX_PICTURES,
+    Keyframe,
+    LatentProvenance,
+    MorphProvenance,
+    VideoProvenance,
+)
+from biggan.sampling import (
+    Model,
+    check_model,
+    generate_batches,
+    plain_truncation,
+    plan_latents,
+)
 
 Path = Literal["linear", "slerp"]
 PATHS: tuple[Path, ...] = get_args(Path)
@@ -80,6 +92,54 @@ def plan_morph(
         path=path,
         version=__version__,
     )
+
+
+def plan_latent_morph(
+    gan: Model,
+    start: tuple[Tensor, Tensor],
+    end: tuple[Tensor, Tensor],
+    steps: int,
+    truncation: float | None,
+    path: Path = "linear",
+    *,
+    name: str = "latents",
+) -> list[LatentProvenance]:
+    """Plan the pictures from some noise and class vectors to others.
+
+    Args:
+        gan: The model.
+        start: Noise (N, z_dim) and class vectors (N, class_dim) of N paths; or (N, L, ...).
+        end: The same of the ends, in the same shapes.
+        steps: Pictures on each path.
+        truncation: Of the BatchNorm statistics.
+        path: How the noise moves; class vectors move linearly.
+        name: What the pictures show.
+
+    Returns:
+        One path after the other, `steps` pictures each.
+
+    Raises:
+        InputError: Fewer than 2 steps, an unknown path, or shapes that do not fit.
+    """
+    for a, b in zip(start, end, strict=True):
+        if a.shape != b.shape:
+            raise InputError(
+                f"the ends of paths need latents of one shape, not {tuple(a.shape)} and "
+                f"{tuple(b.shape)}"
+            )
+    kinds: tuple[Path, Path] = (path, "linear")
+    z, vectors = (
+        torch.from_numpy(
+            interpolate_noise(
+                a.flatten(1).double().numpy(), b.flatten(1).double().numpy(), steps, kind
+            )
+        ).reshape(len(a) * steps, *a.shape[1:])
+        for a, b, kind in zip(start, end, kinds, strict=True)
+    )
+    names = [
+        f"{name}-{row:04d}-{step:04d}" for row in range(len(z) // steps) for step in range(steps)
+    ]
+    return plan_latents(gan, z, vectors, truncation, names)
 
 
 def draw_morph(gan: Model, morph: MorphProvenance) -> Iterator[Image.Image]:

@@ -71,6 +71,9 @@ class _Round(NamedTuple):
 
 _ROUNDS = (_Round(1, 0.15, 0.1, False), _Round(3 / 8, 0.2, 0.1, False), _Round(0, 0.65, 0.05, True))
 _VECTOR_RATE = 0.1  # of class vectors, relative to the noise's
+_BETAS = (0.9, 0.99)  # of Adam
+_WORSE = 1.5
+_RECOVERY = 1.1  # of a rate, in every step
 
 
 @dataclass(frozen=True)
@@ -239,41 +242,31 @@ class Inverter:
         with self._bar(self._steps, "inverting", "step") as bar:
             for this in _ROUNDS:
                 kept = max(1, round(this.kept * self._starts))
-                z, vectors = (x[:kept].detach().clone() for x in (z, vectors))
-                moved = [z, vectors] if this.free and vectors.shape[1] else [z]
-                groups = [{"params": [x.requires_grad_()]} for x in moved]
-                optimizer = torch.optim.Adam(groups, betas=(0.9, 0.99))
+                descent = _Adam(z[:kept], vectors[:kept], free=this.free and vectors.shape[1] > 0)
                 steps, step = max(1, round(this.steps * self._steps)), 0
                 while True:
                     late = (time.monotonic() - begin) / self._seconds - past
                     done = max(step / steps, late / this.steps)
                     if done >= 1:
                         break
+                    losses = self._losses(loss, descent.z, descent.vectors)
                     rate = this.rate * self._unit * (1 + math.cos(math.pi * done)) / 2
-                    rates = (rate, rate * _VECTOR_RATE)
-                    for group, own in zip(optimizer.param_groups, rates, strict=False):
-                        group["lr"] = own
-                    optimizer.zero_grad()
-                    losses = self._losses(loss, z, vectors)
-                    optimizer.step()
+                    descent.step(losses, rate)
                     step += 1
                     bar.set_postfix_str(f"{losses.min().item():.4f}", refresh=False)
                     bar.update()
                 past += this.steps
-                with torch.no_grad():
-                    order = self._losses(loss, z, vectors).argsort()
-                z, vectors = z[order], vectors[order]
-        return z[:1].detach(), vectors[:1].detach()
+                z, vectors = descent.best()
+        return z[:1], vectors[:1]
 
     def _losses(self, loss: _Loss, z: Tensor, vectors: Tensor) -> Tensor:
-        """Losses (N,); adds to the gradients of noise and class vectors if those are recorded."""
+        """Losses (N,); adds to the gradients of noise and class vectors."""
         losses = []
         for part in torch.arange(len(z)).split(self._together):
             images = self._network.synthesize(z[part], vectors[part], self._truncation)
             outside = F.relu(z[part].abs() - self._bound).square().sum(1)
             losses.append(loss(images) + _PRIOR * outside)
-            if torch.is_grad_enabled():
-                losses[-1].sum().backward()
+            losses[-1].sum().backward()
         return torch.cat(losses).detach()
 
     def _nearest_class(self, vectors: Tensor) -> int | None:
@@ -285,6 +278,52 @@ class Inverter:
     def _bar(self, total: int, what: str, unit: str) -> tqdm[NoReturn]:
         disable = None if self._progress else True
         return tqdm(total=total, desc=what, unit=unit, leave=False, delay=2, disable=disable)
+
+
+class _Adam:
+    """Adam (Kingma and Ba 2015) for independent starts.
+
+    The slope differs between starts by orders of magnitude. A start whose loss rises above
+    `_WORSE` times its least goes back to where that was, with half the rate, which recovers.
+    """
+
+    def __init__(self, z: Tensor, vectors: Tensor, *, free: bool) -> None:
+        self.z, self.vectors = z.detach().clone(), vectors.detach().clone()
+        self._least = z.new_full((len(z),), math.inf)
+        self._best = self.z.clone(), self.vectors.clone()
+        self._rates, self._steps = z.new_ones(len(z), 1), z.new_zeros(len(z), 1)
+        self._moved = [(self.z, 1.0), (self.vectors, _VECTOR_RATE)][: 1 + free]
+        self._moments = [(torch.zeros_like(x), torch.zeros_like(x)) for x, _ in self._moved]
+        for x, _ in self._moved:
+            x.requires_grad_()
+
+    @torch.no_grad()
+    def step(self, losses: Tensor, rate: float) -> None:
+        """Move against the gradients, which are cleared; `losses` (N,) are those before."""
+        better, worse = losses < self._least, losses > _WORSE * self._least
+        self._least = torch.minimum(self._least, losses)
+        for best, x in zip(self._best, (self.z, self.vectors), strict=True):
+            best[better] = x[better]
+        self._rates = torch.where(
+            worse[:, None], self._rates / 2, (self._rates * _RECOVERY).clamp_max(1)
+        )
+        self._steps = torch.where(worse[:, None], 0, self._steps + 1)
+        (b1, b2), count = _BETAS, self._steps.clamp_min(1)
+        moved = zip(self._moved, self._moments, self._best, strict=False)
+        for (x, relative), (mean, square), best in moved:
+            assert x.grad is not None
+            mean.lerp_(x.grad, 1 - b1)
+            square.lerp_(x.grad.square(), 1 - b2)
+            mean[worse] = square[worse] = 0
+            step = mean / (1 - b1**count) / ((square / (1 - b2**count)).sqrt() + 1e-8)
+            x -= rate * relative * self._rates * step
+            x[worse] = best[worse]
+            x.grad = None
+
+    def best(self) -> tuple[Tensor, Tensor]:
+        """Noise and class vectors of the least losses so far, the least first."""
+        order = self._least.argsort()
+        return self._best[0][order], self._best[1][order]
 
 
 class _Loss:

@@ -1,8 +1,8 @@
 """Provenance: what a picture or a video says of its making, so that it can be made again.
 
-A PNG carries it in a text chunk, a GIF and an MP4 in their comment, a WebP in its Exif description,
-as one line of JSON. `biggan.sampling` and `biggan.interpolation` plan pictures as provenance, and
-draw pictures from it.
+A PNG carries it in a text chunk, a JPEG, a GIF and an MP4 in their comment, a WebP in its Exif
+description, as one line of JSON. `biggan.sampling` and `biggan.interpolation` plan pictures as
+provenance, and draw pictures from it.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import sys
+from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import partial
 from importlib.util import find_spec
@@ -253,7 +254,7 @@ def provenance_from_json(text: str) -> AnyProvenance:
 def read_provenance(
     path: Path, most_pixels: int | None = None, longest: int | None = None
 ) -> AnyProvenance:
-    """Read the provenance out of a PNG, GIF, WebP or MP4 of this package.
+    """Read the provenance out of a PNG, JPEG, GIF, WebP or MP4 of this package.
 
     Args:
         path: The file.
@@ -274,7 +275,7 @@ def read_provenance(
     except FileNotFoundError as error:
         raise InputError(f"no such file: {path}") from error
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise InputError(f"{path} cannot be read as a PNG, GIF, WebP or MP4") from error
+        raise InputError(f"{path} cannot be read as a PNG, JPEG, GIF, WebP or MP4") from error
     if text is None:
         raise InputError(
             f"{path} contains no provenance: it is not from biggan, or another program saved it "
@@ -319,8 +320,8 @@ def file_stem(provenance: AnyProvenance) -> str:
         cut = _cut(provenance.noise, provenance.truncation)
         return "-".join([*parts, cut, f"seed{provenance.seed}", f"{provenance.index:04d}"])
     if isinstance(provenance, LatentProvenance):
-        encoding = sys.getfilesystemencoding()
-        return "-".join(_plain(part, encoding) for part in (provenance.model, provenance.name))
+        name = _plain(provenance.name, sys.getfilesystemencoding(), kept="+.,=_")
+        return name.lstrip(".") or "latents"
     if isinstance(provenance, LatentGridProvenance):
         return f"{file_stem(provenance.latents[0])}-{len(provenance.latents)}"
     if isinstance(provenance, GridProvenance):
@@ -348,9 +349,22 @@ def _cut(noise: str, truncation: float | None) -> str:
     return f"{noise}none" if truncation is None else f"{noise}{truncation:g}"
 
 
-def _plain(name: str, encoding: str) -> str:
-    """A name's letters and digits, as many as file names take here."""
-    plain = "".join(c if c.isalnum() else "-" for c in name).encode(encoding, "replace")
+def class_folders(class_names: Sequence[str]) -> list[str]:
+    """A name of a folder for each class: its own, as far as it can be one; all differ."""
+    encoding = sys.getfilesystemencoding()
+    plain = [_plain(name, encoding, kept=" ,.'()_").strip(" .") for name in class_names]
+    times = Counter(name.casefold() for name in plain)
+    return [
+        name if name and times[name.casefold()] == 1 else f"{name} {index}".strip()
+        for index, name in enumerate(plain)
+    ]
+
+
+def _plain(name: str, encoding: str, kept: str = "") -> str:
+    """A name's letters and digits, as many as file names take here, and some other characters."""
+    plain = "".join(c if c.isalnum() or c in kept else "-" for c in name).encode(
+        encoding, "replace"
+    )
     return plain[:_LONGEST_NAME].decode(encoding, "ignore").replace("?", "-")
 
 
@@ -361,7 +375,7 @@ def _words(name: str) -> str:
 
 
 def _image_text(path: Path, most_pixels: int | None) -> str | None:
-    with Image.open(path, formats=["PNG", "GIF", "WEBP"]) as image:
+    with Image.open(path, formats=["PNG", "JPEG", "GIF", "WEBP"]) as image:
         if most_pixels is not None and image.width * image.height > most_pixels:
             raise InputError(f"{path} is too large: {image.width} x {image.height} pixels")
         if image.format == "PNG":

@@ -155,36 +155,54 @@ def draw_pictures(
     Raises:
         InputError: A picture of another model, or one that this model cannot make.
     """
+    for inputs in inputs_of(gan, pictures):
+        labels, z, statistics, class_vectors = inputs
+        made = generate_batches(gan.engine, labels, z, statistics, class_vectors=class_vectors)
+        for batch in made:
+            yield from to_pil(to_uint8(batch.images).cpu())
+
+
+class PictureInputs(NamedTuple):
+    """What pictures of one truncation are made from: arguments of `generate_batches`."""
+
+    labels: Tensor | None
+    noise: Tensor
+    truncation: float | None
+    class_vectors: Tensor | None
+
+
+def inputs_of(
+    gan: Model, pictures: Iterable[Provenance | LatentProvenance]
+) -> Iterator[PictureInputs]:
+    """What a model makes pictures from, in order, as many at once as share a truncation.
+
+    Raises:
+        InputError: A picture of another model, or one that this model cannot make.
+    """
     for _, group in groupby(pictures, _drawn_together):
         members = list(group)
         for picture in members:
             check_model(gan, picture)
-        for batch in _batches(gan, members):
-            yield from to_pil(to_uint8(batch.images).cpu())
+        latents = [picture for picture in members if isinstance(picture, LatentProvenance)]
+        planned = [picture for picture in members if isinstance(picture, Provenance)]
+        if latents:
+            check_truncation(latents[0].truncation)
+            z = _layer_rows([latent.z for latent in latents], gan.config.z_dim)
+            vectors = [latent.class_vector for latent in latents]
+            class_vectors = _layer_rows(vectors, gan.config.embedding_dim)
+            yield PictureInputs(None, z, latents[0].truncation, class_vectors)
+        else:
+            noise = torch.from_numpy(_noise(planned, gan.config.z_dim))
+            labels = torch.tensor([picture.class_index or 0 for picture in planned])
+            kind = cast(NoiseKind, planned[0].noise)
+            statistics = statistics_truncation(planned[0].truncation, kind)
+            yield PictureInputs(labels, noise, statistics, None)
 
 
 def _drawn_together(picture: Provenance | LatentProvenance) -> tuple[Any, ...]:
-    """What pictures share that are made in one batch."""
     if isinstance(picture, LatentProvenance):
         return picture.truncation, len(picture.z), len(picture.class_vector)
     return picture.truncation, picture.noise
-
-
-def _batches(gan: Model, pictures: Sequence[Provenance | LatentProvenance]) -> Iterator[ImageBatch]:
-    latents = [picture for picture in pictures if isinstance(picture, LatentProvenance)]
-    if latents:
-        check_truncation(latents[0].truncation)
-        z, vectors = (
-            _layer_rows([getattr(latent, key) for latent in latents], width)
-            for key, width in (("z", gan.config.z_dim), ("class_vector", gan.config.embedding_dim))
-        )
-        return generate_batches(gan.engine, None, z, latents[0].truncation, class_vectors=vectors)
-    planned = [picture for picture in pictures if isinstance(picture, Provenance)]
-    labels = torch.tensor([picture.class_index or 0 for picture in planned])
-    statistics = statistics_truncation(planned[0].truncation, cast(NoiseKind, planned[0].noise))
-    return generate_batches(
-        gan.engine, labels, planned_noise(planned, gan.config.z_dim), statistics
-    )
 
 
 def _layer_rows(numbers: Sequence[Sequence[float]], width: int) -> Tensor:
@@ -211,7 +229,7 @@ def plain_truncation(truncation: float | None) -> float | None:
     return None if truncation is None else real_number(truncation, "truncation")
 
 
-def planned_noise(pictures: Sequence[Provenance], dim: int) -> NDArray[np.float64]:
+def _noise(pictures: Sequence[Provenance], dim: int) -> NDArray[np.float64]:
     """The noise (N, dim) of pictures that share a truncation and its meaning."""
     by_seed: dict[int, list[int]] = {}  # positions among the pictures
     for position, picture in enumerate(pictures):

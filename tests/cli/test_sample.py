@@ -3,19 +3,27 @@
 import dataclasses
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 from PIL import Image
 
+import biggan as package
 from biggan import cli
 from biggan.cli import options
-from biggan.images import save_png
-from biggan.provenance import read_provenance
+from biggan.data import load_dataset
+from biggan.directions import find_directions, load_directions, save_directions, with_names
+from biggan.images import save_png, to_pil, to_uint8
+from biggan.inversion import Latents, load_latents, save_latents
+from biggan.latents import make_noise
+from biggan.provenance import class_folders, read_provenance
 from command_line import biggan, fails, pixels, succeeds
 from several_processes import free_port, launch
 
@@ -98,6 +106,127 @@ def test_of_several_processes_one_names_a_mistake_in_the_command(monkeypatch):
     assert (result.returncode, result.stderr) == (2, "")
     monkeypatch.setenv("WORLD_SIZE", "1")  # a RANK that means something else
     assert "many" in fails("sample --num many")
+
+
+@pytest.fixture
+def directions_file(tiny, tmp_path):
+    file = tmp_path / "directions.safetensors"
+    save_directions(with_names(find_directions(tiny, "sefa", 4, layers=[1, 2]), {1: "size"}), file)
+    return file
+
+
+def test_images_move_along_directions(tiny_file, tiny, directions_file, tmp_path):
+    line = f"sample --model {tiny_file} --class siamese -n 2 --truncation 0.6 --seed 3"
+    moves = f"--direction {directions_file}:3=2.0 --direction {directions_file}:size=-1.5"
+    entries = json.loads(succeeds(f"{line} {moves} --out {tmp_path}/moved --json"))
+    z = torch.from_numpy(make_noise(2, 12, 0.6, 3)).float()
+    moved = load_directions(directions_file).apply(z, {3: 2.0, 1: -1.5})
+    expected = to_pil(to_uint8(tiny.generate(moved, [1, 1], 0.6)))
+    for entry, right in zip(entries, expected, strict=True):
+        assert np.array_equal(pixels(entry["file"]), right)
+    stem = "tiny-001-siamese-cat-hub0.6-seed3-0001-3+2-size-1.5"
+    assert Path(entries[1]["file"]).stem == stem
+
+    like = f"sample --model {tiny_file} --like {entries[0]['file']} --out {tmp_path}/again"
+    assert Path(succeeds(like).strip()).read_bytes() == Path(entries[0]["file"]).read_bytes()
+    back = f"--direction {directions_file}:3=-2 --direction {directions_file}:size=1.5"
+    plain = succeeds(f"{line} --out {tmp_path}/plain").split()[0]
+    unmoved = pixels(succeeds(f"{like} {back}").strip()).astype(int)
+    assert abs(unmoved - pixels(plain)).max() <= 1  # float32 there and back
+
+
+def test_images_of_latents_and_the_way_between_them(tiny_file, tiny, tmp_path):
+    z, vectors = torch.randn(3, 12), tiny.embed([0, 1, 2])
+    files = [tmp_path / "a.safetensors", tmp_path / "b.safetensors"]
+    for file, rows in zip(files, ([0], [1, 2]), strict=True):
+        found = Latents(z[rows], vectors[rows], 0.5, "tiny", tiny.sha256, file.stem)
+        save_latents(found, file)
+    line = f"sample --model {tiny_file} --latents {files[0]} --latents {files[1]}"
+    written = succeeds(f"{line} --out {tmp_path}/out").split()
+    assert [Path(file).name for file in written] == ["a.png", "b-0000.png", "b-0001.png"]
+    images = to_pil(to_uint8(tiny.generate(z, [0, 1, 2], 0.5)))
+    for file, right in zip(written, images, strict=True):
+        assert np.array_equal(pixels(file), right)
+    grid = succeeds(f"{line} --grid --out {tmp_path}/out").strip()
+    again = succeeds(f"sample --model {tiny_file} --like {grid} --out {tmp_path}/again").strip()
+    assert Path(again).read_bytes() == Path(grid).read_bytes()
+
+    save_latents(dataclasses.replace(load_latents(files[0]), z=z[2:], name="c"), files[1])
+    morph = f"interpolate --model {tiny_file} --from-latents {files[0]} --to-latents {files[1]}"
+    way = succeeds(f"{morph} --steps 3 --out {tmp_path}/way.png").strip()
+    middle = tiny.generate((z[:1] + z[2:]) / 2, [0], 0.5)
+    assert np.array_equal(pixels(way)[:, 17:33], to_pil(to_uint8(middle))[0])
+    again = succeeds(f"sample --model {tiny_file} --like {way} --out {tmp_path}/way").strip()
+    assert Path(again).read_bytes() == Path(way).read_bytes()
+
+    save_latents(dataclasses.replace(load_latents(files[0]), truncation=0.6), files[1])
+    for wrong, message in {
+        f"{line} --seed 1": "takes all settings from the file: omit --seed",
+        f"sample --latents {files[0]} --out {tmp_path}": "the latents are of tiny",
+        f"sample --model {tiny_file} --latents {tiny_file}": "contains no latents",
+        f"{morph} --out {tmp_path}/x.png": "of truncation 0.5 .* of 0.6",
+        f"{morph} --num 3 --out {tmp_path}/x.png": "omit --num",
+        f"{morph} --out {tmp_path}/x.webp": "must end in .png",
+        f"interpolate --from-latents {files[0]} --out {tmp_path}/x.png": "give both",
+    }.items():
+        assert re.search(message, fails(wrong)), wrong
+
+
+def test_mistakes_in_directions(tiny_file, directions_file, tmp_path):
+    base = f"sample --model {tiny_file} --out {tmp_path}/out --direction"
+    for text, message in {
+        "3=2.0": "such as directions.safetensors:3=2.0, not '3=2.0'",
+        f"{directions_file}:3": "such as directions.safetensors:3=2.0",
+        f"{directions_file}:3=far": "such as directions.safetensors:3=2.0",
+        f"{directions_file}:9=1": "there is no direction 9; there are 0 to 3",
+        f"{directions_file}:age=1": "there is no direction 'age': size",
+        f"{tiny_file}:3=1": "contains no directions",
+    }.items():
+        assert message in fails(f"{base} {text}")
+    other = f"sample --out {tmp_path}/out --direction {directions_file}:0=1"
+    assert "the directions are of tiny" in fails(other)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_sweep_has_a_row_for_each_truncation(tiny_file, tiny, tmp_path):
+    line = f"sample --model {tiny_file} --class 2 --sweep 2,1,none -n 3 --out {tmp_path}"
+    grid = succeeds(line).strip()
+    rows = [tiny.sample(2, 3, t, noise="paper") for t in (2, 1, None)]
+    for row, pictures in enumerate(rows):
+        for column, right in enumerate(pictures):
+            place = pixels(grid)[17 * row : 17 * row + 16, 17 * column : 17 * column + 16]
+            assert np.array_equal(place, right)
+    again = succeeds(f"sample --model {tiny_file} --like {grid} --out {tmp_path}/again").strip()
+    assert Path(again).read_bytes() == Path(grid).read_bytes()
+    assert "at most 1, not 2" in fails(f"{line} --noise hub")
+    assert "omit --truncation" in fails(f"{line} --truncation 1")
+    assert "'x' is neither" in fails(f"sample --sweep 1,x --out {tmp_path}")
+
+
+def test_folders_of_jpegs_are_data_to_train_on(tiny_file, tmp_path):
+    out = tmp_path / "made"
+    line = f"sample --model {tiny_file} -n 7 --format jpg --folders --out {out}"
+    files = succeeds(line).splitlines()
+    assert {Path(file).parent.name for file in files} == set(package.load(tiny_file).class_names)
+    found = load_dataset(str(out), 16, 3)
+    assert found.class_names == tuple(sorted(package.load(tiny_file).class_names))
+    assert found.histogram() == [2, 2, 3]
+
+    again = succeeds(f"sample --model {tiny_file} --out {tmp_path}/a --like", files[0]).strip()
+    exact = pixels(again).astype(int)
+    assert abs(pixels(files[0]).astype(int) - exact).mean() < 6  # of a JPEG of noise
+    assert succeeds(line).splitlines() == files  # the same pictures replace themselves
+    for wrong, message in {
+        f"{line} --grid": "omit --grid",
+        f"{line} --sweep 1": "omit --folders",
+    }.items():
+        assert message in fails(wrong)
+
+
+def test_folders_of_classes_differ():
+    names = ["crane", "Crane", "tabby, tabby cat", "a/b", "...", "a-b"]
+    made = ["crane 0", "Crane 1", "tabby, tabby cat", "a-b 3", "4", "a-b 5"]
+    assert class_folders(names) == made
 
 
 def run_all(lines, ports):

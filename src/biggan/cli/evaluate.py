@@ -176,8 +176,7 @@ def command(
                 of_statistics = reference.is_statistics(data)
                 wanted = scores.OF_STATISTICS if of_statistics else scores.DEFAULT_METRICS
             protocol = Protocol(num, seed, noise, batch_size)
-            parts = [part.strip() for part in truncations.split(",") if part.strip()]
-            sweep: Any = tuple(options.TRUNCATION.convert(part, None, None) for part in parts)
+            sweep = tuple(options.parse_truncations(truncations))
             evaluate.check_truncations(sweep, protocol)
             _check_out(out, neighbors, is_sweep=len(sweep) > 1)
             own = own_device(torch.device(options.choose_device(device)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,6 +39,20 @@ _IN_PROVENANCE = (
     metavar="KEYFRAMES",
     help='Instead of these four, for a video: "tabby cat@3, golden retriever@7, hen@1", classes '
     "with their seeds.",
+)
+@click.option(
+    "--from-latents",
+    "latents_a",
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    help="Latents of biggan invert to start from, for a grid; with --to-latents.",
+)
+@click.option(
+    "--to-latents",
+    "latents_b",
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    help="Latents to end at.",
 )
 @click.option(
     "--steps",
@@ -86,6 +101,8 @@ def command(
     seed_a: int,
     seed_b: int,
     through: str | None,
+    latents_a: Path | None,
+    latents_b: Path | None,
     steps: int | None,
     num: int,
     truncation: float | None,
@@ -106,6 +123,7 @@ def command(
       biggan interpolate --from three --to eight --num 4 --out morph.webp
       biggan interpolate --through "one@0, two@5, three@1" --loop around --out morph.mp4
       biggan interpolate --like grid.png --out again.png
+      biggan interpolate --from-latents a.safetensors --to-latents b.safetensors
 
     The file contains its provenance; --like generates it again. MP4 needs PyAV: pip install
     'biggan[video]'.
@@ -125,6 +143,11 @@ def command(
         check_video(out, wanted.fps if isinstance(wanted, VideoProvenance) else fps)
     elif option := options.given_option(("through", "seconds", "fps", "loop")):
         raise InputError(f"{option} applies to videos, not to a .png: omit it")
+    if latents_a is not None or latents_b is not None:
+        _interpolate_latents(
+            latents_a, latents_b, _GRID_STEPS if steps is None else steps, path, out, how
+        )
+        return
     keyframes, frames = [(class_a, seed_a), (class_b, seed_b)], 0
     if wanted is None and is_video:
         if through is not None:
@@ -152,6 +175,55 @@ def command(
         if not options.given_option(["out"]):
             out = options.unused_picture(out, wanted)
         save_png(grid, out, wanted)
+    click.echo(out)
+
+
+def _interpolate_latents(
+    start: Path | None,
+    end: Path | None,
+    steps: int,
+    path: NoisePath,
+    out: Path,
+    how: Mapping[str, Any],
+) -> None:
+    """Write a grid of the paths between two files of latents, which biggan sample --like reads."""
+    from biggan.atomic_write import make_folder
+    from biggan.images import make_grid, save_png
+    from biggan.interpolation import plan_latent_morph
+    from biggan.inversion import load_latents
+    from biggan.provenance import as_grid
+
+    if start is None or end is None:
+        raise InputError("give both --from-latents and --to-latents")
+    taken = ("steps", "path", "out")
+    if option := options.given_option({*_IN_PROVENANCE, "like"} - {*taken}):
+        raise InputError(f"--from-latents takes all settings from the files: omit {option}")
+    if out.suffix.lower() != ".png":
+        raise InputError(f"{out} must end in .png: paths between latents are drawn as a grid")
+    a, b = load_latents(start), load_latents(end)
+    if a.truncation != b.truncation:
+        raise InputError(
+            f"{start} is of truncation {a.truncation} and {end} of {b.truncation}: invert both "
+            "pictures with the same"
+        )
+    gan = options.load_gan(**how)
+    for latents in (a, b):
+        latents.check_model(gan)
+    planned = plan_latent_morph(
+        gan,
+        (a.z, a.class_vectors),
+        (b.z, b.class_vectors),
+        steps,
+        a.truncation,
+        path,
+        name=f"{a.name or start.stem}-to-{b.name or end.stem}",
+    )
+    grid = as_grid(steps, planned)
+    pictures = list(options.progress(gan.draw(planned), len(planned), "picture"))
+    make_folder(out.parent)
+    if not options.given_option(["out"]):
+        out = options.unused_picture(out, grid)
+    save_png(make_grid(pictures, steps), out, grid)
     click.echo(out)
 
 

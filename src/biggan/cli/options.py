@@ -131,6 +131,12 @@ resize = click.option(
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
+def parse_truncations(text: str) -> list[Any]:
+    """Read a list such as "0.2,1,none"."""
+    parts = [part.strip() for part in text.split(",") if part.strip()]
+    return [TRUNCATION.convert(part, None, None) for part in parts]
+
+
 def given_option(names: Iterable[str]) -> str | None:
     """The first option of these parameters that is on the command line, as it is written there."""
     context = click.get_current_context()

@@ -7,23 +7,38 @@ import signal
 from collections.abc import Callable, Iterable, Sequence
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
 from biggan.cli import options
-from biggan.errors import InputError
+from biggan.errors import InputError, quoted
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+    from biggan.directions import Directions
     from biggan.gan import Gan
     from biggan.latents import NoiseKind
     from biggan.provenance import LatentProvenance, Provenance
 
     Picture = Provenance | LatentProvenance
-    Plan = tuple[Gan, list[Picture], int | None]
+    Plan = tuple[Gan, list[Picture], "_Output"]
 
+
+class _Output(NamedTuple):
+    """Where pictures are written."""
+
+    out: Path
+    ending: str
+    columns: int | None
+    """Of a grid; None for a file for each picture."""
+    folders: list[str] | None
+    """One for each class; None for none."""
+
+
+_SETTINGS = ("classes", "num", "truncation", "seed", "noise")
+_COLUMNS = 5  # of a grid
 _PATIENCE = timedelta(days=1)  # the fastest process waits for the slowest
 
 
@@ -53,6 +68,39 @@ _PATIENCE = timedelta(days=1)  # the fastest process waits for the slowest
     help="Folder of the PNG files.",
 )
 @click.option(
+    "--sweep",
+    metavar="T,T,...",
+    help="Instead of --truncation: a grid with a row for each of these, as the paper's Figure 2 "
+    "(2,1,0.5,0.04); 5 columns unless -n says otherwise, and --noise paper.",
+)
+@click.option(
+    "--latents",
+    metavar="FILE",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    help="Instead of a class: latents of biggan invert; repeatable.",
+)
+@click.option(
+    "--direction",
+    "directions",
+    metavar="FILE:NUMBER=AMOUNT",
+    multiple=True,
+    help="Move the noise along a direction of biggan directions, by its number or name; "
+    "repeatable.",
+)
+@click.option(
+    "--format",
+    "ending",
+    type=click.Choice(["png", "jpg"]),
+    default="png",
+    help="jpg: quality 95.",
+)
+@click.option(
+    "--folders",
+    is_flag=True,
+    help="A folder for each class, as biggan train --data and biggan evaluate --images take them.",
+)
+@click.option(
     "--grid",
     is_flag=True,
     help="Write one grid.png instead of one file per image; grid-2.png if grid.png exists with "
@@ -72,6 +120,11 @@ def command(
     seed: int,
     noise: NoiseKind,
     out: Path,
+    sweep: str | None,
+    latents: tuple[Path, ...],
+    directions: tuple[str, ...],
+    ending: str,
+    folders: bool,
     grid: bool,
     like: Path | None,
     device: str | None,
@@ -85,36 +138,107 @@ def command(
       biggan sample --class "red apple" --num 10 --truncation 0.4 --out pictures
       biggan sample --class three --class eight --num 5 --grid
       biggan sample --like pictures/fruits-032-red-apple-hub0.4-seed0-0003.png --out again
+      biggan sample --class 3 --sweep 2,1.5,1,0.5,0.04
+      biggan sample --class 3 --direction directions.safetensors:0=2.5
+      biggan sample -n 1000 --format jpg --folders --out generated
       torchrun --nproc-per-node 8 -m biggan sample -n 50000 --out pictures
 
-    Every PNG contains its provenance; --like generates the image again.
+    Every file contains its provenance; --like generates the image again.
     """
     options.share_processor()
     from biggan.atomic_write import make_folder
     from biggan.latents import check_truncation
 
     def plan(device: str | None) -> Plan:
-        """The model, its pictures, and how many of them a grid's row has, if they make one."""
+        """The model, its pictures, and where they are written."""
         options.check_writable(out)
         check_truncation(truncation, noise)
+        if latents and (option := options.given_option((*_SETTINGS, "sweep", "like"))):
+            raise InputError(f"--latents takes all settings from the file: omit {option}")
+        if sweep is not None and (option := options.given_option(("truncation", "folders"))):
+            raise InputError(f"--sweep makes a grid of its own truncations: omit {option}")
+        if grid and folders:
+            raise InputError("--folders writes a file for each image: omit --grid")
+        moves = [_read_direction(text) for text in directions]
         planned, columns = ([], None) if like is None else _read_like(like)
+        rows = [] if sweep is None else options.parse_truncations(sweep)
         gan = options.load_gan(device=device, **how)
-        if not planned:
+        if latents:
+            planned = _read_latents(gan, latents)
+        elif sweep is not None:
+            each = num if options.given_option(["num"]) else _COLUMNS
+            columns = max(1, len(classes)) * each
+            kind: NoiseKind = noise if options.given_option(["noise"]) else "paper"
+            for row in rows:
+                planned += gan.plan(classes or (None,), each, row, seed, noise=kind)
+        elif not planned:
             planned = [*gan.plan(classes or (None,), num, truncation, seed, noise=noise)]
+        if moves:
+            from biggan.directions import plan_moved
+
+            planned = [*plan_moved(gan, planned, moves)]
+        names = _folders(gan, planned) if folders else None
         _ = gan.engine  # what cannot be had is refused before a folder is made
         if grid and columns is None:
-            columns = 1 if like else num if len(classes) > 1 else min(num, 5)
+            several = len(classes) > 1
+            columns = 1 if like else num if several else min(len(planned), _COLUMNS)
         make_folder(out)
-        return gan, planned, columns
+        return gan, planned, _Output(out, ending, columns, names)
 
     if os.environ.get("WORLD_SIZE", "1") == "1":
-        gan, planned, columns = plan(device)
+        gan, planned, output = plan(device)
         pictures = options.progress(gan.draw(planned), len(planned), "picture")
-        files = _write(pictures, planned, columns, out)
+        files = _write(pictures, planned, output)
     else:
-        planned, files = _sample_together(plan, device, out)
+        planned, files = _sample_together(plan, device)
     if files:
         _report(files, planned, as_json=as_json)
+
+
+def _folders(gan: Gan, planned: Sequence[Picture]) -> list[str]:
+    """The folder of each class."""
+    from biggan.provenance import Provenance, class_folders
+
+    if not gan.class_names:
+        raise InputError(f"{gan.name} has no classes: omit --folders")
+    if not all(isinstance(picture, Provenance) for picture in planned):
+        raise InputError("images of latents and directions have no class: omit --folders")
+    return class_folders(gan.class_names)
+
+
+def _read_direction(text: str) -> tuple[Directions, dict[int | str, float]]:
+    """Directions, and the amount of one of them, of a text such as "file.safetensors:3=2.0"."""
+    from biggan.directions import load_directions
+
+    file, _, move = text.rpartition(":")
+    direction, _, amount = move.rpartition("=")
+    try:
+        if not (file and direction):
+            raise ValueError
+        moved: dict[int | str, float] = {direction: float(amount)}
+    except ValueError:
+        raise InputError(
+            "--direction is a file, a number or name, and an amount, such as "
+            f"directions.safetensors:3=2.0, not {quoted(text)}"
+        ) from None
+    directions = load_directions(file)
+    directions.index(direction)
+    return directions, moved
+
+
+def _read_latents(gan: Gan, files: Sequence[Path]) -> list[Picture]:
+    """The pictures of files of latents."""
+    from biggan.inversion import load_latents
+    from biggan.sampling import plan_latents
+
+    planned: list[Picture] = []
+    for file in files:
+        found = load_latents(file)
+        found.check_model(gan)
+        name = found.name or file.stem
+        names = [name] if len(found) == 1 else [f"{name}-{k:04d}" for k in range(len(found))]
+        planned += plan_latents(gan, found.z, found.class_vectors, found.truncation, names)
+    return planned
 
 
 def _read_like(path: Path) -> tuple[list[Picture], int | None]:
@@ -127,7 +251,7 @@ def _read_like(path: Path) -> tuple[list[Picture], int | None]:
         read_provenance,
     )
 
-    if option := options.given_option(("classes", "num", "truncation", "seed", "noise")):
+    if option := options.given_option((*_SETTINGS, "sweep")):
         raise InputError(f"--like takes all settings from the picture: omit {option}")
     wanted = read_provenance(path)
     if isinstance(wanted, GridProvenance):
@@ -140,7 +264,7 @@ def _read_like(path: Path) -> tuple[list[Picture], int | None]:
 
 
 def _sample_together(
-    plan: Callable[[str | None], Plan], device: str | None, out: Path
+    plan: Callable[[str | None], Plan], device: str | None
 ) -> tuple[list[Picture], list[Path]]:
     """Make this process's part of the pictures, beside the other processes of torchrun.
 
@@ -164,18 +288,18 @@ def _sample_together(
     with process_group(torch.device("cpu"), _PATIENCE):
         signal.signal(signal.SIGTERM, _on_sigterm)
         with raising_together():
-            gan, planned, columns = plan(
+            gan, planned, output = plan(
                 str(own_device(torch.device(options.choose_device(device))))
             )
         part = own_range(len(planned))
         own_planned = planned[part.start : part.stop]
         bar = {"desc": f"process 1 of {num_processes()}", "disable": None if is_first() else True}
         pictures = options.progress(gan.draw(own_planned), len(part), "picture", **bar)
-        if columns is None:
-            written = gather(_write(pictures, own_planned, None, out))
+        if output.columns is None:
+            written = gather(_write(pictures, own_planned, output))
             return planned, [file for files in written for file in files]
         everything = [picture for part in gather(list(pictures)) for picture in part]
-        return planned, _write(everything, planned, columns, out) if is_first() else []
+        return planned, _write(everything, planned, output) if is_first() else []
 
 
 def _on_sigterm(_number: int, _frame: object) -> None:
@@ -186,24 +310,29 @@ def _on_sigterm(_number: int, _frame: object) -> None:
     )
 
 
-def _write(
-    pictures: Iterable[Image], planned: Sequence[Picture], columns: int | None, out: Path
-) -> list[Path]:
+def _write(pictures: Iterable[Image], planned: Sequence[Picture], output: _Output) -> list[Path]:
     """Write a file for each picture, or one grid of all of them."""
-    from biggan.images import make_grid, save_png
-    from biggan.provenance import as_grid, file_stem
+    from biggan.atomic_write import make_folder
+    from biggan.images import make_grid, save_jpeg, save_png
+    from biggan.provenance import Provenance, as_grid, file_stem
 
-    if columns is None:
+    save = save_png if output.ending == "png" else save_jpeg
+    if output.columns is None:
         files = []
         for picture, provenance in zip(pictures, planned, strict=True):
-            files.append(options.unused_picture(out / f"{file_stem(provenance)}.png", provenance))
-            save_png(picture, files[-1], provenance)
+            folder = output.out
+            if output.folders is not None and isinstance(provenance, Provenance):
+                folder /= output.folders[provenance.class_index or 0]
+                make_folder(folder)
+            name = folder / f"{file_stem(provenance)}.{output.ending}"
+            files.append(options.unused_picture(name, provenance))
+            save(picture, files[-1], provenance)
         return files
-    grid = as_grid(columns, planned)
-    image = make_grid(list(pictures), columns)
+    grid = as_grid(output.columns, planned)
+    image = make_grid(list(pictures), output.columns)
     # Named at the end: another command may have written its grid meanwhile.
-    path = options.unused_picture(out / "grid.png", grid)
-    save_png(image, path, grid)
+    path = options.unused_picture(output.out / f"grid.{output.ending}", grid)
+    save(image, path, grid)
     return [path]
 
 
