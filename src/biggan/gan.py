@@ -26,8 +26,7 @@ from biggan.nn import OffGrid
 from biggan.publishing import push_to_hub, save_pretrained
 from biggan.sampling import draw_pictures, plan_pictures
 from biggan.weights import load as weights
-from biggan.weights.cache import cache_dir
-from biggan.weights.files import Description
+from biggan.weights.files import Description, cache_dir
 from biggan.weights.networks import with_off_grid
 
 

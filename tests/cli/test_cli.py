@@ -83,7 +83,7 @@ def test_interpolate_writes_a_grid_or_an_animation(tiny_file, tmp_path):
 def test_models_lists_what_is_published_and_exact_parameter_counts():
     table, tables = succeeds("models"), json.loads(succeeds("models --json"))
     counts = ("70,433,988", "87,982,370", "50,244,484", "50,388,609", "56,163,905")
-    for text in (*counts, "Licence not established"):
+    for text in (*counts, "Licence: not established", "Licence: MIT"):
         assert text in table
     rows = {row["name"]: row for row in tables["architectures"]}
     assert rows["biggan-256"]["discriminator_parameters"] == 99_225_890
@@ -98,6 +98,7 @@ def test_models_of_one(tiny_file, tmp_path, no_network):
     assert (card["name"], card["kind"], card["classes"]) == ("tiny", "generator", 3)
     assert "2,000 steps on digits" in succeeds("models digits")
     assert "downloaded on first use" in succeeds("models biggan-deep-512")
+    assert "MIT (StudioGAN's model card)" in succeeds("models studiogan-cifar10-32")
     path = tmp_path / "d.safetensors"
     network = build_discriminator(DiscriminatorConfig("biggan", 16, 8, (1, 2, 4), 2, 3, 8))
     save_discriminator(path, network, Description("judge"))

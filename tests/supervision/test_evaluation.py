@@ -68,6 +68,22 @@ def test_the_best_generator_is_kept_with_its_figures(evaluated, images, tmp_path
     assert measured["num"] == 12
 
 
+def test_the_best_generators_stay(images, tmp_path):
+    evaluation = EVALUATION | {"every": 1, "keep_best": 2}
+    config = recipe(
+        total_steps=6, checkpoint_every=1, keep_every=6, statistics_images=8, evaluation=evaluation
+    )
+    run(config, images, tmp_path)
+    distances = {step: scores(tmp_path, step)["frechet_distance"] for step in range(1, 7)}
+    best = sorted(distances, key=lambda step: distances[step])[:2]
+    kept = {int(path.stem[5:]) for path in (tmp_path / "generators").iterdir()}
+    assert kept == {*best, 6}
+    for step in kept:
+        assert biggan.load(f"{tmp_path}@{step}").description.training["step"] == step
+    found = biggan.load(f"{tmp_path}@best").description.training["step"]
+    assert found == best[0]
+
+
 @pytest.mark.parametrize(
     ("where", "key", "value"),
     [

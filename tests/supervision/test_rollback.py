@@ -139,6 +139,9 @@ def test_a_rollback_goes_on_from_before_the_collapse_with_other_numbers(rolled_b
     assert rollback["changes"] == {"optimizer.g_lr": 2.5e-5}
     kept = {path.name for path in (rolled_back / "checkpoints").iterdir()}
     assert "pre-collapse-step-00000004.safetensors" in kept
+    assert {path.name for path in (rolled_back / "generators" / "before-rollback-1").iterdir()} == {
+        "step-00000006.safetensors"
+    }
     aside = rolled_back / "previews" / "before-rollback-1"
     assert [path.name for path in aside.iterdir()] == ["step-00000006.png"]
     card: Any = biggan.load(rolled_back).description.training

@@ -20,6 +20,7 @@ from biggan.data import ImageDataset, ShardStream
 from biggan.errors import InputError
 from biggan.training import export
 from biggan.training.checkpoint import CheckpointDirectory
+from biggan.training.config import differing_keys
 from biggan.weights.files import FORMAT, load_tensors, save_tensors
 from data_forms import pictures, shuffled, write_shards
 from runs import assert_same_run, final_tensors, lines, recipe, run, steps, until
@@ -37,6 +38,25 @@ def whole(images: ImageDataset, tmp_path_factory: pytest.TempPathFactory) -> Pat
     folder = tmp_path_factory.mktemp("run") / "whole"
     run(CONFIG, images, folder)
     return folder
+
+
+def test_generators_of_earlier_steps_are_kept(images: ImageDataset, tmp_path: Path) -> None:
+    config = recipe(total_steps=8, checkpoint_every=1, keep_every=3, statistics_images=8)
+    run(config, images, tmp_path)
+    names = sorted(path.name for path in (tmp_path / "generators").iterdir())
+    assert names == ["step-00000003.safetensors", "step-00000006.safetensors"]
+    assert biggan.load(f"{tmp_path}@3").description.training["step"] == 3
+    for word, message in (
+        ("4", "has no generator of step 4: it keeps those of steps 3, 6 (keep_every"),
+        ("best", "has no best generator: it keeps those of steps 3, 6"),
+    ):
+        with pytest.raises(InputError) as raised:
+            biggan.load(f"{tmp_path}@{word}")
+        assert message in str(raised.value)
+    assert recipe(total_steps=100_000, checkpoint_every=300).kept_interval == 10_200
+    with pytest.raises(InputError, match="keep_every must be a multiple of checkpoint_every"):
+        recipe(checkpoint_every=2, keep_every=3)
+    assert not differing_keys(config, dataclasses.replace(config, keep_every=2))
 
 
 def test_a_run_leaves_what_its_user_needs(
@@ -63,6 +83,8 @@ def test_a_run_leaves_what_its_user_needs(
     assert {"d_loss", "g_loss", "d_real", "d_fake", "orthogonal"} <= metrics[0].keys()
     assert len(list((tmp_path / "previews").glob("*.png"))) == 2
     assert len(list((tmp_path / "checkpoints").iterdir())) == 2
+    for step in (3, 6):  # a tenth of the run is less than a checkpoint's interval
+        assert biggan.load(f"{tmp_path}@{step}").description.training["step"] == step
     assert list((tmp_path / "tensorboard").iterdir())
     assert "channels = 4" in (tmp_path / "config.toml").read_text()
     start = biggan.build_generator(CONFIG.generator).state_dict()["blocks.0.conv1.weight"]

@@ -241,13 +241,23 @@ def test_checkpoints_to_roll_back_to_take_space(tiny, plan, every, most):
     """A rollback reaches 200 steps back."""
     assert _older_checkpoints(dataclasses.replace(tiny, checkpoint_every=every)) == most
     kept = _CHECKPOINTS + _older_checkpoints(tiny)
-    assert kept < plan["run_bytes"] / plan["checkpoint_bytes"] < kept + 1
+    assert kept < plan["run_bytes"] / plan["checkpoint_bytes"] < kept + 2
+
+
+def test_generators_that_are_kept_take_space(tiny):
+    def run_bytes(**changes):
+        return make_plan(dataclasses.replace(tiny, total_steps=12, **changes), 16)["run_bytes"]
+
+    one = (run_bytes(keep_every=3) - run_bytes(keep_every=12)) / 3
+    assert one > 4 * count_parameters(tiny.generator)
+    evaluated = dataclasses.replace(tiny.evaluation, every=3, keep_best=4)
+    assert run_bytes(keep_every=12, evaluation=evaluated) == run_bytes(keep_every=12) + 5 * one
 
 
 def test_the_course_of_a_run(tiny, plan, monkeypatch):
     assert plan["data_bytes"] == 16 * (3 * 8 * 8 + 8)
     update = {name: value for name, value in plan.items() if name in list(plan)[:13]}
-    monkeypatch.setattr(plan_module, "_update", lambda *_: (update, 0))
+    monkeypatch.setattr(plan_module, "_update", lambda *_: (update, (0, 0)))
     values = make_plan(dataclasses.replace(tiny, d_steps=3, total_steps=1000), 600, mapped=True)
     course = [values[n] for n in ("steps_per_epoch", "images_seen", "epochs")]
     assert course == [25, 24_000, 40]

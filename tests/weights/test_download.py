@@ -15,8 +15,8 @@ import pytest
 
 from biggan import InputError
 from biggan.weights import download
-from biggan.weights.cache import cache_dir, exclusive, is_offline
 from biggan.weights.download import DownloadError, fetch, obtain_address
+from biggan.weights.files import cache_dir, exclusive, is_offline
 from biggan.weights.load import is_address
 from file_server import Served
 

@@ -10,9 +10,15 @@ import pytest
 import torch
 
 from biggan import InputError
-from biggan.weights.files import RUN_DISCRIMINATOR, RUN_GENERATOR, Description, save_generator
+from biggan.weights.files import (
+    BUNDLED,
+    RUN_DISCRIMINATOR,
+    RUN_GENERATOR,
+    Description,
+    save_generator,
+)
 from biggan.weights.load import load_class_names, load_discriminator, load_generator
-from biggan.weights.published import BUNDLED, PUBLISHED
+from biggan.weights.published import PUBLISHED
 from file_server import Served
 from tiny import TINY_CLASSES, tiny_generator
 
@@ -182,13 +188,28 @@ def test_what_is_nothing():
     assert "cannot open" in refusal(load_generator, "~no-such-user-here/x")
 
 
+@pytest.mark.parametrize(
+    ("word", "meant"),
+    [
+        ("biggan-deep128", "biggan-deep-128"),
+        ("BigGAN-Deep-256", "biggan-deep-256"),
+        ("biggan_deep_512", "biggan-deep-512"),
+        ("bigan-128", "biggan-128"),
+        ("studiogan-afhq-256", "studiogan-afhqv2-256"),
+        ("fruit", "fruits"),
+    ],
+)
+def test_a_name_that_is_nearly_right(word, meant):
+    assert f"no model {word!r} (did you mean {meant!r}?): give" in refusal(load_generator, word)
+
+
 def test_discriminators(discriminator_file):
     run = Path("run")
     run.mkdir()
     shutil.copy(discriminator_file, run / RUN_DISCRIMINATOR)
     for path in (discriminator_file, str(discriminator_file), run):
         assert load_discriminator(path).description.name == "judge"
-    assert "DeepMind published none" in refusal(load_discriminator, NAME)
+    assert "none was published" in refusal(load_discriminator, NAME)
     assert "no discriminator 'nothing'; give" in refusal(load_discriminator, "nothing")
     assert "no discriminator 'digits'" in refusal(load_discriminator, "digits")
     shutil.copy(discriminator_file, NAME)

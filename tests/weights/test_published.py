@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import json
 import socket
 import threading
 import time
@@ -9,15 +10,22 @@ import time
 import pytest
 import torch
 
-from biggan import GeneratorConfig, InputError
+from biggan import DiscriminatorConfig, GeneratorConfig, InputError
 from biggan.models import PRESETS, count_parameters
 from biggan.weights import download
 from biggan.weights.files import Description, save_generator
-from biggan.weights.load import load_generator, locate
-from biggan.weights.networks import set_statistics_grid
-from biggan.weights.published import PUBLISHED, RemoteFile
+from biggan.weights.load import load_generator, locate, read_network
+from biggan.weights.networks import empty_network, set_statistics_grid
+from biggan.weights.published import (
+    PUBLISHED,
+    PublishedModel,
+    RemoteFile,
+    host_of,
+    verify_cached,
+)
+from command_line import fails, succeeds
 from file_server import Served
-from tiny import TINY, tiny_generator
+from tiny import TINY, TINY_DISCRIMINATOR, tiny_generator
 
 NAME = "biggan-128"
 BY_HAND = (
@@ -66,10 +74,13 @@ def refusal(**options):
 # --- the table ---
 
 
-def test_the_published_models_are_what_their_names_say():
-    assert list(PUBLISHED) == list(PRESETS)[:6]
-    for name, model in PUBLISHED.items():
-        config = PRESETS[name].generator
+DEEPMIND = [name for name in PUBLISHED if PUBLISHED[name].rows]
+
+
+def test_deepminds_models_are_what_their_names_say():
+    assert list(PRESETS)[:6] == DEEPMIND
+    for name in DEEPMIND:
+        model, config = PUBLISHED[name], PRESETS[name].generator
         assert (model.name, model.config.family) == (name, config.family)
         assert (model.config.resolution, model.config.num_classes) == (config.resolution, 1000)
         assert model.rows == (51 if "deep" in name else 50)
@@ -80,24 +91,238 @@ def test_the_published_models_are_what_their_names_say():
         assert round(count_parameters(config) / 1e6, 1) == parameters
 
 
+def test_studiogans_models_have_the_sizes_of_their_files():
+    """In MB: a generator's file, and a discriminator's, which holds Adam's state too."""
+    sizes = {
+        "studiogan-imagenet-128": (282, 1060),
+        "studiogan-afhqv2-256": (328, 1170),
+        "studiogan-imagenet-64": (69.6, None),
+        "studiogan-cifar10-32": (37.9, None),
+    }
+    assert list(PUBLISHED)[:4] == [name for name in PUBLISHED if PUBLISHED[name].is_open]
+    for name, (generator_size, discriminator_size) in sizes.items():
+        model = PUBLISHED[name]
+        state = empty_network(model.config).state_dict().items()
+        values = sum(tensor.numel() for key, tensor in state if ".table_" not in key)
+        assert 4 * values / 1e6 == pytest.approx(generator_size, rel=0.005)
+        assert (model.discriminator is None) == (discriminator_size is None)
+        if discriminator_size:
+            config = model.discriminator_config
+            assert config.relu_before_shortcut
+            values = 3 * sum(t.numel() for t in empty_network(config).state_dict().values())
+            assert 4 * values / 1e6 == pytest.approx(discriminator_size, rel=0.005)
+        names = model.class_names
+        assert names is None or len(names) == model.config.num_classes
+
+
 def test_the_places():
     def addresses(name):
         return [[file.url for file in place] for place in PUBLISHED[name].places]
 
     s3 = "https://s3.amazonaws.com/models.huggingface.co/biggan/biggan-deep-128-"
     mirror = "https://huggingface.co/osanseviero/BigGAN-deep-128/resolve/main/"
+    kaggle = "https://www.kaggle.com/api/v1/models/deepmind/biggan/tensorFlow1/"
+    storage = "https://storage.googleapis.com/tfhub-modules/deepmind/"
     assert addresses("biggan-deep-128") == [
         [f"{s3}config.json", f"{s3}pytorch_model.bin"],
         [f"{mirror}config.json", f"{mirror}pytorch_model.bin"],
+        [f"{kaggle}deep-128"],
         ["https://tfhub.dev/deepmind/biggan-deep-128/1?tf-hub-format=compressed"],
+        [f"{storage}biggan-deep-128/1.tar.gz"],
     ]
     assert addresses("biggan-512") == [
         [
             "https://github.com/ivclab/BigGAN-Generator-Pretrained-Pytorch/releases/download/"
             "v0.0.0/biggan512-release.pt"
         ],
+        [f"{kaggle}512"],
         ["https://tfhub.dev/deepmind/biggan-512/2?tf-hub-format=compressed"],
+        [f"{storage}biggan-512/2.tar.gz"],
     ]
+    assert addresses("studiogan-cifar10-32") == [
+        [
+            "https://huggingface.co/Mingguksky/PyTorch-StudioGAN/resolve/main/"
+            "studiogan_official_ckpt/CIFAR10_tailored/CIFAR10-BigGAN-CR-train-2022_03_10_14_20_11/"
+            "model%3DG_ema-best-weights-step%3D98000.pth"
+        ]
+    ]
+    assert addresses("mmgeneration-biggan-128") == [
+        [
+            "https://download.openmmlab.com/mmgen/biggan/"
+            "biggan_imagenet1k_128x128_cvt_BigGAN-PyTorch_rgb_20210730_125223-3e353fef.pth"
+        ]
+    ]
+    config, weights = PUBLISHED["biggan-deep-256"].places[0]
+    assert (config.sha256[:8], weights.sha256[:8]) == ("edd106f6", "5900ef40")
+    assert PUBLISHED["mmgeneration-biggan-deep-128"].places[0][0].sha256 == "099e96f9"
+
+
+# --- every place, against a server that stands in for its host ---
+
+EVERY_PLACE = [
+    pytest.param(name, kind, place, id=f"{name}-{kind}-{host_of(place)}")
+    for name, model in PUBLISHED.items()
+    for kind, places in (
+        ("generator", model.places),
+        ("discriminator", (model.discriminator,) if model.discriminator else ()),
+    )
+    for place in places
+]
+
+
+@pytest.fixture
+def stand_in(server, monkeypatch, tiny_file, discriminator_file):
+    """Serve tiny networks where a place's files are; the paths that end in the weights."""
+    tiny_discriminator = DiscriminatorConfig.from_dict(TINY_DISCRIMINATOR)
+    shape = property(lambda _: tiny_discriminator)
+    monkeypatch.setattr(PublishedModel, "discriminator_config", shape)
+
+    def stand_in(name, kind, place):
+        body = (tiny_file if kind == "generator" else discriminator_file).read_bytes()
+        files = []
+        for file in place:
+            path = "/" + file.url.partition("://")[2].replace("?", "/")
+            contents = b"{}" if file.name == "config.json" else body
+            sha256 = hashlib.sha256(contents).hexdigest()[: len(file.sha256 or "")] or None
+            files.append(dataclasses.replace(file, url=server.url(path), sha256=sha256))
+            if file.is_kaggle_model:
+                server.files[f"{path}/get"] = Served(b'{"versionNumber": 3}')
+                path += "/3/download"
+            server.files[path] = Served(contents)
+        model = dataclasses.replace(
+            PUBLISHED[name],
+            changes=vars(GeneratorConfig.from_dict(TINY)),
+            rows=50,
+            places=(tuple(files),),
+            discriminator=tuple(files),
+        )
+        monkeypatch.setitem(PUBLISHED, name, model)
+        return path
+
+    return stand_in
+
+
+@pytest.mark.parametrize(("name", "kind", "place"), EVERY_PLACE)
+def test_every_place(server, stand_in, monkeypatch, cache, name, kind, place):
+    path = stand_in(name, kind, place)
+    right = server.files[path]
+
+    def fetched():
+        found = locate(name, kind)
+        assert read_network(found, kind).kind == kind
+        found.unlink()
+
+    def failure():
+        with pytest.raises(InputError) as raised:
+            locate(name, kind)
+        assert "\n" not in str(raised.value)
+        return str(raised.value)
+
+    fetched()
+    server.files["/moved"] = right
+    server.files[path] = Served(status=302, location=server.url("/moved", host="localhost"))
+    fetched()
+    server.files[path] = Served(right.body + b" ")
+    message = failure()
+    assert "its sha256 is" in message
+    assert ("recorded at the first download" in message) == (place[-1].sha256 is None)
+    server.files[path] = Served(b"<!DOCTYPE html><title>Sign in</title>")
+    assert "the answer is a web page" in failure()
+    server.files[path] = Served(right.body, drip="head")
+    monkeypatch.setattr(download, "_TIMEOUT", 0.1)
+    assert "the connection failed" in failure()
+    del server.files[path]
+    assert "HTTP 404 Not Found" in failure()
+    server.files[path] = right
+    fetched()
+
+
+@pytest.mark.parametrize(
+    "answer", [b"<html>", b"[]", b"{}", b'{"versionNumber": null}', b"[" * 9999]
+)
+def test_what_is_no_answer_of_kaggles(server, stand_in, answer):
+    place = PUBLISHED["biggan-128"].places[1]
+    path = stand_in("biggan-128", "generator", place)
+    server.files[path.replace("3/download", "get")] = Served(answer)
+    with pytest.raises(InputError, match="the answer states no version"):
+        locate("biggan-128")
+
+
+def test_the_hub_by_its_variables(server, stand_in, monkeypatch):
+    name = "studiogan-afhqv2-256"
+    place = PUBLISHED[name].places[0]
+    path = stand_in(name, "generator", place)
+    served = dataclasses.replace(place[0], sha256=PUBLISHED[name].places[0][0].sha256)
+    model = dataclasses.replace(PUBLISHED[name], places=((served,),))
+    monkeypatch.setitem(PUBLISHED, name, model)
+    server.files[path.removeprefix("/huggingface.co")] = server.files[path]
+    monkeypatch.setenv("HF_ENDPOINT", server.url(""))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with pytest.raises(InputError, match="HF_HUB_OFFLINE is set"):
+        locate(name)
+    assert server.asked == []
+    monkeypatch.delenv("HF_HUB_OFFLINE")
+    assert load_generator(name).description.name == "tiny"
+    assert server.paths() == [path.removeprefix("/huggingface.co")]
+
+
+def test_a_proxy_of_the_environment(server, stand_in, monkeypatch):
+    """A proxy is asked for the whole address."""
+    for variable in ("NO_PROXY", "no_proxy"):
+        monkeypatch.delenv(variable)
+    monkeypatch.setenv("http_proxy", server.url(""))
+    address = "http://weights.example/x.safetensors"
+    path = stand_in("biggan-128", "generator", PUBLISHED["biggan-128"].places[0])
+    server.files[address] = server.files[path]
+    assert load_generator(address).description.name == "tiny"
+    assert server.paths() == [address]
+
+
+# --- digests of first downloads ---
+
+
+def test_the_command_that_verifies(two_places, cache):
+    assert succeeds("models --verify") == f"no published weights in {cache}\n"
+    path = locate(NAME)
+    assert path.name in succeeds("models --verify")
+    assert json.loads(succeeds("models --verify --json")) == {path.name: "verified"}
+    assert "omit the model" in fails(f"models --verify {NAME}")
+    path.write_bytes(b"damaged")
+    assert f"{path.name} in {cache}: not as downloaded" in fails("models --verify")
+
+
+def test_the_licence_and_classes_of_a_model_that_states_them(server, publish, tmp_path):
+    generator = tiny_generator()
+    set_statistics_grid(generator, [])
+    path = tmp_path / "x.safetensors"
+    save_generator(path, generator, Description("x", class_names=("a", "b", "c")))
+    server.files["/x"] = Served(path.read_bytes())
+    publish((RemoteFile(server.url("/x"), "x.safetensors"),))
+    names = ("cat", "dog", "wild")
+    changes = {"rows": 0, "class_names": names, "licence": "MIT", "source": "s"}
+    PUBLISHED[NAME] = dataclasses.replace(PUBLISHED[NAME], **changes)
+    found = load_generator(NAME).description
+    assert (found.class_names, found.licence, found.source) == (names, "MIT", "s")
+
+
+def test_what_is_in_the_cache_is_verified(two_places, cache, tmp_path):
+    assert verify_cached() == {}
+    path = locate(NAME)
+    assert verify_cached() == {path.name: "verified"}
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    assert verify_cached() == {path.name: "damaged"}
+    save_generator(path, tiny_generator(), Description("another"))
+    assert verify_cached() == {path.name: "changed"}
+    path.write_bytes(whole)
+    record = cache / "published-lock.json"
+    assert set(json.loads(record.read_text())["models"]) == {path.name}
+    record.write_text("[]")
+    path.unlink()
+    assert "records the digests of downloads; restore or delete it" in refusal()
+    path.write_bytes(whole)
+    record.unlink()
+    assert verify_cached() == {path.name: "not recorded"}
 
 
 # --- what is made of them ---
@@ -105,7 +330,7 @@ def test_the_places():
 
 def test_a_model_is_fetched_converted_and_kept(server, two_places, cache, tiny_file):
     path = locate(NAME)
-    assert contents(cache) == [f"{NAME}.safetensors", "downloads"]
+    assert contents(cache) == [f"{NAME}.safetensors", "downloads", "published-lock.json"]
     assert path == cache / f"{NAME}.safetensors"
     found, original = load_generator(path), load_generator(tiny_file)
     assert found.sha256 == original.sha256
@@ -164,7 +389,7 @@ def test_the_next_place_is_tried(server, two_places, caplog, cache, served, why)
     assert why in warning
     assert "\n" not in warning
     assert server.paths() == ["/first", "/second"]
-    assert contents(cache) == [f"{NAME}.safetensors", "downloads"]
+    assert contents(cache) == [f"{NAME}.safetensors", "downloads", "published-lock.json"]
 
 
 def test_a_wrong_sha256_is_refused(server, publish, two_places):
@@ -192,7 +417,7 @@ def test_another_network_is_refused(server, two_places, tmp_path, cache, caplog,
     server.files["/first"] = Served(other.read_bytes())
     assert load_generator(locate(NAME)).description.name == "tiny"
     assert why in caplog.text
-    assert contents(cache) == [f"{NAME}.safetensors", "downloads"]
+    assert contents(cache) == [f"{NAME}.safetensors", "downloads", "published-lock.json"]
 
 
 def test_another_table_of_statistics_is_refused(server, two_places, tmp_path, caplog):
@@ -272,6 +497,5 @@ def test_what_is_needed_is_said_for_every_model(cache):
     for name, model in PUBLISHED.items():
         with pytest.raises(InputError) as raised:
             locate(name, offline=True)
-        weights = "pytorch_model.bin with config.json" if "deep" in name else "-release.pt"
-        assert weights in str(raised.value)
-        assert f"or {model.places[-1][0].name}, use" in str(raised.value)
+        for place in model.places:
+            assert place[-1].name in str(raised.value)

@@ -63,7 +63,7 @@ def command(
 
 def _classes(model: str | None, imagenet: bool, offline: bool) -> tuple[str, Sequence[str]]:
     """Whose classes to list, and their names."""
-    from biggan.classes import imagenet_classes
+    from biggan.classes import default_class_names, imagenet_classes
 
     if imagenet and model is not None:
         raise InputError("--model and --imagenet exclude each other: omit one")
@@ -72,9 +72,13 @@ def _classes(model: str | None, imagenet: bool, offline: bool) -> tuple[str, Seq
 
     from biggan.weights.load import load_class_names, means_published
 
-    # DeepMind's models all have ImageNet's classes: none is fetched to list them.
+    # A published model is not fetched to list its classes.
     if model is not None and means_published(model):
-        return model, imagenet_classes()
+        from biggan.weights.published import PUBLISHED
+
+        entry = PUBLISHED[model]
+        number = entry.changes.get("num_classes", len(imagenet_classes()))
+        return model, entry.class_names or default_class_names(number)
     name, class_names = load_class_names(model, offline=offline)
     if not class_names:
         raise InputError(f"{name} is unconditional: it has no classes")

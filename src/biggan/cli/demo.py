@@ -141,10 +141,16 @@ def command(
             from biggan.demo.models import ModelCache
             from biggan.demo.renderer import Renderer
             from biggan.gan import load
-            from biggan.weights.published import BUNDLED
+            from biggan.weights.files import BUNDLED
+            from biggan.weights.published import PUBLISHED, cached_path
 
             load = partial(load, device=options.choose_device(device), **how)
-            cache = ModelCache(models or BUNDLED, load)
+            licensed = [
+                name
+                for name, entry in PUBLISHED.items()
+                if entry.is_open and cached_path(name).is_file()
+            ]
+            cache = ModelCache(models or (*BUNDLED, *licensed), load)
             cache.load_all()
             cache.get(cache.default).sample()  # the first is ready to draw
 

@@ -154,8 +154,8 @@ def _metric(
 ) -> tuple[str, Metric | None]:
     """What is compared beside the pyramid: its name, and the function."""
     from biggan.inversion import discriminator_metric, lpips_metric
+    from biggan.weights.files import BUNDLED
     from biggan.weights.load import load_discriminator
-    from biggan.weights.published import BUNDLED
 
     is_large = gan.config.resolution >= _LEAST_FOR_LPIPS
     if features == "lpips" and not is_large:

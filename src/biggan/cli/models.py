@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from biggan.cli import options
-from biggan.errors import printable
+from biggan.errors import InputError, printable
 
 if TYPE_CHECKING:
     from biggan.weights.published import PublishedModel
@@ -16,26 +17,38 @@ if TYPE_CHECKING:
 
 @click.command
 @click.argument("model", metavar="[NAME|PATH]", required=False)
+@click.option(
+    "--verify",
+    is_flag=True,
+    help="Check the published weights in the cache against the digests of their first download.",
+)
 @options.offline
 @options.as_json
-def command(model: str | None, offline: bool, as_json: bool) -> None:
+def command(model: str | None, verify: bool, offline: bool, as_json: bool) -> None:
     """List models and architectures, or describe a weights file.
 
-    Without an argument: list the bundled models, DeepMind's published weights, which are downloaded
-    on first use, and the architectures. With an argument: describe that model.
+    Without an argument: list the bundled models, the published weights, which are downloaded on
+    first use, and the architectures. With an argument: describe that model.
 
     \b
     Examples:
       biggan models
       biggan models biggan-deep-256
       biggan models G_ema.pth --json
+      biggan models --verify
     """
+    if verify:
+        if model is not None:
+            raise InputError("--verify checks all published weights in the cache: omit the model")
+        _verify(as_json=as_json)
+        return
     if model is not None:
         card = _card(model, offline=offline)
         click.echo(json.dumps(card, indent=2) if as_json else _as_lines(card))
         return
     from biggan.models import PRESETS
-    from biggan.weights.published import BUNDLED, PUBLISHED
+    from biggan.weights.files import BUNDLED
+    from biggan.weights.published import PUBLISHED
 
     bundled = [_card(name, offline=True) for name in BUNDLED]
     published = [_published_row(entry) for entry in PUBLISHED.values()]
@@ -52,15 +65,16 @@ def command(model: str | None, offline: bool, as_json: bool) -> None:
         )
     click.echo("\nPublished weights (downloaded on first use: biggan sample --model NAME)")
     click.echo(
-        f"  {'name':16} {'px':>4} {'parameters':>11} {'classes':>8}  {'statistics':29}  from"
+        f"  {'name':28} {'px':>4} {'parameters':>11} {'classes':>8}  {'statistics':29}  from"
     )
-    for row in published:
-        places = "the cache" if row["cached"] else ", ".join(row["places"])
-        click.echo(
-            f"  {row['name']:16} {row['resolution']:4} {row['parameters']:11,} "
-            f"{row['classes']:8}  {row['statistics']:29}  {places}"
-        )
-    click.echo(f"  All are DeepMind's TF Hub modules. Licence {published[0]['licence']}.")
+    for licence, rows in groupby(published, key=lambda row: row["licence"]):
+        for row in rows:
+            places = "the cache" if row["cached"] else ", ".join(row["places"])
+            click.echo(
+                f"  {row['name']:28} {row['resolution']:4} {row['parameters']:11,} "
+                f"{row['classes']:8}  {row['statistics']:29}  {places}"
+            )
+        click.echo(f"    Licence: {licence}.")
     click.echo("\nArchitectures (random weights; `preset` in a recipe)")
     click.echo(f"  {'name':16} {'px':>4} {'z':>4} {'ch':>4} {'generator':>12}  discriminator")
     for row in architectures:
@@ -68,6 +82,24 @@ def command(model: str | None, offline: bool, as_json: bool) -> None:
             f"  {row['name']:16} {row['resolution']:4} {row['z_dim']:4} {row['channels']:4} "
             f"{row['generator_parameters']:12,} {row['discriminator_parameters']:14,}"
             f"  {row['description']}"
+        )
+
+
+def _verify(*, as_json: bool) -> None:
+    from biggan.weights.files import cache_dir
+    from biggan.weights.published import verify_cached
+
+    states = verify_cached()
+    if as_json:
+        click.echo(json.dumps(states, indent=2))
+    elif not states:
+        click.echo(f"no published weights in {cache_dir()}")
+    else:
+        click.echo("\n".join(f"{name:45} {state}" for name, state in states.items()))
+    if wrong := [name for name, state in states.items() if state in ("damaged", "changed")]:
+        raise InputError(
+            f"{', '.join(wrong)} in {cache_dir()}: not as downloaded; delete what is wrong to "
+            "download it again"
         )
 
 
@@ -123,7 +155,7 @@ def _grid_in_words(grid: tuple[float, ...]) -> str:
 def _published_row(entry: PublishedModel) -> dict[str, Any]:
     from biggan.models import count_parameters
     from biggan.weights.networks import hub_grid
-    from biggan.weights.published import DEEPMIND_LICENCE, cached_path, host_of
+    from biggan.weights.published import cached_path, host_of
 
     return {
         "name": entry.name,
@@ -132,7 +164,7 @@ def _published_row(entry: PublishedModel) -> dict[str, Any]:
         "classes": entry.config.num_classes,
         "statistics": _grid_in_words(hub_grid(entry.rows)),
         "source": entry.source,
-        "licence": DEEPMIND_LICENCE,
+        "licence": entry.licence,
         "places": [host_of(place) for place in entry.places],
         "cached": cached_path(entry.name).is_file(),
     }

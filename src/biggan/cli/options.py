@@ -81,7 +81,8 @@ model = click.option(
     "--model",
     metavar="NAME|PATH",
     help="A published name (biggan-deep-256, ...), a weights file of any known format, a run "
-    "folder, or an address (hf://owner/repo, https://...).  [default: the bundled fruits]",
+    "folder, RUN@STEP or RUN@best, or an address (hf://owner/repo, https://...).  [default: the "
+    "bundled fruits]",
 )
 offline = click.option(
     "--offline", is_flag=True, help="Use only local files and the cache; no network access."

@@ -14,8 +14,8 @@ import torch
 from biggan import gan
 from biggan.errors import InputError, quoted
 from biggan.gan import Gan
+from biggan.weights.files import BUNDLED
 from biggan.weights.load import is_address, means_published
-from biggan.weights.published import BUNDLED
 
 _LOG = logging.getLogger("biggan.demo")
 

@@ -41,7 +41,7 @@ from biggan.demo.tab import Tab, lay_out, picture_style, setting
 from biggan.demo.words import WELCOME, caption, column_heads, describe, gallery, model_card
 from biggan.errors import InputError
 from biggan.provenance import GridProvenance, read_provenance
-from biggan.weights.published import BUNDLED
+from biggan.weights.files import BUNDLED
 
 STYLE = Path(__file__).with_name("page.css")
 

@@ -12,8 +12,8 @@ from biggan.classes import class_choices
 from biggan.demo.forms import SheetProvenance
 from biggan.gan import Gan
 from biggan.provenance import GridProvenance, MorphProvenance, Provenance
+from biggan.weights.files import BUNDLED
 from biggan.weights.networks import statistics_grid
-from biggan.weights.published import BUNDLED
 
 WELCOME = """<h1>BigGAN</h1>
 <p>A network that was trained on photographs draws new pictures of a class: choose one, move the

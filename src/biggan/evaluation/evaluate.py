@@ -62,7 +62,7 @@ from biggan.gan import Gan
 from biggan.latents import check_truncation
 from biggan.metrics.extractor import FeatureExtractor
 from biggan.metrics.statistics import FeatureSource, FeatureStatistics, check_same_source
-from biggan.weights.cache import cache_dir
+from biggan.weights.files import cache_dir
 
 FEWEST = 2048  # images of a set for a meaningful Frechet distance
 _LEAST = 10  # one for each split of an Inception Score

@@ -25,8 +25,7 @@ from biggan.evaluation.images import ImageSet, with_channels
 from biggan.metrics.extractor import FeatureExtractor
 from biggan.metrics.inception import InceptionFeatures, Resize
 from biggan.metrics.statistics import FeatureStatistics
-from biggan.weights.cache import cache_dir
-from biggan.weights.files import FORMAT, load_tensors, read_metadata, save_tensors
+from biggan.weights.files import FORMAT, cache_dir, load_tensors, read_metadata, save_tensors
 
 KEPT_FEATURES = 10_000  # the number that precision and recall take
 KEPT_LOGITS = 50_000  # likewise for the Inception Score

@@ -33,10 +33,9 @@ from biggan.metrics.extractor import (
     resize_like_pillow,
     resize_like_tensorflow,
 )
-from biggan.weights.cache import cache_dir, exclusive, is_offline
 from biggan.weights.containers.pickles import load_state_dict
 from biggan.weights.download import DownloadError, fetch
-from biggan.weights.files import open_regular
+from biggan.weights.files import cache_dir, exclusive, is_offline, open_regular
 from biggan.weights.formats.conversion import ForeignTensors
 
 NAME = "TF-Inception 2015-12-05"

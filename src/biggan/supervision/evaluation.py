@@ -3,6 +3,7 @@
     evaluations/step-00010000.json   the figures with their provenance, as of `biggan evaluate`
     best.safetensors                 the generator with the smallest Frechet distance of those
                                      measured in the same way
+    generators/step-00010000.safetensors    the next best, as many as the recipe asks for
 
 Nothing of it enters the training: with and without, the weights are the same.
 """
@@ -23,16 +24,13 @@ from biggan.distributed import is_first, on_any_process, raising_together
 from biggan.errors import InputError
 from biggan.supervision.log import parse_object
 from biggan.training.run import Exported, Run
-from biggan.weights.files import network_sha256, save_generator
+from biggan.weights.files import RUN_BEST, kept_generator, network_sha256, save_generator
 
 if TYPE_CHECKING:
     from biggan.evaluation import Evaluation, Reference
     from biggan.gan import Gan
 
 _LOG = logging.getLogger("biggan.training")
-
-RUN_BEST = "best.safetensors"
-"""Name of the best generator in a run folder."""
 
 
 class ScheduledEvaluation:
@@ -161,8 +159,22 @@ class ScheduledEvaluation:
                 gan.description, training={**gan.description.training, "evaluation": measured}
             )
             save_generator(self._best, gan.generator, description)
+        if self._settings.keep_best and distance is not None:
+            self._keep_best(gan, step, distance)
         # Last: it says that all is done.
         write_atomically(self._file(step), evaluation.to_json().encode())
+
+    def _keep_best(self, gan: Gan, step: int, distance: float) -> None:
+        """Keep the generator of a step if it is among the best, and drop those that are no more."""
+        found = dict(self.distances(step)) | {step: distance}
+        best = sorted(found, key=lambda each: found[each])[: self._settings.keep_best]
+        run = self._best.parent
+        if step in best:
+            make_folder(kept_generator(run, step).parent)
+            save_generator(kept_generator(run, step), gan.generator, gan.description)
+        for other in found:
+            if other not in best and other % self._config.kept_interval:
+                kept_generator(run, other).unlink(missing_ok=True)
 
     def _file(self, step: int) -> Path:
         return self._folder / f"step-{step:08d}.json"

@@ -22,9 +22,10 @@ from biggan.training.checkpoint import rollback_reach
 from biggan.training.config import TrainConfig
 from biggan.training.run import Run
 from biggan.training.state import Attempt, TrainState
+from biggan.weights.files import RUN_KEPT
 
 _LOG = logging.getLogger("biggan.training")
-_SET_ASIDE = ("evaluations", "previews")
+_SET_ASIDE = ("evaluations", "previews", RUN_KEPT)
 
 
 def respond(run: Run, log: RunLog | None, collapse: Collapse, state: TrainState) -> bool:

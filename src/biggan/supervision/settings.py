@@ -63,6 +63,8 @@ class EvaluationConfig:
     """Images to generate for it."""
     metrics: str = "fid,is"
     """What to measure; the generator with the smallest `fid` is kept as best.safetensors."""
+    keep_best: int = 0
+    """How many of the best generators, by the distance, to keep in generators/."""
     extractor: str = "inception"
     """Whose features are compared: `inception`, its weights file, or a classifier's file."""
     data: str = ""
@@ -70,6 +72,7 @@ class EvaluationConfig:
 
     def __post_init__(self) -> None:
         require(self.every >= 0, "evaluation.every must be 0 or above")
+        require(self.keep_best >= 0, "evaluation.keep_best must be 0 or above")
         require(10 <= self.num <= 10_000_000, "evaluation.num must be between 10 and 10,000,000")
 
 

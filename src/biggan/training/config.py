@@ -135,6 +135,9 @@ class TrainConfig:
     """Strength of the generator's orthogonal regularization; 0 for none."""
     checkpoint_every: int = 1000
     """Steps from one checkpoint, preview and exported generator to the next."""
+    keep_every: int = 0
+    """Steps from one exported generator that stays in generators/ to the next, a multiple of
+    `checkpoint_every`; 0 for a tenth of the run."""
     log_every: int = 50
     """Steps from one line of metrics to the next."""
     statistics_images: int = 2048
@@ -173,6 +176,11 @@ class TrainConfig:
             f"batch_size {self.batch_size} is not divisible into {self.accumulation} micro-batches",
         )
         require(0 <= self.seed < 2**32, f"seed must be between 0 and {2**32 - 1}")
+        require(
+            self.keep_every >= 0 and self.keep_every % self.checkpoint_every == 0,
+            f"keep_every must be a multiple of checkpoint_every ({self.checkpoint_every}), or 0, "
+            f"not {self.keep_every}",
+        )
         require(
             self.evaluation.every % self.checkpoint_every == 0,
             f"evaluation.every must be a multiple of checkpoint_every ({self.checkpoint_every}), "
@@ -265,6 +273,12 @@ class TrainConfig:
         scalars = {key: value for key, value in values.items() if key not in tables}
         return _fill(cls, "", {**scalars, **tables})
 
+    @property
+    def kept_interval(self) -> int:
+        """Steps from one generator that stays in generators/ to the next."""
+        tenth = -(-self.total_steps // (10 * self.checkpoint_every)) * self.checkpoint_every
+        return self.keep_every or tenth
+
     def fitted(self, num_classes: int) -> TrainConfig:
         """The recipe for data of this many classes (0: unconditional)."""
         shapes: dict[str, Any] = {
@@ -327,6 +341,7 @@ _FREE = {
     "licence",
     "total_steps",
     "checkpoint_every",
+    "keep_every",
     "log_every",
     "statistics_images",
     "name",

@@ -82,10 +82,13 @@ def make_plan(
     seen = real_batches * config.batch_size
     d_updates = sum(steps * regime.d_steps for regime, steps in regimes if regime.updates_d)
     g_updates = sum(steps for regime, steps in regimes if regime.updates_g)
-    update, exported_bytes = _update(config, micro_batch, processes)
+    update, (generator_bytes, discriminator_bytes) = _update(config, micro_batch, processes)
     d_flops, g_flops = update["d_update_flops"], update["g_update_flops"]
     peak = max(update["d_peak_bytes"], update["g_peak_bytes"])
     previews = -(-config.total_steps // config.checkpoint_every)
+    generators = 1 + config.total_steps // config.kept_interval
+    if config.evaluation.every:
+        generators += 1 + config.evaluation.keep_best
     checkpoints = _CHECKPOINTS + _older_checkpoints(config)
     return {
         **update,
@@ -103,7 +106,8 @@ def make_plan(
         "data_mapped": mapped,
         # The folder when it is largest, without logs and what a collapse leaves.
         "run_bytes": checkpoints * update["checkpoint_bytes"]
-        + exported_bytes
+        + generators * generator_bytes
+        + discriminator_bytes
         + previews * _PREVIEW_IMAGES * image_bytes,
         "step_flops": config.d_steps * d_flops + g_flops,
         "run_flops": d_updates * d_flops + g_updates * g_flops,
@@ -181,8 +185,8 @@ def plan_table(plan: Plan) -> str:
     )
 
 
-def _update(config: TrainConfig, micro_batch: int, processes: int) -> tuple[Plan, int]:
-    """One update of each network, and the bytes of both networks as a finished run exports them."""
+def _update(config: TrainConfig, micro_batch: int, processes: int) -> tuple[Plan, tuple[int, int]]:
+    """One update of each network, and the bytes of both as a finished run exports them."""
     # The third micro-batch and those after it repeat the second.
     simulated = min(config.accumulation, 2)
     smaller = replace(
@@ -209,7 +213,7 @@ def _update(config: TrainConfig, micro_batch: int, processes: int) -> tuple[Plan
     return update, exported_bytes
 
 
-def _simulate(config: TrainConfig) -> tuple[Plan, int, int]:
+def _simulate(config: TrainConfig) -> tuple[Plan, int, tuple[int, int]]:
     """Simulate one update of each network, as in the middle of a run.
 
     Args:
@@ -281,8 +285,11 @@ def _simulate(config: TrainConfig) -> tuple[Plan, int, int]:
             "checkpoint_bytes": _total_bytes(state.tensors()),
         }
         set_statistics_grid(state.ema, list(HUB_GRID))
-        exported = (state.ema.state_dict(), state.discriminator.state_dict())
-        return update, meter.flops, sum(map(_total_bytes, exported))
+        exported_bytes = (
+            _total_bytes(state.ema.state_dict()),
+            _total_bytes(state.discriminator.state_dict()),
+        )
+        return update, meter.flops, exported_bytes
 
 
 # PyTorch's counts, and what they leave out: power iteration, and attention on a CPU.

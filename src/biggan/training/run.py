@@ -4,6 +4,7 @@
     checkpoints/               the whole state, newest two and some to roll back to (`checkpoint`)
     generator.safetensors      the newest averaged generator, ready to sample: `biggan.load(RUN)`
     discriminator.safetensors  the discriminator of the same step
+    generators/                averaged generators of earlier steps: `biggan.load("RUN@STEP")`
     previews/                  image grids, a row per class
     evaluations/, best.safetensors    if the recipe asks for evaluations (`supervision.evaluation`)
     metrics.jsonl, signals.jsonl, events.jsonl, tensorboard/    (`supervision.log`)
@@ -46,6 +47,7 @@ from biggan.weights.files import (
     RUN_DISCRIMINATOR,
     RUN_GENERATOR,
     Description,
+    kept_generator,
     save_discriminator,
     save_generator,
 )
@@ -184,6 +186,10 @@ class Run:
                 previews = self.folder / "previews"
                 make_folder(previews)
                 save_png(export.preview(generator), previews / f"step-{state.step:08d}.png")
+                if state.step > 0 and state.step % config.kept_interval == 0:
+                    kept = kept_generator(self.folder, state.step)
+                    make_folder(kept.parent)
+                    save_generator(kept, generator, description)
                 # Last: a generator of this step says that the export is whole (`_is_exported`).
                 save_generator(self.folder / RUN_GENERATOR, generator, description)
         return generator, description

@@ -15,6 +15,7 @@ those that SSL_CERT_FILE, REQUESTS_CA_BUNDLE or CURL_CA_BUNDLE name.
 from __future__ import annotations
 
 import hashlib
+import json
 import logging
 import os
 import re
@@ -51,7 +52,7 @@ from tqdm import tqdm
 
 from biggan._version import __version__
 from biggan.errors import InputError
-from biggan.weights.cache import cache_dir, exclusive, is_offline
+from biggan.weights.files import cache_dir, exclusive, is_offline
 
 MAX_BYTES = 4 << 30
 """Larger files are refused; the largest generator known has a third of a gigabyte."""
@@ -144,7 +145,8 @@ def fetch(url: str, path: Path, *, sha256: str | None = None) -> None:
     Args:
         url: Where it is, `https://` or `http://`.
         path: Where it goes. Its folder is created; an older file is replaced.
-        sha256: What it must have, in hex. If it has another, nothing of it is kept.
+        sha256: What it must have, in hex, or the beginning of it. If it has another, nothing of
+            it is kept.
 
     Raises:
         DownloadError: The host does not give it, or not as it should be.
@@ -201,6 +203,23 @@ class _PartialFile:
             os.fsync(file.fileno())
         self.path.replace(self.whole)
         self._etag.unlink(missing_ok=True)
+
+
+def newest_kaggle_version(model_url: str) -> str:
+    """The address of the archive of a model's newest version, in Kaggle's API.
+
+    Args:
+        model_url: `.../api/v1/models/OWNER/MODEL/FRAMEWORK/VARIATION`.
+    """
+    url = f"{model_url}/get"
+    try:
+        with _open(url, {}) as response:
+            number = int(json.loads(response.read(_CHUNK))["versionNumber"])
+    except DownloadError:
+        raise
+    except (OSError, HTTPException, ValueError, LookupError, TypeError, RecursionError):
+        raise DownloadError(url, "the answer states no version") from None
+    return f"{model_url}/{number}/download"
 
 
 def _receive(url: str, partial: _PartialFile) -> None:
@@ -278,16 +297,17 @@ def _chunks(url: str, response: HTTPResponse) -> Iterator[bytes]:
 
 def _verify(url: str, partial: _PartialFile, sha256: str | None) -> None:
     with partial.path.open("rb") as file:
-        if sha256 is None:
-            head = file.read(100).lstrip().lower()
-            fault = "the answer is empty" if not head else None
-            if head.startswith(_WEB_PAGES):
-                fault = "the answer is a web page: an error, or a login"
-        else:
+        head = file.read(100).lstrip().lower()
+        fault = "the answer is empty" if not head else None
+        if head.startswith(_WEB_PAGES):
+            fault = "the answer is a web page: an error, or a login"
+        if not fault and sha256 is not None:
+            file.seek(0)
             found = hashlib.file_digest(file, "sha256").hexdigest()
-            fault = f"its sha256 is {found}, not {sha256}: not the expected file; it was deleted"
-            if found == sha256:
-                fault = None
+            if not found.startswith(sha256):
+                fault = (
+                    f"its sha256 is {found}, not {sha256}: not the expected file; it was deleted"
+                )
     if fault:
         partial.discard()
         raise DownloadError(url, fault)

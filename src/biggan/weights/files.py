@@ -1,4 +1,6 @@
-"""Weight files of our own: safetensors that hold all that is needed to rebuild the network.
+"""Weight files of our own, and the cache folder.
+
+Files are safetensors that hold all that is needed to rebuild the network.
 
 The metadata say what the network is (configuration, truncations of its statistics), what it makes
 (class names) and where it comes from (source, licence, training). A sha256 over all of this and
@@ -11,17 +13,19 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import math
 import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Generic, Literal, TypeVar
 
 from biggan.atomic_write import replaced_atomically
 from biggan.errors import DamagedFileError, InputError, printable, quoted
+from biggan.locks import locked
 
 if TYPE_CHECKING:
     import torch
@@ -29,10 +33,23 @@ if TYPE_CHECKING:
 
     from biggan.models import Discriminator, Generator
 
+_LOG = logging.getLogger("biggan.weights")
+
 FORMAT = "biggan 1"
+
+BUNDLED = ("fruits", "digits")
+"""Names of the models that come with the package, the default first. They precede equal paths."""
+
+BUNDLED_FOLDER = Path(__file__).parent / "bundled"
 
 RUN_GENERATOR = "generator.safetensors"
 """Name of the newest EMA generator in a run folder."""
+
+RUN_KEPT = "generators"
+"""Folder in a run folder: the generators of earlier steps that are kept."""
+
+RUN_BEST = "best.safetensors"
+"""Name of the best generator in a run folder."""
 
 RUN_DISCRIMINATOR = "discriminator.safetensors"
 """Name of the newest discriminator in a run folder."""
@@ -102,6 +119,11 @@ class Header:
 
 
 # --- networks ---
+
+
+def kept_generator(run: Path, step: int) -> Path:
+    """The file of the generator of a step that is kept in a run folder."""
+    return run / RUN_KEPT / f"step-{step:08d}.safetensors"
 
 
 def save_generator(
@@ -343,3 +365,63 @@ def _bytes(tensor: Tensor) -> memoryview:
 
 def _on_cpu(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+
+
+# --- the cache folder ---
+#
+#     biggan-deep-256.safetensors   published weights, converted
+#     published-lock.json           the digests of their first downloads
+#     pt_inception-2015-12-05-6726825d.pth   TF-Inception's weights, as published
+#     addresses/                    files given by address, a folder each
+#     downloads/                    unfinished downloads: resumed the next time
+#     *.lock, *.lock.held           held by the process that fetches; safe to delete when none runs
+#
+# What is there is used as it is and never asked for again; to fetch it anew, delete it.
+
+
+def cache_dir() -> Path:
+    """The cache's folder: `$BIGGAN_CACHE`, else `$XDG_CACHE_HOME/biggan`, else `~/.cache/biggan`.
+
+    It need not exist yet.
+    """
+    if chosen := os.environ.get("BIGGAN_CACHE"):
+        folder = Path(chosen)
+    else:
+        folder = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "biggan"
+    try:
+        return folder.expanduser()
+    except RuntimeError as error:
+        raise _unusable(folder, error) from None
+
+
+def is_offline(asked: bool) -> bool:
+    """Whether nothing may be fetched: the caller says so, or BIGGAN_OFFLINE is set and not 0."""
+    return asked or os.environ.get("BIGGAN_OFFLINE", "") not in ("", "0")
+
+
+@contextmanager
+def exclusive(path: Path, what: str) -> Iterator[None]:
+    """Be the only process that makes a file in the cache; wait for one that already does.
+
+    The file may be there after waiting: look again inside.
+
+    Args:
+        path: What is to be made. Its folder is created.
+        what: What to call it in the log.
+    """
+    lock = path.with_name(f"{path.name}.lock")
+    busy = f"another process is downloading {what}; waiting for it"
+    with ExitStack() as held:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            held.enter_context(locked(lock, busy, wait=_LOG.info))
+        except OSError as error:
+            raise _unusable(path.parent, error) from None
+        yield
+
+
+def _unusable(folder: Path, error: Exception) -> InputError:
+    reason = error.strerror if isinstance(error, OSError) and error.strerror else error
+    return InputError(
+        f"cannot write to the cache {folder}: {reason}; set BIGGAN_CACHE to a writable folder"
+    )

@@ -1,8 +1,9 @@
 """A user's word for a model -> a verified network: locate, sniff, read, build.
 
 A word is, in this order: nothing (the default model), the name of a bundled model, a name of
-DeepMind's published weights, an address (`https://`, `hf://owner/repo`, `file://`), or a path. What
-is there under a path goes before a published name. The format is found from the contents:
+published weights, an address (`https://`, `hf://owner/repo`, `file://`), a path, or RUN@STEP or
+RUN@best for a generator that a run keeps. What is there under a path goes before a published name.
+The format is found from the contents:
 
     ours          a safetensors file, or the folder of a training run
     Hugging Face  pytorch_model.bin with config.json beside it, or their folder
@@ -28,25 +29,23 @@ from typing import TYPE_CHECKING, Any, Literal
 from biggan.classes import default_class_names
 from biggan.errors import DamagedFileError, InputError, printable, quoted
 from biggan.weights.files import (
+    BUNDLED,
+    BUNDLED_FOLDER,
     FORMAT,
     MAX_HEADER_BYTES,
+    RUN_BEST,
     RUN_DISCRIMINATOR,
     RUN_GENERATOR,
+    RUN_KEPT,
     Description,
     LoadedModel,
+    kept_generator,
     network_sha256,
     open_regular,
     parse_header,
     read_metadata,
     read_safetensors,
     verify,
-)
-from biggan.weights.published import (
-    BUNDLED,
-    BUNDLED_FOLDER,
-    PUBLISHED,
-    cached_path,
-    obtain_published,
 )
 
 if TYPE_CHECKING:
@@ -144,8 +143,10 @@ def locate(word: str | Path | None, kind: Kind = "generator", *, offline: bool =
             return BUNDLED_FOLDER / bundled
     if not name:
         raise InputError("the model's name is empty: omit it to use the bundled model")
-    if kind == "generator" and means_published(name):
-        return obtain_published(name, offline=offline)
+    if means_published(name, kind):
+        from biggan.weights.published import obtain_published
+
+        return obtain_published(name, kind, offline=offline)
     if is_address(name):
         from biggan.weights.download import obtain_address
 
@@ -154,10 +155,27 @@ def locate(word: str | Path | None, kind: Kind = "generator", *, offline: bool =
         path = Path(name).expanduser()
         if path.exists():
             return path
+        match = re.fullmatch(r"(.+)@(\d{1,12}|best)", name)
+        if match and kind == "generator" and (run := Path(match[1]).expanduser()).is_dir():
+            return _generator_of_step(run, match[2])
     except (OSError, RuntimeError) as error:  # no permission, too long a name, no such user
         reason = error.strerror if isinstance(error, OSError) else error
         raise InputError(f"cannot open {quoted(name)}: {reason}") from None
     raise InputError(_nothing_there(name, kind))
+
+
+def _generator_of_step(run: Path, step: str) -> Path:
+    """The generator of a step of a run, or its best one."""
+    wanted = run / RUN_BEST if step == "best" else kept_generator(run, int(step))
+    if wanted.is_file():
+        return wanted
+    kept = sorted((run / RUN_KEPT).glob("step-*.safetensors"))
+    steps = [path.stem.removeprefix("step-").lstrip("0") for path in kept]
+    there = f"it keeps those of steps {', '.join(steps[-20:])}" if steps else "it keeps none"
+    raise InputError(
+        f"{run} has no {'best generator' if step == 'best' else f'generator of step {step}'}: "
+        f"{there} (keep_every and evaluation.keep_best in a recipe)"
+    )
 
 
 def is_address(word: str) -> bool:
@@ -165,13 +183,15 @@ def is_address(word: str) -> bool:
     return re.match(r"[a-zA-Z][a-zA-Z0-9+.-]*://", word) is not None
 
 
-def means_published(name: str) -> bool:
-    """Whether a name means DeepMind's published weights.
+def means_published(name: str, kind: Kind = "generator") -> bool:
+    """Whether a name means published weights.
 
     What is there under that path goes before the name; but not a folder without weights, such as
     one of samples that is called like their model.
     """
-    if name not in PUBLISHED:
+    from biggan.weights.published import PUBLISHED
+
+    if name not in PUBLISHED or (kind == "discriminator" and not PUBLISHED[name].discriminator):
         return False
     path = Path(name)
     if not path.is_dir():
@@ -209,9 +229,10 @@ def _weights_file(path: Path, kind: Kind) -> Path:
 
 def _nothing_there(name: str, kind: Kind) -> str:
     from biggan.models import PRESETS
+    from biggan.weights.published import PUBLISHED
 
     if kind == "discriminator":
-        why = ": DeepMind published none" if name in PUBLISHED else ""
+        why = ": none was published" if name in PUBLISHED else ""
         return (
             f"no discriminator {quoted(name)}{why}; give a weights file with one, such as "
             "ajbrock's D.pth, or the folder of a training run"
@@ -242,7 +263,9 @@ def _with_remedy(word: str | Path | None, path: Path) -> Iterator[None]:
                 f"{error} (the file belongs to biggan: install biggan again)"
             ) from None
         by_address = isinstance(word, str) and re.match("(?i)(https?|hf)://", word)
-        if not by_address and path not in map(cached_path, PUBLISHED):
+        from biggan.weights.published import is_cached_network
+
+        if not by_address and not is_cached_network(path):
             raise
         if isinstance(error, DamagedFileError) and path.is_file():
             with suppress(OSError):  # of the Hub's cache, the file and the link to it

@@ -1,46 +1,72 @@
-"""The bundled models, and DeepMind's six published generators by name: where to get them.
+"""Published models by name: where to get them, and what they must be.
 
 DeepMind published BigGAN (November 2018) and BigGAN-deep (March 2019) as TF Hub modules, and never
-a discriminator. Hosts come and go, so all known ones are tried in turn, first those of conversions,
-which need no graph to be read. A download is converted once, into a file of our own in the cache.
+a discriminator. PyTorch-StudioGAN published its BigGANs under the MIT licence, with discriminators.
+Hosts come and go, so all known ones are tried in turn, first those of conversions, which need no
+graph to be read. A download is converted once, into a file of our own in the cache.
 
-Where no sha256 is known, the checks are the length that the host announces, the checksums inside an
-archive, the name and shape of every tensor, and that the network is the one that was asked for.
+A file must have the sha256 that its publisher states. Where none is stated, the one of the first
+download is recorded in the cache (`published-lock.json`), and later downloads must have it; the
+other checks are the length that the host announces, the checksums inside an archive, the name and
+shape of every tensor, and that the network is the one that was asked for.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import hashlib
+import json
 import logging
+import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urlsplit
 
+from biggan.atomic_write import write_atomically
 from biggan.errors import InputError
-from biggan.weights.cache import cache_dir, exclusive, is_offline
+from biggan.weights.files import cache_dir, exclusive, is_offline
 
 if TYPE_CHECKING:
-    from biggan.models import GeneratorConfig
+    from biggan.models import DiscriminatorConfig, GeneratorConfig
     from biggan.weights.files import LoadedModel
 
+Kind = Literal["generator", "discriminator"]
+
 _LOG = logging.getLogger("biggan.weights")
-
-BUNDLED = ("fruits", "digits")
-"""Names of the models that come with the package, the default first. They precede equal paths."""
-
-BUNDLED_FOLDER = Path(__file__).parent / "bundled"
 
 DEEPMIND_LICENCE = "not established: DeepMind's module pages state none"
 """Licence of DeepMind's weights, whoever converted them."""
 
+_STUDIOGAN_LICENCE = "MIT (StudioGAN's model card)"
+
 _HUGGING_FACE = "https://s3.amazonaws.com/models.huggingface.co/biggan/"
-_MIRROR = "https://huggingface.co/osanseviero/BigGAN-deep-128/resolve/main/"
+_HUB = "https://huggingface.co/"
+_MIRROR = f"{_HUB}osanseviero/BigGAN-deep-128/resolve/main/"
+_STUDIOGAN = f"{_HUB}Mingguksky/PyTorch-StudioGAN/resolve/main/studiogan_official_ckpt/"
 _IVCLAB = "https://github.com/ivclab/BigGAN-Generator-Pretrained-Pytorch/releases/download/v0.0.0/"
 _TF_HUB = "https://tfhub.dev/deepmind/{}/{}?tf-hub-format=compressed"  # redirects to Kaggle
+_TF_HUB_STORAGE = "https://storage.googleapis.com/tfhub-modules/deepmind/{}/{}.tar.gz"
+_KAGGLE = "https://www.kaggle.com/api/v1/models/deepmind/biggan/tensorFlow1/"
+_MMGENERATION = "https://download.openmmlab.com/mmgen/biggan/"
+
+SHA256: dict[str, str] = {
+    # Stated by two public packages.
+    f"{_HUGGING_FACE}biggan-deep-256-pytorch_model.bin": (
+        "5900ef4065047e3aa0d1b66197b7f2664dceb59b27080e414ad57e203c485bc5"
+    ),
+    f"{_HUGGING_FACE}biggan-deep-256-config.json": (
+        "edd106f65ff28ee1638491a978cfa6bc50dfa0344aab70749a7b8eb08bbec677"
+    ),
+    # Stated by the Hub.
+    f"{_MIRROR}pytorch_model.bin": (
+        "b86146a8cfcde4cda135adba4b2806f78b3abe2dac9d0fd090cc3ab318604ad9"
+    ),
+}
+"""Of the bytes of files whose publishers state it, by address; `scripts/check_places.py` prints
+those of the others."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +76,9 @@ class RemoteFile:
     url: str
     name: str
     sha256: str | None = None
-    """Of its bytes, in hex; None where nobody has published it."""
+    """Of its bytes, in hex, or the beginning of it; None where nobody has published it."""
+    is_kaggle_model: bool = False
+    """Whether `url` is that of a model in Kaggle's API, whose newest version is to be taken."""
 
 
 Place = tuple[RemoteFile, ...]
@@ -59,23 +87,43 @@ Place = tuple[RemoteFile, ...]
 
 @dataclass(frozen=True)
 class PublishedModel:
-    """One of DeepMind's generators: what it is and where it may be."""
+    """A published generator, perhaps with its discriminator: what it is and where it may be."""
 
     name: str
-    changes: Mapping[str, int]
-    """What differs in its network from the preset of this name, which is the paper's."""
+    preset: str
+    changes: Mapping[str, Any]
+    """What differs in its network from this preset."""
     rows: int
-    """Number of truncations for which its BatchNorm statistics were recorded."""
+    """Number of truncations for which its BatchNorm statistics were recorded; 0 for one set."""
     source: str
+    licence: str
     places: tuple[Place, ...]
     """In the order in which they are tried."""
+    discriminator: Place | None = None
+    class_names: tuple[str, ...] | None = None
+    """None for ImageNet's, or for numbers."""
 
     @property
     def config(self) -> GeneratorConfig:
-        """The network's shape."""
+        """The generator's shape."""
         from biggan.models import PRESETS
 
-        return dataclasses.replace(PRESETS[self.name].generator, **self.changes)  # type: ignore[arg-type]
+        return dataclasses.replace(PRESETS[self.preset].generator, **self.changes)
+
+    @property
+    def discriminator_config(self) -> DiscriminatorConfig:
+        """The discriminator's shape."""
+        from biggan.models import PRESETS
+
+        shared = ("num_classes", "attention_resolution", "sn_eps")
+        changes = {name: value for name, value in self.changes.items() if name in shared}
+        preset = PRESETS[self.preset].discriminator
+        return dataclasses.replace(preset, **changes, relu_before_shortcut=True)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether its licence is known."""
+        return not self.licence.startswith("not established")
 
 
 def host_of(place: Place) -> str:
@@ -83,67 +131,189 @@ def host_of(place: Place) -> str:
     return urlsplit(place[0].url).netloc
 
 
-_MIRROR_OF_128 = (
-    RemoteFile(f"{_MIRROR}config.json", "config.json"),
-    RemoteFile(
-        f"{_MIRROR}pytorch_model.bin",
-        "pytorch_model.bin",
-        sha256="b86146a8cfcde4cda135adba4b2806f78b3abe2dac9d0fd090cc3ab318604ad9",
-    ),
-)
+def _file(url: str, name: str) -> RemoteFile:
+    return RemoteFile(url, name, SHA256.get(url))
+
+
+def _studiogan(run: str, file: str, sha256: str) -> Place:
+    escaped = f"{run}/{file}".replace("=", "%3D")
+    return (RemoteFile(_STUDIOGAN + escaped, file, sha256),)
+
+
+def _module_places(name: str, version: int) -> tuple[Place, ...]:
+    """A TF Hub module's."""
+    archive, kaggle = f"{name}_{version}.tar.gz", _KAGGLE + name.removeprefix("biggan-")
+    return (
+        (RemoteFile(kaggle, archive, SHA256.get(kaggle), is_kaggle_model=True),),
+        (_file(_TF_HUB.format(name, version), archive),),
+        (_file(_TF_HUB_STORAGE.format(name, version), archive),),
+    )
+
 
 PUBLISHED: dict[str, PublishedModel] = {}
-"""The published models by name."""
+"""The published models by name: first those whose licence is clear."""
+
+_IMAGENET_RUN = "ImageNet_tailored/ImageNet-BigGAN-256-train-2022_02_13_09_14_45"
+_AFHQ_RUN = "Efficient-AFHQ-V2-256/AFHQv2-BigGAN-256Res-train-2022_02_28_00_38_33"
+_CIFAR_NAMES = "airplane automobile bird cat deer dog frog horse ship truck"
+for _entry in (
+    PublishedModel(
+        "studiogan-imagenet-128",
+        "biggan-128",
+        {"sn_eps": 1e-6},
+        rows=0,
+        source="PyTorch-StudioGAN, BigGAN of ImageNet with batches of 256, 2022",
+        licence=_STUDIOGAN_LICENCE,
+        places=(
+            _studiogan(
+                _IMAGENET_RUN,
+                "model=G_ema-best-weights-step=200000.pth",
+                "1014feb2fd3f7aec2fa8d0d01b4fedd1943cfd07c48a45e093272053aa439919",
+            ),
+        ),
+        discriminator=_studiogan(
+            _IMAGENET_RUN,
+            "model=D-current-weights-step=200000.pth",
+            "16d66424991a7da67a87cbfcf402b796837977714313e87e2707ed45fbad6bce",
+        ),
+    ),
+    PublishedModel(
+        "studiogan-afhqv2-256",
+        "biggan-256",
+        {"num_classes": 3, "attention_resolution": 0, "sn_eps": 1e-6},
+        rows=0,
+        source="PyTorch-StudioGAN, BigGAN of AFHQv2, 2022",
+        licence=_STUDIOGAN_LICENCE,
+        places=(
+            _studiogan(
+                _AFHQ_RUN,
+                "model=G_ema-best-weights-step=24000.pth",
+                "8c70cf13e32201899b0c6786d44e44629699c2c624155d4cbabc94a8edd92f43",
+            ),
+        ),
+        discriminator=_studiogan(
+            _AFHQ_RUN,
+            "model=D-best-weights-step=24000.pth",
+            "99f4a45354ae3947de0ad7f6b172f2505d1580f6f2e78bc74467126790fc4eeb",
+        ),
+        class_names=("cat", "dog", "wild"),
+    ),
+    PublishedModel(
+        "studiogan-imagenet-64",
+        "biggan-64",
+        {
+            "channels": 80,
+            "widths": (16, 8, 4, 2, 1),
+            "z_dim": 100,
+            "num_classes": 100,
+            "sn_eps": 1e-6,
+        },
+        rows=0,
+        source="PyTorch-StudioGAN, BigGAN of 100 classes of ImageNet (Papa ImageNet), 2022",
+        licence=_STUDIOGAN_LICENCE,
+        places=(
+            _studiogan(
+                "Papa_ImageNet_tailored/Papa_ImageNet-BigGAN-train-2022_02_23_16_26_07",
+                "model=G_ema-best-weights-step=48000.pth",
+                "de2eb0ab50af91e4dc0781cc869d93fbbe09aefb536181dab8cfcea6ddfcc326",
+            ),
+        ),
+    ),
+    PublishedModel(
+        "studiogan-cifar10-32",
+        "biggan-32",
+        {"sn_eps": 1e-6},
+        rows=0,
+        source="PyTorch-StudioGAN, BigGAN of CIFAR-10 with consistency regularization, 2022",
+        licence=_STUDIOGAN_LICENCE,
+        places=(
+            _studiogan(
+                "CIFAR10_tailored/CIFAR10-BigGAN-CR-train-2022_03_10_14_20_11",
+                "model=G_ema-best-weights-step=98000.pth",
+                "ff672764c4cad60eeb7e78324e158c1f02581283447b0beb110882fbd8223ecf",
+            ),
+        ),
+        class_names=tuple(_CIFAR_NAMES.split()),
+    ),
+):
+    PUBLISHED[_entry.name] = _entry
 
 for _resolution, _z_dim in ((128, 120), (256, 140), (512, 128)):
     _name, _release = f"biggan-{_resolution}", f"biggan{_resolution}-release.pt"
     PUBLISHED[_name] = PublishedModel(
         _name,
+        _name,
         {"z_dim": _z_dim},
         rows=50,
         source=f"DeepMind, TF Hub module {_name}/2, 2018",
+        licence=DEEPMIND_LICENCE,
         # Not version 1 of the module, whose statistics suffered from a race.
-        places=(
-            (RemoteFile(_IVCLAB + _release, _release),),
-            (RemoteFile(_TF_HUB.format(_name, 2), f"{_name}_2.tar.gz"),),
-        ),
+        places=((_file(_IVCLAB + _release, _release),), *_module_places(_name, 2)),
     )
 for _resolution in (128, 256, 512):
     _name = f"biggan-deep-{_resolution}"
     PUBLISHED[_name] = PublishedModel(
         _name,
+        _name,
         {"rgb_channels": 128},
         rows=51,
         source=f"DeepMind, TF Hub module {_name}/1, 2019",
-        places=(
+        licence=DEEPMIND_LICENCE,
+        places=tuple(
             (
-                RemoteFile(f"{_HUGGING_FACE}{_name}-config.json", "config.json"),
-                RemoteFile(f"{_HUGGING_FACE}{_name}-pytorch_model.bin", "pytorch_model.bin"),
-            ),
-            *((_MIRROR_OF_128,) if _resolution == 128 else ()),
-            (RemoteFile(_TF_HUB.format(_name, 1), f"{_name}_1.tar.gz"),),
-        ),
+                _file(f"{base}config.json", "config.json"),
+                _file(f"{base}pytorch_model.bin", "pytorch_model.bin"),
+            )
+            for base in (f"{_HUGGING_FACE}{_name}-", *((_MIRROR,) if _resolution == 128 else ()))
+        )
+        + _module_places(_name, 1),
+    )
+_CONVERSIONS = {
+    "biggan-deep-128": "128x128_cvt_hugging-face_rgb_20210728_111659-099e96f9.pth",
+    "biggan-deep-256": "256x256_cvt_hugging-face_rgb_20210728_111735-28651569.pth",
+    "biggan-deep-512": "512x512_cvt_hugging-face_rgb_20210728_112346-a42585f2.pth",
+    "biggan-128": "128x128_cvt_BigGAN-PyTorch_rgb_20210730_125223-3e353fef.pth",
+}
+for _of, _release in _CONVERSIONS.items():
+    _release = f"{_of.rpartition('-')[0]}_imagenet1k_{_release}"
+    _name, _is_deep = f"mmgeneration-{_of}", "deep" in _of
+    PUBLISHED[_name] = PublishedModel(
+        _name,
+        _of,
+        {"bn_eps": 1e-5, "sn_eps": 1e-6},
+        rows=0,
+        source=f"DeepMind, TF Hub module {_of}/1, 2019, with one of its 51 sets of statistics"
+        if _is_deep
+        else "ajbrock's BigGAN-PyTorch, 138,000 steps, 2019",
+        licence=DEEPMIND_LICENCE if _is_deep else "not established",
+        # Their names end with the beginning of their sha256.
+        places=((RemoteFile(_MMGENERATION + _release, _release, _release[-12:-4]),),),
     )
 
 
-def cached_path(name: str) -> Path:
-    """Where a published model is kept once it has been fetched."""
-    return cache_dir() / f"{name}.safetensors"
+def cached_path(name: str, kind: Kind = "generator") -> Path:
+    """Where a published network is kept once it has been fetched."""
+    return cache_dir() / f"{name}{'' if kind == 'generator' else f'-{kind}'}.safetensors"
 
 
-def obtain_published(name: str, *, offline: bool = False) -> Path:
-    """The file of a published model, fetched and converted if it is not in the cache.
+def is_cached_network(path: Path) -> bool:
+    """Whether a path is that of a published network in the cache."""
+    return any(path in (cached_path(n), cached_path(n, "discriminator")) for n in PUBLISHED)
+
+
+def obtain_published(name: str, kind: Kind = "generator", *, offline: bool = False) -> Path:
+    """The file of a published network, fetched and converted if it is not in the cache.
 
     Args:
         name: A key of `PUBLISHED`.
+        kind: A discriminator only of a model that has one.
         offline: Whether to look no further than the cache.
     """
-    model, path = PUBLISHED[name], cached_path(name)
+    model, path = PUBLISHED[name], cached_path(name, kind)
     if path.is_file():
         return path
-    by_hand = dict.fromkeys(
-        " with ".join(file.name for file in reversed(place)) for place in model.places
-    )
+    places = _places(model, kind)
+    by_hand = dict.fromkeys(" with ".join(file.name for file in reversed(p)) for p in places)
     advice = (
         f"If you have {', or '.join(by_hand)}, use --model FILE, biggan.load(FILE) or biggan "
         "convert FILE OUT.safetensors"
@@ -153,39 +323,43 @@ def obtain_published(name: str, *, offline: bool = False) -> Path:
             f"{name} is not in the cache {cache_dir()}, and nothing is downloaded offline. {advice}"
         )
     with exclusive(path, name):
-        if not path.is_file() and (failures := _fetch_and_convert(model, path)):
+        if not path.is_file() and (failures := _fetch_and_convert(model, kind, path)):
             raise InputError(f"{name} cannot be downloaded ({'; '.join(failures)}). {advice}")
     return path
 
 
-def _fetch_and_convert(model: PublishedModel, path: Path) -> list[str]:
-    """Write a model to a file, from the first place that has it; or say why none has."""
-    from biggan.weights.download import DownloadError, fetch
-    from biggan.weights.files import save_generator
-    from biggan.weights.load import read_network
+def _places(model: PublishedModel, kind: Kind) -> tuple[Place, ...]:
+    if kind == "generator":
+        return model.places
+    assert model.discriminator is not None, f"{model.name} has no discriminator"
+    return (model.discriminator,)
+
+
+def _fetch_and_convert(model: PublishedModel, kind: Kind, path: Path) -> list[str]:
+    """Write a network to a file, from the first place that has it; or say why none has."""
+    from biggan.weights.download import DownloadError
+    from biggan.weights.files import save_discriminator, save_generator
 
     failures = []
-    for place in model.places:
+    for place in _places(model, kind):
         # A folder for these very files: what another host has is not resumed with them.
         key = hashlib.sha256(" ".join(file.url for file in place).encode()).hexdigest()[:16]
         folder = cache_dir() / "downloads" / model.name / key
         _LOG.info("downloading %s from %s", model.name, host_of(place))
         try:
-            for file in place:
-                if not (folder / file.name).exists():
-                    fetch(file.url, folder / file.name, sha256=file.sha256)
+            digests = {file.url: fetch_file(file, folder) for file in place}
         except DownloadError as error:  # and no other: a full disk is not this place's fault
             reason = error.reason
         else:
             try:
-                loaded = read_network(folder / place[0].name if len(place) == 1 else folder)
-                _check(loaded, model)
+                loaded = read_place(model, kind, place, folder)
             except InputError as error:
                 shutil.rmtree(folder)
                 reason = str(error).replace(f"{folder}/", "")
             else:
-                # With its own description: the same model by name and from a file by hand.
-                save_generator(path, loaded.network, loaded.description)
+                save = save_generator if kind == "generator" else save_discriminator
+                model_digest = save(path, loaded.network, loaded.description)
+                _record(digests, {path.name: model_digest})
                 shutil.rmtree(folder.parent)
                 return []
         _LOG.warning("%s from %s: %s", model.name, host_of(place), reason)
@@ -193,19 +367,127 @@ def _fetch_and_convert(model: PublishedModel, path: Path) -> list[str]:
     return failures
 
 
-def _check(loaded: LoadedModel[Any], model: PublishedModel) -> None:
-    """Make sure that a generator is the one that a name promises."""
+def fetch_file(file: RemoteFile, folder: Path) -> str:
+    """Download a file into a folder, if it is not there; its sha256.
+
+    Raises:
+        DownloadError: The host does not give it, or not the right one.
+    """
+    from biggan.weights.download import DownloadError, fetch, newest_kaggle_version
+
+    path, url = folder / file.name, file.url
+    recorded = _recorded()["files"].get(url)
+    if not path.exists():
+        if url.startswith(_HUB):
+            if os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE"):
+                raise DownloadError(url, "HF_HUB_OFFLINE is set")
+            endpoint = os.environ.get("HF_ENDPOINT") or _HUB
+            url = f"{endpoint.rstrip('/')}/{url.removeprefix(_HUB)}"
+        if file.is_kaggle_model:
+            url = newest_kaggle_version(url)
+        try:
+            fetch(url, path, sha256=file.sha256 or recorded)
+        except DownloadError as error:
+            if file.sha256 or not recorded or "sha256" not in error.reason:
+                raise
+            raise DownloadError(
+                url, f"{error.reason} (recorded at the first download, in {_lock_file()})"
+            ) from None
+    with path.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
+
+
+def read_place(model: PublishedModel, kind: Kind, place: Place, folder: Path) -> LoadedModel[Any]:
+    """The network of a place's files, which are in this folder, with what is known of it.
+
+    Raises:
+        InputError: It is not the one that the model's name promises.
+    """
+    from biggan.weights.load import read_network
+
+    loaded = read_network(folder / place[0].name if len(place) == 1 else folder, kind)
+    _check(loaded, model, kind)
+    if model.rows:
+        return loaded  # as it is: the same model by name and from a file by hand
+    description = dataclasses.replace(
+        loaded.description,
+        source=model.source,
+        licence=model.licence,
+        class_names=model.class_names or loaded.description.class_names,
+    )
+    return dataclasses.replace(loaded, description=description)
+
+
+def _check(loaded: LoadedModel[Any], model: PublishedModel, kind: Kind) -> None:
+    """Make sure that a network is the one that a name promises."""
     from biggan.weights.networks import hub_grid, statistics_grid
 
-    if loaded.kind != "generator":
-        raise InputError(f"a discriminator, not {model.name}")
-    found, promised = loaded.network.config.to_dict(), model.config.to_dict()
+    if loaded.kind != kind:
+        raise InputError(f"a {loaded.kind}, not the {kind} of {model.name}")
+    config = model.config if kind == "generator" else model.discriminator_config
+    found, promised = loaded.network.config.to_dict(), config.to_dict()
     for fact, value in promised.items():
         if found[fact] != value:
             raise InputError(f"not {model.name}: its {fact} is {found[fact]}")
-    grid = statistics_grid(loaded.network)
+    grid = statistics_grid(loaded.network) if kind == "generator" else hub_grid(model.rows)
     if grid != hub_grid(model.rows):
         raise InputError(
             f"BatchNorm statistics for {len(grid)} truncations, not for the {model.rows} of "
             f"{model.name}"
         )
+
+
+# --- the record of first downloads ---
+
+
+def _lock_file() -> Path:
+    return cache_dir() / "published-lock.json"
+
+
+def _recorded() -> dict[str, dict[str, str]]:
+    """The sha256 of downloaded files by address, and of converted ones by name."""
+    try:
+        found = json.loads(_lock_file().read_text(encoding="utf-8"))
+        return {part: dict(found[part]) for part in ("files", "models")}
+    except FileNotFoundError:
+        return {"files": {}, "models": {}}
+    except (OSError, ValueError, KeyError, TypeError):
+        raise InputError(
+            f"{_lock_file()} cannot be read: it records the digests of downloads; restore or "
+            "delete it"
+        ) from None
+
+
+def _record(files: Mapping[str, str], models: Mapping[str, str]) -> None:
+    with exclusive(_lock_file(), "digests"):
+        recorded = _recorded()
+        recorded["files"].update(files)
+        recorded["models"].update(models)
+        text = json.dumps(recorded, indent=2, sort_keys=True)
+        write_atomically(_lock_file(), f"{text}\n".encode())
+
+
+def verify_cached() -> dict[str, str]:
+    """What each published network in the cache is, by the name of its file.
+
+    "verified": as it was converted; "changed": whole, but not what was converted; "damaged";
+    "not recorded": whole, but from before digests were recorded.
+    """
+    from biggan.weights.load import read_network
+
+    recorded = _recorded()["models"]
+    states = {}
+    for name in PUBLISHED:
+        for kind in ("generator", "discriminator"):
+            path = cached_path(name, kind)
+            if not path.is_file():
+                continue
+            try:
+                digest = read_network(path, kind).sha256
+            except InputError:
+                states[path.name] = "damaged"
+            else:
+                expected = recorded.get(path.name, "")
+                right = "verified" if digest == expected else "changed"
+                states[path.name] = right if expected else "not recorded"
+    return states
