@@ -7,6 +7,8 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 DEV    := $(VENV)/.installed-dev
 LOWEST := .venv-lowest
+# The scripts of the exported page are checked where npm is installed.
+NODE   := $(if $(shell command -v npm),node_modules/.package-lock.json)
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-all test-lowest check format bench pictures clean
@@ -59,15 +61,21 @@ test-lowest: $(LOWEST)/.installed  ## some tests with the lowest versions that p
 	OMP_NUM_THREADS=1 $(LOWEST)/bin/python -m pytest --numprocesses auto --maxprocesses 4 \
 		--override-ini filterwarnings= -m "not slow" $(LOWEST_TESTS)
 
-check: $(DEV)    ## formatter, linter, type checker, import rules
+check: $(DEV) $(NODE)  ## formatter, linter, type checker, import rules
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(if $(NODE),npm run --silent check,@echo "npm is not installed: the scripts of the exported page were not checked")
 
-format: $(DEV)   ## let the formatter and the linter mend what they can
+node_modules/.package-lock.json: package.json package-lock.json
+	npm ci --silent
+	touch $@
+
+format: $(DEV) $(NODE) ## let the formatter and the linter mend what they can
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+	$(if $(NODE),npm run --silent format)
 
 pictures: $(DEV) ## make the pictures of README and docs anew (DATA=fruits-train.zip for those that show photographs)
 	$(BIN)/python scripts/make_pictures.py $(if $(DATA),--data $(DATA))
@@ -80,4 +88,4 @@ bench: $(DEV)    ## the benchmarks in short, each against a named peer in the sa
 	done
 
 clean:           ## remove the environment and caches
-	rm -rf $(VENV) $(LOWEST) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
+	rm -rf $(VENV) $(LOWEST) node_modules .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

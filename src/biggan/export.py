@@ -10,6 +10,8 @@ The file holds the folded generator (`inference/folded.py`) for one truncation, 
     images         float32 (N, image_channels, resolution, resolution) in [-1, 1]
 
 Nothing is left on the disk but a file that was run and made the generator's images.
+
+The network of a web page (`biggan.web`) takes the statistics themselves instead of a truncation.
 """
 
 from __future__ import annotations
@@ -60,6 +62,12 @@ MAX_BATCH = 1024
 
 TOLERANCE = 1e-4
 """Largest difference of a pixel, of a range of 2, from the generator's."""
+
+Storage = Literal["float32", "float16"]
+"""The type of the weights in the file; the network computes in float32."""
+
+_STORAGE_TOLERANCE: Mapping[Storage, float] = {"float32": TOLERANCE, "float16": 0.03}
+_LARGE = 1024  # values of a tensor that goes beside the graph, and may be stored as float16
 
 _NEEDED: Mapping[Format, tuple[str, ...]] = {
     "onnx": ("onnx", "onnxscript", "onnxruntime"),
@@ -125,7 +133,7 @@ def export_generator(
     report(f"converting to {library}")
     with _failing_in_one_line(library), written(network, path, batch, about) as run:
         report("comparing its images with PyTorch's")
-        difference = _compare(run, gan, truncation, batch)
+        difference = _compare(run, gan, truncation, batch, network.table)
     return Exported(path, form, network.shapes(batch), difference)
 
 
@@ -157,6 +165,15 @@ def check_request(
             raise InputError(f"{file} is a folder: choose another name")
         if file.exists() and not force:
             raise InputError(f"{file} exists: choose another name, or replace it with --force")
+    check_packages(form)
+
+
+def check_packages(form: Format) -> None:
+    """Refuse a format whose packages are not installed.
+
+    Raises:
+        InputError: One is missing.
+    """
     try:
         for package in _NEEDED[form]:
             importlib.import_module(package)
@@ -166,33 +183,80 @@ def check_request(
         ) from None
 
 
+def write_page_network(gan: Gan, path: Path, storage: Storage) -> tuple[Tensor, float]:
+    """Write a generator as a web page runs it, one image at a time, and check it on the CPU.
+
+    Its inputs are z, class_weights and statistics (2, T): the mean and the variance of all T
+    channels. The weights go beside the file, under the same name with `.data` appended.
+
+    Returns:
+        The statistics (S + 1, 2, T): one row per recorded truncation, then those of untruncated
+        noise; and the largest difference of a pixel, of a range of 2, from the generator's images.
+
+    Raises:
+        InputError: The exported network makes other images.
+    """
+    import onnx
+
+    network = _Network(gan, "given")
+    with _failing_in_one_line("ONNX"):
+        program = _onnx_program(network, 1)
+        _describe(program.model, {"producer": f"biggan {__version__}"})
+        model = program.model_proto
+        if storage == "float16":
+            _store_in_half_precision(model)
+        onnx.save_model(
+            model,
+            path,
+            save_as_external_data=True,
+            location=f"{path.name}.data",
+            size_threshold=4 * _LARGE,  # shapes stay in the graph, where they are needed
+        )
+        difference = _compare(
+            _onnx_runner(path), gan, "given", 1, network.table, _STORAGE_TOLERANCE[storage]
+        )
+    rows = (*statistics_grid(gan.generator), None)
+    return torch.stack([_statistics(network.table, row) for row in rows]), difference
+
+
 class _Network(nn.Module):
     """What is exported: the folded generator with named inputs.
+
+    Args:
+        gan: The model.
+        truncation: As for `export_generator`; "given" for statistics as an input.
 
     Raises:
         InputError: The model has no table of statistics for a dynamic truncation, or looks them up
             as no graph does here.
     """
 
-    def __init__(self, gan: Gan, truncation: Truncation) -> None:
+    def __init__(self, gan: Gan, truncation: Truncation | Literal["given"]) -> None:
         super().__init__()
         self.config = gan.config
-        self.dynamic = truncation == "dynamic"
-        if self.dynamic:
+        self.truncation = truncation
+        if truncation == "dynamic":
             _check_table(gan)
         self.folded = FoldedGenerator(gan.generator).cpu().eval()
-        statistics = self.folded.modulation.statistics
-        self.folded.modulation.statistics = (
-            _Tabulated(statistics)
-            if truncation == "dynamic"
-            else _chosen(statistics, truncation).eval()
-        )
+        self.table = self.folded.modulation.statistics
+        if truncation == "given":
+            used: StandingBatchNorm2d = _Given(self.table.channels, eps=self.table.eps)
+        elif truncation == "dynamic":
+            used = _Tabulated(self.table)
+        else:
+            used = _chosen(self.table, truncation)
+        self.folded.modulation.statistics = used.eval()
 
     def forward(
-        self, z: Tensor, class_weights: Tensor | None = None, truncation: Tensor | None = None
+        self,
+        z: Tensor,
+        class_weights: Tensor | None = None,
+        truncation: Tensor | None = None,
+        statistics: Tensor | None = None,
     ) -> Tensor:
         embedding = z[:, :0] if class_weights is None else self.folded.embed(class_weights)
-        return self.folded.synthesize(z, embedding, cast("Any", truncation))
+        chosen = truncation if statistics is None else statistics
+        return self.folded.synthesize(z, embedding, cast("Any", chosen))
 
     def shapes(self, batch: Batch) -> dict[str, tuple[int | str, ...]]:
         """The inputs, by name, in order."""
@@ -200,7 +264,11 @@ class _Network(nn.Module):
         shapes: dict[str, tuple[int | str, ...]] = {"z": (rows, self.config.z_dim)}
         if self.config.num_classes > 0:
             shapes["class_weights"] = (rows, self.config.num_classes)
-        return shapes | ({"truncation": ()} if self.dynamic else {})
+        if self.truncation == "dynamic":
+            shapes["truncation"] = ()
+        if self.truncation == "given":
+            shapes["statistics"] = (2, self.table.channels)
+        return shapes
 
     def example(self, batch: Batch) -> dict[str, Tensor]:
         """Inputs with which to trace; any number of images is stood for by 2, as 1 is special."""
@@ -232,6 +300,20 @@ class _Tabulated(StandingBatchNorm2d):
         # (S,). On the grid one of them is 1, without rounding, and the others are 0.
         weights = (1 - (position - torch.arange(len(grid))).abs()).clamp(min=0)
         return weights @ self.table_mean, weights @ self.table_var
+
+
+class _Given(StandingBatchNorm2d):
+    """Statistics that are an input (2, C), in the place of a truncation."""
+
+    def statistics(self, truncation: float | Tensor | None) -> tuple[Tensor, Tensor]:
+        """The input's rows."""
+        assert isinstance(truncation, Tensor)
+        return truncation[0], truncation[1]
+
+
+def _statistics(table: StandingBatchNorm2d, truncation: float | None) -> Tensor:
+    """The mean and the variance at a truncation, (2, C)."""
+    return torch.stack(table.statistics(truncation))
 
 
 def _chosen(table: StandingBatchNorm2d, truncation: float | None) -> StandingBatchNorm2d:
@@ -352,6 +434,27 @@ def _describe(model: Any, metadata: Mapping[str, str]) -> None:
             value.shape[0] = "N"
 
 
+def _store_in_half_precision(model: Any) -> None:
+    """Store the large tensors of a network as float16, each with a conversion to float32."""
+    import onnx
+
+    graph, casts = model.graph, []
+    for tensor in graph.initializer:
+        values = onnx.numpy_helper.to_array(tensor)
+        if values.dtype == np.float32 and values.size >= _LARGE:
+            name, half = tensor.name, f"{tensor.name}.float16"
+            tensor.CopyFrom(onnx.numpy_helper.from_array(_as_half(values), half))
+            casts.append(onnx.helper.make_node("Cast", [half], [name], to=onnx.TensorProto.FLOAT))
+    nodes = [*casts, *graph.node]
+    del graph.node[:]
+    graph.node.extend(nodes)
+
+
+def _as_half(values: NDArray[np.float32]) -> NDArray[np.float16]:
+    with np.errstate(over="ignore"):  # infinities are found by comparing the images
+        return values.astype(np.float16)
+
+
 def _onnx_runner(path: Path) -> _Run:
     import onnxruntime  # type: ignore[import-untyped]
 
@@ -408,7 +511,14 @@ def _metadata(gan: Gan, truncation: Truncation) -> dict[str, str]:
 
 
 @torch.inference_mode()
-def _compare(run: _Run, gan: Gan, truncation: Truncation, batch: Batch) -> float:
+def _compare(
+    run: _Run,
+    gan: Gan,
+    truncation: Truncation | Literal["given"],
+    batch: Batch,
+    table: StandingBatchNorm2d,
+    tolerance: float = TOLERANCE,
+) -> float:
     """Make two images by the exported network and by the generator.
 
     Of one class and of a mix, at several truncations and batch sizes where those are dynamic.
@@ -425,35 +535,42 @@ def _compare(run: _Run, gan: Gan, truncation: Truncation, batch: Batch) -> float
     weights = torch.zeros(2, config.num_classes)
     weights[0, :1] = 1
     weights[1, :1] = weights[1, -1:] = 0.5
+    batches = [torch.arange(num) % 2 for num in ((1, 2) if batch == "dynamic" else (batch,))]
+    if batch == 1:
+        batches.append(torch.ones(1, dtype=torch.int64))
     differences = []
     for t in _truncations(gan, truncation):
         labels = weights if config.num_classes else torch.zeros(2, dtype=torch.int64)
         expected = generator(z, labels, t)
-        for num in (1, 2) if batch == "dynamic" else (batch,):
-            rows = torch.arange(num) % 2
+        for rows in batches:
             inputs = {"z": z[rows].numpy()}
             if config.num_classes:
                 inputs["class_weights"] = weights[rows].numpy()
             if truncation == "dynamic":
                 inputs["truncation"] = np.array(t, np.float32)
+            if truncation == "given":
+                inputs["statistics"] = _statistics(table, t).numpy()
             images = torch.from_numpy(run(inputs))
             differences.append((images - expected[rows]).abs().max().item())
     worst = max(differences, key=lambda d: (d != d, d))
-    if worst <= TOLERANCE:  # false for NaN
+    if worst <= tolerance:  # false for NaN
         return worst
     raise InputError(
         f"nothing was written: the exported network's images differ from PyTorch's by {worst:.2g}"
     )
 
 
-def _truncations(gan: Gan, truncation: Truncation) -> list[float | None]:
+def _truncations(gan: Gan, truncation: Truncation | Literal["given"]) -> list[float | None]:
     """At which to compare: the ends of the grid and a place between two rows."""
-    if truncation != "dynamic":
+    if not isinstance(truncation, str):
         return [truncation]
     grid = statistics_grid(gan.generator)
+    untruncated: list[float | None] = [None] if truncation == "given" else []
+    if not grid:
+        return untruncated
     middle = len(grid) // 2
     between = 0.7 * grid[middle - 1] + 0.3 * grid[middle]
-    return [grid[0], between, grid[-1]]
+    return [grid[0], between, grid[-1], *untruncated]
 
 
 @contextlib.contextmanager

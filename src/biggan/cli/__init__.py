@@ -28,7 +28,7 @@ VERBS = {
     "report": "Write a report of a training run as one HTML page.",
     "data": "Pack, verify and describe datasets.",
     "convert": "Convert weights of other software to one file.",
-    "export": "Export a model to ONNX or OpenVINO.",
+    "export": "Export a model to ONNX, OpenVINO or a web page.",
     "push": "Publish a model on the Hugging Face Hub.",
     "models": "List models and architectures, or describe a weights file.",
     "classes": "List or search the classes of a model.",
