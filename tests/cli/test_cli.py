@@ -28,6 +28,15 @@ def test_help_of_every_verb_shows_an_example():
     assert succeeds("--version").startswith("biggan 0.")
 
 
+def test_the_version_with_all_that_a_bug_report_needs():
+    lines = succeeds("--version --verbose").splitlines()
+    assert lines[0] == succeeds("--version").strip()
+    assert lines[1].startswith("Python 3.")
+    assert f"torch {torch.__version__}" in lines
+    assert any(line.startswith("openvino ") for line in lines)
+    assert fails("--verbose") == "error: Missing command."
+
+
 @pytest.mark.parametrize(
     ("code", "heavy"),
     [

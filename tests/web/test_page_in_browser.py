@@ -242,26 +242,32 @@ def test_nonsense_in_the_address_is_one_sentence(visit: Visit, address: str) -> 
     assert visit.window.input_value("input[name=seed]") == "0"
 
 
-def test_a_damaged_page_is_one_sentence(visit: Visit, address: str, site: Path) -> None:
+def test_a_damaged_page_is_one_sentence(browser: Any, address: str, site: Path) -> None:
     weights = next(site.glob("weights-*.bin"))
     for file, message in (
-        (weights, f"The file {weights.name} cannot be loaded (404)"),
+        (weights, f"The file {weights.name} cannot be loaded (status 404)"),
         (site / "model.json", "The page is incomplete: model.json cannot be loaded."),
         (site / "worker.js", "The page is incomplete: worker.js cannot be loaded."),
     ):
         hidden = file.rename(file.with_suffix(".hidden"))
         try:
+            visit = Visit(browser)
             assert message in visit.open(address).notice()
         finally:
             hidden.rename(file)
+        visit.window.close()
     contents = weights.read_bytes()
     try:
         weights.write_bytes(contents[:-1])
+        visit = Visit(browser)
         notice = visit.open(address).notice()
     finally:
         weights.write_bytes(contents)
     assert f"The file {weights.name} of the model is damaged: it has " in notice
     assert visit.window.locator("body.failed").count() == 1
+    visit.window.reload()  # repaired: the damaged copy in the cache is not used
+    visit.complete()
+    visit.window.close()
 
 
 def test_browsers_that_cannot_run_it_are_told_so(browser: Any, address: str) -> None:

@@ -45,7 +45,7 @@ HELP = """Usage: biggan [OPTIONS] COMMAND [ARGS]...
     biggan train digits --out runs/digits
 
 Options:
-  --version   Show the version and exit.
+  --version   Show the version and exit; with --verbose all that a bug report needs.
   -h, --help  Show this message and exit.
 
 Commands:

@@ -40,11 +40,23 @@ class _Verbs(click.Group):
 
 
 @click.group(
-    cls=_Verbs, context_settings={"help_option_names": ["-h", "--help"], "show_default": True}
+    cls=_Verbs,
+    invoke_without_command=True,
+    context_settings={"help_option_names": ["-h", "--help"], "show_default": True},
 )
-@click.version_option(__version__, message="biggan %(version)s")
-def group() -> None:
+@click.option("--version", is_flag=True, help="Show the version and exit.")
+@click.option("--verbose", is_flag=True, help="With --version: all that a bug report needs.")
+@click.pass_context
+def group(context: click.Context, version: bool, verbose: bool) -> None:
     """All verbs; see `HELP`."""
+    if not version:
+        if context.invoked_subcommand is None:
+            raise click.UsageError("Missing command.")
+        return
+    from biggan.cli.versions import describe
+
+    click.echo(describe() if verbose else f"biggan {__version__}")
+    context.exit()
 
 
 class NumberOr(click.ParamType):  # type: ignore[type-arg]  # generic since click 8.2

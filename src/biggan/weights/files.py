@@ -374,6 +374,7 @@ def _on_cpu(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 #     pt_inception-2015-12-05-6726825d.pth   TF-Inception's weights, as published
 #     addresses/                    files given by address, a folder each
 #     downloads/                    unfinished downloads: resumed the next time
+#     onnxruntime-web-1.30.0/       what an exported page runs on
 #     *.lock, *.lock.held           held by the process that fetches; safe to delete when none runs
 #
 # What is there is used as it is and never asked for again; to fetch it anew, delete it.

@@ -35,14 +35,11 @@ export async function download(files, report) {
  * @param {(bytes: number) => void} report
  */
 async function fill(part, file, report) {
-  if ((await receive(part, file, report, "force-cache")) === file.bytes) return;
-  const received = await receive(part, file, () => {}, "reload"); // the cached copy may be damaged
-  if (received === file.bytes) return;
-  const name = new URL(file.address).pathname.split("/").pop();
-  throw new PageError(
-    `The file ${name} of the model is damaged: it has ${received.toLocaleString("en")} bytes ` +
-      `instead of ${file.bytes.toLocaleString("en")}; upload it again.`,
-  );
+  try {
+    await receive(part, file, report, "force-cache");
+  } catch {
+    await receive(part, file, () => {}, "reload"); // what the cache holds may be damaged
+  }
 }
 
 /**
@@ -50,36 +47,34 @@ async function fill(part, file, report) {
  * @param {Download} file
  * @param {(bytes: number) => void} report
  * @param {RequestCache} cache
- * @returns {Promise<number>} the bytes received, at most one more than fit
  */
-async function receive(part, { address, integrity }, report, cache) {
+async function receive(part, { address, bytes, integrity }, report, cache) {
   const name = new URL(address).pathname.split("/").pop();
   let received = 0;
+  let status = "blocked, changed or no connection";
   try {
     const response = await fetch(address, { cache, integrity: integrity ?? "" });
-    if (!response.ok || !response.body) throw new PageError(cannot(name, `${response.status}`));
+    if (!response.ok) status = `status ${response.status}`;
+    if (!response.ok || !response.body) throw new Error(status);
     const reader = response.body.getReader();
     for (;;) {
       const { done, value } = await reader.read();
-      if (done) return received;
-      if (received + value.length > part.length) {
-        await reader.cancel();
-        return received + value.length;
-      }
-      part.set(value, received);
+      if (done) break;
       received += value.length;
+      if (received > bytes) await reader.cancel();
+      else part.set(value, received - value.length);
       report(value.length);
     }
-  } catch (error) {
-    if (error instanceof PageError) throw error;
-    throw new PageError(cannot(name, "blocked, changed or no connection"));
+  } catch {
+    throw new PageError(
+      `The file ${name} cannot be loaded (${status}); reload the page to try again.`,
+    );
   }
-}
-
-/**
- * @param {string | undefined} name
- * @param {string} reason
- */
-function cannot(name, reason) {
-  return `The file ${name} cannot be loaded (${reason}); reload the page to try again.`;
+  if (received !== bytes) {
+    const [has, needs] = [received, bytes].map((number) => number.toLocaleString("en"));
+    throw new PageError(
+      `The file ${name} of the model is damaged: it has ${has} bytes instead of ${needs}; ` +
+        "upload it again.",
+    );
+  }
 }

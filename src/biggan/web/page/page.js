@@ -52,7 +52,8 @@ const remembered = new Map();
 /** @type {Sheet} */
 let sheet;
 let request = 0; // number of the newest one
-/** @type {{canvas: HTMLCanvasElement, request: number}[]} pictures, and the requests they show */
+/** @typedef {{button: HTMLElement, canvas: HTMLCanvasElement, caption: HTMLElement}} Tile */
+/** @type {(Tile & {request: number})[]} pictures, and the requests that they show */
 let tiles = [];
 let opened = 0; // the picture in the dialog
 let addressTimer = 0;
@@ -203,16 +204,15 @@ function arrange() {
   tiles.length = Math.min(tiles.length, sheet.pictures.length);
   while (tiles.length < sheet.pictures.length) tiles.push(buildTile(tiles.length));
   const isMixed = new Set(sheet.labels).size > 1;
-  for (const [i, { canvas }] of tiles.entries()) {
+  for (const [i, { button, caption }] of tiles.entries()) {
     const { truncation, start } = sheet.pictures[i];
-    canvas.ariaLabel = `${sheet.labels[i]}, truncation ${truncation}, seed ${start.seed}`;
-    const caption = /** @type {HTMLElement} */ (canvas.nextElementSibling);
+    button.ariaLabel = `${sheet.labels[i]}, truncation ${truncation}, seed ${start.seed}`;
     caption.textContent = isMixed && form.name === "explore" ? sheet.labels[i] : "";
   }
   const headings = form.name === "sweep" ? sheet.pictures.slice(0, sheet.columns) : [];
   sheetBox.replaceChildren(
     ...headings.map(({ truncation }) => element("span", truncation.toFixed(2))),
-    ...tiles.map(({ canvas }) => canvas.parentElement ?? canvas),
+    ...tiles.map(({ button }) => button),
   );
   player.slider.max = `${sheet.pictures.length - 1}`;
 }
@@ -224,11 +224,12 @@ function buildTile(index) {
   const button = document.createElement("button");
   button.type = "button";
   button.className = "tile";
-  button.append(canvas, element("span", ""));
+  const caption = element("span", "");
+  button.append(canvas, caption);
   button.addEventListener("click", () =>
     form.name === "interpolate" ? player.seek(index) : enlarge(index),
   );
-  return { canvas, request: 0 };
+  return { button, canvas, caption, request: 0 };
 }
 
 /**
