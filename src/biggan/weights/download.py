@@ -22,7 +22,7 @@ import re
 import socket
 import ssl
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from http import HTTPStatus
 from http.client import (
@@ -139,7 +139,14 @@ def obtain_address(address: str, kind: str = "generator", *, offline: bool = Fal
     return path
 
 
-def fetch(url: str, path: Path, *, sha256: str | None = None) -> None:
+Report = Callable[[int, int | None], object]
+"""Called with the bytes that have come and those of the whole file, None if the host does not say.
+
+What it raises ends the download; the part that has come is kept.
+"""
+
+
+def fetch(url: str, path: Path, *, sha256: str | None = None, report: Report | None = None) -> None:
     """Download a file, resuming an earlier try; it appears whole or not at all.
 
     Args:
@@ -147,6 +154,7 @@ def fetch(url: str, path: Path, *, sha256: str | None = None) -> None:
         path: Where it goes. Its folder is created; an older file is replaced.
         sha256: What it must have, in hex, or the beginning of it. If it has another, nothing of
             it is kept.
+        report: Called again and again.
 
     Raises:
         DownloadError: The host does not give it, or not as it should be.
@@ -157,7 +165,7 @@ def fetch(url: str, path: Path, *, sha256: str | None = None) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         for wait in (*_WAITS, None):
             try:
-                _receive(url, partial)
+                _receive(url, partial, report)
                 break
             except _DroppedError as error:
                 if wait is None:
@@ -222,7 +230,7 @@ def newest_kaggle_version(model_url: str) -> str:
     return f"{model_url}/{number}/download"
 
 
-def _receive(url: str, partial: _PartialFile) -> None:
+def _receive(url: str, partial: _PartialFile, report: Report | None) -> None:
     """Receive what is missing of a file; `_DroppedError` where another try may bring the rest."""
     size, etag = partial.resumable()
     asked = {"Range": f"bytes={size}-", "If-Range": etag} if size else {}
@@ -249,7 +257,7 @@ def _receive(url: str, partial: _PartialFile) -> None:
         if response.status == HTTPStatus.PARTIAL_CONTENT and announced.isdecimal():
             total = int(announced)
         if total is None or total <= MAX_BYTES:
-            size = _append(url, response, partial, size, total)
+            size = _append(url, response, partial, size, total, report)
     if max(size, total or 0) > MAX_BYTES:
         partial.discard()
         raise DownloadError(url, f"it is larger than {MAX_BYTES >> 30} GiB")
@@ -258,7 +266,12 @@ def _receive(url: str, partial: _PartialFile) -> None:
 
 
 def _append(
-    url: str, response: HTTPResponse, partial: _PartialFile, size: int, total: int | None
+    url: str,
+    response: HTTPResponse,
+    partial: _PartialFile,
+    size: int,
+    total: int | None,
+    report: Report | None,
 ) -> int:
     """Write a response's body behind the `size` bytes that are there; returns the new size."""
     bar = tqdm(
@@ -275,6 +288,8 @@ def _append(
             file.write(chunk)
             bar.update(len(chunk))
             size += len(chunk)
+            if report:
+                report(size, total)
             if size > MAX_BYTES:  # a server that never stops
                 break
     return size

@@ -42,6 +42,7 @@ BUNDLED = ("fruits", "digits")
 
 BUNDLED_FOLDER = Path(__file__).parent / "bundled"
 
+RUN_REAL_PREVIEW = "previews/real.png"
 RUN_GENERATOR = "generator.safetensors"
 """Name of the newest EMA generator in a run folder."""
 

@@ -26,7 +26,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from biggan.classes import default_class_names
+from biggan.classes import default_class_names, resolve_class
 from biggan.errors import DamagedFileError, InputError, printable, quoted
 from biggan.weights.files import (
     BUNDLED,
@@ -127,6 +127,23 @@ def load_class_names(
                     return header.description.name, header.description.class_names
     description = load_generator(word, offline=offline).description
     return description.name, description.class_names
+
+
+def models_with_class(query: str | int) -> list[str]:
+    """The bundled and published models with a class of this name; none for a number."""
+    from biggan.weights.published import PUBLISHED
+
+    if not isinstance(query, str) or query.strip().isdigit():
+        return []
+    names = {name: load_class_names(name)[1] for name in BUNDLED}
+    for name, model in PUBLISHED.items():
+        names[name] = model.class_names or default_class_names(model.config.num_classes)
+    found = []
+    for name, classes in names.items():
+        with suppress(InputError):
+            resolve_class(query, classes)
+            found.append(name)
+    return found
 
 
 # --- locate ---

@@ -31,6 +31,7 @@ from biggan.weights.files import cache_dir, exclusive, is_offline
 
 if TYPE_CHECKING:
     from biggan.models import DiscriminatorConfig, GeneratorConfig
+    from biggan.weights.download import Report
     from biggan.weights.files import LoadedModel
 
 Kind = Literal["generator", "discriminator"]
@@ -301,13 +302,23 @@ def is_cached_network(path: Path) -> bool:
     return any(path in (cached_path(n), cached_path(n, "discriminator")) for n in PUBLISHED)
 
 
-def obtain_published(name: str, kind: Kind = "generator", *, offline: bool = False) -> Path:
+def downloads_folder(model: PublishedModel, place: Place) -> Path:
+    """Where the files of a place are kept until they are converted; one may put them there."""
+    # A folder for these very files: what another host has is not resumed with them.
+    key = hashlib.sha256(" ".join(file.url for file in place).encode()).hexdigest()[:16]
+    return cache_dir() / "downloads" / model.name / key
+
+
+def obtain_published(
+    name: str, kind: Kind = "generator", *, offline: bool = False, report: Report | None = None
+) -> Path:
     """The file of a published network, fetched and converted if it is not in the cache.
 
     Args:
         name: A key of `PUBLISHED`.
         kind: A discriminator only of a model that has one.
         offline: Whether to look no further than the cache.
+        report: Called while a file is downloaded, as by `biggan.weights.download.fetch`.
     """
     model, path = PUBLISHED[name], cached_path(name, kind)
     if path.is_file():
@@ -318,12 +329,18 @@ def obtain_published(name: str, kind: Kind = "generator", *, offline: bool = Fal
         f"If you have {', or '.join(by_hand)}, use --model FILE, biggan.load(FILE) or biggan "
         "convert FILE OUT.safetensors"
     )
-    if is_offline(offline):
-        raise InputError(
-            f"{name} is not in the cache {cache_dir()}, and nothing is downloaded offline. {advice}"
-        )
+    if is_offline(offline):  # but somebody may have put the files there
+        folders = {place: downloads_folder(model, place) for place in places}
+        places = tuple(p for p in places if all((folders[p] / file.name).exists() for file in p))
+        if not places:
+            raise InputError(
+                f"{name} is not in the cache {cache_dir()}, and nothing is downloaded offline. "
+                f"{advice}"
+            )
     with exclusive(path, name):
-        if not path.is_file() and (failures := _fetch_and_convert(model, kind, path)):
+        if not path.is_file() and (
+            failures := _fetch_and_convert(model, kind, places, path, report)
+        ):
             raise InputError(f"{name} cannot be downloaded ({'; '.join(failures)}). {advice}")
     return path
 
@@ -335,19 +352,23 @@ def _places(model: PublishedModel, kind: Kind) -> tuple[Place, ...]:
     return (model.discriminator,)
 
 
-def _fetch_and_convert(model: PublishedModel, kind: Kind, path: Path) -> list[str]:
+def _fetch_and_convert(
+    model: PublishedModel,
+    kind: Kind,
+    places: tuple[Place, ...],
+    path: Path,
+    report: Report | None,
+) -> list[str]:
     """Write a network to a file, from the first place that has it; or say why none has."""
     from biggan.weights.download import DownloadError
     from biggan.weights.files import save_discriminator, save_generator
 
     failures = []
-    for place in _places(model, kind):
-        # A folder for these very files: what another host has is not resumed with them.
-        key = hashlib.sha256(" ".join(file.url for file in place).encode()).hexdigest()[:16]
-        folder = cache_dir() / "downloads" / model.name / key
+    for place in places:
+        folder = downloads_folder(model, place)
         _LOG.info("downloading %s from %s", model.name, host_of(place))
         try:
-            digests = {file.url: fetch_file(file, folder) for file in place}
+            digests = {file.url: fetch_file(file, folder, report) for file in place}
         except DownloadError as error:  # and no other: a full disk is not this place's fault
             reason = error.reason
         else:
@@ -367,7 +388,7 @@ def _fetch_and_convert(model: PublishedModel, kind: Kind, path: Path) -> list[st
     return failures
 
 
-def fetch_file(file: RemoteFile, folder: Path) -> str:
+def fetch_file(file: RemoteFile, folder: Path, report: Report | None = None) -> str:
     """Download a file into a folder, if it is not there; its sha256.
 
     Raises:
@@ -386,7 +407,7 @@ def fetch_file(file: RemoteFile, folder: Path) -> str:
         if file.is_kaggle_model:
             url = newest_kaggle_version(url)
         try:
-            fetch(url, path, sha256=file.sha256 or recorded)
+            fetch(url, path, sha256=file.sha256 or recorded, report=report)
         except DownloadError as error:
             if file.sha256 or not recorded or "sha256" not in error.reason:
                 raise
