@@ -5,10 +5,14 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 import biggan
+from biggan import InputError
+from biggan.devices import best_device
+from biggan.images import Pictures
 from biggan.latents import make_noise, statistics_truncation
-from biggan.provenance import provenance_from_json
+from biggan.provenance import GridProvenance, provenance_from_json, read_provenance
 from biggan.weights.files import Description, save_generator
 from tiny import TINY_CLASSES, tiny_generator
 
@@ -212,3 +216,50 @@ def test_a_generator_in_training_mode_is_refused(tiny):
     tiny.generator.train()
     with pytest.raises(ValueError, match="training mode"):
         tiny.sample(0)
+
+
+def test_samples_are_pil_images_that_take_their_provenance_into_files(tiny, tmp_path):
+    pictures = tiny.sample(["siamese cat", 0], 3, 0.4, 7)
+    assert isinstance(pictures, list)
+    assert len(pictures) == 6
+    assert isinstance(pictures[4], Image.Image)
+    plan = tiny.plan(["siamese cat", 0], 3, 0.4, 7)
+    pictures[4].save(tmp_path / "x.png")
+    assert read_provenance(tmp_path / "x.png") == plan[4]
+    pictures[4].save(tmp_path / "x.jpg")  # has no place for it
+    np.testing.assert_array_equal(pixels([Image.open(tmp_path / "x.png")]), pixels(pictures[4:5]))
+
+    files = pictures.save(tmp_path / "folder")
+    assert [read_provenance(file) for file in files] == plan
+    pictures.grid(3).save(tmp_path / "grid.png")
+    assert read_provenance(tmp_path / "grid.png") == GridProvenance(3, tuple(plan))
+    assert pictures.grid().size == (5 * 17 - 1, 2 * 17 - 1)
+    changed = Pictures([pictures[0].resize((8, 8)), pictures[1].resize((8, 8))])
+    changed.grid().save(tmp_path / "changed.png")
+    with pytest.raises(InputError, match="contains no provenance"):
+        read_provenance(tmp_path / "changed.png")
+    assert [file.name for file in changed.save(tmp_path)] == [
+        "picture-0000.png",
+        "picture-0001.png",
+    ]
+
+
+def test_a_notebook_shows_a_model_and_its_pictures(tiny):
+    assert tiny.sample(0, 2)._repr_html_().count('<img src="data:image/png;base64,') == 2
+    shown = tiny._repr_html_()
+    assert "3 classes" in shown
+    assert "<p>gan.sample(&#x27;tabby&#x27;, num=10)</p>" in shown
+
+
+def test_the_device_is_the_best_there_is(tiny_file):
+    assert biggan.load(tiny_file).device == best_device()
+
+
+def test_a_class_of_another_model_names_that_model(tiny):
+    for query, models in (("seven", "digits"), ("hen", "biggan-128, biggan-256")):
+        with pytest.raises(
+            InputError, match=f"is named '{query}'.*; models with such a class: {models}"
+        ):
+            tiny.sample(query)
+    with pytest.raises(InputError, match="lists them all$"):
+        tiny.sample("no such thing")

@@ -49,6 +49,13 @@ def find_device(name: str | int | torch.device) -> torch.device:
     raise InputError(f"there is no device {quoted(name)}: {fault}; available: {available}")
 
 
+def best_device() -> torch.device:
+    """The first accelerator, or the CPU where there is none."""
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
 def is_out_of_memory(error: BaseException | None) -> bool:
     """Whether an allocation failed, in an exception or in the one during which it was raised."""
     while error is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 from collections.abc import Sequence
 from contextlib import suppress
 from itertools import islice
@@ -13,9 +14,10 @@ import torch
 from PIL import Image
 
 from biggan.classes import resolve_class
-from biggan.devices import find_device, move
+from biggan.devices import best_device, find_device, move
 from biggan.errors import InputError
 from biggan.hub import hub_address
+from biggan.images import Picture, Pictures
 from biggan.inference import EngineName, Precision
 from biggan.inference.engine import Engine, build_engine
 from biggan.interpolation import Path, draw_morph, draw_video, plan_morph, plan_video
@@ -33,7 +35,7 @@ from biggan.weights.networks import with_off_grid
 def load(
     model: str | FilePath | None = None,
     *,
-    device: str | torch.device = "cpu",
+    device: str | torch.device | None = None,
     offline: bool = False,
     bn_eps: float | None = None,
     sn_eps: float | None = None,
@@ -47,7 +49,8 @@ def load(
         model: A published name such as "biggan-deep-256", whose weights are fetched once; a file
             or folder of any known format (see `biggan.weights.load`); an address, "hf://owner/repo"
             or "https://..."; None for the bundled model.
-        device: Where to put the network: "cpu", "cuda", "cuda:1", "mps".
+        device: Where to put the network: "cpu", "cuda", "cuda:1", "mps"; None for the first
+            accelerator, or the CPU where there is none.
         offline: Never touch the network; what is not in the cache is refused.
         bn_eps: Epsilon of BatchNorm, for ajbrock's files, which do not say it; None for 1e-5.
         sn_eps: Epsilon of spectral normalization, likewise; None for 1e-6.
@@ -60,7 +63,7 @@ def load(
     Raises:
         InputError: Nothing loadable is there, the file is damaged, or there is no such device.
     """
-    device = find_device(device)
+    device = best_device() if device is None else find_device(device)
     loaded = weights.load_generator(model, offline=offline, bn_eps=bn_eps, sn_eps=sn_eps)
     if off_grid is not None:
         loaded = with_off_grid(loaded, off_grid)
@@ -178,8 +181,10 @@ class Gan(LatentSpace):
         seed: int = 0,
         *,
         noise: NoiseKind = "hub",
-    ) -> list[Image.Image]:
-        """Make pictures of a class, or of one after the other.
+    ) -> Pictures:
+        """Make pictures of a class, or of one after the other, as a list of PIL images.
+
+        A notebook shows them; `.save(folder)` writes them, `.grid()` puts them into one picture.
 
         Args:
             class_: A name or an index, or a list of them; None for the classes in turn, picture k
@@ -192,7 +197,8 @@ class Gan(LatentSpace):
         """
         several = isinstance(class_, Sequence) and not isinstance(class_, str)
         classes = cast(Sequence[str | int | None], class_ if several else [class_])
-        return list(self.draw(self.plan(classes, num, truncation, seed, noise=noise)))
+        planned = self.plan(classes, num, truncation, seed, noise=noise)
+        return Pictures(map(Picture.of, self.draw(planned), planned))
 
     def interpolate(
         self,
@@ -220,8 +226,22 @@ class Gan(LatentSpace):
     def class_index(self, class_: str | int) -> int:
         """The index of a class given by name or index, where that is clear."""
         if self.class_names:
-            return resolve_class(class_, self.class_names)
+            try:
+                return resolve_class(class_, self.class_names)
+            except InputError as error:
+                others = weights.models_with_class(class_)
+                if not others or self.name in others:
+                    raise
+                raise InputError(
+                    f"{error}; models with such a class: {', '.join(others)}"
+                ) from None
         raise InputError(f"{self.name} is unconditional: it has no class {class_!r}; omit it")
+
+    def _repr_html_(self) -> str:
+        names = self.class_names
+        some = "; ".join(name.split(",")[0] for name in names[:8]) + ("; ..." if names[8:] else "")
+        call = f"gan.sample({names[0].split(',')[0]!r}, num=10)" if names else "gan.sample(num=10)"
+        return "".join(f"<p>{html.escape(text)}</p>" for text in (repr(self), some, call))
 
     def __repr__(self) -> str:
         classes = f"{len(self.class_names)} classes" if self.class_names else "unconditional"

@@ -6,17 +6,19 @@ seed gives the published picture.
 
 from __future__ import annotations
 
+import base64
+import html
 import io
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from PIL import Image, PngImagePlugin
 from torch import Tensor
 
-from biggan.atomic_write import write_atomically
+from biggan.atomic_write import make_folder, write_atomically
 from biggan.errors import InputError
 
 if TYPE_CHECKING:
@@ -24,6 +26,71 @@ if TYPE_CHECKING:
 
 _MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 _LONGEST_COMMENT = 2**16 - 3  # bytes, of a JPEG
+_SMALL = 64  # up to this many pixels a side a notebook shows pictures enlarged
+
+
+class Picture(Image.Image):
+    """A PIL image whose provenance goes with it into PNG files.
+
+    Copies and changed pictures are plain PIL images, without provenance.
+    """
+
+    provenance: PngProvenance | None = None
+
+    @classmethod
+    def of(cls, image: Image.Image, provenance: PngProvenance) -> Picture:
+        """The same picture with provenance."""
+        picture = cls()
+        picture.__setstate__(image.__getstate__())
+        picture.provenance = provenance
+        return picture
+
+    def save(self, fp: Any, format: str | None = None, **params: Any) -> None:  # noqa: A002
+        """As of PIL; a PNG also gets the provenance, for `biggan sample --like`."""
+        if self.provenance is not None:
+            params.setdefault("pnginfo", _chunks(self.provenance))  # of other formats, ignored
+        super().save(fp, format, **params)
+
+
+class Pictures(list[Image.Image]):
+    """The list of PIL images that `Gan.sample` returns; a notebook shows the pictures."""
+
+    def grid(self, columns: int = 5) -> Image.Image:
+        """All pictures in one, row by row; its PNG files have the provenance of all."""
+        from biggan.provenance import GridProvenance, Provenance
+
+        grid = make_grid(self, min(columns, len(self)))
+        found = (getattr(picture, "provenance", None) for picture in self)
+        made = [provenance for provenance in found if isinstance(provenance, Provenance)]
+        if len(made) < len(self):
+            return grid
+        return Picture.of(grid, GridProvenance(min(columns, len(self)), tuple(made)))
+
+    def save(self, folder: str | Path) -> list[Path]:
+        """Write a PNG for each picture, called by its class and settings; returns the paths."""
+        from biggan.provenance import file_stem
+
+        paths = []
+        make_folder(Path(folder))
+        for number, picture in enumerate(self):
+            made = getattr(picture, "provenance", None)
+            name = file_stem(made) if made else f"picture-{number:04d}"
+            paths.append(Path(folder, f"{name}.png"))
+            save_png(picture, paths[-1], made)
+        return paths
+
+    def _repr_html_(self) -> str:
+        shown = []
+        for picture in self:
+            contents = base64.b64encode(to_png(picture)).decode()
+            side = 2 * picture.width if picture.width <= _SMALL else picture.width
+            title = getattr(getattr(picture, "provenance", None), "class_name", None) or ""
+            shown.append(
+                f'<img src="data:image/png;base64,{contents}" title="{html.escape(title)}" '
+                f'width="{side}" style="display:inline-block; margin:1px; '
+                'image-rendering:pixelated">'
+            )
+        return "".join(shown)
 
 
 def to_uint8(images: Tensor) -> Tensor:
@@ -133,11 +200,15 @@ def save_jpeg(image: Image.Image, path: Path, provenance: PngProvenance | None =
 
 def to_png(image: Image.Image, provenance: PngProvenance | None = None) -> bytes:
     """The contents of the file that `save_png` writes."""
+    contents = io.BytesIO()
+    image.save(contents, format="PNG", pnginfo=_chunks(provenance))
+    return contents.getvalue()
+
+
+def _chunks(provenance: PngProvenance | None) -> PngImagePlugin.PngInfo:
     chunks = PngImagePlugin.PngInfo()
     if provenance is not None:
         from biggan.provenance import PNG_KEYWORD
 
         chunks.add_text(PNG_KEYWORD, provenance.to_json())
-    contents = io.BytesIO()
-    image.save(contents, format="PNG", pnginfo=chunks)
-    return contents.getvalue()
+    return chunks

@@ -12,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
-from biggan.cli import VERBS
+from biggan.cli import VERBS, options
 from biggan.models import DiscriminatorConfig, build_discriminator, get_preset
 from biggan.weights.files import Description, save_discriminator, save_generator
 from command_line import biggan, fails, pixels, succeeds, write_images
@@ -225,11 +225,26 @@ def test_classes_of_imagenet_need_no_model(tmp_path, monkeypatch):
         ("--like missing.png --seed 3", "omit --seed"),
         ("--num many", "many"),
         ("--class 0 --device meta", "there is no device 'meta'"),
+        ("siamese cat", "'siamese cat' is no option: did you mean --class 'siamese cat'?"),
+        ("--class hen", "models with such a class: biggan-128, "),
     ],
 )
 def test_mistakes_in_sampling_write_nothing(tiny_file, tmp_path, arguments, message):
     assert message in fails(f"sample --model {tiny_file} {arguments} --out {tmp_path}/out")
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("is_terminal", [True, False])
+def test_a_person_is_told_what_comes_next(is_terminal, monkeypatch, capsys):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: is_terminal)
+    options.name_next("biggan", "demo", "--model", Path("my runs/x"))
+    said = "next: biggan demo --model 'my runs/x'\n" if is_terminal else ""
+    assert capsys.readouterr() == ("", said)
+
+
+def test_a_misspelt_command_is_answered_with_the_right_one():
+    assert "there is no command 'smaple': did you mean sample?" in fails("smaple")
+    assert "there is no command 'zzz': there are sample, " in fails("zzz")
 
 
 def test_models_that_cannot_be_loaded(tiny_file, tmp_path):

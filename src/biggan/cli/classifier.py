@@ -124,6 +124,7 @@ def command(
         f"{out}: {classifier.name}, {about['steps']:,} steps, {about['accuracy']:.2%} of "
         f"{about['held_out']:,} held-out images correct"
     )
+    options.name_next("biggan", "evaluate", "--data", data, "--extractor", out)
 
 
 def _load(

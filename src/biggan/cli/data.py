@@ -97,6 +97,7 @@ def pack(
     )
     click.echo(_summary(header), err=True)
     click.echo(out)
+    options.name_next("biggan", "train", "small-folder", "--data", out, "--dry-run")
 
 
 @command.command

@@ -227,6 +227,7 @@ def command(
     click.echo(result.as_table(evaluation))
     for path in written:
         click.echo(path)
+    options.name_next("biggan", "demo", *(() if model is None else ("--model", model)))
 
 
 def _check_options(

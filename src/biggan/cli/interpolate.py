@@ -176,6 +176,7 @@ def command(
             out = options.unused_picture(out, wanted)
         save_png(grid, out, wanted)
     click.echo(out)
+    options.name_next("biggan", "interpolate", "--like", out, "--out", f"again{out.suffix}")
 
 
 def _interpolate_latents(

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import difflib
 import itertools
 import os
+import shlex
+import sys
 from collections.abc import Callable, Iterable, Mapping
 from importlib import import_module
 from pathlib import Path
@@ -13,7 +16,7 @@ import click
 
 from biggan._version import __version__
 from biggan.cli import HELP, VERBS
-from biggan.errors import InputError
+from biggan.errors import InputError, quoted
 from biggan.inference import ENGINES, PRECISIONS
 
 if TYPE_CHECKING:
@@ -34,6 +37,16 @@ class _Verbs(click.Group):
             return None
         command: click.Command = import_module(f"biggan.cli.{cmd_name}").command
         return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        name = args[0]
+        if name not in VERBS and not name.startswith("-"):
+            near = difflib.get_close_matches(name, VERBS, 1)
+            meant = f"did you mean {near[0]}?" if near else f"there are {', '.join(VERBS)}"
+            ctx.fail(f"there is no command {quoted(name)}: {meant}")
+        return super().resolve_command(ctx, args)
 
     def format_help(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
         formatter.write(HELP)
@@ -178,15 +191,9 @@ def choose_device(name: str | None) -> str:
     Raises:
         InputError: No such device on this machine.
     """
-    import torch
+    from biggan.devices import best_device, find_device
 
-    from biggan.devices import find_device
-
-    if name is not None:
-        return str(find_device(name))
-    if torch.cuda.is_available():
-        return "cuda"
-    return "mps" if torch.backends.mps.is_available() else "cpu"
+    return str(best_device() if name is None else find_device(name))
 
 
 def load_gan(
@@ -196,6 +203,12 @@ def load_gan(
     from biggan.gan import load
 
     return load(model, device=choose_device(device), offline=offline, **how)
+
+
+def name_next(*words: object) -> None:
+    """Tell a person at a terminal what one does next; programs read nothing of it."""
+    if sys.stderr.isatty():
+        click.echo(f"next: {shlex.join(map(str, words))}", err=True)
 
 
 def progress(items: Iterable[_Item], total: int, unit: str, **options: Any) -> Iterable[_Item]:

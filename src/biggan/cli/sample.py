@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import signal
 from collections.abc import Callable, Iterable, Sequence
 from datetime import timedelta
@@ -42,7 +43,7 @@ _COLUMNS = 5  # of a grid
 _PATIENCE = timedelta(days=1)  # the fastest process waits for the slowest
 
 
-@click.command
+@click.command(context_settings={"allow_extra_args": True})
 @options.model
 @options.offline
 @click.option(
@@ -145,6 +146,9 @@ def command(
 
     Every file contains its provenance; --like generates the image again.
     """
+    if words := click.get_current_context().args:
+        meant = shlex.join(["--class", " ".join(words)[:100]])
+        raise InputError(f"{quoted(' '.join(words))} is no option: did you mean {meant}?")
     options.share_processor()
     from biggan.atomic_write import make_folder
     from biggan.latents import check_truncation
@@ -339,6 +343,7 @@ def _write(pictures: Iterable[Image], planned: Sequence[Picture], output: _Outpu
 def _report(files: list[Path], planned: list[Picture], *, as_json: bool) -> None:
     if not as_json:
         click.echo("\n".join(map(str, files)))
+        options.name_next("biggan", "sample", "--like", files[0], "--out", "again")
         return
     import json
 
