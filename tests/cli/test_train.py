@@ -1,6 +1,7 @@
 """`biggan train --dry-run` as a user types it; training itself is tested in test_cli."""
 
 import json
+import re
 import signal
 import tomllib
 
@@ -20,16 +21,26 @@ from data_forms import pictures, shuffled, write_shards
 def test_a_dry_run_prints_the_recipe_and_the_plan_and_writes_nothing(recipe, data, tmp_path):
     run = tmp_path / "run"
     dry_run = f"train {recipe} --data {data} --set batch_size=4 --dry-run"
-    result = biggan(f"{dry_run} --out {run}")
+    result = biggan(f"{dry_run} --verbose --out {run}")
     assert (result.returncode, result.stderr) == (0, "")
-    written, _, table = result.stdout.partition("\nNetworks\n")
+    head, _, rest = result.stdout.partition('name = "')
+    written, _, table = f'name = "{rest}'.partition("\nNetworks\n")
     expected = load_recipe(recipe, ["batch_size=4"], str(data)).fitted(2)
     assert tomllib.loads(written) == expected.to_dict()
     rows = dict(line.strip().split("  ", 1) for line in table.splitlines() if "  " in line.strip())
     assert rows["images in the dataset"].strip() == "6"
     assert rows["steps per epoch"].strip() == "0.8"
-    assert f"at step 0; there is no checkpoint in {run}" in table
-    assert "Data\n  6 images of data, 2 classes\n" in table
+    assert re.match(
+        r"About [\d.]+ seconds on this machine \(cpu\): 2 steps of [\d.]+ seconds.\n"
+        r"First preview after [\d.]+ seconds, at step \d. Memory about 0.3 GiB, disk ",
+        head,
+    )
+    assert f"at step 0; there is no checkpoint in {run}" in head
+    assert "Data\n  6 images of data, 2 classes\n" in head
+    assert table.endswith("To train: the same command without --dry-run\n")
+    brief = succeeds(f"{dry_run} --out {run}")
+    assert "Networks" not in brief
+    assert brief.endswith("--verbose prints the resolved recipe and all figures\n")
     assert not run.exists()
 
     values = json.loads(succeeds(f"{dry_run} --json"))
@@ -39,8 +50,23 @@ def test_a_dry_run_prints_the_recipe_and_the_plan_and_writes_nothing(recipe, dat
 
 
 def test_a_dry_run_without_data_says_what_it_cannot_know(recipe):
-    plan = succeeds(f"train {recipe} --dry-run")
+    plan = succeeds(f"train {recipe} --dry-run --verbose")
     assert "steps per epoch                    unknown without data" in plan
+
+
+def test_a_run_that_is_too_long_for_a_cpu_gets_settings_that_end_over_night(monkeypatch):
+    monkeypatch.setattr("biggan.training.timing.measure_rate", lambda *_: 1e11)
+    said = succeeds("train fruits --dry-run --device cpu")
+    assert said.startswith("About 15 hours on this machine (cpu): 60,000 steps of 0.9 seconds.\n")
+    (line,) = (line for line in said.splitlines() if line.startswith("On this CPU"))
+    assert re.search("within 8 hours: --set total_steps=32000 --set checkpoint_every=130$", line)
+
+
+def test_a_folder_on_a_cpu_gets_its_own_recipe(data, tmp_path, any_plan):
+    train = f"train small-folder --data {data} --out {tmp_path}/run --dry-run --json --device cpu"
+    result = biggan(train)
+    assert json.loads(result.stdout)["recipe"]["generator"]["channels"] == 16
+    assert "no accelerator here: training with the recipe small-folder-cpu" in result.stderr
 
 
 @pytest.fixture

@@ -14,6 +14,8 @@ from biggan.errors import InputError
 from biggan.reporting import read_run, write_report
 from biggan.toml import to_toml
 from biggan.training.config import load_recipe
+from biggan.weights.files import Description, save_generator
+from tiny import tiny_generator
 
 
 class Tags(HTMLParser):
@@ -79,6 +81,18 @@ def test_a_whole_run(run):
     addresses = re.findall(r"(?:src|href)=['\"]([^'\"]+)", text)
     assert all(address.startswith(("data:", "#")) for address in addresses)
     assert page(run) == text  # equal runs give equal pages
+
+
+def test_training_images_stand_beside_generated_ones_with_the_names_of_the_classes(run):
+    Image.new("L", (40, 30), 7).save(run / "previews" / "real.png")
+    text = page(run)
+    assert Tags(text).counts["img"] == 8
+    assert "training images<" in text
+    assert "generated at step 80<" in text
+    assert "A class in each row" not in text  # there is no generator
+    about = Description("x", class_names=("tabby, cat", "<b>", "\u732b"))
+    save_generator(run / "generator.safetensors", tiny_generator(), about)
+    assert "A class in each row, from the top: tabby, &lt;b&gt;, \u732b." in page(run)
 
 
 def test_a_log_that_is_cut_or_holds_what_is_no_number(run):

@@ -81,7 +81,8 @@ def test_a_run_leaves_what_its_user_needs(
     metrics = lines(tmp_path / "metrics.jsonl")
     assert [line["step"] for line in metrics] == [1, 2, 3, 4, 5, 6]
     assert {"d_loss", "g_loss", "d_real", "d_fake", "orthogonal"} <= metrics[0].keys()
-    assert len(list((tmp_path / "previews").glob("*.png"))) == 2
+    assert len(list((tmp_path / "previews").glob("step-*.png"))) == 2
+    assert (tmp_path / "previews" / "real.png").exists()
     assert len(list((tmp_path / "checkpoints").iterdir())) == 2
     for step in (3, 6):  # a tenth of the run is less than a checkpoint's interval
         assert biggan.load(f"{tmp_path}@{step}").description.training["step"] == step

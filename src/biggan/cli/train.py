@@ -8,6 +8,8 @@ import os
 import re
 import signal
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
     from biggan.training.batches import UncountedStream
 
 _LOG = logging.getLogger("biggan.training")
+
+_FOR_FOLDERS = "small-folder"  # has a form for CPUs
 
 
 class DurationType(click.ParamType):  # type: ignore[type-arg]  # generic since click 8.2
@@ -84,8 +88,13 @@ class DurationType(click.ParamType):  # type: ignore[type-arg]  # generic since 
 @click.option(
     "--dry-run",
     is_flag=True,
-    help="Print the resolved recipe and an estimate of the run: memory, operations, steps per "
-    "epoch. Writes nothing.",
+    help="Print how long the run takes on this machine, from a few measured updates, and what it "
+    "needs. Writes nothing.",
+)
+@click.option(
+    "--verbose",
+    is_flag=True,
+    help="With --dry-run: also print the resolved recipe and all figures.",
 )
 @click.option("--json", "as_json", is_flag=True, help="With --dry-run: print JSON.")
 @options.device
@@ -99,6 +108,7 @@ def command(
     strict: bool,
     stop_after: float | None,
     dry_run: bool,
+    verbose: bool,
     as_json: bool,
     device: str | None,
 ) -> None:
@@ -134,14 +144,42 @@ def command(
         changes = (*changes, f"label_column={json.dumps(label_column)}")
     if options.given_option(["resize"]):
         changes = (*changes, f"resize={resize}")
+    device = options.choose_device(device)
+    recipe = _suited(recipe, device, run_dir)
     config = load_recipe(recipe, changes, data)
     if dry_run:
-        _dry_run(config, run_dir, strict=strict, as_json=as_json)
+        planned = _dry_run(config, run_dir, strict=strict)
+        _print_plan(
+            *planned,
+            run_dir,
+            device,
+            partial(load_recipe, recipe, data=data),
+            list(changes),
+            as_json=as_json,
+            verbose=verbose,
+        )
         return
     if not config.data:
         raise InputError(f"the recipe {recipe} has no data: give --data FOLDER, ZIP or digits")
     assert run_dir is not None
-    _train(config, run_dir, options.choose_device(device), stop, strict=strict)
+    _train(config, run_dir, device, stop, strict=strict)
+
+
+def _suited(recipe: str, device: str, run_dir: Path | None) -> str:
+    """The recipe, or its form for CPUs; a run goes on with the recipe that it has."""
+    from biggan.training.checkpoint import CheckpointDirectory
+    from biggan.training.config import load_recipe
+
+    if recipe != _FOR_FOLDERS or device != "cpu":
+        return recipe
+    saved = CheckpointDirectory(run_dir / "checkpoints").read_newest_header() if run_dir else None
+    if saved and saved.config.generator.channels == load_recipe(recipe).generator.channels:
+        return recipe
+    _LOG.info(
+        "no accelerator here: training with the recipe %s-cpu, which ends over night on two cores",
+        recipe,
+    )
+    return f"{recipe}-cpu"
 
 
 def _fit_to_source(config: TrainConfig, run_dir: Path | None) -> TrainConfig:
@@ -187,32 +225,43 @@ def _train(
             )
             stop.finish()
         click.echo(run_dir / "generator.safetensors")
+        options.name_next("biggan", "demo", "--model", run_dir)
 
 
-def _dry_run(config: TrainConfig, run_dir: Path | None, *, strict: bool, as_json: bool) -> None:
+def _dry_run(
+    config: TrainConfig, run_dir: Path | None, *, strict: bool
+) -> tuple[TrainConfig, DatasetOutline | ShardStream | UncountedStream | None]:
+    """The recipe as it would be trained, and what is known of the data."""
     from biggan.training.batches import look_at_data
 
     config = _fit_to_source(config, run_dir)
     data = look_at_data(config, run_dir, strict=strict) if config.data else None
     if data is not None and data.num_classes is not None:
         config = config.fitted(data.num_classes)
-    _print_plan(config, data, run_dir, as_json=as_json)
+    return config, data
 
 
 def _print_plan(
     config: TrainConfig,
     data: DatasetOutline | ShardStream | UncountedStream | None,
     run_dir: Path | None,
+    device: str,
+    load: Callable[[list[str]], TrainConfig],
+    changes: list[str],
     *,
     as_json: bool,
+    verbose: bool,
 ) -> None:
     """Say what would be done. Under torchrun one process speaks for all."""
+    import torch
+
     from biggan.data import ShardStream
     from biggan.data.dataset import DatasetOutline
     from biggan.distributed import asked_processes
     from biggan.toml import to_toml
     from biggan.training.batches import UncountedStream
     from biggan.training.plan import make_plan, plan_table
+    from biggan.training.timing import NIGHT, answer, measure_rate, propose
 
     dataset = None if isinstance(data, UncountedStream) else data
     plan = make_plan(
@@ -234,9 +283,24 @@ def _print_plan(
             "start": begins,
         }
         click.echo(json.dumps(values, indent=2))
-    else:
-        parts = [to_toml(config.to_dict()), plan_table(plan), "", f"Data\n  {about}"]
-        click.echo("\n".join([*parts, "", f"Start\n  {begins}"]))
+        return
+    place = torch.device(device)
+    rate = measure_rate(config, place) * plan["processes"]
+    click.echo(answer(plan, config, rate, place))
+    if device == "cpu" and plan["run_flops"] / rate > 1.5 * NIGHT:
+        proposed = propose(
+            lambda more: load(more).fitted(config.generator.num_classes), changes, rate
+        )
+        if proposed:
+            sets = " ".join(f"--set {change}" for change in proposed)
+            click.echo(f"On this CPU these settings end within {NIGHT // 3600} hours: {sets}")
+        else:
+            click.echo("That is too much for this CPU: use a GPU, or smaller images.")
+    click.echo(f"\nData\n  {about}\n\nStart\n  {begins}\n")
+    if verbose:
+        click.echo(f"{to_toml(config.to_dict())}\n{plan_table(plan)}\n")
+    hint = "" if verbose else "; --verbose prints the resolved recipe and all figures"
+    click.echo(f"To train: the same command without --dry-run{hint}")
 
 
 def _summary(data: TrainingData | DatasetOutline | UncountedStream | None) -> str:

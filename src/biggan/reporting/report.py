@@ -19,6 +19,7 @@ from biggan.reporting.sections import (
     losses_section,
     networks_section,
     other_section,
+    real_section,
     sheets_section,
     spectra_section,
     truncation_section,
@@ -65,6 +66,7 @@ def _sections(run: Run, others: Sequence[Run], sweeps: Sequence[Sweep | None]) -
     recipe = Folded("All keys of the recipe", Table(["key", "value"], rows))
     return [
         history_section(run),
+        real_section(run),
         sheets_section(run),
         evaluations_section(run, marks),
         losses_section(run, marks),

@@ -99,6 +99,8 @@ class Run:
     """Sample sheets with their steps."""
     missing: list[str]
     """What could not be read, in words."""
+    folder: Path
+    """Where all this is."""
 
     @property
     def last_step(self) -> int | None:
@@ -165,7 +167,8 @@ def read_run(run_dir: Path) -> Run:
         for i in sorted({int(match[1]) for match in found if match})
     ]
     name = _printable(run_dir.resolve().name)
-    return Run(name, recipe, metrics, signals, events, undone, evaluations, sheets, missing)
+    found_logs = metrics, signals, events, undone
+    return Run(name, recipe, *found_logs, evaluations, sheets, missing, run_dir)
 
 
 def read_log(path: Path) -> Log:

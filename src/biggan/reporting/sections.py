@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import math
 import re
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
+from biggan.errors import InputError, printable
 from biggan.reporting import charts
 from biggan.reporting.charts import (
     FAKE,
@@ -30,6 +32,8 @@ from biggan.reporting.page import Folded, Part, Pictures, Section, Table
 from biggan.reporting.run import NETWORKS, SCORES, Curve, Key, Log, Run
 from biggan.reporting.spikes import Spike
 from biggan.reporting.truncation import AMENABLE, Sweep
+from biggan.weights.files import RUN_REAL_PREVIEW
+from biggan.weights.load import load_class_names
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -66,7 +70,23 @@ _NAMED = 4  # layers in a legend: those that end highest
 _COLUMNS = 120  # of a heat map
 _TICKS = 56  # layers named beside it
 _SHEETS = 6  # of samples, from the first to the newest
+_SHEET_ROWS = 10  # classes on a sheet
 _SHEET_WIDTH = 480  # pixels at most
+
+
+def real_section(run: Run) -> Section:
+    """Training images beside the newest generated ones, with the names of the classes."""
+    if not run.sheets or not (real := _small(run.folder / RUN_REAL_PREVIEW)):
+        return Section("real", "Real and generated")
+    step, newest = run.sheets[-1]
+    pictures = [(real, "training images"), (_small(newest), f"generated at step {step}")]
+    parts: list[Part] = [Pictures("", pictures)]
+    with contextlib.suppress(InputError):
+        _, names = load_class_names(run.folder)
+        rows = [printable(name.split(",")[0]) for name in names[:_SHEET_ROWS]]
+        if rows:
+            parts.insert(0, f"A class in each row, from the top: {', '.join(rows)}.")
+    return Section("real", "Real and generated", parts)
 
 
 def sheets_section(run: Run) -> Section:

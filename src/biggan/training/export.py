@@ -58,6 +58,22 @@ def preview(generator: Generator) -> Image.Image:
     return make_grid(to_pil(to_uint8(images)), columns=_PREVIEW_COLUMNS)
 
 
+def real_preview(images: Tensor, labels: Tensor, num_classes: int) -> Image.Image:
+    """Real images in the layout of `preview`: the first of each class; white where there are none.
+
+    Args:
+        images: uint8 (N, C, R, R).
+        labels: int64 (N,).
+        num_classes: 0 for an unconditional model.
+    """
+    rows = []
+    for label in range(max(1, min(num_classes, _PREVIEW_CLASSES))):
+        found = images[torch.nonzero(labels == label)[:_PREVIEW_COLUMNS, 0]]
+        white = torch.full((_PREVIEW_COLUMNS - len(found), *images.shape[1:]), 255).to(images)
+        rows += [found, white]
+    return make_grid(to_pil(torch.cat(rows)), columns=_PREVIEW_COLUMNS)
+
+
 def finish(
     generator: Generator,
     config: TrainConfig,

@@ -5,7 +5,7 @@
     generator.safetensors      the newest averaged generator, ready to sample: `biggan.load(RUN)`
     discriminator.safetensors  the discriminator of the same step
     generators/                averaged generators of earlier steps: `biggan.load("RUN@STEP")`
-    previews/                  image grids, a row per class
+    previews/                  image grids, a row per class; real.png of the training images
     evaluations/, best.safetensors    if the recipe asks for evaluations (`supervision.evaluation`)
     metrics.jsonl, signals.jsonl, events.jsonl, tensorboard/    (`supervision.log`)
     .lock                      held by the process that trains here
@@ -31,7 +31,7 @@ from numpy.typing import NDArray
 
 from biggan._version import __version__
 from biggan.atomic_write import make_folder, write_atomically
-from biggan.data import TrainingData, split_off
+from biggan.data import ImageDataset, TrainingData, split_off
 from biggan.distributed import check_same, from_first, is_first, on_any_process, raising_together
 from biggan.errors import InputError
 from biggan.images import save_png
@@ -46,6 +46,7 @@ from biggan.training.state import TrainState
 from biggan.weights.files import (
     RUN_DISCRIMINATOR,
     RUN_GENERATOR,
+    RUN_REAL_PREVIEW,
     Description,
     kept_generator,
     save_discriminator,
@@ -190,6 +191,10 @@ class Run:
                     kept = kept_generator(self.folder, state.step)
                     make_folder(kept.parent)
                     save_generator(kept, generator, description)
+                real, data = self.folder / RUN_REAL_PREVIEW, self.dataset
+                if isinstance(data, ImageDataset) and not real.exists():
+                    grid_of_real = export.real_preview(data.images, data.labels, data.num_classes)
+                    save_png(grid_of_real, real)
                 # Last: a generator of this step says that the export is whole (`_is_exported`).
                 save_generator(self.folder / RUN_GENERATOR, generator, description)
         return generator, description

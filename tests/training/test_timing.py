@@ -1,0 +1,48 @@
+"""How long a run takes: measured rates, and settings that end over night."""
+
+import pytest
+import torch
+
+from biggan.training import load_recipe
+from biggan.training.config import TrainConfig
+from biggan.training.plan import make_plan
+from biggan.training.timing import NIGHT, answer, duration, measure_rate, propose
+from tiny import TINY_RECIPE
+
+
+def test_the_rate_is_that_of_real_updates():
+    config = TrainConfig.from_dict(TINY_RECIPE).fitted(2)
+    rate = measure_rate(config, torch.device("cpu"))
+    assert 1e6 < rate < 1e14
+
+
+def test_proposed_settings_end_over_night_and_change_as_little_as_they_can():
+    def load(changes):
+        return load_recipe("small-folder", changes).fitted(2)
+
+    step = make_plan(load([]), None)["step_flops"]
+    fast = propose(load, [], 20_000 * step / NIGHT)
+    assert fast == ["total_steps=20000", "checkpoint_every=80"]
+    slow = propose(load, ["d_steps=2"], 4_000 * step / NIGHT)
+    assert "generator.channels=16" in slow
+    plan = make_plan(load(["d_steps=2", *slow]), None)
+    assert plan["run_flops"] / (4_000 * step / NIGHT) <= NIGHT
+    assert propose(load, [], 10 * step / NIGHT) is None
+
+
+def test_the_answer_names_hours_preview_memory_and_disk():
+    config = load_recipe("small-folder").fitted(2)
+    plan = make_plan(config, None)
+    said = answer(plan, config, plan["step_flops"] / 3.6, torch.device("cpu"))
+    assert said.startswith(
+        "About 20 hours on this machine (cpu): 20,000 steps of 3.6 seconds.\n"
+        "First preview after 30 minutes, at step 500. Memory about "
+    )
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [(0.25, "0.25 seconds"), (90, "90 seconds"), (150, "2.5 minutes"), (86400, "24 hours")],
+)
+def test_a_time_in_words(seconds, words):
+    assert duration(seconds) == words
