@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import tempfile
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from biggan import InputError
+from biggan import InputError, build_generator
+from biggan.classes import imagenet_classes
+from biggan.weights import download
+from biggan.weights.files import Description, save_generator
+from biggan.weights.networks import hub_grid, set_statistics_grid
+from biggan.weights.published import PUBLISHED, RemoteFile
 from demo_app import GatedGan, make_gan, running
+from file_server import FileServer, Served
 
 # Gradio reads it on import; its own folder is shared by all of a machine.
 _FOLDER = tempfile.TemporaryDirectory(prefix="biggan-tests-")
@@ -17,6 +24,7 @@ os.environ["GRADIO_TEMP_DIR"] = _FOLDER.name
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from biggan import Gan
 
@@ -70,3 +78,26 @@ def slow(served: tuple[str, Any, GatedGan]) -> Iterator[GatedGan]:
     gated.let_through(1000)
     for threads in (renderer._pictures, renderer._videos):
         threads.submit(int).result()  # what was abandoned has ended
+
+
+@pytest.fixture
+def host(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[FileServer]:
+    """A stand-in for the host of a biggan-deep-128, which is narrow; the cache is empty."""
+    monkeypatch.setenv("BIGGAN_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("NO_PROXY", "*")
+    monkeypatch.setenv("no_proxy", "*")
+    monkeypatch.delenv("BIGGAN_OFFLINE", raising=False)
+    monkeypatch.setattr(download, "_WAITS", ())
+    published = PUBLISHED["biggan-deep-128"]
+    published = dataclasses.replace(published, changes={"channels": 16, "rgb_channels": 16})
+    generator = build_generator(published.config, seed=1).eval()
+    set_statistics_grid(generator, hub_grid(published.rows))
+    file = tmp_path / "weights.safetensors"
+    about = Description("biggan-deep-128", imagenet_classes(), published.source)
+    save_generator(file, generator, about)
+    with FileServer() as server:
+        server.files["/weights"] = Served(file.read_bytes(), etag='"1"')
+        place = (RemoteFile(server.url("/weights"), file.name),)
+        published = dataclasses.replace(published, places=(place,))
+        monkeypatch.setitem(PUBLISHED, published.name, published)
+        yield server

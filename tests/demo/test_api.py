@@ -126,14 +126,47 @@ def test_models_classes_and_the_queue_can_be_asked_for(address: str) -> None:
     assert json.loads(get(address, "/api/queue")[1]) == {"waiting": 0, "limit": 100}
 
 
+def test_a_class_is_found_or_another_model_that_has_it(address: str) -> None:
+    def find(query: str) -> Any:
+        return json.loads(get(address, f"/api/classes/find?model=tiny&{query}")[1])
+
+    assert len(find("")["classes"]) == 10
+    assert find("search=sevne") == {"classes": ["7) seven"], "other": None}
+    # Only models that are on offer are named; here they are not.
+    assert find("search=golden+retriever") == {"classes": [], "other": None}
+    assert detail(get(address, "/api/classes/find?model=x")[1]).startswith("no model is named 'x'")
+
+
+def test_a_picture_is_enlarged_by_repeating_its_pixels(
+    address: str, gan: Gan, tmp_path: Path
+) -> None:
+    small, large = (get(address, f"/api/sample?num=2&enlarge={k}")[1] for k in (1, 3))
+    with Image.open(io.BytesIO(small)) as a, Image.open(io.BytesIO(large)) as b:
+        assert np.array_equal(np.asarray(a).repeat(3, 0).repeat(3, 1), b)
+    (tmp_path / "large.png").write_bytes(large)
+    assert read_provenance(tmp_path / "large.png") == EXPLORE.plan(gan, num=2)
+    status, body = get(address, "/api/sample?enlarge=9")
+    assert (status, detail(body)) == (400, "'enlarge': Input should be less than or equal to 8")
+
+
 def test_the_documentation_has_all_ranges_and_defaults(address: str) -> None:
     schema = json.loads(get(address, "/api/openapi.json")[1])
     assert set(schema["paths"]) == {
-        f"/api/{name}" for name in ("sample", "interpolate", "sweep", "models", "classes", "queue")
+        f"/api/{name}"
+        for name in (
+            *("sample", "interpolate", "sweep", "models", "classes", "classes/find", "queue"),
+        )
     }
     parameters = schema["paths"]["/api/sweep"]["get"]["parameters"]
-    assert [p["name"] for p in parameters] == ["model", "num", "seed", "noise", "category"]
-    model, num, seed, noise, category = (p["schema"] for p in parameters)
+    assert [p["name"] for p in parameters] == [
+        "model",
+        "num",
+        "seed",
+        "noise",
+        "category",
+        "enlarge",
+    ]
+    model, num, seed, noise, category, _ = (p["schema"] for p in parameters)
     assert model["default"] == "tiny"
     assert (num["type"], num["minimum"], num["maximum"], num["default"]) == ("integer", 1, 5, 2)
     assert seed["maximum"] == 2**32 - 1

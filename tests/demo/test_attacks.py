@@ -92,12 +92,13 @@ def server(gan: Gan, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serve
     (folder / "temporary").mkdir()
     log = folder / "log"
     arguments = ["demo", "--port", "0", "--model", str(folder / "tiny.safetensors")]
+    arguments.append("--no-uploads")  # as on a server for other machines
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     with (
         log.open("w") as stderr,
         subprocess.Popen(
             [sys.executable, "-m", "biggan", *arguments, "--allow-origin", OTHER_SITE],
-            env={**os.environ, "TMPDIR": str(folder / "temporary")},
+            env={**os.environ, "TMPDIR": str(folder / "temporary"), "BIGGAN_OFFLINE": "1"},
             stdout=subprocess.PIPE,
             stderr=stderr,
             text=True,

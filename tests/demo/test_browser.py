@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.request
 from dataclasses import dataclass, replace
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,15 +33,18 @@ import biggan
 from biggan import Gan, build_generator
 from biggan.demo.drawing import draw_grid
 from biggan.demo.forms import EXPLORE, FORMS, INTERPOLATE, SWEEP, VIDEO, Form
+from biggan.demo.models import ModelCache
 from biggan.images import save_png
 from biggan.provenance import read_provenance
 from biggan.video import make_frame, save_video
-from biggan.weights.files import save_generator
+from biggan.weights.files import BUNDLED, save_generator
 from chromium import CHROMIUM, FLAGS
-from demo_app import make_gan
+from demo_app import make_gan, running
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+    from file_server import FileServer
 
 pytestmark = [
     pytest.mark.browser,
@@ -164,9 +170,8 @@ class Visit:
         )
 
     def choose(self, name: str, typed: str) -> None:
-        self.control(name).locator("input").click()
+        self.control(name).get_by_role("combobox").click()
         self.window.keyboard.type(typed)
-        self.window.get_by_role("option").first.wait_for()
         self.window.keyboard.press("Enter")
 
     def download(self, button: Any, folder: Path) -> Path:
@@ -262,10 +267,14 @@ def test_every_control_changes_the_picture_and_the_address_brings_it_back(
     sheet = form.plan(gan, **numbers, **chosen)
     page.wait_for(name, draw_grid(gan, sheet))
 
-    file = page.download(page.control(f"{name}-picture").get_by_label("Download"), tmp_path)
-    assert read_provenance(file) == sheet
-    with Image.open(file) as downloaded:
+    shown = page.window.locator(f".picture:has(#{name}-picture)")
+    file = page.download(shown.get_by_role("link", name="original"), tmp_path)
+    large = page.download(shown.get_by_role("link", name="enlarged 8x"), tmp_path)
+    assert read_provenance(file) == read_provenance(large) == sheet
+    with Image.open(file) as downloaded, Image.open(large) as enlarged:
         assert downloaded.tobytes() == draw_grid(gan, sheet).tobytes()
+        assert enlarged.size == (8 * downloaded.width, 8 * downloaded.height)
+        assert enlarged.getpixel((8 * 3 + 7, 8 * 5 + 7)) == downloaded.getpixel((3, 5))
 
     query = page.wait_for_address(f"num={numbers['num']}")
     again = visit(f"?{query}")
@@ -314,9 +323,20 @@ def test_half_typed_numbers_and_fast_moves_end_where_the_controls_stand(
 ) -> None:
     gan, page = gans["tiny"], visit()
     page.wait_for("explore", drawn(gan, EXPLORE))
+    box = page.control("explore-truncation").locator("input[type=number]")
     for text, truncation in (("", 0.02), ("0", 0.02), ("7", 1), ("0.4", 0.4)):
-        page.control("explore-truncation").locator("input[type=number]").fill(text)
+        box.fill(text)
         page.wait_for("explore", drawn(gan, EXPLORE, truncation=truncation))
+    for text, words in (
+        ("", "This takes numbers from 0.02 to 1: nothing became 0.02."),
+        ("7", "This takes numbers from 0.02 to 1: 7 became 1."),
+        ("0.4", None),
+    ):
+        box.fill(text)
+        box.press("Tab")
+        shown = page.window.get_by_role("alert")
+        sync_api.expect(shown).to_have_text([words] if words else [])
+    page.wait_for("explore", drawn(gan, EXPLORE))
     page.type("explore-seed", 12345)
     for _ in range(20):
         page.control("explore-truncation").locator("input[type=range]").press("ArrowRight")
@@ -332,7 +352,7 @@ def test_a_video_is_made_shown_and_downloaded(
     page.image("interpolate").wait_for()
     page.type("interpolate-seconds", 1)
     page.window.get_by_role("button", name="Make the video").click()
-    page.window.locator("#video img").wait_for()
+    page.window.locator("#video img, #player video").wait_for()
 
     webp = page.download(page.control("webp"), tmp_path)
     with Image.open(webp) as video:
@@ -343,7 +363,7 @@ def test_a_video_is_made_shown_and_downloaded(
         assert read_provenance(page.download(page.control("mp4"), tmp_path)) == recipe
 
     page.type("interpolate-seed_b", 5)  # the video is of other settings now
-    page.window.locator("#video").wait_for(state="hidden")
+    sync_api.expect(page.window.locator("#video img, #player video")).to_have_count(0)
 
 
 def test_dropped_files_bring_their_settings_back_and_leave_the_other_tabs_alone(
@@ -376,7 +396,8 @@ def test_dropped_files_bring_their_settings_back_and_leave_the_other_tabs_alone(
     page.drop(tmp_path / "sweep.png")
     page.wait_for("sweep", draw_grid(gans["small"], sheet))
     assert page.window.get_by_role("heading", name="small").is_visible()  # its model
-    assert page.window.get_by_label("Model", exact=True).input_value() == "small"
+    menu = page.window.get_by_label("Model", exact=True)
+    sync_api.expect(menu).to_have_value("small (8 px, 10 classes)")
     Image.new("L", (8, 8)).save(tmp_path / "plain.png")
     page.drop(tmp_path / "plain.png")
     assert "plain.png contains no provenance" in page.toast()
@@ -408,6 +429,80 @@ def test_a_visitor_who_comes_back_finds_all_settings(
     assert page.number("explore-seed") == 500
 
 
+def test_a_class_is_found_and_nothing_that_is_typed_is_dropped_silently(
+    visit: Callable[..., Visit], gans: dict[str, Gan]
+) -> None:
+    gan, page = gans["tiny"], visit()
+    page.wait_for("explore", drawn(gan, EXPLORE))
+    field = page.control("explore-category").get_by_role("combobox")
+    options = page.control("explore-category").get_by_role("option")
+    field.click()
+    sync_api.expect(options).to_have_count(10)
+    box, below = field.bounding_box(), options.first.bounding_box()
+    assert below["y"] > box["y"] + box["height"]  # the list opens downwards
+    field.fill("sevne")
+    sync_api.expect(options).to_have_text(["7) seven"])
+    field.press("Escape")
+    assert field.input_value() == "0) zero"
+    field.fill("golden retriever")
+    sync_api.expect(options).to_have_text(
+        ["golden retriever is a class of biggan-deep-128: choose that model"]
+    )
+    field.fill("zzz")
+    sync_api.expect(options).to_have_text(["No class is called zzz."])
+    field.press("Tab")
+    said = page.control("explore-category").get_by_role("status")
+    sync_api.expect(said).to_have_text(
+        "\u201czzz\u201d was not chosen from the list; it is still 0) zero."
+    )
+    field.click()
+    for _ in range(3):
+        field.press("ArrowDown")
+    field.press("Enter")
+    page.wait_for("explore", drawn(gan, EXPLORE, category="three"))
+    sync_api.expect(page.control("explore-category").locator("[role=status]")).to_have_text("")
+
+
+def test_both_ends_of_a_path_are_swapped(visit: Callable[..., Visit], gans: dict[str, Gan]) -> None:
+    page = visit("?form=interpolate&num=1&category_a=six&seed_b=4000")
+    page.image("interpolate").wait_for()
+    page.window.get_by_role("button", name="Swap A and B").click()
+    swapped = {"category_a": "nine", "category_b": "six", "seed_a": 4000}
+    page.wait_for("interpolate", drawn(gans["tiny"], INTERPOLATE, num=1, **swapped))
+    bottom = page.window.get_by_role("button", name="Make the video").bounding_box()
+    assert bottom["y"] + bottom["height"] < 900  # within sight
+
+
+def test_old_pictures_are_dimmed_until_new_ones_are_there(
+    visit: Callable[..., Visit], gans: dict[str, Gan]
+) -> None:
+    page = visit("?model=slow&num=10")
+    page.wait_for("explore", drawn(gans["slow"], EXPLORE, num=10))
+    shown = page.window.locator(".picture:has(#explore-picture)")
+    sync_api.expect(shown).not_to_have_class(re.compile("pending"))
+    page.type("explore-seed", 7)
+    sync_api.expect(shown).to_have_class(re.compile("pending"))
+    page.control("explore-picture").locator(
+        "xpath=self::*[contains(@class, 'unfinished')]"
+    ).wait_for()
+    assert "--seed 7" in shown.locator(".shell").inner_text()  # of the picture that is drawn
+    assert "/gradio_api/file=" in shown.evaluate("e => e.style.getPropertyValue('--old')")
+    page.wait_for("explore", drawn(gans["slow"], EXPLORE, num=10, seed=7))
+    sync_api.expect(shown).not_to_have_class(re.compile("pending"))
+
+
+def test_weights_that_are_dropped_become_a_model(
+    visit: Callable[..., Visit], tiny_file: Path, tmp_path: Path
+) -> None:
+    page = visit()
+    page.image("explore").wait_for()
+    (tmp_path / "notes.bin").write_text("no weights")
+    page.drop(tmp_path / "notes.bin")
+    assert "notes.bin" in page.toast()
+    page.drop(tiny_file)
+    page.wait_for_address("model=tiny-2&num=10&truncation=0.4&seed=0&category=0%29+tabby")
+
+
 def test_a_link_that_leads_nowhere_says_so(
     visit: Callable[..., Visit], gans: dict[str, Gan]
 ) -> None:
@@ -422,7 +517,7 @@ def test_another_model_is_chosen(visit: Callable[..., Visit], gans: dict[str, Ga
     page.image("explore").wait_for()
     for name, category in (("small", "zero"), ("plain", None)):
         page.window.get_by_label("Model", exact=True).click()
-        page.window.get_by_role("option", name=name, exact=True).click()
+        page.window.get_by_role("option", name=f"{name} (").click()
         picture = drawn(gans[name], EXPLORE, category=category)
         page.wait_for("explore", picture)
         query = page.wait_for_address(f"model={name}")
@@ -466,7 +561,7 @@ def test_it_fits_a_telephone(visit: Callable[..., Visit], theme: str) -> None:
         if form.video:
             page.type("interpolate-seconds", 1)
             page.window.get_by_role("button", name="Make the video").click()
-            page.window.locator("#video img").wait_for()
+            page.window.locator("#video img, #player video").wait_for()
         assert page.window.evaluate("document.documentElement.scrollWidth") == 360
         widest = "e => Math.max(...e.map((x) => x.getBoundingClientRect().right))"
         parts = ":is(input, label, img, button, h1, p, span):visible"
@@ -475,7 +570,7 @@ def test_it_fits_a_telephone(visit: Callable[..., Visit], theme: str) -> None:
     assert page.window.locator(".welcome p").bounding_box()["width"] > 300  # above the models' menu
     page.open("Interpolate")
     page.image("interpolate").wait_for()
-    page.control("interpolate-category_b").scroll_into_view_if_needed()
+    page.control("interpolate-seconds").scroll_into_view_if_needed()
     page.window.wait_for_function("scrollY > 200")
     box = page.image("interpolate").bounding_box()  # stays in sight while one is at the controls
     assert box is not None
@@ -497,7 +592,9 @@ def test_all_can_be_done_with_keys_and_is_named(visit: Callable[..., Visit]) -> 
     page.window.get_by_role("tab", name="Interpolate").focus()
     page.window.keyboard.press("Enter")
     page.image("interpolate").wait_for()
-    closest = "document.activeElement.closest('[id^=interpolate-], #drop')?.id"
+    closest = (
+        "document.activeElement.closest('[id^=interpolate-], #drop')?.id.replace('-field', '')"
+    )
     reached = set()
     for _ in range(60):
         page.window.keyboard.press("Tab")
@@ -526,6 +623,66 @@ def test_a_picture_says_what_it_shows(visit: Callable[..., Visit]) -> None:
     assert abs(right - last) <= 2
 
 
+@pytest.mark.parametrize(
+    ("width", "theme"), [(1280, "light"), (1280, "dark"), (390, "light"), (390, "dark")]
+)
+def test_a_newcomer_gets_from_the_first_picture_to_a_golden_retriever_that_becomes_a_hen(
+    browser: Any, host: FileServer, width: int, theme: str
+) -> None:
+    """With the bundled fruit, and a narrow biggan-deep-128 at a stand-in for its host."""
+    models = ModelCache(BUNDLED, partial(biggan.load, engine="pytorch"), downloads=True)
+    models.load_all()
+    weights = host.files["/weights"]
+    weights.cuts, weights.pause = [len(weights.body) // 2], threading.Event()
+    with running(models) as (address, _):
+        page = Visit(
+            browser,
+            address,
+            viewport={"width": width, "height": 900 if width > 400 else 844},
+            color_scheme=theme,
+        )
+        try:
+            page.wait_for("explore", drawn(biggan.load(), EXPLORE))
+            assert page.window.locator(".gallery img").count() == 36
+            menu = page.window.get_by_label("Model", exact=True)
+
+            def choose(model: str) -> None:
+                menu.click()
+                page.window.get_by_role("option", name=re.compile(f"^{model} ")).click()
+
+            choose("biggan-deep-128")
+            page.window.get_by_text("Downloading biggan-deep-128").wait_for()
+            page.window.locator(".notice progress[value]").wait_for()
+            page.window.get_by_role("button", name="Cancel the download").click()
+            page.window.get_by_text("The download was cancelled").wait_for()
+            weights.pause.set()
+            sync_api.expect(menu).to_have_value(re.compile("^fruits"))
+
+            host.files.clear()
+            choose("biggan-deep-128")
+            page.window.get_by_text("HTTP 404").wait_for()
+            assert page.window.get_by_role("link", name=host.url("/weights")).is_visible()
+
+            host.files["/weights"] = weights
+            choose("biggan-deep-128")
+            page.window.get_by_role("heading", name="biggan-deep-128").wait_for()
+            gan = biggan.load("biggan-deep-128", offline=True, engine="pytorch")
+            page.wait_for("explore", drawn(gan, EXPLORE))
+            page.open("Interpolate")
+            page.wait_for("interpolate", drawn(gan, INTERPOLATE))
+            for end, name in (("a", "golden retriever"), ("b", "hen")):
+                assert (
+                    name
+                    in page.control(f"interpolate-category_{end}").locator("input").input_value()
+                )
+            page.type("interpolate-seconds", 1)
+            page.window.get_by_role("button", name="Make the video").click()
+            page.window.locator("#video img, #player video").wait_for()
+            assert page.failures == []
+        finally:
+            page.window.close()
+
+
 def test_an_open_page_leaves_the_machine_alone(visit: Callable[..., Visit], server: Server) -> None:
     def used() -> float:
         before = processor_time(server.process.pid)
@@ -537,8 +694,7 @@ def test_an_open_page_leaves_the_machine_alone(visit: Callable[..., Visit], serv
     page = visit()
     page.image("explore").wait_for()
     page.open("Interpolate")
-    page.window.get_by_text("Use via API").click()
-    page.window.get_by_text("API documentation").wait_for()
+    assert page.window.get_by_role("link", name="HTTP API").get_attribute("href") == "api/docs"
     page.window.wait_for_timeout(2000)
     if measurable:
         assert used() - without_page < 0.12  # seconds of six; it was 0.3

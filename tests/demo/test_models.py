@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import shutil
 import time
 import weakref
 from concurrent.futures import ThreadPoolExecutor
@@ -13,10 +14,17 @@ import pytest
 from biggan import Gan, InputError
 from biggan.demo import models as models_module
 from biggan.demo.models import ModelCache, UnavailableError, UnknownModelError
+from biggan.models import count_parameters
+from biggan.weights.files import BUNDLED
+from biggan.weights.published import PUBLISHED, downloads_folder
 from demo_app import make_gan
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from file_server import FileServer
+
+NAME = "biggan-deep-128"
 
 
 class Loader:
@@ -144,3 +152,78 @@ def test_what_a_shell_calls_a_model(monkeypatch: pytest.MonkeyPatch, tmp_path: P
     assert shown == [*names[:3], str(tmp_path / "runs" / "a run"), "/srv/digits"]
     hidden = [models.source(name, with_paths=False) for name in models.names]
     assert hidden == [*names[:3], None, None]
+
+
+def test_published_models_are_offered_and_downloaded_when_a_visitor_chooses_one(
+    host: FileServer, caplog: Any
+) -> None:
+    models = ModelCache(BUNDLED, downloads=True)
+    models.load_all()
+    assert models.names == (*BUNDLED, *PUBLISHED)
+    assert models.ready == BUNDLED
+    assert models.label("fruits") == "fruits (64 px, 36 classes)"
+    about = "(128 px, {} MB, {}; licence not established)"
+    megabytes = round(4 * count_parameters(PUBLISHED[NAME].config) / 1e6)
+    assert models.label(NAME) == f"{NAME} {about.format(megabytes, 'not downloaded yet')}"
+    with pytest.raises(UnavailableError, match="is not downloaded yet: choose it in the page"):
+        models.get(NAME)
+    assert host.asked == []
+
+    parts: list[tuple[int, int | None]] = []
+    models.download(NAME, lambda *part: parts.append(part))
+    size = len(host.files["/weights"].body)
+    assert parts[-1] == (size, size)
+    assert models.get(NAME).config.resolution == 128
+    assert "downloaded; licence" in models.label(NAME)
+
+
+def test_a_download_that_is_stopped_goes_on_where_it_was(host: FileServer) -> None:
+    models = ModelCache(BUNDLED, downloads=True)
+
+    def stop(done: int, total: int | None) -> None:
+        raise UnavailableError("stopped")
+
+    with pytest.raises(UnavailableError, match="stopped"):
+        models.download(NAME, stop)
+    models.download(NAME, lambda *_: None)
+    first, second = host.asked
+    assert second.headers["Range"].startswith("bytes=")
+    assert second.sent < len(host.files["/weights"].body)
+    assert first.path == second.path
+
+
+def test_a_published_model_that_cannot_be_had_leaves_the_bundled_one(host: FileServer) -> None:
+    host.files.clear()
+    models = ModelCache([NAME], offline=True)
+    models.load_all()
+    assert (models.default, models.ready) == ("fruits", ("fruits",))
+    assert "HTTP 404 Not Found" in models.failures[NAME]
+
+    # Files that somebody has put where the page says are enough.
+    folder = downloads_folder(PUBLISHED[NAME], PUBLISHED[NAME].places[0])
+    folder.mkdir(parents=True, exist_ok=True)
+    shutil.copy(folder.parents[3] / "weights.safetensors", folder)
+    models.download(NAME, lambda *_: None)
+    assert models.get(NAME).name == NAME
+    assert models.failures == {}
+
+
+def test_weights_that_a_visitor_brings_are_checked_and_offered(
+    tmp_path: Path, tiny_file: Path
+) -> None:
+    with pytest.raises(InputError, match="takes no weights"):
+        ModelCache(["digits"]).add([tiny_file])
+    (tmp_path / "uploads").mkdir()
+    models = ModelCache(["digits"], uploads=tmp_path / "uploads")
+    text = tmp_path / "notes.bin"
+    text.write_text("no weights")
+    with pytest.raises(InputError, match=r"^notes\.bin ") as caught:
+        models.add([text])
+    assert str(tmp_path) not in str(caught.value)
+    assert list((tmp_path / "uploads").iterdir()) == []
+    assert [models.add([tiny_file]) for _ in range(2)] == ["tiny", "tiny-2"]
+    assert models.get("tiny-2").class_names[0] == "tabby, tabby cat"
+    for _ in range(2):
+        models.add([tiny_file])
+    with pytest.raises(InputError, match="4 models were brought already"):
+        models.add([tiny_file])

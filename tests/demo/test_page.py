@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import re
+import threading
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +14,6 @@ import pytest
 from PIL import Image
 
 from biggan import Gan
-from biggan.classes import class_choices
 
 pytest.importorskip("gradio")
 
@@ -23,13 +24,15 @@ from biggan.demo.forms import EXPLORE, FORMS, INTERPOLATE, SWEEP, Form, Number
 from biggan.demo.models import ModelCache
 from biggan.demo.page import Newest, Page
 from biggan.demo.renderer import Renderer
-from biggan.demo.words import caption, column_heads
+from biggan.demo.words import caption, column_heads, download_links
 from biggan.images import save_png
 from biggan.provenance import GridProvenance, read_provenance
-from demo_app import make_gan
+from biggan.weights import published
+from demo_app import make_gan, until
 
 if TYPE_CHECKING:
     from demo_app import GatedGan
+    from file_server import FileServer
 
 VALUES: dict[str, tuple[Any, ...]] = {
     "explore": (7, 0.42, 3, "3) three"),
@@ -74,16 +77,15 @@ def endpoint(page: Page, name: str) -> Any:
     return found.fn
 
 
-def test_the_controls_are_those_of_the_forms(page: Page, gan: Gan) -> None:
+def test_the_controls_are_those_of_the_forms(page: Page) -> None:
     for tab in page.tabs:
         for control, widget in zip(tab.form.all_controls, tab.widgets.values(), strict=True):
             assert widget.label == control.label
             if isinstance(control, Number):
                 shown = (widget.minimum, widget.maximum, widget.step, widget.value)
                 assert shown == (control.low, control.high, control.step, control.default)
-    menus = [w for tab in page.tabs for w in tab.widgets.values() if hasattr(w, "filterable")]
+    menus = [w for tab in page.tabs for w in tab.widgets.values() if isinstance(w, gradio.HTML)]
     assert [menu.value for menu in menus] == ["0) zero", "0) zero", "9) nine", "0) zero"]
-    assert [choice for choice, _ in menus[0].choices] == class_choices(gan.class_names)
 
 
 def test_the_endpoints_are_named_and_described(page: Page) -> None:
@@ -155,7 +157,8 @@ def test_the_form_that_is_seen_is_drawn_and_a_program_gets_the_same_file(
         page.drawn: "tiny",
         tab.heading: gradio.update(value=heads, visible=bool(heads)),
         tab.picture: shown[tab.picture],
-        tab.caption: caption(gan, sheet, file.name, str(Path("tiny").absolute())),
+        tab.caption: caption(gan, sheet, str(Path("tiny").absolute()))
+        + download_links(form.endpoint, f"model=tiny&{query}", 16),
         **dict.fromkeys(tab.video, HIDDEN),  # a video would be of other settings
     }
     values = VALUES[form.name][: len(form.controls)]
@@ -185,22 +188,27 @@ def test_a_mistake_reaches_the_page_as_one_line(page: Page) -> None:
 
 
 def test_the_page_films(page: Page) -> None:
-    begun, shown = page.film(Newest(), 1, "tiny", *[*SETTINGS[:11], 1, *SETTINGS[12:]])
-    preview, webp, _ = page.tabs[1].video
+    begun, *_, shown = page.film(Newest(), 1, "tiny", *[*SETTINGS[:11], 1, *SETTINGS[12:]])
+    preview, webp, mp4, player = page.tabs[1].video
     assert begun == {preview: gradio.update(value=None, visible=True)}
-    assert [update["visible"] for update in shown.values()][:2] == [True, True]
-    assert shown[preview]["value"] == shown[webp]["value"]
+    assert all(update["visible"] for update in shown.values())
     assert shown[webp]["value"].suffix == ".webp"
+    if find_spec("av"):  # a player, which can be stopped; else a picture that moves
+        assert set(shown) == {webp, mp4, player}
+        assert shown[player]["value"] == shown[mp4]["value"]
+    else:
+        assert shown[preview]["value"] == shown[webp]["value"]
 
 
 def test_a_model_is_chosen_with_its_card_and_its_categories(page: Page, tmp_path: Path) -> None:
     two = build_page({"first": make_gan(), "flat": make_gan(class_names=())}, tmp_path)
     assert (two.model.visible, page.model.visible) == (True, False)
-    assert [name for name, _ in two.model.choices] == ["first", "flat"]
-    update = two.choose("flat")
+    assert two.model.choices == [("first (16 px, 10 classes)", "first"), ("flat", "flat")]
+    (update,) = two.choose("flat", "first")
     assert "unconditional" in update.pop(two.card)
-    assert update.pop(two.model) == "flat"
-    assert list(update.values()) == [gradio.update(choices=[], value=None, visible=False)] * 4
+    assert update.pop(two.model)["value"] == "flat"
+    assert update.pop(two.notice) == gradio.update(visible=False)
+    assert list(update.values()) == [gradio.update(value=None, visible=False)] * 4
     empty = [None if isinstance(value, str) and ")" in value else value for value in SETTINGS]
     for form in FORMS:
         shown = list(two.draw(form.name, Newest(), 1, "flat", *empty))[-1]
@@ -228,6 +236,66 @@ def test_the_page_of_a_bundled_model_opens_with_pictures_of_its_classes(tmp_path
     assert [html.count("<img src=") for html in shown] == list(range(11))
     assert all('data-entry="9) nine" title="nine"' in html for html in shown[1:])
     assert list(other.show_classes("flat")) == [""]
+
+
+PUBLISHED = "biggan-deep-128"
+
+
+@pytest.fixture
+def downloading(host: FileServer, tmp_path: Path) -> Page:
+    """The page with bundled digits, and published models to download."""
+
+    async def build() -> Page:
+        models = ModelCache(["digits"], downloads=True)
+        return Page(Renderer(models, tmp_path))
+
+    return asyncio.run(build())
+
+
+def test_a_published_model_is_downloaded(downloading: Page) -> None:
+    *_, hidden, last = downloading.choose(PUBLISHED, "digits")
+    assert hidden == {downloading.cancel_button: gradio.update(visible=False)}
+    assert last[downloading.model]["value"] == PUBLISHED
+    assert last[downloading.notice] == gradio.update(visible=False)
+    category = downloading.tabs[1].widgets["category_a"]
+    assert last[category]["value"] == "207) golden retriever"
+
+
+def test_a_download_is_cancelled_and_the_page_stays_with_its_model(
+    downloading: Page, host: FileServer
+) -> None:
+    served = host.files["/weights"]
+    served.cuts, served.pause = [len(served.body) - 1], threading.Event()
+    choosing = downloading.choose(PUBLISHED, "digits")
+    until(lambda: " MB</p>" in next(choosing)[downloading.notice]["value"])
+    downloading.cancel(PUBLISHED)
+    served.pause.set()
+    *_, last = choosing
+    assert last[downloading.model]["value"] == "digits"
+    assert "was cancelled. Choose the model again" in last[downloading.notice]["value"]
+    *_, last = downloading.choose(PUBLISHED, "digits")  # goes on where it was
+    assert last[downloading.model]["value"] == PUBLISHED
+    assert int(host.asked[-1].headers["Range"][6:-1]) > 0
+
+
+@pytest.mark.parametrize("fault", ["gone", "digest"])
+def test_a_model_that_cannot_be_downloaded_is_described_for_fetching_by_hand(
+    downloading: Page, host: FileServer, fault: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (place,) = published.PUBLISHED[PUBLISHED].places
+    if fault == "gone":
+        host.files.clear()
+    else:
+        place = (replace(place[0], sha256="0" * 64),)
+        model = replace(published.PUBLISHED[PUBLISHED], places=(place,))
+        monkeypatch.setitem(published.PUBLISHED, PUBLISHED, model)
+    *_, last = downloading.choose(PUBLISHED, "")
+    notice = last[downloading.notice]["value"]
+    assert {"gone": "HTTP 404", "digest": "its sha256 is"}[fault] in notice
+    assert f'href="{host.url("/weights")}"' in notice
+    folder = published.downloads_folder(published.PUBLISHED[PUBLISHED], place)
+    assert f"as <code>weights.safetensors</code> in <code>{folder}</code>" in notice
+    assert last[downloading.model]["value"] == "digits"
 
 
 def values_of(page: Page, update: dict[Any, Any], form: Form) -> dict[str, Any]:
@@ -306,7 +374,7 @@ def test_a_file_without_provenance_or_of_another_model_changes_nothing(
     for name, text in (
         ("notes.txt", "notes.txt cannot be read as a PNG"),
         ("plain.png", "plain.png contains no provenance"),
-        ("photo.jpg", "photo.jpg cannot be read as a PNG"),
+        ("photo.jpg", "photo.jpg contains no provenance"),
         ("foreign.png", r"the picture was made by tiny \(sha256 111111111111...\), not by tiny"),
         ("large.png", "large.png is too large: 8192 x 8193 pixels"),
         ("long.png", r"long.png contains provenance that is too long: [\d,]+ characters"),
@@ -330,6 +398,6 @@ def test_the_text_of_a_stranger_is_shown_as_text(
     start = 'The address is not valid: no class is named "&lt;a href='
     assert warnings[2].startswith(start)
     with pytest.raises(gradio.Error, match="&lt;a"):
-        page.choose(tag)
+        list(page.choose(tag, "tiny"))
     with pytest.raises(gradio.Error, match="<a"):  # programs do not read HTML
         endpoint(page, "sample")(1, 0.4, 0, tag, "tiny")

@@ -18,9 +18,16 @@ from biggan import Gan
 from biggan.cli import interpolate, sample
 from biggan.demo.drawing import draw_grid
 from biggan.demo.forms import EXPLORE, INTERPOLATE, SWEEP, Form
-from biggan.demo.words import caption, column_heads, describe, model_card
+from biggan.demo.words import (
+    caption,
+    column_heads,
+    describe,
+    download_links,
+    download_progress,
+    model_card,
+)
 from biggan.images import save_png
-from biggan.provenance import file_stem
+from biggan.provenance import file_stem, read_provenance
 from biggan.weights.files import save_generator
 from demo_app import make_gan
 
@@ -44,30 +51,34 @@ def test_a_caption_is_a_command_that_makes_the_same_file(
     for (form, values), made in zip(FORMS, files, strict=True):
         sheet = form.plan(loaded, **values)
         save_png(draw_grid(loaded, sheet), tmp_path / "page.png", sheet)
-        found = re.search("<code>(.*)</code>", caption(loaded, sheet, "page.png", "m"))
+        found = re.search("<code>(.*)</code>", caption(loaded, sheet, "m"))
         assert found is not None
         program, verb, *words = shlex.split(html.unescape(found[1]))
         assert program == "biggan"
         command = {"sample": sample.command, "interpolate": interpolate.command}[verb]
         result = CliRunner().invoke(command, words)
         assert result.exit_code == 0, result.output
+        if form is SWEEP:  # rows and columns are exchanged
+            shown, written = sheet, read_provenance(tmp_path / made)
+            assert set(written.pictures) == set(shown.pictures)
+            continue
         with Image.open(tmp_path / "page.png") as a, Image.open(tmp_path / made) as b:
             np.testing.assert_array_equal(np.asarray(a), np.asarray(b))
 
 
 def test_captions_name_what_a_visitor_may_see(gan: Gan) -> None:
-    assert caption(gan, EXPLORE.plan(gan), "a.png", None) == ""
-    assert "--class" not in caption(gan, EXPLORE.plan(gan, category=None), "a.png", "m")
-    assert caption(gan, EXPLORE.plan(gan), "a.png", "fruits") == (  # the default
-        "In a shell: <code>biggan sample --class &#x27;0) zero&#x27; --num 10 --truncation 0.4 "
-        "--seed 0 --grid</code>"
+    assert caption(gan, EXPLORE.plan(gan), None) == ""
+    assert "--class" not in caption(gan, EXPLORE.plan(gan, category=None), "m")
+    assert caption(gan, EXPLORE.plan(gan), "fruits") == (  # the default
+        '<p class="shell">In a shell: <code>biggan sample --class &#x27;0) zero&#x27; '
+        "--truncation 0.4 --grid --num 10 --seed 0</code></p>"
     )
 
 
 def test_words_trust_no_text_of_a_file() -> None:
     gan = make_gan(class_names=("<b>x</b>", "'; rm -rf /"))
     sheet = INTERPOLATE.plan(gan)
-    assert "<b>" not in caption(gan, sheet, "<b>.png", "<b>")
+    assert "<b>" not in caption(gan, sheet, "<b>")
     assert "<b>" not in column_heads(sheet)
     hostile = replace(sheet, model="../../etc/passwd", class_a_name="a/b\\c\0é, d")
     assert file_stem(hostile).startswith("etc-passwd-a-b-c-to-")
@@ -88,14 +99,14 @@ def test_columns_and_pictures_are_described(gan: Gan) -> None:
 
 
 def test_the_card_says_what_the_model_is() -> None:
-    card = model_card(make_gan())
+    card = model_card(make_gan(), "m")
 
     for fact in ("tiny", "BigGAN", "16 &times; 16 pixels", "10 classes", "a test", "CC0"):
         assert fact in card
     count = sum(p.numel() for p in make_gan().generator.parameters())
     assert f"{count:,}" in card
     assert "not measured" in card
-    assert "unconditional" in model_card(make_gan(class_names=()))
+    assert "unconditional" in model_card(make_gan(class_names=()), "m")
 
 
 def test_figures_come_with_what_decides_them() -> None:
@@ -108,7 +119,7 @@ def test_figures_come_with_what_decides_them() -> None:
     }
     training = {"step": 2000, "data": "pets", "evaluation": measured}
     gan.description = replace(gan.description, training=training)
-    card = model_card(gan)
+    card = model_card(gan, "m")
 
     assert (
         "FID 7.42, IS 98.8 (50,000 untruncated images, against pets.zip, features of inception)"
@@ -121,7 +132,7 @@ def test_a_summary_of_another_form_breaks_nothing(evaluation: Any) -> None:
     gan = make_gan()
     gan.description = replace(gan.description, training={"step": "x", "evaluation": evaluation})
 
-    assert "not measured" in model_card(gan)
+    assert "not measured" in model_card(gan, "m")
 
 
 def test_the_card_trusts_no_text_of_a_file() -> None:
@@ -132,8 +143,32 @@ def test_the_card_trusts_no_text_of_a_file() -> None:
         source='see https://a.org/"onload="x" <script>',
         training={"step": 1, "data": "<i>", "evaluation": {"scores": {"fid": 1}, "num": 5}},
     )
-    card = model_card(gan)
+    card = model_card(gan, "m")
 
     for hostile in ("<b>", "<script>", '"onload', "<i>"):
         assert hostile not in card
     assert '<a href="https://a.org/' in card
+
+
+def test_the_progress_of_a_download() -> None:
+    about = "Downloading biggan-128. Licence not established: DeepMind's module pages state none."
+    for parts, words in (
+        ([], '<progress></progress><p role="status">Connecting</p>'),
+        ([(1, None)], '<progress></progress><p role="status">Connecting</p>'),
+        (
+            [(1, 9), (5_000_000, 9_000_000)],
+            '<progress value="5000000" max="9000000"></progress><p role="status">5 of 9 MB</p>',
+        ),
+        ([(9, 9)], '<progress></progress><p role="status">Reading the weights</p>'),
+    ):
+        shown = html.unescape(download_progress("biggan-128", parts))
+        assert shown == f"<p>{about}</p>{words}"
+
+
+def test_a_small_picture_is_also_offered_enlarged() -> None:
+    small = download_links("sample", "num=1&category=a%26b", 64)
+    (original, large) = re.findall('href="([^"]*)" download>', small)
+    assert html.unescape(original) == "api/sample?num=1&category=a%26b"
+    assert html.unescape(large) == "api/sample?num=1&category=a%26b&enlarge=4"
+    assert "enlarged 4x (pixels repeated)" in small
+    assert "enlarge" not in download_links("sample", "num=1", 256)

@@ -92,6 +92,18 @@ _LIMIT = 120
     help="Trust X-Forwarded-For from the proxy at this IP address or in this network, such as "
     "10.0.0.0/8; repeatable.",
 )
+@click.option(
+    "--downloads/--no-downloads",
+    default=None,
+    help="Whether visitors may download published models.  [default: only if the page is for this "
+    "machine alone]",
+)
+@click.option(
+    "--uploads/--no-uploads",
+    default=None,
+    help="Whether visitors may bring weights of their own.  [default: only if the page is for this "
+    "machine alone]",
+)
 @click.option("--open", "open_browser", is_flag=True, help="Open the page in a browser.")
 @options.device
 @options.engine
@@ -107,6 +119,8 @@ def command(
     limit: int | None,
     origins: tuple[str, ...],
     proxies: tuple[str, ...],
+    downloads: bool | None,
+    uploads: bool | None,
     open_browser: bool,
     device: str | None,
     **how: Any,
@@ -120,8 +134,9 @@ def command(
       biggan demo --model biggan-deep-256 --model biggan-deep-512
       biggan demo --host 0.0.0.0 --user ann --user bob
 
-    Prints the page's address when the page is ready; Ctrl-C stops the server. Needs no internet.
-    The HTTP API for programs is documented at /api/docs.
+    Prints the page's address when the page is ready; Ctrl-C stops the server. Needs no internet
+    but to download published models, which the page's menu offers. The HTTP API for programs is
+    documented at /api/docs.
     """
     origins = tuple(origin.lower() for origin in origins)  # as browsers send them
     _check_origins(origins)
@@ -133,7 +148,8 @@ def command(
             click.echo("Loading the model and the page ...", err=True)
         options.share_processor()
         signal.signal(signal.SIGINT, signal.default_int_handler)  # the server's own way to end
-        with tempfile.TemporaryDirectory(prefix="biggan-demo-") as pictures:
+        temporary = tempfile.TemporaryDirectory
+        with temporary(prefix="biggan-demo-") as pictures, temporary() as weights:
             # Gradio's own folder belongs to the user who first ran it. Read on import.
             os.environ["GRADIO_TEMP_DIR"] = pictures
             passwords = _passwords(names, users)
@@ -144,21 +160,29 @@ def command(
             from biggan.weights.files import BUNDLED
             from biggan.weights.published import PUBLISHED, cached_path
 
+            is_local = not share and not proxies and _is_local(listener)
+            downloads = is_local if downloads is None else downloads
+            uploads = is_local if uploads is None else uploads
             load = partial(load, device=options.choose_device(device), **how)
             licensed = [
                 name
                 for name, entry in PUBLISHED.items()
                 if entry.is_open and cached_path(name).is_file()
             ]
-            cache = ModelCache(models or (*BUNDLED, *licensed), load)
+            cache = ModelCache(
+                models or (*BUNDLED, *licensed),
+                load,
+                downloads=downloads,
+                offline=how["offline"],
+                uploads=Path(weights) if uploads else None,
+            )
             cache.load_all()
             cache.get(cache.default).sample()  # the first is ready to draw
 
             from biggan.demo import server  # takes seconds, and the rest may fail at once
 
-            is_local = not share and _is_local(listener)
             if limit is None:
-                limit = 0 if is_local else _LIMIT
+                limit = _LIMIT if share or not _is_local(listener) else 0
             renderer = Renderer(cache, Path(pictures), queue)
             addresses = [_address(host, listener)]
             if share:
@@ -168,7 +192,7 @@ def command(
                 users=passwords,
                 per_minute=limit,
                 origins=[*origins, *addresses[1:]],
-                show_paths=is_local and not proxies,
+                show_paths=is_local,
             )
             for address in addresses:
                 click.echo(address)

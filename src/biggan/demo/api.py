@@ -16,7 +16,8 @@ from fastapi.responses import FileResponse, JSONResponse, RedirectResponse
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, create_model
 
 from biggan._version import __version__
-from biggan.classes import search_classes
+from biggan.classes import class_choices, search_classes
+from biggan.demo.drawing import enlarged
 from biggan.demo.forms import (
     FORMS,
     Category,
@@ -28,6 +29,7 @@ from biggan.demo.forms import (
 )
 from biggan.demo.renderer import Renderer
 from biggan.errors import InputError, quoted
+from biggan.weights.load import models_with_class
 
 _ANSWERS: dict[int | str, dict[str, Any]] = {
     200: {"description": "A PNG that contains its provenance", "content": {"image/png": {}}},
@@ -72,13 +74,27 @@ def build_api(renderer: Renderer) -> FastAPI:
 
     @api.get("/api/models", summary="The available models, the default first.")
     async def names() -> list[str]:
-        return list(models.names)
+        return list(models.ready)
 
     @api.get("/api/classes", summary="The classes of a model, or those that match a text.")
     def classes(query: Annotated[_Search, Query()]) -> list[dict[str, Any]]:
         names = models.get(query.model or models.default).class_names
         found = search_classes(query.search, names) if query.search else range(len(names))
         return [{"index": index, "name": names[index]} for index in found]
+
+    @api.get(
+        "/api/classes/find",
+        summary="The classes that match a text, as the page lists them; if none has it in its "
+        "name, another model with that class.",
+    )
+    def find(query: Annotated[_Search, Query()]) -> dict[str, Any]:
+        model, text = query.model or models.default, query.search
+        names = models.get(model).class_names
+        entries, found = class_choices(names), search_classes(text, names)
+        other = None
+        if text and not any(text.casefold() in entry.casefold() for entry in entries):
+            other = models.nearest(models_with_class(text))
+        return {"classes": [entries[index] for index in found], "other": other}
 
     @api.get("/api/queue", summary="The number of waiting requests, and its limit.")
     async def waiting() -> dict[str, int]:
@@ -101,14 +117,14 @@ def build_api(renderer: Renderer) -> FastAPI:
 def _endpoint(form: Form, renderer: Renderer) -> Any:
     models = renderer.models
     model_field = Field(models.default, description="A name that /api/models lists.")
-    fields: dict[str, Any] = {control.key: _parameter(control) for control in form.controls}
-    parameters = create_model(
-        form.endpoint, __config__=ConfigDict(extra="forbid"), model=(str, model_field), **fields
-    )
+    controls: dict[str, Any] = {control.key: _parameter(control) for control in form.controls}
+    enlarge = Field(1, ge=1, le=8, description="Repeats each pixel so often in both directions.")
+    fields: dict[str, Any] = {"model": (str, model_field), **controls, "enlarge": (int, enlarge)}
+    parameters = create_model(form.endpoint, __config__=ConfigDict(extra="forbid"), **fields)
 
     async def draw(request: Request, query: Annotated[parameters, Query()]) -> Response:  # type: ignore[valid-type]
         values = query.model_dump(exclude_unset=True)  # type: ignore[attr-defined]
-        model = values.pop("model", models.default)
+        model, factor = values.pop("model", models.default), values.pop("enlarge", 1)
         made = await run_in_threadpool(lambda: form.plan(models.get(model), **values))
         with renderer.join(model, made) as job:
             drawn = asyncio.wrap_future(job.future)
@@ -120,6 +136,10 @@ def _endpoint(form: Form, renderer: Renderer) -> Any:
                 raise HTTPException(_CLIENT_GONE)
             drawn.result()
         file = job.files[0]
+        if factor > 1:
+            contents = await run_in_threadpool(enlarged, file, factor)
+            about = {"Content-Disposition": f'inline; filename="{file.stem}-{factor}x.png"'}
+            return Response(contents, media_type="image/png", headers=about)
         return FileResponse(
             file, media_type="image/png", filename=file.name, content_disposition_type="inline"
         )

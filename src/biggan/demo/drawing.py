@@ -16,10 +16,11 @@ from PIL import Image
 from biggan.demo.forms import FPS, SheetProvenance
 from biggan.errors import InputError
 from biggan.gan import Gan
-from biggan.images import make_grid
-from biggan.provenance import GridProvenance, VideoProvenance
+from biggan.images import make_grid, to_png
+from biggan.provenance import GridProvenance, VideoProvenance, read_provenance
 from biggan.video import check_video, make_frame, save_video
 
+_MOST_ENLARGED = 2**24  # pixels
 _THUMBNAIL = 128  # pixels a side, at most
 
 
@@ -40,6 +41,24 @@ def unfinished(done: Sequence[Image.Image], sheet: SheetProvenance) -> Image.Ima
     missing = Image.new("RGBA", done[0].size)
     shown = [picture.convert("RGBA") for picture in done]
     return make_grid([*shown, *[missing] * (count(sheet) - len(done))], columns(sheet))
+
+
+def enlarged(file: Path, factor: int) -> bytes:
+    """A PNG whose pixels are repeated in both directions, with the provenance of the original.
+
+    Raises:
+        InputError: It would be too large.
+    """
+    provenance = read_provenance(file)
+    assert isinstance(provenance, SheetProvenance)
+    with Image.open(file) as picture:
+        size = picture.width * factor, picture.height * factor
+        if size[0] * size[1] > _MOST_ENLARGED:
+            raise InputError(
+                f"the enlarged picture would have {size[0]} x {size[1]} pixels, more than "
+                f"{_MOST_ENLARGED}"
+            )
+        return to_png(picture.resize(size, Image.Resampling.NEAREST), provenance)
 
 
 def thumbnail(picture: Image.Image) -> str:

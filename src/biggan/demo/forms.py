@@ -234,12 +234,12 @@ def _seed(key: str, label: str, info: str) -> Number:
 
 
 def _truncation(default: float) -> Number:
-    info = "Small for typical pictures, 1 for varied ones."
+    info = "Low: typical, clean pictures. High: more variety, more failures."
     return Number("truncation", "Truncation", 0.02, 1, 0.02, default, info)
 
 
 _SEED = _seed(
-    "seed", "Noise seed", "The same seed, the same pictures. Any whole number may be typed."
+    "seed", "Noise seed", "The same seed gives the same pictures. Any whole number may be typed."
 )
 _CHEESEBURGER = Category("category", "Category", "cheeseburger", 0)
 _PATHS = Number("num", "Number of samples", 1, 5, 1, 2, "Paths, one a row.")

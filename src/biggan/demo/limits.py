@@ -24,9 +24,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 MAX_BODY = 2**16  # bytes; the page sends a few thousand, and Gradio keeps names of sessions
 MAX_UPLOAD = 64 * 2**20  # bytes; a grid of ours of 512 px has up to 20 million
 _UPLOADS = "/gradio_api/upload"
-_UPLOADED_BY_ONE = 2 * MAX_UPLOAD  # bytes an hour
-_UPLOADED_BY_ALL = 8 * MAX_UPLOAD
-_DRAINED = 16 * MAX_UPLOAD  # bytes that are read and dropped, so that the sender reads the answer
+MAX_WEIGHTS = 2**30  # bytes of an upload where visitors may bring weights
+_UPLOADED_BY_ONE = 2  # longest uploads an hour
+_UPLOADED_BY_ALL = 8
+_DRAINED = 2**30  # bytes that are read and dropped, so that the sender reads the answer
 
 # What makes the server draw; load a model, as a search of classes may; or keep a file.
 _COUNTED_PATHS = ("/api/sample", "/api/interpolate", "/api/sweep", "/api/classes")
@@ -180,12 +181,18 @@ class BodyLimit:
     """Middleware that refuses bodies that are too long; they are never held in memory.
 
     Gradio keeps uploads for an hour: so much is taken in an hour of one client, and of all.
+
+    Args:
+        app: What takes the others.
+        max_upload: Bytes of the longest upload.
     """
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, max_upload: int = MAX_UPLOAD) -> None:
         self._app = app
-        self._by_one = Limit(_UPLOADED_BY_ONE, 3600, SlidingWindowCounterRateLimiter)
-        self._by_all = Limit(_UPLOADED_BY_ALL, 3600, SlidingWindowCounterRateLimiter)
+        self._max_upload = max_upload
+        by_one, by_all = _UPLOADED_BY_ONE * max_upload, _UPLOADED_BY_ALL * max_upload
+        self._by_one = Limit(by_one, 3600, SlidingWindowCounterRateLimiter)
+        self._by_all = Limit(by_all, 3600, SlidingWindowCounterRateLimiter)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on, or refuse it."""
@@ -193,7 +200,7 @@ class BodyLimit:
             await self._app(scope, receive, send)
             return
         is_upload = scope["path"].startswith(_UPLOADS)
-        most = MAX_UPLOAD if is_upload else MAX_BODY
+        most = self._max_upload if is_upload else MAX_BODY
         too_long = f"the request is too long: the maximum allowed size is {most:,} bytes"
         announced = Request(scope).headers.get("content-length", "0")
         if announced.isdecimal() and int(announced) > most:

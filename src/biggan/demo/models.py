@@ -3,8 +3,9 @@
 import logging
 import os
 import re
+import shutil
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from itertools import chain
 from pathlib import Path
 from threading import Lock
@@ -14,8 +15,10 @@ import torch
 from biggan import gan
 from biggan.errors import InputError, quoted
 from biggan.gan import Gan
+from biggan.models import count_parameters
 from biggan.weights.files import BUNDLED
 from biggan.weights.load import is_address, means_published
+from biggan.weights.published import PUBLISHED, cached_path, obtain_published
 
 _LOG = logging.getLogger("biggan.demo")
 
@@ -23,6 +26,7 @@ _LOG = logging.getLogger("biggan.demo")
 # are kept in the forms that run fastest. Measured: 2.5 to 2.8 bytes for each byte of tensors.
 _COPIES = 3
 _SHARE = 1 / 4  # of the memory, for all models; the rest is for pictures and other programs
+_MOST_UPLOADS = 4  # models that visitors bring
 _CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
 
 
@@ -48,6 +52,13 @@ class ModelCache:
         sources: What `load` takes, at least one; the first is the default.
         load: Loads one of them.
         memory: Bytes for all models together; None for a quarter of the device's memory.
+        downloads: Whether visitors may download published models; then all of them are offered,
+            and the bundled ones.
+        offline: Whether those can only be taken from files that somebody has put into the cache.
+        uploads: The folder for weights of visitors; None to take none.
+
+    Attributes:
+        failures: Why models that were to be offered are not there, by their names.
 
     Raises:
         InputError: One is given twice.
@@ -58,18 +69,68 @@ class ModelCache:
         sources: Sequence[str | Path],
         load: Callable[[str | Path], Gan] = gan.load,
         memory: int | None = None,
+        *,
+        downloads: bool = False,
+        offline: bool = False,
+        uploads: Path | None = None,
     ) -> None:
-        self.names = _display_names([str(source) for source in sources])
-        self._sources = dict(zip(self.names, sources, strict=True))
+        names = _display_names([str(source) for source in sources])
+        self._sources = dict(zip(names, sources, strict=True))
+        if downloads:
+            self._sources |= {n: n for n in (*BUNDLED, *PUBLISHED) if n not in self._sources}
+        self._given = names
+        self.downloads = downloads
+        self.uploads = uploads
+        self.failures: dict[str, str] = {}
+        self._offline = offline
+        self._facts: dict[str, str] = {}
         self._load = load
         self._memory = memory
         self._loaded: OrderedDict[str, Gan] = OrderedDict()  # the least recently used first
         self._access, self._loading = Lock(), Lock()
 
     @property
+    def names(self) -> tuple[str, ...]:
+        """All models on offer, also those that are not downloaded yet."""
+        return tuple(self._sources)
+
+    @property
+    def ready(self) -> tuple[str, ...]:
+        """The models that can be loaded at once, the default first."""
+        return tuple(name for name in self._sources if self.is_ready(name))
+
+    @property
     def default(self) -> str:
         """The model of a visitor who names none."""
-        return self.names[0]
+        return self.ready[0]
+
+    def is_ready(self, name: str) -> bool:
+        """Whether a model is on this machine."""
+        source = str(self._sources[name])
+        return not means_published(source) or cached_path(source).is_file()
+
+    def nearest(self, names: Collection[str]) -> str | None:
+        """Of these models the offered one that is here, or else one with a small download."""
+        found = [name for name in self._sources if name in names]
+        if ready := next(filter(self.is_ready, found), None):
+            return ready
+
+        def cost(name: str) -> tuple[bool, int]:
+            model = PUBLISHED[name]  # without its statistics, truncation spoils pictures
+            return not model.rows, count_parameters(model.config)
+
+        return min(found, key=cost, default=None)
+
+    def label(self, name: str) -> str:
+        """A model in a menu: its name and what is known of it without loading it."""
+        facts = self._facts.get(name, "")
+        if (published := PUBLISHED.get(str(self._sources[name]))) and not facts:
+            config = published.config
+            megabytes = round(4 * count_parameters(config) / 1e6)
+            state = "downloaded" if self.is_ready(name) else "not downloaded yet"
+            licence = re.split("[:(]", published.licence)[0].strip()
+            facts = f"{config.resolution} px, {megabytes} MB, {state}; licence {licence}"
+        return f"{name} ({facts})" if facts else name
 
     def source(self, name: str, *, with_paths: bool) -> str | None:
         """What `biggan sample --model` takes; None instead of a path unless `with_paths`."""
@@ -89,10 +150,12 @@ class ModelCache:
         """
         if not isinstance(name, str) or name not in self._sources:
             raise UnknownModelError(
-                f"no model is named {quoted(name)} here; available are {', '.join(self.names)}"
+                f"no model is named {quoted(name)} here; available are {', '.join(self.ready)}"
             )
         if loaded := self._find(name):
             return loaded
+        if not self.is_ready(name):
+            raise UnavailableError(f"{name} is not downloaded yet: choose it in the page's menu")
         with self._loading:  # one at a time, for each takes memory
             if loaded := self._find(name):
                 return loaded
@@ -105,9 +168,63 @@ class ModelCache:
                 ) from error
 
     def load_all(self) -> None:
-        """Load every model once, the default last, so that a wrong one is found at the start."""
-        for name in reversed(self.names):
-            self._read(name)
+        """Load every model that was given, the default last, so that a wrong one is found early.
+
+        A published model that cannot be had is left out; the default is then a bundled one.
+        """
+        for name in reversed(self._given):
+            try:
+                self._read(name)
+            except InputError as error:
+                if self._sources[name] not in PUBLISHED:
+                    raise
+                self.failures[name] = str(error)
+                _LOG.warning("%s", error)
+        if not self.ready:
+            self._sources[BUNDLED[0]] = BUNDLED[0]
+        if self.default not in self._given:
+            self._read(self.default)
+
+    def download(self, name: str, report: Callable[[int, int | None], object]) -> None:
+        """Put a published model into the cache of downloads; raises as `obtain_published`."""
+        obtain_published(str(self._sources[name]), offline=self._offline, report=report)
+        self.failures.pop(name, None)
+
+    def add(self, files: Sequence[Path]) -> str:
+        """Offer weights that a visitor has brought; returns the name of the model.
+
+        Args:
+            files: Of one model; they are copied.
+
+        Raises:
+            InputError: They are no weights of a known format, or there are too many models.
+        """
+        if self.uploads is None:
+            raise InputError("this server takes no weights from visitors")
+        number = len(list(self.uploads.iterdir()))
+        if number >= _MOST_UPLOADS:
+            raise InputError(f"{number} models were brought already: restart the server for more")
+        folder = self.uploads / str(number)
+        folder.mkdir()
+        try:
+            for file in files:
+                shutil.copy(file, folder / file.name)
+            source = folder if len(files) > 1 else folder / files[0].name
+            loaded = self._load(source)
+        except InputError as error:
+            shutil.rmtree(folder)
+            raise InputError(
+                str(error).replace(f"{folder}/", "").replace(str(folder), "")
+            ) from None
+        name = next(
+            f"{loaded.name}{ending}"
+            for ending in ("", *(f"-{k}" for k in range(2, _MOST_UPLOADS + 2)))
+            if f"{loaded.name}{ending}" not in self._sources
+        )
+        with self._access:
+            self._sources[name] = source
+        self._keep(name, loaded)
+        return name
 
     def _find(self, name: str) -> Gan | None:
         with self._access:
@@ -117,12 +234,18 @@ class ModelCache:
 
     def _read(self, name: str) -> Gan:
         loaded = self._load(self._sources[name])
+        self._keep(name, loaded)
+        return loaded
+
+    def _keep(self, name: str, loaded: Gan) -> None:
+        classes = f"{len(loaded.class_names)} classes" if loaded.class_names else "unconditional"
+        if name not in PUBLISHED:
+            self._facts[name] = f"{loaded.config.resolution} px, {classes}"
         memory = _SHARE * _total_memory(loaded.device) if self._memory is None else self._memory
         with self._access:
             self._loaded[name] = loaded
             while len(self._loaded) > 1 and sum(map(_size, self._loaded.values())) > memory:
                 self._loaded.popitem(last=False)
-        return loaded
 
 
 def _size(loaded: Gan) -> int:

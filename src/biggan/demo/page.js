@@ -12,7 +12,57 @@
     document.getElementById(`${tabInAddress()}-tab-button`)?.click();
   });
 
+  // A picture is loaded: old ones are no longer dimmed. What is unfinished is shown over the old
+  // picture if both have the same layout.
+  document.addEventListener("load", ({ target }) => {
+    const picture = target.closest?.(".picture");
+    if (!picture || target.tagName !== "IMG") return;
+    picture.classList.remove("pending");
+    const shape = (target.naturalWidth / target.naturalHeight).toFixed(3);
+    if (!target.closest(".unfinished")) {
+      Object.assign(picture.dataset, { shape, source: target.src });
+    }
+    const isSame = picture.dataset.shape === shape;
+    picture.style.setProperty("--old", isSame ? `url("${picture.dataset.source}")` : "none");
+  }, true);
+
+  // A number that is out of range when one leaves its box is corrected, and a line says so.
+  document.addEventListener("input", ({ target }) => {
+    if (target.matches(".controls input[type=number]")) target.dataset.typed = target.value;
+  });
+  document.addEventListener("focusout", ({ target }) => {
+    const typed = target.dataset?.typed;
+    if (typed === undefined || !target.matches(".controls input[type=number]")) return;
+    delete target.dataset.typed;
+    const block = target.closest(".block");
+    const [low, high] = [Number(target.min), Number(target.max)];
+    const whole = Number(target.step) % 1 === 0;
+    let number = Math.min(Math.max(typed === "" ? low : Number(typed), low), high);
+    if (whole) number = Math.round(number);
+    block.querySelector(".correction")?.remove();
+    if (typed !== "" && number === Number(typed)) return;
+    const kind = whole ? "whole numbers" : "numbers";
+    const line = document.createElement("p");
+    line.className = "correction";
+    line.setAttribute("role", "alert");
+    line.textContent = `This takes ${kind} from ${low} to ${high}: `
+      + `${typed === "" ? "nothing" : typed} became ${number}.`;
+    block.append(line);
+    target.value = number;
+    target.dispatchEvent(new Event("input", { bubbles: true }));
+    delete target.dataset.typed;
+  }, true);
+
+  const pictures = () => document.querySelectorAll(".picture");
+
   window.biggan = {
+    // A picture is asked for: those that are shown are old now.
+    ask(times) {
+      pictures().forEach((picture) => picture.classList.add("pending"));
+      return times + 1;
+    },
+    undim: () => pictures().forEach((picture) => picture.classList.remove("pending")),
+
     // A tab is opened: one more entry in the browser's history, unless the browser went back to it.
     openTab(form) {
       if (form !== tabInAddress()) {

@@ -12,7 +12,7 @@ import inspect
 import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import wait
+from concurrent.futures import CancelledError, wait
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ from biggan.demo.forms import (
     EXPLORE,
     FORMS,
     VIDEO,
+    Category,
     Form,
     Number,
     draw_lots,
@@ -38,7 +39,19 @@ from biggan.demo.forms import (
 from biggan.demo.models import ModelCache
 from biggan.demo.renderer import Job, Renderer
 from biggan.demo.tab import Tab, lay_out, picture_style, setting
-from biggan.demo.words import WELCOME, caption, column_heads, describe, gallery, model_card
+from biggan.demo.words import (
+    API_LINK,
+    CANCELLED,
+    WELCOME,
+    caption,
+    column_heads,
+    describe,
+    download_failure,
+    download_links,
+    download_progress,
+    gallery,
+    model_card,
+)
 from biggan.errors import InputError
 from biggan.provenance import GridProvenance, read_provenance
 from biggan.weights.files import BUNDLED
@@ -48,13 +61,12 @@ STYLE = Path(__file__).with_name("page.css")
 SCRIPT = Path(__file__).with_name("page.js").read_text(encoding="utf-8")
 """A JavaScript function, called once; it defines `window.biggan`, which the events below use."""
 
-# Asks for a picture of the settings as they are.
-_ASK: dict[str, Any] = {"js": "(times) => times + 1", "show_progress": "hidden"}
-
 # Requests that Gradio passes on to the renderer at once; more wait, and see their place.
 _PICTURES: dict[str, Any] = {"concurrency_limit": 4, "concurrency_id": "model"}
 _VIDEOS: dict[str, Any] = {"concurrency_limit": 4, "concurrency_id": "video"}
 _QUIET: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
+# A visitor who waits for a download must not hold up others.
+_DOWNLOADS: dict[str, Any] = {"concurrency_limit": 16, "concurrency_id": "download", **_QUIET}
 
 _POLL_INTERVAL = 0.5  # seconds
 _MAX_UNREAD = 10  # seconds without a reader after which a result is given up
@@ -64,6 +76,7 @@ _MAX_MESSAGE = 500  # characters; longer ones repeat what somebody sent
 # their provenance. A file of a few KiB can say that it has a thousand times as much.
 _MAX_PIXELS = 2**26
 _MAX_PROVENANCE = 2**20
+_PICTURES_AND_VIDEOS = (".png", ".webp", ".gif", ".mp4", ".jpg", ".jpeg")  # others are weights
 
 
 @dataclass
@@ -121,20 +134,26 @@ class Page:
                         )
                 with gr.Column(scale=2, min_width=280, elem_classes="model"):
                     self.model = gr.Dropdown(
-                        list(models.names),
+                        self._menu(),
                         value=models.default,
                         label="Model",
                         visible=len(models.names) > 1,
                     )
-                    self.card = gr.HTML(model_card(gan), elem_classes="about")
+                    self.card = gr.HTML(model_card(gan, models.default), elem_classes="about")
+            missing = "".join(download_failure(n, why) for n, why in models.failures.items())
+            self.notice = gr.HTML(missing, visible=bool(missing), elem_classes="notice")
+            self.cancel_button = gr.Button("Cancel the download", size="sm", visible=False)
             with gr.Tabs(selected=EXPLORE.name, overflow_behavior="wrap") as self.tab_bar:
                 self.tabs = [lay_out(form, gan, classes) for form in FORMS]
+            brings_weights = models.uploads is not None
             self.drop = gr.File(
-                label="Settings from a picture or video made here",
+                label=f"A picture or video made here{', or weights' if brings_weights else ''}",
+                file_count="multiple" if brings_weights else "single",
                 height=110,
                 elem_classes="drop",
                 elem_id="drop",
             )
+            gr.HTML(API_LINK, elem_classes="api")
             self.shown = gr.Textbox(EXPLORE.name, visible="hidden")  # the form that is seen
             self.address = gr.Textbox(visible="hidden")
             shown = models.default if is_bundled else ""
@@ -143,7 +162,7 @@ class Page:
             for tab in self.tabs:
                 self._publish(tab.form, tab, [tab.picture], _PICTURES)
                 if tab.form.video:
-                    self._publish(tab.form.video, tab, tab.video[1:], _VIDEOS)
+                    self._publish(tab.form.video, tab, tab.video[1:3], _VIDEOS)
 
     def _connect(self) -> None:
         """Set up what happens when something is touched.
@@ -154,6 +173,7 @@ class Page:
         may cross. So the browser counts what it asks for, holds back all but the newest while one
         is drawn, and tells the server the count; a handler that finds a newer one stops.
         """
+        wanted = gr.Textbox(visible="hidden")  # a class that another model has
         asked = gr.Number(0, visible="hidden")  # how often a picture was asked for
         newest = gr.State(Newest())
         kept = gr.Textbox(visible="hidden")  # settings, by the browser's history
@@ -163,25 +183,28 @@ class Page:
 
         for tab in self.tabs:
             tab.item.select(
-                None,
-                None,
-                self.shown,
-                js=f"() => window.biggan.openTab('{tab.form.name}')",
-                show_progress="hidden",
+                None, None, self.shown, **_js(f"() => window.biggan.openTab('{tab.form.name}')")
             )
-        gr.on([control.change for control in [self.shown, *drawn]], None, asked, asked, **_ASK)
-        keep: dict[str, Any] = {"js": "(...all) => window.biggan.keep(...all)"}
-        gr.on([c.change for c in settings], None, settings, None, show_progress="hidden", **keep)
-        recall = "() => window.biggan.recall()"
+            for control in tab.form.controls:
+                if isinstance(control, Category):
+                    wants = _js("() => JSON.stringify(window.biggan.wanted)")
+                    tab.widgets[control.key].select(None, None, wanted, **wants)
+        ask = _js("(times) => window.biggan.ask(times)")
+        gr.on([control.change for control in [self.shown, *drawn]], None, asked, asked, **ask)
+        keep = _js("(...all) => window.biggan.keep(...all)")
+        gr.on([control.change for control in settings], None, settings, None, **keep)
+        choosing = [*restored, self.notice, self.cancel_button]
+        recall = {**_QUIET, "js": "() => window.biggan.recall()"}
         for event in (
-            self.blocks.load(self.follow, kept, restored, js=recall, **_QUIET),
-            self.model.input(self.choose, self.model, restored, **_QUIET),
+            self.blocks.load(self.follow, kept, restored, **recall),
+            self.model.input(self.choose, [self.model, self.drawn], choosing, **_DOWNLOADS),
+            wanted.change(self.choose_wanted, [wanted, self.drawn], choosing, **_DOWNLOADS),
             self.surprise_button.click(self.surprise, [self.shown, self.model], restored, **_QUIET),
             self.drop.upload(
                 self.restore, [self.drop, self.model], [*restored, self.drop], **_QUIET
             ),
         ):
-            event.then(None, asked, asked, **_ASK)
+            event.then(None, asked, asked, **ask)
         asked.change(
             Newest.note, [newest, asked], None, queue=False, trigger_mode="multiple", **_QUIET
         )
@@ -191,25 +214,19 @@ class Page:
             [self.shown, *request, *settings],
             [self.address, self.drawn, *(widget for tab in self.tabs for widget in tab.outputs)],
             trigger_mode="always_last",
-            show_progress="minimal",
-            show_progress_on=[tab.picture for tab in self.tabs],
-            api_visibility="private",
-            **_PICTURES,
+            **{**_QUIET, **_PICTURES},
         )
-        show_address = "(query) => window.biggan.showAddress(query)"
-        event.success(None, self.address, None, js=show_address, show_progress="hidden")
-        self.copy_button.click(None, js="() => window.biggan.copyLink()", show_progress="hidden")
+        self.cancel_button.click(self.cancel, self.model, None, **_QUIET)
+        show_address = _js("(query) => window.biggan.showAddress(query)")
+        event.success(None, self.address, None, **show_address)
+        event.then(None, **_js("() => window.biggan.undim()"))
+        self.copy_button.click(None, **_js("() => window.biggan.copyLink()"))
         explore = self.tabs[0]
         self.drawn.change(
             self.show_classes, self.drawn, explore.gallery, trigger_mode="always_last", **_QUIET
         )
-        explore.gallery.select(
-            None,
-            None,
-            explore.widgets["category"],
-            js="() => window.biggan.picked",
-            show_progress="hidden",
-        )
+        picked = _js("() => window.biggan.picked")
+        explore.gallery.select(None, None, explore.widgets["category"], **picked)
         for tab in self.tabs:
             if tab.button:
                 tab.button.click(
@@ -259,25 +276,31 @@ class Page:
             }
             # A video would be of other settings now.
             hidden = dict.fromkeys(tab.video, gr.update(value=None, visible=False))
-            drawn = 0
+            heads, drawn = column_heads(sheet), 0
+            query = to_query(model, tab.form, settings)
             with self.renderer.join(model, sheet) as job:
-                command = caption(gan, sheet, job.files[0].name, self._source(model))
+                below = caption(gan, sheet, self._source(model))
+                query_of_api = query.partition("&")[2]
+                below += download_links(tab.form.endpoint, query_of_api, gan.config.resolution)
+                words = {
+                    tab.heading: gr.update(value=heads, visible=bool(heads)),
+                    tab.caption: below,
+                    **hidden,
+                }
                 del gan  # not kept while the picture waits
                 for _ in _until_done(job):
                     if newest.replaces(asked):
                         return
                     if len(done := job.parts.copy()) > drawn:
                         drawn = len(done)
-                        coarse = gr.update(value=unfinished(done, sheet), **look)
-                        yield {tab.picture: coarse, **hidden}
-            heads = column_heads(sheet)
+                        coarse = {**look, "elem_classes": [*look["elem_classes"], "unfinished"]}
+                        coarse["value"] = unfinished(done, sheet)
+                        yield {tab.picture: gr.update(**coarse), **words}
             yield {
-                self.address: to_query(model, tab.form, settings),
+                self.address: query,
                 self.drawn: model,
-                tab.heading: gr.update(value=heads, visible=bool(heads)),
                 tab.picture: gr.update(value=job.files[0], **look),
-                tab.caption: command,
-                **hidden,
+                **words,
             }
 
     def film(
@@ -298,15 +321,68 @@ class Page:
                     if newest.replaces(asked):
                         return
                     progress((max(job.parts, default=0), video.frames), unit="frames")
-            if len(job.files) == 1:
+            preview, webp, mp4, player = tab.video
+            shown = {webp: job.files[0]}
+            if len(job.files) == 1:  # a picture that moves, and cannot be stopped
                 gr.Info("the server writes no MP4: pip install 'biggan[video]'")
-            files = zip(tab.video, (job.files[0], *job.files), strict=False)
-            yield {widget: gr.update(value=file, visible=True) for widget, file in files}
+                shown[preview] = job.files[0]
+            else:
+                shown |= dict.fromkeys((mp4, player), job.files[1])
+                yield {preview: gr.update(visible=False)}
+            yield {widget: gr.update(value=file, visible=True) for widget, file in shown.items()}
 
-    def choose(self, model: str) -> dict[Any, Any]:
-        """Another model: its card, and menus of its categories."""
+    def choose_wanted(self, wanted: str, drawn: str) -> Iterator[dict[Any, Any]]:
+        """A class of another model, as JSON of the browser: choose that model and the class."""
         with _gradio_errors():
-            return self._update(model, {}, is_new=True)
+            try:
+                asked = json.loads(wanted)
+                form, key = str(asked["field"]).split("-")
+                model, values = asked["model"], {form: {key: asked["entry"]}}
+            except (KeyError, TypeError, ValueError, RecursionError):
+                raise InputError("this is no class of another model") from None
+            yield from self.choose(model, drawn, values)
+
+    def choose(
+        self, model: str, drawn: str, values: Mapping[str, Mapping[str, Any]] | None = None
+    ) -> Iterator[dict[Any, Any]]:
+        """Another model: its card and its categories; it is downloaded if need be.
+
+        Args:
+            model: The model.
+            drawn: The one that the page stays with if it cannot be had.
+            values: Settings, by the forms' names.
+        """
+        with _gradio_errors():
+            if model in self._models.names and not self._models.is_ready(model):
+                reason = ""
+                with self.renderer.download(model) as job:
+                    try:
+                        for _ in _until_done(job):
+                            job.check()  # at once, even if the host is silent
+                            progress = download_progress(model, job.parts)
+                            shown = gr.update(value=progress, visible=True)
+                            yield {self.notice: shown, self.cancel_button: gr.update(visible=True)}
+                    except (InputError, CancelledError) as error:
+                        reason = download_failure(model, str(error))
+                        if job.abandoned.is_set():
+                            reason = CANCELLED
+                hidden = {self.cancel_button: gr.update(visible=False)}
+                if reason:
+                    stays = gr.update(choices=self._menu(), value=drawn or self._models.default)
+                    notice = gr.update(value=reason, visible=True)
+                    yield {self.model: stays, self.notice: notice, **hidden}
+                    return
+                yield hidden
+            update = self._update(model, values or {}, is_new=True)
+            update[self.model] = gr.update(choices=self._menu(), value=model)
+            yield {**update, self.notice: gr.update(visible=False)}
+
+    def cancel(self, model: str) -> None:
+        """Stop the download of a model."""
+        self.renderer.cancel_download(str(model))
+
+    def _menu(self) -> list[tuple[str, str]]:
+        return [(self._models.label(name), name) for name in self._models.names]
 
     def surprise(self, shown: str, model: str) -> dict[Any, Any]:
         """Other categories and seeds, at random, on the tab that is shown."""
@@ -352,9 +428,21 @@ class Page:
         return self._update(model, values, form, is_new=model != self._models.default)
 
     def restore(self, dropped: Any, model: str) -> dict[Any, Any]:
-        """A file is dropped: show its settings, and clear it."""
+        """Files are dropped: show the settings of a picture, or a model that was brought."""
         with _gradio_errors():
-            path = _uploaded(dropped)
+            paths = [
+                _uploaded(file) for file in (dropped if isinstance(dropped, list) else [dropped])
+            ]
+            path = paths[0]
+        if self._models.uploads is not None and path.suffix.lower() not in _PICTURES_AND_VIDEOS:
+            try:
+                brought = self._models.add(paths)
+            except InputError as error:
+                gr.Warning(_message(error))
+                return {self.drop: None}
+            update = self._update(brought, {}, is_new=True)
+            update[self.model] = gr.update(choices=self._menu(), value=brought, visible=True)
+            return {self.drop: None, **update}
         try:
             made = read_provenance(path, _MAX_PIXELS, _MAX_PROVENANCE)
             maker = made.pictures[0] if isinstance(made, GridProvenance) else made
@@ -390,13 +478,14 @@ class Page:
             is_new: Whether the page shows the categories of another model.
         """
         gan = self._models.get(model)
-        update: dict[Any, Any] = {self.model: model, self.card: model_card(gan)}
+        update: dict[Any, Any] = {self.model: model, self.card: model_card(gan, model)}
         if form:
             update |= {self.tab_bar: gr.Tabs(selected=form.name), self.shown: form.name}
         for tab in self.tabs:
             given = values.get(tab.form.name, {})
             for control in tab.form.all_controls:
-                if new := setting(control, given.get(control.key), gan, is_new=is_new):
+                value = given.get(control.key)
+                if new := setting(control, value, gan, is_new=is_new):
                     update[tab.widgets[control.key]] = gr.update(**new)
         return update
 
@@ -412,6 +501,8 @@ class Page:
         for control in tab.form.all_controls:
             if isinstance(control, Number) and control.key in given:
                 given[control.key] = control.nearest(given[control.key])
+            elif given.get(control.key) == "":  # what Gradio's HTML makes of None
+                given[control.key] = None
         return tab, given
 
     def _kept_settings(self, model: str, kept: str) -> dict[str, dict[str, Any]]:
@@ -500,6 +591,11 @@ def _until_done(job: Job) -> Iterator[None]:
     job.future.result()
 
 
+def _js(function: str) -> dict[str, Any]:
+    """How Gradio handles an event in the browser alone."""
+    return {"js": function, "show_progress": "hidden"}
+
+
 def css(models: ModelCache) -> str:
     """The width of the page: five pictures and the controls."""
     width = 5 * max(models.get(models.default).config.resolution, 128) + 500
@@ -510,10 +606,30 @@ def css(models: ModelCache) -> str:
 def theme() -> Any:
     """Quiet colours, and the fonts that the visitor's system has: none is fetched."""
     base = gr.themes.Base(
-        primary_hue="indigo",
-        neutral_hue="slate",
+        primary_hue="emerald",
+        neutral_hue="stone",
         radius_size="md",
+        spacing_size="md",
         font=("system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif"),
         font_mono=("ui-monospace", "SFMono-Regular", "Menlo", "Consolas", "monospace"),
     )
-    return base.set(body_text_color_subdued="*neutral_500", block_info_text_color="*neutral_500")
+    return base.set(
+        body_text_color_subdued="*neutral_600",
+        body_text_color_subdued_dark="*neutral_400",
+        block_info_text_color="*neutral_600",
+        block_info_text_color_dark="*neutral_400",
+        block_title_text_color="*body_text_color",
+        block_title_text_color_dark="*body_text_color",
+        block_border_width="0px",
+        block_shadow="none",
+        color_accent="*primary_700",
+        slider_color="*primary_700",
+        slider_color_dark="*primary_500",
+        link_text_color="*primary_700",
+        link_text_color_dark="*primary_400",
+        button_primary_background_fill="*primary_700",
+        button_primary_background_fill_hover="*primary_800",
+        button_primary_background_fill_dark="*primary_700",
+        button_primary_text_color="white",
+        background_fill_secondary="*neutral_100",
+    )

@@ -6,7 +6,7 @@ import contextlib
 import hashlib
 import logging
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from threading import Event, RLock
@@ -76,10 +76,11 @@ class Renderer:
         self.limit = limit
         self.length = 0
         self._lock = RLock()
-        self._jobs: dict[SheetProvenance | VideoProvenance, Job] = {}
+        self._jobs: dict[SheetProvenance | VideoProvenance | str, Job] = {}
         self._closed = False
         self._pictures = ThreadPoolExecutor(1, "pictures")
         self._videos = ThreadPoolExecutor(1, "videos")
+        self._downloads = ThreadPoolExecutor(1, "downloads")
 
     @contextlib.contextmanager
     def join(self, model: str, made: SheetProvenance | VideoProvenance) -> Iterator[Job]:
@@ -101,13 +102,54 @@ class Renderer:
             job.future.set_result(None)
             yield job
             return
+        threads = self._videos if isinstance(made, VideoProvenance) else self._pictures
+        with self._shared(
+            made, files, lambda job: threads.submit(self._make, model, made, job)
+        ) as job:
+            yield job
+
+    @contextlib.contextmanager
+    def download(self, model: str) -> Iterator[Job]:
+        """Wait for a published model, inside a `with` block; raises as `join`.
+
+        The parts of the job are pairs: bytes that have come, and all of them or None.
+        """
+
+        def fetch(job: Job) -> Future[None]:
+            def report(done: int, total: int | None) -> None:
+                job.add((done, total))
+
+            return self._downloads.submit(self.models.download, model, report)
+
+        with self._shared(model, (), fetch) as job:
+            yield job
+
+    def cancel_download(self, model: str) -> None:
+        """Stop a download, for all who wait for it."""
+        with self._lock:
+            if job := self._jobs.get(model):
+                job.abandoned.set()
+                job.future.cancel()
+
+    @contextlib.contextmanager
+    def _shared(
+        self,
+        key: SheetProvenance | VideoProvenance | str,
+        files: Sequence[Path],
+        start: Callable[[Job], Future[None]],
+    ) -> Iterator[Job]:
         with self._lock:
             if self.length >= self.limit:
                 raise QueueFullError(
                     f"{self.length} requests are waiting already: try again in "
                     f"{QueueFullError.retry_after} s"
                 )
-            job = self._jobs.get(made) or self._start(model, made, files)
+            job = self._jobs.get(key)
+            if not job:
+                if self._closed:
+                    raise AbandonedError("the server is shutting down")
+                job = self._jobs[key] = Job(files)
+                job.future = start(job)
             job.clients += 1
             self.length += 1
         try:
@@ -117,7 +159,7 @@ class Renderer:
                 job.clients -= 1
                 self.length -= 1
                 if not job.clients:
-                    del self._jobs[made]
+                    del self._jobs[key]
                     job.abandoned.set()
                     job.future.cancel()
 
@@ -127,18 +169,8 @@ class Renderer:
             self._closed = True
             for job in self._jobs.values():
                 job.abandoned.set()
-        for threads in (self._pictures, self._videos):
+        for threads in (self._pictures, self._videos, self._downloads):
             threads.shutdown(wait=False)
-
-    def _start(
-        self, model: str, made: SheetProvenance | VideoProvenance, files: Sequence[Path]
-    ) -> Job:
-        if self._closed:
-            raise AbandonedError("the server is shutting down")
-        threads = self._videos if isinstance(made, VideoProvenance) else self._pictures
-        job = self._jobs[made] = Job(files)
-        job.future = threads.submit(self._make, model, made, job)
-        return job
 
     def _make(self, model: str, made: SheetProvenance | VideoProvenance, job: Job) -> None:
         job.check()

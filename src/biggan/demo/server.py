@@ -36,6 +36,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from biggan.demo.api import build_api
 from biggan.demo.limits import (
     MAX_UPLOAD,
+    MAX_WEIGHTS,
     BodyLimit,
     Guard,
     check_origin,
@@ -107,7 +108,8 @@ def build_app(
     page._queue.ANAYLTICS_CACHE_FREQUENCY = sys.maxsize
     app = build_api(renderer)
     # The last added is the first to see a request.
-    app.add_middleware(BodyLimit)
+    max_upload = MAX_UPLOAD if renderer.models.uploads is None else MAX_WEIGHTS
+    app.add_middleware(BodyLimit, max_upload=max_upload)
     checks = [check_password(users)] if users else []
     app.add_middleware(Guard, *checks, *([check_rate(per_minute)] if per_minute else []))
     # Gradio would add one that allows all origins wherever it is not on this machine.
@@ -127,11 +129,11 @@ def build_app(
         css=css(renderer.models),
         css_paths=STYLE,
         js=SCRIPT,
-        footer_links=["api"],
+        footer_links=[],
         run_history=False,
         ssr_mode=False,
         enable_monitoring=False,
-        max_file_size=MAX_UPLOAD,
+        max_file_size=max_upload,
         show_error=False,  # but for those that are meant for visitors: others name our files
     )
     # `launch` sets this, mounting does not. Only then does Gradio check that the files that a

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import gradio as gr
@@ -11,6 +12,18 @@ import gradio as gr
 from biggan.classes import class_choices
 from biggan.demo.forms import EXPLORE, Category, Choice, Control, Form, Number, default_value
 from biggan.gan import Gan
+
+# Of pairs, A before B; a slider reaches a number that was typed.
+_SWAP = """(...ends) => ends.map((_, k) => ends[k ^ 1]).map((value) => typeof value === "number"
+  ? {__type__: "update", value, maximum: Math.max(100, value)} : value)"""
+
+# The field of a category; what it does is in the script.
+_COMBOBOX = """<label for="{id}-field">{label}</label>
+<input id="{id}-field" role="combobox" aria-autocomplete="list" aria-expanded="false"
+  aria-controls="{id}-list" autocomplete="off" spellcheck="false" placeholder="Type a name">
+<ul id="{id}-list" role="listbox" aria-label="{label}" hidden></ul>
+<p role="status"></p>"""
+_SEARCH = Path(__file__).with_name("combobox.js").read_text(encoding="utf-8")
 
 _SMALL = 64  # up to this many pixels a side pictures are enlarged for the screen
 
@@ -36,7 +49,7 @@ class Tab:
     Attributes:
         item: The `gradio.Tab`.
         widgets: Those of the controls, by their keys.
-        video: What shows a video, the one whose button it is first: preview, WebP and MP4.
+        video: What shows a video: a picture, downloads as WebP and MP4, and a player of the MP4.
         gallery: Pictures of classes to click on, on the tab that opens first.
     """
 
@@ -70,19 +83,27 @@ def lay_out(form: Form, gan: Gan, classes: str = "") -> Tab:
         if form is EXPLORE:
             gallery = gr.HTML(classes, elem_classes="gallery", js_on_load=_PICK)
         with gr.Row():
-            with gr.Column(scale=1, min_width=280, elem_classes="controls"):
+            with gr.Column(scale=2, min_width=300, elem_classes=["controls", form.name]):
                 controls = sorted(form.all_controls, key=lambda c: not isinstance(c, Category))
-                widgets = {c.key: _widget(form, c, gan) for c in controls}
+                widgets: dict[str, Any] = {}
+                swap = None
+                for control in controls:
+                    if len(widgets) == 2 and "category_b" in widgets:
+                        swap = gr.Button("Swap A and B", size="sm", elem_classes="swap")
+                    widgets[control.key] = _widget(form, control, gan)
+                if swap:
+                    ends = [widgets[key] for key in widgets if key.endswith(("_a", "_b"))]
+                    swap.click(None, ends, ends, js=_SWAP, show_progress="hidden")
                 if form.video:
                     button = gr.Button("Make the video", variant="primary")
-            with gr.Column(scale=2, min_width=300, elem_classes="shown"):
+            with gr.Column(scale=4, min_width=300, elem_classes="shown"):
                 with gr.Column(elem_classes="picture"):
                     heading = gr.HTML(visible=False, elem_classes=["columns", form.name])
                     picture = gr.Image(
                         format="png",
                         label=form.label,
                         interactive=False,
-                        buttons=["download", "fullscreen"],
+                        buttons=["fullscreen"],
                         elem_classes=picture_style(form, gan),
                         elem_id=f"{form.name}-picture",
                     )
@@ -100,9 +121,9 @@ def setting(control: Control, value: Any, gan: Gan, *, is_new: bool = False) -> 
         control: A control of a form.
         value: Its new value; None to leave it as it is.
         gan: The model whose classes it shows.
-        is_new: Whether it showed the classes of another model.
+        is_new: Whether it showed a class of another model.
     """
-    update = _menu(control, gan) if is_new and isinstance(control, Category) else {}
+    update = _category(control, gan) if is_new and isinstance(control, Category) else {}
     if value is not None:
         if isinstance(control, Number):
             update["maximum"] = max(control.high, value)
@@ -117,11 +138,9 @@ def picture_style(form: Form, gan: Gan) -> list[str]:
     return ["grid", form.name, *(["small"] if gan.config.resolution <= _SMALL else [])]
 
 
-def _menu(control: Category, gan: Gan) -> dict[str, Any]:
-    """The entries of a category for a model, the first one chosen, and whether it is needed."""
-    names = gan.class_names
-    value = default_value(control, names)
-    return {"choices": class_choices(names), "value": value, "visible": bool(names)}
+def _category(control: Category, gan: Gan) -> dict[str, Any]:
+    """The category that a model begins with, and whether it has any."""
+    return {"value": default_value(control, gan.class_names), "visible": bool(gan.class_names)}
 
 
 def _widget(form: Form, control: Control, gan: Gan) -> Any:
@@ -144,10 +163,17 @@ def _widget(form: Form, control: Control, gan: Gan) -> Any:
     if isinstance(control, Choice):
         entries = [(text, word) for word, text in control.choices]
         return gr.Radio(entries, value=control.default, label=control.label, elem_id=id_)
-    return gr.Dropdown(**_menu(control, gan), label=control.label, elem_id=id_)
+    return gr.HTML(
+        **_category(control, gan),
+        label=control.label,
+        html_template=_COMBOBOX.format(id=id_, label=control.label),
+        js_on_load=_SEARCH,
+        elem_id=id_,
+        elem_classes="combobox",
+    )
 
 
-def _video(form: Form) -> tuple[Any, Any, Any]:
+def _video(form: Form) -> tuple[Any, Any, Any, Any]:
     with gr.Column():
         preview = gr.Image(
             format="webp",
@@ -159,7 +185,17 @@ def _video(form: Form) -> tuple[Any, Any, Any]:
             elem_classes=["grid", "video"],
             elem_id="video",
         )
+        player = gr.Video(
+            label=form.title,
+            interactive=False,
+            autoplay=True,
+            loop=True,
+            buttons=[],
+            visible=False,
+            elem_classes="player",
+            elem_id="player",
+        )
         with gr.Row():
             webp = gr.DownloadButton("Download WebP", visible=False, size="sm", elem_id="webp")
             mp4 = gr.DownloadButton("Download MP4", visible=False, size="sm", elem_id="mp4")
-    return preview, webp, mp4
+    return preview, webp, mp4, player

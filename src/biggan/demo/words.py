@@ -14,14 +14,22 @@ from biggan.gan import Gan
 from biggan.provenance import GridProvenance, MorphProvenance, Provenance
 from biggan.weights.files import BUNDLED
 from biggan.weights.networks import statistics_grid
+from biggan.weights.published import PUBLISHED, downloads_folder
 
 WELCOME = """<h1>BigGAN</h1>
-<p>A network that was trained on photographs draws new pictures of a class: choose one, move the
-sliders, or morph one class into another.
-<a href="https://arxiv.org/abs/1809.11096" target="_blank" rel="noopener">The paper</a></p>"""
+<p>Draws new pictures of a class, after training on photographs. Choose a class, move the sliders,
+or morph one class into another.
+<a href="https://arxiv.org/abs/1809.11096" target="_blank" rel="noopener">Read the paper</a></p>"""
 """The page's heading, as HTML."""
 
+API_LINK = '<a href="api/docs">The HTTP API of this page, for programs</a>'
+"""The page's last line, as HTML."""
+
+CANCELLED = "<p>The download was cancelled. Choose the model again to go on with it.</p>"
+"""In place of a download's progress."""
+
 _FAMILIES = {"biggan": "BigGAN", "biggan-deep": "BigGAN-deep"}
+_LARGE = 256  # pixels a side to which small pictures are enlarged
 _SCORES = {
     "fid": "FID",
     "is": "IS",
@@ -30,13 +38,12 @@ _SCORES = {
 }
 
 
-def caption(gan: Gan, sheet: SheetProvenance, file: str, model: str | None) -> str:
+def caption(gan: Gan, sheet: SheetProvenance, model: str | None) -> str:
     """The shell command that makes a picture again, as HTML.
 
     Args:
         gan: The model that made it.
         sheet: What it shows.
-        file: Its name when it is downloaded.
         model: What `biggan sample --model` takes; None if visitors may not see it.
     """
     if model is None:
@@ -49,17 +56,30 @@ def caption(gan: Gan, sheet: SheetProvenance, file: str, model: str | None) -> s
             words += ["--from", entries[sheet.class_a], "--to", entries[sheet.class_b]]
         words += ["--num", sheet.num, "--steps", sheet.steps, "--truncation", sheet.truncation]
         words += ["--seed-a", sheet.seed_a, "--seed-b", sheet.seed_b]
-    elif _is_sweep(sheet):
-        words += ["--grid", "--like", file]
-        where = "In a shell, in the folder of the downloaded picture"
     else:
-        first = sheet.pictures[0]
+        first, num = sheet.pictures[0], len(sheet.pictures)
         if first.class_index is not None and len({p.class_index for p in sheet.pictures}) == 1:
             words += ["--class", entries[first.class_index]]
-        words += ["--num", len(sheet.pictures), "--truncation", first.truncation]
-        words += ["--seed", first.seed, "--grid"]
+        if _is_sweep(sheet):
+            where = "In a shell, with a row for each truncation"
+            truncations = [f"{p.truncation:g}" for p in sheet.pictures[: sheet.columns]]
+            words += ["--sweep", ",".join(truncations), "--noise", first.noise]
+            num //= sheet.columns
+        else:
+            words += ["--truncation", first.truncation, "--grid"]
+        words += ["--num", num, "--seed", first.seed]
     command = shlex.join(["biggan", verb, *map(str, words)])
-    return f"{where}: <code>{html.escape(command)}</code>"
+    return f'<p class="shell">{where}: <code>{html.escape(command)}</code></p>'
+
+
+def download_links(endpoint: str, query: str, resolution: int) -> str:
+    """Links to the picture as it is and, if it is small, enlarged, as HTML."""
+    address = html.escape(f"api/{endpoint}?{query}")
+    links = [f'<a href="{address}" download>Download the original (PNG)</a>']
+    if (factor := min(_LARGE // resolution, 8)) > 1:
+        text = f"Download enlarged {factor}x (pixels repeated)"
+        links.append(f'<a href="{address}&amp;enlarge={factor}" download>{text}</a>')
+    return f"<p>{' '.join(links)}</p>"
 
 
 def column_heads(sheet: SheetProvenance) -> str:
@@ -98,12 +118,50 @@ def gallery(planned: Sequence[Provenance], pictures: Sequence[str]) -> str:
     return "".join(buttons)
 
 
+def download_progress(model: str, parts: Sequence[tuple[int, int | None]]) -> str:
+    """How far the download of a published model is, as HTML."""
+    licence = html.escape(PUBLISHED[model].licence)
+    done, total = parts[-1] if parts else (0, None)
+    if total and done >= total:
+        state, bar = "Reading the weights", "<progress></progress>"
+    elif total:
+        state = f"{done / 1e6:.0f} of {total / 1e6:.0f} MB"
+        bar = f'<progress value="{done}" max="{total}"></progress>'
+    else:
+        state, bar = "Connecting", "<progress></progress>"
+    return (
+        f"<p>Downloading {html.escape(model)}. Licence {licence}.</p>{bar}"
+        f'<p role="status">{state}</p>'
+    )
+
+
+def download_failure(model: str, reason: str) -> str:
+    """Which files of a published model to fetch by hand, and where to put them, as HTML."""
+    published = PUBLISHED[model]
+    places = []
+    for place in published.places:
+        urls = " and ".join(_linked(html.escape(file.url)) for file in place)
+        names = " and ".join(f"<code>{html.escape(file.name)}</code>" for file in place)
+        folder = html.escape(str(downloads_folder(published, place)))
+        places.append(f"<li>{urls}<br>as {names} in <code>{folder}</code></li>")
+    return (
+        f"<p><strong>{html.escape(reason.partition(' If you have')[0])}</strong></p>"
+        "<p>Fetch the files of one of these places in another way, put them into the folder, then "
+        f"choose the model again:</p><ul>{''.join(places)}</ul>"
+    )
+
+
 def _is_sweep(grid: GridProvenance) -> bool:
     return len({picture.truncation for picture in grid.pictures}) > 1
 
 
-def model_card(gan: Gan) -> str:
-    """The page's header, as HTML: the model's name, the main facts, and a card with all of them."""
+def model_card(gan: Gan, name: str) -> str:
+    """The model's name, the main facts, and a card with all of them, as HTML.
+
+    Args:
+        gan: The model.
+        name: What the page calls it.
+    """
     size, description = gan.config.resolution, gan.description
     classes = f"{len(gan.class_names)} classes" if gan.class_names else "unconditional"
     facts = [_FAMILIES[gan.config.family], f"{size} &times; {size} pixels", classes]
@@ -122,7 +180,8 @@ def model_card(gan: Gan) -> str:
     }
     entries = (f"<div><dt>{name}</dt><dd>{text}</dd></div>" for name, text in rows.items() if text)
     return (
-        f"<h2>{html.escape(gan.name)}</h2> <p>{' &middot; '.join(facts)}</p>"
+        f'<h2 data-model-shown="{html.escape(name)}">{html.escape(gan.name)}</h2>'
+        f" <p>{' &middot; '.join(facts)}</p>"
         f"<details><summary>About this model</summary><dl>{''.join(entries)}</dl></details>"
     )
 

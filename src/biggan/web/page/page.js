@@ -134,24 +134,16 @@ function link(target) {
 function choose(chosen) {
   if (chosen === form) return;
   remembered.set(form, values);
-  history.replaceState(null, "", address());
+  history.replaceState(null, "", writeAddress(form, values, model));
   show(chosen, remembered.get(chosen) ?? initialValues(chosen, model));
-  history.pushState(null, "", address());
-}
-
-/** What shows this again, with the backend if the visitor chose one. */
-function address() {
-  const chosen = new URLSearchParams(location.search).get("backend");
-  return (
-    writeAddress(form, values, model) + (chosen ? `&backend=${encodeURIComponent(chosen)}` : "")
-  );
+  history.pushState(null, "", writeAddress(form, values, model));
 }
 
 /** @param {URLSearchParams} query */
 function visit(query) {
-  const found = readAddress(query, model);
-  say(found.fault);
-  show(found.form, found.values);
+  const address = readAddress(query, model);
+  say(address.fault);
+  show(address.form, address.values);
 }
 
 /**
@@ -200,7 +192,8 @@ function update() {
   saveButton.disabled = true;
   document.body.removeAttribute("data-complete");
   clearTimeout(addressTimer);
-  addressTimer = setTimeout(() => history.replaceState(null, "", address()), ADDRESS_DELAY);
+  const address = writeAddress(form, values, model);
+  addressTimer = setTimeout(() => history.replaceState(null, "", address), ADDRESS_DELAY);
 }
 
 /** Make as many tiles as the sheet has pictures, keeping those that are there. */
