@@ -104,6 +104,13 @@ _LIMIT = 120
     help="Whether visitors may bring weights of their own.  [default: only if the page is for this "
     "machine alone]",
 )
+@click.option(
+    "--root-path",
+    metavar="/PATH",
+    default="",
+    show_default=False,
+    help="The path below which a proxy offers the page, such as /biggan.",
+)
 @click.option("--open", "open_browser", is_flag=True, help="Open the page in a browser.")
 @options.device
 @options.engine
@@ -121,6 +128,7 @@ def command(
     proxies: tuple[str, ...],
     downloads: bool | None,
     uploads: bool | None,
+    root_path: str,
     open_browser: bool,
     device: str | None,
     **how: Any,
@@ -133,6 +141,7 @@ def command(
       biggan demo --model runs/digits --port 8000 --open
       biggan demo --model biggan-deep-256 --model biggan-deep-512
       biggan demo --host 0.0.0.0 --user ann --user bob
+      biggan demo --root-path /biggan --trusted-proxy 127.0.0.1 --limit 60
 
     Prints the page's address when the page is ready; Ctrl-C stops the server. Needs no internet
     but to download published models, which the page's menu offers. The HTTP API for programs is
@@ -141,6 +150,7 @@ def command(
     origins = tuple(origin.lower() for origin in origins)  # as browsers send them
     _check_origins(origins)
     _check_proxies(proxies)
+    root_path = _check_root_path(root_path)
     with contextlib.closing(_listen(host, port)) as listener:
         if find_spec("gradio") is None:
             raise InputError("the page needs Gradio: pip install 'biggan[demo]'")
@@ -192,6 +202,7 @@ def command(
                 users=passwords,
                 per_minute=limit,
                 origins=[*origins, *addresses[1:]],
+                root_path=root_path,
                 show_paths=is_local,
             )
             for address in addresses:
@@ -270,6 +281,16 @@ def _check_proxies(proxies: tuple[str, ...]) -> None:
                 f"--trusted-proxy {proxy[:100]!r} must be an IP address such as 127.0.0.1, or a "
                 "network such as 10.0.0.0/8"
             ) from None
+
+
+def _check_root_path(path: str) -> str:
+    """The path without a slash at its end; "" and "/" are none."""
+    path = path.rstrip("/")
+    if path and not re.fullmatch(r"(/[\w.~-]+)+", path, re.ASCII):
+        raise InputError(f"--root-path {path[:100]!r} must look like /biggan or /apps/biggan")
+    if path.split("/")[1:2] in (["api"], ["gradio_api"]):
+        raise InputError(f"--root-path {path[:100]!r} is an address of the API: choose another")
+    return path
 
 
 def _is_terminal() -> bool:

@@ -224,8 +224,22 @@ def _train(
                 "stopped at step %d of %d; the same command resumes", step, config.total_steps
             )
             stop.finish()
+        elif config.track:
+            _track_report(config, run_dir)
         click.echo(run_dir / "generator.safetensors")
         options.name_next("biggan", "demo", "--model", run_dir)
+
+
+def _track_report(config: TrainConfig, run_dir: Path) -> None:
+    """Give the report of a finished run to its tracker."""
+    from biggan.reporting import read_run, write_report
+    from biggan.supervision.trackers import open_tracker
+
+    page = run_dir / "report.html"
+    write_report(read_run(run_dir), page, [], [None])
+    if (tracker := open_tracker(config.to_dict(), run_dir)) is not None:
+        with tracker:
+            tracker.log_file(page)
 
 
 def _dry_run(

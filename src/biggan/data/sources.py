@@ -283,8 +283,7 @@ def containers(path: Path) -> tuple[Path, ...]:
             _check_one_part(path, shards or tables)
             return tuple(shards or tables)
     # Class folders may be beside the archives they came from.
-    names = list(walk_files(path))
-    if any(map(is_image, names)) or list_arrays(names):
+    if any(map(is_image, walk_files(path))) or list_arrays(names := list(walk_files(path))):
         return ()
     files = [path / name for name in names]
     places = {file.parent for file in files if file.suffix.lower() in _KINDS}

@@ -102,7 +102,7 @@ def build_api(renderer: Renderer) -> FastAPI:
 
     @api.get("/api", include_in_schema=False)
     async def reference() -> RedirectResponse:
-        return RedirectResponse("/api/docs")
+        return RedirectResponse(f"{api.root_path}/api/docs")
 
     # Gradio's application would answer these, and otherwise.
     @api.api_route("/api/{path:path}", methods=list(_METHODS), include_in_schema=False)

@@ -25,7 +25,7 @@ import uvicorn
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.middleware.cors import CORSMiddleware
-from fastapi.responses import JSONResponse
+from fastapi.responses import JSONResponse, RedirectResponse
 from gradio import networking
 from gradio.route_utils import FnIndexInferError
 from httpx import InvalidURL
@@ -86,6 +86,7 @@ def build_app(
     users: Mapping[str, str],
     per_minute: int,
     origins: Collection[str] = (),
+    root_path: str = "",
     show_paths: bool = False,
 ) -> FastAPI:
     """The page and the HTTP API behind all limits.
@@ -95,6 +96,7 @@ def build_app(
         users: The password of each user; empty to let all in.
         per_minute: Most requests for pictures from one client in a minute; 0 for any number.
         origins: Sites whose pages may use the server, as "https://example.org".
+        root_path: The path below which a proxy offers the server, such as "/biggan".
         show_paths: Whether shell commands on the page name the models' files on this machine.
     """
     page = Page(renderer, show_paths=show_paths).blocks
@@ -107,6 +109,7 @@ def build_app(
     page._queue.progress_update_sleep_when_free = 0.25
     page._queue.ANAYLTICS_CACHE_FREQUENCY = sys.maxsize
     app = build_api(renderer)
+    app.root_path = root_path
     # The last added is the first to see a request.
     max_upload = MAX_UPLOAD if renderer.models.uploads is None else MAX_WEIGHTS
     app.add_middleware(BodyLimit, max_upload=max_upload)
@@ -121,6 +124,8 @@ def build_app(
         allow_credentials=True,
     )
     app.add_middleware(Guard, check_origin(origins))
+    if root_path:
+        app.add_middleware(_WithoutPrefix, root_path)
     gr.mount_gradio_app(
         app,
         page,
@@ -133,6 +138,7 @@ def build_app(
         run_history=False,
         ssr_mode=False,
         enable_monitoring=False,
+        root_path=root_path or None,
         max_file_size=max_upload,
         show_error=False,  # but for those that are meant for visitors: others name our files
     )
@@ -144,6 +150,27 @@ def build_app(
     gradio_app.add_exception_handler(RequestValidationError, _refuse_body)
     gradio_app.add_exception_handler(HTTPException, _shorten)
     return app
+
+
+class _WithoutPrefix:
+    """Middleware that removes the root path, which some proxies pass on, from requests.
+
+    The page's own links are relative, so its address needs a slash at the end.
+    """
+
+    def __init__(self, app: ASGIApp, root_path: str) -> None:
+        self._app, self._root_path = app, root_path
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        path = scope.get("path", "")
+        if scope["type"] == "http" and path == self._root_path:
+            query = scope["query_string"].decode("latin-1")
+            address = f"{self._root_path}/" + f"?{query}" * bool(query)
+            await RedirectResponse(address)(scope, receive, send)
+            return
+        if path.startswith(f"{self._root_path}/"):
+            scope = {**scope, "path": path.removeprefix(self._root_path)}
+        await self._app(scope, receive, send)
 
 
 class _OfferedRoutes:

@@ -23,6 +23,7 @@ from typing import Any, Self, TextIO, TypeGuard
 from biggan.atomic_write import write_atomically
 from biggan.errors import InputError
 from biggan.supervision.collapse import WINDOW
+from biggan.supervision.trackers import Tracker
 
 _LOG = logging.getLogger("biggan.training")
 _NAMES = ("metrics", "signals")
@@ -96,13 +97,17 @@ class RunLog:
         step: Where this process starts. Lines beyond it, of a process that was killed after its
             last checkpoint, are dropped: they will be written again.
         attempt: The attempt at which it starts.
+        tracker: Gets the same curves as TensorBoard.
 
     Raises:
         InputError: A file cannot be written; so may every method.
     """
 
-    def __init__(self, run_dir: Path, step: int, attempt: int) -> None:
+    def __init__(
+        self, run_dir: Path, step: int, attempt: int, tracker: Tracker | None = None
+    ) -> None:
         self._run_dir = run_dir
+        self._tracker = tracker
         self._files: dict[str, TextIO] = {}
         self._recent: deque[Mapping[str, Any]] = deque(maxlen=WINDOW)
         self._open(step)
@@ -181,6 +186,8 @@ class RunLog:
             if self._writer is not None:
                 for curve, value in curves.items():
                     self._writer.add_scalar(curve, value, line["step"])
+            if self._tracker is not None:
+                self._tracker.log_values(line["step"], curves)
         except OSError as error:
             raise InputError(f"cannot write {path}: {error.strerror or error}") from None
 

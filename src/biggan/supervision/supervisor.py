@@ -18,6 +18,7 @@ from biggan.distributed import averages, from_first, is_first, on_any_process, r
 from biggan.supervision.collapse import Collapse, Rules
 from biggan.supervision.log import Event, RunLog
 from biggan.supervision.settings import Regime
+from biggan.supervision.trackers import Tracker, open_tracker
 from biggan.training.config import TrainConfig
 from biggan.training.run import Exported, Run
 from biggan.training.state import TrainState
@@ -63,9 +64,13 @@ class Supervisor:
             self._evaluation = ScheduledEvaluation(run)
         self._opened = ExitStack()
         self._log: RunLog | None = None
+        self._tracker: Tracker | None = None
         with raising_together():
             if is_first():
-                log = RunLog(run.folder, state.step, state.attempt.number)
+                self._tracker = open_tracker(run.config.to_dict(), run.folder)
+                if self._tracker is not None:
+                    self._opened.enter_context(self._tracker)
+                log = RunLog(run.folder, state.step, state.attempt.number, self._tracker)
                 self._log = self._opened.enter_context(log)
         self._attempt = state.attempt.applied_to(run.config)
         self._clock = (time.monotonic(), state.step)
@@ -146,6 +151,8 @@ class Supervisor:
         total, has_bar = self._config.total_steps, self._run.progress and sys.stderr.isatty()
         if is_first() and not has_bar:  # a log file wants lines, a terminal has a bar
             _LOG.info("step %d of %d: checkpoint and preview", state.step, total)
+        if self._tracker is not None:
+            self._tracker.log_image(state.step, self._run.preview_file(state.step))
         rolled_back = False
         if self._evaluation is not None:
             if self._evaluation.is_missing(state.step):

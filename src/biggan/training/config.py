@@ -140,6 +140,8 @@ class TrainConfig:
     `checkpoint_every`; 0 for a tenth of the run."""
     log_every: int = 50
     """Steps from one line of metrics to the next."""
+    track: Literal["", "trackio", "wandb", "mlflow"] = ""
+    """A tracker that gets the curves, previews and the report, too; empty for none."""
     statistics_images: int = 2048
     """Generated images behind each row of the standing statistics; fewer in a very short run."""
     precision: Literal["float32", "bfloat16"] = "float32"
@@ -343,6 +345,7 @@ _FREE = {
     "checkpoint_every",
     "keep_every",
     "log_every",
+    "track",
     "statistics_images",
     "name",
     "compile",

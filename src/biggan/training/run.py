@@ -155,6 +155,10 @@ class Run:
             if is_first():
                 self.checkpoints.save(state, self.config, self.dataset.fingerprint)
 
+    def preview_file(self, step: int) -> Path:
+        """Where the preview of a step is."""
+        return self.folder / "previews" / f"step-{step:08d}.png"
+
     def export(self, state: TrainState) -> Exported:
         """Write the averaged generator, ready to sample, the discriminator, and a preview."""
         config = self.config
@@ -184,9 +188,9 @@ class Run:
                 save_discriminator(
                     self.folder / RUN_DISCRIMINATOR, state.discriminator, description
                 )
-                previews = self.folder / "previews"
-                make_folder(previews)
-                save_png(export.preview(generator), previews / f"step-{state.step:08d}.png")
+                file = self.preview_file(state.step)
+                make_folder(file.parent)
+                save_png(export.preview(generator), file)
                 if state.step > 0 and state.step % config.kept_interval == 0:
                     kept = kept_generator(self.folder, state.step)
                     make_folder(kept.parent)

@@ -1,0 +1,171 @@
+"""The page behind a reverse proxy: below a path, with visitors of its own, and as a Space."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+import threading
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from demo_app import running
+
+pytest.importorskip("gradio")
+
+SPACE = Path(__file__).parents[2] / "examples" / "space"
+_OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+
+
+def get(url: str, body: Any = None, **headers: str) -> tuple[int, bytes]:
+    data = None if body is None else json.dumps(body).encode()
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    request = urllib.request.Request(url, data, {"Content-Type": "application/json", **named})
+    try:
+        with _OPENER.open(request, timeout=60) as answer:
+            return answer.status, answer.read()
+    except urllib.error.HTTPError as error:
+        return error.code, error.read()
+
+
+@contextmanager
+def proxied(address: str, prefix: str, *, removes: bool = True) -> Iterator[str]:
+    """A reverse proxy that offers a server below a path; yields the address there."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            if not self.path.startswith(prefix):
+                self.send_error(404, "not below the prefix")
+                return
+            body = self.rfile.read(int(self.headers.get("Content-Length") or 0)) or None
+            headers = {name: value for name, value in self.headers.items() if name != "Host"}
+            headers["X-Forwarded-Host"] = self.headers["Host"]
+            # A proxy adds the address of its client to those that the client claims.
+            before = headers.pop("X-Visitor", self.client_address[0])
+            claimed = headers.get("X-Forwarded-For")
+            headers["X-Forwarded-For"] = f"{claimed}, {before}" if claimed else before
+            path = self.path.removeprefix(prefix.rstrip("/")) if removes else self.path
+            request = urllib.request.Request(address + path, body, headers, method=self.command)
+            try:
+                answer = _OPENER.open(request, timeout=60)
+            except urllib.error.HTTPError as error:
+                answer = error
+            with answer:
+                content = answer.read()
+                self.send_response(answer.status)
+                for name in ("Content-Type", "Location", "Retry-After"):
+                    if value := answer.headers.get(name):
+                        self.send_header(name, value)
+                self.send_header("Content-Length", str(len(content)))
+                self.end_headers()
+                self.wfile.write(content)
+
+        do_POST = do_GET  # noqa: N815
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}{prefix.rstrip('/')}"
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def check_page(address: str) -> None:
+    """All that the page asks for is below its address: files, calls, pictures, the reference."""
+    status, body = get(f"{address}/")
+    assert status == 200
+    page = body.decode()
+    assert f'"root":"{address}"' in page
+    files = re.findall(r'(?:src|href)="\./(assets/[^"]+)"', page)
+    assert files
+    assert {get(f"{address}/{file}")[0] for file in files} == {200}
+    assert get(f"{address}/api/models")[0] == 200
+    status, body = get(f"{address}/api/docs")
+    reference = re.search(r"url: '(/[^']+)'", body.decode())
+    assert reference
+    host = "/".join(address.split("/")[:3])
+    assert get(host + reference[1])[0] == 200
+    assert get(f"{address}/api")[0] == 200
+    info = json.loads(get(f"{address}/gradio_api/info")[1])
+    assert "/explore" in info["named_endpoints"]
+    status, body = get(f"{address}/gradio_api/call/explore", {"data": []})
+    assert status == 200, body
+    _, events = get(f"{address}/gradio_api/call/explore/{json.loads(body)['event_id']}")
+    urls = re.findall(r'"url":\s*"([^"]+)"', events.decode())
+    assert urls
+    assert all(url.startswith(f"{address}/") for url in urls)
+    assert {get(url)[0] for url in urls} == {200}
+
+
+@pytest.mark.parametrize("removes", [True, False])
+def test_the_page_below_a_path(gan: Any, removes: bool) -> None:
+    from biggan.demo.models import ModelCache
+
+    models = ModelCache(["tiny"], lambda _: gan)
+    with (
+        running(models, root_path="/apps/biggan") as (own, _),
+        proxied(own, "/apps/biggan/", removes=removes) as address,
+    ):
+        check_page(address)
+        # Without the slash the page's relative links would lead elsewhere.
+        request = urllib.request.Request(f"{own}/apps/biggan?form=sweep")
+        with _OPENER.open(request) as answer:
+            assert answer.url == f"{own}/apps/biggan/?form=sweep"
+
+
+def test_each_visitor_has_a_limit_and_none_can_claim_another_address(gan: Any) -> None:
+    from biggan.demo.models import ModelCache
+
+    models = ModelCache(["tiny"], lambda _: gan)
+    options: dict[str, Any] = {"per_minute": 4, "proxies": ["127.0.0.1", "10.0.0.0/8"]}
+    with running(models, **options) as (own, _), proxied(own, "/") as address:
+
+        def ask(visitor: str, **headers: str) -> int:
+            return get(f"{address}/api/sample?num=1", X_Visitor=visitor, **headers)[0]
+
+        for number in range(1, 6):
+            assert ask(f"203.0.113.{number}") == 200
+        assert [ask("203.0.113.9") for _ in range(3)] == [200, 200, 429]
+        assert ask("203.0.113.9", X_Forwarded_For="203.0.113.77") == 429
+        # Through two proxies of a private network.
+        assert ask("10.1.2.3", X_Forwarded_For="203.0.113.9") == 429
+        assert ask("10.1.2.3", X_Forwarded_For="203.0.113.10") == 200
+        # IPv6: a visitor has a network of addresses.
+        assert [ask(f"2001:db8::{number}") for number in range(3)] == [200, 200, 429]
+
+
+def test_the_example_of_a_space(tmp_path: Path) -> None:
+    head = (SPACE / "README.md").read_text().split("---\n")[1]
+    assert "app_file: app.py\n" in head
+    assert "sdk: gradio\n" in head
+    environment = {**os.environ, "PORT": "0", "BIGGAN_LIMIT": "6", "BIGGAN_MODELS": "digits"}
+    environment |= {"BIGGAN_ROOT_PATH": "/me", "BIGGAN_CACHE": str(tmp_path)}
+    command = [sys.executable, str(SPACE / "app.py")]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, text=True, cwd=tmp_path, env=environment
+    ) as process:
+        try:
+            assert process.stdout
+            own = process.stdout.readline().strip()
+            assert own.startswith("http://127.0.0.1:"), own
+            with proxied(own, "/me/") as address:
+                check_page(address)
+                for number in range(1, 6):
+                    visitor = f"203.0.113.{number}"
+                    assert get(f"{address}/api/sample?num=1", X_Visitor=visitor)[0] == 200
+        finally:
+            process.terminate()
