@@ -91,7 +91,9 @@ def test_the_report_of_a_finished_run_is_an_artifact(tracker, tmp_path):
         write_images(tmp_path / "data" / name)
     toml = write_recipe(tmp_path / "r.toml", total_steps=2, track=tracker.__name__)
     succeeds("train", toml, "--data", tmp_path / "data", "--out", tmp_path / "run")
-    name = {"wandb": "add_file", "trackio": "log_artifact", "mlflow": "log_artifact"}[tracker.__name__]
+    name = {"wandb": "add_file", "trackio": "log_artifact", "mlflow": "log_artifact"}[
+        tracker.__name__
+    ]
     page = str(tmp_path / "run" / "report.html")
     assert page in [arguments[0] for arguments, _ in tracker.called(name)]
 
