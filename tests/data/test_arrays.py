@@ -5,12 +5,15 @@ import logging
 import os
 import pickle
 import struct
+from random import Random
 
 import numpy as np
 import pytest
 
+from biggan import InputError
 from biggan.data import load_dataset
 from data_forms import refusal, write_archive, write_folder, write_zip
+from mutations import MUTATIONS, mutated_bytes
 
 RNG = np.random.default_rng(0)
 PIXELS = RNG.integers(0, 256, (12, 3, 32, 32), dtype=np.uint8)
@@ -187,6 +190,24 @@ def test_a_damaged_idx_file_is_named(tmp_path, change):
     files = mnist() | {f"{name}.gz": mnist()[f"{name}.gz"][:-9]}
     path = write_folder(tmp_path / "b", files)
     assert f"{name}.gz is damaged" in refusal(load_dataset, path, 28, 1)
+
+
+@pytest.mark.parametrize("name", ["data_batch_1", "batches.meta", "train-labels-idx1-ubyte.gz"])
+def test_any_damage_is_one_line(tmp_path, name):
+    random = Random(0)
+    files = mnist() if "idx" in name else cifar10(5)
+    key = next(key for key in files if key.endswith(name))
+    messages = []
+    for number in range(MUTATIONS):
+        # Most of a batch is pixels: damage is looked for before them.
+        damaged = mutated_bytes(files[key][:400], random) + files[key][400:]
+        path = write_folder(tmp_path / str(number), files | {key: damaged})
+        try:
+            load_dataset(path, 32, 3, progress=False)
+        except InputError as error:
+            messages.append(str(error))
+    assert messages
+    assert not any("\n" in message for message in messages)
 
 
 def test_images_without_labels_need_no_classes(tmp_path):
