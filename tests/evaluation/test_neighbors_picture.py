@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from PIL import ImageFont
 
 import biggan.evaluation.neighbors as module
 from biggan.data import ImageDataset
@@ -10,7 +11,9 @@ from biggan.evaluation import Protocol
 from biggan.evaluation.neighbors import (
     Samples,
     draw_neighbors,
+    drawable,
     find_neighbors,
+    label_font,
     samples_of_generator,
     samples_of_images,
 )
@@ -30,6 +33,13 @@ def data(num=60, channels=3, size=16):
 
 def copies(dataset, numbers):
     return Samples(dataset.images[numbers].clone(), tuple(f"copy of {n}" for n in numbers))
+
+
+def test_characters_that_the_font_lacks_are_escaped():
+    assert drawable("red apple \u732b", ImageFont.load_default(11)) == "red apple \\u732b"
+    pytest.importorskip("matplotlib")
+    wide = "\u00e9 \u042f\u0431\u043b\u043e\u043a\u043e \u03b1"
+    assert drawable(f"{wide} \u732b", label_font()) == f"{wide} \\u732b"
 
 
 def test_copies_are_found_by_pixels_and_by_features():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from PIL import Image, ImageDraw, ImageFont
@@ -93,6 +93,25 @@ def write_neighbors(
     save_png(draw_neighbors(samples, found, reference, extractor.name), path)
 
 
+def label_font() -> Any:
+    """The font with the widest coverage that is here: Matplotlib's, or Pillow's, which is ASCII."""
+    try:
+        from matplotlib import get_data_path
+
+        return ImageFont.truetype(Path(get_data_path(), "fonts", "ttf", "DejaVuSans.ttf"), 11)
+    except (ImportError, OSError):
+        return ImageFont.load_default(11)
+
+
+def drawable(text: str, font: Any) -> str:
+    """The text with escapes, as Python writes them, for characters that a font does not have."""
+    missing = bytes(font.getmask("\U0010ffff"))
+    found = (
+        c if c.isspace() or bytes(font.getmask(c)) != missing else ascii(c)[1:-1] for c in text
+    )
+    return "".join(found)
+
+
 def draw_neighbors(
     samples: Samples, found: tuple[Neighbors, Neighbors], dataset: ImageDataset, extractor: str
 ) -> Image.Image:
@@ -109,9 +128,10 @@ def draw_neighbors(
     size = (starts[1] + k * step_x, _TEXT + len(samples.images) * step_y)
     page = Image.new("RGB", size, "white")
     draw = ImageDraw.Draw(page)
-    font = ImageFont.load_default(11)
+    font = label_font()
 
     def write(x: int, y: int, text: str, room: int) -> None:
+        text = drawable(text, font)
         while text and draw.textlength(text, font=font) > room:
             text = text[:-2] + "…" if text[-1] == "…" else text[:-1] + "…"
         draw.text((x, y), text, fill="black", font=font)
