@@ -4,6 +4,8 @@ BigGAN-deep of the same random weights: the peer, our plain network, and the fol
 `Gan.differentiable`. All take turns in every round; the figures are medians, and the medians of
 each round's ratios. Before that all compute one gradient, and the largest difference is printed.
 
+Then 64 images of free class vectors are compared with 64 images of `Gan.sample`, bundled model.
+
     python benchmarks/gradients.py [--resolution 128] [--rounds 9] [--quick]
 """
 
@@ -32,11 +34,14 @@ from sampling import (
 )
 from torch import Tensor
 
+import biggan
+from biggan.images import to_pil, to_uint8
 from biggan.inference.differentiable import differentiable_conv2d
 from biggan.inference.folded import FoldedGenerator
 
 PEER = "pytorch-pretrained-biggan"
 OURS = "ours, differentiable"
+BATCH = 64
 TOLERANCE = 1e-3  # of the largest value of the gradient
 
 
@@ -65,6 +70,30 @@ def gradient(network: Callable[[Tensor], Tensor], z: Tensor) -> Tensor:
     return torch.autograd.grad(network(z).square().sum(), z)[0]
 
 
+def compare_free_vectors(rounds: int) -> None:
+    """Images of free class vectors by `Gan.generate`, against those of `Gan.sample`."""
+    gan = biggan.load()
+    z = torch.from_numpy(biggan.truncated_noise(BATCH, gan.config.z_dim, TRUNCATION, 0)).float()
+    vectors = gan.embed([k % len(gan.class_names) for k in range(BATCH)])
+    vectors += 0.01 * torch.randn(vectors.shape)
+
+    def sample() -> object:
+        return gan.sample(None, BATCH, TRUNCATION)
+
+    def generate() -> object:
+        return to_pil(to_uint8(gan.generate(z, class_vectors=vectors, truncation=TRUNCATION)))
+
+    times: dict[str, list[float]] = {"gan.sample": [], "free class vectors": []}
+    for _ in range(1 + rounds):  # the first one warms up
+        for own, make in zip(times.values(), (sample, generate), strict=True):
+            own.append(seconds(make))
+    print(f"{gan.name}, {BATCH} images:")
+    first = times["gan.sample"][1:]
+    for name, taken in times.items():
+        faster = ratio(first, taken[1:])
+        print(f"  {name:28} {statistics.median(taken[1:]):8.3f} s {faster:7.2f}x as fast")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--resolution", type=int, choices=RESOLUTIONS, default=128)
@@ -87,6 +116,7 @@ def main() -> None:
     difference /= expected.abs().max().item()
     equal = "equal" if difference <= TOLERANCE else "NOT EQUAL"
     print(f"  {equal}: largest difference {difference:.1e} of the gradient's largest value")
+    compare_free_vectors(3 if arguments.quick else arguments.rounds)
 
 
 if __name__ == "__main__":

@@ -88,6 +88,24 @@ def test_api_client(tmp_path, address):
             assert np.array_equal(picture, draw_grid(gan, form.plan(gan, **values))), name
 
 
+def test_evolve_image(tmp_path):
+    said = run_example("evolve_image.py", 4, tmp_path / "evolved.png")
+    values = [float(value) for value in re.findall(r"generation \d+: (-?[\d.]+)", said)]
+    assert len(values) == 20
+    assert values[-1] > -0.01 > -0.5 > values[0]
+    with Image.open(tmp_path / "evolved.png") as row:
+        assert row.size == (10 * 33 - 1, 32)
+
+
+def test_clip_guidance(tmp_path):
+    pytest.importorskip("open_clip")
+    arguments = ("a banana", tmp_path / "guided.png", "--steps", 2, "--pretrained", "none")
+    said = run_example("clip_guidance.py", *arguments)
+    assert "step 1: similarity" in said
+    with Image.open(tmp_path / "guided.png") as picture:
+        assert picture.size == (64, 64)
+
+
 def test_fine_tune(tmp_path):
     run_example("fine_tune.py", tmp_path, 2)
     assert (tmp_path / "crosses.png").is_file()
@@ -111,7 +129,7 @@ SMALLER = {
         ("pets", "digits"),
     ],
     "docs/guide.md": [("1000", "5")],
-    "docs/research.md": [("num=6", "num=6, samples=40")],
+    "docs/research.md": [("num=6", "num=6, samples=40"), ("steps=220", "steps=4")],
     "docs/video.md": [("seconds(6, ", "seconds(1, ")],
 }
 

@@ -69,7 +69,7 @@ class _Round(NamedTuple):
     free: bool  # whether class vectors move
 
 
-_ROUNDS = (_Round(1, 0.15, 0.1, False), _Round(3 / 8, 0.2, 0.1, False), _Round(0, 0.65, 0.05, True))
+_ROUNDS = (_Round(1, 0.15, 0.1, False), _Round(1 / 3, 0.2, 0.1, False), _Round(0, 0.65, 0.05, True))
 _VECTOR_RATE = 0.1  # of class vectors, relative to the noise's
 _BETAS = (0.9, 0.99)  # of Adam
 _WORSE = 1.5
@@ -141,7 +141,7 @@ class Inverter:
         truncation: float | None = 1.0,
         *,
         features: Metric | None = None,
-        starts: int = 8,
+        starts: int = 12,
         steps: int = 220,
         seconds: float = math.inf,
         seed: int = 0,

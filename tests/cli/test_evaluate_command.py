@@ -59,6 +59,35 @@ def test_a_sweep_of_a_model(tiny_file, folder, tmp_path):
     assert out.with_suffix(".png").exists()
 
 
+def test_samples_as_arrays_against_samples_as_arrays(folder, tmp_path):
+    pixels = np.stack([np.asarray(Image.open(folder / f"{i}.png")) for i in range(12)])
+    np.savez(tmp_path / "a.npz", pixels)
+    np.save(tmp_path / "b.npy", pixels)
+    for images, data in (("a.npz", "b.npy"), ("b.npy", "a.npz")):
+        line = f"--images {tmp_path / images} --data {tmp_path / data} --metrics fid --json"
+        result = run(f"{line} --out {tmp_path}/x.json")
+        figures = json.loads(result.stdout)
+        assert figures["rows"][0]["scores"]["frechet_distance"] == pytest.approx(0, abs=1e-8)
+        assert figures["reference"]["num"] == 12
+
+
+def test_a_ranking_of_classes(tiny_file, tmp_path):
+    for name in TINY_CLASSES:
+        (tmp_path / "data" / name).mkdir(parents=True)
+        for i in range(4):
+            pixels = np.random.RandomState(i).randint(0, 256, (16, 16, 3), np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "data" / name / f"{i}.png")
+    base = f"--model {tiny_file} --data {tmp_path}/data -n 12 --out {tmp_path}/x.json"
+    result = run(f"{base} --metrics intra-fid --ranking {tmp_path}/ranking.png")
+    assert result.stdout.splitlines()[-1] == f"{tmp_path}/ranking.png"
+    with Image.open(tmp_path / "ranking.png") as page:
+        assert page.size == (190 + 4 * 66, 3 * 66 + 2)
+    with pytest.raises(InputError, match="needs --metrics intra-fid"):
+        run(f"{base} --metrics fid --ranking {tmp_path}/ranking.png")
+    with pytest.raises(InputError, match="must end in .png"):
+        run(f"{base} --metrics intra-fid --ranking {tmp_path}/ranking.jpg")
+
+
 def test_images_against_images(folder, tmp_path):
     result = run(f"--images {folder} --data {folder} --json --out {tmp_path}/x.json")
     assert result.exit_code == 0

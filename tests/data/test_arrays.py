@@ -214,3 +214,35 @@ def test_images_without_labels_need_no_classes(tmp_path):
     path = write_folder(tmp_path, {"train-images-idx3-ubyte": idx(DIGITS)})
     assert "has no label" in refusal(load_dataset, path, 28, 1)
     assert len(load_dataset(path, 28, 1, unconditional=True)) == 6
+
+
+@pytest.mark.parametrize("layout", ["NHWC", "NCHW", "grey", "NHW1"])
+def test_samples_as_numpy_arrays(tmp_path, layout):
+    rows = PIXELS.transpose(0, 2, 3, 1)
+    arrays = {"NHWC": rows, "NCHW": PIXELS, "grey": rows[..., 0], "NHW1": rows[..., :1]}
+    path = tmp_path / "samples.npz"
+    channels = 3 if layout in ("NHWC", "NCHW") else 1
+    np.savez(path, arrays[layout], np.array(LABELS))
+    found = load_dataset(path, 32, channels)
+    order = np.argsort(LABELS, kind="stable")
+    assert found.labels.tolist() == sorted(LABELS)
+    assert np.array_equal(found.images, PIXELS[order][:, :channels])
+    np.save(tmp_path / "samples.npy", arrays[layout])
+    alone = load_dataset(tmp_path / "samples.npy", 32, channels, unconditional=True)
+    assert np.array_equal(alone.images, PIXELS[:, :channels])
+
+
+def test_arrays_of_something_else_are_refused(tmp_path):
+    path = tmp_path / "samples.npy"
+    for wrong in (PIXELS.astype(np.float32), PIXELS[:, :2], PIXELS[:0], np.arange(3)):
+        np.save(path, wrong)
+        said = refusal(load_dataset, path, 32, 3, unconditional=True)
+        assert "images must be uint8 (N, height, width)" in said
+        assert str(wrong.shape) in said
+    np.save(path, np.array([{}], object), allow_pickle=True)
+    assert "not a whole file of arrays" in refusal(load_dataset, path, 32, 3)
+    whole = tmp_path / "whole.npz"
+    np.savez(whole, PIXELS)
+    path.with_suffix(".npz").write_bytes(whole.read_bytes()[:-50])
+    said = refusal(load_dataset, path.with_suffix(".npz"), 32, 3)
+    assert "not a whole file of arrays" in said

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 
+import numpy as np
 import pytest
 import torch
 
@@ -11,6 +12,8 @@ from biggan.data import ImageDataset
 from biggan.errors import InputError
 from biggan.evaluation import Protocol, evaluate_generator, evaluate_images, scores
 from biggan.evaluation import evaluate as module
+from biggan.evaluation.images import DatasetImages
+from biggan.evaluation.ranking import RankedClass, draw_ranking, rank_classes
 from biggan.evaluation.reference import in_order_of
 from biggan.evaluation.result import as_csv, as_table
 from biggan.gan import Gan
@@ -114,6 +117,33 @@ def test_both_spellings_of_an_accent_are_the_same_class(tmp_path):
         tinted(seed=1, names=decomposed), tinted(names=composed), classifier, metrics
     )
     assert "accuracy" in result.rows[0]["scores"]
+
+
+def test_classes_are_ranked_with_images_of_each():
+    made, real = tinted(seed=1), tinted()
+    made.images[made.labels == 2] = made.images[made.labels == 0]
+    made.images[made.labels == 1] = real.images[real.labels == 1]
+    [row] = evaluate_images(made, real, SimpleFeatures(), ("intra-fid",)).rows
+    ranked = rank_classes(row)
+    assert [each.name for each in ranked] == ["green", "red", "blue"]
+    assert ranked[0].distance < 1e-6 < ranked[1].distance < ranked[2].distance / 5
+    page = np.asarray(draw_ranking(DatasetImages(made), ranked))
+    for place, label in enumerate((1, 0, 2)):
+        first = made.images[made.labels == label][0].permute(1, 2, 0).numpy()
+        assert np.array_equal(page[66 * place : 66 * place + 64 : 8, 190:254:8], first)
+    with pytest.raises(InputError, match="needs the metric intra-fid"):
+        rank_classes({"scores": {}})
+
+
+def test_of_many_classes_the_easiest_and_the_hardest_are_drawn():
+    made = tinted(60)
+    labels = torch.arange(60) % 20
+    many = dataclasses.replace(made, labels=labels, class_names=tuple(map(str, range(20))))
+    ranked = [RankedClass(19 - place, str(19 - place), float(place)) for place in range(20)]
+    page = np.asarray(draw_ranking(DatasetImages(many), ranked))
+    assert page.shape == (16 * 66 + 2, 190 + 3 * 66, 3)
+    last = made.images[labels == 0][0].permute(1, 2, 0).numpy()
+    assert np.array_equal(page[15 * 66 + 2 : 15 * 66 + 66 : 8, 190:254:8], last)
 
 
 def test_metrics_of_all_classes_together_have_no_table():

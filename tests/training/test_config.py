@@ -4,12 +4,15 @@ import tomllib
 from pathlib import Path
 
 import pytest
+import torch
 
 import biggan
 from biggan.errors import InputError
 from biggan.toml import to_toml
 from biggan.training import load_recipe, shipped_recipes
 from biggan.training.config import TrainConfig, differing_keys, recipe_keys
+from biggan.training.state import TrainState
+from tiny import TINY_RECIPE
 
 
 @pytest.fixture
@@ -32,6 +35,19 @@ def test_a_recipe_changes_its_preset_and_set_changes_the_recipe(recipe):
     assert (config.batch_size, config.generator.channels, config.generator.z_dim) == (16, 8, 40)
     assert config.generator.widths == (4, 4, 4, 4)
     assert (config.optimizer.g_lr, config.name, config.data) == (1e-3, "mine", "pets")
+
+
+def test_the_discriminators_first_moment_decays_as_the_generators_unless_it_is_set():
+    for changes, betas in (
+        ({"beta1": 0.5}, (0.5, 0.5)),
+        ({"d_beta1": 0.9}, (0.0, 0.9)),
+        ({"beta1": 0.5, "d_beta1": 0.0}, (0.5, 0.0)),
+    ):
+        config = TrainConfig.from_dict({"optimizer": changes, **TINY_RECIPE})
+        state = TrainState.create(config, torch.device("cpu"))
+        made = [o.param_groups[0]["betas"] for o in (state.g_optimizer, state.d_optimizer)]
+        assert made == [(beta, 0.999) for beta in betas]
+        assert TrainConfig.from_dict(config.to_dict()) == config
 
 
 @pytest.mark.parametrize("name", shipped_recipes())

@@ -12,7 +12,10 @@ from biggan.cli import options
 from biggan.errors import InputError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from biggan.data.dataset import Resize as DataResize
+    from biggan.evaluation.images import ImageSet
     from biggan.latents import NoiseKind
     from biggan.metrics.extractor import FeatureExtractor
     from biggan.metrics.inception import Resize
@@ -28,8 +31,8 @@ _OF_MODELS = {"num", "truncations", "noise", "seed", "batch_size", "engine", "pr
 @options.offline
 @click.option(
     "--images",
-    help="Evaluate these images instead of a model's: a folder, an archive, a packed dataset, or "
-    "`digits`.",
+    help="Evaluate these images instead of a model's: a folder, an archive, a packed dataset, "
+    "samples as .npz or .npy, or `digits`.",
 )
 @click.option(
     "--data",
@@ -80,6 +83,12 @@ _OF_MODELS = {"num", "truncations", "noise", "seed", "batch_size", "engine", "pr
     help="Write ten images beside their nearest neighbours in --data, by pixels and by features.",
 )
 @click.option(
+    "--ranking",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE.png",
+    help="For the metric intra-fid: write a picture of the easiest and the hardest classes.",
+)
+@click.option(
     "--save-statistics",
     type=click.Path(dir_okay=False, path_type=Path),
     metavar="FILE",
@@ -122,6 +131,7 @@ def command(
     label_column: str | None,
     data_resize: DataResize,
     neighbors: Path | None,
+    ranking: Path | None,
     save_statistics: Path | None,
     resolution: int | None,
     batch_size: int | None,
@@ -161,13 +171,15 @@ def command(
         result,
         scores,
     )
+    from biggan.evaluation.images import DatasetImages, GeneratedImages
     from biggan.evaluation.neighbors import samples_of_generator, samples_of_images, write_neighbors
+    from biggan.evaluation.ranking import write_ranking
     from biggan.latents import check_seed
 
     with process_group(torch.device("cpu")):
         with raising_together():
             _check_options(model, images, data, resolution, neighbors, save_statistics, extractor)
-            for file in filter(None, (out, neighbors, save_statistics)):
+            for file in filter(None, (out, neighbors, ranking, save_statistics)):
                 options.check_writable(file.parent)
             check_seed(seed)
             if metrics is not None:
@@ -175,6 +187,10 @@ def command(
             else:
                 of_statistics = reference.is_statistics(data)
                 wanted = scores.OF_STATISTICS if of_statistics else scores.DEFAULT_METRICS
+            if ranking is not None and "intra-fid" not in wanted:
+                raise InputError("--ranking needs --metrics intra-fid")
+            if ranking is not None and ranking.suffix.lower() != ".png":
+                raise InputError(f"{ranking} must end in .png")
             protocol = Protocol(num, seed, noise, batch_size)
             sweep = tuple(options.parse_truncations(truncations))
             evaluate.check_truncations(sweep, protocol)
@@ -204,6 +220,7 @@ def command(
                 gan, against, network, sweep, wanted, protocol, flip=flip
             )
             samples = partial(samples_of_generator, gan, protocol, sweep[0])
+            shown: Callable[[], ImageSet] = partial(GeneratedImages, gan, protocol, sweep[0])
         else:
             with raising_together():
                 channels = 3 if network is None else network.channels
@@ -212,6 +229,7 @@ def command(
                 )
             evaluation = evaluate_images(made, against, network, wanted, flip=flip, device=own)
             samples = partial(samples_of_images, made)
+            shown = partial(DatasetImages, made)
         if evaluation is None:
             return
         if not options.given_option(["out"]):
@@ -221,6 +239,9 @@ def command(
             assert network is not None
             write_neighbors(samples(), against, network, neighbors)
             written.append(neighbors)
+        if ranking is not None:
+            write_ranking(shown(), evaluation.rows[0], ranking)
+            written.append(ranking)
     if as_json:
         click.echo(evaluation.to_json(), nl=False)
         return

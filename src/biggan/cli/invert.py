@@ -48,7 +48,7 @@ _LEAST_FOR_LPIPS = 64  # pixels a side
     help="What is compared beside pixels at all scales; auto: LPIPS if it is installed, else the "
     "discriminator of a bundled model or run folder, else nothing.",
 )
-@click.option("--starts", default=8, help="Points that a search starts from.")
+@click.option("--starts", default=12, help="Points that a search starts from.")
 @click.option("--steps", default=220, help="Gradient steps of a search.")
 @click.option("--seconds", default=300.0, help="Most time for a picture, and for the starts.")
 @click.option("--seed", default=0, help="Seed of the starts.")

@@ -1,8 +1,10 @@
-"""Images in arrays: CIFAR's batches, as Python pickles and as binary files; MNIST's idx files.
+"""Images in arrays: CIFAR's batches, as Python pickles and as binary files; MNIST's; NumPy's.
 
     data_batch_1 ..., test_batch            CIFAR-10; with `.bin` the binary version
     train, test                             CIFAR-100, with `meta` or fine_label_names.txt beside
     train-images-idx3-ubyte, t10k-...       MNIST and those like it, also with `.gz`
+    *.npy, *.npz                            uint8 (N, H, W, C), such as the samples of guided
+                                            diffusion; in a .npz the labels too
 
 A pickle is a program. Here it can only call the functions of `_unpickle`, which keep what the
 pickle says of an array and run nothing. https://www.cs.toronto.edu/~kriz/cifar.html,
@@ -152,6 +154,49 @@ def _cifar(name: str, data: bytes, coarse: bool) -> tuple[NDArray[np.uint8], Any
         rows = _to_array(batch["data"]).reshape(-1, _PIXELS)
     pixels = rows.reshape(-1, 3, _SIDE, _SIDE).transpose(0, 2, 3, 1)
     return np.ascontiguousarray(pixels), labels
+
+
+def is_numpy(path: Path) -> bool:
+    """Whether a file holds arrays of NumPy, by its ending."""
+    return path.suffix.lower() in (".npy", ".npz")
+
+
+def read_numpy(path: Path) -> list[tuple[str, Picture, int | None]]:
+    """Names, pictures and labels of the images in a .npy or .npz file.
+
+    Of a .npz file the images are the first array of uint8 with three or four dimensions, and the
+    labels the first one of whole numbers with one, if it is as long.
+
+    Raises:
+        InputError: It is damaged, or holds no images.
+    """
+    try:
+        with path.open("rb") as file:
+            loaded = np.load(file, allow_pickle=False)
+            arrays = [loaded] if isinstance(loaded, np.ndarray) else [loaded[n] for n in loaded]
+    except Exception as error:  # NumPy and zipfile raise many kinds
+        reason = " ".join(str(error).split())[:100]
+        raise InputError(f"{path} is not a whole file of arrays: {reason}") from error
+    found = [array for array in arrays if array.dtype == np.uint8 and array.ndim in (3, 4)]
+    pixels: NDArray[Any] = found[0] if found else np.empty(0)
+    if pixels.ndim == 4 and pixels.shape[1] in (1, 3) and pixels.shape[3] not in (1, 3):
+        pixels = pixels.transpose(0, 2, 3, 1)
+    if pixels.ndim == 4 and pixels.shape[3] == 1:
+        pixels = pixels[..., 0]
+    if 0 in pixels.shape or pixels.shape[3:] not in ((), (3,)):
+        shapes = ", ".join(f"{array.dtype} {array.shape}" for array in arrays[:3]) or "nothing"
+        raise InputError(
+            f"{path} holds {shapes}: images must be uint8 (N, height, width) or (N, height, width, "
+            "1 or 3)"
+        )
+    of_images = (
+        a for a in arrays if a.ndim == 1 and a.dtype.kind in "iu" and len(a) == len(pixels)
+    )
+    labels = next(of_images, None)
+    return [
+        (f"{path.name}:{n:08}", Picture(pixels, n), None if labels is None else int(labels[n]))
+        for n in range(len(pixels))
+    ]
 
 
 def _class_names(

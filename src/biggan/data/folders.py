@@ -20,7 +20,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
-from biggan.data.arrays import Picture, choose_arrays, list_arrays, read_arrays
+from biggan.data.arrays import Picture, choose_arrays, list_arrays, read_arrays, read_numpy
 from biggan.data.decoding import MOST_BYTES, CorruptImageError, image_endings
 from biggan.data.layout import Label
 from biggan.data.tables import is_table, read_tables
@@ -142,6 +142,21 @@ class FileReader(Reader):
             for name in self.folders
             if name.startswith(prefix) and not is_system_file(name)
         )
+
+
+class ArrayReader(Reader):
+    """The images of one file of NumPy's arrays."""
+
+    def __init__(self, path: Path, choice: Choice) -> None:
+        found = read_numpy(path)
+        self.items = [Item(None, name, handle, label) for name, handle, label in found]
+        self.labelled = not choice.unconditional and found[0][2] is not None
+        self.left_out = Counter()
+        self.containers = [path]
+
+    def read(self, handle: Picture) -> bytes:
+        """See `Reader`."""
+        return handle.encode()
 
 
 class FolderReader(FileReader):

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from biggan.classes import normal_name
-from biggan.data.arrays import list_arrays
+from biggan.data.arrays import is_numpy, list_arrays
 from biggan.data.dataset import Resize, fit_square, to_array
 from biggan.data.decoding import (
     WHITE,
@@ -31,6 +31,7 @@ from biggan.data.decoding import (
     strict_pillow,
 )
 from biggan.data.folders import (
+    ArrayReader,
     Choice,
     FolderReader,
     Item,
@@ -157,6 +158,8 @@ def _open_reader(path: Path, choice: Choice) -> Reader:
         raise InputError(_not_found(path))
     if path.suffix.lower() == ".zip":
         return ZipReader(path, choice)
+    if is_numpy(path):
+        return ArrayReader(path, choice)
     if list_arrays([path.name]):  # its labels lie beside it
         return FolderReader(path.parent, choice._replace(part=path.name))
     raise InputError(f"{path} is neither a folder of class folders nor a .zip or .tar of one")

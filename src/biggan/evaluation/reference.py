@@ -6,6 +6,7 @@ import dataclasses
 import functools
 import hashlib
 import json
+import zipfile
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -207,9 +208,14 @@ def in_order_of(reference: Reference, class_names: Sequence[str]) -> Reference:
 
 
 def is_statistics(path: str | Path) -> bool:
-    """Whether a path means a file of statistics, by its suffix."""
+    """Whether a path means a file of statistics, by its suffix; a .npz file may hold images."""
     file = Path(path)
-    return file.suffix.lower() in _STATISTICS and not file.is_dir()
+    if file.suffix.lower() not in _STATISTICS or file.is_dir():
+        return False
+    if not zipfile.is_zipfile(file):
+        return True
+    with zipfile.ZipFile(file) as arrays:
+        return "mu.npy" in arrays.namelist()
 
 
 def check_statistics_name(path: Path) -> None:

@@ -50,6 +50,9 @@ _OF_OTHERS = {
     "intra_fid": "intra_class_frechet_distance",
 }
 
+INTRA_FID = ("intra_fid", _OF_OTHERS["intra_fid"])
+"""The names of intra-class distances."""
+
 Row = Mapping[str, Any]
 """A truncation with its scores: {"truncation": t, "scores": {...}}."""
 

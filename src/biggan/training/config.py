@@ -57,6 +57,8 @@ class OptimizerConfig:
     """Learning rate of the discriminator."""
     beta1: float = 0.0
     """Decay of the first moment."""
+    d_beta1: float = 0.0
+    """That of the discriminator; a recipe that names only `beta1` gives both."""
     beta2: float = 0.999
     """Decay of the second moment."""
     eps: float = 1e-8
@@ -65,7 +67,7 @@ class OptimizerConfig:
     def __post_init__(self) -> None:
         for name in ("g_lr", "d_lr", "eps"):
             require(0 < getattr(self, name) < math.inf, f"optimizer.{name} must be above 0")
-        for name in ("beta1", "beta2"):
+        for name in ("beta1", "d_beta1", "beta2"):
             require(
                 0 <= getattr(self, name) < 1, f"optimizer.{name} must be at least 0 and below 1"
             )
@@ -268,6 +270,8 @@ class TrainConfig:
         for name, table in _TABLES.items():
             given = values.get(name, {})
             require(isinstance(given, Mapping), f"{name} must be a table, [{name}]")
+            if name == "optimizer" and "beta1" in given:
+                given = {"d_beta1": given["beta1"], **given}
             if name in _SHAPES:
                 tables[name] = getattr(preset, name).updated(given)
             else:

@@ -160,6 +160,7 @@ class TrainState:
             network.recompute = config.checkpoint_activations
             if config.compile:
                 network.compile()
+        settings = config.optimizer
         augmentation = Augmentation(
             config.augmentation, config.instance_noise, config.dropout, config.discriminator
         )
@@ -169,8 +170,8 @@ class TrainState:
             generator,
             discriminator,
             ema,
-            _adam(generator, config.optimizer, config.optimizer.g_lr),
-            _adam(discriminator, config.optimizer, config.optimizer.d_lr),
+            _adam(generator, settings, settings.g_lr, settings.beta1),
+            _adam(discriminator, settings, settings.d_lr, settings.d_beta1),
             augmentation,
             LeCam(config.lecam).to(device),
             _bound(generator, config.spectrum.generator, config),
@@ -247,8 +248,10 @@ class TrainState:
         yield "d_optimizer", self.discriminator, self.d_optimizer
 
 
-def _adam(network: nn.Module, settings: OptimizerConfig, rate: float) -> torch.optim.Adam:
-    betas = (settings.beta1, settings.beta2)
+def _adam(
+    network: nn.Module, settings: OptimizerConfig, rate: float, beta1: float
+) -> torch.optim.Adam:
+    betas = (beta1, settings.beta2)
     return torch.optim.Adam(network.parameters(), rate, betas, settings.eps, fused=True)
 
 
