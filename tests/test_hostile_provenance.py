@@ -8,11 +8,21 @@ from itertools import islice
 from random import Random
 
 import pytest
+import torch
 from PIL.PngImagePlugin import PngInfo
 
 from biggan.errors import InputError
 from biggan.images import make_grid, save_png
-from biggan.provenance import GridProvenance, MorphProvenance, Provenance, read_provenance
+from biggan.provenance import (
+    GridProvenance,
+    LatentGridProvenance,
+    LatentProvenance,
+    MorphProvenance,
+    Provenance,
+    file_stem,
+    read_provenance,
+)
+from biggan.sampling import plan_latents
 from biggan.video import make_frame, save_video
 from mutations import MUTATIONS, NESTED, limited_memory, mutated_bytes, mutated_value
 
@@ -85,11 +95,13 @@ def png_files(gan, folder, random):
     pictures = gan.plan(["tabby"], 2, 0.5, seed=3)
     morph = gan.plan_morph(0, 1, 3, 1, 0.5, 0, 1)
     grid = GridProvenance(2, tuple(pictures))
+    latents = plan_latents(gan, torch.zeros(1, 12), gan.embed("tabby"), 0.5, ["a"])
+    others = (*latents, LatentGridProvenance(1, tuple(latents)))
     image, path = gan.sample("tabby")[0], folder / "a.png"
     save_png(image, path, grid)
     yield path
     while True:
-        values = json.loads(random.choice((pictures[0], morph, grid)).to_json())
+        values = json.loads(random.choice((pictures[0], morph, grid, *others)).to_json())
         texts = PngInfo()
         texts.add_text("biggan", mutated_text(values, random), zip=random.random() < 0.3)
         contents = io.BytesIO()
@@ -125,9 +137,11 @@ def followed(gan, path):
     recipe = read_provenance(path)
     if isinstance(recipe, MorphProvenance):
         return next(gan.draw_morph(recipe))
-    if isinstance(recipe, Provenance):
+    file_stem(recipe)
+    if isinstance(recipe, Provenance | LatentProvenance):
         return next(gan.draw([recipe]))
-    pictures = [next(gan.draw([picture])) for picture in recipe.pictures]
+    parts = recipe.latents if isinstance(recipe, LatentGridProvenance) else recipe.pictures
+    pictures = [next(gan.draw([picture])) for picture in parts]
     return make_grid(pictures, recipe.columns)
 
 

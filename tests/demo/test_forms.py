@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl
 
 import pytest
+import torch
 
 from biggan import Gan, InputError
 from biggan.demo.forms import (
@@ -24,6 +25,7 @@ from biggan.demo.forms import (
     to_query,
 )
 from biggan.provenance import GridProvenance
+from biggan.sampling import plan_latents
 from demo_app import make_gan
 
 if TYPE_CHECKING:
@@ -98,6 +100,10 @@ def _video(gan: Gan, **changes: Any) -> Any:
             "no tab of the page shows this picture; use biggan sample",
         ),
         (lambda g: _grid(g, "one", noise="scale"), "no tab of the page shows"),
+        (
+            lambda g: plan_latents(g, torch.zeros(1, g.config.z_dim), g.embed(1), 0.5, ["a"])[0],
+            "no tab of the page shows images of latents; use biggan sample --like FILE",
+        ),
         (lambda g: _grid(g, "one", truncation=0.01), ".*truncation must be between 0.02"),
         (lambda g: _grid(g, "one", truncation=None), ".*truncation must be a number"),
         (lambda g: g.plan(["six"], 30, 0.4, 8)[29], ".*samples must be between 1 and 20"),
