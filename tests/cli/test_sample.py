@@ -155,6 +155,7 @@ def test_images_of_latents_and_the_way_between_them(tiny_file, tiny, tmp_path):
     morph = f"interpolate --model {tiny_file} --from-latents {files[0]} --to-latents {files[1]}"
     way = succeeds(f"{morph} --steps 3 --out {tmp_path}/way.png").strip()
     middle = tiny.generate((z[:1] + z[2:]) / 2, [0], 0.5)
+    assert np.array_equal(pixels(way)[:, :16], images[0])
     assert np.array_equal(pixels(way)[:, 17:33], to_pil(to_uint8(middle))[0])
     again = succeeds(f"sample --model {tiny_file} --like {way} --out {tmp_path}/way").strip()
     assert Path(again).read_bytes() == Path(way).read_bytes()
