@@ -167,6 +167,13 @@ def test_origins_and_proxies_are_given_on(served: Any) -> None:
     assert served[0][1]["proxies"] == ("10.0.0.1", "fd00::/8")
 
 
+@pytest.mark.parametrize(("given", "path"), [("/a/b-1/", "/a/b-1"), ("/", ""), ("", "")])
+def test_the_root_path_has_no_slash_at_its_end(served: Any, given: str, path: str) -> None:
+    run("--root-path", given)
+
+    assert served[0][1]["root_path"] == path
+
+
 def test_users_come_from_a_file_that_the_environment_may_name(served: Any, tmp_path: Path) -> None:
     file = tmp_path / "users"
     file.write_text("ann:secret\n")
@@ -195,6 +202,10 @@ def test_passwords_are_asked_for(served: Any, monkeypatch: pytest.MonkeyPatch) -
         (("--allow-origin", "*"), "--allow-origin '*' must look like https://example.org"),
         (("--allow-origin", "https://my.site/"), "must look like https://example.org"),
         (("--trusted-proxy", "proxy"), "--trusted-proxy 'proxy' must be an IP address"),
+        (("--root-path", "biggan"), "--root-path 'biggan' must look like /biggan"),
+        (("--root-path", "/big gan"), "must look like /biggan or /apps/biggan"),
+        (("--root-path", "/a/../b?c"), "must look like /biggan or /apps/biggan"),
+        (("--root-path", "/api/x"), "is an address of the API: choose another"),
     ],
 )
 def test_mistakes_in_options(served: Any, arguments: tuple[str, ...], told: str) -> None:
