@@ -391,7 +391,7 @@ def test_an_image_that_vanished_is_no_reason_to_begin_anew(tmp_path):
     folder = write_folder(tmp_path / "pets", FILES)
     with packed.open_source(folder) as source:
         (folder / "cat" / "0000.png").unlink()
-        message = refusal(packed._signature, source, (3, 8, "crop"))
+        message = refusal(packed._signature, source, 8, 3)
     assert re.search("cat/0000.png: No such file.* start again", message)
 
 

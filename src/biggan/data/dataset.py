@@ -6,7 +6,7 @@ import functools
 import hashlib
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypedDict, Unpack
 
 import numpy as np
 import torch
@@ -20,6 +20,14 @@ Resize = Literal["crop", "pad", "stretch"]
 MODES = {1: "L", 3: "RGB"}  # by number of channels
 DIGITS = "digits"  # the name of the built-in dataset
 _DIGIT_NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+
+
+class Reading(TypedDict, total=False):
+    """How the images and labels of a source are read."""
+
+    unconditional: bool  # ignore classes: class folders are not needed
+    label_column: str | None  # the column of the labels, where a table has several
+    resize: Resize  # what becomes of images that are not square; "crop" by default
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,11 +98,9 @@ def load_dataset(
     image_channels: int,
     *,
     strict: bool = False,
-    unconditional: bool = False,
-    label_column: str | None = None,
-    resize: Resize = "crop",
     workers: int | None = None,
     progress: bool = True,
+    **reading: Unpack[Reading],
 ) -> ImageDataset:
     """Load a whole dataset into memory, or map a packed one.
 
@@ -104,11 +110,9 @@ def load_dataset(
         resolution: The side of the images in pixels.
         image_channels: 1 for grey, 3 for colour.
         strict: Refuse corrupt images; without it they are left out with one warning.
-        unconditional: Ignore classes: class folders are not needed.
-        label_column: The column of the labels, where a table has several.
-        resize: What becomes of images that are not square.
         workers: Decoding threads; one per processor by default.
         progress: Show a bar where loading takes over two seconds, on a terminal.
+        reading: See `Reading`.
 
     Returns:
         The dataset, sorted by class, then by path.
@@ -118,22 +122,14 @@ def load_dataset(
     """
     check_form(resolution, image_channels)
     if source == DIGITS:
-        require(label_column is None, f"the built-in {DIGITS} have no label columns: choose none")
-        return _digits(resolution, image_channels, unconditional=unconditional)
+        column = reading.get("label_column")
+        require(column is None, f"the built-in {DIGITS} have no label columns: choose none")
+        without_classes = reading.get("unconditional", False)
+        return _digits(resolution, image_channels, unconditional=without_classes)
     from biggan.data.loading import load_files  # here, because the digits need no readers
 
-    path = Path(source).expanduser()
-    return load_files(
-        path,
-        resolution,
-        image_channels,
-        strict=strict,
-        unconditional=unconditional,
-        label_column=label_column,
-        resize=resize,
-        workers=workers,
-        progress=progress,
-    )
+    path, shape = Path(source).expanduser(), (image_channels, resolution, resolution)
+    return load_files(path, shape, reading, strict=strict, workers=workers, progress=progress)
 
 
 def fingerprint_start(shape: tuple[int, ...], class_names: tuple[str, ...]) -> Any:

@@ -8,6 +8,7 @@ mapped from the disk instead.
 import contextlib
 import os
 from pathlib import Path
+from typing import Unpack
 
 import numpy as np
 import torch
@@ -17,7 +18,7 @@ from biggan.data.dataset import (
     DIGITS,
     DatasetOutline,
     ImageDataset,
-    Resize,
+    Reading,
     check_form,
     load_dataset,
 )
@@ -40,28 +41,22 @@ _CHUNK = 64  # images a thread takes at a time: small ones cost less than handin
 
 def load_files(
     path: Path,
-    resolution: int,
-    image_channels: int,
+    shape: tuple[int, int, int],
+    reading: Reading,
     *,
     strict: bool,
-    unconditional: bool,
-    label_column: str | None,
-    resize: Resize,
     workers: int | None,
     progress: bool,
 ) -> ImageDataset:
-    """`load_dataset` of anything but the built-in digits."""
+    """`load_dataset` of anything but the built-in digits; `shape` is (C, R, R)."""
     if is_packed(path):
-        form = (resolution, image_channels, resize, label_column)
-        return _packed(path, *form, strict=strict, unconditional=unconditional)
-    with open_source(path, unconditional=unconditional, label_column=label_column) as opened:
-        shape = (len(opened), image_channels, resolution, resolution)
-        check_memory(path, shape)
-        images = np.empty(shape, np.uint8)
-        findings = _decode_all(opened, images, resize, WHITE, workers, progress=progress)
+        return _packed(path, shape, reading, strict=strict)
+    with open_source(path, **reading) as opened:
+        check_memory(path, (len(opened), *shape))
+        images = np.empty((len(opened), *shape), np.uint8)
+        findings = _decode_all(opened, images, WHITE, workers, progress=progress)
         if findings.range_used < WHITE:  # which only all images together show
-            white = findings.range_used
-            findings = _decode_all(opened, images, resize, white, workers, progress=progress)
+            findings = _decode_all(opened, images, findings.range_used, workers, progress=progress)
     check_findings(path, opened, findings, strict=strict)
     corrupt = sorted(findings.corrupt)
     good = np.delete(np.arange(len(images)), corrupt)
@@ -83,9 +78,7 @@ def outline_dataset(
     image_channels: int,
     *,
     strict: bool = False,
-    unconditional: bool = False,
-    label_column: str | None = None,
-    resize: Resize = "crop",
+    **reading: Unpack[Reading],
 ) -> DatasetOutline:
     """List a dataset's files, or read the header of a packed one; the arguments of `load_dataset`.
 
@@ -97,34 +90,21 @@ def outline_dataset(
     path = Path(source).expanduser()
     is_mapped = source != DIGITS and is_packed(path)
     if strict or is_mapped or source == DIGITS:
-        data = load_dataset(
-            source,
-            resolution,
-            image_channels,
-            strict=strict,
-            unconditional=unconditional,
-            label_column=label_column,
-            resize=resize,
-        )
+        data = load_dataset(source, resolution, image_channels, strict=strict, **reading)
         fingerprint = data.recorded_fingerprint if is_mapped else data.fingerprint
         return DatasetOutline(len(data), data.class_names, data.source, fingerprint, is_mapped)
-    with open_source(path, unconditional=unconditional, label_column=label_column) as opened:
+    with open_source(path, **reading) as opened:
         warn_of_other_files(opened.reader.left_out)
     check_memory(path, (len(opened), image_channels, resolution, resolution))
     return DatasetOutline(len(opened), opened.class_names, opened.name, None, False)
 
 
 def _packed(
-    path: Path,
-    resolution: int,
-    channels: int,
-    resize: Resize,
-    label_column: str | None,
-    *,
-    strict: bool,
-    unconditional: bool,
+    path: Path, shape: tuple[int, int, int], reading: Reading, *, strict: bool
 ) -> ImageDataset:
     header = read_header(path)
+    (channels, resolution, _), unconditional = shape, reading.get("unconditional", False)
+    resize, label_column = reading.get("resize", "crop"), reading.get("label_column")
     if resize not in ("crop", header.resize) or label_column not in (None, header.label_column):
         raise InputError(
             f"{path} is packed already: give --resize and --label-column to `data pack`"
@@ -177,7 +157,6 @@ def memory_limit() -> int | None:
 def _decode_all(
     source: Source,
     images: NDArray[np.uint8],
-    resize: Resize,
     white: int,
     workers: int | None,
     *,
@@ -188,7 +167,7 @@ def _decode_all(
     _, channels, resolution, _ = images.shape
     chunks = [source.order[start : start + _CHUNK] for start in range(0, len(source), _CHUNK)]
     bar = progress_bar(len(source), "decoding", progress, unit=" images")
-    pixels = decode(source, chunks, (channels, resolution, resize), white, workers)
+    pixels = decode(source, chunks, channels, resolution, white, workers)
     with bar, contextlib.closing(pixels) as decoded:
         for chunk, (made, found) in zip(chunks, decoded, strict=True):
             images[chunk] = made

@@ -29,7 +29,7 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Unpack
 
 import numpy as np
 import torch
@@ -37,7 +37,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from biggan.atomic_write import make_folder, write_atomically
-from biggan.data.dataset import DIGITS, Resize, check_form, fingerprint_start
+from biggan.data.dataset import DIGITS, Reading, Resize, check_form, fingerprint_start
 from biggan.data.decoding import WHITE
 from biggan.data.folders import raise_disk_fault
 from biggan.data.sources import (
@@ -248,12 +248,10 @@ def pack_dataset(
     resolution: int,
     image_channels: int = 3,
     *,
-    unconditional: bool = False,
-    label_column: str | None = None,
-    resize: Resize = "crop",
     strict: bool = False,
     workers: int | None = None,
     progress: bool = True,
+    **reading: Unpack[Reading],
 ) -> PackedHeader:
     """Pack a dataset: decode every image once, to be mapped into memory from then on.
 
@@ -263,12 +261,10 @@ def pack_dataset(
             finished, nothing is done.
         resolution: The side of the images in pixels.
         image_channels: 1 for grey, 3 for colour.
-        unconditional: Ignore classes.
-        label_column: The column of the labels, where a table has several.
-        resize: What becomes of images that are not square.
         strict: Refuse corrupt images; without it they are left out with one warning.
         workers: Decoding threads; one per processor by default.
         progress: Show bars where it takes over two seconds, on a terminal.
+        reading: See `Reading`.
 
     Raises:
         InputError: Something about the source or the place must be corrected; the message says
@@ -280,13 +276,13 @@ def pack_dataset(
         raise InputError(f"the built-in {DIGITS} need no packing: use `--data {DIGITS}`")
     if is_packed(path):
         raise InputError(f"{path} is packed already: use its source")
-    with open_source(path, unconditional=unconditional, label_column=label_column) as opened:
-        form = (image_channels, resolution, resize)
-        signature = _signature(opened, form)
+    with open_source(path, **reading) as opened:
+        signature = _signature(opened, resolution, image_channels)
         finished = _finished(out, path.name, signature, strict=strict)
         if finished is not None:
             return finished
-        work = _Work(opened, out, form, label_column, progress=progress)
+        column = reading.get("label_column")
+        work = _Work(opened, out, image_channels, resolution, column, progress=progress)
         work.check_room()
         make_folder(work.folder)
         busy = f"another process is packing {out}: wait for it, or end it"
@@ -312,10 +308,9 @@ def pack_dataset(
     return header
 
 
-def _signature(source: Source, form: tuple[int, int, Resize]) -> str:
+def _signature(source: Source, resolution: int, channels: int) -> str:
     """A digest of the settings, and of names, sizes and dates: changes when the result might."""
-    channels, resolution, resize = form
-    how = () if resize == "crop" else (resize,)
+    how = () if source.resize == "crop" else (source.resize,)
     digest = hashlib.sha256(repr((resolution, channels, source.class_names, *how)).encode())
     for member, label in zip(source.members, source.labels, strict=True):
         digest.update(f"{member}\0{label}\0".encode("utf-8", "surrogateescape"))
@@ -362,13 +357,13 @@ class _Work:
         self,
         source: Source,
         out: Path,
-        form: tuple[int, int, Resize],
+        channels: int,
+        resolution: int,
         label_column: str | None,
         *,
         progress: bool,
     ) -> None:
-        self._source, self._form, self._label_column = source, form, label_column
-        channels, resolution, self._resize = form
+        self._source, self._label_column = source, label_column
         self._channels, self._resolution = channels, resolution
         self._progress = progress
         self._image_bytes = channels * resolution**2
@@ -452,9 +447,9 @@ class _Work:
         total, chunks = len(self._source), [chunk for _, chunk in left]
         if done := total - sum(map(len, chunks)):
             logger.info("continuing: %d of %d images are done", done, total)
-        pixels_of = decode(self._source, chunks, self._form, findings.white, workers)
+        form = (self._channels, self._resolution, findings.white)
         bar = progress_bar(total, "packing", self._progress, unit=" images", initial=done)
-        with bar, contextlib.closing(pixels_of) as decoded:
+        with bar, contextlib.closing(decode(self._source, chunks, *form, workers)) as decoded:
             for (number, chunk), (images, found) in zip(left, decoded, strict=True):
                 cuts = np.flatnonzero(np.diff(chunk) != 1) + 1  # between them images are adjacent
                 for run, pieces in zip(np.split(chunk, cuts), np.split(images, cuts), strict=True):
@@ -536,7 +531,7 @@ class _Work:
             labels_sha256=hashlib.sha256(data).hexdigest(),
             piece_bytes=min(_PIECE, self._images.stat().st_size),
             images_sha256=tuple(checksums),
-            resize=self._resize,
+            resize=self._source.resize,
             label_column=self._label_column,
         )
         values = {"format": FORMAT, **asdict(header)}

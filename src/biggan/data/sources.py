@@ -67,6 +67,7 @@ class Source:
 
     reader: Reader = field(repr=False)
     name: str  # for people: the basename of the folder or file, and the part
+    resize: Resize  # what becomes of images that are not square
     handles: Sequence[Any] = field(repr=False)  # what the reader needs for each image
     members: Sequence[str] = field(repr=False)  # a unique name of each: a relative path, as a rule
     labels: Sequence[int] = field(repr=False)  # all 0 without classes
@@ -93,7 +94,11 @@ class Source:
 
 
 def open_source(
-    path: Path, *, unconditional: bool = False, label_column: str | None = None
+    path: Path,
+    *,
+    unconditional: bool = False,
+    label_column: str | None = None,
+    resize: Resize = "crop",
 ) -> Source:
     """Open images with classes: a folder, a zip or tar, arrays, parquet files or shards.
 
@@ -101,10 +106,7 @@ def open_source(
     "PATH::FOLDER" is a folder inside of an archive; "hf://datasets/owner/name" a data set of the
     Hub, whose parquet files are fetched.
 
-    Args:
-        path: Where they are.
-        unconditional: Ignore classes.
-        label_column: The column of the labels in a table; None for the one that is meant.
+    The other arguments are those of `Reading`.
 
     Raises:
         InputError: There is no image, or something about the source must be corrected.
@@ -120,7 +122,7 @@ def open_source(
         raise InputError(f"{path}: no permission to read {error.filename}") from error
     try:
         name = name or whole.resolve().name + (f"::{part}" if part else "")
-        return _arrange(path, name, reader, unconditional=unconditional)
+        return _arrange(path, name, reader, resize, unconditional=unconditional)
     except InputError:
         reader.close()
         raise
@@ -165,7 +167,9 @@ def _open_reader(path: Path, choice: Choice) -> Reader:
     raise InputError(f"{path} is neither a folder of class folders nor a .zip or .tar of one")
 
 
-def _arrange(path: Path, name: str, reader: Reader, *, unconditional: bool) -> Source:
+def _arrange(
+    path: Path, name: str, reader: Reader, resize: Resize, *, unconditional: bool
+) -> Source:
     """Give the images of a reader their classes, names and order.
 
     The order is that of a folder of class folders, so the same images make the same dataset, down
@@ -200,6 +204,7 @@ def _arrange(path: Path, name: str, reader: Reader, *, unconditional: bool) -> S
     return Source(
         reader,
         name=name,
+        resize=resize,
         handles=[items[place].handle for place in places],
         members=[name for _, _, name, _ in ranked],
         labels=[label for label, *_ in ranked],
@@ -350,19 +355,17 @@ class Findings:
 def decode(
     source: Source,
     chunks: Sequence[NDArray[np.int64]],
-    form: tuple[int, int, Resize],
+    channels: int,
+    resolution: int,
     white: int,
     workers: int | None,
 ) -> Generator[tuple[NDArray[np.uint8], Findings]]:
     """Read and decode images at chunks of positions, in threads.
 
-    `form` is channels, resolution, and what becomes of images that are not square.
-
     Yields:
         For each chunk uint8 pixels (N, channels, resolution, resolution), 0 where an image is
         corrupt; and what was found out about the images.
     """
-    channels, resolution, resize = form
 
     def decode_chunk(positions: NDArray[np.int64]) -> tuple[NDArray[np.uint8], Findings]:
         images = np.zeros((len(positions), channels, resolution, resolution), np.uint8)
@@ -370,7 +373,7 @@ def decode(
         for image, position in zip(images, positions.tolist(), strict=True):
             try:
                 decoded, brightest = decode_image(source.read(position), channels, white)
-                image[:] = to_array(fit_square(decoded, resolution, resize))
+                image[:] = to_array(fit_square(decoded, resolution, source.resize))
             except CorruptImageError as error:
                 findings.corrupt[position] = str(error)
             else:

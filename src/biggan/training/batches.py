@@ -18,7 +18,7 @@ from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 import torch
@@ -27,7 +27,7 @@ from torch import Tensor
 
 from biggan.atomic_write import make_folder
 from biggan.data import ImageDataset, ShuffledStream, TrainingData, fetch, flips, load_dataset
-from biggan.data.dataset import DatasetOutline, is_address
+from biggan.data.dataset import DatasetOutline, Reading, is_address
 from biggan.devices import to_device
 from biggan.distributed import is_first, on_any_process, own_share, raising_together
 from biggan.errors import InputError
@@ -112,8 +112,7 @@ def _dataset(config: TrainConfig) -> tuple[str, int, int]:
     return config.data, config.generator.resolution, config.generator.image_channels
 
 
-def _reading(config: TrainConfig) -> dict[str, Any]:
-    """How `load_dataset` reads a recipe's data."""
+def _reading(config: TrainConfig) -> Reading:
     return {
         "unconditional": config.unconditional,
         "label_column": config.label_column or None,
