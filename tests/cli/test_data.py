@@ -3,9 +3,10 @@
 import json
 
 import pytest
+from PIL import Image
 
 from biggan.data import load_dataset
-from command_line import biggan, fails, succeeds
+from command_line import biggan, fails, succeeds, write_recipe
 from data_forms import pictures, write_folder
 
 FILES = pictures(3)
@@ -95,3 +96,27 @@ def test_damage_has_exit_status_2(folder, tmp_path):
 def test_without_a_verb_the_help_is_shown():
     assert "biggan data pack" in succeeds("data")
     assert "biggan data pack" in succeeds("data pack --help").split("Example")[1]
+
+
+def test_the_column_of_labels_and_the_way_to_squares_are_options(tmp_path):
+    for number in range(4):
+        image = Image.new("RGB", (24, 8), (0, 0, 0))
+        image.paste((255, 255, 255), (0, 0, 4, 8))
+        (tmp_path / "wide").mkdir(exist_ok=True)
+        image.save(tmp_path / "wide" / f"{number}.png")
+    rows = "".join(f"{number}.png,{number % 2},{'ab'[number % 2]}\n" for number in range(4))
+    (tmp_path / "wide" / "labels.csv").write_text(f"file,size,shape\n{rows}")
+    options = "--resolution 8 --label-column shape --resize"
+    for how, has_white in (("crop", False), ("pad", True), ("stretch", True)):
+        out = tmp_path / how
+        succeeds("data pack", tmp_path / "wide", out, *options.split(), how)
+        assert json.loads((out / "dataset.json").read_text())["class_names"] == ["a", "b"]
+        assert (max((out / "images.bin").read_bytes()) > 200) == has_white
+    line = ["train", write_recipe(tmp_path / "r.toml"), "--data", tmp_path / "wide", "--dry-run"]
+    plan = json.loads(
+        succeeds(*line, "--json", "--label-column", "shape", "--resize", "pad", "--device", "cpu")
+    )
+    assert (plan["recipe"]["label_column"], plan["recipe"]["resize"]) == ("shape", "pad")
+    assert "2 classes" in plan["data"]
+    told = fails("data pack", tmp_path / "wide", tmp_path / "none", "--resolution", "8")
+    assert told.endswith("columns size, shape: choose that of the labels with --label-column")
