@@ -154,6 +154,10 @@ def test_search_puts_the_best_first():
     assert search_classes("cat_flap", names) == [2]
     assert search_classes("", names) == [0, 1, 2, 3, 4]
     assert search_classes("whale", names) == []
+    # Whole words come before parts: "catamount" and "catesbeiana" are no cats.
+    found = [IMAGENET[index] for index in search_classes("cat", IMAGENET)]
+    assert found.index("tabby, tabby cat") < found.index("lynx, catamount")
+    assert found.index("Egyptian cat") < found.index("bullfrog, Rana catesbeiana")
 
 
 def test_search_takes_a_query_that_no_name_holds_for_a_misspelling():

@@ -118,8 +118,9 @@ def resolve_class(query: str | int, class_names: Sequence[str]) -> int:
 def search_classes(query: str, class_names: Sequence[str]) -> list[int]:
     """List the classes whose names hold the query anywhere, best first.
 
-    A synonym that is the query comes before one that starts with it, then the query as whole
-    words, then as a part of a word; ties keep the order of the classes. An empty query finds all.
+    A synonym that is the query comes before one that starts with its words, then the query as words
+    anywhere, at the start of a word, and as another part; ties keep the order of the classes. An
+    empty query finds all.
     Only when no name holds the query is it taken for a misspelling: then the most similar names
     are listed, if any is similar enough.
 
@@ -132,6 +133,8 @@ def search_classes(query: str, class_names: Sequence[str]) -> list[int]:
         Indices into `class_names`.
     """
     wanted = _normal(query)
+    if not wanted:
+        return list(range(len(class_names)))
     if re.fullmatch(r"n[0-9]+", wanted) and is_imagenet(class_names):
         return [index for index, id_ in enumerate(wordnet_ids()) if id_.startswith(wanted)]
     names = [_normal(name) for name in class_names]
@@ -175,9 +178,11 @@ def _has_words(wanted: str, name: str) -> bool:
 def _rank(wanted: str, name: str) -> int:
     if _is_called(wanted, name):
         return 0
-    if any(synonym.startswith(wanted) for synonym in _synonyms(name)):
-        return 1
-    return 2 if _has_words(wanted, name) else 3
+    begins = any(synonym.startswith(wanted) for synonym in _synonyms(name))
+    if _has_words(wanted, name):
+        first = any(re.match(rf"{re.escape(wanted)}(?!\w)", s) for s in _synonyms(name))
+        return 1 if first else 2
+    return 3 if begins else 4
 
 
 def _similar(wanted: str, names: Sequence[str]) -> list[int]:
