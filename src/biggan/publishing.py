@@ -53,7 +53,11 @@ class PublishedModel(Model, Protocol):
 
 
 def save_pretrained(
-    gan: PublishedModel, folder: str | Path, *, discriminator: Discriminator | None = None
+    gan: PublishedModel,
+    folder: str | Path,
+    *,
+    discriminator: Discriminator | None = None,
+    repo: str = "OWNER/NAME",
 ) -> Path:
     """Write a model, its card and pictures of it to a folder, as `push_to_hub` publishes them.
 
@@ -61,29 +65,31 @@ def save_pretrained(
         gan: The model.
         folder: Created if it does not exist; files of the same names are replaced.
         discriminator: That of the same training, for others to train on.
+        repo: The repository that the card's example loads.
 
     Returns:
         The folder.
     """
     out = Path(folder).expanduser()
     make_folder(out)
-    rows = gan.class_names[:: max(1, len(gan.class_names) // _ROWS)][:_ROWS]
-    indices: list[int | None] = [gan.class_names.index(name) for name in rows]
-    planned = plan_pictures(gan, indices or [None], _COLUMNS, _TRUNCATION, 0)
+    count = len(gan.class_names)
+    rows: list[int | None] = [count * row // min(_ROWS, count) for row in range(min(_ROWS, count))]
+    planned = plan_pictures(gan, rows or [None], _COLUMNS, _TRUNCATION, 0)
     pictures = make_grid(list(draw_pictures(gan, planned)), _COLUMNS)
     save_png(pictures, out / _SAMPLES, as_grid(_COLUMNS, planned))
     if discriminator is not None:
         save_discriminator(out / DISCRIMINATOR, discriminator, gan.description)
-    _write(out, gan.generator, gan.description, with_discriminator=discriminator is not None)
+    has_discriminator = discriminator is not None
+    _write(out, gan.generator, gan.description, repo, with_discriminator=has_discriminator)
     return out
 
 
 def save_discriminator_pretrained(
-    discriminator: Discriminator, description: Description, folder: Path
+    discriminator: Discriminator, description: Description, folder: Path, repo: str
 ) -> Path:
     """Write a discriminator and its card to a folder; see `save_pretrained`."""
     make_folder(folder)
-    _write(folder, discriminator, description)
+    _write(folder, discriminator, description, repo)
     return folder
 
 
@@ -109,7 +115,7 @@ def push_to_hub(
         InputError: The Hub refuses, or cannot be reached.
     """
     with tempfile.TemporaryDirectory() as folder:
-        save_pretrained(gan, folder, discriminator=discriminator)
+        save_pretrained(gan, folder, discriminator=discriminator, repo=repo)
         return push_folder(Path(folder), repo, private=private)
 
 
@@ -117,6 +123,7 @@ def _write(
     folder: Path,
     network: Generator | Discriminator,
     description: Description,
+    repo: str,
     *,
     with_discriminator: bool = False,
 ) -> None:
@@ -142,16 +149,17 @@ def _write(
         write_atomically(folder / _RECIPE, to_toml(recipe).encode())
     about = {**config, "discriminator": with_discriminator, "recipe": isinstance(recipe, Mapping)}
     about["parameters"] = sum(parameter.numel() for parameter in network.parameters())
-    write_atomically(folder / _CARD, model_card(description, about).encode())
+    write_atomically(folder / _CARD, model_card(description, about, repo).encode())
 
 
-def model_card(description: Description, about: Mapping[str, Any]) -> str:
+def model_card(description: Description, about: Mapping[str, Any], repo: str) -> str:
     """A model's card, as Markdown with a YAML head.
 
     Args:
         description: The model.
         about: The contents of config.json; "parameters", a number; whether there are a
             "discriminator" and a "recipe".
+        repo: The repository that the example loads.
     """
     training, is_generator = description.training, about["kind"] == "generator"
     data = str(training.get("data", ""))
@@ -164,7 +172,9 @@ def model_card(description: Description, about: Mapping[str, Any]) -> str:
             head["license_name"] = " ".join(description.licence.split())[:200]
     if is_generator:
         head["pipeline_tag"] = "unconditional-image-generation"
-    head["tags"] = ["biggan", "gan", "image-generation", about["model_type"]]
+    head["tags"] = sorted({"biggan", "gan", "image-generation", about["model_type"]})
+    if scores:
+        head["metrics"] = [key for key in training["evaluation"]["scores"] if key in _SCORES]
     if is_dataset(data):
         head["datasets"] = ["/".join(data.partition("datasets/")[2].split("@")[0].split("/")[:2])]
     size, classes = about["resolution"], description.class_names
@@ -195,12 +205,12 @@ def model_card(description: Description, about: Mapping[str, Any]) -> str:
         ),
         "## Use",
         "    pip install biggan",
-        _example(is_generator, classes),
+        _example(is_generator, classes, repo),
     ]
     if about["discriminator"]:
         parts.append(
             f"`{DISCRIMINATOR}` is the discriminator of the same training: "
-            '`biggan.load_discriminator("hf://OWNER/NAME")`.'
+            f'`biggan.load_discriminator("hf://{repo}")`.'
         )
     if classes:
         named = ", ".join(map(_plain, classes[:_CLASSES_NAMED]))
@@ -220,16 +230,16 @@ def model_card(description: Description, about: Mapping[str, Any]) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def _example(is_generator: bool, classes: tuple[str, ...]) -> str:
+def _example(is_generator: bool, classes: tuple[str, ...], repo: str) -> str:
     if not is_generator:
         return (
             "```python\nimport biggan\n\n"
-            'discriminator = biggan.load_discriminator("hf://OWNER/NAME")\n```'
+            f'discriminator = biggan.load_discriminator("hf://{repo}")\n```'
         )
     of = f"{json.dumps(classes[0], ensure_ascii=False)}, " if classes else ""
     return (
         "```python\nimport biggan\n\n"
-        'gan = biggan.Gan.from_pretrained("OWNER/NAME")\n'
+        f'gan = biggan.Gan.from_pretrained("{repo}")\n'
         f'gan.sample({of}num=4, truncation={_TRUNCATION})[0].save("picture.png")\n```'
     )
 

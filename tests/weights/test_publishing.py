@@ -2,7 +2,6 @@
 
 import json
 import re
-import tomllib
 
 import numpy as np
 import pytest
@@ -13,6 +12,7 @@ import biggan
 from biggan import DiscriminatorConfig, Gan, InputError, build_discriminator
 from biggan.provenance import read_provenance
 from biggan.publishing import model_card
+from biggan.training.config import load_recipe
 from biggan.weights.files import Description
 from biggan.weights.load import load_discriminator
 from command_line import fails, succeeds, write_images, write_recipe
@@ -60,6 +60,7 @@ def test_a_folder_is_what_is_pushed(hub, tiny, tmp_path):
     with Image.open(out / "samples.png") as picture:
         assert picture.size == (4 * 16 + 3, 3 * 16 + 2)
     assert read_provenance(out / "samples.png").pictures[4].class_index == 1
+    tiny.save_pretrained(out, repo="me/pets")
     tiny.push_to_hub("me/pets")
     assert hub.repositories["me/pets"] == {name: (out / name).read_bytes() for name in names}
 
@@ -81,7 +82,9 @@ def test_a_run_is_pushed_with_its_recipe_and_discriminator(hub, tmp_path):
     succeeds("train", recipe, "--data", tmp_path / "data", "--out", tmp_path / "run")
     assert succeeds("push", tmp_path / "run", "me/pets").strip() == hub.url("/me/pets")
     files = hub.repositories["me/pets"]
-    assert tomllib.loads(files["recipe.toml"].decode())["total_steps"] == 2
+    (tmp_path / "again.toml").write_bytes(files["recipe.toml"])
+    assert load_recipe(tmp_path / "again.toml").total_steps == 2
+    assert 'from_pretrained("me/pets")' in files["README.md"].decode()
     same_pictures(biggan.load(tmp_path / "run"), Gan.from_pretrained("me/pets"))
     assert load_discriminator("hf://me/pets").kind == "discriminator"
     card = files["README.md"].decode()
@@ -117,7 +120,9 @@ def test_the_card_says_what_is_known():
     description = Description("pets <b>", names, "here | there", "my own\nwords", training)
     about = {"kind": "generator", "model_type": "biggan", "resolution": 64, "parameters": 1234567}
     about |= {"sha256": "0a", "discriminator": False, "recipe": False}
-    card = model_card(description, about)
+    card = model_card(description, about, "me/pets")
+    assert 'metrics:\n- "fid"\n- "is"\n' in card
+    assert 'Gan.from_pretrained("me/pets")' in card
     head = card.split("---\n")[1]
     assert 'library_name: "biggan"\nlicense: "other"\nlicense_name: "my own words"\n' in head
     assert 'datasets:\n- "owner/pets"\n' in head
@@ -130,7 +135,7 @@ def test_the_card_says_what_is_known():
     ]
     assert "class 19 and 10 more (`config.json`)" in card
     assert 'gan.sample("class 0", num=4' in card
-    plain = model_card(Description("x"), about)
+    plain = model_card(Description("x"), about, "me/x")
     assert "license" not in plain.split("---\n")[1]
     assert "Not measured" in plain
     assert "no classes" in plain

@@ -63,8 +63,9 @@ def command(
     with tempfile.TemporaryDirectory() as temporary:
         out = Path(temporary) if folder is None else folder
         if loaded.kind == "discriminator":
-            save_discriminator_pretrained(loaded.network, loaded.description, out)
+            save_discriminator_pretrained(loaded.network, loaded.description, out, repo)
         else:
             gan = Gan(loaded.network, loaded.description, loaded.sha256)
-            save_pretrained(gan.to(options.choose_device(device)), out, discriminator=judge)
+            gan = gan.to(options.choose_device(device))
+            save_pretrained(gan, out, discriminator=judge, repo=repo)
         click.echo(folder if folder is not None else push_folder(out, repo, private=private))
