@@ -71,7 +71,8 @@ def pack(
     SOURCE is a folder, .zip, .tar or .tgz of class folders, or of images with labels.csv,
     metadata.csv or metadata.jsonl; CIFAR's .tar.gz; MNIST's idx files; Hugging Face .parquet files
     or WebDataset .tar shards: one file, a folder of them, or a pattern in quotes. SET.zip::FOLDER
-    is a folder inside of an archive. After an interruption the same command continues.
+    is a folder inside of an archive, hf://datasets/owner/name a data set of the Hub. After an
+    interruption the same command continues.
 
     \b
     Examples:
