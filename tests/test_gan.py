@@ -256,10 +256,8 @@ def test_the_device_is_the_best_there_is(tiny_file):
 
 
 def test_a_class_of_another_model_names_that_model(tiny):
-    for query, models in (("seven", "digits"), ("hen", "biggan-128, biggan-256")):
-        with pytest.raises(
-            InputError, match=f"is named '{query}'.*; models with such a class: {models}"
-        ):
+    for query, models in (("seven", "digits"), ("hen", "studiogan-imagenet-128, .*")):
+        with pytest.raises(InputError, match=f"is named '{query}'.*; {models} have such a class$"):
             tiny.sample(query)
     with pytest.raises(InputError, match="lists them all$"):
         tiny.sample("no such thing")

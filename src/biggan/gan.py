@@ -232,9 +232,7 @@ class Gan(LatentSpace):
                 others = weights.models_with_class(class_)
                 if not others or self.name in others:
                     raise
-                raise InputError(
-                    f"{error}; models with such a class: {', '.join(others)}"
-                ) from None
+                raise InputError(f"{error}; {', '.join(others[:3])} have such a class") from None
         raise InputError(f"{self.name} is unconditional: it has no class {class_!r}; omit it")
 
     def _repr_html_(self) -> str:

@@ -226,7 +226,7 @@ def test_classes_of_imagenet_need_no_model(tmp_path, monkeypatch):
         ("--num many", "many"),
         ("--class 0 --device meta", "there is no device 'meta'"),
         ("siamese cat", "'siamese cat' is no option: did you mean --class 'siamese cat'?"),
-        ("--class hen", "models with such a class: biggan-128, "),
+        ("--class hen", "; studiogan-imagenet-128, biggan-128, biggan-256 have such a class"),
     ],
 )
 def test_mistakes_in_sampling_write_nothing(tiny_file, tmp_path, arguments, message):
