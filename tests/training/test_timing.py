@@ -16,6 +16,16 @@ def test_the_rate_is_that_of_real_updates():
     assert 1e6 < rate < 1e14
 
 
+def test_plans_and_measurements_of_one_process_do_not_meet():
+    """They share what Winograd's convolution keeps, which is of fake tensors in a plan."""
+    changes = ["generator.channels=16", "discriminator.channels=16", "batch_size=2"]
+    config = load_recipe("small-folder", changes).fitted(2)
+    flops = [make_plan(config, None)["step_flops"]]
+    measure_rate(config, torch.device("cpu"))
+    flops.append(make_plan(config, None)["step_flops"])
+    assert flops[0] == flops[1] > 0
+
+
 def test_proposed_settings_end_over_night_and_change_as_little_as_they_can():
     def load(changes):
         return load_recipe("small-folder", changes).fitted(2)

@@ -256,6 +256,11 @@ def _both_axes(name: str, dtype: torch.dtype, device: torch.device) -> Tensor:
     return torch.kron(one, one).to(device, dtype)
 
 
+def forget_transforms() -> None:
+    """Make the transforms anew: those of fake tensors and of real ones do not mix."""
+    _both_axes.cache_clear()
+
+
 def _powers(num: int) -> Tensor:
     """The powers 0 to `num` - 1 of each point, and of infinity: the last one alone."""
     finite = torch.tensor(_POINTS, dtype=torch.float64)[:, None] ** torch.arange(num)

@@ -8,7 +8,8 @@ while they work, and what the allocator keeps. docs/training.md has measurements
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -22,6 +23,7 @@ from torch.utils.module_tracker import ModuleTracker
 
 from biggan.errors import InputError
 from biggan.models import make_discriminator, make_generator
+from biggan.nn.winograd import forget_transforms
 from biggan.training.checkpoint import rollback_reach
 from biggan.training.config import TrainConfig
 from biggan.training.export import HUB_GRID
@@ -213,6 +215,16 @@ def _update(config: TrainConfig, micro_batch: int, processes: int) -> tuple[Plan
     return update, exported_bytes
 
 
+@contextmanager
+def _no_kept_transforms() -> Iterator[None]:
+    """Winograd's transforms in this block are those of this block alone."""
+    forget_transforms()
+    try:
+        yield
+    finally:
+        forget_transforms()
+
+
 def _simulate(config: TrainConfig) -> tuple[Plan, int, tuple[int, int]]:
     """Simulate one update of each network, as in the middle of a run.
 
@@ -224,7 +236,7 @@ def _simulate(config: TrainConfig) -> tuple[Plan, int, tuple[int, int]]:
         both networks as a finished run exports them.
     """
     meter = Meter()
-    with FakeTensorMode(), meter:
+    with _no_kept_transforms(), FakeTensorMode(), meter:
         shape = config.discriminator
         networks = make_generator(config.generator), make_discriminator(shape)
         state = TrainState.of(config, *networks, make_generator(config.generator))
