@@ -51,7 +51,7 @@ def check(
     if kind == "generator":
         gan = Gan(loaded.network, loaded.description, loaded.sha256)
         index = CLASS if gan.config.num_classes > CLASS else 0
-        name = f"{model.name}-{host_of(place)}-class-{index}.png"
+        name = f"{model.name}-{host_of(place)}-class-{index}.png".replace(":", "-")
         gan.sample(index, num=1)[0].save(pictures / name)
     return rows, ""
 

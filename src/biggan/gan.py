@@ -77,7 +77,8 @@ def load_discriminator(
     """Load a discriminator: `D(images, labels)` gives logits (N, 1), positive for "real".
 
     It is in eval mode, on the CPU. `path` is a weights file of ours, the folder of a training run,
-    ajbrock's `D.pth` or its folder, or an address of such a file. For the rest see `load`.
+    ajbrock's `D.pth`, StudioGAN's or mmgeneration's file, a folder of such files, an address of
+    one, or a published name with a discriminator. For the rest see `load`.
     """
     return weights.load_discriminator(path, offline=offline, sn_eps=sn_eps).network
 

@@ -1,5 +1,6 @@
 """ajbrock's format: what is read from its files computes what its networks compute."""
 
+import numpy as np
 import pytest
 import torch
 
@@ -227,3 +228,34 @@ def test_what_is_loaded_can_be_trained_further():
 def test_defaults_are_those_of_its_training_scripts():
     assert BROCK["bn_eps"] == brock.BN_EPS
     assert BROCK["sn_eps"] == brock.SN_EPS
+
+
+@torch.no_grad()
+def test_a_class_conditional_network_of_ic_gan(tmp_path):
+    """Saved from a parallel wrapper, with BatchNorm2d in its BatchNorm."""
+    weights, judge = RandomWeights(), RandomWeights()
+    z, labels, images = torch.randn(2, 16), torch.tensor([0, 1]), torch.rand(2, 3, 32, 32)
+    expected = brock_generator(weights, z, labels, G_WIDTHS[32], 16, bn="cross_replica")
+    logits = brock_discriminator(judge, images, labels, D_WIDTHS[32], 2, 0)
+    wrapped = {f"module.{name}": tensor for name, tensor in judge.tensors.items()}
+    torch.save(weights.tensors, tmp_path / "G_ema_best0.pth")
+    torch.save(wrapped, tmp_path / "D_best0.pth")
+    counters = {"itr": 5, "epoch": 1, "best_FID": np.float64(9.5), "config": {"resolution": 32}}
+    torch.save(counters, tmp_path / "state_dict_best0.pth")
+    found = biggan.load(tmp_path).generator(z, labels)
+    torch.testing.assert_close(found, expected, rtol=0, atol=2e-5)
+    found = biggan.load_discriminator(tmp_path)(images, labels)
+    torch.testing.assert_close(found, logits, rtol=1e-4, atol=1e-4)
+    with pytest.raises(biggan.InputError, match="a run's counters"):
+        biggan.load(tmp_path / "state_dict_best0.pth")
+
+
+@pytest.mark.parametrize("name", ["shared_feat.weight", "module.linear_feat.u0"])
+def test_networks_conditioned_on_features_are_refused(tmp_path, name):
+    weights = RandomWeights()
+    brock_generator(weights, torch.randn(1, 16), torch.tensor([0]), G_WIDTHS[32], 0)
+    prefix = name.partition("module.")[1]
+    tensors = {prefix + key: tensor for key, tensor in weights.tensors.items()}
+    torch.save({**tensors, name: torch.zeros(1)}, tmp_path / "G.pth")
+    with pytest.raises(biggan.InputError, match=r"features of images \(IC-GAN\)"):
+        biggan.load(tmp_path / "G.pth")

@@ -201,6 +201,9 @@ def test_what_is_nothing():
 )
 def test_a_name_that_is_nearly_right(word, meant):
     assert f"no model {word!r} (did you mean {meant!r}?): give" in refusal(load_generator, word)
+    if meant.startswith("studiogan"):
+        message = refusal(load_discriminator, word)
+        assert f"no discriminator {word!r} (did you mean {meant!r}?); give" in message
 
 
 def test_discriminators(discriminator_file):

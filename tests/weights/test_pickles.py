@@ -4,9 +4,12 @@ import io
 import os
 import pickle
 import random
+import sys
+import types
 import zipfile
 from collections import OrderedDict
 
+import numpy as np
 import pytest
 import torch
 
@@ -68,6 +71,49 @@ def test_code_in_a_pickle_is_refused_and_not_run(tmp_path, zipped):
     assert not marker.exists()
     pickle.loads(pickle.dumps(Payload(marker)))  # the payload is a real one
     assert marker.exists()
+
+
+class Call:
+    """In a file: the result of a function."""
+
+    def __init__(self, *call):
+        self._call = call
+
+    def __reduce__(self):
+        return self._call[0], self._call[1:]
+
+
+def test_what_stands_beside_the_tensors_is_not_made(tmp_path, monkeypatch):
+    logging = types.ModuleType("mmengine.logging")
+    logging.History = type("History", (), {"__module__": "mmengine.logging"})
+    monkeypatch.setitem(sys.modules, "mmengine", types.ModuleType("mmengine"))
+    monkeypatch.setitem(sys.modules, "mmengine.logging", logging)
+    history = logging.History()
+    history.values = [np.float32(1)]
+    path, marker = tmp_path / "x.pth", tmp_path / "was-run"
+    beside = {
+        "meta": {"config": "model = dict()", "best": np.float64(9.75), "scores": np.arange(3)},
+        "message_hub": history,
+        "called": Call(np.savetxt, str(marker), [1.0]),
+    }
+    torch.save({"state_dict": STATE, **beside}, path)
+    with open_regular(path) as file:
+        tensors, found = pickles.load_checkpoint(file, path)
+    assert tensors.keys() == STATE.keys()
+    assert all(torch.equal(tensors[name], tensor) for name, tensor in STATE.items())
+    assert found["meta"]["config"] == "model = dict()"
+    assert not isinstance(found["meta"]["best"], float)
+    assert not marker.exists()
+    assert np.savetxt(marker, [1.0]) is None  # the call is a real one
+    assert marker.exists()
+
+
+def test_code_beside_numpys_scalars_is_refused_and_not_run(tmp_path):
+    path, marker = tmp_path / "x.pth", tmp_path / "was-run"
+    for payload in (Payload(marker), Call(eval, "1"), Call(torch.load, "x")):
+        torch.save({"best": np.float64(1), "payload": payload, "state_dict": STATE}, path)
+        assert "asks for" in refusal(path)
+    assert not marker.exists()
 
 
 def test_a_bare_pickle_with_code_is_refused_and_not_run(tmp_path):

@@ -3,12 +3,16 @@
 import dataclasses
 import hashlib
 import json
+import runpy
 import socket
+import sys
 import threading
 import time
+from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
 from biggan import DiscriminatorConfig, GeneratorConfig, InputError
 from biggan.models import PRESETS, count_parameters
@@ -289,6 +293,25 @@ def test_the_command_that_verifies(two_places, cache):
     assert "omit the model" in fails(f"models --verify {NAME}")
     path.write_bytes(b"damaged")
     assert f"{path.name} in {cache}: not as downloaded" in fails("models --verify")
+
+
+def test_the_script_that_tries_every_place(server, two_places, tmp_path, monkeypatch, capsys):
+    path = Path(__file__).parents[2] / "scripts" / "check_places.py"
+    script = runpy.run_path(str(path))
+    digest = hashlib.sha256(server.files["/first"].body).hexdigest()
+    server.files["/second"] = Served(b"no", status=404)
+    monkeypatch.setattr(sys, "argv", ["check_places.py", str(tmp_path / "out"), NAME])
+    assert script["main"]() == 1
+    assert digest in capsys.readouterr().out
+    out = tmp_path / "out"
+    assert (out / "sha256.txt").read_text() == f'    "{server.url("/first")}": "{digest}",\n'
+    first, second = (out / "places.md").read_text().splitlines()[2:]
+    assert digest in first
+    assert first.endswith("| right |")
+    assert "HTTP 404 Not Found" in second
+    (picture,) = out.glob("*.png")
+    assert picture.name.startswith(f"{NAME}-127.0.0.1-")
+    assert Image.open(picture).size == (16, 16)
 
 
 def test_the_licence_and_classes_of_a_model_that_states_them(server, publish, tmp_path):

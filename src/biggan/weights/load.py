@@ -248,24 +248,25 @@ def _nothing_there(name: str, kind: Kind) -> str:
     from biggan.models import PRESETS
     from biggan.weights.published import PUBLISHED
 
+    published = [n for n in PUBLISHED if kind == "generator" or PUBLISHED[n].discriminator]
+    written = re.sub(r"[\s_]+", "-", name[:100].lower())
+    near = difflib.get_close_matches(written, (*BUNDLED, *published), 1, 0.8)
+    meant = f" (did you mean {near[0]!r}?)" if near and near[0] != name else ""
     if kind == "discriminator":
-        why = ": none was published" if name in PUBLISHED else ""
+        why = ": none was published" if name in PUBLISHED else meant
         return (
             f"no discriminator {quoted(name)}{why}; give a weights file with one, such as "
-            "ajbrock's D.pth, or the folder of a training run"
+            f"ajbrock's D.pth, the folder of a training run, or one of {', '.join(published)}"
         )
     if name in PRESETS:
         return (
             f"{name} is an architecture without published weights. Give a weights file or a run "
             f"folder, or omit the model to use {BUNDLED[0]!r}"
         )
-    written = re.sub(r"[\s_]+", "-", name[:100].lower())
-    near = difflib.get_close_matches(written, (*BUNDLED, *PUBLISHED), 1, 0.8)
-    meant = f" (did you mean {near[0]!r}?)" if near else ""
     return (
         f"no model {quoted(name)}{meant}: give {' or '.join(map(repr, BUNDLED))} (bundled), a "
         "weights file, the folder of a training run, an address (https://, hf://owner/repo), or "
-        f"one of {', '.join(PUBLISHED)}"
+        f"one of {', '.join(published)}"
     )
 
 

@@ -365,7 +365,6 @@ def generator_in_list(
         values: Further fields; `num_classes` is needed for tables.
     """
     size = partial(_layer_size, source, foreign_name)
-
     deep = source.has_any(foreign_name("blocks.0.conv4."))
     number = len(blocks.residual)
     made = [size(f"blocks.{i}.conv{4 if deep else 2}", 4, 0) for i in range(number)]
@@ -422,7 +421,6 @@ def discriminator_in_list(
     width throughout, for 32 px, halve twice.
     """
     size = partial(_layer_size, source, foreign_name)
-
     deep = source.has_any(foreign_name("stem."))
     number = len(blocks.residual)
     made = [size(f"blocks.{i}.conv{4 if deep else 2}", 4, 0) for i in range(number)]
