@@ -311,7 +311,8 @@ def test_the_script_that_tries_every_place(server, two_places, tmp_path, monkeyp
     assert "HTTP 404 Not Found" in second
     (picture,) = out.glob("*.png")
     assert picture.name.startswith(f"{NAME}-127.0.0.1-")
-    assert Image.open(picture).size == (16, 16)
+    with Image.open(picture) as opened:
+        assert opened.size == (16, 16)
 
 
 def test_the_licence_and_classes_of_a_model_that_states_them(server, publish, tmp_path):
