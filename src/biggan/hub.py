@@ -194,6 +194,8 @@ def _check_library(shown: str) -> None:
         raise InputError(f"{shown} needs huggingface_hub: pip install 'biggan[hub]'") from None
     from huggingface_hub.utils.tqdm import disable_progress_bars
 
+    for library in ("httpx", "httpx2"):  # they report every request
+        logging.getLogger(library).setLevel(logging.WARNING)
     if not sys.stderr.isatty():
         disable_progress_bars()
 

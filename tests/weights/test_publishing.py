@@ -15,6 +15,7 @@ from biggan.publishing import model_card
 from biggan.training.config import load_recipe
 from biggan.weights.files import Description
 from biggan.weights.load import load_discriminator
+from command_line import biggan as biggan_command
 from command_line import fails, succeeds, write_images, write_recipe
 from file_server import Served
 from tiny import TINY_CLASSES, TINY_DISCRIMINATOR, tiny_generator
@@ -80,7 +81,8 @@ def test_a_run_is_pushed_with_its_recipe_and_discriminator(hub, tmp_path):
         write_images(tmp_path / "data" / name)
     recipe = write_recipe(tmp_path / "recipe.toml", total_steps=2, licence="MIT", name="pets")
     succeeds("train", recipe, "--data", tmp_path / "data", "--out", tmp_path / "run")
-    assert succeeds("push", tmp_path / "run", "me/pets").strip() == hub.url("/me/pets")
+    pushed = biggan_command("push", tmp_path / "run", "me/pets")
+    assert (pushed.stdout.strip(), pushed.stderr) == (hub.url("/me/pets"), "")
     files = hub.repositories["me/pets"]
     (tmp_path / "again.toml").write_bytes(files["recipe.toml"])
     assert load_recipe(tmp_path / "again.toml").total_steps == 2
