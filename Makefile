@@ -7,12 +7,11 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 DEV    := $(VENV)/.installed-dev
 LOWEST := .venv-lowest
-SMOKE  := .venv-smoke
 # The scripts of the exported page are checked where npm is installed.
 NODE   := $(if $(shell command -v npm),node_modules/.package-lock.json)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all test-lowest smoke check format bench pictures clean
+.PHONY: help demo test test-all test-lowest check format bench pictures clean
 
 help:            ## list the verbs
 	@sed -n 's/^\([a-z-]*\): .*## /\1\t/p' $(MAKEFILE_LIST)
@@ -62,18 +61,6 @@ test-lowest: $(LOWEST)/.installed  ## some tests with the lowest versions that p
 	OMP_NUM_THREADS=1 $(LOWEST)/bin/python -m pytest --numprocesses auto --maxprocesses 4 \
 		--override-ini filterwarnings= -m "not slow" $(LOWEST_TESTS)
 
-# The wheel is built from the sdist, so both are tried, outside the tree.
-smoke:           ## build sdist and wheel, and use the wheel in an empty environment
-	rm -rf dist $(SMOKE)
-	$(PYTHON) -m venv $(SMOKE)
-	$(SMOKE)/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt build torch
-	$(SMOKE)/bin/python -m build --outdir dist . > /dev/null
-	$(SMOKE)/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt dist/*.whl
-	cd $(SMOKE) && bin/biggan --version --verbose
-	cd $(SMOKE) && bin/biggan sample --num 1 --out pictures && bin/biggan demo --help > demo.txt
-	cd $(SMOKE) && bin/python -c 'import biggan; from importlib.resources import files; \
-		assert all(files("biggan").joinpath(name).is_file() for name in ("py.typed", "web/page/index.html"))'
-
 check: $(DEV) $(NODE)  ## formatter, linter, type checker, import rules
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -101,4 +88,4 @@ bench: $(DEV)    ## the benchmarks in short, each against a named peer in the sa
 	done
 
 clean:           ## remove the environment and caches
-	rm -rf $(VENV) $(LOWEST) $(SMOKE) dist node_modules .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
+	rm -rf $(VENV) $(LOWEST) node_modules .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
