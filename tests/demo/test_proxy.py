@@ -1,14 +1,19 @@
-"""The page behind a reverse proxy: each visitor has a limit of their own."""
+"""The page behind a reverse proxy: below a path, with visitors of its own, and as a Space."""
 
 from __future__ import annotations
 
 import json
+import os
+import re
+import subprocess
+import sys
 import threading
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,6 +22,7 @@ from demo_app import running
 
 pytest.importorskip("gradio")
 
+SPACE = Path(__file__).parents[2] / "examples" / "space"
 _OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
@@ -78,6 +84,49 @@ def proxied(address: str, prefix: str, *, removes: bool = True) -> Iterator[str]
             thread.join()
 
 
+def check_page(address: str) -> None:
+    """All that the page asks for is below its address: files, calls, pictures, the reference."""
+    status, body = get(f"{address}/")
+    assert status == 200
+    page = body.decode()
+    assert f'"root":"{address}"' in page
+    files = re.findall(r'(?:src|href)="\./(assets/[^"]+)"', page)
+    assert files
+    assert {get(f"{address}/{file}")[0] for file in files} == {200}
+    assert get(f"{address}/api/models")[0] == 200
+    status, body = get(f"{address}/api/docs")
+    reference = re.search(r"url: '(/[^']+)'", body.decode())
+    assert reference
+    host = "/".join(address.split("/")[:3])
+    assert get(host + reference[1])[0] == 200
+    assert get(f"{address}/api")[0] == 200
+    info = json.loads(get(f"{address}/gradio_api/info")[1])
+    assert "/sample" in info["named_endpoints"]
+    status, body = get(f"{address}/gradio_api/call/sample", {"data": [1, 0.4, 0, "three"]})
+    assert status == 200, body
+    _, events = get(f"{address}/gradio_api/call/sample/{json.loads(body)['event_id']}")
+    urls = re.findall(r'"url":\s*"([^"]+)"', events.decode())
+    assert urls
+    assert all(url.startswith(f"{address}/") for url in urls)
+    assert {get(url)[0] for url in urls} == {200}
+
+
+@pytest.mark.parametrize("removes", [True, False])
+def test_the_page_below_a_path(gan: Any, removes: bool) -> None:
+    from biggan.demo.models import ModelCache
+
+    models = ModelCache(["tiny"], lambda _: gan)
+    with (
+        running(models, root_path="/apps/biggan") as (own, _),
+        proxied(own, "/apps/biggan/", removes=removes) as address,
+    ):
+        check_page(address)
+        # Without the slash the page's relative links would lead elsewhere.
+        request = urllib.request.Request(f"{own}/apps/biggan?form=sweep")
+        with _OPENER.open(request) as answer:
+            assert answer.url == f"{own}/apps/biggan/?form=sweep"
+
+
 def test_each_visitor_has_a_limit_and_none_can_claim_another_address(gan: Any) -> None:
     from biggan.demo.models import ModelCache
 
@@ -97,3 +146,26 @@ def test_each_visitor_has_a_limit_and_none_can_claim_another_address(gan: Any) -
         assert ask("10.1.2.3", X_Forwarded_For="203.0.113.10") == 200
         # IPv6: a visitor has a network of addresses.
         assert [ask(f"2001:db8::{number}") for number in range(3)] == [200, 200, 429]
+
+
+def test_the_example_of_a_space(tmp_path: Path) -> None:
+    head = (SPACE / "README.md").read_text().split("---\n")[1]
+    assert "app_file: app.py\n" in head
+    assert "sdk: gradio\n" in head
+    environment = {**os.environ, "PORT": "0", "BIGGAN_LIMIT": "6", "BIGGAN_MODELS": "digits"}
+    environment |= {"BIGGAN_ROOT_PATH": "/me", "BIGGAN_CACHE": str(tmp_path)}
+    command = [sys.executable, str(SPACE / "app.py")]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, text=True, cwd=tmp_path, env=environment
+    ) as process:
+        try:
+            assert process.stdout
+            own = process.stdout.readline().strip()
+            assert own.startswith("http://127.0.0.1:"), own
+            with proxied(own, "/me/") as address:
+                check_page(address)
+                for number in range(1, 6):
+                    visitor = f"203.0.113.{number}"
+                    assert get(f"{address}/api/sample?num=1", X_Visitor=visitor)[0] == 200
+        finally:
+            process.terminate()
