@@ -1,3 +1,4 @@
+import pytest
 import torch
 from torch import nn
 
@@ -12,6 +13,19 @@ def test_weights_are_orthogonal_and_biases_zero():
     assert torch.equal(layer.bias, torch.zeros(4))
     torch.testing.assert_close(layer.u.norm(), torch.ones(()))
     torch.testing.assert_close(layer.sigma(), torch.ones(()))
+
+
+@pytest.mark.parametrize("shape", [(256, 128, 3, 3), (1100, 256)])
+def test_large_matrices_are_those_of_a_qr_decomposition(shape):
+    layer = nn.Linear(*shape[::-1]) if len(shape) == 2 else SpectralNormConv2d(128, 256, 3)
+    initialize_orthogonal(layer, seed=3)
+    exact = torch.empty(shape, dtype=torch.float64)
+    rows, columns = exact.flatten(1).shape
+    drawn = torch.randn(rows, columns, generator=torch.Generator().manual_seed(3)).double()
+    q, r = torch.linalg.qr(drawn.mT if rows < columns else drawn)
+    q = q * r.diagonal().sign()
+    exact = (q.mT if rows < columns else q).reshape(shape)
+    torch.testing.assert_close(layer.weight.detach().double(), exact, atol=1e-6, rtol=0)
 
 
 def test_a_seed_names_a_network_and_leaves_the_global_stream_alone():

@@ -6,12 +6,15 @@ All random numbers come from one explicit generator, so that a seed names a netw
 from __future__ import annotations
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from biggan.nn.attention import SelfAttention2d
 from biggan.nn.conditional_batch_norm import BatchNorm2d, StandingBatchNorm2d
 from biggan.nn.spectral_norm import SpectralNorm
+
+_LARGE = 256  # rows or columns of a matrix, the fewer
+_OBLONG = 4  # from this ratio of rows to columns on
 
 
 def initialize_orthogonal(network: nn.Module, seed: int) -> None:
@@ -44,10 +47,30 @@ def _initialize_layer(
 ) -> None:
     # Drawn on the CPU and copied: the same seed gives the same network on every device.
     weight = torch.empty(layer.weight.shape, dtype=layer.weight.dtype)
-    layer.weight.copy_(nn.init.orthogonal_(weight, generator=generator))
+    layer.weight.copy_(_orthogonal(weight, generator))
     bias = getattr(layer, "bias", None)
     if bias is not None:
         nn.init.zeros_(bias)
     if isinstance(layer, SpectralNorm):
         layer.u.copy_(F.normalize(torch.randn(layer.u.shape, generator=generator), dim=0))
         layer.iterate_power()
+
+
+def _orthogonal(weight: Tensor, generator: torch.Generator) -> Tensor:
+    """Fill a weight as `nn.init.orthogonal_` does: the same numbers, but for rounding, sooner."""
+    matrix = weight.flatten(1)
+    shorter, longer = sorted(matrix.shape)
+    if shorter < _LARGE or longer < _OBLONG * shorter:
+        return nn.init.orthogonal_(weight, generator=generator)
+    # The orthogonal factor of A = Q R by A^T A = R^T R (Cholesky), all of it matrix products. Its
+    # rounding error grows with the square of A's condition, which in so oblong a random matrix is
+    # below (sqrt(4) + 1) / (sqrt(4) - 1) = 3.
+    matrix.normal_(generator=generator)
+    wide = matrix if len(matrix) == shorter else matrix.mT
+    products = wide.new_empty(shorter, shorter)
+    for start in range(0, shorter, _LARGE):  # the lower triangle alone is read
+        rows = slice(start, start + _LARGE)
+        products[rows, : rows.stop] = wide[rows] @ wide[: rows.stop].mT
+    factor = torch.linalg.cholesky(products)
+    wide.copy_(torch.linalg.solve_triangular(factor, wide, upper=False))
+    return weight
