@@ -120,8 +120,10 @@ def demo(_: Path | None) -> None:
         try:
             assert server.stdout is not None
             address = server.stdout.readline().strip()
-            for form in ("explore", "interpolate", "sweep"):
-                page = open_page(f"{address}/?form={form}")
+            moved = "&category=red+apple&direction_0=2&direction_1=-2"
+            for form in ("explore", "interpolate", "sweep", "directions"):
+                settings = moved if form == "directions" else ""
+                page = open_page(f"{address}/?form={form}{settings}")
                 _wait_for_picture(page, form)
                 page.screenshot(path=IMAGES / f"demo-{form}.png")
             for scheme in ("light", "dark"):

@@ -1,6 +1,7 @@
 """Class vectors, conditions per layer, activations and gradients against the plain generator."""
 
 import copy
+import dataclasses
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 import biggan
+from biggan.directions import find_directions, with_names
 from biggan.models.shared import as_grid
 from biggan.weights.files import Description
 from tiny import TINY_CLASSES, tiny_generator
@@ -94,6 +96,20 @@ def plainly(generator, z, vectors):
         if grows and x.shape[-1] == config.attention_resolution:
             x = generator.attention(x)
     return generator.head(x, 0.4)
+
+
+def test_images_are_edited_along_directions(gan):
+    z, found = noise(gan), with_names(find_directions(gan, "sefa", 2, layers=[0, 1]), {1: "size"})
+    moved = found.apply(z, {0: 2.0, "size": -1.5})
+    edited = gan.edit(z, found, {0: 2.0, "size": -1.5}, [2, 0, 1], 0.4)
+    assert torch.equal(edited, gan.generate(moved, [2, 0, 1], 0.4))
+    assert not torch.equal(edited, gan.generate(z, [2, 0, 1], 0.4))
+    vectors = gan.embed([2, 0, 1])
+    again = gan.edit(moved.numpy(), found, {}, class_vectors=vectors, truncation=0.4, batch_size=2)
+    torch.testing.assert_close(again, edited, atol=1e-5, rtol=0)
+    other = dataclasses.replace(found, sha256="1" * 64)
+    with pytest.raises(biggan.InputError, match="the directions are of tiny"):
+        gan.edit(z, other, {0: 1}, [2, 0, 1])
 
 
 def test_a_forward_pass_in_two_parts_is_the_whole(gan):

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 from torch import Tensor
 from tqdm import tqdm
@@ -29,10 +30,9 @@ from tqdm import tqdm
 from biggan._version import __version__
 from biggan.errors import InputError, printable, quoted, real_number, whole_number
 from biggan.images import make_grid, to_pil, to_uint8
-from biggan.inference.folded import FoldedGenerator
 from biggan.latents import make_noise
 from biggan.provenance import LatentProvenance, Provenance, file_stem
-from biggan.sampling import inputs_of, plan_latents, rows_of
+from biggan.sampling import Model, inputs_of, plan_latents, rows_of
 from biggan.weights.files import FORMAT, load_tensors, save_tensors
 
 if TYPE_CHECKING:
@@ -94,7 +94,7 @@ class Directions:
             raise InputError(f"there is no direction {number}; there are 0 to {len(self) - 1}")
         return number
 
-    def check_model(self, gan: Gan) -> None:
+    def check_model(self, gan: Model) -> None:
         """Refuse another model's noise.
 
         Raises:
@@ -107,7 +107,7 @@ class Directions:
                 "find those of this model with biggan directions"
             )
 
-    def apply(self, z: Tensor, amounts: Mapping[int | str, float]) -> Tensor:
+    def apply(self, z: Tensor | NDArray[np.floating], amounts: Mapping[int | str, float]) -> Tensor:
         """Move noise along directions.
 
         Args:
@@ -225,6 +225,14 @@ def find_directions(
     )
 
 
+def default_directions(gan: Gan) -> Directions:
+    """SeFa's directions of the linear layer, all that it reads; found at once.
+
+    The page moves along them, and `biggan sample --direction sefa:0=2`.
+    """
+    return find_directions(gan, "sefa", gan.config.chunk_dim, layers=[0])
+
+
 def _checked_layers(gan: Gan, layers: Sequence[int] | None) -> tuple[int, ...]:
     given = range(gan.conditions) if layers is None else layers
     chosen = tuple(sorted({whole_number(layer, "a layer") for layer in given}))
@@ -236,9 +244,8 @@ def _checked_layers(gan: Gan, layers: Sequence[int] | None) -> tuple[int, ...]:
 @torch.no_grad()
 def _sefa(gan: Gan, layers: Sequence[int], num: int) -> tuple[Tensor, Tensor]:
     """Eigenvectors of A^T A, and the square roots of their eigenvalues."""
-    folded = FoldedGenerator(gan.generator)
-    weights = [folded.noise_weights(layer) for layer in layers]  # each (z_dim, outputs)
-    a = torch.cat(weights, dim=1).double()
+    weights = [gan.engine.noise_weights(layer) for layer in layers]  # each (z_dim, outputs)
+    a = torch.cat(weights, dim=1).cpu().double()
     values, vectors = torch.linalg.eigh(a @ a.T)  # ascending
     strongest = vectors.T.flip(0)[:num]
     return _pointing_up(strongest), values.flip(0)[:num].clamp_min(0).sqrt()

@@ -6,9 +6,9 @@ shapes below L is the number of layers that take a condition: the linear one, th
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import partial
-from typing import Literal
+from typing import Literal, Protocol
 
 import numpy as np
 import torch
@@ -31,6 +31,13 @@ from biggan.sampling import (
 
 Labels = Tensor | NDArray[np.number] | Sequence[str | int] | str | int
 Values = Tensor | NDArray[np.floating]
+
+
+class Directions(Protocol):
+    """What is needed of `biggan.directions.Directions`."""
+
+    def check_model(self, gan: Model) -> None: ...  # noqa: D102
+    def apply(self, z: Values, amounts: Mapping[int | str, float]) -> Tensor: ...  # noqa: D102
 
 
 class LatentSpace:
@@ -112,6 +119,30 @@ class LatentSpace:
         )
         empty = torch.empty(0, self.config.image_channels, *[self.config.resolution] * 2)
         return torch.cat([empty, *(batch.images.cpu() for batch in made)])
+
+    def edit(
+        self: Model,
+        z: Values,
+        directions: Directions,
+        amounts: Mapping[int | str, float],
+        labels: Labels | None = None,
+        truncation: float | None = None,
+        *,
+        class_vectors: Values | None = None,
+        batch_size: int | None = None,
+    ) -> Tensor:
+        """Make images from noise moved along directions of `biggan.directions`.
+
+        For the `amounts` see `Directions.apply`, for the other arguments `generate`.
+
+        Raises:
+            InputError: Directions of another model, or an unknown one; as `generate`.
+        """
+        directions.check_model(self)
+        moved = directions.apply(z, amounts)
+        return LatentSpace.generate(
+            self, moved, labels, truncation, class_vectors=class_vectors, batch_size=batch_size
+        )
 
     def features(
         self: Model,

@@ -135,6 +135,17 @@ def test_images_move_along_directions(tiny_file, tiny, directions_file, tmp_path
     assert abs(unmoved - pixels(plain)).max() <= 1  # float32 there and back
 
 
+def test_the_models_own_directions_need_no_file(tiny_file, tiny, tmp_path):
+    line = f"sample --model {tiny_file} --class siamese --truncation 0.6 --seed 3 --out {tmp_path}"
+    made = succeeds(f"{line} --direction sefa:0=2 --direction sefa:1=-1.5").strip()
+    z = torch.from_numpy(make_noise(1, 12, 0.6, 3)).float()
+    found = find_directions(tiny, "sefa", 4, layers=[0])
+    right = tiny.edit(z, found, {0: 2.0, 1: -1.5}, [1], 0.6)
+    assert np.array_equal(pixels(made), to_pil(to_uint8(right))[0])
+    assert Path(made).stem == "tiny-001-siamese-cat-hub0.6-seed3-0000-0+2-1-1.5"
+    assert "there is no direction 4; there are 0 to 3" in fails(f"{line} --direction sefa:4=1")
+
+
 def test_images_of_latents_and_the_way_between_them(tiny_file, tiny, tmp_path):
     z, vectors = torch.randn(3, 12), tiny.embed([0, 1, 2])
     files = [tmp_path / "a.safetensors", tmp_path / "b.safetensors"]

@@ -23,7 +23,7 @@ pytest.importorskip("gradio")
 from biggan import Gan
 from biggan.demo import page
 from biggan.demo.drawing import draw_grid
-from biggan.demo.forms import EXPLORE, INTERPOLATE, SWEEP, Form
+from biggan.demo.forms import DIRECTIONS, EXPLORE, INTERPOLATE, SWEEP, Form
 from biggan.demo.models import ModelCache
 from biggan.provenance import read_provenance
 from demo_app import call, get, make_gan, post, running, serving, until
@@ -55,6 +55,7 @@ def detail(body: bytes) -> str:
             {"num": 1, "steps": 3, "seed_b": 1, "category_a": "two"},
         ),
         ("sweep?noise=hub&num=1", SWEEP, {"noise": "hub", "num": 1}),
+        ("directions?direction_1=-2.5&seed=3", DIRECTIONS, {"direction_1": -2.5, "seed": 3}),
     ],
 )
 def test_a_picture_is_the_pages_with_its_provenance(
@@ -154,7 +155,8 @@ def test_the_documentation_has_all_ranges_and_defaults(address: str) -> None:
     assert set(schema["paths"]) == {
         f"/api/{name}"
         for name in (
-            *("sample", "interpolate", "sweep", "models", "classes", "classes/find", "queue"),
+            *("sample", "interpolate", "sweep", "directions"),
+            *("models", "classes", "classes/find", "queue"),
         )
     }
     parameters = schema["paths"]["/api/sweep"]["get"]["parameters"]

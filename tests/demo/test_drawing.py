@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from biggan import Gan, InputError
@@ -18,9 +19,11 @@ from biggan.demo.drawing import (
     draw_video,
     unfinished,
 )
-from biggan.demo.forms import EXPLORE, INTERPOLATE, SWEEP, SWEPT, VIDEO, Form
+from biggan.demo.forms import DIRECTIONS, EXPLORE, INTERPOLATE, SWEEP, SWEPT, VIDEO, Form
 from biggan.demo.renderer import AbandonedError, Job
-from biggan.images import make_grid, save_png
+from biggan.directions import find_directions
+from biggan.images import make_grid, save_png, to_pil, to_uint8
+from biggan.latents import make_noise
 from biggan.provenance import read_provenance
 from biggan.video import make_frame
 from demo_app import make_gan
@@ -32,6 +35,7 @@ FORMS: list[tuple[Form, dict[str, Any]]] = [
     (EXPLORE, {"num": 7, "truncation": 0.42, "seed": 3, "category": "three"}),
     (INTERPOLATE, {"num": 2, "steps": 3, "seed_a": 4, "seed_b": 5, "category_a": "one"}),
     (SWEEP, {"num": 2, "seed": 9, "category": "two"}),
+    (DIRECTIONS, {"seed": 3, "category": "two", "direction_0": 2.5, "direction_1": -1}),
 ]
 
 
@@ -63,6 +67,16 @@ def test_a_sweep_has_a_column_for_each_truncation_and_a_row_for_each_sample(
         for row, made in enumerate(samples):
             shown = np.asarray(pictures[row * wide + column], int)
             assert np.abs(shown - np.asarray(made, int)).max() <= 1
+
+
+def test_a_picture_before_and_after_its_noise_is_moved(gan: Gan) -> None:
+    before, after = draw_sheet(gan, DIRECTIONS.plan(gan, **FORMS[3][1]))
+    assert before.tobytes() == gan.sample("two", 1, 0.5, 3)[0].tobytes()
+    z = torch.from_numpy(make_noise(1, gan.config.z_dim, 0.5, 3)).float()
+    found = find_directions(gan, "sefa", 2, layers=[0])
+    moved = found.apply(z, {0: 2.5, 1: -1})
+    assert after.tobytes() == to_pil(to_uint8(gan.generate(moved, "two", 0.5)))[0].tobytes()
+    assert after.tobytes() != before.tobytes()
 
 
 @pytest.mark.parametrize(("form", "values"), FORMS)

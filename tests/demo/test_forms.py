@@ -11,9 +11,11 @@ import torch
 
 from biggan import Gan, InputError
 from biggan.demo.forms import (
+    DIRECTIONS,
     EXPLORE,
     FORMS,
     INTERPOLATE,
+    MOVES,
     SWEEP,
     SWEPT,
     VIDEO,
@@ -24,13 +26,19 @@ from biggan.demo.forms import (
     from_query,
     to_query,
 )
-from biggan.provenance import GridProvenance
+from biggan.provenance import GridProvenance, MorphProvenance
 from biggan.sampling import plan_latents
 from demo_app import make_gan
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+MOVED: dict[str, Any] = {
+    "truncation": 0.6,
+    "seed": 8,
+    "category": "4) four",
+    **dict.fromkeys(MOVES, 0),
+}
 SETTINGS: list[tuple[Form, dict[str, Any]]] = [
     (EXPLORE, {"num": 7, "truncation": 0.42, "seed": 12345, "category": "3) three"}),
     (
@@ -47,6 +55,9 @@ SETTINGS: list[tuple[Form, dict[str, Any]]] = [
     ),
     (SWEEP, {"num": 3, "seed": 5, "noise": "hub", "category": "2) two"}),
     (SWEEP, {"num": 1, "seed": 5, "noise": "paper", "category": "2) two"}),
+    (DIRECTIONS, {**MOVED, "direction_0": 2.5, "direction_1": -0.1}),
+    (DIRECTIONS, {**MOVED, "direction_1": 1e-05, "seed": 2**32 - 1}),
+    (DIRECTIONS, MOVED),
 ]
 VIDEO_SETTINGS = {
     "num": 1,
@@ -68,7 +79,7 @@ def test_an_address_and_a_picture_bring_the_settings_back(
     assert from_query(query) == (form, values)
     made = form.plan(gan, **values)
     assert find_settings(gan, made) == (form, values)
-    if not isinstance(made, GridProvenance):  # the model's name and the version do not matter
+    if isinstance(made, MorphProvenance):  # the model's name and the version do not matter
         assert find_settings(gan, replace(made, model="moved", version="0")) == (form, values)
 
 
@@ -82,6 +93,23 @@ def test_a_video_brings_the_settings_back(gan: Gan) -> None:
 def test_one_picture_is_found_as_the_last_of_its_grid(gan: Gan) -> None:
     found = {"num": 3, "truncation": 0.4, "seed": 8, "category": "6) six"}
     assert find_settings(gan, gan.plan(["six"], 4, 0.4, 8)[2]) == (EXPLORE, found)
+
+
+def test_one_moved_picture_is_found_up_to_rounding(gan: Gan) -> None:
+    values = {**MOVED, "direction_0": 2.5, "direction_1": -0.1}
+    moved = DIRECTIONS.plan(gan, **values).latents[1]
+    elsewhere = replace(moved, z=tuple(z + 1e-6 for z in moved.z), model="moved", version="0")
+    assert find_settings(gan, elsewhere) == (DIRECTIONS, values)
+    for change in (
+        {"z": tuple(z + 1e-2 for z in moved.z)},  # other directions, from a file
+        {"z": moved.z[:6]},
+        {"name": moved.name.replace("-0+2.5", "-7+2.5")},
+    ):
+        with pytest.raises(InputError, match="no tab of the page .* use biggan sample --like"):
+            find_settings(gan, replace(moved, **change))
+    for change in ({"name": "apple"}, {"class_vector": (0.0,)}):
+        with pytest.raises(InputError, match="from latents; use biggan sample --like FILE"):
+            find_settings(gan, replace(moved, **change))
 
 
 def _grid(gan: Gan, *classes: str, truncation: float | None = 0.4, **changes: Any) -> Any:
@@ -102,7 +130,7 @@ def _video(gan: Gan, **changes: Any) -> Any:
         (lambda g: _grid(g, "one", noise="scale"), "no tab of the page shows"),
         (
             lambda g: plan_latents(g, torch.zeros(1, g.config.z_dim), g.embed(1), 0.5, ["a"])[0],
-            "no tab of the page shows images of latents; use biggan sample --like FILE",
+            "the page cannot show this picture: it is made from latents; use biggan sample --like",
         ),
         (lambda g: _grid(g, "one", truncation=0.01), ".*truncation must be between 0.02"),
         (lambda g: _grid(g, "one", truncation=None), ".*truncation must be a number"),
@@ -184,6 +212,8 @@ WRONG: list[tuple[Form, dict[str, Any], str]] = [
     (SWEEP, {"num": 6}, "number of samples must be between 1 and 5"),
     (SWEEP, {"noise": "scale"}, "noise must be paper or hub here, not 'scale'"),
     (SWEEP, {"noise": None}, "noise must be paper or hub here, not None"),
+    (DIRECTIONS, {"direction_0": 5}, "direction 0 must be between -4 and 4, not 5"),
+    (DIRECTIONS, {"direction_2": 1}, "there is no direction 2; there are 0 to 1"),
 ]
 
 
@@ -201,6 +231,9 @@ def test_an_unconditional_model_needs_no_category() -> None:
     assert EXPLORE.plan(flat, num=3).pictures[2].class_index is None
     assert INTERPOLATE.plan(flat).class_a is None
     assert len(SWEEP.plan(flat).pictures) == 10
+    moved = DIRECTIONS.plan(flat, direction_0=1)
+    assert moved.latents[1].class_vector == ()
+    assert find_settings(flat, moved)[1]["category"] is None
     with pytest.raises(InputError, match="unconditional"):
         EXPLORE.plan(flat, category="zero")
 
@@ -236,6 +269,9 @@ def test_the_ranges_and_defaults_are_the_notebooks() -> None:
         ("interpolate", "seconds"): (1, 10, 1, 4),
         ("sweep", "num"): (1, 5, 1, 2),
         ("sweep", "seed"): (0, 100, 1, 0),
+        ("directions", "truncation"): (0.02, 1, 0.02, 0.5),
+        ("directions", "seed"): (0, 100, 1, 0),
+        **{("directions", f"direction_{k}"): (-4, 4, 0.1, 0) for k in range(6)},
     }
     assert SWEPT["paper"] == (2, 1.5, 1, 0.5, 0.04)
     assert (SWEPT["hub"][0], SWEPT["hub"][-1]) == (1, 0.02)

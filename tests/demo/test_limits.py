@@ -148,7 +148,8 @@ def test_only_requests_that_cost_much_are_counted() -> None:
     app = Guard(Behind(), check_rate(2))
     for path in ("/", "/assets/index.js", "/api/queue", "/gradio_api/queue/data"):
         assert [call(app, path, method="GET")[0] for _ in range(3)] == [200] * 3
-    counted = [("GET", f"/api/{name}") for name in ("sample", "interpolate", "sweep", "classes")]
+    names = ("sample", "interpolate", "sweep", "directions", "classes")
+    counted = [("GET", f"/api/{name}") for name in names]
     posts = ("upload", "queue/join", "call/sample", "call/v2/sample")
     counted += [("POST", f"/gradio_api/{name}") for name in posts]
     for k, (method, path) in enumerate(counted):

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import biggan
 from biggan import Gan, InputError
 
 pytest.importorskip("ipywidgets")
@@ -23,16 +24,27 @@ import ipywidgets
 from biggan.classes import class_choices, imagenet_classes
 from biggan.demo import notebook
 from biggan.demo.drawing import columns, draw_grid, draw_sheet
-from biggan.demo.forms import EXPLORE, FORMS, INTERPOLATE, SWEEP, Category, Choice, Form, Number
+from biggan.demo.forms import (
+    DIRECTIONS,
+    EXPLORE,
+    FORMS,
+    INTERPOLATE,
+    SWEEP,
+    Category,
+    Choice,
+    Form,
+    Number,
+)
 from biggan.demo.notebook import (
     NotebookForm,
     build_field,
+    directions,
     explore,
     interpolate,
     python_call,
     sweep,
 )
-from biggan.images import make_grid
+from biggan.images import make_grid, to_pil, to_uint8
 from biggan.provenance import read_provenance
 from demo_app import make_gan
 
@@ -159,6 +171,20 @@ def test_the_picture_follows_the_controls_and_the_call_below_makes_it_again(
     }[make]()
     pictures = [picture for row in rows for picture in row]
     assert make_grid(pictures, columns(shown.provenance)).tobytes() == shown.picture.tobytes()
+
+
+def test_a_moved_picture_follows_and_the_call_below_makes_it_again(gan: Gan) -> None:
+    shown = directions(gan)
+    settings = {"seed": 3, "category": "2) two", "direction_0": 2.0, "direction_1": -1.5}
+    for key, value in settings.items():
+        before = shown.picture.tobytes()
+        shown.controls[key].value = value
+        assert shown.picture.tobytes() != before, key
+    assert shown.provenance == DIRECTIONS.plan(gan, **settings)
+    images = eval(python_call(gan, shown.provenance), {"gan": gan, "biggan": biggan})
+    after = shown.picture.crop((17, 0, 33, 16))
+    assert to_pil(to_uint8(images))[0].tobytes() == after.tobytes()
+    assert "<span>After</span>" in text_of(shown)
 
 
 def test_a_seed_beyond_the_slider_may_be_typed(gan: Gan) -> None:

@@ -20,7 +20,16 @@ pytest.importorskip("gradio")
 import gradio
 
 from biggan.demo.drawing import draw_grid
-from biggan.demo.forms import EXPLORE, FORMS, INTERPOLATE, SWEEP, Form, Number
+from biggan.demo.forms import (
+    DIRECTIONS,
+    EXPLORE,
+    FORMS,
+    INTERPOLATE,
+    MOVES,
+    SWEEP,
+    Form,
+    Number,
+)
 from biggan.demo.models import ModelCache
 from biggan.demo.page import Newest, Page
 from biggan.demo.renderer import Renderer
@@ -38,6 +47,7 @@ VALUES: dict[str, tuple[Any, ...]] = {
     "explore": (7, 0.42, 3, "3) three"),
     "interpolate": (1, 3, 0.2, 4, 5, "0) zero", "9) nine", 4),
     "sweep": (1, 6, "paper", "6) six"),
+    "directions": (0.6, 6, "2) two", 1.5, -2, 0, 0, 0, 0),
 }
 SETTINGS = [value for values in VALUES.values() for value in values]
 HIDDEN = gradio.update(value=None, visible=False)
@@ -85,18 +95,19 @@ def test_the_controls_are_those_of_the_forms(page: Page) -> None:
                 shown = (widget.minimum, widget.maximum, widget.step, widget.value)
                 assert shown == (control.low, control.high, control.step, control.default)
     menus = [w for tab in page.tabs for w in tab.widgets.values() if isinstance(w, gradio.HTML)]
-    assert [menu.value for menu in menus] == ["0) zero", "0) zero", "9) nine", "0) zero"]
+    assert [menu.value for menu in menus] == ["0) zero", "0) zero", "9) nine", "0) zero", "0) zero"]
 
 
 def test_the_endpoints_are_named_and_described(page: Page) -> None:
     named = page.blocks.get_api_info()["named_endpoints"]
-    assert set(named) == {"/sample", "/interpolate", "/sweep", "/video"}
+    assert set(named) == {"/sample", "/interpolate", "/sweep", "/directions", "/video"}
     names = {e: [p["parameter_name"] for p in named[e]["parameters"]] for e in named}
     assert names["/sample"] == ["num", "truncation", "seed", "category", "model"]
     ends = ["truncation", "seed_a", "seed_b", "category_a", "category_b", "model"]
     assert names["/interpolate"] == ["num", "steps", *ends]
     assert names["/video"] == ["num", "seconds", *ends]
     assert names["/sweep"] == ["num", "seed", "noise", "category", "model"]
+    assert names["/directions"] == ["truncation", "seed", "category", *MOVES, "model"]
     for described in named.values():
         assert described["description"]
         assert all(p["parameter_has_default"] for p in described["parameters"])
@@ -139,6 +150,11 @@ def test_a_request_that_is_not_the_newest_any_more_stops(gated: GatedGan, tmp_pa
             "&category_b=9%29+nine",
         ),
         (SWEEP, "num=1&seed=6&noise=paper&category=6%29+six"),
+        (
+            DIRECTIONS,
+            "truncation=0.6&seed=6&category=2%29+two&direction_0=1.5&direction_1=-2"
+            "&direction_2=0&direction_3=0&direction_4=0&direction_5=0",
+        ),
     ],
 )
 def test_the_form_that_is_seen_is_drawn_and_a_program_gets_the_same_file(
@@ -208,7 +224,7 @@ def test_a_model_is_chosen_with_its_card_and_its_categories(page: Page, tmp_path
     assert "unconditional" in update.pop(two.card)
     assert update.pop(two.model)["value"] == "flat"
     assert update.pop(two.notice) == gradio.update(visible=False)
-    assert list(update.values()) == [gradio.update(value=None, visible=False)] * 4
+    assert list(update.values()) == [gradio.update(value=None, visible=False)] * 5
     empty = [None if isinstance(value, str) and ")" in value else value for value in SETTINGS]
     for form in FORMS:
         shown = list(two.draw(form.name, Newest(), 1, "flat", *empty))[-1]
@@ -320,11 +336,19 @@ def test_the_address_and_the_history_set_the_controls(page: Page) -> None:
     unchanged = {page.shown: gradio.skip()}
     assert page.follow("", _Request(view="api")) == unchanged
 
-    kept = [*SETTINGS[:12], 1, -6, "paper", "6) six"]  # the last form's are wrong
+    kept = [
+        *SETTINGS[:12],
+        1,
+        -6,
+        "paper",
+        "6) six",
+        *VALUES["directions"],
+    ]  # the sweep's are wrong
     update = page.follow(str(kept).replace("'", '"'), _Request(form="explore", num="3"))
     assert values_of(page, update, EXPLORE)["num"] == 3  # the address comes first
     assert list(values_of(page, update, INTERPOLATE).values()) == list(VALUES["interpolate"])
     assert values_of(page, update, SWEEP) == {}
+    assert list(values_of(page, update, DIRECTIONS).values()) == list(VALUES["directions"])
     for garbage in ("[", "5", "{}", '{"a": 1}', "[1]", "[[]]", "[" * 5000, None, 5, [1]):
         assert page.follow(garbage, _Request()) == unchanged
 

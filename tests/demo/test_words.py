@@ -17,7 +17,7 @@ import biggan
 from biggan import Gan
 from biggan.cli import interpolate, sample
 from biggan.demo.drawing import draw_grid
-from biggan.demo.forms import EXPLORE, INTERPOLATE, SWEEP, Form
+from biggan.demo.forms import DIRECTIONS, EXPLORE, INTERPOLATE, SWEEP, Form
 from biggan.demo.words import (
     caption,
     column_heads,
@@ -38,6 +38,7 @@ FORMS: list[tuple[Form, dict[str, Any]]] = [
     (EXPLORE, {"num": 7, "truncation": 0.42, "seed": 3, "category": "three"}),
     (INTERPOLATE, {"num": 2, "steps": 3, "seed_a": 4, "seed_b": 5, "category_a": "one"}),
     (SWEEP, {"num": 2, "seed": 9, "category": "two"}),
+    (DIRECTIONS, {"seed": 3, "category": "two", "direction_0": 2.5, "direction_1": -1}),
 ]
 
 
@@ -47,7 +48,8 @@ def test_a_caption_is_a_command_that_makes_the_same_file(
     monkeypatch.chdir(tmp_path)
     save_generator(tmp_path / "m", gan.generator, gan.description)
     loaded = biggan.load(tmp_path / "m")
-    files = ("samples/grid.png", "interpolation.png", "samples/grid-2.png")
+    moved = "samples/tiny-002-two-hub0.5-seed3-0000-0+2.5-1-1.png"
+    files = ("samples/grid.png", "interpolation.png", "samples/grid-2.png", moved)
     for (form, values), made in zip(FORMS, files, strict=True):
         sheet = form.plan(loaded, **values)
         save_png(draw_grid(loaded, sheet), tmp_path / "page.png", sheet)
@@ -61,6 +63,11 @@ def test_a_caption_is_a_command_that_makes_the_same_file(
         if form is SWEEP:  # rows and columns are exchanged
             shown, written = sheet, read_provenance(tmp_path / made)
             assert set(written.pictures) == set(shown.pictures)
+            continue
+        if form is DIRECTIONS:  # the second picture
+            assert read_provenance(tmp_path / made) == sheet.latents[1]
+            with Image.open(tmp_path / "page.png") as shown, Image.open(tmp_path / made) as after:
+                assert shown.crop((17, 0, 33, 16)).tobytes() == after.tobytes()
             continue
         with Image.open(tmp_path / "page.png") as a, Image.open(tmp_path / made) as b:
             np.testing.assert_array_equal(np.asarray(a), np.asarray(b))
@@ -93,7 +100,11 @@ def test_columns_and_pictures_are_described(gan: Gan) -> None:
     samples = EXPLORE.plan(gan, num=7, category="six")
     assert column_heads(samples) == ""
     assert describe(samples) == "7 pictures of six, 5 a row, by tiny"
+    moved = DIRECTIONS.plan(gan, direction_0=1)
+    assert column_heads(moved) == "<span>Before</span><span>After</span>"
+    assert describe(moved) == "A picture before and after its noise is moved, by tiny"
     flat = make_gan(class_names=())
+    assert "--class" not in caption(flat, DIRECTIONS.plan(flat, direction_0=1), "m")
     assert "from one picture to another" in describe(INTERPOLATE.plan(flat))
     assert column_heads(INTERPOLATE.plan(flat, steps=2)) == "<span>A</span><span>B</span>"
 

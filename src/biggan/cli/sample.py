@@ -86,8 +86,8 @@ _PATIENCE = timedelta(days=1)  # the fastest process waits for the slowest
     "directions",
     metavar="FILE:NUMBER=AMOUNT",
     multiple=True,
-    help="Move the noise along a direction of biggan directions, by its number or name; "
-    "repeatable.",
+    help="Move the noise along a direction of biggan directions, by its number or name; sefa "
+    "instead of a file: those of --method sefa --layers 0. Repeatable.",
 )
 @click.option(
     "--format",
@@ -140,7 +140,8 @@ def command(
       biggan sample --class three --class eight --num 5 --grid
       biggan sample --like pictures/fruits-032-red-apple-hub0.4-seed0-0003.png --out again
       biggan sample --class 3 --sweep 2,1.5,1,0.5,0.04
-      biggan sample --class 3 --direction directions.safetensors:0=2.5
+      biggan sample --class 3 --direction sefa:0=2.5
+      biggan sample --class 3 --direction directions.safetensors:turn=2.5
       biggan sample -n 1000 --format jpg --folders --out generated
       torchrun --nproc-per-node 8 -m biggan sample -n 50000 --out pictures
 
@@ -163,7 +164,7 @@ def command(
             raise InputError(f"--sweep makes a grid of its own truncations: omit {option}")
         if grid and folders:
             raise InputError("--folders writes a file for each image: omit --grid")
-        moves = [_read_direction(text) for text in directions]
+        read = [_read_direction(text) for text in directions]
         planned, columns = ([], None) if like is None else _read_like(like)
         rows = [] if sweep is None else options.parse_truncations(sweep)
         gan = options.load_gan(device=device, **how)
@@ -177,9 +178,10 @@ def command(
                 planned += gan.plan(classes or (None,), each, row, seed, noise=kind)
         elif not planned:
             planned = [*gan.plan(classes or (None,), num, truncation, seed, noise=noise)]
-        if moves:
-            from biggan.directions import plan_moved
+        if read:
+            from biggan.directions import default_directions, plan_moved
 
+            moves = [(found or default_directions(gan), moved) for found, moved in read]
             planned = [*plan_moved(gan, planned, moves)]
         names = _folders(gan, planned) if folders else None
         _ = gan.engine  # what cannot be had is refused before a folder is made
@@ -210,8 +212,11 @@ def _folders(gan: Gan, planned: Sequence[Picture]) -> list[str]:
     return class_folders(gan.class_names)
 
 
-def _read_direction(text: str) -> tuple[Directions, dict[int | str, float]]:
-    """Directions, and the amount of one of them, of a text such as "file.safetensors:3=2.0"."""
+def _read_direction(text: str) -> tuple[Directions | None, dict[int | str, float]]:
+    """Directions, and the amount of one of them, of a text such as "file.safetensors:3=2.0".
+
+    None for the model's own, "sefa:3=2.0".
+    """
     from biggan.directions import load_directions
 
     file, _, move = text.rpartition(":")
@@ -222,9 +227,11 @@ def _read_direction(text: str) -> tuple[Directions, dict[int | str, float]]:
         moved: dict[int | str, float] = {direction: float(amount)}
     except ValueError:
         raise InputError(
-            "--direction is a file, a number or name, and an amount, such as "
+            "--direction is a file or sefa, a number or name, and an amount, such as "
             f"directions.safetensors:3=2.0, not {quoted(text)}"
         ) from None
+    if file == "sefa":
+        return None, moved
     directions = load_directions(file)
     directions.index(direction)
     return directions, moved

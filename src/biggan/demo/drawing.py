@@ -17,7 +17,15 @@ from biggan.demo.forms import FPS, SheetProvenance
 from biggan.errors import InputError
 from biggan.gan import Gan
 from biggan.images import make_grid, to_png
-from biggan.provenance import GridProvenance, VideoProvenance, read_provenance
+from biggan.provenance import (
+    GridProvenance,
+    LatentGridProvenance,
+    LatentProvenance,
+    MorphProvenance,
+    Provenance,
+    VideoProvenance,
+    read_provenance,
+)
 from biggan.video import check_video, make_frame, save_video
 
 _MOST_ENLARGED = 2**24  # pixels
@@ -26,9 +34,9 @@ _THUMBNAIL = 128  # pixels a side, at most
 
 def draw_sheet(gan: Gan, sheet: SheetProvenance) -> Iterator[Image.Image]:
     """Make the pictures of a sheet one after the other, row by row; raises as `Gan.draw`."""
-    if isinstance(sheet, GridProvenance):
-        return gan.draw(sheet.pictures)
-    return gan.draw_morph(sheet)
+    if isinstance(sheet, MorphProvenance):
+        return gan.draw_morph(sheet)
+    return gan.draw(_pictures(sheet))
 
 
 def draw_grid(gan: Gan, sheet: SheetProvenance) -> Image.Image:
@@ -72,12 +80,20 @@ def thumbnail(picture: Image.Image) -> str:
 
 def count(sheet: SheetProvenance) -> int:
     """Pictures in the grid."""
-    return len(sheet.pictures) if isinstance(sheet, GridProvenance) else sheet.num * sheet.steps
+    if isinstance(sheet, MorphProvenance):
+        return sheet.num * sheet.steps
+    return len(_pictures(sheet))
 
 
 def columns(sheet: SheetProvenance) -> int:
     """Pictures in a row."""
-    return sheet.columns if isinstance(sheet, GridProvenance) else sheet.steps
+    return sheet.steps if isinstance(sheet, MorphProvenance) else sheet.columns
+
+
+def _pictures(
+    sheet: GridProvenance | LatentGridProvenance,
+) -> Sequence[Provenance | LatentProvenance]:
+    return sheet.pictures if isinstance(sheet, GridProvenance) else sheet.latents
 
 
 def video_endings() -> list[str]:

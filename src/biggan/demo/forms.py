@@ -8,12 +8,17 @@ from __future__ import annotations
 
 import math
 import random
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import urlencode
 
+import numpy as np
+import torch
+
 from biggan.classes import class_choices, is_imagenet, resolve_class
+from biggan.directions import default_directions, plan_moved
 from biggan.errors import InputError, printable, quoted
 from biggan.gan import Gan
 from biggan.interpolation import frames_of_seconds
@@ -25,9 +30,10 @@ from biggan.provenance import (
     MorphProvenance,
     Provenance,
     VideoProvenance,
+    as_grid,
 )
 
-SheetProvenance = GridProvenance | MorphProvenance
+SheetProvenance = GridProvenance | LatentGridProvenance | MorphProvenance
 """The provenance of a picture that the demo shows: always of a grid, be it one by one."""
 
 SWEPT: dict[str, tuple[float, ...]] = {
@@ -35,6 +41,9 @@ SWEPT: dict[str, tuple[float, ...]] = {
     "hub": (1.0, 0.8, 0.6, 0.4, 0.2, 0.02),
 }
 """The truncations of a sweep, for each meaning of truncation."""
+
+MOVES = tuple(f"direction_{number}" for number in range(6))
+"""The keys of the controls of directions."""
 
 FPS = 20
 """Of videos: the default of `biggan interpolate --fps`."""
@@ -48,6 +57,10 @@ _MOST_SHOWN = 40  # classes in the gallery
 
 _COLUMNS = 5  # of the grid of samples, at most: as `biggan sample --grid`
 _MAX_SEED = 2**32 - 1
+# What `plan_moved` names.
+_MOVE = r"-(\d)([+-]\d+(?:\.\d+)?(?:e-\d+)?)"
+_MOVED = re.compile(rf"-seed(\d{{1,10}})-0000((?:{_MOVE})*)\Z")
+_CLOSE = 1e-4  # noise and class vectors that differ by rounding
 _MAX_NAME = 1000  # characters of a category; ImageNet's longest has 121
 
 
@@ -229,6 +242,18 @@ def _sweep(gan: Gan, category: Any, num: int, seed: int, noise: Any) -> GridProv
     return GridProvenance(len(columns), tuple(picture for row in rows for picture in row))
 
 
+def _directions(
+    gan: Gan, category: Any, truncation: float, seed: int, **amounts: float
+) -> LatentGridProvenance:
+    pictures = gan.plan([category], 1, truncation, seed)
+    moved: dict[int | str, float] = {
+        MOVES.index(key): amount for key, amount in amounts.items() if amount
+    }
+    before = plan_moved(gan, pictures, [])
+    after = plan_moved(gan, pictures, [(default_directions(gan), moved)])
+    return LatentGridProvenance(2, (*before, *after))
+
+
 def _seed(key: str, label: str, info: str) -> Number:
     return Number(key, label, 0, 100, 1, 0, info, most=_MAX_SEED)
 
@@ -313,7 +338,23 @@ SWEEP = Form(
     label="Sweep",
 )
 
-FORMS = (EXPLORE, INTERPOLATE, SWEEP)
+DIRECTIONS = Form(
+    "directions",
+    "Directions",
+    "directions",
+    "A sample before and after its noise is moved along the model's strongest directions.",
+    (
+        _truncation(0.5),
+        _SEED,
+        _CHEESEBURGER,
+        *(Number(key, f"Direction {k}", -4, 4, 0.1, 0) for k, key in enumerate(MOVES)),
+    ),
+    _directions,
+    LatentGridProvenance,
+    label="Before and after",
+)
+
+FORMS = (EXPLORE, INTERPOLATE, SWEEP, DIRECTIONS)
 
 
 # Addresses: /?form=explore&model=digits&num=10&truncation=0.4&seed=0&category=3%29+three
@@ -367,11 +408,7 @@ def find_settings(gan: Gan, made: AnyProvenance) -> tuple[Form, dict[str, Any]]:
     Raises:
         InputError: It is of another model than `gan`, or one that no form makes.
     """
-    if isinstance(made, LatentProvenance | LatentGridProvenance):
-        raise InputError(
-            "no tab of the page shows images of latents; use biggan sample --like FILE"
-        )
-    sheet = GridProvenance(1, (made,)) if isinstance(made, Provenance) else made
+    sheet = as_grid(1, [made]) if isinstance(made, Provenance | LatentProvenance) else made
     maker = sheet.pictures[0] if isinstance(sheet, GridProvenance) else sheet
     if maker.sha256 != gan.sha256:
         raise InputError(
@@ -380,27 +417,34 @@ def find_settings(gan: Gan, made: AnyProvenance) -> tuple[Form, dict[str, Any]]:
             f"{gan.name} ({gan.sha256[:12]}...); open the page with that model"
         )
     kind = "video" if isinstance(sheet, VideoProvenance) else "picture"
-    verb = "sample" if isinstance(sheet, GridProvenance) else "interpolate"
+    verb = "sample" if isinstance(sheet, GridProvenance | LatentGridProvenance) else "interpolate"
     reason = ""
-    for form in (SWEEP, EXPLORE, INTERPOLATE, VIDEO):
+    for form in (SWEEP, EXPLORE, INTERPOLATE, VIDEO, DIRECTIONS):
         if not isinstance(sheet, form.makes):
             continue
         try:
-            values = form.complete(gan, _values(gan, sheet))
+            values = form.complete(gan, settings_of(gan, sheet))
             again = form.make(gan, **values)
         except InputError as error:
             reason = f"the page cannot show this {kind}: {error}"
             continue
+        # A single picture is the last of those that will be shown.
         if isinstance(made, Provenance):
-            again = GridProvenance(1, again.pictures[-1:])  # the last of those that will be shown
-        if _pixels(again) == _pixels(sheet):
+            again = GridProvenance(1, again.pictures[-1:])
+        if isinstance(made, LatentProvenance):
+            again = LatentGridProvenance(1, again.latents[-1:])
+        if _are_alike(again, sheet):
             return form, values
         reason = f"no tab of the page shows this {kind}; use biggan {verb} --like FILE"
     raise InputError(reason)
 
 
-def _values(gan: Gan, sheet: SheetProvenance | VideoProvenance) -> dict[str, Any]:
-    """What a provenance says of the controls of any form, by their keys."""
+def settings_of(gan: Gan, sheet: SheetProvenance | VideoProvenance) -> dict[str, Any]:
+    """What a provenance says of the controls of any form, by their keys.
+
+    Raises:
+        InputError: The model lacks its class, or it is of latents that no form makes.
+    """
 
     def entry(index: int | None) -> str | None:
         if index is not None and not 0 <= index < len(gan.class_names):
@@ -410,6 +454,19 @@ def _values(gan: Gan, sheet: SheetProvenance | VideoProvenance) -> dict[str, Any
     if isinstance(sheet, GridProvenance):
         first, last = sheet.pictures[0], sheet.pictures[-1]
         return {**vars(first), "num": last.index + 1, "category": entry(first.class_index)}
+    if isinstance(sheet, LatentGridProvenance):
+        latents = sheet.latents[-1]
+        named, width, index = _MOVED.search(latents.name), gan.config.embedding_dim, None
+        if not named or len(latents.class_vector) != width:
+            raise InputError("it is made from latents; use biggan sample --like FILE")
+        if gan.class_names:  # the nearest
+            known = gan.embed(torch.arange(len(gan.class_names)))
+            distances = (known - torch.tensor(latents.class_vector)).norm(dim=1)
+            index = int(distances.argmin())
+        moves = re.findall(_MOVE, named[2])
+        moved = {f"direction_{number}": float(amount) for number, amount in moves}
+        about = {"truncation": latents.truncation, "seed": int(named[1])}
+        return {**about, **moved, "category": entry(index)}
     if isinstance(sheet, MorphProvenance):
         ends = {"category_a": entry(sheet.class_a), "category_b": entry(sheet.class_b)}
         return {**vars(sheet), **ends}
@@ -419,8 +476,18 @@ def _values(gan: Gan, sheet: SheetProvenance | VideoProvenance) -> dict[str, Any
     return {**vars(sheet), "seconds": seconds, "seed_a": a.seed, "seed_b": b.seed, **ends}
 
 
-def _pixels(made: SheetProvenance | VideoProvenance) -> Any:
-    """All of a provenance that decides pixels: not the names of the model and the version."""
+def _are_alike(a: SheetProvenance | VideoProvenance, b: SheetProvenance | VideoProvenance) -> bool:
+    """Whether all is the same that decides pixels: not the names of the model and the version."""
+    (settings_a, numbers_a), (settings_b, numbers_b) = _pixels(a), _pixels(b)
+    return settings_a == settings_b and np.allclose(numbers_a, numbers_b, atol=_CLOSE)
+
+
+def _pixels(made: SheetProvenance | VideoProvenance) -> tuple[Any, list[float]]:
+    """What must be equal, and numbers that may differ by rounding."""
+    if isinstance(made, LatentGridProvenance):
+        shapes = [(p.truncation, len(p.z), len(p.class_vector)) for p in made.latents]
+        numbers = [number for p in made.latents for number in p.z + p.class_vector]
+        return (made.columns, shapes), numbers
     if isinstance(made, GridProvenance):
-        return made.columns, [replace(p, model="", version="") for p in made.pictures]
-    return replace(made, model="", version="")
+        return (made.columns, [replace(p, model="", version="") for p in made.pictures]), []
+    return replace(made, model="", version=""), []

@@ -30,7 +30,9 @@ _UPLOADED_BY_ALL = 8
 _DRAINED = 2**30  # bytes that are read and dropped, so that the sender reads the answer
 
 # What makes the server draw; load a model, as a search of classes may; or keep a file.
-_COUNTED_PATHS = ("/api/sample", "/api/interpolate", "/api/sweep", "/api/classes")
+_COUNTED_PATHS = tuple(
+    f"/api/{name}" for name in ("sample", "interpolate", "sweep", "directions", "classes")
+)
 _COUNTED_POSTS = ("/gradio_api/queue/join", "/gradio_api/call/", _UPLOADS)
 
 _WRONG_PER_MINUTE = 20  # passwords of one client

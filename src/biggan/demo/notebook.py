@@ -34,8 +34,10 @@ from biggan.demo.drawing import (
     video_endings,
 )
 from biggan.demo.forms import (
+    DIRECTIONS,
     EXPLORE,
     INTERPOLATE,
+    MOVES,
     SWEEP,
     VIDEO,
     Choice,
@@ -44,13 +46,19 @@ from biggan.demo.forms import (
     Number,
     SheetProvenance,
     default_value,
+    settings_of,
 )
 from biggan.demo.renderer import AbandonedError, Job
 from biggan.demo.words import column_heads, describe
 from biggan.errors import InputError
 from biggan.gan import Gan
 from biggan.images import make_grid, save_png, to_png
-from biggan.provenance import GridProvenance, VideoProvenance, file_stem
+from biggan.provenance import (
+    LatentGridProvenance,
+    MorphProvenance,
+    VideoProvenance,
+    file_stem,
+)
 from biggan.video import check_video
 
 try:
@@ -84,6 +92,11 @@ def interpolate(gan: Gan) -> NotebookForm:
 def sweep(gan: Gan) -> NotebookForm:
     """The same samples over falling truncations, as the paper's Figure 2."""
     return NotebookForm(gan, SWEEP)
+
+
+def directions(gan: Gan) -> NotebookForm:
+    """A sample before and after its noise is moved along the model's strongest directions."""
+    return NotebookForm(gan, DIRECTIONS)
 
 
 class NotebookForm:
@@ -375,7 +388,15 @@ def python_call(gan: Gan, sheet: SheetProvenance) -> str:
     def entry(index: int | None) -> str:
         return repr(None if index is None else entries[index])
 
-    if not isinstance(sheet, GridProvenance):
+    if isinstance(sheet, LatentGridProvenance):
+        values = settings_of(gan, sheet)
+        noise = f"biggan.truncated_noise(1, {gan.config.z_dim}, {values['truncation']}, "
+        moved = {number: values[key] for number, key in enumerate(MOVES) if values.get(key)}
+        return (
+            f"gan.edit({noise}{values['seed']}), biggan.directions.default_directions(gan), "
+            f"{moved}, {values['category']!r}, {values['truncation']})"
+        )
+    if isinstance(sheet, MorphProvenance):
         return (
             f"gan.interpolate({entry(sheet.class_a)}, {entry(sheet.class_b)}, "
             f"steps={sheet.steps}, num={sheet.num}, truncation={sheet.truncation}, "

@@ -96,7 +96,7 @@ class Newest:
 
 
 class Page:
-    """The page, with the endpoints `/sample`, `/interpolate`, `/sweep` and `/video` of its API.
+    """The page, with an endpoint of its API for each form and for the video.
 
     Args:
         renderer: Makes the pictures, of the models on offer; the page begins with the first.

@@ -10,7 +10,17 @@ from typing import Any
 import gradio as gr
 
 from biggan.classes import class_choices
-from biggan.demo.forms import EXPLORE, Category, Choice, Control, Form, Number, default_value
+from biggan.demo.forms import (
+    DIRECTIONS,
+    EXPLORE,
+    MOVES,
+    Category,
+    Choice,
+    Control,
+    Form,
+    Number,
+    default_value,
+)
 from biggan.gan import Gan
 
 # Of pairs, A before B; a slider reaches a number that was typed.
@@ -94,6 +104,10 @@ def lay_out(form: Form, gan: Gan, classes: str = "") -> Tab:
                 if swap:
                     ends = [widgets[key] for key in widgets if key.endswith(("_a", "_b"))]
                     swap.click(None, ends, ends, js=_SWAP, show_progress="hidden")
+                if form is DIRECTIONS:
+                    reset = gr.Button("Reset", size="sm")
+                    zeros, moves = [0] * len(MOVES), [widgets[key] for key in MOVES]
+                    reset.click(None, None, moves, js=f"() => {zeros}", show_progress="hidden")
                 if form.video:
                     button = gr.Button("Make the video", variant="primary")
             with gr.Column(scale=4, min_width=300, elem_classes="shown"):

@@ -9,9 +9,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from biggan.classes import class_choices
-from biggan.demo.forms import SheetProvenance
+from biggan.demo.forms import MOVES, SheetProvenance, settings_of
 from biggan.gan import Gan
-from biggan.provenance import GridProvenance, MorphProvenance, Provenance
+from biggan.provenance import (
+    GridProvenance,
+    LatentGridProvenance,
+    MorphProvenance,
+    Provenance,
+)
 from biggan.weights.files import BUNDLED
 from biggan.weights.networks import statistics_grid
 from biggan.weights.published import PUBLISHED, downloads_folder
@@ -56,6 +61,14 @@ def caption(gan: Gan, sheet: SheetProvenance, model: str | None) -> str:
             words += ["--from", entries[sheet.class_a], "--to", entries[sheet.class_b]]
         words += ["--num", sheet.num, "--steps", sheet.steps, "--truncation", sheet.truncation]
         words += ["--seed-a", sheet.seed_a, "--seed-b", sheet.seed_b]
+    elif isinstance(sheet, LatentGridProvenance):
+        where, values = "In a shell, the second picture", settings_of(gan, sheet)
+        if values["category"] is not None:
+            words += ["--class", values["category"]]
+        words += ["--truncation", values["truncation"], "--seed", values["seed"]]
+        for number, key in enumerate(MOVES):
+            if values.get(key):
+                words += ["--direction", f"sefa:{number}={values[key]:g}"]
     else:
         first, num = sheet.pictures[0], len(sheet.pictures)
         if first.class_index is not None and len({p.class_index for p in sheet.pictures}) == 1:
@@ -87,6 +100,8 @@ def column_heads(sheet: SheetProvenance) -> str:
     if isinstance(sheet, MorphProvenance):
         a, b = (sheet.class_a_name or "A").split(",")[0], (sheet.class_b_name or "B").split(",")[0]
         labels = [a, *[""] * (sheet.steps - 2), b]
+    elif isinstance(sheet, LatentGridProvenance):
+        labels = ["Before", "After"]
     elif _is_sweep(sheet):
         labels = [f"{picture.truncation:g}" for picture in sheet.pictures[: sheet.columns]]
     else:
@@ -99,6 +114,8 @@ def describe(sheet: SheetProvenance) -> str:
     if isinstance(sheet, MorphProvenance):
         a, b = sheet.class_a_name or "one picture", sheet.class_b_name or "another"
         return f"{sheet.num} paths from {a} to {b} in {sheet.steps} steps, by {sheet.model}"
+    if isinstance(sheet, LatentGridProvenance):
+        return f"A picture before and after its noise is moved, by {sheet.model}"
     first = sheet.pictures[0]
     of = f" of {first.class_name}" if first.class_name else ""
     return f"{len(sheet.pictures)} pictures{of}, {sheet.columns} a row, by {first.model}"

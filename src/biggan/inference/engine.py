@@ -105,6 +105,10 @@ class Engine:
         """The layers that `activations` and `synthesize_from` know; see `FoldedGenerator`."""
         return self._folded.layers
 
+    def noise_weights(self, layer: int) -> Tensor:
+        """The weights by which a layer reads the noise; see `FoldedGenerator.noise_weights`."""
+        return self._folded.noise_weights(layer)
+
     @property
     def conditions(self) -> int:
         """Layers with noise and class of their own: the linear one and the blocks."""
