@@ -62,6 +62,8 @@ def read_tables(
             names, rows = _parse(path / table, read(table))
         except InputError:
             raise
+        except UnicodeDecodeError as error:
+            raise InputError(f"{path / table} is not UTF-8: save it as UTF-8") from error
         except (CorruptImageError, ValueError, RecursionError, csv.Error) as error:
             raise InputError(f"{path / table} is damaged: correct it, or remove it") from error
         places = _places(folder, known)
@@ -92,14 +94,17 @@ def _parse(place: Path, data: bytes) -> tuple[list[str], list[list[Any]]]:
             ) from None
     text = data.decode("utf-8-sig")
     if ending == ".jsonl":
-        lines = [json.loads(line) for line in text.splitlines() if line.strip()]
+        # Not `splitlines`: JSON's strings may hold other separators of lines as they are.
+        lines = [json.loads(line) for line in text.split("\n") if line.strip()]
         if not all(isinstance(line, dict) for line in lines):
             raise ValueError
         names = list(dict.fromkeys(key for line in lines for key in line))
         return names, [[line.get(name) for name in names] for line in lines]
     delimiter = max(",;\t|", key=text.partition("\n")[0].count)
     rows: list[list[Any]] = [
-        row for row in csv.reader(io.StringIO(text), delimiter=delimiter, strict=True) if any(row)
+        row
+        for row in csv.reader(io.StringIO(text, None), delimiter=delimiter, strict=True)
+        if any(row)
     ]
     for number, row in enumerate(rows, 1):
         if len(row) != len(rows[0]):
