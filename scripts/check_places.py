@@ -13,8 +13,8 @@ A model takes up to 1.2 GB on the disk, which is freed after each place.
 from __future__ import annotations
 
 import argparse
-import shutil
 import sys
+import tempfile
 from pathlib import Path
 
 from biggan.errors import InputError
@@ -74,9 +74,8 @@ def main() -> int:
             places.append(("discriminator", model.discriminator))
         for kind, place in places:
             print(f"{name}, {kind}, {host_of(place)}", flush=True)
-            downloads = options.folder / "downloads"
-            rows, fault = check(model, kind, place, downloads, options.folder)
-            shutil.rmtree(downloads, ignore_errors=True)
+            with tempfile.TemporaryDirectory(dir=options.folder) as downloads:
+                rows, fault = check(model, kind, place, Path(downloads), options.folder)
             print(f"  {fault or 'right'}", flush=True)
             failed |= bool(fault)
             digests |= {file.url: digest for file, _, digest in rows if not fault}

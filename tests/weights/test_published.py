@@ -24,6 +24,7 @@ from biggan.weights.published import (
     PUBLISHED,
     PublishedModel,
     RemoteFile,
+    downloads_folder,
     host_of,
     verify_cached,
 )
@@ -300,10 +301,14 @@ def test_the_script_that_tries_every_place(server, two_places, tmp_path, monkeyp
     script = runpy.run_path(str(path))
     digest = hashlib.sha256(server.files["/first"].body).hexdigest()
     server.files["/second"] = Served(b"no", status=404)
-    monkeypatch.setattr(sys, "argv", ["check_places.py", str(tmp_path / "out"), NAME])
+    out = tmp_path / "out"
+    kept = out / "downloads" / "of mine"
+    kept.parent.mkdir(parents=True)
+    kept.write_bytes(b"mine")
+    monkeypatch.setattr(sys, "argv", ["check_places.py", str(out), NAME])
     assert script["main"]() == 1
     assert digest in capsys.readouterr().out
-    out = tmp_path / "out"
+    assert kept.read_bytes() == b"mine"
     assert (out / "sha256.txt").read_text() == f'    "{server.url("/first")}": "{digest}",\n'
     first, second = (out / "places.md").read_text().splitlines()[2:]
     assert digest in first
@@ -422,6 +427,20 @@ def test_a_wrong_sha256_is_refused(server, publish, two_places):
     publish((pinned,), second)
     assert load_generator(locate(NAME)).description.name == "tiny"
     assert server.paths() == ["/first", "/second"]
+
+
+def test_a_file_that_was_put_there_must_have_the_sha256(server, publish, two_places):
+    first, _ = PUBLISHED[NAME].places
+    pinned = (dataclasses.replace(first[0], sha256="0a"),)
+    publish(pinned)
+    folder = downloads_folder(PUBLISHED[NAME], pinned)
+    folder.mkdir(parents=True)
+    (folder / first[0].name).write_bytes(server.files["/first"].body)
+    digest = hashlib.sha256(server.files["/first"].body).hexdigest()
+    for offline in (False, True):
+        message = refusal(offline=offline)
+        assert f"{first[0].name} has the sha256 {digest}, not 0a: delete it" in message
+    assert server.asked == []
 
 
 @pytest.mark.parametrize(

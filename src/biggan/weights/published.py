@@ -27,7 +27,8 @@ from urllib.parse import urlsplit
 
 from biggan.atomic_write import write_atomically
 from biggan.errors import InputError
-from biggan.weights.files import cache_dir, exclusive, is_offline
+from biggan.hub import is_offline
+from biggan.weights.files import cache_dir, exclusive
 
 if TYPE_CHECKING:
     from biggan.models import DiscriminatorConfig, GeneratorConfig
@@ -398,6 +399,7 @@ def fetch_file(file: RemoteFile, folder: Path, report: Report | None = None) -> 
 
     path, url = folder / file.name, file.url
     recorded = _recorded()["files"].get(url)
+    expected = file.sha256 or recorded
     if not path.exists():
         if url.startswith(_HUB):
             if os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE"):
@@ -407,7 +409,7 @@ def fetch_file(file: RemoteFile, folder: Path, report: Report | None = None) -> 
         if file.is_kaggle_model:
             url = newest_kaggle_version(url)
         try:
-            fetch(url, path, sha256=file.sha256 or recorded, report=report)
+            fetch(url, path, sha256=expected, report=report)
         except DownloadError as error:
             if file.sha256 or not recorded or "sha256" not in error.reason:
                 raise
@@ -415,7 +417,10 @@ def fetch_file(file: RemoteFile, folder: Path, report: Report | None = None) -> 
                 url, f"{error.reason} (recorded at the first download, in {_lock_file()})"
             ) from None
     with path.open("rb") as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()
+        digest = hashlib.file_digest(opened, "sha256").hexdigest()
+    if expected and not digest.startswith(expected):  # somebody put it there
+        raise DownloadError(url, f"{path} has the sha256 {digest}, not {expected}: delete it")
+    return digest
 
 
 def read_place(model: PublishedModel, kind: Kind, place: Place, folder: Path) -> LoadedModel[Any]:
