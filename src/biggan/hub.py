@@ -48,6 +48,11 @@ _LISTED = 12  # files that one message lists
 _Result = TypeVar("_Result")
 
 
+def is_offline(asked: bool) -> bool:
+    """Whether nothing may be fetched: the caller says so, or BIGGAN_OFFLINE is set and not 0."""
+    return asked or os.environ.get("BIGGAN_OFFLINE", "") not in ("", "0")
+
+
 def hub_address(model: str | Path) -> str | Path:
     """A model as `from_pretrained` takes it: "owner/name" is a repository if it is no path."""
     if isinstance(model, str) and _REPOSITORY.fullmatch(model) and not Path(model).exists():
@@ -155,21 +160,32 @@ def _part_of_dataset(name: str) -> tuple[str, str, str] | None:
     return config, split, "/".join([*above, pattern])
 
 
+def check_repository(repo: str) -> None:
+    """Make sure that this may be the name of a repository."""
+    if not _REPOSITORY.fullmatch(repo) or "@" in repo:
+        raise InputError(f"{printable(repo[:100])}: a repository is owner/name")
+
+
+def check_push(repo: str) -> None:
+    """Make sure that pushing may work, before pictures are drawn for it."""
+    check_repository(repo)
+    _check_library(repo)
+    from huggingface_hub import constants
+
+    if constants.HF_HUB_OFFLINE or is_offline(False):
+        raise InputError(f"cannot push to {repo} offline: unset HF_HUB_OFFLINE and BIGGAN_OFFLINE")
+
+
 def push_folder(folder: Path, repo: str, *, private: bool = False) -> str:
     """Upload a folder to a model's repository, which is created where there is none.
 
-    A README.md that is there already stays as it is.
+    A README.md that is there already stays as it is. Call `check_push` first.
 
     Returns:
         The repository's address.
     """
-    if not _REPOSITORY.fullmatch(repo) or "@" in repo:
-        raise InputError(f"{printable(repo[:100])}: a repository is owner/name")
-    _check_library(repo)
-    from huggingface_hub import HfApi, constants
+    from huggingface_hub import HfApi
 
-    if constants.HF_HUB_OFFLINE or os.environ.get("BIGGAN_OFFLINE"):
-        raise InputError(f"cannot push to {repo} offline: unset HF_HUB_OFFLINE and BIGGAN_OFFLINE")
     api = HfApi()
     try:
         url = api.create_repo(repo, private=private, exist_ok=True)
@@ -226,7 +242,7 @@ def _fetch(
     from huggingface_hub import HfApi, constants, snapshot_download
     from huggingface_hub.errors import HfHubHTTPError
 
-    local = offline or constants.HF_HUB_OFFLINE
+    local = is_offline(offline) or constants.HF_HUB_OFFLINE
     names: list[str] = []
     of: dict[str, Any] = {"repo_id": repo, "repo_type": repo_type, "revision": revision}
     try:

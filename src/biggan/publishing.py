@@ -11,6 +11,7 @@ recipe.toml                 the recipe of the training, if the model has one
 from __future__ import annotations
 
 import json
+import re
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,7 +19,7 @@ from typing import Any, Protocol
 
 from biggan._version import __version__
 from biggan.atomic_write import make_folder, write_atomically
-from biggan.hub import is_dataset, push_folder
+from biggan.hub import check_push, is_dataset, push_folder
 from biggan.images import make_grid, save_png
 from biggan.models import Discriminator, Generator
 from biggan.provenance import as_grid
@@ -31,7 +32,7 @@ _CARD, _CONFIG, _RECIPE, _SAMPLES = "README.md", "config.json", "recipe.toml", "
 _ROWS, _COLUMNS = 6, 4  # of the card's picture
 _TRUNCATION = 0.5
 _CLASSES_NAMED = 20
-# Of the Hub's identifiers those that are likely; others are "other", with their text.
+# Of the Hub's identifiers those that are likely; others are "other", with an identifier.
 _LICENCES = (
     *("apache-2.0", "mit", "cc0-1.0", "cc-by-4.0", "cc-by-sa-4.0", "cc-by-nc-4.0"),
     *("cc-by-nc-sa-4.0", "bsd-2-clause", "bsd-3-clause", "gpl-3.0", "openrail", "unlicense"),
@@ -114,6 +115,7 @@ def push_to_hub(
     Raises:
         InputError: The Hub refuses, or cannot be reached.
     """
+    check_push(repo)
     with tempfile.TemporaryDirectory() as folder:
         save_pretrained(gan, folder, discriminator=discriminator, repo=repo)
         return push_folder(Path(folder), repo, private=private)
@@ -169,7 +171,8 @@ def model_card(description: Description, about: Mapping[str, Any], repo: str) ->
     if licence:
         head["license"] = licence if licence in _LICENCES else "other"
         if licence not in _LICENCES:
-            head["license_name"] = " ".join(description.licence.split())[:200]
+            words = re.findall(r"[a-z0-9.]+", licence)
+            head["license_name"] = "-".join(words)[:100] or "other"
     if is_generator:
         head["pipeline_tag"] = "unconditional-image-generation"
     head["tags"] = sorted({"biggan", "gan", "image-generation", about["model_type"]})

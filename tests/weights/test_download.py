@@ -14,9 +14,10 @@ from pathlib import Path
 import pytest
 
 from biggan import InputError
+from biggan.hub import is_offline
 from biggan.weights import download
 from biggan.weights.download import DownloadError, fetch, obtain_address
-from biggan.weights.files import cache_dir, exclusive, is_offline
+from biggan.weights.files import cache_dir, exclusive
 from biggan.weights.load import is_address
 from file_server import Served
 

@@ -222,6 +222,16 @@ def test_a_data_set_is_its_training_split_or_the_one_that_is_named(
     assert len(load_dataset(Path(source), 8, 3)) == images
 
 
+def test_a_data_set_offline(hub, tmp_path, monkeypatch):
+    hub.serve_repository("owner/pets", parquet(tmp_path, ["train.parquet"]), kind="datasets")
+    assert len(load_dataset("hf://datasets/owner/pets", 8, 3)) == 4
+    asked = len(hub.asked)
+    monkeypatch.setenv("BIGGAN_OFFLINE", "1")
+    assert len(load_dataset("hf://datasets/owner/pets", 8, 3)) == 4
+    assert "nothing is downloaded offline" in load_refusal("hf://datasets/owner/other")
+    assert len(hub.asked) == asked
+
+
 def test_a_data_set_that_the_hub_converted_to_parquet(hub, tmp_path):
     hub.serve_repository("owner/pets", {"train.zip": b"", "README.md": b""}, kind="datasets")
     assert load_refusal("hf://datasets/owner/pets").startswith(

@@ -104,6 +104,10 @@ def test_a_run_is_pushed_with_its_recipe_and_discriminator(hub, tmp_path):
     assert not (out / "discriminator.safetensors").exists()
     assert "discriminator" not in (out / "README.md").read_text()
     assert len(hub.asked) == asked
+    (tmp_path / "run" / "discriminator.safetensors").write_bytes(b"damaged")
+    assert "discriminator.safetensors is not a weights file" in fails(
+        "push", tmp_path / "run", "me/pets", "--folder", out
+    )
 
 
 def test_the_card_says_what_is_known():
@@ -126,7 +130,7 @@ def test_the_card_says_what_is_known():
     assert 'metrics:\n- "fid"\n- "is"\n' in card
     assert 'Gan.from_pretrained("me/pets")' in card
     head = card.split("---\n")[1]
-    assert 'library_name: "biggan"\nlicense: "other"\nlicense_name: "my own words"\n' in head
+    assert 'library_name: "biggan"\nlicense: "other"\nlicense_name: "my-own-words"\n' in head
     assert 'datasets:\n- "owner/pets"\n' in head
     assert "# pets &lt;b>" in card
     assert "here \\| there" in card
@@ -172,10 +176,7 @@ def test_what_the_hub_refuses(hub, tiny, monkeypatch, path, answer, message):
     assert "\n" not in str(raised.value)
 
 
-def test_mistakes(hub, tiny, monkeypatch):
-    for repo in ("pets", "a/b/c", "me/pets@v1", "me/pe ts"):
-        with pytest.raises(InputError, match="a repository is owner/name"):
-            tiny.push_to_hub(repo)
+def test_mistakes(hub, tiny, tmp_path, monkeypatch):
     answer = Served(b"", status=401, error="RepoNotFound")
     hub.files["/api/models/me/none/revision/main"] = answer
     hub.serve_repository("me/empty", {"README.md": b""})
@@ -183,7 +184,15 @@ def test_mistakes(hub, tiny, monkeypatch):
         Gan.from_pretrained("me/none")
     with pytest.raises(InputError, match="holds no weights file; there are README.md"):
         Gan.from_pretrained("me/empty")
+    assert "no model 'nothing'" in fails("push nothing me/pets")
+    for repo in ("pets", "a/b/c", "me/pets@v1", "me/"):
+        with pytest.raises(InputError, match="a repository is owner/name"):
+            tiny.push_to_hub(repo)
+        assert "a repository is owner/name" in fails(f"push nothing {repo}")  # before it loads
+        assert "a repository is owner/name" in fails(f"push nothing {repo} --folder {tmp_path}")
+    monkeypatch.setenv("BIGGAN_OFFLINE", "0")
+    tiny.push_to_hub("me/pets")
     monkeypatch.setenv("BIGGAN_OFFLINE", "1")
     with pytest.raises(InputError, match="cannot push to me/pets offline"):
         tiny.push_to_hub("me/pets")
-    assert "no model 'nothing'" in fails("push nothing me/pets")
+    assert "cannot push to me/pets offline" in fails("push nothing me/pets")

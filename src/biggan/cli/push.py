@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import tempfile
-from contextlib import suppress
 from pathlib import Path
 
 import click
 
 from biggan.cli import options
-from biggan.errors import InputError
 
 
 @click.command
@@ -47,19 +45,22 @@ def command(
       biggan push runs/pets me/pets-biggan --folder preview
       biggan sample --model hf://me/pets-biggan --class cat
     """
-    if folder is not None:
-        options.check_writable(folder)
+    from biggan.hub import check_push, check_repository, push_folder
 
+    if folder is not None:
+        check_repository(repo)
+        options.check_writable(folder)
+    else:
+        check_push(repo)
     from biggan.gan import Gan
-    from biggan.hub import push_folder
     from biggan.publishing import save_discriminator_pretrained, save_pretrained
+    from biggan.weights.files import RUN_DISCRIMINATOR
     from biggan.weights.load import load_discriminator, load_network
 
     loaded = load_network(model)
     judge = None
-    if discriminator and loaded.kind == "generator" and Path(model).is_dir():
-        with suppress(InputError):  # not every run folder still has one
-            judge = load_discriminator(model).network
+    if discriminator and loaded.kind == "generator" and (Path(model) / RUN_DISCRIMINATOR).exists():
+        judge = load_discriminator(model).network
     with tempfile.TemporaryDirectory() as temporary:
         out = Path(temporary) if folder is None else folder
         if loaded.kind == "discriminator":

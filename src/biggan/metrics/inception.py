@@ -26,6 +26,7 @@ from torch.nn import functional as F
 
 from biggan.devices import find_device
 from biggan.errors import InputError
+from biggan.hub import is_offline
 from biggan.metrics.extractor import (
     Features,
     check_images,
@@ -35,7 +36,7 @@ from biggan.metrics.extractor import (
 )
 from biggan.weights.containers.pickles import load_state_dict
 from biggan.weights.download import DownloadError, fetch
-from biggan.weights.files import cache_dir, exclusive, is_offline, open_regular
+from biggan.weights.files import cache_dir, exclusive, open_regular
 from biggan.weights.formats.conversion import ForeignTensors
 
 NAME = "TF-Inception 2015-12-05"

@@ -15,7 +15,8 @@ from typing import NamedTuple
 
 from biggan.atomic_write import write_atomically
 from biggan.errors import InputError
-from biggan.weights.files import cache_dir, exclusive, is_offline
+from biggan.hub import is_offline
+from biggan.weights.files import cache_dir, exclusive
 
 VERSION = "1.30.0"
 """Of onnxruntime-web."""

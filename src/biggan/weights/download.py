@@ -52,7 +52,8 @@ from tqdm import tqdm
 
 from biggan._version import __version__
 from biggan.errors import InputError
-from biggan.weights.files import cache_dir, exclusive, is_offline
+from biggan.hub import is_offline
+from biggan.weights.files import cache_dir, exclusive
 
 MAX_BYTES = 4 << 30
 """Larger files are refused; the largest generator known has a third of a gigabyte."""
@@ -111,7 +112,7 @@ def obtain_address(address: str, kind: str = "generator", *, offline: bool = Fal
     if scheme == "hf":
         from biggan.hub import obtain_from_hub
 
-        return obtain_from_hub(address, kind=kind, offline=is_offline(offline))
+        return obtain_from_hub(address, kind=kind, offline=offline)
     try:
         parts = urlsplit(address)
     except ValueError:

@@ -396,11 +396,6 @@ def cache_dir() -> Path:
         raise _unusable(folder, error) from None
 
 
-def is_offline(asked: bool) -> bool:
-    """Whether nothing may be fetched: the caller says so, or BIGGAN_OFFLINE is set and not 0."""
-    return asked or os.environ.get("BIGGAN_OFFLINE", "") not in ("", "0")
-
-
 @contextmanager
 def exclusive(path: Path, what: str) -> Iterator[None]:
     """Be the only process that makes a file in the cache; wait for one that already does.
