@@ -34,7 +34,7 @@ _DATASET = re.compile(
     r"(/(?P<config>[\w.-]+)(/(?P<split>[\w.-]+))?)?/?",
     re.ASCII | re.IGNORECASE,
 )
-_REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+(@[^/@]+)?", re.ASCII)
+_REPOSITORY = re.compile(r"(?P<repo>\w[\w.-]*/[\w.-]+)(@[^/@]+)?", re.ASCII)
 # What is fetched with a file: patterns of paths from its folder. The Hub counts downloads of a
 # model by those of its config.json.
 _COMPANIONS = {
@@ -54,10 +54,10 @@ def is_offline(asked: bool) -> bool:
 
 
 def hub_address(model: str | Path) -> str | Path:
-    """A model as `from_pretrained` takes it: "owner/name" is a repository if it is no path."""
-    if isinstance(model, str) and _REPOSITORY.fullmatch(model) and not Path(model).exists():
-        return f"hf://{model}"
-    return model
+    """A model as `from_pretrained` takes it: "owner/name" is a repository if it is not a path."""
+    match = _REPOSITORY.fullmatch(model) if isinstance(model, str) else None
+    is_path = match is None or Path(match[0]).exists() or Path(match["repo"]).exists()
+    return model if is_path else f"hf://{model}"
 
 
 def obtain_from_hub(address: str, *, kind: str = "generator", offline: bool = False) -> Path:

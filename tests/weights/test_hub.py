@@ -7,7 +7,7 @@ import pytest
 
 from biggan import InputError
 from biggan.data import load_dataset
-from biggan.hub import obtain_from_hub
+from biggan.hub import hub_address, obtain_from_hub
 from biggan.weights.download import obtain_address
 from biggan.weights.load import load_discriminator, load_generator
 from data_forms import pictures, write_parquet
@@ -143,6 +143,14 @@ def test_names_that_lead_outside_or_command_a_terminal(hub, tmp_path, name):
 def test_malformed_addresses(hub, address):
     assert "a repository is hf://owner/repo" in refusal(address)
     assert hub.asked == []
+
+
+def test_paths_that_look_like_repositories(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("runs/pets").mkdir(parents=True)
+    for path in ("runs/pets", "runs/pets@best", "runs/pets@20", "./pets", "../pets"):
+        assert hub_address(path) == path
+    assert hub_address("me/pets@best") == "hf://me/pets@best"
 
 
 def test_a_repository_that_was_renamed(hub, caplog):

@@ -54,9 +54,7 @@ _PIECE = re.compile(
 # "session2", "set_b", "setB"
 _ONE_OF_SEVERAL = re.compile(r"(.+?)([-_. ]?\d+|[-_. ][A-Za-z]|(?<=[a-z])[A-Z])")
 _SHARD_DIGITS = 4  # at least so many in the name of a shard of StyleGAN's tools
-
-
-_NUMBER = re.compile(r"[+-]?\d{1,18}")
+NUMBER = re.compile(r"[+-]?\d{1,18}")  # a label that is a whole number
 
 
 def parse_label(value: object) -> Label:
@@ -64,7 +62,7 @@ def parse_label(value: object) -> Label:
     if isinstance(value, bool) or not isinstance(value, int | str):
         return None
     text = str(value).strip()
-    return int(text) if _NUMBER.fullmatch(text) else text or None
+    return int(text) if NUMBER.fullmatch(text) else text or None
 
 
 @dataclass

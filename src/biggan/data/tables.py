@@ -18,14 +18,13 @@ from typing import Any
 
 from biggan.classes import normal_name
 from biggan.data.decoding import CorruptImageError
-from biggan.data.layout import WITHOUT_CLASSES, Label
+from biggan.data.layout import NUMBER, WITHOUT_CLASSES, Label
 from biggan.errors import InputError, quoted
 
 _TABLE = re.compile(r"dataset\.json|(labels|metadata)\.(csv|tsv|jsonl)", re.IGNORECASE)
 _FILE_COLUMNS = ("file_name", "filename", "file", "image", "path")
 _LABEL_COLUMNS = ("label", "labels", "class", "class_name", "category", "target")
 _NAMED = 8  # columns that a message names
-_NUMBER = re.compile(r"[+-]?\d{1,18}")
 
 
 def is_table(name: str) -> bool:
@@ -228,7 +227,7 @@ def _labels(
 def _numbers(labels: Sequence[Any]) -> list[Any]:
     """Labels of a text file: numbers where they count from 0 or mark a lack, else names."""
     stripped = [label.strip() if isinstance(label, str) else label for label in labels]
-    if not all(isinstance(label, str) and _NUMBER.fullmatch(label) for label in stripped):
+    if not all(isinstance(label, str) and NUMBER.fullmatch(label) for label in stripped):
         return stripped
     numbers = [int(label) for label in stripped]
     return numbers if min(numbers) < 1 else stripped

@@ -369,8 +369,8 @@ def _build(metadata: dict[str, str], tensors: dict[str, Tensor], path: Path) -> 
     header = parse_header(metadata, path)
     description = header.description
     if header.kind == "discriminator":
-        judge = assemble(DiscriminatorConfig.from_dict(header.config), (), tensors, path)
-        return LoadedModel(judge, description, sha256)
+        discriminator = assemble(DiscriminatorConfig.from_dict(header.config), (), tensors, path)
+        return LoadedModel(discriminator, description, sha256)
     if header.kind != "generator":
         raise InputError(f"{path} holds a {quoted(header.kind)}, not a generator or discriminator")
     config = GeneratorConfig.from_dict(header.config)
