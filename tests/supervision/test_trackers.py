@@ -9,7 +9,7 @@ import pytest
 
 from biggan.errors import InputError
 from biggan.supervision.trackers import open_tracker
-from command_line import fails, succeeds, write_images, write_recipe
+from command_line import biggan, fails, succeeds, write_images, write_recipe
 from runs import noise_images, recipe, run, until
 
 KINDS = ("trackio", "wandb", "mlflow")
@@ -96,6 +96,23 @@ def test_the_report_of_a_finished_run_is_an_artifact(tracker, tmp_path):
     ]
     page = str(tmp_path / "run" / "report.html")
     assert page in [arguments[0] for arguments, _ in tracker.called(name)]
+
+
+def test_a_tracker_that_is_gone_at_the_end_leaves_a_finished_run(tracker, data, tmp_path):
+    name = "start_run" if tracker.__name__ == "mlflow" else "init"
+    start, starts = getattr(tracker, name), []
+
+    def start_once(*arguments, **options):
+        starts.append(options)
+        if len(starts) > 1:
+            raise ConnectionError("no route to host")
+        return start(*arguments, **options)
+
+    setattr(tracker, name, start_once)
+    toml = write_recipe(tmp_path / "r.toml", total_steps=2, track=tracker.__name__)
+    done = biggan("train", toml, "--data", data, "--out", tmp_path / "run")
+    assert (done.returncode, len(starts)) == (0, 2)
+    assert "the report is not tracked: track" in done.stderr
 
 
 def test_a_tracker_that_fails_on_the_way_ends_the_tracking_alone(tracker, tmp_path, caplog):

@@ -237,7 +237,12 @@ def _track_report(config: TrainConfig, run_dir: Path) -> None:
 
     page = run_dir / "report.html"
     write_report(read_run(run_dir), page, [], [None])
-    if (tracker := open_tracker(config.to_dict(), run_dir)) is not None:
+    try:
+        tracker = open_tracker(config.to_dict(), run_dir)
+    except InputError as error:  # the run itself is complete
+        _LOG.warning("the report is not tracked: %s", error)
+        return
+    if tracker is not None:
         with tracker:
             tracker.log_file(page)
 
