@@ -18,6 +18,7 @@ import biggan
 from biggan.atomic_write import TEMPORARY_SUFFIX, temporary_prefix
 from biggan.data import ImageDataset, ShardStream
 from biggan.errors import InputError
+from biggan.supervision.settings import EvaluationConfig
 from biggan.training import export
 from biggan.training.checkpoint import CheckpointDirectory
 from biggan.training.config import differing_keys
@@ -347,6 +348,7 @@ def test_a_streamed_run_resumes_to_the_bit(shards: Path, tmp_path: Path) -> None
         label_sampling="empirical",
         accumulation=2,
         total_steps=3,
+        evaluation=EvaluationConfig(extractor="a folder/classifier.safetensors", data="~/others"),
     )
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
     run(config, opened(shards), whole)
@@ -357,7 +359,9 @@ def test_a_streamed_run_resumes_to_the_bit(shards: Path, tmp_path: Path) -> None
     assert gan.class_names == ("blue", "red")
     card: Any = gan.description.training
     assert (card["images"], card["data"]) == (16, shards.name)
-    assert card["recipe"]["classes"] == "names.txt"  # and not where it lies
+    told = card["recipe"]["evaluation"]
+    found = (card["recipe"]["classes"], told["extractor"], told["data"])
+    assert found == ("names.txt", "classifier.safetensors", "others")  # and not where they lie
 
 
 def test_shards_that_changed_are_refused_on_resuming(shards: Path, tmp_path: Path) -> None:

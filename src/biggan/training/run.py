@@ -221,12 +221,15 @@ class Run:
         self, state: TrainState, statistics: str, events: Sequence[Mapping[str, object]]
     ) -> dict[str, Any]:
         """What the generator's file says of its training."""
+        from biggan.fine_tuning.log import card_table, without_folder
+
         config, dataset, held_out = self.config, self.dataset, len(self.held_out)
         # Data by their names: a shared file does not say where they were kept.
         recipe = config.to_dict() | {"data": dataset.source, "classes": Path(config.classes).name}
+        for key in ("extractor", "data"):
+            if source := recipe["evaluation"][key]:
+                recipe["evaluation"][key] = without_folder(source)
         if config.fine_tuning.sources:
-            from biggan.fine_tuning.log import card_table
-
             recipe["fine_tuning"] = card_table(config.fine_tuning)
         return {
             "step": state.step,
