@@ -59,12 +59,12 @@ def load_checkpoint(file: BinaryIO, path: Path) -> tuple[dict[str, Tensor], dict
             its `state_dict`.
         path: Of the file, for messages.
     """
-    is_zip = file.read(4) == b"PK\x03\x04"
+    head = file.read(4)
     file.seek(0)
-    if is_zip:
+    if head.startswith(b"PK"):
         _verify_zip(file, path)
         file.seek(0)
-    contents = _unpickle(file, path, is_zip=is_zip)
+    contents = _unpickle(file, path, is_zip=head == b"PK\x03\x04")  # as torch decides
     beside: dict[str, Any] = {}
     if isinstance(contents, Mapping) and isinstance(contents.get("state_dict"), Mapping):
         beside = {str(name): value for name, value in contents.items() if name != "state_dict"}
