@@ -9,6 +9,7 @@ import io
 import json
 import re
 import threading
+import urllib.parse
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -175,7 +176,15 @@ def test_the_documentation_has_all_ranges_and_defaults(address: str) -> None:
     assert (noise["enum"], noise["default"]) == (["paper", "hub"], "paper")
     assert "A name or an index." in category["description"]
     status, body = get(address, "/api/docs")
-    assert (status, b"/api/openapi.json" in body) == (200, True)
+    reference = body.decode()
+    assert (status, "A PNG that contains its provenance" in reference) == (200, True)
+    assert "<td><code>num</code></td><td>integer, 1 to 5</td><td>2</td>" in reference
+    assert "<td>paper or hub</td>" in reference
+    assert not re.findall(r"https?:|<script|<link", reference)  # nothing from the internet
+    links = re.findall(r'href="([^"]+)"', reference)
+    assert {f"..{path}" for path in schema["paths"]} <= {*links}
+    for link in links:
+        assert get(address, urllib.parse.urljoin("/api/docs", link))[0] == 200
     assert get(address, "/api")[0] == 307  # to there
 
 

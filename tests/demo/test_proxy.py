@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import urllib.error
+import urllib.parse
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -95,10 +96,9 @@ def check_page(address: str) -> None:
     assert {get(f"{address}/{file}")[0] for file in files} == {200}
     assert get(f"{address}/api/models")[0] == 200
     status, body = get(f"{address}/api/docs")
-    reference = re.search(r"url: '(/[^']+)'", body.decode())
+    reference = re.search(r'href="([^"]*openapi.json)"', body.decode())
     assert reference
-    host = "/".join(address.split("/")[:3])
-    assert get(host + reference[1])[0] == 200
+    assert get(urllib.parse.urljoin(f"{address}/api/docs", reference[1]))[0] == 200
     assert get(f"{address}/api")[0] == 200
     info = json.loads(get(f"{address}/gradio_api/info")[1])
     assert "/sample" in info["named_endpoints"]

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 from fastapi import Depends, FastAPI, HTTPException, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import FileResponse, JSONResponse, RedirectResponse
+from fastapi.responses import FileResponse, HTMLResponse, JSONResponse, RedirectResponse
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, create_model
 
 from biggan._version import __version__
@@ -28,6 +28,7 @@ from biggan.demo.forms import (
     default_value,
 )
 from biggan.demo.renderer import Renderer
+from biggan.demo.words import api_reference
 from biggan.errors import InputError, quoted
 from biggan.weights.load import models_with_class
 
@@ -58,9 +59,9 @@ def build_api(renderer: Renderer) -> FastAPI:
         description="Images of a class-conditional GAN. An error has a status of 400 or more and "
         'the body {"detail": "one line that names the mistake"}.',
         openapi_url="/api/openapi.json",
-        docs_url="/api/docs",
+        docs_url=None,  # FastAPI's own page loads its scripts from the internet
         redoc_url=None,
-        swagger_ui_oauth2_redirect_url=None,
+        responses={"default": {"description": "Any other error"}},
         dependencies=[Depends(_refuse_repeated_names)],
         exception_handlers={InputError: _refuse, RequestValidationError: _refuse_parameters},
     )
@@ -100,8 +101,12 @@ def build_api(renderer: Renderer) -> FastAPI:
     async def waiting() -> dict[str, int]:
         return {"waiting": renderer.length, "limit": renderer.limit}
 
+    @api.get("/api/docs", include_in_schema=False, response_class=HTMLResponse)
+    async def reference() -> str:
+        return api_reference(api.openapi())
+
     @api.get("/api", include_in_schema=False)
-    async def reference() -> RedirectResponse:
+    async def to_reference() -> RedirectResponse:
         return RedirectResponse(f"{api.root_path}/api/docs")
 
     # Gradio's application would answer these, and otherwise.
