@@ -114,7 +114,7 @@ def run(*arguments: str, **settings: Any) -> Result:
 
 
 def test_several_models_the_first_of_them_ready(served: Any, tiny_file: Path) -> None:
-    result = run("--model", str(tiny_file), "--model", "digits")
+    result = run("--model", str(tiny_file), "--model", "digits", "--no-downloads")
 
     assert result.exit_code == 0, result.output
     renderer, options = served[0]
@@ -127,7 +127,7 @@ def test_several_models_the_first_of_them_ready(served: Any, tiny_file: Path) ->
 
 
 def test_the_bundled_model_if_none_is_named(served: Any) -> None:
-    run()
+    run("--no-downloads")
     assert served[0][0].models.names == ("fruits", "digits")
 
 
@@ -165,6 +165,31 @@ def test_origins_and_proxies_are_given_on(served: Any) -> None:
 
     assert served[0][1]["origins"] == ["https://my.site", "http://my.site:80"]
     assert served[0][1]["proxies"] == ("10.0.0.1", "fd00::/8")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "downloads", "uploads"),
+    [
+        ((), True, True),
+        (("--no-downloads",), False, True),
+        (("--no-uploads",), True, False),
+        (("--host", "0.0.0.0"), False, False),
+        (("--share",), False, False),
+        (("--trusted-proxy", "127.0.0.1"), False, False),
+        (("--root-path", "/biggan"), False, False),
+        (("--host", "0.0.0.0", "--downloads"), True, False),
+        (("--share", "--uploads"), False, True),
+    ],
+)
+def test_visitors_of_other_machines_bring_no_models_unless_it_is_said(
+    served: Any, arguments: tuple[str, ...], downloads: bool, uploads: bool
+) -> None:
+    run("--model", "digits", *arguments)
+
+    models = served[0][0].models
+    assert (models.downloads, models.uploads is not None) == (downloads, uploads)
+    assert ("biggan-deep-128" in models.names) == downloads
+    assert served[0][1]["show_paths"] == (not {*arguments} - {"--no-downloads", "--no-uploads"})
 
 
 @pytest.mark.parametrize(("given", "path"), [("/a/b-1/", "/a/b-1"), ("/", ""), ("", "")])

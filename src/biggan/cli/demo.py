@@ -170,7 +170,7 @@ def command(
             from biggan.weights.files import BUNDLED
             from biggan.weights.published import PUBLISHED, cached_path
 
-            is_local = not share and not proxies and _is_local(listener)
+            is_local = _is_local(listener) and not (share or proxies or root_path)
             downloads = is_local if downloads is None else downloads
             uploads = is_local if uploads is None else uploads
             load = partial(load, device=options.choose_device(device), **how)
