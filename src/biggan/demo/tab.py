@@ -201,6 +201,7 @@ def _video(form: Form) -> tuple[Any, Any, Any, Any]:
         )
         player = gr.Video(
             label=form.title,
+            show_label=False,
             interactive=False,
             autoplay=True,
             loop=True,
