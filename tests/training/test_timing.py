@@ -1,4 +1,4 @@
-"""How long a run takes: measured rates, and settings that end over night."""
+"""How long a run takes: measured rates, and settings that end overnight."""
 
 import pytest
 import torch

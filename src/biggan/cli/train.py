@@ -176,7 +176,7 @@ def _suited(recipe: str, device: str, run_dir: Path | None) -> str:
     if saved and saved.config.generator.channels == load_recipe(recipe).generator.channels:
         return recipe
     _LOG.info(
-        "no accelerator here: training with the recipe %s-cpu, which ends over night on two cores",
+        "no accelerator here: training with the recipe %s-cpu, for an overnight run on two cores",
         recipe,
     )
     return f"{recipe}-cpu"
