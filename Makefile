@@ -11,7 +11,7 @@ LOWEST := .venv-lowest
 NODE   := $(if $(shell command -v npm),node_modules/.package-lock.json)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all test-lowest check format bench pictures clean
+.PHONY: help demo test test-all test-lowest smoke check format bench pictures clean
 
 help:            ## list the verbs
 	@sed -n 's/^\([a-z-]*\): .*## /\1\t/p' $(MAKEFILE_LIST)
@@ -27,7 +27,7 @@ $(STAMP): constraints.txt pyproject.toml
 
 $(DEV): $(STAMP)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt \
-		av import-linter ipykernel ipywidgets matplotlib mypy nbclient nbformat onnx onnxruntime onnxscript openvino \
+		av build import-linter ipykernel ipywidgets matplotlib mypy nbclient nbformat onnx onnxruntime onnxscript openvino \
 		playwright pyarrow pytest pytest-timeout pytest-xdist pytorch-pretrained-biggan ruff safetensors scipy webdataset
 	touch $@
 
@@ -60,6 +60,10 @@ $(LOWEST)/.installed: constraints.txt pyproject.toml scripts/lower_bounds.py
 test-lowest: $(LOWEST)/.installed  ## some tests with the lowest versions that pyproject.toml admits
 	OMP_NUM_THREADS=1 $(LOWEST)/bin/python -m pytest --numprocesses auto --maxprocesses 4 \
 		--override-ini filterwarnings= -m "not slow" $(LOWEST_TESTS)
+
+# An environment of its own, since this one has more than the package requires.
+smoke: $(DEV)    ## build sdist and wheel, install the wheel into an empty environment, use it
+	scripts/smoke.sh $(abspath $(BIN))/python
 
 check: $(DEV) $(NODE)  ## formatter, linter, type checker, import rules
 	$(BIN)/ruff format --check .
