@@ -90,7 +90,7 @@ WAIT_FOR_SECOND = """
 import os, signal, sys, time
 from biggan import cli
 from biggan.cli.options import group
-def command():
+def command(**options):
     try:
         os.kill(os.getpid(), signal.SIGINT)
     finally:

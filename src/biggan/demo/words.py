@@ -181,12 +181,12 @@ def _is_sweep(grid: GridProvenance) -> bool:
     return len({picture.truncation for picture in grid.pictures}) > 1
 
 
-def model_card(gan: Gan, name: str) -> str:
+def model_card(gan: Gan, name: str = "") -> str:
     """The model's name, the main facts, and a card with all of them, as HTML.
 
     Args:
         gan: The model.
-        name: What the page calls it.
+        name: What the page calls it, where that differs.
     """
     size, description = gan.config.resolution, gan.description
     classes = f"{len(gan.class_names)} classes" if gan.class_names else "unconditional"
@@ -206,7 +206,7 @@ def model_card(gan: Gan, name: str) -> str:
     }
     entries = (f"<div><dt>{name}</dt><dd>{text}</dd></div>" for name, text in rows.items() if text)
     return (
-        f'<h2 data-model-shown="{html.escape(name)}">{html.escape(gan.name)}</h2>'
+        f'<h2 data-model-shown="{html.escape(name or gan.name)}">{html.escape(gan.name)}</h2>'
         f" <p>{' &middot; '.join(facts)}</p>"
         f"<details><summary>About this model</summary><dl>{''.join(entries)}</dl></details>"
     )
