@@ -98,8 +98,12 @@ def test_a_run_is_pushed_with_its_recipe_and_discriminator(hub, tmp_path):
     succeeds("push", tmp_path / "run" / "discriminator.safetensors", "me/judge")
     assert load_discriminator("hf://me/judge").kind == "discriminator"
     assert "load_discriminator" in hub.repositories["me/judge"]["README.md"].decode()
-    asked = len(hub.asked)
     out = tmp_path / "out"
+    succeeds("push", tmp_path / "run", "me/pets", "--folder", out)
+    same_pictures(Gan.from_pretrained("me/pets"), Gan.from_pretrained(out))
+    assert load_discriminator(out).kind == "discriminator"
+    asked = len(hub.asked)
+    out = tmp_path / "without"
     succeeds("push", tmp_path / "run", "me/pets", "--no-discriminator", "--folder", out)
     assert not (out / "discriminator.safetensors").exists()
     assert "discriminator" not in (out / "README.md").read_text()

@@ -64,7 +64,8 @@ EPSILONS_KNOWN = (
 # In a folder of several files: the names that each software gives to what one samples from.
 _PREFERRED: dict[Kind, tuple[str, ...]] = {
     "generator": (
-        *(RUN_GENERATOR, "pytorch_model.bin", "G_ema.pth", "G_ema_*.pth", "G.pth"),
+        *(RUN_GENERATOR, "model.safetensors", "pytorch_model.bin"),
+        *("G_ema.pth", "G_ema_*.pth", "G.pth"),
         *(f"model={net}-{when}-*.pth" for when in ("best", "current") for net in ("G_ema", "G")),
     ),
     "discriminator": (
