@@ -10,7 +10,10 @@ folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
 unset PYTHONPATH
 
-"$python" -m build --outdir "$folder" . >"$folder/build.log" 2>&1 || { cat "$folder/build.log"; exit 1; }
+# A copy: setuptools would also pack what an older src/biggan.egg-info lists.
+mkdir "$folder/tree"
+git ls-files -z | tar --create --null --files-from=- | tar --extract --directory "$folder/tree"
+"$python" -m build --outdir "$folder" "$folder/tree" >"$folder/build.log" 2>&1 || { cat "$folder/build.log"; exit 1; }
 wheel=$(echo "$folder"/biggan-*.whl)
 git ls-files src/biggan | sed 's|^src/||' | sort >"$folder/tracked"
 "$python" -m zipfile -l "$wheel" | awk '/^biggan\// {print $1}' | sort >"$folder/packed"
