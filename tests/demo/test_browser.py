@@ -367,7 +367,7 @@ def test_half_typed_numbers_and_fast_moves_end_where_the_controls_stand(
         page.control("explore-truncation").locator("input[type=range]").press("ArrowRight")
     page.wait_for("explore", drawn(gan, EXPLORE, truncation=0.8, seed=12345))
     assert page.number("explore-seed") == 12345
-    assert page.window.locator(".toast-body").count() == 0
+    assert page.window.locator(".toast-body").all_inner_texts() == []
 
 
 def test_a_video_is_made_shown_and_downloaded(
@@ -397,6 +397,7 @@ def test_dropped_files_bring_their_settings_back_and_leave_the_other_tabs_alone(
     gan, page = gans["tiny"], visit()
     page.image("explore").wait_for()
     page.choose("explore-category", "thr")
+    page.wait_for("explore", drawn(gan, EXPLORE, category="three"))
     page.open("Truncation sweep")
     page.type("sweep-seed", 6)
     values = {"num": 1, "truncation": 0.6, "seed_a": 8, "seed_b": 4000}
@@ -578,7 +579,7 @@ def test_the_first_pictures_come_first_and_what_is_newer_cancels(
     page.wait_for_address("seed=7")
     assert time.monotonic() - started < 3 * alone  # not seven times as long
     page.wait_for("explore", drawn(slow, EXPLORE, num=10, seed=7))
-    assert page.window.locator(".toast-body").count() == 0
+    assert page.window.locator(".toast-body").all_inner_texts() == []
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
