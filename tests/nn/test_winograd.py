@@ -70,14 +70,17 @@ def test_float32_loses_less_than_a_digit():
 
 
 def test_wide_layers_are_convolved_so_and_others_are_not():
-    wide, narrow = torch.empty(96, 96, 3, 3), torch.empty(96, 64, 3, 3)
-    assert suits_winograd(wide, torch.empty(4, 96, 16, 16))
+    wide, narrow = torch.empty(512, 512, 3, 3), torch.empty(512, 64, 3, 3)
+    assert suits_winograd(wide, torch.empty(4, 512, 16, 16))
     assert not suits_winograd(narrow, torch.empty(4, 64, 16, 16))
     assert not suits_winograd(
-        wide, torch.empty(1, 96, 16, 16)
+        wide, torch.empty(1, 512, 16, 16)
     )  # too few for the kernel's transform
-    assert not suits_winograd(wide, torch.empty(2, 96, 30, 30))
-    x, weight = drawn(4, 96, 16, 16, dtype=torch.float32), drawn(96, 96, 3, 3, dtype=torch.float32)
+    assert not suits_winograd(wide, torch.empty(2, 512, 30, 30))
+    x, weight = (
+        drawn(4, 512, 16, 16, dtype=torch.float32),
+        drawn(512, 512, 3, 3, dtype=torch.float32),
+    )
     result = convolve(x.requires_grad_(), weight, None, padding=1)
     assert type(result.grad_fn).__name__ == "WinogradConvolutionBackward"
     with torch.autocast("cpu", torch.bfloat16):
