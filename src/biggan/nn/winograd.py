@@ -8,8 +8,8 @@ a linear transform of window and kernel, 36:
 
 For all windows together the middle is 36 matrix products, and that is all the arithmetic that grows
 with the square of the channels. The transforms move memory, so this wins where channels are many:
-at 64 it is level with a direct convolution, at 256 it takes 0.6 of its time. The gradient of the
-weight is the same formula read backwards:
+with one thread from 96 on, with two, which share the memory, from some hundreds on. The gradient of
+the weight is the same formula read backwards:
 
     dw = G^T [ sum over windows of (B^T x B) * (A dY A^T) ] G
 
