@@ -133,7 +133,11 @@ def test_a_request_that_is_not_the_newest_any_more_stops(gated: GatedGan, tmp_pa
         newest.note(5)
     assert page.renderer.length == 1
     newest.note(6)
-    assert list(drawing) == []
+    unchanged = [{page.address: gradio.skip()}]
+    assert list(drawing) == unchanged
+    assert page.renderer.length == 0
+    # A value must come even before the first picture: without one Gradio would empty the page.
+    assert list(page.draw("explore", newest, 5, "tiny", *SETTINGS)) == unchanged
     assert page.renderer.length == 0
     newest.note(4)  # which came late
     newest.note("x")

@@ -290,6 +290,8 @@ class Page:
                 del gan  # not kept while the picture waits
                 for _ in _until_done(job):
                     if newest.replaces(asked):
+                        # If this ended before its first value, Gradio would empty all outputs.
+                        yield {self.address: gr.skip()}
                         return
                     if len(done := job.parts.copy()) > drawn:
                         drawn = len(done)
