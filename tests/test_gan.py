@@ -10,9 +10,10 @@ from PIL import Image
 import biggan
 from biggan import InputError
 from biggan.devices import best_device
-from biggan.images import Pictures
 from biggan.latents import make_noise, statistics_truncation
-from biggan.provenance import GridProvenance, provenance_from_json, read_provenance
+from biggan.pictures import Pictures
+from biggan.provenance import GridProvenance
+from biggan.provenance_files import provenance_from_json, read_provenance
 from biggan.weights.files import Description, save_generator
 from tiny import TINY_CLASSES, tiny_generator
 

@@ -20,8 +20,8 @@ from biggan.provenance import (
     MorphProvenance,
     Provenance,
     file_stem,
-    read_provenance,
 )
+from biggan.provenance_files import read_provenance
 from biggan.sampling import plan_latents
 from biggan.video import make_frame, save_video
 from mutations import MUTATIONS, NESTED, limited_memory, mutated_bytes, mutated_value

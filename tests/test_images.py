@@ -9,7 +9,7 @@ from PIL import Image
 
 from biggan.errors import InputError
 from biggan.images import from_uint8, make_grid, save_png, to_pil, to_uint8
-from biggan.provenance import read_provenance
+from biggan.provenance_files import read_provenance
 from test_provenance import PICTURE
 
 LEVELS = torch.arange(256, dtype=torch.uint8).reshape(1, 1, 16, 16)

@@ -187,7 +187,8 @@ def test_mistakes(tiny):
 
 
 def test_a_picture_of_latents_is_made_again(tiny):
-    from biggan.provenance import LatentGridProvenance, LatentProvenance, provenance_from_json
+    from biggan.provenance import LatentGridProvenance, LatentProvenance
+    from biggan.provenance_files import provenance_from_json
     from biggan.sampling import plan_latents
 
     z, vectors = torch.randn(2, 12), tiny.embed([0, 1])

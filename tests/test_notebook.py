@@ -22,7 +22,7 @@ import nbformat
 
 import biggan
 from biggan.interpolation import interpolate_labels, interpolate_noise
-from biggan.provenance import read_provenance
+from biggan.provenance_files import read_provenance
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
 import run_notebook

@@ -9,18 +9,11 @@ import pytest
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from biggan import provenance
+from biggan import provenance_files
 from biggan.errors import InputError
 from biggan.images import save_png
-from biggan.provenance import (
-    GridProvenance,
-    Keyframe,
-    MorphProvenance,
-    Provenance,
-    VideoProvenance,
-    provenance_from_json,
-    read_provenance,
-)
+from biggan.provenance import GridProvenance, Keyframe, MorphProvenance, Provenance, VideoProvenance
+from biggan.provenance_files import provenance_from_json, read_provenance
 from biggan.video import check_video, save_video
 
 SHARED = {"model": "biggan-deep-256", "sha256": "0" * 64, "noise": "hub", "version": "0.1.0"}
@@ -212,7 +205,7 @@ def test_without_pyav_one_line_says_why_an_mp4_cannot_be_read_or_written(
     tmp_path, monkeypatch, is_installed
 ):
     spec = object() if is_installed else None
-    monkeypatch.setattr(provenance, "find_spec", lambda name: spec)
+    monkeypatch.setattr(provenance_files, "find_spec", lambda name: spec)
     monkeypatch.setitem(sys.modules, "av", None)
     path = tmp_path / "x.mp4"
     path.write_bytes(b"\x00\x00\x00\x18ftypisom")

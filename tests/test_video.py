@@ -16,7 +16,7 @@ from PIL import Image
 from biggan import video
 from biggan.errors import InputError
 from biggan.interpolation import there_and_back
-from biggan.provenance import read_provenance
+from biggan.provenance_files import read_provenance
 from biggan.video import check_video, make_frame, save_video
 from test_provenance import MP4, VIDEO
 

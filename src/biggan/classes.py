@@ -44,13 +44,9 @@ def is_imagenet(class_names: Sequence[str]) -> bool:
 
 
 def default_class_names(num_classes: int) -> tuple[str, ...]:
-    """Names for the classes of a model whose file has none.
+    """Names for the classes of a model whose file has none: "class 0" and so on.
 
-    Args:
-        num_classes: 1000 are taken for ImageNet's in their usual order; 0 is unconditional.
-
-    Returns:
-        A name for each class, "class 0" and so on where nothing better is known.
+    1000 classes are taken for ImageNet's in their usual order; 0 is unconditional.
     """
     if num_classes == _IMAGENET_SIZE:
         return imagenet_classes()
@@ -116,21 +112,13 @@ def resolve_class(query: str | int, class_names: Sequence[str]) -> int:
 
 
 def search_classes(query: str, class_names: Sequence[str]) -> list[int]:
-    """List the classes whose names hold the query anywhere, best first.
+    """List the classes, by index, whose names hold the query anywhere, best first.
 
     A synonym that is the query comes before one that starts with its words, then the query as words
     anywhere, at the start of a word, and as another part; ties keep the order of the classes. An
-    empty query finds all.
+    empty query finds all; the start of a WordNet id ("n0209") those of ImageNet.
     Only when no name holds the query is it taken for a misspelling: then the most similar names
     are listed, if any is similar enough.
-
-    Args:
-        query: Part of a name, in any case; or the start of a WordNet id ("n0209"), if the classes
-            are ImageNet's.
-        class_names: The model's classes in order.
-
-    Returns:
-        Indices into `class_names`.
     """
     wanted = _normal(query)
     if not wanted:

@@ -20,9 +20,7 @@ _OUT_OF_MEMORY = ("can't allocate memory", "MPS backend out of memory", "STATUS_
 
 
 def find_device(name: str | int | torch.device) -> torch.device:
-    """The device of a name such as "cpu", "cuda", "cuda:1" or "mps".
-
-    Nothing is allocated on it: it may be the device of another process.
+    """The device of a name such as "cpu", "cuda", "cuda:1" or "mps"; nothing is allocated on it.
 
     Raises:
         InputError: The name is unknown, or there is no such device on this machine.
@@ -106,11 +104,7 @@ def move(network: torch.nn.Module, device: torch.device, name: str) -> None:
 
 @contextmanager
 def naming_out_of_memory(device: torch.device, advice: str) -> Iterator[None]:
-    """Turn a failed allocation within this block into one line.
-
-    Args:
-        device: Where the block computes.
-        advice: A setting that takes less memory.
+    """Turn a failed allocation on a device within this block into one line with some advice.
 
     Raises:
         InputError: An allocation failed.

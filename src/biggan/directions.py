@@ -13,12 +13,11 @@ ones change shape and pose, the late ones colour.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
@@ -27,13 +26,12 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 from tqdm import tqdm
 
-from biggan._version import __version__
-from biggan.errors import InputError, printable, quoted, real_number, whole_number
+from biggan.errors import InputError, quoted, real_number, whole_number
 from biggan.images import make_grid, to_pil, to_uint8
 from biggan.latents import make_noise
 from biggan.provenance import LatentProvenance, Provenance, file_stem
-from biggan.sampling import Model, inputs_of, plan_latents, rows_of
-from biggan.weights.files import FORMAT, load_tensors, save_tensors
+from biggan.sampling import Model, check_weights, inputs_of, plan_latents, rows_of
+from biggan.weights.files import load_record, save_record
 
 if TYPE_CHECKING:
     from biggan.gan import Gan
@@ -100,12 +98,8 @@ class Directions:
         Raises:
             InputError: The directions were found for other weights.
         """
-        if self.sha256 != gan.sha256:
-            raise InputError(
-                f"the directions are of {printable(self.model[:100])} (sha256 "
-                f"{printable(self.sha256[:12])}...), not of {gan.name} ({gan.sha256[:12]}...); "
-                "find those of this model with biggan directions"
-            )
+        advice = "find those of this model with biggan directions"
+        check_weights(gan, self.model, self.sha256, "the directions are of", advice)
 
     def apply(self, z: Tensor | NDArray[np.floating], amounts: Mapping[int | str, float]) -> Tensor:
         """Move noise along directions.
@@ -210,8 +204,8 @@ def find_directions(
             "seed": seed,
         }
         z = torch.from_numpy(make_noise(samples, gan.config.z_dim, truncation, seed)).float()
-        outputs = _Activations(gan, z, activation, class_, truncation, progress)
-        vectors, strengths = _pca(outputs, num)
+        batches = _activations(gan, z, activation, class_, truncation, progress)
+        vectors, strengths = _pca(batches, z, num)
     return Directions(
         vectors.float(),
         strengths.float(),
@@ -244,62 +238,59 @@ def _checked_layers(gan: Gan, layers: Sequence[int] | None) -> tuple[int, ...]:
 @torch.no_grad()
 def _sefa(gan: Gan, layers: Sequence[int], num: int) -> tuple[Tensor, Tensor]:
     """Eigenvectors of A^T A, and the square roots of their eigenvalues."""
-    weights = [gan.engine.noise_weights(layer) for layer in layers]  # each (z_dim, outputs)
+    weights = [gan.engine.folded.noise_weights(layer) for layer in layers]  # each (z_dim, outputs)
     a = torch.cat(weights, dim=1).cpu().double()
     values, vectors = torch.linalg.eigh(a @ a.T)  # ascending
     strongest = vectors.T.flip(0)[:num]
     return _pointing_up(strongest), values.flip(0)[:num].clamp_min(0).sqrt()
 
 
-class _Activations:
-    """What a layer makes of samples, flat, batch by batch; as often as it is asked for."""
-
-    def __init__(
-        self,
-        gan: Gan,
-        z: Tensor,
-        layer: str,
-        class_: str | int | None,
-        truncation: float | None,
-        progress: bool,
-    ) -> None:
-        self.z = z
-        self._gan, self._layer, self._truncation = gan, layer, truncation
-        self._progress = progress
-        config = gan.config
-        self._vector = torch.zeros(1, config.embedding_dim)
-        if config.num_classes and class_ is None:
-            self._vector = gan.embed(torch.full((1, config.num_classes), 1 / config.num_classes))
-        elif class_ is not None:
-            self._vector = gan.embed(class_)
-
-    def batches(self, what: str, at_least: int = 1) -> Iterator[tuple[Tensor, Tensor]]:
-        """Noise (n, z_dim) and activations (n, C * H * W), n not below `at_least`."""
-        parts = self.z.tensor_split(max(1, len(self.z) // max(_BATCH, at_least)))
-        bar = tqdm(parts, what, leave=False, delay=2, disable=None if self._progress else True)
-        for z in bar:
-            made = self._gan.features(
-                z,
-                truncation=self._truncation,
-                layers=self._layer,
-                class_vectors=self._vector.expand(len(z), -1),
-            )
-            yield z, made[self._layer].flatten(1)
+_Batches = Callable[[str, int], Iterator[tuple[Tensor, Tensor]]]
 
 
-def _pca(activations: _Activations, num: int) -> tuple[Tensor, Tensor]:
+def _activations(
+    gan: Gan,
+    z: Tensor,
+    layer: str,
+    class_: str | int | None,
+    truncation: float | None,
+    progress: bool,
+) -> _Batches:
+    """What a layer makes of samples, as often as it is asked for.
+
+    Returns:
+        Called with the bar's title and a least n, noise (n, z_dim) and activations (n, C * H * W).
+    """
+    config = gan.config
+    vector = torch.zeros(1, config.embedding_dim)
+    if config.num_classes and class_ is None:
+        vector = gan.embed(torch.full((1, config.num_classes), 1 / config.num_classes))
+    elif class_ is not None:
+        vector = gan.embed(class_)
+
+    def batches(title: str, least: int) -> Iterator[tuple[Tensor, Tensor]]:
+        parts = z.tensor_split(max(1, len(z) // max(_BATCH, least)))
+        for part in tqdm(parts, title, leave=False, delay=2, disable=None if progress else True):
+            vectors = vector.expand(len(part), -1)
+            made = gan.features(part, truncation=truncation, layers=layer, class_vectors=vectors)
+            yield part, made[layer].flatten(1)
+
+    return batches
+
+
+def _pca(batches: _Batches, z: Tensor, num: int) -> tuple[Tensor, Tensor]:
     """The noise that moves along each principal component, and the components' deviations."""
     try:
         from sklearn.decomposition import IncrementalPCA
     except ImportError:
         raise InputError("--method pca needs scikit-learn: pip install 'biggan[train]'") from None
     # More than are wanted: what a part leaves out is lost to those after it.
-    pca = IncrementalPCA(min(4 * num, len(activations.z) // 2))
-    for _, outputs in activations.batches("components", at_least=pca.n_components):
+    pca = IncrementalPCA(min(4 * num, len(z) // 2))
+    for _, outputs in batches("components", pca.n_components):
         pca.partial_fit(outputs.numpy())
-    coordinates = [pca.transform(outputs.numpy()) for _, outputs in activations.batches("noise")]
+    coordinates = [pca.transform(outputs.numpy()) for _, outputs in batches("noise", 1)]
     x = torch.from_numpy(np.concatenate(coordinates)[:, :num]).double()
-    z = activations.z.double()
+    z = z.double()
     vectors = torch.linalg.lstsq(x, z - z.mean(0)).solution  # (num, z_dim)
     vectors = vectors / vectors.norm(dim=1, keepdim=True).clamp_min(1e-12)
     return _pointing_up(vectors), torch.from_numpy(pca.explained_variance_[:num] ** 0.5)
@@ -347,18 +338,10 @@ def save_directions(directions: Directions, path: Path) -> None:
     Raises:
         InputError: It cannot be written.
     """
-    about = {
-        "version": __version__,
-        "method": directions.method,
-        "layers": directions.layers,
-        "conditions": directions.conditions,
-        "model": directions.model,
-        "sha256": directions.sha256,
-        "names": directions.names,
-        "details": dict(directions.details),
-    }
-    metadata = {"format": FORMAT, _KEY: json.dumps(about)}
-    save_tensors(path, metadata, {name: getattr(directions, name) for name in _TENSORS})
+    names = ("method", "layers", "conditions", "model", "sha256", "names")
+    about = {name: getattr(directions, name) for name in names}
+    about["details"] = dict(directions.details)
+    save_record(path, _KEY, about, {name: getattr(directions, name) for name in _TENSORS})
 
 
 def load_directions(path: str | Path) -> Directions:
@@ -367,29 +350,25 @@ def load_directions(path: str | Path) -> Directions:
     Raises:
         InputError: There is no such file, or it holds no directions.
     """
-    path = Path(path).expanduser()
-    metadata, tensors, _ = load_tensors(path)
-    try:
-        about = json.loads(metadata[_KEY])
-        found = Directions(
-            tensors["vectors"].float(),
-            tensors["strengths"].float(),
-            tuple(int(layer) for layer in about["layers"]),
-            int(about["conditions"]),
-            about["method"],
-            str(about["model"]),
-            str(about["sha256"]),
-            tuple(str(name) for name in about["names"]),
-            dict(about["details"]),
-        )
-        sizes = {len(found.vectors), len(found.strengths), len(found.names)}
-        usable = found.vectors.ndim == 2 and len(sizes) == 1 and found.vectors.isfinite().all()
-        if not (usable and {*found.layers} <= {*range(found.conditions)}):
-            raise ValueError
-    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
-        raise InputError(
-            f"{path} contains no directions: make them with biggan directions"
-        ) from None
+    return load_record(path, _KEY, _directions_of, "make them with biggan directions")
+
+
+def _directions_of(about: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Directions:
+    found = Directions(
+        tensors["vectors"].float(),
+        tensors["strengths"].float(),
+        tuple(int(layer) for layer in about["layers"]),
+        int(about["conditions"]),
+        about["method"],
+        str(about["model"]),
+        str(about["sha256"]),
+        tuple(str(name) for name in about["names"]),
+        dict(about["details"]),
+    )
+    sizes = {len(found.vectors), len(found.strengths), len(found.names)}
+    usable = found.vectors.ndim == 2 and len(sizes) == 1 and found.vectors.isfinite().all()
+    if not (usable and {*found.layers} <= {*range(found.conditions)}):
+        raise ValueError
     return found
 
 

@@ -148,7 +148,7 @@ def check_request(
     """Refuse what no model can be exported as, before one is loaded; see `export_generator`.
 
     Raises:
-        InputError: A package is missing, or a value is out of range, or the file exists.
+        InputError: A package is missing, a value is out of range, or the file exists.
     """
     for other, suffix in SUFFIXES.items():
         if other != form and path.suffix.lower() == suffix:
@@ -220,11 +220,7 @@ def write_page_network(gan: Gan, path: Path, storage: Storage) -> tuple[Tensor, 
 
 
 class _Network(nn.Module):
-    """What is exported: the folded generator with named inputs.
-
-    Args:
-        gan: The model.
-        truncation: As for `export_generator`; "given" for statistics as an input.
+    """What is exported: the folded generator with named inputs; "given" for statistics as an input.
 
     Raises:
         InputError: The model has no table of statistics for a dynamic truncation, or looks them up
@@ -278,11 +274,7 @@ class _Network(nn.Module):
 
 
 class _Tabulated(StandingBatchNorm2d):
-    """Statistics at a truncation that is a tensor, as standard operations.
-
-    Args:
-        table: Where they are, with a grid, and linear between its rows.
-    """
+    """Statistics at a truncation that is a tensor, linear between rows, as standard operations."""
 
     truncations: Tensor
 
@@ -519,12 +511,10 @@ def _compare(
     table: StandingBatchNorm2d,
     tolerance: float = TOLERANCE,
 ) -> float:
-    """Make two images by the exported network and by the generator.
+    """The largest difference of two images by the exported network from the generator's.
 
-    Of one class and of a mix, at several truncations and batch sizes where those are dynamic.
-
-    Returns:
-        The largest difference.
+    They are of one class and of a mix, at several truncations and batch sizes where those are
+    dynamic.
 
     Raises:
         InputError: It is above the tolerance.

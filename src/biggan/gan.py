@@ -8,7 +8,7 @@ from contextlib import suppress
 from itertools import islice
 from pathlib import Path as FilePath
 from threading import RLock
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from PIL import Image
@@ -16,8 +16,6 @@ from PIL import Image
 from biggan.classes import resolve_class
 from biggan.devices import best_device, find_device, move
 from biggan.errors import InputError
-from biggan.hub import hub_address
-from biggan.images import Picture, Pictures
 from biggan.inference import EngineName, Precision
 from biggan.inference.engine import Engine, build_engine
 from biggan.interpolation import Path, draw_morph, draw_video, plan_morph, plan_video
@@ -25,11 +23,13 @@ from biggan.latent_space import LatentSpace
 from biggan.latents import NoiseKind
 from biggan.models import Discriminator, Generator, GeneratorConfig
 from biggan.nn import OffGrid
-from biggan.publishing import push_to_hub, save_pretrained
 from biggan.sampling import draw_pictures, plan_pictures
 from biggan.weights import load as weights
-from biggan.weights.files import Description, cache_dir
+from biggan.weights.files import Description, measurements_file
 from biggan.weights.networks import with_off_grid
+
+if TYPE_CHECKING:
+    from biggan.pictures import Pictures
 
 
 def load(
@@ -76,16 +76,10 @@ def load_discriminator(
 ) -> Discriminator:
     """Load a discriminator: `D(images, labels)` gives logits (N, 1), positive for "real".
 
-    It is in eval mode, on the CPU. `path` is a weights file of ours, the folder of a training run,
-    ajbrock's `D.pth`, StudioGAN's or mmgeneration's file, a folder of such files, an address of
-    one, or a published name with a discriminator. For the rest see `load`.
+    It is in eval mode, on the CPU. `path` is a file or folder of any known format that holds one,
+    an address, or a published name with a discriminator. For the rest see `load`.
     """
     return weights.load_discriminator(path, offline=offline, sn_eps=sn_eps).network
-
-
-def measurements_file() -> FilePath:
-    """Where the speed of engines on this machine is kept."""
-    return cache_dir() / "engines.json"
 
 
 class Gan(LatentSpace):
@@ -117,9 +111,21 @@ class Gan(LatentSpace):
     @classmethod
     def from_pretrained(cls, model: str | FilePath, **how: Any) -> Gan:
         """Load a repository of the Hub, "owner/name[@revision]", or a folder; see `load`."""
+        from biggan.hub import hub_address
+
         return load(hub_address(model), **how)
 
-    save_pretrained, push_to_hub = save_pretrained, push_to_hub
+    def save_pretrained(self, folder: str | FilePath, **how: Any) -> FilePath:
+        """Write a folder to publish; see `biggan.publishing.save_pretrained`."""
+        from biggan.publishing import save_pretrained
+
+        return save_pretrained(self, folder, **how)
+
+    def push_to_hub(self, repo: str, **how: Any) -> str:
+        """Publish on the Hugging Face Hub; see `biggan.publishing.push_to_hub`."""
+        from biggan.publishing import push_to_hub
+
+        return push_to_hub(self, repo, **how)
 
     @property
     def name(self) -> str:
@@ -196,6 +202,8 @@ class Gan(LatentSpace):
             seed: The same seed gives the same pictures, on every machine up to rounding.
             noise: What `truncation` means: "hub", "paper" or "scale" (see `biggan.latents`).
         """
+        from biggan.pictures import Picture, Pictures
+
         several = isinstance(class_, Sequence) and not isinstance(class_, str)
         classes = cast(Sequence[str | int | None], class_ if several else [class_])
         planned = self.plan(classes, num, truncation, seed, noise=noise)
@@ -237,9 +245,9 @@ class Gan(LatentSpace):
         raise InputError(f"{self.name} is unconditional: it has no class {class_!r}; omit it")
 
     def _repr_html_(self) -> str:
-        names = self.class_names
-        some = "; ".join(name.split(",")[0] for name in names[:8]) + ("; ..." if names[8:] else "")
-        call = f"gan.sample({names[0].split(',')[0]!r}, num=10)" if names else "gan.sample(num=10)"
+        names = [name.split(",")[0] for name in self.class_names[:9]]
+        some = "; ".join(names[:8]) + ("; ..." if names[8:] else "")
+        call = f"gan.sample({names[0]!r}, num=10)" if names else "gan.sample(num=10)"
         return "".join(f"<p>{html.escape(text)}</p>" for text in (repr(self), some, call))
 
     def __repr__(self) -> str:

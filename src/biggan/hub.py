@@ -63,10 +63,7 @@ def hub_address(model: str | Path) -> str | Path:
 def obtain_from_hub(address: str, *, kind: str = "generator", offline: bool = False) -> Path:
     """The weights file of a repository, or the folder of a TF Hub module, in the Hub's cache.
 
-    Args:
-        address: `hf://owner/repo[@revision][/file]`.
-        kind: The network that is wanted: "generator" or "discriminator".
-        offline: Whether to look no further than the cache.
+    The address is `hf://owner/repo[@revision][/file]`, the kind "generator" or "discriminator".
     """
     match, shown = _ADDRESS.fullmatch(address), printable(address[:100])
     if match is None:
@@ -177,12 +174,9 @@ def check_push(repo: str) -> None:
 
 
 def push_folder(folder: Path, repo: str, *, private: bool = False) -> str:
-    """Upload a folder to a model's repository, which is created where there is none.
+    """Upload a folder to a model's repository, created if there is none; returns its address.
 
     A README.md that is there already stays as it is. Call `check_push` first.
-
-    Returns:
-        The repository's address.
     """
     from huggingface_hub import HfApi
 
@@ -227,13 +221,7 @@ def _fetch(
 ) -> tuple[Path, _Result]:
     """Bring files of a repository into the Hub's cache.
 
-    Args:
-        shown: The repository as messages show it.
-        repo: Its owner and name.
-        repo_type: "model" or "dataset".
-        revision: A branch, a tag or a commit.
-        choose: Chooses among the names of all files; gives a result, and patterns of what to fetch.
-        offline: Whether to look no further than the cache.
+    `choose` takes the names of all files, and gives a result and patterns of what to fetch.
 
     Returns:
         The folder of the snapshot, and the result.

@@ -6,102 +6,28 @@ seed gives the published picture.
 
 from __future__ import annotations
 
-import base64
-import html
 import io
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from PIL import Image, PngImagePlugin
 from torch import Tensor
 
-from biggan.atomic_write import make_folder, write_atomically
+from biggan.atomic_write import write_atomically
 from biggan.errors import InputError
-
-if TYPE_CHECKING:
-    from biggan.provenance import PngProvenance
+from biggan.provenance import COMMENT_PREFIX, PNG_KEYWORD, PngProvenance
 
 _MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 _LONGEST_COMMENT = 2**16 - 3  # bytes, of a JPEG
-_SMALL = 64  # up to this many pixels a side a notebook shows pictures enlarged
-
-
-class Picture(Image.Image):
-    """A PIL image whose provenance goes with it into PNG files.
-
-    Copies and changed pictures are plain PIL images, without provenance.
-    """
-
-    provenance: PngProvenance | None = None
-
-    @classmethod
-    def of(cls, image: Image.Image, provenance: PngProvenance) -> Picture:
-        """The same picture with provenance."""
-        picture = cls()
-        picture.__setstate__(image.__getstate__())
-        picture.provenance = provenance
-        return picture
-
-    def save(self, fp: Any, format: str | None = None, **params: Any) -> None:  # noqa: A002
-        """As of PIL; a PNG also gets the provenance, for `biggan sample --like`."""
-        if self.provenance is not None:
-            params.setdefault("pnginfo", _chunks(self.provenance))  # of other formats, ignored
-        super().save(fp, format, **params)
-
-
-class Pictures(list[Image.Image]):
-    """The list of PIL images that `Gan.sample` returns; a notebook shows the pictures."""
-
-    def grid(self, columns: int = 5) -> Image.Image:
-        """All pictures in one, row by row; its PNG files have the provenance of all."""
-        from biggan.provenance import GridProvenance, Provenance
-
-        grid = make_grid(self, min(columns, len(self)))
-        found = (getattr(picture, "provenance", None) for picture in self)
-        made = [provenance for provenance in found if isinstance(provenance, Provenance)]
-        if len(made) < len(self):
-            return grid
-        return Picture.of(grid, GridProvenance(min(columns, len(self)), tuple(made)))
-
-    def save(self, folder: str | Path) -> list[Path]:
-        """Write a PNG for each picture, called by its class and settings; returns the paths."""
-        from biggan.provenance import file_stem
-
-        paths = []
-        make_folder(Path(folder))
-        for number, picture in enumerate(self):
-            made = getattr(picture, "provenance", None)
-            name = file_stem(made) if made else f"picture-{number:04d}"
-            paths.append(Path(folder, f"{name}.png"))
-            save_png(picture, paths[-1], made)
-        return paths
-
-    def _repr_html_(self) -> str:
-        shown = []
-        for picture in self:
-            contents = base64.b64encode(to_png(picture)).decode()
-            side = 2 * picture.width if picture.width <= _SMALL else picture.width
-            title = getattr(getattr(picture, "provenance", None), "class_name", None) or ""
-            shown.append(
-                f'<img src="data:image/png;base64,{contents}" title="{html.escape(title)}" '
-                f'width="{side}" style="display:inline-block; margin:1px; '
-                'image-rendering:pixelated">'
-            )
-        return "".join(shown)
 
 
 def to_uint8(images: Tensor) -> Tensor:
-    """Turn a generator's output into pixels.
+    """Turn a generator's output, float (N, C, H, W) in [-1, 1], into uint8 pixels.
 
-    Args:
-        images: Float images in [-1, 1], (N, C, H, W); values outside are clipped.
-
-    Returns:
-        uint8 images of the same shape: `(x + 1) / 2 * 256`, clipped to 0..255 and truncated, which
-        splits [-1, 1] into 256 levels of the same width.
+    They are `(x + 1) / 2 * 256`, clipped to 0..255 and truncated, which splits [-1, 1] into 256
+    levels of the same width.
     """
     if images.dtype in (torch.float16, torch.bfloat16):
         images = images.float()  # eight bits of mantissa are too few to count 256 levels
@@ -109,18 +35,12 @@ def to_uint8(images: Tensor) -> Tensor:
 
 
 def from_uint8(images: Tensor) -> Tensor:
-    """Turn pixels into what a discriminator sees: `(x + 0.5) / 128 - 1`.
+    """Turn pixels into what a discriminator sees, float32: `(x + 0.5) / 128 - 1`.
 
     That is the middle of the interval that `to_uint8` maps to a level, so the two are inverse for
     all 256 levels. The usual `x / 127.5 - 1` puts most levels off the middle and 0 and 255 on the
     very ends, which tanh never reaches: a generator would learn pictures that `to_uint8` then
     stretches by 256 / 255.
-
-    Args:
-        images: uint8 images of any shape.
-
-    Returns:
-        float32 images of the same shape, in [-1 + 1/256, 1 - 1/256].
     """
     return (images.float() + 0.5) / 128 - 1
 
@@ -139,15 +59,9 @@ def to_pil(images: Tensor) -> list[Image.Image]:
 
 
 def make_grid(images: Sequence[Image.Image], columns: int, pad: int = 1) -> Image.Image:
-    """Lay pictures out row by row, as the notebook's `imgrid` does.
+    """Lay pictures of one size and mode out row by row, as the notebook's `imgrid` does.
 
-    Args:
-        images: Pictures of one size and mode.
-        columns: Pictures in a row; cells that the last row leaves empty are white.
-        pad: Width of the white lines between pictures; there is none around the grid.
-
-    Returns:
-        One picture.
+    White lines of width `pad` part them; cells that the last row leaves empty are white, too.
 
     Raises:
         ValueError: There is no picture, they differ in size or mode, or a number is too small.
@@ -186,8 +100,6 @@ def save_jpeg(image: Image.Image, path: Path, provenance: PngProvenance | None =
         raise InputError(f"cannot write {path}: a JPEG has no transparency; write PNG files")
     comment = b""
     if provenance is not None:
-        from biggan.provenance import COMMENT_PREFIX
-
         comment = f"{COMMENT_PREFIX}{provenance.to_json()}".encode()
         if len(comment) > _LONGEST_COMMENT:
             raise InputError(
@@ -201,14 +113,13 @@ def save_jpeg(image: Image.Image, path: Path, provenance: PngProvenance | None =
 def to_png(image: Image.Image, provenance: PngProvenance | None = None) -> bytes:
     """The contents of the file that `save_png` writes."""
     contents = io.BytesIO()
-    image.save(contents, format="PNG", pnginfo=_chunks(provenance))
+    image.save(contents, format="PNG", pnginfo=png_chunks(provenance))
     return contents.getvalue()
 
 
-def _chunks(provenance: PngProvenance | None) -> PngImagePlugin.PngInfo:
+def png_chunks(provenance: PngProvenance | None) -> PngImagePlugin.PngInfo:
+    """What a PNG of this provenance holds besides its pixels."""
     chunks = PngImagePlugin.PngInfo()
     if provenance is not None:
-        from biggan.provenance import PNG_KEYWORD
-
         chunks.add_text(PNG_KEYWORD, provenance.to_json())
     return chunks

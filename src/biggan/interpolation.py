@@ -106,17 +106,8 @@ def plan_latent_morph(
 ) -> list[LatentProvenance]:
     """Plan the pictures from some noise and class vectors to others.
 
-    Args:
-        gan: The model.
-        start: Noise (N, z_dim) and class vectors (N, class_dim) of N paths; or (N, L, ...).
-        end: The same of the ends, in the same shapes.
-        steps: Pictures on each path.
-        truncation: Of the BatchNorm statistics.
-        path: How the noise moves; class vectors move linearly.
-        name: What the pictures show.
-
-    Returns:
-        One path after the other, `steps` pictures each.
+    Both ends are noise (N, z_dim) and class vectors (N, class_dim) of N paths, or (N, L, ...).
+    Class vectors move linearly. The result is one path after another, `steps` pictures each.
 
     Raises:
         InputError: Fewer than 2 steps, an unknown path, or shapes that do not fit.
@@ -249,9 +240,6 @@ def there_and_back(frames: Iterable[list[Image.Image]]) -> Iterator[list[Image.I
 
     On the way back they are neither made again nor held in memory: a temporary file keeps them.
 
-    Args:
-        frames: Each of one picture or several.
-
     Raises:
         InputError: The temporary file cannot be written.
     """
@@ -267,16 +255,9 @@ def there_and_back(frames: Iterable[list[Image.Image]]) -> Iterator[list[Image.I
 def interpolate_noise(
     start: NDArray[np.float64], end: NDArray[np.float64], steps: int, path: Path = "linear"
 ) -> NDArray[np.float64]:
-    """Noise from `start` to `end`, both ends included exactly.
+    """Noise (num, steps, dim) from `start` to `end`, each (num, dim), both included exactly.
 
-    Args:
-        start: (num, dim).
-        end: (num, dim).
-        steps: Points on each path, at least 2.
-        path: `linear`, or `slerp` (spherical; Shoemake 1985).
-
-    Returns:
-        (num, steps, dim).
+    The path is `linear`, or `slerp` (spherical; Shoemake 1985).
 
     Raises:
         InputError: Fewer than 2 steps, or an unknown path.
@@ -290,16 +271,9 @@ def noise_between(
     fractions: NDArray[np.float64],
     path: Path = "linear",
 ) -> NDArray[np.float64]:
-    """Noise a fraction of the way from `start` to `end`; at 0 and at 1 these exactly.
+    """Noise (..., n, dim) at fractions (n,) of the way between two ends, at 0 and 1 these exactly.
 
-    Args:
-        start: (..., n, dim), or what broadcasts to it.
-        end: The same.
-        fractions: (n,), in [0, 1].
-        path: See `interpolate_noise`.
-
-    Returns:
-        (..., n, dim).
+    The ends are (..., n, dim), or what broadcasts to it.
 
     Raises:
         InputError: An unknown path.
@@ -331,10 +305,7 @@ def check_path(path: str) -> None:
 
 
 def interpolate_labels(start: int, end: int, num_classes: int, steps: int) -> Tensor:
-    """Class weights from one class to another, both ends included exactly.
-
-    Returns:
-        float32 (steps, num_classes), each row summing to 1.
+    """Class weights (steps, num_classes) from one class to another, both ends included exactly.
 
     Raises:
         InputError: Fewer than 2 steps.
@@ -347,17 +318,7 @@ def interpolate_labels(start: int, end: int, num_classes: int, steps: int) -> Te
 def labels_between(
     start: Tensor, end: Tensor, fractions: NDArray[np.float64], num_classes: int
 ) -> Tensor:
-    """Class weights a fraction of the way from one class to another.
-
-    Args:
-        start: int64 (n,), classes.
-        end: The same.
-        fractions: (n,), in [0, 1].
-        num_classes: Classes of the model.
-
-    Returns:
-        float32 (n, num_classes), each row summing to 1.
-    """
+    """Class weights (n, num_classes) at fractions (n,) of the way between classes, int64 (n,)."""
     # In float64, or 1 - t would be rounded twice and differ from the notebook's.
     t = torch.from_numpy(fractions)[:, None]  # (n, 1)
     weights = F.one_hot(start, num_classes) * (1 - t) + F.one_hot(end, num_classes) * t
@@ -381,8 +342,8 @@ def path_inputs(
         path: See `interpolate_noise`.
 
     Yields:
-        Noise (n, dim) and class weights (n, num_classes), which go on where the ones before ended:
-        frame by frame, and path by path within a frame.
+        Noise (n, dim) and class weights (n, num_classes): frame by frame, and path by path within a
+        frame.
     """
     num_keyframes, num = noise.shape[:2]
     total = len(positions) * num
@@ -403,14 +364,9 @@ def parse_keyframes(text: str) -> list[tuple[str | None, int]]:
     """Read "tabby cat@3, golden retriever@7, hen@1": classes with the seeds of their noise.
 
     A keyframe ends with "@", its seed, and then a comma or the end of the text. So the commas
-    inside a name ("tabby, tabby cat@3") and an "@" in it part nothing.
-
-    Args:
-        text: Keyframes after commas. A class is whatever `biggan.classes.resolve_class` takes; it
-            is left out for an unconditional model: "@3, @7".
-
-    Returns:
-        For each, of at least two, the class, None where it is left out, and the seed.
+    inside a name ("tabby, tabby cat@3") and an "@" in it part nothing. A class is whatever
+    `biggan.classes.resolve_class` takes; for an unconditional model it is left out, "@3, @7", and
+    None in the result.
 
     Raises:
         InputError: Something is not a keyframe, or there is only one.

@@ -9,7 +9,6 @@ Images are compared by a Laplacian pyramid and, where there is one, a network's 
 
 from __future__ import annotations
 
-import json
 import math
 import time
 from collections.abc import Callable, Mapping
@@ -22,14 +21,13 @@ from torch import Tensor
 from torch.nn import functional as F
 from tqdm import tqdm
 
-from biggan._version import __version__
 from biggan.data.dataset import MODES, fit_square, to_array
 from biggan.data.decoding import CorruptImageError, decode_image, open_image, strict_pillow
-from biggan.errors import InputError, printable, real_number, whole_number
+from biggan.errors import InputError, real_number, whole_number
 from biggan.images import from_uint8, to_uint8
 from biggan.latents import check_truncation, make_noise
-from biggan.sampling import generate_batches
-from biggan.weights.files import FORMAT, load_tensors, save_tensors
+from biggan.sampling import check_weights, generate_batches
+from biggan.weights.files import load_record, save_record
 
 if TYPE_CHECKING:
     from biggan.gan import Gan
@@ -108,12 +106,8 @@ class Latents:
         Raises:
             InputError: The latents belong to other weights.
         """
-        if self.sha256 != gan.sha256:
-            raise InputError(
-                f"the latents are of {printable(self.model[:100])} (sha256 "
-                f"{printable(self.sha256[:12])}...), not of {gan.name} ({gan.sha256[:12]}...); "
-                "invert the picture with this model"
-            )
+        advice = "invert the picture with this model"
+        check_weights(gan, self.model, self.sha256, "the latents are of", advice)
 
 
 class Inverter:
@@ -166,11 +160,7 @@ class Inverter:
         self._network = gan.differentiable().requires_grad_(False)
 
     def invert(self, picture: Tensor, name: str = "") -> Latents:
-        """Find the latents of one picture.
-
-        Args:
-            picture: uint8 (C, R, R).
-            name: Of the latents.
+        """Find the latents, of this name, of one picture, uint8 (C, R, R).
 
         Raises:
             InputError: It has another shape or type than the model's images.
@@ -422,13 +412,10 @@ def lpips_metric() -> Metric:
 
 
 def read_picture(path: Path, gan: Gan, *, fit: bool = False) -> Tensor:
-    """Read a picture to be inverted: uint8 (C, R, R).
+    """Read a picture to be inverted by a model: uint8 (C, R, R).
 
-    Args:
-        path: An image file.
-        gan: The model whose images have this shape.
-        fit: Crop to the central square, resize and convert, as training does; otherwise a picture
-            of another size, or grey instead of colour, is refused.
+    With `fit` it is cropped to the central square, resized and converted, as training does;
+    otherwise a picture of another size, or grey instead of colour, is refused.
 
     Raises:
         InputError: It cannot be read, or has another shape or mode.
@@ -467,16 +454,9 @@ def save_latents(latents: Latents, path: Path) -> None:
     Raises:
         InputError: It cannot be written.
     """
-    about = {
-        "version": __version__,
-        "truncation": latents.truncation,
-        "model": latents.model,
-        "sha256": latents.sha256,
-        "name": latents.name,
-        "details": dict(latents.details),
-    }
-    metadata = {"format": FORMAT, _KEY: json.dumps(about)}
-    save_tensors(path, metadata, {name: getattr(latents, name) for name in _TENSORS})
+    about = {name: getattr(latents, name) for name in ("truncation", "model", "sha256", "name")}
+    about["details"] = dict(latents.details)
+    save_record(path, _KEY, about, {name: getattr(latents, name) for name in _TENSORS})
 
 
 def load_latents(path: str | Path) -> Latents:
@@ -485,23 +465,21 @@ def load_latents(path: str | Path) -> Latents:
     Raises:
         InputError: There is no such file, or it holds no latents.
     """
-    path = Path(path).expanduser()
-    metadata, tensors, _ = load_tensors(path)
-    try:
-        about = json.loads(metadata[_KEY])
-        truncation = about["truncation"]
-        found = Latents(
-            tensors["z"].float(),
-            tensors["class_vectors"].float(),
-            None if truncation is None else float(truncation),
-            str(about["model"]),
-            str(about["sha256"]),
-            str(about["name"]),
-            dict(about["details"]),
-        )
-        usable = len(found.z) == len(found.class_vectors) > 0
-        if not (usable and found.z.isfinite().all() and found.class_vectors.isfinite().all()):
-            raise ValueError
-    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
-        raise InputError(f"{path} contains no latents: make them with biggan invert") from None
+    return load_record(path, _KEY, _latents_of, "make them with biggan invert")
+
+
+def _latents_of(about: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Latents:
+    truncation = about["truncation"]
+    found = Latents(
+        tensors["z"].float(),
+        tensors["class_vectors"].float(),
+        None if truncation is None else float(truncation),
+        str(about["model"]),
+        str(about["sha256"]),
+        str(about["name"]),
+        dict(about["details"]),
+    )
+    usable = len(found.z) == len(found.class_vectors) > 0
+    if not (usable and found.z.isfinite().all() and found.class_vectors.isfinite().all()):
+        raise ValueError
     return found

@@ -17,7 +17,6 @@ from torch import Tensor
 
 from biggan.errors import InputError, quoted
 from biggan.inference.convolution import FrozenConv2d, MakeConvolution
-from biggan.inference.differentiable import differentiable_conv2d
 from biggan.inference.folded import FoldedGenerator
 from biggan.latents import check_truncation
 from biggan.sampling import (
@@ -50,12 +49,12 @@ class LatentSpace:
     @property
     def layers(self: Model) -> tuple[str, ...]:
         """Names of the layers of `features` and `generate_from`, in the order in which they run."""
-        return tuple(self.engine.layers)
+        return tuple(self.engine.folded.layers)
 
     @property
     def conditions(self: Model) -> int:
         """L, the number of layers that take noise and class: the linear one and the blocks."""
-        return self.engine.conditions
+        return self.engine.folded.conditions
 
     def embed(self: Model, labels: Labels) -> Tensor:
         """Class vectors for classes.
@@ -77,7 +76,7 @@ class LatentSpace:
             raise InputError(
                 "labels must be names or indices, or rows of class weights, not one number"
             )
-        inputs = _inputs(self, torch.zeros(len(labels), self.config.z_dim), labels)
+        inputs = check_inputs(self.engine, torch.zeros(len(labels), self.config.z_dim), labels)
         # A copy, which gradients may be asked of: the engine's own are of inference mode.
         return inputs.batch(self.engine, slice(None))[1].cpu().clone()
 
@@ -162,15 +161,13 @@ class LatentSpace:
         Raises:
             InputError: There is no such layer; the engine keeps no layers; as `generate`.
         """
-        check_truncation(truncation)
         names = [layers] if isinstance(layers, str) else list(layers)
-        for name in names:
-            _check_layer(self, name)
-        engine, inputs = self.engine, _inputs(self, z, labels, class_vectors)
-        _check_some(inputs)
+        inputs = _layer_inputs(self, names, z, labels, truncation, class_vectors)
+        engine = self.engine
 
         def make(rows: slice) -> dict[str, Tensor]:
-            made = engine.activations(names, *inputs.batch(engine, rows), truncation)
+            activations = partial(engine.folded.activations, names)
+            made = engine.run(activations, *inputs.batch(engine, rows), truncation)
             return {name: activation.float().cpu() for name, activation in made.items()}
 
         parts = [made for _, made in in_batches(engine, len(inputs.noise), batch_size, make)]
@@ -197,12 +194,10 @@ class LatentSpace:
         Raises:
             InputError: There is no such layer, or the activation has another shape; as `features`.
         """
-        check_truncation(truncation)
-        _check_layer(self, layer)
-        engine, inputs = self.engine, _inputs(self, z, labels, class_vectors)
-        _check_some(inputs)
+        inputs = _layer_inputs(self, [layer], z, labels, truncation, class_vectors)
+        engine = self.engine
         activation = as_numbers(activation, "the activation")
-        shape = len(inputs.noise), engine.layers[layer]
+        shape = len(inputs.noise), engine.folded.layers[layer]
         if activation.ndim != 4 or activation.shape[:2] != shape:
             raise InputError(
                 f"{layer} makes ({shape[0]}, {shape[1]}, H, W), not {tuple(activation.shape)}"
@@ -210,7 +205,8 @@ class LatentSpace:
 
         def make(rows: slice) -> Tensor:
             start = activation[rows].to(engine.device)
-            return engine.render_from(layer, start, *inputs.batch(engine, rows), truncation).cpu()
+            render = partial(engine.folded.render_from, layer, start)
+            return engine.run(render, *inputs.batch(engine, rows), truncation).cpu()
 
         made = in_batches(engine, len(inputs.noise), batch_size, make)
         return torch.cat([images for _, images in made])
@@ -231,6 +227,8 @@ class LatentSpace:
             `network(z, labels, truncation)` and `network.synthesize(z, class_vectors, truncation)`
             give images on the model's device.
         """
+        from biggan.inference.differentiable import differentiable_conv2d
+
         forms: dict[str, MakeConvolution] = {
             "zeros": differentiable_conv2d,
             "circular": partial(FrozenConv2d, circular=True),
@@ -238,12 +236,6 @@ class LatentSpace:
         if padding not in forms:
             raise InputError(f"the padding must be zeros or circular, not {quoted(padding)}")
         return FoldedGenerator(self.generator, forms[padding]).eval()
-
-
-def _inputs(
-    gan: Model, z: Values, labels: Labels | None, class_vectors: Values | None = None
-) -> Inputs:
-    return check_inputs(gan.engine, z, _numbered(gan, labels), class_vectors)
 
 
 def _numbered(gan: Model, labels: Labels | None) -> object:
@@ -255,16 +247,26 @@ def _numbered(gan: Model, labels: Labels | None) -> object:
     return labels
 
 
-def _check_some(inputs: Inputs) -> None:
+def _layer_inputs(
+    gan: Model,
+    layers: Sequence[str],
+    z: Values,
+    labels: Labels | None,
+    truncation: float | None,
+    class_vectors: Values | None,
+) -> Inputs:
+    """The inputs of what runs up to some layers, or behind one; at least one row."""
+    check_truncation(truncation)
+    known = gan.engine.folded.layers
+    for name in layers:
+        if not known:
+            raise InputError(
+                f"the {gan.engine.name} engine keeps no layers: load the model with "
+                "engine='pytorch'"
+            )
+        if name not in known:
+            raise InputError(f"there is no layer {quoted(name)}; there are {', '.join(known)}")
+    inputs = check_inputs(gan.engine, z, _numbered(gan, labels), class_vectors)
     if len(inputs.noise) == 0:
         raise InputError("give at least one row of noise")
-
-
-def _check_layer(gan: Model, name: str) -> None:
-    known = gan.engine.layers
-    if not known:
-        raise InputError(
-            f"the {gan.engine.name} engine keeps no layers: load the model with engine='pytorch'"
-        )
-    if name not in known:
-        raise InputError(f"there is no layer {quoted(name)}; there are {', '.join(known)}")
+    return inputs

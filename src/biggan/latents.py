@@ -104,19 +104,12 @@ def check_seed(seed: int) -> None:
 
 
 def statistics_truncation(truncation: float | None, kind: NoiseKind = "hub") -> float | None:
-    """The hub truncation whose BatchNorm statistics suit some noise.
+    """The hub truncation, None for untruncated noise, whose BatchNorm statistics suit some noise.
 
     Statistics are recorded for `hub` noise and for N(0, 1). For the other meanings those of the
     hub truncation with the same standard deviation are taken, at most those of 1: `paper` with a
     threshold of 2 is `hub` with truncation 1 exactly. Noise wider than that is close to N(0, 1) and
     takes the untruncated statistics.
-
-    Args:
-        truncation: As given to `make_noise`.
-        kind: Its meaning.
-
-    Returns:
-        A truncation in (0, 1], or None for the statistics of untruncated noise.
     """
     if truncation is None or kind == "hub":
         return truncation

@@ -113,14 +113,10 @@ def plan_latents(
     truncation: float | None,
     names: Sequence[str],
 ) -> list[LatentProvenance]:
-    """Plan the pictures of given noise and class vectors, under names for their files.
+    """Plan the pictures of given noise and class vectors, under names (N) for their files.
 
-    Args:
-        gan: The model.
-        z: (N, z_dim), or (N, L, z_dim); see `LatentSpace.generate`.
-        class_vectors: (N, class_dim), or (N, L, class_dim).
-        truncation: Of the BatchNorm statistics.
-        names: N.
+    Noise is (N, z_dim) or (N, L, z_dim), class vectors likewise; see `LatentSpace.generate`. The
+    truncation is that of the BatchNorm statistics.
 
     Raises:
         InputError: Shapes that do not fit the model or each other, or a truncation out of range.
@@ -216,11 +212,16 @@ def check_model(
     gan: Model, provenance: Provenance | LatentProvenance | MorphProvenance | VideoProvenance
 ) -> None:
     """Refuse provenance of another model, to the last bit of its weights."""
-    if provenance.sha256 != gan.sha256:
+    advice = "use the file of that model"
+    check_weights(gan, provenance.model, provenance.sha256, "the picture was made by", advice)
+
+
+def check_weights(gan: Model, model: str, sha256: str, what: str, advice: str) -> None:
+    """Refuse what belongs to other weights; `what` ends in the preposition before the model."""
+    if sha256 != gan.sha256:
         raise InputError(
-            f"the picture was made by {printable(provenance.model[:100])} "
-            f"(sha256 {printable(provenance.sha256[:12])}...), not by "
-            f"{gan.name} ({gan.sha256[:12]}...); use the file of that model"
+            f"{what} {printable(model[:100])} (sha256 {printable(sha256[:12])}...), not "
+            f"{what.rpartition(' ')[2]} {gan.name} ({gan.sha256[:12]}...); {advice}"
         )
 
 
@@ -297,7 +298,7 @@ def check_inputs(
         InputError: Shapes that do not fit the generator or each other; labels out of range.
     """
     config = engine.config
-    noise = rows_of("noise", noise, config.z_dim, engine.conditions)
+    noise = rows_of("noise", noise, config.z_dim, engine.folded.conditions)
     if labels is None and class_vectors is None and config.num_classes == 0:
         labels = torch.zeros(len(noise), dtype=torch.int64)
     if (labels is None) == (class_vectors is None):
@@ -305,7 +306,7 @@ def check_inputs(
     if labels is None:
         what, classes = (
             "class vectors",
-            rows_of("class vectors", class_vectors, config.embedding_dim, engine.conditions),
+            rows_of("class vectors", class_vectors, config.embedding_dim, engine.folded.conditions),
         )
     else:
         what, classes = "labels", as_numbers(labels, "labels")

@@ -25,7 +25,8 @@ from PIL import ExifTags, Image
 from biggan.atomic_write import replaced_atomically
 from biggan.errors import InputError
 from biggan.images import make_grid
-from biggan.provenance import COMMENT_PREFIX, VideoProvenance, require_pyav
+from biggan.provenance import COMMENT_PREFIX, VideoProvenance
+from biggan.provenance_files import require_pyav
 
 
 class _Format(NamedTuple):
@@ -85,11 +86,10 @@ def check_video(path: Path, fps: float) -> None:
 
 
 def make_frame(pictures: Sequence[Image.Image]) -> Image.Image:
-    """Lay out the pictures of one moment, side by side and large enough to be watched.
+    """Lay out the pictures of one moment, of one size, side by side and large enough to be watched.
 
-    Args:
-        pictures: Of one size. Those of at most 64 pixels a side are enlarged by the largest whole
-            number that keeps them within 256, every pixel to a square.
+    Those of at most 64 pixels a side are enlarged by the largest whole number that keeps them
+    within 256, every pixel to a square.
     """
     side = max(pictures[0].size)
     if side <= _SMALL:

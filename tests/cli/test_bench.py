@@ -5,10 +5,11 @@ import json
 import pytest
 import torch
 
-from biggan.gan import load, measurements_file
+from biggan.gan import load
 from biggan.inference import measurements, openvino
 from biggan.inference.engine import Engine, build_engine
 from biggan.inference.measurements import measure_engines
+from biggan.weights.files import measurements_file
 from command_line import biggan, fails, succeeds
 from tiny import tiny_generator
 

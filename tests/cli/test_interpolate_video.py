@@ -10,7 +10,7 @@ from PIL import Image
 import biggan
 from biggan import provenance
 from biggan.cli.options import progress
-from biggan.provenance import read_provenance
+from biggan.provenance_files import read_provenance
 from biggan.video import make_frame
 from biggan.weights.files import Description, save_generator
 from command_line import fails, succeeds

@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 
 from biggan.inversion import load_latents
-from biggan.provenance import read_provenance
+from biggan.provenance_files import read_provenance
 from command_line import fails, pixels, succeeds
 
 

@@ -10,7 +10,7 @@ from biggan.atomic_write import write_atomically
 from biggan.cli import sample
 from biggan.cli.options import unused_name
 from biggan.evaluation.result import Evaluation, is_of_same
-from biggan.provenance import read_provenance
+from biggan.provenance_files import read_provenance
 from biggan.weights.files import Description, save_generator
 from biggan.weights.load import load_generator
 from command_line import fails, pixels, succeeds

@@ -23,7 +23,8 @@ from biggan.directions import find_directions, load_directions, save_directions,
 from biggan.images import save_png, to_pil, to_uint8
 from biggan.inversion import Latents, load_latents, save_latents
 from biggan.latents import make_noise
-from biggan.provenance import class_folders, read_provenance
+from biggan.provenance import class_folders
+from biggan.provenance_files import read_provenance
 from command_line import biggan, fails, pixels, succeeds
 from several_processes import free_port, launch
 

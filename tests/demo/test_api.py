@@ -26,7 +26,7 @@ from biggan.demo import page
 from biggan.demo.drawing import draw_grid
 from biggan.demo.forms import DIRECTIONS, EXPLORE, INTERPOLATE, SWEEP, Form
 from biggan.demo.models import ModelCache
-from biggan.provenance import read_provenance
+from biggan.provenance_files import read_provenance
 from demo_app import call, get, make_gan, post, running, serving, until
 
 if TYPE_CHECKING:

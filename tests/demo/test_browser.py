@@ -35,7 +35,7 @@ from biggan.demo.drawing import draw_grid
 from biggan.demo.forms import DIRECTIONS, EXPLORE, FORMS, INTERPOLATE, SWEEP, VIDEO, Form
 from biggan.demo.models import ModelCache
 from biggan.images import save_png
-from biggan.provenance import read_provenance
+from biggan.provenance_files import read_provenance
 from biggan.video import make_frame, save_video
 from biggan.weights.files import BUNDLED, save_generator
 from chromium import CHROMIUM, FLAGS

@@ -24,7 +24,7 @@ from biggan.demo.renderer import AbandonedError, Job
 from biggan.directions import find_directions
 from biggan.images import make_grid, save_png, to_pil, to_uint8
 from biggan.latents import make_noise
-from biggan.provenance import read_provenance
+from biggan.provenance_files import read_provenance
 from biggan.video import make_frame
 from demo_app import make_gan
 

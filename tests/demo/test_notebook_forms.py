@@ -45,7 +45,7 @@ from biggan.demo.notebook import (
     sweep,
 )
 from biggan.images import make_grid, to_pil, to_uint8
-from biggan.provenance import read_provenance
+from biggan.provenance_files import read_provenance
 from demo_app import make_gan
 
 if TYPE_CHECKING:

@@ -35,7 +35,8 @@ from biggan.demo.page import Newest, Page
 from biggan.demo.renderer import Renderer
 from biggan.demo.words import caption, column_heads, download_links
 from biggan.images import save_png
-from biggan.provenance import GridProvenance, read_provenance
+from biggan.provenance import GridProvenance
+from biggan.provenance_files import read_provenance
 from biggan.weights import published
 from demo_app import make_gan, until
 

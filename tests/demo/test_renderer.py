@@ -16,7 +16,7 @@ from biggan.demo.drawing import draw_grid
 from biggan.demo.forms import EXPLORE, VIDEO
 from biggan.demo.models import ModelCache, UnavailableError
 from biggan.demo.renderer import AbandonedError, QueueFullError, Renderer
-from biggan.provenance import read_provenance
+from biggan.provenance_files import read_provenance
 from demo_app import GatedGan, until
 
 if TYPE_CHECKING:

@@ -27,7 +27,8 @@ from biggan.demo.words import (
     model_card,
 )
 from biggan.images import save_png
-from biggan.provenance import file_stem, read_provenance
+from biggan.provenance import file_stem
+from biggan.provenance_files import read_provenance
 from biggan.weights.files import save_generator
 from demo_app import make_gan
 

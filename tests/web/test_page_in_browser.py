@@ -20,7 +20,8 @@ from playwright import sync_api
 import biggan
 from biggan import InputError
 from biggan.demo.drawing import draw_grid
-from biggan.provenance import MorphProvenance, Provenance, VideoProvenance, read_provenance
+from biggan.provenance import MorphProvenance, Provenance, VideoProvenance
+from biggan.provenance_files import read_provenance
 from biggan.web import export_page
 from biggan.web.runtime import CDN, copy_runtime
 from chromium import CHROMIUM, FLAGS

@@ -10,7 +10,7 @@ from PIL import Image
 
 import biggan
 from biggan import DiscriminatorConfig, Gan, InputError, build_discriminator
-from biggan.provenance import read_provenance
+from biggan.provenance_files import read_provenance
 from biggan.publishing import model_card
 from biggan.training.config import load_recipe
 from biggan.weights.files import Description

@@ -29,8 +29,8 @@ def command(model: str | None, offline: bool, device: str | None, as_json: bool)
     """
     options.share_processor()
     from biggan.atomic_write import make_folder
-    from biggan.gan import measurements_file
     from biggan.inference.measurements import measure_all
+    from biggan.weights.files import measurements_file
 
     options.check_writable(measurements_file().parent)
     gan = options.load_gan(model, device=device, offline=offline)

@@ -239,7 +239,8 @@ def _refuse_torchrun() -> None:
 
 
 def _read_like(path: Path, *, is_video: bool) -> MorphProvenance | VideoProvenance:
-    from biggan.provenance import MorphProvenance, VideoProvenance, read_provenance
+    from biggan.provenance import MorphProvenance, VideoProvenance
+    from biggan.provenance_files import read_provenance
     from biggan.video import VIDEO_ENDINGS
 
     if option := options.given_option(_IN_PROVENANCE):

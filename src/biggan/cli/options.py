@@ -199,10 +199,10 @@ def choose_device(name: str | None) -> str:
 def load_gan(
     model: str | Path | None, *, device: str | None = None, offline: bool = False, **how: Any
 ) -> Gan:
-    """Load the generator that the options name, on the best device if they name none."""
+    """Load the generator that the options name; see `biggan.load`."""
     from biggan.gan import load
 
-    return load(model, device=choose_device(device), offline=offline, **how)
+    return load(model, device=device, offline=offline, **how)
 
 
 def name_next(*words: object) -> None:
@@ -235,7 +235,7 @@ def unused_name(path: Path, is_same: Callable[[Path], bool]) -> Path:
 
 def unused_picture(path: Path, provenance: AnyProvenance) -> Path:
     """The path, with a number where a file is there that shows something else."""
-    from biggan.provenance import read_provenance
+    from biggan.provenance_files import read_provenance
 
     def is_same(other: Path) -> bool:
         try:

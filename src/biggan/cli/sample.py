@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
-import signal
-from collections.abc import Callable, Iterable, Sequence
-from datetime import timedelta
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -24,10 +22,10 @@ if TYPE_CHECKING:
     from biggan.provenance import LatentProvenance, Provenance
 
     Picture = Provenance | LatentProvenance
-    Plan = tuple[Gan, list[Picture], "_Output"]
+    Plan = tuple[Gan, list[Picture], "Output"]
 
 
-class _Output(NamedTuple):
+class Output(NamedTuple):
     """Where pictures are written."""
 
     out: Path
@@ -40,7 +38,6 @@ class _Output(NamedTuple):
 
 _SETTINGS = ("classes", "num", "truncation", "seed", "noise")
 _COLUMNS = 5  # of a grid
-_PATIENCE = timedelta(days=1)  # the fastest process waits for the slowest
 
 
 @click.command(context_settings={"allow_extra_args": True})
@@ -189,14 +186,16 @@ def command(
             several = len(classes) > 1
             columns = 1 if like else num if several else min(len(planned), _COLUMNS)
         make_folder(out)
-        return gan, planned, _Output(out, ending, columns, names)
+        return gan, planned, Output(out, ending, columns, names)
 
     if os.environ.get("WORLD_SIZE", "1") == "1":
         gan, planned, output = plan(device)
         pictures = options.progress(gan.draw(planned), len(planned), "picture")
-        files = _write(pictures, planned, output)
+        files = write_pictures(pictures, planned, output)
     else:
-        planned, files = _sample_together(plan, device)
+        from biggan.cli.torchrun import sample_together
+
+        planned, files = sample_together(plan, device)
     if files:
         _report(files, planned, as_json=as_json)
 
@@ -254,13 +253,8 @@ def _read_latents(gan: Gan, files: Sequence[Path]) -> list[Picture]:
 
 def _read_like(path: Path) -> tuple[list[Picture], int | None]:
     """The provenance of the pictures in a PNG file; of a grid also its number of columns."""
-    from biggan.provenance import (
-        GridProvenance,
-        LatentGridProvenance,
-        LatentProvenance,
-        Provenance,
-        read_provenance,
-    )
+    from biggan.provenance import GridProvenance, LatentGridProvenance, LatentProvenance, Provenance
+    from biggan.provenance_files import read_provenance
 
     if option := options.given_option((*_SETTINGS, "sweep")):
         raise InputError(f"--like takes all settings from the picture: omit {option}")
@@ -274,54 +268,9 @@ def _read_like(path: Path) -> tuple[list[Picture], int | None]:
     raise InputError(f"{path} was made by biggan interpolate: use biggan interpolate --like")
 
 
-def _sample_together(
-    plan: Callable[[str | None], Plan], device: str | None
-) -> tuple[list[Picture], list[Path]]:
-    """Make this process's part of the pictures, beside the other processes of torchrun.
-
-    Returns:
-        What was planned, and the files of all processes, once all are there; no files on the other
-        processes than the first.
-    """
-    import torch
-
-    from biggan.distributed import (
-        gather,
-        is_first,
-        num_processes,
-        own_device,
-        own_range,
-        process_group,
-        raising_together,
-    )
-
-    # Joined on the CPU even if the networks are on GPUs: pictures meet there, if they meet at all.
-    with process_group(torch.device("cpu"), _PATIENCE):
-        signal.signal(signal.SIGTERM, _on_sigterm)
-        with raising_together():
-            gan, planned, output = plan(
-                str(own_device(torch.device(options.choose_device(device))))
-            )
-        part = own_range(len(planned))
-        own_planned = planned[part.start : part.stop]
-        bar = {"desc": f"process 1 of {num_processes()}", "disable": None if is_first() else True}
-        pictures = options.progress(gan.draw(own_planned), len(part), "picture", **bar)
-        if output.columns is None:
-            written = gather(_write(pictures, own_planned, output))
-            return planned, [file for files in written for file in files]
-        everything = [picture for part in gather(list(pictures)) for picture in part]
-        return planned, _write(everything, planned, output) if is_first() else []
-
-
-def _on_sigterm(_number: int, _frame: object) -> None:
-    """What torchrun sends to the other processes when one has died, and to all when it is ended."""
-    raise InputError(
-        "torchrun stopped all processes because one failed or the run was stopped; run the same "
-        "command again"
-    )
-
-
-def _write(pictures: Iterable[Image], planned: Sequence[Picture], output: _Output) -> list[Path]:
+def write_pictures(
+    pictures: Iterable[Image], planned: Sequence[Picture], output: Output
+) -> list[Path]:
     """Write a file for each picture, or one grid of all of them."""
     from biggan.atomic_write import make_folder
     from biggan.images import make_grid, save_jpeg, save_png

@@ -24,8 +24,8 @@ from biggan.provenance import (
     MorphProvenance,
     Provenance,
     VideoProvenance,
-    read_provenance,
 )
+from biggan.provenance_files import read_provenance
 from biggan.video import check_video, make_frame, save_video
 
 _MOST_ENLARGED = 2**24  # pixels

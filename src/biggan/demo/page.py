@@ -53,7 +53,8 @@ from biggan.demo.words import (
     model_card,
 )
 from biggan.errors import InputError
-from biggan.provenance import GridProvenance, read_provenance
+from biggan.provenance import GridProvenance
+from biggan.provenance_files import read_provenance
 from biggan.weights.files import BUNDLED
 
 STYLE = Path(__file__).with_name("page.css")

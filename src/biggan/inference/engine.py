@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection
-from functools import cached_property, partial
+from collections.abc import Callable
+from functools import cached_property
 from pathlib import Path
 from threading import Lock
 from typing import ClassVar, TypeVar
@@ -33,7 +33,8 @@ _Result = TypeVar("_Result")
 class Engine:
     """A folded generator in eager PyTorch, on a CPU with packed convolutions.
 
-    Called as the generator is, without gradients. Other engines override `_render`.
+    Called as the generator is, without gradients. Other engines override `_render`; of `folded`
+    they may keep `prepare` alone, and then it has no `layers`.
 
     Args:
         generator: In eval mode; not changed, and later changes of its weights do not reach it.
@@ -56,9 +57,9 @@ class Engine:
         if on_cpu and precision != "float32":
             raise InputError(f"{precision} needs a GPU: omit the precision on a CPU")
         make = packed_conv2d if on_cpu and not portable else FrozenConv2d
-        self._folded = FoldedGenerator(generator, make).eval()
+        self.folded = FoldedGenerator(generator, make).eval()
         if precision != "float32":
-            self._folded.convolve_in(getattr(torch, precision))
+            self.folded.convolve_in(getattr(torch, precision))
         # Graphs and compiled networks have one set of inputs; and threads that make images at once
         # are slower than in turn.
         self._lock = Lock()
@@ -70,66 +71,31 @@ class Engine:
     @torch.inference_mode()
     def embed(self, labels: Tensor) -> Tensor:
         """Class vectors for labels; see `Generator.embed`."""
-        return self._folded.embed(labels)
+        return self.folded.embed(labels)
 
     def synthesize(
         self, z: Tensor, class_vectors: Tensor, truncation: float | None = None
     ) -> Tensor:
         """Make images from class vectors; see `FoldedGenerator.synthesize`."""
-        return self._run(z, class_vectors, truncation, self._render)
-
-    def activations(
-        self,
-        layers: Collection[str],
-        z: Tensor,
-        class_vectors: Tensor,
-        truncation: float | None = None,
-    ) -> dict[str, Tensor]:
-        """What some of `layers` make; see `FoldedGenerator.activations`."""
-        return self._run(z, class_vectors, truncation, partial(self._folded.activations, layers))
-
-    def render_from(
-        self,
-        layer: str,
-        activation: Tensor,
-        z: Tensor,
-        class_vectors: Tensor,
-        truncation: float | None = None,
-    ) -> Tensor:
-        """The rest of `synthesize` behind a layer; see `FoldedGenerator.render_from`."""
-        render = partial(self._folded.render_from, layer, activation)
-        return self._run(z, class_vectors, truncation, render)
-
-    @property
-    def layers(self) -> dict[str, int]:
-        """The layers that `activations` and `synthesize_from` know; see `FoldedGenerator`."""
-        return self._folded.layers
-
-    def noise_weights(self, layer: int) -> Tensor:
-        """The weights by which a layer reads the noise; see `FoldedGenerator.noise_weights`."""
-        return self._folded.noise_weights(layer)
-
-    @property
-    def conditions(self) -> int:
-        """Layers with noise and class of their own: the linear one and the blocks."""
-        return self._folded.conditions
+        return self.run(self._render, z, class_vectors, truncation)
 
     @torch.inference_mode()
-    def _run(
+    def run(
         self,
+        render: Callable[[Tensor, Tensor, Tensor], _Result],
         z: Tensor,
         class_vectors: Tensor,
-        truncation: float | None,
-        run: Callable[[Tensor, Tensor, Tensor], _Result],
+        truncation: float | None = None,
     ) -> _Result:
+        """Call a method of `folded` with what `FoldedGenerator.prepare` makes of the others."""
         with torch.autocast(self.device.type, enabled=False):  # the engine decides the precision
-            prepared = self._folded.prepare(_for_all(z), _for_all(class_vectors), truncation)
+            prepared = self.folded.prepare(_for_all(z), _for_all(class_vectors), truncation)
             with self._lock:
-                return run(*prepared)
+                return render(*prepared)
 
     def _render(self, grid: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
         """See `FoldedGenerator.render`."""
-        return self._folded.render(grid, scale, shift)
+        return self.folded.render(grid, scale, shift)
 
     @cached_property
     def batch_size(self) -> int:

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import copy
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
@@ -29,7 +29,7 @@ from torch.nn import functional as F
 
 from biggan.inference.convolution import FrozenConv2d, FrozenConvolution, MakeConvolution
 from biggan.models import Generator, GeneratorConfig
-from biggan.models.shared import RGBHead, as_grid
+from biggan.models.shared import as_grid
 from biggan.nn import (
     BatchNorm2d,
     ConditionalBatchNorm2d,
@@ -91,33 +91,31 @@ class FoldedGenerator(nn.Module):
         # (in, out): for one image the product reads it once, row by row.
         self.register_buffer("linear_weight", generator.linear.normalized_weight().T.contiguous())
         self.register_buffer("linear_bias", generator.linear.bias.detach().clone())
-        modulation = _ModulationBuilder(self.config)
+        norms: list[_Norm] = []
         self.blocks = nn.ModuleList()
         resolution = 4
-        block: Any  # of either family
+        fold: Any = _Block if self.config.family == "biggan" else _DeepBlock
         for i, block in enumerate(generator.blocks):
-            if self.config.family == "biggan":
-                modulation.add(block.bn1, i)
-                modulation.add(block.bn2, i, behind=block.conv1)
-                folded: nn.Module = _Block(block, resolution, make_convolution)
-                resolution *= 2
-            else:
-                modulation.add(block.bn1, i)
-                modulation.add(block.bn2, i, behind=block.conv1)
-                modulation.add(block.bn3, i, behind=block.conv2)
-                modulation.add(block.bn4, i, behind=block.conv3)
-                folded = _DeepBlock(block, resolution, make_convolution)
-                resolution *= 2 if block.up else 1
+            folded = fold(block, resolution, make_convolution)
             self.blocks.append(folded)
-        modulation.add(generator.head.bn, len(self.blocks))
-        self.modulation = modulation.build()
+            resolution = folded.reaches or resolution
+            behind = (None, *(getattr(block, f"conv{k}") for k in range(1, fold.norms)))
+            norms += [_Norm(getattr(block, f"bn{k}"), i, c) for k, c in enumerate(behind, 1)]
+        norms.append(_Norm(generator.head.bn, len(self.blocks)))
+        self.modulation = _Modulation(self.config, norms)
         self.attention: _Attention | None = None
         if isinstance(generator.attention, SelfAttention2d):
             self.attention = _Attention(
                 generator.attention, self.config.attention_resolution, make_convolution
             )
-        self.rgb = _rgb_convolution(generator.head, make_convolution, resolution)
-        self.layers = self._named_layers()
+        kept, last = generator.head.image_channels, generator.head.conv
+        bias = None if last.bias is None else last.bias[:kept]
+        self.rgb = make_convolution(last.normalized_weight()[:kept], bias, resolution)
+        self.layers = {LINEAR: len(self.linear_bias) // 16}  # of 4x4 pixels
+        for i, block in enumerate(cast("Iterable[_Block | _DeepBlock]", self.blocks)):
+            self.layers[f"blocks.{i}"] = block.out_channels
+            if self._attends(block):
+                self.layers[ATTENTION] = block.out_channels
 
     def embed(self, labels: Tensor) -> Tensor:
         """Class vectors for labels; see `Generator.embed`."""
@@ -230,17 +228,12 @@ class FoldedGenerator(nn.Module):
         """Layers with noise and class of their own: the linear one and the blocks."""
         return len(self.modulation.blocks)
 
-    def _named_layers(self) -> dict[str, int]:
-        layers = {LINEAR: len(self.linear_bias) // 16}  # of 4x4 pixels
-        for i, block in enumerate(cast("Iterable[_Block | _DeepBlock]", self.blocks)):
-            layers[f"blocks.{i}"] = block.out_channels
-            if self._attends(block):
-                layers[ATTENTION] = block.out_channels
-        return layers
-
     def _stages(self, scale: Tensor, shift: Tensor) -> tuple[list[_Stage], ScaleShift]:
         """All layers between the linear one and the last one, and the last one's BatchNorm."""
-        norms = self._modulations(scale, shift)
+        channels = self.modulation.channels
+        scales = scale.to(self.dtype)[..., None, None].split(channels, dim=1)
+        shifts = shift.to(self.dtype)[..., None, None].split(channels, dim=1)
+        norms = (ScaleShift(*pair) for pair in zip(scales, shifts, strict=True))
         stages = []
         for i, block in enumerate(cast("Iterable[_Block | _DeepBlock]", self.blocks)):
             run = partial(block, norms=[next(norms) for _ in range(block.norms)])
@@ -295,12 +288,6 @@ class FoldedGenerator(nn.Module):
             large += 1
         return large
 
-    def _modulations(self, scale: Tensor, shift: Tensor) -> Iterator[ScaleShift]:
-        channels = self.modulation.channels
-        scales = scale.to(self.dtype)[..., None, None].split(channels, dim=1)
-        shifts = shift.to(self.dtype)[..., None, None].split(channels, dim=1)
-        return (ScaleShift(*pair) for pair in zip(scales, shifts, strict=True))
-
     def convolve_in(self, dtype: torch.dtype) -> None:
         """Run convolutions and attention in another precision; noise and images stay float32."""
         self.dtype = dtype
@@ -329,29 +316,51 @@ class ScaleShift(NamedTuple):
     shift: Tensor
 
 
+class _Norm(NamedTuple):
+    """A BatchNorm of a block, and the convolution before it, whose bias it takes over."""
+
+    layer: BatchNorm2d | ConditionalBatchNorm2d
+    block: int
+    behind: SpectralNormConv2d | None = None
+
+
 class _Modulation(nn.Module):
-    """The scales and shifts of all BatchNorms, from noise and class embedding at once."""
+    """The scales and shifts of all BatchNorms, from noise and class embedding at once.
+
+    Args:
+        config: The generator's shape.
+        norms: In the order in which they run, of T channels together.
+    """
 
     base: Tensor
     slope: Tensor
     biases: Tensor
 
-    def __init__(
-        self,
-        base: Tensor,
-        slope: Tensor,
-        biases: Tensor,
-        statistics: StandingBatchNorm2d,
-        channels: list[int],
-        blocks: list[int],
-    ) -> None:
+    def __init__(self, config: GeneratorConfig, norms: Sequence[_Norm]) -> None:
         super().__init__()
-        self.register_buffer("base", base)  # (2 * T,), of T channels: gains, then biases
-        self.register_buffer("slope", slope)  # (condition, 2 * T)
-        self.register_buffer("biases", biases)  # (T,), of the convolutions before
-        self.statistics = statistics  # of all T channels
-        self.channels = channels
-        self.blocks = blocks  # channels of each block's BatchNorms together, then the last one's
+        halves = [_affine(config, norm, part) for part in ("gain", "bias") for norm in norms]
+        self.register_buffer("base", torch.cat([base for base, _ in halves]))  # (2 * T,)
+        # (condition, 2 * T)
+        self.register_buffer("slope", torch.cat([slope for _, slope in halves], dim=1))
+        biases = [
+            torch.zeros_like(norm.layer.running_mean)
+            if norm.behind is None or norm.behind.bias is None
+            else norm.behind.bias
+            for norm in norms
+        ]
+        self.register_buffer("biases", torch.cat(biases))  # (T,)
+        layers = [norm.layer for norm in norms]
+        self.channels = [layer.channels for layer in layers]
+        first = layers[0]
+        self.statistics = StandingBatchNorm2d(
+            sum(self.channels), grid=first.grid, eps=first.eps, off_grid=first.off_grid
+        ).to(first.running_mean)
+        for name, tensor in self.statistics.named_buffers():
+            tensor.copy_(torch.cat([layer.get_buffer(name) for layer in layers], dim=-1))
+        channels: Counter[int] = Counter()
+        for norm in norms:
+            channels[norm.block] += norm.layer.channels
+        self.blocks = list(channels.values())  # those of the last BatchNorm behind them
 
     def forward(self, condition: Tensor, truncation: float | None) -> tuple[Tensor, Tensor]:
         """Of a condition (N, condition), or one for each block (N, blocks, condition)."""
@@ -375,71 +384,23 @@ class _Modulation(nn.Module):
         return parts[0], parts[1]
 
 
-class _ModulationBuilder:
-    """Gathers the BatchNorms of a generator, in the order in which they run."""
+def _affine(config: GeneratorConfig, norm: _Norm, part: str) -> tuple[Tensor, Tensor]:
+    """The "gain" or "bias" of a BatchNorm: its constant (C,), and its slope (condition, C).
 
-    def __init__(self, config: GeneratorConfig) -> None:
-        self._config = config
-        self._norms: list[StandingBatchNorm2d] = []
-        self._gains: list[tuple[Tensor, Tensor]] = []  # base (C,), slope (condition, C)
-        self._shifts: list[tuple[Tensor, Tensor]] = []
-        self._biases: list[Tensor] = []
-        self._blocks: Counter[int] = Counter()  # channels by block, in order
-
-    def add(
-        self,
-        norm: BatchNorm2d | ConditionalBatchNorm2d,
-        block: int,
-        behind: SpectralNormConv2d | None = None,
-    ) -> None:
-        """Add a BatchNorm of a block, with the convolution whose bias it takes over."""
-        self._blocks[block] += norm.channels
-        zeros = norm.running_mean.new_zeros(norm.channels)
-        self._norms.append(norm)
-        self._biases.append(zeros if behind is None or behind.bias is None else behind.bias)
-        if isinstance(norm, BatchNorm2d):
-            nothing = zeros.expand(self._width, -1)
-            self._gains.append((norm.gain, nothing))
-            self._shifts.append((norm.bias, nothing))
-        else:
-            self._gains.append((zeros + 1, self._slope(norm.gain, block)))
-            self._shifts.append((zeros, self._slope(norm.bias, block)))
-
-    def build(self) -> _Modulation:
-        norms = self._norms
-        both = self._gains + self._shifts
-        channels = [norm.channels for norm in norms]
-        together = StandingBatchNorm2d(
-            sum(channels), grid=norms[0].grid, eps=norms[0].eps, off_grid=norms[0].off_grid
-        )
-        together = together.to(norms[0].running_mean)
-        for name, tensor in together.named_buffers():
-            tensor.copy_(torch.cat([norm.get_buffer(name) for norm in norms], dim=-1))
-        return _Modulation(
-            torch.cat([base for base, _ in both]),
-            torch.cat([slope for _, slope in both], dim=1),
-            torch.cat(self._biases),
-            together,
-            channels,
-            list(self._blocks.values()),
-        )
-
-    @property
-    def _width(self) -> int:
-        return self._config.z_dim + self._config.embedding_dim
-
-    def _slope(self, linear: nn.Linear, block: int) -> Tensor:
-        """A layer's weight (C, condition_dim) in terms of all noise and the class embedding."""
-        config = self._config
-        weight = (
-            linear.normalized_weight() if isinstance(linear, SpectralNormLinear) else linear.weight
-        )
-        slope = weight.new_zeros(self._width, len(weight))
-        from_z = config.condition_dim - config.embedding_dim
-        start = (block + 1) * config.chunk_dim if config.chunked else 0
-        slope[start : start + from_z] = weight.T[:from_z]
-        slope[config.z_dim :] = weight.T[from_z:]
-        return slope
+    The slope is in terms of all noise and the class embedding.
+    """
+    layer = getattr(norm.layer, part)
+    width = config.z_dim + config.embedding_dim
+    zeros = norm.layer.running_mean.new_zeros(norm.layer.channels)
+    if isinstance(norm.layer, BatchNorm2d):
+        return layer, zeros.expand(width, -1)
+    weight = layer.normalized_weight() if isinstance(layer, SpectralNormLinear) else layer.weight
+    slope = weight.new_zeros(width, len(weight))
+    from_z = config.condition_dim - config.embedding_dim
+    start = (norm.block + 1) * config.chunk_dim if config.chunked else 0
+    slope[start : start + from_z] = weight.T[:from_z]
+    slope[config.z_dim :] = weight.T[from_z:]
+    return zeros + 1 if part == "gain" else zeros, slope
 
 
 class _Block(nn.Module):
@@ -551,14 +512,6 @@ def _activate(x: Tensor, norm: ScaleShift, *, last_use: bool) -> Tensor:
         return F.relu(torch.addcmul(norm.shift, x, norm.scale))
     result = x if last_use else torch.empty_like(x)
     return torch.addcmul(norm.shift, x, norm.scale, out=result).relu_()
-
-
-def _rgb_convolution(head: RGBHead, make: MakeConvolution, resolution: int) -> FrozenConvolution:
-    kept = head.image_channels
-    bias = head.conv.bias
-    return make(
-        head.conv.normalized_weight()[:kept], None if bias is None else bias[:kept], resolution
-    )
 
 
 def _can_write_over() -> bool:

@@ -35,12 +35,9 @@ _PRODUCTS = 7
 def measure_all(
     generator: Generator, measurements: Path, report: Callable[[str], None]
 ) -> dict[str, Any]:
-    """What `biggan bench` tells of a generator on its device, as plain data.
+    """What `biggan bench` tells of a generator in eval mode on its device, as plain data.
 
-    Args:
-        generator: In eval mode.
-        measurements: As of `measure_engines`.
-        report: Called before each step, with what is done.
+    `report` is called before each step, with what is done.
     """
     operations = FoldedGenerator(generator).operations
     device = next(generator.parameters()).device
@@ -90,17 +87,16 @@ def measure_engines(
     *,
     with_plain: bool = False,
 ) -> dict[str, float]:
-    """Time every engine that can run a generator in float32, in turn, and keep the result.
+    """Time every engine that can run a generator in float32, in turn.
 
     Args:
         generator: In eval mode.
-        measurements: Where `build_engine` will look; None to keep nothing.
+        measurements: Where to keep the times, for `build_engine`; None to keep nothing.
         report: Called with the name of each engine before it is built, which may take minutes.
         with_plain: Time the generator itself beside them, as "plain"; of it nothing is kept.
 
     Returns:
-        Median seconds per image of each engine, at the batch size that it prefers. An engine that
-        does not agree with PyTorch is left out.
+        Median seconds per image of each engine that agrees with PyTorch, at its own batch size.
     """
     engines: dict[EngineName, Engine] = {}
     for name in _candidates(generator):

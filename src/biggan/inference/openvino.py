@@ -16,10 +16,7 @@ from biggan.models import Generator
 
 
 class OpenVinoEngine(Engine):
-    """The folded generator through OpenVINO. Converting it takes seconds, once.
-
-    Args:
-        generator: In eval mode, on the CPU; not changed.
+    """The folded generator through OpenVINO, on the CPU. Converting it takes seconds, once.
 
     Raises:
         InputError: OpenVINO is not installed, or the generator is on another device.
@@ -37,11 +34,11 @@ class OpenVinoEngine(Engine):
             "INFERENCE_NUM_THREADS": torch.get_num_threads(),
             "INFERENCE_PRECISION_HINT": "f32",
         }
-        model = convert(self._folded)
+        model = convert(self.folded)
         self._network = import_openvino().compile_model(model, "CPU", settings)
         # The weights are in the converted network; of the folded one `prepare` alone is used.
-        self._folded.blocks, self._folded.attention = nn.ModuleList(), None
-        self._folded.layers = {}
+        self.folded.blocks, self.folded.attention = nn.ModuleList(), None
+        self.folded.layers = {}
 
     def _render(self, grid: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
         inputs = [tensor.contiguous().numpy() for tensor in (grid, scale, shift)]

@@ -38,12 +38,12 @@ class CudaGraphEngine(Engine):
         while len(self._graphs) >= _MAX_GRAPHS:  # each holds the memory of its activations
             del self._graphs[next(iter(self._graphs))]
         try:
-            return _Graph(self._folded, inputs)
+            return _Graph(self.folded, inputs)
         except RuntimeError as error:
             if not (self._graphs and is_out_of_memory(error)):
                 raise
         self._graphs.clear()
-        return _Graph(self._folded, inputs)
+        return _Graph(self.folded, inputs)
 
 
 class CompiledEngine(Engine):
@@ -55,7 +55,7 @@ class CompiledEngine(Engine):
         # Standard operations: the compiler fuses what is between them, and packs by itself.
         super().__init__(generator, precision, portable=True)
         mode = "max-autotune-no-cudagraphs" if self.device.type == "cuda" else None
-        self._compiled = torch.compile(self._folded.render, mode=mode, dynamic=False)
+        self._compiled = torch.compile(self.folded.render, mode=mode, dynamic=False)
 
     def _render(self, grid: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
         return self._compiled(grid, scale, shift)
@@ -64,10 +64,7 @@ class CompiledEngine(Engine):
 class _Graph:
     """A recording of what rendering a batch launches, replayed on other values.
 
-    Args:
-        folded: The network.
-        inputs: What `render` takes, for the shapes, on a CUDA device that need not be the current
-            one.
+    It is made of what `render` takes, on a CUDA device that need not be the current one.
     """
 
     def __init__(self, folded: FoldedGenerator, inputs: tuple[Tensor, ...]) -> None:

@@ -8,7 +8,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from biggan.models.config import DiscriminatorConfig, GeneratorConfig
-from biggan.models.shared import Discriminator, Generator
+from biggan.models.shared import (
+    Discriminator,
+    Generator,
+    make_discriminator,
+    make_generator,
+)
 from biggan.nn import initialize_orthogonal
 
 if TYPE_CHECKING:
@@ -33,28 +38,6 @@ def __getattr__(name: str) -> Any:
     if name in ("PRESETS", "get_preset"):  # a generator from a file needs none
         return getattr(import_module("biggan.models.presets"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-
-
-def make_generator(config: GeneratorConfig) -> Generator:
-    """The network of a configuration, its weights not yet set."""
-    if config.family == "biggan":
-        from biggan.models.biggan import BigGANGenerator
-
-        return BigGANGenerator(config)
-    from biggan.models.biggan_deep import BigGANDeepGenerator
-
-    return BigGANDeepGenerator(config)
-
-
-def make_discriminator(config: DiscriminatorConfig) -> Discriminator:
-    """The network of a configuration, its weights not yet set."""
-    if config.family == "biggan":
-        from biggan.models.biggan import BigGANDiscriminator
-
-        return BigGANDiscriminator(config)
-    from biggan.models.biggan_deep import BigGANDeepDiscriminator
-
-    return BigGANDeepDiscriminator(config)
 
 
 def build_generator(architecture: str | GeneratorConfig, *, seed: int = 0) -> Generator:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Self, get_args, get_type_hints
 
@@ -91,10 +91,22 @@ class _Config:
             within = least <= getattr(self, name) <= most
             self._require(within, f"{name} must be at least {least:g} and at most {most:g}")
 
-    def _require_buildable(self, channels: int, widths: tuple[int, ...]) -> None:
-        self._require(min(channels, *widths) >= 1, "channels and widths must be positive")
-        widest = channels * max(widths)
+    def _require_buildable(self: Any) -> None:
+        self._require(min(self.channels, *self.widths) >= 1, "channels and widths must be positive")
+        widest = self.channels * max(self.widths)
         self._require(widest <= _WIDEST, f"channels * widths cannot be above {_WIDEST}")
+
+    def _require_attention(self: Any, resolutions: Sequence[int], widths: Sequence[int]) -> None:
+        """Refuse classes, images and attention that cannot be, by each stage and its width."""
+        self._require(self.num_classes >= 0, "num_classes cannot be negative")
+        self._require(self.image_channels in (1, 3), "image_channels must be 1 or 3")
+        self._require(
+            self.attention_resolution in (0, *resolutions),
+            f"attention_resolution must be one of {tuple(resolutions)}, or 0 for none",
+        )
+        if self.attention_resolution:
+            width = widths[resolutions.index(self.attention_resolution)]
+            self._require_wide(self.channels * width, 8, "attention")
 
 
 @dataclass(frozen=True)
@@ -149,20 +161,12 @@ class GeneratorConfig(_Config):
             f"not at resolution {self.resolution}",
         )
         self._require(min(self.z_dim, self.class_dim) >= 1, "z_dim and class_dim must be positive")
-        self._require_buildable(self.channels, self.widths)
-        self._require(self.num_classes >= 0, "num_classes cannot be negative")
-        self._require(self.image_channels in (1, 3), "image_channels must be 1 or 3")
+        self._require_buildable()
         self._require(
             self.rgb_channels == 0 or self.rgb_channels >= self.image_channels,
             "rgb_channels must be at least image_channels",
         )
-        self._require(
-            self.attention_resolution in (0, *self.stage_resolutions),
-            f"attention_resolution must be one of {self.stage_resolutions}, or 0 for none",
-        )
-        if self.attention_resolution:
-            stage = self.stage_resolutions.index(self.attention_resolution)
-            self._require_wide(self.channels * self.widths[stage + 1], 8, "attention")
+        self._require_attention(self.stage_resolutions, self.widths[1:])
         if self.family == "biggan-deep":
             # A bottleneck is a quarter of what enters a block; into the last width none goes.
             self._require_wide(self.channels * min(self.widths[:-1]), 4, "a bottleneck")
@@ -171,7 +175,6 @@ class GeneratorConfig(_Config):
             not self.chunked or self.z_dim % (stages + 1) == 0,
             f"z_dim {self.z_dim} is not divisible into {stages + 1} equal chunks (skip_z)",
         )
-
         self._require(
             self.num_classes > 0 or self.condition_dim > 0,
             "without classes (num_classes 0) only noise can condition the layers: skip_z must be "
@@ -238,7 +241,7 @@ class DiscriminatorConfig(_Config):
         """Refuse what cannot be built."""
         self._require_types()
         self._require(len(self.widths) >= 1, "widths needs at least one entry")
-        self._require_buildable(self.channels, self.widths)
+        self._require_buildable()
         self._require(
             0 <= self.down_blocks <= self.num_blocks and self.num_blocks >= 1,
             f"down_blocks must be between 0 and the {self.num_blocks} blocks that widths gives",
@@ -247,16 +250,8 @@ class DiscriminatorConfig(_Config):
             self.resolution % 2**self.down_blocks == 0,
             f"resolution {self.resolution} cannot be halved {self.down_blocks} times",
         )
-        self._require(self.num_classes >= 0, "num_classes cannot be negative")
-        self._require(self.image_channels in (1, 3), "image_channels must be 1 or 3")
-        self._require(
-            self.attention_resolution in (0, *self.down_resolutions),
-            f"attention_resolution must be one of {self.down_resolutions}, or 0 for none",
-        )
         made = self.widths[len(self.widths) - self.num_blocks :]  # by each block or pair
-        if self.attention_resolution:
-            block = self.down_resolutions.index(self.attention_resolution)
-            self._require_wide(self.channels * made[block], 8, "attention")
+        self._require_attention(self.down_resolutions, made)
         if self.family == "biggan-deep":
             self._require_wide(self.channels * min(made), 4, "a bottleneck")
         self._require_epsilon("sn_eps")

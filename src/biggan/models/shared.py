@@ -39,11 +39,7 @@ class _Network(SpectralNormNetwork):
 
 
 class Generator(_Network):
-    """Noise and classes to images.
-
-    Args:
-        config: The network's shape.
-    """
+    """Noise and classes to images."""
 
     linear: SpectralNormLinear
     head: RGBHead
@@ -84,11 +80,7 @@ class Generator(_Network):
 
 
 class Discriminator(_Network):
-    """Images and classes to logits.
-
-    Args:
-        config: The network's shape.
-    """
+    """Images and classes to logits."""
 
     head: ProjectionHead
 
@@ -117,14 +109,33 @@ class Discriminator(_Network):
         raise NotImplementedError
 
 
+def make_generator(config: GeneratorConfig) -> Generator:
+    """The network of a configuration, its weights not yet set."""
+    if config.family == "biggan":
+        from biggan.models.biggan import BigGANGenerator
+
+        return BigGANGenerator(config)
+    from biggan.models.biggan_deep import BigGANDeepGenerator
+
+    return BigGANDeepGenerator(config)
+
+
+def make_discriminator(config: DiscriminatorConfig) -> Discriminator:
+    """The network of a configuration, its weights not yet set."""
+    if config.family == "biggan":
+        from biggan.models.biggan import BigGANDiscriminator
+
+        return BigGANDiscriminator(config)
+    from biggan.models.biggan_deep import BigGANDeepDiscriminator
+
+    return BigGANDeepDiscriminator(config)
+
+
 class ClassEmbedding(nn.Module):
     """Labels to the class part of a generator's conditions.
 
     A shared table without spectral normalization (Section 3.1). Without a shared embedding the
     labels pass as class weights, and every BatchNorm has a table of its own.
-
-    Args:
-        config: The generator's shape.
     """
 
     def __init__(self, config: GeneratorConfig) -> None:
@@ -147,12 +158,7 @@ class ClassEmbedding(nn.Module):
 
 
 class RGBHead(nn.Module):
-    """BatchNorm, ReLU, a 3x3 convolution to the image's channels, tanh.
-
-    Args:
-        config: The generator's shape.
-        in_channels: Channels of the last stage.
-    """
+    """BatchNorm, ReLU, a 3x3 convolution to the image's channels, tanh."""
 
     def __init__(self, config: GeneratorConfig, in_channels: int) -> None:
         super().__init__()
@@ -169,12 +175,7 @@ class RGBHead(nn.Module):
 
 
 class ProjectionHead(nn.Module):
-    """ReLU, sum over positions to h, then Linear(h) + Embed(y) . h (Miyato and Koyama 2018).
-
-    Args:
-        config: The discriminator's shape.
-        in_channels: Channels of the last block.
-    """
+    """ReLU, sum over positions to h, then Linear(h) + Embed(y) . h (Miyato and Koyama 2018)."""
 
     def __init__(self, config: DiscriminatorConfig, in_channels: int) -> None:
         super().__init__()
@@ -219,12 +220,7 @@ def conditional_norm(config: GeneratorConfig, channels: int) -> ConditionalBatch
 def attention_at(
     config: GeneratorConfig | DiscriminatorConfig, channels: Mapping[int, int]
 ) -> nn.Module:
-    """The network's self-attention, or the identity.
-
-    Args:
-        config: Says at which resolution attention sits, if at all.
-        channels: Channels at each resolution where it may sit.
-    """
+    """The network's self-attention, by the channels at each resolution it may have; or nothing."""
     if config.attention_resolution == 0:
         return nn.Identity()
     return SelfAttention2d(channels[config.attention_resolution], eps=config.sn_eps)

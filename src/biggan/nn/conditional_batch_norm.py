@@ -38,8 +38,7 @@ class StandingBatchNorm2d(nn.Module):
         channels: Channels of the input.
         grid: The truncations of the table, ascending; empty for no table.
         eps: Added to the variance.
-        off_grid: How to interpolate between two rows of the table: `linear`, or `hub`, see
-            `hub_weight`.
+        off_grid: Between two rows of the table: `linear`, or `hub`, see `hub_weight`.
     """
 
     MOMENTUM: ClassVar[float] = 0.1

@@ -26,15 +26,8 @@ def convolve(
 ) -> Tensor:
     """Convolve, equal to `conv2d` but for rounding, differentiable any number of times.
 
-    Args:
-        x: (N, C, H, W).
-        weight: (out, C, k, k).
-        bias: (out,) or None.
-        stride: Step from one window to the next.
-        padding: Zeros on each side.
-
-    Returns:
-        (N, out, H', W') with H' = (H + 2 * padding - k) // stride + 1.
+    Maps x (N, C, H, W) by a weight (out, C, k, k) and a bias (out,) or None to (N, out, H', W')
+    with H' = (H + 2 * padding - k) // stride + 1.
     """
     size = weight.shape[-1]
     if size == 3 and stride == padding == 1 and suits_winograd(weight, x):
@@ -49,14 +42,8 @@ def convolve(
 def transposed_convolve(x: Tensor, weight: Tensor, bias: Tensor | None, *, stride: int) -> Tensor:
     """Convolve the input spread out with zeros, equal to `conv_transpose2d` but for rounding.
 
-    Args:
-        x: (N, C, H, W).
-        weight: (out, C, k, k), in the layout and orientation of `convolve`.
-        bias: (out,) or None.
-        stride: Step from one pixel of x to the next in the output.
-
-    Returns:
-        (N, out, H', W') with H' = (H - 1) * stride + k.
+    Maps x (N, C, H, W) by a weight (out, C, k, k), in the layout and orientation of `convolve`,
+    and a bias (out,) or None to (N, out, H', W') with H' = (H - 1) * stride + k.
     """
     batch, _, height, width = x.shape
     weight = weight.flip(2, 3).transpose(0, 1)  # (C, out, k, k), as the library wants it
@@ -86,12 +73,9 @@ def suits_winograd(weight: Tensor, x: Tensor) -> bool:
 
 
 def outweighs(weight: Tensor, positions: int, x: Tensor) -> bool:
-    """Whether a kernel is larger than the windows that it meets, which calls for a product.
+    """Whether a kernel (out, ...) is larger than the windows that it meets: a product is faster.
 
-    Args:
-        weight: (out, ...).
-        positions: Windows in the batch.
-        x: The input, for its device: a GPU's library makes this choice by itself.
+    On a CPU: a GPU's library makes this choice by itself.
     """
     return x.device.type == "cpu" and positions < len(weight)
 

@@ -18,15 +18,11 @@ _OBLONG = 4  # from this ratio of rows to columns on
 
 
 def initialize_orthogonal(network: nn.Module, seed: int) -> None:
-    """Set every parameter and buffer of a network to its value before training.
+    """Set every parameter and buffer of a network, in place, to its value before training.
 
     Convolutions, linear layers and embeddings: (semi-)orthogonal matrices. Biases: zero, as
     TensorFlow's layers start. BatchNorm: gain 1, bias 0, statistics of N(0, 1). Attention's gamma:
     zero. Power iteration starts from a random direction.
-
-    Args:
-        network: The network, changed in place.
-        seed: Seed of all that is random here.
     """
     generator = torch.Generator().manual_seed(seed)
     for layer in network.modules():

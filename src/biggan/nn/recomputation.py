@@ -23,10 +23,6 @@ def run_block(block: nn.Module, *inputs: Any) -> Tensor:
 
     The result and its gradients, of any order, are the same to the bit. Between the passes no other
     forward may change the block's weights or spectral-norm vectors.
-
-    Args:
-        block: Any module of this package's layers.
-        inputs: Its arguments.
     """
     if not torch.is_grad_enabled():
         return block(*inputs)

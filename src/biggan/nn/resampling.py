@@ -33,15 +33,9 @@ def average_pool(x: Tensor) -> Tensor:
 
 
 def upsample_convolve(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """Upsample, then convolve 3x3.
+    """Upsample x (N, C, H, W), then convolve 3x3 with a weight (out, C, 3, 3).
 
-    Args:
-        x: (N, C, H, W).
-        weight: (out, C, 3, 3).
-        bias: (out,) or None.
-
-    Returns:
-        (N, out, 2H, 2W), equal to `conv2d(upsample(x), weight, bias, padding=1)`.
+    Equal to `conv2d(upsample(x), weight, bias, padding=1)`, (N, out, 2H, 2W).
     """
     # (N, out, 2H + 1, 2W + 1). Each output sums four of its pixels: a quarter of the bias each.
     large = transposed_convolve(x, weight, None if bias is None else bias / 4, stride=2)
@@ -49,15 +43,10 @@ def upsample_convolve(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 
 
 def convolve_average_pool(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """Convolve 3x3, then average over 2x2 squares.
+    """Convolve x (N, C, H, W) 3x3 with a weight (out, C, 3, 3), then average over 2x2 squares.
 
-    Args:
-        x: (N, C, H, W), H and W even.
-        weight: (out, C, 3, 3).
-        bias: (out,) or None.
-
-    Returns:
-        (N, out, H/2, W/2), equal to `average_pool(conv2d(x, weight, bias, padding=1))`.
+    Equal to `average_pool(conv2d(x, weight, bias, padding=1))`, (N, out, H/2, W/2); H and W are
+    even.
     """
     means = _Squares.apply(x, 1, 4)  # (N, C, H + 1, W + 1)
     return convolve(means, weight, bias, stride=2, padding=0)

@@ -174,14 +174,10 @@ def _spectral_norm_layers(network: nn.Module) -> list[SpectralNorm]:
 
 @torch.no_grad()
 def iterate_power(network: nn.Module, iterations: int = 1) -> None:
-    """Run power iterations on every spectrally normalized layer of a network.
+    """Run power iterations on every spectrally normalized layer of a network, or on a single layer.
 
     Besides training, for weights that were not reached by its steps, such as a moving average:
     their `u` and `v` are those of other weights and must be brought up to date before use.
-
-    Args:
-        network: The network whose vectors are updated in place; a single layer will do.
-        iterations: Power iterations per layer.
     """
     layers = _spectral_norm_layers(network)
     for eps in dict.fromkeys(layer.eps for layer in layers):  # one, in a network
@@ -214,9 +210,6 @@ def hold_power_iteration(network: nn.Module) -> Iterator[None]:
     """Within this context, training forwards use `u` and `v` as they are.
 
     For the later micro-batches of one accumulated step: all of them must see the same weights.
-
-    Args:
-        network: The network, or a part of one, that holds still.
     """
     parts = [
         part for part in network.modules() if isinstance(part, (SpectralNorm, SpectralNormNetwork))

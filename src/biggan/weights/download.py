@@ -100,10 +100,7 @@ def without_secrets(url: str) -> str:
 def obtain_address(address: str, kind: str = "generator", *, offline: bool = False) -> Path:
     """The file or folder that an address leads to, downloaded if it is not in the cache.
 
-    Args:
-        address: `https://`, `http://`, `file://` or `hf://`.
-        kind: The network that is wanted of a repository.
-        offline: Whether to look no further than the cache.
+    The kind is the network that is wanted of a repository.
     """
     scheme = address.partition("://")[0].lower()
     shown = without_secrets(address)
@@ -150,12 +147,8 @@ What it raises ends the download; the part that has come is kept.
 def fetch(url: str, path: Path, *, sha256: str | None = None, report: Report | None = None) -> None:
     """Download a file, resuming an earlier try; it appears whole or not at all.
 
-    Args:
-        url: Where it is, `https://` or `http://`.
-        path: Where it goes. Its folder is created; an older file is replaced.
-        sha256: What it must have, in hex, or the beginning of it. If it has another, nothing of
-            it is kept.
-        report: Called again and again.
+    The folder is created, and an older file replaced. `sha256` is in hex, or the beginning of it;
+    of a file with another one nothing is kept.
 
     Raises:
         DownloadError: The host does not give it, or not as it should be.

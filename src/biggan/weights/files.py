@@ -17,12 +17,13 @@ import logging
 import math
 import os
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Generic, Literal, TypeVar
 
+from biggan._version import __version__
 from biggan.atomic_write import replaced_atomically
 from biggan.errors import DamagedFileError, InputError, printable, quoted
 from biggan.locks import locked
@@ -90,6 +91,8 @@ class Description:
     """Summary of the training: recipe, step, data, statistics."""
 
 
+_Record = TypeVar("_Record")
+
 Network_co = TypeVar("Network_co", bound="Generator | Discriminator", covariant=True)
 
 
@@ -130,17 +133,10 @@ def kept_generator(run: Path, step: int) -> Path:
 def save_generator(
     path: Path, generator: Generator, description: Description, dtype: torch.dtype | None = None
 ) -> str:
-    """Write a generator to a file, atomically.
+    """Write a generator to a file, atomically; returns the sha256 of the contents.
 
-    Args:
-        path: The file; its folder exists.
-        generator: All parameters and statistics are written.
-        description: What else the file says.
-        dtype: Of the parameters, None for float32. torch.float16 halves the file; statistics stay
-            float32, for some exceed its range. Loading makes all of them float32 again.
-
-    Returns:
-        The sha256 of the contents.
+    Parameters are stored as float32, or as `dtype`: torch.float16 halves the file; statistics stay
+    float32, for some exceed its range. Loading makes all of them float32 again.
     """
     return _save(path, generator, description, dtype)
 
@@ -213,12 +209,9 @@ def parse_header(metadata: Mapping[str, str], path: Path) -> Header:
 
 
 def save_tensors(path: Path, metadata: Mapping[str, str], tensors: Mapping[str, Tensor]) -> str:
-    """Write tensors and metadata with their digest; the file appears whole or not at all.
+    """Write tensors and metadata, whole or not at all; returns their digest.
 
     The library writes metadata in the order of a hash table; here equal models are equal files.
-
-    Returns:
-        The digest.
     """
     tensors = _on_cpu(tensors)
     sha256 = _digest(metadata, tensors)
@@ -245,6 +238,36 @@ def load_tensors(path: Path) -> tuple[dict[str, str], dict[str, Tensor], str]:
     with open_regular(path) as file:
         metadata, tensors = read_safetensors(file, path)
     return metadata, tensors, verify(metadata, tensors, path)
+
+
+def save_record(
+    path: Path, key: str, about: Mapping[str, Any], tensors: Mapping[str, Tensor]
+) -> None:
+    """Write tensors with plain data about them, under this key of the metadata."""
+    text = json.dumps({"version": __version__, **about})
+    save_tensors(path, {"format": FORMAT, key: text}, tensors)
+
+
+def load_record(
+    path: str | Path,
+    key: str,
+    build: Callable[[dict[str, Any], dict[str, Tensor]], _Record],
+    advice: str,
+) -> _Record:
+    """Read a file of `save_record`.
+
+    `build` makes a value of the plain data and the tensors; any error of it says that they do not
+    fit. The advice tells where such files come from.
+
+    Raises:
+        InputError: There is no such file, or it holds something else.
+    """
+    path = Path(path).expanduser()
+    metadata, tensors, _ = load_tensors(path)
+    try:
+        return build(json.loads(metadata[key]), tensors)
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        raise InputError(f"{path} contains no {key}: {advice}") from None
 
 
 def verify(metadata: dict[str, str], tensors: Mapping[str, Tensor], path: Path) -> str:
@@ -373,6 +396,7 @@ def _on_cpu(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 #     biggan-deep-256.safetensors   published weights, converted
 #     published-lock.json           the digests of their first downloads
 #     pt_inception-2015-12-05-6726825d.pth   TF-Inception's weights, as published
+#     engines.json                  what `biggan bench` measured
 #     addresses/                    files given by address, a folder each
 #     downloads/                    unfinished downloads: resumed the next time
 #     onnxruntime-web-1.30.0/       what an exported page runs on
@@ -396,15 +420,16 @@ def cache_dir() -> Path:
         raise _unusable(folder, error) from None
 
 
+def measurements_file() -> Path:
+    """Where the speed of engines on this machine is kept."""
+    return cache_dir() / "engines.json"
+
+
 @contextmanager
 def exclusive(path: Path, what: str) -> Iterator[None]:
     """Be the only process that makes a file in the cache; wait for one that already does.
 
-    The file may be there after waiting: look again inside.
-
-    Args:
-        path: What is to be made. Its folder is created.
-        what: What to call it in the log.
+    The file may be there after waiting: look again inside. Its folder is created.
     """
     lock = path.with_name(f"{path.name}.lock")
     busy = f"another process is downloading {what}; waiting for it"

@@ -35,11 +35,7 @@ def assemble(
 ) -> Generator | Discriminator:
     """A network in eval mode that is made of these tensors, without a copy of them.
 
-    Args:
-        config: Its shape.
-        grid: The truncations of a generator's statistics.
-        tensors: Its whole state, by name.
-        path: Where they come from, for messages.
+    They are its whole state by name; the grid are the truncations of a generator's statistics.
     """
     ascending = all(before < after for before, after in pairwise(grid))
     if not ascending or not all(0 <= truncation < math.inf for truncation in grid):

@@ -315,11 +315,7 @@ def obtain_published(
 ) -> Path:
     """The file of a published network, fetched and converted if it is not in the cache.
 
-    Args:
-        name: A key of `PUBLISHED`.
-        kind: A discriminator only of a model that has one.
-        offline: Whether to look no further than the cache.
-        report: Called while a file is downloaded, as by `biggan.weights.download.fetch`.
+    `report` is called while a file is downloaded, as by `biggan.weights.download.fetch`.
     """
     model, path = PUBLISHED[name], cached_path(name, kind)
     if path.is_file():

@@ -48,13 +48,8 @@ _DAMAGE = (
 def unpacked(file: BinaryIO, path: Path) -> Iterator[Path]:
     """A TF Hub module's folder, made of an archive, for as long as the context lasts.
 
-    Args:
-        file: A `.tar.gz` or `.tar` file with the module at its top or in one folder, open at its
-            start.
-        path: Of the file, for messages.
-
-    Yields:
-        The folder: the graph and the variables, and nothing else of the archive.
+    The `.tar.gz` or `.tar` file is open at its start, with the module at its top or in one folder.
+    Nothing but the graph and the variables is unpacked.
     """
     with ExitStack() as stack:
         try:

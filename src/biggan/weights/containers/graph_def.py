@@ -83,13 +83,10 @@ class Table:
 
 
 def find_tables(path: Path, rows: Collection[int]) -> list[Table]:
-    """The float32 matrices in a `saved_model.pb`: constants, and stacks of constant vectors.
+    """The float32 matrices with so many rows in a `saved_model.pb`.
 
-    Of several graphs, the one with the fewest tags is read: the others are for training.
-
-    Args:
-        path: The file.
-        rows: The numbers of rows that count.
+    They are constants, or stacks of constant vectors. Of several graphs, the one with the fewest
+    tags is read: the others are for training.
     """
     try:
         data = memoryview(path.read_bytes())
@@ -152,10 +149,7 @@ def _attribute(node: Mapping[str, list[Any]], name: str) -> dict[str, list[Any]]
 def _constant(name: str, node: Mapping[str, list[Any]], limit: int) -> Constant | None:
     """The value of a Const node; None for another type than float32.
 
-    Args:
-        name: The node's.
-        node: The node.
-        limit: Most values that are believed: a few bytes can claim any number of equal values.
+    At most `limit` values are believed: a few bytes can claim any number of equal ones.
     """
     message = read_message(last(_attribute(node, "value")["tensor"], _EMPTY), _TENSOR)
     if last(message["dtype"], 0) != _FLOAT:

@@ -54,10 +54,7 @@ def load_state_dict(file: BinaryIO, path: Path) -> dict[str, Tensor]:
 def load_checkpoint(file: BinaryIO, path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """The tensors by name, on the CPU, of a file that `torch.save` wrote, and what is beside them.
 
-    Args:
-        file: A `.pth`, `.pt` or `.bin` file, open at its start: a state dict, or a dict with one as
-            its `state_dict`.
-        path: Of the file, for messages.
+    The file is open at its start. It holds a state dict, or a dict with one as its `state_dict`.
     """
     head = file.read(4)
     file.seek(0)

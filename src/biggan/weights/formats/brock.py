@@ -29,9 +29,9 @@ from biggan.weights.formats.conversion import (
     ForeignTensors,
     Stored,
     add_converged_vectors,
-    add_other_statistics,
     base_width,
     generator_config,
+    halvings,
     noise_first,
     renamed,
     take_network,
@@ -121,7 +121,6 @@ def convert(source: ForeignTensors) -> Converted:
         # Adding up to the same sum as in their software, whose last layer has its own epsilon.
         variance = tensors["head.bn.running_var"]
         tensors["head.bn.running_var"] = variance + (_HEAD_BN_EPS - config.bn_eps)
-    add_other_statistics(tensors)
     add_converged_vectors(tensors, config.sn_eps)
     licence = "not established: the code that they come with is MIT"
     return Converted(config, tensors, "ajbrock's BigGAN-PyTorch", licence)
@@ -210,11 +209,7 @@ def _discriminator_config(source: ForeignTensors) -> tuple[DiscriminatorConfig, 
             f"{source.path} is a narrow discriminator, trained without D_wide: its first "
             "convolutions keep the channels of their input, which is not supported"
         )
-    # Its networks halve down to 4x4 pixels, the last block (of BigGAN) keeping them; but those of
-    # one width throughout, for 32 px, halve twice.
-    small = min(widths) == max(widths)
-    down = 2 if small else blocks - (not deep)
-    resolution = (8 if small else 4) * 2**down
+    down, resolution = halvings(widths)
     place = 2 if deep else 1
     block = _attention_block(source, place)
     channels, multiples = base_width(widths)

@@ -96,10 +96,8 @@ class ForeignTensors:
     def size(self, *places: tuple[str, int, int]) -> int:
         """A size that several tensors have: the first of them that is there decides.
 
-        So a network can be laid out though some tensors are missing, and `finish` names them all.
-
-        Args:
-            places: A tensor's name, its number of dimensions, and the axis.
+        So a network can be laid out though some tensors are missing, and `finish` names them all. A
+        place is a tensor's name, its number of dimensions, and the axis.
         """
         for name, dimensions, axis in places:
             if name in self.tensors and self.tensors[name].ndim == dimensions:
@@ -167,6 +165,8 @@ def take_network(
 ) -> dict[str, Tensor]:
     """A network's tensors by our names, but for those that the format does not store.
 
+    BatchNorm statistics of which it stores a table or a single set are complete.
+
     Args:
         source: Of which all that is taken is accounted for.
         network: With our names and shapes; without values.
@@ -177,7 +177,9 @@ def take_network(
     layouts = {name: stored(name, shapes) for name in shapes if foreign_name(name)}
     taken = {name: source.take(foreign_name(name), *layouts[name][0]) for name in layouts}
     source.finish()  # before anything is made of what a file claims
-    return {name: layouts[name][1](taken.pop(name)) for name in layouts}
+    tensors = {name: layouts[name][1](taken.pop(name)) for name in layouts}
+    add_other_statistics(tensors)
+    return tensors
 
 
 def unchanged(tensor: Tensor) -> Tensor:
@@ -202,11 +204,7 @@ def add_converged_vectors(tensors: dict[str, Tensor], eps: float) -> None:
 
     DeepMind's graphs and ajbrock's layers store `u` alone, and every forward, in eval mode too,
     makes one power iteration from it whose result it does not keep. Stored once and for all, the
-    result gives the same sigma.
-
-    Args:
-        tensors: With weights (out, ...), taken as matrices (out, rest), and `u` (out,).
-        eps: Lower bound of the norms.
+    result gives the same sigma. Weights (out, ...) are taken as matrices (out, rest).
     """
     for name in [name for name in tensors if name.endswith(".u")]:
         layer = name.removesuffix(".u")
@@ -220,9 +218,6 @@ def add_leading_vectors(tensors: dict[str, Tensor]) -> None:
 
     For software that goes on with the power iteration when it evaluates. Eight vectors are iterated
     together, so that singular values that lie close together converge as well.
-
-    Args:
-        tensors: With weights (out, ...), taken as matrices (out, rest), and `u` (out,).
     """
     random = torch.Generator().manual_seed(0)
     for name in [name for name in tensors if name.endswith(".u")]:
@@ -265,13 +260,7 @@ def reorder_first_linear(tensors: dict[str, Tensor]) -> None:
 
 
 def generator_config(family: str, widths: Sequence[int], **values: Any) -> GeneratorConfig:
-    """The configuration of a generator with these channels at 4x4 pixels and after each doubling.
-
-    Args:
-        family: "biggan" or "biggan-deep".
-        widths: Channels, at 4x4 pixels first.
-        values: The other fields.
-    """
+    """The configuration of a generator with these channels at 4x4 pixels and each doubling."""
     channels, multiples = base_width(widths)
     resolution = 4 * 2 ** (len(widths) - 1)
     return GeneratorConfig(family, resolution, channels, multiples, **values)  # type: ignore[arg-type]
@@ -280,18 +269,25 @@ def generator_config(family: str, widths: Sequence[int], **values: Any) -> Gener
 def base_width(widths: Sequence[int]) -> tuple[int, tuple[int, ...]]:
     """Write a network's widths as `channels` and multiples of it, as its paper does.
 
-    Args:
-        widths: Channels from 4x4 pixels on, in either direction, widest at the 4x4 side.
-
-    Returns:
-        `channels` and the multiples. The widest is 16 times `channels`, or 4 times in a network
-        of one width throughout (those for 32 px).
+    The widest is 16 times `channels`, or 4 times in a network of one width throughout (those for
+    32 px).
     """
     widest = max(widths)
     channels = widest // (4 if min(widths) == widest else 16)
     if channels == 0 or any(width % channels for width in widths):
         channels = math.gcd(*widths)
     return channels, tuple(width // channels for width in widths)
+
+
+def halvings(widths: Sequence[int]) -> tuple[int, int]:
+    """How often a discriminator of these widths halves the resolution, and that of its images.
+
+    All formats' halve down to 4x4 pixels, the last block (of BigGAN) keeping them; but those of one
+    width throughout, for 32 px, halve twice.
+    """
+    if min(widths) == max(widths):
+        return 2, 32
+    return len(widths) - 1, 4 * 2 ** (len(widths) - 1)
 
 
 def attention_by_channels(channels: int, widths: Sequence[int], path: Path) -> int:
@@ -321,13 +317,7 @@ class Blocks:
 
     @classmethod
     def find(cls, source: ForeignTensors, blocks: str, attention: str) -> Blocks:
-        """Find them.
-
-        Args:
-            source: Of which the list is.
-            blocks: Pattern of its tensors' names; its group is the place in the list.
-            attention: Likewise, of an attention's tensors alone.
-        """
+        """Find them by patterns whose group is the place in the list; one is of attention alone."""
         found = source.numbers(attention)
         if len(found) > 1:
             raise InputError(f"{source.path} has attention in {len(found)} places, not in one")
@@ -352,17 +342,15 @@ def generator_in_list(
     source: ForeignTensors,
     foreign_name: Callable[[str], str],
     blocks: Blocks,
-    condition: int | None,
+    condition: int,
+    *,
+    has_tables: bool,
     **values: Any,
 ) -> GeneratorConfig:
     """The shape of a generator whose blocks are such a list.
 
-    Args:
-        source: Its tensors.
-        foreign_name: The format's name of ours.
-        blocks: The list.
-        condition: Width of what conditions its BatchNorms; None for tables of classes.
-        values: Further fields; `num_classes` is needed for tables.
+    `condition` is the width of what conditions its BatchNorms, or the number of classes of which
+    they have tables.
     """
     size = partial(_layer_size, source, foreign_name)
     deep = source.has_any(foreign_name("blocks.0.conv4."))
@@ -372,9 +360,11 @@ def generator_in_list(
     stages = 3 if len(set(widths)) == 1 else min(len(widths) - 1, _MOST_STAGES)
     if deep and (made[::2] != widths[:-1] or number != 2 * stages):
         raise InputError(f"{source.path} does not have two blocks per resolution")
+    if has_tables:
+        values["num_classes"] = condition
     if shared := (table := foreign_name("class_embedding.table.weight")) in source:
         values["num_classes"], values["class_dim"] = source.shape(table, 2)
-    noise = 0 if condition is None else condition - (values["class_dim"] if shared else 0)
+    noise = 0 if has_tables else condition - (values["class_dim"] if shared else 0)
     if noise < 0 or (deep and noise == 0):
         raise InputError(
             f"{source.path}: conditions of {condition} numbers, of which {noise} are noise, are "
@@ -389,7 +379,7 @@ def generator_in_list(
         widths,
         z_dim=z_dim,
         attention_resolution=4 * 2 ** (before // 2 if deep else before) if before else 0,
-        shared_embedding=condition is not None,
+        shared_embedding=not has_tables,
         skip_z=noise > 0,
         **{"num_classes": 0, **values},
     )
@@ -415,11 +405,7 @@ def discriminator_in_list(
     blocks: Blocks,
     **values: Any,
 ) -> DiscriminatorConfig:
-    """As `generator_in_list`, of a discriminator.
-
-    Its networks halve down to 4x4 pixels, the last block (of BigGAN) keeping them; but those of one
-    width throughout, for 32 px, halve twice.
-    """
+    """As `generator_in_list`, of a discriminator."""
     size = partial(_layer_size, source, foreign_name)
     deep = source.has_any(foreign_name("stem."))
     number = len(blocks.residual)
@@ -427,9 +413,7 @@ def discriminator_in_list(
     widths = [size("stem", 4, 0), *made[1::2]] if deep else made
     if not made or (deep and made[::2] != made[1::2]):
         raise InputError(f"{source.path} does not have two blocks per resolution")
-    small = min(widths) == max(widths)
-    down = 2 if small else len(widths) - 1
-    resolution = (8 if small else 4) * 2**down
+    down, resolution = halvings(widths)
     before = blocks.before_attention
     after, between = divmod(before, 2) if deep else (before, 0)
     if between or after > down:

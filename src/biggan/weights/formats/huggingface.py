@@ -19,7 +19,6 @@ from biggan.weights.formats.conversion import (
     Converted,
     ForeignTensors,
     Stored,
-    add_other_statistics,
     generator_config,
     renamed,
     reorder_first_linear,
@@ -76,7 +75,6 @@ def convert(source: ForeignTensors) -> Converted:
     names = (*_NAMES, *places, (r"^attention\.", f"generator.layers.{attention}."))
     network = empty_network(config, grid)
     tensors = take_network(source, network, lambda name: renamed(name, names), _stored)
-    add_other_statistics(tensors)
     reorder_first_linear(tensors)
     origin = "Hugging Face's pytorch_pretrained_biggan"
     return Converted(config, tensors, origin, DEEPMIND_LICENCE, grid)

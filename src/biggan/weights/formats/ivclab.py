@@ -16,7 +16,6 @@ from biggan.weights.formats.conversion import (
     Converted,
     ForeignTensors,
     Stored,
-    add_other_statistics,
     attention_by_channels,
     channels_first,
     generator_config,
@@ -70,7 +69,6 @@ def convert(source: ForeignTensors) -> Converted:
     config = _config(source)
     network = empty_network(config, _GRID)
     tensors = take_network(source, network, lambda name: renamed(name, _NAMES), _stored)
-    add_other_statistics(tensors)
     reorder_first_linear(tensors)
     origin = "ivclab's BigGAN-Generator-Pretrained-Pytorch"
     return Converted(config, tensors, origin, DEEPMIND_LICENCE, _GRID)

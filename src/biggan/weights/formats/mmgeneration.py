@@ -28,7 +28,6 @@ from biggan.weights.formats.conversion import (
     ForeignTensors,
     Stored,
     add_converged_vectors,
-    add_other_statistics,
     discriminator_in_list,
     generator_in_list,
     noise_first,
@@ -114,8 +113,8 @@ def convert(source: ForeignTensors) -> Converted:
             source,
             foreign_name,
             blocks,
-            None if has_tables else condition,
-            **({"num_classes": condition} if has_tables else {}),
+            condition,
+            has_tables=has_tables,
             bn_eps=_BN_EPS,
             sn_eps=sn_eps,
         )
@@ -149,7 +148,6 @@ def convert(source: ForeignTensors) -> Converted:
         _reverse_colours(tensors)
     if not has_torch_norms:
         add_converged_vectors(tensors, sn_eps)
-    add_other_statistics(tensors)
     return Converted(config, tensors, "mmgeneration", _LICENCE)
 
 

@@ -30,7 +30,6 @@ from biggan.weights.formats.conversion import (
     ForeignTensors,
     Stored,
     add_leading_vectors,
-    add_other_statistics,
     discriminator_in_list,
     generator_in_list,
     noise_first,
@@ -114,7 +113,6 @@ def convert(source: ForeignTensors) -> Converted:
         add_leading_vectors(layer)
         sigma = torch.dot(layer[".u"], tensors[name] @ layer[".v"])
         tensors[name] = tensors[name] / (sigma + (sigma == 0))
-    add_other_statistics(tensors)
     return Converted(config, tensors, "PyTorch-StudioGAN", _LICENCE)
 
 
@@ -131,8 +129,8 @@ def _generator_config(
         source,
         foreign_name,
         blocks,
-        None if has_tables else condition,
-        **({"num_classes": condition} if has_tables else {}),
+        condition,
+        has_tables=has_tables,
         bn_eps=_BN_EPS,
         sn_eps=_SN_EPS,
     )

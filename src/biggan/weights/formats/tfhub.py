@@ -156,6 +156,7 @@ def convert(source: ForeignTensors) -> Converted:
         for norm, mean, variance in zip(norms, chosen[::2], chosen[1::2], strict=True):
             tensors[f"{norm}.table_mean"] = mean.tensor()
             tensors[f"{norm}.table_var"] = variance.tensor()
+        add_other_statistics(tensors)
         grid = hub_grid(chosen[0].rows)
     else:
         _LOG.warning(
@@ -163,7 +164,6 @@ def convert(source: ForeignTensors) -> Converted:
             "statistics are used for all",
             source.path,
         )
-    add_other_statistics(tensors)
     return Converted(config, tensors, "DeepMind's TF Hub modules", DEEPMIND_LICENCE, grid)
 
 
