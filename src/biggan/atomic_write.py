@@ -21,11 +21,7 @@ _ABANDONED = 24 * 3600.0  # seconds without a write
 
 
 def write_atomically(path: Path, contents: bytes) -> None:
-    """Write a file so that a reader, or a kill at any moment, finds the old one or the new one.
-
-    Raises:
-        InputError: The file cannot be written.
-    """
+    """Write a file so that a reader, or a kill at any moment, finds the old one or the new one."""
     with replaced_atomically(path) as temporary:
         temporary.write_bytes(contents)
 
@@ -34,9 +30,6 @@ def make_folder(folder: Path) -> None:
     """Create a folder to write to, and the folders above it, if they are not there.
 
     Temporary files that killed processes of this package left in the folder are removed.
-
-    Raises:
-        InputError: It cannot be created.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -52,11 +45,8 @@ def make_folder(folder: Path) -> None:
 def replaced_atomically(path: Path) -> Iterator[Path]:
     """Give a file, in a folder that exists, contents that the caller writes.
 
-    Yields:
-        Where to write. It becomes the file when the context ends, and nothing if it fails.
-
-    Raises:
-        InputError: The file cannot be written.
+    What is written to the path that this yields becomes the file when the context ends, and
+    nothing if it fails. An OSError within becomes an InputError.
     """
     if path.exists() and not path.is_file():
         raise InputError(f"cannot write {path}: it exists and is not a file")

@@ -20,10 +20,9 @@ _OUT_OF_MEMORY = ("can't allocate memory", "MPS backend out of memory", "STATUS_
 
 
 def find_device(name: str | int | torch.device) -> torch.device:
-    """The device of a name such as "cpu", "cuda", "cuda:1" or "mps"; nothing is allocated on it.
+    """The device of a name such as "cpu", "cuda", "cuda:1" or "mps", if it is on this machine.
 
-    Raises:
-        InputError: The name is unknown, or there is no such device on this machine.
+    Nothing is allocated on it: it may be the device of another process.
     """
     accelerator = torch.accelerator.current_accelerator()  # the one that this build is for
     is_there = accelerator is not None and torch.accelerator.is_available()
@@ -79,11 +78,7 @@ def describe_out_of_memory(error: BaseException, device: torch.device) -> str:
 
 
 def move(network: torch.nn.Module, device: torch.device, name: str) -> None:
-    """Move a network, or leave it where it was.
-
-    Raises:
-        InputError: The device cannot be used, or its memory does not suffice.
-    """
+    """Move a network, or raise InputError and leave it where it was."""
     tensors = [*network.parameters(), *network.buffers()]
     size = sum(tensor.nbytes for tensor in tensors) / 2**30
     before = tensors[0].device
@@ -104,11 +99,7 @@ def move(network: torch.nn.Module, device: torch.device, name: str) -> None:
 
 @contextmanager
 def naming_out_of_memory(device: torch.device, advice: str) -> Iterator[None]:
-    """Turn a failed allocation on a device within this block into one line with some advice.
-
-    Raises:
-        InputError: An allocation failed.
-    """
+    """Turn a failed allocation on a device within this block into one line with some advice."""
     try:
         yield
     except (RuntimeError, MemoryError) as error:

@@ -93,11 +93,7 @@ class Directions:
         return number
 
     def check_model(self, gan: Model) -> None:
-        """Refuse another model's noise.
-
-        Raises:
-            InputError: The directions were found for other weights.
-        """
+        """Refuse another model than the one that the directions were found for."""
         advice = "find those of this model with biggan directions"
         check_weights(gan, self.model, self.sha256, "the directions are of", advice)
 
@@ -333,11 +329,7 @@ def draw_sheet(
 
 
 def save_directions(directions: Directions, path: Path) -> None:
-    """Write directions as a safetensors file.
-
-    Raises:
-        InputError: It cannot be written.
-    """
+    """Write directions as a safetensors file."""
     names = ("method", "layers", "conditions", "model", "sha256", "names")
     about = {name: getattr(directions, name) for name in names}
     about["details"] = dict(directions.details)
@@ -373,11 +365,7 @@ def _directions_of(about: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> D
 
 
 def with_names(directions: Directions, names: Mapping[int, str]) -> Directions:
-    """The same with some names.
-
-    Raises:
-        InputError: No such direction.
-    """
+    """The same with some names; each direction must be there."""
     renamed = list(directions.names)
     for number, name in names.items():
         renamed[directions.index(number)] = name

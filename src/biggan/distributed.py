@@ -111,11 +111,7 @@ def process_group(device: torch.device, patience: timedelta = _PATIENCE) -> Iter
 
 
 def asked_processes() -> int:
-    """Processes that torchrun says it started, 1 without it.
-
-    Raises:
-        InputError: WORLD_SIZE is set and no number of processes.
-    """
+    """Processes that torchrun says it started by WORLD_SIZE, 1 without it."""
     text = os.environ.get("WORLD_SIZE", "1")
     if not text.isdecimal() or int(text) < 1:
         raise InputError(f"WORLD_SIZE in the environment is not a number of processes: {text!r}")
@@ -135,8 +131,7 @@ def is_first() -> bool:
 def own_device(device: torch.device) -> torch.device:
     """This process's device: a GPU without a number means its own among those of the machine.
 
-    Raises:
-        InputError: There is no such device for every process.
+    There must be one for every process.
     """
     if device.type == "cpu" or asked_processes() == 1:
         return device

@@ -27,21 +27,13 @@ class DamagedFileError(InputError):
 
 
 def require(condition: bool, message: str) -> None:
-    """Refuse a user's value that does not meet a condition.
-
-    Raises:
-        InputError: With this message, where the condition is false.
-    """
+    """Raise InputError with this message where a condition is false."""
     if not condition:
         raise InputError(message)
 
 
 def whole_number(value: object, what: str) -> int:
-    """Somebody's value as an int, for files and messages: NumPy's integers, too.
-
-    Raises:
-        InputError: It is no whole number.
-    """
+    """Somebody's value as an int, for files and messages: NumPy's integers, too; or InputError."""
     try:
         return operator.index(value)  # type: ignore[arg-type]
     except TypeError:
@@ -49,11 +41,7 @@ def whole_number(value: object, what: str) -> int:
 
 
 def real_number(value: object, what: str) -> float:
-    """Somebody's value as a float, for files and messages: NumPy's numbers, too.
-
-    Raises:
-        InputError: It is no number.
-    """
+    """Somebody's value as a float, for files and messages: NumPy's numbers, too; or InputError."""
     if not isinstance(value, Real):
         raise InputError(f"{what} must be a number, not {quoted(value)}")
     return float(value)

@@ -145,11 +145,7 @@ def check_request(
     batch: Batch = "dynamic",
     force: bool = False,
 ) -> None:
-    """Refuse what no model can be exported as, before one is loaded; see `export_generator`.
-
-    Raises:
-        InputError: A package is missing, a value is out of range, or the file exists.
-    """
+    """Refuse what no model can be exported as, before one is loaded; see `export_generator`."""
     for other, suffix in SUFFIXES.items():
         if other != form and path.suffix.lower() == suffix:
             raise InputError(f"{path} has the ending of {other}, but the format is {form}")
@@ -169,11 +165,7 @@ def check_request(
 
 
 def check_packages(form: Format) -> None:
-    """Refuse a format whose packages are not installed.
-
-    Raises:
-        InputError: One is missing.
-    """
+    """Refuse a format whose packages are not installed."""
     try:
         for package in _NEEDED[form]:
             importlib.import_module(package)

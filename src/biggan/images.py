@@ -81,11 +81,7 @@ def make_grid(images: Sequence[Image.Image], columns: int, pad: int = 1) -> Imag
 
 
 def save_png(image: Image.Image, path: Path, provenance: PngProvenance | None = None) -> None:
-    """Write a PNG that appears whole or not at all, with provenance for `read_provenance`.
-
-    Raises:
-        InputError: The file cannot be written.
-    """
+    """Write a PNG that appears whole or not at all, with provenance for `read_provenance`."""
     write_atomically(path, to_png(image, provenance))
 
 

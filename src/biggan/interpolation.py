@@ -136,8 +136,7 @@ def plan_latent_morph(
 def draw_morph(gan: Model, morph: MorphProvenance) -> Iterator[Image.Image]:
     """Make the pictures of one path after the other.
 
-    Raises:
-        InputError: At once: pictures of another model, or that this model cannot make.
+    Pictures of another model, or that this one cannot make, are refused at once.
     """
     check_model(gan, morph)
     num, steps = morph.num, morph.steps
@@ -274,9 +273,6 @@ def noise_between(
     """Noise (..., n, dim) at fractions (n,) of the way between two ends, at 0 and 1 these exactly.
 
     The ends are (..., n, dim), or what broadcasts to it.
-
-    Raises:
-        InputError: An unknown path.
     """
     check_path(path)
     t = fractions[:, None]  # (n, 1)
@@ -295,21 +291,13 @@ def noise_between(
 
 
 def check_path(path: str) -> None:
-    """Refuse what is no path.
-
-    Raises:
-        InputError: Neither `linear` nor `slerp`.
-    """
+    """Refuse what is neither `linear` nor `slerp`."""
     if path not in PATHS:
         raise InputError(f"the path must be one of {', '.join(PATHS)}, not {quoted(path)}")
 
 
 def interpolate_labels(start: int, end: int, num_classes: int, steps: int) -> Tensor:
-    """Class weights (steps, num_classes) from one class to another, both ends included exactly.
-
-    Raises:
-        InputError: Fewer than 2 steps.
-    """
+    """Class weights (steps, num_classes) from one class to another, both included exactly."""
     fractions = _fractions(steps)
     ends = torch.tensor([[start], [end]]).expand(2, steps)
     return labels_between(ends[0], ends[1], fractions, num_classes)
@@ -391,11 +379,7 @@ def parse_keyframes(text: str) -> list[tuple[str | None, int]]:
 
 
 def frames_of_steps(num_keyframes: int, steps: int, loop: Loop) -> int:
-    """Frames of a video with so many from each keyframe to the next, both of them included.
-
-    Raises:
-        InputError: Fewer than 2 keyframes or steps, or an unknown loop.
-    """
+    """Frames of a video with so many from each keyframe to the next, both of them included."""
     _check_steps(steps)
     intervals = _num_legs(num_keyframes, loop) * (steps - 1)
     return {"there-and-back": 2 * intervals, "around": intervals, "none": intervals + 1}[loop]

@@ -101,11 +101,7 @@ class Latents:
         return len(self.z)
 
     def check_model(self, gan: Gan) -> None:
-        """Refuse another model.
-
-        Raises:
-            InputError: The latents belong to other weights.
-        """
+        """Refuse another model than the one that the latents belong to."""
         advice = "invert the picture with this model"
         check_weights(gan, self.model, self.sha256, "the latents are of", advice)
 
@@ -449,11 +445,7 @@ def read_picture(path: Path, gan: Gan, *, fit: bool = False) -> Tensor:
 
 
 def save_latents(latents: Latents, path: Path) -> None:
-    """Write latents as a safetensors file.
-
-    Raises:
-        InputError: It cannot be written.
-    """
+    """Write latents as a safetensors file."""
     about = {name: getattr(latents, name) for name in ("truncation", "model", "sha256", "name")}
     about["details"] = dict(latents.details)
     save_record(path, _KEY, about, {name: getattr(latents, name) for name in _TENSORS})

@@ -77,11 +77,7 @@ def truncated_normal(uniform: NDArray[np.float64], cut: float) -> NDArray[np.flo
 
 
 def check_truncation(truncation: float | None, kind: NoiseKind = "hub") -> None:
-    """Refuse a truncation that its meaning does not allow.
-
-    Raises:
-        InputError: Not in (0, 1] for `hub`, not above 0 for the others, or not a number.
-    """
+    """Refuse a truncation not in (0, 1] for `hub`, not above 0 for the others, or not a number."""
     if kind not in NOISE_KINDS:
         raise InputError(f"noise must be one of {', '.join(NOISE_KINDS)}, not {quoted(kind)}")
     if truncation is None:
@@ -94,11 +90,7 @@ def check_truncation(truncation: float | None, kind: NoiseKind = "hub") -> None:
 
 
 def check_seed(seed: int) -> None:
-    """Refuse a seed that numpy's RandomState does not take.
-
-    Raises:
-        InputError: Not in 0 to 2**32 - 1.
-    """
+    """Refuse a seed that numpy's RandomState does not take: not in 0 to 2**32 - 1."""
     if not 0 <= whole_number(seed, "the seed") < 2**32:
         raise InputError(f"the seed must be between 0 and {2**32 - 1}, not {quoted(seed)}")
 

@@ -46,11 +46,7 @@ _MOST_FLOAT = 3.4e38  # of float32
 
 
 def provenance_from_json(text: str) -> AnyProvenance:
-    """Read what the `to_json` of any provenance wrote.
-
-    Raises:
-        InputError: It is not a JSON object, or a key is unknown, missing or of another type.
-    """
+    """Read what the `to_json` of any provenance wrote, strictly."""
     try:
         values = json.loads(text)
     except (ValueError, RecursionError) as error:
@@ -109,11 +105,7 @@ def read_provenance(
 
 
 def require_pyav() -> None:
-    """Import PyAV, which reads and writes MP4.
-
-    Raises:
-        InputError: It is not installed, or cannot be loaded.
-    """
+    """Refuse MP4 where PyAV, which reads and writes it, cannot be imported."""
     if find_spec("av") is None:
         raise InputError("MP4 needs PyAV: pip install 'biggan[video]'; .webp and .gif do not")
     try:

@@ -146,11 +146,7 @@ def _numbers(row: Tensor) -> tuple[float, ...]:
 def draw_pictures(
     gan: Model, pictures: Iterable[Provenance | LatentProvenance]
 ) -> Iterator[Image.Image]:
-    """Make pictures in order.
-
-    Raises:
-        InputError: A picture of another model, or one that this model cannot make.
-    """
+    """Make pictures in order; those of another model, or that this one cannot make, are refused."""
     for inputs in inputs_of(gan, pictures):
         labels, z, statistics, class_vectors = inputs
         made = generate_batches(gan.engine, labels, z, statistics, class_vectors=class_vectors)
@@ -170,11 +166,7 @@ class PictureInputs(NamedTuple):
 def inputs_of(
     gan: Model, pictures: Iterable[Provenance | LatentProvenance]
 ) -> Iterator[PictureInputs]:
-    """What a model makes pictures from, in order, as many at once as share a truncation.
-
-    Raises:
-        InputError: A picture of another model, or one that this model cannot make.
-    """
+    """What a model makes pictures from, in order, as many at once as share a truncation."""
     for _, group in groupby(pictures, _drawn_together):
         members = list(group)
         for picture in members:
@@ -259,11 +251,7 @@ class ImageBatch(NamedTuple):
 
 
 def as_numbers(values: object, what: str) -> Tensor:
-    """Somebody's values as a tensor of real numbers.
-
-    Raises:
-        InputError: They are none.
-    """
+    """Somebody's values as a tensor of real numbers, or InputError."""
     try:
         tensor = torch.as_tensor(values)
     except (TypeError, ValueError, RuntimeError, OverflowError):
@@ -292,11 +280,7 @@ class Inputs(NamedTuple):
 def check_inputs(
     engine: Engine, noise: object, labels: object, class_vectors: object = None
 ) -> Inputs:
-    """Noise and labels, or class vectors, of a caller.
-
-    Raises:
-        InputError: Shapes that do not fit the generator or each other; labels out of range.
-    """
+    """Noise and labels, or class vectors, of a caller; refused if they do not fit the generator."""
     config = engine.config
     noise = rows_of("noise", noise, config.z_dim, engine.folded.conditions)
     if labels is None and class_vectors is None and config.num_classes == 0:
@@ -320,11 +304,7 @@ def check_inputs(
 
 
 def rows_of(what: str, values: object, width: int, layers: int) -> Tensor:
-    """Somebody's values as (N, width), or (N, layers, width) with a row for each layer.
-
-    Raises:
-        InputError: They have another shape, or are not numbers.
-    """
+    """Somebody's values as (N, width), or (N, layers, width) with a row for each layer."""
     rows = as_numbers(values, what)
     if rows.ndim not in (2, 3) or tuple(rows.shape[1:]) not in {(width,), (layers, width)}:
         raise InputError(
@@ -349,20 +329,12 @@ def generate_batches(
     Where a batch exceeds the device's memory, it is made in halves, and so are those after it.
 
     Args:
-        generator: In eval mode, or an engine that was built from one: building it takes as long as
-            a few images.
+        generator: In eval mode, or an engine, which takes as long to build as a few images.
         labels: int64 (N,), or class weights (N, num_classes); ignored if unconditional.
         noise: (N, z_dim), or (N, layers, z_dim), for each layer its own; used as it is.
         truncation: Chooses the BatchNorm statistics only.
         batch_size: Images at once; None for what suits the device.
         class_vectors: Instead of labels (None): (N, class_dim), or (N, layers, class_dim).
-
-    Yields:
-        The images in order.
-
-    Raises:
-        InputError: Shapes that do not fit the generator or each other; not even one image fits the
-            memory.
     """
     engine = generator if isinstance(generator, Engine) else Engine(generator)
     inputs = check_inputs(engine, noise, labels, class_vectors)
@@ -379,10 +351,8 @@ def in_batches(
 ) -> Iterator[tuple[slice, _Made]]:
     """Call `make` for slices of `num` rows, one after the other.
 
-    A batch that exceeds the device's memory is made in halves, and so are those after it.
-
-    Raises:
-        InputError: A batch size below 1; not even one image fits the memory.
+    A batch that exceeds the device's memory is made in halves, and so are those after it, until not
+    even one image fits.
     """
     if batch_size is not None and whole_number(batch_size, "batch_size") < 1:
         raise InputError(f"batch_size must be at least 1, not {batch_size}")

@@ -186,11 +186,7 @@ def share_processor() -> None:
 
 
 def choose_device(name: str | None) -> str:
-    """The device of an option's text, or the best that is there.
-
-    Raises:
-        InputError: No such device on this machine.
-    """
+    """The device of an option's text if it is there, or the best one."""
     from biggan.devices import best_device, find_device
 
     return str(best_device() if name is None else find_device(name))
@@ -222,12 +218,7 @@ def progress(items: Iterable[_Item], total: int, unit: str, **options: Any) -> I
 
 
 def unused_name(path: Path, is_same: Callable[[Path], bool]) -> Path:
-    """The path, or the same with a number where a file is there that holds something else.
-
-    Args:
-        path: What the file would be called.
-        is_same: Whether an existing file may be replaced, as it holds the same.
-    """
+    """The path, or the same with a number where a file is there that may not be replaced."""
     numbered = (path.with_stem(f"{path.stem}-{number}") for number in itertools.count(2))
     candidates = itertools.chain([path], numbered)
     return next(name for name in candidates if not name.is_file() or is_same(name))
@@ -258,9 +249,6 @@ def check_writable(folder: Path) -> None:
     """Make sure that a folder can be written, or created, before any work is done for it.
 
     Creates nothing: a later mistake shall leave no trace.
-
-    Raises:
-        InputError: It cannot.
     """
     try:
         existing = next(

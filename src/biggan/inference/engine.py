@@ -129,18 +129,12 @@ def build_engine(
     precision: Precision = "float32",
     measurements: Path | None = None,
 ) -> Engine:
-    """An engine for a finished generator.
+    """An engine for a finished generator in eval mode.
 
     All but PyTorch in float32 on a CPU make two check images first. An engine that fails, or whose
     images differ from the generator's, is replaced with PyTorch in float32 and without CUDA graphs,
-    with a warning.
-
-    Args:
-        generator: In eval mode; not changed.
-        name: Which engine; `auto` for the fastest of those that `measurements` knows for this
-            machine and architecture, else PyTorch.
-        precision: Of the convolutions; below float32 on GPUs only.
-        measurements: The file that `biggan bench` writes; it need not exist.
+    with a warning. `auto` is the fastest of those that `measurements`, the file that `biggan bench`
+    writes, knows for this machine and architecture, else PyTorch.
 
     Raises:
         InputError: No engine has this name; it is not installed; it cannot run on the generator's

@@ -160,13 +160,8 @@ class FoldedGenerator(nn.Module):
     def render(self, grid: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
         """The part of `synthesize` that does the work: a convolutional network, and no more.
 
-        Args:
-            grid: What the first layer makes, (N, C, 4, 4).
-            scale: What all BatchNorms multiply by, in the order in which they run, (N, T).
-            shift: What they add then, (N, T).
-
-        Returns:
-            Images (N, image_channels, resolution, resolution) in [-1, 1].
+        It takes what the first layer makes, (N, C, 4, 4), and what all BatchNorms multiply by and
+        then add, in the order in which they run, each (N, T).
         """
         stages, norm = self._stages(scale, shift)
         x = grid.to(self.dtype, copy=True)  # what follows may work in place

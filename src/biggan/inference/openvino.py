@@ -55,11 +55,7 @@ def version() -> str | None:
 
 
 def convert(folded: FoldedGenerator) -> Any:
-    """A folded generator's `render` as an `openvino.Model`, for any number of images.
-
-    Raises:
-        InputError: OpenVINO is not installed.
-    """
+    """A folded generator's `render` as an `openvino.Model`, for any number of images."""
     openvino = import_openvino()
     config = folded.config
     with torch.no_grad(), warnings.catch_warnings():
@@ -85,11 +81,7 @@ class _Render(nn.Module):
 
 
 def import_openvino() -> Any:
-    """The module.
-
-    Raises:
-        InputError: It is not installed, or cannot be loaded.
-    """
+    """The module; InputError where it is not installed, or cannot be loaded."""
     try:
         import openvino  # type: ignore[import-untyped]
     except ImportError as error:

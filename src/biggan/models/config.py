@@ -51,11 +51,7 @@ class _Config:
         return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
 
     def updated(self, changes: Mapping[str, Any]) -> Self:
-        """A copy with some fields changed, given as plain data.
-
-        Raises:
-            InputError: As `from_dict`.
-        """
+        """A copy with some fields changed, given as plain data; see `from_dict`."""
         return self.from_dict({**self.to_dict(), **changes})
 
     def _require(self, condition: bool, message: str) -> None:

@@ -105,11 +105,7 @@ PRESETS: dict[str, Preset] = {
 
 
 def get_preset(name: str) -> Preset:
-    """Look up a preset.
-
-    Raises:
-        InputError: The name is not one of them.
-    """
+    """Look up a preset by its name."""
     if name not in PRESETS:
         raise InputError(f"no architecture is named {quoted(name)}; there are {', '.join(PRESETS)}")
     return PRESETS[name]

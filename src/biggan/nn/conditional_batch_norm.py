@@ -184,11 +184,7 @@ def _modulate(x: Tensor, gain: Tensor, bias: Tensor) -> Tensor:
 
 
 def locate_on_grid(truncation: float, grid: Sequence[float]) -> tuple[int, float]:
-    """Where a truncation lies on an ascending grid.
-
-    Args:
-        truncation: Any value; outside the grid it is taken as the nearest end.
-        grid: Ascending values, at least one.
+    """Where a truncation lies on an ascending grid; outside it is taken as the nearest end.
 
     Returns:
         (row, weight), meaning (1 - weight) * grid[row] + weight * grid[row + 1], 0 <= weight < 1.
@@ -208,17 +204,13 @@ def locate_on_grid(truncation: float, grid: Sequence[float]) -> tuple[int, float
 
 
 def hub_weight(truncation: float, grid: Sequence[float]) -> tuple[int, float]:
-    """Where the ports of DeepMind's graphs look between two rows of a table.
+    """Where the ports of DeepMind's graphs look between two rows of an evenly spaced table.
 
     For BigGAN-deep (51 rows, from 0.00 on) pytorch-pretrained-biggan swaps the weights of the two
     neighbours: 0.405 takes the statistics of 0.415. For BigGAN (50 rows, from 0.02 on) ivclab's
     port extrapolates from the nearer neighbour and the one after it: 0.405 takes those of 0.395,
     and 0.415 those of 0.425. Both claim to follow the graph op for op; that the graphs really do
     this has not been checked here.
-
-    Args:
-        truncation: Between two values of the grid.
-        grid: The truncations of the table, evenly spaced.
 
     Returns:
         (row, weight) as `locate_on_grid` gives them, but the weight may be negative or above 1.

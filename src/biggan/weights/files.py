@@ -254,13 +254,10 @@ def load_record(
     build: Callable[[dict[str, Any], dict[str, Tensor]], _Record],
     advice: str,
 ) -> _Record:
-    """Read a file of `save_record`.
+    """Read a file of `save_record`, or say where such files come from.
 
     `build` makes a value of the plain data and the tensors; any error of it says that they do not
-    fit. The advice tells where such files come from.
-
-    Raises:
-        InputError: There is no such file, or it holds something else.
+    fit.
     """
     path = Path(path).expanduser()
     metadata, tensors, _ = load_tensors(path)

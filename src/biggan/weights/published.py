@@ -388,8 +388,7 @@ def _fetch_and_convert(
 def fetch_file(file: RemoteFile, folder: Path, report: Report | None = None) -> str:
     """Download a file into a folder, if it is not there; its sha256.
 
-    Raises:
-        DownloadError: The host does not give it, or not the right one.
+    DownloadError says that the host does not give it, or not the right one.
     """
     from biggan.weights.download import DownloadError, fetch, newest_kaggle_version
 
@@ -422,8 +421,7 @@ def fetch_file(file: RemoteFile, folder: Path, report: Report | None = None) -> 
 def read_place(model: PublishedModel, kind: Kind, place: Place, folder: Path) -> LoadedModel[Any]:
     """The network of a place's files, which are in this folder, with what is known of it.
 
-    Raises:
-        InputError: It is not the one that the model's name promises.
+    It must be the one that the model's name promises.
     """
     from biggan.weights.load import read_network
 

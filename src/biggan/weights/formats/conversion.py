@@ -293,10 +293,7 @@ def halvings(widths: Sequence[int]) -> tuple[int, int]:
 def attention_by_channels(channels: int, widths: Sequence[int], path: Path) -> int:
     """The resolution at which a generator's attention sits, in formats that do not say it.
 
-    Args:
-        channels: Of the attention's input.
-        widths: The generator's channels at 4x4 pixels, then after each stage.
-        path: For messages.
+    It is where the channels of its input fit: widths are those at 4x4 pixels and after each stage.
     """
     fitting = [4 * 2**i for i, width in enumerate(widths) if i and width == channels]
     if len(fitting) != 1:
