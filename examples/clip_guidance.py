@@ -31,7 +31,7 @@ def random_cuts(images: torch.Tensor, size: int) -> torch.Tensor:
         top, left = (int(torch.randint(side - cut + 1, ())) for _ in range(2))
         part = images[:, :, top : top + cut, left : left + cut]
         cuts.append(F.interpolate(part, (size, size), mode="bicubic"))
-    return ((torch.cat(cuts) + 1) / 2 - MEAN) / STD
+    return ((torch.cat(cuts) + 1) / 2 - MEAN.to(images)) / STD.to(images)
 
 
 def main() -> None:
@@ -45,18 +45,20 @@ def main() -> None:
     parser.add_argument("--pretrained", default="laion2b_s34b_b79k", help="none: random weights")
     arguments = parser.parse_args()
 
-    pretrained = None if arguments.pretrained == "none" else arguments.pretrained
-    clip = open_clip.create_model(arguments.clip, pretrained=pretrained).eval()
-    clip.requires_grad_(False)
-    text = clip.encode_text(open_clip.get_tokenizer(arguments.clip)([arguments.text]))
-    size = clip.visual.image_size
-    size = size if isinstance(size, int) else size[0]
-
     gan = biggan.load(arguments.model)
     network = gan.differentiable()
     z = 0.5 * torch.from_numpy(biggan.truncated_noise(1, gan.config.z_dim, 1.0, seed=0)).float()
-    layers = z[:, None].repeat(1, gan.conditions, 1).requires_grad_()
-    vector = gan.embed(range(len(gan.class_names))).mean(0, keepdim=True).requires_grad_()
+    layers = z[:, None].repeat(1, gan.conditions, 1).to(gan.device).requires_grad_()
+    vectors = gan.embed(range(len(gan.class_names))).to(gan.device)
+    vector = vectors.mean(0, keepdim=True).requires_grad_()
+
+    pretrained = None if arguments.pretrained == "none" else arguments.pretrained
+    clip = open_clip.create_model(arguments.clip, pretrained=pretrained, device=gan.device).eval()
+    clip.requires_grad_(False)
+    tokens = open_clip.get_tokenizer(arguments.clip)([arguments.text])
+    text = clip.encode_text(tokens.to(gan.device))
+    size = clip.visual.image_size
+    size = size if isinstance(size, int) else size[0]
     optimizer = torch.optim.Adam([layers, vector], lr=0.05)
     for step in range(arguments.steps):
         optimizer.zero_grad()

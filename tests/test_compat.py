@@ -1,6 +1,8 @@
 """The names of pytorch_pretrained_biggan, one by one, against the package itself."""
 
+import copy
 import json
+from importlib.metadata import metadata
 
 import numpy as np
 import pytest
@@ -130,6 +132,143 @@ def test_a_wrapper_over_the_layers(model, theirs):
         images.append(generator.tanh(generator.conv_to_rgb(x)[:, :3]))
         torch.testing.assert_close(generator(cond, 0.4), images[-1], atol=1e-4, rtol=0)
     torch.testing.assert_close(*images, atol=1e-4, rtol=0)
+
+
+def test_the_packages_own_example(folder, tmp_path, monkeypatch, capsys):
+    """Word for word, but for the import and the address of the weights."""
+    readme = metadata("pytorch-pretrained-biggan").get_payload()
+    example = next(block for block in readme.split("```python\n") if "# Generate" in block)
+    example = example.partition("```")[0]
+    for old, new in (
+        ("from pytorch_pretrained_biggan import", f"from {ours.__name__} import"),
+        ("'biggan-deep-256'", repr(str(folder))),
+        ("noise_sample(", "noise_sample(dim_z=16, "),  # of the small model
+        ("import logging\nlogging.basicConfig(level=logging.INFO)\n", ""),  # of the whole process
+    ):
+        assert old in example
+        example = example.replace(old, new)
+    monkeypatch.chdir(tmp_path)
+    exec(compile(example, "README.md", "exec"), {})
+    assert sorted(path.name for path in tmp_path.iterdir()) == [f"output_{i}.png" for i in range(3)]
+    assert capsys.readouterr().out.startswith("\x1b[38;2;")
+
+
+class LayerWrapper(nn.Module):
+    """Noise and class for each layer, as programs run the layers one by one: no convenience."""
+
+    def __init__(self, model, block):
+        super().__init__()
+        self.model, self.block = model, block
+        num = len(model.config.layers) + 1
+        random = torch.Generator().manual_seed(1)
+        self.normu = nn.Parameter(torch.randn(num, 16, generator=random))
+        self.cls = nn.Parameter(torch.randn(num, 1000, generator=random) - 4)
+
+    def forward(self):
+        generator = self.model.generator
+        embed = self.model.embeddings(torch.sigmoid(self.cls))
+        cond = torch.cat((self.normu, embed), dim=1)
+        x = generator.gen_z(cond[0].unsqueeze(0))
+        x = x.view(-1, 4, 4, 16 * generator.config.channel_width)
+        x = x.permute(0, 3, 1, 2).contiguous()
+        index = 1
+        for layer in generator.layers:
+            if isinstance(layer, self.block):
+                x = layer(x, cond[index].unsqueeze(0), 1)
+                index += 1
+            else:
+                x = layer(x)
+        x = generator.relu(generator.bn(x, 1))
+        return generator.tanh(generator.conv_to_rgb(x)[:, :3, ...])
+
+
+def test_optimizing_the_latents_of_each_layer(model, theirs):
+    losses = []
+    for network, block in ((model, ours.GenBlock), (theirs, port.model.GenBlock)):
+        latents = LayerWrapper(network, block)
+        optimizer = torch.optim.Adam([latents.normu, latents.cls], lr=0.05)
+        own = []
+        for _ in range(4):
+            loss = (latents() - 0.3).square().mean()
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            own.append(loss.item())
+        losses.append(own)
+    assert losses[0] == pytest.approx(losses[1], rel=1e-3)
+    assert losses[0][-1] < losses[0][0]
+
+
+@torch.no_grad()
+def test_a_search_without_gradients(model, theirs):
+    """As for neurons: codes of noise and class vector, in batches, to one number each."""
+    found = []
+    for network in (model, theirs):
+        random = np.random.default_rng(0)
+        code = np.concatenate([np.zeros(16), network.embeddings.weight[:, 7].numpy()])
+        for _ in range(3):
+            codes = code + 0.3 * random.standard_normal((6, 32))
+            images = [
+                network.generator(torch.from_numpy(part).float(), 0.7)
+                for part in np.split(codes, 2)
+            ]
+            scores = torch.cat(images)[:, 0, 20:40, 20:40].mean((1, 2)).numpy()
+            code = codes[np.argsort(-scores)[:3]].mean(0)
+        found.append(code)
+    np.testing.assert_allclose(*found)
+
+
+@pytest.mark.parametrize("change", ["hook", "method", "module"])
+@torch.no_grad()
+def test_a_changed_part_changes_the_image(folder, theirs, change):
+    z, labels = inputs()
+    images = []
+    for network in (ours.BigGAN.from_pretrained(folder), copy.deepcopy(theirs)):
+        before = network(z, labels, 0.4)
+        layers, seen = network.generator.layers, []
+        if change == "hook":
+            layers[4].register_forward_hook(lambda _m, _i, out, seen=seen: seen.append(out))
+            layers[5].register_forward_hook(lambda _m, _i, out: 0.5 * out)
+        elif change == "method":
+            forward = layers[5].forward
+            layers[5].forward = lambda *inputs, forward=forward: 0.5 * forward(*inputs)
+        else:
+            layers[6] = nn.Identity()  # attention
+        images.append(network(z, labels, 0.4))
+        assert (images[-1] - before).abs().max() > 1e-3
+        assert [tuple(out.shape) for out in seen] == [(3, 16, 16, 16)] * (change == "hook")
+    torch.testing.assert_close(*images, atol=1e-4, rtol=0)
+
+
+@torch.no_grad()
+def test_modes_and_copies(model, theirs):
+    """Its BatchNorms never take a batch's statistics; a parent's `train` is no reason to."""
+    z, labels = inputs()
+    nn.Sequential(model).train()
+    assert model.training
+    copied = copy.deepcopy(model)
+    for network in (model, copied):
+        expected = theirs(z, labels, 0.4)
+        torch.testing.assert_close(network(z, labels, 0.4), expected, atol=1e-4, rtol=0)
+    copied.generator.conv_to_rgb.bias += 1
+    assert (copied(z, labels, 0.4) - expected).abs().max() > 1e-3
+    torch.testing.assert_close(model(z, labels, 0.4), expected, atol=1e-4, rtol=0)
+    model.eval()
+
+
+@torch.no_grad()
+def test_the_packages_state_is_loaded(folder, theirs):
+    state = torch.load(folder / "pytorch_model.bin")
+    model = ours.BigGAN(ours.BigGANConfig.from_json_file(folder / "config.json"))
+    model.load_state_dict(state)
+    z, labels = inputs()
+    torch.testing.assert_close(model(z, labels, 0.4), theirs(z, labels, 0.4), atol=1e-4, rtol=0)
+    again = ours.BigGAN(model.config)
+    again.load_state_dict(model.state_dict())
+    assert torch.equal(again(z, labels, 0.4), model(z, labels, 0.4))
+    del state["generator.layers.0.conv_1.bias"]
+    with pytest.raises(biggan.InputError, match=r"missing generator\.layers\.0\.conv_1\.bias"):
+        model.load_state_dict(state)
 
 
 def test_a_model_of_random_weights(theirs):

@@ -88,6 +88,12 @@ def test_pca_is_scikit_learns_of_all_samples_at_once(gan):
     assert torch.equal(again.vectors, found.vectors)
 
 
+def test_more_components_than_the_layer_has_activations():
+    gan = make_gan({"channels": 2, "widths": [1, 1, 1], "attention_resolution": 0})  # 2 * 4 * 4
+    found = find_directions(gan, "pca", 12, samples=200, progress=False)
+    assert found.vectors.shape == (12, 12)
+
+
 def test_a_component_moves_the_layer_more_than_other_noise_does(gan):
     found = find_directions(
         gan, "pca", 2, activation="blocks.0", samples=600, class_=1, progress=False
@@ -113,6 +119,8 @@ def test_noise_is_moved_in_the_chosen_layers_alone(gan):
     for layer in set(range(gan.conditions)) - {1}:
         assert torch.equal(moved[:, layer], z)
     assert torch.equal(found.apply(moved, {}), moved)
+    zeros = torch.zeros(1, gan.config.z_dim, dtype=torch.int64)
+    assert torch.equal(found.apply(zeros, {0: 1.5})[0, 1], 1.5 * found.vectors[0])
     plain, edited = gan.generate(z, [0, 1], 0.5), gan.generate(moved, [0, 1], 0.5)
     assert (plain - edited).abs().max() > 1e-3
     back = found.apply(moved, {0: -1.5, 2: 1})
@@ -160,7 +168,17 @@ MISTAKES = {
     "a word for layers": (lambda g, d: find_directions(g, num=2, layers="01"), "a layer must"),
     "noise of another width": (lambda g, d: d.apply(torch.zeros(1, 7), {0: 1}), "not .1, 7."),
     "a word for an amount": (lambda g, d: d.apply(torch.zeros(1, 12), {0: "x"}), "amount must be"),
+    "an amount beyond all": (
+        lambda g, d: d.apply(torch.zeros(1, 12), {0: float("nan")}),
+        "a finite number, not nan",
+    ),
     "no such number": (lambda g, d: d.index(7), "no direction 7; there are 0 to 2"),
+    "a fraction": (lambda g, d: d.index(1.5), "a direction must be a whole number, not 1.5"),
+    "two of one name": (lambda g, d: with_names(d, {0: "age", 1: "age"}), "'age' cannot be"),
+    "a name of another file's": (
+        lambda g, d: with_names(d, {0: "\x1b[2J" + 200 * "x"}).index("age"),
+        r"no direction 'age': \\x1b\[2Jx{96}$",
+    ),
     "no such name": (lambda g, d: d.index("age"), "no direction 'age'"),
     "another model": (
         lambda g, d: d.check_model(biggan.Gan(g.generator, g.description, "1" * 64)),

@@ -129,7 +129,11 @@ SMALLER = {
         ("pets", "digits"),
     ],
     "docs/guide.md": [("1000", "5")],
-    "docs/research.md": [("num=6", "num=6, samples=40"), ("steps=220", "steps=4")],
+    "docs/research.md": [
+        ("num=6", "num=6, samples=40"),
+        ("steps=220", "steps=4"),
+        ("steps=40", "steps=3"),
+    ],
     "docs/video.md": [("seconds(6, ", "seconds(1, ")],
 }
 

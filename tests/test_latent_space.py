@@ -50,7 +50,8 @@ def test_class_vectors_of_labels_make_the_images_of_the_labels(gan):
     expected = gan.generate(z, labels, 0.4)
     assert torch.equal(gan.generate(z, class_vectors=vectors, truncation=0.4), expected)
     assert torch.equal(gan.embed(["golden retriever", "tabby", 1]), vectors)
-    assert torch.equal(gan.embed("siamese cat"), vectors[2:])
+    for one in ("siamese cat", 1, np.int64(1), torch.tensor(1)):
+        assert torch.equal(gan.embed(one), vectors[2:])
     assert gan.embed(0).requires_grad_().requires_grad
     mixed = gan.embed(np.array([[0.5, 0.5, 0]]))
     torch.testing.assert_close(mixed, (vectors[1:2] + vectors[2:]) / 2)
@@ -76,7 +77,7 @@ def test_each_layer_sees_its_own_condition(gan):
 
 
 @torch.no_grad()
-def plainly(generator, z, vectors):
+def plainly(generator, z, vectors, grid=None):
     config = generator.config
     if config.family == "biggan-deep":
         conditions = torch.cat([z, vectors], dim=2)
@@ -89,11 +90,11 @@ def plainly(generator, z, vectors):
             for i, chunk in enumerate(chunks)
         ]
         conditions = torch.stack([conditions[1], *conditions[1:]], dim=1)
-    x = as_grid(generator.linear(first))
+    x = as_grid(generator.linear(first)) if grid is None else grid
     for i, block in enumerate(generator.blocks):
         x = block(x, conditions[:, i + 1], 0.4)
         grows = config.family == "biggan" or block.up
-        if grows and x.shape[-1] == config.attention_resolution:
+        if grows and x.shape[2] == config.attention_resolution:
             x = generator.attention(x)
     return generator.head(x, 0.4)
 
@@ -150,7 +151,24 @@ def test_a_wider_first_grid_makes_a_wider_image(gan):
     image = gan.generate_from(wide, "linear", z[:1], [0], 0.4)
     size = gan.config.resolution
     assert image.shape == (1, 3, size, 2 * size)
-    assert image.isfinite().all()
+    by_layer = z[:1, None].expand(-1, gan.conditions, -1)
+    vectors = gan.embed(0)[:, None].expand(-1, gan.conditions, -1)
+    expected = plainly(gan.generator, by_layer, vectors, wide)
+    torch.testing.assert_close(image, expected, atol=2e-5, rtol=0)
+
+
+@pytest.mark.parametrize("width", [7, 12])
+def test_attention_in_a_wide_image(width):
+    """Its positions are no power of two then, and need not be a multiple of the slices."""
+    gan = make_gan({"resolution": 32, "widths": [2, 1, 1, 1], "attention_resolution": 32})
+    z, vectors = noise(gan, 1), gan.embed(0)
+    by_layer, each = (x[:, None].expand(-1, gan.conditions, -1) for x in (z, vectors))
+    wide = torch.randn(1, gan.engine.layers["linear"], 4, width)
+    image = gan.generate_from(wide, "linear", z, [0], 0.4)
+    expected = plainly(gan.generator, by_layer, each, wide)
+    torch.testing.assert_close(image, expected, atol=2e-5, rtol=0)
+    odd = torch.randn(1, gan.engine.layers["blocks.2"], 5, 7)
+    assert gan.generate_from(odd, "blocks.2", z, [0], 0.4).shape == (1, 3, 5, 7)
 
 
 def test_gradients_are_the_plain_generators(gan):
@@ -170,6 +188,49 @@ def test_gradients_are_the_plain_generators(gan):
         )
     for ours, plain in zip(*found, strict=True):
         torch.testing.assert_close(ours, plain, atol=1e-8, rtol=1e-8)
+
+
+def test_gradients_by_finite_differences(gan):
+    """Of noise, class vectors and an activation, along one direction each, in float64."""
+    exact = make_gan({}, engine="pytorch")
+    exact.generator = copy.deepcopy(gan.generator).double()
+    network = exact.differentiable()
+    z, vectors = noise(gan, 1, torch.float64), network.embed(torch.tensor([2])).double()
+    start = network.activations(["blocks.0"], *network.prepare(z, vectors, 0.4))["blocks.0"]
+
+    def loss(z, vectors, activation):
+        inputs = network.prepare(z, vectors, 0.4)
+        whole = network.render(*inputs).square().sum()
+        return whole + network.render_from("blocks.0", activation, *inputs).square().sum()
+
+    inputs = [x.detach().requires_grad_() for x in (z, vectors, start)]
+    gradients = torch.autograd.grad(loss(*inputs), inputs)
+    for place, gradient in enumerate(gradients):
+        largest = gradient.abs().argmax()
+        step = torch.zeros(gradient.numel(), dtype=torch.float64)
+        step[largest] = 1e-6
+        above, below = (
+            loss(
+                *(x + sign * step.view(x.shape) if i == place else x for i, x in enumerate(inputs))
+            ).item()
+            for sign in (1, -1)
+        )
+        assert (above - below) / 2e-6 == pytest.approx(gradient.flatten()[largest].item(), rel=1e-4)
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script:DeprecationWarning")  # torch's own
+def test_the_transforms_of_torch_func(gan):
+    network, vectors = gan.differentiable(), gan.embed([2])
+    z, step = noise(gan, 1), noise(gan, 2)[1:]
+
+    def made(z):
+        return network.synthesize(z, vectors, 0.4).unflatten(2, (2, -1)).mean((1, 3, 4)).flatten()
+
+    jacobian = torch.func.jacrev(made)(z)[:, 0]  # (2, z_dim)
+    expected = torch.autograd.functional.jacobian(made, z)[:, 0]
+    torch.testing.assert_close(jacobian, expected, atol=1e-6, rtol=1e-4)
+    slope = torch.func.jvp(made, (z,), (step,))[1]
+    torch.testing.assert_close(slope, jacobian @ step[0], atol=1e-5, rtol=1e-4)
 
 
 def test_gradients_in_float32_run_packed_and_agree(gan):
@@ -261,6 +322,26 @@ MISTAKES = {
     "another layer's activation": (
         lambda g: g.generate_from(torch.zeros(1, 9, 4, 4), "linear", torch.zeros(1, 12), [0]),
         r"linear makes \(1, 32, H, W\), not \(1, 9, 4, 4\)",
+    ),
+    "an empty activation": (
+        lambda g: g.generate_from(torch.zeros(1, 32, 0, 4), "linear", torch.zeros(1, 12), [0]),
+        r"linear makes \(1, 32, H, W\), not \(1, 32, 0, 4\)",
+    ),
+    "a number for a layer": (
+        lambda g: g.features(torch.zeros(1, 12), [0], layers=3),
+        "no layer 3; there are linear",
+    ),
+    "a list for a layer": (
+        lambda g: g.generate_from(torch.zeros(1), ["linear"], torch.zeros(1, 12), [0]),
+        "no layer ..linear..; there are linear",
+    ),
+    "noise of another width for gradients": (
+        lambda g: g.differentiable()(torch.zeros(1, 11), torch.zeros(1, dtype=torch.int64)),
+        r"noise must be \(N, 12\), or \(N, 3, 12\) for each layer its own, not \(1, 11\)",
+    ),
+    "class vectors of another width for gradients": (
+        lambda g: g.differentiable().synthesize(torch.zeros(1, 12), torch.zeros(1, 3)),
+        r"class vectors must be \(N, 16\)",
     ),
     "no rows": (lambda g: g.features(torch.zeros(0, 12), NO_LABELS, layers="linear"), "one row"),
     "no rows to go on from": (

@@ -13,6 +13,7 @@ ones change shape and pose, the late ones colour.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -31,7 +32,7 @@ from biggan.images import make_grid, to_pil, to_uint8
 from biggan.latents import make_noise
 from biggan.provenance import LatentProvenance, Provenance, file_stem
 from biggan.sampling import Model, check_weights, inputs_of, plan_latents, rows_of
-from biggan.weights.files import load_record, save_record
+from biggan.weights.files import BUNDLED, BUNDLED_FOLDER, load_record, save_record
 
 if TYPE_CHECKING:
     from biggan.gan import Gan
@@ -81,15 +82,19 @@ class Directions:
         Raises:
             InputError: There is none.
         """
-        if isinstance(direction, str) and direction in filter(None, self.names):
-            return self.names.index(direction)
-        try:
-            number = int(direction)
-        except ValueError:
-            named = ", ".join(filter(None, self.names)) or "none has a name"
-            raise InputError(f"there is no direction {quoted(direction)}: {named}") from None
+        if isinstance(direction, str):
+            if direction in filter(None, self.names):
+                return self.names.index(direction)
+            try:
+                direction = int(direction)
+            except ValueError:
+                named = printable(", ".join(filter(None, self.names))[:100]) or "none has a name"
+                raise InputError(f"there is no direction {quoted(direction)}: {named}") from None
+        number = whole_number(direction, "a direction")
         if not 0 <= number < len(self):
-            raise InputError(f"there is no direction {number}; there are 0 to {len(self) - 1}")
+            raise InputError(
+                f"there is no direction {quoted(number)}; there are 0 to {len(self) - 1}"
+            )
         return number
 
     def check_model(self, gan: Model) -> None:
@@ -109,12 +114,14 @@ class Directions:
 
         Raises:
             InputError: Noise of another shape, an unknown direction, an amount that is not a
-                number.
+                finite number.
         """
         z = rows_of("noise", z, self.vectors.shape[1], self.conditions)
         z = z.clone() if z.ndim == 3 else z[:, None].repeat(1, self.conditions, 1)
         for direction, amount in amounts.items():
-            moved = real_number(amount, "an amount") * self.vectors[self.index(direction)].to(z)
+            if not math.isfinite(real_number(amount, "an amount")):
+                raise InputError(f"an amount must be a finite number, not {amount}")
+            moved = amount * self.vectors[self.index(direction)].to(z)
             for layer in self.layers:
                 z[:, layer] += moved
         return z
@@ -149,7 +156,7 @@ def plan_moved(
 
 def find_directions(
     gan: Gan,
-    method: Method = "sefa",
+    method: Method = "pca",
     num: int = 20,
     *,
     layers: Sequence[int] | None = None,
@@ -210,17 +217,29 @@ def find_directions(
         method,
         gan.name,
         gan.sha256,
-        ("",) * num,
+        ("",) * len(vectors),
         details,
     )
 
 
 def default_directions(gan: Gan) -> Directions:
-    """SeFa's directions of the linear layer, all that it reads; found at once.
+    """SeFa's directions of the linear layer, all that it reads; with names for a bundled model.
 
     The page moves along them, and `biggan sample --direction sefa:0=2`.
     """
-    return find_directions(gan, "sefa", gan.config.chunk_dim, layers=[0])
+    return bundled_directions(gan) or find_directions(gan, "sefa", gan.config.chunk_dim, layers=[0])
+
+
+def bundled_directions(gan: Model) -> Directions | None:
+    """The directions beside a bundled model's weights; None where there are none of these weights.
+
+    `biggan directions fruits --method sefa --layers 0 --num 16 --name 0=...` wrote them.
+    """
+    file = BUNDLED_FOLDER / f"{gan.name}-directions.safetensors"
+    if gan.name not in BUNDLED or not file.is_file():
+        return None
+    found = load_directions(file)
+    return found if found.sha256 == gan.sha256 else None
 
 
 def _checked_layers(gan: Gan, layers: Sequence[int] | None) -> tuple[int, ...]:
@@ -281,9 +300,12 @@ def _pca(batches: _Batches, z: Tensor, num: int) -> tuple[Tensor, Tensor]:
     except ImportError:
         raise InputError("--method pca needs scikit-learn: pip install 'biggan[train]'") from None
     # More than are wanted: what a part leaves out is lost to those after it.
-    pca = IncrementalPCA(min(4 * num, len(z) // 2))
-    for _, outputs in batches("components", pca.n_components):
+    most = min(4 * num, len(z) // 2)
+    pca = None
+    for _, outputs in batches("components", most):
+        pca = pca or IncrementalPCA(min(most, outputs.shape[1]))
         pca.partial_fit(outputs.numpy())
+    assert pca is not None
     coordinates = [pca.transform(outputs.numpy()) for _, outputs in batches("noise", 1)]
     x = torch.from_numpy(np.concatenate(coordinates)[:, :num]).double()
     z = z.double()
@@ -365,8 +387,17 @@ def _directions_of(about: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> D
 
 
 def with_names(directions: Directions, names: Mapping[int, str]) -> Directions:
-    """The same with some names; each direction must be there."""
+    """The same with some names.
+
+    A name must be of a direction that is there; names differ, are no numbers and have no colon.
+    """
     renamed = list(directions.names)
     for number, name in names.items():
         renamed[directions.index(number)] = name
+    given = [*filter(None, renamed)]
+    for name in given:
+        if name.isdecimal() or ":" in name or given.count(name) > 1:
+            raise InputError(
+                f"{quoted(name)} cannot be a name: names differ, are no numbers and have no colon"
+            )
     return replace(directions, names=tuple(renamed))

@@ -161,7 +161,8 @@ class LatentSpace:
         Raises:
             InputError: There is no such layer; the engine keeps no layers; as `generate`.
         """
-        names = [layers] if isinstance(layers, str) else list(layers)
+        is_one = isinstance(layers, str) or not isinstance(layers, Collection)
+        names = [layers] if is_one else list(layers)
         inputs = _layer_inputs(self, names, z, labels, truncation, class_vectors)
         engine = self.engine
 
@@ -198,13 +199,13 @@ class LatentSpace:
         engine = self.engine
         activation = as_numbers(activation, "the activation")
         shape = len(inputs.noise), engine.folded.layers[layer]
-        if activation.ndim != 4 or activation.shape[:2] != shape:
+        if activation.ndim != 4 or activation.shape[:2] != shape or activation.numel() == 0:
             raise InputError(
                 f"{layer} makes ({shape[0]}, {shape[1]}, H, W), not {tuple(activation.shape)}"
             )
 
         def make(rows: slice) -> Tensor:
-            start = activation[rows].to(engine.device)
+            start = activation[rows].to(engine.device, torch.float32)
             render = partial(engine.folded.render_from, layer, start)
             return engine.run(render, *inputs.batch(engine, rows), truncation).cpu()
 
@@ -240,7 +241,7 @@ class LatentSpace:
 
 def _numbered(gan: Model, labels: Labels | None) -> object:
     """The same labels, with indices instead of names."""
-    if isinstance(labels, str | int):
+    if isinstance(labels, str | int) or getattr(labels, "ndim", None) == 0:
         labels = [labels]
     if isinstance(labels, Sequence) and any(isinstance(label, str) for label in labels):
         return [gan.class_index(label) for label in labels]
@@ -264,7 +265,7 @@ def _layer_inputs(
                 f"the {gan.engine.name} engine keeps no layers: load the model with "
                 "engine='pytorch'"
             )
-        if name not in known:
+        if name not in tuple(known):  # which may be asked for what cannot be hashed
             raise InputError(f"there is no layer {quoted(name)}; there are {', '.join(known)}")
     inputs = check_inputs(gan.engine, z, _numbered(gan, labels), class_vectors)
     if len(inputs.noise) == 0:

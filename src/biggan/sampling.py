@@ -22,6 +22,7 @@ from biggan.devices import describe_out_of_memory, is_out_of_memory
 from biggan.errors import InputError, printable, quoted, real_number, whole_number
 from biggan.images import to_pil, to_uint8
 from biggan.inference.engine import Engine
+from biggan.inference.folded import check_rows
 from biggan.latents import (
     NoiseKind,
     check_seed,
@@ -306,12 +307,8 @@ def check_inputs(
 def rows_of(what: str, values: object, width: int, layers: int) -> Tensor:
     """Somebody's values as (N, width), or (N, layers, width) with a row for each layer."""
     rows = as_numbers(values, what)
-    if rows.ndim not in (2, 3) or tuple(rows.shape[1:]) not in {(width,), (layers, width)}:
-        raise InputError(
-            f"{what} must be (N, {width}), or (N, {layers}, {width}) for each layer its own, "
-            f"not {tuple(rows.shape)}"
-        )
-    return rows
+    check_rows(what, rows, width, layers)
+    return rows if rows.is_floating_point() else rows.float()
 
 
 @torch.inference_mode()

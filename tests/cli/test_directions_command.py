@@ -7,7 +7,7 @@ from command_line import fails, pixels, succeeds
 
 
 def test_both_methods_write_a_file_and_a_sheet(tiny_file, tmp_path):
-    out, sheet = tmp_path / "d.safetensors", tmp_path / "sheet.png"
+    out, sheet = tmp_path / "new" / "d.safetensors", tmp_path / "sheets" / "sheet.png"
     where = f"--out {out} --sheet {sheet}"
     printed = succeeds(f"directions {tiny_file} --num 3 --samples 60 --class tabby {where}")
     assert printed.split() == [str(out), str(sheet)]
@@ -30,4 +30,9 @@ def test_mistakes(tiny_file, tmp_path):
     assert "must end in .png" in fails(f"{base} --sheet sheet.jpg")
     assert "no layer 'blocks.9'" in fails(f"{base} --num 2 --samples 9 --activation blocks.9")
     assert "no class is named 'dog'" in fails(f"{base} --num 2 --samples 9 --class dog")
+    sefa = f"{base} --num 2 --method sefa"
+    assert "draws no samples: omit --activation" in fails(f"{sefa} --activation blocks.1")
+    assert "no class is named 'dog'" in fails(f"{sefa} --class dog --sheet {tmp_path}/s.png")
+    for name in ("1=0", "1=a:b", "1=turn --name 0=turn"):
+        assert "cannot be a name" in fails(f"{sefa} --name {name}")
     assert not list(tmp_path.iterdir())

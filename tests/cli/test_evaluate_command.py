@@ -284,6 +284,11 @@ def test_a_picture_of_neighbours_does_not_replace_the_plot(tiny_file, folder, tm
     arguments = f"--model {tiny_file} --data {folder} -n 12 --out {tmp_path}/x.json"
     with pytest.raises(InputError, match=r"x.png is the plot of the sweep"):
         run(f"{arguments} --neighbors {tmp_path}/y/../x.png --truncations 0.2,none")
+    ranking = f"{arguments} --metrics intra-fid --ranking"
+    with pytest.raises(InputError, match=r"x.png is the plot of the sweep.* --ranking"):
+        run(f"{ranking} {tmp_path}/x.png --truncations 0.2,none")
+    with pytest.raises(InputError, match=r"y.png is also the file of --neighbors"):
+        run(f"{ranking} {tmp_path}/y.png --neighbors {tmp_path}/y.png")
     assert not (tmp_path / "x.json").exists()
     assert run(f"{arguments} --neighbors {tmp_path}/x.png").exit_code == 0  # no sweep, no plot
 

@@ -34,6 +34,13 @@ def test_latents_and_reconstructions_and_the_same_command_again(tiny_file, tmp_p
     again = succeeds(f"sample --model {tiny_file} --like {entries[0]['image']} --out {tmp_path}/l")
     assert (pixels(again.strip()) == pixels(entries[0]["image"])).all()
 
+    sheet = tmp_path / "new" / "sheet.png"
+    printed = succeeds(f"{line} {first} {second} --sheet {sheet}")
+    assert printed.splitlines()[-1] == str(sheet)
+    images = [pixels(file) for entry in entries for file in (entry["picture"], entry["image"])]
+    for place, image in enumerate(images):
+        assert (pixels(sheet)[:, 17 * place : 17 * place + 16] == image).all()
+
 
 def test_other_settings_and_files_of_others_are_kept(tiny_file, tmp_path):
     succeeds(f"sample --model {tiny_file} --truncation 0.6 --out {tmp_path}")
@@ -61,6 +68,7 @@ def test_mistakes(tiny_file, tmp_path):
         f"{base} {picture} --features discriminator": "discriminator",
         f"{base} {picture} --truncation 3": "truncation must be",
         f"{base} {picture} --seconds 0": "above 0 seconds",
+        f"{base} {picture} --sheet {tmp_path}/sheet.jpg": "must end in .png",
     }.items():
         assert message in fails(line)
     assert not (tmp_path / "out").exists()

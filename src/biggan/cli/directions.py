@@ -100,7 +100,10 @@ def command(
         options.check_writable(file.parent)
     if sheet is not None and sheet.suffix.lower() != ".png":
         raise InputError(f"{sheet} must end in .png")
+    if method == "sefa" and (option := options.given_option(("activation", "samples"))):
+        raise InputError(f"--method sefa draws no samples: omit {option}")
     chosen, named = _range(layers), dict(_named(name) for name in names)
+    from biggan.atomic_write import make_folder
     from biggan.directions import draw_sheet, find_directions, save_directions, with_names
     from biggan.images import save_png
 
@@ -116,9 +119,12 @@ def command(
         seed=seed,
     )
     found = with_names(found, named)
+    drawn = None if sheet is None else draw_sheet(gan, found, class_, truncation, seed)
+    make_folder(out.parent)
     save_directions(found, out)
-    if sheet is not None:
-        save_png(draw_sheet(gan, found, class_, truncation, seed), sheet)
+    if drawn is not None and sheet is not None:
+        make_folder(sheet.parent)
+        save_png(drawn, sheet)
     if as_json:
         rows = zip(found.names, found.strengths.tolist(), strict=True)
         click.echo(

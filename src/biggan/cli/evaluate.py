@@ -194,7 +194,7 @@ def command(
             protocol = Protocol(num, seed, noise, batch_size)
             sweep = tuple(options.parse_truncations(truncations))
             evaluate.check_truncations(sweep, protocol)
-            _check_out(out, neighbors, is_sweep=len(sweep) > 1)
+            _check_out(out, neighbors, ranking, is_sweep=len(sweep) > 1)
             own = own_device(torch.device(options.choose_device(device)))
             network = None
             if scores.needs_features(wanted) or neighbors or save_statistics:
@@ -290,13 +290,18 @@ def _check_options(
             )
 
 
-def _check_out(out: Path, neighbors: Path | None, *, is_sweep: bool) -> None:
+def _check_out(out: Path, neighbors: Path | None, ranking: Path | None, *, is_sweep: bool) -> None:
     """Refuse files that would overwrite each other."""
     if out.suffix.lower() != ".json":
         raise InputError(f"{out} must end in .json")
     table, plot = out.with_suffix(".csv"), out.with_suffix(".png")
-    if is_sweep and neighbors is not None and plot.resolve() == neighbors.resolve():
-        raise InputError(f"{neighbors} is the plot of the sweep: choose another --neighbors")
+    files = {"--neighbors": neighbors, "--ranking": ranking}
+    pictures = {option: file.resolve() for option, file in files.items() if file is not None}
+    for option, file in pictures.items():
+        if is_sweep and file == plot.resolve():
+            raise InputError(f"{files[option]} is the plot of the sweep: choose another {option}")
+    if len(pictures) > len({*pictures.values()}):
+        raise InputError(f"{ranking} is also the file of --neighbors: choose another --ranking")
     for beside in (table, plot) if is_sweep else ():
         if beside.exists() and not out.exists():
             raise InputError(f"{beside} exists and does not belong to {out}: choose another --out")

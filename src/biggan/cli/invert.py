@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from biggan.inversion import Latents, Metric
 
 _LEAST_FOR_LPIPS = 64  # pixels a side
+_PAIRS = 5  # a row of the sheet
 
 
 @click.command
@@ -58,6 +59,12 @@ _LEAST_FOR_LPIPS = 64  # pixels a side
     default=Path("inverted"),
     help="Folder of the latents and the reconstructions.",
 )
+@click.option(
+    "--sheet",
+    metavar="PNG",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Draw each picture with its reconstruction on the right.",
+)
 @options.device
 @options.as_json
 def command(
@@ -73,13 +80,14 @@ def command(
     seconds: float,
     seed: int,
     out: Path,
+    sheet: Path | None,
     device: str | None,
     as_json: bool,
 ) -> None:
     """Find the noise and class vector of pictures.
 
     Writes for each picture NAME.safetensors with the latents, and NAME.png, what the model makes of
-    them. The same command goes on where it was interrupted.
+    them. The same command goes on where it was interrupted: at the first picture without latents.
 
     \b
     Examples:
@@ -89,8 +97,14 @@ def command(
     """
     options.share_processor()
     options.check_writable(out)
+    if sheet is not None:
+        options.check_writable(sheet.parent)
+        if sheet.suffix.lower() != ".png":
+            raise InputError(f"{sheet} must end in .png")
+    import torch
+
     from biggan.atomic_write import make_folder
-    from biggan.images import save_png
+    from biggan.images import make_grid, save_png, to_pil
     from biggan.inversion import Inverter, load_latents, read_picture, save_latents
     from biggan.sampling import plan_latents
 
@@ -116,7 +130,7 @@ def command(
         "seed": seed,
     }
     make_folder(out)
-    entries = []
+    entries, made = [], []
     for path, picture in zip(images, pictures, strict=True):
         digest = hashlib.sha256(picture.numpy().tobytes()).hexdigest()
         asked = {"picture": digest, "settings": settings}
@@ -142,11 +156,19 @@ def command(
         png = options.unused_picture(out / f"{file.stem}.png", provenance)
         if not png.is_file():
             save_png(next(gan.draw([provenance])), png, provenance)
+        made.append(provenance)
         entries.append(_entry(path, file, png, found))
         if not as_json:
             click.echo(_line(entries[-1]))
+    if sheet is not None:
+        make_folder(sheet.parent)
+        both = zip(to_pil(torch.stack(pictures)), gan.draw(made), strict=True)
+        columns = 2 * min(_PAIRS, len(pictures))
+        save_png(make_grid([image for pair in both for image in pair], columns), sheet)
     if as_json:
         click.echo(json.dumps(entries, indent=2))
+    elif sheet is not None:
+        click.echo(sheet)
 
 
 def _metric(

@@ -5,7 +5,9 @@
 Programs run unchanged but for the import. What differs, on purpose:
 
 - Weights are frozen, and images come from the folded generator, with gradients to noise and class
-  vector. After `model.requires_grad_()` they come from the plain network, whose weights then learn.
+  vector. After `model.requires_grad_()`, or where a part of the generator has a hook, another
+  `forward` or was replaced, the parts run one by one.
+- BatchNorm never takes the statistics of a batch, in training mode neither.
 - Five truncations (0.14, 0.28, 0.56, 0.58, 0.94) and all between two rows of the table take the
   statistics that they name. `from_pretrained(..., port_statistics=True)` takes the rows that the
   package took.
@@ -23,7 +25,7 @@ import json
 import logging
 import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, cast
@@ -43,7 +45,9 @@ from biggan.inference.folded import FoldedGenerator
 from biggan.latents import truncated_normal
 from biggan.models import GeneratorConfig, build_generator
 from biggan.models.biggan_deep import BigGANDeepGenerator
-from biggan.nn import StandingBatchNorm2d
+from biggan.nn import SelfAttention2d, StandingBatchNorm2d
+
+SelfAttn = SelfAttention2d
 
 _LOG = logging.getLogger("biggan.compat")
 
@@ -175,17 +179,48 @@ class Generator(nn.Module):
         self.conv_to_rgb = network.head.conv
         self.tanh = nn.Tanh()
         self._network = [network]  # in a list: its parts are registered above
+        self._parts = [*self.modules()]
         self._folded: tuple[object, FoldedGenerator | Engine] | None = None
 
     def forward(self, cond_vector: Tensor, truncation: float) -> Tensor:
         """Make images from noise and class vector, (N, z_dim + class_embed_dim)."""
-        network = self._network[0]
-        z, vectors = cond_vector.split([network.config.z_dim, network.config.class_dim], dim=1)
-        row = _row(truncation, self._rows)
         learns = torch.is_grad_enabled()
-        if learns and any(parameter.requires_grad for parameter in self.parameters()):
-            return network.synthesize(z, vectors, row)
+        if (learns and any(p.requires_grad for p in self.parameters())) or self._is_changed():
+            return self._run_parts(cond_vector, truncation)
+        config = self._network[0].config
+        z, vectors = cond_vector.split([config.z_dim, config.class_dim], dim=1)
+        row = _row(truncation, self._rows)
         return self._fold(differentiates=learns).synthesize(z, vectors, row)
+
+    def train(self, mode: bool = True) -> Generator:
+        """Set the mode of this module; the statistics stay those of the truncation, always."""
+        super().train(mode)
+        self._network[0].eval()
+        return self
+
+    def _is_changed(self) -> bool:
+        """Whether a part has a hook or a method of the caller's, or is a module of the caller's.
+
+        The folded network knows nothing of it. The copies of `DataParallel` are such modules, too.
+        """
+        return [*self.modules()] != self._parts or any(
+            part._forward_hooks
+            or part._forward_pre_hooks
+            or part._backward_hooks
+            or part._backward_pre_hooks
+            or "forward" in vars(part)
+            for part in self._parts
+        )
+
+    def _run_parts(self, cond_vector: Tensor, truncation: float) -> Tensor:
+        x = self.gen_z(cond_vector).unflatten(1, (4, 4, -1)).permute(0, 3, 1, 2)
+        for layer in self.layers:
+            x = layer(x, cond_vector, truncation) if isinstance(layer, GenBlock) else layer(x)
+        x = self.relu(self.bn(x, truncation))
+        return self.tanh(self.conv_to_rgb(x)[:, :3])
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "_folded": None}  # an engine cannot be copied
 
     def _fold(self, *, differentiates: bool) -> FoldedGenerator | Engine:
         """The network, folded anew where its weights have changed."""
@@ -253,6 +288,25 @@ class BigGAN(nn.Module):
                 "with biggan.load"
             )
         return cls(_config_of(network), network, port_statistics=port_statistics)
+
+    def load_state_dict(
+        self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
+    ) -> Any:
+        """Load a state of this class, or of the package's: `torch.load("pytorch_model.bin")`.
+
+        Raises:
+            InputError: The package's tensors are not all there, or are of another network.
+        """
+        if "generator.gen_z.weight_orig" not in state_dict:
+            return super().load_state_dict(state_dict, strict, assign)
+        from biggan.weights.formats import huggingface
+        from biggan.weights.formats.conversion import ForeignTensors
+
+        source = ForeignTensors(state_dict, Path("state_dict", "pytorch_model.bin"))
+        tensors = huggingface.convert(source).tensors
+        with torch.no_grad():
+            self.embeddings.weight.copy_(tensors["class_embedding.table.weight"].T)
+        return self.generator._network[0].load_state_dict(tensors)
 
     def forward(self, z: Tensor, class_label: Tensor, truncation: float) -> Tensor:
         """Make images (N, 3, R, R) in [-1, 1].

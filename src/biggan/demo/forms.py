@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from biggan.classes import class_choices, is_imagenet, resolve_class
-from biggan.directions import default_directions, plan_moved
+from biggan.directions import bundled_directions, default_directions, plan_moved
 from biggan.errors import InputError, printable, quoted
 from biggan.gan import Gan
 from biggan.interpolation import frames_of_seconds
@@ -172,6 +172,16 @@ def default_value(control: Control, class_names: Sequence[str]) -> Any:
     except InputError:
         index = control.fallback
     return class_choices(class_names)[index]
+
+
+def label_of(control: Control, gan: Gan) -> str:
+    """What a control is called: a direction by its name, if the model comes with one."""
+    found = bundled_directions(gan) if control.key in MOVES else None
+    if found is None:
+        return control.label
+    number = MOVES.index(control.key)
+    name = found.names[number] if number < len(found) else ""
+    return f"{number}: {name}" if name else control.label
 
 
 @dataclass(frozen=True)

@@ -46,6 +46,7 @@ from biggan.demo.forms import (
     Number,
     SheetProvenance,
     default_value,
+    label_of,
     settings_of,
 )
 from biggan.demo.renderer import AbandonedError, Job
@@ -314,9 +315,10 @@ def build_field(control: Control, gan: Gan) -> tuple[Any, Any] | None:
         The widget whose `value` is the setting, and the one that is shown: the same, or one that
         holds it. None for the category of an unconditional model.
     """
+    name = label_of(control, gan)
     label = {
-        "description": control.label,
-        "tooltip": f"{control.label}. {control.info}" if control.info else control.label,
+        "description": name,
+        "tooltip": f"{name}. {control.info}" if control.info else name,
         "style": {"description_width": "11em"},
         "layout": {"width": "31em"},
     }

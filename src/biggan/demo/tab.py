@@ -20,6 +20,7 @@ from biggan.demo.forms import (
     Form,
     Number,
     default_value,
+    label_of,
 )
 from biggan.gan import Gan
 
@@ -138,6 +139,8 @@ def setting(control: Control, value: Any, gan: Gan, *, is_new: bool = False) -> 
         is_new: Whether it showed a class of another model.
     """
     update = _category(control, gan) if is_new and isinstance(control, Category) else {}
+    if is_new and control.key in MOVES:
+        update["label"] = label_of(control, gan)
     if value is not None:
         if isinstance(control, Number):
             update["maximum"] = max(control.high, value)
@@ -166,7 +169,7 @@ def _widget(form: Form, control: Control, gan: Gan) -> Any:
             control.default,
             step=control.step,
             precision=0 if control.is_whole else None,
-            label=control.label,
+            label=label_of(control, gan),
             info=control.info or None,
             buttons=[],
             elem_id=id_,

@@ -55,18 +55,35 @@ class _DifferentiableConv2d(FrozenConvolution):
 
 
 class _Linear(torch.autograd.Function):
-    """A linear map, whose derivative is its adjoint."""
+    """A linear map, whose derivative is its adjoint; also for the transforms of `torch.func`."""
 
     @staticmethod
-    def forward(
-        ctx: Any, x: Tensor, linear: FrozenConvolution, adjoint: FrozenConvolution
-    ) -> Tensor:
-        ctx.derivative = adjoint, linear
+    def forward(x: Tensor, linear: FrozenConvolution, _adjoint: FrozenConvolution) -> Tensor:
         return linear(x.contiguous(memory_format=torch.channels_last))
 
     @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:  # noqa: ARG004
+        _, ctx.linear, ctx.adjoint = inputs
+
+    @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
-        return _Linear.apply(gradients[0], *ctx.derivative), None, None
+        return _Linear.apply(gradients[0], ctx.adjoint, ctx.linear), None, None
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Any) -> Tensor:
+        return _Linear.apply(tangents[0], ctx.linear, ctx.adjoint)
+
+    @staticmethod
+    def vmap(
+        _info: Any,
+        in_dims: tuple[int | None, ...],
+        x: Tensor,
+        linear: FrozenConvolution,
+        adjoint: FrozenConvolution,
+    ) -> tuple[Tensor, int]:
+        assert in_dims[0] is not None
+        x = x.movedim(in_dims[0], 0)
+        return _Linear.apply(x.flatten(0, 1), linear, adjoint).unflatten(0, x.shape[:2]), 0
 
 
 class _SummingConv2d(FrozenConvolution):

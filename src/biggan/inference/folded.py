@@ -27,6 +27,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from biggan.errors import InputError
 from biggan.inference.convolution import FrozenConv2d, FrozenConvolution, MakeConvolution
 from biggan.models import Generator, GeneratorConfig
 from biggan.models.shared import as_grid
@@ -142,7 +143,12 @@ class FoldedGenerator(nn.Module):
 
         Returns:
             What `render` takes.
+
+        Raises:
+            InputError: Rows of another width, or for another number of layers.
         """
+        check_rows("noise", z, self.config.z_dim, self.conditions)
+        check_rows("class vectors", class_embedding, self.config.embedding_dim, self.conditions)
         if z.ndim != class_embedding.ndim:
             z, class_embedding = (
                 v if v.ndim == 3 else v[:, None].expand(-1, self.conditions, -1)
@@ -295,6 +301,19 @@ class FoldedGenerator(nn.Module):
         """Floating-point operations of convolutions and attention for an image."""
         convolutions = sum(m.operations for m in self.modules() if isinstance(m, FrozenConvolution))
         return convolutions + (0 if self.attention is None else self.attention.operations)
+
+
+def check_rows(what: str, rows: Tensor, width: int, layers: int) -> None:
+    """Refuse what is neither (N, width) nor (N, layers, width), a row for each layer.
+
+    Raises:
+        InputError: With the shapes that are expected.
+    """
+    if rows.ndim not in (2, 3) or tuple(rows.shape[1:]) not in {(width,), (layers, width)}:
+        raise InputError(
+            f"{what} must be (N, {width}), or (N, {layers}, {width}) for each layer its own, "
+            f"not {tuple(rows.shape)}"
+        )
 
 
 class _Stage(NamedTuple):
@@ -476,10 +495,10 @@ def _attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     if torch.is_grad_enabled() and not torch.compiler.is_compiling():
         # The library's kernel has no second derivatives on a CPU.
         return torch.softmax(query @ key.mT, dim=-1) @ value
-    if query.device.type != "cpu" or not _can_write_over():
+    if query.device.type != "cpu" or not _can_write_over() or query.shape[1] % _SLICES:
         return F.scaled_dot_product_attention(query, key, value, scale=1.0)
     # The library's kernel wants queries as wide as values: here they are a quarter of that. A batch
-    # of slices lets every core work on matrices of its own. Positions are a power of two, as keys.
+    # of slices lets every core work on matrices of its own.
     query, value, key_columns = query.contiguous(), value.contiguous(), key.mT.contiguous()
     result = query.new_empty(*query.shape[:2], value.shape[2])
     slices = (_SLICES, query.shape[1] // _SLICES)
@@ -490,9 +509,10 @@ def _attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         attended = result[image].unflatten(0, slices)
         for start in range(0, slices[1], rows):
             part = slice(start, start + rows)
-            torch.bmm(queries[:, part], keys, out=weights)
-            torch.softmax(weights, dim=-1, out=weights)
-            attended[:, part] = torch.bmm(weights, values)
+            own = weights[:, : slices[1] - start]  # of the last part, in a wider image
+            torch.bmm(queries[:, part], keys, out=own)
+            torch.softmax(own, dim=-1, out=own)
+            attended[:, part] = torch.bmm(own, values)
     return result
 
 
