@@ -10,6 +10,8 @@ from sklearn.decomposition import PCA
 
 import biggan
 from biggan.directions import (
+    bundled_directions,
+    default_directions,
     draw_sheet,
     find_directions,
     load_directions,
@@ -135,6 +137,19 @@ def test_a_file_holds_all(gan, tmp_path):
     assert torch.equal(read.strengths, found.strengths)
     for name in ("layers", "conditions", "method", "model", "sha256", "names", "details"):
         assert getattr(read, name) == getattr(found, name)
+
+
+def test_the_bundled_file_holds_what_sefa_finds_in_the_bundled_weights():
+    gan = biggan.load("fruits")
+    bundled = bundled_directions(gan)
+    assert bundled.names[:4] == ("upright", "turn", "lean", "")
+    assert default_directions(gan).names == bundled.names
+    found = find_directions(gan, "sefa", gan.config.chunk_dim, layers=[0])
+    torch.testing.assert_close(bundled.vectors, found.vectors, atol=1e-3, rtol=0)
+    assert bundled.layers == found.layers
+    other = biggan.Gan(gan.generator, gan.description, "1" * 64)
+    assert bundled_directions(other) is None
+    assert default_directions(other).names == ("",) * gan.config.chunk_dim
 
 
 def test_a_sheet_has_a_row_for_each_direction(gan):

@@ -233,7 +233,7 @@ def default_directions(gan: Gan) -> Directions:
 def bundled_directions(gan: Model) -> Directions | None:
     """The directions beside a bundled model's weights; None where there are none of these weights.
 
-    `biggan directions fruits --method sefa --layers 0 --num 16 --name 0=...` wrote them.
+    docs/research.md has the command that wrote them.
     """
     file = BUNDLED_FOLDER / f"{gan.name}-directions.safetensors"
     if gan.name not in BUNDLED or not file.is_file():

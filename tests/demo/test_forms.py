@@ -9,7 +9,7 @@ from urllib.parse import parse_qsl
 import pytest
 import torch
 
-from biggan import Gan, InputError
+from biggan import Gan, InputError, load
 from biggan.demo.forms import (
     DIRECTIONS,
     EXPLORE,
@@ -24,6 +24,7 @@ from biggan.demo.forms import (
     default_value,
     find_settings,
     from_query,
+    label_of,
     to_query,
 )
 from biggan.provenance import GridProvenance, MorphProvenance
@@ -88,6 +89,15 @@ def test_a_video_brings_the_settings_back(gan: Gan) -> None:
     assert find_settings(gan, video) == (VIDEO, VIDEO_SETTINGS)
     assert (video.frames / video.fps, video.loop, video.num) == (2, "there-and-back", 1)
     assert [(k.class_index, k.seed) for k in video.keyframes] == [(6, 8), (4, 4000)]
+
+
+def test_directions_are_called_by_the_names_of_the_bundled_file(gan: Gan) -> None:
+    fruits = load("fruits")
+    moves = [control for control in DIRECTIONS.controls if control.key in MOVES]
+    named = ["0: upright", "1: turn", "2: lean", *(f"Direction {k}" for k in (3, 4, 5))]
+    assert [label_of(control, fruits) for control in moves] == named
+    assert [label_of(control, gan) for control in moves] == [c.label for c in moves]
+    assert label_of(DIRECTIONS.controls[0], fruits) == "Truncation"
 
 
 def test_one_picture_is_found_as_the_last_of_its_grid(gan: Gan) -> None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from PIL import Image
 
-from biggan import Gan
+from biggan import Gan, load
 
 pytest.importorskip("gradio")
 
@@ -33,6 +33,7 @@ from biggan.demo.forms import (
 from biggan.demo.models import ModelCache
 from biggan.demo.page import Newest, Page
 from biggan.demo.renderer import Renderer
+from biggan.demo.tab import setting
 from biggan.demo.words import caption, column_heads, download_links
 from biggan.images import save_png
 from biggan.provenance import GridProvenance
@@ -86,6 +87,14 @@ def endpoint(page: Page, name: str) -> Any:
     """The function behind an endpoint of Gradio's API."""
     (found,) = (f for f in page.blocks.fns.values() if f.api_name == name and f.fn)
     return found.fn
+
+
+def test_sliders_follow_the_model_in_their_names() -> None:
+    direction = DIRECTIONS.controls[-6]
+    fruits, digits = load("fruits"), load("digits")
+    assert setting(direction, None, fruits, is_new=True) == {"label": "0: upright"}
+    assert setting(direction, 1, digits, is_new=True)["label"] == "Direction 0"
+    assert "label" not in setting(direction, 1, fruits)
 
 
 def test_the_controls_are_those_of_the_forms(page: Page) -> None:
