@@ -243,11 +243,15 @@ def bundled_directions(gan: Model) -> Directions | None:
 
 
 def _checked_layers(gan: Gan, layers: Sequence[int] | None) -> tuple[int, ...]:
-    given = range(gan.conditions) if layers is None else layers
-    chosen = tuple(sorted({whole_number(layer, "a layer") for layer in given}))
-    if not chosen or not 0 <= chosen[0] <= chosen[-1] < gan.conditions:
-        raise InputError(f"layers are 0 (the linear one) to {gan.conditions - 1}, not {layers}")
-    return chosen
+    what = f"layers are 0 (the linear one) to {gan.conditions - 1}"
+    chosen = set()
+    for layer in range(gan.conditions) if layers is None else layers:
+        if not 0 <= whole_number(layer, "a layer") < gan.conditions:
+            raise InputError(f"{what}, not {quoted(layer)}")
+        chosen.add(int(layer))
+    if not chosen:
+        raise InputError(f"{what}: give at least one, the first one first")
+    return tuple(sorted(chosen))
 
 
 @torch.no_grad()

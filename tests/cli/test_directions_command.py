@@ -24,7 +24,9 @@ def test_both_methods_write_a_file_and_a_sheet(tiny_file, tmp_path):
 def test_mistakes(tiny_file, tmp_path):
     base = f"directions {tiny_file} --out {tmp_path}/d.safetensors"
     assert "a range such as 0-3, not 'all'" in fails(f"{base} --layers all")
-    assert "0 (the linear one) to 2" in fails(f"{base} --num 2 --layers 2-5")
+    assert "0 (the linear one) to 2, not 3" in fails(f"{base} --num 2 --layers 2-{10**12}")
+    assert "0 (the linear one) to 2: give at least one" in fails(f"{base} --num 2 --layers 2-1")
+    assert "must end in .safetensors" in fails(f"directions {tiny_file} --out {tmp_path}/d.png")
     assert "such as 0=rotation, not 'size'" in fails(f"{base} --name size")
     assert "there are 0 to 1" in fails(f"{base} --num 2 --method sefa --name 7=size")
     assert "must end in .png" in fails(f"{base} --sheet sheet.jpg")

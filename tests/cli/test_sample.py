@@ -214,6 +214,7 @@ def test_a_sweep_has_a_row_for_each_truncation(tiny_file, tiny, tmp_path):
     assert "at most 1, not 2" in fails(f"{line} --noise hub")
     assert "omit --truncation" in fails(f"{line} --truncation 1")
     assert "'x' is neither" in fails(f"sample --sweep 1,x --out {tmp_path}")
+    assert "at least one truncation" in fails(f"sample --sweep , --out {tmp_path}")
 
 
 def test_folders_of_jpegs_are_data_to_train_on(tiny_file, tmp_path):

@@ -98,6 +98,8 @@ def command(
     options.share_processor()
     for file in (out, *([sheet] if sheet else [])):
         options.check_writable(file.parent)
+    if out.suffix.lower() != ".safetensors":
+        raise InputError(f"{out} must end in .safetensors")
     if sheet is not None and sheet.suffix.lower() != ".png":
         raise InputError(f"{sheet} must end in .png")
     if method == "sefa" and (option := options.given_option(("activation", "samples"))):

@@ -160,6 +160,8 @@ as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def parse_truncations(text: str) -> list[Any]:
     """Read a list such as "0.2,1,none"."""
     parts = [part.strip() for part in text.split(",") if part.strip()]
+    if not parts:
+        raise InputError("give at least one truncation, as in 0.2,1,none")
     return [TRUNCATION.convert(part, None, None) for part in parts]
 
 
