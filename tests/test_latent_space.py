@@ -163,11 +163,11 @@ def test_attention_in_a_wide_image(width):
     gan = make_gan({"resolution": 32, "widths": [2, 1, 1, 1], "attention_resolution": 32})
     z, vectors = noise(gan, 1), gan.embed(0)
     by_layer, each = (x[:, None].expand(-1, gan.conditions, -1) for x in (z, vectors))
-    wide = torch.randn(1, gan.engine.layers["linear"], 4, width)
+    wide = torch.randn(1, gan.engine.folded.layers["linear"], 4, width)
     image = gan.generate_from(wide, "linear", z, [0], 0.4)
     expected = plainly(gan.generator, by_layer, each, wide)
     torch.testing.assert_close(image, expected, atol=2e-5, rtol=0)
-    odd = torch.randn(1, gan.engine.layers["blocks.2"], 5, 7)
+    odd = torch.randn(1, gan.engine.folded.layers["blocks.2"], 5, 7)
     assert gan.generate_from(odd, "blocks.2", z, [0], 0.4).shape == (1, 3, 5, 7)
 
 

@@ -27,7 +27,7 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 from tqdm import tqdm
 
-from biggan.errors import InputError, quoted, real_number, whole_number
+from biggan.errors import InputError, printable, quoted, real_number, whole_number
 from biggan.images import make_grid, to_pil, to_uint8
 from biggan.latents import make_noise
 from biggan.provenance import LatentProvenance, Provenance, file_stem
