@@ -212,7 +212,14 @@ def test_mistakes_are_named(mistake):
 
 @pytest.mark.parametrize(
     "change",
-    [{"layers": [7]}, {"layers": "x"}, {"names": ["one"]}, {"conditions": None}, {"details": 3}],
+    [
+        {"layers": [7]},
+        {"layers": [-1], "conditions": 10**12},
+        {"layers": "x"},
+        {"names": ["one"]},
+        {"conditions": None},
+        {"details": 3},
+    ],
 )
 def test_a_file_of_something_else_is_refused(change, tmp_path):
     path = tmp_path / "dirs.safetensors"

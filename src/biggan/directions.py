@@ -385,7 +385,7 @@ def _directions_of(about: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> D
     )
     sizes = {len(found.vectors), len(found.strengths), len(found.names)}
     usable = found.vectors.ndim == 2 and len(sizes) == 1 and found.vectors.isfinite().all()
-    if not (usable and {*found.layers} <= {*range(found.conditions)}):
+    if not (usable and all(0 <= layer < found.conditions for layer in found.layers)):
         raise ValueError
     return found
 
