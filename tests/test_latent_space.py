@@ -327,10 +327,6 @@ MISTAKES = {
         lambda g: g.generate_from(torch.zeros(1, 32, 0, 4), "linear", torch.zeros(1, 12), [0]),
         r"linear makes \(1, 32, H, W\), not \(1, 32, 0, 4\)",
     ),
-    "a number for a layer": (
-        lambda g: g.features(torch.zeros(1, 12), [0], layers=3),
-        "no layer 3; there are linear",
-    ),
     "a list for a layer": (
         lambda g: g.generate_from(torch.zeros(1), ["linear"], torch.zeros(1, 12), [0]),
         "no layer ..linear..; there are linear",

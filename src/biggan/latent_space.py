@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from functools import partial
-from typing import Literal, Protocol
+from typing import Literal, Protocol, cast
 
 import numpy as np
 import torch
@@ -161,8 +161,7 @@ class LatentSpace:
         Raises:
             InputError: There is no such layer; the engine keeps no layers; as `generate`.
         """
-        is_one = isinstance(layers, str) or not isinstance(layers, Collection)
-        names = [layers] if is_one else list(layers)
+        names = [layers] if isinstance(layers, str) else list(layers)
         inputs = _layer_inputs(self, names, z, labels, truncation, class_vectors)
         engine = self.engine
 
@@ -242,7 +241,7 @@ class LatentSpace:
 def _numbered(gan: Model, labels: Labels | None) -> object:
     """The same labels, with indices instead of names."""
     if isinstance(labels, str | int) or getattr(labels, "ndim", None) == 0:
-        labels = [labels]
+        labels = [cast(int, labels)]
     if isinstance(labels, Sequence) and any(isinstance(label, str) for label in labels):
         return [gan.class_index(label) for label in labels]
     return labels
