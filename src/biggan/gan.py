@@ -113,7 +113,13 @@ class Gan(LatentSpace):
         """Load a repository of the Hub, "owner/name[@revision]", or a folder; see `load`."""
         from biggan.hub import hub_address
 
-        return load(hub_address(model), **how)
+        address = hub_address(model)
+        try:
+            return load(address, **how)
+        except InputError as error:
+            if address == model:
+                raise
+            raise InputError(f"{error}; and there is no folder {model}") from None
 
     def save_pretrained(self, folder: str | FilePath, **how: Any) -> FilePath:
         """Write a folder to publish; see `biggan.publishing.save_pretrained`."""

@@ -19,6 +19,7 @@ from typing import Any, Protocol
 
 from biggan._version import __version__
 from biggan.atomic_write import make_folder, write_atomically
+from biggan.errors import InputError
 from biggan.hub import check_push, is_dataset, push_folder
 from biggan.images import make_grid, save_png
 from biggan.models import Discriminator, Generator
@@ -70,8 +71,17 @@ def save_pretrained(
 
     Returns:
         The folder.
+
+    Raises:
+        InputError: The folder has a discriminator or a recipe that would not be replaced.
     """
     out = Path(folder).expanduser()
+    written = {DISCRIMINATOR: discriminator, _RECIPE: gan.description.training.get("recipe")}
+    for name, content in written.items():
+        if content is None and (out / name).exists():
+            raise InputError(
+                f"{out} has the {name} of another model: remove it, or give another folder"
+            )
     make_folder(out)
     count = len(gan.class_names)
     rows: list[int | None] = [count * row // min(_ROWS, count) for row in range(min(_ROWS, count))]

@@ -66,6 +66,19 @@ def test_a_folder_is_what_is_pushed(hub, tiny, tmp_path):
     assert hub.repositories["me/pets"] == {name: (out / name).read_bytes() for name in names}
 
 
+@pytest.mark.parametrize("name", ["discriminator.safetensors", "recipe.toml"])
+def test_what_another_model_left_in_the_folder_is_refused(tiny, tmp_path, name):
+    (tmp_path / name).touch()
+    with pytest.raises(InputError, match=f"has the {name} of another model: remove it, or give"):
+        tiny.save_pretrained(tmp_path)
+    assert [file.name for file in tmp_path.iterdir()] == [name]
+
+
+def test_a_folder_with_a_typing_mistake_is_named(hub):
+    with pytest.raises(InputError, match="hf://runs/typo: .*; and there is no folder runs/typo$"):
+        Gan.from_pretrained("runs/typo")
+
+
 def test_a_card_that_is_there_stays(hub, tiny):
     tiny.push_to_hub("me/pets")
     files = hub.repositories["me/pets"]
