@@ -25,12 +25,17 @@ class Result(NamedTuple):
     stderr: str
 
 
-def biggan(line: str, *more: object) -> Result:
+class _Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def biggan(line: str, *more: object, at_terminal: bool = False) -> Result:
     """Run a line as a shell would split it, and what comes behind it word for word.
 
     A process of its own would take seconds to import torch.
     """
-    stdout, stderr = io.StringIO(), io.StringIO()
+    stdout, stderr = io.StringIO(), _Terminal() if at_terminal else io.StringIO()
     log = logging.getLogger()
     handlers, level = log.handlers[:], log.level
     handled = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -59,6 +64,15 @@ def succeeds(line: str, *more: object) -> str:
     result = biggan(line, *more)
     assert result.returncode == 0, result.stderr
     return result.stdout
+
+
+def next_command(line: str, *more: object) -> str:
+    """The command that the last line at a terminal names, without the name of the program."""
+    result = biggan(line, *more, at_terminal=True)
+    assert result.returncode == 0, result.stderr
+    last = result.stderr.splitlines()[-1]
+    assert last.startswith("next: "), last
+    return last.removeprefix("next: ").removeprefix("biggan ")
 
 
 def fails(line: str, *more: object) -> str:

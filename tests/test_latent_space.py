@@ -313,7 +313,7 @@ MISTAKES = {
     ),
     "another number": (
         lambda g: g.generate(torch.zeros(2, 12), class_vectors=torch.zeros(3, 16)),
-        "3 class vectors do not match 2 rows of noise",
+        "give a class vector for each row of noise: 2, not 3",
     ),
     "no such layer": (
         lambda g: g.features(torch.zeros(1, 12), [0], layers=["blocks.7"]),

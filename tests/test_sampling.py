@@ -28,7 +28,7 @@ def test_image_k_does_not_depend_on_the_batch_size_and_keeps_no_gradients():
     ("labels", "noise", "batch_size", "message"),
     [
         (torch.tensor([0] * 6 + [3]), NOISE, None, "labels must be between 0 and 2"),
-        (LABELS[:-1], NOISE, None, "6 labels do not match 7 rows"),
+        (LABELS[:-1], NOISE, None, "give a label for each row of noise: 7, not 6"),
         (LABELS, NOISE[:, :-1], None, r"noise must be \(N, 12\), or .* not \(7, 11\)"),
         (LABELS, NOISE[0], None, r"noise must be \(N, 12\)"),
         (LABELS, NOISE, 0, "batch_size must be at least 1"),

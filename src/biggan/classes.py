@@ -89,7 +89,7 @@ def resolve_class(query: str | int, class_names: Sequence[str]) -> int:
     if not class_names:
         raise InputError("this model has no classes: it is unconditional")
     if not isinstance(query, str):
-        return _checked_index(whole_number(query, "the class is not a name"), class_names)
+        return _checked_index(whole_number(query, "the index of a class"), class_names)
     wanted = _normal(query)
     if not wanted:
         raise InputError(

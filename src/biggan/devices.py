@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from biggan.errors import InputError, quoted
+
+_CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
 
 _REQUEST = re.compile(r"tried to allocate ([\d.]+) ?(bytes|[KMGTP]iB)", re.IGNORECASE)
 _UNITS = ("bytes", "kib", "mib", "gib", "tib", "pib")
@@ -51,6 +55,19 @@ def best_device() -> torch.device:
     if torch.cuda.is_available():
         return torch.device("cuda")
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+def total_memory(device: torch.device) -> int | None:
+    """Bytes of a GPU, or those that this machine or its container has; None if it does not say."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[1]
+    try:
+        total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, OSError, ValueError):
+        return None  # Windows has no sysconf
+    with suppress(OSError, ValueError):  # no such file, or "max"
+        total = min(total, int(_CGROUP_LIMIT.read_text(encoding="ascii")))
+    return total
 
 
 def is_out_of_memory(error: BaseException | None) -> bool:

@@ -342,7 +342,8 @@ def draw_sheet(
     z = torch.from_numpy(make_noise(1, gan.config.z_dim, truncation, seed)).float()
     labels = None if class_ is None and not gan.class_names else [class_ or 0] * len(amounts)
     rows = []
-    for number, name in enumerate(directions.names):
+    bar = tqdm(directions.names, "sheet", unit="row", leave=False, delay=2, disable=None)
+    for number, name in enumerate(bar):
         moved = torch.cat([directions.apply(z, {number: amount}) for amount in amounts])
         pictures = to_pil(to_uint8(gan.generate(moved, labels, truncation)))
         strip = make_grid(pictures, len(pictures))

@@ -17,7 +17,7 @@ from biggan.classes import resolve_class
 from biggan.devices import best_device, find_device, move
 from biggan.errors import InputError
 from biggan.inference import EngineName, Precision
-from biggan.inference.engine import Engine, build_engine
+from biggan.inference.engine import Engine, build_engine, check_choice
 from biggan.interpolation import Path, draw_morph, draw_video, plan_morph, plan_video
 from biggan.latent_space import LatentSpace
 from biggan.latents import NoiseKind
@@ -101,6 +101,7 @@ class Gan(LatentSpace):
         engine: EngineName = "auto",
         precision: Precision = "float32",
     ) -> None:
+        check_choice(engine, precision)
         self.generator = generator
         self.description = description
         self.sha256 = sha256

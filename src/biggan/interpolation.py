@@ -470,7 +470,8 @@ def _keyframes(gan: Model, given: Sequence[tuple[str | int | None, int]]) -> lis
             )
     if gan.class_names and any(class_ is None for class_, _ in given):
         raise InputError(
-            "give a class to start from and a class to end at; for a video, one per keyframe"
+            "give a class to start from (--from) and a class to end at (--to); for a video, one "
+            "per keyframe"
         )
     keyframes = []
     for class_, seed in given:

@@ -10,6 +10,7 @@ from typing import Any
 from PIL import Image
 
 from biggan.atomic_write import make_folder
+from biggan.errors import InputError, quoted
 from biggan.images import make_grid, png_chunks, save_png, to_png
 from biggan.provenance import GridProvenance, PngProvenance, Provenance, file_stem
 
@@ -52,7 +53,16 @@ class Pictures(list[Image.Image]):
         return Picture.of(grid, GridProvenance(min(columns, len(self)), tuple(made)))
 
     def save(self, folder: str | Path) -> list[Path]:
-        """Write a PNG for each picture, called by its class and settings; returns the paths."""
+        """Write a PNG for each picture, called by its class and settings; returns the paths.
+
+        Raises:
+            InputError: The folder cannot be written, or the name is that of a picture.
+        """
+        if Path(folder).suffix.lower() in Image.registered_extensions():
+            name = quoted(str(folder))
+            raise InputError(
+                f"pictures are saved to a folder, not {name}: .grid().save({name}) writes one file"
+            )
         paths = []
         make_folder(Path(folder))
         for number, picture in enumerate(self):

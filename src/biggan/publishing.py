@@ -17,6 +17,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
+from tqdm import tqdm
+
 from biggan._version import __version__
 from biggan.atomic_write import make_folder, write_atomically
 from biggan.errors import InputError
@@ -38,13 +40,14 @@ _LICENCES = (
     *("apache-2.0", "mit", "cc0-1.0", "cc-by-4.0", "cc-by-sa-4.0", "cc-by-nc-4.0"),
     *("cc-by-nc-sa-4.0", "bsd-2-clause", "bsd-3-clause", "gpl-3.0", "openrail", "unlicense"),
 )
-_SCORES = {
+SCORES = {
     "fid": "FID",
     "is": "Inception Score",
     "kid": "KID",
     "frechet_distance": "Fréchet distance",
     "classifier_score": "classifier score",
 }
+"""Figures of an evaluation, by their keys."""
 
 
 class PublishedModel(Model, Protocol):
@@ -86,7 +89,9 @@ def save_pretrained(
     count = len(gan.class_names)
     rows: list[int | None] = [count * row // min(_ROWS, count) for row in range(min(_ROWS, count))]
     planned = plan_pictures(gan, rows or [None], _COLUMNS, _TRUNCATION, 0)
-    pictures = make_grid(list(draw_pictures(gan, planned)), _COLUMNS)
+    drawn = draw_pictures(gan, planned)
+    bar = tqdm(drawn, "pictures", len(planned), leave=False, delay=2, disable=None)
+    pictures = make_grid(list(bar), _COLUMNS)
     save_png(pictures, out / _SAMPLES, as_grid(_COLUMNS, planned))
     if discriminator is not None:
         save_discriminator(out / DISCRIMINATOR, discriminator, gan.description)
@@ -187,7 +192,7 @@ def model_card(description: Description, about: Mapping[str, Any], repo: str) ->
         head["pipeline_tag"] = "unconditional-image-generation"
     head["tags"] = sorted({"biggan", "gan", "image-generation", about["model_type"]})
     if scores:
-        head["metrics"] = [key for key in training["evaluation"]["scores"] if key in _SCORES]
+        head["metrics"] = [key for key in training["evaluation"]["scores"] if key in SCORES]
     if is_dataset(data):
         head["datasets"] = ["/".join(data.partition("datasets/")[2].split("@")[0].split("/")[:2])]
     size, classes = about["resolution"], description.class_names
@@ -263,9 +268,9 @@ def _scores(training: Mapping[str, Any]) -> str:
     if not isinstance(evaluation, Mapping) or not isinstance(evaluation.get("scores"), Mapping):
         return ""
     rows = [
-        f"| {_SCORES[key]} | {value:.4g} |"
+        f"| {SCORES[key]} | {value:.4g} |"
         for key, value in evaluation["scores"].items()
-        if key in _SCORES and isinstance(value, int | float)
+        if key in SCORES and isinstance(value, int | float)
     ]
     if not rows:
         return ""

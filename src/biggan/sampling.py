@@ -290,14 +290,14 @@ def check_inputs(
         raise InputError("give labels, or class_vectors instead of them")
     if labels is None:
         what, classes = (
-            "class vectors",
+            "class vector",
             rows_of("class vectors", class_vectors, config.embedding_dim, engine.folded.conditions),
         )
     else:
-        what, classes = "labels", as_numbers(labels, "labels")
+        what, classes = "label", as_numbers(labels, "labels")
     if classes.ndim == 0 or len(classes) != len(noise):
         num = len(classes) if classes.ndim else 1
-        raise InputError(f"{num} {what} do not match {len(noise)} rows of noise")
+        raise InputError(f"give a {what} for each row of noise: {len(noise)}, not {num}")
     classes = classes.float() if classes.is_floating_point() else classes.long()
     if labels is not None:
         _check_labels(classes, config.num_classes)

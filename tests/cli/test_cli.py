@@ -15,7 +15,7 @@ from PIL import Image
 from biggan.cli import VERBS, options
 from biggan.models import DiscriminatorConfig, build_discriminator, get_preset
 from biggan.weights.files import Description, save_discriminator, save_generator
-from command_line import biggan, fails, pixels, succeeds, write_images
+from command_line import biggan, fails, next_command, pixels, succeeds, write_images
 from foreign_networks import RandomWeights, ivclab_generator
 from tiny import tiny_generator
 
@@ -237,14 +237,53 @@ def test_mistakes_in_sampling_write_nothing(tiny_file, tmp_path, arguments, mess
 @pytest.mark.parametrize("is_terminal", [True, False])
 def test_a_person_is_told_what_comes_next(is_terminal, monkeypatch, capsys):
     monkeypatch.setattr(sys.stderr, "isatty", lambda: is_terminal)
-    options.name_next("biggan", "demo", "--model", Path("my runs/x"))
+    options.name_next("biggan", "demo", model=Path("my runs/x"))
     said = "next: biggan demo --model 'my runs/x'\n" if is_terminal else ""
     assert capsys.readouterr() == ("", said)
+
+
+@pytest.mark.parametrize(
+    ("line", "follows"),
+    [
+        ("classes --model {}", "sample --class '0) tabby"),
+        ("convert {} again.safetensors", "sample --model again.safetensors"),
+        ("directions {} --num 2 --samples 60 --class tabby", "sample --class tabby --direction"),
+        ("interpolate --model {} --from tabby --to 1 --steps 2", "interpolate --like"),
+        ("invert made/tiny-000-tabby-hub0.4-seed0-0000.png --model {} --steps 2", None),
+        ("models {}", "sample --model"),
+        ("push {} me/tiny --folder published", "push"),
+        ("sample --model {}", "sample --like"),
+        ("data pack pictures packed --resolution 16", "train small-folder --data packed --dry-run"),
+        ("data verify packed", "train small-folder --data packed --dry-run"),
+        ("data info packed", "train small-folder --data packed --dry-run"),
+        ("models", "sample --model fruits"),
+    ],
+)
+def test_the_last_line_of_a_command_names_one_that_works(
+    tiny_file, tmp_path, monkeypatch, line, follows
+):
+    monkeypatch.chdir(tmp_path)
+    succeeds(f"sample --model {tiny_file} --class tabby --out made")
+    for name in ("cat", "dog"):
+        write_images(tmp_path / "pictures" / name)
+    succeeds("data pack pictures packed --resolution 16")
+    named = next_command(line.format(tiny_file))
+    assert named.startswith(follows or "sample --latents inverted/"), named
+    if not named.startswith(("push", "train")):  # to the Hub; seconds
+        succeeds(named)
 
 
 def test_a_misspelt_command_is_answered_with_the_right_one():
     assert "there is no command 'smaple': did you mean sample?" in fails("smaple")
     assert "there is no command 'zzz': there are sample, " in fails("zzz")
+    assert "did you mean --help?" in fails("help")
+
+
+def test_a_word_without_its_option_is_answered_with_the_option(tmp_path):
+    assert "extra argument (digits): did you mean --model?" in fails("demo digits")
+    assert "extra argument (golden): did you mean --search?" in fails("classes golden")
+    assert fails("interpolate 1 2").endswith("arguments (1 2): did you mean --from and --to?")
+    assert f"biggan train small-folder --data {tmp_path})" in fails(f"train {tmp_path}")
 
 
 def test_models_that_cannot_be_loaded(tiny_file, tmp_path):

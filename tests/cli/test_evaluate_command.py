@@ -14,6 +14,7 @@ from PIL import Image
 from biggan.cli.evaluate import command as evaluate
 from biggan.cli.report import command as report
 from biggan.errors import InputError
+from command_line import next_command
 from simple_features import SimpleFeatures
 from tiny import TINY_CLASSES
 
@@ -165,6 +166,10 @@ def test_statistics_instead_of_images(tiny_file, folder, tmp_path):
     run(f"--model {tiny_file} --data {folder} --save-statistics {tmp_path}/of_model.npz")
     one, other = (np.load(tmp_path / name)["mu"] for name in ("of_model.npz", "new/s.npz"))
     np.testing.assert_array_equal(one, other)
+    named = f"evaluate --data {file} --extractor inception"
+    assert (
+        next_command(f"{named.replace(str(file), str(folder))} --save-statistics {file}") == named
+    )
 
 
 def test_the_resize_goes_to_the_extractor(folder, tmp_path, monkeypatch):

@@ -51,6 +51,7 @@ def test_a_dry_run_prints_the_recipe_and_the_plan_and_writes_nothing(recipe, dat
 
 def test_a_dry_run_without_data_says_what_it_cannot_know(recipe):
     plan = succeeds(f"train {recipe} --dry-run --verbose")
+    assert plan.endswith("To train: the same command without --dry-run, with --out FOLDER\n")
     assert "steps per epoch                    unknown without data" in plan
 
 
@@ -112,7 +113,7 @@ def test_a_dry_run_under_torchrun_speaks_once_and_for_all(recipe, monkeypatch):
 
 def test_mistakes_around_dry_run(recipe, data, tmp_path):
     for arguments, message in {
-        f"--data {data}": "--out RUN_DIR",
+        f"--data {data}": "give a folder for the run, such as --out runs/",
         f"--out {tmp_path}/x --json": "--json applies to --dry-run only",
         "--dry-run --set batchsize=3": "did you mean batch_size?",
         f"--dry-run --data {tmp_path}/none": "no such file or folder",

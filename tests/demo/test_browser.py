@@ -38,6 +38,7 @@ from biggan.images import save_png
 from biggan.provenance_files import read_provenance
 from biggan.video import make_frame, save_video
 from biggan.weights.files import BUNDLED, save_generator
+from biggan.weights.published import PUBLISHED
 from chromium import CHROMIUM, FLAGS
 from demo_app import make_gan, running
 
@@ -183,6 +184,10 @@ class Visit:
 
     def drop(self, file: Path) -> None:
         self.window.locator("#drop input[type=file]").set_input_files(file)
+
+    def choose_model(self, name: str) -> None:
+        self.window.get_by_label("Model", exact=True).click()
+        self.window.get_by_role("option", name=re.compile(rf"^{name} ")).click()
 
     def open(self, tab: str) -> None:
         self.window.get_by_role("tab", name=tab).click()
@@ -397,7 +402,6 @@ def test_dropped_files_bring_their_settings_back_and_leave_the_other_tabs_alone(
     gan, page = gans["tiny"], visit()
     page.image("explore").wait_for()
     page.choose("explore-category", "thr")
-    page.wait_for("explore", drawn(gan, EXPLORE, category="three"))
     page.open("Truncation sweep")
     page.type("sweep-seed", 6)
     values = {"num": 1, "truncation": 0.6, "seed_a": 8, "seed_b": 4000}
@@ -489,6 +493,29 @@ def test_a_class_is_found_and_nothing_that_is_typed_is_dropped_silently(
     sync_api.expect(page.control("explore-category").locator("[role=status]")).to_have_text("")
 
 
+def test_a_class_that_is_entered_is_chosen_also_after_the_visitor_has_left_its_tab(
+    visit: Callable[..., Visit], gans: dict[str, Gan]
+) -> None:
+    gan, page = gans["tiny"], visit("?category=6")
+    page.wait_for("explore", drawn(gan, EXPLORE, category="six"))
+    for typed, category in (("thr", "three"), ("zzz", "three")):
+        held: list[Any] = []
+        page.window.route(re.compile(f"search={typed}$"), lambda route: held.append(route))  # noqa: B023
+        with page.window.expect_request(re.compile(f"search={typed}$")):
+            page.choose("explore-category", typed)
+        page.open("Truncation sweep")
+        page.image("sweep").wait_for()
+        with page.window.expect_response(re.compile(f"search={typed}$")):
+            held[0].continue_()
+        page.open("Explore a category")
+        page.wait_for("explore", drawn(gan, EXPLORE, category=category))
+        page.wait_for_address("category=3")
+    said = page.control("explore-category").get_by_role("status")
+    sync_api.expect(said).to_have_text(
+        "\u201czzz\u201d was not chosen from the list; it is still 3) three."
+    )
+
+
 def test_both_ends_of_a_path_are_swapped(visit: Callable[..., Visit], gans: dict[str, Gan]) -> None:
     page = visit("?form=interpolate&num=1&category_a=six&seed_b=4000")
     page.image("interpolate").wait_for()
@@ -542,8 +569,7 @@ def test_another_model_is_chosen(visit: Callable[..., Visit], gans: dict[str, Ga
     page = visit()
     page.image("explore").wait_for()
     for name, category in (("small", "zero"), ("plain", None)):
-        page.window.get_by_label("Model", exact=True).click()
-        page.window.get_by_role("option", name=f"{name} (").click()
+        page.choose_model(name)
         picture = drawn(gans[name], EXPLORE, category=category)
         page.wait_for("explore", picture)
         query = page.wait_for_address(f"model={name}")
@@ -597,6 +623,11 @@ def test_it_fits_a_telephone(visit: Callable[..., Visit], theme: str) -> None:
         parts = ":is(input, label, img, button, h1, p, span):visible"
         shown = page.window.locator(f"main {parts}:not(.gallery *)")  # which scrolls sideways
         assert shown.evaluate_all(widest) <= 360
+    tabs = page.window.get_by_role("tab")
+    tops = tabs.evaluate_all("all => all.map((tab) => tab.getBoundingClientRect().top)")
+    assert len(tops) == 4
+    assert len(set(tops)) == 1  # in one row
+    assert tabs.evaluate_all("all => all.every((tab) => tab.scrollWidth <= tab.clientWidth)")
     assert page.window.locator(".welcome p").bounding_box()["width"] > 300  # above the models' menu
     page.open("Interpolate")
     page.image("interpolate").wait_for()
@@ -675,12 +706,7 @@ def test_a_newcomer_gets_from_the_first_picture_to_a_golden_retriever_that_becom
             page.wait_for("explore", drawn(biggan.load(), EXPLORE))
             assert page.window.locator(".gallery img").count() == 36
             menu = page.window.get_by_label("Model", exact=True)
-
-            def choose(model: str) -> None:
-                menu.click()
-                page.window.get_by_role("option", name=re.compile(f"^{model} ")).click()
-
-            choose("biggan-deep-128")
+            page.choose_model("biggan-deep-128")
             page.window.get_by_text("Downloading biggan-deep-128").wait_for()
             page.window.locator(".notice progress[value]").wait_for()
             page.window.get_by_role("button", name="Cancel the download").click()
@@ -689,12 +715,12 @@ def test_a_newcomer_gets_from_the_first_picture_to_a_golden_retriever_that_becom
             sync_api.expect(menu).to_have_value(re.compile("^fruits"))
 
             host.files.clear()
-            choose("biggan-deep-128")
+            page.choose_model("biggan-deep-128")
             page.window.get_by_text("HTTP 404").wait_for()
             assert page.window.get_by_role("link", name=host.url("/weights")).is_visible()
 
             host.files["/weights"] = weights
-            choose("biggan-deep-128")
+            page.choose_model("biggan-deep-128")
             page.window.get_by_role("heading", name="biggan-deep-128").wait_for()
             gan = biggan.load("biggan-deep-128", offline=True, engine="pytorch")
             page.wait_for("explore", drawn(gan, EXPLORE))
@@ -708,6 +734,32 @@ def test_a_newcomer_gets_from_the_first_picture_to_a_golden_retriever_that_becom
             page.type("interpolate-seconds", 1)
             page.window.get_by_role("button", name="Make the video").click()
             page.window.locator("#video img, #player video").wait_for()
+            assert page.failures == []
+        finally:
+            page.window.close()
+
+
+def test_a_file_with_a_wrong_digest_is_refused_in_one_line_and_the_page_keeps_its_model(
+    browser: Any, host: FileServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    published = PUBLISHED["biggan-deep-128"]
+    places = ((replace(published.places[0][0], sha256="0" * 64),),)
+    monkeypatch.setitem(PUBLISHED, published.name, replace(published, places=places))
+    models = ModelCache(["digits"], partial(biggan.load, engine="pytorch"), downloads=True)
+    with running(models) as (address, _):
+        page = Visit(browser, address)
+        try:
+            shown = drawn(biggan.load("digits"), EXPLORE)
+            page.wait_for("explore", shown)
+            page.choose_model("biggan-deep-128")
+            said = page.window.locator(".notice strong")
+            sync_api.expect(said).to_have_text(
+                re.compile("its sha256 is [0-9a-f]+, not 0{64}: not the expected file; it was")
+            )
+            assert page.window.get_by_role("link", name=host.url("/weights")).is_visible()
+            menu = page.window.get_by_label("Model", exact=True)
+            sync_api.expect(menu).to_have_value(re.compile("^digits"))
+            page.wait_for("explore", shown)
             assert page.failures == []
         finally:
             page.window.close()

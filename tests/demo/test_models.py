@@ -123,7 +123,7 @@ def test_a_quarter_of_a_containers_memory(
     load: Loader, size: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     limit = tmp_path / "memory.max"
-    monkeypatch.setattr(models_module, "_CGROUP_LIMIT", limit)
+    monkeypatch.setattr("biggan.devices._CGROUP_LIMIT", limit)
     for text, kept in ((str(8 * size), 2), (str(4 * size), 1), ("max\n", 3)):
         limit.write_text(text)
         models = ModelCache(["a", "b", "c"], load)

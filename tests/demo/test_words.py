@@ -78,8 +78,8 @@ def test_captions_name_what_a_visitor_may_see(gan: Gan) -> None:
     assert caption(gan, EXPLORE.plan(gan), None) == ""
     assert "--class" not in caption(gan, EXPLORE.plan(gan, category=None), "m")
     assert caption(gan, EXPLORE.plan(gan), "fruits") == (  # the default
-        '<p class="shell">In a shell: <code>biggan sample --class &#x27;0) zero&#x27; '
-        "--truncation 0.4 --grid --num 10 --seed 0</code></p>"
+        '<p class="shell">In a shell: <code>biggan sample --grid --class &#x27;0) zero&#x27; '
+        "--num 10 --truncation 0.4 --seed 0</code></p>"
     )
 
 
@@ -134,7 +134,8 @@ def test_figures_come_with_what_decides_them() -> None:
     card = model_card(gan, "m")
 
     assert (
-        "FID 7.42, IS 98.8 (50,000 untruncated images, against pets.zip, features of inception)"
+        "FID 7.42, Inception Score 98.8 (50,000 untruncated images, against pets.zip, features of "
+        "inception)"
     ) in card
     assert "2,000 steps on pets" in card
 

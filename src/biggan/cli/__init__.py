@@ -51,6 +51,16 @@ Options:
 Commands:
 """ + "".join(f"  {verb:11}  {about}\n" for verb, about in VERBS.items())
 
+# What a word without an option may be.
+_MEANT = {
+    "demo": "--model",
+    "interpolate": "--from and --to",
+    "train": "--data",
+    "evaluate": "--model",
+    "classes": "--search",
+    "bench": "--model",
+}
+
 _LAST_WORD = 2.0  # seconds
 _LONGEST = 256  # characters of a word in a message
 
@@ -124,7 +134,11 @@ def _mistake(error: BaseException) -> str | None:
         time.sleep(_LAST_WORD)
         sys.exit(2)
     if isinstance(error, click.ClickException):
-        return error.format_message()
+        message, context = error.format_message(), getattr(error, "ctx", None)
+        meant = _MEANT.get(context.info_name) if context else None
+        if meant and "unexpected extra argument" in message:
+            message += f": did you mean {meant}?"
+        return message
     if isinstance(error, InputError):
         return str(error)
     if isinstance(error, OSError):

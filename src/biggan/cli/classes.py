@@ -59,6 +59,8 @@ def command(
         raise InputError(
             f"no class of {owner} contains or resembles {search!r}; omit --search to list all"
         )
+    if not imagenet:
+        options.name_next("biggan", "sample", "--class", choices[found[0]], model=model)
 
 
 def _classes(model: str | None, imagenet: bool, offline: bool) -> tuple[str, Sequence[str]]:

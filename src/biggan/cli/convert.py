@@ -89,7 +89,7 @@ def command(
     click.echo(f"{loaded.kind}, {size} px, {source}; sha256 {sha256}", err=True)
     click.echo(out)
     if loaded.kind == "generator":
-        options.name_next("biggan", "sample", "--model", out)
+        options.name_next("biggan", "sample", model=out)
 
 
 def _holds(file: Path, sha256: str) -> bool:

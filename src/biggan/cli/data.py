@@ -98,7 +98,7 @@ def pack(
     )
     click.echo(_summary(header), err=True)
     click.echo(out)
-    options.name_next("biggan", "train", "small-folder", "--data", out, "--dry-run")
+    _name_training(out)
 
 
 @command.command
@@ -114,6 +114,7 @@ def verify(packed: Path) -> None:
 
     header = verify_packed(packed)
     click.echo(f"{packed} is whole: {_summary(header)}")
+    _name_training(packed)
 
 
 @command.command
@@ -149,6 +150,11 @@ def info(packed: Path, as_json: bool) -> None:
         click.echo(f"skipped {len(header.skipped)}: {', '.join(header.skipped)}")
     for name, count in zip(header.class_names, header.histogram, strict=True):
         click.echo(f"{count:8}  {name}")
+    _name_training(packed)
+
+
+def _name_training(packed: Path) -> None:
+    options.name_next("biggan", "train", "small-folder", "--data", packed, "--dry-run")
 
 
 def _summary(header: PackedHeader) -> str:

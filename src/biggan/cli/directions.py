@@ -142,6 +142,8 @@ def command(
         )
         return
     click.echo("\n".join(map(str, [out, *([sheet] if sheet else [])])))
+    shown = () if class_ is None else ("--class", class_)
+    options.name_next("biggan", "sample", *shown, "--direction", f"{out}:0=2", model=model)
 
 
 def _range(text: str | None) -> range | None:

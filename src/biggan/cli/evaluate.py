@@ -248,7 +248,7 @@ def command(
     click.echo(result.as_table(evaluation))
     for path in written:
         click.echo(path)
-    options.name_next("biggan", "demo", *(() if model is None else ("--model", model)))
+    options.name_next("biggan", "demo", model=model)
 
 
 def _check_options(
@@ -337,3 +337,10 @@ def _save_statistics(
         if features is not None:
             save_statistics(features, dataset, extractor, out)
             click.echo(out)
+            how = [
+                word
+                for name in ("extractor", "resize")
+                if options.given_option([name])
+                for word in (f"--{name}", click.get_current_context().params[name])
+            ]
+            options.name_next("biggan", "evaluate", "--data", out, *how, model=model)

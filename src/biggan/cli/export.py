@@ -167,10 +167,11 @@ def _export_page(
     click.echo(
         f"{gan.name}, {gan.config.resolution} px, {page.weights / 1e6:.1f} MB of weights, "
         f"{page.runtime / 1e6:.1f} MB of onnxruntime-web; images differ from PyTorch's by at most "
-        f"{page.difference:.1g}; try it with: python -m http.server --directory {out}",
+        f"{page.difference:.1g}",
         err=True,
     )
     click.echo(out)
+    options.name_next("python", "-m", "http.server", "--directory", out)
 
 
 def _report(words: str) -> None:

@@ -176,7 +176,8 @@ def command(
             out = options.unused_picture(out, wanted)
         save_png(grid, out, wanted)
     click.echo(out)
-    options.name_next("biggan", "interpolate", "--like", out, "--out", f"again{out.suffix}")
+    again = ("--like", out, "--out", f"again{out.suffix}")
+    options.name_next("biggan", "interpolate", *again, model=how["model"])
 
 
 def _interpolate_latents(
@@ -226,6 +227,7 @@ def _interpolate_latents(
         out = options.unused_picture(out, grid)
     save_png(make_grid(pictures, steps), out, grid)
     click.echo(out)
+    options.name_next("biggan", "sample", "--like", out, "--out", "again", model=how["model"])
 
 
 def _refuse_torchrun() -> None:

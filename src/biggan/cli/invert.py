@@ -167,8 +167,10 @@ def command(
         save_png(make_grid([image for pair in both for image in pair], columns), sheet)
     if as_json:
         click.echo(json.dumps(entries, indent=2))
-    elif sheet is not None:
+        return
+    if sheet is not None:
         click.echo(sheet)
+    options.name_next("biggan", "sample", "--latents", entries[0]["latents"], model=model)
 
 
 def _metric(

@@ -45,6 +45,8 @@ def command(model: str | None, verify: bool, offline: bool, as_json: bool) -> No
     if model is not None:
         card = _card(model, offline=offline)
         click.echo(json.dumps(card, indent=2) if as_json else _as_lines(card))
+        if card.get("kind") != "discriminator":
+            options.name_next("biggan", "sample", model=model)
         return
     from biggan.models import PRESETS
     from biggan.weights.files import BUNDLED
@@ -83,6 +85,7 @@ def command(model: str | None, verify: bool, offline: bool, as_json: bool) -> No
             f"{row['generator_parameters']:12,} {row['discriminator_parameters']:14,}"
             f"  {row['description']}"
         )
+    options.name_next("biggan", "sample", model=BUNDLED[0])
 
 
 def _verify(*, as_json: bool) -> None:

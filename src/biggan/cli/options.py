@@ -43,7 +43,7 @@ class _Verbs(click.Group):
     ) -> tuple[str | None, click.Command | None, list[str]]:
         name = args[0]
         if name not in VERBS and not name.startswith("-"):
-            near = difflib.get_close_matches(name, VERBS, 1)
+            near = difflib.get_close_matches(name, (*VERBS, "--help"), 1)
             meant = f"did you mean {near[0]}?" if near else f"there are {', '.join(VERBS)}"
             ctx.fail(f"there is no command {quoted(name)}: {meant}")
         return super().resolve_command(ctx, args)
@@ -203,10 +203,16 @@ def load_gan(
     return load(model, device=device, offline=offline, **how)
 
 
-def name_next(*words: object) -> None:
-    """Tell a person at a terminal what one does next; programs read nothing of it."""
+def name_next(*words: object, model: str | Path | None = None) -> None:
+    """Tell a person at a terminal what one does next; programs read nothing of it.
+
+    Args:
+        words: The command.
+        model: Its `--model`; None for the bundled one.
+    """
     if sys.stderr.isatty():
-        click.echo(f"next: {shlex.join(map(str, words))}", err=True)
+        named = () if model is None else ("--model", model)
+        click.echo(f"next: {shlex.join(map(str, (*words, *named)))}", err=True)
 
 
 def progress(items: Iterable[_Item], total: int, unit: str, **options: Any) -> Iterable[_Item]:

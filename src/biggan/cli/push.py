@@ -69,4 +69,10 @@ def command(
             gan = Gan(loaded.network, loaded.description, loaded.sha256)
             gan = gan.to(options.choose_device(device))
             save_pretrained(gan, out, discriminator=judge, repo=repo)
-        click.echo(folder if folder is not None else push_folder(out, repo, private=private))
+        if folder is not None:
+            click.echo(folder)
+            options.name_next("biggan", "push", model, repo)
+            return
+        click.echo(push_folder(out, repo, private=private))
+        if loaded.kind == "generator":
+            options.name_next("biggan", "sample", model=f"hf://{repo}")

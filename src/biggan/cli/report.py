@@ -84,4 +84,4 @@ def command(
         _LOG.info("drawing the figures")
         for path in write_figures(records[0], figures, records[1:], sweeps):
             click.echo(path)
-    options.name_next("biggan", "demo", "--model", records[0].folder)
+    options.name_next("biggan", "demo", model=records[0].folder)

@@ -197,7 +197,7 @@ def command(
 
         planned, files = sample_together(plan, device)
     if files:
-        _report(files, planned, as_json=as_json)
+        _report(files, planned, how["model"], as_json=as_json)
 
 
 def _folders(gan: Gan, planned: Sequence[Picture]) -> list[str]:
@@ -296,10 +296,10 @@ def write_pictures(
     return [path]
 
 
-def _report(files: list[Path], planned: list[Picture], *, as_json: bool) -> None:
+def _report(files: list[Path], planned: list[Picture], model: str | None, *, as_json: bool) -> None:
     if not as_json:
         click.echo("\n".join(map(str, files)))
-        options.name_next("biggan", "sample", "--like", files[0], "--out", "again")
+        options.name_next("biggan", "sample", "--like", files[0], "--out", "again", model=model)
         return
     import json
 

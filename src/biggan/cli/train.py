@@ -135,8 +135,6 @@ def command(
         raise InputError("--json applies to --dry-run only")
     if run_dir is not None:
         options.check_writable(run_dir)
-    elif not dry_run:
-        raise InputError("give a run folder: --out RUN_DIR")
 
     from biggan.training.config import load_recipe
 
@@ -147,6 +145,8 @@ def command(
     device = options.choose_device(device)
     recipe = _suited(recipe, device, run_dir)
     config = load_recipe(recipe, changes, data)
+    if run_dir is None and not dry_run:
+        raise InputError(f"give a folder for the run, such as --out runs/{config.name}")
     if dry_run:
         planned = _dry_run(config, run_dir, strict=strict)
         _print_plan(
@@ -227,7 +227,7 @@ def _train(
         elif config.track:
             _track_report(config, run_dir)
         click.echo(run_dir / "generator.safetensors")
-        options.name_next("biggan", "demo", "--model", run_dir)
+        options.name_next("biggan", "demo", model=run_dir)
 
 
 def _track_report(config: TrainConfig, run_dir: Path) -> None:
@@ -319,7 +319,8 @@ def _print_plan(
     if verbose:
         click.echo(f"{to_toml(config.to_dict())}\n{plan_table(plan)}\n")
     hint = "" if verbose else "; --verbose prints the resolved recipe and all figures"
-    click.echo(f"To train: the same command without --dry-run{hint}")
+    out = "" if run_dir else ", with --out FOLDER"
+    click.echo(f"To train: the same command without --dry-run{out}{hint}")
 
 
 def _summary(data: TrainingData | DatasetOutline | UncountedStream | None) -> str:

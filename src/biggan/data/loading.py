@@ -6,7 +6,6 @@ mapped from the disk instead.
 """
 
 import contextlib
-import os
 from pathlib import Path
 from typing import Unpack
 
@@ -33,6 +32,7 @@ from biggan.data.sources import (
     progress_bar,
     warn_of_other_files,
 )
+from biggan.devices import total_memory
 from biggan.errors import InputError
 
 _MEMORY_SHARE = 0.6  # of the machine's memory; the rest is for the networks and the system
@@ -147,11 +147,8 @@ def check_memory(path: Path, shape: tuple[int, ...]) -> None:
 def memory_limit() -> int | None:
     """Bytes that images in memory may take; None where the system does not say what it has."""
     # All memory and not the free part: what the system uses as a file cache it gives back.
-    try:
-        total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, OSError, ValueError):
-        return None  # Windows has no sysconf
-    return int(_MEMORY_SHARE * total)
+    total = total_memory(torch.device("cpu"))
+    return None if total is None else int(_MEMORY_SHARE * total)
 
 
 def _decode_all(

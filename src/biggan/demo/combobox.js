@@ -8,6 +8,7 @@ let active = -1;  // the marked entry
 let searches = 0;  // only the newest one is shown
 let newest = null;  // until it has ended
 let timer = null;  // while typing
+let isEntered = false;  // Enter waits for a search; leaving the field does not end it
 
 const options = () => [...list().children].filter((entry) => entry.dataset.entry);
 
@@ -60,12 +61,14 @@ function search(text) {
   return found;
 }
 
+// Show what is found; false if a newer search has begun meanwhile.
 async function find(text) {
   const number = ++searches;
   const query = new URLSearchParams({ model: model(), search: text });
-  const answer = await fetch(`api/classes/find?${query}`).catch(() => null);
-  const { classes = [], other, detail } = (await answer?.json()) ?? {};
-  if (number !== searches) return;
+  const { classes = [], other, detail } = await fetch(`api/classes/find?${query}`)
+    .then((answer) => answer.json())
+    .catch(() => ({ detail: "The server does not answer." }));
+  if (number !== searches) return false;
   list().replaceChildren();
   if (other) {
     add(`${text} is a class of ${other}: choose that model`, { entry: text, model: other });
@@ -75,6 +78,16 @@ async function find(text) {
   list().hidden = false;
   field().setAttribute("aria-expanded", true);
   mark(0);
+  return true;
+}
+
+function leave() {
+  const text = field().value;
+  if (list().hidden && text === (props.value ?? "")) return;
+  if (text !== (props.value ?? "") && text.trim()) {
+    say(`“${text}” was not chosen from the list; it is still ${props.value}.`);
+  }
+  show();
 }
 
 function choose(entry) {
@@ -106,8 +119,11 @@ element.addEventListener("keydown", async (event) => {
   } else if (event.key === "Enter") {
     event.preventDefault();
     if (list().hidden && timer === null && newest === null) return;
-    await (timer === null ? newest : search(field().value.trim()));
-    if (options()[active]) choose(options()[active]);
+    isEntered = true;
+    const isShown = await (timer === null ? newest : search(field().value.trim()));
+    isEntered = false;
+    if (isShown !== false && options()[active]) choose(options()[active]);
+    else if (document.activeElement !== field()) leave();
   } else if (event.key === "Escape") {
     show();
   }
@@ -119,12 +135,7 @@ element.addEventListener("mousedown", (event) => {
   if (entry.dataset.entry) choose(entry);
 });
 element.addEventListener("focusout", () => {
-  const text = field().value;
-  if (list().hidden && text === (props.value ?? "")) return;
-  if (text !== (props.value ?? "") && text.trim()) {
-    say(`“${text}” was not chosen from the list; it is still ${props.value}.`);
-  }
-  show();
+  if (!isEntered) leave();
 });
 watch("value", () => {
   say("");

@@ -28,6 +28,9 @@ from biggan.provenance import (
 from biggan.provenance_files import read_provenance
 from biggan.video import check_video, make_frame, save_video
 
+SMALL = 64
+"""Up to this many pixels a side pictures are enlarged for the screen."""
+
 _MOST_ENLARGED = 2**24  # pixels
 _THUMBNAIL = 128  # pixels a side, at most
 

@@ -1,7 +1,6 @@
 """The models that a server offers: named at its start, loaded when they are asked for."""
 
 import logging
-import os
 import re
 import shutil
 from collections import OrderedDict
@@ -10,9 +9,8 @@ from itertools import chain
 from pathlib import Path
 from threading import Lock
 
-import torch
-
 from biggan import gan
+from biggan.devices import total_memory
 from biggan.errors import InputError, quoted
 from biggan.gan import Gan
 from biggan.models import count_parameters
@@ -27,7 +25,7 @@ _LOG = logging.getLogger("biggan.demo")
 _COPIES = 3
 _SHARE = 1 / 4  # of the memory, for all models; the rest is for pictures and other programs
 _MOST_UPLOADS = 4  # models that visitors bring
-_CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
+_UNKNOWN = 8 * 2**30  # bytes of memory where the system does not say, as if it were a laptop
 
 
 class UnknownModelError(InputError):
@@ -79,7 +77,6 @@ class ModelCache:
         if downloads:
             self._sources |= {n: n for n in (*BUNDLED, *PUBLISHED) if n not in self._sources}
         self._given = names
-        self.downloads = downloads
         self.uploads = uploads
         self.failures: dict[str, str] = {}
         self._offline = offline
@@ -114,12 +111,9 @@ class ModelCache:
         found = [name for name in self._sources if name in names]
         if ready := next(filter(self.is_ready, found), None):
             return ready
-
-        def cost(name: str) -> tuple[bool, int]:
-            model = PUBLISHED[name]  # without its statistics, truncation spoils pictures
-            return not model.rows, count_parameters(model.config)
-
-        return min(found, key=cost, default=None)
+        # Without statistics of its own, truncation spoils a model's pictures.
+        costs = {n: (not PUBLISHED[n].rows, count_parameters(PUBLISHED[n].config)) for n in found}
+        return min(costs, key=costs.__getitem__, default=None)
 
     def label(self, name: str) -> str:
         """A model in a menu: its name and what is known of it without loading it."""
@@ -241,7 +235,9 @@ class ModelCache:
         classes = f"{len(loaded.class_names)} classes" if loaded.class_names else "unconditional"
         if name not in PUBLISHED:
             self._facts[name] = f"{loaded.config.resolution} px, {classes}"
-        memory = _SHARE * _total_memory(loaded.device) if self._memory is None else self._memory
+        memory = self._memory
+        if memory is None:
+            memory = int(_SHARE * (total_memory(loaded.device) or _UNKNOWN))
         with self._access:
             self._loaded[name] = loaded
             while len(self._loaded) > 1 and sum(map(_size, self._loaded.values())) > memory:
@@ -252,20 +248,6 @@ def _size(loaded: Gan) -> int:
     """Bytes that a model takes once it has made a picture, roughly."""
     tensors = chain(loaded.generator.parameters(), loaded.generator.buffers())
     return _COPIES * sum(tensor.nbytes for tensor in tensors)
-
-
-def _total_memory(device: torch.device) -> float:
-    """Bytes of a GPU, or those that this machine or its container has."""
-    if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[1]
-    try:
-        total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, OSError, ValueError):
-        total = 8 * 2**30  # Windows has no sysconf: as if it were a laptop
-    try:
-        return min(total, float(_CGROUP_LIMIT.read_text(encoding="ascii")))
-    except (OSError, ValueError):  # no such file, or "max"
-        return total
 
 
 def _display_names(sources: Sequence[str]) -> tuple[str, ...]:

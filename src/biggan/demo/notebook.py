@@ -12,10 +12,9 @@ Needs ipywidgets: `pip install 'biggan[notebook]'`. No Gradio here.
 from __future__ import annotations
 
 import base64
-import contextlib
 import html
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -26,6 +25,7 @@ from PIL import Image
 
 from biggan.classes import class_choices
 from biggan.demo.drawing import (
+    SMALL,
     columns,
     count,
     draw_sheet,
@@ -69,8 +69,7 @@ except ModuleNotFoundError as error:
         "the forms need ipywidgets: pip install 'biggan[notebook]'", name=error.name
     ) from None
 
-_SMALL = 64  # up to this many pixels a side pictures are enlarged,
-_VISIBLE = 128  # by a whole number, to at most this many
+_VISIBLE = 128  # pixels a side to which small pictures are enlarged, at most
 _FEW = 20  # up to this many classes are a menu, more are searched by typing
 _MAX_VIDEO = 32 * 2**20  # bytes of a video that a notebook should hold
 _REDRAW_INTERVAL = 0.5  # seconds
@@ -166,8 +165,7 @@ class NotebookForm:
         """
         video = self._plan_video()
         check_video(Path(path), video.fps)
-        with self._progress_of(video) as report:
-            draw_video(self._gan, video, [Path(path)], report)
+        self._write_video(video, Path(path), Job())
         return Path(path)
 
     def _repr_mimebundle_(self, **_: Any) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -267,12 +265,9 @@ class NotebookForm:
             self._alert(str(error))
 
     def _film(self, video: VideoProvenance, job: Job) -> None:
-        with (
-            TemporaryDirectory(prefix="biggan-") as folder,
-            self._progress_of(video, job) as report,
-        ):
+        with TemporaryDirectory(prefix="biggan-") as folder:
             file = Path(folder, file_stem(video) + video_endings()[-1])
-            draw_video(self._gan, video, [file], report)
+            self._write_video(video, file, job)
             job.check()
             contents = file.read_bytes()
         if len(contents) > _MAX_VIDEO:
@@ -290,20 +285,16 @@ class NotebookForm:
         self._video.value = shown
         self._message.value = ""
 
-    @contextlib.contextmanager
-    def _progress_of(
-        self, video: VideoProvenance, job: Job | None = None
-    ) -> Iterator[Callable[[int], None]]:
-        """Show a progress bar, which is moved by what is yielded."""
+    def _write_video(self, video: VideoProvenance, file: Path, job: Job) -> None:
+        """Write a video, with a progress bar until it is done."""
 
         def report(number: int) -> None:
-            if job:
-                job.check()
+            job.check()
             self._progress.max, self._progress.value = video.frames, number
             self._progress.layout.display = ""
 
         try:
-            yield report
+            draw_video(self._gan, video, [file], report)
         finally:
             self._progress.layout.display = "none"
 
@@ -374,7 +365,7 @@ def _with_box(slider: Any, control: Number) -> tuple[Any, Any]:
 def figure(gan: Gan, sheet: SheetProvenance, picture: Image.Image) -> str:
     """A picture as HTML that needs no file: its columns above it, how to make it again below."""
     width = f"width:100%; max-width:{picture.width * _enlargement(gan)}px;"
-    pixels = "image-rendering:pixelated;" if gan.config.resolution <= _SMALL else ""
+    pixels = "image-rendering:pixelated;" if gan.config.resolution <= SMALL else ""
     return (
         f'<div style="{_HEADS} {width}">{column_heads(sheet)}</div>'
         f'<img alt="{html.escape(describe(sheet))}" style="{width} height:auto; {pixels}" '
@@ -385,13 +376,8 @@ def figure(gan: Gan, sheet: SheetProvenance, picture: Image.Image) -> str:
 
 def python_call(gan: Gan, sheet: SheetProvenance) -> str:
     """The expression that makes a picture again, for a `gan` that is the model."""
-    entries = class_choices(gan.class_names)
-
-    def entry(index: int | None) -> str:
-        return repr(None if index is None else entries[index])
-
+    values = settings_of(gan, sheet)
     if isinstance(sheet, LatentGridProvenance):
-        values = settings_of(gan, sheet)
         noise = f"biggan.truncated_noise(1, {gan.config.z_dim}, {values['truncation']}, "
         moved = {number: values[key] for number, key in enumerate(MOVES) if values.get(key)}
         return (
@@ -399,22 +385,21 @@ def python_call(gan: Gan, sheet: SheetProvenance) -> str:
             f"{moved}, {values['category']!r}, {values['truncation']})"
         )
     if isinstance(sheet, MorphProvenance):
-        return (
-            f"gan.interpolate({entry(sheet.class_a)}, {entry(sheet.class_b)}, "
-            f"steps={sheet.steps}, num={sheet.num}, truncation={sheet.truncation}, "
-            f"seed_a={sheet.seed_a}, seed_b={sheet.seed_b})"
-        )
-    first = sheet.pictures[0]
+        keys = ("steps", "num", "truncation", "seed_a", "seed_b")
+        given = ", ".join(f"{key}={values[key]}" for key in keys)
+        return f"gan.interpolate({values['category_a']!r}, {values['category_b']!r}, {given})"
     truncations = list(dict.fromkeys(picture.truncation for picture in sheet.pictures))
-    call = f"gan.sample({entry(first.class_index)}, num={sheet.pictures[-1].index + 1}, "
-    if len(truncations) == 1:
-        return f"{call}truncation={first.truncation}, seed={first.seed})"
-    return f"[{call}truncation=t, seed={first.seed}, noise={first.noise!r}) for t in {truncations}]"
+    one = truncations[0] if len(truncations) == 1 else "t"
+    call = f"gan.sample({values['category']!r}, num={values['num']}, truncation={one}, "
+    call += f"seed={values['seed']}"
+    if one == "t":
+        return f"[{call}, noise={values['noise']!r}) for t in {truncations}]"
+    return f"{call})"
 
 
 def _enlargement(gan: Gan) -> int:
     side = gan.config.resolution
-    return _VISIBLE // side if side <= _SMALL else 1
+    return _VISIBLE // side if side <= SMALL else 1
 
 
 def _data(contents: bytes, kind: str) -> str:

@@ -437,16 +437,12 @@ class Page:
                 _uploaded(file) for file in (dropped if isinstance(dropped, list) else [dropped])
             ]
             path = paths[0]
-        if self._models.uploads is not None and path.suffix.lower() not in _PICTURES_AND_VIDEOS:
-            try:
-                brought = self._models.add(paths)
-            except InputError as error:
-                gr.Warning(_message(error))
-                return {self.drop: None}
-            update = self._update(brought, {}, is_new=True)
-            update[self.model] = gr.update(choices=self._menu(), value=brought, visible=True)
-            return {self.drop: None, **update}
         try:
+            if self._models.uploads is not None and path.suffix.lower() not in _PICTURES_AND_VIDEOS:
+                model = self._models.add(paths)
+                update = self._update(model, {}, is_new=True)
+                update[self.model] = gr.update(choices=self._menu(), value=model, visible=True)
+                return {self.drop: None, **update}
             made = read_provenance(path, _MAX_PIXELS, _MAX_PROVENANCE)
             maker = made.pictures[0] if isinstance(made, GridProvenance) else made
             named = [n for n in self._models.names if maker.model in (n, Path(n).stem)]
@@ -618,28 +614,20 @@ def theme() -> Any:
     )
     return base.set(
         body_text_color_subdued="*neutral_600",
-        body_text_color_subdued_dark="*neutral_400",
-        block_info_text_color="*neutral_600",
-        block_info_text_color_dark="*neutral_400",
         block_label_background_fill="none",
         block_label_background_fill_dark="none",
         block_label_border_width="0px",
-        block_label_border_width_dark="0px",
-        block_label_shadow="none",
         block_label_text_color="*body_text_color",
         block_label_text_color_dark="*body_text_color",
         block_title_text_color="*body_text_color",
         block_title_text_color_dark="*body_text_color",
         block_border_width="0px",
-        block_shadow="none",
         color_accent="*primary_700",
-        slider_color="*primary_700",
         slider_color_dark="*primary_500",
         link_text_color="*primary_700",
         link_text_color_dark="*primary_400",
         button_primary_background_fill="*primary_700",
         button_primary_background_fill_hover="*primary_800",
         button_primary_background_fill_dark="*primary_700",
-        button_primary_text_color="white",
         background_fill_secondary="*neutral_100",
     )

@@ -103,26 +103,17 @@ class Renderer:
             yield job
             return
         threads = self._videos if isinstance(made, VideoProvenance) else self._pictures
-        with self._shared(
-            made, files, lambda job: threads.submit(self._make, model, made, job)
-        ) as job:
+        submit = threads.submit
+        with self._shared(made, files, lambda j: submit(self._make, model, made, j)) as job:
             yield job
 
-    @contextlib.contextmanager
-    def download(self, model: str) -> Iterator[Job]:
+    def download(self, model: str) -> contextlib.AbstractContextManager[Job]:
         """Wait for a published model, inside a `with` block; raises as `join`.
 
         The parts of the job are pairs: bytes that have come, and all of them or None.
         """
-
-        def fetch(job: Job) -> Future[None]:
-            def report(done: int, total: int | None) -> None:
-                job.add((done, total))
-
-            return self._downloads.submit(self.models.download, model, report)
-
-        with self._shared(model, (), fetch) as job:
-            yield job
+        fetch, submit = self.models.download, self._downloads.submit
+        return self._shared(model, (), lambda job: submit(fetch, model, lambda *p: job.add(p)))
 
     def cancel_download(self, model: str) -> None:
         """Stop a download, for all who wait for it."""

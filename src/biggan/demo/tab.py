@@ -10,6 +10,7 @@ from typing import Any
 import gradio as gr
 
 from biggan.classes import class_choices
+from biggan.demo.drawing import SMALL
 from biggan.demo.forms import (
     DIRECTIONS,
     EXPLORE,
@@ -35,8 +36,6 @@ _COMBOBOX = """<label for="{id}-field">{label}</label>
 <ul id="{id}-list" role="listbox" aria-label="{label}" hidden></ul>
 <p role="status"></p>"""
 _SEARCH = Path(__file__).with_name("combobox.js").read_text(encoding="utf-8")
-
-_SMALL = 64  # up to this many pixels a side pictures are enlarged for the screen
 
 # Lets a slider reach a number that was typed, or it would be cut; the slider is to be put in.
 _GROW = """(value) => {
@@ -152,7 +151,7 @@ def setting(control: Control, value: Any, gan: Gan, *, is_new: bool = False) -> 
 
 def picture_style(form: Form, gan: Gan) -> list[str]:
     """The style classes of a form's picture."""
-    return ["grid", form.name, *(["small"] if gan.config.resolution <= _SMALL else [])]
+    return ["grid", form.name, *(["small"] if gan.config.resolution <= SMALL else [])]
 
 
 def _category(control: Category, gan: Gan) -> dict[str, Any]:

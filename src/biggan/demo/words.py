@@ -8,7 +8,6 @@ import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from biggan.classes import class_choices
 from biggan.demo.forms import MOVES, SheetProvenance, settings_of
 from biggan.gan import Gan
 from biggan.provenance import (
@@ -17,6 +16,7 @@ from biggan.provenance import (
     MorphProvenance,
     Provenance,
 )
+from biggan.publishing import SCORES
 from biggan.weights.files import BUNDLED
 from biggan.weights.networks import statistics_grid
 from biggan.weights.published import PUBLISHED, downloads_folder
@@ -42,14 +42,11 @@ table { border-collapse: collapse; font-size: .9375rem; }
 :is(th, td) { padding: .3rem 1rem .3rem 0; border-bottom: 1px solid #8886;
   text-align: left; vertical-align: top; }"""
 
+# Of the shell, where they differ from the keys of controls.
+_OPTIONS = {"category": "class", "category_a": "from", "category_b": "to"}
+_KEYS = (*_OPTIONS, "num", "steps", "truncation", "seed", "seed_a", "seed_b")
 _FAMILIES = {"biggan": "BigGAN", "biggan-deep": "BigGAN-deep"}
 _LARGE = 256  # pixels a side to which small pictures are enlarged
-_SCORES = {
-    "fid": "FID",
-    "is": "IS",
-    "frechet_distance": "Fréchet distance",
-    "classifier_score": "classifier score",
-}
 
 
 def caption(gan: Gan, sheet: SheetProvenance, model: str | None) -> str:
@@ -63,33 +60,26 @@ def caption(gan: Gan, sheet: SheetProvenance, model: str | None) -> str:
     if model is None:
         return ""
     words: list[Any] = [] if model == BUNDLED[0] else ["--model", model]
-    entries, where, verb = class_choices(gan.class_names), "In a shell", "sample"
+    where, verb, values = "In a shell", "sample", settings_of(gan, sheet)
     if isinstance(sheet, MorphProvenance):
         verb = "interpolate"
-        if sheet.class_a is not None and sheet.class_b is not None:
-            words += ["--from", entries[sheet.class_a], "--to", entries[sheet.class_b]]
-        words += ["--num", sheet.num, "--steps", sheet.steps, "--truncation", sheet.truncation]
-        words += ["--seed-a", sheet.seed_a, "--seed-b", sheet.seed_b]
     elif isinstance(sheet, LatentGridProvenance):
-        where, values = "In a shell, the second picture", settings_of(gan, sheet)
-        if values["category"] is not None:
-            words += ["--class", values["category"]]
-        words += ["--truncation", values["truncation"], "--seed", values["seed"]]
-        for number, key in enumerate(MOVES):
-            if values.get(key):
-                words += ["--direction", f"sefa:{number}={values[key]:g}"]
+        where = "In a shell, the second picture"
+    elif _is_sweep(sheet):
+        where = "In a shell, with a row for each truncation"
+        truncations = [f"{p.truncation:g}" for p in sheet.pictures[: sheet.columns]]
+        words += ["--sweep", ",".join(truncations), "--noise", values.pop("noise")]
+        del values["truncation"]
     else:
-        first, num = sheet.pictures[0], len(sheet.pictures)
-        if first.class_index is not None and len({p.class_index for p in sheet.pictures}) == 1:
-            words += ["--class", entries[first.class_index]]
-        if _is_sweep(sheet):
-            where = "In a shell, with a row for each truncation"
-            truncations = [f"{p.truncation:g}" for p in sheet.pictures[: sheet.columns]]
-            words += ["--sweep", ",".join(truncations), "--noise", first.noise]
-            num //= sheet.columns
-        else:
-            words += ["--truncation", first.truncation, "--grid"]
-        words += ["--num", num, "--seed", first.seed]
+        words += ["--grid"]
+        if len({picture.class_index for picture in sheet.pictures}) > 1:
+            del values["category"]
+    for key in _KEYS:
+        if values.get(key) is not None:
+            words += [f"--{_OPTIONS.get(key, key)}".replace("_", "-"), values[key]]
+    for number, key in enumerate(MOVES):
+        if values.get(key):
+            words += ["--direction", f"sefa:{number}={values[key]:g}"]
     command = shlex.join(["biggan", verb, *map(str, words)])
     return f'<p class="shell">{where}: <code>{html.escape(command)}</code></p>'
 
@@ -230,7 +220,7 @@ def _measured(training: Mapping[str, Any]) -> str:
     scores, num = part(evaluation, "scores"), evaluation.get("num")
     figures = ", ".join(
         f"{name} {scores[key]:.3g}"
-        for key, name in _SCORES.items()
+        for key, name in SCORES.items()
         if isinstance(scores.get(key), int | float)
     )
     if not figures:

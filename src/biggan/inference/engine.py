@@ -122,6 +122,20 @@ def _for_all(rows: Tensor) -> Tensor:
     return rows[:, 0] if same else rows
 
 
+def check_choice(name: EngineName, precision: Precision) -> None:
+    """Refuse an engine or a precision that does not exist.
+
+    Raises:
+        InputError: No engine or precision has this name.
+    """
+    if name not in ENGINES:
+        raise InputError(f"there is no engine {quoted(name)}; there are {', '.join(ENGINES)}")
+    if precision not in PRECISIONS:
+        raise InputError(
+            f"there is no precision {quoted(precision)}; there are {', '.join(PRECISIONS)}"
+        )
+
+
 @torch.inference_mode(mode=False)  # tensors made in that mode cannot be traced
 def build_engine(
     generator: Generator,
@@ -140,12 +154,7 @@ def build_engine(
         InputError: No engine has this name; it is not installed; it cannot run on the generator's
             device or in this precision; the device's memory does not suffice.
     """
-    if name not in ENGINES:
-        raise InputError(f"there is no engine {quoted(name)}; there are {', '.join(ENGINES)}")
-    if precision not in PRECISIONS:
-        raise InputError(
-            f"there is no precision {quoted(precision)}; there are {', '.join(PRECISIONS)}"
-        )
+    check_choice(name, precision)
     device = next(generator.parameters()).device
     asked_for = name != "auto"
     if name == "auto":

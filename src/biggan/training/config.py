@@ -396,14 +396,18 @@ def _read_toml(recipe: str | Path) -> dict[str, Any]:
         except OSError as error:
             raise InputError(f"cannot read the recipe {path}: {error.strerror}") from None
         except UnicodeDecodeError:
-            raise InputError(f"{path} is not a text file in UTF-8") from None
+            raise InputError(
+                f"{path} is not a text file in UTF-8, as recipes are; give images as --data"
+            ) from None
     elif str(recipe) in shipped_recipes():
         text = (resources.files("biggan") / "recipes" / f"{recipe}.toml").read_text(
             encoding="utf-8"
         )
     else:
         close = difflib.get_close_matches(str(recipe), shipped_recipes(), n=1)
-        hint = f"; did you mean {close[0]}?" if close else ""
+        hint = f" (did you mean {close[0]}?)" if close else ""
+        if path.exists():
+            hint = f" (to train on a folder: biggan train small-folder --data {recipe})"
         raise InputError(
             f"no recipe {quoted(str(recipe))}{hint}: give a .toml file or one of "
             f"{', '.join(shipped_recipes())}"

@@ -265,9 +265,8 @@ def _nothing_there(name: str, kind: Kind) -> str:
             f"folder, or omit the model to use {BUNDLED[0]!r}"
         )
     return (
-        f"no model {quoted(name)}{meant}: give {' or '.join(map(repr, BUNDLED))} (bundled), a "
-        "weights file, the folder of a training run, an address (https://, hf://owner/repo), or "
-        f"one of {', '.join(published)}"
+        f"no model {quoted(name)}{meant}: give a name that `biggan models` lists, a weights file, "
+        "the folder of a training run, or an address (https://, hf://owner/repo)"
     )
 
 
