@@ -238,6 +238,8 @@ def test_a_model_is_chosen_with_its_card_and_its_categories(page: Page, tmp_path
     assert "unconditional" in update.pop(two.card)
     assert update.pop(two.model)["value"] == "flat"
     assert update.pop(two.notice) == gradio.update(visible=False)
+    moves = [update.pop(two.tabs[FORMS.index(DIRECTIONS)].widgets[key]) for key in MOVES]
+    assert moves == [gradio.update(label=f"Direction {k}") for k in range(6)]
     assert list(update.values()) == [gradio.update(value=None, visible=False)] * 5
     empty = [None if isinstance(value, str) and ")" in value else value for value in SETTINGS]
     for form in FORMS:
