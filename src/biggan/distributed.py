@@ -69,10 +69,8 @@ def process_group(device: torch.device, patience: timedelta = _PATIENCE) -> Iter
 
     GPUs are joined for training; for results that meet on the CPU alone, join on the CPU and ask
     for `own_device` within. Processes wait for `patience` for one that is slower; one that dies is
-    noticed at once. Of several that fail, one raises and the others exit quietly.
-
-    Yields:
-        This process's device.
+    noticed at once. Of several that fail, one raises and the others exit quietly. Yields this
+    process's device.
 
     Raises:
         InputError: There is no such device for every process, they cannot be reached, or one of
@@ -92,8 +90,7 @@ def process_group(device: torch.device, patience: timedelta = _PATIENCE) -> Iter
     except (dist.DistError, ValueError) as error:  # ValueError: torchrun did not set all it sets
         raise InputError(
             f"the processes of this run cannot connect to each other: {error}; start them with "
-            "torchrun, "
-            "or unset WORLD_SIZE"
+            "torchrun, or unset WORLD_SIZE"
         ) from None
     logger = logging.getLogger("biggan")
     level = logger.level

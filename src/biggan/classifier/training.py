@@ -91,21 +91,13 @@ def train_classifier(
     flip: bool = True,
     width: int | None = None,
     device: str | torch.device = "cpu",
-    progress: bool = True,
 ) -> ClassifierFeatures:
     """Train a classifier on nine tenths of each class, validate it on the rest, and write its file.
 
-    After an interruption the same call resumes; what is already complete is not trained again.
-
-    Args:
-        dataset: Images with classes; they may be mapped from the disk.
-        out: The file to write; its folder is created if needed.
-        steps: `default_steps` if left out; see `ClassifierTraining` for these three.
-        seed: Of all random numbers.
-        flip: Whether to mirror one half of the images.
-        width: Channels of the first stage; `default_width` if left out.
-        device: Where to train.
-        progress: Whether to show a bar on a terminal.
+    After an interruption the same call resumes; what is already complete is not trained again. The
+    images may be mapped from the disk. `steps`, `seed` and `flip` are those of
+    `ClassifierTraining`, `default_steps` without any; `width` is the channels of the first stage,
+    else `default_width`.
 
     Raises:
         InputError: The data have no classes or too few images, the file or the checkpoint is of
@@ -143,9 +135,8 @@ def train_classifier(
                 train_on,
                 device=device,
                 checkpoint=checkpoint,
-                progress=progress,
             )
-            guesses = predict(network, dataset.images, held_out, progress=progress)
+            guesses = predict(network, dataset.images, held_out)
             right = guesses == dataset.labels[torch.from_numpy(held_out)]
             accuracy = right.double().mean().item()
             _save(out, network, dataset, len(held_out), accuracy, recipe)

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from biggan.data.dataset import DatasetOutline
     from biggan.training import TrainConfig
     from biggan.training.batches import UncountedStream
+    from biggan.training.checkpoint import Checkpoint
 
 _LOG = logging.getLogger("biggan.training")
 
@@ -167,12 +168,11 @@ def command(
 
 def _suited(recipe: str, device: str, run_dir: Path | None) -> str:
     """The recipe, or its form for CPUs; a run goes on with the recipe that it has."""
-    from biggan.training.checkpoint import CheckpointDirectory
     from biggan.training.config import load_recipe
 
     if recipe != _FOR_FOLDERS or device != "cpu":
         return recipe
-    saved = CheckpointDirectory(run_dir / "checkpoints").read_newest_header() if run_dir else None
+    saved = _saved(run_dir)
     if saved and saved.config.generator.channels == load_recipe(recipe).generator.channels:
         return recipe
     _LOG.info(
@@ -180,6 +180,15 @@ def _suited(recipe: str, device: str, run_dir: Path | None) -> str:
         recipe,
     )
     return f"{recipe}-cpu"
+
+
+def _saved(run_dir: Path | None) -> Checkpoint | None:
+    """What the newest checkpoint of a run says of itself."""
+    from biggan.training.checkpoint import CheckpointDirectory
+
+    if run_dir is None:
+        return None
+    return CheckpointDirectory(run_dir / "checkpoints").read_newest(header_only=True)
 
 
 def _fit_to_source(config: TrainConfig, run_dir: Path | None) -> TrainConfig:
@@ -190,9 +199,8 @@ def _fit_to_source(config: TrainConfig, run_dir: Path | None) -> TrainConfig:
     if not (config.fine_tuning.generator or config.fine_tuning.discriminator):
         return config
     from biggan.fine_tuning import fitted_to_source
-    from biggan.training.checkpoint import CheckpointDirectory
 
-    saved = CheckpointDirectory(run_dir / "checkpoints").read_newest_header() if run_dir else None
+    saved = _saved(run_dir)
     return fitted_to_source(config, saved.config if saved else None)
 
 
@@ -242,9 +250,8 @@ def _track_report(config: TrainConfig, run_dir: Path) -> None:
     except InputError as error:  # the run itself is complete
         _LOG.warning("the report is not tracked: %s", error)
         return
-    if tracker is not None:
-        with tracker:
-            tracker.log_file(page)
+    with tracker:
+        tracker.log_file(page)
 
 
 def _dry_run(
@@ -347,13 +354,12 @@ def _beginning(
     config: TrainConfig, dataset: DatasetOutline | ShardStream | None, run_dir: Path | None
 ) -> str:
     """Where the run would begin, in words."""
-    from biggan.training.checkpoint import CheckpointDirectory
     from biggan.training.config import differing_keys
     from biggan.training.run import other_data, other_recipe
 
     if run_dir is None:
         return "at step 0; without --out no earlier run is looked for"
-    saved = CheckpointDirectory(run_dir / "checkpoints").read_newest_header()
+    saved = _saved(run_dir)
     if saved is None:
         return f"at step 0; there is no checkpoint in {run_dir}"
     if differing := differing_keys(saved.config, config, saved.step):

@@ -90,12 +90,8 @@ def read_arrays(
 ) -> tuple[list[tuple[str, Picture, int | None]], list[str] | None]:
     """Names, pictures and labels of the images in some files, and the names of the classes.
 
-    Args:
-        path: Where the files are, for messages.
-        files: Those that `choose_arrays` chose.
-        names: Those of all files there.
-        column: "fine" or "coarse" for CIFAR-100, whose labels are fine by default.
-        read: Reads a file by name.
+    `files` are those that `choose_arrays` chose of `names`; `column` is "fine" or "coarse" for
+    CIFAR-100, whose labels are fine by default; `read` reads a file by name.
 
     Raises:
         InputError: A file is damaged, or there are no such labels.

@@ -102,7 +102,7 @@ def load_dataset(
     progress: bool = True,
     **reading: Unpack[Reading],
 ) -> ImageDataset:
-    """Load a whole dataset into memory, or map a packed one.
+    """Load a whole dataset into memory, or map a packed one; sorted by class, then by path.
 
     Args:
         source: A packed dataset; what `sources.open_source` opens; or the word "digits" for the
@@ -113,9 +113,6 @@ def load_dataset(
         workers: Decoding threads; one per processor by default.
         progress: Show a bar where loading takes over two seconds, on a terminal.
         reading: See `Reading`.
-
-    Returns:
-        The dataset, sorted by class, then by path.
 
     Raises:
         InputError: Something about the source must be corrected; the message says what.

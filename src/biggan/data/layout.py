@@ -94,11 +94,8 @@ def number_folders(
     A folder that wraps all the class folders of a zip is passed over, because nobody can point
     inside a zip; the same in a folder is an error that names the folder to point at.
 
-    Args:
-        members: Relative paths of image files, at least one.
-        path: The folder or zip they are in, for messages.
-        folders: Folders that exist, with images or without.
-        in_zip: Whether it is a zip.
+    `members` are the relative paths of at least one image, `folders` all folders that exist, with
+    images or without.
 
     Returns:
         The class of each image, None for those outside the class folders; and the class names.
@@ -159,13 +156,8 @@ def number_labels(
 ) -> tuple[dict[Label, int], tuple[str, ...]]:
     """Give every label its class: a number is its own, a name has its place among the class names.
 
-    Args:
-        source: What was labelled, for messages.
-        labels: Each label that occurs, and an image or a shard that has it.
-        class_names: The classes in order; None to name them after the labels.
-
-    Returns:
-        The class of each label, and the class names.
+    `labels` has an image or a shard for each label that occurs. Without `class_names` the classes
+    are named after the labels.
 
     Raises:
         InputError: An image has no label, or one without a class name; a class has no image; there

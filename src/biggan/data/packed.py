@@ -174,7 +174,7 @@ def read_labels(path: Path, header: PackedHeader) -> Tensor:
     return torch.from_numpy(np.load(io.BytesIO(data), allow_pickle=False))
 
 
-def verify(path: Path, *, progress: bool = True) -> PackedHeader:
+def verify(path: Path) -> PackedHeader:
     """Read all of a packed dataset and compare it with its checksums.
 
     Raises:
@@ -185,7 +185,7 @@ def verify(path: Path, *, progress: bool = True) -> PackedHeader:
     counts = np.bincount(labels, minlength=len(header.class_names)).tolist()
     if header.class_names and tuple(counts) != header.histogram:
         raise InputError(f"{path / LABELS} does not match the class names: pack the dataset again")
-    fingerprint, checksums = _digests(path, header.shape, header.class_names, labels, progress)
+    fingerprint, checksums = _digests(path, header.shape, header.class_names, labels)
     piece, image_bytes = header.piece_bytes, int(np.prod(header.shape[1:]))
     damaged = [
         f"{number * piece // image_bytes} to "
@@ -209,7 +209,7 @@ def _digests(
     shape: tuple[int, ...],
     class_names: tuple[str, ...],
     labels: NDArray[np.int64],
-    progress: bool,
+    progress: bool = True,
 ) -> tuple[str, list[str]]:
     """Read all of images.bin: the fingerprint of the dataset, and the checksum of each piece."""
     file = path / IMAGES
@@ -255,16 +255,8 @@ def pack_dataset(
 ) -> PackedHeader:
     """Pack a dataset: decode every image once, to be mapped into memory from then on.
 
-    Args:
-        source: What `sources.open_source` opens.
-        out: The folder to make. An interrupted packing of the same is continued; where it is
-            finished, nothing is done.
-        resolution: The side of the images in pixels.
-        image_channels: 1 for grey, 3 for colour.
-        strict: Refuse corrupt images; without it they are left out with one warning.
-        workers: Decoding threads; one per processor by default.
-        progress: Show bars where it takes over two seconds, on a terminal.
-        reading: See `Reading`.
+    The arguments are those of `load_dataset`, but for `out`, the folder to make. An interrupted
+    packing of the same is continued; where it is finished, nothing is done.
 
     Raises:
         InputError: Something about the source or the place must be corrected; the message says

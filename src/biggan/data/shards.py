@@ -83,8 +83,6 @@ class ShardStream:
         urls: Shards as a pattern with {0000..0009} or *, a folder of them, or a list. What the
             `webdataset` library opens may be among them: https://, s3:// by its programs, and
             "pipe:" with a shell command, which is run.
-        resolution: The side of the images in pixels.
-        image_channels: 1 for grey, 3 for colour.
         class_names: The classes in the order of the numbers in the shards; none for a stream
             without classes. If it is None, those of `classes.txt` beside the first shard, or else
             the labels that were found.
@@ -94,11 +92,10 @@ class ShardStream:
             file.
         window: Samples that are shuffled together. They are in memory as they are stored, twice:
             the window in use, and the next one.
-        workers: Threads that decode, and count; one per processor by default.
         strict: Refuse a corrupt image. Without it the next good one of its window replaces it.
         label_column: The key of the labels in .json files; None for `label`, or .cls files.
-        resize: What becomes of images that are not square.
-        progress: Show a bar where counting takes over two seconds, on a terminal.
+
+    The other arguments are those of `load_dataset`.
 
     Attributes:
         class_names: The classes in order; empty for a stream without classes.
@@ -187,12 +184,10 @@ class ShardStream:
     def batches(self, positions: Iterable[NDArray[np.int64]]) -> Generator[tuple[Tensor, Tensor]]:
         """Images of the stream, decoded ahead in threads.
 
-        Where several processes share a batch, each reads all the shards and decodes its own part.
-
-        Args:
-            positions: Of each batch's images in the stream, (N,), ascending, and beyond those of
-                the batch before. The first image that a run has not seen is at the number of those
-                that it has seen.
+        The positions (N,) of each batch's images in the stream are ascending, and beyond those of
+        the batch before; the first image that a run has not seen is at the number of those that it
+        has seen. Where several processes share a batch, each reads all the shards and decodes its
+        part.
 
         Yields:
             uint8 images (N, C, R, R) and int64 labels (N,), for each batch.
@@ -346,10 +341,7 @@ def shard_name(url: str) -> str:
 
 
 def expand_shards(urls: str | Path | Sequence[str | Path]) -> list[str]:
-    """The shards that are meant, in order.
-
-    Args:
-        urls: A pattern with {0000..0009} or *, a folder of shards, an address, or a list of these.
+    """The shards that are meant, in order: by a pattern, a folder, an address, or a list of these.
 
     Raises:
         InputError: A file among them does not exist or is no .tar, or none is named.
@@ -419,9 +411,8 @@ def count_shards(
 ) -> bool:
     """Read the shards that are not in the index yet, and add them to it.
 
-    After an interruption of any kind, what was counted stays counted.
-
-    It stops at the first shard that is counted after `seconds`.
+    After an interruption of any kind, what was counted stays counted. It stops at the first shard
+    that is counted after `seconds`.
 
     Returns:
         Whether all shards are in the index now.

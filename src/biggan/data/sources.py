@@ -362,9 +362,8 @@ def decode(
 ) -> Generator[tuple[NDArray[np.uint8], Findings]]:
     """Read and decode images at chunks of positions, in threads.
 
-    Yields:
-        For each chunk uint8 pixels (N, channels, resolution, resolution), 0 where an image is
-        corrupt; and what was found out about the images.
+    Yields for each chunk uint8 pixels (N, channels, resolution, resolution), 0 where an image is
+    corrupt; and what was found out about the images.
     """
 
     def decode_chunk(positions: NDArray[np.int64]) -> tuple[NDArray[np.uint8], Findings]:

@@ -42,13 +42,9 @@ def read_tables(
 ) -> list[Label] | None:
     """The labels of images, from the outermost table above them that has some; None without one.
 
-    Args:
-        path: Where the files are, for messages.
-        tables: The names of files that may be tables.
-        images: The names of the image files to label, sorted.
-        known: Those of all image files; a table may have labels for the others, too.
-        column: The column of the labels; None for the one that is meant.
-        read: Reads a file by name.
+    `tables` are files that may be tables, `images` the sorted names of those to label, `known`
+    those of all images: a table may have labels for the others, too. Without `column` the labels
+    are in the column that is meant; `read` reads a file by name.
 
     Raises:
         InputError: A table is damaged, lacks a label, has two for one image, or names missing ones.

@@ -222,11 +222,9 @@ def read_stream(
 ) -> Iterator[Item]:
     """The images of a shard in order, read once, with their bytes as handles.
 
-    Args:
-        url: What the `webdataset` library opens: a file, an address, or "pipe:" with a command.
-        name: What the shard is called.
-        left_out: Counts files that are not used, by ending.
-        column: The key of the labels in .json files; None for `label`, or a .cls file.
+    The url is what the `webdataset` library opens: a file, an address, or "pipe:" with a command.
+    `left_out` counts files that are not used, by ending. `column` is the key of the labels in .json
+    files; None for `label`, or a .cls file.
 
     Raises:
         InputError: The shard cannot be read to its end.
@@ -287,15 +285,10 @@ def read_samples(
     read_image: Callable[[_File], Any],
     read_label: Callable[[_File], bytes],
 ) -> Iterator[Item]:
-    """The samples of a shard that have an image, in order.
+    """The samples of a shard that have an image, in order; see `read_stream`.
 
-    Args:
-        members: The names of its files, and what they are read from.
-        shard: Its name.
-        left_out: Counts files that are not used, by ending.
-        column: See `read_stream`.
-        read_image: The handle of an image.
-        read_label: The bytes of a label's file.
+    `members` are the names of its files and what they are read from, `read_image` gives the handle
+    of an image, `read_label` the bytes of a label's file.
 
     Raises:
         InputError: A sample has several images, and none is called by the sample's name alone.

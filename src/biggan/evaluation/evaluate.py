@@ -149,7 +149,6 @@ def evaluate_images(
     *,
     flip: bool = True,
     device: torch.device | str = "cpu",
-    progress: bool = True,
 ) -> Evaluation | None:
     """Evaluate images from elsewhere, of the reference's size; see `evaluate_generator`.
 
@@ -160,7 +159,7 @@ def evaluate_images(
     classes, labels = images.class_names, images.labels
     shape = images.images.shape[-1], images.images.shape[1]
     check_fit(metrics, images.source, *shape, classes, labels, reference, extractor)
-    comparison = _Comparison(reference, extractor, metrics, len(images), flip, device, progress)
+    comparison = _Comparison(reference, extractor, metrics, len(images), flip, device)
     row = comparison.row(DatasetImages(images), None)
     return None if row is None else comparison.evaluation(describe_reference(images), {}, [row])
 
@@ -179,7 +178,7 @@ class _Comparison:
         num: int,
         flip: bool,
         device: torch.device | str,
-        progress: bool,
+        progress: bool = True,
     ) -> None:
         self._reference, self._metrics, self._num = reference, metrics, num
         self._flip, self._device, self._progress = flip, find_device(device), progress

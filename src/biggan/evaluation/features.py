@@ -43,12 +43,9 @@ def open_extractor(
 ) -> FeatureExtractor:
     """Open a feature extractor.
 
-    Args:
-        source: "inception" for TF-Inception 2015-12-05 from the cache or the internet; its weights
-            file; or a classifier that `train_classifier` wrote.
-        resize: Of TF-Inception; the graph's own if left out. A classifier has only its own.
-        device: Where it runs.
-        offline: Never touch the network.
+    The source is "inception" for TF-Inception 2015-12-05 from the cache or the internet, its
+    weights file, or a classifier that `train_classifier` wrote. `resize` is TF-Inception's, by
+    default the graph's own; a classifier has only its own.
 
     Raises:
         InputError: Nothing loadable is there, the file is damaged, or it has no such resize.

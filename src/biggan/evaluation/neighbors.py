@@ -59,13 +59,13 @@ def _spread(num: int) -> Tensor:
 
 
 def find_neighbors(
-    samples: Samples, dataset: ImageDataset, extractor: FeatureExtractor, *, progress: bool = True
+    samples: Samples, dataset: ImageDataset, extractor: FeatureExtractor
 ) -> tuple[Neighbors, Neighbors]:
     """The nearest images of a dataset of the same size, by pixels and by features."""
 
     def features() -> Iterator[Tensor]:
         title = f"neighbours in {dataset.source}"
-        with progress_bar(len(dataset), title, progress, unit="image") as bar:
+        with progress_bar(len(dataset), title, shown=True, unit="image") as bar:
             for some in dataset.images.split(_BATCH):
                 yield extractor.extract(with_channels(some, extractor.channels)).features
                 bar.update(len(some))

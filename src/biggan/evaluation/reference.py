@@ -11,14 +11,14 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 
 from biggan.atomic_write import make_folder
 from biggan.classes import is_imagenet, wordnet_ids
 from biggan.data import DIGITS, ImageDataset, load_dataset
-from biggan.data.dataset import Resize
+from biggan.data.dataset import Reading
 from biggan.data.decoding import open_image
 from biggan.data.packed import is_packed, read_header
 from biggan.data.sources import Source, containers, open_source
@@ -57,21 +57,14 @@ def open_reference(
     *,
     with_classes: bool,
     may_enlarge: bool = False,
-    label_column: str | None = None,
-    resize: Resize = "crop",
+    **reading: Unpack[Reading],
 ) -> Reference:
     """Open a file of statistics, or a dataset as `open_dataset` does."""
     file = Path(path).expanduser()
     if is_statistics(file):
         return ReferenceStatistics(load_statistics(file), file.name)
     return open_dataset(
-        path,
-        resolution,
-        channels,
-        with_classes=with_classes,
-        may_enlarge=may_enlarge,
-        label_column=label_column,
-        resize=resize,
+        path, resolution, channels, with_classes=with_classes, may_enlarge=may_enlarge, **reading
     )
 
 
@@ -82,18 +75,16 @@ def open_images(
     channels: int,
     *,
     with_classes: bool,
-    label_column: str | None = None,
-    resize: Resize = "crop",
+    **reading: Unpack[Reading],
 ) -> tuple[ImageDataset, Reference]:
     """Open images to be evaluated and their reference, at the images' own resolution if None."""
     if is_statistics(images):
         raise InputError(f"{images} contains statistics, but --images must be images")
     size = common_resolution(images) if resolution is None else resolution
     classes, larger = with_classes, resolution is not None
-    how: dict[str, Any] = {"label_column": label_column, "resize": resize}
     return (
         open_dataset(images, size, channels, with_classes=classes, may_enlarge=larger),
-        open_reference(data, size, channels, with_classes=classes, may_enlarge=larger, **how),
+        open_reference(data, size, channels, with_classes=classes, may_enlarge=larger, **reading),
     )
 
 
@@ -104,8 +95,7 @@ def open_dataset(
     *,
     with_classes: bool,
     may_enlarge: bool,
-    label_column: str | None = None,
-    resize: Resize = "crop",
+    **reading: Unpack[Reading],
 ) -> ImageDataset:
     """Open a folder, an archive, a packed dataset or the built-in "digits".
 
@@ -117,15 +107,10 @@ def open_dataset(
     file = Path(path).expanduser()
     if path != DIGITS and not is_packed(file) and not may_enlarge:
         _check_large_enough(file, resolution)
+    if not with_classes:
+        reading |= {"unconditional": True, "label_column": None}
     try:
-        return load_dataset(
-            path,
-            resolution,
-            channels,
-            unconditional=not with_classes,
-            label_column=label_column if with_classes else None,
-            resize=resize,
-        )
+        return load_dataset(path, resolution, channels, **reading)
     except InputError as error:
         if with_classes:
             raise InputError(f"{error}. Without classes omit intra-fid and cas") from None

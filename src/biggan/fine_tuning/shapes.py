@@ -22,15 +22,12 @@ def load_source(network: str, source: str) -> Any:
 
 
 def fitted_to_source(recipe: _Recipe, saved: _Recipe | None = None) -> _Recipe:
-    """A recipe with the sources' shapes, but for the number of classes.
+    """A `TrainConfig` with the sources' shapes, but for the number of classes.
 
     To be called before the data is loaded, which is decoded at the source's resolution. A network
     that starts from random weights keeps its shape, with the other one's number of image channels.
-
-    Args:
-        recipe: A `TrainConfig`.
-        saved: The recipe of the run's newest checkpoint, if there is one: the shapes are taken
-            from it, for the sources may be gone by then.
+    If the run has a checkpoint, the shapes are those of its recipe, `saved`: the sources may be
+    gone by then.
 
     Raises:
         InputError: A source cannot be read; the recipe or the other source has another shape; or

@@ -36,14 +36,9 @@ def initialize(
 ) -> list[NetworkLog]:
     """Give networks the weights of their sources; what became of each source.
 
-    Statistics per truncation are left behind: the finished model gets its own.
-
-    Args:
-        generator: Random weights in the source's shape (`fitted_to_source`), on any device; changed
-            in place. A `random` class keeps them.
-        discriminator: Likewise.
-        tuning: The sources.
-        class_names: The data's classes in order; empty for an unconditional run.
+    Both are random weights in the source's shape (`fitted_to_source`), on any device, and changed
+    in place; a `random` class keeps them. Statistics per truncation are left behind: the finished
+    model gets its own. The class names are the data's in order, none for an unconditional run.
 
     Raises:
         InputError: A source cannot be read, or has another shape than the network.

@@ -30,13 +30,9 @@ from biggan.reporting.truncation import Sweep
 def write_report(
     run: Run, out: Path, others: Sequence[Run] = (), sweeps: Sequence[Sweep | None] = ()
 ) -> None:
-    """Write the page.
+    """Write the page of a run, compared with others.
 
-    Args:
-        run: The run.
-        out: The file to write.
-        others: Runs to compare it with.
-        sweeps: `measure_truncation` of each run, this one first.
+    `sweeps` is `measure_truncation` of each run, this one first.
     """
     level, sentences = verdict(run)
     sections = _sections(run, others, sweeps)

@@ -10,12 +10,13 @@ import math
 import re
 import tomllib
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
 from biggan.errors import InputError
-from biggan.supervision.log import Event, parse_object, read_events
+from biggan.supervision.log import Event, is_step, parse_object, read_events, read_lines
 from biggan.training.config import flatten
 
 Key = tuple[str, ...]
@@ -28,7 +29,6 @@ SCORES = {
     "frechet_distance": "Frechet distance",
     "classifier_score": "classifier score",
 }
-_LAST_STEP = 2**53  # larger numbers are not steps
 
 
 class Curve(NamedTuple):
@@ -111,7 +111,8 @@ class Run:
     @property
     def total_steps(self) -> int | None:
         """The step at which the recipe ends."""
-        return _step(self.recipe.get("total_steps"))
+        total = self.recipe.get("total_steps")
+        return total if is_step(total) else None
 
     def first_not_finite(self) -> tuple[int, str] | None:
         """The first step with a number that is not finite, and its name."""
@@ -176,40 +177,28 @@ def read_log(path: Path) -> Log:
     points: dict[Key, list[tuple[int, float]]] = {}
     not_finite: dict[Key, list[int]] = {}
     damaged = 0
-    for line in _objects(path):
-        step = _step(line.pop("step", None))
-        if step is None:
-            damaged += 1
-            continue
-        for key, value in _numbers(line):
-            if math.isfinite(value):
-                points.setdefault(key, []).append((step, value))
-            else:
-                not_finite.setdefault(key, []).append(step)
+    with suppress(OSError):  # what can be read of it is drawn
+        for _, line in read_lines(path):
+            step = line.pop("step", None)
+            if not is_step(step):
+                damaged += 1
+                continue
+            for key, value in _numbers(line):
+                if math.isfinite(value):
+                    points.setdefault(key, []).append((step, value))
+                else:
+                    not_finite.setdefault(key, []).append(step)
     return Log({key: Curve.of(pairs) for key, pairs in points.items()}, not_finite, damaged)
 
 
 def _read_evaluation(path: Path) -> Evaluation:
     contents = parse_object(path.read_text(encoding="utf-8"))
     scores = {name: float(value) for name, value in contents["rows"][0]["scores"].items()}
-    step, num = _step(int(path.stem.removeprefix("step-"))), contents["protocol"]["num"]
-    if step is None or not isinstance(num, int):
+    step, num = int(path.stem.removeprefix("step-")), contents["protocol"]["num"]
+    if not is_step(step) or not isinstance(num, int):
         raise ValueError
     extractor, reference = contents["extractor"]["name"], contents["reference"]["name"]
     return Evaluation(step, scores, str(extractor), num, str(reference))
-
-
-def _objects(path: Path) -> Iterator[dict[str, Any]]:
-    """The JSON object of each line; an empty one for a line that holds none."""
-    try:
-        with path.open(encoding="utf-8", errors="replace") as file:
-            for line in file:
-                try:
-                    yield parse_object(line)
-                except ValueError:
-                    yield {}
-    except OSError:
-        return
 
 
 def _numbers(value: Any, key: Key = ()) -> Iterator[tuple[Key, float]]:
@@ -227,10 +216,6 @@ def _numbers(value: Any, key: Key = ()) -> Iterator[tuple[Key, float]]:
             yield key, float(value)
         except OverflowError:
             yield key, math.inf
-
-
-def _step(value: Any) -> int | None:
-    return value if type(value) is int and 0 <= value < _LAST_STEP else None
 
 
 def _printable(text: str) -> str:

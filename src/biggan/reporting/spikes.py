@@ -69,9 +69,7 @@ def find_spikes(curve: Curve) -> list[Spike]:
 def group_spikes(spikes: Mapping[str, Sequence[Spike]], steps: Sequence[int]) -> list[Burst]:
     """Combine the spikes of several layers that are at most a few lines of the log apart.
 
-    Args:
-        spikes: Those of each layer.
-        steps: The steps of the log's lines, ascending.
+    `steps` are those of the log's lines, ascending.
     """
     pairs = [(spike, layer) for layer, found in spikes.items() for spike in found]
     pairs.sort(key=lambda pair: pair[0].step)

@@ -110,8 +110,7 @@ def wrong(lines: Sequence[_Line]) -> Collapse | None:
     loss, step = _hinge(lines[-1]), lines[-1]["step"]
     reason = (
         "The discriminator classifies real images as generated and generated ones as real: the "
-        "loss of its "
-        f"mean outputs is {loss:.3g} at step {step}."
+        f"loss of its mean outputs is {loss:.3g} at step {step}."
     )
     return Collapse("wrong", reason, _last(lines, lambda x: _hinge(x) < _RIGHT), {"loss": loss})
 

@@ -18,12 +18,14 @@ from collections import deque
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Self, TextIO, TypeGuard
+from typing import TYPE_CHECKING, Any, Self, TextIO, TypeGuard
 
 from biggan.atomic_write import write_atomically
 from biggan.errors import InputError
 from biggan.supervision.collapse import WINDOW
-from biggan.supervision.trackers import Tracker
+
+if TYPE_CHECKING:
+    from biggan.supervision.trackers import Tracker
 
 _LOG = logging.getLogger("biggan.training")
 _NAMES = ("metrics", "signals")
@@ -59,7 +61,7 @@ class Event:
     def from_dict(cls, line: Mapping[str, Any]) -> Self | None:
         """An event as it was read; None for a line that is none. Damaged details are left out."""
         step, kind, attempt = (line.get(name) for name in ("step", "event", "attempt"))
-        if not _is_step(step) or not isinstance(kind, str):
+        if not is_step(step) or not isinstance(kind, str):
             return None
         types = {"reason": str, "rule": str, "values": dict, "changes": dict}
         details = {name: line[name] for name, t in types.items() if isinstance(line.get(name), t)}
@@ -67,8 +69,8 @@ class Event:
         return cls(
             step,
             kind,
-            attempt=attempt if _is_step(attempt) else 0,
-            to=to if _is_step(to) else None,
+            attempt=attempt if is_step(attempt) else 0,
+            to=to if is_step(to) else None,
             **details,
         )
 
@@ -210,17 +212,17 @@ class RunLog:
         self._close()
 
 
-def read_lines(path: Path) -> list[tuple[str, dict[str, Any]]]:
+def read_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     """Every line of a log with the object that it holds, an empty one if it is damaged."""
     if not path.exists():
-        return []
-    lines: list[tuple[str, dict[str, Any]]] = []
-    for text in path.read_text(encoding="utf-8", errors="replace").splitlines():
-        try:
-            lines.append((text, parse_object(text)))
-        except ValueError:
-            lines.append((text, {}))
-    return lines
+        return
+    with path.open(encoding="utf-8", errors="replace") as file:
+        for line in file:
+            text = line.removesuffix("\n")
+            try:
+                yield text, parse_object(text)
+            except ValueError:
+                yield text, {}
 
 
 def parse_object(text: str) -> dict[str, Any]:
@@ -254,7 +256,8 @@ def scalars(signals: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
     yield "diversity", signals["diversity"]
 
 
-def _is_step(value: Any) -> TypeGuard[int]:
+def is_step(value: Any) -> TypeGuard[int]:
+    """Whether a value of a log is the number of a step."""
     return type(value) is int and 0 <= value < _LAST_STEP
 
 

@@ -18,7 +18,6 @@ from biggan.distributed import averages, from_first, is_first, on_any_process, r
 from biggan.supervision.collapse import Collapse, Rules
 from biggan.supervision.log import Event, RunLog
 from biggan.supervision.settings import Regime
-from biggan.supervision.trackers import Tracker, open_tracker
 from biggan.training.config import TrainConfig
 from biggan.training.run import Exported, Run
 from biggan.training.state import TrainState
@@ -26,6 +25,7 @@ from biggan.training.state import TrainState
 if TYPE_CHECKING:
     from biggan.supervision.evaluation import ScheduledEvaluation
     from biggan.supervision.signals import Signals
+    from biggan.supervision.trackers import Tracker
 
 _LOG = logging.getLogger("biggan.training")
 
@@ -67,9 +67,11 @@ class Supervisor:
         self._tracker: Tracker | None = None
         with raising_together():
             if is_first():
-                self._tracker = open_tracker(run.config.to_dict(), run.folder)
-                if self._tracker is not None:
-                    self._opened.enter_context(self._tracker)
+                if run.config.track:
+                    from biggan.supervision.trackers import open_tracker
+
+                    tracker = open_tracker(run.config.to_dict(), run.folder)
+                    self._tracker = self._opened.enter_context(tracker)
                 log = RunLog(run.folder, state.step, state.attempt.number, self._tracker)
                 self._log = self._opened.enter_context(log)
         self._attempt = state.attempt.applied_to(run.config)

@@ -148,15 +148,13 @@ class _Mlflow(Tracker):
 _TRACKERS: dict[str, type[Tracker]] = {"wandb": _Wandb, "trackio": _Trackio, "mlflow": _Mlflow}
 
 
-def open_tracker(recipe: Mapping[str, Any], run_dir: Path) -> Tracker | None:
-    """Start, or continue, the run at the tracker that a recipe names; None without one.
+def open_tracker(recipe: Mapping[str, Any], run_dir: Path) -> Tracker:
+    """Start, or continue, the run at the tracker that a recipe names.
 
     Raises:
         InputError: The tracker's library is not installed, or it cannot start.
     """
     kind = str(recipe["track"])
-    if not kind:
-        return None
     try:
         library = import_module(kind)
     except ImportError as error:

@@ -96,11 +96,8 @@ class AdaptiveAugmentation(nn.Module):
         """Take note of one update of the discriminator; every fourth moves p. Waits for no device.
 
         p moves by the share `images since the last move / self.images`, up if E[sign(D(x))] is
-        above the target, down if below.
-
-        Args:
-            sign_sum: The sum of sign(D(x)) over the update's real images, of all processes.
-            num_images: How many these are.
+        above the target, down if below. `sign_sum` is the sum of sign(D(x)) over the update's
+        `num_images` real images, of all processes.
         """
         self.sign_sum += sign_sum
         self.num_images += num_images

@@ -139,11 +139,7 @@ class Augmentation:
     def draw(self, num: int, seed: int, step: int, *position: int) -> Draws:
         """Draw the random numbers for a global batch of images, on the CPU.
 
-        Args:
-            num: How many images.
-            seed: The run's.
-            step: Where in the run.
-            position: Where in the step the images are, and which of them they are.
+        `position` is where in the step the images are, and which of them they are.
         """
         shape, numbers, noise, mask = self._shape, None, None, None
         if self.transform is not None:

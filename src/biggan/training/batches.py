@@ -31,7 +31,6 @@ from biggan.data.dataset import DatasetOutline, Reading, is_address
 from biggan.devices import to_device
 from biggan.distributed import is_first, on_any_process, own_share, raising_together
 from biggan.errors import InputError
-from biggan.hub import is_dataset
 from biggan.images import from_uint8
 from biggan.training.config import TrainConfig
 
@@ -60,15 +59,10 @@ class UncountedStream:
 def open_data(
     config: TrainConfig, run_dir: Path, device: torch.device, *, strict: bool
 ) -> TrainingData:
-    """Load a recipe's data, or open a stream of them.
+    """Load a recipe's data, or open a stream of them, for training on a device.
 
-    Several processes must call it together: the first one counts a stream's samples for all.
-
-    Args:
-        config: The recipe.
-        run_dir: The run's folder, created where a stream's index must lie in it.
-        device: Where to train.
-        strict: Refuse corrupt images.
+    Several processes must call it together: the first one counts a stream's samples for all. The
+    run's folder is created where a stream's index must lie in it.
 
     Raises:
         InputError: Something about the data must be mended; on all processes.
@@ -104,11 +98,14 @@ def look_at_data(
 
 def _dataset(config: TrainConfig) -> tuple[str, int, int]:
     """What `load_dataset` takes of a recipe that does not stream."""
-    if is_address(config.data) and not is_dataset(config.data):
-        raise InputError(
-            f"{config.data} is an address, and addresses can only be streamed: use tar shards "
-            "with --set stream=true"
-        )
+    if is_address(config.data):
+        from biggan.hub import is_dataset
+
+        if not is_dataset(config.data):
+            raise InputError(
+                f"{config.data} is an address, and addresses can only be streamed: use tar shards "
+                "with --set stream=true"
+            )
     return config.data, config.generator.resolution, config.generator.image_channels
 
 
@@ -183,12 +180,7 @@ def real_batches(
 ) -> Generator[tuple[Tensor, Tensor]]:
     """This process's shares of the global batches, from the start-th on, without end.
 
-    Args:
-        config: The recipe.
-        dataset: Where they come from.
-        device: Where they are wanted.
-        start: Batches that went before.
-        images: The indices of those to train on; None for all. A stream has no indices.
+    `images` are the indices of those to train on; None for all. A stream has no indices.
 
     Yields:
         Images (N, C, R, R) in [-1, 1] and labels (N,), on the device.

@@ -11,7 +11,7 @@ import logging
 import os
 import re
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -169,29 +169,21 @@ class CheckpointDirectory:
                 except OSError as error:
                     raise InputError(f"cannot delete {path}: {error.strerror}") from None
 
-    def read_newest(self) -> Checkpoint | None:
-        """Read the newest checkpoint that is whole; None where there is no checkpoint."""
-        return self._newest(_load)
+    def read_newest(self, *, header_only: bool = False) -> Checkpoint | None:
+        """Read the newest checkpoint that is whole; None where there is no checkpoint.
 
-    def read_newest_header(self) -> Checkpoint | None:
-        """What the newest checkpoint says of itself, without its tensors.
-
-        One whose tensors are damaged is not found out: `read_newest` would take the one before.
+        With `header_only` its tensors are not read: that they are damaged is not found out.
         """
-        return self._newest(_load_header)
-
-    def _newest(self, load: Callable[[Path], _Contents]) -> Checkpoint | None:
-        """The newest checkpoint whose file can be read."""
         first_error: InputError | None = None
         for step in reversed(self._steps()):
             path = self._path(step)
             try:
-                contents = load(path)
+                metadata, tensors = _load_header(path) if header_only else _load(path)
             except InputError as error:
                 first_error = first_error or error
                 _LOG.warning("%s; trying the checkpoint before it", error)
             else:
-                return Checkpoint.parse(path, *contents)
+                return Checkpoint.parse(path, metadata, tensors)
         if first_error is not None:
             raise first_error
         return None

@@ -207,8 +207,7 @@ class TrainConfig:
         require(
             not (self.compile and self.checkpoint_activations),
             "torch.compile does not support this package's activation checkpointing: set only one "
-            "of "
-            "compile and checkpoint_activations",
+            "of compile and checkpoint_activations",
         )
         for name in ("resolution", "image_channels"):
             makes, takes = getattr(self.generator, name), getattr(self.discriminator, name)

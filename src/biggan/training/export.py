@@ -59,12 +59,9 @@ def preview(generator: Generator) -> Image.Image:
 
 
 def real_preview(images: Tensor, labels: Tensor, num_classes: int) -> Image.Image:
-    """Real images in the layout of `preview`: the first of each class; white where there are none.
+    """Real images, uint8 (N, C, R, R), in the layout of `preview`: the first of each class.
 
-    Args:
-        images: uint8 (N, C, R, R).
-        labels: int64 (N,).
-        num_classes: 0 for an unconditional model.
+    White where there are none; `num_classes` is 0 for an unconditional model.
     """
     rows = []
     for label in range(max(1, min(num_classes, _PREVIEW_CLASSES))):
@@ -85,16 +82,9 @@ def finish(
 ) -> Generator:
     """A copy of a generator, ready to sample: in eval mode, its norms and statistics up to date.
 
-    Several processes must call it together: each runs its share of every batch, and all of them
-    get the same network.
-
-    Args:
-        generator: The moving average, as training left it; not changed.
-        config: The recipe.
-        class_counts: Images of each class, for `label_sampling = "empirical"`.
-        grid: Truncations to record, ascending.
-        images: Generated images behind each of them.
-        progress: Whether to show a progress bar on a terminal.
+    The generator is the moving average as training left it. The truncations of the grid ascend;
+    behind each of them are so many generated images. Several processes must call it together: each
+    runs its share of every batch, and all of them get the same network.
     """
     finished = copy.deepcopy(generator)
     synchronize_batch_norm(finished)

@@ -49,14 +49,9 @@ def train(
 ) -> TrainState:
     """Train until `total_steps`, from the newest checkpoint if there is one.
 
-    Args:
-        config: The recipe, fitted to the data (`TrainConfig.fitted`).
-        dataset: The real images.
-        run_dir: The run's folder, created if needed.
-        device: Where to train.
-        should_stop: Asked after every step; True, on any process, ends the run at a checkpoint.
-        progress: Whether to show progress bars on a terminal.
-        rules: What decides whether the run has collapsed; those of `supervision.collapse` if None.
+    The recipe is fitted to the data (`TrainConfig.fitted`). `should_stop` is asked after every
+    step; True, on any process, ends the run at a checkpoint. Without `rules` those of
+    `supervision.collapse` decide whether the run has collapsed.
 
     Raises:
         InputError: The folder holds another run, is in use, or cannot be written; the batch does

@@ -64,7 +64,7 @@ def make_plan(
         images: Images in the data set; None if that is not known.
         processes: Processes that share the batch.
         data_bytes: Memory of the images, where not all of them are in memory.
-        mapped: Whether the data set is packed, and so mapped from the disk and not loaded.
+        mapped: Whether the data set is mapped from the disk and not loaded.
 
     Raises:
         InputError: The batch does not split into so many processes and micro-batches.

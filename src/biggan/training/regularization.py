@@ -204,15 +204,11 @@ def add_r1_gradient(
     """Add the gradient of weight * E || grad_x D(x, y) ||^2 to the discriminator's gradients.
 
     A forward pass of its own, in the weights' precision whatever the rest is computed in. Its
-    memory is gone before the adversarial loss takes its own.
+    memory is gone before the adversarial loss takes its own. In training mode it takes a power
+    iteration, unless that is held.
 
-    Args:
-        discriminator: The network itself; in training mode it takes a power iteration, unless that
-            is held.
-        images: What it sees of real images, (N, C, R, R).
-        labels: Their labels (N,).
-        mask: Dropout, as the discriminator takes it.
-        weight: gamma / 2 for the whole batch; less for a micro-batch's part of it.
+    `images` (N, C, R, R) and the dropout `mask` are as the discriminator sees them; `weight` is
+    gamma / 2 for the whole batch, less for a micro-batch's part of it.
 
     Returns:
         E || grad_x D(x, y) ||^2, without the weight: a scalar.

@@ -39,9 +39,9 @@ from biggan.locks import locked
 from biggan.models import Generator
 from biggan.supervision.log import read_events
 from biggan.toml import to_toml
-from biggan.training import export
 from biggan.training.checkpoint import CheckpointDirectory, rollback_reach
 from biggan.training.config import TrainConfig, differing_keys
+from biggan.training.export import finish, preview, real_preview, statistics_plan
 from biggan.training.state import TrainState
 from biggan.weights.files import (
     RUN_DISCRIMINATOR,
@@ -164,12 +164,13 @@ class Run:
         config = self.config
         with raising_together():
             events = [event.to_dict() for event in read_events(self.folder)[0]]
-        grid, images = export.statistics_plan(state, config)
-        finished = state.step >= config.total_steps
-        if finished and is_first() and not sys.stderr.isatty():  # a terminal has a bar
+        grid, images = statistics_plan(state, config)
+        if (
+            state.step >= config.total_steps and is_first() and not sys.stderr.isatty()
+        ):  # a terminal has a bar
             text = "step %d of %d: recording statistics for %d truncations"
             _LOG.info(text, state.step, config.total_steps, len(grid))
-        generator = export.finish(
+        generator = finish(
             state.ema, config, state.class_counts, grid, images, progress=self.progress
         )
         statistics = (
@@ -190,15 +191,15 @@ class Run:
                 )
                 file = self.preview_file(state.step)
                 make_folder(file.parent)
-                save_png(export.preview(generator), file)
+                save_png(preview(generator), file)
                 if state.step > 0 and state.step % config.kept_interval == 0:
                     kept = kept_generator(self.folder, state.step)
                     make_folder(kept.parent)
                     save_generator(kept, generator, description)
                 real, data = self.folder / RUN_REAL_PREVIEW, self.dataset
                 if isinstance(data, ImageDataset) and not real.exists():
-                    grid_of_real = export.real_preview(data.images, data.labels, data.num_classes)
-                    save_png(grid_of_real, real)
+                    shown = real_preview(data.images, data.labels, data.num_classes)
+                    save_png(shown, real)
                 # Last: a generator of this step says that the export is whole (`_is_exported`).
                 save_generator(self.folder / RUN_GENERATOR, generator, description)
         return generator, description
@@ -212,7 +213,7 @@ class Run:
         except InputError:
             return False
         if state.step >= self.config.total_steps:
-            grid, _ = export.statistics_plan(state, self.config)
+            grid, _ = statistics_plan(state, self.config)
             if statistics_grid(exported.network) != grid:
                 return False
         return bool(exported.description.training.get("step") == state.step)
@@ -221,15 +222,17 @@ class Run:
         self, state: TrainState, statistics: str, events: Sequence[Mapping[str, object]]
     ) -> dict[str, Any]:
         """What the generator's file says of its training."""
-        from biggan.fine_tuning.log import card_table, without_folder
-
         config, dataset, held_out = self.config, self.dataset, len(self.held_out)
         # Data by their names: a shared file does not say where they were kept.
         recipe = config.to_dict() | {"data": dataset.source, "classes": Path(config.classes).name}
         for key in ("extractor", "data"):
-            if source := recipe["evaluation"][key]:
+            if (source := recipe["evaluation"][key]) not in ("", "inception"):
+                from biggan.fine_tuning.log import without_folder
+
                 recipe["evaluation"][key] = without_folder(source)
         if config.fine_tuning.sources:
+            from biggan.fine_tuning.log import card_table
+
             recipe["fine_tuning"] = card_table(config.fine_tuning)
         return {
             "step": state.step,

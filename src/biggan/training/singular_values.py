@@ -57,12 +57,8 @@ def measure(matrices: Mapping[str, Tensor], blocks: dict[str, Tensor]) -> dict[s
     """The largest singular values of matrices, descending, until they no longer change.
 
     They are a pure function of the matrices and blocks. Errors are below 1% of `svdvals` on all
-    that was measured, mostly far below.
-
-    Args:
-        matrices: (rows, columns) by name.
-        blocks: Orthonormal columns (shorter side, BLOCK) or fewer, by name: what is kept from one
-            measurement to the next, changed in place; empty for the first.
+    that was measured, mostly far below. The blocks, orthonormal columns (shorter side, BLOCK) or
+    fewer, are what is kept from one measurement to the next: changed in place, empty at first.
 
     Returns:
         By name, three values, or as many as the thinner side of the matrix has; NaN for a matrix
@@ -116,13 +112,8 @@ def start_block(size: int, random: torch.Generator) -> Tensor:
 def iterate_block(matrix: Tensor, right: Tensor, iterations: int) -> Triplets:
     """Move a block towards the leading right singular vectors of a matrix.
 
-    Args:
-        matrix: (m, n), m >= n.
-        right: The block (n, k), orthonormal.
-        iterations: Power iterations.
-
-    Returns:
-        The best triplets within the block. The values are never too large.
+    The matrix is (m, n) with m >= n, the block (n, k) and orthonormal. The triplets are the best
+    ones within the block; their values are never too large.
     """
     for _ in range(iterations):
         (right,) = _orthonormal([matrix.mT @ (matrix @ right)])

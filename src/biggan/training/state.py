@@ -118,12 +118,8 @@ class TrainState:
     ) -> Self:
         """The state before the first step of a recipe that was fitted to its data.
 
-        Args:
-            config: The recipe.
-            device: Where to train.
-            class_names: Of the data, for a new run that may be fine-tuned. None where a checkpoint
-                follows: the sources of the run may be gone by then.
-            class_counts: Images of each class, for `label_sampling = "empirical"`.
+        `class_names` are those of the data, for a new run that may be fine-tuned; None where a
+        checkpoint follows: the sources of the run may be gone by then.
 
         Raises:
             InputError: A source of fine-tuning cannot be loaded.

@@ -38,13 +38,9 @@ _REAL, _GENERATED = 0, 1  # part of the position of random numbers: never change
 def discriminator_step(
     state: TrainState, real: tuple[Tensor, Tensor], config: TrainConfig, update: int = 0
 ) -> Metrics:
-    """Update the discriminator on one global batch, of which `real` is this process's share.
+    """Update the discriminator on one global batch, the `update`-th of the step.
 
-    Args:
-        state: Changed in place.
-        real: Images (N, C, R, R) in [-1, 1] and their labels (N,); see `distributed.own_share`.
-        config: The recipe.
-        update: Which of the step's updates of the discriminator.
+    `real` is this process's share of it: images (N, C, R, R) in [-1, 1] and their labels (N,).
 
     Returns:
         `d_loss`, and `d_real` and `d_fake`, the mean logits, of this process's share; where they

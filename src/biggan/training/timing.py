@@ -56,10 +56,8 @@ def propose(
 ) -> list[str] | None:
     """Changes of a recipe with which it ends within a night; None if there are none.
 
-    Args:
-        load: From changes, such as "batch_size=32", to a recipe that was fitted to the data.
-        changes: Those that were asked for.
-        rate: Operations a second.
+    `load` makes a recipe, fitted to the data, of changes such as "batch_size=32"; `changes` are
+    those that were asked for, and `rate` is in operations a second.
     """
     for smaller in _SMALLER:
         config = load([*changes, *smaller])
