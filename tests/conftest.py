@@ -24,6 +24,12 @@ def _same_random_numbers_every_time():
     torch.manual_seed(0)
 
 
+@pytest.fixture
+def undrawn(monkeypatch):
+    """Reports without drawing, which is what takes the time."""
+    monkeypatch.setattr("biggan.reporting.page.as_svg", lambda chart, number: "<svg></svg>")
+
+
 @pytest.fixture(scope="session")
 def tiny_file(tmp_path_factory):
     """A weights file of a tiny model with three classes."""

@@ -7,11 +7,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from safetensors.torch import load_file
 
 from biggan.data import ImageDataset
-from biggan.training import TrainConfig, train
+from biggan.training import TrainConfig, export, train
 from biggan.training.state import TrainState
 
 CPU = torch.device("cpu")
@@ -42,15 +43,34 @@ SMALL = {
     "watch": {"every": 1},
 }
 
+ADDITIONS: dict[str, Any] = {
+    "r1": {"gamma": 2.0},
+    "dropout": {"keep": 0.8},
+    "instance_noise": {"std": 0.2, "until": 100},
+    "loss": {"margin": 1.5},
+    "augmentation": {"kind": "diffaugment"},
+    "lecam": {"strength": 0.5, "start": 0},
+}
+"""Everything that can be added to the steps, but for bounds on singular values:"""
+
+BOUNDS = {"generator": "clamp", "discriminator": "regularize", "bound": 0.9}
+
 
 def recipe(**changes: Any) -> TrainConfig:
     return TrainConfig.from_dict({**SMALL, **changes}).fitted(2)
 
 
-def noise_images(num: int = 32) -> ImageDataset:
-    random = torch.Generator().manual_seed(0)
-    images = torch.randint(0, 256, (num, 3, 8, 8), dtype=torch.uint8, generator=random)
-    return ImageDataset(images, torch.arange(num) % 2, ("blue", "red"), "noise")
+def noise_images(
+    num: int = 32,
+    side: int = 8,
+    names: tuple[str, ...] = ("blue", "red"),
+    *,
+    channels: int = 3,
+    seed: int = 0,
+) -> ImageDataset:
+    random = torch.Generator().manual_seed(seed)
+    images = torch.randint(0, 256, (num, channels, side, side), dtype=torch.uint8, generator=random)
+    return ImageDataset(images, torch.arange(num) % max(1, len(names)), names, "noise")
 
 
 def run(config: TrainConfig, dataset: ImageDataset, folder: Path, **options: Any) -> TrainState:
@@ -95,6 +115,15 @@ def assert_same_run(folder: Path, other: Path, *logs: str) -> None:
     assert_same_tensors(final_tensors(folder), final_tensors(other))
     for name in logs:
         assert (folder / name).read_text() == (other / name).read_text(), name
+
+
+@contextmanager
+def short_exports() -> Iterator[None]:
+    """Exports within have statistics for two truncations, where fifty and five are usual."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("HUB_GRID", "COARSE_GRID"):
+            patch.setattr(export, name, (0.2, 1.0))
+        yield
 
 
 @contextmanager

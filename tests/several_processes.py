@@ -19,6 +19,32 @@ def free_port():
         return probe.getsockname()[1]
 
 
+def start(function, processes, *arguments):
+    """Begin `function(rank, *arguments)` in so many processes, whose environment is torchrun's."""
+    # Their common parent imports torch once, and has no threads that a fork would cut off.
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["biggan.training", "torch._dynamo"])
+    port, started = free_port(), []
+    for rank in range(processes):
+        given = (function, rank, processes, port, arguments)
+        process = context.Process(target=_as_torchrun, args=given, daemon=True)
+        process.start()
+        started.append(process)
+    return started
+
+
+def _as_torchrun(function, rank, processes, port, arguments):
+    torch.set_num_threads(1)
+    os.environ |= {
+        "RANK": str(rank),
+        "LOCAL_RANK": str(rank),
+        "WORLD_SIZE": str(processes),
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+    }
+    function(rank, *arguments)
+
+
 def launch(function, processes, *arguments, joined=True):
     """Call `function(*arguments)` in so many processes at once.
 
@@ -31,21 +57,12 @@ def launch(function, processes, *arguments, joined=True):
     Returns:
         What it returned, process by process; the exit status where it raised SystemExit.
     """
-    # Their common parent imports torch once, and has no threads that a fork would cut off.
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["biggan.training", "torch._dynamo"])
-    port = free_port()
-    started, ends = [], []
-    for rank in range(processes):
-        end, other_end = context.Pipe(duplex=False)
-        arguments_of_member = (function, rank, processes, port, arguments, joined, other_end)
-        process = context.Process(target=_member, args=arguments_of_member, daemon=True)
-        process.start()
+    pipes = [multiprocessing.Pipe(duplex=False) for _ in range(processes)]
+    started = start(_member, processes, function, arguments, joined, [end for _, end in pipes])
+    for _, other_end in pipes:
         other_end.close()  # so that the end of the process is the end of the pipe
-        started.append(process)
-        ends.append(end)
     try:
-        return [_receive(end, rank) for rank, end in enumerate(ends)]
+        return [_receive(end, rank) for rank, (end, _) in enumerate(pipes)]
     finally:
         for process in started:
             process.kill()
@@ -60,20 +77,14 @@ def _receive(end, rank):
         raise AssertionError(f"process {rank} died") from None
 
 
-def _member(function, rank, processes, port, arguments, joined, end):
-    torch.set_num_threads(1)
-    os.environ |= {
-        "RANK": str(rank),
-        "LOCAL_RANK": str(rank),
-        "WORLD_SIZE": str(processes),
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(port),
-    }
+def _member(rank, function, arguments, joined, ends):
+    for other, end in enumerate(ends):
+        if other != rank:
+            end.close()
     try:
         with process_group(torch.device("cpu")) if joined else nullcontext():
             result = function(*arguments)
     except SystemExit as stop:
         result = stop.code
-    end.send_bytes(
-        pickle.dumps(result)
-    )  # plain: torch's own way shares memory with a process that ends
+    # Plain: torch's own way shares memory with a process that ends.
+    ends[rank].send_bytes(pickle.dumps(result))

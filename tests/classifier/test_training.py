@@ -51,7 +51,7 @@ def dataset():
 
 
 def train(dataset, out, **changes):
-    options = {"steps": STEPS, "width": 4, "progress": False} | changes
+    options = {"steps": STEPS, "width": 4} | changes
     return train_classifier(dataset, out, **options)
 
 

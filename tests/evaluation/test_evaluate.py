@@ -25,6 +25,7 @@ from biggan.metrics.kernel_inception_distance import kernel_inception_distance
 from biggan.metrics.precision_recall import precision_recall
 from biggan.metrics.statistics import FeatureStatistics
 from biggan.weights.files import Description
+from runs import noise_images
 from several_processes import launch
 from simple_features import SimpleFeatures
 from tiny import TINY_CLASSES, tiny_generator
@@ -37,11 +38,8 @@ def tiny_gan(**changes):
     return Gan(tiny_generator(**changes), Description("tiny", TINY_CLASSES), "f" * 64)
 
 
-def data(num=80, resolution=16, channels=3, seed=0):
-    random = torch.Generator().manual_seed(seed)
-    images = torch.randint(256, (num, channels, resolution, resolution), generator=random)
-    labels = torch.arange(num) % len(TINY_CLASSES)
-    return ImageDataset(images.to(torch.uint8), labels, TINY_CLASSES, "noise")
+def data(num=80, side=16, **options):
+    return noise_images(num, side, TINY_CLASSES, **options)
 
 
 def evaluate(model, truncations=(0.4,), metrics=("fid",), reference=None, extractor=None):
@@ -116,16 +114,17 @@ def test_what_decides_the_figures_is_written(gan):
     assert written["points"] == {}  # one truncation is no sweep
 
 
-def test_the_settings_of_every_metric_are_written_as_they_were():
+def test_the_settings_of_every_metric_are_written_as_they_were(monkeypatch):
+    monkeypatch.setattr("biggan.evaluation.scores._SUBSETS", 5)
     images, reference = data(60, seed=1), data(80)
     result = evaluate_images(images, reference, SimpleFeatures(), ("is", "kid", "pr"))
     about, [scores] = result.protocol, scores_of(result)
     made, real = (features_of(of.images) for of in (images, reference))
-    assert about["kid"] == {"subsets": 100, "subset_size": 60}
+    assert about["kid"] == {"subsets": 5, "subset_size": 60}
     assert about["pr"] == {"neighbors": 3, "images": 60, "reference_images": 80}
     again = inception_score(made.logits, about["is"]["splits"])
     assert scores["classifier_score"] == pytest.approx(again.mean)
-    kid = kernel_inception_distance(made.features, real.features, 60, 100)
+    kid = kernel_inception_distance(made.features, real.features, 60, 5)
     assert scores["kernel_distance"] == pytest.approx(kid.mean)
     pr = precision_recall(real.features, made.features, about["pr"]["neighbors"])
     assert scores["density"] == pytest.approx(pr.density)
@@ -255,7 +254,7 @@ def test_two_processes_measure_what_one_does():
 
 def test_data_that_do_not_fit_are_refused(gan):
     with pytest.raises(InputError, match="16 pixels a side and noise has 8"):
-        evaluate(gan, reference=data(resolution=8))
+        evaluate(gan, reference=data(side=8))
     other = dataclasses.replace(data(), class_names=("a", "b", "c"))
     with pytest.raises(InputError, match="omit it"):
         evaluate(gan, metrics=("intra-fid",), reference=other)
@@ -313,7 +312,7 @@ def test_a_classifier_is_known_by_its_contents_and_anything_else_is_inception(
     images = (100 * labels[:, None, None, None]).to(torch.uint8).expand(-1, 1, 8, 8)
     dataset = ImageDataset(images.contiguous(), labels, ("dark", "bright"), "shades")
     file = tmp_path / "c.safetensors"
-    train_classifier(dataset, file, steps=1, width=2, progress=False)
+    train_classifier(dataset, file, steps=1, width=2)
     assert isinstance(open_extractor(str(file)), ClassifierFeatures)
     with pytest.raises(InputError, match=r"--resize applies to TF-Inception.*antialiased bicubic"):
         open_extractor(file, resize="pytorch-fid")

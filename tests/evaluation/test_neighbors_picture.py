@@ -6,7 +6,6 @@ import torch
 from PIL import ImageFont
 
 import biggan.evaluation.neighbors as module
-from biggan.data import ImageDataset
 from biggan.evaluation import Protocol
 from biggan.evaluation.neighbors import (
     Samples,
@@ -22,13 +21,13 @@ from biggan.images import to_uint8
 from biggan.latents import make_noise
 from biggan.metrics.nearest_neighbors import nearest_neighbors
 from biggan.weights.files import Description
+from runs import noise_images
 from simple_features import SimpleFeatures
-from tiny import TINY_CLASSES, tiny_generator
+from tiny import tiny_generator
 
 
-def data(num=60, channels=3, size=16):
-    images = torch.randint(256, (num, channels, size, size), dtype=torch.uint8)
-    return ImageDataset(images, torch.zeros(num, dtype=torch.int64), (), "noise")
+def data(num=60, **options):
+    return noise_images(num, 16, (), **options)
 
 
 def copies(dataset, numbers):
@@ -44,7 +43,7 @@ def test_characters_that_the_font_lacks_are_escaped():
 
 def test_copies_are_found_by_pixels_and_by_features():
     dataset = data()
-    found = find_neighbors(copies(dataset, [7, 50]), dataset, SimpleFeatures(), progress=False)
+    found = find_neighbors(copies(dataset, [7, 50]), dataset, SimpleFeatures())
     for neighbors in found:
         assert neighbors.indices[:, 0].tolist() == [7, 50]
         assert neighbors.distances[:, 0].tolist() == [0, 0]
@@ -52,13 +51,13 @@ def test_copies_are_found_by_pixels_and_by_features():
 
 def test_the_search_goes_through_the_data_in_parts(monkeypatch):
     dataset, extractor = data(), SimpleFeatures()
-    samples = Samples(data(5).images, ("",) * 5)
+    samples = Samples(data(5, seed=1).images, ("",) * 5)
     expected = nearest_neighbors(
         extractor.extract(samples.images).features, extractor.extract(dataset.images).features, 4
     )
     for at_once in (1, 3, 25, 1024):
         monkeypatch.setattr(module, "_BATCH", at_once)
-        found = find_neighbors(samples, dataset, extractor, progress=False)[1]
+        found = find_neighbors(samples, dataset, extractor)[1]
         assert torch.equal(found.indices, expected.indices), at_once
         torch.testing.assert_close(found.distances, expected.distances)
 
@@ -67,7 +66,7 @@ def test_the_search_goes_through_the_data_in_parts(monkeypatch):
 def test_samples_stand_first_and_their_nearest_beside_them(channels):
     dataset = data(channels=channels)
     samples = copies(dataset, [7, 50])
-    found = find_neighbors(samples, dataset, SimpleFeatures(), progress=False)
+    found = find_neighbors(samples, dataset, SimpleFeatures())
     picture = draw_neighbors(samples, found, dataset, "simple")
     pixels = torch.from_numpy(np.array(picture)).permute(2, 0, 1)
     cell = 6 * 16  # an image of 16 pixels is drawn at six times its size
@@ -86,13 +85,12 @@ def test_samples_stand_first_and_their_nearest_beside_them(channels):
 def test_fewer_images_than_neighbours():
     dataset = data(2)
     samples = copies(dataset, [1])
-    found = find_neighbors(samples, dataset, SimpleFeatures(), progress=False)
+    found = find_neighbors(samples, dataset, SimpleFeatures())
     assert found[1].indices.shape == (1, 2)
     draw_neighbors(samples, found, dataset, "simple")
 
 
-def test_samples_are_those_of_the_evaluation():
-    gan = Gan(tiny_generator(), Description("tiny", TINY_CLASSES), "f" * 64)
+def test_samples_are_those_of_the_evaluation(gan):
     protocol = Protocol(num=200, seed=3)
     samples = samples_of_generator(gan, protocol, 0.4)
     z = make_noise(10, gan.config.z_dim, 0.4, 3)

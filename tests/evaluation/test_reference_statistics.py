@@ -18,16 +18,16 @@ from biggan.evaluation.result import as_table
 from biggan.gan import Gan
 from biggan.metrics.statistics import FeatureStatistics, load_statistics
 from biggan.weights.files import Description
+from data_forms import pictures, write_folder
+from runs import noise_images
 from simple_features import SimpleFeatures
 from tiny import TINY_CLASSES, tiny_generator
 
 PROTOCOL = Protocol(num=40, seed=3, batch_size=8)
 
 
-def noise(num=80, resolution=16, seed=0):
-    random = torch.Generator().manual_seed(seed)
-    images = torch.randint(256, (num, 3, resolution, resolution), generator=random)
-    return ImageDataset(images.to(torch.uint8), torch.zeros(num, dtype=torch.int64), (), "noise")
+def noise(num=80, side=16, **options):
+    return noise_images(num, side, (), **options)
 
 
 def write(path, data, extractor=None):
@@ -130,7 +130,7 @@ def test_features_of_another_extractor_are_refused(gan, tmp_path):
 
 
 def test_statistics_of_another_resolution_are_refused(gan, tmp_path):
-    reference = opened(write(tmp_path / "data.safetensors", noise(resolution=8)))
+    reference = opened(write(tmp_path / "data.safetensors", noise(side=8)))
     with pytest.raises(InputError, match="16 pixels a side and data.safetensors has 8"):
         evaluate_generator(gan, reference, SimpleFeatures(), (0.4,), ("fid",), PROTOCOL)
 
@@ -163,7 +163,5 @@ def test_a_name_that_would_not_be_known_again_is_refused(tmp_path):
 
 
 def test_a_folder_of_images_may_be_called_anything(tmp_path):
-    from data_forms import pictures, write_folder
-
     write_folder(tmp_path / "x.npz", pictures(5, size=16))
     assert isinstance(opened(tmp_path / "x.npz"), ImageDataset)

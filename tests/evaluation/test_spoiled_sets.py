@@ -34,12 +34,13 @@ def part(dataset, numbers, name="spoiled"):
 def measure(digits, tmp_path_factory):
     folder = tmp_path_factory.mktemp("spoiled")
     file = folder / "classifier.safetensors"
-    options = {"steps": STEPS, "width": WIDTH, "flip": False, "progress": False}
+    options = {"steps": STEPS, "width": WIDTH, "flip": False}
     extractor = train_classifier(digits[1], file, **options)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("BIGGAN_CACHE", str(folder / "cache"))
         patch.setattr(scores, "default_steps", lambda _: STEPS)
         patch.setattr(scores, "default_width", lambda _: WIDTH)
+        patch.setattr(scores, "_SUBSETS", 10)
 
         def figures(images):
             result = evaluate_images(images, digits[1], extractor, METRICS, flip=False)

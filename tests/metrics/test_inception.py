@@ -4,6 +4,7 @@ The weights are random, and made while the plain network runs: each BatchNorm's 
 those of what reaches it, so that features neither fade nor explode.
 """
 
+import copy
 import hashlib
 
 import numpy as np
@@ -166,9 +167,11 @@ def extractor(weights_file):
     return InceptionFeatures(weights_file)
 
 
-@pytest.fixture(scope="module")
-def other(weights_file):
-    return InceptionFeatures(weights_file, resize="pytorch-fid")
+def with_resize(extractor, resize):
+    """The same network behind another resize."""
+    other = copy.copy(extractor)
+    other.resize = resize
+    return other
 
 
 def resized_with_centres(image, side):
@@ -209,8 +212,8 @@ def test_pixels_of_another_size_are_resized(extractor):
         torch.testing.assert_close(found, kind, atol=1e-5, rtol=0)
 
 
-def test_the_resize_of_pytorch_fid_is_that_programs(extractor, other):
-    assert (extractor.resize, other.resize) == ("tensorflow", "pytorch-fid")
+def test_the_resize_of_pytorch_fid_is_that_programs(extractor):
+    other = with_resize(extractor, "pytorch-fid")
     images = pictures(1, 33, 64)
     resized = np.stack([resized_with_centres(channel, 299) for channel in images[0].numpy()])
     seen = torch.from_numpy(resized)[None].float() / 127.5 - 1
@@ -219,20 +222,19 @@ def test_the_resize_of_pytorch_fid_is_that_programs(extractor, other):
     assert (extractor(images) - expected).abs().max() > 0.01
 
 
-def test_the_resize_of_clean_fid_is_pillows(extractor, weights_file):
-    clean = InceptionFeatures(weights_file, resize="pil-bicubic")
-    assert clean.resize == "pil-bicubic"
+def test_the_resize_of_clean_fid_is_pillows(extractor):
+    clean = with_resize(extractor, "pil-bicubic")
     images = pictures(1, 33, 364)
     expected = extractor.network((resized_as_pillow(images, 299) - 128) / 128).features
     torch.testing.assert_close(clean(images), expected, atol=1e-3, rtol=0)
     assert (extractor(images) - expected).abs().max() > 0.01
 
 
-def test_what_pytorch_fid_and_torch_fidelity_gave(extractor, other):
+def test_what_pytorch_fid_and_torch_fidelity_gave(extractor):
     """Recorded from pytorch-fid 0.3.0 and torch-fidelity 0.4.0, in float64, on these weights."""
     blocks = np.random.RandomState(5).randint(100, 156, size=(1, 3, 6, 8))
     images = torch.from_numpy(np.kron(blocks, np.ones((8, 8), int)).astype(np.uint8))
-    seen = extractor.extract(images)
+    seen, other = extractor.extract(images), with_resize(extractor, "pytorch-fid")
     picked = slice(100, None, 324)
     for found, expected in (
         (seen.features[0, picked], [0.15454, 0.29926, 2.16721, 0.0152, 1.18841, 0, 0.82952]),
@@ -305,7 +307,9 @@ def test_provenance(extractor, weights_file, monkeypatch):
     assert extractor.name == f"TF-Inception 2015-12-05 from another file ({digest[:8]})"
     assert (extractor.channels, extractor.dim, extractor.num_classes) == (3, 2048, 1008)
     monkeypatch.setattr(inception, "SHA256", digest)
-    assert InceptionFeatures(str(weights_file)).name == "TF-Inception 2015-12-05"
+    published = InceptionFeatures(str(weights_file), resize="pil-bicubic")
+    assert published.name == "TF-Inception 2015-12-05"
+    assert (extractor.resize, published.resize) == ("tensorflow", "pil-bicubic")
 
 
 def test_the_published_digest_is_that_of_the_published_name():

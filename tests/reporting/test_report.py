@@ -83,7 +83,7 @@ def test_a_whole_run(run):
     assert page(run) == text  # equal runs give equal pages
 
 
-def test_training_images_stand_beside_generated_ones_with_the_names_of_the_classes(run):
+def test_training_images_stand_beside_generated_ones_with_their_classes(run, undrawn):
     Image.new("L", (40, 30), 7).save(run / "previews" / "real.png")
     text = page(run)
     assert Tags(text).counts["img"] == 8
@@ -95,7 +95,7 @@ def test_training_images_stand_beside_generated_ones_with_the_names_of_the_class
     assert "A class in each row, from the top: tabby, &lt;b&gt;, \u732b." in page(run)
 
 
-def test_a_log_that_is_cut_or_holds_what_is_no_number(run):
+def test_a_log_that_is_cut_or_holds_what_is_no_number(run, undrawn):
     log = run / "metrics.jsonl"
     whole = log.read_text()
     log.write_text(whole + '{"step": 90, "d_lo')
@@ -110,7 +110,7 @@ def test_a_log_that_is_cut_or_holds_what_is_no_number(run):
     assert "d_loss not finite" in page(run)
 
 
-def test_what_is_missing_is_said_and_the_rest_is_drawn(run):
+def test_what_is_missing_is_said_and_the_rest_is_drawn(run, undrawn):
     (run / "metrics.jsonl").unlink()
     for sheet in (run / "previews").iterdir():
         sheet.unlink()
@@ -122,7 +122,7 @@ def test_what_is_missing_is_said_and_the_rest_is_drawn(run):
     assert "9.25" in text
 
 
-def test_a_sheet_that_cannot_be_read_is_left_out_and_words_are_no_markup(run):
+def test_a_sheet_that_cannot_be_read_is_left_out_and_words_are_no_markup(run, undrawn):
     (run / "previews" / "step-00000010.png").write_bytes(b"no picture")
     config = (run / "config.toml").read_text()
     (run / "config.toml").write_text(f'note = "<script>alert(1)</script>"\n{config}')

@@ -1,6 +1,7 @@
 """Amenability to truncation: what is measured, kept, and said."""
 
 import json
+import shutil
 
 import pytest
 import torch
@@ -47,6 +48,19 @@ def run(tmp_path):
     return run
 
 
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory):
+    """A run whose generator was measured, at two truncations."""
+    folder = tmp_path_factory.mktemp("measured") / "run"
+    about = Description("tiny", TINY_CLASSES)
+    synthetic_runs.healthy_run(folder)
+    save_generator(folder / "generator.safetensors", tiny_generator(), about)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("biggan.reporting.truncation.TRUNCATIONS", (None, 0.2))
+        measure_truncation(folder)
+    return folder
+
+
 def test_what_is_saturated_anyway_does_not_count():
     sweep = sweep_truncations(Painter(lambda width, truncation: 0.0))
     assert sweep.rows[0] == Saturation(None, 0.25, 0.0, 0.25)
@@ -70,7 +84,7 @@ def test_what_truncated_noise_adds_does():
 
 def test_a_sweep_is_measured_once_for_each_generator(run, monkeypatch):
     monkeypatch.setattr("biggan.reporting.truncation.TRUNCATIONS", (None, 1.0, 0.2))
-    first = measure_truncation(run, progress=False)
+    first = measure_truncation(run)
     assert [row.truncation for row in first.rows] == [None, 1.0, 0.2]
     assert [truncation for truncation, _ in first.strips] == [None, 1.0, 0.2]
 
@@ -79,10 +93,10 @@ def test_a_sweep_is_measured_once_for_each_generator(run, monkeypatch):
 
     with monkeypatch.context() as patch:
         patch.setattr("biggan.reporting.truncation.load", unexpected)
-        assert measure_truncation(run, progress=False) == first
+        assert measure_truncation(run) == first
     other = tiny_generator(channels=4)
     save_generator(run / "generator.safetensors", other, Description("tiny", TINY_CLASSES))
-    assert measure_truncation(run, progress=False) != first
+    assert measure_truncation(run) != first
 
 
 @pytest.mark.parametrize(
@@ -95,12 +109,14 @@ def test_a_sweep_is_measured_once_for_each_generator(run, monkeypatch):
         lambda text: json.dumps({**json.loads(text), "key": [99]}),
     ],
 )
-def test_what_was_kept_and_cannot_be_read_is_measured_again(run, damage, monkeypatch):
+def test_what_was_kept_and_cannot_be_read_is_measured_again(
+    measured, damage, tmp_path, monkeypatch
+):
     monkeypatch.setattr("biggan.reporting.truncation.TRUNCATIONS", (None, 0.2))
-    first = measure_truncation(run, progress=False)
+    run = shutil.copytree(measured, tmp_path / "run")
     kept = run / "truncation.json"
     kept.write_text(damage(kept.read_text()))
-    assert measure_truncation(run, progress=False) == first
+    assert measure_truncation(run) == measure_truncation(measured)
 
 
 def test_a_run_without_a_generator_has_none(tmp_path):
@@ -129,10 +145,9 @@ def test_the_section_says_how_each_run_takes_it():
     assert truncation_section({}).parts == []
 
 
-def test_the_page_shows_both_runs(run, tmp_path, monkeypatch, undrawn):
-    monkeypatch.setattr("biggan.reporting.truncation.TRUNCATIONS", (None, 0.2))
-    sweep = measure_truncation(run, progress=False)
-    record = read_run(run)
+def test_the_page_shows_both_runs(measured, tmp_path, undrawn):
+    sweep = measure_truncation(measured)
+    record = read_run(measured)
     write_report(record, tmp_path / "page.html", [record], [sweep, sweep])
     text = (tmp_path / "page.html").read_text(encoding="utf-8")
     assert "<h2>Amenability to truncation</h2>" in text

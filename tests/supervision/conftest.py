@@ -6,16 +6,13 @@ from pathlib import Path
 import pytest
 
 from biggan.data import ImageDataset
-from biggan.training import export
-from runs import noise_images
+from runs import noise_images, short_exports
 from simple_features import SimpleFeatures
 
 
 @pytest.fixture(scope="package", autouse=True)
 def _less_to_export() -> Iterator[None]:
-    """Statistics for five truncations instead of fifty at the end of a run."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(export, "HUB_GRID", export.COARSE_GRID)
+    with short_exports():
         yield
 
 

@@ -2,22 +2,27 @@
 
 import dataclasses
 import json
+import shutil
 
 import pytest
 import torch
 
 import biggan
 from biggan.errors import InputError
+from biggan.evaluation.features import extract_features
+from biggan.evaluation.images import DatasetImages
+from biggan.evaluation.reference import save_statistics
 from biggan.supervision.evaluation import RUN_BEST, ScheduledEvaluation
+from biggan.supervision.settings import EvaluationConfig
 from biggan.training.config import differing_keys
 from biggan.training.run import Run
 from data_forms import pictures, write_folder
 from runs import CPU, assert_same_run, lines, recipe, run
+from simple_features import SimpleFeatures
 
 EVALUATION = {"every": 3, "num": 12, "metrics": "fid,is", "extractor": "simple"}
-
-
 BASE = {"total_steps": 6, "checkpoint_every": 3, "statistics_images": 16}
+EVALUATED = recipe(**BASE, evaluation=EVALUATION)
 
 
 @pytest.fixture(autouse=True)
@@ -25,14 +30,22 @@ def _with_extractor(extractor):
     """No test loads an extractor's weights."""
 
 
-@pytest.fixture
-def folder(tmp_path):
-    return write_folder(tmp_path / "pictures", pictures(8, ("blue", "red"), size=8))
+@pytest.fixture(scope="module")
+def whole(images, tmp_path_factory):
+    """A run that nothing interrupted."""
+    folder = tmp_path_factory.mktemp("evaluated") / "run"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("BIGGAN_CACHE", str(folder.with_name("cache")))
+        extractor = SimpleFeatures()
+        patch.setattr("biggan.evaluation.features.open_extractor", lambda *_, **__: extractor)
+        run(EVALUATED, images, folder)
+    return folder
 
 
 @pytest.fixture
-def evaluated():
-    return recipe(**BASE, evaluation=EVALUATION)
+def copied(whole, tmp_path):
+    """A copy of it that may be changed."""
+    return shutil.copytree(whole, tmp_path / "run")
 
 
 def scores(folder, step):
@@ -40,30 +53,26 @@ def scores(folder, step):
     return json.loads(text)["rows"][0]["scores"]
 
 
-def test_every_scheduled_step_has_its_figures(evaluated, images, tmp_path, caplog):
-    caplog.set_level("INFO", "biggan")
-    run(evaluated, images, tmp_path / "run")
-    assert [m for m in caplog.messages if "evaluating" in m] == [
-        f"step {step}: evaluating 12 images" for step in (3, 6)
-    ]
-    names = [path.name for path in sorted((tmp_path / "run" / "evaluations").iterdir())]
-    assert names == ["step-00000003.json", "step-00000006.json"]
+def evaluated_steps(folder):
+    return [int(path.stem[5:]) for path in sorted((folder / "evaluations").iterdir())]
+
+
+def test_every_scheduled_step_has_its_figures(whole):
+    assert evaluated_steps(whole) == [3, 6]
     logged = {
         line["step"]: line["evaluation/frechet_distance"]
-        for line in lines(tmp_path / "run" / "metrics.jsonl")
+        for line in lines(whole / "metrics.jsonl")
         if "evaluation/frechet_distance" in line
     }
-    assert logged == {step: scores(tmp_path / "run", step)["frechet_distance"] for step in (3, 6)}
+    assert logged == {step: scores(whole, step)["frechet_distance"] for step in (3, 6)}
 
 
-def test_the_best_generator_is_kept_with_its_figures(evaluated, images, tmp_path):
-    folder = tmp_path / "run"
-    run(evaluated, images, folder)
-    best = biggan.load(folder / RUN_BEST)
-    step = min((3, 6), key=lambda step: scores(folder, step)["frechet_distance"])
+def test_the_best_generator_is_kept_with_its_figures(whole):
+    best = biggan.load(whole / RUN_BEST)
+    step = min((3, 6), key=lambda step: scores(whole, step)["frechet_distance"])
     assert best.description.training["step"] == step
     measured = best.description.training["evaluation"]
-    assert measured["scores"] == scores(folder, step)
+    assert measured["scores"] == scores(whole, step)
     assert measured["extractor"]["name"] == "simple"
     assert measured["num"] == 12
 
@@ -95,26 +104,24 @@ def test_the_best_generators_stay(images, tmp_path):
     ],
 )
 def test_a_worse_generator_does_not_replace_the_best_by_the_same_yardstick(
-    evaluated, images, tmp_path, where, key, value
+    whole, images, tmp_path, where, key, value
 ):
-    folder, other = tmp_path / "run", tmp_path / "other"
-    run(evaluated, images, other)
-    better = json.loads((other / "evaluations" / "step-00000003.json").read_text())
+    folder = tmp_path / "run"
+    better = json.loads((whole / "evaluations" / "step-00000003.json").read_text())
     same = better[where][key] == value
     better[where][key] = value
     better["rows"][0]["scores"]["frechet_distance"] = -1.0
     (folder / "evaluations").mkdir(parents=True)
     (folder / "evaluations" / "step-00000001.json").write_text(json.dumps(better))
-    run(evaluated, images, folder)
+    run(dataclasses.replace(EVALUATED, total_steps=3), images, folder)
     assert (folder / RUN_BEST).exists() is not same
 
 
-def test_only_distances_by_the_newest_ones_yardstick_are_judged(evaluated, images, tmp_path):
-    run(evaluated, images, tmp_path)
-    evaluation = ScheduledEvaluation(Run(evaluated, images, tmp_path, CPU))
+def test_only_distances_by_the_newest_ones_yardstick_are_judged(images, copied):
+    evaluation = ScheduledEvaluation(Run(EVALUATED, images, copied, CPU))
     found = evaluation.distances(6)
-    assert found == [(step, scores(tmp_path, step)["frechet_distance"]) for step in (3, 6)]
-    file = tmp_path / "evaluations" / "step-00000003.json"
+    assert found == [(step, scores(copied, step)["frechet_distance"]) for step in (3, 6)]
+    file = copied / "evaluations" / "step-00000003.json"
     other = json.loads(file.read_text())
     other["protocol"]["num"] += 1
     file.write_text(json.dumps(other))
@@ -122,32 +129,32 @@ def test_only_distances_by_the_newest_ones_yardstick_are_judged(evaluated, image
     assert evaluation.distances(5) == found[:1]
 
 
-def test_the_weights_are_those_of_a_run_without(evaluated, images, tmp_path):
-    run(evaluated, images, tmp_path / "with")
-    plain = dataclasses.replace(evaluated, evaluation=type(evaluated.evaluation)())
-    run(plain, images, tmp_path / "without")
-    assert not (tmp_path / "without" / "evaluations").exists()
-    assert_same_run(tmp_path / "with", tmp_path / "without")
+def test_the_weights_are_those_of_a_run_without(whole, images, tmp_path):
+    run(recipe(**BASE), images, tmp_path)
+    assert not (tmp_path / "evaluations").exists()
+    assert_same_run(whole, tmp_path)
 
 
 def test_an_evaluation_that_was_killed_is_made_after_resuming(
-    evaluated, images, tmp_path, extractor
+    whole, images, tmp_path, extractor, caplog
 ):
-    folder, whole = tmp_path / "run", tmp_path / "whole"
-    run(evaluated, images, whole)
-    extractor.seen, extractor.ends_after = 0, 5
+    extractor.ends_after = 5
     with pytest.raises(KeyboardInterrupt):
-        run(evaluated, images, folder)
-    assert not (folder / "evaluations").exists()
+        run(EVALUATED, images, tmp_path)
+    assert not (tmp_path / "evaluations").exists()
     extractor.ends_after = None
-    run(evaluated, images, folder)
+    caplog.set_level("INFO", "biggan")
+    run(EVALUATED, images, tmp_path)
+    assert [m for m in caplog.messages if "evaluating" in m] == [
+        f"step {step}: evaluating 12 images" for step in (3, 6)
+    ]
     for step in (3, 6):
-        assert scores(folder, step) == pytest.approx(scores(whole, step))
+        assert scores(tmp_path, step) == pytest.approx(scores(whole, step))
 
 
-def test_a_schedule_may_change_from_one_start_to_the_next(evaluated):
-    other = dataclasses.replace(evaluated, evaluation=type(evaluated.evaluation)(every=6))
-    assert differing_keys(evaluated, other) == []
+def test_a_schedule_may_change_from_one_start_to_the_next():
+    other = dataclasses.replace(EVALUATED, evaluation=EvaluationConfig(every=6))
+    assert differing_keys(EVALUATED, other) == []
 
 
 def test_steps_without_a_checkpoint_are_refused():
@@ -155,24 +162,22 @@ def test_steps_without_a_checkpoint_are_refused():
         recipe(**BASE, evaluation={"every": 4})
 
 
-def test_a_stream_needs_images_to_compare_with(evaluated, images, tmp_path):
+def test_a_stream_needs_images_to_compare_with(tmp_path):
     class Stream:  # whatever it is, it is no images in memory
         pass
 
     with pytest.raises(InputError, match=r"evaluation\.data"):
-        ScheduledEvaluation(Run(evaluated, Stream(), tmp_path, CPU))
+        ScheduledEvaluation(Run(EVALUATED, Stream(), tmp_path, CPU))
 
 
-def test_the_last_step_is_evaluated_whatever_the_schedule(evaluated, images, tmp_path):
-    run(dataclasses.replace(evaluated, total_steps=4), images, tmp_path / "run")
-    names = [path.name for path in sorted((tmp_path / "run" / "evaluations").iterdir())]
-    assert names == ["step-00000003.json", "step-00000004.json"]
+def test_the_last_step_is_evaluated_whatever_the_schedule(images, tmp_path):
+    run(dataclasses.replace(EVALUATED, total_steps=4), images, tmp_path)
+    assert evaluated_steps(tmp_path) == [3, 4]
 
 
 @pytest.mark.parametrize("flip", [True, False])
-def test_other_data_are_compared_class_by_class(
-    evaluated, images, folder, tmp_path, monkeypatch, flip
-):
+def test_other_data_are_compared_class_by_class(images, tmp_path, monkeypatch, flip):
+    folder = write_folder(tmp_path / "pictures", pictures(8, ("blue", "red"), size=8))
     calls = []
 
     def listen(fakes, labels, real, *, flip, **_):
@@ -180,28 +185,19 @@ def test_other_data_are_compared_class_by_class(
         return torch.where(torch.arange(len(real)) % 2 == 0, real.labels, -1)
 
     monkeypatch.setattr("biggan.evaluation.evaluate.classification_accuracy_score", listen)
-    settings = dataclasses.replace(
-        evaluated.evaluation, every=6, metrics="fid,intra-fid,cas", data=str(folder)
-    )
-    config = dataclasses.replace(evaluated, evaluation=settings, flip=flip)
+    other = {"every": 6, "metrics": "fid,intra-fid,cas", "data": str(folder)}
+    config = recipe(**BASE, evaluation=EVALUATION | other, flip=flip)
     run(config, images, tmp_path / "run")
     assert calls == [(12, 16, ("blue", "red"), flip)]
     assert scores(tmp_path / "run", 6)["cas"] == 0.5
     assert scores(tmp_path / "run", 6)["intra_class_frechet_distance"] > 0
 
 
-def test_data_that_do_not_fit_are_refused_before_the_first_step(
-    evaluated, images, tmp_path, extractor
-):
-    from biggan.evaluation.features import extract_features
-    from biggan.evaluation.images import DatasetImages
-    from biggan.evaluation.reference import save_statistics
-
+def test_data_that_do_not_fit_are_refused_before_the_first_step(images, tmp_path, extractor):
     file = tmp_path / "s.safetensors"
     features = extract_features(DatasetImages(images), extractor, progress=False)
     save_statistics(features, images, extractor, file)
-    settings = dataclasses.replace(evaluated.evaluation, metrics="fid,kid", data=str(file))
-    config = dataclasses.replace(evaluated, evaluation=settings)
+    config = recipe(**BASE, evaluation=EVALUATION | {"metrics": "fid,kid", "data": str(file)})
     with pytest.raises(InputError, match=r"s.safetensors contains statistics.*kid"):
         run(config, images, tmp_path / "run")
     assert not list((tmp_path / "run").glob("checkpoints/*"))
@@ -210,13 +206,10 @@ def test_data_that_do_not_fit_are_refused_before_the_first_step(
 @pytest.mark.parametrize(
     "text", ["", "3", "[" * 20_000, '{"rows": []}', '{"rows": [{"scores": {"fid": "a"}}]}']
 )
-def test_a_damaged_evaluation_is_made_again(evaluated, images, tmp_path, text):
-    run(evaluated, images, tmp_path)
-    files = [tmp_path / "evaluations" / f"step-{step:08d}.json" for step in (3, 6)]
-    whole = scores(tmp_path, 6)
-    for file in files:
+def test_a_damaged_evaluation_is_made_again(whole, images, copied, text):
+    files = [copied / "evaluations" / f"step-{step:08d}.json" for step in (3, 6)]
+    for file in (*files, copied / "evaluations" / "step-x.json"):
         file.write_text(text)
-    (tmp_path / "evaluations" / "step-x.json").write_text(text)
-    run(evaluated, images, tmp_path)
-    assert scores(tmp_path, 6) == pytest.approx(whole)
+    run(EVALUATED, images, copied)
+    assert scores(copied, 6) == pytest.approx(scores(whole, 6))
     assert files[0].read_text() == text  # the generator of that step is gone

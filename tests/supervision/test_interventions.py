@@ -114,9 +114,9 @@ def test_learning_rates_change_and_adam_keeps_its_moments(images, tmp_path):
     assert steps == {6}
 
 
-@pytest.mark.parametrize("stop_at", [2, 3, 5, 8])
-def test_stopping_and_resuming_changes_no_bit(images, tmp_path, whole, stop_at):
-    run(recipe(*CHANGES, total_steps=9), images, tmp_path, should_stop=until(stop_at))
+def test_stopping_and_resuming_changes_no_bit(images, tmp_path, whole):
+    for more in (2, 1, 2, 3):  # at steps 2, 3, 5 and 8
+        run(recipe(*CHANGES, total_steps=9), images, tmp_path, should_stop=until(more))
     run(recipe(*CHANGES, total_steps=9), images, tmp_path)
     assert_same_tensors(final_tensors(tmp_path), final_tensors(whole))
     assert lines(tmp_path / "events.jsonl") == lines(whole / "events.jsonl")

@@ -8,17 +8,14 @@ import pytest
 from PIL import Image
 
 from biggan.data import ImageDataset, load_dataset
-from biggan.training import export
 from biggan.training.config import TrainConfig
-from runs import noise_images
+from runs import noise_images, short_exports
 from tiny import TINY_RECIPE
 
 
 @pytest.fixture(scope="package", autouse=True)
 def _less_to_export() -> Iterator[None]:
-    """Statistics for five truncations instead of fifty at the end of a run."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(export, "HUB_GRID", export.COARSE_GRID)
+    with short_exports():
         yield
 
 

@@ -12,34 +12,25 @@ import os
 import sys
 from pathlib import Path
 
-import torch
-
 sys.path.append(str(Path(__file__).parents[1]))
 
 import biggan.evaluation
 import biggan.evaluation.features
-from biggan.data import ImageDataset
+import runs
 from biggan.supervision import log as run_log
 from biggan.supervision.collapse import Collapse, Rules
-from biggan.training import TrainConfig, export, train
+from biggan.training import TrainConfig
 from simple_features import SimpleFeatures
-from tiny import ONE_STAGE
 
 OPERATIONS = {"open", "os.rename", "os.remove", "os.mkdir", "os.link", "os.truncate"}
 KILLED = 9
 RECIPE = {
+    **runs.SMALL,
     "total_steps": 4,
-    "batch_size": 8,
-    "d_steps": 1,
     "checkpoint_every": 1,
-    "log_every": 1,
-    "statistics_images": 8,
     "ema": {"start": 1},
-    "watch": {"every": 1},
     "evaluation": {"every": 2, "num": 10, "metrics": "fid", "extractor": "simple"},
-    **ONE_STAGE,
 }
-
 
 CALM = Rules(signals=(), scores=lambda _: None)
 ROLLBACK = {
@@ -75,13 +66,10 @@ def run(folder, kill_at, rules, changes):
     sys.addaudithook(note)
     os.environ["BIGGAN_CACHE"] = str(folder / "cache")
     biggan.evaluation.features.open_extractor = lambda *_, **__: SimpleFeatures()
-    export.HUB_GRID = export.COARSE_GRID
     run_log._tensorboard_writer = lambda *_: None
-    images = torch.arange(32 * 3 * 8 * 8).view(32, 3, 8, 8) % 251
-    dataset = ImageDataset(images.to(torch.uint8), torch.arange(32) % 2, ("blue", "red"), "noise")
     config = TrainConfig.from_dict({**RECIPE, **changes}).fitted(2)
-    cpu = torch.device("cpu")
-    train(config, dataset, folder / "run", device=cpu, progress=False, rules=rules)
+    with runs.short_exports():
+        runs.run(config, runs.noise_images(), folder / "run", rules=rules)
     (folder / "operations").write_text("\n".join(operations))
 
 

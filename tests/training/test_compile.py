@@ -15,6 +15,7 @@ from biggan.nn import BatchNorm2d
 from biggan.training.config import TrainConfig
 from biggan.training.state import TrainState
 from biggan.training.step import discriminator_step, generator_step
+from runs import CPU, SMALL, float64
 from several_processes import launch
 
 # Dynamo's own, which it hides from all but who makes errors of warnings.
@@ -23,33 +24,14 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:UserWarning"),
 ]
 
-CPU = torch.device("cpu")
-STEPS = 3
+STEPS = 2
 
 # One stage: tracing is what takes long.
-RECIPE = {
-    "preset": "biggan-32",
-    "batch_size": 4,
-    "generator": {
-        "resolution": 8,
-        "channels": 2,
-        "widths": [2, 2],
-        "z_dim": 4,
-        "class_dim": 3,
-        "attention_resolution": 0,
-    },
-    "discriminator": {
-        "resolution": 8,
-        "channels": 2,
-        "widths": [2, 2],
-        "down_blocks": 1,
-        "attention_resolution": 0,
-    },
-}
+RECIPE = {**SMALL, "batch_size": 4}
 WITH_ATTENTION = {"channels": 8, "attention_resolution": 8, "family": "biggan-deep"}
 DEEP = {
-    "generator": {**RECIPE["generator"], **WITH_ATTENTION},
-    "discriminator": {**RECIPE["discriminator"], **WITH_ATTENTION, "attention_resolution": 4},
+    "generator": {**SMALL["generator"], **WITH_ATTENTION},
+    "discriminator": {**SMALL["discriminator"], **WITH_ATTENTION, "attention_resolution": 4},
 }
 OPTIONS = {
     "accumulation": 2,
@@ -65,27 +47,19 @@ def nothing_traced_before():
     torch._dynamo.utils.counters.clear()
 
 
-def steps(config, dtype, compiler=None):
+def steps(config, compiler=None):
     """Losses and state after some steps, and how many graphs there were after each."""
-    torch.set_default_dtype(dtype)
-    try:
-        state = TrainState.create(config, CPU)
-    finally:
-        torch.set_default_dtype(torch.float32)
+    state = TrainState.create(config, CPU)
     if compiler is not None:  # in place of `compile = true`, which takes Inductor
         state.generator.compile(backend=compiler)
         state.discriminator.compile(backend=compiler)
     losses, graphs = [], []
     for step in range(STEPS):
         random = torch.Generator().manual_seed(step)
-        real = torch.rand(4, 3, 8, 8, generator=random, dtype=dtype) * 2 - 1
+        real = torch.rand(4, 3, 8, 8, generator=random) * 2 - 1
         labels = torch.randint(2, (4,), generator=random)
-        torch.set_default_dtype(dtype)  # of what the steps draw
-        try:
-            metrics = discriminator_step(state, (real, labels), config)
-            metrics |= generator_step(state, config)
-        finally:
-            torch.set_default_dtype(torch.float32)
+        metrics = discriminator_step(state, (real, labels), config)
+        metrics |= generator_step(state, config)
         state.step += 1
         losses.append(metrics)
         if compiler is not None:
@@ -102,10 +76,10 @@ def assert_traced_once(graphs, expected):
 @pytest.mark.slow
 def test_traced_forward_and_backward_are_the_eager_ones():
     config = TrainConfig.from_dict(RECIPE).fitted(2)
-    losses, state, _ = steps(config, torch.float64)
-    traced_losses, traced_state, graphs = steps(
-        config, torch.float64, CompileCounterWithBackend("aot_eager")
-    )
+    compiler = CompileCounterWithBackend("aot_eager")
+    with float64():
+        losses, state, _ = steps(config)
+        traced_losses, traced_state, graphs = steps(config, compiler)
     torch.testing.assert_close(traced_losses, losses, rtol=1e-9, atol=1e-9)
     torch.testing.assert_close(traced_state, state, rtol=1e-9, atol=1e-9)
     # Of each network, with and without gradients; of the discriminator, of its weights or not.
@@ -122,10 +96,8 @@ def test_traced_forward_and_backward_are_the_eager_ones():
 )
 def test_all_is_traced_whole_and_once(changes, expected):
     config = TrainConfig.from_dict({**RECIPE, **changes}).fitted(2)
-    losses, state, _ = steps(config, torch.float32)
-    traced_losses, traced_state, graphs = steps(
-        config, torch.float32, CompileCounterWithBackend("eager")
-    )
+    losses, state, _ = steps(config)
+    traced_losses, traced_state, graphs = steps(config, CompileCounterWithBackend("eager"))
     # The graphs are run as they were traced: to the bit.
     torch.testing.assert_close(traced_losses, losses, rtol=0, atol=0)
     torch.testing.assert_close(traced_state, state, rtol=0, atol=0)

@@ -8,12 +8,11 @@ import torch
 
 from biggan.data import ImageDataset, ShardStream
 from biggan.data.shards import INDEX
-from biggan.errors import InputError
 from biggan.training import batches
 from biggan.training.batches import UncountedStream, look_at_data, open_data
 from biggan.training.randomness import Purpose
 from biggan.training.step import draw_latents
-from data_forms import pictures, shuffled, write_shards
+from data_forms import pictures, refusal, shuffled, write_shards
 
 CPU = torch.device("cpu")
 FILES = shuffled(pictures(8, ("blue", "red"), size=32))
@@ -27,13 +26,6 @@ def shards(tmp_path):
 @pytest.fixture
 def streaming(config, shards):
     return dataclasses.replace(config, data=str(shards), stream=True)
-
-
-def refusal(function, *arguments, **options):
-    with pytest.raises(InputError) as caught:
-        function(*arguments, **options)
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
 
 
 def opened(config, run_dir, strict=False):

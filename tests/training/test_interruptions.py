@@ -1,5 +1,6 @@
-"""Runs of one and of two processes that are killed: what they say, and that they resume."""
+"""Runs that are killed, of one and of two processes: what they say, and that they resume."""
 
+import logging
 import os
 import random
 import re
@@ -13,33 +14,50 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-PROGRAM = Path(__file__).with_name("run_here.py")
+from biggan.data import load_dataset
+from biggan.distributed import process_group
+from biggan.errors import InputError
+from biggan.training import TrainConfig, train
+from runs import short_exports
+from several_processes import start
+from tiny import TINY_RECIPE
+
 STEPS = 9
-KILLS = int(os.environ.get("BIGGAN_TEST_KILLS", "1"))  # for each number of processes
+KILLS = int(os.environ.get("BIGGAN_TEST_KILLS", "1"))
 
 
-def start(processes, folder, run_dir, steps=STEPS):
-    """The processes as torchrun starts them, but with no program above them."""
-    port = random.randint(20000, 30000)
-    started = []
-    for rank in range(processes):
-        environment = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": processes}
-        environment |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-        started.append(
-            subprocess.Popen(
-                [sys.executable, PROGRAM, folder, run_dir, str(steps)],
-                env=os.environ | {key: str(value) for key, value in environment.items()},
-                stderr=subprocess.PIPE,
-                text=True,
-            )
-        )
-    return started
+def program(rank, folder, run_dir, steps):
+    """Train in this process, whose stderr is a file."""
+    os.dup2(os.open(said_by(rank, run_dir), os.O_WRONLY | os.O_CREAT | os.O_TRUNC), 2)
+    logging.basicConfig(format="%(message)s", level=logging.INFO, force=True)
+    asked = []
+    signal.signal(signal.SIGTERM, lambda *_: asked.append(True))
+    values = {**TINY_RECIPE, "total_steps": steps, "checkpoint_every": 2}
+    config = TrainConfig.from_dict(values).fitted(2)
+    try:
+        with short_exports(), process_group(torch.device("cpu")) as device:
+            dataset = load_dataset(folder, 32, 3, workers=1)
+            train(config, dataset, run_dir, device=device, should_stop=lambda: bool(asked))
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
 
 
-def finish(started):
+def said_by(rank, run_dir):
+    return run_dir.with_name(f"{run_dir.name}-{rank}.txt")
+
+
+def begin(folder, run_dir, steps=STEPS):
+    """Two processes as torchrun starts them, but with no program above them."""
+    return start(program, 2, folder, run_dir, steps)
+
+
+def finish(started, run_dir):
     """What they said, process by process."""
-    said = [process.communicate(timeout=120)[1] for process in started]
-    assert [process.returncode for process in started] == [0] * len(started), said
+    for process in started:
+        process.join(120)
+    said = [said_by(rank, run_dir).read_text() for rank in range(2)]
+    assert [process.exitcode for process in started] == [0, 0], said
     return said
 
 
@@ -49,7 +67,7 @@ def checkpoints(run_dir):
 
 def wait_for_checkpoint(started, run_dir):
     known, deadline = checkpoints(run_dir), time.monotonic() + 120
-    while all(process.poll() is None for process in started) and checkpoints(run_dir) <= known:
+    while all(process.is_alive() for process in started) and checkpoints(run_dir) <= known:
         assert time.monotonic() < deadline
         time.sleep(0.01)
 
@@ -59,31 +77,31 @@ def final_tensors(run_dir):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("processes", [1, 2])
-def test_kills_change_no_bit(folder, tmp_path, processes):
-    finish(start(processes, folder, tmp_path / "whole"))
-    moment = random.Random(processes)
+def test_kills_change_no_bit(folder, tmp_path):
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    finish(begin(folder, whole), whole)
+    moment = random.Random(0)
     for _ in range(KILLS):
-        started = start(processes, folder, tmp_path / "killed")
-        wait_for_checkpoint(started, tmp_path / "killed")
+        started = begin(folder, killed)
+        wait_for_checkpoint(started, killed)
         time.sleep(moment.uniform(0, 1))
         for process in started:
             process.kill()
-            process.communicate()
-    finish(start(processes, folder, tmp_path / "killed"))
-    found, expected = final_tensors(tmp_path / "killed"), final_tensors(tmp_path / "whole")
+            process.join()
+    finish(begin(folder, killed), killed)
+    found, expected = final_tensors(killed), final_tensors(whole)
     for name, value in expected.items():
         assert torch.equal(found[name], value), name
-    assert not list((tmp_path / "killed").rglob("*.tmp"))
+    assert not list(killed.rglob("*.tmp"))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("threads", "kills", "collapse"),
-    [(1, 1, ()), (2, 1, ()), (1, 4, ("signals",)), (1, 4, ("scores",))],
+    [(2, 1, ()), (1, 4, ("signals",)), (1, 4, ("scores",))],
 )
 def test_a_kill_at_a_file_operation_changes_no_byte(tmp_path, threads, kills, collapse):
-    program = PROGRAM.with_name("kill_everywhere.py")
+    program = Path(__file__).with_name("kill_everywhere.py")
     done = subprocess.run(
         [sys.executable, program, tmp_path, str(kills * KILLS), *collapse],
         env=os.environ | {"OMP_NUM_THREADS": str(threads)},
@@ -95,26 +113,22 @@ def test_a_kill_at_a_file_operation_changes_no_byte(tmp_path, threads, kills, co
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("victim", [0, 1])
-def test_a_process_that_dies_stops_all_with_one_message(folder, tmp_path, victim):
-    started = start(2, folder, tmp_path / "run", steps=10000)
-    wait_for_checkpoint(started, tmp_path / "run")
-    started[victim].kill()
-    survivor = started[1 - victim]
-    said = survivor.communicate(timeout=60)[1]
-    started[victim].communicate()
-    assert survivor.returncode == 2
-    assert "Traceback" not in said
-    assert len(re.findall("error: another process of this run failed", said)) == 1
-    newest = max(checkpoints(tmp_path / "run")).stem
-    finish(start(2, folder, tmp_path / "run", steps=int(newest.removeprefix("step-")) + 1))
-
-
-@pytest.mark.slow
-def test_a_signal_to_one_process_ends_all_at_a_checkpoint(folder, tmp_path):
-    started = start(2, folder, tmp_path / "run", steps=10000)
-    wait_for_checkpoint(started, tmp_path / "run")
-    started[1].send_signal(signal.SIGTERM)
-    said = finish(started)
+def test_of_two_processes_none_goes_on_alone(folder, tmp_path):
+    """Where one dies both stop, with one message; a signal to one ends both at a checkpoint."""
+    run_dir = tmp_path / "run"
+    for victim in (0, 1):
+        started = begin(folder, run_dir, steps=10000)
+        wait_for_checkpoint(started, run_dir)
+        started[victim].kill()
+        for process in started:
+            process.join(60)
+        assert started[1 - victim].exitcode == 2
+        said = said_by(1 - victim, run_dir).read_text()
+        assert "Traceback" not in said
+        assert len(re.findall("error: another process of this run failed", said)) == 1
+    started = begin(folder, run_dir, steps=10000)
+    wait_for_checkpoint(started, run_dir)
+    os.kill(started[1].pid, signal.SIGTERM)
+    said = finish(started, run_dir)
     assert "checkpoint and preview" in said[0]
     assert said[1] == ""

@@ -11,15 +11,15 @@ import pytest
 import torch
 
 import biggan
-from biggan.data import ImageDataset
 from biggan.errors import InputError
 from biggan.reporting import measure_truncation, read_run, write_report
 from biggan.supervision import log as run_log
 from biggan.toml import to_toml
-from biggan.training import TrainConfig, export, train
+from biggan.training import TrainConfig
 from biggan.weights.files import load_tensors, save_tensors
 from mutations import MUTATIONS, mutated_bytes, mutated_value
-from runs import SMALL
+from runs import SMALL, noise_images
+from runs import run as run_training
 from simple_features import SimpleFeatures
 
 pytest.importorskip("matplotlib")
@@ -39,17 +39,14 @@ MEMORY = 512  # MiB
 @pytest.fixture(autouse=True)
 def _cheap(monkeypatch, tmp_path):
     monkeypatch.setenv("BIGGAN_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(export, "HUB_GRID", export.COARSE_GRID)
     monkeypatch.setattr(run_log, "_tensorboard_writer", lambda *_: None)
     extractor = SimpleFeatures()
     monkeypatch.setattr("biggan.evaluation.features.open_extractor", lambda *_, **__: extractor)
 
 
 def resume(folder, total_steps=2):
-    images = torch.arange(12 * 3 * 8 * 8).view(12, 3, 8, 8) % 251
-    dataset = ImageDataset(images.to(torch.uint8), torch.arange(12) % 2, ("blue", "red"), "noise")
     config = TrainConfig.from_dict({**RECIPE, "total_steps": total_steps}).fitted(2)
-    return train(config, dataset, folder, device=torch.device("cpu"), progress=False)
+    return run_training(config, noise_images(12), folder)
 
 
 def report(folder):
@@ -107,10 +104,6 @@ def mutate_tensors(path, random):
     if value is not None:
         tensors[name if random.random() < 0.8 else f"{name}.x"] = value
     save_tensors(path, metadata, tensors)
-
-
-def mutate_anything(path, random):
-    path.write_bytes(mutated_bytes(path.read_bytes(), random))
 
 
 def mutate_bytes(path, random):

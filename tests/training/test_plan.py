@@ -1,4 +1,5 @@
 import dataclasses
+import functools
 import resource
 
 import pytest
@@ -9,6 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 import biggan
 from biggan.models import count_parameters
 from biggan.nn import SpectralNormConv2d, convolve_average_pool, upsample_convolve
+from biggan.supervision.settings import EvaluationConfig
 from biggan.training import plan as plan_module
 from biggan.training.adaptive_augmentation import COLUMNS
 from biggan.training.checkpoint import CheckpointDirectory
@@ -26,6 +28,28 @@ SMALL = {
     **ONE_STAGE,
 }
 CIFAR = {"preset": "biggan-32", "batch_size": 16, "orthogonal": 0.0}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _simulated_once():
+    """Recipes that differ in their schedule alone share one simulation, which takes the time."""
+    simulate = functools.cache(plan_module._simulate)
+    schedule = {
+        "total_steps": 6,
+        "checkpoint_every": 3,
+        "keep_every": 0,
+        "d_steps": 2,
+        "evaluation": EvaluationConfig(),
+        "interventions": (),
+    }
+
+    def shared(config):
+        update, *rest = simulate(dataclasses.replace(config, **schedule))
+        return update.copy(), *rest
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(plan_module, "_simulate", shared)
+        yield
 
 
 @pytest.fixture(scope="module")

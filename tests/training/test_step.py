@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from biggan.data import ImageDataset
-from biggan.distributed import averages, own_share
+from biggan.distributed import averages
 from biggan.nn import SpectralNormConv2d, StandingBatchNorm2d, hold_power_iteration
 from biggan.training.config import TrainConfig
 from biggan.training.losses import discriminator_hinge_loss, generator_hinge_loss
@@ -24,18 +24,7 @@ from biggan.training.step import (
     generator_step,
     update_ema,
 )
-from runs import CPU, float64, recipe, run
-from several_processes import launch
-
-ALL: dict[str, Any] = {
-    "r1": {"gamma": 2.0},
-    "dropout": {"keep": 0.8},
-    "instance_noise": {"std": 0.2, "until": 100},
-    "loss": {"margin": 1.5},
-    "augmentation": {"kind": "diffaugment"},
-    "lecam": {"strength": 0.5, "start": 0},
-}
-BOUNDS = {"generator": "clamp", "discriminator": "regularize", "bound": 0.9}
+from runs import ADDITIONS, BOUNDS, CPU, float64, recipe, run
 
 
 def state_of(config: TrainConfig) -> TrainState:
@@ -51,16 +40,15 @@ def state_of(config: TrainConfig) -> TrainState:
     return state
 
 
-def real_batch(config: TrainConfig, micro_batches: int = 1) -> tuple[torch.Tensor, torch.Tensor]:
-    """This process's share of a batch of real images."""
+def real_batch(config: TrainConfig) -> tuple[torch.Tensor, torch.Tensor]:
+    """A batch of real images."""
     random = torch.Generator().manual_seed(0)
     images = torch.rand(config.batch_size, 3, 8, 8, generator=random) * 2 - 1
-    batch = images, torch.arange(config.batch_size) % 2
-    return own_share(batch[0], micro_batches), own_share(batch[1], micro_batches)
+    return images, torch.arange(config.batch_size) % 2
 
 
 def both_steps(state: TrainState, config: TrainConfig) -> Metrics:
-    metrics = discriminator_step(state, real_batch(config, config.accumulation), config)
+    metrics = discriminator_step(state, real_batch(config), config)
     return metrics | generator_step(state, config)
 
 
@@ -92,7 +80,7 @@ def test_adam_has_the_recipes_settings() -> None:
         assert (group["lr"], group["betas"], group["eps"]) == (rate, (0.0, 0.999), 1e-8)
 
 
-@pytest.mark.parametrize("changes", [{}, ALL], ids=["plain", "all"])
+@pytest.mark.parametrize("changes", [{}, ADDITIONS], ids=["plain", "all"])
 def test_a_discriminator_update(changes: dict[str, Any]) -> None:
     config = recipe(**changes)
     with float64():
@@ -133,7 +121,7 @@ def test_a_discriminator_update(changes: dict[str, Any]) -> None:
     torch.testing.assert_close(torch.cat([r for r, _ in state.logits]), real_logits.detach())
 
 
-@pytest.mark.parametrize("changes", [{}, ALL], ids=["plain", "all"])
+@pytest.mark.parametrize("changes", [{}, ADDITIONS], ids=["plain", "all"])
 def test_a_generator_update(changes: dict[str, Any]) -> None:
     config = recipe(**changes, orthogonal=0.01)
     with float64():
@@ -158,7 +146,7 @@ def test_a_generator_update(changes: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("accumulation", [2, 4])
 def test_accumulated_micro_batches_equal_the_whole(accumulation: int) -> None:
-    config = recipe(**ALL, spectrum=BOUNDS)
+    config = recipe(**ADDITIONS, spectrum=BOUNDS)
     with float64():
         whole = fixed_batch_norm(state_of(config))
         parts = copy.deepcopy(whole)
@@ -288,29 +276,6 @@ def test_recomputed_activations_change_no_bit_of_a_run(images: ImageDataset, tmp
     assert other.discriminator.recompute and other.generator.recompute  # noqa: PT018
     for name, value in plain.tensors().items():
         assert torch.equal(value, other.tensors()[name]), name
-
-
-# --- several processes ---
-
-
-def steps_of_all() -> tuple[list[dict[str, float]], dict[str, torch.Tensor]]:
-    """Losses and state after steps of this process, among however many."""
-    config = recipe(**ALL, spectrum=BOUNDS, accumulation=2)
-    losses = []
-    with float64():
-        state = fixed_batch_norm(state_of(config))
-        for _ in range(3):
-            losses.append(averages(both_steps(state, config)))
-            state.step += 1
-    return losses, state.tensors()
-
-
-def test_two_processes_are_as_one() -> None:
-    losses, tensors = steps_of_all()
-    for found_losses, found_tensors in launch(steps_of_all, 2):
-        for step, expected in zip(found_losses, losses, strict=True):
-            assert step == pytest.approx(expected, rel=1e-6, abs=1e-6)
-        torch.testing.assert_close(found_tensors, tensors, rtol=1e-8, atol=1e-8)
 
 
 def test_the_average_follows_the_weights_and_copies_buffers() -> None:

@@ -3,11 +3,12 @@
 import pytest
 import torch
 
+from biggan.toml import to_toml
 from biggan.training import load_recipe
 from biggan.training.config import TrainConfig
 from biggan.training.plan import make_plan
 from biggan.training.timing import NIGHT, answer, duration, measure_rate, propose
-from tiny import TINY_RECIPE
+from tiny import ONE_STAGE, TINY_RECIPE
 
 
 def test_the_rate_is_that_of_real_updates():
@@ -26,12 +27,19 @@ def test_plans_and_measurements_of_one_process_do_not_meet():
     assert flops[0] == flops[1] > 0
 
 
-def test_proposed_settings_end_over_night_and_change_as_little_as_they_can():
-    def load(changes):
-        return load_recipe("small-folder", changes).fitted(2)
+@pytest.fixture
+def load(tmp_path):
+    """A recipe of one stage, with changes."""
+    file = tmp_path / "one_stage.toml"
+    wide = {name: {**shape, "channels": 64} for name, shape in ONE_STAGE.items()}
+    rest = {"total_steps": 20_000, "batch_size": 64, "d_steps": 1, "checkpoint_every": 500}
+    file.write_text(to_toml({"preset": "biggan-32", **rest, **wide}))
+    return lambda changes=(): load_recipe(file, changes).fitted(2)
 
-    step = make_plan(load([]), None)["step_flops"]
-    fast = propose(load, [], 20_000 * step / NIGHT)
+
+def test_proposed_settings_end_over_night_and_change_as_little_as_they_can(load):
+    step = make_plan(load(), None)["step_flops"]
+    fast = propose(load, [], 20_100 * step / NIGHT)
     assert fast == ["total_steps=20000", "checkpoint_every=80"]
     slow = propose(load, ["d_steps=2"], 4_000 * step / NIGHT)
     assert "generator.channels=16" in slow
@@ -40,8 +48,8 @@ def test_proposed_settings_end_over_night_and_change_as_little_as_they_can():
     assert propose(load, [], 10 * step / NIGHT) is None
 
 
-def test_the_answer_names_hours_preview_memory_and_disk():
-    config = load_recipe("small-folder").fitted(2)
+def test_the_answer_names_hours_preview_memory_and_disk(load):
+    config = load()
     plan = make_plan(config, None)
     said = answer(plan, config, plan["step_flops"] / 3.6, torch.device("cpu"))
     assert said.startswith(
