@@ -147,8 +147,10 @@ class FoldedGenerator(nn.Module):
         Raises:
             InputError: Rows of another width, or for another number of layers.
         """
-        check_rows("noise", z, self.config.z_dim, self.conditions)
-        check_rows("class vectors", class_embedding, self.config.embedding_dim, self.conditions)
+        # Where a network is traced, sizes are no numbers.
+        if not torch.jit.is_tracing():  # type: ignore[attr-defined]
+            check_rows("noise", z, self.config.z_dim, self.conditions)
+            check_rows("class vectors", class_embedding, self.config.embedding_dim, self.conditions)
         if z.ndim != class_embedding.ndim:
             z, class_embedding = (
                 v if v.ndim == 3 else v[:, None].expand(-1, self.conditions, -1)
