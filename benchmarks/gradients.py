@@ -1,8 +1,10 @@
 """Forward and backward to the noise of one image: this package against pytorch-pretrained-biggan.
 
 BigGAN-deep of the same random weights: the peer, our plain network, and the folded generator of
-`Gan.differentiable`. All take turns in every round; the figures are medians, and the medians of
-each round's ratios. Before that all compute one gradient, and the largest difference is printed.
+`Gan.differentiable`. The peer runs twice: with frozen weights as ours, and as it comes, where
+`backward()` computes the gradients of all weights too. All take turns in every round; the figures
+are medians, and the medians of each round's ratios. Before that all compute one gradient, and the
+largest difference is printed.
 
 Then 64 images of free class vectors are compared with 64 images of `Gan.sample`, bundled model.
 
@@ -12,6 +14,7 @@ Then 64 images of free class vectors are compared with 64 images of `Gan.sample`
 from __future__ import annotations
 
 import argparse
+import copy
 import statistics
 import tempfile
 from collections.abc import Callable
@@ -32,42 +35,55 @@ from sampling import (
     ratio,
     seconds,
 )
-from torch import Tensor
+from torch import Tensor, nn
 
 import biggan
 from biggan.images import to_pil, to_uint8
 from biggan.inference.differentiable import differentiable_conv2d
 from biggan.inference.folded import FoldedGenerator
 
-PEER = "pytorch-pretrained-biggan"
+PEER = "the port, weights frozen"
+AS_IT_COMES = "the port as it comes"
 OURS = "ours, differentiable"
 BATCH = 64
 TOLERANCE = 1e-3  # of the largest value of the gradient
 
 
-def networks(resolution: int) -> dict[str, Callable[[Tensor], Tensor]]:
-    """What makes the image of one noise, by name, with frozen weights."""
+def gradients_by_name(resolution: int) -> dict[str, Callable[[Tensor], Tensor]]:
+    """What computes the gradient of one noise, by name."""
     made: dict[str, Callable[[Tensor], Tensor]] = {}
     try:
-        peer = build_peer(peer_config(resolution)).requires_grad_(False)
+        peer = build_peer(peer_config(resolution))
     except ImportError:
-        print(f"{PEER} is not installed: left out")
+        print("pytorch-pretrained-biggan is not installed: left out")
         generator = build_ours(f"biggan-deep-{resolution}")
     else:
-        made[PEER] = lambda z: peer(z, one_hot(), TRUNCATION)
+        trainable = copy.deepcopy(peer).requires_grad_(True)
+        peer.requires_grad_(False)
+        made[PEER] = lambda z: gradient(lambda z: peer(z, one_hot(), TRUNCATION), z)
+        made[AS_IT_COMES] = lambda z: backward(trainable, z)
         with tempfile.TemporaryDirectory() as folder:
             generator = as_ours(peer, Path(folder))
     generator.requires_grad_(False)
     folded = FoldedGenerator(generator, differentiable_conv2d)
     label = torch.tensor([LABEL])
-    made[PLAIN] = lambda z: generator(z, label, TRUNCATION)
-    made[OURS] = lambda z: folded(z, label, TRUNCATION)
+    made[PLAIN] = lambda z: gradient(lambda z: generator(z, label, TRUNCATION), z)
+    made[OURS] = lambda z: gradient(lambda z: folded(z, label, TRUNCATION), z)
     return made
 
 
 def gradient(network: Callable[[Tensor], Tensor], z: Tensor) -> Tensor:
     z = z.detach().requires_grad_()
     return torch.autograd.grad(network(z).square().sum(), z)[0]
+
+
+def backward(peer: nn.Module, z: Tensor) -> Tensor:
+    """The gradient as scripts compute it: with those of the weights, which are dropped."""
+    z = z.detach().requires_grad_()
+    peer(z, one_hot(), TRUNCATION).square().sum().backward()
+    peer.zero_grad()
+    assert z.grad is not None
+    return z.grad
 
 
 def compare_free_vectors(rounds: int) -> None:
@@ -100,13 +116,13 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--quick", action="store_true", help="three rounds")
     arguments = parser.parse_args()
-    contenders, z = networks(arguments.resolution), noise()
-    gradients = {name: gradient(network, z) for name, network in contenders.items()}  # warms up
+    contenders, z = gradients_by_name(arguments.resolution), noise()
+    gradients = {name: compute(z) for name, compute in contenders.items()}  # warms up
     expected = next(iter(gradients.values()))
     times: dict[str, list[float]] = {name: [] for name in contenders}
     for _ in range(3 if arguments.quick else arguments.rounds):
-        for name, network in contenders.items():
-            times[name].append(seconds(lambda network=network: gradient(network, z)))
+        for name, compute in contenders.items():
+            times[name].append(seconds(lambda compute=compute: compute(z)))
     first = next(iter(times))
     print(f"biggan-deep-{arguments.resolution}, forward and backward to the noise of one image:")
     for name, taken in times.items():

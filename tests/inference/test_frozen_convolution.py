@@ -12,6 +12,7 @@ from biggan.inference.convolution import (
     can_pack,
     packed_conv2d,
 )
+from biggan.inference.differentiable import _ScaleShiftReLU, differentiable_conv2d
 
 # in, out, kernel, resolution, upsamples
 SHAPES = {
@@ -21,7 +22,7 @@ SHAPES = {
     "up": (8, 12, 3, 4, True),
     "up, many channels": (64, 64, 3, 8, True),
     "up, as a product": (256, 264, 3, 4, True),
-    "Winograd": (128, 136, 3, 16, False),
+    "Winograd": (128, 136, 3, 32, False),
     "Winograd in parts": (128, 128, 3, 128, False),
     "a single pixel": (8, 8, 3, 1, False),
 }
@@ -59,13 +60,51 @@ def test_every_form_is_the_plain_convolution(shape, form, adds, has_bias, batch)
     torch.testing.assert_close(result, expected, atol=1e-4, rtol=0)
 
 
+@pytest.mark.parametrize("has_bias", [False, True])
+@pytest.mark.parametrize("adds", [False, True])
+def test_the_differentiable_form_is_the_plain_convolution_twice(shape, adds, has_bias):
+    """Its result, its gradients and their gradients."""
+    channels, out, size, resolution, upsamples = shape
+    x = torch.randn(2, channels, resolution, resolution)
+    weight = torch.randn(out, channels, size, size) / (channels * size * size) ** 0.5
+    bias = torch.randn(out) if has_bias else None
+    convolution = differentiable_conv2d(weight, bias, resolution, upsamples=upsamples)
+    side = resolution * (2 if upsamples else 1)
+    before = torch.randn(2, out, side, side)
+    kept = before.clone()
+    found = []
+    for convolve in (convolution, lambda x: plain(x, weight, bias, upsamples)):
+        x, before = x.detach().requires_grad_(), before.detach().requires_grad_()
+        if convolve is convolution:
+            y = convolve(x, before) if adds else convolve(x)
+        else:
+            y = convolve(x) + before if adds else convolve(x)
+        inputs = [x, before] if adds else [x]
+        gradients = torch.autograd.grad(y.pow(2).sum(), inputs, create_graph=True)
+        (second,) = torch.autograd.grad(gradients[0].square().sum(), x)
+        found.append([y, *gradients, second])
+    for ours, theirs in zip(*found, strict=True):
+        torch.testing.assert_close(ours, theirs, atol=2e-4 * theirs.abs().max().item(), rtol=0)
+    assert torch.equal(before, kept)
+
+
+def test_scale_shift_and_relu_have_first_and_second_derivatives():
+    x = torch.randn(2, 3, 4, 5, dtype=torch.float64).requires_grad_()
+    scale, shift = (torch.randn(2, 3, 1, 1, dtype=torch.float64).requires_grad_() for _ in range(2))
+    inputs = x, scale, shift
+    assert torch.autograd.gradcheck(_ScaleShiftReLU.apply, inputs, check_batched_grad=True)
+    assert torch.autograd.gradgradcheck(_ScaleShiftReLU.apply, inputs)
+    result = _ScaleShiftReLU.apply(*inputs)
+    torch.testing.assert_close(result, F.relu(scale * x + shift))
+
+
 def test_many_channels_are_convolved_as_winograd_does():
     if not can_pack():
         pytest.skip("this build of PyTorch does not pack")
     wide, narrow = torch.zeros(128, 128, 3, 3), torch.zeros(32, 32, 3, 3)
     assert isinstance(packed_conv2d(wide, None, 32), _WinogradConv2d)
     assert not isinstance(packed_conv2d(narrow, None, 32), _WinogradConv2d)
-    assert not isinstance(packed_conv2d(wide, None, 8), _WinogradConv2d)
+    assert not isinstance(packed_conv2d(wide, None, 16), _WinogradConv2d)
 
 
 def test_an_images_own_channels_are_made_by_taps():

@@ -6,7 +6,7 @@ from torch.autograd import gradcheck, gradgradcheck
 from torch.nn import functional as F
 
 from biggan.nn import convolution
-from biggan.nn.convolution import convolve, transposed_convolve
+from biggan.nn.convolution import convolve, outweighs, transposed_convolve
 
 PRODUCT = (1, 3, 5, 4)  # 20 positions: fewer than the kernel's 24 outputs
 LIBRARY = (2, 3, 6, 4)
@@ -59,6 +59,13 @@ def test_the_switch_compares_positions_with_outputs(monkeypatch):
     with pytest.raises(AssertionError):
         convolve(x, weight, None, padding=1)  # 24 positions
     convolve(x[:, :, :2], weight, None, padding=1)
+
+
+def test_the_switch_takes_more_positions_for_large_kernels():
+    large, small = torch.empty(768, 768, 3, 3), torch.empty(512, 512, 3, 3)
+    assert outweighs(large, 4096, large)
+    assert not outweighs(large, 4097, large)
+    assert not outweighs(small, 512, small)
 
 
 @pytest.mark.parametrize("shape", [PRODUCT, LIBRARY])

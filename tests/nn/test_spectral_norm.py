@@ -6,6 +6,7 @@ from collections import Counter
 import pytest
 import torch
 from torch import nn
+from torch.autograd import gradcheck, gradgradcheck
 from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -35,6 +36,17 @@ def layer(request):
     with torch.no_grad():  # an orthogonal matrix has all singular values equal: nothing to find
         layer.weight.copy_(torch.randn(layer.weight.shape, generator=random, dtype=torch.float64))
     return layer
+
+
+class Normalized(nn.Module):
+    """The normalized weight of a layer, for functional_call."""
+
+    def __init__(self, layer):
+        super().__init__()
+        self.layer = layer
+
+    def forward(self):
+        return self.layer.normalized_weight()
 
 
 def largest_singular_value(weight):
@@ -102,6 +114,46 @@ def test_held_layers_do_not_iterate_and_move_again_afterwards(layer):
         assert torch.equal(layer.u, u)
     layer(an_input(layer))
     assert not torch.equal(layer.u, u)
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_the_gradients_are_those_of_the_quotient(layer, training):
+    layer.train(training)
+    iterate_power(layer, keep_images=training)
+
+    def normalized(weight):
+        layer.image = None if layer.image is None else weight.detach().flatten(1) @ layer.v
+        layer.holds_power_iteration = True
+        return torch.func.functional_call(Normalized(layer), {"layer.weight": weight}, ())
+
+    weight = layer.weight.detach().requires_grad_()
+    u, v = layer.u.clone(), layer.v.clone()
+    expected = weight / (u @ weight.flatten(1) @ v)
+    torch.testing.assert_close(normalized(weight), expected)
+    assert gradcheck(normalized, weight, fast_mode=True)
+    assert gradgradcheck(normalized, weight, fast_mode=True)
+
+
+@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize("side", [2, 6])
+def test_a_small_input_is_divided_instead_of_the_weight(side, training):
+    layer = SpectralNormConv2d(5, 7, 3).double().train(training)
+    initialize_orthogonal(layer, seed=0)
+    x = torch.randn(1, 5, side, side, dtype=torch.float64).requires_grad_()
+    with hold_power_iteration(layer):
+        divided, weight = layer.normalize(x)
+        assert (weight is layer.weight) == (side == 2)
+        assert (divided is x) == (side == 6)
+
+        def convolve(x, weight, bias):
+            values = {"weight": weight, "bias": bias}
+            return torch.func.functional_call(layer, values, x).square()
+
+        inputs = [x, *(p.detach().requires_grad_() for p in layer.parameters())]
+        assert gradcheck(convolve, inputs, fast_mode=True)
+        assert gradgradcheck(convolve, inputs, fast_mode=True)
+        expected = F.conv2d(x, layer.normalized_weight(), layer.bias, padding=1)
+        torch.testing.assert_close(layer(x), expected)
 
 
 def test_two_forwards_before_one_backward(layer):
@@ -175,6 +227,15 @@ def test_a_network_that_is_held_or_in_eval_mode_takes_no_step(network):
         assert torch.equal(tensor, before[name])
     network.train()(torch.zeros(1, 3, 4, 4))
     assert not torch.equal(network.first.u, before["first.u"])
+
+
+def test_a_forward_that_failed_leaves_nothing_to_the_next_one_in_eval_mode(network):
+    network.train()
+    network.begin_forward()  # and no layer ran
+    with torch.no_grad():
+        network.first.weight *= 2
+    expected = network.first.weight / network.first.sigma()
+    torch.testing.assert_close(network.eval().first.normalized_weight(), expected)
 
 
 class CountOperations(TorchDispatchMode):

@@ -18,25 +18,33 @@ def drawn(*shape: int, dtype: torch.dtype = torch.float64) -> Tensor:
     return torch.randn(shape, dtype=dtype, generator=torch.Generator().manual_seed(len(shape)))
 
 
-@pytest.mark.parametrize("at_once", [1, 3, 4, 1000])
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("windows", [1, 3, 4, 1000])
 @pytest.mark.parametrize(("batch", "size"), [(1, (4, 4)), (2, (12, 8)), (3, (16, 20))])
-def test_it_is_a_convolution_in_parts_of_any_size(batch, size, at_once):
+def test_it_is_a_convolution_in_strips_of_any_size(batch, size, windows, threads):
+    in_strips = {"windows_per_strip": windows}
     x, weight, bias = drawn(batch, 5, *size), drawn(7, 5, 3, 3), drawn(7)
     expected = F.conv2d(x, weight, bias, padding=1)
-    result = winograd_convolve(x, winograd_kernel(weight), bias, at_once=at_once)
-    torch.testing.assert_close(result, expected, atol=1e-12, rtol=1e-12)
-    before = torch.ones_like(expected)
-    added = winograd_convolve(x, winograd_kernel(weight), bias, add_to=before, at_once=at_once)
-    assert added is before
-    torch.testing.assert_close(added, expected + 1, atol=1e-12, rtol=1e-12)
-
     gradient = drawn(*expected.shape)
     of_weight = torch.nn.grad.conv2d_weight(x, weight.shape, gradient, padding=1)
-    result = winograd_weight_gradient(x, gradient, at_once=at_once)
-    torch.testing.assert_close(result, of_weight, atol=1e-11, rtol=1e-11)
     of_x = torch.nn.grad.conv2d_input(x.shape, weight, gradient, padding=1)
-    result = winograd_convolve(gradient, winograd_kernel(weight, adjoint=True), at_once=at_once)
-    torch.testing.assert_close(result, of_x, atol=1e-12, rtol=1e-12)
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        kernel = winograd_kernel(weight)
+        result = winograd_convolve(x, kernel, bias, **in_strips)
+        torch.testing.assert_close(result, expected, atol=1e-12, rtol=1e-12)
+        addend = torch.ones_like(expected)
+        added = winograd_convolve(x, kernel, bias, add_to=addend, **in_strips)
+        assert added is addend
+        torch.testing.assert_close(added, expected + 1, atol=1e-12, rtol=1e-12)
+        result = winograd_weight_gradient(x, gradient, **in_strips)
+        torch.testing.assert_close(result, of_weight, atol=1e-11, rtol=1e-11)
+        kernel = winograd_kernel(weight, adjoint=True)
+        result = winograd_convolve(gradient, kernel, **in_strips)
+        torch.testing.assert_close(result, of_x, atol=1e-12, rtol=1e-12)
+    finally:
+        torch.set_num_threads(before)
 
 
 @pytest.mark.parametrize("adjoint", [False, True])
@@ -70,17 +78,14 @@ def test_float32_loses_less_than_a_digit():
 
 
 def test_wide_layers_are_convolved_so_and_others_are_not():
-    wide, narrow = torch.empty(512, 512, 3, 3), torch.empty(512, 64, 3, 3)
-    assert suits_winograd(wide, torch.empty(4, 512, 16, 16))
-    assert not suits_winograd(narrow, torch.empty(4, 64, 16, 16))
-    assert not suits_winograd(
-        wide, torch.empty(1, 512, 16, 16)
-    )  # too few for the kernel's transform
-    assert not suits_winograd(wide, torch.empty(2, 512, 30, 30))
-    x, weight = (
-        drawn(4, 512, 16, 16, dtype=torch.float32),
-        drawn(512, 512, 3, 3, dtype=torch.float32),
-    )
+    wide, narrow = torch.empty(192, 256, 3, 3), torch.empty(192, 96, 3, 3)
+    assert suits_winograd(wide, torch.empty(4, 256, 16, 16))
+    assert not suits_winograd(narrow, torch.empty(4, 96, 16, 16))
+    few = torch.empty(1, 256, 16, 16)  # for the transform of the kernel
+    assert not suits_winograd(wide, few)
+    assert not suits_winograd(wide, torch.empty(2, 256, 30, 30))
+    x = drawn(4, 192, 16, 16, dtype=torch.float32)
+    weight = drawn(192, 192, 3, 3, dtype=torch.float32)
     result = convolve(x.requires_grad_(), weight, None, padding=1)
     assert type(result.grad_fn).__name__ == "WinogradConvolutionBackward"
     with torch.autocast("cpu", torch.bfloat16):

@@ -26,8 +26,8 @@ from torch.nn import functional as F
 from biggan.nn.resampling import sum_squares
 from biggan.nn.winograd import winograd_convolve, winograd_kernel
 
-_WINOGRAD_CHANNELS = 96  # from here on the transforms cost less than they save
-_WINOGRAD_RESOLUTION = 16
+_WINOGRAD_CHANNELS = 128  # from here on the transforms cost less than they save,
+_WINOGRAD_RESOLUTION = 32  # if so many pixels share the transformed kernel
 _PRODUCT_RESOLUTION = 16  # up to here one matrix product beats a transposed convolution,
 _PRODUCT_CHANNELS = 256  # from here on
 _FEW_CHANNELS = 4  # up to here the library's blocks of outputs would be mostly empty

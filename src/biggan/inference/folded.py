@@ -29,6 +29,7 @@ from torch.nn import functional as F
 
 from biggan.errors import InputError
 from biggan.inference.convolution import FrozenConv2d, FrozenConvolution, MakeConvolution
+from biggan.inference.differentiable import scale_shift_relu
 from biggan.models import Generator, GeneratorConfig
 from biggan.models.shared import as_grid
 from biggan.nn import (
@@ -526,7 +527,7 @@ def _tokens(x: Tensor) -> Tensor:
 def _activate(x: Tensor, norm: ScaleShift, *, last_use: bool) -> Tensor:
     """BatchNorm and ReLU of x (N, C, H, W), in its memory if it is not needed any more."""
     if not _can_write_over():
-        return F.relu(torch.addcmul(norm.shift, x, norm.scale))
+        return scale_shift_relu(x, norm.scale, norm.shift)
     result = x if last_use else torch.empty_like(x)
     return torch.addcmul(norm.shift, x, norm.scale, out=result).relu_()
 

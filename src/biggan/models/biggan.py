@@ -46,7 +46,7 @@ class GeneratorBlock(nn.Module):
     def forward(self, x: Tensor, condition: Tensor, truncation: float | None) -> Tensor:
         """Map x (N, in, R, R) to (N, out, 2R, 2R)."""
         h = F.relu_(self.bn1(x, condition, truncation))
-        h = upsample_convolve(h, self.conv1.normalized_weight(), self.conv1.bias)
+        h = upsample_convolve(*self.conv1.normalize(h), self.conv1.bias)
         h = self.conv2(F.relu_(self.bn2(h, condition, truncation)))
         # A 1x1 convolution commutes with upsampling, and is four times cheaper before it.
         return h + upsample(self.shortcut(x))
@@ -121,7 +121,7 @@ class DiscriminatorBlock(nn.Module):
         h = F.relu_(self.conv1(rectified))
         if not self.down:
             return self.conv2(h) + self.shortcut(x)
-        h = convolve_average_pool(h, self.conv2.normalized_weight(), self.conv2.bias)
+        h = convolve_average_pool(*self.conv2.normalize(h), self.conv2.bias)
         # Pooling commutes with the 1x1 convolution, which is four times cheaper after it.
         return h + self.shortcut(average_pool(x))
 

@@ -62,7 +62,7 @@ class DeepGeneratorBlock(nn.Module):
         h = self.conv1(F.relu_(self.bn1(x, condition, truncation)))
         h = F.relu_(self.bn2(h, condition, truncation))
         if self.up:
-            h = upsample_convolve(h, self.conv2.normalized_weight(), self.conv2.bias)
+            h = upsample_convolve(*self.conv2.normalize(h), self.conv2.bias)
         else:
             h = self.conv2(h)
         h = self.conv3(F.relu_(self.bn3(h, condition, truncation)))

@@ -17,8 +17,10 @@ from torch.nn import functional as F
 
 from biggan.nn.winograd import WinogradConvolution
 
-_WINOGRAD_CHANNELS = 512  # from here on the transforms cost less than they save with two threads,
+_WINOGRAD_CHANNELS = 192  # from here on the transforms cost less than they save,
 _WINOGRAD_POSITIONS = 1024  # if so many pixels share the transform of the kernel
+_LARGE_KERNEL = 1 << 22  # values: for those the library's strided convolutions are slow,
+_FEW_POSITIONS = 4096  # and up to here windows laid out as rows take little memory
 
 
 def convolve(
@@ -46,14 +48,16 @@ def transposed_convolve(x: Tensor, weight: Tensor, bias: Tensor | None, *, strid
     and a bias (out,) or None to (N, out, H', W') with H' = (H - 1) * stride + k.
     """
     batch, _, height, width = x.shape
-    weight = weight.flip(2, 3).transpose(0, 1)  # (C, out, k, k), as the library wants it
-    if not outweighs(weight.transpose(0, 1), batch * height * width, x):
+    if not outweighs(weight, batch * height * width, x):
+        weight = weight.flip(2, 3).transpose(0, 1)  # (C, out, k, k), as the library wants it
         return F.conv_transpose2d(x, weight, bias, stride)
     size = weight.shape[-1]
-    pixels = x.permute(0, 2, 3, 1).flatten(1, 2)  # (N, H * W, C)
-    patches = pixels @ weight.flatten(1)  # (N, H * W, out * k * k)
+    # Both images are turned round instead of the kernel, which is larger.
+    taps = weight.contiguous(memory_format=torch.channels_last).permute(0, 2, 3, 1)
+    pixels = x.flip(2, 3).permute(0, 2, 3, 1).flatten(1, 2)  # (N, H * W, C)
+    patches = pixels @ taps.flatten(0, 2).mT  # (N, H * W, out * k * k)
     large = ((n - 1) * stride + size for n in (height, width))
-    result = F.fold(patches.mT, tuple(large), size, stride=stride)
+    result = F.fold(patches.mT, tuple(large), size, stride=stride).flip(2, 3)
     if bias is not None:
         result = result + bias[:, None, None]
     return result.contiguous(memory_format=torch.channels_last)
@@ -73,11 +77,12 @@ def suits_winograd(weight: Tensor, x: Tensor) -> bool:
 
 
 def outweighs(weight: Tensor, positions: int, x: Tensor) -> bool:
-    """Whether a kernel (out, ...) is larger than the windows that it meets: a product is faster.
+    """Whether a kernel (out, ...) is large beside the windows that it meets: a product is faster.
 
     On a CPU: a GPU's library makes this choice by itself.
     """
-    return x.device.type == "cpu" and positions < len(weight)
+    few = _FEW_POSITIONS if weight.numel() >= _LARGE_KERNEL else len(weight) - 1
+    return x.device.type == "cpu" and positions <= few
 
 
 def windows(x: Tensor, size: int, stride: int) -> Tensor:

@@ -17,12 +17,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from biggan.nn.convolution import convolve
+
+_MUCH_SMALLER = 4  # times: the backward pass goes over the input more often than over the weight
 
 
 class Uninitialized:
@@ -59,6 +62,8 @@ class SpectralNorm(Uninitialized, nn.Module):
         rows, columns = self.weight.flatten(1).shape
         self.eps = eps
         self.holds_power_iteration = False
+        self.image: Tensor | None = None
+        """W v, where a network's power iteration just computed it; the next forward takes it."""
         # v is stored although u determines it: eval mode then needs no matrix-vector product more
         # than sigma itself, and a foreign checkpoint's own v is kept to the last bit.
         self.register_buffer("u", self.weight.new_empty(rows))
@@ -75,9 +80,7 @@ class SpectralNorm(Uninitialized, nn.Module):
 
     def sigma(self) -> Tensor:
         """The estimate u^T W v of the largest singular value, differentiable in the weight."""
-        # The vectors are copied: a later forward updates them in place, and this forward's graph
-        # must keep the values that it was computed with.
-        u, v = (self.u.clone(), self.v.clone()) if self.training else (self.u, self.v)
+        u, v = self._vectors()
         return torch.dot(u, self.weight.flatten(1) @ v)
 
     def normalized_weight(self) -> Tensor:
@@ -86,11 +89,91 @@ class SpectralNorm(Uninitialized, nn.Module):
         In the weight's own precision, under autocast too: a sigma of 8 bits would wander.
         """
         with torch.autocast(self.weight.device.type, enabled=False):
-            if self.training and not self.holds_power_iteration:
-                self.iterate_power()
-            sigma = self.sigma()
-            # A weight of zeros has nothing to normalize: it stays zero instead of becoming 0 / 0.
-            return self.weight / (sigma + (sigma == 0))
+            normalized: Tensor = _Normalize.apply(self.weight, *self._iterated())[0]
+            return normalized
+
+    def normalize(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """The layer's input and weight, one of them divided by `sigma`: their product is the same.
+
+        On a CPU the input, where it is much smaller than the weight; see `normalized_weight`.
+        """
+        is_small = _MUCH_SMALLER * x.numel() < self.weight.numel()
+        if not is_small or x.device.type != "cpu" or torch.is_autocast_enabled("cpu"):
+            return x, self.normalized_weight()
+        sigma: Tensor = _Sigma.apply(self.weight, *self._iterated())
+        return x / sigma, self.weight
+
+    def _iterated(self) -> tuple[Tensor, Tensor, Tensor | None]:
+        """`u`, `v` and, if a power iteration computed it, W v; in training mode after one."""
+        if self.training and not self.holds_power_iteration:
+            iterate_power(self, keep_images=True)
+        image, self.image = self.image, None
+        if not self.training:  # of an older forward that failed
+            image = None
+        return *self._vectors(), image
+
+    def _vectors(self) -> tuple[Tensor, Tensor]:
+        """`u` and `v`, which a later forward updates in place.
+
+        In training mode as copies: this forward's graph must keep the values of its own.
+        """
+        return (self.u.clone(), self.v.clone()) if self.training else (self.u, self.v)
+
+
+def _sigma(weight: Tensor, u: Tensor, v: Tensor, image: Tensor | None) -> Tensor:
+    """u^T W v, by which a weight is divided; of W v, where it is given."""
+    sigma = torch.dot(u, weight.flatten(1) @ v if image is None else image)
+    # A weight of zeros has nothing to normalize: it stays zero instead of becoming 0 / 0.
+    return sigma + (sigma == 0)
+
+
+class _Sigma(torch.autograd.Function):
+    """`_sigma`, of which the gradient is u v^T."""
+
+    generate_vmap_rule = True  # torch.func passes
+
+    @staticmethod
+    def forward(weight: Tensor, u: Tensor, v: Tensor, image: Tensor | None) -> Tensor:
+        return _sigma(weight, u, v, image)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        del output
+        ctx.save_for_backward(*inputs[1:3])
+        ctx.shape = inputs[0].shape
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        u, v = ctx.saved_tensors
+        return torch.outer(gradients[0] * u, v).view(ctx.shape), *[None] * 3
+
+
+class _Normalize(torch.autograd.Function):
+    """A weight divided by `_sigma`, and that.
+
+    With G the gradient of W / sigma, that of W is G / sigma - <G, W / sigma> / sigma * u v^T. Left
+    to autograd, the backward pass goes over the weight three times as often.
+    """
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(
+        weight: Tensor, u: Tensor, v: Tensor, image: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        sigma = _sigma(weight, u, v, image)
+        return weight / sigma, sigma
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: tuple[Tensor, ...]) -> None:
+        ctx.save_for_backward(*output, *inputs[1:3])
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        normalized, sigma, u, v = ctx.saved_tensors
+        matrix = gradients[0].flatten(1)
+        slope = gradients[1] - torch.dot(matrix.flatten(), normalized.flatten()) / sigma
+        return (matrix / sigma).addr_(slope * u, v).view_as(normalized), *[None] * 3
 
 
 class SpectralNormConv2d(SpectralNorm, nn.Conv2d):
@@ -118,7 +201,7 @@ class SpectralNormConv2d(SpectralNorm, nn.Conv2d):
     def forward(self, x: Tensor) -> Tensor:
         """Convolve x (N, in, H, W) into (N, out, H, W)."""
         padding = self.kernel_size[0] // 2
-        return convolve(x, self.normalized_weight(), self.bias, padding=padding)
+        return convolve(*self.normalize(x), self.bias, padding=padding)
 
 
 class SpectralNormLinear(SpectralNorm, nn.Linear):
@@ -132,7 +215,7 @@ class SpectralNormLinear(SpectralNorm, nn.Linear):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map x (N, in) to (N, out)."""
-        return F.linear(x, self.normalized_weight(), self.bias)
+        return F.linear(*self.normalize(x), self.bias)
 
 
 class SpectralNormEmbedding(SpectralNorm, nn.Embedding):
@@ -165,7 +248,7 @@ class SpectralNormNetwork(nn.Module):
     def begin_forward(self) -> None:
         """In training mode, one power iteration of every layer."""
         if self.training and not self.holds_power_iteration:
-            iterate_power(self)
+            iterate_power(self, keep_images=True)
 
 
 def _spectral_norm_layers(network: nn.Module) -> list[SpectralNorm]:
@@ -173,28 +256,36 @@ def _spectral_norm_layers(network: nn.Module) -> list[SpectralNorm]:
 
 
 @torch.no_grad()
-def iterate_power(network: nn.Module, iterations: int = 1) -> None:
+def iterate_power(network: nn.Module, iterations: int = 1, *, keep_images: bool = False) -> None:
     """Run power iterations on every spectrally normalized layer of a network, or on a single layer.
 
     Besides training, for weights that were not reached by its steps, such as a moving average:
-    their `u` and `v` are those of other weights and must be brought up to date before use.
+    their `u` and `v` are those of other weights and must be brought up to date before use. With
+    `keep_images` a forward follows, which needs the last products W v again.
     """
     layers = _spectral_norm_layers(network)
     for eps in dict.fromkeys(layer.eps for layer in layers):  # one, in a network
         alike = [layer for layer in layers if layer.eps == eps]
         with torch.autocast(alike[0].weight.device.type, enabled=False):
-            _iterate_power(alike, iterations, eps)
+            images = _iterate_power(alike, iterations, eps)
+        if keep_images:
+            for layer, image in zip(alike, images, strict=True):
+                layer.image = image
 
 
-def _iterate_power(layers: list[SpectralNorm], iterations: int, eps: float) -> None:
+def _iterate_power(layers: list[SpectralNorm], iterations: int, eps: float) -> list[Tensor]:
+    """See `iterate_power`; W v of each layer, empty after no iteration."""
     matrices = [layer.weight.flatten(1) for layer in layers]
     stored = [layer.u for layer in layers] + [layer.v for layer in layers]
     us = stored[: len(layers)]
+    images: list[Tensor] = []
     for _ in range(iterations):
         vs = _normalized([matrix.mT @ u for matrix, u in zip(matrices, us, strict=True)], eps)
-        us = _normalized([matrix @ v for matrix, v in zip(matrices, vs, strict=True)], eps)
+        images = [matrix @ v for matrix, v in zip(matrices, vs, strict=True)]
+        us = _normalized(images, eps)
     if iterations > 0:
         torch._foreach_copy_(stored, us + vs)
+    return images
 
 
 def _normalized(vectors: list[Tensor], eps: float) -> list[Tensor]:

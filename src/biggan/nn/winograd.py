@@ -7,9 +7,9 @@ a linear transform of window and kernel, 36:
     Y = A^T [ (G w G^T) * (B^T x B) ] A        * elementwise, summed over the input's channels
 
 For all windows together the middle is 36 matrix products, and that is all the arithmetic that grows
-with the square of the channels. The transforms move memory, so this wins where channels are many:
-with one thread from 96 on, with two, which share the memory, from some hundreds on. The gradient of
-the weight is the same formula read backwards:
+with the square of the channels. The transforms move memory, so this wins where channels are many.
+They are chains of small operations, which separate threads run on separate strips of the batch
+(`threads.py`). The gradient of the weight is the same formula read backwards:
 
     dw = G^T [ sum over windows of (B^T x B) * (A dY A^T) ] G
 
@@ -20,21 +20,23 @@ with those below the rounding error in float32 is half as large, about 1e-6 of t
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cache
 from math import prod
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor
+
+from biggan.nn.threads import in_threads
 
 _POINTS = (0.0, 0.75, -0.75, 1.5, -1.5)  # and infinity
 _TILE = 4  # outputs a side
 _WINDOW = 6  # inputs a side
 _PRODUCTS = _WINDOW * _WINDOW
 
-_AT_ONCE = 128  # windows: what lies between the transforms fits a cache
-_GRADIENT_AT_ONCE = 512  # the sums of all products are read and written once for so many
+_WINDOWS_PER_STRIP = 128  # what lies between the transforms fits a cache
+_WINDOWS_PER_GRADIENT_STRIP = 256  # the sums of all products are read and written for so many
 
 
 def winograd_kernel(weight: Tensor, *, adjoint: bool = False) -> Tensor:
@@ -62,7 +64,7 @@ def winograd_convolve(
     bias: Tensor | None = None,
     *,
     add_to: Tensor | None = None,
-    at_once: int = _AT_ONCE,
+    windows_per_strip: int = _WINDOWS_PER_STRIP,
 ) -> Tensor:
     """Convolve 3x3 with padding 1. Not differentiable; see `WinogradConvolution`.
 
@@ -71,7 +73,7 @@ def winograd_convolve(
         kernel: (36, C, out), of `winograd_kernel`.
         bias: (out,) or None.
         add_to: What the result is added to in place, (N, out, H, W).
-        at_once: Windows at a time, roughly.
+        windows_per_strip: Windows at a time, roughly.
 
     Returns:
         (N, out, H, W), in channels-last memory unless it is `add_to`.
@@ -85,47 +87,68 @@ def winograd_convolve(
             device=x.device,
             memory_format=torch.channels_last,
         )
-    strips = _Strips(x, at_once)
-    products, tiles = (x.new_empty(n * strips.most * out) for n in (_PRODUCTS, _TILE**2))
-    for images, rows in strips:
-        windows = strips.windows(images, rows)  # (36, windows, C)
-        product = _first(products, _PRODUCTS, windows.shape[1], out)
-        torch.bmm(windows, kernel, out=product)
-        tile = _first(tiles, _TILE**2, windows.shape[1] * out)
-        torch.mm(_both_axes("output", x.dtype, x.device), product.flatten(1), out=tile)
-        if bias is not None:
-            tile.view(-1, out).add_(bias)
-        target = _as_tiles(result, images, rows)
-        if add_to is None:
-            target.copy_(tile.view(target.shape))
-        else:
-            target.add_(tile.view(target.shape))
+    strips = _Strips(x, windows_per_strip)
+
+    def worker() -> Callable[[_Strip], None]:
+        transform = strips.transform()
+        products, tiles = (x.new_empty(n * strips.most * out) for n in (_PRODUCTS, _TILE**2))
+
+        def convolve(strip: _Strip) -> None:
+            windows = transform(strip)  # (36, windows, C)
+            product = _first(products, _PRODUCTS, windows.shape[1], out)
+            torch.bmm(windows, kernel, out=product)
+            tile = _first(tiles, _TILE**2, windows.shape[1] * out)
+            torch.mm(_both_axes("output", x.dtype, x.device), product.flatten(1), out=tile)
+            if bias is not None:
+                tile.view(-1, out).add_(bias)
+            target = _as_tiles(result, strip)
+            if add_to is None:
+                target.copy_(tile.view(target.shape))
+            else:
+                target.add_(tile.view(target.shape))
+
+        return convolve
+
+    in_threads(worker, strips)
     return result
 
 
 def winograd_weight_gradient(
-    x: Tensor, gradient: Tensor, *, at_once: int = _GRADIENT_AT_ONCE
+    x: Tensor, gradient: Tensor, *, windows_per_strip: int = _WINDOWS_PER_GRADIENT_STRIP
 ) -> Tensor:
     """The gradient (out, C, 3, 3) of a convolution's weight. Not differentiable.
 
     Args:
         x: The convolution's input (N, C, H, W).
         gradient: Of its result, (N, out, H, W).
-        at_once: Windows at a time, roughly.
+        windows_per_strip: Windows at a time, roughly.
     """
     channels, out = x.shape[1], gradient.shape[1]
-    strips = _Strips(x, at_once)
-    tiles, spread = (x.new_empty(n * strips.most * out) for n in (_TILE**2, _PRODUCTS))
-    sums = x.new_zeros(_PRODUCTS, out, channels)
-    for images, rows in strips:
-        windows = strips.windows(images, rows)  # (36, windows, C)
-        source = _as_tiles(gradient, images, rows)
-        tile = _first(tiles, *source.shape).copy_(source).view(_TILE**2, -1)
-        product = _first(spread, _PRODUCTS, tile.shape[1])
-        torch.mm(_both_axes("output", x.dtype, x.device).mT, tile, out=product)
-        sums.baddbmm_(product.view(*windows.shape[:2], out).mT, windows)
+    strips = _Strips(x, windows_per_strip)
+    sums: list[Tensor] = []  # of each thread
+
+    def worker() -> Callable[[_Strip], None]:
+        transform = strips.transform()
+        tiles, spread = (x.new_empty(n * strips.most * out) for n in (_TILE**2, _PRODUCTS))
+        own = x.new_zeros(_PRODUCTS, out, channels)
+        sums.append(own)
+
+        def add_up(strip: _Strip) -> None:
+            windows = transform(strip)  # (36, windows, C)
+            source = _as_tiles(gradient, strip)
+            tile = _first(tiles, *source.shape).copy_(source).view(_TILE**2, -1)
+            product = _first(spread, _PRODUCTS, tile.shape[1])
+            torch.mm(_both_axes("output", x.dtype, x.device).mT, tile, out=product)
+            own.baddbmm_(product.view(*windows.shape[:2], out).mT, windows)
+
+        return add_up
+
+    in_threads(worker, strips)
+    total, *others = sums
+    for own in others:
+        total += own
     one = _both_axes("kernel", x.dtype, x.device)
-    return (sums.flatten(1).mT @ one).view(out, channels, 3, 3)
+    return (total.flatten(1).mT @ one).view(out, channels, 3, 3)
 
 
 class WinogradConvolution(torch.autograd.Function):
@@ -176,51 +199,62 @@ class _WeightGradient(torch.autograd.Function):
         )
 
 
+class _Strip(NamedTuple):
+    """A part of a batch that is convolved at once."""
+
+    images: slice
+    rows: slice
+
+
 class _Strips:
-    """The parts of a batch that are convolved one after the other, and the memory for one.
+    """A batch in strips, which are convolved one after the other by each thread.
 
     Every array is written by the operation before the one that reads it, while it is in the cache.
     """
 
-    def __init__(self, x: Tensor, at_once: int) -> None:
-        self._batch, channels, self._height, width = x.shape
-        of_row = width // _TILE
-        self._images = min(self._batch, max(1, at_once // (self._height // _TILE * of_row)))
-        tall = max(1, at_once // of_row) * _TILE
+    def __init__(self, x: Tensor, windows: int) -> None:
+        self._batch, self._channels, self._height, self._width = x.shape
+        of_row = self._width // _TILE
+        self._images = min(self._batch, max(1, windows // (self._height // _TILE * of_row)))
+        tall = max(1, windows // of_row) * _TILE
         self._rows = self._height if self._images > 1 else min(self._height, tall)
         self._image = _pixels_first(x)
         self.most = self._images * (self._rows // _TILE) * of_row
-        """Windows of the largest part."""
-        self._padded = x.new_zeros(self._images, self._rows + 2, width + 2, channels)
-        self._raw = x.new_empty(_PRODUCTS * self.most * channels)
-        self._transformed = torch.empty_like(self._raw)
+        """Windows of the largest strip."""
 
-    def __iter__(self) -> Iterator[tuple[slice, slice]]:
-        """Images and rows of each part."""
+    def __iter__(self) -> Iterator[_Strip]:
         for image in range(0, self._batch, self._images):
             for top in range(0, self._height, self._rows):
-                yield (
+                yield _Strip(
                     slice(image, min(image + self._images, self._batch)),
                     slice(top, min(top + self._rows, self._height)),
                 )
 
-    def windows(self, images: slice, rows: slice) -> Tensor:
-        """The transformed windows of a part (36, windows, C), until those of the next."""
-        padded = self._pad(images, rows)
-        windows = padded.unfold(1, _WINDOW, _TILE).unfold(2, _WINDOW, _TILE)
-        windows = windows.permute(4, 5, 0, 1, 2, 3)
-        raw = _first(self._raw, *windows.shape).copy_(windows).view(_PRODUCTS, -1)
-        transformed = _first(self._transformed, *raw.shape)
-        torch.mm(_both_axes("input", raw.dtype, raw.device), raw, out=transformed)
-        return transformed.view(_PRODUCTS, -1, windows.shape[-1])
+    def transform(self) -> Callable[[_Strip], Tensor]:
+        """What transforms the windows of a strip, (36, windows, C), until it is called again."""
+        x, channels = self._image, self._channels
+        images = x.new_zeros(self._images, self._rows + 2, self._width + 2, channels)
+        both = [x.new_empty(_PRODUCTS * self.most * channels) for _ in range(2)]
 
-    def _pad(self, images: slice, rows: slice) -> Tensor:
-        """The rows with one more on each side, zeros around the image."""
-        source = self._image[images]
-        padded = self._padded[: len(source), : rows.stop - rows.start + 2]
+        def windows_of(strip: _Strip) -> Tensor:
+            padded = self._pad(images, strip)
+            windows = padded.unfold(1, _WINDOW, _TILE).unfold(2, _WINDOW, _TILE)
+            windows = windows.permute(4, 5, 0, 1, 2, 3)
+            raw = _first(both[0], *windows.shape).copy_(windows).view(_PRODUCTS, -1)
+            transformed = _first(both[1], *raw.shape)
+            torch.mm(_both_axes("input", raw.dtype, raw.device), raw, out=transformed)
+            return transformed.view(_PRODUCTS, -1, channels)
+
+        return windows_of
+
+    def _pad(self, images: Tensor, strip: _Strip) -> Tensor:
+        """A strip's rows with one more on each side, zeros around the image."""
+        rows = strip.rows
+        source = self._image[strip.images]
+        padded = images[: len(source), : rows.stop - rows.start + 2]
         above, below = max(0, rows.start - 1), min(self._height, rows.stop + 1)
         padded[:, above - rows.start + 1 : below - rows.start + 1, 1:-1] = source[:, above:below]
-        if rows.start == 0:  # of an earlier part there are pixels
+        if rows.start == 0:  # of an earlier strip there are pixels
             padded[:, 0] = 0
         if rows.stop == self._height:
             padded[:, -1] = 0
@@ -237,9 +271,9 @@ def _pixels_first(x: Tensor) -> Tensor:
     return x.permute(0, 2, 3, 1)
 
 
-def _as_tiles(x: Tensor, images: slice, rows: slice) -> Tensor:
-    """View a part of x (N, C, H, W) as (4, 4, N, tiles down, tiles across, C)."""
-    part = _pixels_first(x)[images, rows]
+def _as_tiles(x: Tensor, strip: _Strip) -> Tensor:
+    """View a strip of x (N, C, H, W) as (4, 4, N, tiles down, tiles across, C)."""
+    part = _pixels_first(x)[strip.images, strip.rows]
     part = part.unflatten(2, (-1, _TILE)).unflatten(1, (-1, _TILE))
     return part.permute(2, 4, 0, 1, 3, 5)
 
