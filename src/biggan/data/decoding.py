@@ -76,12 +76,9 @@ def strict_pillow() -> Iterator[None]:
 
 
 def decode_image(data: bytes, channels: int, white: int = WHITE) -> DecodedImage:
-    """Decode a file: the first frame, upright, on white where it is transparent.
+    """Decode a whole file: the first frame, upright, on white where it is transparent.
 
-    Args:
-        data: The whole file, in any of `image_formats`.
-        channels: 1 for grey, 3 for colour.
-        white: The level that becomes white in files with more than 8 bits that do not state it.
+    `white` is the level that becomes white in files with more than 8 bits that do not state it.
 
     Raises:
         CorruptImageError: The file is damaged, no image, too large, or its levels have no range.

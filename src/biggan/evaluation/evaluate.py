@@ -81,23 +81,12 @@ def evaluate_generator(
     flip: bool = True,
     progress: bool = True,
 ) -> Evaluation | None:
-    """Evaluate a generator at one truncation or several.
+    """Evaluate a generator at one truncation or several; None on all processes but the first.
 
-    The same call resumes after a kill.
-
-    Args:
-        gan: The model.
-        reference: What its images are compared with, at its resolution.
-        extractor: Whose features are compared; None if "cas" is the only metric.
-        truncations: None for untruncated noise, as the paper's main figures.
-        metrics: Some of `METRICS`.
-        protocol: How many images, of what noise; the paper's 50,000 if left out.
-        flip: Whether the classifier of "cas" sees one half of the images mirrored. Not for letters
-            and digits.
-        progress: Show bars on a terminal.
-
-    Returns:
-        The figures; None on all processes but the first.
+    The same call resumes after a kill. The reference has the model's resolution; without
+    `extractor` "cas" is the only metric. A truncation of None is untruncated noise, as in the
+    paper's main figures; without `protocol` there are the paper's 50,000 images. With `flip` the
+    classifier of "cas" sees one half of the images mirrored: not for letters and digits.
 
     Raises:
         InputError: Settings that do not fit each other; too few images for a metric; images that

@@ -94,12 +94,9 @@ def read_events(run_dir: Path) -> tuple[list[Event], int]:
 class RunLog:
     """The three files and `tensorboard/` in a run's folder.
 
-    Args:
-        run_dir: The run's folder.
-        step: Where this process starts. Lines beyond it, of a process that was killed after its
-            last checkpoint, are dropped: they will be written again.
-        attempt: The attempt at which it starts.
-        tracker: Gets the same curves as TensorBoard.
+    Lines beyond `step`, where this process starts, are dropped: they are of a process that was
+    killed after its last checkpoint, and will be written again. A tracker gets the same curves as
+    TensorBoard.
 
     Raises:
         InputError: A file cannot be written; so may every method.

@@ -66,12 +66,8 @@ _MARGIN = 2 * _LOBES - 1  # fine pixels beyond the border that the filter reache
 class AdaptiveAugmentation(nn.Module):
     """Augments images, as often as the discriminator's confidence calls for.
 
-    Its state is four numbers: p, and the signs, images and updates since p last moved.
-
-    Args:
-        resolution: The images' side R.
-        target: E[sign(D(x))] of real images to hold.
-        images: Real images over which p may move from 0 to 1.
+    Its state is four numbers: p, and the signs, images and updates since p last moved. `target` is
+    E[sign(D(x))] of real images to hold, `images` the real ones over which p may move from 0 to 1.
     """
 
     probability: Tensor

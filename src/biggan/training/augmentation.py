@@ -220,12 +220,9 @@ def translate(images: Tensor, down: Tensor, right: Tensor) -> Tensor:
 
 
 def cut_out(images: Tensor, row: Tensor, column: Tensor) -> Tensor:
-    """Set a square of half the side to 0, as far as it is inside the image.
+    """Set a square of half the side to 0, as far as it is inside the images (N, C, R, R).
 
-    Args:
-        images: (N, C, R, R).
-        row: Of the pixel at the square's centre, or below the centre for an even side; (N,).
-        column: The same across.
+    `row` and `column` (N,) are of the pixel at its centre, or behind the centre for an even side.
     """
     resolution = images.shape[-1]
     side = _round_half_up(_CUTOUT * resolution)
@@ -242,10 +239,7 @@ def cut_out(images: Tensor, row: Tensor, column: Tensor) -> Tensor:
 def take_pixels(images: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
     """Make images (N, C, R, R) of other images' pixels.
 
-    Args:
-        images: (N, C, R, R).
-        rows: For each pixel, the row to take it from; int64, broadcast to (N, R, R).
-        columns: The same for columns.
+    `rows` and `columns` say where to take each pixel from: int64, broadcast to (N, R, R).
     """
     channels, resolution = images.shape[1], images.shape[-1]
     sources = (rows * resolution + columns).expand(-1, resolution, resolution)
