@@ -58,8 +58,8 @@ test-lowest test-newest: test-%:
 	$(PYTHON) -m venv --clear .venv-$*
 	echo '$(TORCH)' > .venv-$*/constraints.txt
 	$(if $(filter lowest,$*),$(PYTHON) scripts/lower_bounds.py >> .venv-$*/constraints.txt)
-	.venv-$*/bin/python -m pip install --quiet --disable-pip-version-check --constraint .venv-$*/constraints.txt torch
-	.venv-$*/bin/python -m pip install --quiet --disable-pip-version-check --constraint .venv-$*/constraints.txt \
+	.venv-$*/bin/python -m pip install --quiet --no-compile --disable-pip-version-check --constraint .venv-$*/constraints.txt torch
+	.venv-$*/bin/python -m pip install --quiet --no-compile --disable-pip-version-check --constraint .venv-$*/constraints.txt \
 		--editable '.[train,evaluate,demo,hub,data,export,openvino,video,notebook]' pytest pytest-timeout pytest-xdist \
 		safetensors
 	.venv-$*/bin/python -c 'import $(BOUNDS_IMPORTS)'

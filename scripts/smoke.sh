@@ -33,7 +33,7 @@ END
 for versions in pinned lowest; do
     "$python" -m venv --clear venv
     bin=$folder/venv/bin
-    pip=("$bin/python" -m pip install --quiet --disable-pip-version-check --constraint "$versions.txt")
+    pip=("$bin/python" -m pip install --quiet --no-compile --disable-pip-version-check --constraint "$versions.txt")
     "${pip[@]}" "$wheel"
     "$bin/python" -c 'import sys, biggan; assert biggan.__file__.startswith(sys.prefix), biggan.__file__'
     "$bin/biggan" --version --verbose
