@@ -269,7 +269,9 @@ def test_a_damaged_page_is_one_sentence(browser: Any, address: str, site: Path) 
     assert f"The file {weights.name} of the model is damaged: it has " in notice
     for manifest in ("{}", '{"name": "tiny", "fi', "<!doctype html>"):
         other = Visit(browser)
-        other.window.route("**/model.json", lambda route, _, body=manifest: route.fulfill(body=body))
+        other.window.route(
+            "**/model.json", lambda route, _, body=manifest: route.fulfill(body=body)
+        )
         assert other.open(address).notice().endswith("model.json cannot be loaded.")
         other.window.close()
     assert visit.window.locator("body.failed").count() == 1
