@@ -6,9 +6,18 @@ import tarfile
 import zipfile
 
 import numpy as np
+import pytest
 from PIL import Image
 
-from tiny import refusal as refusal  # for the tests of data
+from biggan.errors import InputError
+
+
+def refusal(function, *arguments, **options):
+    """The message with which something is refused."""
+    with pytest.raises(InputError) as caught:
+        function(*arguments, **options)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
 
 
 def encode(image, kind="PNG", **options):

@@ -15,7 +15,7 @@ import re
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from tqdm import tqdm
 
@@ -50,8 +50,15 @@ SCORES = {
 """Figures of an evaluation, by their keys."""
 
 
+class PublishedModel(Model, Protocol):
+    """What is needed of a `biggan.Gan`."""
+
+    @property
+    def description(self) -> Description: ...  # noqa: D102
+
+
 def save_pretrained(
-    gan: Model,
+    gan: PublishedModel,
     folder: str | Path,
     *,
     discriminator: Discriminator | None = None,
@@ -103,7 +110,7 @@ def save_discriminator_pretrained(
 
 
 def push_to_hub(
-    gan: Model,
+    gan: PublishedModel,
     repo: str,
     *,
     discriminator: Discriminator | None = None,

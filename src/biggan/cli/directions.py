@@ -55,12 +55,15 @@ if TYPE_CHECKING:
     help="Name a direction; may be given several times.",
 )
 @click.option(
-    "--out", type=options.FILE, default=Path("directions.safetensors"), help="The file to write."
+    "--out",
+    type=click.Path(dir_okay=False, path_type=Path),
+    default=Path("directions.safetensors"),
+    help="The file to write.",
 )
 @click.option(
     "--sheet",
     metavar="PNG",
-    type=options.FILE,
+    type=click.Path(dir_okay=False, path_type=Path),
     help="Draw a row of pictures for each direction, from -3 to 3.",
 )
 @options.device

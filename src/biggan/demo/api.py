@@ -17,16 +17,8 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, create_model
 
 from biggan._version import __version__
 from biggan.classes import class_choices, search_classes
+from biggan.demo import forms
 from biggan.demo.drawing import enlarged
-from biggan.demo.forms import (
-    FORMS,
-    Category,
-    Choice,
-    Control,
-    Form,
-    Number,
-    default_value,
-)
 from biggan.demo.renderer import Renderer
 from biggan.demo.words import api_reference
 from biggan.errors import InputError, quoted
@@ -65,7 +57,7 @@ def build_api(renderer: Renderer) -> FastAPI:
         dependencies=[Depends(_refuse_repeated_names)],
         exception_handlers={InputError: _refuse, RequestValidationError: _refuse_parameters},
     )
-    for form in FORMS:
+    for form in forms.FORMS:
         api.get(
             f"/api/{form.endpoint}",
             summary=form.summary,
@@ -119,7 +111,7 @@ def build_api(renderer: Renderer) -> FastAPI:
     return api
 
 
-def _endpoint(form: Form, renderer: Renderer) -> Any:
+def _endpoint(form: forms.Form, renderer: Renderer) -> Any:
     models = renderer.models
     model_field = Field(models.default, description="A name that /api/models lists.")
     controls: dict[str, Any] = {control.key: _parameter(control) for control in form.controls}
@@ -152,21 +144,21 @@ def _endpoint(form: Form, renderer: Renderer) -> Any:
     return draw
 
 
-def _parameter(control: Control) -> tuple[Any, Any]:
+def _parameter(control: forms.Control) -> tuple[Any, Any]:
     """The type and the default of a control's parameter; its own check gives the messages."""
     about: dict[str, Any] = {"title": control.label, "description": control.info or None}
     kind: Any = str
     match control:
-        case Number():
+        case forms.Number():
             kind = int if control.is_whole else float
             about |= {"ge": control.low, "le": control.largest}
-        case Category():
+        case forms.Category():
             kind = str | None
-        case Choice():
+        case forms.Choice():
             about["json_schema_extra"] = {"enum": [word for word, _ in control.choices]}
     # FastAPI documents what stands before the validator, which comes first and checks it all.
     annotation = Annotated[kind, Field(**about), BeforeValidator(control.check)]
-    return annotation, default_value(control, ())
+    return annotation, forms.default_value(control, ())
 
 
 async def _until_gone(request: Request) -> None:

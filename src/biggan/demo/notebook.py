@@ -24,6 +24,7 @@ from typing import Any
 from PIL import Image
 
 from biggan.classes import class_choices
+from biggan.demo import forms
 from biggan.demo.drawing import (
     SMALL,
     columns,
@@ -33,33 +34,12 @@ from biggan.demo.drawing import (
     unfinished,
     video_endings,
 )
-from biggan.demo.forms import (
-    DIRECTIONS,
-    EXPLORE,
-    INTERPOLATE,
-    MOVES,
-    SWEEP,
-    VIDEO,
-    Choice,
-    Control,
-    Form,
-    Number,
-    SheetProvenance,
-    default_value,
-    label_of,
-    settings_of,
-)
 from biggan.demo.renderer import AbandonedError, Job
 from biggan.demo.words import column_heads, describe
 from biggan.errors import InputError
 from biggan.gan import Gan
 from biggan.images import make_grid, save_png, to_png
-from biggan.provenance import (
-    LatentGridProvenance,
-    MorphProvenance,
-    VideoProvenance,
-    file_stem,
-)
+from biggan.provenance import LatentGridProvenance, MorphProvenance, VideoProvenance, file_stem
 from biggan.video import check_video
 
 try:
@@ -81,22 +61,22 @@ _HEADS = (
 
 def explore(gan: Gan) -> NotebookForm:
     """Samples of one category, at most five a row."""
-    return NotebookForm(gan, EXPLORE)
+    return NotebookForm(gan, forms.EXPLORE)
 
 
 def interpolate(gan: Gan) -> NotebookForm:
     """Paths from one category and seed to another, one a row, and a looping video of them."""
-    return NotebookForm(gan, INTERPOLATE)
+    return NotebookForm(gan, forms.INTERPOLATE)
 
 
 def sweep(gan: Gan) -> NotebookForm:
     """The same samples over falling truncations, as the paper's Figure 2."""
-    return NotebookForm(gan, SWEEP)
+    return NotebookForm(gan, forms.SWEEP)
 
 
 def directions(gan: Gan) -> NotebookForm:
     """A sample before and after its noise is moved along the model's strongest directions."""
-    return NotebookForm(gan, DIRECTIONS)
+    return NotebookForm(gan, forms.DIRECTIONS)
 
 
 class NotebookForm:
@@ -110,15 +90,15 @@ class NotebookForm:
             the slider does. There are none for categories if the model is unconditional.
     """
 
-    def __init__(self, gan: Gan, form: Form) -> None:
+    def __init__(self, gan: Gan, form: forms.Form) -> None:
         self.controls: dict[str, Any] = {}
         self._gan = gan
         self._form = form
         self._threads = ThreadPoolExecutor(1, "notebook-form")
         self._job = Job()
-        self._made: tuple[SheetProvenance, Image.Image] | Exception | None = None
+        self._made: tuple[forms.SheetProvenance, Image.Image] | Exception | None = None
         self._message, self._figure, self._video = (ipywidgets.HTML() for _ in range(3))
-        self._progress = ipywidgets.IntProgress(description=VIDEO.title)
+        self._progress = ipywidgets.IntProgress(description=forms.VIDEO.title)
         self._progress.layout.display = "none"
         self._fields: list[Any] = []
         for control in form.all_controls:
@@ -142,7 +122,7 @@ class NotebookForm:
         return self._finished()[1]
 
     @property
-    def provenance(self) -> SheetProvenance:
+    def provenance(self) -> forms.SheetProvenance:
         """The provenance of `picture`; raises as it does."""
         return self._finished()[0]
 
@@ -211,7 +191,7 @@ class NotebookForm:
             self._made = self._made or error
             self._alert(str(error) if isinstance(error, InputError) else f"failed: {error!r}")
 
-    def _finished(self) -> tuple[SheetProvenance, Image.Image]:
+    def _finished(self) -> tuple[forms.SheetProvenance, Image.Image]:
         self._job.future.result()
         if isinstance(self._made, Exception):
             raise self._made
@@ -299,23 +279,23 @@ class NotebookForm:
             self._progress.layout.display = "none"
 
 
-def build_field(control: Control, gan: Gan) -> tuple[Any, Any] | None:
+def build_field(control: forms.Control, gan: Gan) -> tuple[Any, Any] | None:
     """Lay out a control.
 
     Returns:
         The widget whose `value` is the setting, and the one that is shown: the same, or one that
         holds it. None for the category of an unconditional model.
     """
-    name = label_of(control, gan)
+    name = forms.label_of(control, gan)
     label = {
         "description": name,
         "tooltip": f"{name}. {control.info}" if control.info else name,
         "style": {"description_width": "11em"},
         "layout": {"width": "31em"},
     }
-    value = default_value(control, gan.class_names)
+    value = forms.default_value(control, gan.class_names)
     widget: Any
-    if isinstance(control, Number):
+    if isinstance(control, forms.Number):
         kind = ipywidgets.IntSlider if control.is_whole else ipywidgets.FloatSlider
         slider = kind(
             value=value,
@@ -326,7 +306,7 @@ def build_field(control: Control, gan: Gan) -> tuple[Any, Any] | None:
             **label,
         )
         return (slider, slider) if control.largest == control.high else _with_box(slider, control)
-    if isinstance(control, Choice):
+    if isinstance(control, forms.Choice):
         widget = ipywidgets.RadioButtons(
             options=[(text, word) for word, text in control.choices],
             value=value,
@@ -343,7 +323,7 @@ def build_field(control: Control, gan: Gan) -> tuple[Any, Any] | None:
     return widget, widget
 
 
-def _with_box(slider: Any, control: Number) -> tuple[Any, Any]:
+def _with_box(slider: Any, control: forms.Number) -> tuple[Any, Any]:
     """A slider beside a box that takes larger numbers than the slider begins with."""
     slider.readout = False
     slider.layout.width = "24.5em"
@@ -362,7 +342,7 @@ def _with_box(slider: Any, control: Number) -> tuple[Any, Any]:
     return box, ipywidgets.HBox([slider, box])
 
 
-def figure(gan: Gan, sheet: SheetProvenance, picture: Image.Image) -> str:
+def figure(gan: Gan, sheet: forms.SheetProvenance, picture: Image.Image) -> str:
     """A picture as HTML that needs no file: its columns above it, how to make it again below."""
     width = f"width:100%; max-width:{picture.width * _enlargement(gan)}px;"
     pixels = "image-rendering:pixelated;" if gan.config.resolution <= SMALL else ""
@@ -374,12 +354,12 @@ def figure(gan: Gan, sheet: SheetProvenance, picture: Image.Image) -> str:
     )
 
 
-def python_call(gan: Gan, sheet: SheetProvenance) -> str:
+def python_call(gan: Gan, sheet: forms.SheetProvenance) -> str:
     """The expression that makes a picture again, for a `gan` that is the model."""
-    values = settings_of(gan, sheet)
+    values = forms.settings_of(gan, sheet)
     if isinstance(sheet, LatentGridProvenance):
         noise = f"biggan.truncated_noise(1, {gan.config.z_dim}, {values['truncation']}, "
-        moved = {number: values[key] for number, key in enumerate(MOVES) if values.get(key)}
+        moved = {number: values[key] for number, key in enumerate(forms.MOVES) if values.get(key)}
         return (
             f"gan.edit({noise}{values['seed']}), biggan.directions.default_directions(gan), "
             f"{moved}, {values['category']!r}, {values['truncation']})"

@@ -22,36 +22,11 @@ from gradio.context import LocalContext
 from gradio.utils import get_upload_folder
 from PIL import Image
 
+from biggan.demo import forms, words
 from biggan.demo.drawing import thumbnail, unfinished
-from biggan.demo.forms import (
-    EXPLORE,
-    FORMS,
-    VIDEO,
-    Category,
-    Form,
-    Number,
-    draw_lots,
-    find_settings,
-    from_query,
-    plan_gallery,
-    to_query,
-)
 from biggan.demo.models import ModelCache
 from biggan.demo.renderer import Job, Renderer
 from biggan.demo.tab import Tab, lay_out, picture_style, setting
-from biggan.demo.words import (
-    API_LINK,
-    CANCELLED,
-    WELCOME,
-    caption,
-    column_heads,
-    describe,
-    download_failure,
-    download_links,
-    download_progress,
-    gallery,
-    model_card,
-)
 from biggan.errors import InputError
 from biggan.provenance import GridProvenance
 from biggan.provenance_files import read_provenance
@@ -116,8 +91,8 @@ class Page:
         # A bundled model draws its classes in a moment, so the page opens with their pictures.
         classes, is_bundled = "", models.source(models.default, with_paths=False) in BUNDLED
         if is_bundled:
-            planned = plan_gallery(gan)
-            classes = gallery(planned, [thumbnail(picture) for picture in gan.draw(planned)])
+            planned = forms.plan_gallery(gan)
+            classes = words.gallery(planned, [thumbnail(picture) for picture in gan.draw(planned)])
         self.blocks = _Blocks(
             title="BigGAN",
             analytics_enabled=False,
@@ -127,7 +102,7 @@ class Page:
         with self.blocks:
             with gr.Row(elem_classes="top"):
                 with gr.Column(scale=3, min_width=280, elem_classes="welcome"):
-                    gr.HTML(WELCOME)
+                    gr.HTML(words.WELCOME)
                     with gr.Row(elem_classes="actions"):
                         self.surprise_button = gr.Button("Surprise me", size="sm", min_width=0)
                         self.copy_button = gr.Button(
@@ -140,12 +115,12 @@ class Page:
                         label="Model",
                         visible=len(models.names) > 1,
                     )
-                    self.card = gr.HTML(model_card(gan, models.default), elem_classes="about")
-            missing = "".join(download_failure(n, why) for n, why in models.failures.items())
+                    self.card = gr.HTML(words.model_card(gan, models.default), elem_classes="about")
+            missing = "".join(words.download_failure(n, why) for n, why in models.failures.items())
             self.notice = gr.HTML(missing, visible=bool(missing), elem_classes="notice")
             self.cancel_button = gr.Button("Cancel the download", size="sm", visible=False)
-            with gr.Tabs(selected=EXPLORE.name, overflow_behavior="wrap") as self.tab_bar:
-                self.tabs = [lay_out(form, gan, classes) for form in FORMS]
+            with gr.Tabs(selected=forms.EXPLORE.name, overflow_behavior="wrap") as self.tab_bar:
+                self.tabs = [lay_out(form, gan, classes) for form in forms.FORMS]
             brings_weights = models.uploads is not None
             self.drop = gr.File(
                 label=f"A picture or video made here{', or weights' if brings_weights else ''}",
@@ -154,8 +129,8 @@ class Page:
                 elem_classes="drop",
                 elem_id="drop",
             )
-            gr.HTML(API_LINK, elem_classes="api")
-            self.shown = gr.Textbox(EXPLORE.name, visible="hidden")  # the form that is seen
+            gr.HTML(words.API_LINK, elem_classes="api")
+            self.shown = gr.Textbox(forms.EXPLORE.name, visible="hidden")  # the form that is seen
             self.address = gr.Textbox(visible="hidden")
             shown = models.default if is_bundled else ""
             self.drawn = gr.Textbox(shown, visible="hidden")  # the model of the picture
@@ -187,7 +162,7 @@ class Page:
                 None, None, self.shown, **_js(f"() => window.biggan.openTab('{tab.form.name}')")
             )
             for control in tab.form.controls:
-                if isinstance(control, Category):
+                if isinstance(control, forms.Category):
                     wants = _js("() => JSON.stringify(window.biggan.wanted)")
                     tab.widgets[control.key].select(None, None, wanted, **wants)
         ask = _js("(times) => window.biggan.ask(times)")
@@ -239,7 +214,9 @@ class Page:
                     **_VIDEOS,
                 )
 
-    def _publish(self, form: Form, tab: Tab, outputs: Sequence[Any], queue: dict[str, Any]) -> None:
+    def _publish(
+        self, form: forms.Form, tab: Tab, outputs: Sequence[Any], queue: dict[str, Any]
+    ) -> None:
         """Offer an endpoint, whose parameters are the form's controls and the model."""
         keys = [control.key for control in form.controls]
 
@@ -273,17 +250,19 @@ class Page:
             sheet = tab.form.plan(gan, **settings)
             look: dict[str, Any] = {
                 "elem_classes": picture_style(tab.form, gan),
-                "alt_text": describe(sheet),
+                "alt_text": words.describe(sheet),
             }
             # A video would be of other settings now.
             hidden = dict.fromkeys(tab.video, gr.update(value=None, visible=False))
-            heads, drawn = column_heads(sheet), 0
-            query = to_query(model, tab.form, settings)
+            heads, drawn = words.column_heads(sheet), 0
+            query = forms.to_query(model, tab.form, settings)
             with self.renderer.join(model, sheet) as job:
-                below = caption(gan, sheet, self._source(model))
+                below = words.caption(gan, sheet, self._source(model))
                 query_of_api = query.partition("&")[2]
-                below += download_links(tab.form.endpoint, query_of_api, gan.config.resolution)
-                words = {
+                below += words.download_links(
+                    tab.form.endpoint, query_of_api, gan.config.resolution
+                )
+                around = {
                     tab.heading: gr.update(value=heads, visible=bool(heads)),
                     tab.caption: below,
                     **hidden,
@@ -298,12 +277,12 @@ class Page:
                         drawn = len(done)
                         coarse = {**look, "elem_classes": [*look["elem_classes"], "unfinished"]}
                         coarse["value"] = unfinished(done, sheet)
-                        yield {tab.picture: gr.update(**coarse), **words}
+                        yield {tab.picture: gr.update(**coarse), **around}
             yield {
                 self.address: query,
                 self.drawn: model,
                 tab.picture: gr.update(value=job.files[0], **look),
-                **words,
+                **around,
             }
 
     def film(
@@ -316,8 +295,8 @@ class Page:
     ) -> Iterator[dict[Any, Any]]:
         """A video, once it is made; until then an empty frame, where Gradio shows the progress."""
         with _gradio_errors():
-            tab, settings = self._settings(VIDEO.name, values)
-            video = VIDEO.plan(self._models.get(model), **settings)
+            tab, settings = self._settings(forms.VIDEO.name, values)
+            video = forms.VIDEO.plan(self._models.get(model), **settings)
             yield {tab.video[0]: gr.update(value=None, visible=True)}
             with self.renderer.join(model, video) as job:
                 for _ in _until_done(job):
@@ -362,13 +341,13 @@ class Page:
                     try:
                         for _ in _until_done(job):
                             job.check()  # at once, even if the host is silent
-                            progress = download_progress(model, job.parts)
+                            progress = words.download_progress(model, job.parts)
                             shown = gr.update(value=progress, visible=True)
                             yield {self.notice: shown, self.cancel_button: gr.update(visible=True)}
                     except (InputError, CancelledError) as error:
-                        reason = download_failure(model, str(error))
+                        reason = words.download_failure(model, str(error))
                         if job.abandoned.is_set():
-                            reason = CANCELLED
+                            reason = words.CANCELLED
                 hidden = {self.cancel_button: gr.update(visible=False)}
                 if reason:
                     stays = gr.update(choices=self._menu(), value=drawn or self._models.default)
@@ -392,14 +371,14 @@ class Page:
         with _gradio_errors():
             gan = self._models.get(model)
             tab = next((tab for tab in self.tabs if tab.form.name == shown), self.tabs[0])
-            values = draw_lots(tab.form, gan.class_names)
+            values = forms.draw_lots(tab.form, gan.class_names)
             return self._update(model, {tab.form.name: values}, is_new=False)
 
     def show_classes(self, model: str) -> Iterator[str]:
         """Pictures of the classes of a model, to click on, as they are drawn."""
         with _gradio_errors():
             gan = self._models.get(model)
-            planned, pictures = plan_gallery(gan), []
+            planned, pictures = forms.plan_gallery(gan), []
             del gan  # not kept while the pictures wait
             yield ""
             for picture in planned:  # one by one: visitors' pictures come in between
@@ -408,7 +387,7 @@ class Page:
                         pass
                 with Image.open(job.files[0]) as drawn:
                     pictures.append(thumbnail(drawn))
-                yield gallery(planned, pictures)
+                yield words.gallery(planned, pictures)
 
     def follow(self, kept: str, request: gr.Request) -> dict[Any, Any]:
         """The page is opened: its address has settings of one form, the browser kept the others."""
@@ -417,7 +396,7 @@ class Page:
         model = query.get("model", self._models.default)
         try:
             values = self._kept_settings(model, kept)
-            form, settings = from_query(query)
+            form, settings = forms.from_query(query)
             if query.keys() & known:
                 gan = self._models.get(model)
                 settings = form.complete(gan, settings)
@@ -451,7 +430,7 @@ class Page:
                 if self._models.get(name).sha256 == maker.sha256:
                     model = name
             gan = self._models.get(model)
-            form, settings = find_settings(gan, made)
+            form, settings = forms.find_settings(gan, made)
         except InputError as error:
             text = str(error).replace(str(path), path.name)  # not where the server has it
             gr.Warning(_message(InputError(text)))
@@ -464,7 +443,7 @@ class Page:
         self,
         model: str,
         values: Mapping[str, Mapping[str, Any]],
-        form: Form | None = None,
+        form: forms.Form | None = None,
         *,
         is_new: bool,
     ) -> dict[Any, Any]:
@@ -477,7 +456,7 @@ class Page:
             is_new: Whether the page shows the categories of another model.
         """
         gan = self._models.get(model)
-        update: dict[Any, Any] = {self.model: model, self.card: model_card(gan, model)}
+        update: dict[Any, Any] = {self.model: model, self.card: words.model_card(gan, model)}
         if form:
             update |= {self.tab_bar: gr.Tabs(selected=form.name), self.shown: form.name}
         for tab in self.tabs:
@@ -498,7 +477,7 @@ class Page:
         tab = next((tab for tab in self.tabs if tab.form.name == shown), self.tabs[0])
         given = settings[tab.form.name]
         for control in tab.form.all_controls:
-            if isinstance(control, Number) and control.key in given:
+            if isinstance(control, forms.Number) and control.key in given:
                 given[control.key] = control.nearest(given[control.key])
             elif given.get(control.key) == "":  # what Gradio's HTML makes of None
                 given[control.key] = None

@@ -33,17 +33,8 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from biggan.demo import limits
 from biggan.demo.api import build_api
-from biggan.demo.limits import (
-    MAX_UPLOAD,
-    MAX_WEIGHTS,
-    BodyLimit,
-    Guard,
-    check_origin,
-    check_password,
-    check_rate,
-    client_of,
-)
 from biggan.demo.page import SCRIPT, STYLE, Page, css, theme
 from biggan.demo.renderer import Renderer
 from biggan.errors import InputError
@@ -111,10 +102,12 @@ def build_app(
     app = build_api(renderer)
     app.root_path = root_path
     # The last added is the first to see a request.
-    max_upload = MAX_UPLOAD if renderer.models.uploads is None else MAX_WEIGHTS
-    app.add_middleware(BodyLimit, max_upload=max_upload)
-    checks = [check_password(users)] if users else []
-    app.add_middleware(Guard, *checks, *([check_rate(per_minute)] if per_minute else []))
+    max_upload = limits.MAX_UPLOAD if renderer.models.uploads is None else limits.MAX_WEIGHTS
+    app.add_middleware(limits.BodyLimit, max_upload=max_upload)
+    checks = [limits.check_password(users)] if users else []
+    app.add_middleware(
+        limits.Guard, *checks, *([limits.check_rate(per_minute)] if per_minute else [])
+    )
     # Gradio would add one that allows all origins wherever it is not on this machine.
     app.add_middleware(
         CORSMiddleware,
@@ -123,7 +116,7 @@ def build_app(
         allow_headers=["*"],
         allow_credentials=True,
     )
-    app.add_middleware(Guard, check_origin(origins))
+    app.add_middleware(limits.Guard, limits.check_origin(origins))
     if root_path:
         app.add_middleware(_WithoutPrefix, root_path)
     gr.mount_gradio_app(
@@ -296,7 +289,7 @@ class BoundedProtocol(H11Protocol):
         most = _max_connections()
         connections: set[Any] = self.connections
         if self.client and not _is_within(self.client[0], self._proxies):
-            self._owner = client_of({"client": self.client})
+            self._owner = limits.client_of({"client": self.client})
             _make_room([c for c in connections if c._owner == self._owner], most // 2)
         _make_room(connections, most)
 

@@ -10,19 +10,8 @@ from typing import Any
 import gradio as gr
 
 from biggan.classes import class_choices
+from biggan.demo import forms
 from biggan.demo.drawing import SMALL
-from biggan.demo.forms import (
-    DIRECTIONS,
-    EXPLORE,
-    MOVES,
-    Category,
-    Choice,
-    Control,
-    Form,
-    Number,
-    default_value,
-    label_of,
-)
 from biggan.gan import Gan
 
 # Of pairs, A before B; a slider reaches a number that was typed.
@@ -63,7 +52,7 @@ class Tab:
         gallery: Pictures of classes to click on, on the tab that opens first.
     """
 
-    form: Form
+    form: forms.Form
     item: Any
     widgets: dict[str, Any]
     heading: Any
@@ -79,22 +68,18 @@ class Tab:
         return [self.heading, self.picture, self.caption, *self.video]
 
 
-def lay_out(form: Form, gan: Gan, classes: str = "") -> Tab:
-    """Put the widgets of a form onto the page that is being built, as a model needs them.
-
-    Args:
-        form: What the tab is for.
-        gan: The model.
-        classes: The gallery of its classes, as HTML.
-    """
+def lay_out(form: forms.Form, gan: Gan, classes: str = "") -> Tab:
+    """Put the widgets of a form onto the page that is being built; `classes` is its gallery."""
     button = gallery = None
     video: Sequence[Any] = ()
     with gr.Tab(form.title, id=form.name, elem_id=f"{form.name}-tab") as item:
-        if form is EXPLORE:
+        if form is forms.EXPLORE:
             gallery = gr.HTML(classes, elem_classes="gallery", js_on_load=_PICK)
         with gr.Row():
             with gr.Column(scale=2, min_width=300, elem_classes=["controls", form.name]):
-                controls = sorted(form.all_controls, key=lambda c: not isinstance(c, Category))
+                controls = sorted(
+                    form.all_controls, key=lambda c: not isinstance(c, forms.Category)
+                )
                 widgets: dict[str, Any] = {}
                 swap = None
                 for control in controls:
@@ -104,9 +89,9 @@ def lay_out(form: Form, gan: Gan, classes: str = "") -> Tab:
                 if swap:
                     ends = [widgets[key] for key in widgets if key.endswith(("_a", "_b"))]
                     swap.click(None, ends, ends, js=_SWAP, show_progress="hidden")
-                if form is DIRECTIONS:
+                if form is forms.DIRECTIONS:
                     reset = gr.Button("Reset", size="sm")
-                    zeros, moves = [0] * len(MOVES), [widgets[key] for key in MOVES]
+                    zeros, moves = [0] * len(forms.MOVES), [widgets[key] for key in forms.MOVES]
                     reset.click(None, None, moves, js=f"() => {zeros}", show_progress="hidden")
                 if form.video:
                     button = gr.Button("Make the video", variant="primary")
@@ -128,47 +113,45 @@ def lay_out(form: Form, gan: Gan, classes: str = "") -> Tab:
     return Tab(form, item, ordered, heading, picture, caption, button, video, gallery)
 
 
-def setting(control: Control, value: Any, gan: Gan, *, is_new: bool = False) -> dict[str, Any]:
-    """What makes a control show a value.
-
-    Args:
-        control: A control of a form.
-        value: Its new value; None to leave it as it is.
-        gan: The model whose classes it shows.
-        is_new: Whether it showed a class of another model.
-    """
-    update = _category(control, gan) if is_new and isinstance(control, Category) else {}
-    if is_new and control.key in MOVES:
-        update["label"] = label_of(control, gan)
+def setting(
+    control: forms.Control, value: Any, gan: Gan, *, is_new: bool = False
+) -> dict[str, Any]:
+    """What makes a control show a value (None: leave it); `is_new` if the model is another."""
+    update = _category(control, gan) if is_new and isinstance(control, forms.Category) else {}
+    if is_new and control.key in forms.MOVES:
+        update["label"] = forms.label_of(control, gan)
     if value is not None:
-        if isinstance(control, Number):
+        if isinstance(control, forms.Number):
             update["maximum"] = max(control.high, value)
-        if isinstance(control, Category):
+        if isinstance(control, forms.Category):
             value = class_choices(gan.class_names)[gan.class_index(value)]
         update["value"] = value
     return update
 
 
-def picture_style(form: Form, gan: Gan) -> list[str]:
+def picture_style(form: forms.Form, gan: Gan) -> list[str]:
     """The style classes of a form's picture."""
     return ["grid", form.name, *(["small"] if gan.config.resolution <= SMALL else [])]
 
 
-def _category(control: Category, gan: Gan) -> dict[str, Any]:
+def _category(control: forms.Category, gan: Gan) -> dict[str, Any]:
     """The category that a model begins with, and whether it has any."""
-    return {"value": default_value(control, gan.class_names), "visible": bool(gan.class_names)}
+    return {
+        "value": forms.default_value(control, gan.class_names),
+        "visible": bool(gan.class_names),
+    }
 
 
-def _widget(form: Form, control: Control, gan: Gan) -> Any:
+def _widget(form: forms.Form, control: forms.Control, gan: Gan) -> Any:
     id_ = f"{form.name}-{control.key}"
-    if isinstance(control, Number):
+    if isinstance(control, forms.Number):
         slider = gr.Slider(
             control.low,
             control.high,
             control.default,
             step=control.step,
             precision=0 if control.is_whole else None,
-            label=label_of(control, gan),
+            label=forms.label_of(control, gan),
             info=control.info or None,
             buttons=[],
             elem_id=id_,
@@ -176,7 +159,7 @@ def _widget(form: Form, control: Control, gan: Gan) -> Any:
         if control.largest > control.high:  # the slider reaches as far as what is typed
             slider.input(None, slider, slider, js=_GROW % id_, show_progress="hidden")
         return slider
-    if isinstance(control, Choice):
+    if isinstance(control, forms.Choice):
         entries = [(text, word) for word, text in control.choices]
         return gr.Radio(entries, value=control.default, label=control.label, elem_id=id_)
     return gr.HTML(
@@ -189,7 +172,7 @@ def _widget(form: Form, control: Control, gan: Gan) -> Any:
     )
 
 
-def _video(form: Form) -> tuple[Any, Any, Any, Any]:
+def _video(form: forms.Form) -> tuple[Any, Any, Any, Any]:
     with gr.Column():
         preview = gr.Image(
             format="webp",

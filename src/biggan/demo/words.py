@@ -10,12 +10,7 @@ from typing import Any
 
 from biggan.demo.forms import MOVES, SheetProvenance, settings_of
 from biggan.gan import Gan
-from biggan.provenance import (
-    GridProvenance,
-    LatentGridProvenance,
-    MorphProvenance,
-    Provenance,
-)
+from biggan.provenance import GridProvenance, LatentGridProvenance, MorphProvenance, Provenance
 from biggan.publishing import SCORES
 from biggan.weights.files import BUNDLED
 from biggan.weights.networks import statistics_grid
@@ -50,13 +45,7 @@ _LARGE = 256  # pixels a side to which small pictures are enlarged
 
 
 def caption(gan: Gan, sheet: SheetProvenance, model: str | None) -> str:
-    """The shell command that makes a picture again, as HTML.
-
-    Args:
-        gan: The model that made it.
-        sheet: What it shows.
-        model: What `biggan sample --model` takes; None if visitors may not see it.
-    """
+    """The shell command that makes a picture again, as HTML; empty if `model` may not be seen."""
     if model is None:
         return ""
     words: list[Any] = [] if model == BUNDLED[0] else ["--model", model]
@@ -172,12 +161,7 @@ def _is_sweep(grid: GridProvenance) -> bool:
 
 
 def model_card(gan: Gan, name: str = "") -> str:
-    """The model's name, the main facts, and a card with all of them, as HTML.
-
-    Args:
-        gan: The model.
-        name: What the page calls it, where that differs.
-    """
+    """A model's main facts, and a card with all of them, as HTML; `name` is that of the page."""
     size, description = gan.config.resolution, gan.description
     classes = f"{len(gan.class_names)} classes" if gan.class_names else "unconditional"
     facts = [_FAMILIES[gan.config.family], f"{size} &times; {size} pixels", classes]
