@@ -2,8 +2,7 @@
 
     python scripts/lower_bounds.py > lower.txt
 
-torch is the exception: its version is that of constraints.txt, since older ones have no build for
-CPUs alone in the package index.
+torch is left out: the Makefile names its version.
 """
 
 import re
@@ -13,7 +12,6 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 
 _REQUIREMENT = re.compile(r"([\w-]+)>=([\w.]+)(,<[\w.]+)?")
-_PIN = re.compile(r"^torch==.*$", re.MULTILINE)
 
 
 def lower_bounds(project: dict) -> dict[str, str]:
@@ -40,9 +38,6 @@ def lower_bounds(project: dict) -> dict[str, str]:
 def main() -> None:
     """Print one constraint a line."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    pin = _PIN.search((ROOT / "constraints.txt").read_text(encoding="utf-8"))
-    assert pin is not None, "constraints.txt does not pin torch"
-    print(pin[0])
     for name, version in lower_bounds(project).items():
         if name != "torch":
             print(f"{name}=={version}")

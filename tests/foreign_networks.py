@@ -488,3 +488,30 @@ def listed_discriminator(weights, x, labels, widths, down, attention, net):
         table = layers.normalized(net["embedding"], net["classes"], h.shape[1])
         logits = logits + (table[labels] * h).sum(1, keepdim=True)
     return logits
+
+
+LABELS = torch.tensor([0, 4])
+
+
+@torch.no_grad()
+def random_generator(widths, attention, z_dim, net):
+    """The state dict of a `listed_generator`, noise, and its images for `LABELS`."""
+    weights, z = RandomWeights(), torch.randn(2, z_dim, generator=torch.Generator().manual_seed(3))
+    images = listed_generator(weights, z, LABELS, widths, attention, net)
+    assert images.std() > 0.1
+    return weights.tensors, z, images
+
+
+@torch.no_grad()
+def random_discriminator(resolution, attention, net):
+    """The state dict of a `listed_discriminator`, images, and its logits for `LABELS`."""
+    widths = {
+        32: [24, 24, 24, 24],
+        64: [8, 16, 32, 64, 128],
+        128: [4, 8, 16, 32, 64, 64],
+    }[resolution]
+    down = 2 if resolution == 32 else len(widths) - 1
+    weights, random = RandomWeights(), torch.Generator().manual_seed(3)
+    images = torch.rand(2, 3, resolution, resolution, generator=random) * 2 - 1
+    logits = listed_discriminator(weights, images, LABELS, widths, down, attention, net)
+    return weights.tensors, images, logits

@@ -256,6 +256,18 @@ def test_modes_and_copies(model, theirs):
     model.eval()
 
 
+@pytest.mark.parametrize(("dtype", "atol"), [(torch.float64, 1e-6), (torch.bfloat16, 0.05)])
+@torch.no_grad()
+def test_a_converted_model(model, theirs, dtype, atol):
+    """All tensors are converted, and moved, together: none stays behind."""
+    z, labels = (x.to(dtype) for x in inputs())
+    converted = copy.deepcopy(model).to(dtype)
+    images = converted(z, labels, 0.4)
+    expected = copy.deepcopy(theirs).to(dtype)(z, labels, 0.4)
+    torch.testing.assert_close(images, expected, atol=atol, rtol=0, check_dtype=False)
+    assert {t.dtype for t in converted.generator._network[0].parameters()} == {dtype}
+
+
 @torch.no_grad()
 def test_the_packages_state_is_loaded(folder, theirs):
     state = torch.load(folder / "pytorch_model.bin")

@@ -26,16 +26,6 @@ def test_picture_k_does_not_depend_on_num(tiny):
     np.testing.assert_array_equal(pixels(tiny.sample(0, 5))[:2], pixels(tiny.sample(0, 2)))
 
 
-@pytest.mark.parametrize("batch_size", [1, 2, 5, 64])
-def test_image_k_does_not_depend_on_the_batch_size(tiny, batch_size):
-    z = biggan.truncated_noise(7, 12, 0.5, 0)
-    labels = torch.arange(7) % 3
-    expected = tiny.generate(z, labels, 0.5, batch_size=1)
-    torch.testing.assert_close(
-        tiny.generate(z, labels, 0.5, batch_size=batch_size), expected, rtol=0, atol=1e-5
-    )
-
-
 def test_generate_uses_z_as_given_and_truncation_for_statistics_alone(tiny):
     z, labels = np.random.default_rng(0).normal(size=(2, 12)), np.array([0, 2])
     direct = tiny.generator(torch.tensor(z).float(), torch.tensor(labels), 0.3)

@@ -41,11 +41,6 @@ def test_input_that_does_not_fit_is_refused_before_an_image_is_made(
         next(generate_batches(tiny_generator(), labels, noise, 0.4, batch_size))
 
 
-def test_a_network_in_training_mode_is_refused():
-    with pytest.raises(ValueError, match="training mode"):
-        next(generate_batches(tiny_generator().train(), LABELS, NOISE, 0.4))
-
-
 class Crowded(Engine):
     """An engine for whose memory more than so many images are too many."""
 

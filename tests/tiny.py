@@ -1,5 +1,6 @@
-"""Small models with random weights, and a recipe small enough to train in a test."""
+"""Small models with random weights, a recipe small enough to train, and how calls are refused."""
 
+import pytest
 import torch
 
 import biggan
@@ -16,6 +17,23 @@ TINY = {
     "image_channels": 3,
     "class_dim": 16,
 }
+DEEP = {"family": "biggan-deep", "channels": 16, "z_dim": 10, "rgb_channels": 12}
+"""What makes the tiny model a deep one; it computes more channels than it keeps, as published."""
+
+ARCHITECTURES = {
+    "biggan": {},
+    "biggan-deep": DEEP,
+    "sagan": {"shared_embedding": False, "skip_z": False},
+    "shared without skip-z": {"skip_z": False},
+    "no classes": {"num_classes": 0},
+    "no attention": {"attention_resolution": 0},
+    "attention at the end": {"attention_resolution": 16},
+    "grey": {"image_channels": 1},
+    "hub": {"off_grid": "hub", "bn_eps": 1e-3},
+    "wide enough for Winograd": {"channels": 96, "resolution": 32, "widths": [2, 2, 1, 1]},
+}
+"""Changes of the tiny model, by what they make of it."""
+
 TINY_DISCRIMINATOR = {
     "family": "biggan",
     "resolution": 16,
@@ -26,6 +44,14 @@ TINY_DISCRIMINATOR = {
     "attention_resolution": 8,
 }
 TINY_CLASSES = ("tabby, tabby cat", "siamese cat", "golden retriever")
+
+
+def refusal(function, *arguments, **options):
+    """The one line with which a call is refused."""
+    with pytest.raises(biggan.InputError) as raised:
+        function(*arguments, **options)
+    assert "\n" not in str(raised.value)
+    return str(raised.value)
 
 
 def tiny_generator(**changes):

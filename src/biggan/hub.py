@@ -90,7 +90,7 @@ def is_dataset(address: str | Path) -> bool:
     return re.match("hf:/{1,2}datasets/", str(address), re.IGNORECASE) is not None
 
 
-def obtain_dataset(address: str | Path, *, offline: bool = False) -> Path:
+def obtain_dataset(address: str | Path) -> Path:
     """The parquet files of a data set's split in the Hub's cache, as a pattern of paths.
 
     Without a config there must be one, or one that is called default; without a split it is train.
@@ -123,12 +123,10 @@ def obtain_dataset(address: str | Path, *, offline: bool = False) -> Path:
 
     revision = unquote(match["revision"] or "main")
     try:
-        folder, pattern = _fetch(shown, match["repo"], "dataset", revision, choose, offline=offline)
+        folder, pattern = _fetch(shown, match["repo"], "dataset", revision, choose)
     except _WithoutParquetError:
         try:
-            folder, pattern = _fetch(
-                shown, match["repo"], "dataset", _CONVERTED, choose, offline=offline
-            )
+            folder, pattern = _fetch(shown, match["repo"], "dataset", _CONVERTED, choose)
         except (_WithoutParquetError, InputError):
             raise InputError(
                 f"{shown} holds no parquet files: download it (`hf download --repo-type dataset`) "
@@ -217,7 +215,7 @@ def _fetch(
     revision: str,
     choose: Callable[[Sequence[str]], tuple[_Result, list[str]]],
     *,
-    offline: bool,
+    offline: bool = False,
 ) -> tuple[Path, _Result]:
     """Bring files of a repository into the Hub's cache.
 

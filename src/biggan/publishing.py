@@ -15,7 +15,7 @@ import re
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from tqdm import tqdm
 
@@ -50,15 +50,8 @@ SCORES = {
 """Figures of an evaluation, by their keys."""
 
 
-class PublishedModel(Model, Protocol):
-    """What is needed of a `biggan.Gan`."""
-
-    @property
-    def description(self) -> Description: ...  # noqa: D102
-
-
 def save_pretrained(
-    gan: PublishedModel,
+    gan: Model,
     folder: str | Path,
     *,
     discriminator: Discriminator | None = None,
@@ -110,7 +103,7 @@ def save_discriminator_pretrained(
 
 
 def push_to_hub(
-    gan: PublishedModel,
+    gan: Model,
     repo: str,
     *,
     discriminator: Discriminator | None = None,

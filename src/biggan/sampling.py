@@ -56,6 +56,8 @@ class Model(Protocol):
     @property
     def class_names(self) -> Sequence[str]: ...  # noqa: D102
     @property
+    def description(self) -> Any: ...  # noqa: D102
+    @property
     def config(self) -> GeneratorConfig: ...  # noqa: D102
     @property
     def generator(self) -> Generator: ...  # noqa: D102

@@ -20,7 +20,7 @@ from typing import IO, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ExifTags, Image
+from PIL import ExifTags, Image, ImageOps
 
 from biggan.atomic_write import replaced_atomically
 from biggan.errors import InputError
@@ -93,7 +93,8 @@ def make_frame(pictures: Sequence[Image.Image]) -> Image.Image:
     """
     side = max(pictures[0].size)
     if side <= _SMALL:
-        pictures = [_enlarged(picture, _WATCHABLE // side) for picture in pictures]
+        factor, nearest = _WATCHABLE // side, Image.Resampling.NEAREST
+        pictures = [ImageOps.scale(picture, factor, nearest) for picture in pictures]
     return make_grid(pictures, columns=len(pictures))
 
 
@@ -130,11 +131,6 @@ def save_video(
         write = _write_gif if path.suffix.lower() == ".gif" else _write_webp
         with temporary.open("wb") as file:
             write(file, alike, fps, repeat, comment)
-
-
-def _enlarged(picture: Image.Image, factor: int) -> Image.Image:
-    size = (picture.width * factor, picture.height * factor)
-    return picture.resize(size, Image.Resampling.NEAREST)
 
 
 def _checked_frames(frames: Iterable[Image.Image], path: Path) -> Iterator[Image.Image]:

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 import biggan
-from biggan import provenance
+from biggan import provenance_files
 from biggan.cli.options import progress
 from biggan.provenance_files import read_provenance
 from biggan.video import make_frame
@@ -180,7 +180,7 @@ def test_a_recipe_from_elsewhere_is_checked(interpolate, tmp_path):
 
 
 def test_without_pyav_one_line_names_the_extra(interpolate, tmp_path, monkeypatch):
-    monkeypatch.setattr(provenance, "find_spec", lambda name: None)
+    monkeypatch.setattr(provenance_files, "find_spec", lambda name: None)
     line = fails(f"{interpolate} --from 0 --to 1 --out {tmp_path}/x.mp4")
     assert "pip install 'biggan[video]'" in line
     assert list(tmp_path.iterdir()) == []

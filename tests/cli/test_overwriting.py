@@ -38,15 +38,15 @@ def test_a_grid_leaves_those_of_other_classes(tiny_file, tmp_path):
 def test_a_grid_leaves_one_that_another_command_writes_meanwhile(tiny_file, tmp_path):
     gan = biggan.load(tiny_file)
     first, second = (gan.plan([label], 2, 0.5, 0) for label in (0, 1))
-    output = sample._Output(tmp_path, "png", columns=2, folders=None)
+    output = sample.Output(tmp_path, "png", columns=2, folders=None)
 
     class Interrupted:
         def draw(self, recipes):
             yield from gan.draw(recipes)
-            names.extend(sample._write(gan.draw(first), first, output))
+            names.extend(sample.write_pictures(gan.draw(first), first, output))
 
     names = []
-    names.extend(sample._write(Interrupted().draw(second), second, output))
+    names.extend(sample.write_pictures(Interrupted().draw(second), second, output))
     assert [path.name for path in names] == ["grid.png", "grid-2.png"]
     assert read_provenance(tmp_path / "grid.png").pictures == tuple(first)
 

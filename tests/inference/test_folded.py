@@ -6,26 +6,7 @@ from torch import nn
 
 from biggan.inference.convolution import FrozenConv2d, packed_conv2d
 from biggan.inference.folded import FoldedGenerator
-from tiny import tiny_generator
-
-DEEP = {
-    "family": "biggan-deep",
-    "channels": 16,
-    "z_dim": 10,
-    "rgb_channels": 12,  # more than are kept, as the published ones have
-}
-ARCHITECTURES = {
-    "biggan": {},
-    "biggan-deep": DEEP,
-    "sagan": {"shared_embedding": False, "skip_z": False},
-    "shared without skip-z": {"skip_z": False},
-    "no classes": {"num_classes": 0},
-    "no attention": {"attention_resolution": 0},
-    "attention at the end": {"attention_resolution": 16},
-    "grey": {"image_channels": 1},
-    "hub": {"off_grid": "hub", "bn_eps": 1e-3},
-    "wide enough for Winograd": {"channels": 96, "resolution": 32, "widths": [2, 2, 1, 1]},
-}
+from tiny import ARCHITECTURES, DEEP, tiny_generator
 
 
 @pytest.fixture(params=ARCHITECTURES)

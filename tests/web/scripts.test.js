@@ -81,6 +81,7 @@ test("an address gives the settings that wrote it", () => {
 test("nonsense in an address is one sentence, and the rest counts", () => {
   for (const [query, reason] of [
     ["form=draw", 'there is no form "draw"'],
+    ["backend=cuda", '"cuda" is not wasm or webgpu (backend)'],
     ["seed=-1", '"-1" is not a whole number from 0 to 4294967295 (seed)'],
     ["seed=1.5", "whole number"],
     ["seed=4294967296", "whole number"],
@@ -100,7 +101,7 @@ test("nonsense in an address is one sentence, and the rest counts", () => {
     assert.equal(values.seed, 0);
     if (!query.startsWith("num")) assert.equal(values.num, 3);
   }
-  assert.equal(read("other=1&seed=007").fault, null);
+  assert.equal(read("other=1&seed=007&backend=wasm").fault, null);
 });
 
 test("classes are found as in Python", () => {

@@ -192,6 +192,8 @@ def test_every_form_saves_what_python_draws(
     visit.window.click("nav a >> nth=1")
     visit.type("steps", 30)
     visit.complete()
+    assert visit.window.locator("nav a[aria-current=page]").all_inner_texts() == ["Interpolate"]
+    assert visit.window.locator("#stalled").count() == 0
     path = assert_made_by_python(gan, visit.saved("#save", tmp_path / "c.png"))
     assert isinstance(path, MorphProvenance)
     assert (path.class_a, path.class_b, path.seed_a, path.seed_b) == (0, 2, 0, 1)
@@ -265,10 +267,24 @@ def test_a_damaged_page_is_one_sentence(browser: Any, address: str, site: Path) 
     finally:
         weights.write_bytes(contents)
     assert f"The file {weights.name} of the model is damaged: it has " in notice
+    for manifest in ("{}", '{"name": "tiny", "fi', "<!doctype html>"):
+        other = Visit(browser)
+        other.window.route(
+            "**/model.json", lambda route, _, body=manifest: route.fulfill(body=body)
+        )
+        assert other.open(address).notice().endswith("model.json cannot be loaded.")
+        other.window.close()
     assert visit.window.locator("body.failed").count() == 1
     visit.window.reload()  # repaired: the damaged copy in the cache is not used
     visit.complete()
     visit.window.close()
+
+
+def test_a_page_that_is_opened_as_a_file_is_one_sentence(visit: Visit, site: Path) -> None:
+    """Browsers run no modules there; nor where page.js is missing."""
+    visit.open((site / "index.html").as_uri())
+    visit.window.wait_for_selector("#stalled")
+    assert "open it from a web server" in visit.window.inner_text("#stalled")
 
 
 def test_browsers_that_cannot_run_it_are_told_so(browser: Any, address: str) -> None:

@@ -20,6 +20,7 @@ from biggan.weights.download import DownloadError, fetch, obtain_address
 from biggan.weights.files import cache_dir, exclusive
 from biggan.weights.load import is_address
 from file_server import Served
+from tiny import refusal
 
 BODY = random.Random(0).randbytes(1_000_000)
 OTHER = random.Random(1).randbytes(1_200_000)
@@ -261,13 +262,6 @@ def test_certificates_that_the_environment_names(server, path, tmp_path, monkeyp
 # --- addresses ---
 
 
-def refusal(address, **options):
-    with pytest.raises(InputError) as raised:
-        obtain_address(address, **options)
-    assert "\n" not in str(raised.value)
-    return str(raised.value)
-
-
 def test_what_an_address_is():
     for text in ("https://host/a", "HTTP://host", "hf://owner/repo", "file:///a", "s3://bucket/a"):
         assert is_address(text), text
@@ -300,28 +294,28 @@ def test_a_local_file_is_read_where_it_is(tmp_path, server):
     path = tmp_path / "a ü.pth"
     assert obtain_address(path.as_uri()) == path
     assert obtain_address(path.as_uri().replace("file://", "file://localhost")) == path
-    assert "three slashes" in refusal("file://a.pth")
+    assert "three slashes" in refusal(obtain_address, "file://a.pth")
     assert server.asked == []
 
 
 def test_offline_opens_no_socket(close_network, monkeypatch):
     close_network()
     for address in ("ftp://host/a", "s3://bucket/a", "gs://bucket/a"):
-        assert "only https://, http://, hf:// and file://" in refusal(address)
+        assert "only https://, http://, hf:// and file://" in refusal(obtain_address, address)
     for address in ("https://[bad/x.pth", "file://[x", "file:///x%00y", "ftp://[a\n"):
-        refusal(address)
-        refusal(address, offline=True)
+        refusal(obtain_address, address)
+        refusal(obtain_address, address, offline=True)
     address = "https://host/a.pth"
-    assert f"{address} is not in the cache" in refusal(address, offline=True)
+    assert f"{address} is not in the cache" in refusal(obtain_address, address, offline=True)
     monkeypatch.setenv("BIGGAN_OFFLINE", "1")
-    assert "nothing is downloaded offline" in refusal(address)
+    assert "nothing is downloaded offline" in refusal(obtain_address, address)
 
 
 def test_secrets_in_an_address_are_not_shown(server, caplog):
     caplog.set_level("INFO")
     address = server.url("/gone.pth?signature=SECRET#x").replace("http://", "http://me:PASSWORD@")
     for options in ({}, {"offline": True}):
-        message = refusal(address, **options) + caplog.text
+        message = refusal(obtain_address, address, **options) + caplog.text
         assert "SECRET" not in message
         assert "PASSWORD" not in message
         assert "/gone.pth" in message
@@ -348,7 +342,7 @@ def test_where_the_cache_is_and_whether_anything_is_fetched(monkeypatch):
 def test_a_cache_that_cannot_be_written(monkeypatch, tmp_path, server):
     (tmp_path / "file").touch()
     monkeypatch.setenv("BIGGAN_CACHE", str(tmp_path / "file"))
-    message = refusal(server.url("/a"))
+    message = refusal(obtain_address, server.url("/a"))
     assert message.startswith("cannot write to the cache ")
     assert "set BIGGAN_CACHE" in message
     assert server.asked == []

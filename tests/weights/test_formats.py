@@ -20,8 +20,16 @@ from biggan.models import get_preset
 from biggan.weights.files import Description, save_generator
 from biggan.weights.load import read_network
 from biggan.weights.networks import set_statistics_grid
-from foreign_networks import RandomWeights, brock_discriminator, brock_generator, ivclab_generator
-from tiny import tiny_generator
+from foreign_networks import (
+    MMGENERATION,
+    STUDIOGAN,
+    RandomWeights,
+    brock_discriminator,
+    brock_generator,
+    ivclab_generator,
+    random_generator,
+)
+from tiny import refusal, tiny_generator
 
 LABEL = torch.tensor([0])
 
@@ -47,15 +55,18 @@ def ivclab_weights():
     return weights.tensors
 
 
+def studiogan_weights():
+    how = STUDIOGAN | {"condition": "shared", "classes": 5, "deep": False}
+    return random_generator([32, 32, 32, 32], 16, 16, how)[0]
+
+
+def mmgeneration_weights():
+    how = MMGENERATION | {"condition": "shared", "classes": 5, "deep": False}
+    return random_generator([32, 32, 32, 32], 0, 16, how)[0]
+
+
 def contiguous(tensors):
     return {name: tensor.contiguous() for name, tensor in tensors.items()}
-
-
-def refusal(read, *arguments, **options):
-    with pytest.raises(biggan.InputError) as raised:
-        read(*arguments, **options)
-    assert "\n" not in str(raised.value)
-    return str(raised.value)
 
 
 # --- which file, and what it is ---
@@ -208,7 +219,9 @@ def test_values_shapes_and_types_that_do_not_fit(tmp_path):
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-@pytest.mark.parametrize("weights", [brock_d_weights, ivclab_weights])
+@pytest.mark.parametrize(
+    "weights", [brock_d_weights, ivclab_weights, studiogan_weights, mmgeneration_weights]
+)
 def test_half_precision_is_widened(tmp_path, weights, dtype):
     digests = set()
     for name, dtypes in (("half", [dtype]), ("full", [dtype, torch.float32])):

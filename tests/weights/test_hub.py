@@ -1,6 +1,7 @@
 """`hf://` addresses: what is fetched of a repository, and found again without a network."""
 
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from biggan.weights.download import obtain_address
 from biggan.weights.load import load_discriminator, load_generator
 from data_forms import pictures, write_parquet
 from file_server import Served
+from tiny import refusal
 
 BODY = b"weights" * 1000
 
@@ -19,11 +21,7 @@ BODY = b"weights" * 1000
 pytestmark = pytest.mark.usefixtures("hub")
 
 
-def refusal(address, **options):
-    with pytest.raises(InputError) as raised:
-        obtain_from_hub(address, **options)
-    assert "\n" not in str(raised.value)
-    return str(raised.value)
+refused = partial(refusal, obtain_from_hub)
 
 
 def test_a_repository_is_fetched_once_and_found_without_a_network(hub, close_network, monkeypatch):
@@ -42,8 +40,8 @@ def test_a_repository_is_fetched_once_and_found_without_a_network(hub, close_net
     assert obtain_from_hub("hf://owner/repo", offline=True) == path
     monkeypatch.setenv("BIGGAN_OFFLINE", "1")
     assert obtain_address("hf://owner/repo") == path
-    assert "nothing is downloaded offline" in refusal("hf://owner/other", offline=True)
-    assert "no such file" in refusal("hf://owner/repo/inner/a.pth", offline=True)
+    assert "nothing is downloaded offline" in refused("hf://owner/other", offline=True)
+    assert "no such file" in refused("hf://owner/repo/inner/a.pth", offline=True)
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     assert obtain_from_hub("hf://owner/repo") == path
 
@@ -56,7 +54,7 @@ def test_a_hub_that_cannot_be_reached(hub, monkeypatch, caplog):
     monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
     assert obtain_from_hub("hf://owner/repo") == path
     assert "no connection to the Hub" in caplog.text
-    assert "not in the Hub's cache" in refusal("hf://owner/other")
+    assert "not in the Hub's cache" in refused("hf://owner/other")
 
 
 def test_a_revision_and_a_file(hub):
@@ -67,8 +65,8 @@ def test_a_revision_and_a_file(hub):
     assert obtain_from_hub("hf://owner/repo/b/c [1].pth").read_bytes() == b"new c"
     assert obtain_from_hub("hf://owner/repo@v1").read_bytes() == b"old"
     assert obtain_from_hub("hf://owner/repo@refs%2Fpr%2F1/a.pth").read_bytes() == b"asked"
-    assert "no such file; there are a.pth, b/c [1].pth" in refusal("hf://owner/repo/d.pth")
-    assert "404" in refusal("hf://owner/repo@v2")
+    assert "no such file; there are a.pth, b/c [1].pth" in refused("hf://owner/repo/d.pth")
+    assert "404" in refused("hf://owner/repo@v2")
 
 
 @pytest.mark.parametrize(
@@ -105,15 +103,15 @@ def test_what_belongs_to_a_file_is_fetched_with_it(hub, folder):
 def test_a_repository_in_doubt(hub):
     files = dict.fromkeys(["a.safetensors", "b.safetensors", "c.pth", "d.bin"], b"1")
     hub.serve_repository("owner/repo", files)
-    assert refusal("hf://owner/repo") == (
+    assert refused("hf://owner/repo") == (
         "hf://owner/repo holds several weights files: a.safetensors, b.safetensors, c.pth, d.bin; "
         "give one of them, such as hf://owner/repo/a.safetensors"
     )
     hub.serve_repository("owner/repo", {f"{i:02}.txt": b"1" for i in range(20)})
-    assert "holds no weights file; there are 00.txt" in refusal("hf://owner/repo")
-    assert refusal("hf://owner/repo").endswith("11.txt and 8 more")
+    assert "holds no weights file; there are 00.txt" in refused("hf://owner/repo")
+    assert refused("hf://owner/repo").endswith("11.txt and 8 more")
     hub.serve_repository("owner/repo", {})
-    assert refusal("hf://owner/repo").endswith("there are no files")
+    assert refused("hf://owner/repo").endswith("there are no files")
 
 
 @pytest.mark.parametrize(
@@ -128,20 +126,20 @@ def test_a_repository_in_doubt(hub):
 )
 def test_what_the_hub_refuses(hub, status, code, message):
     hub.files["/api/models/owner/repo/revision/main"] = Served(b"no", status=status, error=code)
-    assert message in refusal("hf://owner/repo")
+    assert message in refused("hf://owner/repo")
 
 
 @pytest.mark.parametrize("name", ["../a.pth", "/tmp/a.pth", "b/../../a.pth", "a\n\x1b.pth"])
 def test_names_that_lead_outside_or_command_a_terminal(hub, tmp_path, name):
     hub.serve_repository("owner/repo", {name: BODY})
-    message = refusal("hf://owner/repo")
+    message = refused("hf://owner/repo")
     assert "\x1b" not in message
     assert not (tmp_path / "a.pth").exists()
 
 
 @pytest.mark.parametrize("address", ["hf://", "hf://owner", "hf://owner/", "hf://a b/c", "hf:///a"])
 def test_malformed_addresses(hub, address):
-    assert "a repository is hf://owner/repo" in refusal(address)
+    assert "a repository is hf://owner/repo" in refused(address)
     assert hub.asked == []
 
 
@@ -164,7 +162,7 @@ def test_a_repository_that_was_renamed(hub, caplog):
 
 def test_the_hubs_library_is_needed_for_its_addresses_alone(monkeypatch):
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
-    assert "pip install 'biggan[hub]'" in refusal("hf://owner/repo")
+    assert "pip install 'biggan[hub]'" in refused("hf://owner/repo")
 
 
 def test_networks_of_a_repository(hub, tiny_file, discriminator_file):
@@ -236,13 +234,13 @@ def test_a_data_set_offline(hub, tmp_path, monkeypatch):
     asked = len(hub.asked)
     monkeypatch.setenv("BIGGAN_OFFLINE", "1")
     assert len(load_dataset("hf://datasets/owner/pets", 8, 3)) == 4
-    assert "nothing is downloaded offline" in load_refusal("hf://datasets/owner/other")
+    assert "nothing is downloaded offline" in refused_dataset("hf://datasets/owner/other")
     assert len(hub.asked) == asked
 
 
 def test_a_data_set_that_the_hub_converted_to_parquet(hub, tmp_path):
     hub.serve_repository("owner/pets", {"train.zip": b"", "README.md": b""}, kind="datasets")
-    assert load_refusal("hf://datasets/owner/pets").startswith(
+    assert refused_dataset("hf://datasets/owner/pets").startswith(
         "hf://datasets/owner/pets holds no parquet files: download it"
     )
     files = parquet(tmp_path, ["default/train/0000.parquet"])
@@ -251,20 +249,17 @@ def test_a_data_set_that_the_hub_converted_to_parquet(hub, tmp_path):
     assert len(load_dataset("hf://datasets/owner/pets", 8, 3)) == 4
 
 
-def load_refusal(source):
-    with pytest.raises(InputError) as raised:
-        load_dataset(source, 8, 3)
-    assert "\n" not in str(raised.value)
-    return str(raised.value)
+def refused_dataset(source):
+    return refusal(load_dataset, source, 8, 3)
 
 
 def test_a_data_set_in_doubt(hub, tmp_path):
     names = ["a/train-0-of-1.parquet", "b/train-0-of-1.parquet", "b/test-0-of-1.parquet"]
     hub.serve_repository("owner/pets", parquet(tmp_path, names), kind="datasets")
     for address in ("", "/c", "/b/validation"):
-        message = load_refusal(f"hf://datasets/owner/pets{address}")
+        message = refused_dataset(f"hf://datasets/owner/pets{address}")
         assert message.endswith("name one of its parts: a/train, b/test, b/train")
-    assert "a data set is hf://datasets/owner/name" in load_refusal("hf://datasets/owner")
+    assert "a data set is hf://datasets/owner/name" in refused_dataset("hf://datasets/owner")
     answer = Served(b"no", status=403, error="GatedRepo")
     hub.files["/api/datasets/owner/pets/revision/main"] = answer
-    assert "a gated repository: accept its terms" in load_refusal("hf://datasets/owner/pets")
+    assert "a gated repository: accept its terms" in refused_dataset("hf://datasets/owner/pets")

@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from biggan import InputError
 from biggan.weights.files import (
     BUNDLED,
     RUN_DISCRIMINATOR,
@@ -19,7 +18,7 @@ from biggan.weights.files import (
 )
 from biggan.weights.load import load_class_names, load_discriminator, load_generator
 from file_server import Served
-from tiny import TINY_CLASSES, tiny_generator
+from tiny import TINY_CLASSES, refusal, tiny_generator
 
 NAME = "biggan-deep-256"
 
@@ -33,13 +32,6 @@ def _empty_folder(monkeypatch, tmp_path, cache):
 
 def name_of(model, **options):
     return load_generator(model, **options).description.name
-
-
-def refusal(find, *arguments, **options):
-    with pytest.raises(InputError) as raised:
-        find(*arguments, **options)
-    assert "\n" not in str(raised.value)
-    return str(raised.value)
 
 
 def test_the_bundled_model_by_default_and_by_name(tiny_file):

@@ -30,7 +30,7 @@ from biggan.weights.published import (
 )
 from command_line import fails, succeeds
 from file_server import Served
-from tiny import TINY, TINY_DISCRIMINATOR, tiny_generator
+from tiny import TINY, TINY_DISCRIMINATOR, refusal, tiny_generator
 
 NAME = "biggan-128"
 BY_HAND = (
@@ -67,13 +67,6 @@ def two_places(server, publish, tiny_file):
 
 def contents(folder):
     return sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.suffix != ".lock")
-
-
-def refusal(**options):
-    with pytest.raises(InputError) as raised:
-        locate(NAME, **options)
-    assert "\n" not in str(raised.value)
-    return str(raised.value)
 
 
 # --- the table ---
@@ -217,27 +210,21 @@ def test_every_place(server, stand_in, monkeypatch, cache, name, kind, place):
         assert read_network(found, kind).kind == kind
         found.unlink()
 
-    def failure():
-        with pytest.raises(InputError) as raised:
-            locate(name, kind)
-        assert "\n" not in str(raised.value)
-        return str(raised.value)
-
     fetched()
     server.files["/moved"] = right
     server.files[path] = Served(status=302, location=server.url("/moved", host="localhost"))
     fetched()
     server.files[path] = Served(right.body + b" ")
-    message = failure()
+    message = refusal(locate, name, kind)
     assert "its sha256 is" in message
     assert ("recorded at the first download" in message) == (place[-1].sha256 is None)
     server.files[path] = Served(b"<!DOCTYPE html><title>Sign in</title>")
-    assert "the answer is a web page" in failure()
+    assert "the answer is a web page" in refusal(locate, name, kind)
     server.files[path] = Served(right.body, drip="head")
     monkeypatch.setattr(download, "_TIMEOUT", 0.1)
-    assert "the connection failed" in failure()
+    assert "the connection failed" in refusal(locate, name, kind)
     del server.files[path]
-    assert "HTTP 404 Not Found" in failure()
+    assert "HTTP 404 Not Found" in refusal(locate, name, kind)
     server.files[path] = right
     fetched()
 
@@ -348,7 +335,7 @@ def test_what_is_in_the_cache_is_verified(two_places, cache, tmp_path):
     assert set(json.loads(record.read_text())["models"]) == {path.name}
     record.write_text("[]")
     path.unlink()
-    assert "records the digests of downloads; restore or delete it" in refusal()
+    assert "records the digests of downloads; restore or delete it" in refusal(locate, NAME)
     path.write_bytes(whole)
     record.unlink()
     assert verify_cached() == {path.name: "not recorded"}
@@ -438,7 +425,7 @@ def test_a_file_that_was_put_there_must_have_the_sha256(server, publish, two_pla
     (folder / first[0].name).write_bytes(server.files["/first"].body)
     digest = hashlib.sha256(server.files["/first"].body).hexdigest()
     for offline in (False, True):
-        message = refusal(offline=offline)
+        message = refusal(locate, NAME, offline=offline)
         assert f"{first[0].name} has the sha256 {digest}, not 0a: delete it" in message
     assert server.asked == []
 
@@ -478,7 +465,7 @@ def test_all_places_are_gone(server, two_places, cache):
     server.files["/first"] = Served(b"no", status=403)
     del server.files["/second"]
     host = server.url("").removeprefix("http://")
-    assert refusal() == (
+    assert refusal(locate, NAME) == (
         f"{NAME} cannot be downloaded ({host}: HTTP 403 Forbidden; {host}: HTTP 404 Not Found). "
         f"{BY_HAND}"
     )
@@ -488,7 +475,7 @@ def test_all_places_are_gone(server, two_places, cache):
 def test_what_cannot_be_read_is_not_kept(server, two_places, cache, tiny_file):
     server.files["/first"] = Served(tiny_file.read_bytes()[:-1])
     del server.files["/second"]
-    assert "cut short" in refusal()
+    assert "cut short" in refusal(locate, NAME)
     assert [name for name in contents(cache) if name.endswith(".safetensors")] == []
     server.files["/first"] = Served(tiny_file.read_bytes())
     assert load_generator(locate(NAME)).description.name == "tiny"
@@ -504,7 +491,7 @@ def test_the_beginning_from_one_place_is_not_gone_on_with_at_another(server, pub
 def test_what_a_broken_connection_left_is_used_the_next_time(server, two_places):
     server.files["/first"].cuts = [1000]
     del server.files["/second"]
-    assert "closed after 1,000 of" in refusal()
+    assert "closed after 1,000 of" in refusal(locate, NAME)
     locate(NAME)
     assert server.asked[-1].headers["Range"] == "bytes=1000-"
 
@@ -514,13 +501,13 @@ def test_the_network_of_somebody_offline(two_places, monkeypatch):
         raise socket.gaierror(-2, "Name or service not known")
 
     monkeypatch.setattr(socket, "getaddrinfo", unreachable)
-    assert refusal().count("no connection (Name or service not known)") == 2
+    assert refusal(locate, NAME).count("no connection (Name or service not known)") == 2
 
 
 def test_a_disk_that_cannot_take_it_is_no_reason_to_try_the_next_place(server, two_places, cache):
     cache.mkdir()
     (cache / "downloads").write_bytes(b"no folder")
-    assert refusal().startswith("cannot write ")
+    assert refusal(locate, NAME).startswith("cannot write ")
     assert server.asked == []
 
 
@@ -530,15 +517,13 @@ def test_a_disk_that_cannot_take_it_is_no_reason_to_try_the_next_place(server, t
 def test_offline_opens_no_socket(two_places, monkeypatch, cache, close_network):
     close_network()
     message = f"{NAME} is not in the cache {cache}, and nothing is downloaded offline. {BY_HAND}"
-    assert refusal(offline=True) == message
+    assert refusal(locate, NAME, offline=True) == message
     monkeypatch.setenv("BIGGAN_OFFLINE", "1")
-    assert refusal() == message
+    assert refusal(locate, NAME) == message
     assert not cache.exists()
 
 
 def test_what_is_needed_is_said_for_every_model(cache):
     for name, model in PUBLISHED.items():
-        with pytest.raises(InputError) as raised:
-            locate(name, offline=True)
-        for place in model.places:
-            assert place[-1].name in str(raised.value)
+        message = refusal(locate, name, offline=True)
+        assert all(place[-1].name in message for place in model.places)

@@ -6,7 +6,8 @@ import torch
 
 import biggan
 from biggan.weights.load import read_network
-from foreign_networks import STUDIOGAN, RandomWeights, listed_discriminator, listed_generator
+from foreign_networks import LABELS, STUDIOGAN, random_discriminator, random_generator
+from tiny import refusal
 
 WIDTHS = {
     32: [32, 32, 32, 32],
@@ -14,31 +15,10 @@ WIDTHS = {
     128: [64, 64, 32, 16, 8, 4],
     256: [64, 64, 32, 32, 16, 8, 4],
 }
-D_WIDTHS = {32: [24, 24, 24, 24], 64: [8, 16, 32, 64, 128], 128: [4, 8, 16, 32, 64, 64]}
-LABELS = torch.tensor([0, 4])
 
 
 def net(condition="shared", classes=5, *, deep=False):
     return STUDIOGAN | {"condition": condition, "classes": classes, "deep": deep, "in_place": True}
-
-
-@torch.no_grad()
-def generator(widths, attention, z_dim, how):
-    """The state dict, noise and what the network makes of it."""
-    weights, z = RandomWeights(), torch.randn(2, z_dim, generator=torch.Generator().manual_seed(3))
-    images = listed_generator(weights, z, LABELS, widths, attention, how)
-    assert images.std() > 0.1
-    return weights.tensors, z, images
-
-
-@torch.no_grad()
-def discriminator(resolution, attention, how):
-    widths = D_WIDTHS[resolution]
-    down = 2 if resolution == 32 else len(widths) - 1
-    weights, random = RandomWeights(), torch.Generator().manual_seed(3)
-    images = torch.rand(2, 3, resolution, resolution, generator=random) * 2 - 1
-    logits = listed_discriminator(weights, images, LABELS, widths, down, attention, how)
-    return weights.tensors, images, logits
 
 
 def save(path, tensors, **beside):
@@ -46,11 +26,8 @@ def save(path, tensors, **beside):
     return path
 
 
-def refusal(path, kind="generator"):
-    with pytest.raises(biggan.InputError) as raised:
-        read_network(path, kind)
-    message = str(raised.value)
-    assert "\n" not in message
+def refused(path):
+    message = refusal(read_network, path)
     assert str(path) in message
     return message
 
@@ -69,7 +46,7 @@ def refusal(path, kind="generator"):
     ],
 )
 def test_a_generator(tmp_path, resolution, attention, z_dim, how):
-    tensors, z, expected = generator(WIDTHS[resolution], attention, z_dim, how)
+    tensors, z, expected = random_generator(WIDTHS[resolution], attention, z_dim, how)
     gan = biggan.load(save(tmp_path / "x.pth", tensors))
     found = gan.generator(z, LABELS)
     torch.testing.assert_close(found, expected, rtol=0, atol=2e-5)
@@ -92,7 +69,7 @@ def test_a_generator(tmp_path, resolution, attention, z_dim, how):
     ],
 )
 def test_a_discriminator(tmp_path, resolution, attention, how):
-    tensors, images, expected = discriminator(resolution, attention, how)
+    tensors, images, expected = random_discriminator(resolution, attention, how)
     found = biggan.load_discriminator(save(tmp_path / "x.pth", tensors))
     torch.testing.assert_close(found(images, LABELS), expected, rtol=1e-4, atol=1e-4)
     assert found.config.relu_before_shortcut
@@ -100,7 +77,7 @@ def test_a_discriminator(tmp_path, resolution, attention, how):
 
 
 def test_numpy_scalars_beside_the_tensors_are_left(tmp_path):
-    tensors, images, expected = discriminator(32, 16, net())
+    tensors, images, expected = random_discriminator(32, 16, net())
     beside = {"best_fid": np.float64(7.5), "lecam_emas": {"decay": 0.9}, "aa_p": None}
     path = save(tmp_path / "model=D-best-weights-step=9.pth", tensors, **beside)
     with pytest.raises(Exception, match="numpy"):
@@ -112,12 +89,12 @@ def test_numpy_scalars_beside_the_tensors_are_left(tmp_path):
 def test_a_folder_as_its_training_leaves_it(tmp_path):
     digests = {}
     for number, name in enumerate(("G_ema-best", "G-best", "G_ema-current", "G-current")):
-        tensors = generator(WIDTHS[32], 0, 16, net())[0]
+        tensors = random_generator(WIDTHS[32], 0, 16, net())[0]
         tensors["conv2d5.bias"] = tensors["conv2d5.bias"] + number
         path = save(tmp_path / f"model={name}-weights-step={number}.pth", tensors, optimizer={})
         digests[path] = biggan.load(path).sha256
     for when in ("best", "current"):
-        tensors = discriminator(32, 16 if when == "best" else 8, net())[0]
+        tensors = random_discriminator(32, 16 if when == "best" else 8, net())[0]
         save(tmp_path / f"model=D-{when}-weights-step=1.pth", tensors)
     assert biggan.load_discriminator(tmp_path).config.attention_resolution == 16
     for path, digest in digests.items():
@@ -129,24 +106,17 @@ def test_a_folder_as_its_training_leaves_it(tmp_path):
         biggan.load(tmp_path)
 
 
-def test_half_precision_is_widened(tmp_path):
-    tensors, z, expected = generator(WIDTHS[32], 16, 16, net())
-    half = {n: t.half() if t.is_floating_point() else t for n, t in tensors.items()}
-    gan = biggan.load(save(tmp_path / "x.pth", half))
-    torch.testing.assert_close(gan.generator(z, LABELS), expected, rtol=0, atol=0.02)
-
-
 @pytest.mark.parametrize("deep", [False, True])
 def test_every_tensor_that_is_missing_or_too_much_is_named(tmp_path, deep):
     for kind in ("generator", "discriminator"):
-        tensors = generator(WIDTHS[32], 16, 16, net(deep=deep))[0]
+        tensors = random_generator(WIDTHS[32], 16, 16, net(deep=deep))[0]
         if kind == "discriminator":
-            tensors = discriminator(32, 16, net(deep=deep))[0]
+            tensors = random_discriminator(32, 16, net(deep=deep))[0]
         for missing in list(tensors)[:: 9 if deep else 1]:
             if missing.endswith("num_batches_tracked"):
                 continue
             left = {name: tensor for name, tensor in tensors.items() if name != missing}
-            message = refusal(save(tmp_path / "x.pth", {**left, "surplus": torch.zeros(1)}))
+            message = refused(save(tmp_path / "x.pth", {**left, "surplus": torch.zeros(1)}))
             # without the classes' table it is taken for an unconditional network
             assert missing in message or missing == "shared.weight"
 
@@ -163,22 +133,22 @@ def test_every_tensor_that_is_missing_or_too_much_is_named(tmp_path, deep):
     ],
 )
 def test_discriminators_of_other_gans_are_refused_by_name(tmp_path, name, shape, message):
-    tensors = discriminator(32, 16, net())[0]
+    tensors = random_discriminator(32, 16, net())[0]
     tensors[name] = torch.zeros(shape)
-    assert message in refusal(save(tmp_path / "x.pth", tensors))
+    assert message in refused(save(tmp_path / "x.pth", tensors))
 
 
 def test_other_backbones_are_refused_by_name(tmp_path):
-    deep = generator(WIDTHS[32], 0, 12, net(deep=True))[0]
+    deep = random_generator(WIDTHS[32], 0, 12, net(deep=True))[0]
     deep["blocks.0.0.conv2d0.weight_orig"] = torch.zeros(32, 32, 1, 1)
-    assert "big_resnet_deep_studiogan" in refusal(save(tmp_path / "x.pth", deep))
-    deep = discriminator(64, 0, net(deep=True))[0]
+    assert "big_resnet_deep_studiogan" in refused(save(tmp_path / "x.pth", deep))
+    deep = random_discriminator(64, 0, net(deep=True))[0]
     deep["blocks.0.0.conv2d0.weight_orig"] = torch.zeros(16, 8, 1, 1)
-    assert "big_resnet_deep_studiogan" in refusal(save(tmp_path / "x.pth", deep))
-    plain = generator(WIDTHS[32], 0, 12, net("tables"))[0]
+    assert "big_resnet_deep_studiogan" in refused(save(tmp_path / "x.pth", deep))
+    plain = random_generator(WIDTHS[32], 0, 12, net("tables"))[0]
     unconditional = {name.replace("bn1.bn.", "bn1."): tensor for name, tensor in plain.items()} | {
         "blocks.0.0.bn1.weight": torch.ones(32)
     }
-    assert "without conditions" in refusal(save(tmp_path / "x.pth", unconditional))
+    assert "without conditions" in refused(save(tmp_path / "x.pth", unconditional))
     dcgan = {"linear0.weight": torch.ones(2), "blocks.0.0.deconv0.weight": torch.ones(2)}
-    assert "deep_conv" in refusal(save(tmp_path / "x.pth", dcgan))
+    assert "deep_conv" in refused(save(tmp_path / "x.pth", dcgan))

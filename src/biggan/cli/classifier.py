@@ -19,11 +19,7 @@ if TYPE_CHECKING:
 @click.command
 @click.argument("data", metavar="DATA")
 @click.option(
-    "--out",
-    required=True,
-    metavar="FILE.safetensors",
-    type=click.Path(dir_okay=False, path_type=Path),
-    help="The file to write.",
+    "--out", required=True, metavar="FILE.safetensors", type=options.FILE, help="The file to write."
 )
 @click.option(
     "--resolution",

@@ -13,7 +13,7 @@ from biggan.errors import InputError
 
 @click.command
 @click.argument("source", metavar="SOURCE")
-@click.argument("out", metavar="OUT.safetensors", type=click.Path(dir_okay=False, path_type=Path))
+@click.argument("out", metavar="OUT.safetensors", type=options.FILE)
 @click.option(
     "--bn-eps",
     type=float,

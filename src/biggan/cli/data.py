@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from biggan.data.dataset import Resize
     from biggan.data.packed import PackedHeader
 
-_packed_argument = click.argument("packed", metavar="PACKED", type=click.Path(path_type=Path))
+_packed_argument = click.argument("packed", metavar="PACKED", type=options.PATH)
 
 
 @click.group(invoke_without_command=True)
@@ -36,7 +36,7 @@ def command(ctx: click.Context) -> None:
 
 @command.command
 @click.argument("source", metavar="SOURCE")
-@click.argument("out", metavar="OUT", type=click.Path(path_type=Path))
+@click.argument("out", metavar="OUT", type=options.PATH)
 @click.option(
     "--resolution",
     type=click.IntRange(min=1),

@@ -58,7 +58,7 @@ _LIMIT = 120
 @click.option(
     "--users",
     metavar="FILE",
-    type=click.Path(path_type=Path),
+    type=options.PATH,
     envvar="BIGGAN_USERS",
     show_envvar=True,
     help="Require the password of a user in this file, with lines NAME:PASSWORD.",

@@ -55,15 +55,12 @@ if TYPE_CHECKING:
     help="Name a direction; may be given several times.",
 )
 @click.option(
-    "--out",
-    type=click.Path(dir_okay=False, path_type=Path),
-    default=Path("directions.safetensors"),
-    help="The file to write.",
+    "--out", type=options.FILE, default=Path("directions.safetensors"), help="The file to write."
 )
 @click.option(
     "--sheet",
     metavar="PNG",
-    type=click.Path(dir_okay=False, path_type=Path),
+    type=options.FILE,
     help="Draw a row of pictures for each direction, from -3 to 3.",
 )
 @options.device

@@ -78,19 +78,19 @@ _OF_MODELS = {"num", "truncations", "noise", "seed", "batch_size", "engine", "pr
 )
 @click.option(
     "--neighbors",
-    type=click.Path(dir_okay=False, path_type=Path),
+    type=options.FILE,
     metavar="FILE.png",
     help="Write ten images beside their nearest neighbours in --data, by pixels and by features.",
 )
 @click.option(
     "--ranking",
-    type=click.Path(dir_okay=False, path_type=Path),
+    type=options.FILE,
     metavar="FILE.png",
     help="For the metric intra-fid: write a picture of the easiest and the hardest classes.",
 )
 @click.option(
     "--save-statistics",
-    type=click.Path(dir_okay=False, path_type=Path),
+    type=options.FILE,
     metavar="FILE",
     help="Only write the statistics of --data, for use as --data. .safetensors records all "
     "settings; .npz is for pytorch-fid.",
@@ -108,7 +108,7 @@ _OF_MODELS = {"num", "truncations", "noise", "seed", "batch_size", "engine", "pr
 )
 @click.option(
     "--out",
-    type=click.Path(dir_okay=False, path_type=Path),
+    type=options.FILE,
     default=Path("evaluation.json"),
     help="File for the figures and all settings. A sweep also writes a .csv and a .png beside it.",
 )

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 @click.command
-@click.argument("out", metavar="OUT", type=click.Path(path_type=Path))
+@click.argument("out", metavar="OUT", type=options.PATH)
 @options.model
 @options.offline
 @click.option(

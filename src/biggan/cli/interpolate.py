@@ -44,15 +44,11 @@ _IN_PROVENANCE = (
     "--from-latents",
     "latents_a",
     metavar="FILE",
-    type=click.Path(path_type=Path),
+    type=options.PATH,
     help="Latents of biggan invert to start from, for a grid; with --to-latents.",
 )
 @click.option(
-    "--to-latents",
-    "latents_b",
-    metavar="FILE",
-    type=click.Path(path_type=Path),
-    help="Latents to end at.",
+    "--to-latents", "latents_b", metavar="FILE", type=options.PATH, help="Latents to end at."
 )
 @click.option(
     "--steps",
@@ -87,7 +83,7 @@ _IN_PROVENANCE = (
 )
 @click.option(
     "--out",
-    type=click.Path(dir_okay=False, path_type=Path),
+    type=options.FILE,
     default=Path("interpolation.png"),
     help=".png for a grid, one row per path; .mp4, .gif or .webp for a video, paths side by side.",
 )

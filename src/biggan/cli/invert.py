@@ -24,7 +24,7 @@ _PAIRS = 5  # a row of the sheet
 
 
 @click.command
-@click.argument("images", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.argument("images", nargs=-1, required=True, type=options.PATH)
 @options.model
 @options.offline
 @click.option(
@@ -55,7 +55,7 @@ _PAIRS = 5  # a row of the sheet
 @click.option("--seed", default=0, help="Seed of the starts.")
 @click.option(
     "--out",
-    type=click.Path(file_okay=False, path_type=Path),
+    type=options.FOLDER,
     default=Path("inverted"),
     help="Folder of the latents and the reconstructions.",
 )

@@ -102,6 +102,10 @@ class NumberOr(click.ParamType):  # type: ignore[type-arg]  # generic since clic
 TRUNCATION = NumberOr(float, {"none": None})
 """A number, or "none" for untruncated noise."""
 
+PATH = click.Path(path_type=Path)
+FILE = click.Path(dir_okay=False, path_type=Path)
+FOLDER = click.Path(file_okay=False, path_type=Path)
+
 model = click.option(
     "--model",
     metavar="NAME|PATH",
@@ -139,7 +143,7 @@ precision = click.option(
 like = click.option(
     "--like",
     metavar="PICTURE",
-    type=click.Path(path_type=Path),
+    type=PATH,
     help="Generate this image again, from the provenance in the file.",
 )
 label_column = click.option(

@@ -20,9 +20,7 @@ from biggan.cli import options
     help="Whether the discriminator of a run folder is published, too.",
 )
 @click.option(
-    "--folder",
-    type=click.Path(file_okay=False, path_type=Path),
-    help="Only write what would be published to this folder.",
+    "--folder", type=options.FOLDER, help="Only write what would be published to this folder."
 )
 @options.device
 def command(

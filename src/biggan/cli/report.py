@@ -14,25 +14,18 @@ _LOG = logging.getLogger("biggan.report")
 
 
 @click.command
-@click.argument("run", metavar="RUN", type=click.Path(path_type=Path))
-@click.option(
-    "--out",
-    type=click.Path(dir_okay=False, path_type=Path),
-    help="The HTML file.  [default: RUN/report.html]",
-)
+@click.argument("run", metavar="RUN", type=options.PATH)
+@click.option("--out", type=options.FILE, help="The HTML file.  [default: RUN/report.html]")
 @click.option(
     "--compare",
     "others",
     metavar="RUN",
     multiple=True,
-    type=click.Path(path_type=Path),
+    type=options.PATH,
     help="Another run to compare with; repeatable.",
 )
 @click.option(
-    "--figures",
-    metavar="FOLDER",
-    type=click.Path(file_okay=False, path_type=Path),
-    help="Also write the figures as PNG files.",
+    "--figures", metavar="FOLDER", type=options.FOLDER, help="Also write the figures as PNG files."
 )
 @click.option(
     "--measure/--no-measure",

@@ -60,10 +60,7 @@ _COLUMNS = 5  # of a grid
 @click.option("--seed", default=0, help="Seed of the noise.")
 @options.noise
 @click.option(
-    "--out",
-    type=click.Path(file_okay=False, path_type=Path),
-    default=Path("samples"),
-    help="Folder of the PNG files.",
+    "--out", type=options.FOLDER, default=Path("samples"), help="Folder of the PNG files."
 )
 @click.option(
     "--sweep",
@@ -75,7 +72,7 @@ _COLUMNS = 5  # of a grid
     "--latents",
     metavar="FILE",
     multiple=True,
-    type=click.Path(path_type=Path),
+    type=options.PATH,
     help="Instead of a class: latents of biggan invert; repeatable.",
 )
 @click.option(

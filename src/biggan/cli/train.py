@@ -67,10 +67,7 @@ class DurationType(click.ParamType):  # type: ignore[type-arg]  # generic since 
 @options.label_column
 @options.resize
 @click.option(
-    "--out",
-    "run_dir",
-    type=click.Path(file_okay=False, path_type=Path),
-    help="The run folder; optional with --dry-run.",
+    "--out", "run_dir", type=options.FOLDER, help="The run folder; optional with --dry-run."
 )
 @click.option(
     "--set",

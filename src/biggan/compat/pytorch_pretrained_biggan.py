@@ -261,6 +261,8 @@ class BigGAN(nn.Module):
         assert table is not None
         self.embeddings = nn.Linear(config.num_classes, config.class_embed_dim, bias=False)
         self.embeddings.weight = nn.Parameter(table.weight.T.contiguous(), requires_grad=False)
+        # Not a part of the generator below: it would stay behind where that is moved or converted.
+        network.class_embedding = nn.Identity()  # type: ignore[assignment]
         self.generator = Generator(config, network, port_statistics)
 
     @classmethod
@@ -303,9 +305,9 @@ class BigGAN(nn.Module):
         from biggan.weights.formats.conversion import ForeignTensors
 
         source = ForeignTensors(state_dict, Path("state_dict", "pytorch_model.bin"))
-        tensors = huggingface.convert(source).tensors
+        tensors = {**huggingface.convert(source).tensors}
         with torch.no_grad():
-            self.embeddings.weight.copy_(tensors["class_embedding.table.weight"].T)
+            self.embeddings.weight.copy_(tensors.pop("class_embedding.table.weight").T)
         return self.generator._network[0].load_state_dict(tensors)
 
     def forward(self, z: Tensor, class_label: Tensor, truncation: float) -> Tensor:

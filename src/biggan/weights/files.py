@@ -93,6 +93,8 @@ class Description:
 
 _Record = TypeVar("_Record")
 
+Kind = Literal["generator", "discriminator"]
+
 Network_co = TypeVar("Network_co", bound="Generator | Discriminator", covariant=True)
 
 
@@ -106,7 +108,7 @@ class LoadedModel(Generic[Network_co]):
     """Digest of the file's contents, in hex."""
 
     @property
-    def kind(self) -> Literal["generator", "discriminator"]:
+    def kind(self) -> Kind:
         """Which of the two networks it is."""
         return _kind(self.network)
 
@@ -177,7 +179,7 @@ def _metadata(network: Generator | Discriminator, description: Description) -> d
     return {"format": FORMAT, "header": json.dumps({**header, "description": vars(description)})}
 
 
-def _kind(network: Generator | Discriminator) -> Literal["generator", "discriminator"]:
+def _kind(network: Generator | Discriminator) -> Kind:
     from biggan.models import Generator
 
     return "generator" if isinstance(network, Generator) else "discriminator"

@@ -38,6 +38,7 @@ from biggan.weights.files import (
     RUN_GENERATOR,
     RUN_KEPT,
     Description,
+    Kind,
     LoadedModel,
     kept_generator,
     network_sha256,
@@ -52,8 +53,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from biggan.models import Discriminator, Generator
-
-Kind = Literal["generator", "discriminator"]
 
 EPSILONS_KNOWN = (
     "its epsilons are known; bn_eps and sn_eps apply only to ajbrock's files, which do not "

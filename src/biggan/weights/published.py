@@ -22,20 +22,18 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from biggan.atomic_write import write_atomically
 from biggan.errors import InputError
 from biggan.hub import is_offline
-from biggan.weights.files import cache_dir, exclusive
+from biggan.weights.files import Kind, cache_dir, exclusive
 
 if TYPE_CHECKING:
     from biggan.models import DiscriminatorConfig, GeneratorConfig
     from biggan.weights.download import Report
     from biggan.weights.files import LoadedModel
-
-Kind = Literal["generator", "discriminator"]
 
 _LOG = logging.getLogger("biggan.weights")
 

@@ -34,6 +34,7 @@
 const MAX_SEED = 2 ** 32 - 1;
 const SWEPT = [1, 0.8, 0.6, 0.4, 0.2, 0.02];
 const COLUMNS = 5;
+const BACKENDS = ["wasm", "webgpu"];
 
 /**
  * @type {(key: string, label: string, low: number, high: number, step: number, initial: number,
@@ -204,7 +205,9 @@ export function readAddress(query, model) {
   const named = query.get("form") ?? FORMS[0].name;
   const form = FORMS.find(({ name }) => name === named) ?? FORMS[0];
   const values = initialValues(form, model);
+  const backend = query.get("backend") ?? BACKENDS[0];
   let fault = form.name === named ? null : `there is no form ${quoted(named)}`;
+  if (!BACKENDS.includes(backend)) fault ??= `${quoted(backend)} is not wasm or webgpu (backend)`;
   for (const field of form.fields) {
     const text = query.get(field.key);
     if (text === null) continue;

@@ -61,6 +61,7 @@ let addressTimer = 0;
 start().catch((error) => fail(error instanceof PageError ? error.message : `${error}`));
 
 async function start() {
+  find("#stalled", HTMLElement).remove();
   if (!hasSimd()) {
     throw new PageError(
       "This browser has no WebAssembly SIMD, which the generator needs: " +
@@ -73,7 +74,7 @@ async function start() {
   worker.onerror = () => fail("The page is incomplete: worker.js cannot be loaded.");
   const response = await fetch("model.json", { cache: "no-cache" }).catch(() => null);
   model = response?.ok ? await response.json().catch(() => null) : null;
-  if (!model) throw new PageError("The page is incomplete: model.json cannot be loaded.");
+  if (!model?.files) throw new PageError("The page is incomplete: model.json cannot be loaded.");
   worker.postMessage({ kind: "load", model, backend: query.get("backend") });
   describeModel();
   for (const each of FORMS) nav.append(link(each));
@@ -154,7 +155,7 @@ function show(chosen, chosenValues) {
   form = chosen;
   values = { ...chosenValues };
   for (const [i, anchor] of [...nav.children].entries()) {
-    anchor.toggleAttribute("aria-current", FORMS[i] === form);
+    anchor.ariaCurrent = FORMS[i] === form ? "page" : null;
   }
   player.root.hidden = form.name !== "interpolate";
   buildControls();

@@ -35,9 +35,7 @@ from biggan.weights.formats.conversion import (
     noise_first,
     renamed,
     take_network,
-    unchanged,
 )
-from biggan.weights.networks import empty_network
 
 BN_EPS = 1e-5
 """Epsilon of BatchNorm in its training scripts."""
@@ -111,9 +109,9 @@ def convert(source: ForeignTensors) -> Converted:
         class_first = is_generator and not config.rgb_channels  # type: ignore[union-attr]
         if class_first and (is_conditional or (name == "linear.weight" and is_deep)):
             return shape, lambda tensor: noise_first(tensor, config.class_dim)  # type: ignore[union-attr]
-        return shape, unchanged
+        return shape, None
 
-    tensors = take_network(source, empty_network(config), foreign_name, stored)
+    tensors = take_network(source, config, foreign_name, stored)
     for name, counter in counters.items():
         # Above 0 after its accumulation of standing statistics, when these are sums.
         tensors[name] = tensors[name] / counter.clamp(min=1)

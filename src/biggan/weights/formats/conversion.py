@@ -20,9 +20,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from biggan.errors import InputError, printable, quoted
-from biggan.models import Discriminator, DiscriminatorConfig, Generator, GeneratorConfig
+from biggan.models import DiscriminatorConfig, GeneratorConfig
 from biggan.weights.load import EPSILONS_KNOWN
-from biggan.weights.networks import listed_faults, tensor_fault
+from biggan.weights.networks import empty_network, listed_faults, tensor_fault
 
 _MOST_ITERATIONS = 500
 _MOST_STAGES = 7  # to 512 px
@@ -31,8 +31,8 @@ _FLOATS = (torch.float32, torch.float16, torch.bfloat16)
 Names = Sequence[tuple[str, str | Callable[[re.Match[str]], str]]]
 """Patterns in our names and what replaces them, one after the other."""
 
-Stored = tuple[tuple[int, ...], Callable[[Tensor], Tensor]]
-"""The shape in which a format stores a tensor, and how it is brought to ours."""
+Stored = tuple[tuple[int, ...], Callable[[Tensor], Tensor] | None]
+"""The shape in which a format stores a tensor, and how it is brought to ours; None for as it is."""
 
 
 @dataclass(frozen=True)
@@ -159,9 +159,10 @@ def renamed(name: str, names: Names) -> str:
 
 def take_network(
     source: ForeignTensors,
-    network: Generator | Discriminator,
+    config: GeneratorConfig | DiscriminatorConfig,
     foreign_name: Callable[[str], str],
     stored: Callable[[str, Mapping[str, tuple[int, ...]]], Stored],
+    grid: Sequence[float] = (),
 ) -> dict[str, Tensor]:
     """A network's tensors by our names, but for those that the format does not store.
 
@@ -169,22 +170,22 @@ def take_network(
 
     Args:
         source: Of which all that is taken is accounted for.
-        network: With our names and shapes; without values.
+        config: The network's.
         foreign_name: The format's name of ours; empty for what it does not store.
         stored: How the format lays out the tensor of our name; also gets all our shapes by name.
+        grid: Truncations of the BatchNorm statistics that it stores.
     """
-    shapes = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
+    state = empty_network(config, grid).state_dict()
+    shapes = {name: tuple(tensor.shape) for name, tensor in state.items()}
     layouts = {name: stored(name, shapes) for name in shapes if foreign_name(name)}
     taken = {name: source.take(foreign_name(name), *layouts[name][0]) for name in layouts}
     source.finish()  # before anything is made of what a file claims
-    tensors = {name: layouts[name][1](taken.pop(name)) for name in layouts}
+    tensors = {}
+    for name, (_, ours) in layouts.items():
+        tensor = taken.pop(name)
+        tensors[name] = tensor if ours is None else ours(tensor)
     add_other_statistics(tensors)
     return tensors
-
-
-def unchanged(tensor: Tensor) -> Tensor:
-    """The layout of a tensor that is stored as it is here."""
-    return tensor
 
 
 def add_other_statistics(tensors: dict[str, Tensor]) -> None:

@@ -23,9 +23,7 @@ from biggan.weights.formats.conversion import (
     renamed,
     reorder_first_linear,
     take_network,
-    unchanged,
 )
-from biggan.weights.networks import empty_network
 from biggan.weights.published import DEEPMIND_LICENCE
 
 _EPS = 1e-4
@@ -73,8 +71,7 @@ def convert(source: ForeignTensors) -> Converted:
 
     places = [(rf"^blocks\.{i}\.", f"generator.layers.{n}.") for i, n in enumerate(blocks)]
     names = (*_NAMES, *places, (r"^attention\.", f"generator.layers.{attention}."))
-    network = empty_network(config, grid)
-    tensors = take_network(source, network, lambda name: renamed(name, names), _stored)
+    tensors = take_network(source, config, lambda name: renamed(name, names), _stored, grid)
     reorder_first_linear(tensors)
     origin = "Hugging Face's pytorch_pretrained_biggan"
     return Converted(config, tensors, origin, DEEPMIND_LICENCE, grid)
@@ -85,7 +82,7 @@ def _stored(name: str, shapes: Mapping[str, tuple[int, ...]]) -> Stored:
         return (1,), lambda tensor: tensor.reshape(())
     if name == "class_embedding.table.weight":
         return shapes[name][::-1], lambda tensor: tensor.T.contiguous()
-    return shapes[name], unchanged
+    return shapes[name], None
 
 
 def _attention_layer(source: ForeignTensors) -> int | None:

@@ -22,9 +22,8 @@ from biggan.weights.formats.conversion import (
     renamed,
     reorder_first_linear,
     take_network,
-    unchanged,
 )
-from biggan.weights.networks import empty_network, hub_grid
+from biggan.weights.networks import hub_grid
 from biggan.weights.published import DEEPMIND_LICENCE
 
 _EPS = 1e-4
@@ -67,8 +66,7 @@ def convert(source: ForeignTensors) -> Converted:
     # torch's own BatchNorm keeps these as well; sampling never reads them.
     source.leave(r".*bn\.(running_mean|running_var|num_batches_tracked)")
     config = _config(source)
-    network = empty_network(config, _GRID)
-    tensors = take_network(source, network, lambda name: renamed(name, _NAMES), _stored)
+    tensors = take_network(source, config, lambda name: renamed(name, _NAMES), _stored, _GRID)
     reorder_first_linear(tensors)
     origin = "ivclab's BigGAN-Generator-Pretrained-Pytorch"
     return Converted(config, tensors, origin, DEEPMIND_LICENCE, _GRID)
@@ -80,7 +78,7 @@ def _stored(name: str, shapes: Mapping[str, tuple[int, ...]]) -> Stored:
     if name.endswith(".v"):
         in_channels = shapes[f"{name.removesuffix('v')}weight"][1]
         return shapes[name], lambda tensor: channels_first(tensor, in_channels)
-    return shapes[name], unchanged
+    return shapes[name], None
 
 
 def _config(source: ForeignTensors) -> GeneratorConfig:

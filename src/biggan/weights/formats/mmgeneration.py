@@ -34,9 +34,7 @@ from biggan.weights.formats.conversion import (
     renamed,
     reorder_first_linear,
     take_network,
-    unchanged,
 )
-from biggan.weights.networks import empty_network
 
 _BN_EPS = 1e-5
 _SN_EPS = 1e-6
@@ -139,9 +137,9 @@ def convert(source: ForeignTensors) -> Converted:
                 return shape, lambda tensor: noise_first(tensor, config.class_dim)  # type: ignore[union-attr]
         if name.endswith(".u") and not has_torch_norms:
             return (1, *shape), lambda tensor: tensor.squeeze(0)
-        return shape, unchanged
+        return shape, None
 
-    tensors = take_network(source, empty_network(config), foreign_name, stored)
+    tensors = take_network(source, config, foreign_name, stored)
     if is_generator and is_deep:
         reorder_first_linear(tensors)
     if _is_bgr(training):

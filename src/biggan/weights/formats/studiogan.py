@@ -35,9 +35,7 @@ from biggan.weights.formats.conversion import (
     noise_first,
     renamed,
     take_network,
-    unchanged,
 )
-from biggan.weights.networks import empty_network
 
 _BN_EPS = 1e-4
 _SN_EPS = 1e-6
@@ -104,9 +102,9 @@ def convert(source: ForeignTensors) -> Converted:
                 tables[name] = source.take(u, shape[0]), source.take(v, shape[1])
             elif source.has_any("shared.") and name.endswith((".weight", ".v")):
                 return shape, lambda tensor: noise_first(tensor, config.class_dim)  # type: ignore[union-attr]
-        return shape, unchanged
+        return shape, None
 
-    tensors = take_network(source, empty_network(config), foreign_name, stored)
+    tensors = take_network(source, config, foreign_name, stored)
     add_leading_vectors(tensors)
     for name, (u, _) in tables.items():
         layer = {".weight": tensors[name], ".u": u}

@@ -105,10 +105,9 @@ def convert(source: ForeignTensors) -> Converted:
     if deep and not tables:
         raise InputError(f"{graph} has no BatchNorm statistics")
     config = _config(source, deep=deep)
-    network = empty_network(config)
     norms = {
         name: layer.channels
-        for name, layer in network.named_modules()
+        for name, layer in empty_network(config).named_modules()
         if isinstance(layer, StandingBatchNorm2d)
     }
     source.leave(r"(?!Generator/|linear/).*")  # of the training
@@ -146,7 +145,7 @@ def convert(source: ForeignTensors) -> Converted:
         expected = (1, size) if name.endswith(".u") else found if any_axes else (size,)
         return expected, lambda tensor: tensor.reshape(shape).clone()
 
-    tensors = take_network(source, network, foreign_name, stored)
+    tensors = take_network(source, config, foreign_name, stored)
     if not stores_v:
         add_converged_vectors(tensors, _EPS)
     reorder_first_linear(tensors)
