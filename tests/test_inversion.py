@@ -208,3 +208,13 @@ def test_a_picture_of_latents_is_made_again(tiny):
     short = LatentProvenance(tiny.name, tiny.sha256, "a", 0.5, (1.0,), (1.0,), "0")
     with pytest.raises(InputError, match=r"noise must be \(N, 12\)"):
         list(tiny.draw([short]))
+
+
+def test_noise_that_the_truncation_does_not_draw_costs(tiny):
+    inverter = Inverter(tiny, truncation=0.5, progress=False)
+    z = torch.zeros(2, 12)
+    z[:, 0] = torch.tensor([0.9, 1.5])  # hub noise reaches 1
+    losses = inverter._losses(
+        lambda images: 0 * images.flatten(1).sum(1), z.requires_grad_(), tiny.embed([0, 0])
+    )
+    assert losses.tolist() == pytest.approx([0, 0.1 * 0.5**2])
