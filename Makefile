@@ -41,7 +41,7 @@ test-all: $(DEV) ## the same with 2,000 mutations of every kind of file and many
 		$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --override-ini timeout=7200
 
 # Tests of what each dependency does here, and of the commands.
-BOUNDS_TESTS := tests/test_images.py tests/test_video.py tests/test_export.py tests/inference/test_engines.py \
+BOUNDS_TESTS := tests/test_locks.py tests/test_images.py tests/test_video.py tests/test_export.py tests/inference/test_engines.py \
 	tests/weights/test_files.py tests/weights/test_hub.py tests/data/test_dataset.py tests/data/test_parquet.py tests/data/test_shards.py \
 	tests/data/test_decoding.py tests/reporting/test_report_page.py tests/demo/test_page.py \
 	tests/demo/test_api.py tests/demo/test_notebook_forms.py tests/cli/test_cli.py

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -32,13 +31,13 @@ def locked(file: Path, busy: str, wait: Callable[[str], None] | None = None) -> 
         InputError: Another process holds the lock.
         OSError: The file cannot be written.
     """
-    lock: BaseFileLock = FileLock(file)
+    lock: BaseFileLock = FileLock(file, fallback_to_soft=False)
     try:
         if not _try(lock):
             lock = SoftFileLock(file.with_name(f"{file.name}.held"))
             _try(lock)
     except Timeout:
-        if isinstance(lock, SoftFileLock):  # also what FileLock turns into without flock
+        if isinstance(lock, SoftFileLock):
             busy += f". If it was killed on another machine, delete {lock.lock_file}"
         if wait is None:
             raise InputError(busy) from None
@@ -57,9 +56,8 @@ def _try(lock: BaseFileLock) -> bool:
         Timeout: Another process holds it.
     """
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of taking a SoftFileLock instead
-            lock.acquire(blocking=False)
+        # In most versions of filelock, the first attempt only removes the file of a killed process.
+        lock.acquire(timeout=0.1, poll_interval=0.05)
     except Timeout:
         raise
     except OSError as error:
