@@ -6,11 +6,12 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 DEV    := $(VENV)/.installed-dev
+DOCS   := $(VENV)/.installed-docs
 # The scripts of the exported page are checked where npm is installed.
 NODE   := $(if $(shell command -v npm),node_modules/.package-lock.json)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all test-lowest test-newest smoke check format bench pictures clean
+.PHONY: help demo test test-all test-lowest test-newest smoke check format site bench pictures clean
 
 help:            ## list the verbs
 	@sed -n 's/^\([a-z-]*\): .*## /\1\t/p' $(MAKEFILE_LIST)
@@ -28,6 +29,10 @@ $(DEV): $(STAMP)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt \
 		av build import-linter ipykernel ipywidgets matplotlib mypy nbclient nbformat onnx onnxruntime onnxscript openvino \
 		playwright pyarrow pytest pytest-timeout pytest-xdist pytorch-pretrained-biggan ruff safetensors scipy webdataset
+	touch $@
+
+$(DOCS): $(DEV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt furo myst-parser sphinx
 	touch $@
 
 demo: $(STAMP)   ## open the web page with the bundled model on http://127.0.0.1:7860
@@ -86,6 +91,13 @@ format: $(DEV) $(NODE) ## let the formatter and the linter mend what they can
 	$(BIN)/ruff check --fix .
 	$(if $(NODE),npm run --silent format)
 
+# A fresh environment: warnings of pages that did not change are errors, too.
+site: $(DOCS)    ## build the site with the documentation: python -m http.server -d site
+	rm -rf site
+	$(BIN)/python -m sphinx --quiet --fresh-env --fail-on-warning --keep-going \
+		--conf-dir docs --doctree-dir build/doctrees . site
+	$(BIN)/biggan export --format web site/live
+
 pictures: $(DEV) ## make the pictures of README and docs anew (DATA=fruits-train.zip for those that show photographs)
 	$(BIN)/python scripts/make_pictures.py $(if $(DATA),--data $(DATA))
 
@@ -97,4 +109,4 @@ bench: $(DEV)    ## the benchmarks in short, each against a named peer in the sa
 	done
 
 clean:           ## remove the environment and caches
-	rm -rf $(VENV) .venv-lowest .venv-newest node_modules .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
+	rm -rf $(VENV) .venv-lowest .venv-newest build site node_modules .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

@@ -15,8 +15,6 @@ pytest.importorskip("onnxruntime")
 pytest.importorskip("onnxscript")
 pytest.importorskip("playwright")
 
-from playwright import sync_api
-
 import biggan
 from biggan import InputError
 from biggan.demo.drawing import draw_grid
@@ -24,7 +22,7 @@ from biggan.provenance import MorphProvenance, Provenance, VideoProvenance
 from biggan.provenance_files import read_provenance
 from biggan.web import export_page
 from biggan.web.runtime import CDN, copy_runtime
-from chromium import CHROMIUM, FLAGS
+from chromium import CHROMIUM
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -86,14 +84,6 @@ def address(site: Path) -> Iterator[str]:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield f"http://127.0.0.1:{server.server_port}/"
         server.shutdown()
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield browser
-        browser.close()
 
 
 class Visit:

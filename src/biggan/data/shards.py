@@ -80,7 +80,7 @@ class ShardStream:
     """An endless stream of images from shards; every epoch is a permutation of its own.
 
     Args:
-        urls: Shards as a pattern with {0000..0009} or *, a folder of them, or a list. What the
+        urls: Shards as a pattern with `{0000..0009}` or `*`, a folder of them, or a list. What the
             `webdataset` library opens may be among them: https://, s3:// by its programs, and
             "pipe:" with a shell command, which is run.
         class_names: The classes in the order of the numbers in the shards; none for a stream
