@@ -304,9 +304,9 @@ def test_the_course_of_a_run(tiny, plan, monkeypatch):
 
 
 def test_nothing_is_allocated():
-    wide = {"preset": "biggan-32", "batch_size": 256, "generator": {"channels": 768}}
+    large = {**SMALL, "batch_size": 2**17, "generator": ONE_STAGE["generator"] | {"channels": 64}}
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    plan = make_plan(TrainConfig.from_dict(wide), None)
+    plan = make_plan(TrainConfig.from_dict(large), None)
     grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
     assert plan["g_peak_bytes"] > 20 * 2**30
     assert grown * 1024 < 2**29
