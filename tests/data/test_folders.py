@@ -7,13 +7,11 @@ import os
 import struct
 import zipfile
 import zlib
-from pathlib import Path
 
 import pytest
 
 from biggan.data import load_dataset
 from biggan.data.decoding import CorruptImageError
-from biggan.data.folders import FolderReader, ZipReader
 from biggan.data.sources import open_source
 from biggan.errors import InputError
 from data_forms import (
@@ -74,8 +72,9 @@ class open_files:  # noqa: N801
 
     def __init__(self, path):
         self.source = open_source(path, unconditional=True)
-        self.reader, self.members = self.source.reader, tuple(self.source.members)
-        self.folders, self.unclear_names = self.reader.folders, self.reader.unclear_names
+        self.members = tuple(self.source.members)
+        reader = self.source.reader
+        self.folders, self.unclear_names = reader.folders, reader.unclear_names
 
     def read(self, member):
         return self.source.read(self.members.index(member))
@@ -84,7 +83,7 @@ class open_files:  # noqa: N801
         return self
 
     def __exit__(self, *error):
-        self.reader.close()
+        self.source.__exit__()
 
 
 def refused(path):
@@ -95,7 +94,6 @@ def refused(path):
 def test_images_are_listed_in_order_and_clutter_is_not(tmp_path, kind):
     path = fill_folder(tmp_path / "data") if kind == "folder" else fill_zip(tmp_path / "data.ZIP")
     with open_files(path) as files:
-        assert isinstance(files.reader, FolderReader if kind == "folder" else ZipReader)
         assert files.members == tuple(sorted(NAMES))
         for member in files.members:
             assert files.read(member) == member.encode()
@@ -268,12 +266,13 @@ def test_a_fault_of_the_disk_is_no_corrupt_image(tmp_path, monkeypatch, kind):
     }
     path = write[kind](tmp_path / f"pets.{kind}", pictures(4))
     with open_source(path) as source:
-        if kind == "zip":
-            monkeypatch.setattr(source.reader._archive.fp, "read", disk_fault)
-        elif kind == "parquet":
-            monkeypatch.setattr(source.reader, "_column", disk_fault)
-        else:
-            monkeypatch.setattr(Path, "read_bytes" if kind == "folder" else "open", disk_fault)
+        reading = {
+            "folder": "pathlib.Path.read_bytes",
+            "zip": "zipfile.ZipExtFile.read",
+            "tar": "pathlib.Path.open",
+            "parquet": "pyarrow.parquet.ParquetFile.read_row_group",
+        }
+        monkeypatch.setattr(reading[kind], disk_fault)
         assert CHECK in refusal(source.read, 0)
         if kind == "folder":
             monkeypatch.undo()

@@ -9,8 +9,6 @@ import torch
 
 from biggan.data import load_dataset
 from biggan.data.decoding import CorruptImageError
-from biggan.data.folders import Choice
-from biggan.data.parquet import ParquetReader
 from biggan.data.sources import open_source
 from data_forms import pictures, png, refusal, shuffled, write_folder, write_parquet
 
@@ -113,16 +111,14 @@ def test_several_files_are_one_dataset(tmp_path):
 def test_row_groups_are_read_once_in_reading_order(tmp_path, monkeypatch):
     path = write_parquet(tmp_path / "a.parquet", shuffled(FILES), row_group_size=2)
     with open_source(path) as source:
-        files = source.reader
         read = []
-        real = files._opened[0].read_row_group
+        real = pq.ParquetFile.read_row_group
 
-        class Counting:
-            def read_row_group(self, group, columns):
-                read.append(group)
-                return real(group, columns=columns)
+        def counting(file, group, **options):
+            read.append(group)
+            return real(file, group, **options)
 
-        files._groups = [(Counting(), group) for _, group in files._groups]
+        monkeypatch.setattr(pq.ParquetFile, "read_row_group", counting)
         for position in source.order:
             source.read(position)
     assert read == [0, 1, 2, 3]
@@ -130,14 +126,13 @@ def test_row_groups_are_read_once_in_reading_order(tmp_path, monkeypatch):
 
 def test_a_damaged_page_is_told_in_one_line(tmp_path, monkeypatch):
     path = write_parquet(tmp_path / "a.parquet", FILES)
-    files = ParquetReader([path], path, Choice(unconditional=True))
 
-    def fail(number):
+    def fail(*arguments, **options):
         raise OSError("Couldn't deserialize thrift:\nDeserializing page header failed.\n")
 
-    monkeypatch.setattr(files, "_column", fail)
-    with pytest.raises(CorruptImageError) as caught:
-        files.read(0)
+    monkeypatch.setattr(pq.ParquetFile, "read_row_group", fail)
+    with open_source(path) as source, pytest.raises(CorruptImageError) as caught:
+        source.read(0)
     assert str(caught.value) == ("Couldn't deserialize thrift: Deserializing page header failed.")
 
 

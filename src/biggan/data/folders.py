@@ -14,13 +14,14 @@ import struct
 import unicodedata
 import zipfile
 import zlib
-from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
-from biggan.data.arrays import Picture, choose_arrays, list_arrays, read_arrays, read_numpy
+from biggan.data.arrays import Picture, choose_arrays, list_arrays, read_arrays
 from biggan.data.decoding import MOST_BYTES, CorruptImageError, image_endings
 from biggan.data.layout import Label
 from biggan.data.tables import is_table, read_tables
@@ -69,165 +70,136 @@ class Item(NamedTuple):
     label: Label = None
 
 
-class Reader(ABC):
-    """The images in one place, listed once and read from several threads at a time."""
+@dataclass
+class Reader:
+    """The images in one place, listed once and read from several threads at a time.
+
+    `read` gives the bytes of an image file by its item's handle. It raises CorruptImageError where
+    the file is damaged, and InputError where the disk or network fails, which says nothing about
+    the file. What a reader holds open is closed by the `ExitStack` of those who opened it.
+    """
 
     items: list[Item]  # in the order that is fastest to read
-    left_out: Counter[str]  # files that are not used, by ending
+    read: Callable[[Any], bytes]
     containers: Sequence[Path] | None  # the files that the images are in; None: each is a file
+    left_out: Counter[str] = field(default_factory=Counter)  # files that are not used, by ending
     labelled: bool = True  # else folders are the classes
     class_table: Sequence[str] | None = None  # the names of labels that are numbers
     folders: Sequence[str] = ()  # those that may be classes, with images in them or without
     unclear_names: str | None = None  # why names that are not ASCII may be wrong, and the way out
 
-    @abstractmethod
-    def read(self, handle: Any) -> bytes:
-        """The bytes of one image file.
 
-        Raises:
-            CorruptImageError: The file is damaged.
-            InputError: The disk or network fails, which says nothing about the file.
-        """
-
-    def close(self) -> None:  # noqa: B027  # most hold nothing open
-        """Close the files."""
-
-
-class FileReader(Reader):
-    """Images among files that have names: those of a folder, a zip or a tar.
+def read_files(
+    path: Path,
+    files: Mapping[str, Any],
+    choice: Choice,
+    read: Callable[[Any], bytes],
+    containers: Sequence[Path] | None,
+    folders: Sequence[str],
+) -> Reader:
+    """The images among files that have relative paths: those of a folder, a zip or a tar.
 
     Their labels are in a table (`tables`), or their folders are the classes. Where there are no
-    image files, there may be arrays (`arrays`).
+    image files, there may be arrays (`arrays`). `read` gives a file's bytes by its handle.
     """
+    prefix, part = _find_part(path, files, choice.part)
+    known = sorted(filter(is_image, files))
+    images = [name for name in known if name.startswith(prefix)]
+    inside = {name for name in files if name.startswith(prefix) and not is_system_file(name)}
 
-    @abstractmethod
-    def read_file(self, handle: Any) -> bytes:
-        """The bytes of a file; see `read`."""
+    def read_named(name: str) -> bytes:
+        return read(files[name])
 
-    def read(self, handle: Any) -> bytes:
-        """The bytes of one image file; see `Reader`."""
-        return handle.encode() if isinstance(handle, Picture) else self.read_file(handle)
-
-    def _list(self, path: Path, files: Mapping[str, Any], choice: Choice) -> None:
-        """Choose the images among the files, by relative paths, and find their labels."""
-        prefix, part = _find_part(path, files, choice.part)
-        known = sorted(filter(is_image, files))
-        images = [name for name in known if name.startswith(prefix)]
-        inside = {name for name in files if name.startswith(prefix) and not is_system_file(name)}
-
-        def read(name: str) -> bytes:
-            return self.read_file(files[name])
-
-        arrays = [] if images else choose_arrays(path, inside, part)
-        labels: list[Label] | None = None
-        if arrays:
-            found, self.class_table = read_arrays(path, arrays, files.keys(), choice.column, read)
-            self.items = [Item(None, name, handle, label) for name, handle, label in found]
-            self.containers = self.containers or [path / name for name in arrays]
-            self.left_out = Counter()
-            return
-        tables = set(filter(is_table, files))
-        if images and not choice.unconditional:
-            labels = read_tables(path, tables, images, known, choice.column, read)
-        self.left_out = Counter(
-            PurePosixPath(name).suffix.lower() for name in inside - tables - set(images)
-        )
-        self.labelled = labels is not None
-        self.items = [
+    if not images and (arrays := choose_arrays(path, inside, part)):
+        found, table = read_arrays(path, arrays, files.keys(), choice.column, read_named)
+        return array_reader(found, containers or [path / name for name in arrays], table)
+    tables = set(filter(is_table, files))
+    labels: list[Label] | None = None
+    if images and not choice.unconditional:
+        labels = read_tables(path, tables, images, known, choice.column, read_named)
+    others = inside - tables - set(images)
+    return Reader(
+        [
             Item(short := name.removeprefix(prefix), short, files[name], label)
             for name, label in zip(images, labels or itertools.repeat(None), strict=False)
-        ]
-        self.folders = tuple(
+        ],
+        read,
+        containers,
+        left_out=Counter(PurePosixPath(name).suffix.lower() for name in others),
+        labelled=labels is not None,
+        folders=tuple(
             name.removeprefix(prefix)
-            for name in self.folders
+            for name in folders
             if name.startswith(prefix) and not is_system_file(name)
-        )
+        ),
+    )
 
 
-class ArrayReader(Reader):
-    """The images of one file of NumPy's arrays."""
-
-    def __init__(self, path: Path, choice: Choice) -> None:
-        found = read_numpy(path)
-        self.items = [Item(None, name, handle, label) for name, handle, label in found]
-        self.labelled = not choice.unconditional and found[0][2] is not None
-        self.left_out = Counter()
-        self.containers = [path]
-
-    def read(self, handle: Picture) -> bytes:
-        """See `Reader`."""
-        return handle.encode()
+def array_reader(
+    found: Sequence[tuple[str, Picture, int | None]],
+    containers: Sequence[Path],
+    class_table: Sequence[str] | None = None,
+) -> Reader:
+    """The images of arrays, with their names and labels."""
+    items = [Item(None, name, picture, label) for name, picture, label in found]
+    return Reader(items, Picture.encode, containers, class_table=class_table)
 
 
-class FolderReader(FileReader):
+def read_folder(path: Path, choice: Choice) -> Reader:
     """The image files of a folder and all folders below it, following links."""
-
-    containers = None
-
-    def __init__(self, path: Path, choice: Choice) -> None:
-        self._path = path
-        files = {name: path / name for name in walk_files(path)}
-        if choice.part is None:
-            with os.scandir(path) as entries:
-                self.folders = sorted(entry.name for entry in entries if _is_folder(entry))
-        self._list(path, files, choice)
-
-    def read_file(self, handle: Path) -> bytes:
-        """The bytes of a file; see `Reader.read`."""
-        try:
-            about = handle.stat()
-            if not stat.S_ISREG(about.st_mode):
-                raise CorruptImageError("not a regular file")
-            check_size(about.st_size)
-            return handle.read_bytes()
-        except OSError as error:
-            if error.errno in _OF_LINKS and handle.is_symlink():
-                raise CorruptImageError("a broken link") from error
-            raise_disk_fault(handle, error)
-            raise
+    files = {name: path / name for name in walk_files(path)}
+    folders: list[str] = []
+    if choice.part is None:
+        with os.scandir(path) as entries:
+            folders = sorted(entry.name for entry in entries if _is_folder(entry))
+    return read_files(path, files, choice, _read_file, None, folders)
 
 
-class ZipReader(FileReader):
+def _read_file(file: Path) -> bytes:
+    try:
+        about = file.stat()
+        if not stat.S_ISREG(about.st_mode):
+            raise CorruptImageError("not a regular file")
+        check_size(about.st_size)
+        return file.read_bytes()
+    except OSError as error:
+        if error.errno in _OF_LINKS and file.is_symlink():
+            raise CorruptImageError("a broken link") from error
+        raise_disk_fault(file, error)
+        raise
+
+
+def read_zip(path: Path, choice: Choice, opened: ExitStack) -> Reader:
     """The image files in a zip.
 
     Raises:
         InputError: The file is no whole zip, or is encrypted.
     """
+    try:
+        archive = opened.enter_context(zipfile.ZipFile(path))
+    except (zipfile.BadZipFile, NotImplementedError, ValueError, struct.error) as error:
+        raise InputError(
+            f"{path} is not a whole zip: it may be truncated, copy or download it again"
+        ) from error
+    infos = archive.infolist()
+    names, unclear_names = _zip_names(path, infos)
+    # Some Windows programs write "\\" between folders.
+    entries = {n.replace("\\", "/"): info for n, info in zip(names, infos, strict=True)}
+    files = {name: info for name, info in entries.items() if not name.endswith("/")}
+    if any(info.flag_bits & 1 and is_image(name) for name, info in files.items()):
+        raise InputError(f"{path} is encrypted: zip the images without a password")
 
-    def __init__(self, path: Path, choice: Choice) -> None:
-        self._path, self.containers = path, (path,)
+    def read(info: zipfile.ZipInfo) -> bytes:
+        check_size(info.file_size)
         try:
-            self._archive = zipfile.ZipFile(path)
-        except (zipfile.BadZipFile, NotImplementedError, ValueError, struct.error) as error:
-            raise InputError(
-                f"{path} is not a whole zip: it may be truncated, copy or download it again"
-            ) from error
-        infos = self._archive.infolist()
-        names, self.unclear_names = _zip_names(path, infos)
-        # Some Windows programs write "\\" between folders.
-        entries = {n.replace("\\", "/"): info for n, info in zip(names, infos, strict=True)}
-        self.folders = folders_above(f"{name}*" for name in entries)  # "cat/" too
-        files = {name: info for name, info in entries.items() if not name.endswith("/")}
-        try:
-            if any(info.flag_bits & 1 and is_image(name) for name, info in files.items()):
-                raise InputError(f"{path} is encrypted: zip the images without a password")
-            self._list(path, files, choice)
-        except InputError:
-            self.close()
-            raise
-
-    def read_file(self, handle: zipfile.ZipInfo) -> bytes:
-        """The bytes of a file; see `Reader.read`."""
-        check_size(handle.file_size)
-        try:
-            return self._archive.read(handle)
+            return archive.read(info)
         except Exception as error:  # every compression has its own errors for damage
-            raise_disk_fault(self._path, error)
+            raise_disk_fault(path, error)
             raise CorruptImageError(error) from error
 
-    def close(self) -> None:
-        """Close the zip."""
-        self._archive.close()
+    folders = folders_above(f"{name}*" for name in entries)  # "cat/" too
+    reader = read_files(path, files, choice, read, (path,), folders)
+    return replace(reader, unclear_names=unclear_names)
 
 
 def folders_above(names: Iterable[str]) -> list[str]:

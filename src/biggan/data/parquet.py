@@ -12,8 +12,8 @@ import functools
 import json
 import re
 import threading
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -25,98 +25,86 @@ from biggan.errors import InputError, quoted
 _GROUPS_KEPT = 3  # row groups in memory: the one being read, and those of slower threads
 
 
-class ParquetReader(Reader):
-    """The images of some parquet files, read in place.
+def read_parquet(files: Sequence[Path], path: Path, choice: Choice, opened: ExitStack) -> Reader:
+    """The images in some parquet files, read in place.
 
     Raises:
         InputError: pyarrow is missing, a file is damaged, or images or labels are not as expected.
     """
-
-    def __init__(self, files: Sequence[Path], path: Path, choice: Choice) -> None:
+    try:
+        import pyarrow.parquet  # type: ignore[import-untyped]
+    except ImportError as error:
+        raise InputError("parquet files need pyarrow: pip install 'biggan[data]'") from error
+    if choice.part is not None:
+        raise InputError(f"{path}: name the parquet files of a part, not ::{choice.part[:80]}")
+    columns: tuple[str, str | None] = ("", None)
+    class_table = None
+    items: list[Item] = []
+    groups: list[tuple[Any, int]] = []  # files, and numbers of row groups in them
+    starts: list[int] = []  # the first row of each group
+    for file in files:
         try:
-            import pyarrow.parquet  # type: ignore[import-untyped]
-        except ImportError as error:
-            raise InputError("parquet files need pyarrow: pip install 'biggan[data]'") from error
-        if choice.part is not None:
-            raise InputError(f"{path}: name the parquet files of a part, not ::{choice.part[:80]}")
-        self._path, self.containers = path, files
-        self.left_out = Counter()
-        self.items = []
-        self._opened: list[Any] = []
-        self._groups: list[tuple[Any, int]] = []  # files, and numbers of row groups in them
-        self._starts: list[int] = []  # the first row of each group
-        self._lock = threading.Lock()
-        self._column = functools.lru_cache(_GROUPS_KEPT)(self._read_group)
-        try:
-            for file in files:
-                try:
-                    self._opened.append(pyarrow.parquet.ParquetFile(file))
-                    self._list(file, files[0], choice)
-                except (InputError, PermissionError):
-                    raise
-                except (OSError, ValueError) as error:
-                    raise_disk_fault(file, error)
-                    raise InputError(
-                        f"{file} is not a whole parquet file: copy or download it again"
-                    ) from error
+            parquet = opened.enter_context(pyarrow.parquet.ParquetFile(file))
+            found = _columns(path, parquet.schema_arrow, choice)
+            if file == files[0]:
+                columns, class_table = found, _class_table(parquet.schema_arrow, found[1])
+            elif found != columns:
+                raise InputError(f"{file} and {files[0].name} have different columns")
+            start = len(items)
+            items += _rows(parquet, file.name, columns, start)
+            for group in range(parquet.num_row_groups):
+                groups.append((parquet, group))
+                starts.append(start)
+                start += parquet.metadata.row_group(group).num_rows
         except (InputError, PermissionError):
-            self.close()
             raise
+        except (OSError, ValueError) as error:
+            raise_disk_fault(file, error)
+            raise InputError(
+                f"{file} is not a whole parquet file: copy or download it again"
+            ) from error
+    lock = threading.Lock()
 
-    def _list(self, file: Path, first: Path, choice: Choice) -> None:
-        """Add the rows of the file that was opened last."""
-        opened = self._opened[-1]
-        schema = opened.schema_arrow
-        columns = _columns(self._path, schema, choice)
-        if file == first:
-            self._columns = columns
-            about = _features(schema).get(columns[1] or "")
-            names = about.get("names") if isinstance(about, dict) else None
-            self.class_table = list(map(str, names)) if isinstance(names, list) else None
-        elif columns != self._columns:
-            raise InputError(f"{file} and {first.name} have different columns")
-        image, label = columns
-        wanted = [image.removesuffix("bytes") + "path"] * ("." in image) + [label] * bool(label)
-        table = opened.read(columns=wanted)
-        rows = opened.metadata.num_rows
-        labels: list[Label] = table.column(label).to_pylist() if label else [None] * rows
-        structs: list[Any] = [None] * rows
-        if image.split(".")[0] in table.column_names:
-            structs = table.column(image.split(".")[0]).to_pylist()
-        start = len(self.items)
-        for row, (struct, own) in enumerate(zip(structs, labels, strict=True)):
-            name = struct and struct.get("path")
-            self.items.append(Item(name, f"{file.name}:{row:08}", start + row, own))
-        for group in range(opened.num_row_groups):
-            self._groups.append((opened, group))
-            self._starts.append(start)
-            start += opened.metadata.row_group(group).num_rows
+    @functools.lru_cache(_GROUPS_KEPT)
+    def read_group(number: int) -> Any:
+        parquet, group = groups[number]
+        column = parquet.read_row_group(group, columns=[columns[0]]).column(0).combine_chunks()
+        return column.field("bytes") if "." in columns[0] else column
 
-    def read(self, handle: int) -> bytes:
-        """The bytes of one image file; see `Reader`."""
-        group = bisect.bisect_right(self._starts, handle) - 1
+    def read(row: int) -> bytes:
+        group = bisect.bisect_right(starts, row) - 1
         try:
-            with self._lock:  # the other threads wait for the group that this one reads
-                column = self._column(group)
-            value = column[handle - self._starts[group]].as_py()
+            with lock:  # the other threads wait for the group that this one reads
+                column = read_group(group)
+            value = column[row - starts[group]].as_py()
         except Exception as error:  # a damaged page: arrow has many errors for that
-            raise_disk_fault(self._path, error)
+            raise_disk_fault(path, error)
             raise CorruptImageError(error) from error
         if value is None:
             raise CorruptImageError("the row has no image")
         return bytes(value)
 
-    def _read_group(self, number: int) -> Any:
-        """The image column of a row group."""
-        image = self._columns[0]
-        opened, group = self._groups[number]
-        column = opened.read_row_group(group, columns=[image]).column(0).combine_chunks()
-        return column.field("bytes") if "." in image else column
+    return Reader(items, read, files, class_table=class_table)
 
-    def close(self) -> None:
-        """Close the parquet files."""
-        for file in self._opened:
-            file.close()
+
+def _rows(parquet: Any, file: str, columns: tuple[str, str | None], start: int) -> Iterator[Item]:
+    """The rows of a file; their handles count from `start`."""
+    image, label = columns
+    wanted = [image.removesuffix("bytes") + "path"] * ("." in image) + [label] * bool(label)
+    table = parquet.read(columns=wanted)
+    rows = parquet.metadata.num_rows
+    labels: list[Label] = table.column(label).to_pylist() if label else [None] * rows
+    structs: list[Any] = [None] * rows
+    if image.split(".")[0] in table.column_names:
+        structs = table.column(image.split(".")[0]).to_pylist()
+    for row, (struct, own) in enumerate(zip(structs, labels, strict=True)):
+        yield Item(struct and struct.get("path"), f"{file}:{row:08}", start + row, own)
+
+
+def _class_table(schema: Any, label: str | None) -> list[str] | None:
+    about = _features(schema).get(label or "")
+    names = about.get("names") if isinstance(about, dict) else None
+    return list(map(str, names)) if isinstance(names, list) else None
 
 
 def _features(schema: Any) -> dict[str, Any]:

@@ -10,7 +10,8 @@ import re
 from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
 from glob import glob
 from itertools import product
 from pathlib import Path
@@ -21,7 +22,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from biggan.classes import normal_name
-from biggan.data.arrays import is_numpy, list_arrays
+from biggan.data.arrays import is_numpy, list_arrays, read_numpy
 from biggan.data.dataset import Resize, fit_square, to_array
 from biggan.data.decoding import (
     WHITE,
@@ -31,19 +32,19 @@ from biggan.data.decoding import (
     strict_pillow,
 )
 from biggan.data.folders import (
-    ArrayReader,
     Choice,
-    FolderReader,
     Item,
     Reader,
-    ZipReader,
+    array_reader,
     is_image,
     is_system_file,
+    read_folder,
+    read_zip,
     walk_files,
 )
 from biggan.data.layout import number_folders, number_labels, part_of_dataset
-from biggan.data.parquet import ParquetReader
-from biggan.data.tars import TarReader, is_compressed
+from biggan.data.parquet import read_parquet
+from biggan.data.tars import is_compressed, read_tars
 from biggan.errors import InputError
 from biggan.hub import is_dataset, obtain_dataset
 
@@ -73,6 +74,7 @@ class Source:
     labels: Sequence[int] = field(repr=False)  # all 0 without classes
     class_names: tuple[str, ...]  # in order; none for a dataset without classes
     order: NDArray[np.int64] = field(repr=False)  # positions in the order that is fastest to read
+    opened: ExitStack = field(default_factory=ExitStack, repr=False)
 
     @property
     def files(self) -> Sequence[Path]:
@@ -90,7 +92,7 @@ class Source:
         return self
 
     def __exit__(self, *error: object) -> None:
-        self.reader.close()
+        self.opened.close()
 
 
 def open_source(
@@ -116,16 +118,15 @@ def open_source(
         name, path = re.sub("^hf:/+", "hf://", str(path)), obtain_dataset(path)
     whole, part = split_part(path)
     choice = Choice(unconditional, None if unconditional else label_column, part)
-    try:
-        reader = _open_reader(whole, choice)
-    except PermissionError as error:
-        raise InputError(f"{path}: no permission to read {error.filename}") from error
-    try:
+    with ExitStack() as opened:
+        try:
+            reader = _open_reader(whole, choice, opened)
+        except PermissionError as error:
+            raise InputError(f"{path}: no permission to read {error.filename}") from error
         name = name or whole.resolve().name + (f"::{part}" if part else "")
-        return _arrange(path, name, reader, resize, unconditional=unconditional)
-    except InputError:
-        reader.close()
-        raise
+        source = _arrange(path, name, reader, resize, unconditional=unconditional)
+        source.opened.enter_context(opened.pop_all())
+    return source
 
 
 def split_part(path: Path) -> tuple[Path, str | None]:
@@ -139,10 +140,10 @@ def split_part(path: Path) -> tuple[Path, str | None]:
     return (archive, path.relative_to(archive).as_posix()) if archive else (path, None)
 
 
-def _open_reader(path: Path, choice: Choice) -> Reader:
+def _open_reader(path: Path, choice: Choice, opened: ExitStack) -> Reader:
     found = containers(path)
     if found and found[0].suffix.lower() == ".parquet":
-        return ParquetReader(found, path, choice)
+        return read_parquet(found, path, choice, opened)
     if found:
         own = {shard.stem for shard in found}  # img2dataset writes a table beside each shard
         tables = sorted(found[0].parent.glob("*.parquet")) if path.is_dir() else ()
@@ -153,17 +154,19 @@ def _open_reader(path: Path, choice: Choice) -> Reader:
                 len(found),
                 others[0],
             )
-        return TarReader(found, path, choice)
+        return read_tars(found, path, choice, opened)
     if path.is_dir():
-        return FolderReader(path, choice)
+        return read_folder(path, choice)
     if not path.exists():
         raise InputError(_not_found(path))
     if path.suffix.lower() == ".zip":
-        return ZipReader(path, choice)
+        return read_zip(path, choice, opened)
     if is_numpy(path):
-        return ArrayReader(path, choice)
+        found_arrays = read_numpy(path)
+        reader = array_reader(found_arrays, [path])
+        return replace(reader, labelled=not choice.unconditional and found_arrays[0][2] is not None)
     if list_arrays([path.name]):  # its labels lie beside it
-        return FolderReader(path.parent, choice._replace(part=path.name))
+        return read_folder(path.parent, choice._replace(part=path.name))
     raise InputError(f"{path} is neither a folder of class folders nor a .zip or .tar of one")
 
 

@@ -20,19 +20,21 @@ import threading
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, NamedTuple, TypeVar
 
 from biggan.data.decoding import MOST_BYTES, image_endings
 from biggan.data.folders import (
     Choice,
-    FileReader,
     Item,
+    Reader,
     check_size,
     folders_above,
     is_image,
     is_system_file,
     raise_disk_fault,
+    read_files,
 )
 from biggan.data.layout import Label, check_class_names, parse_label
 from biggan.data.tables import is_table
@@ -55,7 +57,7 @@ class _Place(NamedTuple):
     size: int
 
 
-class TarReader(FileReader):
+def read_tars(tars: Sequence[Path], path: Path, choice: Choice, opened: ExitStack) -> Reader:
     """The images in some tars, read in place: WebDataset shards, or any files.
 
     Tars without labels are any files: class folders, arrays, or, if there are several tars, a tar
@@ -64,85 +66,68 @@ class TarReader(FileReader):
     Raises:
         InputError: A file is no whole tar, or a sample has several images.
     """
+    lock = threading.Lock()
 
-    def __init__(self, tars: Sequence[Path], path: Path, choice: Choice) -> None:
-        self.containers = tars
-        self._path = path
-        self._unpacked: list[IO[bytes]] = []
-        self._lock = threading.Lock()
-        members: dict[Path, list[tuple[str, _Place]]] = {}
+    def read(place: _Place) -> bytes:
+        check_size(place.size)
         try:
-            for tar in tars:
-                try:
-                    opened = _unpack(tar)
-                    self._unpacked += [opened] if opened else []
-                    members[tar] = list(_members(opened or tar))
-                except (*_DAMAGE, tarfile.TarError) as error:
-                    raise InputError(
-                        f"{tar} is not a whole tar: it may be truncated, copy or download it again"
-                    ) from error
-                except OSError as error:
-                    raise_disk_fault(tar, error)
-                    raise
-            plain = choice.unconditional and not self._unpacked
-            if choice.part is None and _are_shards(members, without_labels=plain):
-                self._list_samples(members, choice.column)
-                return
-            several = len(tars) > 1
-            files = {
-                f"{tar.stem}/{name}" if several else name: place
-                for tar, listed in members.items()
-                for name, place in listed
-            }
-            self.folders = folders_above(files)
-            self._list(path, files, choice)
-        except InputError:
-            self.close()
-            raise
-
-    def _list_samples(
-        self, members: Mapping[Path, Sequence[tuple[str, _Place]]], column: str | None
-    ) -> None:
-        self.left_out = Counter()
-        self.class_table = read_class_table(next(iter(members)))
-        self.items = []
-        for tar, listed in members.items():
-            self.items += read_samples(
-                listed, tar.name, self.left_out, column, lambda place: place, self._read_label
-            )
-        doubles = Counter(item.place for item in self.items)
-        for place, count in doubles.items():
-            if count > 1:
-                raise InputError(f"{self._path}: two images are named {place}")
-
-    def _read_label(self, place: _Place) -> bytes:
-        return self.read_file(place._replace(size=min(place.size, _MOST_LABEL_BYTES)))
-
-    def read_file(self, handle: _Place) -> bytes:
-        """The bytes of a file; see `Reader.read`."""
-        check_size(handle.size)
-        tar = handle.tar
-        try:
-            with contextlib.ExitStack() as stack:
-                file: IO[bytes]
-                if isinstance(tar, Path):
-                    file = stack.enter_context(tar.open("rb"))
+            with ExitStack() as stack:
+                if isinstance(place.tar, Path):
+                    file: IO[bytes] = stack.enter_context(place.tar.open("rb"))
                 else:  # one file for all threads
-                    stack.enter_context(self._lock)
-                    file = tar
-                file.seek(handle.offset)
-                data = file.read(handle.size)
+                    stack.enter_context(lock)
+                    file = place.tar
+                file.seek(place.offset)
+                data = file.read(place.size)
         except OSError as error:
-            raise_disk_fault(self._path, error)
+            raise_disk_fault(path, error)
             raise
-        if len(data) < handle.size:
-            raise InputError(f"{self._path} was truncated while it was read: start again")
+        if len(data) < place.size:
+            raise InputError(f"{path} was truncated while it was read: start again")
         return data
 
-    def close(self) -> None:
-        """Delete what was unpacked."""
-        for file in self._unpacked:
-            file.close()
+    members: dict[Path, list[tuple[str, _Place]]] = {}
+    is_packed = False
+    for tar in tars:
+        try:
+            unpacked = _unpack(tar, opened)
+            is_packed |= unpacked is not None
+            members[tar] = list(_members(unpacked or tar))
+        except (*_DAMAGE, tarfile.TarError) as error:
+            raise InputError(
+                f"{tar} is not a whole tar: it may be truncated, copy or download it again"
+            ) from error
+        except OSError as error:
+            raise_disk_fault(tar, error)
+            raise
+    plain = choice.unconditional and not is_packed
+    if choice.part is None and _are_shards(members, without_labels=plain):
+        return _read_shards(path, members, choice.column, read)
+    files = {
+        f"{tar.stem}/{name}" if len(tars) > 1 else name: place
+        for tar, listed in members.items()
+        for name, place in listed
+    }
+    return read_files(path, files, choice, read, tars, folders_above(files))
+
+
+def _read_shards(
+    path: Path,
+    members: Mapping[Path, Sequence[tuple[str, _Place]]],
+    column: str | None,
+    read: Callable[[_Place], bytes],
+) -> Reader:
+    def read_label(place: _Place) -> bytes:
+        return read(place._replace(size=min(place.size, _MOST_LABEL_BYTES)))
+
+    table = read_class_table(next(iter(members)))
+    left_out, items = Counter[str](), list[Item]()
+    for tar, listed in members.items():
+        items += read_samples(listed, tar.name, left_out, column, lambda place: place, read_label)
+    for place, count in Counter(item.place for item in items).items():
+        if count > 1:
+            raise InputError(f"{path}: two images are named {place}")
+    return Reader(items, read, tuple(members), left_out, class_table=table)
 
 
 def is_compressed(path: Path) -> bool:
@@ -150,7 +135,7 @@ def is_compressed(path: Path) -> bool:
     return _COMPRESSED.fullmatch(path.name) is not None
 
 
-def _unpack(path: Path) -> IO[bytes] | None:
+def _unpack(path: Path, opened: ExitStack) -> IO[bytes] | None:
     """A compressed tar as a temporary file that is not; None for any other file."""
     kinds: dict[bytes, Callable[[Path], Any]]
     kinds = {b"\x1f\x8b": gzip.open, b"BZ": bz2.open, b"\xfd7": lzma.open}
@@ -158,14 +143,10 @@ def _unpack(path: Path) -> IO[bytes] | None:
         opener = kinds.get(file.read(2))
     if opener is None:
         return None
-    unpacked = tempfile.TemporaryFile()  # noqa: SIM115  # the reader closes it
-    try:
-        with opener(path) as packed:
-            while data := packed.read(_PIECE):
-                _write(unpacked, data, path)
-    except BaseException:
-        unpacked.close()
-        raise
+    unpacked = opened.enter_context(tempfile.TemporaryFile())  # noqa: SIM115
+    with opener(path) as packed:
+        while data := packed.read(_PIECE):
+            _write(unpacked, data, path)
     return unpacked
 
 
@@ -181,7 +162,7 @@ def _write(file: IO[bytes], data: bytes, path: Path) -> None:
 
 def _members(tar: Path | IO[bytes]) -> Iterator[tuple[str, _Place]]:
     """The names and places of a tar's files, and of those in tars inside it."""
-    with contextlib.ExitStack() as stack:
+    with ExitStack() as stack:
         file = stack.enter_context(tar.open("rb")) if isinstance(tar, Path) else tar
         waiting = [("", 0)]
         while waiting:
