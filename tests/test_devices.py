@@ -9,6 +9,7 @@ from biggan.classifier import train_classifier
 from biggan.cli import options
 from biggan.data import load_dataset
 from biggan.devices import (
+    best_device,
     describe_out_of_memory,
     find_device,
     is_out_of_memory,
@@ -43,6 +44,7 @@ def test_devices_that_are_there(two_gpus):
     for name in ("cpu", "cuda", "cuda:0", "cuda:1"):
         assert find_device(name) == torch.device(name)
     assert find_device(CPU) == CPU
+    assert find_device(None) == best_device()
 
 
 @pytest.mark.parametrize(
@@ -53,7 +55,6 @@ def test_devices_that_are_there(two_gpus):
         ("cuda:-1", "the name is unknown"),
         ("x" * 10_000, "the name is unknown"),
         (2**63, "the name is unknown"),
-        (None, "the name is unknown"),
         (2.5, "the name is unknown"),
         ("meta", "is not built for meta"),
         ("mps", "is not built for mps"),

@@ -87,7 +87,7 @@ def resolve_class(query: str | int, class_names: Sequence[str]) -> int:
         InputError: No class fits, several do, or the index is out of range.
     """
     if not class_names:
-        raise InputError("this model has no classes: it is unconditional")
+        raise InputError(f"this model is unconditional: it has no class {quoted(query)}; omit it")
     if not isinstance(query, str):
         return _checked_index(whole_number(query, "the index of a class"), class_names)
     wanted = _normal(query)

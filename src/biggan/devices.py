@@ -23,11 +23,16 @@ _UNITS = ("bytes", "kib", "mib", "gib", "tib", "pib")
 _OUT_OF_MEMORY = ("can't allocate memory", "MPS backend out of memory", "STATUS_ALLOC_FAILED")
 
 
-def find_device(name: str | int | torch.device) -> torch.device:
-    """The device of a name such as "cpu", "cuda", "cuda:1" or "mps", if it is on this machine.
+def find_device(name: str | int | torch.device | None) -> torch.device:
+    """The device of a name such as "cpu", "cuda", "cuda:1" or "mps"; None for the best one.
 
     Nothing is allocated on it: it may be the device of another process.
+
+    Raises:
+        InputError: It is not on this machine.
     """
+    if name is None:
+        return best_device()
     accelerator = torch.accelerator.current_accelerator()  # the one that this build is for
     is_there = accelerator is not None and torch.accelerator.is_available()
     count = torch.accelerator.device_count() if is_there else 0

@@ -5,23 +5,22 @@ from __future__ import annotations
 import html
 from collections.abc import Sequence
 from contextlib import suppress
-from itertools import islice
 from pathlib import Path as FilePath
 from threading import RLock
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import torch
 from PIL import Image
 
+from biggan import latent_space
 from biggan.classes import resolve_class
-from biggan.devices import best_device, find_device, move
+from biggan.devices import find_device, move
 from biggan.errors import InputError
 from biggan.inference import EngineName, Precision
 from biggan.inference.engine import Engine, build_engine, check_choice
 from biggan.interpolation import Path, draw_morph, draw_video, plan_morph, plan_video
-from biggan.latent_space import LatentSpace
 from biggan.latents import NoiseKind
-from biggan.models import Discriminator, Generator, GeneratorConfig
+from biggan.models import Discriminator, Generator
 from biggan.nn import OffGrid
 from biggan.sampling import draw_pictures, plan_pictures
 from biggan.weights import load as weights
@@ -49,8 +48,7 @@ def load(
         model: A published name such as "biggan-deep-256", whose weights are fetched once; a file
             or folder of any known format (see `biggan.weights.load`); an address, "hf://owner/repo"
             or "https://..."; None for the bundled model.
-        device: Where to put the network: "cpu", "cuda", "cuda:1", "mps"; None for the first
-            accelerator, or the CPU where there is none.
+        device: "cpu", "cuda", "cuda:1", "mps"; None for the first accelerator, or else the CPU.
         offline: Never touch the network; what is not in the cache is refused.
         bn_eps: Epsilon of BatchNorm, for ajbrock's files, which do not say it; None for 1e-5.
         sn_eps: Epsilon of spectral normalization, likewise; None for 1e-6.
@@ -63,7 +61,7 @@ def load(
     Raises:
         InputError: Nothing loadable is there, the file is damaged, or there is no such device.
     """
-    device = best_device() if device is None else find_device(device)
+    device = find_device(device)
     loaded = weights.load_generator(model, offline=offline, bn_eps=bn_eps, sn_eps=sn_eps)
     if off_grid is not None:
         loaded = with_off_grid(loaded, off_grid)
@@ -82,13 +80,16 @@ def load_discriminator(
     return weights.load_discriminator(path, offline=offline, sn_eps=sn_eps).network
 
 
-class Gan(LatentSpace):
+class Gan:
     """A class-conditional generator, ready to make pictures.
 
     Attributes:
         generator: The network, a `torch.nn.Module` in eval mode: `generator(z, labels,
             truncation)`. Whoever changes its weights calls `build_engine` before the next picture.
+        config: The network's shape.
         description: Name, class names, source, licence, summary of the training.
+        name: The model's short name.
+        class_names: One name per class; empty for an unconditional model.
         sha256: Digest of the weights file.
     """
 
@@ -102,8 +103,9 @@ class Gan(LatentSpace):
         precision: Precision = "float32",
     ) -> None:
         check_choice(engine, precision)
-        self.generator = generator
+        self.generator, self.config = generator, generator.config
         self.description = description
+        self.name, self.class_names = description.name, description.class_names
         self.sha256 = sha256
         self._engine_choice: tuple[EngineName, Precision] = engine, precision
         self._engine: Engine | None = None
@@ -135,21 +137,6 @@ class Gan(LatentSpace):
         return push_to_hub(self, repo, **how)
 
     @property
-    def name(self) -> str:
-        """The model's short name."""
-        return self.description.name
-
-    @property
-    def config(self) -> GeneratorConfig:
-        """The network's shape."""
-        return self.generator.config
-
-    @property
-    def class_names(self) -> tuple[str, ...]:
-        """One name per class; empty for an unconditional model."""
-        return self.description.class_names
-
-    @property
     def device(self) -> torch.device:
         """Where the network is."""
         return next(self.generator.parameters()).device
@@ -170,12 +157,10 @@ class Gan(LatentSpace):
             self._engine = build_engine(self.generator, *self._engine_choice, measurements)
             return self._engine
 
-    def to(self, device: str | torch.device) -> Gan:
+    def to(self, device: str | torch.device | None) -> Gan:
         """Move the network to a device, such as "cuda"; returns the same object.
 
-        Raises:
-            InputError: There is no such device, it cannot be used, or its memory does not suffice;
-                the network stays where it was.
+        If it cannot be used (InputError), the network stays where it was.
         """
         if (found := find_device(device)) != self.device:
             self._engine = None
@@ -186,6 +171,12 @@ class Gan(LatentSpace):
     plan, draw = plan_pictures, draw_pictures
     plan_morph, draw_morph = plan_morph, draw_morph
     plan_video, draw_video = plan_video, draw_video
+
+    # The generator as an instrument.
+    layers, conditions = property(latent_space.layers), property(latent_space.conditions)
+    generate, embed, edit = latent_space.generate, latent_space.embed, latent_space.edit
+    features, generate_from = latent_space.features, latent_space.generate_from
+    differentiable = latent_space.differentiable
 
     def sample(
         self,
@@ -211,9 +202,7 @@ class Gan(LatentSpace):
         """
         from biggan.pictures import Picture, Pictures
 
-        several = isinstance(class_, Sequence) and not isinstance(class_, str)
-        classes = cast(Sequence[str | int | None], class_ if several else [class_])
-        planned = self.plan(classes, num, truncation, seed, noise=noise)
+        planned = self.plan(class_, num, truncation, seed, noise=noise)
         return Pictures(map(Picture.of, self.draw(planned), planned))
 
     def interpolate(
@@ -236,20 +225,18 @@ class Gan(LatentSpace):
         """
         ends, seeds = (class_a, class_b), (seed_a, seed_b)
         morph = self.plan_morph(*ends, steps, num, truncation, *seeds, path=path, noise=noise)
-        drawn = self.draw_morph(morph)
-        return [list(islice(drawn, steps)) for _ in range(num)]
+        drawn = list(self.draw_morph(morph))
+        return [drawn[row * steps : (row + 1) * steps] for row in range(num)]
 
     def class_index(self, class_: str | int) -> int:
         """The index of a class given by name or index, where that is clear."""
-        if self.class_names:
-            try:
-                return resolve_class(class_, self.class_names)
-            except InputError as error:
-                others = weights.models_with_class(class_)
-                if not others or self.name in others:
-                    raise
-                raise InputError(f"{error}; {', '.join(others[:3])} have such a class") from None
-        raise InputError(f"{self.name} is unconditional: it has no class {class_!r}; omit it")
+        try:
+            return resolve_class(class_, self.class_names)
+        except InputError as error:
+            others = weights.models_with_class(class_)
+            if not others or self.name in others:
+                raise
+            raise InputError(f"{error}; {', '.join(others[:3])} have such a class") from None
 
     def _repr_html_(self) -> str:
         names = [name.split(",")[0] for name in self.class_names[:9]]

@@ -2,13 +2,16 @@
 
 Every BatchNorm of a generator sees noise and class, and each layer may be given its own. In the
 shapes below L is the number of layers that take a condition: the linear one, then the blocks.
+
+The functions are methods of `biggan.Gan`. All but `differentiable` run on the model's engine, in
+batches, without gradients, and return float32 on the CPU.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from functools import partial
-from typing import Literal, Protocol, cast
+from typing import TYPE_CHECKING, Literal, cast
 
 import numpy as np
 import torch
@@ -28,214 +31,208 @@ from biggan.sampling import (
     in_batches,
 )
 
+if TYPE_CHECKING:
+    from biggan.directions import Directions
+
 Labels = Tensor | NDArray[np.number] | Sequence[str | int] | str | int
 Values = Tensor | NDArray[np.floating]
 
 
-class Directions(Protocol):
-    """What is needed of `biggan.directions.Directions`."""
-
-    def check_model(self, gan: Model) -> None: ...  # noqa: D102
-    def apply(self, z: Values, amounts: Mapping[int | str, float]) -> Tensor: ...  # noqa: D102
+def layers(gan: Model) -> tuple[str, ...]:
+    """Names of the layers of `features` and `generate_from`, in the order in which they run."""
+    return tuple(gan.engine.folded.layers)
 
 
-class LatentSpace:
-    """What `biggan.Gan` offers beyond pictures of a class.
+def conditions(gan: Model) -> int:
+    """L, the number of layers that take noise and class: the linear one and the blocks."""
+    return gan.engine.folded.conditions
 
-    Every method but `differentiable` runs on the model's engine, in batches, without gradients, and
-    returns float32 on the CPU.
+
+def embed(gan: Model, labels: Labels) -> Tensor:
+    """Class vectors for classes.
+
+    Args:
+        labels: A name or an index, or N of them; or class weights (N, num_classes), to mix
+            classes.
+
+    Returns:
+        (N, class_dim); for a model without a shared embedding the class weights themselves.
+
+    Raises:
+        InputError: The model has no such class, or no classes.
     """
-
-    @property
-    def layers(self: Model) -> tuple[str, ...]:
-        """Names of the layers of `features` and `generate_from`, in the order in which they run."""
-        return tuple(self.engine.folded.layers)
-
-    @property
-    def conditions(self: Model) -> int:
-        """L, the number of layers that take noise and class: the linear one and the blocks."""
-        return self.engine.folded.conditions
-
-    def embed(self: Model, labels: Labels) -> Tensor:
-        """Class vectors for classes.
-
-        Args:
-            labels: A name or an index, or N of them; or class weights (N, num_classes), to mix
-                classes.
-
-        Returns:
-            (N, class_dim); for a model without a shared embedding the class weights themselves.
-
-        Raises:
-            InputError: The model has no such class, or no classes.
-        """
-        if not self.class_names:
-            raise InputError(f"{self.name} is unconditional: it has no class vectors")
-        labels = as_numbers(_numbered(self, labels), "labels")
-        if labels.ndim == 0:
-            raise InputError(
-                "labels must be names or indices, or rows of class weights, not one number"
-            )
-        inputs = check_inputs(self.engine, torch.zeros(len(labels), self.config.z_dim), labels)
-        # A copy, which gradients may be asked of: the engine's own are of inference mode.
-        return inputs.batch(self.engine, slice(None))[1].cpu().clone()
-
-    def generate(
-        self: Model,
-        z: Values,
-        labels: Labels | None = None,
-        truncation: float | None = None,
-        *,
-        class_vectors: Values | None = None,
-        batch_size: int | None = None,
-    ) -> Tensor:
-        """Make images from noise and labels, or class vectors, of your own.
-
-        Args:
-            z: (N, z_dim), or (N, L, z_dim), for each layer its own; used as given: scale or cut it
-                yourself.
-            labels: int64 (N,), or N names; or class weights (N, num_classes), to mix classes.
-            truncation: Chooses the BatchNorm statistics only, those of hub noise at this value;
-                None for those of untruncated noise.
-            class_vectors: Instead of labels: (N, class_dim), or (N, L, class_dim).
-            batch_size: Images at once; None for what suits the device.
-
-        Returns:
-            (N, image_channels, resolution, resolution) in [-1, 1].
-
-        Raises:
-            InputError: Shapes that do not fit the model or each other; labels or truncation out of
-                range.
-        """
-        check_truncation(truncation)
-        made = generate_batches(
-            self.engine,
-            _numbered(self, labels),
-            z,
-            truncation,
-            batch_size,
-            class_vectors=class_vectors,
+    if not gan.class_names:
+        raise InputError(f"{gan.name} is unconditional: it has no class vectors")
+    labels = as_numbers(_numbered(gan, labels), "labels")
+    if labels.ndim == 0:
+        raise InputError(
+            "labels must be names or indices, or rows of class weights, not one number"
         )
-        empty = torch.empty(0, self.config.image_channels, *[self.config.resolution] * 2)
-        return torch.cat([empty, *(batch.images.cpu() for batch in made)])
+    inputs = check_inputs(gan.engine, torch.zeros(len(labels), gan.config.z_dim), labels)
+    # A copy, which gradients may be asked of: the engine's own are of inference mode.
+    return inputs.batch(gan.engine, slice(None))[1].cpu().clone()
 
-    def edit(
-        self: Model,
-        z: Values,
-        directions: Directions,
-        amounts: Mapping[int | str, float],
-        labels: Labels | None = None,
-        truncation: float | None = None,
-        *,
-        class_vectors: Values | None = None,
-        batch_size: int | None = None,
-    ) -> Tensor:
-        """Make images from noise moved along directions of `biggan.directions`.
 
-        For the `amounts` see `Directions.apply`, for the other arguments `generate`.
+def generate(
+    gan: Model,
+    z: Values,
+    labels: Labels | None = None,
+    truncation: float | None = None,
+    *,
+    class_vectors: Values | None = None,
+    batch_size: int | None = None,
+) -> Tensor:
+    """Make images from noise and labels, or class vectors, of your own.
 
-        Raises:
-            InputError: Directions of another model, or an unknown one; as `generate`.
-        """
-        directions.check_model(self)
-        moved = directions.apply(z, amounts)
-        return LatentSpace.generate(
-            self, moved, labels, truncation, class_vectors=class_vectors, batch_size=batch_size
+    Args:
+        z: (N, z_dim), or (N, L, z_dim), for each layer its own; used as given: scale or cut it
+            yourgan.
+        labels: int64 (N,), or N names; or class weights (N, num_classes), to mix classes.
+        truncation: Chooses the BatchNorm statistics only, those of hub noise at this value;
+            None for those of untruncated noise.
+        class_vectors: Instead of labels: (N, class_dim), or (N, L, class_dim).
+        batch_size: Images at once; None for what suits the device.
+
+    Returns:
+        (N, image_channels, resolution, resolution) in [-1, 1].
+
+    Raises:
+        InputError: Shapes that do not fit the model or each other; labels or truncation out of
+            range.
+    """
+    check_truncation(truncation)
+    made = generate_batches(
+        gan.engine,
+        _numbered(gan, labels),
+        z,
+        truncation,
+        batch_size,
+        class_vectors=class_vectors,
+    )
+    empty = torch.empty(0, gan.config.image_channels, *[gan.config.resolution] * 2)
+    return torch.cat([empty, *(batch.images.cpu() for batch in made)])
+
+
+def edit(
+    gan: Model,
+    z: Values,
+    directions: Directions,
+    amounts: Mapping[int | str, float],
+    labels: Labels | None = None,
+    truncation: float | None = None,
+    *,
+    class_vectors: Values | None = None,
+    batch_size: int | None = None,
+) -> Tensor:
+    """Make images from noise moved along directions of `biggan.directions`.
+
+    For the `amounts` see `Directions.apply`, for the other arguments `generate`.
+
+    Raises:
+        InputError: Directions of another model, or an unknown one; as `generate`.
+    """
+    directions.check_model(gan)
+    moved = directions.apply(z, amounts)
+    return generate(
+        gan, moved, labels, truncation, class_vectors=class_vectors, batch_size=batch_size
+    )
+
+
+def features(
+    gan: Model,
+    z: Values,
+    labels: Labels | None = None,
+    truncation: float | None = None,
+    *,
+    layers: str | Collection[str],
+    class_vectors: Values | None = None,
+    batch_size: int | None = None,
+) -> dict[str, Tensor]:
+    """What some `layers` make on the way to the images; for the arguments see `generate`.
+
+    Returns:
+        For each layer (N, C, H, W).
+
+    Raises:
+        InputError: There is no such layer; the engine keeps no layers; as `generate`.
+    """
+    names = [layers] if isinstance(layers, str) else list(layers)
+    inputs = _layer_inputs(gan, names, z, labels, truncation, class_vectors)
+    engine = gan.engine
+
+    def make(rows: slice) -> dict[str, Tensor]:
+        activations = partial(engine.folded.activations, names)
+        made = engine.run(activations, *inputs.batch(engine, rows), truncation)
+        return {name: activation.float().cpu() for name, activation in made.items()}
+
+    parts = [made for _, made in in_batches(engine, len(inputs.noise), batch_size, make)]
+    return {name: torch.cat([part[name] for part in parts]) for name in names}
+
+
+def generate_from(
+    gan: Model,
+    activation: Tensor,
+    layer: str,
+    z: Values,
+    labels: Labels | None = None,
+    truncation: float | None = None,
+    *,
+    class_vectors: Values | None = None,
+    batch_size: int | None = None,
+) -> Tensor:
+    """Run the network from behind a `layer` on, with an activation of your own.
+
+    The activation of `features`, unchanged, gives the images of `generate`; for the other
+    arguments see there. The activation is (N, C, H, W), C the layer's number of channels. More
+    pixels than the layer makes give a larger image: two grids of the linear layer side by side
+    give a wide one. Attention then compares more positions than in training.
+
+    Raises:
+        InputError: There is no such layer, or the activation has another shape; as `features`.
+    """
+    inputs = _layer_inputs(gan, [layer], z, labels, truncation, class_vectors)
+    engine = gan.engine
+    activation = as_numbers(activation, "the activation")
+    shape = len(inputs.noise), engine.folded.layers[layer]
+    if activation.ndim != 4 or activation.shape[:2] != shape or activation.numel() == 0:
+        raise InputError(
+            f"{layer} makes ({shape[0]}, {shape[1]}, H, W), not {tuple(activation.shape)}"
         )
 
-    def features(
-        self: Model,
-        z: Values,
-        labels: Labels | None = None,
-        truncation: float | None = None,
-        *,
-        layers: str | Collection[str],
-        class_vectors: Values | None = None,
-        batch_size: int | None = None,
-    ) -> dict[str, Tensor]:
-        """What some `layers` make on the way to the images; for the arguments see `generate`.
+    def make(rows: slice) -> Tensor:
+        start = activation[rows].to(engine.device, torch.float32)
+        render = partial(engine.folded.render_from, layer, start)
+        return engine.run(render, *inputs.batch(engine, rows), truncation).cpu()
 
-        Returns:
-            For each layer (N, C, H, W).
+    made = in_batches(engine, len(inputs.noise), batch_size, make)
+    return torch.cat([images for _, images in made])
 
-        Raises:
-            InputError: There is no such layer; the engine keeps no layers; as `generate`.
-        """
-        names = [layers] if isinstance(layers, str) else list(layers)
-        inputs = _layer_inputs(self, names, z, labels, truncation, class_vectors)
-        engine = self.engine
 
-        def make(rows: slice) -> dict[str, Tensor]:
-            activations = partial(engine.folded.activations, names)
-            made = engine.run(activations, *inputs.batch(engine, rows), truncation)
-            return {name: activation.float().cpu() for name, activation in made.items()}
+def differentiable(
+    gan: Model, *, padding: Literal["zeros", "circular"] = "zeros"
+) -> FoldedGenerator:
+    """The folded generator, for gradients of noise, class vectors and activations.
 
-        parts = [made for _, made in in_batches(engine, len(inputs.noise), batch_size, make)]
-        return {name: torch.cat([part[name] for part in parts]) for name in names}
+    Its weights are frozen: those of `generator` at the time of the call. In float32 on a CPU
+    both passes use packed convolutions. All operations have second derivatives.
 
-    def generate_from(
-        self: Model,
-        activation: Tensor,
-        layer: str,
-        z: Values,
-        labels: Labels | None = None,
-        truncation: float | None = None,
-        *,
-        class_vectors: Values | None = None,
-        batch_size: int | None = None,
-    ) -> Tensor:
-        """Run the network from behind a `layer` on, with an activation of your own.
+    Args:
+        padding: What lies around the activations: "zeros" as trained, or "circular", the
+            opposite border, for images that can be tiled.
 
-        The activation of `features`, unchanged, gives the images of `generate`; for the other
-        arguments see there. The activation is (N, C, H, W), C the layer's number of channels. More
-        pixels than the layer makes give a larger image: two grids of the linear layer side by side
-        give a wide one. Attention then compares more positions than in training.
+    Returns:
+        `network(z, labels, truncation)` and `network.synthesize(z, class_vectors, truncation)`
+        give images on the model's device.
+    """
+    from biggan.inference.differentiable import differentiable_conv2d
 
-        Raises:
-            InputError: There is no such layer, or the activation has another shape; as `features`.
-        """
-        inputs = _layer_inputs(self, [layer], z, labels, truncation, class_vectors)
-        engine = self.engine
-        activation = as_numbers(activation, "the activation")
-        shape = len(inputs.noise), engine.folded.layers[layer]
-        if activation.ndim != 4 or activation.shape[:2] != shape or activation.numel() == 0:
-            raise InputError(
-                f"{layer} makes ({shape[0]}, {shape[1]}, H, W), not {tuple(activation.shape)}"
-            )
-
-        def make(rows: slice) -> Tensor:
-            start = activation[rows].to(engine.device, torch.float32)
-            render = partial(engine.folded.render_from, layer, start)
-            return engine.run(render, *inputs.batch(engine, rows), truncation).cpu()
-
-        made = in_batches(engine, len(inputs.noise), batch_size, make)
-        return torch.cat([images for _, images in made])
-
-    def differentiable(
-        self: Model, *, padding: Literal["zeros", "circular"] = "zeros"
-    ) -> FoldedGenerator:
-        """The folded generator, for gradients of noise, class vectors and activations.
-
-        Its weights are frozen: those of `generator` at the time of the call. In float32 on a CPU
-        both passes use packed convolutions. All operations have second derivatives.
-
-        Args:
-            padding: What lies around the activations: "zeros" as trained, or "circular", the
-                opposite border, for images that can be tiled.
-
-        Returns:
-            `network(z, labels, truncation)` and `network.synthesize(z, class_vectors, truncation)`
-            give images on the model's device.
-        """
-        from biggan.inference.differentiable import differentiable_conv2d
-
-        forms: dict[str, MakeConvolution] = {
-            "zeros": differentiable_conv2d,
-            "circular": partial(FrozenConv2d, circular=True),
-        }
-        if padding not in forms:
-            raise InputError(f"the padding must be zeros or circular, not {quoted(padding)}")
-        return FoldedGenerator(self.generator, forms[padding]).eval()
+    forms: dict[str, MakeConvolution] = {
+        "zeros": differentiable_conv2d,
+        "circular": partial(FrozenConv2d, circular=True),
+    }
+    if padding not in forms:
+        raise InputError(f"the padding must be zeros or circular, not {quoted(padding)}")
+    return FoldedGenerator(gan.generator, forms[padding]).eval()
 
 
 def _numbered(gan: Model, labels: Labels | None) -> object:

@@ -68,14 +68,14 @@ class Model(Protocol):
 
 def plan_pictures(
     gan: Model,
-    classes: Sequence[str | int | None],
+    classes: str | int | Sequence[str | int | None] | None,
     num: int,
     truncation: float | None,
     seed: int,
     *,
     noise: NoiseKind = "hub",
 ) -> list[Provenance]:
-    """Plan the pictures of `Gan.sample`: for each entry of `classes` `num` pictures.
+    """Plan the pictures of `Gan.sample`: of a class, or of each of several, `num` pictures.
 
     Raises:
         InputError: An unknown or ambiguous class, or a value out of range.
@@ -88,6 +88,8 @@ def plan_pictures(
     check_truncation(truncation, noise)
     check_seed(seed)
     names = gan.class_names
+    if isinstance(classes, str) or not isinstance(classes, Sequence):
+        classes = [classes]
     planned = []
     for class_ in classes:
         index = None if class_ is None else gan.class_index(class_)

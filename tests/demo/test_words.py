@@ -150,16 +150,16 @@ def test_a_summary_of_another_form_breaks_nothing(evaluation: Any) -> None:
 
 def test_the_card_trusts_no_text_of_a_file() -> None:
     gan = make_gan()
-    gan.description = replace(
+    hostile = replace(
         gan.description,
         name="<b>x</b>",
         source='see https://a.org/"onload="x" <script>',
         training={"step": 1, "data": "<i>", "evaluation": {"scores": {"fid": 1}, "num": 5}},
     )
-    card = model_card(gan, "m")
+    card = model_card(Gan(gan.generator, hostile, gan.sha256), "m")
 
-    for hostile in ("<b>", "<script>", '"onload', "<i>"):
-        assert hostile not in card
+    for text in ("<b>", "<script>", '"onload', "<i>"):
+        assert text not in card
     assert '<a href="https://a.org/' in card
 
 

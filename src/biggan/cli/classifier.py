@@ -91,8 +91,9 @@ def command(
 
     from biggan.classifier import train_classifier
     from biggan.data import DIGITS
+    from biggan.devices import find_device
 
-    device = options.choose_device(device)
+    device = str(find_device(device))
     dataset = _load(data, resolution, channels, label_column, resize)
     classifier = train_classifier(
         dataset,

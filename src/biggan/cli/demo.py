@@ -166,6 +166,7 @@ def command(
 
             from biggan.demo.models import ModelCache
             from biggan.demo.renderer import Renderer
+            from biggan.devices import find_device
             from biggan.gan import load
             from biggan.weights.files import BUNDLED
             from biggan.weights.published import PUBLISHED, cached_path
@@ -173,7 +174,7 @@ def command(
             is_local = _is_local(listener) and not (share or proxies or root_path)
             downloads = is_local if downloads is None else downloads
             uploads = is_local if uploads is None else uploads
-            load = partial(load, device=options.choose_device(device), **how)
+            load = partial(load, device=find_device(device), **how)
             licensed = [
                 name
                 for name, entry in PUBLISHED.items()

@@ -160,6 +160,7 @@ def command(
     import torch
 
     from biggan.data import DIGITS
+    from biggan.devices import find_device
     from biggan.distributed import own_device, process_group, raising_together
     from biggan.evaluation import (
         Protocol,
@@ -195,7 +196,7 @@ def command(
             sweep = tuple(options.parse_truncations(truncations))
             evaluate.check_truncations(sweep, protocol)
             _check_out(out, neighbors, ranking, is_sweep=len(sweep) > 1)
-            own = own_device(torch.device(options.choose_device(device)))
+            own = own_device(find_device(device))
             network = None
             if scores.needs_features(wanted) or neighbors or save_statistics:
                 network = features.open_extractor(

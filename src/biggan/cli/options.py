@@ -191,13 +191,6 @@ def share_processor() -> None:
         os.environ.setdefault("GOMP_SPINCOUNT", "5000")
 
 
-def choose_device(name: str | None) -> str:
-    """The device of an option's text if it is there, or the best one."""
-    from biggan.devices import best_device, find_device
-
-    return str(best_device() if name is None else find_device(name))
-
-
 def load_gan(
     model: str | Path | None, *, device: str | None = None, offline: bool = False, **how: Any
 ) -> Gan:

@@ -65,8 +65,7 @@ def command(
             save_discriminator_pretrained(loaded.network, loaded.description, out, repo)
         else:
             gan = Gan(loaded.network, loaded.description, loaded.sha256)
-            gan = gan.to(options.choose_device(device))
-            save_pretrained(gan, out, discriminator=judge, repo=repo)
+            save_pretrained(gan.to(device), out, discriminator=judge, repo=repo)
         if folder is not None:
             click.echo(folder)
             options.name_next("biggan", "push", model, repo)

@@ -12,6 +12,7 @@ import torch
 
 from biggan.cli import options
 from biggan.cli.sample import write_pictures
+from biggan.devices import find_device
 from biggan.distributed import (
     gather,
     is_first,
@@ -42,9 +43,7 @@ def sample_together(
     with process_group(torch.device("cpu"), _PATIENCE):
         signal.signal(signal.SIGTERM, _on_sigterm)
         with raising_together():
-            gan, planned, output = plan(
-                str(own_device(torch.device(options.choose_device(device))))
-            )
+            gan, planned, output = plan(str(own_device(find_device(device))))
         part = own_range(len(planned))
         own_planned = planned[part.start : part.stop]
         bar = {"desc": f"process 1 of {num_processes()}", "disable": None if is_first() else True}

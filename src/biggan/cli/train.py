@@ -134,13 +134,14 @@ def command(
     if run_dir is not None:
         options.check_writable(run_dir)
 
+    from biggan.devices import find_device
     from biggan.training.config import load_recipe
 
     if label_column is not None:
         changes = (*changes, f"label_column={json.dumps(label_column)}")
     if options.given_option(["resize"]):
         changes = (*changes, f"resize={resize}")
-    device = options.choose_device(device)
+    device = str(find_device(device))
     recipe = _suited(recipe, device, run_dir)
     config = load_recipe(recipe, changes, data)
     if run_dir is None and not dry_run:
