@@ -302,8 +302,13 @@ def test_a_run_goes_on_from_its_weights_alone(recipe, data, tmp_path):
     assert parameters
     for name in parameters:
         assert torch.equal(trained[name], loaded[name]), name
-    sources = load(second).description.training["fine_tuning"]
-    assert set(sources) == {"generator", "discriminator"}
+    training = load(second).description.training
+    for name in ("generator", "discriminator"):  # without their folders
+        recorded = (
+            training["fine_tuning"][name]["source"],
+            training["recipe"]["fine_tuning"][name],
+        )
+        assert recorded == (f"{name}.safetensors",) * 2
 
 
 def test_a_mistyped_recipe_gets_its_nearest_name(tmp_path):

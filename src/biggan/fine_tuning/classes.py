@@ -9,13 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from biggan.classes import (
-    imagenet_classes,
-    normal_name,
-    resolve_class,
-    search_classes,
-    wordnet_ids,
-)
+from biggan.classes import imagenet_classes, normal_name, resolve_class, search_classes, wordnet_ids
 from biggan.errors import InputError
 from biggan.fine_tuning.freezing import ClassTransfer
 
@@ -35,7 +29,6 @@ class ClassOrigin:
     """Why it is not a class of the source, where that was wanted."""
 
     def __str__(self) -> str:
-        """One line."""
         return f"{self.name} <- {self.start}" + (f" ({self.reason})" if self.reason else "")
 
 
@@ -54,24 +47,16 @@ def class_origins(
     if tuple(names) == tuple(source_names):  # names that two of them share would be ambiguous
         return [ClassOrigin(name, name, index) for index, name in enumerate(names)]
     in_words = [_in_words(name) for name in source_names]
-    origins = []
-    for name in names:
-        found = _find(name, in_words)
-        if isinstance(found, int):
-            origins.append(ClassOrigin(name, source_names[found], found))
-        else:
-            origins.append(ClassOrigin(name, mean, reason=found))
-    return origins
+    found = [(name, *_find(name, in_words)) for name in names]
+    return [ClassOrigin(n, mean if i is None else source_names[i], i, why) for n, i, why in found]
 
 
 def class_rows(source: Tensor, fresh: Tensor, origins: Sequence[ClassOrigin]) -> Tensor:
     """A table (classes, D): of each class the source's row, the mean of all, or the fresh one."""
     mean = source.double().mean(dim=0).to(source.dtype)
-    rows = []
-    for origin, random in zip(origins, fresh, strict=True):
-        missing = random if origin.start == "random" else mean
-        rows.append(missing if origin.index is None else source[origin.index])
-    return torch.stack(rows)
+    rows = [mean if origin.index is None else source[origin.index] for origin in origins]
+    is_random = torch.tensor([[origin.start == "random"] for origin in origins])
+    return torch.where(is_random, fresh, torch.stack(rows))
 
 
 def _in_words(name: str) -> str:
@@ -80,24 +65,24 @@ def _in_words(name: str) -> str:
     return f"{name}, {imagenet_classes()[ids.index(name)]}" if name in ids else name
 
 
-def _find(name: str, source_names: Sequence[str]) -> int | str:
-    """The source's class of a name, or why there is none."""
+def _find(name: str, source_names: Sequence[str]) -> tuple[int | None, str]:
+    """The source's class of a name, or None and why."""
     wanted = normal_name(name).casefold()
     whole = [i for i, own in enumerate(source_names) if normal_name(own).casefold() == wanted]
     if len(whole) == 1:
-        return whole[0]
+        return whole[0], ""
     if re.match(r"\s*-?\d+\s*(\)|$)", name):
-        return "a number is not a class name"
+        return None, "a number is not a class name"
     nothing = "the source has no class with this name"
     if not re.search(r"\w", name):
-        return nothing
+        return None, nothing
     for query in dict.fromkeys([name, *_in_words(name).split(", ")]):
         try:
-            return resolve_class(query, source_names)
+            return resolve_class(query, source_names), ""
         except InputError:  # several, or none
             continue
     found = search_classes(name, source_names)
     if len(found) < 2:
-        return found[0] if found else nothing
+        return (found[0], "") if found else (None, nothing)
     more = f"; and {len(found) - _CHOICES} more" if len(found) > _CHOICES else ""
-    return f"candidates: {'; '.join(source_names[i] for i in found[:_CHOICES])}{more}"
+    return None, f"candidates: {'; '.join(source_names[i] for i in found[:_CHOICES])}{more}"

@@ -14,6 +14,7 @@ from torch import nn
 from biggan.errors import require
 from biggan.models import Discriminator, DiscriminatorConfig, Generator, GeneratorConfig
 from biggan.nn import ConditionalBatchNorm2d
+from biggan.weights.files import Kind
 
 ClassTransfer = Literal["nearest", "mean", "random"]
 
@@ -23,14 +24,11 @@ class FineTuningConfig:
     """Where training starts, if not from random weights."""
 
     generator: str = ""
-    """What `biggan.load` takes: a published name, a file, a run folder; empty for random. Its shape
-    becomes that of the recipe's generator."""
+    """What `biggan.load` takes; empty for random. The recipe's generator gets its shape."""
     discriminator: str = ""
-    """A file or run folder with a discriminator; empty for random. Its shape becomes that of the
-    recipe's discriminator."""
+    """What holds a discriminator; empty for random. The recipe's one gets its shape."""
     classes: ClassTransfer = "nearest"
-    """What a class starts as: the source's class of the nearest name, the mean of all of the
-    source's classes, or random."""
+    """What a class starts as: the source's of the nearest name, the mean of all, or random."""
     freeze_generator: int = 0
     """Stages of the generator, from the noise on, that stay as they were loaded, the first linear
     layer with the first of them."""
@@ -40,17 +38,16 @@ class FineTuningConfig:
 
     def __post_init__(self) -> None:
         for name in ("generator", "discriminator"):
-            frozen = getattr(self, f"freeze_{name}")
-            key = f"fine_tuning.freeze_{name}"
+            key, frozen = f"fine_tuning.freeze_{name}", getattr(self, f"freeze_{name}")
             require(frozen >= 0, f"{key} must be 0 or above")
             needs = f"{key} needs fine_tuning.{name}: frozen random weights would never be trained"
             require(frozen == 0 or name in self.sources, needs)
 
     @property
-    def sources(self) -> dict[str, str]:
+    def sources(self) -> dict[Kind, str]:
         """The networks that start from loaded weights, and from which."""
-        sources = {"generator": self.generator, "discriminator": self.discriminator}
-        return {network: source for network, source in sources.items() if source}
+        networks: tuple[Kind, ...] = ("generator", "discriminator")
+        return {network: getattr(self, network) for network in networks if getattr(self, network)}
 
 
 def trainable(network: Generator | Discriminator, frozen: int) -> list[nn.Parameter]:
@@ -58,10 +55,7 @@ def trainable(network: Generator | Discriminator, frozen: int) -> list[nn.Parame
 
     Without a shared embedding the class tables of frozen stages are among them: those of new
     classes have to be learned. The stem is part of the first block, attention of the stage or block
-    that it follows.
-
-    Raises:
-        InputError: There are not so many stages or blocks to freeze.
+    that it follows. To freeze more than there is is an InputError.
     """
     config = network.config
     check_depth(config, frozen)
@@ -99,17 +93,11 @@ def condition_layers(network: Any) -> Iterator[tuple[str, nn.Linear]]:
         yield "linear", network.linear
 
 
-def _first_layers(network: Generator | Discriminator, frozen: int) -> Iterator[nn.Module]:
-    if frozen == 0:
-        return
-    config, deep = network.config, network.config.family == "biggan-deep"
-    if isinstance(config, GeneratorConfig):
-        yield network.get_submodule("linear")
-        resolutions = config.stage_resolutions
-    else:
-        if deep:
-            yield network.get_submodule("stem")
-        resolutions = config.down_resolutions
-    yield from list(network.blocks)[: frozen * (2 if deep else 1)]
-    if config.attention_resolution in resolutions[:frozen]:
+def _first_layers(network: Any, frozen: int) -> Iterator[nn.Module]:
+    config: Any = network.config
+    if frozen:
+        yield from (part for name, part in network.named_children() if name in ("linear", "stem"))
+    yield from network.blocks[: frozen * (2 if config.family == "biggan-deep" else 1)]
+    stages = "stage_resolutions" if isinstance(config, GeneratorConfig) else "down_resolutions"
+    if config.attention_resolution in getattr(config, stages)[:frozen]:
         yield network.attention

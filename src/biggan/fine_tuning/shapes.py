@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import fields, replace
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, TypeVar
 
-from biggan.errors import InputError
+from biggan.errors import require
 from biggan.fine_tuning.freezing import check_depth
 from biggan.models import PRESETS, DiscriminatorConfig, GeneratorConfig, get_preset
+from biggan.weights.load import load_network
 
 _Recipe = TypeVar("_Recipe")  # a TrainConfig, which is built from what is here
 _Shape = TypeVar("_Shape", bound=GeneratorConfig | DiscriminatorConfig)
-_NETWORKS = ("generator", "discriminator")
-
-
-def load_source(network: str, source: str) -> Any:
-    """The loaded network of a source; see `weights.load`."""
-    from biggan.weights.load import load_discriminator, load_generator
-
-    return load_generator(source) if network == "generator" else load_discriminator(source)
 
 
 def fitted_to_source(recipe: _Recipe, saved: _Recipe | None = None) -> _Recipe:
@@ -35,34 +29,31 @@ def fitted_to_source(recipe: _Recipe, saved: _Recipe | None = None) -> _Recipe:
     """
     config: Any = recipe
     tuning, preset = config.fine_tuning, get_preset(config.preset)
-    shapes: dict[str, Any] = {}
-    for network in _NETWORKS:
-        own, default = getattr(config, network), getattr(preset, network)
-        shapes[network] = own
-        if not (source := getattr(tuning, network)):
-            continue
+    shapes: dict[str, Any] = {"generator": config.generator, "discriminator": config.discriminator}
+    for network, source in tuning.sources.items():
+        own, default = shapes[network], getattr(preset, network)
         if saved is None:
-            given = source_shape(load_source(network, source).network.config, own)
+            given = source_shape(load_network(source, network).network.config, own)
         else:
             given = replace(getattr(saved, network), num_classes=own.num_classes)
-        for field in fields(own):
-            asked, value = getattr(own, field.name), getattr(given, field.name)
-            if asked not in (value, getattr(default, field.name)):
-                asked, value = (list(v) if isinstance(v, tuple) else v for v in (asked, value))
-                raise InputError(
-                    f"the recipe has {network}.{field.name} = {asked}, but fine_tuning.{network} "
-                    f"{source} has {value}: omit it, the shape is the source's"
-                )
+        for key, asked in own.to_dict().items():
+            value = given.to_dict()[key]
+            require(
+                asked in (value, default.to_dict()[key]),
+                f"the recipe has {network}.{key} = {asked}, but fine_tuning.{network} {source} "
+                f"has {value}: omit it, the shape is the source's",
+            )
         shapes[network] = given
+    random = [network for network in shapes if network not in tuning.sources]
+    for network in random if tuning.sources else ():  # it follows the channels of the images
+        if shapes[network].image_channels == getattr(preset, network).image_channels:
+            (loaded,) = tuning.sources
+            channels = shapes[loaded].image_channels
+            shapes[network] = replace(shapes[network], image_channels=channels)
     if tuning.sources:
-        for network, other in (_NETWORKS, _NETWORKS[::-1]):
-            own, default = shapes[network], getattr(preset, network)
-            if not getattr(tuning, network) and own.image_channels == default.image_channels:
-                channels = shapes[other].image_channels
-                shapes[network] = replace(own, image_channels=channels)
-        _check_agreement(config, **shapes)
-    check_depth(shapes["generator"], tuning.freeze_generator)
-    check_depth(shapes["discriminator"], tuning.freeze_discriminator)
+        _check_agreement(config, shapes)
+    for network, shape in shapes.items():
+        check_depth(shape, getattr(tuning, f"freeze_{network}"))
     return replace(config, **shapes)
 
 
@@ -77,38 +68,32 @@ def source_shape(source: _Shape, own: _Shape) -> _Shape:
     return shape
 
 
-def _check_agreement(
-    config: Any, generator: GeneratorConfig, discriminator: DiscriminatorConfig
-) -> None:
+def _check_agreement(config: Any, shapes: Mapping[str, Any]) -> None:
     """The generator can use classes or do without, and the discriminator takes its images."""
-    tuning = config.fine_tuning
-    if config.unconditional and generator.condition_dim == generator.embedding_dim:
-        raise InputError(
-            f"fine_tuning.generator {tuning.generator} cannot be trained without classes, because "
-            "its layers have no other condition. Leave out unconditional"
-        )
-    maker, taker = (
-        f"fine_tuning.{network} {tuning.sources[network]}"
-        if network in tuning.sources
-        else f"the recipe's {network} (preset {config.preset})"
-        for network in _NETWORKS
+    sources, generator = config.fine_tuning.sources, shapes["generator"]
+    require(
+        not config.unconditional or generator.condition_dim > generator.embedding_dim,
+        f"fine_tuning.generator {sources.get('generator')} cannot be trained without classes, "
+        "because its layers have no other condition. Leave out unconditional",
     )
-    makes, takes = generator.resolution, discriminator.resolution
-    if makes != takes:
-        resolution = makes if tuning.generator else takes
-        fitting = [n for n, preset in PRESETS.items() if preset.generator.resolution == resolution]
-        missing = "discriminator" if tuning.generator else "generator"
-        way_out = f"give a fine_tuning.{missing} as well"
+    maker, taker = (
+        f"fine_tuning.{network} {sources[network]}"
+        if network in sources
+        else f"the recipe's {network} (preset {config.preset})"
+        for network in shapes
+    )
+    pair = "fine-tune a pair that was trained together"
+    advice = {"px": pair, "channels": f"leave image_channels out of the recipe, and {pair}"}
+    if random := [network for network in shapes if network not in sources]:
+        (loaded,) = sources
+        size, advice["px"] = shapes[loaded].resolution, f"give a fine_tuning.{random[0]} as well"
+        fitting = [n for n, preset in PRESETS.items() if preset.generator.resolution == size]
         if fitting:
-            way_out = f"choose a preset of {resolution} px ({', '.join(fitting)}), or {way_out}"
-        if len(tuning.sources) == 2:
-            way_out = "fine-tune a pair that was trained together"
-        raise InputError(
-            f"{maker} generates images of {makes} px, {taker} needs {takes} px: {way_out}"
-        )
-    makes, takes = generator.image_channels, discriminator.image_channels
-    if makes != takes:
-        raise InputError(
-            f"{maker} generates images of {makes} channels, {taker} needs {takes}: leave "
-            "image_channels out of the recipe, and fine-tune a pair that was trained together"
+            presets = ", ".join(fitting)
+            advice["px"] = f"choose a preset of {size} px ({presets}), or {advice['px']}"
+    for key, unit in (("resolution", "px"), ("image_channels", "channels")):
+        makes, takes = (getattr(shape, key) for shape in shapes.values())
+        require(
+            makes == takes,
+            f"{maker} generates images of {makes} {unit}, {taker} needs {takes}: {advice[unit]}",
         )

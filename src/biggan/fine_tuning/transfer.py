@@ -19,13 +19,13 @@ from biggan.classes import default_class_names
 from biggan.errors import require
 from biggan.fine_tuning.classes import ClassOrigin, class_origins, class_rows
 from biggan.fine_tuning.freezing import FineTuningConfig, condition_layers, trainable
-from biggan.fine_tuning.log import NetworkLog
-from biggan.fine_tuning.shapes import load_source, source_shape
+from biggan.fine_tuning.shapes import source_shape
 from biggan.models import Discriminator, Generator
-from biggan.nn import SpectralNormEmbedding, SpectralNormLinear
+from biggan.weights.download import without_folder
+from biggan.weights.files import Kind
+from biggan.weights.load import load_network
 
-_TABLE = "class_embedding.table.weight"
-_PROJECTION = "head.embedding"
+_LISTED = 20  # classes that the log names one by one
 
 
 def initialize(
@@ -33,7 +33,7 @@ def initialize(
     discriminator: Discriminator,
     tuning: FineTuningConfig,
     class_names: Sequence[str],
-) -> list[NetworkLog]:
+) -> list[Transfer]:
     """Give networks the weights of their sources; what became of each source.
 
     Both are random weights in the source's shape (`fitted_to_source`), on any device, and changed
@@ -43,126 +43,158 @@ def initialize(
     Raises:
         InputError: A source cannot be read, or has another shape than the network.
     """
-    logs = []
-    networks: dict[str, Any] = {"generator": generator, "discriminator": discriminator}
-    for name, source in tuning.sources.items():
-        network = networks[name]
-        assert len(class_names) == network.config.num_classes
-        loaded = load_source(name, source)
-        require(
-            network.config == source_shape(loaded.network.config, network.config),
-            f"fine_tuning.{name} {source} does not have the shape of the recipe's {name}: the file "
-            "has changed, or the recipe was not fitted to it (fitted_to_source)",
-        )
-        transfer = _Transfer(network, loaded, class_names, tuning)
-        transfer.fill()
-        moving = {id(p) for p in trainable(network, getattr(tuning, f"freeze_{name}"))}
-        frozen = [n for n, p in network.named_parameters() if id(p) not in moving]
-        kept, remade, origins = transfer.kept, transfer.remade, transfer.origins
-        logs.append(NetworkLog(name, source, loaded, kept, remade, origins, frozen))
-    return logs
+    networks: dict[Kind, Any] = {"generator": generator, "discriminator": discriminator}
+    return [Transfer(name, networks[name], tuning, class_names) for name in tuning.sources]
 
 
-class _Transfer:
-    """The tensors of a network that are not the source's, and why."""
+class Transfer:
+    """A network gets the tensors of its source, but for those that are remade.
+
+    Attributes:
+        kept: Tensors that are the source's to the last bit.
+        remade: Why the other tensors are not, by name; also those that the source alone has.
+        classes: What each class starts as; empty without classes, or if the source has none.
+        frozen: Parameters that training will not move.
+    """
 
     def __init__(
-        self, network: Any, loaded: Any, class_names: Sequence[str], tuning: FineTuningConfig
+        self, name: Kind, network: Any, tuning: FineTuningConfig, class_names: Sequence[str]
     ) -> None:
-        self.network = network
-        self.own, self.theirs = network.config, loaded.network.config
-        self.source: dict[str, Tensor] = loaded.network.state_dict()
-        self.fresh = {name: value.cpu() for name, value in network.state_dict().items()}
-        self.state: dict[str, Tensor] = {}
+        self.name, self.origin = name, tuning.sources[name]
+        self.loaded = load_network(self.origin, name)
+        self._network, theirs = network, self.loaded.network
+        self._own, self._theirs = network.config.num_classes, theirs.config.num_classes
+        assert len(class_names) == self._own
+        require(
+            network.config == source_shape(theirs.config, network.config),
+            f"fine_tuning.{name} {self.origin} does not have the shape of the recipe's {name}: the "
+            "file has changed, or the recipe was not fitted to it (fitted_to_source)",
+        )
+        self.classes: list[ClassOrigin] = []
+        if self._own and self._theirs:
+            names = self.loaded.description.class_names or default_class_names(self._theirs)
+            self.classes = class_origins(class_names, names, tuning.classes)
+        self._source: dict[str, Tensor] = theirs.state_dict()
+        self._fresh = {key: value.cpu() for key, value in network.state_dict().items()}
+        self._state = {key: self._source.get(key, value) for key, value in self._fresh.items()}
         self.remade: dict[str, str] = {}
-        self.kept: list[str] = []
-        self.stale: list[str] = []
-        """Layers whose `u` and `v` are still random."""
-        self.origins: list[ClassOrigin] = []
-        count = self.theirs.num_classes
-        if class_names and count:
-            names = loaded.description.class_names or default_class_names(count)
-            self.origins = class_origins(class_names, names, tuning.classes)
-        same = [origin.index for origin in self.origins] == list(range(count))
-        self.keeps_classes = len(class_names) == count and same
+        self._stale: list[str] = []  # layers whose `u` and `v` are random
+        self._fill()
+        self.kept = [key for key in self._fresh if key not in self.remade]
+        moving = {id(p) for p in trainable(network, getattr(tuning, f"freeze_{name}"))}
+        self.frozen = [key for key, p in network.named_parameters() if id(p) not in moving]
 
-    def fill(self) -> None:
-        """Fill the network; the tensors that are not remade are the source's."""
-        for name, value in self.fresh.items():
+    def _fill(self) -> None:
+        for name, value in self._fresh.items():
             if name.endswith((".table_mean", ".table_var")):
                 self._put(name, value, "statistics per truncation, recorded on export")
-        if not self.keeps_classes:
-            reason = _other_classes(self.own.num_classes, self.theirs.num_classes)
-            if isinstance(self.network, Generator):
-                self._conditions(reason)
-                if self.own.shared_embedding:
-                    self._table([_TABLE], reason)
-            else:
-                self._table([f"{_PROJECTION}.{name}" for name in ("weight", "u", "v")], reason)
-        self.kept = [name for name in self.fresh if name not in self.state]
-        self.network.load_state_dict(self.state | {name: self.source[name] for name in self.kept})
-        for name in self.stale:
-            layer = self.network.get_submodule(name)
-            assert isinstance(layer, SpectralNormEmbedding | SpectralNormLinear)
-            layer.iterate_power(50)
+        same = [origin.index for origin in self.classes] == list(range(self._theirs))
+        if self._own != self._theirs or not same:
+            if isinstance(self._network, Generator):
+                for layer, _ in condition_layers(self._network):
+                    self._columns(layer)
+            for layer in ("class_embedding.table", "head.embedding"):
+                self._rows(layer)
+        self._network.load_state_dict(self._state)
+        for layer in self._stale:
+            self._network.get_submodule(layer).iterate_power(50)
 
-    def _table(self, names: Sequence[str], reason: str) -> None:
-        """Remake a table of one row for each class, with its `u` and `v` if it has them."""
-        if not self.own.num_classes:
-            self.remade |= dict.fromkeys(names, reason)
-        elif not self.theirs.num_classes:
+    def _rows(self, layer: str) -> None:
+        """Remake a table with a row for each class, if the network or the source has it."""
+        weight, reason = f"{layer}.weight", self._other_classes()
+        names = [name for name in self._source | self._fresh if name.startswith(f"{layer}.")]
+        if self._own and self._theirs and names:
+            rows = class_rows(self._source[weight], self._fresh[weight], self.classes)
+            self._put_weight(layer, rows)
+        elif self._own:
             for name in names:
-                self._put(name, self.fresh[name], f"{reason}, random")
+                self._put(name, self._fresh[name], f"{reason}, random")
         else:
-            weight = names[0]
-            rows = class_rows(self.source[weight], self.fresh[weight], self.origins)
-            self._put(weight, rows, reason)
-            if len(names) > 1:
-                self._renormalize(weight.removesuffix(".weight"), reason)
+            self.remade |= dict.fromkeys(names, reason)
 
-    def _conditions(self, reason: str) -> None:
-        """Remake the matrices whose columns are the condition's: the noise, then the class."""
-        own, theirs = self.own, self.theirs
-        if own.shared_embedding and own.num_classes and theirs.num_classes:
+    def _columns(self, layer: str) -> None:
+        """Remake a matrix whose columns are the condition's: the noise, then the class."""
+        config, name = self._network.config, f"{layer}.weight"
+        if config.shared_embedding and self._own and self._theirs:
             return
-        noise = own.condition_dim - own.embedding_dim
-        for layer, module in condition_layers(self.network):
-            name, spectral = f"{layer}.weight", isinstance(module, SpectralNormLinear)
-            weight = self.source[name]
-            kept = weight[:, :noise]
-            if not theirs.num_classes:
-                # Every class starts as what the source makes, exactly: zeros change neither the
-                # singular values nor `u`.
-                zeros = kept.new_zeros(len(kept), own.embedding_dim)
-                why = f"{reason}, their columns zero"
-                self._put(name, torch.cat([kept, zeros], 1), why)
-                if spectral:
-                    v = f"{layer}.v"
-                    self._put(v, torch.cat([self.source[v], zeros[0]]), why)
-                continue
-            if own.num_classes:
-                fresh = self.fresh[name]
-                rows = class_rows(weight[:, noise:].T, fresh[:, noise:].T, self.origins)
-                kept = torch.cat([kept, rows.T], 1)
-            self._put(name, kept, reason)
-            if spectral:
-                self._renormalize(layer, reason)
+        weight, noise = self._source[name], config.condition_dim - config.embedding_dim
+        kept, of_classes = weight[:, :noise], weight[:, noise:]
+        if self._own and not self._theirs:
+            # Every class starts as what the source makes, exactly: zeros change neither the
+            # singular values nor `u`.
+            zeros = kept.new_zeros(len(kept), config.embedding_dim)
+            reason = f"{self._other_classes()}, their columns zero"
+            self._put(name, torch.cat([kept, zeros], 1), reason)
+            if (v := f"{layer}.v") in self._fresh:
+                self._put(v, torch.cat([self._source[v], zeros[0]]), reason)
+            return
+        if self._own:
+            rows = class_rows(of_classes.T, self._fresh[name][:, noise:].T, self.classes)
+            kept = torch.cat([kept, rows.T], 1)
+        self._put_weight(layer, kept)
+
+    def _put_weight(self, layer: str, weight: Tensor) -> None:
+        """Replace a weight; the layer's `u` and `v`, if it has them, are random then."""
+        self._put(f"{layer}.weight", weight, self._other_classes())
+        if f"{layer}.u" in self._fresh:
+            self._stale.append(layer)
+            for name in (f"{layer}.u", f"{layer}.v"):
+                self._put(name, self._fresh[name], self._other_classes())
 
     def _put(self, name: str, value: Tensor, reason: str) -> None:
-        self.state[name] = value
-        self.remade[name] = reason
+        self._state[name], self.remade[name] = value, reason
 
-    def _renormalize(self, layer: str, reason: str) -> None:
-        for name in (f"{layer}.u", f"{layer}.v"):
-            self._put(name, self.fresh[name], reason)
-        self.stale.append(layer)
+    def _other_classes(self) -> str:
+        if not self._own:
+            return "no classes, of which the source has some"
+        if not self._theirs:
+            return "classes, of which the source has none"
+        if self._own == self._theirs:
+            return f"{self._own} classes, others than the source's or in another order"
+        return f"{self._own} classes, not the source's {self._theirs}"
+
+    def card(self) -> dict[str, Any]:
+        """What a model's card says of it, as JSON can hold it."""
+        return {
+            "source": without_folder(self.origin),
+            "name": self.loaded.description.name,
+            "sha256": self.loaded.sha256,
+            "licence": self.loaded.description.licence,
+            "tensors_kept": len(self.kept),
+            "tensors_remade": self._by_reason(),
+            "classes": [str(origin) for origin in self.classes],
+            "parameters_frozen": len(self.frozen),
+        }
+
+    def lines(self, before: Transfer | None) -> list[str]:
+        """For the log; classes that start as in `before` are not listed again."""
+        about, sha256 = self.loaded.description, self.loaded.sha256
+        licence = f"; licence: {about.licence}" if about.licence else ""
+        lines = [
+            f"from {self.origin} ({about.name}, sha256 {sha256[:12]}...{licence})",
+            f"{len(self.kept)} tensors kept",
+            *(f"{reason}: {names}" for reason, names in self._by_reason().items()),
+        ]
+        if self.frozen:
+            lines.append(f"{len(self.frozen)} parameters frozen: {_some(self.frozen)}")
+        if before is not None and self.classes and self.classes == before.classes:
+            lines.append(f"classes start as those of the {before.name}")
+        else:
+            # Classes that were not found first: there a better name may help.
+            ordered = sorted(self.classes, key=lambda origin: not origin.reason)
+            lines += [f"class {origin}" for origin in ordered[:_LISTED]]
+            if len(ordered) > _LISTED:
+                lines.append(f"and {len(ordered) - _LISTED} more classes")
+        return [f"{self.name}: {line}" for line in lines]
+
+    def _by_reason(self) -> dict[str, str]:
+        reasons: dict[str, list[str]] = {}
+        for name, reason in self.remade.items():
+            reasons.setdefault(reason, []).append(name)
+        return {reason: _some(names) for reason, names in reasons.items()}
 
 
-def _other_classes(own: int, theirs: int) -> str:
-    if not own:
-        return "no classes, of which the source has some"
-    if not theirs:
-        return "classes, of which the source has none"
-    if own == theirs:
-        return f"{own} classes, others than the source's or in another order"
-    return f"{own} classes, not the source's {theirs}"
+def _some(names: Sequence[str]) -> str:
+    if len(names) <= 4:
+        return ", ".join(names)
+    return f"{', '.join(names[:3])} and {len(names) - 3} more"

@@ -225,15 +225,13 @@ class Run:
         config, dataset, held_out = self.config, self.dataset, len(self.held_out)
         # Data by their names: a shared file does not say where they were kept.
         recipe = config.to_dict() | {"data": dataset.source, "classes": Path(config.classes).name}
-        for key in ("extractor", "data"):
-            if (source := recipe["evaluation"][key]) not in ("", "inception"):
-                from biggan.fine_tuning.log import without_folder
+        sources = {"evaluation": ("extractor", "data"), "fine_tuning": config.fine_tuning.sources}
+        for table, keys in sources.items():
+            for key in keys:
+                if (source := recipe[table][key]) not in ("", "inception"):
+                    from biggan.weights.download import without_folder
 
-                recipe["evaluation"][key] = without_folder(source)
-        if config.fine_tuning.sources:
-            from biggan.fine_tuning.log import card_table
-
-            recipe["fine_tuning"] = card_table(config.fine_tuning)
+                    recipe[table][key] = without_folder(source)
         return {
             "step": state.step,
             "images": len(dataset) - held_out,

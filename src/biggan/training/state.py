@@ -132,13 +132,13 @@ class TrainState:
         discriminator = build_discriminator(config.discriminator, seed=seeds[1]).to(device)
         sources: Mapping[str, Any] = {}
         if class_names is not None and config.fine_tuning.sources:
-            from biggan.fine_tuning.log import card, log_lines
             from biggan.fine_tuning.transfer import initialize
 
-            logs = initialize(generator, discriminator, config.fine_tuning, class_names)
-            sources = card(logs)
-            for line in log_lines(logs) if is_first() else ():
-                _LOG.info("%s", line)
+            given = initialize(generator, discriminator, config.fine_tuning, class_names)
+            sources = {transfer.name: transfer.card() for transfer in given}
+            for before, transfer in zip((None, *given), given, strict=False):
+                for line in transfer.lines(before) if is_first() else ():
+                    _LOG.info("%s", line)
         state = cls.of(config, generator, discriminator, copy.deepcopy(generator))
         state.sources, state.class_counts = sources, class_counts
         return state

@@ -97,6 +97,13 @@ def without_secrets(url: str) -> str:
     return shown if shown.isprintable() else ascii(shown)
 
 
+def without_folder(source: str) -> str:
+    """A source of weights or data without local folders and secrets, for a file that is shared."""
+    if re.match(r"(?!file:)[a-z][a-z0-9+.-]*://", source, re.IGNORECASE):
+        return without_secrets(source)
+    return Path(source).expanduser().resolve().name
+
+
 def obtain_address(address: str, kind: str = "generator", *, offline: bool = False) -> Path:
     """The file or folder that an address leads to, downloaded if it is not in the cache.
 
