@@ -264,7 +264,7 @@ def test_a_failure_is_not_silent(gan: Gan, monkeypatch: pytest.MonkeyPatch) -> N
     def fail(*_: Any) -> Any:
         raise MemoryError("no room")
 
-    monkeypatch.setattr(notebook, "draw_sheet", fail)
+    monkeypatch.setattr(notebook.drawing, "draw_sheet", fail)
     form.controls["seed"].value = 1
     with pytest.raises(MemoryError, match="no room"):
         _ = form.picture
@@ -290,7 +290,7 @@ def test_a_move_ends_the_drawing_of_older_settings(
             drawn.append(recipe.pictures[0].seed)
             yield picture
 
-    monkeypatch.setattr(notebook, "draw_sheet", slowly)
+    monkeypatch.setattr(notebook.drawing, "draw_sheet", slowly)
     form.controls["seed"].value = 1
     assert started.wait(30)
     form.controls["seed"].value = 2

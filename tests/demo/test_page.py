@@ -238,6 +238,7 @@ def test_a_model_is_chosen_with_its_card_and_its_categories(page: Page, tmp_path
     assert "unconditional" in update.pop(two.card)
     assert update.pop(two.model)["value"] == "flat"
     assert update.pop(two.notice) == gradio.update(visible=False)
+    assert update.pop(two.tabs[0].gallery) == ""  # its classes are another model's
     moves = [update.pop(two.tabs[FORMS.index(DIRECTIONS)].widgets[key]) for key in MOVES]
     assert moves == [gradio.update(label=f"Direction {k}") for k in range(6)]
     assert list(update.values()) == [gradio.update(value=None, visible=False)] * 5
@@ -268,6 +269,11 @@ def test_the_page_of_a_bundled_model_opens_with_pictures_of_its_classes(tmp_path
     assert [html.count("<img src=") for html in shown] == list(range(11))
     assert all('data-entry="9) nine" title="nine"' in html for html in shown[1:])
     assert list(other.show_classes("flat")) == [""]
+    for model in ("flat", "other"):  # there is nothing to click on of a model that was left
+        (update,) = other.choose(model, "other")
+        assert update.get(other.tabs[0].gallery) == ("" if model == "flat" else None)
+    assert other.follow("", _Request(model="flat"))[other.tabs[0].gallery] == ""
+    assert other.tabs[0].gallery not in other.follow("", _Request(model="other"))
 
 
 PUBLISHED = "biggan-deep-128"

@@ -7,12 +7,14 @@ HTTP, and a line of curl can use it.
 """
 
 import asyncio
+from pathlib import Path
 from typing import Annotated, Any
 
 from fastapi import Depends, FastAPI, HTTPException, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, HTMLResponse, JSONResponse, RedirectResponse
+from jinja2 import Template
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, create_model
 
 from biggan._version import __version__
@@ -20,10 +22,14 @@ from biggan.classes import class_choices, search_classes
 from biggan.demo import forms
 from biggan.demo.drawing import enlarged
 from biggan.demo.renderer import Renderer
-from biggan.demo.words import api_reference
 from biggan.errors import InputError, quoted
 from biggan.weights.load import models_with_class
 
+_REFERENCE = Template(
+    Path(__file__).with_name("api.html").read_text(encoding="utf-8"),
+    autoescape=True,
+    trim_blocks=True,
+)
 _ANSWERS: dict[int | str, dict[str, Any]] = {
     200: {"description": "A PNG that contains its provenance", "content": {"image/png": {}}},
     400: {
@@ -95,7 +101,7 @@ def build_api(renderer: Renderer) -> FastAPI:
 
     @api.get("/api/docs", include_in_schema=False, response_class=HTMLResponse)
     async def reference() -> str:
-        return api_reference(api.openapi())
+        return _REFERENCE.render(api.openapi())
 
     @api.get("/api", include_in_schema=False)
     async def to_reference() -> RedirectResponse:

@@ -17,14 +17,7 @@ from biggan.demo.forms import FPS, SheetProvenance
 from biggan.errors import InputError
 from biggan.gan import Gan
 from biggan.images import make_grid, to_png
-from biggan.provenance import (
-    GridProvenance,
-    LatentGridProvenance,
-    LatentProvenance,
-    MorphProvenance,
-    Provenance,
-    VideoProvenance,
-)
+from biggan.provenance import GridProvenance, MorphProvenance, VideoProvenance
 from biggan.provenance_files import read_provenance
 from biggan.video import check_video, make_frame, save_video
 
@@ -39,7 +32,7 @@ def draw_sheet(gan: Gan, sheet: SheetProvenance) -> Iterator[Image.Image]:
     """Make the pictures of a sheet one after the other, row by row; raises as `Gan.draw`."""
     if isinstance(sheet, MorphProvenance):
         return gan.draw_morph(sheet)
-    return gan.draw(_pictures(sheet))
+    return gan.draw(sheet.pictures if isinstance(sheet, GridProvenance) else sheet.latents)
 
 
 def draw_grid(gan: Gan, sheet: SheetProvenance) -> Image.Image:
@@ -63,13 +56,11 @@ def enlarged(file: Path, factor: int) -> bytes:
     provenance = read_provenance(file)
     assert isinstance(provenance, SheetProvenance)
     with Image.open(file) as picture:
-        size = picture.width * factor, picture.height * factor
-        if size[0] * size[1] > _MOST_ENLARGED:
-            raise InputError(
-                f"the enlarged picture would have {size[0]} x {size[1]} pixels, more than "
-                f"{_MOST_ENLARGED}"
-            )
-        return to_png(picture.resize(size, Image.Resampling.NEAREST), provenance)
+        width, height = picture.width * factor, picture.height * factor
+        if width * height > _MOST_ENLARGED:
+            text = f"the enlarged picture would have {width} x {height} pixels"
+            raise InputError(f"{text}, more than {_MOST_ENLARGED}")
+        return to_png(picture.resize((width, height), Image.Resampling.NEAREST), provenance)
 
 
 def thumbnail(picture: Image.Image) -> str:
@@ -85,18 +76,12 @@ def count(sheet: SheetProvenance) -> int:
     """Pictures in the grid."""
     if isinstance(sheet, MorphProvenance):
         return sheet.num * sheet.steps
-    return len(_pictures(sheet))
+    return len(sheet.pictures if isinstance(sheet, GridProvenance) else sheet.latents)
 
 
 def columns(sheet: SheetProvenance) -> int:
     """Pictures in a row."""
     return sheet.steps if isinstance(sheet, MorphProvenance) else sheet.columns
-
-
-def _pictures(
-    sheet: GridProvenance | LatentGridProvenance,
-) -> Sequence[Provenance | LatentProvenance]:
-    return sheet.pictures if isinstance(sheet, GridProvenance) else sheet.latents
 
 
 def video_endings() -> list[str]:
@@ -111,15 +96,10 @@ def video_endings() -> list[str]:
 def draw_video(
     gan: Gan, video: VideoProvenance, files: Sequence[Path], report: Callable[[int], object]
 ) -> None:
-    """Write the files of a video.
+    """Write the files of a video; all but the first, a lossless WebP, get their frames from it.
 
-    Args:
-        gan: The model.
-        video: What is shown.
-        files: If there are several, the first is a WebP, which is lossless: the frames of the
-            others are read from it.
-        report: Called with the number of frames that are drawn, again and again. If it raises, no
-            file is left that was begun.
+    `report` is called with the number of frames that are drawn; if it raises, no file is left that
+    was begun.
 
     Raises:
         InputError: The model cannot make it, or a file cannot be written.

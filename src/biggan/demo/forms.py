@@ -66,22 +66,16 @@ _MAX_NAME = 1000  # characters of a category; ImageNet's longest has 121
 
 @dataclass(frozen=True)
 class Number:
-    """A control for a number; for whole numbers only if `step` is an int.
+    """A control for a number; for whole numbers only if `step` is an int."""
 
-    Attributes:
-        key: Its name in the APIs and in addresses, as of every control.
-        high: Where its slider ends.
-        most: The largest that may be typed, if that is more.
-    """
-
-    key: str
+    key: str  # its name in the APIs and in addresses, as of every control
     label: str
     low: float
-    high: float
+    high: float  # where its slider ends
     step: float
     default: float
     info: str = ""
-    most: float | None = None
+    most: float = -math.inf  # the largest that may be typed, if that is more
 
     @property
     def is_whole(self) -> bool:
@@ -91,7 +85,7 @@ class Number:
     @property
     def largest(self) -> float:
         """The largest value."""
-        return self.high if self.most is None else self.most
+        return max(self.high, self.most)
 
     def nearest(self, value: Any) -> Any:
         """The nearest number in the range to one that is half typed."""
@@ -118,17 +112,12 @@ class Number:
 
 @dataclass(frozen=True)
 class Category:
-    """A control for one of the model's classes.
-
-    Attributes:
-        wanted: The notebook's class.
-        fallback: The index of the class to begin with where the model has no such class.
-    """
+    """A control for one of the model's classes."""
 
     key: str
     label: str
-    wanted: str
-    fallback: int
+    wanted: str  # the notebook's class
+    fallback: int  # the index of the class to begin with where the model has no such class
     info: str = "A name or an index."
 
     def check(self, value: Any) -> str | int | None:
@@ -177,38 +166,25 @@ def default_value(control: Control, class_names: Sequence[str]) -> Any:
 def label_of(control: Control, gan: Gan) -> str:
     """What a control is called: a direction by its name, if the model comes with one."""
     found = bundled_directions(gan) if control.key in MOVES else None
-    if found is None:
-        return control.label
-    number = MOVES.index(control.key)
-    name = found.names[number] if number < len(found) else ""
-    return f"{number}: {name}" if name else control.label
+    for key, name in zip(MOVES, found.names if found else (), strict=False):
+        if key == control.key and name:
+            return f"{MOVES.index(key)}: {name}"
+    return control.label
 
 
 @dataclass(frozen=True)
 class Form:
-    """One tab of the page, and one endpoint of each API.
+    """One tab of the page, and one endpoint of each API."""
 
-    Attributes:
-        name: In addresses.
-        title: Of the tab.
-        endpoint: Its name in the APIs.
-        summary: Of the endpoint.
-        controls: In the order of the endpoint's parameters.
-        make: From a model and a checked value of each control to a provenance.
-        makes: The type of that provenance.
-        label: Of the picture.
-        video: The form of a video that belongs to the tab, and may add controls to it.
-    """
-
-    name: str
-    title: str
-    endpoint: str
-    summary: str
-    controls: tuple[Control, ...]
-    make: Callable[..., Any]
-    makes: type
-    label: str = ""
-    video: Form | None = None
+    name: str  # in addresses
+    title: str  # of the tab
+    endpoint: str  # in the APIs
+    summary: str  # of the endpoint
+    controls: tuple[Control, ...]  # in the order of the endpoint's parameters
+    make: Callable[..., Any]  # from a model and a checked value of each control to a provenance
+    makes: type  # of provenance
+    label: str = ""  # of the picture
+    video: Form | None = None  # which belongs to the tab, and may add controls to it
 
     @property
     def all_controls(self) -> tuple[Control, ...]:
@@ -256,32 +232,27 @@ def _directions(
     gan: Gan, category: Any, truncation: float, seed: int, **amounts: float
 ) -> LatentGridProvenance:
     pictures = gan.plan([category], 1, truncation, seed)
-    moved: dict[int | str, float] = {
-        MOVES.index(key): amount for key, amount in amounts.items() if amount
-    }
+    moved: dict[int | str, float] = {MOVES.index(key): a for key, a in amounts.items() if a}
     before = plan_moved(gan, pictures, [])
     after = plan_moved(gan, pictures, [(default_directions(gan), moved)])
     return LatentGridProvenance(2, (*before, *after))
 
 
-def _seed(key: str, label: str, info: str) -> Number:
-    return Number(key, label, 0, 100, 1, 0, info, most=_MAX_SEED)
-
-
-def _truncation(default: float) -> Number:
-    info = "Low: typical, clean pictures. High: more variety, more failures."
-    return Number("truncation", "Truncation", 0.02, 1, 0.02, default, info)
-
-
-_SEED = _seed(
-    "seed", "Noise seed", "The same seed gives the same pictures. Any whole number may be typed."
+_TRUNCATION = Number(
+    *("truncation", "Truncation", 0.02, 1, 0.02, 0.4),
+    "Low: typical, clean pictures. High: more variety, more failures.",
+)
+_SEED = Number(
+    *("seed", "Noise seed", 0, 100, 1, 0),
+    "The same seed gives the same pictures. Any whole number may be typed.",
+    most=_MAX_SEED,
 )
 _CHEESEBURGER = Category("category", "Category", "cheeseburger", 0)
 _PATHS = Number("num", "Number of samples", 1, 5, 1, 2, "Paths, one a row.")
 _ENDS: tuple[Control, ...] = (
-    _truncation(0.2),
-    _seed("seed_a", "Noise seed A", "Seed of the noise at the start."),
-    _seed("seed_b", "Noise seed B", "Seed of the noise at the end."),
+    replace(_TRUNCATION, default=0.2),
+    replace(_SEED, key="seed_a", label="Noise seed A", info="Seed of the noise at the start."),
+    replace(_SEED, key="seed_b", label="Noise seed B", info="Seed of the noise at the end."),
     Category("category_a", "Category A", "golden retriever", 0),
     Category("category_b", "Category B", "hen", -1),
 )
@@ -291,7 +262,7 @@ EXPLORE = Form(
     "Explore a category",
     "sample",
     "Samples of one category, at most five a row.",
-    (Number("num", "Number of samples", 1, 20, 1, 10), _truncation(0.4), _SEED, _CHEESEBURGER),
+    (Number("num", "Number of samples", 1, 20, 1, 10), _TRUNCATION, _SEED, _CHEESEBURGER),
     _samples,
     GridProvenance,
     label="Samples",
@@ -354,7 +325,7 @@ DIRECTIONS = Form(
     "directions",
     "A sample before and after its noise is moved along the model's strongest directions.",
     (
-        _truncation(0.5),
+        replace(_TRUNCATION, default=0.5),
         _SEED,
         _CHEESEBURGER,
         *(Number(key, f"Direction {k}", -4, 4, 0.1, 0) for k, key in enumerate(MOVES)),
@@ -372,8 +343,7 @@ FORMS = (EXPLORE, INTERPOLATE, SWEEP, DIRECTIONS)
 
 def to_query(model: str, form: Form, values: Mapping[str, Any]) -> str:
     """The part of an address after its question mark."""
-    keys = (control.key for control in form.controls)
-    given = {key: values[key] for key in keys if values.get(key) is not None}
+    given = {c.key: values[c.key] for c in form.controls if values.get(c.key) is not None}
     return urlencode({"form": form.name, "model": model, **given})
 
 
@@ -383,11 +353,10 @@ def from_query(query: Mapping[str, str]) -> tuple[Form, dict[str, Any]]:
     Raises:
         InputError: No such form, or a value out of range or of another kind.
     """
-    name = query.get("form", EXPLORE.name)
-    form = next((form for form in FORMS if form.name == name), None)
-    if form is None:
-        names = ", ".join(form.name for form in FORMS)
-        raise InputError(f"the address names the form {quoted(name)}; there are {names}")
+    known, name = {form.name: form for form in FORMS}, query.get("form", EXPLORE.name)
+    if name not in known:
+        raise InputError(f"the address names the form {quoted(name)}; there are {', '.join(known)}")
+    form = known[name]
     return form, {c.key: c.check(query[c.key]) for c in form.controls if c.key in query}
 
 
@@ -404,11 +373,9 @@ def draw_lots(form: Form, class_names: Sequence[str]) -> dict[str, Any]:
 
 def plan_gallery(gan: Gan) -> list[Provenance]:
     """A picture of each of some classes, all of them if there are few; none without classes."""
-    names = gan.class_names
-    if is_imagenet(names):
-        indices: Sequence[int] = _WELL_KNOWN
-    else:
-        indices = range(0, len(names), max(1, math.ceil(len(names) / _MOST_SHOWN)))
+    num = len(gan.class_names)
+    some = range(0, num, max(1, math.ceil(num / _MOST_SHOWN)))
+    indices = _WELL_KNOWN if is_imagenet(gan.class_names) else some
     return gan.plan(indices, 1, truncation=0.4, seed=0)
 
 
@@ -443,7 +410,8 @@ def find_settings(gan: Gan, made: AnyProvenance) -> tuple[Form, dict[str, Any]]:
             again = GridProvenance(1, again.pictures[-1:])
         if isinstance(made, LatentProvenance):
             again = LatentGridProvenance(1, again.latents[-1:])
-        if _are_alike(again, sheet):
+        (settings, numbers), (settings_again, numbers_again) = _pixels(sheet), _pixels(again)
+        if settings == settings_again and np.allclose(numbers, numbers_again, atol=_CLOSE):
             return form, values
         reason = f"no tab of the page shows this {kind}; use biggan {verb} --like FILE"
     raise InputError(reason)
@@ -478,26 +446,19 @@ def settings_of(gan: Gan, sheet: SheetProvenance | VideoProvenance) -> dict[str,
         about = {"truncation": latents.truncation, "seed": int(named[1])}
         return {**about, **moved, "category": entry(index)}
     if isinstance(sheet, MorphProvenance):
-        ends = {"category_a": entry(sheet.class_a), "category_b": entry(sheet.class_b)}
-        return {**vars(sheet), **ends}
-    a, b = sheet.keyframes[0], sheet.keyframes[-1]
-    ends = {"category_a": entry(a.class_index), "category_b": entry(b.class_index)}
-    seconds = sheet.frames / sheet.fps
-    return {**vars(sheet), "seconds": seconds, "seed_a": a.seed, "seed_b": b.seed, **ends}
-
-
-def _are_alike(a: SheetProvenance | VideoProvenance, b: SheetProvenance | VideoProvenance) -> bool:
-    """Whether all is the same that decides pixels: not the names of the model and the version."""
-    (settings_a, numbers_a), (settings_b, numbers_b) = _pixels(a), _pixels(b)
-    return settings_a == settings_b and np.allclose(numbers_a, numbers_b, atol=_CLOSE)
+        found, (class_a, class_b) = {}, (sheet.class_a, sheet.class_b)
+    else:
+        a, b = sheet.keyframes[0], sheet.keyframes[-1]
+        found = {"seconds": sheet.frames / sheet.fps, "seed_a": a.seed, "seed_b": b.seed}
+        class_a, class_b = a.class_index, b.class_index
+    return {**vars(sheet), **found, "category_a": entry(class_a), "category_b": entry(class_b)}
 
 
 def _pixels(made: SheetProvenance | VideoProvenance) -> tuple[Any, list[float]]:
-    """What must be equal, and numbers that may differ by rounding."""
+    """What decides the pixels: what must be equal, and numbers that may differ by rounding."""
     if isinstance(made, LatentGridProvenance):
         shapes = [(p.truncation, len(p.z), len(p.class_vector)) for p in made.latents]
-        numbers = [number for p in made.latents for number in p.z + p.class_vector]
-        return (made.columns, shapes), numbers
+        return (made.columns, shapes), [n for p in made.latents for n in p.z + p.class_vector]
     if isinstance(made, GridProvenance):
         return (made.columns, [replace(p, model="", version="") for p in made.pictures]), []
     return replace(made, model="", version=""), []

@@ -52,13 +52,7 @@ def client_of(scope: Scope) -> str:
 
 
 class Limit:
-    """So much of each client in a window of time.
-
-    Args:
-        amount: How much.
-        seconds: The length of the window.
-        strategy: How it is counted; the default is exact and keeps every time of a hit.
-    """
+    """So much of each client in a window of time; the default strategy keeps the time of a hit."""
 
     def __init__(
         self, amount: int, seconds: int, strategy: type[RateLimiter] = MovingWindowRateLimiter
@@ -102,10 +96,7 @@ class Guard:
 def check_origin(allowed: Collection[str]) -> Check:
     """Refuses requests that pages of other sites make in a visitor's browser.
 
-    The browser names the site in the header `Origin`.
-
-    Args:
-        allowed: Origins of sites that may, as "https://example.org".
+    The browser names the site in the header `Origin`, as "https://example.org".
     """
 
     def check(request: Request) -> JSONResponse | None:
@@ -141,9 +132,6 @@ def check_password(users: Mapping[str, str]) -> Check:
 
     After too many wrong ones a client has to wait, whatever it then sends. After too many for one
     name, all clients that give it have to wait, but for those that were let in before.
-
-    Args:
-        users: The password of each name.
     """
     wrong, wrong_for_name = per_minute(_WRONG_PER_MINUTE), per_minute(_WRONG_FOR_NAME)
     known: set[tuple[str, str]] = set()  # clients and names
@@ -183,10 +171,6 @@ class BodyLimit:
     """Middleware that refuses bodies that are too long; they are never held in memory.
 
     Gradio keeps uploads for an hour: so much is taken in an hour of one client, and of all.
-
-    Args:
-        app: What takes the others.
-        max_upload: Bytes of the longest upload.
     """
 
     def __init__(self, app: ASGIApp, max_upload: int = MAX_UPLOAD) -> None:

@@ -5,7 +5,7 @@ import re
 import shutil
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Sequence
-from itertools import chain
+from itertools import chain, count
 from pathlib import Path
 from threading import Lock
 
@@ -47,19 +47,13 @@ class ModelCache:
     name is that of a published model, or the end of a path or address that makes it unique.
 
     Args:
-        sources: What `load` takes, at least one; the first is the default.
+        sources: What `load` takes, at least one and none twice; the first is the default.
         load: Loads one of them.
         memory: Bytes for all models together; None for a quarter of the device's memory.
         downloads: Whether visitors may download published models; then all of them are offered,
             and the bundled ones.
         offline: Whether those can only be taken from files that somebody has put into the cache.
         uploads: The folder for weights of visitors; None to take none.
-
-    Attributes:
-        failures: Why models that were to be offered are not there, by their names.
-
-    Raises:
-        InputError: One is given twice.
     """
 
     def __init__(
@@ -78,7 +72,7 @@ class ModelCache:
             self._sources |= {n: n for n in (*BUNDLED, *PUBLISHED) if n not in self._sources}
         self._given = names
         self.uploads = uploads
-        self.failures: dict[str, str] = {}
+        self.failures: dict[str, str] = {}  # why a model that was given is not there
         self._offline = offline
         self._facts: dict[str, str] = {}
         self._load = load
@@ -134,9 +128,7 @@ class ModelCache:
         return str(Path(source).expanduser().absolute()) if with_paths else None
 
     def get(self, name: object) -> Gan:
-        """A model by its name, loaded if it is not; may be called from any thread.
-
-        Do not keep the model: it would stay in memory.
+        """A model by its name, loaded if need be, on any thread. To keep it keeps its memory.
 
         Raises:
             UnknownModelError: It is not offered.
@@ -185,10 +177,7 @@ class ModelCache:
         self.failures.pop(name, None)
 
     def add(self, files: Sequence[Path]) -> str:
-        """Offer weights that a visitor has brought; returns the name of the model.
-
-        Args:
-            files: Of one model; they are copied.
+        """Offer weights that a visitor has brought, of one model; returns its name.
 
         Raises:
             InputError: They are no weights of a known format, or there are too many models.
@@ -207,14 +196,10 @@ class ModelCache:
             loaded = self._load(source)
         except InputError as error:
             shutil.rmtree(folder)
-            raise InputError(
-                str(error).replace(f"{folder}/", "").replace(str(folder), "")
-            ) from None
-        name = next(
-            f"{loaded.name}{ending}"
-            for ending in ("", *(f"-{k}" for k in range(2, _MOST_UPLOADS + 2)))
-            if f"{loaded.name}{ending}" not in self._sources
-        )
+            text = str(error).replace(f"{folder}/", "").replace(str(folder), "")
+            raise InputError(text) from None
+        numbered = (f"{loaded.name}-{number}" for number in count(2))
+        name = next(name for name in chain([loaded.name], numbered) if name not in self._sources)
         with self._access:
             self._sources[name] = source
         self._keep(name, loaded)

@@ -24,16 +24,7 @@ from typing import Any
 from PIL import Image
 
 from biggan.classes import class_choices
-from biggan.demo import forms
-from biggan.demo.drawing import (
-    SMALL,
-    columns,
-    count,
-    draw_sheet,
-    draw_video,
-    unfinished,
-    video_endings,
-)
+from biggan.demo import drawing, forms
 from biggan.demo.renderer import AbandonedError, Job
 from biggan.demo.words import column_heads, describe
 from biggan.errors import InputError
@@ -85,9 +76,8 @@ class NotebookForm:
     Where widgets cannot be shown, as in a notebook on a web site, the picture is. The video is an
     MP4 where one can be made, else a WebP; it is hidden when one of its settings is moved.
 
-    Attributes:
-        controls: Widgets by the keys of the API: to assign `controls["seed"].value` is what moving
-            the slider does. There are none for categories if the model is unconditional.
+    To assign `controls["seed"].value` is what moving the slider does; the keys are the API's. An
+    unconditional model has no controls for categories.
     """
 
     def __init__(self, gan: Gan, form: forms.Form) -> None:
@@ -213,13 +203,13 @@ class NotebookForm:
         self._made = None
         sheet = self._form.plan(self._gan, **values)
         last_shown = time.monotonic()
-        for picture in draw_sheet(self._gan, sheet):
+        for picture in drawing.draw_sheet(self._gan, sheet):
             job.add(picture)
-            now = time.monotonic()
-            if len(job.parts) < count(sheet) and now - last_shown > _REDRAW_INTERVAL:
-                last_shown = now
-                self._figure.value = figure(self._gan, sheet, unfinished(job.parts, sheet))
-        grid = make_grid(job.parts, columns(sheet))
+            now, is_whole = time.monotonic(), len(job.parts) == drawing.count(sheet)
+            if not is_whole and now - last_shown > _REDRAW_INTERVAL:
+                last_shown, coarse = now, drawing.unfinished(job.parts, sheet)
+                self._figure.value = figure(self._gan, sheet, coarse)
+        grid = make_grid(job.parts, drawing.columns(sheet))
         self._figure.value = figure(self._gan, sheet, grid)
         self._made = sheet, grid
         self._message.value = ""
@@ -246,7 +236,7 @@ class NotebookForm:
 
     def _film(self, video: VideoProvenance, job: Job) -> None:
         with TemporaryDirectory(prefix="biggan-") as folder:
-            file = Path(folder, file_stem(video) + video_endings()[-1])
+            file = Path(folder, file_stem(video) + drawing.video_endings()[-1])
             self._write_video(video, file, job)
             job.check()
             contents = file.read_bytes()
@@ -274,17 +264,15 @@ class NotebookForm:
             self._progress.layout.display = ""
 
         try:
-            draw_video(self._gan, video, [file], report)
+            drawing.draw_video(self._gan, video, [file], report)
         finally:
             self._progress.layout.display = "none"
 
 
 def build_field(control: forms.Control, gan: Gan) -> tuple[Any, Any] | None:
-    """Lay out a control.
+    """The widget whose `value` is a control's setting, and the one that holds it, or the same.
 
-    Returns:
-        The widget whose `value` is the setting, and the one that is shown: the same, or one that
-        holds it. None for the category of an unconditional model.
+    None for the category of an unconditional model.
     """
     name = forms.label_of(control, gan)
     label = {
@@ -297,29 +285,21 @@ def build_field(control: forms.Control, gan: Gan) -> tuple[Any, Any] | None:
     widget: Any
     if isinstance(control, forms.Number):
         kind = ipywidgets.IntSlider if control.is_whole else ipywidgets.FloatSlider
-        slider = kind(
-            value=value,
-            min=control.low,
-            max=control.high,
-            step=control.step,
-            continuous_update=False,
-            **label,
-        )
+        limits = {"min": control.low, "max": control.high, "step": control.step}
+        slider = kind(value=value, continuous_update=False, **limits, **label)
         return (slider, slider) if control.largest == control.high else _with_box(slider, control)
     if isinstance(control, forms.Choice):
-        widget = ipywidgets.RadioButtons(
-            options=[(text, word) for word, text in control.choices],
-            value=value,
-            layout={"width": "max-content"},
-        )
+        options = [(text, word) for word, text in control.choices]
+        layout = {"width": "max-content"}
+        widget = ipywidgets.RadioButtons(options=options, value=value, layout=layout)
         return widget, ipywidgets.VBox([ipywidgets.Label(control.label), widget])
     if not gan.class_names:
         return None
-    options = class_choices(gan.class_names)
-    if len(options) <= _FEW:
-        widget = ipywidgets.Dropdown(options=options, value=value, **label)
+    label |= {"options": class_choices(gan.class_names), "value": value}
+    if len(gan.class_names) <= _FEW:
+        widget = ipywidgets.Dropdown(**label)
     else:
-        widget = ipywidgets.Combobox(options=options, value=value, continuous_update=False, **label)
+        widget = ipywidgets.Combobox(continuous_update=False, **label)
     return widget, widget
 
 
@@ -345,7 +325,7 @@ def _with_box(slider: Any, control: forms.Number) -> tuple[Any, Any]:
 def figure(gan: Gan, sheet: forms.SheetProvenance, picture: Image.Image) -> str:
     """A picture as HTML that needs no file: its columns above it, how to make it again below."""
     width = f"width:100%; max-width:{picture.width * _enlargement(gan)}px;"
-    pixels = "image-rendering:pixelated;" if gan.config.resolution <= SMALL else ""
+    pixels = "image-rendering:pixelated;" if gan.config.resolution <= drawing.SMALL else ""
     return (
         f'<div style="{_HEADS} {width}">{column_heads(sheet)}</div>'
         f'<img alt="{html.escape(describe(sheet))}" style="{width} height:auto; {pixels}" '
@@ -368,18 +348,15 @@ def python_call(gan: Gan, sheet: forms.SheetProvenance) -> str:
         keys = ("steps", "num", "truncation", "seed_a", "seed_b")
         given = ", ".join(f"{key}={values[key]}" for key in keys)
         return f"gan.interpolate({values['category_a']!r}, {values['category_b']!r}, {given})"
-    truncations = list(dict.fromkeys(picture.truncation for picture in sheet.pictures))
-    one = truncations[0] if len(truncations) == 1 else "t"
-    call = f"gan.sample({values['category']!r}, num={values['num']}, truncation={one}, "
-    call += f"seed={values['seed']}"
-    if one == "t":
-        return f"[{call}, noise={values['noise']!r}) for t in {truncations}]"
-    return f"{call})"
+    first, *more = truncations = list(dict.fromkeys(made.truncation for made in sheet.pictures))
+    call = f"gan.sample({values['category']!r}, num={values['num']}, "
+    call += f"truncation={'t' if more else first}, seed={values['seed']}"
+    return f"[{call}, noise={values['noise']!r}) for t in {truncations}]" if more else f"{call})"
 
 
 def _enlargement(gan: Gan) -> int:
     side = gan.config.resolution
-    return _VISIBLE // side if side <= SMALL else 1
+    return _VISIBLE // side if side <= drawing.SMALL else 1
 
 
 def _data(contents: bytes, kind: str) -> str:

@@ -84,6 +84,14 @@
     },
     recall: () => (window.kept ??= JSON.stringify(history.state?.settings) ?? ""),
 
+    // Pairs are exchanged, A before B; a slider reaches a number that was typed, or it would be cut.
+    swap: (...ends) => ends.map((_, k) => ends[k ^ 1]).map((value) => (typeof value === "number"
+      ? { __type__: "update", value, maximum: Math.max(100, value) } : value)),
+    grow(slider, value) {
+      const { max } = document.querySelector(`#${slider} input[type=range]`);
+      return { __type__: "update", maximum: Math.max(max, Math.round(value) || 0) };
+    },
+
     async copyLink() {
       const link = location.href;
       try {

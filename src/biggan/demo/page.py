@@ -26,7 +26,7 @@ from biggan.demo import forms, words
 from biggan.demo.drawing import thumbnail, unfinished
 from biggan.demo.models import ModelCache
 from biggan.demo.renderer import Job, Renderer
-from biggan.demo.tab import Tab, lay_out, picture_style, setting
+from biggan.demo.tab import Tab, in_browser, lay_out, picture_style, setting
 from biggan.errors import InputError
 from biggan.provenance import GridProvenance
 from biggan.provenance_files import read_provenance
@@ -72,15 +72,9 @@ class Newest:
 
 
 class Page:
-    """The page, with an endpoint of its API for each form and for the video.
+    """The page, `blocks`, with an endpoint of its API for each form and for the video.
 
-    Args:
-        renderer: Makes the pictures, of the models on offer; the page begins with the first.
-        show_paths: Whether shell commands name the models' files on this machine.
-
-    Attributes:
-        blocks: The `gradio.Blocks`.
-        tabs: One for each form.
+    It begins with the default model; `show_paths` is whether shell commands name files of models.
     """
 
     def __init__(self, renderer: Renderer, *, show_paths: bool = False) -> None:
@@ -104,27 +98,26 @@ class Page:
                 with gr.Column(scale=3, min_width=280, elem_classes="welcome"):
                     gr.HTML(words.WELCOME)
                     with gr.Row(elem_classes="actions"):
-                        self.surprise_button = gr.Button("Surprise me", size="sm", min_width=0)
-                        self.copy_button = gr.Button(
-                            "Copy link", size="sm", min_width=0, elem_id="copy-link"
-                        )
+                        small: dict[str, Any] = {"size": "sm", "min_width": 0}
+                        self.surprise_button = gr.Button("Surprise me", **small)
+                        self.copy_button = gr.Button("Copy link", elem_id="copy-link", **small)
                 with gr.Column(scale=2, min_width=280, elem_classes="model"):
+                    is_shown = len(models.names) > 1
                     self.model = gr.Dropdown(
-                        self._menu(),
-                        value=models.default,
-                        label="Model",
-                        visible=len(models.names) > 1,
+                        self._menu(), value=models.default, label="Model", visible=is_shown
                     )
                     self.card = gr.HTML(words.model_card(gan, models.default), elem_classes="about")
             missing = "".join(words.download_failure(n, why) for n, why in models.failures.items())
             self.notice = gr.HTML(missing, visible=bool(missing), elem_classes="notice")
-            self.cancel_button = gr.Button("Cancel the download", size="sm", visible=False)
+            self.cancel_button = gr.Button(
+                "Cancel the download", size="sm", visible=False, elem_classes="cancel"
+            )
             with gr.Tabs(selected=forms.EXPLORE.name, overflow_behavior="wrap") as self.tab_bar:
                 self.tabs = [lay_out(form, gan, classes) for form in forms.FORMS]
-            brings_weights = models.uploads is not None
+            weights = models.uploads is not None
             self.drop = gr.File(
-                label=f"A picture or video made here{', or weights' if brings_weights else ''}",
-                file_count="multiple" if brings_weights else "single",
+                label=f"A picture or video made here{', or weights' * weights}",
+                file_count="multiple" if weights else "single",
                 height=110,
                 elem_classes="drop",
                 elem_id="drop",
@@ -143,34 +136,33 @@ class Page:
     def _connect(self) -> None:
         """Set up what happens when something is touched.
 
-        Pictures depend on the settings alone, so every move of a control asks for the picture of
-        the settings as they are, and what was asked for before ends with the picture at hand.
-        Gradio could cancel it, too, but in the browser, where a cancellation and the next request
-        may cross. So the browser counts what it asks for, holds back all but the newest while one
-        is drawn, and tells the server the count; a handler that finds a newer one stops.
+        Every change of a control asks for the picture of the settings as they are, and ends the
+        drawing of the one before. Gradio would cancel that in the browser, where a cancellation and
+        the next request may cross. So the browser counts its requests, holds back all but the
+        newest while one is drawn, and tells the server the count; a handler stops at a newer one.
         """
         wanted = gr.Textbox(visible="hidden")  # a class that another model has
         asked = gr.Number(0, visible="hidden")  # how often a picture was asked for
         newest = gr.State(Newest())
         kept = gr.Textbox(visible="hidden")  # settings, by the browser's history
         settings = [widget for tab in self.tabs for widget in tab.widgets.values()]
-        drawn = [tab.widgets[c.key] for tab in self.tabs for c in tab.form.controls]
-        restored = [self.tab_bar, self.shown, self.model, self.card, *settings]
+        drawn = [tab.widgets[control.key] for tab in self.tabs for control in tab.form.controls]
+        explore = self.tabs[0]
+        restored = [self.tab_bar, self.shown, self.model, self.card, explore.gallery, *settings]
 
         for tab in self.tabs:
-            tab.item.select(
-                None, None, self.shown, **_js(f"() => window.biggan.openTab('{tab.form.name}')")
-            )
+            opened = in_browser(f"biggan.openTab('{tab.form.name}')")
+            tab.item.select(None, None, self.shown, **opened)
             for control in tab.form.controls:
                 if isinstance(control, forms.Category):
-                    wants = _js("() => JSON.stringify(window.biggan.wanted)")
+                    wants = in_browser("JSON.stringify(biggan.wanted)")
                     tab.widgets[control.key].select(None, None, wanted, **wants)
-        ask = _js("(times) => window.biggan.ask(times)")
+        ask = in_browser("biggan.ask(...values)")
         gr.on([control.change for control in [self.shown, *drawn]], None, asked, asked, **ask)
-        keep = _js("(...all) => window.biggan.keep(...all)")
+        keep = in_browser("biggan.keep(...values)")
         gr.on([control.change for control in settings], None, settings, None, **keep)
         choosing = [*restored, self.notice, self.cancel_button]
-        recall = {**_QUIET, "js": "() => window.biggan.recall()"}
+        recall = {**_QUIET, **in_browser("biggan.recall()")}
         for event in (
             self.blocks.load(self.follow, kept, restored, **recall),
             self.model.input(self.choose, [self.model, self.drawn], choosing, **_DOWNLOADS),
@@ -181,27 +173,23 @@ class Page:
             ),
         ):
             event.then(None, asked, asked, **ask)
-        asked.change(
-            Newest.note, [newest, asked], None, queue=False, trigger_mode="multiple", **_QUIET
-        )
-        request = [newest, asked, self.model]
+        at_once = {**_QUIET, "queue": False, "trigger_mode": "multiple"}
+        asked.change(Newest.note, [newest, asked], None, **at_once)
+        request, last = [newest, asked, self.model], {**_QUIET, "trigger_mode": "always_last"}
         event = asked.change(
             self.draw,
             [self.shown, *request, *settings],
             [self.address, self.drawn, *(widget for tab in self.tabs for widget in tab.outputs)],
-            trigger_mode="always_last",
-            **{**_QUIET, **_PICTURES},
+            **last,
+            **_PICTURES,
         )
         self.cancel_button.click(self.cancel, self.model, None, **_QUIET)
-        show_address = _js("(query) => window.biggan.showAddress(query)")
+        show_address = in_browser("biggan.showAddress(...values)")
         event.success(None, self.address, None, **show_address)
-        event.then(None, **_js("() => window.biggan.undim()"))
-        self.copy_button.click(None, **_js("() => window.biggan.copyLink()"))
-        explore = self.tabs[0]
-        self.drawn.change(
-            self.show_classes, self.drawn, explore.gallery, trigger_mode="always_last", **_QUIET
-        )
-        picked = _js("() => window.biggan.picked")
+        event.then(None, **in_browser("biggan.undim()"))
+        self.copy_button.click(None, **in_browser("biggan.copyLink()"))
+        self.drawn.change(self.show_classes, self.drawn, explore.gallery, **last)
+        picked = in_browser("biggan.picked")
         explore.gallery.select(None, None, explore.widgets["category"], **picked)
         for tab in self.tabs:
             if tab.button:
@@ -235,8 +223,7 @@ class Page:
         call.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
         call.__doc__ = form.summary
         inputs = [*(tab.widgets[key] for key in keys), self.model]
-        # Of nothing on the page.
-        gr.on([], call, inputs, outputs, api_name=form.endpoint, **queue)
+        gr.on([], call, inputs, outputs, api_name=form.endpoint, **queue)  # no event of the page
 
     # What the handlers below return are new values, by their widgets.
 
@@ -248,42 +235,32 @@ class Page:
             tab, settings = self._settings(shown, values)
             gan = self._models.get(model)
             sheet = tab.form.plan(gan, **settings)
-            look: dict[str, Any] = {
-                "elem_classes": picture_style(tab.form, gan),
-                "alt_text": words.describe(sheet),
-            }
-            # A video would be of other settings now.
-            hidden = dict.fromkeys(tab.video, gr.update(value=None, visible=False))
+            styles, text = picture_style(tab.form, gan), words.describe(sheet)
             heads, drawn = words.column_heads(sheet), 0
             query = forms.to_query(model, tab.form, settings)
+            # The API takes the rest of the address, without the form.
+            links = tab.form.endpoint, query.partition("&")[2], gan.config.resolution
+            source = self._models.source(model, with_paths=self._show_paths)
+            around = {
+                tab.heading: gr.update(value=heads, visible=bool(heads)),
+                tab.caption: words.caption(gan, sheet, source) + words.download_links(*links),
+                # A video would be of other settings now.
+                **dict.fromkeys(tab.video, gr.update(value=None, visible=False)),
+            }
+            del gan  # not kept while the picture waits
             with self.renderer.join(model, sheet) as job:
-                below = words.caption(gan, sheet, self._source(model))
-                query_of_api = query.partition("&")[2]
-                below += words.download_links(
-                    tab.form.endpoint, query_of_api, gan.config.resolution
-                )
-                around = {
-                    tab.heading: gr.update(value=heads, visible=bool(heads)),
-                    tab.caption: below,
-                    **hidden,
-                }
-                del gan  # not kept while the picture waits
                 for _ in _until_done(job):
                     if newest.replaces(asked):
                         # If this ended before its first value, Gradio would empty all outputs.
                         yield {self.address: gr.skip()}
                         return
                     if len(done := job.parts.copy()) > drawn:
-                        drawn = len(done)
-                        coarse = {**look, "elem_classes": [*look["elem_classes"], "unfinished"]}
-                        coarse["value"] = unfinished(done, sheet)
-                        yield {tab.picture: gr.update(**coarse), **around}
-            yield {
-                self.address: query,
-                self.drawn: model,
-                tab.picture: gr.update(value=job.files[0], **look),
-                **around,
-            }
+                        drawn, coarse = len(done), [*styles, "unfinished"]
+                        value = unfinished(done, sheet)
+                        update = gr.update(value=value, elem_classes=coarse, alt_text=text)
+                        yield {tab.picture: update, **around}
+            update = gr.update(value=job.files[0], elem_classes=styles, alt_text=text)
+            yield {self.address: query, self.drawn: model, tab.picture: update, **around}
 
     def film(
         self,
@@ -329,10 +306,7 @@ class Page:
     ) -> Iterator[dict[Any, Any]]:
         """Another model: its card and its categories; it is downloaded if need be.
 
-        Args:
-            model: The model.
-            drawn: The one that the page stays with if it cannot be had.
-            values: Settings, by the forms' names.
+        The page stays with `drawn` if that fails. `values` are settings, by the forms' names.
         """
         with _gradio_errors():
             if model in self._models.names and not self._models.is_ready(model):
@@ -357,9 +331,11 @@ class Page:
                 yield hidden
             update = self._update(model, values or {}, is_new=True)
             update[self.model] = gr.update(choices=self._menu(), value=model)
+            if model != drawn:  # the classes of another; its own come with its first picture
+                update[self.tabs[0].gallery] = ""
             yield {**update, self.notice: gr.update(visible=False)}
 
-    def cancel(self, model: str) -> None:
+    def cancel(self, model: Any) -> None:
         """Stop the download of a model."""
         self.renderer.cancel_download(str(model))
 
@@ -369,10 +345,9 @@ class Page:
     def surprise(self, shown: str, model: str) -> dict[Any, Any]:
         """Other categories and seeds, at random, on the tab that is shown."""
         with _gradio_errors():
-            gan = self._models.get(model)
-            tab = next((tab for tab in self.tabs if tab.form.name == shown), self.tabs[0])
-            values = forms.draw_lots(tab.form, gan.class_names)
-            return self._update(model, {tab.form.name: values}, is_new=False)
+            form = self._tab(shown).form
+            values = forms.draw_lots(form, self._models.get(model).class_names)
+            return self._update(model, {form.name: values}, is_new=False)
 
     def show_classes(self, model: str) -> Iterator[str]:
         """Pictures of the classes of a model, to click on, as they are drawn."""
@@ -407,14 +382,14 @@ class Page:
             gr.Warning(f"The address is not valid: {_message(error)}")
             return {self.shown: gr.skip()}
         values[form.name] = {**values.get(form.name, {}), **settings}
-        return self._update(model, values, form, is_new=model != self._models.default)
+        is_new = model != self._models.default
+        gallery = {self.tabs[0].gallery: ""} if is_new else {}
+        return {**self._update(model, values, form, is_new=is_new), **gallery}
 
     def restore(self, dropped: Any, model: str) -> dict[Any, Any]:
         """Files are dropped: show the settings of a picture, or a model that was brought."""
         with _gradio_errors():
-            paths = [
-                _uploaded(file) for file in (dropped if isinstance(dropped, list) else [dropped])
-            ]
+            paths = [*map(_uploaded, dropped if isinstance(dropped, list) else [dropped])]
             path = paths[0]
         try:
             if self._models.uploads is not None and path.suffix.lower() not in _PICTURES_AND_VIDEOS:
@@ -447,13 +422,9 @@ class Page:
         *,
         is_new: bool,
     ) -> dict[Any, Any]:
-        """Show settings.
+        """Show settings, by the forms' names, and a form; others stay as they are.
 
-        Args:
-            model: As visitors call it.
-            values: By the forms' names; controls that are not here stay as they are.
-            form: To be shown; None for the one that is.
-            is_new: Whether the page shows the categories of another model.
+        `is_new` is whether the page shows the categories of another model.
         """
         gan = self._models.get(model)
         update: dict[Any, Any] = {self.model: model, self.card: words.model_card(gan, model)}
@@ -472,10 +443,9 @@ class Page:
 
         Half-typed numbers are brought into their range.
         """
-        rest = iter(values)
-        settings = {tab.form.name: dict(zip(tab.widgets, rest, strict=False)) for tab in self.tabs}
-        tab = next((tab for tab in self.tabs if tab.form.name == shown), self.tabs[0])
-        given = settings[tab.form.name]
+        rest, tab = iter(values), self._tab(shown)
+        settings = {tab.form: dict(zip(tab.widgets, rest, strict=False)) for tab in self.tabs}
+        given = settings[tab.form]
         for control in tab.form.all_controls:
             if isinstance(control, forms.Number) and control.key in given:
                 given[control.key] = control.nearest(given[control.key])
@@ -496,8 +466,8 @@ class Page:
                     found[tab.form.name] = checked
         return found
 
-    def _source(self, model: str) -> str | None:
-        return self._models.source(model, with_paths=self._show_paths)
+    def _tab(self, shown: str) -> Tab:
+        return next((tab for tab in self.tabs if tab.form.name == shown), self.tabs[0])
 
 
 class _Blocks(gr.Blocks):
@@ -567,11 +537,6 @@ def _until_done(job: Job) -> Iterator[None]:
                 raise gr.Error("the client has left", print_exception=False)
         yield
     job.future.result()
-
-
-def _js(function: str) -> dict[str, Any]:
-    """How Gradio handles an event in the browser alone."""
-    return {"js": function, "show_progress": "hidden"}
 
 
 def css(models: ModelCache) -> str:

@@ -59,22 +59,14 @@ class Renderer:
 
     First come, first served; one picture and one video are made at a time. Requests for the same
     share one job, which is abandoned when its last client leaves. What is done is found again in
-    its file, for as long as that is there.
-
-    Args:
-        models: The models on offer.
-        folder: Where the files are kept; whoever serves them deletes them.
-        limit: The most requests that may wait.
-
-    Attributes:
-        length: The requests that wait or are being served.
+    its file, as long as that is in the folder, which the server empties.
     """
 
     def __init__(self, models: ModelCache, folder: Path, limit: int = 100) -> None:
         self.models = models
         self.folder = folder
-        self.limit = limit
-        self.length = 0
+        self.limit = limit  # the most requests that may wait
+        self.length = 0  # requests that wait or are being served
         self._lock = RLock()
         self._jobs: dict[SheetProvenance | VideoProvenance | str, Job] = {}
         self._closed = False
@@ -84,26 +76,24 @@ class Renderer:
 
     @contextlib.contextmanager
     def join(self, model: str, made: SheetProvenance | VideoProvenance) -> Iterator[Job]:
-        """Wait for a file, inside a `with` block. To leave it early is to give the file up.
+        """Wait inside a `with` block for a PNG, or a video: a WebP and where possible an MP4.
 
-        Args:
-            model: The name of the model that makes it.
-            made: What is made: a PNG; or a video, as a WebP and where possible an MP4.
+        To leave the block early is to give the files up.
 
         Raises:
             QueueFullError: Too many requests wait.
             AbandonedError: The server is shutting down.
         """
+        is_video = isinstance(made, VideoProvenance)
         digest = hashlib.sha256(made.to_json().encode()).hexdigest()
-        endings = video_endings() if isinstance(made, VideoProvenance) else [".png"]
+        endings = video_endings() if is_video else [".png"]
         files = [self.folder / digest / f"{file_stem(made)}{ending}" for ending in endings]
         if _reused(files):
             job = Job(files)
             job.future.set_result(None)
             yield job
             return
-        threads = self._videos if isinstance(made, VideoProvenance) else self._pictures
-        submit = threads.submit
+        submit = (self._videos if is_video else self._pictures).submit
         with self._shared(made, files, lambda j: submit(self._make, model, made, j)) as job:
             yield job
 
@@ -170,10 +160,9 @@ class Renderer:
         gan = self.models.get(model)
         with _hidden_paths():
             make_folder(job.files[0].parent)
-        if isinstance(made, VideoProvenance):
-            with _hidden_paths():
+            if isinstance(made, VideoProvenance):
                 draw_video(gan, made, job.files, job.add)
-            return
+                return
         for picture in draw_sheet(gan, made):
             job.add(picture)
         png = to_png(make_grid(job.parts, columns(made)), made)

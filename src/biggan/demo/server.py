@@ -46,14 +46,8 @@ _OFFERED = re.compile(  # of Gradio's routes: what the page and gradio_client as
 )
 # What Gradio raises for requests that it cannot read.
 _UNREADABLE = (
-    AttributeError,
-    LookupError,
-    TypeError,
-    ValueError,
-    OSError,
-    RecursionError,
-    FnIndexInferError,
-    InvalidURL,
+    *(AttributeError, LookupError, TypeError, ValueError, OSError, RecursionError),
+    *(FnIndexInferError, InvalidURL),
 )
 # Visitors whose page Gradio remembers, some 150 KiB each; it takes 10,000, and a program's call for
 # a visitor. Nothing is lost with one: all that the page's functions need is sent along.
@@ -105,17 +99,11 @@ def build_app(
     max_upload = limits.MAX_UPLOAD if renderer.models.uploads is None else limits.MAX_WEIGHTS
     app.add_middleware(limits.BodyLimit, max_upload=max_upload)
     checks = [limits.check_password(users)] if users else []
-    app.add_middleware(
-        limits.Guard, *checks, *([limits.check_rate(per_minute)] if per_minute else [])
-    )
+    checks += [limits.check_rate(per_minute)] if per_minute else []
+    app.add_middleware(limits.Guard, *checks)
     # Gradio would add one that allows all origins wherever it is not on this machine.
-    app.add_middleware(
-        CORSMiddleware,
-        allow_origins=origins,
-        allow_methods=["*"],
-        allow_headers=["*"],
-        allow_credentials=True,
-    )
+    anything: dict[str, Any] = {"allow_methods": ["*"], "allow_headers": ["*"]}
+    app.add_middleware(CORSMiddleware, allow_origins=origins, allow_credentials=True, **anything)
     app.add_middleware(limits.Guard, limits.check_origin(origins))
     if root_path:
         app.add_middleware(_WithoutPrefix, root_path)
@@ -233,11 +221,7 @@ def sweep(folder: Path) -> None:
 
 
 def share(listener: socket) -> str:
-    """Offer a server to the internet, through Gradio's relay; returns the address there.
-
-    Raises:
-        InputError: The relay cannot be reached.
-    """
+    """The address on the internet, through Gradio's relay; InputError if that cannot be reached."""
     host, port = listener.getsockname()[:2]
     try:
         return networking.setup_tunnel(host, port, secrets.token_urlsafe(32), None, None)
@@ -268,10 +252,8 @@ class BoundedProtocol(H11Protocol):
 
     A client that is to send a request, or to read what is ready for it, must move 10 KiB in 10 s or
     finish. Making an answer may take any time. When there are too many connections, of one client
-    or in all, the one that has waited longest for its client is closed.
-
-    Args:
-        proxies: Networks whose addresses may have any share of all connections.
+    or in all, the one that has waited longest for its client is closed. Networks of proxies may
+    have any share of all connections.
     """
 
     def __init__(self, *args: Any, proxies: _Networks, **kwargs: Any) -> None:
@@ -351,6 +333,5 @@ def _max_connections() -> int:
     except ImportError:  # Windows has no such limit
         return _MAX_CONNECTIONS
     limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-    if limit == resource.RLIM_INFINITY:
-        return _MAX_CONNECTIONS
-    return min(_MAX_CONNECTIONS, limit * 3 // 4)
+    is_endless = limit == resource.RLIM_INFINITY
+    return _MAX_CONNECTIONS if is_endless else min(_MAX_CONNECTIONS, limit * 3 // 4)

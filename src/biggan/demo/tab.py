@@ -14,10 +14,6 @@ from biggan.demo import forms
 from biggan.demo.drawing import SMALL
 from biggan.gan import Gan
 
-# Of pairs, A before B; a slider reaches a number that was typed.
-_SWAP = """(...ends) => ends.map((_, k) => ends[k ^ 1]).map((value) => typeof value === "number"
-  ? {__type__: "update", value, maximum: Math.max(100, value)} : value)"""
-
 # The field of a category; what it does is in the script.
 _COMBOBOX = """<label for="{id}-field">{label}</label>
 <input id="{id}-field" role="combobox" aria-autocomplete="list" aria-expanded="false"
@@ -25,12 +21,6 @@ _COMBOBOX = """<label for="{id}-field">{label}</label>
 <ul id="{id}-list" role="listbox" aria-label="{label}" hidden></ul>
 <p role="status"></p>"""
 _SEARCH = Path(__file__).with_name("combobox.js").read_text(encoding="utf-8")
-
-# Lets a slider reach a number that was typed, or it would be cut; the slider is to be put in.
-_GROW = """(value) => {
-  const slider = document.querySelector("#%s input[type=range]");
-  return {__type__: "update", maximum: Math.max(slider.max, Math.round(value) || 0)};
-}"""
 
 # Tells which class of the gallery is clicked; `element` and `trigger` are Gradio's.
 _PICK = """element.addEventListener("click", (event) => {
@@ -43,24 +33,17 @@ _PICK = """element.addEventListener("click", (event) => {
 
 @dataclass(frozen=True)
 class Tab:
-    """The widgets of a form.
-
-    Attributes:
-        item: The `gradio.Tab`.
-        widgets: Those of the controls, by their keys.
-        video: What shows a video: a picture, downloads as WebP and MP4, and a player of the MP4.
-        gallery: Pictures of classes to click on, on the tab that opens first.
-    """
+    """The widgets of a form."""
 
     form: forms.Form
-    item: Any
-    widgets: dict[str, Any]
+    item: Any  # the `gradio.Tab`
+    widgets: dict[str, Any]  # of the controls, by their keys
     heading: Any
     picture: Any
     caption: Any
     button: Any = None
-    video: Sequence[Any] = ()
-    gallery: Any = None
+    video: Sequence[Any] = ()  # a picture, downloads as WebP and MP4, and a player of the MP4
+    gallery: Any = None  # pictures of classes to click on, on the tab that opens first
 
     @property
     def outputs(self) -> list[Any]:
@@ -77,22 +60,21 @@ def lay_out(form: forms.Form, gan: Gan, classes: str = "") -> Tab:
             gallery = gr.HTML(classes, elem_classes="gallery", js_on_load=_PICK)
         with gr.Row():
             with gr.Column(scale=2, min_width=300, elem_classes=["controls", form.name]):
-                controls = sorted(
-                    form.all_controls, key=lambda c: not isinstance(c, forms.Category)
-                )
-                widgets: dict[str, Any] = {}
+                ordered = form.all_controls  # as the APIs order them; categories are shown first
+                widgets: dict[str, Any] = dict.fromkeys(control.key for control in ordered)
                 swap = None
-                for control in controls:
-                    if len(widgets) == 2 and "category_b" in widgets:
-                        swap = gr.Button("Swap A and B", size="sm", elem_classes="swap")
+                for control in sorted(ordered, key=lambda c: not isinstance(c, forms.Category)):
                     widgets[control.key] = _widget(form, control, gan)
+                    if control.key == "category_b":
+                        swap = gr.Button("Swap A and B", size="sm", elem_classes="swap")
                 if swap:
-                    ends = [widgets[key] for key in widgets if key.endswith(("_a", "_b"))]
-                    swap.click(None, ends, ends, js=_SWAP, show_progress="hidden")
+                    keys = ("category_a", "category_b", "seed_a", "seed_b")
+                    ends = [widgets[key] for key in keys]
+                    swap.click(None, ends, ends, **in_browser("biggan.swap(...values)"))
                 if form is forms.DIRECTIONS:
                     reset = gr.Button("Reset", size="sm")
                     zeros, moves = [0] * len(forms.MOVES), [widgets[key] for key in forms.MOVES]
-                    reset.click(None, None, moves, js=f"() => {zeros}", show_progress="hidden")
+                    reset.click(None, None, moves, **in_browser(str(zeros)))
                 if form.video:
                     button = gr.Button("Make the video", variant="primary")
             with gr.Column(scale=4, min_width=300, elem_classes="shown"):
@@ -109,8 +91,7 @@ def lay_out(form: forms.Form, gan: Gan, classes: str = "") -> Tab:
                     caption = gr.HTML(elem_classes="caption")
                 if form.video:
                     video = _video(form.video)
-    ordered = {c.key: widgets[c.key] for c in form.all_controls}  # as the APIs order them
-    return Tab(form, item, ordered, heading, picture, caption, button, video, gallery)
+    return Tab(form, item, widgets, heading, picture, caption, button, video, gallery)
 
 
 def setting(
@@ -129,17 +110,20 @@ def setting(
     return update
 
 
+def in_browser(expression: str) -> dict[str, Any]:
+    """How Gradio handles an event without the server; `values` are those of the widgets."""
+    return {"js": f"(...values) => {expression}", "show_progress": "hidden"}
+
+
 def picture_style(form: forms.Form, gan: Gan) -> list[str]:
     """The style classes of a form's picture."""
-    return ["grid", form.name, *(["small"] if gan.config.resolution <= SMALL else [])]
+    return ["grid", form.name, *["small"] * (gan.config.resolution <= SMALL)]
 
 
 def _category(control: forms.Category, gan: Gan) -> dict[str, Any]:
     """The category that a model begins with, and whether it has any."""
-    return {
-        "value": forms.default_value(control, gan.class_names),
-        "visible": bool(gan.class_names),
-    }
+    value = forms.default_value(control, gan.class_names)
+    return {"value": value, "visible": value is not None}
 
 
 def _widget(form: forms.Form, control: forms.Control, gan: Gan) -> Any:
@@ -157,7 +141,7 @@ def _widget(form: forms.Form, control: forms.Control, gan: Gan) -> Any:
             elem_id=id_,
         )
         if control.largest > control.high:  # the slider reaches as far as what is typed
-            slider.input(None, slider, slider, js=_GROW % id_, show_progress="hidden")
+            slider.input(None, slider, slider, **in_browser(f"biggan.grow('{id_}', ...values)"))
         return slider
     if isinstance(control, forms.Choice):
         entries = [(text, word) for word, text in control.choices]

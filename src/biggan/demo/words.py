@@ -1,4 +1,4 @@
-"""The words of the demo: what a picture shows, how to make it again, a model's card, the API."""
+"""The words of the demo: what a picture shows, how to make it again, a model's card."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import html
 import re
 import shlex
 from collections.abc import Mapping, Sequence
+from itertools import zip_longest
 from typing import Any
 
 from biggan.demo.forms import MOVES, SheetProvenance, settings_of
@@ -27,15 +28,6 @@ API_LINK = '<a href="api/docs">The HTTP API of this page, for programs</a>'
 
 CANCELLED = "<p>The download was cancelled. Choose the model again to go on with it.</p>"
 """In place of a download's progress."""
-
-_API_STYLE = """:root { color-scheme: light dark; }
-body { max-width: 60rem; margin: 2rem auto; padding: 0 1rem; font: 1rem/1.5 system-ui, sans-serif; }
-h2 { margin: 2.5rem 0 0; font-size: 1.125rem; }
-p { margin: .4rem 0; }
-div { overflow-x: auto; }
-table { border-collapse: collapse; font-size: .9375rem; }
-:is(th, td) { padding: .3rem 1rem .3rem 0; border-bottom: 1px solid #8886;
-  text-align: left; vertical-align: top; }"""
 
 # Of the shell, where they differ from the keys of controls.
 _OPTIONS = {"category": "class", "category_a": "from", "category_b": "to"}
@@ -112,14 +104,12 @@ def describe(sheet: SheetProvenance) -> str:
 def gallery(planned: Sequence[Provenance], pictures: Sequence[str]) -> str:
     """Pictures of classes to click on, as HTML; the last ones may be missing yet."""
     buttons = []
-    for number, made in enumerate(planned):
+    for made, picture in zip_longest(planned, pictures):
         name = html.escape((made.class_name or "").split(",")[0])
         entry = html.escape(f"{made.class_index}) {made.class_name}")
-        shown = f'<img src="{pictures[number]}" alt="">' if number < len(pictures) else ""
-        buttons.append(
-            f'<button type="button" data-entry="{entry}" title="{name}" aria-label="{name}">'
-            f"{shown}</button>"
-        )
+        about = f'type="button" data-entry="{entry}" title="{name}" aria-label="{name}"'
+        shown = f'<img src="{picture}" alt="">' if picture else ""
+        buttons.append(f"<button {about}>{shown}</button>")
     return "".join(buttons)
 
 
@@ -156,10 +146,6 @@ def download_failure(model: str, reason: str) -> str:
     )
 
 
-def _is_sweep(grid: GridProvenance) -> bool:
-    return len({picture.truncation for picture in grid.pictures}) > 1
-
-
 def model_card(gan: Gan, name: str = "") -> str:
     """A model's main facts, and a card with all of them, as HTML; `name` is that of the page."""
     size, description = gan.config.resolution, gan.description
@@ -187,10 +173,8 @@ def model_card(gan: Gan, name: str = "") -> str:
 
 
 def _trained(training: Mapping[str, Any]) -> str:
-    step = training.get("step")
-    if not isinstance(step, int):
-        return ""
-    return html.escape(f"{step:,} steps on {training.get('data', 'unknown data')}")
+    step, data = training.get("step"), training.get("data", "unknown data")
+    return html.escape(f"{step:,} steps on {data}") if isinstance(step, int) else ""
 
 
 def _measured(training: Mapping[str, Any]) -> str:
@@ -215,55 +199,9 @@ def _measured(training: Mapping[str, Any]) -> str:
     return html.escape(f"{figures} ({', '.join(of)})")
 
 
+def _is_sweep(grid: GridProvenance) -> bool:
+    return len({picture.truncation for picture in grid.pictures}) > 1
+
+
 def _linked(text: str) -> str:
     return re.sub(r"https?://[^\s<>]+[\w/]", r'<a href="\g<0>" rel="noopener">\g<0></a>', text)
-
-
-def api_reference(document: Mapping[str, Any]) -> str:
-    """The addresses and parameters of an OpenAPI document, as a self-contained HTML page."""
-    about = document["info"]
-    sections = "".join(_operation(path, of["get"]) for path, of in document["paths"].items())
-    title = f"The HTTP API of {html.escape(about['title'])}"
-    return (
-        '<!doctype html><html lang="en"><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{title}</title><style>{_API_STYLE}</style><h1>{title} {about['version']}</h1>"
-        f"<p>{html.escape(about['description'])}</p>"
-        '<p><a href="../">The page</a> &middot; <a href="openapi.json">This list as OpenAPI</a></p>'
-        f"{sections}</html>\n"
-    )
-
-
-def _operation(path: str, operation: Mapping[str, Any]) -> str:
-    parameters = [_parameter(parameter) for parameter in operation.get("parameters", ())]
-    answers = " &middot; ".join(
-        f"<code>{status}</code> {html.escape(answer['description'])}"
-        for status, answer in sorted(operation["responses"].items())
-    )
-    address = html.escape(path)
-    return (
-        f'<h2><a href="..{address}"><code>{address}</code></a></h2>'
-        f"<p>{html.escape(operation['summary'])}</p>"
-        f"{_table(['parameter', 'values', 'default', ''], parameters) if parameters else ''}"
-        f"<p>{answers}</p>"
-    )
-
-
-def _parameter(parameter: Mapping[str, Any]) -> list[str]:
-    schema = parameter["schema"]
-    values = schema.get("type", "string")
-    if "enum" in schema:
-        values = " or ".join(schema["enum"])
-    elif "minimum" in schema:
-        values += f", {schema['minimum']:g} to {schema['maximum']:.10g}"
-    default = schema.get("default")
-    title, more = schema["title"], parameter.get("description", "")
-    cells = [values, "" if default is None else str(default), f"{title}. {more}"]
-    return [f"<code>{html.escape(parameter['name'])}</code>", *map(html.escape, cells)]
-
-
-def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    def row(tag: str, cells: Sequence[str]) -> str:
-        return f"<tr>{''.join(f'<{tag}>{cell}</{tag}>' for cell in cells)}</tr>"
-
-    return f"<div><table>{row('th', heads)}{''.join(row('td', r) for r in rows)}</table></div>"
