@@ -127,6 +127,8 @@ class Page:
             self.address = gr.Textbox(visible="hidden")
             shown = models.default if is_bundled else ""
             self.drawn = gr.Textbox(shown, visible="hidden")  # the model of the picture
+            # The model of the controls; the menu may name one that is being downloaded.
+            self.current = gr.Textbox(models.default, visible="hidden")
             self._connect()
             for tab in self.tabs:
                 self._publish(tab.form, tab, [tab.picture], _PICTURES)
@@ -147,8 +149,8 @@ class Page:
         kept = gr.Textbox(visible="hidden")  # settings, by the browser's history
         settings = [widget for tab in self.tabs for widget in tab.widgets.values()]
         drawn = [tab.widgets[control.key] for tab in self.tabs for control in tab.form.controls]
-        explore = self.tabs[0]
-        restored = [self.tab_bar, self.shown, self.model, self.card, explore.gallery, *settings]
+        model = [self.model, self.current, self.card, self.drawn]
+        restored = [self.tab_bar, self.shown, *model, *settings]
 
         for tab in self.tabs:
             opened = in_browser(f"biggan.openTab('{tab.form.name}')")
@@ -165,17 +167,19 @@ class Page:
         recall = {**_QUIET, **in_browser("biggan.recall()")}
         for event in (
             self.blocks.load(self.follow, kept, restored, **recall),
-            self.model.input(self.choose, [self.model, self.drawn], choosing, **_DOWNLOADS),
-            wanted.change(self.choose_wanted, [wanted, self.drawn], choosing, **_DOWNLOADS),
-            self.surprise_button.click(self.surprise, [self.shown, self.model], restored, **_QUIET),
+            self.model.input(self.choose, [self.model, self.current], choosing, **_DOWNLOADS),
+            wanted.change(self.choose_wanted, [wanted, self.current], choosing, **_DOWNLOADS),
+            self.surprise_button.click(
+                self.surprise, [self.shown, self.current], restored, **_QUIET
+            ),
             self.drop.upload(
-                self.restore, [self.drop, self.model], [*restored, self.drop], **_QUIET
+                self.restore, [self.drop, self.current], [*restored, self.drop], **_QUIET
             ),
         ):
             event.then(None, asked, asked, **ask)
         at_once = {**_QUIET, "queue": False, "trigger_mode": "multiple"}
         asked.change(Newest.note, [newest, asked], None, **at_once)
-        request, last = [newest, asked, self.model], {**_QUIET, "trigger_mode": "always_last"}
+        request, last = [newest, asked, self.current], {**_QUIET, "trigger_mode": "always_last"}
         event = asked.change(
             self.draw,
             [self.shown, *request, *settings],
@@ -188,6 +192,7 @@ class Page:
         event.success(None, self.address, None, **show_address)
         event.then(None, **in_browser("biggan.undim()"))
         self.copy_button.click(None, **in_browser("biggan.copyLink()"))
+        explore = self.tabs[0]
         self.drawn.change(self.show_classes, self.drawn, explore.gallery, **last)
         picked = in_browser("biggan.picked")
         explore.gallery.select(None, None, explore.widgets["category"], **picked)
@@ -290,7 +295,7 @@ class Page:
                 yield {preview: gr.update(visible=False)}
             yield {widget: gr.update(value=file, visible=True) for widget, file in shown.items()}
 
-    def choose_wanted(self, wanted: str, drawn: str) -> Iterator[dict[Any, Any]]:
+    def choose_wanted(self, wanted: str, current: str) -> Iterator[dict[Any, Any]]:
         """A class of another model, as JSON of the browser: choose that model and the class."""
         with _gradio_errors():
             try:
@@ -299,14 +304,14 @@ class Page:
                 model, values = asked["model"], {form: {key: asked["entry"]}}
             except (KeyError, TypeError, ValueError, RecursionError):
                 raise InputError("this is no class of another model") from None
-            yield from self.choose(model, drawn, values)
+            yield from self.choose(model, current, values)
 
     def choose(
-        self, model: str, drawn: str, values: Mapping[str, Mapping[str, Any]] | None = None
+        self, model: str, current: str, values: Mapping[str, Mapping[str, Any]] | None = None
     ) -> Iterator[dict[Any, Any]]:
         """Another model: its card and its categories; it is downloaded if need be.
 
-        The page stays with `drawn` if that fails. `values` are settings, by the forms' names.
+        The page stays with `current` if that fails. `values` are settings, by the forms' names.
         """
         with _gradio_errors():
             if model in self._models.names and not self._models.is_ready(model):
@@ -324,15 +329,13 @@ class Page:
                             reason = words.CANCELLED
                 hidden = {self.cancel_button: gr.update(visible=False)}
                 if reason:
-                    stays = gr.update(choices=self._menu(), value=drawn or self._models.default)
+                    stays = gr.update(choices=self._menu(), value=current)
                     notice = gr.update(value=reason, visible=True)
                     yield {self.model: stays, self.notice: notice, **hidden}
                     return
                 yield hidden
             update = self._update(model, values or {}, is_new=True)
             update[self.model] = gr.update(choices=self._menu(), value=model)
-            if model != drawn:  # the classes of another; its own come with its first picture
-                update[self.tabs[0].gallery] = ""
             yield {**update, self.notice: gr.update(visible=False)}
 
     def cancel(self, model: Any) -> None:
@@ -351,11 +354,10 @@ class Page:
 
     def show_classes(self, model: str) -> Iterator[str]:
         """Pictures of the classes of a model, to click on, as they are drawn."""
+        yield ""
         with _gradio_errors():
-            gan = self._models.get(model)
-            planned, pictures = forms.plan_gallery(gan), []
-            del gan  # not kept while the pictures wait
-            yield ""
+            planned = forms.plan_gallery(self._models.get(model)) if model else []
+            pictures: list[str] = []
             for picture in planned:  # one by one: visitors' pictures come in between
                 with self.renderer.join(model, GridProvenance(1, (picture,))) as job:
                     for _ in _until_done(job):
@@ -382,9 +384,7 @@ class Page:
             gr.Warning(f"The address is not valid: {_message(error)}")
             return {self.shown: gr.skip()}
         values[form.name] = {**values.get(form.name, {}), **settings}
-        is_new = model != self._models.default
-        gallery = {self.tabs[0].gallery: ""} if is_new else {}
-        return {**self._update(model, values, form, is_new=is_new), **gallery}
+        return self._update(model, values, form, is_new=model != self._models.default)
 
     def restore(self, dropped: Any, model: str) -> dict[Any, Any]:
         """Files are dropped: show the settings of a picture, or a model that was brought."""
@@ -427,7 +427,10 @@ class Page:
         `is_new` is whether the page shows the categories of another model.
         """
         gan = self._models.get(model)
-        update: dict[Any, Any] = {self.model: model, self.card: words.model_card(gan, model)}
+        update: dict[Any, Any] = dict.fromkeys((self.model, self.current), model)
+        update[self.card] = words.model_card(gan, model)
+        if is_new:  # no classes of the model before can be clicked on
+            update[self.drawn] = ""
         if form:
             update |= {self.tab_bar: gr.Tabs(selected=form.name), self.shown: form.name}
         for tab in self.tabs:
