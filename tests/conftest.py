@@ -27,7 +27,7 @@ def _same_random_numbers_every_time():
 @pytest.fixture
 def undrawn(monkeypatch):
     """Reports without drawing, which is what takes the time."""
-    monkeypatch.setattr("biggan.reporting.page.as_svg", lambda chart, number: "<svg></svg>")
+    monkeypatch.setattr("biggan.reporting.report.as_svg", lambda chart, number: "<svg></svg>")
 
 
 @pytest.fixture(scope="session")

@@ -14,38 +14,14 @@ pytest.importorskip("matplotlib")
 import synthetic_runs
 from biggan.reporting import charts as colors
 from biggan.reporting import read_run, write_figures, write_report
-from biggan.reporting.charts import REAL, Chart, Line, as_png, as_svg, line_chart
-from biggan.reporting.history import bursts_of, history_section, marks_of, spikes_of, verdict
-from biggan.reporting.page import Folded, Table
-from biggan.reporting.report import named
+from biggan.reporting.charts import REAL, Line, as_png, as_svg, line_chart
+from biggan.reporting.figures import all_figures, conditioning, layer_lines, marks_of
 from biggan.reporting.run import Curve, Log
-from biggan.reporting.sections import (
-    comparison_section,
-    conditioning,
-    layer_lines,
-    losses_section,
-    networks_section,
-    other_section,
-    spectra_section,
-)
+from biggan.reporting.spikes import bursts_of, spikes_of
 
 
-def charts(section):
-    return {part.name: part for part in section.parts if isinstance(part, Chart)}
-
-
-def words(part):
-    """Paragraphs, and a line for each row of a table."""
-    match part:
-        case str():
-            return part
-        case Table():
-            return "\n".join(" | ".join(row) for row in (part.head, *part.rows))
-        case Folded():
-            return f"{part.summary}\n{words(part.part)}"
-        case Chart():
-            return ""
-    return "\n".join(words(inner) for inner in part.parts)
+def charts(run, section):
+    return {chart.name: chart for chart in all_figures(run, {run.name: run})[section]}
 
 
 def append(path, *lines):
@@ -84,18 +60,20 @@ def test_a_page_with_all_figures_is_whole_and_alone(tmp_path):
 
 def test_a_rolled_back_run_in_words(tmp_path, page):
     record = read_run(synthetic_runs.rolled_back_run(tmp_path / "run"))
-    level, sentences = verdict(record)
-    assert level == "warning"
-    told = " ".join(sentences)
+    told = page(tmp_path / "run")
+    assert '<div class="verdict warning">' in told
     assert "A collapse was detected at step 530: the largest singular value of linear in G" in told
-    assert "rolled back once, to step 400, and continued" in told
-    assert "<dt>initial learning rates</dt>" in page(tmp_path / "run")
+    assert "rolled back once, to step 400, and continued.</p>" in told
+    assert "<dt>initial learning rates</dt>" in told
     assert "classified 96% of training images and 55% of held-out ones as real" in told
     assert "it has memorized its training images" in told
-    history = words(history_section(record))
-    assert "Rolled back to step 400; optimizer.g_lr = 0.00015" in history
-    assert "(rule: sigma0-explosion) [linear = 27.5, limit = 10]" in history
-    assert "Altered: an intervention; optimizer.d_lr = 0.0004" in history
+    assert "Rolled back to step 400; optimizer.g_lr = 0.00015" in told
+    assert "(rule: sigma0-explosion) [linear = 27.5, limit = 10]" in told
+    assert "Altered: an intervention; optimizer.d_lr = 0.0004" in told
+    assert (
+        "Marked in the charts: A altered: an intervention, C collapse called, R rolled back, "
+        "dashed curves: attempts discarded by a rollback.</p>"
+    ) in told
     assert [(mark.step, mark.letters) for mark in marks_of(record)] == [
         (200, "A"),
         (530, "CR"),
@@ -112,7 +90,7 @@ def test_what_a_rollback_undid_is_drawn_beside_what_followed(tmp_path):
     before, after = spikes_of(record, "discriminator")
     assert [spike.step for spike in before["blocks.0.conv1"]] == [400]
     assert not any(after.values())  # the one at 400 was before it branched off
-    alt = charts(spectra_section(record, marks_of(record)))["sigma0-generator"].alt
+    alt = charts(record, "spectra")["sigma0-generator"].alt
     assert "steps 10 to 600" in alt
     assert "5 more curves" not in alt
     assert "CR at 530" in alt
@@ -129,20 +107,19 @@ def test_spikes_that_were_undone_a_moment_ago_are_apart(tmp_path):
     assert [burst.last for burst in bursts_of(read_run(run), "discriminator")] == [400, 440, 520]
 
 
-def test_a_healthy_run_and_one_that_collapsed_differ_at_first_sight(tmp_path):
+def test_a_healthy_run_and_one_that_collapsed_differ_at_first_sight(tmp_path, page):
     record = read_run(synthetic_runs.healthy_run(tmp_path / "healthy"))
-    level, sentences = verdict(record)
-    assert level == ""
-    assert "No collapse was detected." in sentences
+    told = page(tmp_path / "healthy")
+    assert '<div class="verdict ">' in told
+    assert "<p>No collapse was detected.</p>" in told
     (burst,) = bursts_of(record, "discriminator")
     assert burst.last == 400
     assert set(burst.layers) == {"blocks.0.conv1", "blocks.1.conv1"}
-    history = words(history_section(record))
-    assert "400 | D | 2 | blocks." in history
-    assert "robust standard deviations" in history
-    level, sentences = verdict(read_run(synthetic_runs.collapsed_run(tmp_path / "collapsed")))
-    assert level == "alarm"
-    assert "It was stopped at step 540: collapse.action is stop." in sentences
+    assert "<td>400</td><td>D</td><td>2</td><td>blocks." in told
+    assert "more than 0.05 (5%) and by more than 8 robust standard deviations" in told
+    told = page(synthetic_runs.collapsed_run(tmp_path / "collapsed"))
+    assert '<div class="verdict alarm">' in told
+    assert "<p>It was stopped at step 540: collapse.action is stop.</p>" in told
 
 
 def test_a_run_that_was_not_watched(tmp_path, page):
@@ -167,7 +144,7 @@ def test_signals_alone_make_a_page(tmp_path, page):
     assert "<dd>600</dd>" in text
 
 
-def test_signals_that_end_in_nan_are_marked_and_drawn_up_to_there(tmp_path):
+def test_signals_that_end_in_nan_are_marked_and_drawn_up_to_there(tmp_path, page):
     run = synthetic_runs.healthy_run(tmp_path / "run")
     broken = {
         "step": 610,
@@ -177,13 +154,14 @@ def test_signals_that_end_in_nan_are_marked_and_drawn_up_to_there(tmp_path):
     append(run / "signals.jsonl", broken)
     record = read_run(run)
     assert marks_of(record)[-1][:2] == (610, "N")
-    level, sentences = verdict(record)
-    assert level == "alarm"
-    assert "is not finite at step 610" in " ".join(sentences)
+    told = page(run)
+    assert '<div class="verdict alarm">' in told
+    assert "is not finite at step 610: numbers overflowed.</p>" in told
+    assert "N first value that is not finite.</p>" in told
     assert record.signals.curves[("diversity",)].steps[-1] == 600
 
 
-def test_signals_of_another_version_are_drawn_as_they_are(tmp_path):
+def test_signals_of_another_version_are_drawn_as_they_are(tmp_path, page):
     run = synthetic_runs.healthy_run(tmp_path / "run")
     lines = [
         {
@@ -198,13 +176,11 @@ def test_signals_of_another_version_are_drawn_as_they_are(tmp_path):
     ]
     append(run / "signals.jsonl", *lines)
     record = read_run(run)
-    other = other_section(record, ())
-    drawn = charts(other)
-    assert {"signal-entropy", "signal-singular-values", "signal-diversity"} <= set(drawn)
-    assert "signal-accuracy" in drawn
-    assert "does not know" in words(other)
-    assert "sigma0-generator" in charts(spectra_section(record, ()))
-    assert "accuracy" in charts(losses_section(record, ()))
+    signals = {"entropy", "singular-values", "diversity", "accuracy"}
+    assert {f"signal-{name}" for name in signals} <= set(charts(record, "unknown"))
+    assert "does not know" in page(run)
+    assert "sigma0-generator" in charts(record, "spectra")
+    assert "accuracy" in charts(record, "losses")
 
 
 @pytest.mark.parametrize("seed", range(8))
@@ -241,7 +217,7 @@ def damaged(value, random, part):
 
 def test_memorization_needs_held_out_images(tmp_path, page):
     run = synthetic_runs.healthy_run(tmp_path / "run")
-    with_them = charts(losses_section(read_run(run), ()))["accuracy"]
+    with_them = charts(read_run(run), "losses")["accuracy"]
     assert "held-out from 0.55 to 0.55" in with_them.alt
     lines = [json.loads(line) for line in (run / "signals.jsonl").read_text().splitlines()]
     for line in lines:
@@ -252,19 +228,19 @@ def test_memorization_needs_held_out_images(tmp_path, page):
     assert "memorized its training images" not in text
 
 
-def test_discriminators_that_swing_know_nothing_by_heart(tmp_path):
+def test_discriminators_that_swing_know_nothing_by_heart(tmp_path, page):
     run = synthetic_runs.healthy_run(tmp_path / "run")
     lines = [json.loads(line) for line in (run / "signals.jsonl").read_text().splitlines()]
     for i, line in enumerate(lines):
         known, new = (1.0, 0.5) if i % 2 else (0.5, 1.0)
         line["accuracy"] |= {"trained": known, "held_out": new}
     synthetic_runs.write_lines(run / "signals.jsonl", lines)
-    assert "shows no sign of having memorized" in " ".join(verdict(read_run(run))[1])
+    assert "shows no sign of having memorized" in page(run)
 
 
 def test_gradients_variety_statistics_and_conditioning(tmp_path):
     record = read_run(synthetic_runs.healthy_run(tmp_path / "run"))
-    drawn = list(charts(networks_section(record, ())))
+    drawn = list(charts(record, "networks"))
     assert drawn == ["gradients", "diversity", "batch-norm-mean", "batch-norm-var"]
     signals = record.signals.curves
     ratio = conditioning(record.signals, "generator")["linear"]
@@ -283,13 +259,15 @@ def test_runs_are_compared_where_both_have_a_curve(tmp_path, page):
     text = recipe.read_text()
     recipe.write_text(re.sub(r"(?m)^orthogonal = .*$", "orthogonal = 0.5", text))
     (second / "metrics.jsonl").unlink()
-    records = [read_run(first), read_run(second)]
-    section = comparison_section(named(records))
-    table = section.parts[1]
-    assert table == Table(["recipe", "run (1)", "run (2)"], [["orthogonal", "0.0001", "0.5"]])
-    assert "compared-sigma-generator" in charts(section)
-    assert "compared-d_loss" not in charts(section)
-    assert "<h2>Compared</h2>" in page(first, second)
+    drawn = all_figures(read_run(first), {"a": read_run(first), "b": read_run(second)})
+    compared = [chart.name for chart in drawn["comparison"]]
+    assert "compared-sigma-generator" in compared
+    assert "compared-d_loss" not in compared
+    told = page(first, second)
+    assert "<h2>Compared</h2>" in told
+    assert "<tr><th>recipe</th><th>run (1)</th><th>run (2)</th></tr>" in told
+    table = told.partition("<th>run (2)</th></tr>")[2].partition("</table>")[0]
+    assert table.strip() == "<tr><td>orthogonal</td><td>0.0001</td><td>0.5</td></tr>"
     assert "<h2>Compared</h2>" not in page(first)
 
 
@@ -313,12 +291,12 @@ def test_names_and_numbers_of_any_kind_can_be_drawn():
     names = ["$x_{$", "猫", "a\nb", "", "<b>\"'&", "x" * 300, "\ud800"]
     curves = [Curve([1, 2, 2**50], [10.0**k, -(10.0**k), 1e308]) for k in range(-320, 300, 90)]
     lines = [Line(n, c, REAL, spread=c) for n, c in zip(names, curves, strict=True)]
-    [chart] = line_chart("name", "title <&>", lines)
+    chart = line_chart("name", "title <&>", lines)
     drawing = as_svg(chart, 1)
     assert "title &lt;&amp;&gt;" in drawing
     assert "<b>" not in drawing
-    [one] = line_chart("name", "title", [Line("a", Curve([7], [0.0]), REAL)], height=2)
-    assert line_chart("name", "title", []) == []
+    one = line_chart("name", "title", [Line("a", Curve([7], [0.0]), REAL)], height=2)
+    assert line_chart("name", "title", []) is None
     assert "<svg" in as_svg(one, 1)
 
 
@@ -327,7 +305,7 @@ def test_long_curves_keep_their_extremes_in_short_paths():
     values = [float(step % 7) for step in steps]
     values[54_321], values[54_322] = 99.0, -99.0
     curve = Curve(steps, values)
-    [chart] = line_chart("name", "title", [Line("a", curve, REAL, spread=curve)])
+    chart = line_chart("name", "title", [Line("a", curve, REAL, spread=curve)])
     drawing = as_svg(chart, 1)
     assert len(drawing) < 100_000
     path = max(re.findall(r' d="([^"]*)"', drawing.split("<title>a</title>")[1]), key=len)

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ import synthetic_runs
 from biggan import Gan
 from biggan.errors import InputError
 from biggan.reporting import measure_truncation, read_run, write_report
-from biggan.reporting.sections import truncation_section
+from biggan.reporting.figures import all_figures
 from biggan.reporting.truncation import (
     TRUNCATIONS,
     Saturation,
@@ -130,27 +131,31 @@ def test_pictures_that_are_none_are_refused():
         sweep_truncations(gan)
 
 
-def test_the_section_says_how_each_run_takes_it():
-    def sweep(bright):
-        rows = [Saturation(t, 0.2, bright if t == 0.04 else 0.0, 0.2) for t in TRUNCATIONS]
-        return Sweep(48, tuple(rows), ((0.2, b"png"),))
+def test_the_page_says_how_each_run_takes_it(tmp_path, undrawn):
+    record = read_run(synthetic_runs.healthy_run(tmp_path / "run"))
 
-    section = truncation_section({"with": sweep(0.01), "without": sweep(0.3)})
-    first, second, chart = section.parts[:3]
-    assert first.startswith("with: truncation adds at most 1.0 percentage points: amenable")
-    assert second.startswith(
-        "without: truncation adds at most 30.0 percentage points: not amenable"
-    )
+    def swept(name, bright):
+        rows = [Saturation(t, 0.2, bright if t == 0.04 else 0.0, 0.2) for t in TRUNCATIONS]
+        return replace(record, name=name, sweep=Sweep(48, tuple(rows), ((0.2, "png"),)))
+
+    runs = {name: swept(name, bright) for name, bright in (("with", 0.01), ("without", 0.3))}
+    [chart] = all_figures(record, runs)["truncation"]
     assert "without adds 30.0 percentage points at truncation 0.04" in chart.alt
-    assert truncation_section({}).parts == []
+    write_report(runs["with"], tmp_path / "page.html", [runs["without"]])
+    text = (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert "with: truncation adds at most 1.0 percentage points: amenable by this measure" in text
+    assert "without: truncation adds at most 30.0 percentage points: not amenable" in text
+    assert "<td>without</td><td>0.04</td><td>50.0%</td><td>20.0%</td><td>30.0%</td>" in text
+    assert "truncation 0.2</figcaption>" in text
 
 
 def test_the_page_shows_both_runs(measured, tmp_path, undrawn):
-    sweep = measure_truncation(measured)
-    record = read_run(measured)
-    write_report(record, tmp_path / "page.html", [record], [sweep, sweep])
+    record = replace(read_run(measured), sweep=measure_truncation(measured))
+    write_report(record, tmp_path / "page.html", [record])
     text = (tmp_path / "page.html").read_text(encoding="utf-8")
     assert "<h2>Amenability to truncation</h2>" in text
     assert text.count("<h3>Images of run (") == 2
-    write_report(record, tmp_path / "page.html", [record], [None, sweep])
+    write_report(read_run(measured), tmp_path / "page.html", [record])
     assert (tmp_path / "page.html").read_text().count("<h3>Images of run (2)") == 1
+    write_report(read_run(measured), tmp_path / "page.html")
+    assert "Amenability" not in (tmp_path / "page.html").read_text()

@@ -50,7 +50,9 @@ def resume(folder, total_steps=2):
 
 
 def report(folder):
-    write_report(read_run(folder), folder / "report.html", (), [measure_truncation(folder)])
+    record = read_run(folder)
+    record.sweep = measure_truncation(folder)
+    write_report(record, folder / "report.html")
 
 
 @pytest.fixture
@@ -143,7 +145,7 @@ def test_a_mutated_run_is_read_or_refused_in_one_line(run, tmp_path, monkeypatch
         for reader in sorted(readers, key=lambda reader: reader.__name__):
             with monkeypatch.context() as patch:
                 if i % 50:  # drawing takes a second
-                    patch.setattr("biggan.reporting.page.as_svg", lambda *_: "<svg></svg>")
+                    patch.setattr("biggan.reporting.report.as_svg", lambda *_: "<svg></svg>")
                 try:
                     reader(folder)
                     if reader is resume and i % 10 == 0:

@@ -60,21 +60,17 @@ def command(
     page = out or run / "report.html"
     options.check_writable(page.parent)
     make_folder(page.parent)
-    sweeps = []
-    for folder, record in zip(folders, records, strict=True):
-        sweep = None
-        if measure:
-            _LOG.info("measuring the effect of truncation on the generator of %s", folder)
-            try:
-                sweep = measure_truncation(folder)
-            except InputError as error:  # the rest of the page is there all the same
-                record.missing.append(f"the generator ({error})")
-        sweeps.append(sweep)
+    for record in records if measure else ():
+        _LOG.info("measuring the effect of truncation on the generator of %s", record.folder)
+        try:
+            record.sweep = measure_truncation(record.folder)
+        except InputError as error:  # the rest of the page is there all the same
+            record.missing.append(f"the generator ({error})")
     _LOG.info("drawing the page")
-    write_report(records[0], page, records[1:], sweeps)
+    write_report(records[0], page, records[1:])
     click.echo(page)
     if figures is not None:
         _LOG.info("drawing the figures")
-        for path in write_figures(records[0], figures, records[1:], sweeps):
+        for path in write_figures(records[0], figures, records[1:]):
             click.echo(path)
     options.name_next("biggan", "demo", model=records[0].folder)

@@ -242,7 +242,7 @@ def _track_report(config: TrainConfig, run_dir: Path) -> None:
     from biggan.supervision.trackers import open_tracker
 
     page = run_dir / "report.html"
-    write_report(read_run(run_dir), page, [], [None])
+    write_report(read_run(run_dir), page)
     try:
         tracker = open_tracker(config.to_dict(), run_dir)
     except InputError as error:  # the run itself is complete

@@ -4,8 +4,8 @@ It works at any time, also while the run goes on or after it was killed: what is
 and left out.
 
     run, spikes, truncation     what a folder holds, and what is computed of it
-    history, sections, charts   the sections, and how curves are drawn
-    page, page.html, report     the template, and all of it put together
+    figures, charts             the charts of the page, and how curves are drawn
+    report, page.html           all of it put together, and the page with its words
 """
 
 from biggan.reporting.report import write_figures, write_report

@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -16,11 +17,13 @@ from numpy.typing import ArrayLike, NDArray
 
 from biggan.errors import InputError
 from biggan.reporting.run import Curve
+from biggan.reporting.spikes import Spike
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+_STYLE = Path(__file__).with_name("charts.mplstyle")
 _WIDTH = 4.4  # inches: two beside each other on a desk, one on a phone
 _LABELS = 6  # curves in a legend
 _LABEL_LENGTH = 24
@@ -48,8 +51,8 @@ class Line(NamedTuple):
     """Whether the legend may name it."""
     undone: bool = False
     """Drawn thin and dashed: a rollback undid it."""
-    spikes: Sequence[int] = ()
-    """Steps that get a circle."""
+    spikes: Sequence[Spike] = ()
+    """Points that get a circle."""
     spread: Curve | None = None
     """The half width of a band around the curve."""
 
@@ -84,13 +87,13 @@ def line_chart(
     *,
     limits: tuple[float, float] | None = None,
     height: float = 2.5,
-) -> list[Chart]:
-    """A chart of curves over steps; none without curves.
+) -> Chart | None:
+    """A chart of curves over steps; None without curves.
 
     The axis is logarithmic where the values ask for it.
     """
     if not lines:
-        return []
+        return None
 
     def draw(axes: Axes) -> None:
         for line in lines:
@@ -115,7 +118,7 @@ def line_chart(
     alt = f"{title}. Line chart, steps {first} to {last}: {', '.join(ends)}."
     if marks:
         alt += f" Marked: {', '.join(f'{mark.letters} at {mark.step}' for mark in marks[:8])}."
-    return [Chart(name, title, alt, draw, height)]
+    return Chart(name, title, alt, draw, height)
 
 
 def _draw_line(axes: Axes, line: Line) -> None:
@@ -127,13 +130,10 @@ def _draw_line(axes: Axes, line: Line) -> None:
     drawn.set_gid(f"tip:{line.label}")
     if line.named and not line.undone:
         drawn.set_label(shortened(line.label))
-    if (at := np.isin(steps, line.spikes)).any():
-        ring: dict[Any, Any] = {
-            "markersize": 5,
-            "markerfacecolor": "none",
-            "markeredgecolor": COLLAPSE,
-        }
-        (rings,) = axes.plot(steps[at], values[at], linestyle="", marker="o", **ring)
+    if (at := np.isin(steps, [spike.step for spike in line.spikes])).any():
+        ring: dict[Any, Any] = {"markersize": 5, "markerfacecolor": "none"}
+        ring |= {"markeredgecolor": COLLAPSE, "marker": "o", "linestyle": ""}
+        (rings,) = axes.plot(steps[at], values[at], **ring)
         rings.set_gid(f"tip:spike of {line.label}")
     if line.spread:
         widths = dict(line.spread.points)
@@ -213,21 +213,11 @@ def _drawn(chart: Chart, title: str = "") -> Iterator[Figure]:
     except ImportError:
         raise InputError("the report needs Matplotlib: pip install 'biggan[train]'") from None
     inked = ("text.color", "axes.labelcolor", "xtick.color", "ytick.color")
-    style: dict[Any, Any] = dict.fromkeys(inked, INK) | {
-        "svg.fonttype": "none",  # text stays text
-        "svg.hashsalt": "biggan",  # the same identifiers every time
-        "path.simplify_threshold": 0.5,  # pixels: long logs give short paths
-        "text.parse_math": False,  # a layer may have any name
-        "font.size": 9,
+    colors: dict[Any, Any] = dict.fromkeys(inked, INK) | {
         "axes.edgecolor": GRID,
-        "axes.grid": True,
-        "axes.spines.top": False,
-        "axes.spines.right": False,
-        "axes.formatter.limits": (-4, 5),
         "grid.color": GRID,
-        "grid.linewidth": 0.5,
     }
-    with mpl.rc_context(style), warnings.catch_warnings():
+    with mpl.rc_context(colors, _STYLE), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing")  # the browser has other fonts
         height = chart.height + (0.3 if title else 0)
         figure = Figure(figsize=(_WIDTH, height), layout="constrained")

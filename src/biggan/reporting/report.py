@@ -1,78 +1,84 @@
-"""The report: its sections in the order in which they are read, as a page and as figures."""
+"""The report of a run: what is computed of it, put into the template; its figures as files."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import base64
+import contextlib
+import io
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from PIL import Image
 from tqdm import tqdm
 
 from biggan.atomic_write import make_folder, write_atomically
-from biggan.reporting.charts import Chart, as_png
-from biggan.reporting.history import bursts_of, history_section, marks_of, short, verdict
-from biggan.reporting.page import Folded, Section, Table, render
+from biggan.errors import InputError, printable
+from biggan.reporting import spikes
+from biggan.reporting.charts import LAYERS, Chart, as_png, as_svg
+from biggan.reporting.figures import MARKED, UNKNOWN_CHARTS, all_figures, layer_rows
 from biggan.reporting.run import NETWORKS, SCORES, Run
-from biggan.reporting.sections import (
-    comparison_section,
-    evaluations_section,
-    losses_section,
-    networks_section,
-    other_section,
-    real_section,
-    sheets_section,
-    spectra_section,
-    truncation_section,
-)
-from biggan.reporting.truncation import Sweep
+from biggan.reporting.spikes import bursts_of
+from biggan.reporting.truncation import AMENABLE
+from biggan.weights.files import RUN_REAL_PREVIEW
+from biggan.weights.load import load_class_names
+
+_SHEETS = 6  # of samples, from the first to the newest
+_SHEET_ROWS = 10  # classes on a sheet
+_SHEET_WIDTH = 480  # pixels at most
+_MEMORIZED = 0.2  # accuracy on training images above that on held-out ones
 
 
-def write_report(
-    run: Run, out: Path, others: Sequence[Run] = (), sweeps: Sequence[Sweep | None] = ()
-) -> None:
-    """Write the page of a run, compared with others.
-
-    `sweeps` is `measure_truncation` of each run, this one first.
-    """
-    level, sentences = verdict(run)
-    sections = _sections(run, others, sweeps)
-    page = render(sections, run=run, level=level, verdict=sentences, facts=_facts(run))
+def write_report(run: Run, out: Path, others: Sequence[Run] = ()) -> None:
+    """Write the page of a run, compared with others."""
+    loader, strict = PackageLoader("biggan", "reporting"), StrictUndefined
+    trimmed: dict[str, Any] = {"trim_blocks": True, "lstrip_blocks": True}
+    environment = Environment(loader=loader, autoescape=True, undefined=strict, **trimmed)
+    environment.filters["short"] = short
+    runs = named([run, *others])
+    figures = all_figures(run, runs)
+    svgs = {chart.name: as_svg(chart, number) for number, chart in enumerate(_bar(figures), 1)}
+    bursts = [(burst, letter) for n, letter in NETWORKS.items() for burst in bursts_of(run, n)]
+    page = environment.get_template("page.html").render(
+        run=run,
+        facts=_facts(run),
+        memory=_memorization(run),
+        marked=MARKED,
+        bursts=sorted(bursts, key=lambda pair: pair[0].last),
+        spikes=spikes,
+        first_classes=_first_classes(run),
+        beside=_beside(run),
+        sheets=_sheets(run),
+        scores={name: SCORES.get(name, name) for e in run.evaluations for name in e.scores},
+        layer_rows={network: layer_rows(run, network) for network in NETWORKS},
+        sweeps={name: run.sweep for name, run in runs.items() if run.sweep},
+        amenable=AMENABLE,
+        runs=runs,
+        differences=_differences(runs),
+        unknown_charts=UNKNOWN_CHARTS,
+        figures=figures,
+        svgs=svgs,
+        layers=LAYERS,
+    )
     write_atomically(out, page.encode(errors="replace"))
 
 
-def write_figures(
-    run: Run, folder: Path, others: Sequence[Run] = (), sweeps: Sequence[Sweep | None] = ()
-) -> list[Path]:
-    """Write the page's figures as PNG files; returns their paths. See `write_report`."""
+def write_figures(run: Run, folder: Path, others: Sequence[Run] = ()) -> list[Path]:
+    """Write the page's figures as PNG files; returns their paths."""
     make_folder(folder)
     written = []
-    sections = _sections(run, others, sweeps)
-    charts = [part for section in sections for part in section.parts if isinstance(part, Chart)]
-    for chart in tqdm(charts, "drawing", unit="figure", leave=False, delay=2, disable=None):
+    for chart in _bar(all_figures(run, named([run, *others]))):
         written.append(folder / f"{chart.name}.png")
         write_atomically(written[-1], as_png(chart))
     return written
 
 
-def _sections(run: Run, others: Sequence[Run], sweeps: Sequence[Sweep | None]) -> list[Section]:
-    marks = marks_of(run)
-    runs = named([run, *others])
-    measured = {name: sweep for name, sweep in zip(runs, sweeps, strict=False) if sweep}
-    rows = [[key, short(value)] for key, value in run.recipe.items()]
-    recipe = Folded("All keys of the recipe", Table(["key", "value"], rows))
-    return [
-        history_section(run),
-        real_section(run),
-        sheets_section(run),
-        evaluations_section(run, marks),
-        losses_section(run, marks),
-        spectra_section(run, marks),
-        networks_section(run, marks),
-        truncation_section(measured),
-        comparison_section(runs),
-        other_section(run, marks),
-        Section("recipe", "Recipe", [recipe] if rows else []),
-    ]
+def _bar(figures: Mapping[str, Sequence[Chart]]) -> Iterable[Chart]:
+    """All charts, with a progress bar."""
+    charts = [chart for section in figures.values() for chart in section]
+    return tqdm(charts, "drawing", unit="figure", leave=False, delay=2, disable=None)
 
 
 def named(runs: Sequence[Run]) -> dict[str, Run]:
@@ -88,11 +94,8 @@ def _facts(run: Run) -> dict[str, str]:
     """The most important values, by what they are."""
     recipe, step, total = run.recipe, run.last_step, run.total_steps
     changed = any("_lr" in key for event in run.events for key in event.changes)
-    rates = [
-        f"{short(recipe[key])} ({network})"
-        for key, network in (("optimizer.g_lr", "G"), ("optimizer.d_lr", "D"))
-        if key in recipe
-    ]
+    keys = {"optimizer.g_lr": "G", "optimizer.d_lr": "D"}
+    rates = [f"{short(recipe[key])} ({letter})" for key, letter in keys.items() if key in recipe]
     facts: dict[str, Any] = {
         "step": "" if step is None else f"{step} of {total}" if total else step,
         "data": Path(short(recipe.get("data", ""))).name,
@@ -106,8 +109,71 @@ def _facts(run: Run) -> dict[str, str]:
             best, step = min((value, step) for step, value in curve.points)
             facts[f"best {SCORES[name]}"] = f"{best:.4g} at step {step}"
     if run.signals.curves:
-        bursts = [f"{len(bursts_of(run, name))} ({NETWORKS[name]})" for name in NETWORKS]
-        facts["spikes of σ0"] = " and ".join(bursts)
+        numbers = [f"{len(bursts_of(run, name))} ({letter})" for name, letter in NETWORKS.items()]
+        facts["spikes of σ0"] = " and ".join(numbers)
     for key, at in run.metrics.not_finite.items():
         facts[f"{'/'.join(key)} not finite"] = f"first at step {at[0]}"
     return {name: short(value) for name, value in facts.items() if value != ""}
+
+
+def _memorization(run: Run) -> dict[str, float] | None:
+    """Which images the discriminator takes for real; None where none were held out."""
+    accuracy = run.signals.under("accuracy")
+    if ("trained",) not in accuracy or ("held_out",) not in accuracy:
+        return None
+    # The discriminator swings from step to step: a single line of the log says little.
+    values = [accuracy[name,].values for name in ("trained", "held_out")]
+    known, new = (sum(v) / len(v) for v in (v[-max(5, len(v) // 4) :] for v in values))
+    return {"known": known, "new": new, "is_better": known - new > _MEMORIZED}
+
+
+def _beside(run: Run) -> list[tuple[str, str]]:
+    """Training images and the newest generated ones, with captions."""
+    if not run.sheets or not (real := _picture(run.folder / RUN_REAL_PREVIEW)):
+        return []
+    step, newest = run.sheets[-1]
+    return [(real, "training images"), (_picture(newest), f"generated at step {step}")]
+
+
+def _sheets(run: Run) -> list[tuple[str, str]]:
+    """Sample sheets from the first to the newest, with captions."""
+    chosen = np.linspace(0, len(run.sheets) - 1, min(_SHEETS, len(run.sheets))).round()
+    sheets = [run.sheets[int(i)] for i in chosen]
+    return [(png, f"step {step}") for step, path in sheets if (png := _picture(path))]
+
+
+def _first_classes(run: Run) -> list[str]:
+    """The names of the classes on a sheet; none without a generator."""
+    with contextlib.suppress(InputError):
+        return [printable(n.split(",")[0]) for n in load_class_names(run.folder)[1][:_SHEET_ROWS]]
+    return []
+
+
+def _differences(runs: Mapping[str, Run]) -> list[list[str]]:
+    """The keys in which recipes differ, with their values."""
+    recipes = [run.recipe for run in runs.values()]
+    names = dict.fromkeys(name for recipe in recipes for name in recipe)
+    rows = [[n, *(short(r[n]) if n in r else "not there" for r in recipes)] for n in names]
+    return [row for row in rows if len(set(row[1:])) > 1]
+
+
+def _picture(path: Path) -> str:
+    """A picture as PNG in base64, at most as wide as it is shown; empty if it cannot be read."""
+    try:
+        with Image.open(path) as image:
+            image.thumbnail((_SHEET_WIDTH, 4 * _SHEET_WIDTH))
+            contents = io.BytesIO()
+            image.convert("RGB").save(contents, format="PNG", optimize=True)
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        return ""
+    return base64.b64encode(contents.getvalue()).decode()
+
+
+def short(value: Any) -> str:
+    """A value in a few characters."""
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    try:
+        return str(value)
+    except (ValueError, RecursionError):  # thousands of digits, or of levels
+        return "..."

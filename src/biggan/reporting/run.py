@@ -13,11 +13,14 @@ from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
-from biggan.errors import InputError
+from biggan.errors import require
 from biggan.supervision.log import Event, is_step, parse_object, read_events, read_lines
 from biggan.training.config import flatten
+
+if TYPE_CHECKING:
+    from biggan.reporting.truncation import Sweep
 
 Key = tuple[str, ...]
 """The path of names to a number, such as ("logits", "real", "mean")."""
@@ -81,7 +84,7 @@ class Evaluation(NamedTuple):
     reference: str
 
 
-@dataclass(frozen=True)
+@dataclass
 class Run:
     """What a run's folder holds."""
 
@@ -101,6 +104,8 @@ class Run:
     """What could not be read, in words."""
     folder: Path
     """Where all this is."""
+    sweep: Sweep | None = None
+    """What `measure_truncation` found of its generator."""
 
     @property
     def last_step(self) -> int | None:
@@ -130,10 +135,10 @@ class Run:
 def read_run(run_dir: Path) -> Run:
     """Read what a run has written so far."""
     files = [run_dir / name for name in ("config.toml", "metrics.jsonl", "signals.jsonl")]
-    if not any(file.exists() for file in files):
-        raise InputError(
-            f"{run_dir} is not a run folder: it has neither config.toml nor metrics.jsonl"
-        )
+    require(
+        any(file.exists() for file in files),
+        f"{run_dir} is not a run folder: it has neither config.toml nor metrics.jsonl",
+    )
     missing: list[str] = []
     recipe: dict[str, Any] = {}
     try:
@@ -146,11 +151,9 @@ def read_run(run_dir: Path) -> Run:
     events, damaged_events = read_events(run_dir)
     damaged = {"metrics": metrics.damaged, "signals": signals.damaged, "events": damaged_events}
     missing += [f"{n} damaged lines of {name}.jsonl" for name, n in damaged.items() if n]
-    sheets = sorted(
-        (int(path.stem.removeprefix("step-")), path)
-        for path in (run_dir / "previews").glob("step-*.png")
-        if path.stem.removeprefix("step-").isdecimal()
-    )
+    previews = (run_dir / "previews").glob("step-*.png")
+    numbered = ((path.stem.removeprefix("step-"), path) for path in previews)
+    sheets = sorted((int(step), path) for step, path in numbered if step.isdecimal())
     if not sheets:
         missing.append("sample sheets (previews)")
     evaluations = []
@@ -159,17 +162,15 @@ def read_run(run_dir: Path) -> Run:
             evaluations.append(_read_evaluation(path))
         except (OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError):
             missing.append(f"the evaluation {path.name}")
-    found = (
-        re.fullmatch(r"(?:metrics|signals)\.before-rollback-(\d{1,6})\.jsonl", path.name)
-        for path in run_dir.glob("*.before-rollback-*.jsonl")
-    )
+    kept = re.compile(r"(?:metrics|signals)\.before-rollback-(\d{1,6})\.jsonl")
+    found = (kept.fullmatch(path.name) for path in run_dir.iterdir())
     undone = [
         {n: read_log(run_dir / f"{n}.before-rollback-{i}.jsonl") for n in ("metrics", "signals")}
         for i in sorted({int(match[1]) for match in found if match})
     ]
+    logs = metrics, signals, events, undone
     name = _printable(run_dir.resolve().name)
-    found_logs = metrics, signals, events, undone
-    return Run(name, recipe, *found_logs, evaluations, sheets, missing, run_dir)
+    return Run(name, recipe, *logs, evaluations, sheets, missing, run_dir)
 
 
 def read_log(path: Path) -> Log:

@@ -66,8 +66,8 @@ class Sweep:
     """Pictures behind each figure."""
     rows: tuple[Saturation, ...]
     """Untruncated noise first, then from wide to narrow."""
-    strips: tuple[tuple[float | None, bytes], ...]
-    """PNGs of pictures of the same seeds and classes, by truncation."""
+    strips: tuple[tuple[float | None, str], ...]
+    """PNGs in base64 of pictures of the same seeds and classes, by truncation."""
 
     def added(self, *, plain: bool = False) -> list[tuple[float, float]]:
         """For each truncation, how much larger the saturated part is than without."""
@@ -99,8 +99,7 @@ def measure_truncation(run_dir: Path, *, progress: bool = True) -> Sweep | None:
         return sweep
     gan = load(weights, engine="pytorch")
     sweep = sweep_truncations(gan, progress=progress)
-    strips = [[t, base64.b64encode(png).decode()] for t, png in sweep.strips]
-    body = {"num": sweep.num, "rows": [asdict(row) for row in sweep.rows], "strips": strips}
+    body = asdict(sweep)
     contents = json.dumps({"key": _key(gan.sha256, body), "sweep": body})
     with suppress(InputError):  # a folder that is not writable: measured again the next time
         write_atomically(cache, contents.encode())
@@ -131,13 +130,13 @@ def _saturated(images: Tensor) -> tuple[float, float]:
     return float(dark), float(bright)
 
 
-def _strip(images: Tensor) -> bytes:
+def _strip(images: Tensor) -> str:
     pictures = list(to_pil(to_uint8(images)))
     for picture in pictures:
         picture.thumbnail((_SHOWN_WIDTH, _SHOWN_WIDTH))
     contents = io.BytesIO()
     make_grid(pictures, columns=len(pictures)).save(contents, format="PNG")
-    return contents.getvalue()
+    return base64.b64encode(contents.getvalue()).decode()
 
 
 def _cached(cache: Path, weights: Path) -> Sweep | None:
@@ -147,8 +146,8 @@ def _cached(cache: Path, weights: Path) -> Sweep | None:
         body = kept["sweep"]
         if kept["key"] != _key(read_metadata(weights)["sha256"], body):
             return None
-        strips = tuple((t, base64.b64decode(png)) for t, png in body["strips"])
-        return Sweep(body["num"], tuple(Saturation(**row) for row in body["rows"]), strips)
+        rows = tuple(Saturation(**row) for row in body["rows"])
+        return Sweep(body["num"], rows, tuple((t, png) for t, png in body["strips"]))
     except (OSError, ValueError, LookupError, TypeError, RecursionError):
         return None
 
