@@ -255,23 +255,31 @@ def _example(is_generator: bool, classes: tuple[str, ...], repo: str) -> str:
     )
 
 
+def measured(training: Mapping[str, Any]) -> tuple[dict[str, float], str]:
+    """The figures that the training kept with its best generator, and what decides them."""
+
+    def part(of: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+        value = of.get(key)
+        return value if isinstance(value, Mapping) else {}
+
+    evaluation = part(training, "evaluation")
+    scores, num = part(evaluation, "scores"), evaluation.get("num")
+    named = ((SCORES[key], value) for key, value in scores.items() if key in SCORES)
+    figures = {name: value for name, value in named if isinstance(value, int | float)}
+    of = [f"{num:,} untruncated images"] if isinstance(num, int) else []
+    for key, words in (("reference", "against"), ("extractor", "features of")):
+        if name := part(evaluation, key).get("name"):
+            of.append(f"{words} {name}")
+    return figures, ", ".join(of)
+
+
 def _scores(training: Mapping[str, Any]) -> str:
-    """The figures that the training kept with its best generator, as a table; empty without any."""
-    evaluation = training.get("evaluation")
-    if not isinstance(evaluation, Mapping) or not isinstance(evaluation.get("scores"), Mapping):
+    """The figures of `measured` as a table; empty without any."""
+    figures, of = measured(training)
+    if not figures:
         return ""
-    rows = [
-        f"| {SCORES[key]} | {value:.4g} |"
-        for key, value in evaluation["scores"].items()
-        if key in SCORES and isinstance(value, int | float)
-    ]
-    if not rows:
-        return ""
-    parts = [f"{evaluation['num']:,} untruncated images"] if "num" in evaluation else []
-    for key, words in (("reference", "against {}"), ("extractor", "features of {}")):
-        if isinstance(evaluation.get(key), Mapping) and evaluation[key].get("name"):
-            parts.append(words.format(_plain(str(evaluation[key]["name"]))))
-    return "\n".join([", ".join(parts) + ":\n", "| | |", "| --- | --- |", *rows])
+    rows = [f"| {name} | {value:.4g} |" for name, value in figures.items()]
+    return "\n".join([f"{_plain(of)}:\n", "| | |", "| --- | --- |", *rows])
 
 
 def _yaml(values: Mapping[str, Any]) -> str:

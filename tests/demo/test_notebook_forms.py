@@ -339,7 +339,7 @@ def test_the_video_is_shown_until_a_control_moves(
     if with_pyav:
         pytest.importorskip("av")
     else:
-        monkeypatch.setattr(notebook, "video_endings", lambda: [".webp"])
+        monkeypatch.setattr(notebook.drawing, "video_endings", lambda: [".webp"])
     form = interpolate(gan)
     form.controls["seconds"].value = 1
     click(form, MAKE_VIDEO)

@@ -39,6 +39,7 @@ FORMS: list[tuple[Form, dict[str, Any]]] = [
     (EXPLORE, {"num": 7, "truncation": 0.42, "seed": 3, "category": "three"}),
     (INTERPOLATE, {"num": 2, "steps": 3, "seed_a": 4, "seed_b": 5, "category_a": "one"}),
     (SWEEP, {"num": 2, "seed": 9, "category": "two"}),
+    (SWEEP, {"num": 1, "seed": 9, "category": "two", "noise": "hub"}),
     (DIRECTIONS, {"seed": 3, "category": "two", "direction_0": 2.5, "direction_1": -1}),
 ]
 
@@ -50,7 +51,8 @@ def test_a_caption_is_a_command_that_makes_the_same_file(
     save_generator(tmp_path / "m", gan.generator, gan.description)
     loaded = biggan.load(tmp_path / "m")
     moved = "samples/tiny-002-two-hub0.5-seed3-0000-0+2.5-1-1.png"
-    files = ("samples/grid.png", "interpolation.png", "samples/grid-2.png", moved)
+    grids = [f"samples/grid{number}.png" for number in ("", "-2", "-3")]
+    files = (grids[0], "interpolation.png", *grids[1:], moved)
     for (form, values), made in zip(FORMS, files, strict=True):
         sheet = form.plan(loaded, **values)
         save_png(draw_grid(loaded, sheet), tmp_path / "page.png", sheet)

@@ -569,6 +569,7 @@ def theme() -> Any:
         block_title_text_color="*body_text_color",
         block_title_text_color_dark="*body_text_color",
         block_border_width="0px",
+        block_background_fill_dark="*body_background_fill",
         color_accent="*primary_700",
         slider_color_dark="*primary_500",
         link_text_color="*primary_700",

@@ -12,7 +12,7 @@ from typing import Any
 from biggan.demo.forms import MOVES, SheetProvenance, settings_of
 from biggan.gan import Gan
 from biggan.provenance import GridProvenance, LatentGridProvenance, MorphProvenance, Provenance
-from biggan.publishing import SCORES
+from biggan.publishing import measured
 from biggan.weights.files import BUNDLED
 from biggan.weights.networks import statistics_grid
 from biggan.weights.published import PUBLISHED, downloads_folder
@@ -178,25 +178,11 @@ def _trained(training: Mapping[str, Any]) -> str:
 
 
 def _measured(training: Mapping[str, Any]) -> str:
-    """FID and IS with what decides them, as `biggan train` keeps them with the best generator."""
-
-    def part(of: Any, key: str) -> Mapping[str, Any]:
-        value = of.get(key)
-        return value if isinstance(value, Mapping) else {}
-
-    evaluation = part(training, "evaluation")
-    scores, num = part(evaluation, "scores"), evaluation.get("num")
-    figures = ", ".join(
-        f"{name} {scores[key]:.3g}"
-        for key, name in SCORES.items()
-        if isinstance(scores.get(key), int | float)
-    )
+    figures, of = measured(training)
     if not figures:
         return "FID and IS: not measured (<code>biggan evaluate</code> does)"
-    of = [f"{num:,} untruncated images"] if isinstance(num, int) else []
-    of.append(f"against {part(evaluation, 'reference').get('name', 'unknown')}")
-    of.append(f"features of {part(evaluation, 'extractor').get('name', 'unknown')}")
-    return html.escape(f"{figures} ({', '.join(of)})")
+    text = ", ".join(f"{name} {value:.3g}" for name, value in figures.items())
+    return html.escape(f"{text} ({of})" if of else text)
 
 
 def _is_sweep(grid: GridProvenance) -> bool:
