@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from itertools import cycle
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -170,30 +171,33 @@ def _unknown_signals(run: Run) -> list[tuple[str, dict[str, Curve]]]:
 
 def _compared(runs: Mapping[str, Run]) -> list[Chart | None]:
     """The curves that at least two runs have."""
-    each = list(runs.values())
-    compared = [
-        (f"sigma-{n}", f"Largest σ0 of all layers of {letter}", [_highest(run, n) for run in each])
-        for n, letter in NETWORKS.items()
-    ]
-    for key, title in _COMPARED.items():
-        compared.append(("-".join(key), title, [run.signals.curves.get(key) for run in each]))
-    for key, (network, _) in _LOSSES.items():
-        curves = [run.metrics.curves.get(key) for run in each]
-        compared.append((key[0], f"Loss of the {network}", curves))
-    for score, title in SCORES.items():
-        compared.append((score, title, [run.score_curve(score) for run in each]))
-    found = [
-        (name, title, _in_series(dict(zip(runs, c, strict=True)))) for name, title, c in compared
-    ]
-    return [line_chart(f"compared-{n}", title, lines) for n, title, lines in found if lines[1:]]
+    each = {label: _comparable(run) for label, run in runs.items()}
+    titles = {name: title for found in each.values() for name, (title, _) in found.items()}
+    parts = []
+    for name, title in titles.items():
+        lines = _in_series({label: found[name][1] for label, found in each.items()})
+        parts.append(line_chart(f"compared-{name}", title, lines) if len(lines) > 1 else None)
+    return parts
+
+
+def _comparable(run: Run) -> dict[str, tuple[str, Curve | None]]:
+    """Curves that are worth a comparison, with titles."""
+    signals, metrics = run.signals.curves, run.metrics.curves
+    return {
+        **{
+            f"sigma-{n}": (f"Largest σ0 of all layers of {NETWORKS[n]}", _highest(run, n))
+            for n in NETWORKS
+        },
+        **{"-".join(key): (title, signals.get(key)) for key, title in _COMPARED.items()},
+        **{key[0]: (f"Loss of the {n}", metrics.get(key)) for key, (n, _) in _LOSSES.items()},
+        **{score: (title, run.score_curve(score)) for score, title in SCORES.items()},
+    }
 
 
 def _in_series(curves: Mapping[str, Curve | None]) -> list[Line]:
     """Curves in the colours of a series, those that are not there left out."""
-    named = enumerate(curves.items())
-    return [
-        Line(n, curve, charts.SERIES[i % len(charts.SERIES)]) for i, (n, curve) in named if curve
-    ]
+    colored = zip(curves.items(), cycle(charts.SERIES), strict=False)
+    return [Line(label, curve, color) for (label, curve), color in colored if curve]
 
 
 def _highest(run: Run, network: str) -> Curve | None:
@@ -323,18 +327,11 @@ def _truncation_chart(sweeps: Mapping[str, Sweep]) -> Chart | None:
     return Chart("truncation", title, alt, draw, 3.0)
 
 
-def layer_rows(run: Run, network: str) -> list[list[str]]:
-    """All layers of a network in numbers."""
+def layer_columns(run: Run, network: str) -> list[dict[str, Curve]]:
+    """By layer: three singular values, the first over the second, the Frobenius norm."""
     sigmas = [run.signals.singular_values(network, index) for index in range(3)]
     norms = _layers(run.signals, ("frobenius_norms", network))
-    columns = [*sigmas, conditioning(run.signals, network), norms]
-    spikes = spikes_of(run, network)[0]
-    rows = []
-    for layer, curve in sigmas[0].items():
-        last = [f"{c[layer].values[-1]:.3g}" if layer in c else "" for c in columns]
-        first, highest = f"{curve.values[0]:.3g}", f"{max(curve.values):.3g}"
-        rows.append([layer, first, *last, highest, str(len(spikes[layer]))])
-    return rows
+    return [*sigmas, conditioning(run.signals, network), norms]
 
 
 def _lines(run: Run, log: str, styles: Styles) -> list[Line]:

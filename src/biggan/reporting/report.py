@@ -18,7 +18,7 @@ from biggan.atomic_write import make_folder, write_atomically
 from biggan.errors import InputError, printable
 from biggan.reporting import spikes
 from biggan.reporting.charts import LAYERS, Chart, as_png, as_svg
-from biggan.reporting.figures import MARKED, UNKNOWN_CHARTS, all_figures, layer_rows
+from biggan.reporting.figures import MARKED, UNKNOWN_CHARTS, all_figures, layer_columns
 from biggan.reporting.run import NETWORKS, SCORES, Run
 from biggan.reporting.spikes import bursts_of
 from biggan.reporting.truncation import AMENABLE
@@ -43,7 +43,7 @@ def write_report(run: Run, out: Path, others: Sequence[Run] = ()) -> None:
     bursts = [(burst, letter) for n, letter in NETWORKS.items() for burst in bursts_of(run, n)]
     page = environment.get_template("page.html").render(
         run=run,
-        facts=_facts(run),
+        data=Path(short(run.recipe.get("data", ""))).name,
         memory=_memorization(run),
         marked=MARKED,
         bursts=sorted(bursts, key=lambda pair: pair[0].last),
@@ -52,7 +52,8 @@ def write_report(run: Run, out: Path, others: Sequence[Run] = ()) -> None:
         beside=_beside(run),
         sheets=_sheets(run),
         scores={name: SCORES.get(name, name) for e in run.evaluations for name in e.scores},
-        layer_rows={network: layer_rows(run, network) for network in NETWORKS},
+        layers_of={network: layer_columns(run, network) for network in NETWORKS},
+        spikes_of={network: spikes.spikes_of(run, network)[0] for network in NETWORKS},
         sweeps={name: run.sweep for name, run in runs.items() if run.sweep},
         amenable=AMENABLE,
         runs=runs,
@@ -88,32 +89,6 @@ def named(runs: Sequence[Run]) -> dict[str, Run]:
         run.name if names.count(run.name) == 1 else f"{run.name} ({i})": run
         for i, run in enumerate(runs, start=1)
     }
-
-
-def _facts(run: Run) -> dict[str, str]:
-    """The most important values, by what they are."""
-    recipe, step, total = run.recipe, run.last_step, run.total_steps
-    changed = any("_lr" in key for event in run.events for key in event.changes)
-    keys = {"optimizer.g_lr": "G", "optimizer.d_lr": "D"}
-    rates = [f"{short(recipe[key])} ({letter})" for key, letter in keys.items() if key in recipe]
-    facts: dict[str, Any] = {
-        "step": "" if step is None else f"{step} of {total}" if total else step,
-        "data": Path(short(recipe.get("data", ""))).name,
-        "resolution": recipe.get("generator.resolution", ""),
-        "classes": recipe.get("generator.num_classes", ""),
-        "batch size": recipe.get("batch_size", ""),
-        "initial learning rates" if changed else "learning rates": " and ".join(rates),
-    }
-    for name in ("fid", "frechet_distance"):
-        if curve := run.score_curve(name):
-            best, step = min((value, step) for step, value in curve.points)
-            facts[f"best {SCORES[name]}"] = f"{best:.4g} at step {step}"
-    if run.signals.curves:
-        numbers = [f"{len(bursts_of(run, name))} ({letter})" for name, letter in NETWORKS.items()]
-        facts["spikes of σ0"] = " and ".join(numbers)
-    for key, at in run.metrics.not_finite.items():
-        facts[f"{'/'.join(key)} not finite"] = f"first at step {at[0]}"
-    return {name: short(value) for name, value in facts.items() if value != ""}
 
 
 def _memorization(run: Run) -> dict[str, float] | None:
