@@ -348,7 +348,7 @@ def decoded_only(folder, out):
     return out.with_name(f".{out.name}.packing")
 
 
-@pytest.mark.parametrize("last", [1, 4, 5, 6, 9])
+@pytest.mark.parametrize("last", [1, 4, 5, 8])
 def test_the_range_of_16_bit_images_is_found_whenever_packing_is_interrupted(
     tmp_path, small_chunks, caplog, last
 ):
@@ -359,9 +359,9 @@ def test_the_range_of_16_bit_images_is_found_whenever_packing_is_interrupted(
     assert plain.images.max() > 240
     real, noted = packed._note, []
 
-    def note(lines, what, about):
-        real(lines, what, about)
-        noted.append(what)
+    def note(lines, about):
+        real(lines, about)
+        noted.append(about[:2])
         if len(noted) == last:
             raise KeyboardInterrupt
 
@@ -369,7 +369,7 @@ def test_the_range_of_16_bit_images_is_found_whenever_packing_is_interrupted(
         patch.setattr(packed, "_note", note)
         with pytest.raises(KeyboardInterrupt):
             pack_dataset(folder, tmp_path / "out", 8, 1)
-    assert noted == ["0", "1", "2", "3", "white", "0", "1", "2", "3"][:last]
+    assert noted == [[n, white] for white in (65535, 4095) for n in range(4)][:last]
     caplog.clear()
     pack_dataset(folder, tmp_path / "out", 8, 1)
     assert caplog.messages[-1:] == [
@@ -382,7 +382,7 @@ def test_a_packing_that_another_version_began_begins_anew(tmp_path):
     folder = write_folder(tmp_path / "pets", FILES)
     work = decoded_only(folder, tmp_path / "out")
     plan = (work / "plan.json").read_text()
-    (work / "plan.json").write_text(plan.replace(" 4\n", "\n"))
+    (work / "plan.json").write_text(plan.replace(" 5\n", "\n"))
     (work / "journal.jsonl").write_text('["closed", [[1, 2]]]\n')
     assert pack_dataset(folder, tmp_path / "out", 8).skipped == ()
 
@@ -469,7 +469,7 @@ def test_lost_pixels_and_torn_lines_are_done_again(tmp_path, small_chunks, caplo
     pack_dataset(folder, tmp_path / "whole", 8)
     work = decoded_only(folder, tmp_path / "out")
     lines = (work / "journal.jsonl").read_text().strip().splitlines()
-    assert json.loads(lines[-1])[0] == "6"
+    assert json.loads(lines[-1])[0] == 6
     (work / "journal.jsonl").write_text("\n".join(lines[:5]) + "\n" + lines[5][:20])
     with (work / "images.bin").open("r+b") as pixels:
         pixels.seek(2 * 3 * 64)

@@ -63,8 +63,7 @@ _CHUNK_BYTES = 2**22  # of pixels in a chunk
 _MOST_IN_CHUNK = 256
 _MOVE_BYTES = 2**24  # of pixels that are moved at a time
 _PLAN, _JOURNAL, _LOCK = "plan.json", "journal.jsonl", "lock"
-_WHITE, _CLOSED = "white", "closed"  # lines of the journal besides those of chunks
-_VERSION = 4  # of the journal: what was begun with another one begins anew
+_VERSION = 5  # of the journal: what was begun with another one begins anew
 
 
 @dataclass(frozen=True)
@@ -169,7 +168,7 @@ def read_labels(path: Path, header: PackedHeader) -> Tensor:
         InputError: labels.npy is damaged.
     """
     data = (path / LABELS).read_bytes()
-    if hashlib.sha256(data).hexdigest() != header.labels_sha256:
+    if _sha256(data) != header.labels_sha256:
         raise InputError(f"{path / LABELS} is damaged: copy the dataset again, or pack it again")
     return torch.from_numpy(np.load(io.BytesIO(data), allow_pickle=False))
 
@@ -219,7 +218,7 @@ def _digests(
         with file.open("rb") as opened:
             opened.seek(start)
             data = opened.read(_PIECE)
-        return data, hashlib.sha256(data).hexdigest()
+        return data, _sha256(data)
 
     size = file.stat().st_size
     with progress_bar(size, "checksums", progress, unit="B", unit_scale=True) as bar:
@@ -237,9 +236,13 @@ def _labels_file(labels: NDArray[np.int64]) -> bytes:
     return buffer.getvalue()
 
 
+def _sha256(data: bytes | memoryview) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
 def _digest(values: dict[str, Any]) -> str:
     text = json.dumps(values, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()
+    return _sha256(text.encode())
 
 
 def pack_dataset(
@@ -273,8 +276,8 @@ def pack_dataset(
         finished = _finished(out, path.name, signature, strict=strict)
         if finished is not None:
             return finished
-        column = reading.get("label_column")
-        work = _Work(opened, out, image_channels, resolution, column, progress=progress)
+        folder = out.with_name(f".{out.name}.packing")
+        work = _Work(opened, folder, image_channels, resolution, progress)
         work.check_room()
         make_folder(work.folder)
         busy = f"another process is packing {out}: wait for it, or end it"
@@ -284,7 +287,7 @@ def pack_dataset(
                     work.begin(path, signature)
                     findings = work.decode(workers)
                     check_findings(path, opened, findings, strict=strict)
-                    work.finish(findings, signature)
+                    work.finish(findings, signature, reading.get("label_column"))
                 header = read_header(work.folder)
                 for file in work.folder.iterdir():
                     if file.name not in (IMAGES, LABELS, HEADER):
@@ -342,40 +345,34 @@ def _finished(out: Path, source: str, signature: str, *, strict: bool) -> Packed
     return header
 
 
+@dataclass
 class _Work:
     """A packing under way: what is being packed, and the folder that it is in."""
 
-    def __init__(
-        self,
-        source: Source,
-        out: Path,
-        channels: int,
-        resolution: int,
-        label_column: str | None,
-        *,
-        progress: bool,
-    ) -> None:
-        self._source, self._label_column = source, label_column
-        self._channels, self._resolution = channels, resolution
-        self._progress = progress
-        self._image_bytes = channels * resolution**2
+    source: Source
+    folder: Path
+    channels: int
+    resolution: int
+    progress: bool
+
+    def __post_init__(self) -> None:
+        self.image_bytes = self.channels * self.resolution**2
         # Positions in reading order, divided in the same way on every machine.
-        size = max(1, min(_MOST_IN_CHUNK, _CHUNK_BYTES // self._image_bytes))
-        self._chunks = [source.order[i : i + size] for i in range(0, len(source), size)]
-        self.folder = out.with_name(f".{out.name}.packing")
-        self._images = self.folder / IMAGES
-        self._journal = self.folder / _JOURNAL
+        size = max(1, min(_MOST_IN_CHUNK, _CHUNK_BYTES // self.image_bytes))
+        order = self.source.order
+        self.chunks = [order[i : i + size] for i in range(0, len(order), size)]
+        self.images, self.journal = self.folder / IMAGES, self.folder / _JOURNAL
 
     def check_room(self) -> None:
         """Refuse what cannot fit before any work is done for it."""
-        if self._images.exists():
+        if self.images.exists():
             return  # how much a packing under way still needs is unknown: writing will show
-        needed = len(self._source) * self._image_bytes
+        needed = len(self.source) * self.image_bytes
         place = next(folder for folder in self.folder.parents if folder.is_dir())
         free = shutil.disk_usage(place).free
         if needed > free:
             raise InputError(
-                f"{len(self._source)} images at {self._resolution} px need {needed / 2**20:.0f} "
+                f"{len(self.source)} images at {self.resolution} px need {needed / 2**20:.0f} "
                 f"MiB in {place}, and {free / 2**20:.0f} MiB are free: free some space, or choose "
                 "another disk or a smaller resolution"
             )
@@ -387,7 +384,7 @@ class _Work:
         all begins anew.
         """
         plan = self.folder / _PLAN
-        asked = f"{path.resolve()} {self._resolution} {self._channels}"
+        asked = f"{path.resolve()} {self.resolution} {self.channels}"
         signature = f"{signature} {_VERSION}"
         if plan.exists():
             begun, _, what = plan.read_text("utf-8", "surrogateescape").partition("\n")
@@ -402,129 +399,119 @@ class _Work:
             for old in self.folder.iterdir():
                 if not old.name.startswith(_LOCK):
                     old.unlink()
-        with self._images.open("wb") as file:
-            file.truncate(len(self._source) * self._image_bytes)
+        with self.images.open("wb") as file:
+            file.truncate(len(self.source) * self.image_bytes)
         write_atomically(plan, f"{signature}\n{asked}".encode("utf-8", "surrogateescape"))
 
-    def decode(self, workers: int | None) -> Findings:
-        """Decode what is not decoded yet."""
+    def decode(self, workers: int | None, white: int | None = None) -> Findings:
+        """Decode what is not decoded yet.
+
+        Where all images together show that another level is white, all are decoded again with it.
+        """
         noted = self._read_journal()
-        findings = Findings(noted.pop(_WHITE, WHITE))
-        if _CLOSED in noted:
-            findings.update(_from_json(noted[_CLOSED]))
-            return findings
-        left = []
-        with self._images.open("r+b") as pixels, self._journal.open("a", encoding="utf-8") as lines:
-            for chunk, number in zip(self._chunks, map(str, range(len(self._chunks))), strict=True):
-                checksum, found = noted.get(number, ("", None))
-                if found and hashlib.sha256(self._read(pixels, chunk)).hexdigest() == checksum:
-                    findings.update(_from_json(found))
+        white = white or min((level for level, *_ in noted.values()), default=WHITE)
+        findings, left = Findings(white), []
+        with self.images.open("r+b") as pixels, self.journal.open("a", encoding="utf-8") as lines:
+            for number, chunk in enumerate(self.chunks):
+                level, checksum, corrupt, levels = noted.get(number, (0, "", (), ()))
+                if level == white and _sha256(self._read(pixels, chunk)) == checksum:
+                    findings.update(Findings(white, dict(corrupt), dict(levels)))
                 else:
                     left.append((number, chunk))
             self._decode_chunks(pixels, lines, left, findings, workers)
-            again = findings.white == WHITE and findings.range_used < WHITE
-            if again:
-                _note(lines, _WHITE, findings.range_used)
-                os.fsync(lines.fileno())
-        return self.decode(workers) if again else findings
+        if white == WHITE and findings.range_used < WHITE:
+            return self.decode(workers, findings.range_used)
+        return findings
+
+    def _read_journal(self) -> dict[int, tuple[int, str, Any, Any]]:
+        """By number of a chunk: its level of white, its checksum, and what was found."""
+        noted = {}
+        if self.journal.exists():
+            for line in self.journal.read_text(encoding="utf-8", errors="replace").splitlines():
+                with contextlib.suppress(ValueError):  # it was cut off in the middle
+                    number, *about = json.loads(line)
+                    noted[number] = tuple(about)
+        return noted
 
     def _decode_chunks(
         self,
         pixels: IO[bytes],
         lines: IO[str],
-        left: Sequence[tuple[str, NDArray[np.int64]]],
+        left: Sequence[tuple[int, NDArray[np.int64]]],
         findings: Findings,
         workers: int | None,
     ) -> None:
-        total, chunks = len(self._source), [chunk for _, chunk in left]
+        total, chunks = len(self.source), [chunk for _, chunk in left]
         if done := total - sum(map(len, chunks)):
             logger.info("continuing: %d of %d images are done", done, total)
-        form = (self._channels, self._resolution, findings.white)
-        bar = progress_bar(total, "packing", self._progress, unit=" images", initial=done)
-        with bar, contextlib.closing(decode(self._source, chunks, *form, workers)) as decoded:
+        white = findings.white
+        bar = progress_bar(total, "packing", self.progress, unit=" images", initial=done)
+        pieces = decode(self.source, chunks, self.channels, self.resolution, white, workers)
+        with bar, contextlib.closing(pieces) as decoded:
             for (number, chunk), (images, found) in zip(left, decoded, strict=True):
                 cuts = np.flatnonzero(np.diff(chunk) != 1) + 1  # between them images are adjacent
-                for run, pieces in zip(np.split(chunk, cuts), np.split(images, cuts), strict=True):
-                    pixels.seek(int(run[0]) * self._image_bytes)
-                    pixels.write(pieces.data)
+                for run, part in zip(np.split(chunk, cuts), np.split(images, cuts), strict=True):
+                    pixels.seek(int(run[0]) * self.image_bytes)
+                    pixels.write(part.data)
                 pixels.flush()  # so that a full disk is reported here
                 # After the pixels: a line that is there without them fails its checksum.
-                checksum = hashlib.sha256(images.data).hexdigest()
-                _note(lines, number, [checksum, _to_json(found)])
+                about = [list(found.corrupt.items()), list(found.levels.items())]
+                _note(lines, [number, white, _sha256(images.data), *about])
                 findings.update(found)
                 bar.update(len(chunk))
 
     def _read(self, pixels: IO[bytes], positions: NDArray[np.int64]) -> bytes:
         images = []
         for position in positions.tolist():
-            pixels.seek(position * self._image_bytes)
-            images.append(pixels.read(self._image_bytes))
+            pixels.seek(position * self.image_bytes)
+            images.append(pixels.read(self.image_bytes))
         return b"".join(images)
 
-    def _read_journal(self) -> dict[str, Any]:
-        """The lines of the journal; one that was cut off in the middle does not count.
-
-        Where another level becomes white, what was decoded before is of no use.
-        """
-        noted: dict[str, Any] = {}
-        if self._journal.exists():
-            for line in self._journal.read_text(encoding="utf-8", errors="replace").splitlines():
-                with contextlib.suppress(ValueError):
-                    what, about = json.loads(line)
-                    if what == _WHITE:
-                        noted.clear()
-                    noted[what] = about
-        return noted
-
-    def _close_gaps(self, good: NDArray[np.int64], findings: Findings) -> None:
-        """Move the good images together over the places of the corrupt ones.
+    def _close_gaps(self, good: NDArray[np.int64], start: int) -> None:
+        """Move the good images together, over the places of the corrupt ones; the first is `start`.
 
         After a kill in between, the chunks that have moved fail their checksums, and are decoded
         again.
         """
-        block = max(1, _MOVE_BYTES // self._image_bytes)
-        with self._images.open("r+b") as pixels:
-            for start in range(min(findings.corrupt), len(good), block):
-                moved = self._read(pixels, good[start : start + block])
-                pixels.seek(start * self._image_bytes)
+        block = max(1, _MOVE_BYTES // self.image_bytes)
+        with self.images.open("r+b") as pixels:
+            for place in range(start, len(good), block):
+                moved = self._read(pixels, good[place : place + block])
+                pixels.seek(place * self.image_bytes)
                 pixels.write(moved)
-            pixels.truncate(len(good) * self._image_bytes)
-            os.fsync(pixels.fileno())
-        with self._journal.open("a", encoding="utf-8") as lines:
-            _note(lines, _CLOSED, _to_json(findings))
-            os.fsync(lines.fileno())
+            pixels.truncate(len(good) * self.image_bytes)
 
-    def finish(self, findings: Findings, signature: str) -> None:
+    def finish(self, findings: Findings, signature: str, label_column: str | None) -> None:
         """Leave out the corrupt images, write the labels, and last dataset.json."""
         corrupt = sorted(findings.corrupt)
-        good = np.delete(np.arange(len(self._source)), corrupt)
-        if len(good) * self._image_bytes < self._images.stat().st_size:
-            self._close_gaps(good, findings)
-        class_names = self._source.class_names
-        labels = np.array(self._source.labels, np.int64)[good]
-        shape = (len(labels), self._channels, self._resolution, self._resolution)
-        classes = len(class_names)
+        good = np.delete(np.arange(len(self.source)), corrupt)
+        if corrupt:
+            self._close_gaps(good, corrupt[0])
+        class_names = self.source.class_names
+        labels = np.array(self.source.labels, np.int64)[good]
+        shape = (len(labels), self.channels, self.resolution, self.resolution)
         data = _labels_file(labels)
         (self.folder / LABELS).write_bytes(data)
-        for file in (self.folder / LABELS, self._images):
+        for file in (self.folder / LABELS, self.images):
             with file.open("r+b") as opened:
                 os.fsync(opened.fileno())
-        fingerprint, checksums = _digests(self.folder, shape, class_names, labels, self._progress)
+        fingerprint, checksums = _digests(self.folder, shape, class_names, labels, self.progress)
+        histogram = np.bincount(labels, minlength=len(class_names))[: len(class_names)]
         header = PackedHeader(
             num_images=len(labels),
-            image_channels=self._channels,
-            resolution=self._resolution,
+            image_channels=self.channels,
+            resolution=self.resolution,
             class_names=class_names,
-            histogram=tuple(np.bincount(labels, minlength=classes)[:classes].tolist()),
-            source=self._source.name,
-            skipped=tuple(self._source.members[position] for position in corrupt),
+            histogram=tuple(histogram.tolist()),
+            source=self.source.name,
+            skipped=tuple(self.source.members[position] for position in corrupt),
             fingerprint=fingerprint,
             signature=signature,
-            labels_sha256=hashlib.sha256(data).hexdigest(),
-            piece_bytes=min(_PIECE, self._images.stat().st_size),
+            labels_sha256=_sha256(data),
+            piece_bytes=min(_PIECE, self.images.stat().st_size),
             images_sha256=tuple(checksums),
-            resize=self._source.resize,
-            label_column=self._label_column,
+            resize=self.source.resize,
+            label_column=label_column,
         )
         values = {"format": FORMAT, **asdict(header)}
         values["sha256"] = _digest(asdict(header))
@@ -532,16 +519,7 @@ class _Work:
         write_atomically(self.folder / HEADER, text.encode("utf-8", "surrogateescape"))
 
 
-def _note(lines: IO[str], what: str, about: Any) -> None:
+def _note(lines: IO[str], about: list[Any]) -> None:
     # The line end comes first: a line that was cut off does not damage the next one.
-    lines.write("\n" + json.dumps([what, about]))
+    lines.write("\n" + json.dumps(about))
     lines.flush()
-
-
-def _to_json(findings: Findings) -> list[Any]:
-    return [list(findings.corrupt.items()), list(findings.levels.items())]
-
-
-def _from_json(values: Any) -> Findings:
-    corrupt, levels = values
-    return Findings(corrupt=dict(corrupt), levels=dict(levels))
