@@ -11,7 +11,7 @@ DOCS   := $(VENV)/.installed-docs
 NODE   := $(if $(shell command -v npm),node_modules/.package-lock.json)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all test-lowest test-newest smoke check format site bench pictures clean
+.PHONY: help demo test test-slow test-all test-lowest test-newest smoke check format site bench pictures clean
 
 help:            ## list the verbs
 	@sed -n 's/^\([a-z-]*\): .*## /\1\t/p' $(MAKEFILE_LIST)
@@ -38,10 +38,13 @@ $(DOCS): $(DEV)
 demo: $(STAMP)   ## open the web page with the bundled model on http://127.0.0.1:7860
 	$(BIN)/biggan demo
 
-test: $(DEV)     ## the whole CPU test suite
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4
+test: $(DEV)     ## the CPU test suite, without what takes long
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 -m "not slow"
 
-test-all: $(DEV) ## the same with 2,000 mutations of every kind of file and many more kills; hours
+test-slow: $(DEV) ## the tests that `make test` leaves out
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 -m slow
+
+test-all: $(DEV) ## both with 2,000 mutations of every kind of file and many more kills; hours
 	BIGGAN_TEST_MUTATIONS=2000 BIGGAN_TEST_KILLS=25 OMP_NUM_THREADS=1 \
 		$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --override-ini timeout=7200
 

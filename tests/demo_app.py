@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import hashlib
 import json
+import os
 import secrets
 import socket
 import sys
@@ -24,6 +25,10 @@ from biggan.weights.files import Description
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 import serving
+
+# Gradio reads it on import; its own folder is shared by all of a machine.
+_FOLDER = tempfile.TemporaryDirectory(prefix="biggan-tests-")
+os.environ["GRADIO_TEMP_DIR"] = _FOLDER.name
 
 DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 

@@ -5,8 +5,15 @@ function asks for each weight by its foreign name, and `RandomWeights` invents i
 function gives the state dict and what that software computes from it.
 """
 
+import re
+
 import torch
 from torch.nn import functional as F
+
+
+def of_each_kind(names):
+    """One of the names that differ in numbers alone."""
+    return list({re.sub(r"\d+", "0", name): name for name in names}.values())
 
 
 class RandomWeights:

@@ -1,6 +1,6 @@
 """Damaged and hostile variants of files, for fuzzers with fixed seeds.
 
-`make test` tries MUTATIONS = 100 of them for every kind of file, `make test-all` 2,000.
+`make test` tries MUTATIONS = 50 of them for every kind of file, `make test-all` 2,000.
 """
 
 import contextlib
@@ -9,7 +9,7 @@ import os
 import resource
 from pathlib import Path
 
-MUTATIONS = int(os.environ.get("BIGGAN_TEST_MUTATIONS", "100"))
+MUTATIONS = int(os.environ.get("BIGGAN_TEST_MUTATIONS", "50"))
 
 NESTED = "[" * 20_000
 """More brackets than Python's parsers can recurse into."""

@@ -1,6 +1,7 @@
 """Whole runs on eight-pixel noise, small enough for a test, and what they leave."""
 
 import dataclasses
+import functools
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,7 +13,8 @@ import torch
 from safetensors.torch import load_file
 
 from biggan.data import ImageDataset
-from biggan.training import TrainConfig, export, train
+from biggan.supervision.settings import EvaluationConfig
+from biggan.training import TrainConfig, export, plan, train
 from biggan.training.state import TrainState
 
 CPU = torch.device("cpu")
@@ -123,6 +125,31 @@ def short_exports() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         for name in ("HUB_GRID", "COARSE_GRID"):
             patch.setattr(export, name, (0.2, 1.0))
+        yield
+
+
+@contextmanager
+def simulated_once() -> Iterator[None]:
+    """Plans of recipes that differ in their schedule alone share one simulation within.
+
+    It is what takes the time.
+    """
+    simulate = functools.cache(plan._simulate)
+    schedule = {
+        "total_steps": 6,
+        "checkpoint_every": 3,
+        "keep_every": 0,
+        "d_steps": 2,
+        "evaluation": EvaluationConfig(),
+        "interventions": (),
+    }
+
+    def shared(config: TrainConfig) -> Any:
+        update, *rest = simulate(dataclasses.replace(config, **schedule))
+        return update.copy(), *rest
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(plan, "_simulate", shared)
         yield
 
 

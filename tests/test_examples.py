@@ -1,9 +1,14 @@
 """The examples and the documents' Python run, and the bundled model is what its card says."""
 
+import functools
+import io
+import logging
 import re
-import subprocess
+import runpy
 import sys
+from contextlib import redirect_stdout
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -16,23 +21,30 @@ from biggan.classifier import train_classifier
 from biggan.data import load_dataset
 from biggan.demo.drawing import draw_grid
 from biggan.demo.forms import EXPLORE, INTERPOLATE, SWEEP
+from biggan.demo.models import ModelCache
 from biggan.export import export_generator
-from biggan.weights.files import Description
+from biggan.weights.files import BUNDLED, Description
 from data_forms import pictures, write_shards
+from demo_app import running
 from tiny import TINY_CLASSES, tiny_generator
 
 ROOT = Path(__file__).parents[1]
 
 
 def run_example(name, *arguments):
-    result = subprocess.run(
-        [sys.executable, ROOT / "examples" / name, *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert result.returncode == 0, result.stderr
-    return result.stdout
+    """What an example prints; in this process, since another one takes seconds to import torch."""
+    script, printed, log = ROOT / "examples" / name, io.StringIO(), logging.getLogger()
+    handlers, level = log.handlers[:], log.level
+    with (
+        mock.patch.object(sys, "argv", [str(script), *map(str, arguments)]),
+        redirect_stdout(printed),
+    ):
+        try:
+            runpy.run_path(str(script), run_name="__main__")
+        finally:
+            log.handlers[:] = handlers
+            log.setLevel(level)
+    return printed.getvalue()
 
 
 def test_sample_and_morph(tmp_path):
@@ -66,12 +78,8 @@ def test_onnx_sample(tmp_path, form, changes):
 def address():
     """A server with the page; yields its address."""
     pytest.importorskip("gradio")
-    server = [sys.executable, "-m", "biggan", "demo", "--port=0", "--engine=pytorch"]
-    with subprocess.Popen(server, stdout=subprocess.PIPE, text=True) as process:
-        try:
-            yield process.stdout.readline().strip()
-        finally:
-            process.terminate()
+    with running(ModelCache(BUNDLED, functools.partial(biggan.load, engine="pytorch"))) as (own, _):
+        yield own
 
 
 def test_api_client(tmp_path, address):

@@ -24,6 +24,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageSequence
 
+import command_line
+
 HERE = Path(__file__).resolve().parent
 RECORDED = HERE / "identity.json"
 FILES = HERE / "files_of_0_1"
@@ -46,8 +48,7 @@ Figures = dict[str, Any]
 
 
 def biggan(*arguments: object, status: int = 0) -> str:
-    command = [sys.executable, "-m", "biggan", *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = command_line.biggan("", *arguments)
     assert done.returncode == status, done.stderr
     return done.stdout
 
@@ -215,7 +216,10 @@ def measure(parts: list[Part]) -> dict[str, Figures]:
     return figures
 
 
-@pytest.mark.parametrize("part", TESTED)
+LONG = [pytest.param(part, marks=pytest.mark.slow) for part in TESTED[2:]]
+
+
+@pytest.mark.parametrize("part", [*TESTED[:2], *LONG])
 def test_figures_are_the_recorded_ones(
     part: Part, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

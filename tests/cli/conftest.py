@@ -1,12 +1,20 @@
 """What the tests of commands share: a recipe, data, and an empty cache without a network."""
 
 import socket
+from collections.abc import Iterator
 from pathlib import Path
 from unittest import mock
 
 import pytest
 
 from command_line import write_images, write_recipe
+from runs import short_exports
+
+
+@pytest.fixture(scope="package", autouse=True)
+def _less_to_export() -> Iterator[None]:
+    with short_exports():
+        yield
 
 
 @pytest.fixture

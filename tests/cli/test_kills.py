@@ -84,7 +84,8 @@ def run_here(arguments, folder, kill_at, end):
 def run():
     # Their common parent imports torch once, and has no threads that a fork would cut off.
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["biggan.training", "biggan.export", "torch._dynamo"])
+    preload = ["biggan.training.loop", "biggan.evaluation", "biggan.export", "torch._dynamo"]
+    context.set_forkserver_preload(preload)
 
     def run(arguments, folder, kill_at=None, seconds=None):
         """Start a command; the number of things that it asked for, None if it was killed."""

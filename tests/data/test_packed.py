@@ -369,9 +369,10 @@ def test_the_range_of_16_bit_images_is_found_whenever_packing_is_interrupted(
         patch.setattr(packed, "_note", note)
         with pytest.raises(KeyboardInterrupt):
             pack_dataset(folder, tmp_path / "out", 8, 1)
-    assert noted == [[n, white] for white in (65535, 4095) for n in range(4)][:last]
-    caplog.clear()
-    pack_dataset(folder, tmp_path / "out", 8, 1)
+        assert len(noted) == last
+        caplog.clear()
+        pack_dataset(folder, tmp_path / "out", 8, 1)
+    assert noted == [[n, white] for white in (65535, 4095) for n in range(4)]  # each once
     assert caplog.messages[-1:] == [
         "the 7 images with 16 bits use 12 bits, up to level 4095: that level is white"
     ]

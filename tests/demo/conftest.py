@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
-import tempfile
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -17,10 +15,6 @@ from biggan.weights.networks import hub_grid, set_statistics_grid
 from biggan.weights.published import PUBLISHED, RemoteFile
 from demo_app import GatedGan, make_gan, running
 from file_server import FileServer, Served
-
-# Gradio reads it on import; its own folder is shared by all of a machine.
-_FOLDER = tempfile.TemporaryDirectory(prefix="biggan-tests-")
-os.environ["GRADIO_TEMP_DIR"] = _FOLDER.name
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -103,19 +103,26 @@ def test_auto_is_what_was_measured_to_be_faster(tmp_path, monkeypatch, faster):
     assert build_engine(generator, measurements=file).name == "pytorch"
 
 
+def measure_pytorch(generator, file):
+    """Measure no other engine, which would have to be compiled."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("biggan.inference.measurements._candidates", lambda _: ["pytorch"])
+        assert list(measure_engines(generator, file)) == ["pytorch"]
+
+
 @pytest.mark.parametrize("text", ["", "[1, 2]", '{"a": 3}', "{"])
 def test_a_damaged_file_of_measurements_is_as_none(tmp_path, text):
     file = tmp_path / "engines.json"
     file.write_text(text)
     assert build_engine(tiny_generator(), measurements=file).name == "pytorch"
-    measure_engines(tiny_generator(), file)
+    measure_pytorch(tiny_generator(), file)
     assert "pytorch" in next(iter(json.loads(file.read_text()).values()))
 
 
 @pytest.mark.parametrize("times", ['{"pytorch": null}', '{"openvino": "fast"}', "[]", "[" * 10**5])
 def test_nonsense_about_this_machine_is_as_none(tmp_path, times):
     file, generator = tmp_path / "engines.json", tiny_generator()
-    measure_engines(generator, file)
+    measure_pytorch(generator, file)
     key = next(iter(json.loads(file.read_text())))
     file.write_text(f'{{"{key}": {times}}}')
     assert build_engine(generator, measurements=file).name == "pytorch"

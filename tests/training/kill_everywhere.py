@@ -1,10 +1,10 @@
 """Runs that are killed at one file operation after another, resumed, and compared with a whole one.
 
-Usage: python kill_everywhere.py FOLDER KILLS [signals | scores]
+Usage: python kill_everywhere.py FOLDER KILLS
 
-A kill is os._exit before an operation on a file of the run, so that no clean-up follows. KILLS of
-the operations are tried, spread evenly over the run; or over its rollback, if signals or an
-evaluation's scores are to tell of a collapse at step 6.
+A kill is os._exit before an operation on a file of the run, so that no clean-up follows. It comes
+at some operations of a run of two threads; and in runs of one thread, whose signals or whose
+evaluation's scores tell of a collapse at step 6, at some operations of the rollback.
 """
 
 import json
@@ -13,6 +13,9 @@ import sys
 from pathlib import Path
 
 sys.path.append(str(Path(__file__).parents[1]))
+
+import torch
+import torch._dynamo  # optimizers import it: once, and not in every child
 
 import biggan.evaluation
 import biggan.evaluation.features
@@ -53,8 +56,9 @@ def collapse_at_6(told_by, calm):
     return Rules(signals=(), scores=lambda scores: collapse if scores[-1] == worst else None)
 
 
-def run(folder, kill_at, rules, changes):
+def run(folder, threads, rules, changes, kill_at):
     """In a process of its own; its file operations are written down if it is not killed."""
+    torch.set_num_threads(threads)
     operations = []
 
     def note(event, arguments):
@@ -73,12 +77,12 @@ def run(folder, kill_at, rules, changes):
     (folder / "operations").write_text("\n".join(operations))
 
 
-def in_child(folder, rules, changes, kill_at=None):
+def in_child(folder, *settings, kill_at=None):
     child = os.fork()
     if child == 0:
         code = 1
         try:
-            run(folder, kill_at, rules, changes)
+            run(folder, *settings, kill_at)
             code = 0
         finally:
             os._exit(code)
@@ -96,18 +100,15 @@ def contents(folder):
     }
 
 
-def main(root, kills, told_by=None):
-    rules, changes = None, {}
-    if told_by:
-        changes = ROLLBACK
-        assert in_child(root / "calm", CALM, changes) == 0
-        rules = collapse_at_6(told_by, root / "calm/run")
-    assert in_child(root / "whole", rules, changes) == 0
+def kill(root, kills, threads, rules, changes):
+    """Some kills of a run, or of its rollback where it has changes."""
+    settings = threads, rules, changes
+    assert in_child(root / "whole", *settings) == 0
     whole = contents(root / "whole" / "run")
     operations = (root / "whole/operations").read_text().splitlines()
     assert {"generator.safetensors", "best.safetensors", "signals.jsonl"} <= whole.keys()
     first, last = 1, len(operations)
-    if told_by:  # from the checkpoint that is kept to the first save of the second attempt
+    if changes:  # from the checkpoint that is kept to the first save of the second attempt
         kept = [i for i, name in enumerate(operations, 1) if "pre-collapse" in name]
         fifth = "run/checkpoints/step-00000005.safetensors"
         saved = [
@@ -120,8 +121,8 @@ def main(root, kills, told_by=None):
     kills = min(kills, len(moments))
     for at in (moments[i * len(moments) // kills] for i in range(kills)):
         folder = root / str(at)
-        assert in_child(folder, rules, changes, at) == KILLED
-        assert in_child(folder, rules, changes) == 0
+        assert in_child(folder, *settings, kill_at=at) == KILLED
+        assert in_child(folder, *settings) == 0
         found = contents(folder / "run")
         assert found.keys() == whole.keys(), (at, found.keys() ^ whole.keys())
         changed = [name for name in whole if found[name] != whole[name]]
@@ -129,5 +130,13 @@ def main(root, kills, told_by=None):
     print(f"{kills} of {len(moments)} operations")
 
 
+def main(root, kills):
+    kill(root / "plain", kills, 2, None, {})
+    assert in_child(root / "calm", 1, CALM, ROLLBACK) == 0
+    for told_by in ("signals", "scores"):
+        rules = collapse_at_6(told_by, root / "calm/run")
+        kill(root / told_by, 2 * kills, 1, rules, ROLLBACK)
+
+
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), int(sys.argv[2]), *sys.argv[3:])
+    main(Path(sys.argv[1]), int(sys.argv[2]))

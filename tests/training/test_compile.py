@@ -20,6 +20,7 @@ from several_processes import launch
 
 # Dynamo's own, which it hides from all but who makes errors of warnings.
 pytestmark = [
+    pytest.mark.slow,
     pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning"),
     pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:UserWarning"),
 ]
@@ -73,7 +74,6 @@ def assert_traced_once(graphs, expected):
     assert not torch._dynamo.utils.counters["graph_break"]
 
 
-@pytest.mark.slow
 def test_traced_forward_and_backward_are_the_eager_ones():
     config = TrainConfig.from_dict(RECIPE).fitted(2)
     compiler = CompileCounterWithBackend("aot_eager")

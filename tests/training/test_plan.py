@@ -1,5 +1,4 @@
 import dataclasses
-import functools
 import resource
 
 import pytest
@@ -10,7 +9,6 @@ from torch.utils.flop_counter import FlopCounterMode
 import biggan
 from biggan.models import count_parameters
 from biggan.nn import SpectralNormConv2d, convolve_average_pool, upsample_convolve
-from biggan.supervision.settings import EvaluationConfig
 from biggan.training import plan as plan_module
 from biggan.training.adaptive_augmentation import COLUMNS
 from biggan.training.checkpoint import CheckpointDirectory
@@ -18,6 +16,7 @@ from biggan.training.config import TrainConfig
 from biggan.training.plan import _CHECKPOINTS, Meter, _older_checkpoints, make_plan, plan_table
 from biggan.training.state import TrainState
 from biggan.training.step import discriminator_step, generator_step
+from runs import simulated_once
 from tiny import ONE_STAGE
 
 SMALL = {
@@ -32,23 +31,7 @@ CIFAR = {"preset": "biggan-32", "batch_size": 16, "orthogonal": 0.0}
 
 @pytest.fixture(scope="module", autouse=True)
 def _simulated_once():
-    """Recipes that differ in their schedule alone share one simulation, which takes the time."""
-    simulate = functools.cache(plan_module._simulate)
-    schedule = {
-        "total_steps": 6,
-        "checkpoint_every": 3,
-        "keep_every": 0,
-        "d_steps": 2,
-        "evaluation": EvaluationConfig(),
-        "interventions": (),
-    }
-
-    def shared(config):
-        update, *rest = simulate(dataclasses.replace(config, **schedule))
-        return update.copy(), *rest
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(plan_module, "_simulate", shared)
+    with simulated_once():
         yield
 
 

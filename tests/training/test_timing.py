@@ -7,6 +7,7 @@ from biggan.toml import to_toml
 from biggan.training import load_recipe
 from biggan.training.plan import make_plan
 from biggan.training.timing import NIGHT, answer, duration, measure_rate, propose
+from runs import simulated_once
 from tiny import ONE_STAGE
 
 
@@ -37,14 +38,15 @@ def test_plans_and_measurements_of_one_process_do_not_meet(load, monkeypatch):
 
 
 def test_proposed_settings_end_over_night_and_change_as_little_as_they_can(load):
-    step = make_plan(load(), None)["step_flops"]
-    fast = propose(load, [], 20_100 * step / NIGHT)
-    assert fast == ["total_steps=20000", "checkpoint_every=80"]
-    slow = propose(load, ["d_steps=2"], 4_000 * step / NIGHT)
-    assert "generator.channels=16" in slow
-    plan = make_plan(load(["d_steps=2", *slow]), None)
-    assert plan["run_flops"] / (4_000 * step / NIGHT) <= NIGHT
-    assert propose(load, [], 10 * step / NIGHT) is None
+    with simulated_once():
+        step = make_plan(load(), None)["step_flops"]
+        fast = propose(load, [], 20_100 * step / NIGHT)
+        assert fast == ["total_steps=20000", "checkpoint_every=80"]
+        slow = propose(load, ["d_steps=2"], 4_000 * step / NIGHT)
+        assert "generator.channels=16" in slow
+        plan = make_plan(load(["d_steps=2", *slow]), None)
+        assert plan["run_flops"] / (4_000 * step / NIGHT) <= NIGHT
+        assert propose(load, [], 10 * step / NIGHT) is None
 
 
 def test_the_answer_names_hours_preview_memory_and_disk(load):

@@ -1,6 +1,9 @@
 """What the tests of downloads share: a local server, and an empty cache."""
 
+import functools
+import os
 import socket
+import ssl
 
 import pytest
 
@@ -9,6 +12,14 @@ from biggan.weights import download
 from biggan.weights.files import Description, save_discriminator
 from file_server import HubServer
 from tiny import TINY_DISCRIMINATOR
+
+_create_context = ssl.create_default_context
+_system_context = functools.cache(_create_context)
+
+
+def _context(**places):
+    chosen = any(places.values()) or "SSL_CERT_FILE" in os.environ
+    return _create_context(**places) if chosen else _system_context()
 
 
 @pytest.fixture
@@ -19,7 +30,8 @@ def server():
 
 @pytest.fixture
 def cache(monkeypatch, tmp_path):
-    """An empty cache; no proxy, no waiting between two tries."""
+    """An empty cache; no proxy, no waiting; the system's certificates are read once."""
+    monkeypatch.setattr(ssl, "create_default_context", _context)
     monkeypatch.setattr(download, "_WAITS", (0, 0, 0))
     monkeypatch.setenv("NO_PROXY", "*")
     monkeypatch.setenv("no_proxy", "*")

@@ -27,6 +27,7 @@ from foreign_networks import (
     brock_discriminator,
     brock_generator,
     ivclab_generator,
+    of_each_kind,
     random_generator,
 )
 from tiny import refusal, tiny_generator
@@ -193,7 +194,7 @@ def test_every_tensor_that_is_missing_or_too_much_is_named(tmp_path, weights):
     surplus = {"surplus": torch.zeros(1)}
     unread = re.compile(r".*\.sv0|.*bn\.(running_mean|running_var|num_batches_tracked)")
     table = {"shared.weight", "linear.weight"} if weights is ivclab_weights else {"shared.weight"}
-    for missing in tensors:
+    for missing in of_each_kind(tensors):
         if unread.fullmatch(missing):
             continue
         torch.save({n: t for n, t in tensors.items() if n != missing} | surplus, path)

@@ -89,10 +89,10 @@ def assert_same_pictures(config, dtype, tolerance):
 
 @pytest.mark.parametrize("resolution", LAYERS)
 def test_the_package_itself_at_each_size(resolution):
-    config = peer_config(resolution, channel_width=16, z_dim=12, class_embed_dim=12, num_classes=7)
+    config = peer_config(resolution, channel_width=8, z_dim=12, class_embed_dim=12, num_classes=7)
     ours = assert_same_pictures(config, torch.float64, 1e-10)
     assert ours.config.resolution == resolution
-    assert ours.config.channels == 16
+    assert ours.config.channels == 8
 
 
 @pytest.mark.parametrize("rows", [11, 50])

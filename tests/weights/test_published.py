@@ -207,13 +207,15 @@ def test_every_place(server, stand_in, monkeypatch, cache, name, kind, place):
 
     def fetched():
         found = locate(name, kind)
-        assert read_network(found, kind).kind == kind
+        contents = found.read_bytes()
         found.unlink()
+        return contents
 
-    fetched()
+    assert read_network(locate(name, kind), kind).kind == kind
+    expected = fetched()
     server.files["/moved"] = right
     server.files[path] = Served(status=302, location=server.url("/moved", host="localhost"))
-    fetched()
+    assert fetched() == expected
     server.files[path] = Served(right.body + b" ")
     message = refusal(locate, name, kind)
     assert "its sha256 is" in message
@@ -226,7 +228,7 @@ def test_every_place(server, stand_in, monkeypatch, cache, name, kind, place):
     del server.files[path]
     assert "HTTP 404 Not Found" in refusal(locate, name, kind)
     server.files[path] = right
-    fetched()
+    assert fetched() == expected
 
 
 @pytest.mark.parametrize(

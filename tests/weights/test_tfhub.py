@@ -3,6 +3,7 @@
 `fixtures/write_tfhub_modules.py` made the modules and the images.
 """
 
+import functools
 import logging
 import shutil
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 import torch
 
 from biggan.errors import InputError
+from biggan.weights.containers import graph_def
 from biggan.weights.containers.archives import unpacked
 from biggan.weights.containers.tensor_bundle import VARIABLES, read_bundle
 from biggan.weights.formats import tfhub
@@ -23,6 +25,14 @@ from tensorflow_formats import floats, saved_model, write_bundle
 FIXTURES = Path(__file__).parent / "fixtures"
 ORIGINAL, DEEP = "tfhub-biggan", "tfhub-biggan-deep"
 EMA, DEEP_EMA = "ema_b999900", "ema_0.9999"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _graphs_read_once():
+    """Most tests change the variables alone, and a graph takes a second to read."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(graph_def, "_find_tables", functools.cache(graph_def._find_tables))
+        yield
 
 
 @pytest.fixture(scope="module")
