@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from PIL import Image
 
-from biggan import latent_space
+import biggan.latent_space as latent_space
 from biggan.classes import resolve_class
 from biggan.devices import find_device, move
 from biggan.errors import InputError
