@@ -9,7 +9,6 @@ from typing import Any, TypeVar
 from biggan.errors import require
 from biggan.fine_tuning.freezing import check_depth
 from biggan.models import PRESETS, DiscriminatorConfig, GeneratorConfig, get_preset
-from biggan.weights.load import load_network
 
 _Recipe = TypeVar("_Recipe")  # a TrainConfig, which is built from what is here
 _Shape = TypeVar("_Shape", bound=GeneratorConfig | DiscriminatorConfig)
@@ -27,6 +26,8 @@ def fitted_to_source(recipe: _Recipe, saved: _Recipe | None = None) -> _Recipe:
         InputError: A source cannot be read; the recipe or the other source has another shape; or
             more is to be frozen than there is.
     """
+    from biggan.weights.load import load_network
+
     config: Any = recipe
     tuning, preset = config.fine_tuning, get_preset(config.preset)
     shapes: dict[str, Any] = {"generator": config.generator, "discriminator": config.discriminator}

@@ -2,10 +2,6 @@
 
 It works at any time, also while the run goes on or after it was killed: what is missing is named
 and left out.
-
-    run, spikes, truncation     what a folder holds, and what is computed of it
-    figures, charts             the charts of the page, and how curves are drawn
-    report, page.html           all of it put together, and the page with its words
 """
 
 from biggan.reporting.report import write_figures, write_report

@@ -28,7 +28,6 @@ from biggan.weights.load import load_class_names
 _SHEETS = 6  # of samples, from the first to the newest
 _SHEET_ROWS = 10  # classes on a sheet
 _SHEET_WIDTH = 480  # pixels at most
-_MEMORIZED = 0.2  # accuracy on training images above that on held-out ones
 
 
 def write_report(run: Run, out: Path, others: Sequence[Run] = ()) -> None:
@@ -44,7 +43,6 @@ def write_report(run: Run, out: Path, others: Sequence[Run] = ()) -> None:
     page = environment.get_template("page.html").render(
         run=run,
         data=Path(short(run.recipe.get("data", ""))).name,
-        memory=_memorization(run),
         marked=MARKED,
         bursts=sorted(bursts, key=lambda pair: pair[0].last),
         spikes=spikes,
@@ -89,17 +87,6 @@ def named(runs: Sequence[Run]) -> dict[str, Run]:
         run.name if names.count(run.name) == 1 else f"{run.name} ({i})": run
         for i, run in enumerate(runs, start=1)
     }
-
-
-def _memorization(run: Run) -> dict[str, float] | None:
-    """Which images the discriminator takes for real; None where none were held out."""
-    accuracy = run.signals.under("accuracy")
-    if ("trained",) not in accuracy or ("held_out",) not in accuracy:
-        return None
-    # The discriminator swings from step to step: a single line of the log says little.
-    values = [accuracy[name,].values for name in ("trained", "held_out")]
-    known, new = (sum(v) / len(v) for v in (v[-max(5, len(v) // 4) :] for v in values))
-    return {"known": known, "new": new, "is_better": known - new > _MEMORIZED}
 
 
 def _beside(run: Run) -> list[tuple[str, str]]:

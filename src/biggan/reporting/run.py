@@ -73,6 +73,12 @@ class Log:
         curves = self.under("singular_values", network)
         return {key[0]: c for key, c in curves.items() if len(key) == 2 and key[1] == str(index)}
 
+    def late_mean(self, *key: str) -> float | None:
+        """The mean over the last quarter of a curve: a single line of a log says little."""
+        values = self.curves[key].values if key in self.curves else []
+        late = values[-max(5, len(values) // 4) :]
+        return sum(late) / len(late) if late else None
+
 
 class Evaluation(NamedTuple):
     """The scores of the generator at one step."""

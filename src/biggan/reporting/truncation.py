@@ -87,10 +87,7 @@ class Sweep:
 def measure_truncation(run_dir: Path, *, progress: bool = True) -> Sweep | None:
     """Measure a run's generator, or read what was measured of the same weights before.
 
-    The result is cached in the run's folder if it is writable.
-
-    Returns:
-        None where the run has no generator yet.
+    The result is cached in the run's folder if it is writable; it is None without a generator.
     """
     weights, cache = run_dir / RUN_GENERATOR, run_dir / _CACHE
     if not weights.exists():
