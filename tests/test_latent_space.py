@@ -221,7 +221,12 @@ def test_the_transforms_of_torch_func(gan):
 
     jacobian = torch.func.jacrev(made)(z)  # (4, 2, z_dim)
     expected = torch.autograd.functional.jacobian(made, z)
-    torch.testing.assert_close(jacobian, expected, atol=1e-6, rtol=1e-4)
+    others = (
+        torch.func.jacfwd(made)(z),
+        torch.autograd.functional.jacobian(made, z, vectorize=True),
+    )
+    for found in (jacobian, *others):
+        torch.testing.assert_close(found, expected, atol=1e-6, rtol=1e-4)
     slope = torch.func.jvp(made, (z,), (step,))[1]
     torch.testing.assert_close(slope, (jacobian * step).sum((1, 2)), atol=1e-5, rtol=1e-4)
 
@@ -254,6 +259,20 @@ def test_second_derivatives(gan):
         found.append(torch.autograd.grad(first.square().sum(), z)[0])
     ours, plain = found
     torch.testing.assert_close(ours, plain, atol=1e-2 * plain.abs().max().item(), rtol=1e-2)
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script:DeprecationWarning")  # torch's own
+def test_second_derivatives_by_forward_over_reverse_mode(gan):
+    network, vectors = gan.differentiable(), gan.embed([1])
+
+    def energy(z):
+        return network.synthesize(z, vectors, 0.4).square().sum()
+
+    z, step = noise(gan, 2).split(1)
+    product = torch.func.jvp(torch.func.grad(energy), (z,), (step,))[1]
+    hessian = torch.func.hessian(energy)(z).reshape(z.numel(), -1)
+    atol = 1e-3 * product.abs().max().item()
+    torch.testing.assert_close(product, step @ hessian, atol=atol, rtol=1e-3)
 
 
 def test_gradients_reach_each_layers_condition(gan):

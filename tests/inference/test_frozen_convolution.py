@@ -12,7 +12,7 @@ from biggan.inference.convolution import (
     can_pack,
     packed_conv2d,
 )
-from biggan.inference.differentiable import _ScaleShiftReLU, differentiable_conv2d
+from biggan.inference.differentiable import _ActivatedLinear, differentiable_conv2d
 
 # in, out, kernel, resolution, upsamples
 SHAPES = {
@@ -88,14 +88,29 @@ def test_the_differentiable_form_is_the_plain_convolution_twice(shape, adds, has
     assert torch.equal(before, kept)
 
 
-def test_scale_shift_and_relu_have_first_and_second_derivatives():
-    x = torch.randn(2, 3, 4, 5, dtype=torch.float64).requires_grad_()
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script:DeprecationWarning")  # torch's own
+def test_activation_and_convolution_have_first_and_second_derivatives():
+    """For each image its own scale and shift; also by the transforms of `torch.func`."""
+    kernel = torch.randn(4, 3, 3, 3, dtype=torch.float64)
+    linear = FrozenConv2d(kernel, None, 5)
+    adjoint = FrozenConv2d(kernel.transpose(0, 1).flip(2, 3), None, 5)
+    x = torch.randn(2, 3, 5, 5, dtype=torch.float64).requires_grad_()
     scale, shift = (torch.randn(2, 3, 1, 1, dtype=torch.float64).requires_grad_() for _ in range(2))
+
+    def made(*inputs):
+        return _ActivatedLinear.apply(*inputs, linear, adjoint)[0]
+
     inputs = x, scale, shift
-    assert torch.autograd.gradcheck(_ScaleShiftReLU.apply, inputs, check_batched_grad=True)
-    assert torch.autograd.gradgradcheck(_ScaleShiftReLU.apply, inputs)
-    result = _ScaleShiftReLU.apply(*inputs)
-    torch.testing.assert_close(result, F.relu(scale * x + shift))
+    assert torch.autograd.gradcheck(made, inputs, check_batched_grad=True, check_forward_ad=True)
+    assert torch.autograd.gradgradcheck(made, inputs)
+    expected = F.conv2d(F.relu(scale * x + shift), kernel, padding=1)
+    torch.testing.assert_close(made(*inputs), expected)
+    once = torch.vmap(made, in_dims=(0, None, 0))(
+        torch.stack([x, 2 * x]), scale, shift.expand(2, -1, -1, -1, -1)
+    )
+    torch.testing.assert_close(
+        once, torch.stack([made(x, scale, shift), made(2 * x, scale, shift)])
+    )
 
 
 def test_many_channels_are_convolved_as_winograd_does():

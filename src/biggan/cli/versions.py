@@ -22,7 +22,9 @@ def describe() -> str:
     ]
     for name in _dependencies():
         try:
-            lines.append(f"{name} {importlib.metadata.version(name)}")
+            found = importlib.metadata.version(name)
+            # Its own version names the build, such as +cu130.
+            lines.append(f"{name} {torch.__version__ if name == 'torch' else found}")
         except importlib.metadata.PackageNotFoundError:
             lines.append(f"{name} is not installed")
     return "\n".join(lines)

@@ -75,6 +75,12 @@ class FrozenConvolution(nn.Module):
         """
         raise NotImplementedError
 
+    def activated(
+        self, x: Tensor, scale: Tensor, shift: Tensor, add_to: Tensor | None = None
+    ) -> Tensor:
+        """Convolve relu(scale * x + shift), scale and shift (N, C, 1, 1); see `forward`."""
+        return self(F.relu(torch.addcmul(shift, x, scale)), add_to)
+
     def extra_repr(self) -> str:
         """The shape, for `print(network)`."""
         before = "upsample, " if self.upsamples else ""

@@ -8,6 +8,7 @@ second derivatives.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
@@ -26,21 +27,9 @@ def differentiable_conv2d(
     weight: Tensor, bias: Tensor | None, resolution: int, *, upsamples: bool = False
 ) -> FrozenConvolution:
     """A frozen convolution whose input takes gradients; in float32 on a CPU a packed one."""
-    form = _DifferentiableConv2d if _in_float32_on_cpu(weight) and can_pack() else FrozenConv2d
+    packs = weight.device.type == "cpu" and weight.dtype == torch.float32 and can_pack()
+    form = _DifferentiableConv2d if packs else FrozenConv2d
     return form(weight, bias, resolution, upsamples=upsamples)
-
-
-def scale_shift_relu(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
-    """relu(scale * x + shift) for x (N, C, H, W), scale and shift (N, C, 1, 1)."""
-    if not _in_float32_on_cpu(x) or torch.compiler.is_compiling():
-        return F.relu(torch.addcmul(shift, x, scale))
-    result: Tensor = _ScaleShiftReLU.apply(x, scale, shift)
-    return result
-
-
-def _in_float32_on_cpu(x: Tensor) -> bool:
-    """Where operations of our own are faster than standard ones."""
-    return x.device.type == "cpu" and x.dtype == torch.float32
 
 
 class _DifferentiableConv2d(FrozenConvolution):
@@ -60,10 +49,21 @@ class _DifferentiableConv2d(FrozenConvolution):
 
     def forward(self, x: Tensor, add_to: Tensor | None = None) -> Tensor:
         """See `FrozenConvolution.forward`."""
-        result: Tensor = _Linear.apply(x, self._convolution, self._adjoint)
-        if self._bias is not None:
-            result = result + self._bias
-        return result if add_to is None else result + add_to
+        return self._sum(_Linear.apply(x, self._convolution, self._adjoint), add_to)
+
+    def activated(
+        self, x: Tensor, scale: Tensor, shift: Tensor, add_to: Tensor | None = None
+    ) -> Tensor:
+        """See `FrozenConvolution.activated`."""
+        linear, _ = _ActivatedLinear.apply(x, scale, shift, self._convolution, self._adjoint)
+        return self._sum(linear, add_to)
+
+    def _sum(self, result: Tensor, add_to: Tensor | None) -> Tensor:
+        """With the bias; in the memory of the result if it has its own."""
+        for term in (self._bias, add_to):
+            if term is not None:
+                result = result + term if self.upsamples else result.add_(term)
+        return result
 
 
 class _Linear(torch.autograd.Function):
@@ -71,7 +71,7 @@ class _Linear(torch.autograd.Function):
 
     @staticmethod
     def forward(x: Tensor, linear: FrozenConvolution, _adjoint: FrozenConvolution) -> Tensor:
-        return linear(x.contiguous(memory_format=torch.channels_last))
+        return linear(_channels_last(x))
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:  # noqa: ARG004
@@ -86,47 +86,103 @@ class _Linear(torch.autograd.Function):
         return _Linear.apply(tangents[0], ctx.linear, ctx.adjoint)
 
     @staticmethod
-    def vmap(
-        _info: Any,
-        in_dims: tuple[int | None, ...],
+    def vmap(info: Any, in_dims: tuple[int | None, ...], *inputs: Any) -> tuple[Tensor, int]:
+        result = _Linear.apply(*with_batch_first(info, in_dims, inputs[:1]), *inputs[1:])
+        return result.unflatten(0, (info.batch_size, -1)), 0
+
+
+class _ActivatedLinear(torch.autograd.Function):
+    """A linear map of relu(scale * x + shift); see `_Linear`."""
+
+    @staticmethod
+    def forward(
         x: Tensor,
+        scale: Tensor,
+        shift: Tensor,
         linear: FrozenConvolution,
-        adjoint: FrozenConvolution,
-    ) -> tuple[Tensor, int]:
-        assert in_dims[0] is not None
-        x = x.movedim(in_dims[0], 0)
-        return _Linear.apply(x.flatten(0, 1), linear, adjoint).unflatten(0, x.shape[:2]), 0
-
-
-class _ScaleShiftReLU(torch.autograd.Function):
-    """See `scale_shift_relu`. Autograd by itself would go over x half as often again."""
-
-    generate_vmap_rule = True
+        _adjoint: FrozenConvolution,
+    ) -> tuple[Tensor, Tensor]:
+        activated = torch.addcmul(shift, x, scale).relu_()
+        return linear(activated), activated
 
     @staticmethod
-    def forward(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
-        return torch.addcmul(shift, x, scale).relu_()
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+        x, scale, _, ctx.linear, ctx.adjoint = inputs
+        ctx.save_for_backward(x, scale, output[1])
+        ctx.save_for_forward(x, scale, output[1])
+        ctx.mark_non_differentiable(output[1])
+        ctx.set_materialize_grads(False)
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        x, scale, _ = inputs
-        ctx.save_for_backward(x, scale, output)
-        ctx.save_for_forward(x, scale, output)
+    def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
+        if gradients[0] is None:
+            return (None,) * 5
+        x, scale, activated = ctx.saved_tensors
+        passed = _Linear.apply(gradients[0], ctx.adjoint, ctx.linear)
+        if must_be_plain(passed):
+            passed = torch.ops.aten.threshold_backward(passed, activated, 0)
+            of_scale, of_shift = (y.sum((2, 3), keepdim=True) for y in (passed * x, passed))
+            return passed * scale, of_scale, of_shift, None, None
+        torch.ops.aten.threshold_backward.grad_input(passed, activated, 0, grad_input=passed)
+        of_scale, of_shift = _sums(passed, x)
+        return passed.mul_(scale), of_scale, of_shift, None, None
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        x, scale, result = ctx.saved_tensors
-        passed = torch.ops.aten.threshold_backward(gradients[0], result, 0)
-        of_scale, of_shift = (y.sum((2, 3), keepdim=True) for y in (passed * x, passed))
-        again = torch.is_grad_enabled()  # a second derivative needs it as it is
-        return passed * scale if again else passed.mul_(scale), of_scale, of_shift
-
-    @staticmethod
-    def jvp(ctx: Any, *tangents: Tensor) -> Tensor:
-        x, scale, result = ctx.saved_tensors
-        of_x, of_scale, of_shift = tangents
+    def jvp(ctx: Any, *tangents: Any) -> tuple[Tensor, None]:
+        x, scale, activated = ctx.saved_tensors
+        of_x, of_scale, of_shift = (
+            torch.zeros_like(y) if tangent is None else tangent
+            for y, tangent in zip((x, scale, scale), tangents, strict=False)
+        )
         tangent = torch.addcmul(of_shift, of_x, scale).addcmul(x, of_scale)
-        return torch.ops.aten.threshold_backward(tangent, result, 0)
+        tangent = torch.ops.aten.threshold_backward(tangent, activated, 0)
+        return _Linear.apply(tangent, ctx.linear, ctx.adjoint), None
+
+    @staticmethod
+    def vmap(
+        info: Any, in_dims: tuple[int | None, ...], *inputs: Any
+    ) -> tuple[tuple[Tensor, ...], tuple[int, int]]:
+        results = _ActivatedLinear.apply(*with_batch_first(info, in_dims, inputs[:3]), *inputs[3:])
+        return tuple(y.unflatten(0, (info.batch_size, -1)) for y in results), (0, 0)
+
+
+def _sums(passed: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+    """Of every channel, the sums of passed * x and of passed: BatchNorm's own derivatives."""
+    # Of two memory formats the library makes a wrong result.
+    passed, x = _channels_last(passed), _channels_last(x)
+    zeros, ones = (make(x.shape[1]) for make in (x.new_zeros, x.new_ones))
+    sums = [
+        torch.ops.aten.native_batch_norm_backward(
+            g[None], y[None], None, zeros, ones, None, None, False, 0, [False, True, True]
+        )[1:]
+        for g, y in zip(passed, x, strict=True)
+    ]
+    of_scale, of_shift = (torch.stack(s)[..., None, None] for s in zip(*sums, strict=True))
+    return of_scale, of_shift
+
+
+def _channels_last(x: Tensor) -> Tensor:
+    """In channels-last memory: by transposing, since transforms know no memory formats."""
+    return x.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)
+
+
+def must_be_plain(gradient: Tensor) -> bool:
+    """Whether a backward pass must be standard operations: its own derivatives, `torch.vmap`."""
+    functorch = torch._C._functorch
+    return (
+        torch.is_grad_enabled()
+        or functorch.is_functorch_wrapped_tensor(gradient)
+        or functorch.is_legacy_batchedtensor(gradient)
+    )
+
+
+def with_batch_first(
+    info: Any, in_dims: Iterable[int | None], inputs: Iterable[Tensor]
+) -> Iterator[Tensor]:
+    """For `torch.vmap`: its dimension and the batch's as one, the first."""
+    for x, dim in zip(inputs, in_dims, strict=False):
+        batched = x.expand(info.batch_size, *x.shape) if dim is None else x.movedim(dim, 0)
+        yield batched.flatten(0, 1)
 
 
 class _SummingConv2d(FrozenConvolution):

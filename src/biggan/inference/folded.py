@@ -28,8 +28,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from biggan.errors import InputError
+from biggan.inference.attention import attend
 from biggan.inference.convolution import FrozenConv2d, FrozenConvolution, MakeConvolution
-from biggan.inference.differentiable import scale_shift_relu
 from biggan.models import Generator, GeneratorConfig
 from biggan.models.shared import as_grid
 from biggan.nn import (
@@ -54,8 +54,6 @@ _LARGEST = 1 << 23  # values of a strip's tensors; what is larger, the C library
 _STRIP = 64  # rows at a time, or half as many until a strip is no larger than that
 _MARGIN = 2  # rows beyond a strip's that a block's result depends on, and the last convolution's
 _MOST_IN_STRIPS = 2  # blocks
-_SLICES = 4  # of an image's positions, which attend side by side on a CPU
-_WEIGHTS = 1 << 21  # of attention, at a time on a CPU: they fit a cache
 
 
 class FoldedGenerator(nn.Module):
@@ -252,7 +250,7 @@ class FoldedGenerator(nn.Module):
     def _finish(self, x: Tensor, last: Sequence[_Stage], norm: ScaleShift) -> Tensor:
         for stage in last:
             x = stage.run(x)
-        x = self.rgb(_activate(x, norm, last_use=True))
+        x = _convolve(self.rgb, x, norm)
         return torch.tanh(x if x.dtype == torch.float64 else x.float())
 
     def _finish_in_strips(self, x: Tensor, last: Sequence[_Stage], norm: ScaleShift) -> Tensor:
@@ -438,8 +436,8 @@ class _Block(nn.Module):
 
     def forward(self, x: Tensor, norms: list[ScaleShift]) -> Tensor:
         shortcut = upsample(self.shortcut(x))
-        h = self.conv1(_activate(x, norms[0], last_use=True))
-        return self.conv2(_activate(h, norms[1], last_use=True), shortcut)
+        h = _convolve(self.conv1, x, norms[0])
+        return _convolve(self.conv2, h, norms[1], shortcut)
 
 
 class _DeepBlock(nn.Module):
@@ -460,13 +458,12 @@ class _DeepBlock(nn.Module):
         self.conv4 = make(block.conv4.normalized_weight(), block.conv4.bias, resolution)
 
     def forward(self, x: Tensor, norms: list[ScaleShift]) -> Tensor:
-        shortcut = x[:, : self.out_channels]
-        if self.up:
-            shortcut = upsample(shortcut)
-        h = self.conv1(_activate(x, norms[0], last_use=self.up))
-        h = self.conv2(_activate(h, norms[1], last_use=True))
-        h = self.conv3(_activate(h, norms[2], last_use=True))
-        return self.conv4(_activate(h, norms[3], last_use=True), shortcut)
+        # Only upsampling blocks have fewer channels behind them; a slice costs a gradient.
+        shortcut = upsample(x[:, : self.out_channels]) if self.up else x
+        h = _convolve(self.conv1, x, norms[0], last_use=self.up)
+        h = _convolve(self.conv2, h, norms[1])
+        h = _convolve(self.conv3, h, norms[2])
+        return _convolve(self.conv4, h, norms[3], shortcut)
 
 
 class _Attention(nn.Module):
@@ -490,33 +487,8 @@ class _Attention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         query, pooled = self.projections(x).split([self.widths[0], sum(self.widths[1:])], dim=1)
         key, value = F.max_pool2d(pooled, 2).split(self.widths[1:], dim=1)
-        attended = _attend(_tokens(query), _tokens(key), _tokens(value))  # (N, HW, C/2)
+        attended = attend(_tokens(query), _tokens(key), _tokens(value))  # (N, HW, C/2)
         return self.out(attended.unflatten(1, x.shape[2:]).permute(0, 3, 1, 2), x)
-
-
-def _attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    if torch.is_grad_enabled() and not torch.compiler.is_compiling():
-        # The library's kernel has no second derivatives on a CPU.
-        return torch.softmax(query @ key.mT, dim=-1) @ value
-    if query.device.type != "cpu" or not _can_write_over() or query.shape[1] % _SLICES:
-        return F.scaled_dot_product_attention(query, key, value, scale=1.0)
-    # The library's kernel wants queries as wide as values: here they are a quarter of that. A batch
-    # of slices lets every core work on matrices of its own.
-    query, value, key_columns = query.contiguous(), value.contiguous(), key.mT.contiguous()
-    result = query.new_empty(*query.shape[:2], value.shape[2])
-    slices = (_SLICES, query.shape[1] // _SLICES)
-    rows = min(slices[1], max(1, _WEIGHTS // (_SLICES * key.shape[1])))
-    weights = query.new_empty(_SLICES, rows, key.shape[1])
-    for image, queries in enumerate(query.unflatten(1, slices)):
-        keys, values = (x[image].expand(_SLICES, -1, -1) for x in (key_columns, value))
-        attended = result[image].unflatten(0, slices)
-        for start in range(0, slices[1], rows):
-            part = slice(start, start + rows)
-            own = weights[:, : slices[1] - start]  # of the last part, in a wider image
-            torch.bmm(queries[:, part], keys, out=own)
-            torch.softmax(own, dim=-1, out=own)
-            attended[:, part] = torch.bmm(own, values)
-    return result
 
 
 def _tokens(x: Tensor) -> Tensor:
@@ -524,12 +496,20 @@ def _tokens(x: Tensor) -> Tensor:
     return x.permute(0, 2, 3, 1).flatten(1, 2)
 
 
-def _activate(x: Tensor, norm: ScaleShift, *, last_use: bool) -> Tensor:
-    """BatchNorm and ReLU of x (N, C, H, W), in its memory if it is not needed any more."""
+def _convolve(
+    convolution: FrozenConvolution,
+    x: Tensor,
+    norm: ScaleShift,
+    add_to: Tensor | None = None,
+    *,
+    last_use: bool = True,
+) -> Tensor:
+    """BatchNorm, ReLU and convolution of x (N, C, H, W), which is overwritten at its last use."""
     if not _can_write_over():
-        return scale_shift_relu(x, norm.scale, norm.shift)
-    result = x if last_use else torch.empty_like(x)
-    return torch.addcmul(norm.shift, x, norm.scale, out=result).relu_()
+        return convolution.activated(x, norm.scale, norm.shift, add_to)
+    activated = x if last_use else torch.empty_like(x)
+    torch.addcmul(norm.shift, x, norm.scale, out=activated).relu_()
+    return convolution(activated, add_to)
 
 
 def _can_write_over() -> bool:

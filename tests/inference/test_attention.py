@@ -1,0 +1,36 @@
+"""Attention in parts against the formula."""
+
+import pytest
+import torch
+
+from biggan.inference import attention
+
+
+def plain(query, key, value):
+    return torch.softmax(query @ key.mT, dim=-1) @ value
+
+
+@pytest.fixture(params=["parts", "whole"])
+def inputs(request, monkeypatch):
+    """Two images of 7 positions, 5 of them attended to."""
+    if request.param == "parts":
+        monkeypatch.setattr(attention, "_WEIGHTS", 15)  # 3, 3 and 1 positions
+    shapes = (2, 7, 3), (2, 5, 3), (2, 5, 4)
+    return [torch.randn(shape, dtype=torch.float64).requires_grad_() for shape in shapes]
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script:DeprecationWarning")  # torch's own
+def test_it_is_the_formula_with_its_derivatives(inputs):
+    torch.testing.assert_close(attention.attend(*inputs), plain(*inputs))
+    attend = attention.attend
+    assert torch.autograd.gradcheck(attend, inputs, check_batched_grad=True, check_forward_ad=True)
+    assert torch.autograd.gradgradcheck(attend, inputs)
+
+
+def test_it_takes_the_transforms_of_torch_func(inputs):
+    query, key, value = inputs
+    queries = torch.stack([query, 2 * query], dim=1)
+    made = torch.vmap(attention.attend, in_dims=(1, None, None))(queries, key, value)
+    torch.testing.assert_close(made, torch.stack([plain(q, key, value) for q in queries.unbind(1)]))
+    with torch.inference_mode():
+        torch.testing.assert_close(attention.attend(*inputs), plain(*inputs))
