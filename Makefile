@@ -38,15 +38,18 @@ $(DOCS): $(DEV)
 demo: $(STAMP)   ## open the web page with the bundled model on http://127.0.0.1:7860
 	$(BIN)/biggan demo
 
+# A file's tests share a process, and so its servers, browsers and runs.
+PARALLEL := --numprocesses auto --maxprocesses 4 --dist loadfile
+
 test: $(DEV)     ## the CPU test suite, without what takes long
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 -m "not slow"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PARALLEL) -m "not slow"
 
 test-slow: $(DEV) ## the tests that `make test` leaves out
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 -m slow
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PARALLEL) -m slow
 
 test-all: $(DEV) ## both with 2,000 mutations of every kind of file and many more kills; hours
 	BIGGAN_TEST_MUTATIONS=2000 BIGGAN_TEST_KILLS=25 OMP_NUM_THREADS=1 \
-		$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --override-ini timeout=7200
+		$(BIN)/python -m pytest $(PARALLEL) --override-ini timeout=7200
 
 # Tests of what each dependency does here, and of the commands.
 BOUNDS_TESTS := tests/test_locks.py tests/test_images.py tests/test_video.py tests/test_export.py tests/inference/test_engines.py \
@@ -71,7 +74,7 @@ test-lowest test-newest: test-%:
 		--editable '.[train,evaluate,demo,hub,data,export,openvino,video,notebook]' pytest pytest-timeout pytest-xdist \
 		safetensors
 	.venv-$*/bin/python -c 'import $(BOUNDS_IMPORTS)'
-	OMP_NUM_THREADS=1 .venv-$*/bin/python -m pytest --numprocesses auto --maxprocesses 4 \
+	OMP_NUM_THREADS=1 .venv-$*/bin/python -m pytest $(PARALLEL) \
 		$(if $(filter lowest,$*),--override-ini filterwarnings=) -m "not slow" $(BOUNDS_TESTS)
 
 # An environment of its own, since this one has more than the package requires.
