@@ -55,7 +55,6 @@ def test_sample_and_morph(tmp_path):
 @pytest.mark.parametrize(
     ("form", "changes"),
     [
-        ({}, {}),
         ({"truncation": "dynamic", "batch": 2}, {}),
         ({"truncation": None}, {"num_classes": 0, "image_channels": 1}),
     ],
