@@ -63,11 +63,13 @@ def make_noise(
     uniform = np.random.RandomState(seed).uniform(size=shape)
     if truncation is None:
         return _inverse_normal_cdf(uniform)
-    if kind == "scale":
-        return truncation * _inverse_normal_cdf(uniform)
-    cut = _HUB_CUT if kind == "hub" else truncation
-    noise = truncated_normal(uniform, cut)
-    return truncation * noise if kind == "hub" else noise
+    match kind:
+        case "hub":
+            return truncation * truncated_normal(uniform, _HUB_CUT)
+        case "paper":
+            return truncated_normal(uniform, truncation)
+        case "scale":
+            return truncation * _inverse_normal_cdf(uniform)
 
 
 def truncated_normal(uniform: NDArray[np.float64], cut: float) -> NDArray[np.float64]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import re
 import threading
 from dataclasses import replace
@@ -371,6 +372,8 @@ def test_the_address_and_the_history_set_the_controls(page: Page) -> None:
     assert list(values_of(page, update, DIRECTIONS).values()) == list(VALUES["directions"])
     for garbage in ("[", "5", "{}", '{"a": 1}', "[1]", "[[]]", "[" * 5000, None, 5, [1]):
         assert page.follow(garbage, _Request()) == unchanged
+    with_one_more = json.dumps([*kept, 1])  # of a version with another control
+    assert page.follow(with_one_more, _Request()) == unchanged
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,8 @@
 """The forms of the demo: their controls, what their settings mean, and settings of old pictures.
 
 The page, its address, both of its APIs and the notebook are built from `FORMS`, with the ranges and
-defaults of DeepMind's notebook. A new control or tab is an entry here.
+defaults of DeepMind's notebook. A new control or tab is an entry here; what it changes in an image
+is part of the image's provenance.
 """
 
 from __future__ import annotations

@@ -460,7 +460,10 @@ class Page:
         """What the browser kept, but for forms whose settings the model does not take."""
         gan, found = self._models.get(model), {}
         with contextlib.suppress(TypeError, ValueError, RecursionError):
-            rest = iter(json.loads(kept))
+            values = json.loads(kept)
+            if len(values) != sum(len(tab.widgets) for tab in self.tabs):
+                return {}  # of a version with other controls
+            rest = iter(values)
             for tab in self.tabs:
                 values = dict(zip(tab.widgets, rest, strict=False))
                 with contextlib.suppress(InputError, KeyError):

@@ -35,7 +35,10 @@ class WatchConfig:
 
 @dataclass(frozen=True)
 class CollapseConfig:
-    """What is done when the signals say that a run has collapsed."""
+    """What is done when the signals say that a run has collapsed.
+
+    The thresholds of the rules are constants of `collapse.py`, not settings.
+    """
 
     action: CollapseAction = "report"
     """`report` it and go on; `stop`; or `rollback`, go on from the last checkpoint before it."""

@@ -1,5 +1,5 @@
 // The three forms: their fields, their addresses, and the sheet of pictures that they describe.
-// Names, ranges and defaults are those of biggan's demo, so its addresses work here.
+// Names are those of biggan's demo, so its addresses work here.
 
 /** @import { Model, Picture, Point } from "./model.js" */
 

@@ -8,4 +8,4 @@ InputError.
 from biggan.weights.formats import brock, huggingface, ivclab, mmgeneration, studiogan, tfhub
 
 FORMATS = (studiogan, mmgeneration, brock, huggingface, ivclab, tfhub)
-"""In the order in which they are tried."""
+"""In the order in which they are tried: PyTorch-StudioGAN's names would match `brock`, too."""
