@@ -3,6 +3,7 @@
 import io
 import json
 import logging
+import os
 import shlex
 import signal
 import sys
@@ -45,6 +46,7 @@ def biggan(line: str, *more: object, at_terminal: bool = False) -> Result:
     try:
         with (
             mock.patch.object(sys, "argv", arguments),
+            mock.patch.dict(os.environ),
             redirect_stdout(stdout),
             redirect_stderr(stderr),
         ):

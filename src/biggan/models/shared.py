@@ -233,4 +233,10 @@ def as_grid(features: Tensor) -> Tensor:
     are fastest so, on CPUs and GPUs.
     """
     # By transposing, since the transforms of `torch.func` know no memory formats.
-    return features.unflatten(1, (-1, 16)).mT.contiguous().mT.unflatten(2, (4, 4))
+    return (
+        features.unflatten(1, (-1, 16))
+        .transpose(1, 2)
+        .contiguous()
+        .transpose(1, 2)
+        .unflatten(2, (4, 4))
+    )
