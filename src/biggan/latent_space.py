@@ -86,7 +86,7 @@ def generate(
 
     Args:
         z: (N, z_dim), or (N, L, z_dim), for each layer its own; used as given: scale or cut it
-            yourgan.
+            yourself.
         labels: int64 (N,), or N names; or class weights (N, num_classes), to mix classes.
         truncation: Chooses the BatchNorm statistics only, those of hub noise at this value;
             None for those of untruncated noise.

@@ -23,7 +23,7 @@ def describe() -> str:
     for name in _dependencies():
         try:
             found = importlib.metadata.version(name)
-            # Its own version names the build, such as +cu130.
+            # torch itself names its build, such as +cu130.
             lines.append(f"{name} {torch.__version__ if name == 'torch' else found}")
         except importlib.metadata.PackageNotFoundError:
             lines.append(f"{name} is not installed")

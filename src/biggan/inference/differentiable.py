@@ -148,7 +148,7 @@ class _ActivatedLinear(torch.autograd.Function):
 
 def _sums(passed: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
     """Of every channel, the sums of passed * x and of passed: BatchNorm's own derivatives."""
-    # Of two memory formats the library makes a wrong result.
+    # The library makes wrong sums of tensors in different memory formats.
     passed, x = _channels_last(passed), _channels_last(x)
     zeros, ones = (make(x.shape[1]) for make in (x.new_zeros, x.new_ones))
     sums = [
