@@ -88,7 +88,7 @@ def test_data_in_several_folders_are_refused_with_the_right_one(tmp_path, write)
     suffix = ".tar" if write is write_tar else ".parquet"
     for part in ("test", "train"):
         write(tmp_path / "default" / part / f"0000{suffix}", {} if suffix == ".tar" else FILES)
-    message = refusal(open_source, tmp_path)
+    message = refusal(load_dataset, tmp_path, 8, 3)
     assert "contains no images, but data in default/train, default/test" in message
     assert message.endswith(f"did you mean {tmp_path / 'default' / 'train'}?")
 
@@ -96,11 +96,10 @@ def test_data_in_several_folders_are_refused_with_the_right_one(tmp_path, write)
 def test_archives_in_a_folder_are_named(tmp_path):
     for part in ("test", "train"):
         write_folder(tmp_path / "data", {f"{part}.zip": b""})
-    assert refusal(open_source, tmp_path).endswith(
-        f"did you mean {tmp_path / 'data' / 'train.zip'}?"
-    )
+    message = refusal(load_dataset, tmp_path, 8, 3)
+    assert message.endswith(f"did you mean {tmp_path / 'data' / 'train.zip'}?")
     write_folder(tmp_path / "one", {"pets.zip": b""})
-    assert refusal(open_source, tmp_path / "one").endswith("one/pets.zip?")
+    assert refusal(load_dataset, tmp_path / "one", 8, 3).endswith("one/pets.zip?")
 
 
 def test_files_of_the_system_beside_shards_are_left_out(tmp_path):

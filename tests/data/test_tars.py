@@ -231,9 +231,11 @@ def test_a_tar_of_class_folders_is_that_folder(tmp_path, name):
     data = load_dataset(write_archive(tmp_path / name, files), 8, 3)
     assert data.fingerprint == plain.fingerprint
     assert data.class_names == ("cat", "dog")
-    path = write_archive(tmp_path / f"cut-{name}", files)
-    path.write_bytes(path.read_bytes()[:-1500])
-    assert f"cut-{name} is not a whole tar" in refused(path)
+    path = write_archive(tmp_path / f"bad-{name}", files)
+    whole = path.read_bytes()
+    for damaged in (whole[:-1500], whole[:300] + b"\xff" * 50 + whole[350:]):
+        path.write_bytes(damaged)
+        assert f"bad-{name} is not a whole tar" in refused(path)
 
 
 def test_a_tar_for_each_class(tmp_path):

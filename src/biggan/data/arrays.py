@@ -13,18 +13,20 @@ http://yann.lecun.com/exdb/mnist/
 
 import gzip
 import io
+import itertools
 import logging
 import math
 import pickle
 import re
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from biggan.data.decoding import MOST_BYTES
+from biggan.data.decoding import MOST_BYTES, one_line
+from biggan.data.layout import Item
 from biggan.errors import InputError, quoted
 
 logger = logging.getLogger("biggan.data")
@@ -37,17 +39,10 @@ _SIDE = 32  # of CIFAR's images
 _PIXELS = 3 * _SIDE**2
 
 
-class Picture(NamedTuple):
-    """An image of an array, (N, H, W) or (N, H, W, 3)."""
-
-    pixels: NDArray[np.uint8]
-    number: int
-
-    def encode(self) -> bytes:
-        """The image as a PNM file."""
-        image = self.pixels[self.number]
-        kind, (height, width) = 6 if image.ndim == 3 else 5, image.shape[:2]
-        return b"P%d %d %d 255\n" % (kind, width, height) + image.tobytes()
+def to_pnm(image: NDArray[np.uint8]) -> bytes:
+    """An image, (H, W) or (H, W, 3), as a PNM file."""
+    kind, (height, width) = 6 if image.ndim == 3 else 5, image.shape[:2]
+    return b"P%d %d %d 255\n" % (kind, width, height) + image.tobytes()
 
 
 def list_arrays(names: Collection[str]) -> dict[str, list[str]]:
@@ -87,8 +82,8 @@ def read_arrays(
     names: Collection[str],
     column: str | None,
     read: Callable[[str], bytes],
-) -> tuple[list[tuple[str, Picture, int | None]], list[str] | None]:
-    """Names, pictures and labels of the images in some files, and the names of the classes.
+) -> tuple[list[Item], list[str] | None]:
+    """The images in some files, whose handles are pixels, and the names of the classes.
 
     `files` are those that `choose_arrays` chose of `names`; `column` is "fine" or "coarse" for
     CIFAR-100, whose labels are fine by default; `read` reads a file by name.
@@ -99,26 +94,33 @@ def read_arrays(
     coarse = column is not None and re.fullmatch(r"coarse(_labels?)?", column) is not None
     if column and not coarse and not re.fullmatch(r"(fine_)?labels?|fine", column):
         raise InputError(f"{path} has the labels fine and coarse at most, not {quoted(column)}")
-    items: list[tuple[str, Picture, int | None]] = []
+    items: list[Item] = []
     for name in files:
         try:
             if _IDX.fullmatch(name.rpartition("/")[2]):
                 pixels = _idx(name, read(name), 3)
                 beside = re.sub(r"images([-.])idx3", r"labels\1idx1", name)
-                labels = _idx(beside, read(beside), 1).tolist() if beside in names else None
+                labels = _idx(beside, read(beside), 1) if beside in names else None
             else:
                 pixels, labels = _cifar(name, read(name), coarse)
             if labels is not None and len(labels) != len(pixels):
                 raise ValueError("the numbers of labels and images differ")
+            items += _items(name, pixels, labels)
         except InputError:
             raise
         except Exception as error:  # damaged pickles make the unpickler raise nearly anything
-            reason = " ".join(str(error).split())[:100]
-            raise InputError(f"{path / name} is damaged ({reason}): download it again") from error
-        for number in range(len(pixels)):
-            label = None if labels is None else int(labels[number])
-            items.append((f"{name}:{number:08}", Picture(pixels, number), label))
+            raise InputError(
+                f"{path / name} is damaged ({one_line(error)}): download it again"
+            ) from error
     return items, _class_names(files[0], names, coarse, read)
+
+
+def _items(name: str, pixels: NDArray[np.uint8], labels: Iterable[Any] | None) -> list[Item]:
+    numbers: Iterable[int | None] = itertools.repeat(None) if labels is None else map(int, labels)
+    return [
+        Item(None, f"{name}:{number:08}", image, label)
+        for number, (image, label) in enumerate(zip(pixels, numbers, strict=False))
+    ]
 
 
 def _idx(name: str, data: bytes, dimensions: int) -> NDArray[np.uint8]:
@@ -140,7 +142,7 @@ def _cifar(name: str, data: bytes, coarse: bool) -> tuple[NDArray[np.uint8], Any
     if name.endswith(".bin"):
         before = 2 if _CIFAR_100.fullmatch(base) else 1  # bytes of labels, coarse before fine
         rows = np.frombuffer(data, np.uint8).reshape(-1, before + _PIXELS)
-        labels, rows = rows[:, 0 if coarse else before - 1].tolist(), rows[:, before:]
+        labels, rows = rows[:, 0 if coarse else before - 1], rows[:, before:]
     else:
         batch = _unpickle(data)
         kinds = ("coarse_labels",) if coarse else ("fine_labels", "labels")
@@ -152,13 +154,8 @@ def _cifar(name: str, data: bytes, coarse: bool) -> tuple[NDArray[np.uint8], Any
     return np.ascontiguousarray(pixels), labels
 
 
-def is_numpy(path: Path) -> bool:
-    """Whether a file holds arrays of NumPy, by its ending."""
-    return path.suffix.lower() in (".npy", ".npz")
-
-
-def read_numpy(path: Path) -> list[tuple[str, Picture, int | None]]:
-    """Names, pictures and labels of the images in a .npy or .npz file.
+def read_numpy(path: Path) -> list[Item]:
+    """The images in a .npy or .npz file, whose handles are pixels.
 
     Of a .npz file the images are the first array of uint8 with three or four dimensions, and the
     labels the first one of whole numbers with one, if it is as long.
@@ -171,8 +168,7 @@ def read_numpy(path: Path) -> list[tuple[str, Picture, int | None]]:
             loaded = np.load(file, allow_pickle=False)
             arrays = [loaded] if isinstance(loaded, np.ndarray) else [loaded[n] for n in loaded]
     except Exception as error:  # NumPy and zipfile raise many kinds
-        reason = " ".join(str(error).split())[:100]
-        raise InputError(f"{path} is not a whole file of arrays: {reason}") from error
+        raise InputError(f"{path} is not a whole file of arrays: {one_line(error)}") from error
     found = [array for array in arrays if array.dtype == np.uint8 and array.ndim in (3, 4)]
     pixels: NDArray[Any] = found[0] if found else np.empty(0)
     if pixels.ndim == 4 and pixels.shape[1] in (1, 3) and pixels.shape[3] not in (1, 3):
@@ -185,14 +181,8 @@ def read_numpy(path: Path) -> list[tuple[str, Picture, int | None]]:
             f"{path} holds {shapes}: images must be uint8 (N, height, width) or (N, height, width, "
             "1 or 3)"
         )
-    of_images = (
-        a for a in arrays if a.ndim == 1 and a.dtype.kind in "iu" and len(a) == len(pixels)
-    )
-    labels = next(of_images, None)
-    return [
-        (f"{path.name}:{n:08}", Picture(pixels, n), None if labels is None else int(labels[n]))
-        for n in range(len(pixels))
-    ]
+    whole = (a for a in arrays if a.ndim == 1 and a.dtype.kind in "iu" and len(a) == len(pixels))
+    return _items(path.name, pixels, next(whole, None))
 
 
 def _class_names(
@@ -216,7 +206,7 @@ def _class_names(
 
 
 class _State:
-    """An object of a pickle: what it was made from, and its state."""
+    """An object or type of a pickle: what it was made from, and its state."""
 
     def __init__(self, *made_from: Any) -> None:
         self.made_from = made_from
@@ -228,13 +218,8 @@ class _State:
 
 def _unpickle(data: bytes) -> dict[str, Any]:
     """The dictionary in a pickle, in which arrays are `_State`; nothing that it names is run."""
-    known: dict[str, Callable[..., Any]] = {
-        "_reconstruct": lambda *_: _State(),
-        "_frombuffer": lambda *made_from: _State(*made_from),
-        "dtype": lambda *made_from: _State(*made_from),
-        "ndarray": lambda *_: None,
-        "encode": lambda text, _encoding: text.encode("latin-1"),
-    }
+    known: dict[str, Any] = {"encode": lambda text, _encoding: text.encode("latin-1")}
+    known |= dict.fromkeys(("_reconstruct", "_frombuffer", "dtype", "ndarray"), _State)
 
     class Unpickler(pickle._Unpickler):  # the one in C allocates what a pickle claims to need
         def find_class(self, module: str, name: str) -> Any:
@@ -248,11 +233,11 @@ def _unpickle(data: bytes) -> dict[str, Any]:
 
 def _to_array(found: _State) -> NDArray[np.uint8]:
     """The values of an array of uint8."""
-    if found.made_from:  # since protocol 5
+    if found.state:
+        _, shape, kind, is_fortran, values = found.state
+    else:  # since protocol 5
         values, kind, shape, order = found.made_from
         is_fortran = order == "F"
-    else:
-        _, shape, kind, is_fortran, values = found.state
     if kind.made_from[0] not in ("u1", b"u1") or not isinstance(values, bytes | bytearray):
         raise ValueError("the values are not uint8")
     return np.frombuffer(values, np.uint8).reshape(shape, order="F" if is_fortran else "C")

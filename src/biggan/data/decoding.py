@@ -28,7 +28,12 @@ class CorruptImageError(Exception):
     """An image file that cannot be read or decoded; the message is the reason, in one line."""
 
     def __init__(self, reason: str | Exception) -> None:
-        super().__init__(" ".join(str(reason).split())[:100] or type(reason).__name__)
+        super().__init__(one_line(reason) or type(reason).__name__)
+
+
+def one_line(text: object) -> str:
+    """The first 100 characters of somebody's text, in one line."""
+    return " ".join(str(text).split())[:100]
 
 
 class DecodedImage(NamedTuple):

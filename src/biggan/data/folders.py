@@ -21,9 +21,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
-from biggan.data.arrays import Picture, choose_arrays, list_arrays, read_arrays
+from biggan.data.arrays import choose_arrays, list_arrays, read_arrays, to_pnm
 from biggan.data.decoding import MOST_BYTES, CorruptImageError, image_endings
-from biggan.data.layout import Label
+from biggan.data.layout import Item, Label
 from biggan.data.tables import is_table, read_tables
 from biggan.errors import InputError, quoted
 
@@ -55,19 +55,6 @@ class Choice(NamedTuple):
     unconditional: bool = False  # without classes
     column: str | None = None  # of the labels; None for the one that is meant
     part: str | None = None  # the folder of an archive, or "test" of arrays; None for all
-
-
-class Item(NamedTuple):
-    """An image of a source.
-
-    `name` is the image's own, where it has one; `place` is unique in the source; `handle` is what
-    the source needs to read the image.
-    """
-
-    name: str | None
-    place: str
-    handle: Any
-    label: Label = None
 
 
 @dataclass
@@ -111,8 +98,9 @@ def read_files(
         return read(files[name])
 
     if not images and (arrays := choose_arrays(path, inside, part)):
-        found, table = read_arrays(path, arrays, files.keys(), choice.column, read_named)
-        return array_reader(found, containers or [path / name for name in arrays], table)
+        items, table = read_arrays(path, arrays, files.keys(), choice.column, read_named)
+        places = containers or [path / name for name in arrays]
+        return Reader(items, to_pnm, places, class_table=table)
     tables = set(filter(is_table, files))
     labels: list[Label] | None = None
     if images and not choice.unconditional:
@@ -133,16 +121,6 @@ def read_files(
             if name.startswith(prefix) and not is_system_file(name)
         ),
     )
-
-
-def array_reader(
-    found: Sequence[tuple[str, Picture, int | None]],
-    containers: Sequence[Path],
-    class_table: Sequence[str] | None = None,
-) -> Reader:
-    """The images of arrays, with their names and labels."""
-    items = [Item(None, name, picture, label) for name, picture, label in found]
-    return Reader(items, Picture.encode, containers, class_table=class_table)
 
 
 def read_folder(path: Path, choice: Choice) -> Reader:

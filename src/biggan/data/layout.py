@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
+from typing import Any, NamedTuple
 
 from biggan.classes import normal_name
 from biggan.errors import InputError
@@ -37,16 +38,21 @@ _CONTENT_WORDS = {
     "annotations": r"annotations?|labels?|masks?|trimaps?|seg(mentations?|mim|s)?|groundtruths?|gt"
     r"|thumbnails?",
 }
-_KINDS = [*_SPLIT_WORDS, *_CONTENT_WORDS]
-_ANY_WORD = re.compile("|".join([*_SPLIT_WORDS.values(), *_CONTENT_WORDS.values()]), re.IGNORECASE)
+_SPLITS = "|".join(_SPLIT_WORDS.values())
+_ANY_WORD = re.compile("|".join([_SPLITS, *_CONTENT_WORDS.values()]), re.IGNORECASE)
 _SUFFIX = r"(sets?|data|datasets?|folder|dir|split|files?|samples?|images?|imgs?)"
 # What may follow such a word: "train_images", "train-jpg", "test_set_small", "trainA".
-_AFTER = re.compile(
+_AFTER = (
     rf"{_SUFFIX}|jpe?g|png|tif|photos?|pictures?|labell?ed|labels?|masks?|full|small|mini|tiny|clean"
     r"|raw|orig(inal)?|resized|cropped|processed|final|new|all|only|background|px|part|hr|lr|class"
     r"|object|bbox(es)?|[a-z]"
 )
-_SPLIT_OR_AFTER = re.compile(rf"{'|'.join(_SPLIT_WORDS.values())}|{_AFTER.pattern}")
+# Names of folders and files by what they hold, in small letters with spaces between words. The
+# groups are atomic: a word that two alternatives match is not tried twice.
+_PARTS = {
+    **{k: rf"(.* )?({w}){_SUFFIX}?( (?>({_SPLITS}|{_AFTER})\b))*" for k, w in _SPLIT_WORDS.items()},
+    **{kind: rf"({words})( (?>({_AFTER})\b))*" for kind, words in _CONTENT_WORDS.items()},
+}
 # Folders that divide a dataset into pieces of similar contents: "images_001", "fold1", "part-2".
 _PIECE = re.compile(
     r"(images?|parts?|shards?|chunks?|batch|folds?|splits?|disk|vol|volume|subset|train|val|test)"
@@ -55,6 +61,19 @@ _PIECE = re.compile(
 _ONE_OF_SEVERAL = re.compile(r"(.+?)([-_. ]?\d+|[-_. ][A-Za-z]|(?<=[a-z])[A-Z])")
 _SHARD_DIGITS = 4  # at least so many in the name of a shard of StyleGAN's tools
 NUMBER = re.compile(r"[+-]?\d{1,18}")  # a label that is a whole number
+
+
+class Item(NamedTuple):
+    """An image of a source.
+
+    `name` is the image's own, where it has one; `place` is unique in the source; `handle` is what
+    the source needs to read the image.
+    """
+
+    name: str | None
+    place: str
+    handle: Any
+    label: Label = None
 
 
 def parse_label(value: object) -> Label:
@@ -244,17 +263,8 @@ def part_of_dataset(name: str) -> str | None:
     if not _ANY_WORD.search(name):
         return None
     spaced = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name)
-    words = [word.lower() for word in re.split(r"[\W\d_]+", spaced) if word]
-    for kind, pattern in _SPLIT_WORDS.items():
-        for place, word in enumerate(words):
-            if re.fullmatch(rf"({pattern}){_SUFFIX}?", word) and all(
-                map(_SPLIT_OR_AFTER.fullmatch, words[place + 1 :])
-            ):
-                return kind
-    for kind, pattern in _CONTENT_WORDS.items():
-        if words and re.fullmatch(pattern, words[0]) and all(map(_AFTER.fullmatch, words[1:])):
-            return kind
-    return None
+    words = " ".join(re.findall(r"[^\W\d_]+", spaced)).lower()
+    return next((kind for kind, form in _PARTS.items() if re.fullmatch(form, words)), None)
 
 
 def _fault(tree: _Folder, members: Sequence[str]) -> str | None:
@@ -331,7 +341,7 @@ def _parts(folder: _Folder) -> list[str]:
     )
     if not several and not alone:
         return []
-    return sorted(kinds, key=lambda name: (_KINDS.index(kinds[name]), name))
+    return sorted(kinds, key=lambda name: (list(_PARTS).index(kinds[name]), name))
 
 
 def _copy(folder: _Folder) -> str | None:

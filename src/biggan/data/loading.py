@@ -162,7 +162,7 @@ def _decode_all(
     """Decode every image into its place."""
     findings = Findings(white)
     _, channels, resolution, _ = images.shape
-    chunks = [source.order[start : start + _CHUNK] for start in range(0, len(source), _CHUNK)]
+    chunks = np.split(source.order, range(_CHUNK, len(source), _CHUNK))
     bar = progress_bar(len(source), "decoding", progress, unit=" images")
     pixels = decode(source, chunks, channels, resolution, white, workers)
     with bar, contextlib.closing(pixels) as decoded:

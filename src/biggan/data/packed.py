@@ -123,27 +123,25 @@ def read_header(path: Path) -> PackedHeader:
         }
         known = {field.name for field in fields(PackedHeader)}
         header = PackedHeader(**{name: frozen[name] for name in known & frozen.keys()})
+        labels_size = len(_labels_file(np.zeros(header.num_images, np.int64)))
+        expected = {path / IMAGES: header.num_bytes, path / LABELS: labels_size}
+        sizes = {file: file.stat().st_size for file in expected}
     except OSError as error:
-        raise InputError(f"cannot read {path / HEADER}: {error.strerror}") from error
+        raise InputError(
+            f"cannot read {error.filename}: {error.strerror}; pack the dataset again"
+        ) from error
     except InputError:
         raise
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(
             f"{path / HEADER} was changed or is damaged: copy the dataset again, or pack it again"
         ) from error
-    labels_size = len(_labels_file(np.zeros(header.num_images, np.int64)))
-    for file, expected in ((path / IMAGES, header.num_bytes), (path / LABELS, labels_size)):
-        try:
-            size = file.stat().st_size
-        except OSError as error:
+    for file, size in sizes.items():
+        if size != expected[file]:
+            fault = "truncated" if size < expected[file] else "too long"
             raise InputError(
-                f"cannot read {file}: {error.strerror}; pack the dataset again"
-            ) from error
-        if size != expected:
-            fault = "truncated" if size < expected else "too long"
-            raise InputError(
-                f"{file} is {fault}: {size} bytes instead of {expected}; copy the dataset again, "
-                "or pack it again"
+                f"{file} is {fault}: {size} bytes instead of {expected[file]}; copy the dataset "
+                "again, or pack it again"
             )
     return header
 
@@ -359,8 +357,7 @@ class _Work:
         self.image_bytes = self.channels * self.resolution**2
         # Positions in reading order, divided in the same way on every machine.
         size = max(1, min(_MOST_IN_CHUNK, _CHUNK_BYTES // self.image_bytes))
-        order = self.source.order
-        self.chunks = [order[i : i + size] for i in range(0, len(order), size)]
+        self.chunks = np.split(self.source.order, range(size, len(self.source), size))
         self.images, self.journal = self.folder / IMAGES, self.folder / _JOURNAL
 
     def check_room(self) -> None:

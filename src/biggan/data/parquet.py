@@ -10,6 +10,7 @@ from __future__ import annotations
 import bisect
 import functools
 import json
+import operator
 import re
 import threading
 from collections.abc import Iterator, Sequence
@@ -17,9 +18,9 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from biggan.data.decoding import CorruptImageError
-from biggan.data.folders import Choice, Item, Reader, raise_disk_fault
-from biggan.data.layout import WITHOUT_CLASSES, Label
+from biggan.data.decoding import CorruptImageError, one_line
+from biggan.data.folders import Choice, Reader, raise_disk_fault
+from biggan.data.layout import WITHOUT_CLASSES, Item
 from biggan.errors import InputError, quoted
 
 _GROUPS_KEPT = 3  # row groups in memory: the one being read, and those of slower threads
@@ -40,8 +41,7 @@ def read_parquet(files: Sequence[Path], path: Path, choice: Choice, opened: Exit
     columns: tuple[str, str | None] = ("", None)
     class_table = None
     items: list[Item] = []
-    groups: list[tuple[Any, int]] = []  # files, and numbers of row groups in them
-    starts: list[int] = []  # the first row of each group
+    groups: list[tuple[int, Any, int]] = []  # the first row, the file, and the number in it
     for file in files:
         try:
             parquet = opened.enter_context(pyarrow.parquet.ParquetFile(file))
@@ -53,8 +53,7 @@ def read_parquet(files: Sequence[Path], path: Path, choice: Choice, opened: Exit
             start = len(items)
             items += _rows(parquet, file.name, columns, start)
             for group in range(parquet.num_row_groups):
-                groups.append((parquet, group))
-                starts.append(start)
+                groups.append((start, parquet, group))
                 start += parquet.metadata.row_group(group).num_rows
         except (InputError, PermissionError):
             raise
@@ -67,16 +66,16 @@ def read_parquet(files: Sequence[Path], path: Path, choice: Choice, opened: Exit
 
     @functools.lru_cache(_GROUPS_KEPT)
     def read_group(number: int) -> Any:
-        parquet, group = groups[number]
+        _, parquet, group = groups[number]
         column = parquet.read_row_group(group, columns=[columns[0]]).column(0).combine_chunks()
         return column.field("bytes") if "." in columns[0] else column
 
     def read(row: int) -> bytes:
-        group = bisect.bisect_right(starts, row) - 1
+        group = bisect.bisect_right(groups, row, key=operator.itemgetter(0)) - 1
         try:
             with lock:  # the other threads wait for the group that this one reads
                 column = read_group(group)
-            value = column[row - starts[group]].as_py()
+            value = column[row - groups[group][0]].as_py()
         except Exception as error:  # a damaged page: arrow has many errors for that
             raise_disk_fault(path, error)
             raise CorruptImageError(error) from error
@@ -91,14 +90,9 @@ def _rows(parquet: Any, file: str, columns: tuple[str, str | None], start: int) 
     """The rows of a file; their handles count from `start`."""
     image, label = columns
     wanted = [image.removesuffix("bytes") + "path"] * ("." in image) + [label] * bool(label)
-    table = parquet.read(columns=wanted)
-    rows = parquet.metadata.num_rows
-    labels: list[Label] = table.column(label).to_pylist() if label else [None] * rows
-    structs: list[Any] = [None] * rows
-    if image.split(".")[0] in table.column_names:
-        structs = table.column(image.split(".")[0]).to_pylist()
-    for row, (struct, own) in enumerate(zip(structs, labels, strict=True)):
-        yield Item(struct and struct.get("path"), f"{file}:{row:08}", start + row, own)
+    for row, values in enumerate(parquet.read(columns=wanted).to_pylist()):
+        struct = values.get(image.split(".")[0]) or {}
+        yield Item(struct.get("path"), f"{file}:{row:08}", start + row, values.get(label))
 
 
 def _class_table(schema: Any, label: str | None) -> list[str] | None:
@@ -123,10 +117,10 @@ def _columns(path: Path, schema: Any, choice: Choice) -> tuple[str, str | None]:
     if str(kind).startswith("struct<"):
         fields = {field.name: field.type for field in map(kind.field, range(kind.num_fields))}
         if not _is_binary(fields.get("bytes")):
-            raise InputError(f"{path}: the column {image!r} contains {_shown(kind)}, not bytes")
+            raise InputError(f"{path}: the column {image!r} contains {one_line(kind)}, not bytes")
         image += ".bytes"
     elif not _is_binary(kind):
-        raise InputError(f"{path}: the column {image!r} contains {_shown(kind)}, not image files")
+        raise InputError(f"{path}: the column {image!r} contains {one_line(kind)}, not image files")
     if choice.unconditional:
         return image, None
     way_out = f": choose that of the labels with --label-column, or {WITHOUT_CLASSES}"
@@ -135,7 +129,7 @@ def _columns(path: Path, schema: Any, choice: Choice) -> tuple[str, str | None]:
     kind = schema.field(label).type
     if not re.fullmatch(r"u?int\d+|(large_)?string(_view)?", _plain(kind)):
         raise InputError(
-            f"{path}: the column {label!r} contains {_shown(kind)}, not numbers or names: "
+            f"{path}: the column {label!r} contains {one_line(kind)}, not numbers or names: "
             f"make a column with one label per image, or {WITHOUT_CLASSES}"
         )
     return image, label
@@ -147,10 +141,6 @@ def _is_binary(kind: Any) -> bool:
 
 def _plain(kind: Any) -> str:
     return str(kind.value_type if str(kind).startswith("dictionary<") else kind)
-
-
-def _shown(kind: Any) -> str:
-    return " ".join(str(kind).split())[:100]
 
 
 def _column(path: Path, schema: Any, name: str, feature: str | None, way_out: str = "") -> str:

@@ -17,6 +17,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import hashlib
+import itertools
 import json
 import logging
 import math
@@ -43,8 +44,7 @@ from biggan.data.decoding import (
     decode_image,
     strict_pillow,
 )
-from biggan.data.folders import Item
-from biggan.data.layout import Label, number_labels
+from biggan.data.layout import Item, Label, number_labels
 from biggan.data.packed import is_packed
 from biggan.data.sampler import generator
 from biggan.data.sources import (
@@ -140,8 +140,7 @@ class ShardStream:
         self._urls = expand_shards(urls)
         self.source = shard_name(str(urls if isinstance(urls, (str, Path)) else self._urls[0]))
         file = index_file(self._urls) if index is None else Path(index).expanduser()
-        count_shards(self._urls, file, label_column, workers=workers, progress=progress)
-        contents = read_index(self._urls, file, label_column)
+        contents = count_shards(self._urls, file, label_column, workers=workers, progress=progress)
         if contents is None:
             raise InputError(f"the shards of {self.source} changed during counting")
         self._contents = contents
@@ -149,10 +148,6 @@ class ShardStream:
         if len(self) == 0:
             raise InputError(f"{self._urls[0]} and the other shards hold no images")
         self._numbers, self.class_names = number_classes(self._urls, contents, class_names)
-        self._histogram = [0] * self.num_classes
-        for label, count in (pair for shard in contents for pair in shard.labels):
-            if label in self._numbers:
-                self._histogram[self._numbers[label]] += count
 
     def __len__(self) -> int:
         """Images in an epoch."""
@@ -165,7 +160,11 @@ class ShardStream:
 
     def histogram(self) -> list[int]:
         """Images per class, in the order of `class_names`; corrupt ones are among them."""
-        return list(self._histogram)
+        counts = [0] * self.num_classes
+        for label, count in (pair for shard in self._contents for pair in shard.labels):
+            if label in self._numbers:
+                counts[self._numbers[label]] += count
+        return counts
 
     @property
     def window_bytes(self) -> int:
@@ -197,7 +196,7 @@ class ShardStream:
         """
         reader, decoders = ThreadPoolExecutor(1), ThreadPoolExecutor(self._workers)
         waiting: deque[list[Future[_Decoded]]] = deque()
-        windows, number, samples = None, -1, list[Item]()
+        windows, number, samples = None, -1, _Samples()
         try:
             with strict_pillow():
                 for batch in positions:
@@ -230,17 +229,15 @@ class ShardStream:
 
     def _windows(self, number: int) -> Iterator[_Window]:
         """The windows from one on with their numbers, without end."""
-        epoch, window = divmod(number, self._windows_per_epoch)
-        while True:
-            samples = self._epoch(epoch, skip=window * self._window)
-            while window < self._windows_per_epoch:
-                size = min(self._window, len(self) - window * self._window)
-                stored = [next(samples) for _ in range(size)]
-                order = generator(self._seed, _WINDOW, epoch, window).permutation(size)
-                shuffled = [stored[place] for place in order]
-                yield epoch * self._windows_per_epoch + window, shuffled
-                window += 1
-            epoch, window = epoch + 1, 0
+        samples: Iterator[Item] = iter(())
+        for current in itertools.count(number):
+            epoch, window = divmod(current, self._windows_per_epoch)
+            if window == 0 or current == number:
+                samples = self._epoch(epoch, skip=window * self._window)
+            size = min(self._window, len(self) - window * self._window)
+            stored = [next(samples) for _ in range(size)]
+            order = generator(self._seed, _WINDOW, epoch, window).permutation(size)
+            yield current, [stored[place] for place in order]
 
     def _epoch(self, epoch: int, skip: int) -> Iterator[Item]:
         """An epoch's samples in the order of its shards, without the first few."""
@@ -395,9 +392,14 @@ def read_index(
     Raises:
         InputError: The file is no index, or damaged.
     """
-    known = _read(file)
-    keys = [_key(url, column) for url in urls]
-    return [known[key] for key in keys] if all(key in known for key in keys) else None
+    return _look_up(_read(file), urls, column)
+
+
+def _look_up(
+    known: Mapping[str, ShardContents], urls: Sequence[str], column: str | None
+) -> list[ShardContents] | None:
+    found = [known[key] for url in urls if (key := _key(url, column)) in known]
+    return found if len(found) == len(urls) else None
 
 
 def count_shards(
@@ -408,14 +410,14 @@ def count_shards(
     workers: int | None = None,
     seconds: float = math.inf,
     progress: bool = True,
-) -> bool:
+) -> list[ShardContents] | None:
     """Read the shards that are not in the index yet, and add them to it.
 
     After an interruption of any kind, what was counted stays counted. It stops at the first shard
     that is counted after `seconds`.
 
     Returns:
-        Whether all shards are in the index now.
+        The contents of the shards; None where some are not counted yet.
 
     Raises:
         InputError: A shard cannot be read, or the index not be written.
@@ -423,7 +425,7 @@ def count_shards(
     known = _read(file)
     missing = [url for url in urls if _key(url, column) not in known]
     if not missing:
-        return True
+        return _look_up(known, urls, column)
     if not file.parent.is_dir():
         raise InputError(f"cannot write {file}: there is no such folder")
     begun = saved = time.monotonic()
@@ -442,14 +444,14 @@ def count_shards(
                 bar.update()
                 now = time.monotonic()
                 if now - begun > seconds:
-                    return all(_key(shard, column) in known for shard in missing)
+                    break
                 if now - saved > _SAVE_EVERY:
                     _write(file, known)
                     saved = now
-        return True
     finally:
         _write(file, known)
         warn_of_other_files(left_out)
+    return _look_up(known, urls, column)
 
 
 def number_classes(

@@ -8,10 +8,10 @@ import logging
 import os
 import re
 from collections import Counter, defaultdict, deque
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from glob import glob
 from itertools import product
 from pathlib import Path
@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from biggan.classes import normal_name
-from biggan.data.arrays import is_numpy, list_arrays, read_numpy
+from biggan.data.arrays import list_arrays, read_numpy, to_pnm
 from biggan.data.dataset import Resize, fit_square, to_array
 from biggan.data.decoding import (
     WHITE,
@@ -33,16 +33,14 @@ from biggan.data.decoding import (
 )
 from biggan.data.folders import (
     Choice,
-    Item,
     Reader,
-    array_reader,
     is_image,
     is_system_file,
     read_folder,
     read_zip,
     walk_files,
 )
-from biggan.data.layout import number_folders, number_labels, part_of_dataset
+from biggan.data.layout import Item, number_folders, number_labels, part_of_dataset
 from biggan.data.parquet import read_parquet
 from biggan.data.tars import is_compressed, read_tars
 from biggan.errors import InputError
@@ -64,7 +62,7 @@ _Result = TypeVar("_Result")
 
 @dataclass(frozen=True)
 class Source:
-    """The images of a dataset in order: by class, then by name. A context manager."""
+    """The images of a dataset in order: by class, then by name."""
 
     reader: Reader = field(repr=False)
     name: str  # for people: the basename of the folder or file, and the part
@@ -74,7 +72,6 @@ class Source:
     labels: Sequence[int] = field(repr=False)  # all 0 without classes
     class_names: tuple[str, ...]  # in order; none for a dataset without classes
     order: NDArray[np.int64] = field(repr=False)  # positions in the order that is fastest to read
-    opened: ExitStack = field(default_factory=ExitStack, repr=False)
 
     @property
     def files(self) -> Sequence[Path]:
@@ -88,20 +85,15 @@ class Source:
         """The bytes of an image file; see `Reader.read`."""
         return self.reader.read(self.handles[position])
 
-    def __enter__(self) -> Source:
-        return self
 
-    def __exit__(self, *error: object) -> None:
-        self.opened.close()
-
-
+@contextlib.contextmanager
 def open_source(
     path: Path,
     *,
     unconditional: bool = False,
     label_column: str | None = None,
     resize: Resize = "crop",
-) -> Source:
+) -> Iterator[Source]:
     """Open images with classes: a folder, a zip or tar, arrays, parquet files or shards.
 
     Parquet files and shards are one, a folder of them, or a pattern with {0000..0009}, {a,b} or *.
@@ -124,9 +116,7 @@ def open_source(
         except PermissionError as error:
             raise InputError(f"{path}: no permission to read {error.filename}") from error
         name = name or whole.resolve().name + (f"::{part}" if part else "")
-        source = _arrange(path, name, reader, resize, unconditional=unconditional)
-        source.opened.enter_context(opened.pop_all())
-    return source
+        yield _arrange(path, name, reader, resize, unconditional=unconditional)
 
 
 def split_part(path: Path) -> tuple[Path, str | None]:
@@ -161,10 +151,9 @@ def _open_reader(path: Path, choice: Choice, opened: ExitStack) -> Reader:
         raise InputError(_not_found(path))
     if path.suffix.lower() == ".zip":
         return read_zip(path, choice, opened)
-    if is_numpy(path):
-        found_arrays = read_numpy(path)
-        reader = array_reader(found_arrays, [path])
-        return replace(reader, labelled=not choice.unconditional and found_arrays[0][2] is not None)
+    if path.suffix.lower() in (".npy", ".npz"):
+        items = read_numpy(path)
+        return Reader(items, to_pnm, [path], labelled=items[0].label is not None)
     if list_arrays([path.name]):  # its labels lie beside it
         return read_folder(path.parent, choice._replace(part=path.name))
     raise InputError(f"{path} is neither a folder of class folders nor a .zip or .tar of one")

@@ -27,7 +27,6 @@ from typing import IO, Any, NamedTuple, TypeVar
 from biggan.data.decoding import MOST_BYTES, image_endings
 from biggan.data.folders import (
     Choice,
-    Item,
     Reader,
     check_size,
     folders_above,
@@ -36,14 +35,13 @@ from biggan.data.folders import (
     raise_disk_fault,
     read_files,
 )
-from biggan.data.layout import Label, check_class_names, parse_label
+from biggan.data.layout import Item, Label, check_class_names, parse_label
 from biggan.data.tables import is_table
 from biggan.errors import InputError
 
 CLASS_TABLE = "classes.txt"
 _MOST_LABEL_BYTES = 2**24  # of a label's file
 _PIECE = 2**24  # bytes that are unpacked at a time
-_DAMAGE = (EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile)
 _COMPRESSED = re.compile(r".+\.(tgz|tbz2?|txz|tar\.(gz|bz2|xz))", re.IGNORECASE)
 
 _File = TypeVar("_File")
@@ -93,13 +91,11 @@ def read_tars(tars: Sequence[Path], path: Path, choice: Choice, opened: ExitStac
             unpacked = _unpack(tar, opened)
             is_packed |= unpacked is not None
             members[tar] = list(_members(unpacked or tar))
-        except (*_DAMAGE, tarfile.TarError) as error:
+        except (OSError, EOFError, zlib.error, lzma.LZMAError, tarfile.TarError) as error:
+            raise_disk_fault(tar, error)
             raise InputError(
                 f"{tar} is not a whole tar: it may be truncated, copy or download it again"
             ) from error
-        except OSError as error:
-            raise_disk_fault(tar, error)
-            raise
     plain = choice.unconditional and not is_packed
     if choice.part is None and _are_shards(members, without_labels=plain):
         return _read_shards(path, members, choice.column, read)
@@ -146,18 +142,14 @@ def _unpack(path: Path, opened: ExitStack) -> IO[bytes] | None:
     unpacked = opened.enter_context(tempfile.TemporaryFile())  # noqa: SIM115
     with opener(path) as packed:
         while data := packed.read(_PIECE):
-            _write(unpacked, data, path)
+            try:
+                unpacked.write(data)
+            except OSError as error:
+                raise InputError(
+                    f"cannot unpack {path} to {tempfile.gettempdir()}: {error.strerror}; set "
+                    "TMPDIR to a folder with space, or unpack it yourself and give the folder"
+                ) from error
     return unpacked
-
-
-def _write(file: IO[bytes], data: bytes, path: Path) -> None:
-    try:
-        file.write(data)
-    except OSError as error:
-        raise InputError(
-            f"cannot unpack {path} to {tempfile.gettempdir()}: {error.strerror}; set TMPDIR to a "
-            "folder with space, or unpack it yourself and give the folder"
-        ) from error
 
 
 def _members(tar: Path | IO[bytes]) -> Iterator[tuple[str, _Place]]:

@@ -129,7 +129,8 @@ def _count_together(config: TrainConfig, run_dir: Path) -> None:
                 urls = expand_shards(config.data)
                 file = index_file(urls, run_dir)
                 make_folder(file.parent)
-                complete = count_shards(urls, file, config.label_column or None, seconds=_TURN)
+                found = count_shards(urls, file, config.label_column or None, seconds=_TURN)
+                complete = found is not None
         complete = on_any_process(complete)
 
 
