@@ -1,4 +1,4 @@
-"""Labels in tables beside the images: labels.csv, metadata.csv and metadata.jsonl."""
+"""Labels in tables beside the images: labels.csv, metadata.csv, metadata.jsonl, dataset.json."""
 
 import json
 
@@ -20,6 +20,14 @@ def csv(labels=LABELS, header="file_name,label", names=NAMES):
 def jsonl(labels=LABELS, key="label"):
     lines = [{"file_name": name, key: label} for name, label in zip(NAMES, labels, strict=True)]
     return "\n".join(map(json.dumps, lines))
+
+
+PAIRS = [[name, number % 2] for number, name in enumerate(NAMES)]
+
+
+def pairs(labels):
+    """dataset.json of StyleGAN's tools."""
+    return json.dumps({"labels": labels, "more": []})
 
 
 def write(tmp_path, table, text, pictures=PICTURES, form=write_folder):
@@ -44,6 +52,7 @@ EXPECTED = dict(enumerate(LABELS))
     [
         ("metadata.csv", csv()),
         ("metadata.jsonl", jsonl()),
+        ("dataset.json", pairs([*map(list, zip(NAMES, LABELS, strict=True))])),
         ("labels.csv", csv()),
         ("Labels.CSV", csv()),
         ("labels.jsonl", jsonl(key="breed")),
@@ -66,11 +75,24 @@ def test_labels_are_those_of_the_table(tmp_path, form, table, text):
     assert load(write(tmp_path, table, text, pictures, form)) == EXPECTED
 
 
-def test_the_column_of_the_files_is_not_that_of_numbers(tmp_path):
-    text = "label,file\n" + "".join(f"{n % 2},{n}.png\n" for n in range(6))
-    assert load(write(tmp_path, "labels.csv", text)) == {n: str(n % 2) for n in range(6)}
-    text = "target,picture\n" + "".join(f"{n % 2},{n}\n" for n in range(6))
-    assert load(write(tmp_path, "labels.csv", text)) == {n: str(n % 2) for n in range(6)}
+@pytest.mark.parametrize("prefix", ["", "cifar10/", "a/cifar10/"])
+@pytest.mark.parametrize("form", [write_folder, write_zip])
+def test_numbered_folders_may_have_labels(tmp_path, form, prefix):
+    names = [f"{number // 2:05}/img{number:08}.png" for number in range(6)]
+    pictures = {prefix + name: png(number)[0] for number, name in enumerate(names)}
+    labels = [[name, number % 2] for number, name in enumerate(names)]
+    of_windows = {f".\\{name}".replace("/", "\\"): label for name, label in labels}
+    for content in (labels, of_windows):
+        path = write(tmp_path, f"{prefix}dataset.json", pairs(content), pictures, form)
+        assert load(path) == {n: str(n % 2) for n in range(6)}
+
+
+@pytest.mark.parametrize("header", ["label,file", "target,picture"])
+def test_the_column_of_the_files_is_not_that_of_numbers(tmp_path, header):
+    names = NAMES if "file" in header else range(6)
+    rows = "".join(f"{n % 2},{name}\n" for n, name in enumerate(names))
+    path = write(tmp_path, "labels.csv", f"{header}\n{rows}")
+    assert load(path) == {n: str(n % 2) for n in range(6)}
 
 
 def test_numbers_that_do_not_count_from_0_are_names(tmp_path):
@@ -91,10 +113,17 @@ def test_a_column_can_be_chosen(tmp_path):
     assert message == f"{path} has no table with the column 'size'"
 
 
-def test_a_table_of_captions_leaves_the_folders_their_classes(tmp_path, caplog):
+@pytest.mark.parametrize(
+    ("table", "text"),
+    [
+        ("metadata.csv", "file_name,text\n" + "".join(f"{n}.png,a picture\n" for n in range(6))),
+        ("dataset.json", "[]"),
+        ("dataset.json", '{"version": 1}'),
+    ],
+)
+def test_a_table_without_labels_leaves_the_folders_their_classes(tmp_path, table, text):
     pictures = {f"{LABELS[n]}/{n}.png": PICTURES[f"{n}.png"] for n in range(6)}
-    text = "file_name,text\n" + "".join(f"{name},a {name}\n" for name in pictures)
-    assert load(write(tmp_path, "metadata.csv", text, pictures)) == EXPECTED
+    assert load(write(tmp_path, table, text, pictures)) == EXPECTED
 
 
 def test_a_table_above_a_part_labels_the_part(tmp_path):
@@ -127,6 +156,24 @@ def test_a_table_above_a_part_labels_the_part(tmp_path):
         ("labels.csv", csv(["cat"] * 6), "needs several classes, and there is one"),
         ("labels.csv", "a,b\nx,y\n", "holds images but no class folders"),
         ("labels.csv", "", "holds images but no class folders"),
+        ("dataset.json", pairs(None), "has no labels [file, number]: train without classes (--unc"),
+        ("dataset.json", pairs([0, 1]), "has no labels [file, number]"),
+        ("dataset.json", pairs("labels"), "has no labels [file, number]"),
+        ("dataset.json", pairs([[1, 2]]), "has no labels [file, number]"),
+        ("dataset.json", pairs(PAIRS[:4]), "no label for 2 of 6 images, such as 4.png"),
+        ("dataset.json", pairs([*PAIRS[:5], ["5.png", None]]), "no label for 1 of 6 images"),
+        ("dataset.json", pairs([[name, [0, 0.5]] for name in NAMES]), "0.png ([0, 0.5])"),
+        ("dataset.json", pairs([[name, 0.5] for name in NAMES]), "0.png (0.5)"),
+        ("dataset.json", pairs([*PAIRS[:5], ["5.png", -1]]), "5.png has no label"),
+        (
+            "dataset.json",
+            pairs([*PAIRS, ["6.png", 2]]),
+            "no image of the class 2 that dataset.json",
+        ),
+        ("dataset.json", "{", "dataset.json is damaged"),
+        ("dataset.json", "[" * 100_000, "dataset.json is damaged"),
+        ("dataset.json", "\0", "dataset.json is damaged"),
+        ("dataset.json", "[]", "holds images but no class folders"),
     ],
 )
 def test_what_cannot_be_used_is_named(tmp_path, table, text, fault):
