@@ -54,18 +54,12 @@ def test_a_folder_and_a_zip_give_the_same_dataset(tmp_path, kind):
     assert list(tmp_path.iterdir()) == [path]  # a zip is read in place
 
 
-@pytest.mark.parametrize(("resolution", "channels"), [(4, 3), (16, 1)])
-def test_images_have_the_asked_form(tmp_path, resolution, channels):
-    data = load_dataset(write_folder(tmp_path, FILES), resolution, channels)
-    assert data.images.shape == (5, channels, resolution, resolution)
-
-
 def test_the_result_does_not_depend_on_the_number_of_threads(tmp_path):
     files = {f"{'ab'[i % 2]}/{i:03}.png": png(i, 2)[0] for i in range(300)}
     path = write_folder(tmp_path, files)
-    one, many = (load_dataset(path, 2, 3, workers=workers) for workers in (1, 7))
-    assert torch.equal(one.images, many.images)
-    assert (one.images[-1].numpy() == png(299, 2)[1]).all()
+    one, many = (load_dataset(path, 2, 3, workers=workers).images for workers in (1, 7))
+    assert torch.equal(one, many)
+    assert (one[-1].numpy() == png(299, 2)[1]).all()
 
 
 def test_the_path_may_be_the_working_folder_or_have_a_tilde(tmp_path, monkeypatch):
@@ -211,10 +205,8 @@ def test_mistakes_reach_the_user(tmp_path):
         message = f"images have 1 channel (grey) or 3 (colour), not {channels}"
         assert refusal(load_dataset, "digits", 8, channels) == message
     assert "at least 1 pixel, not 0" in refusal(load_dataset, "digits", 0, 1)
-    assert refusal(load_dataset, tmp_path / "nowhere", 8, 3).startswith("no such file or folder")
-    write_folder(tmp_path / "ImageNet" / "train", FILES)
-    message = refusal(load_dataset, tmp_path, 8, 3)
-    assert f"did you mean {tmp_path / 'ImageNet' / 'train'}?" in message
+    folder = write_folder(tmp_path / "ImageNet" / "train", FILES)
+    assert f"did you mean {folder}?" in refusal(load_dataset, tmp_path, 8, 3)
     both = {f"{part}/{n}": d for part in ("train", "val") for n, d in FILES.items()}
     path = write_zip(tmp_path / "both.zip", both)
     assert "::train?" in refusal(load_dataset, path, 8, 3)

@@ -181,7 +181,8 @@ FORMS = {
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_every_form_gives_the_dataset_of_the_folder(tmp_path, form):
+def test_every_form_gives_the_dataset_of_the_folder(tmp_path, monkeypatch, form):
+    monkeypatch.setitem(FILES, "cat/0001.png", b"a corrupt image")
     plain = load_dataset(write_folder(tmp_path / "plain", FILES), 8, 3)
     source = FORMS[form](tmp_path)
     pack_dataset(source, tmp_path / "out", 8)
@@ -191,11 +192,12 @@ def test_every_form_gives_the_dataset_of_the_folder(tmp_path, form):
         assert torch.equal(data.labels, plain.labels)
         assert data.labels.dtype == torch.int64
         assert (data.class_names, data.fingerprint) == (("cat", "dog"), plain.fingerprint)
+        assert data.skipped == plain.skipped == ("cat/0001.png",)
     assert (mapped.recorded_fingerprint, mapped.source) == (plain.fingerprint, source.name)
-    assert mapped.histogram() == [7, 7]
+    assert mapped.histogram() == [6, 7]
     contents(tmp_path / "out")
     assert [p.name for p in tmp_path.iterdir() if p.name.startswith(".")] == []
-    indices, mirrored = ShuffledStream(14, seed=3).indices(5, 30), np.arange(30) % 2 == 0
+    indices, mirrored = ShuffledStream(13, seed=3).indices(5, 30), np.arange(30) % 2 == 0
     batches = [fetch(data, indices, mirrored) for data in (plain, mapped)]
     assert all(torch.equal(a, b) for a, b in zip(*batches, strict=True))
 

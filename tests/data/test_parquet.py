@@ -43,31 +43,22 @@ def test_images_may_be_plain_bytes_without_names_or_metadata(tmp_path):
     )
 
 
-def test_labels_may_be_names(tmp_path):
-    columns = {"image": DATA, "label": ["b", "a", "b"]}
-    data = load_dataset(write(tmp_path / "a.parquet", columns), 8, 3)
-    assert data.class_names == ("a", "b")
+@pytest.mark.parametrize(
+    ("labels", "table", "names"),
+    [
+        (["b", "a", "b"], None, ("a", "b")),
+        (pa.array(["b", "a", "b"], pa.large_string()), None, ("a", "b")),
+        (pa.array(["b", "a", "b"]).dictionary_encode(), None, ("a", "b")),
+        (pa.array([1, 0, 1], pa.uint8()), None, ("0", "1")),
+        ([1, 0, 1], ["zebra", "ape"], ("zebra", "ape")),  # in the order of the table
+    ],
+)
+@pytest.mark.parametrize("images", [DATA, pa.array(DATA).dictionary_encode()])
+def test_labels_may_be_numbers_and_names_of_any_type(tmp_path, images, labels, table, names):
+    path = write(tmp_path / "a.parquet", {"image": images, "label": labels}, table)
+    data = load_dataset(path, 8, 3)
+    assert (data.class_names, data.labels.tolist()) == (names, [0, 1, 1])
     assert torch.equal(data.images[0], torch.from_numpy(png(1)[1].copy()))
-    assert data.labels.tolist() == [0, 1, 1]
-
-
-@pytest.mark.parametrize("kind", ["large_string", "dictionary", "uint8"])
-def test_labels_may_have_any_type_of_numbers_and_names(tmp_path, kind):
-    labels = pa.array([1, 0, 1], pa.uint8()) if kind == "uint8" else pa.array(["b", "a", "b"])
-    if kind == "large_string":
-        labels = labels.cast(pa.large_string())
-    images = pa.array(DATA, pa.binary())
-    if kind == "dictionary":
-        labels, images = labels.dictionary_encode(), images.dictionary_encode()
-    data = load_dataset(write(tmp_path / "a.parquet", {"image": images, "label": labels}), 8, 3)
-    assert data.labels.tolist() == [0, 1, 1]
-
-
-def test_the_table_gives_the_order_of_the_classes(tmp_path):
-    columns = {"image": DATA, "label": [0, 1, 1]}
-    data = load_dataset(write(tmp_path / "a.parquet", columns, ["zebra", "ape"]), 8, 3)
-    assert data.class_names == ("zebra", "ape")
-    assert data.labels.tolist() == [0, 1, 1]
 
 
 def test_columns_of_other_names_are_found_by_their_declared_types(tmp_path):
@@ -136,15 +127,14 @@ def test_a_damaged_page_is_told_in_one_line(tmp_path, monkeypatch):
     assert str(caught.value) == ("Couldn't deserialize thrift: Deserializing page header failed.")
 
 
-def test_a_row_without_an_image_is_corrupt(tmp_path, caplog):
-    columns = {"image": [*DATA, None], "label": [0, 1, 1, 1]}
+@pytest.mark.parametrize(
+    "kind", [pa.binary(), pa.struct({"bytes": pa.binary(), "path": pa.string()})]
+)
+def test_a_row_without_an_image_is_corrupt(tmp_path, kind):
+    images = DATA if kind == pa.binary() else [{"bytes": data, "path": None} for data in DATA]
+    columns = {"image": pa.array([*images, None], kind), "label": [0, 1, 1, 1]}
     data = load_dataset(write(tmp_path / "a.parquet", columns), 8, 3)
     assert data.skipped == ("a.parquet:00000003",)
-    kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
-    structs = [{"bytes": b, "path": None} for b in DATA] + [None]
-    columns = {"image": pa.array(structs, kind), "label": [0, 1, 1, 1]}
-    data = load_dataset(write(tmp_path / "b.parquet", columns), 8, 3)
-    assert data.skipped == ("b.parquet:00000003",)
 
 
 @pytest.mark.parametrize(
@@ -180,13 +170,9 @@ def test_what_cannot_be_used_is_named(tmp_path, columns, names, fault):
     assert fault in message
 
 
-def test_without_classes_no_label_is_needed(tmp_path):
+def test_cut_files_and_others_are_refused(tmp_path):
     path = write(tmp_path / "a.parquet", {"image": DATA})
     assert load_dataset(path, 8, 3, unconditional=True).class_names == ()
-
-
-def test_cut_files_and_others_are_refused(tmp_path):
-    path = write_parquet(tmp_path / "a.parquet", FILES)
     whole = path.read_bytes()
     for content in (whole[:-50], whole[:100], b"", b"no parquet"):
         path.write_bytes(content)

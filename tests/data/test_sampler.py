@@ -53,11 +53,8 @@ def test_the_stream_is_the_same_on_every_machine():
 def test_seeds_give_streams_of_their_own():
     assert batch_indices(1000, 20, 0, 0).tolist() != batch_indices(1000, 20, 1, 0).tolist()
     assert flips(0, 0, 64).tolist() != flips(1, 0, 64).tolist()
-
-
-def test_first_places_are_spread_evenly():
     first = [batch_indices(4, 1, seed, 0)[0] for seed in range(2000)]
-    assert np.bincount(first, minlength=4).min() > 430
+    assert np.bincount(first, minlength=4).min() > 430  # first places are spread evenly
 
 
 def test_one_image_and_no_image():
@@ -74,36 +71,22 @@ def test_positions_are_not_negative(function):
             function(start, count)
 
 
-def test_flips_depend_on_the_position_alone():
-    whole = flips(3, 0, 10000)
+def test_flips_depend_on_the_position_alone_and_are_half_of_all():
+    whole = flips(3, 0, 4 * 4096)
     assert whole.dtype == np.bool_
     for start, count in [(0, 1), (4095, 2), (4096, 4096), (17, 9000), (9999, 1), (8192, 0)]:
         np.testing.assert_array_equal(flips(3, start, count), whole[start : start + count])
-
-
-def test_half_of_all_images_are_flipped_in_every_block():
-    blocks = flips(0, 0, 4 * 4096).reshape(4, 4096)
+    blocks = whole.reshape(4, 4096)
     assert abs(blocks.mean(1) - 0.5).max() < 0.04
     assert len({block.tobytes() for block in blocks}) == 4
 
 
-def dataset():
+def test_fetch_copies_images_and_labels_and_mirrors_the_chosen_ones():
     images = torch.arange(4 * 3 * 2 * 2, dtype=torch.uint8).reshape(4, 3, 2, 2)
-    return ImageDataset(images, torch.tensor([0, 1, 1, 0]), ("a", "b"), "test")
-
-
-def test_fetch_copies_images_and_labels():
-    data = dataset()
-    images, labels = fetch(data, np.array([2, 0, 2]))
-    assert torch.equal(images, data.images[[2, 0, 2]])
+    data = ImageDataset(images.clone(), torch.tensor([0, 1, 1, 0]), ("a", "b"), "test")
+    found, labels = fetch(data, np.array([2, 0, 2]))
+    assert torch.equal(found, images[[2, 0, 2]])
     assert labels.tolist() == [1, 0, 1]
-
-
-def test_fetch_mirrors_the_chosen_images_and_not_the_dataset():
-    data = dataset()
-    before = data.images.clone()
-    images, _ = fetch(data, np.array([1, 2, 1]), np.array([True, False, False]))
-    assert torch.equal(images[0], before[1].flip(2))
-    assert torch.equal(images[1], before[2])
-    assert torch.equal(images[2], before[1])
-    assert torch.equal(data.images, before)
+    found, _ = fetch(data, np.array([1, 2, 1]), np.array([True, False, False]))
+    assert torch.equal(found, torch.stack([images[1].flip(2), images[2], images[1]]))
+    assert torch.equal(data.images, images)
