@@ -153,7 +153,7 @@ class Inverter:
         self._bound = _UNTRUNCATED if truncation is None else _CUT * truncation
         self._together = max(1, _TOGETHER // gan.config.resolution**2)
         self._drawn: _Drawn | None = None
-        self._network = gan.differentiable().requires_grad_(False)
+        self._network = gan.differentiable()
 
     def invert(self, picture: Tensor, name: str = "") -> Latents:
         """Find the latents, of this name, of one picture, uint8 (C, R, R).

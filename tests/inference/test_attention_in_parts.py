@@ -34,3 +34,15 @@ def test_it_takes_the_transforms_of_torch_func(inputs):
     torch.testing.assert_close(made, torch.stack([plain(q, key, value) for q in queries.unbind(1)]))
     with torch.inference_mode():
         torch.testing.assert_close(attention.attend(*inputs), plain(*inputs))
+
+
+def test_autocast_does_not_lower_its_precision(inputs):
+    inputs = [x.detach().float().requires_grad_() for x in inputs]
+    weights = torch.randn(2, 7, 4)
+    found = []
+    for enabled in (True, False):
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            made = attention.attend(*inputs)
+            found.append([made, *torch.autograd.grad((made * weights).sum(), inputs)])
+    for lowered, exact in zip(*found, strict=True):
+        assert torch.equal(lowered, exact)

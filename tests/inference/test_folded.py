@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from biggan.inference.convolution import FrozenConv2d, packed_conv2d
+from biggan.inference.differentiable import differentiable_conv2d
 from biggan.inference.folded import FoldedGenerator
 from tiny import ARCHITECTURES, DEEP, tiny_generator
 
@@ -125,6 +126,7 @@ def test_operations_are_those_of_its_convolutions_and_products():
     with FlopCounterMode(display=False) as counted:
         folded.render(*prepared)
     assert folded.operations == counted.get_total_flops()
+    assert FoldedGenerator(generator, differentiable_conv2d).operations == folded.operations
 
 
 def test_a_generator_in_training_mode_is_refused():
@@ -159,9 +161,36 @@ def test_gradients_do_not_reach_the_generator(family):
     generator = tiny_generator(**(DEEP if family == "biggan-deep" else {}))
     z, labels = inputs(generator)
     z.requires_grad_()
-    FoldedGenerator(generator)(z, labels).sum().backward()
+    folded = FoldedGenerator(generator)
+    folded(z, labels).sum().backward()
     assert z.grad is not None
-    assert all(parameter.grad is None for parameter in generator.parameters())
+    for network in (generator, folded):
+        assert all(parameter.grad is None for parameter in network.parameters())
+
+
+@pytest.mark.parametrize(
+    "mode", [torch.inference_mode(), torch.autocast("cpu", torch.bfloat16)], ids=str
+)
+@pytest.mark.parametrize("form", [FrozenConv2d, differentiable_conv2d])
+def test_where_it_is_made_does_not_matter(mode, form):
+    generator = tiny_generator()
+    with mode:
+        folded = FoldedGenerator(generator, form)
+    z, labels = inputs(generator)
+    images = folded(z.requires_grad_(), labels, 0.4)
+    images.sum().backward()
+    assert torch.equal(images, FoldedGenerator(generator, form)(z, labels, 0.4))
+
+
+@pytest.mark.parametrize("form", [FrozenConv2d, differentiable_conv2d])
+@torch.inference_mode()
+def test_it_is_mapped_over_rows_also_in_inference_mode(form):
+    generator = tiny_generator()
+    folded = FoldedGenerator(generator, form)
+    z, labels = inputs(generator)
+    vectors = folded.embed(labels)
+    images = torch.vmap(lambda *row: folded.synthesize(*(x[None] for x in row), 0.4)[0])(z, vectors)
+    torch.testing.assert_close(images, folded(z, labels, 0.4), atol=2e-5, rtol=0)
 
 
 def test_a_compiler_sees_one_graph():

@@ -1,5 +1,7 @@
 """All forms of a frozen convolution against the plain operations that they stand for."""
 
+import copy
+
 import pytest
 import torch
 from torch.nn import functional as F
@@ -12,7 +14,7 @@ from biggan.inference.convolution import (
     can_pack,
     packed_conv2d,
 )
-from biggan.inference.differentiable import _ActivatedLinear, differentiable_conv2d
+from biggan.inference.differentiable import DifferentiableConv2d, differentiable_conv2d
 
 # in, out, kernel, resolution, upsamples
 SHAPES = {
@@ -88,6 +90,17 @@ def test_the_differentiable_form_is_the_plain_convolution_twice(shape, adds, has
     assert torch.equal(before, kept)
 
 
+@pytest.mark.parametrize("form", [packed_conv2d, differentiable_conv2d])
+@torch.inference_mode()
+def test_a_copy_makes_the_same(shape, form):
+    channels, out, size, resolution, upsamples = shape
+    convolution = form(
+        torch.randn(out, channels, size, size), torch.randn(out), resolution, upsamples=upsamples
+    )
+    x = torch.randn(1, channels, resolution, resolution)
+    torch.testing.assert_close(copy.deepcopy(convolution)(x), convolution(x))
+
+
 @pytest.mark.filterwarnings("ignore:.*torch.jit.script:DeprecationWarning")  # torch's own
 def test_activation_and_convolution_have_first_and_second_derivatives():
     """For each image its own scale and shift; also by the transforms of `torch.func`."""
@@ -97,9 +110,7 @@ def test_activation_and_convolution_have_first_and_second_derivatives():
     x = torch.randn(2, 3, 5, 5, dtype=torch.float64).requires_grad_()
     scale, shift = (torch.randn(2, 3, 1, 1, dtype=torch.float64).requires_grad_() for _ in range(2))
 
-    def made(*inputs):
-        return _ActivatedLinear.apply(*inputs, linear, adjoint)[0]
-
+    made = DifferentiableConv2d(kernel, None, linear, adjoint).activated
     inputs = x, scale, shift
     assert torch.autograd.gradcheck(made, inputs, check_batched_grad=True, check_forward_ad=True)
     assert torch.autograd.gradgradcheck(made, inputs)
@@ -120,6 +131,18 @@ def test_many_channels_are_convolved_as_winograd_does():
     assert isinstance(packed_conv2d(wide, None, 32), _WinogradConv2d)
     assert not isinstance(packed_conv2d(narrow, None, 32), _WinogradConv2d)
     assert not isinstance(packed_conv2d(wide, None, 16), _WinogradConv2d)
+
+
+@pytest.mark.parametrize("size", [(5, 7), (34, 32), (2, 1)])
+@torch.inference_mode()
+def test_winograds_convolution_takes_images_of_any_size(size):
+    x = torch.randn(2, 8, *size, dtype=torch.float64)
+    weight, bias = torch.randn(6, 8, 3, 3, dtype=torch.float64), torch.randn(6).double()
+    convolution = _WinogradConv2d(weight, bias, 32)
+    expected = F.conv2d(x, weight, bias, padding=1)
+    torch.testing.assert_close(convolution(x), expected)
+    before = torch.randn_like(expected)
+    torch.testing.assert_close(convolution(x, before.clone()), expected + before)
 
 
 def test_an_images_own_channels_are_made_by_taps():

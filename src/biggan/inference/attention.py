@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from biggan.inference.differentiable import must_be_plain, with_batch_first
+from biggan.inference.differentiable import in_forward_mode, must_be_plain, with_batch_first
 
 _WEIGHTS = 1 << 21  # at a time: more would be fetched from memory anew by every operation
 
@@ -17,10 +17,10 @@ _WEIGHTS = 1 << 21  # at a time: more would be fetched from memory anew by every
 def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     """softmax(query key^T) value, for query (N, P, d), key (N, K, d) and value (N, K, e)."""
     is_traced = torch.compiler.is_compiling() or torch.jit.is_tracing()  # type: ignore[attr-defined]
-    if query.device.type == "cpu" and not is_traced:
+    if query.device.type == "cpu" and not is_traced and not in_forward_mode():
         result: Tensor = _Attend.apply(query, key, value)
         return result
-    if torch.is_grad_enabled() and not is_traced:
+    if (torch.is_grad_enabled() or in_forward_mode()) and not is_traced:
         # The library's kernel has no second derivatives everywhere.
         return torch.softmax(query @ key.mT, dim=-1) @ value
     return F.scaled_dot_product_attention(query, key, value, scale=1.0)
@@ -39,7 +39,6 @@ class _Attend(torch.autograd.Function):
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         ctx.save_for_backward(*inputs, output)
-        ctx.save_for_forward(*inputs)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, ...]:
@@ -47,25 +46,19 @@ class _Attend(torch.autograd.Function):
         (gradient,) = gradients
         if must_be_plain(gradient):
             weights = torch.softmax(query @ key.mT, dim=-1)
-            scores = _through_softmax(weights, gradient @ value.mT)
+            scores = gradient @ value.mT
+            scores = weights * (scores - (weights * scores).sum(-1, keepdim=True))
             return scores @ key, scores.mT @ query, weights.mT @ gradient
         of_query, of_key, of_value = (x.new_zeros(x.shape) for x in (query, key, value))
         for image, part, weights in _weights(query, key):
             passed = gradient[image, part]
             of_value[image].addmm_(weights.T, passed)
-            scores = passed @ value[image].T
+            # With `out`, autocast does not lower the precision.
+            scores = torch.mm(passed, value[image].T, out=torch.empty_like(weights))
             scores.sub_((passed * result[image, part]).sum(-1, keepdim=True)).mul_(weights)
             torch.mm(scores, key[image], out=of_query[image, part])
             of_key[image].addmm_(scores.T, query[image, part])
         return of_query, of_key, of_value
-
-    @staticmethod
-    def jvp(ctx: Any, *tangents: Tensor) -> Tensor:
-        query, key, value = ctx.saved_tensors
-        of_query, of_key, of_value = tangents
-        weights = torch.softmax(query @ key.mT, dim=-1)
-        scores = of_query @ key.mT + query @ of_key.mT
-        return _through_softmax(weights, scores) @ value + weights @ of_value
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple[int | None, ...], *inputs: Tensor) -> tuple[Tensor, int]:
@@ -83,8 +76,3 @@ def _weights(query: Tensor, key: Tensor) -> Iterator[tuple[int, slice, Tensor]]:
             part = slice(start, min(start + rows, positions))
             weights = torch.mm(query[image, part], columns, out=memory[: part.stop - start])
             yield image, part, torch.softmax(weights, dim=-1, out=weights)
-
-
-def _through_softmax(weights: Tensor, x: Tensor) -> Tensor:
-    """The derivative of softmax where it gives `weights`, applied to x; it is its own adjoint."""
-    return weights * (x - (weights * x).sum(-1, keepdim=True))

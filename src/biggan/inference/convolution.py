@@ -174,13 +174,19 @@ def packed_conv2d(
     return form(weight, bias, resolution)
 
 
-class _PackedConv2d(FrozenConvolution):
+class PackedConvolution(FrozenConvolution):
+    """A form with a packed kernel, which can be neither moved nor saved; copies share it."""
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> PackedConvolution:
+        return self
+
+
+class _PackedConv2d(PackedConvolution):
     """The library's direct convolution, with a packed kernel."""
 
     def __init__(self, weight: Tensor, bias: Tensor | None, resolution: int) -> None:
         super().__init__(weight, resolution, upsamples=False)
         self._padding = [self.kernel_size // 2] * 2
-        # No buffers: a packed tensor can be neither moved nor saved.
         self._bias = _copy(bias)
         self._kernel = torch.ops.mkldnn._reorder_convolution_weight(
             weight.contiguous(),
@@ -211,7 +217,12 @@ class _WinogradConv2d(FrozenConvolution):
         self._bias = _copy(bias)
 
     def forward(self, x: Tensor, add_to: Tensor | None = None) -> Tensor:
-        return winograd_convolve(x, self._kernel, self._bias, add_to=add_to)
+        height, width = x.shape[2:]
+        if height % 4 == width % 4 == 0:
+            return winograd_convolve(x, self._kernel, self._bias, add_to=add_to)
+        larger = F.pad(x, (0, -width % 4, 0, -height % 4))
+        result = winograd_convolve(larger, self._kernel, self._bias)[:, :, :height, :width]
+        return result if add_to is None else result.add_(add_to)
 
 
 class _TapsFirstConv2d(FrozenConvolution):
@@ -245,7 +256,7 @@ def _shifted(size: int, by: int) -> tuple[slice, slice]:
     return slice(max(0, -by), size - max(0, by)), slice(max(0, by), size - max(0, -by))
 
 
-class _PackedUpsampleConv2d(FrozenConvolution):
+class _PackedUpsampleConv2d(PackedConvolution):
     """Upsampling and a 3x3 convolution as in `upsample_convolve`, with a packed kernel."""
 
     def __init__(self, weight: Tensor, bias: Tensor | None, resolution: int) -> None:
@@ -270,7 +281,7 @@ class _PackedUpsampleConv2d(FrozenConvolution):
         return result if add_to is None else result.add_(add_to)
 
 
-class _UpsampleLinear(FrozenConvolution):
+class _UpsampleLinear(PackedConvolution):
     """The same for small images: the nine products of every pixel at once, then sums of them."""
 
     def __init__(self, weight: Tensor, bias: Tensor | None, resolution: int) -> None:
@@ -306,6 +317,11 @@ def _spread_taps(taps: Sequence[Tensor], dim: int) -> Tensor:
     left = borders.narrow(dim, 0, size) + middle
     right = borders.narrow(dim, 1, size) + middle
     return torch.stack([left, right], dim + 1).flatten(dim, dim + 1)
+
+
+def channels_last(x: Tensor) -> Tensor:
+    """In channels-last memory: by transposing, since transforms know no memory formats."""
+    return x.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)
 
 
 def _copy(bias: Tensor | None) -> Tensor | None:

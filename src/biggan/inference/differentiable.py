@@ -13,12 +13,15 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 from torch.nn import functional as F
 
 from biggan.inference.convolution import (
     FrozenConv2d,
     FrozenConvolution,
+    PackedConvolution,
     can_pack,
+    channels_last,
     packed_conv2d,
 )
 
@@ -27,35 +30,49 @@ def differentiable_conv2d(
     weight: Tensor, bias: Tensor | None, resolution: int, *, upsamples: bool = False
 ) -> FrozenConvolution:
     """A frozen convolution whose input takes gradients; in float32 on a CPU a packed one."""
-    packs = weight.device.type == "cpu" and weight.dtype == torch.float32 and can_pack()
-    form = _DifferentiableConv2d if packs else FrozenConv2d
-    return form(weight, bias, resolution, upsamples=upsamples)
+    if weight.device.type != "cpu" or weight.dtype != torch.float32 or not can_pack():
+        return FrozenConv2d(weight, bias, resolution, upsamples=upsamples)
+    adjoint: FrozenConvolution
+    if upsamples:
+        adjoint = _SummingConv2d(weight, resolution)
+    else:
+        adjoint = packed_conv2d(weight.transpose(0, 1).flip(2, 3), None, resolution)
+    convolution = packed_conv2d(weight, None, resolution, upsamples=upsamples)
+    return DifferentiableConv2d(weight, bias, convolution, adjoint)
 
 
-class _DifferentiableConv2d(FrozenConvolution):
-    """See `differentiable_conv2d`."""
+class DifferentiableConv2d(FrozenConvolution):
+    """A convolution with gradients to its input by two convolutions that need have none.
+
+    Args:
+        weight: See `FrozenConvolution`.
+        bias: (out,) or None.
+        convolution: The convolution without its bias.
+        adjoint: What brings a gradient of its result back to its input.
+    """
 
     def __init__(
-        self, weight: Tensor, bias: Tensor | None, resolution: int, *, upsamples: bool
+        self,
+        weight: Tensor,
+        bias: Tensor | None,
+        convolution: FrozenConvolution,
+        adjoint: FrozenConvolution,
     ) -> None:
-        super().__init__(weight, resolution, upsamples=upsamples)
+        super().__init__(weight, convolution.resolution, upsamples=convolution.upsamples)
         self._bias = None if bias is None else bias.detach()[:, None, None].clone()
-        self._convolution = packed_conv2d(weight, None, resolution, upsamples=upsamples)
-        self._adjoint: FrozenConvolution
-        if upsamples:
-            self._adjoint = _SummingConv2d(weight, resolution)
-        else:
-            self._adjoint = packed_conv2d(weight.transpose(0, 1).flip(2, 3), None, resolution)
+        self._pair = convolution, adjoint  # no submodules, whose operations would count too
 
     def forward(self, x: Tensor, add_to: Tensor | None = None) -> Tensor:
         """See `FrozenConvolution.forward`."""
-        return self._sum(_Linear.apply(x, self._convolution, self._adjoint), add_to)
+        return self._sum(_Linear.apply(x, *self._pair), add_to)
 
     def activated(
         self, x: Tensor, scale: Tensor, shift: Tensor, add_to: Tensor | None = None
     ) -> Tensor:
         """See `FrozenConvolution.activated`."""
-        linear, _ = _ActivatedLinear.apply(x, scale, shift, self._convolution, self._adjoint)
+        if in_forward_mode():
+            return super().activated(x, scale, shift, add_to)
+        linear, _ = _ActivatedLinear.apply(x, scale, shift, *self._pair)
         return self._sum(linear, add_to)
 
     def _sum(self, result: Tensor, add_to: Tensor | None) -> Tensor:
@@ -71,7 +88,7 @@ class _Linear(torch.autograd.Function):
 
     @staticmethod
     def forward(x: Tensor, linear: FrozenConvolution, _adjoint: FrozenConvolution) -> Tensor:
-        return linear(_channels_last(x))
+        return linear(channels_last(x))
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:  # noqa: ARG004
@@ -109,7 +126,6 @@ class _ActivatedLinear(torch.autograd.Function):
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
         x, scale, _, ctx.linear, ctx.adjoint = inputs
         ctx.save_for_backward(x, scale, output[1])
-        ctx.save_for_forward(x, scale, output[1])
         ctx.mark_non_differentiable(output[1])
         ctx.set_materialize_grads(False)
 
@@ -128,17 +144,6 @@ class _ActivatedLinear(torch.autograd.Function):
         return passed.mul_(scale), of_scale, of_shift, None, None
 
     @staticmethod
-    def jvp(ctx: Any, *tangents: Any) -> tuple[Tensor, None]:
-        x, scale, activated = ctx.saved_tensors
-        of_x, of_scale, of_shift = (
-            torch.zeros_like(y) if tangent is None else tangent
-            for y, tangent in zip((x, scale, scale), tangents, strict=False)
-        )
-        tangent = torch.addcmul(of_shift, of_x, scale).addcmul(x, of_scale)
-        tangent = torch.ops.aten.threshold_backward(tangent, activated, 0)
-        return _Linear.apply(tangent, ctx.linear, ctx.adjoint), None
-
-    @staticmethod
     def vmap(
         info: Any, in_dims: tuple[int | None, ...], *inputs: Any
     ) -> tuple[tuple[Tensor, ...], tuple[int, int]]:
@@ -149,21 +154,25 @@ class _ActivatedLinear(torch.autograd.Function):
 def _sums(passed: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
     """Of every channel, the sums of passed * x and of passed: BatchNorm's own derivatives."""
     # The library makes wrong sums of tensors in different memory formats.
-    passed, x = _channels_last(passed), _channels_last(x)
+    passed, x = channels_last(passed), channels_last(x)
     zeros, ones = (make(x.shape[1]) for make in (x.new_zeros, x.new_ones))
-    sums = [
-        torch.ops.aten.native_batch_norm_backward(
-            g[None], y[None], None, zeros, ones, None, None, False, 0, [False, True, True]
-        )[1:]
-        for g, y in zip(passed, x, strict=True)
-    ]
-    of_scale, of_shift = (torch.stack(s)[..., None, None] for s in zip(*sums, strict=True))
+    of_scale, of_shift = (x.new_empty(*x.shape[:2], 1, 1) for _ in range(2))
+    for image, (g, y) in enumerate(zip(passed, x, strict=True)):
+        _, of_scale[image, :, 0, 0], of_shift[image, :, 0, 0] = (
+            torch.ops.aten.native_batch_norm_backward(
+                g[None], y[None], None, zeros, ones, None, None, False, 0, [False, True, True]
+            )
+        )
     return of_scale, of_shift
 
 
-def _channels_last(x: Tensor) -> Tensor:
-    """In channels-last memory: by transposing, since transforms know no memory formats."""
-    return x.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)
+def in_forward_mode() -> bool:
+    """Whether forward-mode derivatives are taken.
+
+    Then an `autograd.Function` must not save tensors: nested, its derivatives would be wrong
+    (https://github.com/pytorch/pytorch/issues/197867).
+    """
+    return forward_ad._current_level >= 0
 
 
 def must_be_plain(gradient: Tensor) -> bool:
@@ -171,6 +180,7 @@ def must_be_plain(gradient: Tensor) -> bool:
     functorch = torch._C._functorch
     return (
         torch.is_grad_enabled()
+        or in_forward_mode()
         or functorch.is_functorch_wrapped_tensor(gradient)
         or functorch.is_legacy_batchedtensor(gradient)
     )
@@ -185,7 +195,7 @@ def with_batch_first(
         yield batched.flatten(0, 1)
 
 
-class _SummingConv2d(FrozenConvolution):
+class _SummingConv2d(PackedConvolution):
     """The adjoint of upsampling and convolving 3x3: nine multiplications (`nn/resampling.py`).
 
     Args:

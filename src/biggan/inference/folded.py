@@ -29,7 +29,12 @@ from torch.nn import functional as F
 
 from biggan.errors import InputError
 from biggan.inference.attention import attend
-from biggan.inference.convolution import FrozenConv2d, FrozenConvolution, MakeConvolution
+from biggan.inference.convolution import (
+    FrozenConv2d,
+    FrozenConvolution,
+    MakeConvolution,
+    channels_last,
+)
 from biggan.models import Generator, GeneratorConfig
 from biggan.models.shared import as_grid
 from biggan.nn import (
@@ -76,6 +81,7 @@ class FoldedGenerator(nn.Module):
     linear_weight: Tensor
     linear_bias: Tensor
 
+    @torch.inference_mode(mode=False)  # what is kept must serve callers in any mode
     @torch.no_grad()
     def __init__(
         self,
@@ -87,7 +93,11 @@ class FoldedGenerator(nn.Module):
             raise ValueError("the generator is in training mode; call eval() first")
         self.config = generator.config
         self.dtype = generator.linear.bias.dtype
-        self.class_embedding = copy.deepcopy(generator.class_embedding)
+        with torch.autocast(generator.linear.bias.device.type, enabled=False):
+            self._fold(generator, make_convolution)
+
+    def _fold(self, generator: Generator, make_convolution: MakeConvolution) -> None:
+        self.class_embedding = copy.deepcopy(generator.class_embedding).requires_grad_(False)
         # (in, out): for one image the product reads it once, row by row.
         self.register_buffer("linear_weight", generator.linear.normalized_weight().T.contiguous())
         self.register_buffer("linear_bias", generator.linear.bias.detach().clone())
@@ -203,7 +213,7 @@ class FoldedGenerator(nn.Module):
         """
         del grid
         stages, norm = self._stages(scale, shift)
-        x = activation.to(self.dtype, copy=True, memory_format=torch.channels_last)
+        x = channels_last(activation.to(self.dtype, copy=True))
         for stage in stages[list(self.layers).index(layer) :]:
             x = stage.run(x)
         return self._finish(x, (), norm)
@@ -513,8 +523,12 @@ def _convolve(
 
 
 def _can_write_over() -> bool:
-    """Whether nobody differentiates, traces or exports."""
-    return not torch.compiler.is_compiling() and torch.is_inference_mode_enabled()
+    """Whether nobody differentiates, traces, exports or uses the transforms of `torch.func`."""
+    return (
+        not torch.compiler.is_compiling()
+        and torch.is_inference_mode_enabled()
+        and torch._C._functorch.peek_interpreter_stack() is None
+    )
 
 
 def _sum(a: Tensor | None, b: Tensor | None) -> Tensor | None:
