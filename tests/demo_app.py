@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from PIL import Image
 
@@ -99,13 +100,15 @@ def running(models: Any, limit: int = 100, **options: Any) -> Iterator[tuple[str
     listener = socket.create_server(("127.0.0.1", 0))
     proxies = options.pop("proxies", ())
     servers: list[uvicorn.Server] = []
+    loops: list[asyncio.AbstractEventLoop] = []
 
     async def serve() -> None:  # Gradio makes event loops of its own outside of one, and leaks them
         app = build_app(renderer, **{"users": {}, "per_minute": 0, **options})
         servers.append(uvicorn.Server(server_config(app, proxies)))
+        loops.append(asyncio.get_running_loop())
         await servers[0].serve(sockets=[listener])
 
-    thread = threading.Thread(target=asyncio.run, args=(serve(),))
+    thread = threading.Thread(target=asyncio.run, args=(serve(),), daemon=True)
     thread.start()
     with listener:
         try:
@@ -113,7 +116,9 @@ def running(models: Any, limit: int = 100, **options: Any) -> Iterator[tuple[str
         finally:
             renderer.close()
             servers[0].should_exit = True
-            thread.join()
+            thread.join(60)
+            if thread.is_alive():  # a stack of its thread would only show that the loop waits
+                pytest.fail(f"the server does not stop: {asyncio.all_tasks(loops[0])}")
 
 
 def get(address: str, path: str) -> tuple[int, bytes]:

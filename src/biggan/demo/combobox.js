@@ -52,6 +52,9 @@ function add(text, data = {}) {
   list().append(entry);
 }
 
+// The search that is to be shown, begun at once if it waits for more letters; null if there is none.
+const pending = () => (timer === null ? newest : search(field().value.trim()));
+
 function search(text) {
   stopTimer();
   const found = find(text).finally(() => {
@@ -114,13 +117,15 @@ element.addEventListener("input", () => {
 element.addEventListener("keydown", async (event) => {
   if (event.key === "ArrowDown" || event.key === "ArrowUp") {
     event.preventDefault();
-    if (list().hidden) await search("");
-    else mark(active + (event.key === "ArrowDown" ? 1 : -1));
+    const found = pending();
+    if (found === null && list().hidden) await search("");
+    else if ((await found) !== false) mark(active + (event.key === "ArrowDown" ? 1 : -1));
   } else if (event.key === "Enter") {
     event.preventDefault();
-    if (list().hidden && timer === null && newest === null) return;
+    const found = pending();
+    if (list().hidden && found === null) return;
     isEntered = true;
-    const isShown = await (timer === null ? newest : search(field().value.trim()));
+    const isShown = await found;
     isEntered = false;
     if (isShown !== false && options()[active]) choose(options()[active]);
     else if (document.activeElement !== field()) leave();
