@@ -27,7 +27,7 @@ import torch
 from sampling import LABEL, TRUNCATION, build_ours, noise
 
 from biggan.models import Generator
-from biggan.weights.files import Description, save_generator
+from biggan.weights.files import Description, save_network
 from biggan.weights.networks import set_statistics_grid
 
 ROUNDS = 7
@@ -50,7 +50,7 @@ def random_weights(path: Path) -> Generator:
     """Write a biggan-deep-128 with statistics for 50 truncations; returns it."""
     generator = build_ours("biggan-deep-128")
     set_statistics_grid(generator, [round(0.02 * i, 2) for i in range(1, 51)])
-    save_generator(path, generator, Description(name="random"))
+    save_network(path, generator, Description(name="random"))
     return generator
 
 

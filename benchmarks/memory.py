@@ -29,14 +29,14 @@ def prepare(folder: Path) -> None:
     """Write the networks that the measurements load."""
     from sampling import build_ours, write_peer
 
-    from biggan.weights.files import Description, save_generator
+    from biggan.weights.files import Description, save_network
     from biggan.weights.networks import set_statistics_grid
 
     for resolution in (128, RESOLUTION):
         generator = build_ours(f"biggan-deep-{resolution}")
         set_statistics_grid(generator, [round(0.02 * i, 2) for i in range(1, 51)])
         path = folder / f"{resolution}.safetensors"
-        save_generator(path, generator, Description(name=f"random-{resolution}"))
+        save_network(path, generator, Description(name=f"random-{resolution}"))
     if find_spec("pytorch_pretrained_biggan"):
         from pytorch_pretrained_biggan import BigGAN
         from sampling import peer_config

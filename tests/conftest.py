@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import biggan
-from biggan.weights.files import Description, save_generator
+from biggan.weights.files import Description, save_network
 from tiny import TINY_CLASSES, tiny_generator
 
 
@@ -34,7 +34,7 @@ def undrawn(monkeypatch):
 def tiny_file(tmp_path_factory):
     """A weights file of a tiny model with three classes."""
     path = tmp_path_factory.mktemp("tiny") / "tiny.safetensors"
-    save_generator(path, tiny_generator(), Description(name="tiny", class_names=TINY_CLASSES))
+    save_network(path, tiny_generator(), Description(name="tiny", class_names=TINY_CLASSES))
     return path
 
 

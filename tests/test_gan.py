@@ -14,7 +14,7 @@ from biggan.latents import make_noise, statistics_truncation
 from biggan.pictures import Pictures
 from biggan.provenance import GridProvenance
 from biggan.provenance_files import provenance_from_json, read_provenance
-from biggan.weights.files import Description, save_generator
+from biggan.weights.files import Description, save_network
 from tiny import TINY_CLASSES, tiny_generator
 
 
@@ -107,7 +107,7 @@ def test_a_recipe_of_another_model_is_refused(tiny, tmp_path):
     path = tmp_path / "other.safetensors"
     other_weights = tiny_generator()
     other_weights.head.bn.bias.data.add_(1)
-    save_generator(path, other_weights, Description(name="other", class_names=TINY_CLASSES))
+    save_network(path, other_weights, Description(name="other", class_names=TINY_CLASSES))
     recipes = tiny.plan([0], 1, 0.4, 0)
     with pytest.raises(biggan.InputError, match="was made by tiny .* not by other"):
         list(biggan.load(path).draw(recipes))
@@ -115,7 +115,7 @@ def test_a_recipe_of_another_model_is_refused(tiny, tmp_path):
 
 def test_an_unconditional_model(tmp_path):
     path = tmp_path / "plain.safetensors"
-    save_generator(path, tiny_generator(num_classes=0), Description(name="plain"))
+    save_network(path, tiny_generator(num_classes=0), Description(name="plain"))
     gan = biggan.load(path)
     assert len(gan.sample(num=2)) == 2
     rows = gan.interpolate(None, None, steps=3, num=1, seed_a=0, seed_b=1)

@@ -98,12 +98,12 @@ def bundled_pictures(_: Path) -> Iterator[tuple[str, Figures]]:
 def presets(folder: Path) -> Iterator[tuple[str, Figures]]:
     import biggan as package
     from biggan.models import PRESETS, get_preset
-    from biggan.weights.files import Description, save_generator
+    from biggan.weights.files import Description, save_network
 
     for name in PRESETS:
         config = get_preset(name).generator.updated({"channels": 8})
         path = folder / f"{name}.safetensors"
-        save_generator(path, package.build_generator(config, seed=3), Description(name=name))
+        save_network(path, package.build_generator(config, seed=3), Description(name=name))
         gan = package.load(path)
         for noise in ("hub", "paper", "scale"):
             pictures = gan.sample(1, num=1, truncation=0.5, seed=2, noise=noise)

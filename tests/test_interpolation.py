@@ -15,7 +15,7 @@ from biggan.interpolation import (
     parse_keyframes,
     path_inputs,
 )
-from biggan.weights.files import Description, save_generator
+from biggan.weights.files import Description, save_network
 from tiny import tiny_generator
 
 
@@ -231,7 +231,7 @@ def test_a_video_is_made_as_it_is_asked_for(tiny, monkeypatch):
 
 def test_a_video_of_an_unconditional_model(tmp_path):
     path = tmp_path / "plain.safetensors"
-    save_generator(path, tiny_generator(num_classes=0), Description(name="plain"))
+    save_network(path, tiny_generator(num_classes=0), Description(name="plain"))
     gan = biggan.load(path)
     frames = list(gan.draw_video(gan.plan_video([(None, 4), (None, 5)], 4, loop="around")))
     expected = pixels([gan.sample(seed=seed, truncation=0.2)[0] for seed in (4, 5)])
@@ -262,7 +262,7 @@ def test_a_video_that_cannot_be_is_refused_before_a_frame_is_made(tiny, argument
 
 def test_recipes_of_another_model_are_refused(tiny, tmp_path):
     path = tmp_path / "other.safetensors"
-    save_generator(path, tiny_generator(num_classes=0), Description(name="other"))
+    save_network(path, tiny_generator(num_classes=0), Description(name="other"))
     other = biggan.load(path)
     with pytest.raises(biggan.InputError, match="was made by tiny .* not by other"):
         other.draw_video(tiny.plan_video([(0, 0), (1, 1)], 4))

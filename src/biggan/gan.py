@@ -62,7 +62,7 @@ def load(
         InputError: Nothing loadable is there, the file is damaged, or there is no such device.
     """
     device = find_device(device)
-    loaded = weights.load_generator(model, offline=offline, bn_eps=bn_eps, sn_eps=sn_eps)
+    loaded = weights.load_network(model, offline=offline, bn_eps=bn_eps, sn_eps=sn_eps)
     if off_grid is not None:
         loaded = with_off_grid(loaded, off_grid)
     found = loaded.network, loaded.description, loaded.sha256
@@ -77,7 +77,9 @@ def load_discriminator(
     It is in eval mode, on the CPU. `path` is a file or folder of any known format that holds one,
     an address, or a published name with a discriminator. For the rest see `load`.
     """
-    return weights.load_discriminator(path, offline=offline, sn_eps=sn_eps).network
+    loaded = weights.load_network(path, "discriminator", offline=offline, sn_eps=sn_eps)
+    discriminator: Discriminator = loaded.network
+    return discriminator
 
 
 class Gan:

@@ -28,7 +28,7 @@ from biggan.models import Discriminator, Generator
 from biggan.provenance import as_grid
 from biggan.sampling import Model, draw_pictures, plan_pictures
 from biggan.toml import to_toml
-from biggan.weights.files import Description, save_discriminator, save_generator
+from biggan.weights.files import Description, save_network
 
 WEIGHTS, DISCRIMINATOR = "model.safetensors", "discriminator.safetensors"
 _CARD, _CONFIG, _RECIPE, _SAMPLES = "README.md", "config.json", "recipe.toml", "samples.png"
@@ -87,7 +87,7 @@ def save_pretrained(
     pictures = make_grid(list(bar), _COLUMNS)
     save_png(pictures, out / _SAMPLES, as_grid(_COLUMNS, planned))
     if discriminator is not None:
-        save_discriminator(out / DISCRIMINATOR, discriminator, gan.description)
+        save_network(out / DISCRIMINATOR, discriminator, gan.description)
     has_discriminator = discriminator is not None
     _write(out, gan.generator, gan.description, repo, with_discriminator=has_discriminator)
     return out
@@ -138,10 +138,7 @@ def _write(
     with_discriminator: bool = False,
 ) -> None:
     is_generator = isinstance(network, Generator)
-    if isinstance(network, Generator):
-        sha256 = save_generator(folder / WEIGHTS, network, description)
-    else:
-        sha256 = save_discriminator(folder / WEIGHTS, network, description)
+    sha256 = save_network(folder / WEIGHTS, network, description)
     config = {
         "library_name": "biggan",
         "biggan_version": __version__,

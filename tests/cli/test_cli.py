@@ -14,7 +14,7 @@ from PIL import Image
 
 from biggan.cli import VERBS, options
 from biggan.models import DiscriminatorConfig, build_discriminator, get_preset
-from biggan.weights.files import Description, save_discriminator, save_generator
+from biggan.weights.files import Description, save_network
 from command_line import biggan, fails, next_command, pixels, succeeds, write_images
 from foreign_networks import RandomWeights, ivclab_generator
 from tiny import tiny_generator
@@ -110,7 +110,7 @@ def test_models_of_one(tiny_file, tmp_path, no_network):
     assert "MIT (StudioGAN's model card)" in succeeds("models studiogan-cifar10-32")
     path = tmp_path / "d.safetensors"
     network = build_discriminator(DiscriminatorConfig("biggan", 16, 8, (1, 2, 4), 2, 3, 8))
-    save_discriminator(path, network, Description("judge"))
+    save_network(path, network, Description("judge"))
     assert json.loads(succeeds(f"models {path} --json"))["kind"] == "discriminator"
 
 
@@ -118,7 +118,7 @@ def test_no_file_and_no_mistake_commands_the_terminal(tmp_path, no_network):
     escape, path = "a\x1b[2J\x07\u202e", tmp_path / "x.safetensors"
     for step in (1000, "many", None):
         about = (escape, (escape,) * 3, escape, escape, {"step": step, "data": escape})
-        save_generator(path, tiny_generator(), Description(*about))
+        save_network(path, tiny_generator(), Description(*about))
         shown = succeeds("models", path) + succeeds("classes --model", path)
         assert shown.count(r"a\x1b[2J\x07\u202e") == (7 if step == 1000 else 6)
         assert not {"\x1b", "\x07", "\u202e"} & set(shown)

@@ -6,7 +6,7 @@ import pytest
 
 from biggan import export
 from biggan.models import DiscriminatorConfig, build_discriminator, get_preset
-from biggan.weights.files import Description, save_discriminator
+from biggan.weights.files import Description, save_network
 from command_line import biggan, fails, succeeds
 
 onnxruntime = pytest.importorskip("onnxruntime")
@@ -73,7 +73,7 @@ def test_a_discriminator_is_refused(tmp_path):
     small = {"channels": 4, "widths": [2, 2, 4, 4]}
     config = get_preset("biggan-32").discriminator.updated(small)
     assert isinstance(config, DiscriminatorConfig)
-    save_discriminator(path, build_discriminator(config), Description(name="judge"))
+    save_network(path, build_discriminator(config), Description(name="judge"))
     line = fails(f"export --model {path} {tmp_path}/a.onnx")
     assert "holds a discriminator, not a generator" in line
     assert list(tmp_path.iterdir()) == [path]

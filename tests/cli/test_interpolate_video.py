@@ -12,7 +12,7 @@ from biggan import provenance_files
 from biggan.cli.options import progress
 from biggan.provenance_files import read_provenance
 from biggan.video import make_frame
-from biggan.weights.files import Description, save_generator
+from biggan.weights.files import Description, save_network
 from command_line import fails, succeeds
 from tiny import tiny_generator
 
@@ -92,7 +92,7 @@ def test_how_long_a_video_is(interpolate, tmp_path):
 
 def test_an_unconditional_model_has_seeds_alone(tmp_path):
     model, out = tmp_path / "plain.safetensors", tmp_path / "x.webp"
-    save_generator(model, tiny_generator(num_classes=0), Description(name="plain"))
+    save_network(model, tiny_generator(num_classes=0), Description(name="plain"))
     how = f"--through '@3, @4' --steps 3 --loop around --out {out}"
     succeeds(f"interpolate --model {model} {how}")
     keyframes = read_provenance(out).keyframes

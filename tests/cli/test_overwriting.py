@@ -11,8 +11,8 @@ from biggan.cli import sample
 from biggan.cli.options import unused_name
 from biggan.evaluation.result import Evaluation, is_of_same
 from biggan.provenance_files import read_provenance
-from biggan.weights.files import Description, save_generator
-from biggan.weights.load import load_generator
+from biggan.weights.files import Description, save_network
+from biggan.weights.load import load_network
 from command_line import fails, pixels, succeeds
 from tiny import TINY_CLASSES, tiny_generator
 
@@ -24,7 +24,7 @@ def other_file(tmp_path):
     with torch.no_grad():
         next(generator.parameters()).add_(1)
     path = tmp_path / "other.safetensors"
-    save_generator(path, generator, Description(name="tiny", class_names=TINY_CLASSES))
+    save_network(path, generator, Description(name="tiny", class_names=TINY_CLASSES))
     return path
 
 
@@ -101,7 +101,7 @@ def test_converting_leaves_another_network(tiny_file, other_file, tmp_path):
     assert "replace it with --force" in fails(f"convert {other_file} {out}")
     assert out.read_bytes() == kept
     succeeds(f"convert {other_file} {out} --force")
-    assert load_generator(out).sha256 == biggan.load(other_file).sha256
+    assert load_network(out).sha256 == biggan.load(other_file).sha256
 
 
 def test_only_files_are_replaced(tiny_file, tmp_path):

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from biggan.weights.files import Description, save_generator
+from biggan.weights.files import Description, save_network
 from command_line import succeeds
 from tiny import tiny_generator
 
@@ -40,7 +40,7 @@ def test_an_error_that_nobody_reads_ends_it_quietly():
 
 def test_file_names_and_class_names_are_printed_whatever_the_encoding(tmp_path):
     model = tmp_path / "model.safetensors"
-    save_generator(model, tiny_generator(), Description("tiny", class_names=("a", "\u732b", "b")))
+    save_network(model, tiny_generator(), Description("tiny", class_names=("a", "\u732b", "b")))
     western = os.environ | {"PYTHONIOENCODING": "latin-1"}
     printed, said = start("classes", "--model", model, env=western).communicate()
     assert (printed.splitlines()[1], said) == (rb"1) \u732b", b"")
@@ -56,7 +56,7 @@ def test_file_names_and_class_names_are_printed_whatever_the_encoding(tmp_path):
 def test_names_of_files_are_short_and_ascii_where_the_locale_is(tmp_path):
     cat = "\u732b" * 90
     model = tmp_path / "model.safetensors"
-    save_generator(model, tiny_generator(), Description("tiny", class_names=("a", cat, "b")))
+    save_network(model, tiny_generator(), Description("tiny", class_names=("a", cat, "b")))
     ascii_only = {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
     command = ["sample", "--model", model, "--class", cat, "--out", tmp_path]
     done = start(*command, env=os.environ | ascii_only)

@@ -10,7 +10,7 @@ import pytest
 from biggan import InputError, build_generator
 from biggan.classes import imagenet_classes
 from biggan.weights import download
-from biggan.weights.files import Description, save_generator
+from biggan.weights.files import Description, save_network
 from biggan.weights.networks import hub_grid, set_statistics_grid
 from biggan.weights.published import PUBLISHED, RemoteFile
 from demo_app import GatedGan, make_gan, running
@@ -88,7 +88,7 @@ def host(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[FileServer
     set_statistics_grid(generator, hub_grid(published.rows))
     file = tmp_path / "weights.safetensors"
     about = Description("biggan-deep-128", imagenet_classes(), published.source)
-    save_generator(file, generator, about)
+    save_network(file, generator, about)
     with FileServer() as server:
         server.files["/weights"] = Served(file.read_bytes(), etag='"1"')
         place = (RemoteFile(server.url("/weights"), file.name),)

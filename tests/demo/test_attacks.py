@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from biggan.weights.files import save_generator
+from biggan.weights.files import save_network
 
 pytest.importorskip("gradio")
 pytest.importorskip("resource")
@@ -88,7 +88,7 @@ class Server:
 @pytest.fixture(scope="module")
 def server(gan: Gan, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     folder = tmp_path_factory.mktemp("attacked")
-    save_generator(folder / "tiny.safetensors", gan.generator, gan.description)
+    save_network(folder / "tiny.safetensors", gan.generator, gan.description)
     (folder / "temporary").mkdir()
     log = folder / "log"
     arguments = ["demo", "--port", "0", "--model", str(folder / "tiny.safetensors")]

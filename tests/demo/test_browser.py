@@ -37,7 +37,7 @@ from biggan.demo.models import ModelCache
 from biggan.images import save_png
 from biggan.provenance_files import read_provenance
 from biggan.video import make_frame, save_video
-from biggan.weights.files import BUNDLED, save_generator
+from biggan.weights.files import BUNDLED, save_network
 from biggan.weights.published import PUBLISHED
 from chromium import CHROMIUM, FLAGS
 from demo_app import make_gan, running
@@ -73,7 +73,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     made = {"tiny": make_gan(), "small": make_gan(resolution=8), "plain": make_gan(class_names=())}
     made["slow"] = _slow(made["tiny"])
     for name, gan in made.items():
-        save_generator(folder / name, gan.generator, replace(gan.description, name=name))
+        save_network(folder / name, gan.generator, replace(gan.description, name=name))
     gans = {name: biggan.load(folder / name, engine="pytorch") for name in made}
     names = [f"--model={folder / name}" for name in gans]
     with socket.create_server(("127.0.0.1", 0)) as outside:

@@ -29,7 +29,7 @@ from biggan.demo.words import (
 from biggan.images import save_png
 from biggan.provenance import file_stem
 from biggan.provenance_files import read_provenance
-from biggan.weights.files import save_generator
+from biggan.weights.files import save_network
 from demo_app import make_gan
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def test_a_caption_is_a_command_that_makes_the_same_file(
     gan: Gan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    save_generator(tmp_path / "m", gan.generator, gan.description)
+    save_network(tmp_path / "m", gan.generator, gan.description)
     loaded = biggan.load(tmp_path / "m")
     moved = "samples/tiny-002-two-hub0.5-seed3-0000-0+2.5-1-1.png"
     grids = [f"samples/grid{number}.png" for number in ("", "-2", "-3")]

@@ -18,7 +18,7 @@ from biggan.models import DiscriminatorConfig
 from biggan.nn import ConditionalBatchNorm2d, iterate_power
 from biggan.training.config import TrainConfig
 from biggan.weights.download import without_folder
-from biggan.weights.files import Description, save_discriminator, save_generator
+from biggan.weights.files import Description, save_network
 from foreign_networks import RandomWeights, brock_discriminator, brock_generator
 from tiny import TINY, TINY_CLASSES, TINY_DISCRIMINATOR, tiny_generator
 
@@ -57,8 +57,8 @@ def make(tmp_path):
         discriminator = tiny_discriminator(**dict(d))
         description = Description("source", names, licence="CC0")
         paths = tmp_path / "G.safetensors", tmp_path / "D.safetensors"
-        save_generator(paths[0], generator, description)
-        save_discriminator(paths[1], discriminator, description)
+        save_network(paths[0], generator, description)
+        save_network(paths[1], discriminator, description)
         return generator, discriminator, paths
 
     return make
@@ -466,7 +466,7 @@ def test_a_discriminator_from_random_weights_follows_the_images_channels():
 
 def test_a_generator_from_random_weights_follows_the_images_channels(tmp_path):
     path = tmp_path / "D.safetensors"
-    save_discriminator(path, tiny_discriminator(image_channels=1), Description("d"))
+    save_network(path, tiny_discriminator(image_channels=1), Description("d"))
     table = {"fine_tuning": {"discriminator": str(path)}, "generator": TINY}
     config = fitted_to_source(
         TrainConfig.from_dict({**table, "discriminator": TINY_DISCRIMINATOR}).fitted(3)
@@ -552,7 +552,7 @@ def test_a_run_that_has_begun_does_without_its_sources(make, g, names):
 def test_weights_of_another_shape_than_the_recipes_are_refused(make):
     _, _, paths = make()
     config = recipe(paths, TINY_CLASSES)
-    save_generator(paths[0], tiny_generator(z_dim=24), Description("other", TINY_CLASSES))
+    save_network(paths[0], tiny_generator(z_dim=24), Description("other", TINY_CLASSES))
     with pytest.raises(
         biggan.InputError, match="does not have the shape of the recipe's generator"
     ):

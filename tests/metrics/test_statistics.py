@@ -16,7 +16,7 @@ from biggan.metrics.statistics import (
     check_same_source,
     load_statistics,
 )
-from biggan.weights.files import FORMAT, Description, save_generator, save_tensors
+from biggan.weights.files import FORMAT, Description, save_network, save_tensors
 from tiny import TINY_CLASSES, tiny_generator
 
 DIM = 7
@@ -315,7 +315,7 @@ def test_files_of_something_else(tmp_path):
     (tmp_path / "text").write_text("not statistics at all")
     with pytest.raises(InputError, match="is not a whole safetensors file"):
         load_statistics(tmp_path / "text")
-    save_generator(tmp_path / "g.safetensors", tiny_generator(), Description("t", TINY_CLASSES))
+    save_network(tmp_path / "g.safetensors", tiny_generator(), Description("t", TINY_CLASSES))
     with pytest.raises(InputError, match="holds a generator, not feature statistics"):
         load_statistics(tmp_path / "g.safetensors")
 

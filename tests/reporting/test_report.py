@@ -14,7 +14,7 @@ from biggan.errors import InputError
 from biggan.reporting import read_run, write_report
 from biggan.toml import to_toml
 from biggan.training.config import load_recipe
-from biggan.weights.files import Description, save_generator
+from biggan.weights.files import Description, save_network
 from tiny import tiny_generator
 
 
@@ -91,7 +91,7 @@ def test_training_images_stand_beside_generated_ones_with_their_classes(run, und
     assert "generated at step 80<" in text
     assert "A class in each row" not in text  # there is no generator
     about = Description("x", class_names=("tabby, cat", "<b>", "\u732b"))
-    save_generator(run / "generator.safetensors", tiny_generator(), about)
+    save_network(run / "generator.safetensors", tiny_generator(), about)
     assert "A class in each row, from the top: tabby, &lt;b&gt;, \u732b." in page(run)
 
 

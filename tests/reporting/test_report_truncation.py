@@ -20,7 +20,7 @@ from biggan.reporting.truncation import (
     Sweep,
     sweep_truncations,
 )
-from biggan.weights.files import Description, save_generator
+from biggan.weights.files import Description, save_network
 from tiny import TINY_CLASSES, tiny_generator
 
 
@@ -43,9 +43,7 @@ class Painter(Gan):
 @pytest.fixture
 def run(tmp_path):
     run = synthetic_runs.healthy_run(tmp_path / "run")
-    save_generator(
-        run / "generator.safetensors", tiny_generator(), Description("tiny", TINY_CLASSES)
-    )
+    save_network(run / "generator.safetensors", tiny_generator(), Description("tiny", TINY_CLASSES))
     return run
 
 
@@ -55,7 +53,7 @@ def measured(tmp_path_factory):
     folder = tmp_path_factory.mktemp("measured") / "run"
     about = Description("tiny", TINY_CLASSES)
     synthetic_runs.healthy_run(folder)
-    save_generator(folder / "generator.safetensors", tiny_generator(), about)
+    save_network(folder / "generator.safetensors", tiny_generator(), about)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("biggan.reporting.truncation.TRUNCATIONS", (None, 0.2))
         measure_truncation(folder)
@@ -96,7 +94,7 @@ def test_a_sweep_is_measured_once_for_each_generator(run, monkeypatch):
         patch.setattr("biggan.reporting.truncation.load", unexpected)
         assert measure_truncation(run) == first
     other = tiny_generator(channels=4)
-    save_generator(run / "generator.safetensors", other, Description("tiny", TINY_CLASSES))
+    save_network(run / "generator.safetensors", other, Description("tiny", TINY_CLASSES))
     assert measure_truncation(run) != first
 
 

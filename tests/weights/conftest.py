@@ -9,7 +9,7 @@ import pytest
 
 from biggan import DiscriminatorConfig, build_discriminator
 from biggan.weights import download
-from biggan.weights.files import Description, save_discriminator
+from biggan.weights.files import Description, save_network
 from file_server import HubServer
 from tiny import TINY_DISCRIMINATOR
 
@@ -74,5 +74,5 @@ def close_network(monkeypatch):
 def discriminator_file(tmp_path_factory):
     path = tmp_path_factory.mktemp("discriminator") / "d.safetensors"
     config = DiscriminatorConfig.from_dict(TINY_DISCRIMINATOR)
-    save_discriminator(path, build_discriminator(config), Description(name="judge"))
+    save_network(path, build_discriminator(config), Description(name="judge"))
     return path

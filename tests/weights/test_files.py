@@ -12,11 +12,10 @@ import biggan
 from biggan.weights.files import (
     Description,
     load_tensors,
-    save_discriminator,
-    save_generator,
+    save_network,
     save_tensors,
 )
-from biggan.weights.load import load_discriminator, load_generator
+from biggan.weights.load import load_network
 from tiny import TINY_CLASSES, tiny_generator
 
 DESCRIPTION = Description(
@@ -27,12 +26,12 @@ DESCRIPTION = Description(
 @pytest.fixture
 def path(tmp_path):
     path = tmp_path / "tiny.safetensors"
-    save_generator(path, tiny_generator(), DESCRIPTION)
+    save_network(path, tiny_generator(), DESCRIPTION)
     return path
 
 
 def test_a_generator_comes_back_whole(path):
-    original, loaded = tiny_generator(), load_generator(path)
+    original, loaded = tiny_generator(), load_network(path)
     assert loaded.description == DESCRIPTION
     assert loaded.network.config == original.config
     assert not loaded.network.training
@@ -48,18 +47,18 @@ def test_a_discriminator_comes_back_whole(tmp_path):
     )
     original = biggan.build_discriminator(config)
     path = tmp_path / "d.safetensors"
-    save_discriminator(path, original, DESCRIPTION)
+    save_network(path, original, DESCRIPTION)
     images, labels = torch.randn(2, 3, 16, 16), torch.tensor([0, 2])
     found = biggan.load_discriminator(path)(images, labels)
     assert found.shape == (2, 1)
     assert torch.equal(found, original.eval()(images, labels))
-    assert load_discriminator(path).description == DESCRIPTION
+    assert load_network(path, "discriminator").description == DESCRIPTION
 
 
 def test_the_same_contents_have_the_same_digest(path, tmp_path):
-    first = load_generator(path).sha256
-    assert save_generator(tmp_path / "again", tiny_generator(), DESCRIPTION) == first
-    assert save_generator(tmp_path / "other", tiny_generator(), Description("other")) != first
+    first = load_network(path).sha256
+    assert save_network(tmp_path / "again", tiny_generator(), DESCRIPTION) == first
+    assert save_network(tmp_path / "other", tiny_generator(), Description("other")) != first
 
 
 def test_no_flipped_bit_goes_unseen(path):
@@ -73,7 +72,7 @@ def test_no_flipped_bit_goes_unseen(path):
         damaged[place] ^= 1 << picker.randrange(8)
         path.write_bytes(damaged)
         with pytest.raises(biggan.InputError):
-            load_generator(path)
+            load_network(path)
 
 
 @pytest.mark.parametrize("fraction", [0.01, 0.5, 0.999])
@@ -81,41 +80,41 @@ def test_a_file_cut_short(path, fraction):
     whole = path.read_bytes()
     path.write_bytes(whole[: int(len(whole) * fraction)])
     with pytest.raises(biggan.InputError, match="not a whole safetensors file"):
-        load_generator(path)
+        load_network(path)
 
 
 def test_other_files_are_refused(tmp_path, path):
     foreign = tmp_path / "foreign.safetensors"
     save_file({"x": torch.zeros(1)}, foreign)
     with pytest.raises(biggan.InputError, match="tensors of an unknown format"):
-        load_generator(foreign)
+        load_network(foreign)
     with pytest.raises(biggan.InputError, match="holds a generator, not a discriminator"):
-        load_discriminator(path)
+        load_network(path, "discriminator")
     with pytest.raises(biggan.InputError, match="no model"):
-        load_generator(tmp_path / "none.safetensors")
+        load_network(tmp_path / "none.safetensors")
 
 
 def test_an_unwritable_folder(tmp_path):
     with pytest.raises(biggan.InputError, match="cannot write"):
-        save_generator(tmp_path / "missing" / "x.safetensors", tiny_generator(), DESCRIPTION)
+        save_network(tmp_path / "missing" / "x.safetensors", tiny_generator(), DESCRIPTION)
 
 
 def test_classes_that_were_never_named(tmp_path):
     path = tmp_path / "x.safetensors"
-    save_generator(path, tiny_generator(), Description("x"))
-    assert load_generator(path).description.class_names == ("class 0", "class 1", "class 2")
-    save_generator(path, tiny_generator(num_classes=1000), Description("x"))
-    assert load_generator(path).description.class_names[8] == "hen"
-    save_generator(path, tiny_generator(num_classes=0), Description("x"))
-    assert load_generator(path).description.class_names == ()
+    save_network(path, tiny_generator(), Description("x"))
+    assert load_network(path).description.class_names == ("class 0", "class 1", "class 2")
+    save_network(path, tiny_generator(num_classes=1000), Description("x"))
+    assert load_network(path).description.class_names[8] == "hen"
+    save_network(path, tiny_generator(num_classes=0), Description("x"))
+    assert load_network(path).description.class_names == ()
 
 
 def test_half_precision_parameters_are_stored_and_loaded_as_float32(path, tmp_path):
     small = tmp_path / "small.safetensors"
     original = tiny_generator()
-    sha256 = save_generator(small, original, DESCRIPTION, torch.float16)
-    loaded = load_generator(small)
-    assert loaded.sha256 == sha256 != load_generator(path).sha256
+    sha256 = save_network(small, original, DESCRIPTION, torch.float16)
+    loaded = load_network(small)
+    assert loaded.sha256 == sha256 != load_network(path).sha256
     assert loaded.description == DESCRIPTION
     stored = load_file(small)
     parameters = dict(original.named_parameters())
@@ -131,7 +130,7 @@ def test_parameters_beyond_half_precision_are_refused(tmp_path):
         generator.head.bn.bias[0] = 7e4
     small = tmp_path / "small.safetensors"
     with pytest.raises(biggan.InputError, match="head.bn.bias is not finite as torch.float16"):
-        save_generator(small, generator, DESCRIPTION, torch.float16)
+        save_network(small, generator, DESCRIPTION, torch.float16)
     assert not small.exists()
 
 
@@ -174,7 +173,7 @@ def changed_header(path, **changes):
 def test_headers_that_make_no_sense(path, changes, message):
     changed_header(path, **changes)
     with pytest.raises(biggan.InputError, match=message):
-        load_generator(path)
+        load_network(path)
 
 
 @pytest.mark.parametrize(
@@ -187,16 +186,16 @@ def test_headers_that_make_no_sense(path, changes, message):
 def test_configurations_that_no_network_has(path, config):
     changed_header(path, config=tiny_generator().config.to_dict() | config)
     with pytest.raises(biggan.InputError, match="cannot (be|have)"):
-        load_generator(path)
+        load_network(path)
 
 
 def test_hub_on_another_grid_than_the_published(path):
     config = tiny_generator().config.to_dict() | {"off_grid": "hub"}
     changed_header(path, config=config)
-    assert load_generator(path).network.config.off_grid == "hub"
+    assert load_network(path).network.config.off_grid == "hub"
     changed_header(path, grid=[i / 50 for i in range(2, 52)])
     with pytest.raises(biggan.InputError, match="off_grid 'hub' is for"):
-        load_generator(path)
+        load_network(path)
 
 
 @pytest.mark.parametrize("header", [None, "{", "[]", '{"kind": "generator"}'])
@@ -205,7 +204,7 @@ def test_a_file_of_ours_without_a_network(path, header):
     metadata.pop("header")
     save_tensors(path, metadata | ({"header": header} if header else {}), tensors)
     with pytest.raises(biggan.InputError, match="contains no network"):
-        load_generator(path)
+        load_network(path)
 
 
 def test_equal_models_are_equal_files(tmp_path):
@@ -215,16 +214,16 @@ def test_equal_models_are_equal_files(tmp_path):
         description = Description(
             name="tiny", class_names=TINY_CLASSES, source='häßlich "\n\\ \x01'
         )
-        save_generator(file, tiny_generator(), description)
+        save_network(file, tiny_generator(), description)
     assert len({file.read_bytes() for file in files}) == 1
-    assert load_generator(files[0]).description.source == r'häßlich "\n\ \x01'
+    assert load_network(files[0]).description.source == r'häßlich "\n\ \x01'
 
 
 def test_no_text_of_a_file_commands_a_terminal(tmp_path):
     path, escape = tmp_path / "x.safetensors", "a\x1b[2J\x07\u202eb\ud800"
     description = Description(escape, (escape,) * 3, escape, escape, {"data": escape})
-    save_generator(path, tiny_generator(), description)
-    found = load_generator(path).description
+    save_network(path, tiny_generator(), description)
+    found = load_network(path).description
     shown = r"a\x1b[2J\x07\u202eb\ud800"
     assert (found.name, found.source, found.licence) == (shown,) * 3
     assert found.class_names == (shown,) * 3
@@ -238,7 +237,7 @@ def test_a_name_twice_in_a_header(path):
     longer = header[:-1] + b"," + entry + b"}"
     path.write_bytes(len(longer).to_bytes(8, "little") + longer + whole[8 + size :])
     with pytest.raises(biggan.InputError, match="its header has 'head.bn.bias' twice"):
-        load_generator(path)
+        load_network(path)
 
 
 @pytest.mark.parametrize("axis", [1 << 40, 1 << 63])
@@ -261,7 +260,7 @@ def test_all_that_is_wrong_with_tensors_is_named(path):
         copy = path.with_name("changed.safetensors")
         save_tensors(copy, metadata, changed)
         with pytest.raises(biggan.InputError) as raised:
-            load_generator(copy)
+            load_network(copy)
         return str(raised.value)
 
     tensors = load_tensors(path)[1]

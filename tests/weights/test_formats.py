@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 
 import biggan
 from biggan.models import get_preset
-from biggan.weights.files import Description, save_generator
+from biggan.weights.files import Description, save_network
 from biggan.weights.load import read_network
 from biggan.weights.networks import set_statistics_grid
 from foreign_networks import (
@@ -130,7 +130,7 @@ def test_a_model_is_the_same_in_any_container_under_any_name_and_after_conversio
         path.write_bytes(longer.to_bytes(8, "little") + header.ljust(longer) + rest)
     gan = biggan.load(tmp_path / "a.pt")
     ours = tmp_path / "ours.safetensors"
-    assert save_generator(ours, gan.generator, gan.description) == gan.sha256
+    assert save_network(ours, gan.generator, gan.description) == gan.sha256
     assert {read_network(path).sha256 for path in tmp_path.iterdir()} == {gan.sha256}
     z = biggan.truncated_noise(2, gan.config.z_dim, 0.5, 0)
     labels = torch.tensor([0, 4])
@@ -260,13 +260,13 @@ def test_off_grid_changes_pictures_between_grid_values_and_the_digest(tmp_path):
     assert torch.equal(linear.generate(z, labels, 0.4), hub.generate(z, labels, 0.4))
     assert not torch.equal(linear.generate(z, labels, 0.41), hub.generate(z, labels, 0.41))
     assert hub.sha256 != linear.sha256
-    save_generator(tmp_path / "hub.safetensors", hub.generator, hub.description)
+    save_network(tmp_path / "hub.safetensors", hub.generator, hub.description)
     again = biggan.load(tmp_path / "hub.safetensors")
     assert (again.config.off_grid, again.sha256) == ("hub", hub.sha256)
     generator = tiny_generator()
     set_statistics_grid(generator, [0.2, 0.4, 0.6, 0.8, 1.0])
     other = tmp_path / "x.safetensors"
-    save_generator(other, generator, Description("x"))
+    save_network(other, generator, Description("x"))
     assert "not for 5 truncations" in refusal(biggan.load, other, off_grid="hub")
 
 
@@ -299,7 +299,7 @@ LOAD = "biggan.load(sys.argv[1])"
 LOAD_AND_SAVE = """
 import biggan.weights.files as files
 gan = biggan.load(sys.argv[1])
-files.save_generator(pathlib.Path(sys.argv[1] + ".new"), gan.generator, gan.description)
+files.save_network(pathlib.Path(sys.argv[1] + ".new"), gan.generator, gan.description)
 """
 linux = pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="counts as Linux does")
 
@@ -309,7 +309,7 @@ linux = pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="count
 def test_the_memory_of_loading_a_file_of_ours(tmp_path):
     path = tmp_path / "x.safetensors"
     config = get_preset("biggan-deep-512").generator.updated({"channels": 96})
-    save_generator(path, biggan.build_generator(config), Description("x"))
+    save_network(path, biggan.build_generator(config), Description("x"))
     assert peak_memory(LOAD, path) < 2.5 * path.stat().st_size
 
 

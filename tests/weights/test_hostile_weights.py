@@ -19,7 +19,7 @@ from safetensors.torch import save_file
 import biggan
 from biggan.models import DiscriminatorConfig
 from biggan.weights import files
-from biggan.weights.files import Description, save_discriminator, save_generator
+from biggan.weights.files import Description, save_network
 from biggan.weights.load import read_network
 from foreign_networks import (
     RandomWeights,
@@ -129,14 +129,14 @@ def own_files(path, random):
 
 def generator_of_ours(folder, random):
     path = folder / "g.safetensors"
-    save_generator(path, tiny_generator(), Description("tiny", TINY_CLASSES, training={"step": 3}))
+    save_network(path, tiny_generator(), Description("tiny", TINY_CLASSES, training={"step": 3}))
     return own_files(path, random)
 
 
 def discriminator_of_ours(folder, random):
     config = DiscriminatorConfig("biggan", 16, 8, (1, 2, 4), 2, 3, 8)
     path = folder / "d.safetensors"
-    save_discriminator(path, biggan.build_discriminator(config), Description("judge"))
+    save_network(path, biggan.build_discriminator(config), Description("judge"))
     return own_files(path, random)
 
 

@@ -10,7 +10,7 @@ from biggan import InputError
 from biggan.data import load_dataset
 from biggan.hub import hub_address, obtain_from_hub
 from biggan.weights.download import obtain_address
-from biggan.weights.load import load_discriminator, load_generator
+from biggan.weights.load import load_network
 from data_forms import pictures, write_parquet
 from file_server import Served
 from tiny import refusal
@@ -172,13 +172,13 @@ def test_networks_of_a_repository(hub, tiny_file, discriminator_file):
         "damaged.safetensors": tiny_file.read_bytes()[:-1],
     }
     hub.serve_repository("owner/repo", contents)
-    assert load_generator("hf://owner/repo").description.name == "tiny"
+    assert load_network("hf://owner/repo").description.name == "tiny"
     for address in ("hf://owner/repo", "hf://owner/repo/discriminator.safetensors"):
-        assert load_discriminator(address).description.name == "judge"
+        assert load_network(address, "discriminator").description.name == "judge"
     address = "hf://owner/repo/damaged.safetensors"
     for _ in range(2):  # it is fetched again
         with pytest.raises(InputError, match="the copy in the cache is deleted: try again"):
-            load_generator(address)
+            load_network(address)
 
 
 # --- data sets ---

@@ -14,9 +14,9 @@ from biggan.weights.files import (
     RUN_DISCRIMINATOR,
     RUN_GENERATOR,
     Description,
-    save_generator,
+    save_network,
 )
-from biggan.weights.load import load_class_names, load_discriminator, load_generator
+from biggan.weights.load import load_class_names, load_network
 from file_server import Served
 from tiny import TINY_CLASSES, refusal, tiny_generator
 
@@ -31,7 +31,7 @@ def _empty_folder(monkeypatch, tmp_path, cache):
 
 
 def name_of(model, **options):
-    return load_generator(model, **options).description.name
+    return load_network(model, **options).description.name
 
 
 def test_the_bundled_model_by_default_and_by_name(tiny_file):
@@ -47,13 +47,13 @@ def test_a_bundled_file_that_is_missing_or_damaged(tmp_path, monkeypatch):
     for contents in (None, b"", b"damaged"):
         if contents is not None:
             (tmp_path / f"{BUNDLED[0]}.safetensors").write_bytes(contents)
-        assert "(the file belongs to biggan: install biggan again)" in refusal(load_generator, None)
+        assert "(the file belongs to biggan: install biggan again)" in refusal(load_network, None)
 
 
 def test_a_bundled_discriminator(tmp_path, monkeypatch, discriminator_file):
     monkeypatch.setattr("biggan.weights.load.BUNDLED_FOLDER", tmp_path)
     shutil.copy(discriminator_file, tmp_path / f"{BUNDLED[0]}-discriminator.safetensors")
-    assert load_discriminator(BUNDLED[0]).description.name == "judge"
+    assert load_network(BUNDLED[0], "discriminator").description.name == "judge"
 
 
 def test_paths(tiny_file, monkeypatch):
@@ -67,7 +67,7 @@ def test_paths(tiny_file, monkeypatch):
 
 
 def test_a_published_name(cache, tiny_file):
-    assert "nothing is downloaded offline" in refusal(load_generator, NAME)
+    assert "nothing is downloaded offline" in refusal(load_network, NAME)
     cache.mkdir()
     shutil.copy(tiny_file, cache / f"{NAME}.safetensors")
     assert name_of(NAME) == "tiny"
@@ -82,8 +82,10 @@ def test_offline_is_passed_on(monkeypatch, close_network):
     monkeypatch.delenv("BIGGAN_OFFLINE")
     close_network()
     for model in (NAME, "https://host.invalid/a.pth"):
-        assert "not in the cache" in refusal(load_generator, model, offline=True)
-    assert "not in the cache" in refusal(load_discriminator, "https://host/D.pth", offline=True)
+        assert "not in the cache" in refusal(load_network, model, offline=True)
+    assert "not in the cache" in refusal(
+        load_network, "https://host/D.pth", "discriminator", offline=True
+    )
 
 
 def test_addresses(tiny_file, monkeypatch, server):
@@ -96,9 +98,9 @@ def test_addresses(tiny_file, monkeypatch, server):
 def test_class_names(tiny_file, discriminator_file):
     for word in (tiny_file, str(tiny_file), tiny_file.as_uri()):
         assert load_class_names(word) == ("tiny", TINY_CLASSES)
-    assert load_class_names(None) == ("fruits", load_generator(None).description.class_names)
+    assert load_class_names(None) == ("fruits", load_network(None).description.class_names)
     unnamed = Path("unnamed.safetensors")
-    save_generator(unnamed, tiny_generator(), Description("x"))
+    save_network(unnamed, tiny_generator(), Description("x"))
     assert load_class_names(unnamed) == ("x", ("class 0", "class 1", "class 2"))
     assert "holds a discriminator" in refusal(load_class_names, discriminator_file)
     unnamed.write_bytes(b"")
@@ -115,11 +117,11 @@ def test_a_damaged_copy_in_the_cache_is_deleted(cache, tiny_file):
     cache.mkdir()
     path = cache / f"{NAME}.safetensors"
     path.write_bytes(tiny_file.read_bytes()[:-1])
-    assert refusal(load_generator, NAME).endswith("(the copy in the cache is deleted: try again)")
+    assert refusal(load_network, NAME).endswith("(the copy in the cache is deleted: try again)")
     assert not path.exists()
     for own in (Path("damaged.safetensors"), cache / "damaged.safetensors"):
         own.write_bytes(tiny_file.read_bytes()[:-1])
-        assert "deleted" not in refusal(load_generator, own)
+        assert "deleted" not in refusal(load_network, own)
         assert own.exists()
 
 
@@ -140,7 +142,7 @@ def test_an_answer_that_was_cut_or_wrong_does_not_stay(tiny_file, monkeypatch, s
     whole = tiny_file.read_bytes()
     server.files["/x.safetensors"] = Served(damage(whole), length=-1)
     address = server.url("/x.safetensors")
-    assert "(the copy in the cache is deleted: try again)" in refusal(load_generator, address)
+    assert "(the copy in the cache is deleted: try again)" in refusal(load_network, address)
     server.files["/x.safetensors"] = Served(whole)
     assert name_of(address) == "tiny"
 
@@ -150,11 +152,11 @@ def test_the_way_out_of_another_file_in_the_cache(monkeypatch, server):
     contents = io.BytesIO()
     torch.save({"conv1.weight": torch.zeros(1)}, contents)
     server.files["/resnet.pth"] = Served(contents.getvalue())
-    message = refusal(load_generator, server.url("/resnet.pth"))
+    message = refusal(load_network, server.url("/resnet.pth"))
     copy = Path(message.partition("delete ")[2].removesuffix(" to download it again)"))
     assert copy.name == "resnet.pth"
     copy.unlink()
-    refusal(load_generator, server.url("/resnet.pth"))
+    refusal(load_network, server.url("/resnet.pth"))
     assert server.paths() == ["/resnet.pth"] * 2
 
 
@@ -162,21 +164,19 @@ def test_epsilons_are_passed_on(tiny_file):
     for epsilon in ({"bn_eps": 1e-4}, {"sn_eps": 1e-4}):
         for model in (None, tiny_file):
             assert "bn_eps and sn_eps apply only to ajbrock's" in refusal(
-                load_generator, model, **epsilon
+                load_network, model, **epsilon
             )
 
 
 def test_what_is_nothing():
-    assert refusal(load_generator, "nothing") == (
+    assert refusal(load_network, "nothing") == (
         "no model 'nothing': give a name that `biggan models` lists, a weights file, the folder of "
         "a training run, or an address (https://, hf://owner/repo)"
     )
     for name in ("sagan-128", "biggan-64", "biggan-32"):
-        assert f"{name} is an architecture without published weights" in refusal(
-            load_generator, name
-        )
-    assert "cannot open" in refusal(load_generator, "x" * 5000)
-    assert "cannot open" in refusal(load_generator, "~no-such-user-here/x")
+        assert f"{name} is an architecture without published weights" in refusal(load_network, name)
+    assert "cannot open" in refusal(load_network, "x" * 5000)
+    assert "cannot open" in refusal(load_network, "~no-such-user-here/x")
 
 
 @pytest.mark.parametrize(
@@ -191,9 +191,9 @@ def test_what_is_nothing():
     ],
 )
 def test_a_name_that_is_nearly_right(word, meant):
-    assert f"no model {word!r} (did you mean {meant!r}?): give" in refusal(load_generator, word)
+    assert f"no model {word!r} (did you mean {meant!r}?): give" in refusal(load_network, word)
     if meant.startswith("studiogan"):
-        message = refusal(load_discriminator, word)
+        message = refusal(load_network, word, "discriminator")
         assert f"no discriminator {word!r} (did you mean {meant!r}?); give" in message
 
 
@@ -202,9 +202,9 @@ def test_discriminators(discriminator_file):
     run.mkdir()
     shutil.copy(discriminator_file, run / RUN_DISCRIMINATOR)
     for path in (discriminator_file, str(discriminator_file), run):
-        assert load_discriminator(path).description.name == "judge"
-    assert "none was published" in refusal(load_discriminator, NAME)
-    assert "no discriminator 'nothing'; give" in refusal(load_discriminator, "nothing")
-    assert "no discriminator 'digits'" in refusal(load_discriminator, "digits")
+        assert load_network(path, "discriminator").description.name == "judge"
+    assert "none was published" in refusal(load_network, NAME, "discriminator")
+    assert "no discriminator 'nothing'; give" in refusal(load_network, "nothing", "discriminator")
+    assert "no discriminator 'digits'" in refusal(load_network, "digits", "discriminator")
     shutil.copy(discriminator_file, NAME)
-    assert load_discriminator(NAME).description.name == "judge"
+    assert load_network(NAME, "discriminator").description.name == "judge"

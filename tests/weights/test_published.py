@@ -17,8 +17,8 @@ from PIL import Image
 from biggan import DiscriminatorConfig, GeneratorConfig, InputError
 from biggan.models import PRESETS, count_parameters
 from biggan.weights import download
-from biggan.weights.files import Description, save_generator
-from biggan.weights.load import load_generator, locate, read_network
+from biggan.weights.files import Description, save_network
+from biggan.weights.load import load_network, locate, read_network
 from biggan.weights.networks import empty_network, set_statistics_grid
 from biggan.weights.published import (
     PUBLISHED,
@@ -256,7 +256,7 @@ def test_the_hub_by_its_variables(server, stand_in, monkeypatch):
         locate(name)
     assert server.asked == []
     monkeypatch.delenv("HF_HUB_OFFLINE")
-    assert load_generator(name).description.name == "tiny"
+    assert load_network(name).description.name == "tiny"
     assert server.paths() == [path.removeprefix("/huggingface.co")]
 
 
@@ -268,7 +268,7 @@ def test_a_proxy_of_the_environment(server, stand_in, monkeypatch):
     address = "http://weights.example/x.safetensors"
     path = stand_in("biggan-128", "generator", PUBLISHED["biggan-128"].places[0])
     server.files[address] = server.files[path]
-    assert load_generator(address).description.name == "tiny"
+    assert load_network(address).description.name == "tiny"
     assert server.paths() == [address]
 
 
@@ -313,13 +313,13 @@ def test_the_licence_and_classes_of_a_model_that_states_them(server, publish, tm
     generator = tiny_generator()
     set_statistics_grid(generator, [])
     path = tmp_path / "x.safetensors"
-    save_generator(path, generator, Description("x", class_names=("a", "b", "c")))
+    save_network(path, generator, Description("x", class_names=("a", "b", "c")))
     server.files["/x"] = Served(path.read_bytes())
     publish((RemoteFile(server.url("/x"), "x.safetensors"),))
     names = ("cat", "dog", "wild")
     changes = {"rows": 0, "class_names": names, "licence": "MIT", "source": "s"}
     PUBLISHED[NAME] = dataclasses.replace(PUBLISHED[NAME], **changes)
-    found = load_generator(NAME).description
+    found = load_network(NAME).description
     assert (found.class_names, found.licence, found.source) == (names, "MIT", "s")
 
 
@@ -330,7 +330,7 @@ def test_what_is_in_the_cache_is_verified(two_places, cache, tmp_path):
     whole = path.read_bytes()
     path.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
     assert verify_cached() == {path.name: "damaged"}
-    save_generator(path, tiny_generator(), Description("another"))
+    save_network(path, tiny_generator(), Description("another"))
     assert verify_cached() == {path.name: "changed"}
     path.write_bytes(whole)
     record = cache / "published-lock.json"
@@ -350,7 +350,7 @@ def test_a_model_is_fetched_converted_and_kept(server, two_places, cache, tiny_f
     path = locate(NAME)
     assert contents(cache) == [f"{NAME}.safetensors", "downloads", "published-lock.json"]
     assert path == cache / f"{NAME}.safetensors"
-    found, original = load_generator(path), load_generator(tiny_file)
+    found, original = load_network(path), load_network(tiny_file)
     assert found.sha256 == original.sha256
     assert found.description == original.description
     for name, tensor in original.network.state_dict().items():
@@ -365,7 +365,7 @@ def test_several_files_are_read_together(server, publish, tiny_file, cache):
     config = RemoteFile(server.url("/config"), "config.json")
     weights = RemoteFile(server.url("/weights"), "generator.safetensors")
     publish((config, weights))
-    assert load_generator(NAME).description.name == "tiny"
+    assert load_network(NAME).description.name == "tiny"
     assert server.paths() == ["/config", "/weights"]
     assert contents(cache / "downloads") == []
 
@@ -401,7 +401,7 @@ def test_two_at_once_fetch_one_thing_once(server, two_places, caplog, monkeypatc
 )
 def test_the_next_place_is_tried(server, two_places, caplog, cache, served, why):
     server.files["/first"] = served
-    assert load_generator(locate(NAME)).description.name == "tiny"
+    assert load_network(locate(NAME)).description.name == "tiny"
     (warning,) = [record.message for record in caplog.records if record.levelname == "WARNING"]
     assert warning.startswith(f"{NAME} from 127.0.0.1:")
     assert why in warning
@@ -414,7 +414,7 @@ def test_a_wrong_sha256_is_refused(server, publish, two_places):
     first, second = PUBLISHED[NAME].places
     pinned = dataclasses.replace(first[0], sha256=hashlib.sha256(b"other").hexdigest())
     publish((pinned,), second)
-    assert load_generator(locate(NAME)).description.name == "tiny"
+    assert load_network(locate(NAME)).description.name == "tiny"
     assert server.paths() == ["/first", "/second"]
 
 
@@ -445,9 +445,9 @@ def test_a_file_that_was_put_there_must_have_the_sha256(server, publish, two_pla
 def test_another_network_is_refused(server, two_places, tmp_path, cache, caplog, changes, why):
     widths = [4, 2, 1, 1][: 3 + (changes.get("resolution") == 32)]
     other = tmp_path / "other.safetensors"
-    save_generator(other, tiny_generator(**changes, widths=widths), Description(name="other"))
+    save_network(other, tiny_generator(**changes, widths=widths), Description(name="other"))
     server.files["/first"] = Served(other.read_bytes())
-    assert load_generator(locate(NAME)).description.name == "tiny"
+    assert load_network(locate(NAME)).description.name == "tiny"
     assert why in caplog.text
     assert contents(cache) == [f"{NAME}.safetensors", "downloads", "published-lock.json"]
 
@@ -457,9 +457,9 @@ def test_another_table_of_statistics_is_refused(server, two_places, tmp_path, ca
     generator = tiny_generator()
     set_statistics_grid(generator, [])
     other = tmp_path / "other.safetensors"
-    save_generator(other, generator, Description(name="other"))
+    save_network(other, generator, Description(name="other"))
     server.files["/first"] = Served(other.read_bytes())
-    assert load_generator(locate(NAME)).description.name == "tiny"
+    assert load_network(locate(NAME)).description.name == "tiny"
     assert "statistics for 0 truncations, not for the 50" in caplog.text
 
 
@@ -480,13 +480,13 @@ def test_what_cannot_be_read_is_not_kept(server, two_places, cache, tiny_file):
     assert "cut short" in refusal(locate, NAME)
     assert [name for name in contents(cache) if name.endswith(".safetensors")] == []
     server.files["/first"] = Served(tiny_file.read_bytes())
-    assert load_generator(locate(NAME)).description.name == "tiny"
+    assert load_network(locate(NAME)).description.name == "tiny"
 
 
 def test_the_beginning_from_one_place_is_not_gone_on_with_at_another(server, publish, two_places):
     publish(*((RemoteFile(server.url(url), "same"),) for url in ("/first", "/second")))
     server.files["/first"] = Served(bytes(5000), etag='"1"', cuts=[1000])
-    assert load_generator(locate(NAME)).description.name == "tiny"
+    assert load_network(locate(NAME)).description.name == "tiny"
     assert "Range" not in server.asked[-1].headers
 
 

@@ -14,7 +14,7 @@ from biggan.provenance_files import read_provenance
 from biggan.publishing import model_card
 from biggan.training.config import load_recipe
 from biggan.weights.files import Description
-from biggan.weights.load import load_discriminator
+from biggan.weights.load import load_network
 from command_line import biggan as biggan_command
 from command_line import fails, succeeds, write_images, write_recipe
 from file_server import Served
@@ -101,7 +101,7 @@ def test_a_run_is_pushed_with_its_recipe_and_discriminator(hub, tmp_path):
     assert load_recipe(tmp_path / "again.toml").total_steps == 2
     assert 'from_pretrained("me/pets")' in files["README.md"].decode()
     same_pictures(biggan.load(tmp_path / "run"), Gan.from_pretrained("me/pets"))
-    assert load_discriminator("hf://me/pets").kind == "discriminator"
+    assert load_network("hf://me/pets", "discriminator").kind == "discriminator"
     card = files["README.md"].decode()
     head = card.split("---\n")[1]
     assert '\nlicense: "mit"\n' in head
@@ -109,12 +109,12 @@ def test_a_run_is_pushed_with_its_recipe_and_discriminator(hub, tmp_path):
     assert "| Training data | data, 6 images |" in card
     # A discriminator alone, and a folder alone.
     succeeds("push", tmp_path / "run" / "discriminator.safetensors", "me/judge")
-    assert load_discriminator("hf://me/judge").kind == "discriminator"
+    assert load_network("hf://me/judge", "discriminator").kind == "discriminator"
     assert "load_discriminator" in hub.repositories["me/judge"]["README.md"].decode()
     out = tmp_path / "out"
     succeeds("push", tmp_path / "run", "me/pets", "--folder", out)
     same_pictures(Gan.from_pretrained("me/pets"), Gan.from_pretrained(out))
-    assert load_discriminator(out).kind == "discriminator"
+    assert load_network(out, "discriminator").kind == "discriminator"
     asked = len(hub.asked)
     out = tmp_path / "without"
     succeeds("push", tmp_path / "run", "me/pets", "--no-discriminator", "--folder", out)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import click
 
@@ -70,11 +69,11 @@ def command(
     import torch
 
     from biggan.atomic_write import make_folder
-    from biggan.weights.files import save_discriminator, save_generator
+    from biggan.weights.files import save_network
     from biggan.weights.load import load_network
     from biggan.weights.networks import with_off_grid
 
-    loaded: Any = load_network(source, offline=offline, bn_eps=bn_eps, sn_eps=sn_eps)
+    loaded = load_network(source, None, offline=offline, bn_eps=bn_eps, sn_eps=sn_eps)
     if off_grid is not None:
         if loaded.kind != "generator":
             raise InputError(f"--off-grid applies to generators, but {source} is a discriminator")
@@ -83,8 +82,7 @@ def command(
         raise InputError(f"{out} exists: choose another name, or replace it with --force")
     make_folder(out.parent)
     dtype = getattr(torch, precision)
-    save: Any = save_generator if loaded.kind == "generator" else save_discriminator
-    sha256 = save(out, loaded.network, loaded.description, dtype)
+    sha256 = save_network(out, loaded.network, loaded.description, dtype)
     size, source = loaded.network.config.resolution, loaded.description.source
     click.echo(f"{loaded.kind}, {size} px, {source}; sha256 {sha256}", err=True)
     click.echo(out)

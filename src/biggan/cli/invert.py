@@ -179,7 +179,7 @@ def _metric(
     """What is compared beside the pyramid: its name, and the function."""
     from biggan.inversion import discriminator_metric, lpips_metric
     from biggan.weights.files import BUNDLED
-    from biggan.weights.load import load_discriminator
+    from biggan.weights.load import load_network
 
     is_large = gan.config.resolution >= _LEAST_FOR_LPIPS
     if features == "lpips" and not is_large:
@@ -188,10 +188,14 @@ def _metric(
         return "lpips", lpips_metric()
     word = BUNDLED[0] if model is None else model
     if features == "discriminator":
-        return features, discriminator_metric(load_discriminator(word, offline=offline).network)
+        return features, discriminator_metric(
+            load_network(word, "discriminator", offline=offline).network
+        )
     if features == "auto" and (word in BUNDLED or Path(word).is_dir()):
         try:
-            return "discriminator", discriminator_metric(load_discriminator(word).network)
+            return "discriminator", discriminator_metric(
+                load_network(word, "discriminator").network
+            )
         except InputError:  # it has none
             pass
     return "none", None

@@ -115,7 +115,7 @@ def _card(model: str, *, offline: bool) -> dict[str, Any]:
 
     if means_published(model) and not cached_path(model).is_file():
         return _published_row(PUBLISHED[model])
-    loaded = load_network(model, offline=offline)
+    loaded = load_network(model, None, offline=offline)
     network = loaded.network
     card = {
         "name": loaded.description.name,

@@ -53,12 +53,12 @@ def command(
     from biggan.gan import Gan
     from biggan.publishing import save_discriminator_pretrained, save_pretrained
     from biggan.weights.files import RUN_DISCRIMINATOR
-    from biggan.weights.load import load_discriminator, load_network
+    from biggan.weights.load import load_network
 
-    loaded = load_network(model)
+    loaded = load_network(model, None)
     judge = None
     if discriminator and loaded.kind == "generator" and (Path(model) / RUN_DISCRIMINATOR).exists():
-        judge = load_discriminator(model).network
+        judge = load_network(model, "discriminator").network
     with tempfile.TemporaryDirectory() as temporary:
         out = Path(temporary) if folder is None else folder
         if loaded.kind == "discriminator":

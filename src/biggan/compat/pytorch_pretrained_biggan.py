@@ -280,10 +280,10 @@ class BigGAN(nn.Module):
         Raises:
             InputError: Nothing loadable is there, or another network.
         """
-        from biggan.weights.load import load_generator
+        from biggan.weights.load import load_network
 
         with _cache(cache_dir):
-            network = load_generator(str(pretrained_model_name_or_path)).network
+            network = load_network(str(pretrained_model_name_or_path)).network
         if not isinstance(network, BigGANDeepGenerator) or network.config.num_classes == 0:
             raise InputError(
                 f"{pretrained_model_name_or_path} is no class-conditional BigGAN-deep: load it "

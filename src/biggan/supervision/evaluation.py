@@ -24,7 +24,7 @@ from biggan.distributed import is_first, on_any_process, raising_together
 from biggan.errors import InputError
 from biggan.supervision.log import parse_object
 from biggan.training.run import Exported, Run
-from biggan.weights.files import RUN_BEST, kept_generator, network_sha256, save_generator
+from biggan.weights.files import RUN_BEST, kept_generator, network_sha256, save_network
 
 if TYPE_CHECKING:
     from biggan.evaluation import Evaluation, Reference
@@ -158,7 +158,7 @@ class ScheduledEvaluation:
             description = dataclasses.replace(
                 gan.description, training={**gan.description.training, "evaluation": measured}
             )
-            save_generator(self._best, gan.generator, description)
+            save_network(self._best, gan.generator, description)
         if self._settings.keep_best and distance is not None:
             self._keep_best(gan, step, distance)
         # Last: it says that all is done.
@@ -171,7 +171,7 @@ class ScheduledEvaluation:
         run = self._best.parent
         if step in best:
             make_folder(kept_generator(run, step).parent)
-            save_generator(kept_generator(run, step), gan.generator, gan.description)
+            save_network(kept_generator(run, step), gan.generator, gan.description)
         for other in found:
             if other not in best and other % self._config.kept_interval:
                 kept_generator(run, other).unlink(missing_ok=True)

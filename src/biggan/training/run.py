@@ -49,8 +49,7 @@ from biggan.weights.files import (
     RUN_REAL_PREVIEW,
     Description,
     kept_generator,
-    save_discriminator,
-    save_generator,
+    save_network,
 )
 from biggan.weights.networks import statistics_grid
 
@@ -186,30 +185,28 @@ class Run:
         )
         with raising_together():
             if is_first():
-                save_discriminator(
-                    self.folder / RUN_DISCRIMINATOR, state.discriminator, description
-                )
+                save_network(self.folder / RUN_DISCRIMINATOR, state.discriminator, description)
                 file = self.preview_file(state.step)
                 make_folder(file.parent)
                 save_png(preview(generator), file)
                 if state.step > 0 and state.step % config.kept_interval == 0:
                     kept = kept_generator(self.folder, state.step)
                     make_folder(kept.parent)
-                    save_generator(kept, generator, description)
+                    save_network(kept, generator, description)
                 real, data = self.folder / RUN_REAL_PREVIEW, self.dataset
                 if isinstance(data, ImageDataset) and not real.exists():
                     shown = real_preview(data.images, data.labels, data.num_classes)
                     save_png(shown, real)
                 # Last: a generator of this step says that the export is whole (`_is_exported`).
-                save_generator(self.folder / RUN_GENERATOR, generator, description)
+                save_network(self.folder / RUN_GENERATOR, generator, description)
         return generator, description
 
     def _is_exported(self, state: TrainState) -> bool:
         """Whether the folder has the generator of this very state."""
-        from biggan.weights.load import load_generator
+        from biggan.weights.load import load_network
 
         try:
-            exported = load_generator(self.folder / RUN_GENERATOR)
+            exported = load_network(self.folder / RUN_GENERATOR)
         except InputError:
             return False
         if state.step >= self.config.total_steps:

@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, Generic, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, BinaryIO, Literal, TypeVar
 
 from biggan._version import __version__
 from biggan.atomic_write import replaced_atomically
@@ -95,14 +95,12 @@ _Record = TypeVar("_Record")
 
 Kind = Literal["generator", "discriminator"]
 
-Network_co = TypeVar("Network_co", bound="Generator | Discriminator", covariant=True)
-
 
 @dataclass(frozen=True)
-class LoadedModel(Generic[Network_co]):
+class LoadedModel:
     """A generator or a discriminator as read from a file, in eval mode."""
 
-    network: Network_co
+    network: Any
     description: Description
     sha256: str
     """Digest of the file's contents, in hex."""
@@ -132,33 +130,17 @@ def kept_generator(run: Path, step: int) -> Path:
     return run / RUN_KEPT / f"step-{step:08d}.safetensors"
 
 
-def save_generator(
-    path: Path, generator: Generator, description: Description, dtype: torch.dtype | None = None
+def save_network(
+    path: Path,
+    network: Generator | Discriminator,
+    description: Description,
+    dtype: torch.dtype | None = None,
 ) -> str:
-    """Write a generator to a file, atomically; returns the sha256 of the contents.
+    """Write a network to a file, atomically; returns the sha256 of the contents.
 
     Parameters are stored as float32, or as `dtype`: torch.float16 halves the file; statistics stay
     float32, for some exceed its range. Loading makes all of them float32 again.
     """
-    return _save(path, generator, description, dtype)
-
-
-def save_discriminator(
-    path: Path,
-    discriminator: Discriminator,
-    description: Description,
-    dtype: torch.dtype | None = None,
-) -> str:
-    """Write a discriminator to a file, atomically; see `save_generator`."""
-    return _save(path, discriminator, description, dtype)
-
-
-def _save(
-    path: Path,
-    network: Generator | Discriminator,
-    description: Description,
-    dtype: torch.dtype | None,
-) -> str:
     state = network.state_dict()
     for name, parameter in network.named_parameters():
         state[name] = parameter.detach().float() if dtype is None else parameter.detach().to(dtype)

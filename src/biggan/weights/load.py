@@ -52,8 +52,6 @@ from biggan.weights.files import (
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from biggan.models import Discriminator, Generator
-
 EPSILONS_KNOWN = (
     "its epsilons are known; bn_eps and sn_eps apply only to ajbrock's files, which do not "
     "contain them (a discriminator has no bn_eps)"
@@ -76,37 +74,20 @@ _ENDINGS = (".safetensors", ".pth", ".pt", ".bin", ".tar.gz", ".tgz", ".tar")
 _HEAD_BYTES = 512
 
 
-def load_generator(
-    word: str | Path | None,
-    *,
-    offline: bool = False,
-    bn_eps: float | None = None,
-    sn_eps: float | None = None,
-) -> LoadedModel[Generator]:
-    """Load a generator; None for the default one. `biggan.load` describes the arguments."""
-    return load_network(word, "generator", offline=offline, bn_eps=bn_eps, sn_eps=sn_eps)
-
-
-def load_discriminator(
-    word: str | Path, *, offline: bool = False, sn_eps: float | None = None
-) -> LoadedModel[Discriminator]:
-    """Load a discriminator; see `load_generator`."""
-    return load_network(word, "discriminator", offline=offline, sn_eps=sn_eps)
-
-
 def load_network(
     word: str | Path | None,
-    kind: Kind | None = None,
+    kind: Kind | None = "generator",
     *,
     offline: bool = False,
     bn_eps: float | None = None,
     sn_eps: float | None = None,
-) -> LoadedModel[Any]:
-    """Load a network of this kind; None for whichever is there. See `load_generator`."""
-    path = locate(word, kind or "generator", offline=offline)
+) -> LoadedModel:
+    """Load a network of this kind, or with None of whichever a file holds, as `biggan.load`."""
+    wanted = kind or "generator"  # of a folder with both
+    path = locate(word, wanted, offline=offline)
     with _with_remedy(word, path):
-        file = _weights_file(path, kind or "generator")
-        loaded = read_network(file, kind or "generator", bn_eps=bn_eps, sn_eps=sn_eps)
+        file = _weights_file(path, wanted)
+        loaded = read_network(file, wanted, bn_eps=bn_eps, sn_eps=sn_eps)
         if kind not in (None, loaded.kind):
             raise InputError(f"{file} holds a {loaded.kind}, not a {kind}")
     return loaded
@@ -125,7 +106,7 @@ def load_class_names(
                 header = parse_header(metadata, file)
                 if header.kind == "generator" and header.description.class_names:
                     return header.description.name, header.description.class_names
-    description = load_generator(word, offline=offline).description
+    description = load_network(word, offline=offline).description
     return description.name, description.class_names
 
 
@@ -303,8 +284,8 @@ def read_network(
     *,
     bn_eps: float | None = None,
     sn_eps: float | None = None,
-) -> LoadedModel[Any]:
-    """Read a network in any known format; `kind` is for files of several. See `load_generator`."""
+) -> LoadedModel:
+    """Read a network in any known format; `kind` is for files of several. See `load_network`."""
     path = _weights_file(path, "generator")
     how = {"epsilons": {"bn_eps": bn_eps, "sn_eps": sn_eps}, "kind": kind}
     try:
@@ -359,7 +340,7 @@ def _sniff(head: bytes, path: Path) -> Literal["safetensors", "archive", "pickle
 # --- build ---
 
 
-def _build(metadata: dict[str, str], tensors: dict[str, Tensor], path: Path) -> LoadedModel[Any]:
+def _build(metadata: dict[str, str], tensors: dict[str, Tensor], path: Path) -> LoadedModel:
     """The network of a file of ours, after its contents are verified."""
     from biggan.models import DiscriminatorConfig, GeneratorConfig
     from biggan.weights.networks import assemble
@@ -382,13 +363,13 @@ def _build(metadata: dict[str, str], tensors: dict[str, Tensor], path: Path) -> 
     return LoadedModel(network, replace(description, class_names=names), sha256)
 
 
-def _convert_module(folder: Path, how: Mapping[str, Any]) -> LoadedModel[Any]:
+def _convert_module(folder: Path, how: Mapping[str, Any]) -> LoadedModel:
     from biggan.weights.containers.tensor_bundle import VARIABLES, read_bundle
 
     return _convert(read_bundle(folder / VARIABLES), folder, how)
 
 
-def _convert(tensors: Mapping[str, Tensor], path: Path, how: Mapping[str, Any]) -> LoadedModel[Any]:
+def _convert(tensors: Mapping[str, Tensor], path: Path, how: Mapping[str, Any]) -> LoadedModel:
     """The network that foreign tensors are, described by their contents alone.
 
     So a file under any name, and what it is converted to, are one model with one digest. `how` are

@@ -128,7 +128,7 @@ def hub_grid(rows: int) -> tuple[float, ...]:
     return tuple(round(0.02 * (i + 51 - rows), 2) for i in range(rows))
 
 
-def with_off_grid(loaded: LoadedModel[Generator], off_grid: OffGrid) -> LoadedModel[Generator]:
+def with_off_grid(loaded: LoadedModel, off_grid: OffGrid) -> LoadedModel:
     """The same generator with another interpolation between two rows of its statistics.
 
     It makes other pictures, so it has another digest. The network is changed, not copied.

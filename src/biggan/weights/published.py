@@ -40,8 +40,6 @@ _LOG = logging.getLogger("biggan.weights")
 DEEPMIND_LICENCE = "not established: DeepMind's module pages state none"
 """Licence of DeepMind's weights, whoever converted them."""
 
-_STUDIOGAN_LICENCE = "MIT (StudioGAN's model card)"
-
 _HUGGING_FACE = "https://s3.amazonaws.com/models.huggingface.co/biggan/"
 _HUB = "https://huggingface.co/"
 _MIRROR = f"{_HUB}osanseviero/BigGAN-deep-128/resolve/main/"
@@ -135,9 +133,36 @@ def _file(url: str, name: str) -> RemoteFile:
     return RemoteFile(url, name, SHA256.get(url))
 
 
-def _studiogan(run: str, file: str, sha256: str) -> Place:
-    escaped = f"{run}/{file}".replace("=", "%3D")
-    return (RemoteFile(_STUDIOGAN + escaped, file, sha256),)
+def _studiogan(
+    name: str,
+    preset: str,
+    source: str,
+    run: str,
+    step: int,
+    sha256: str,
+    *,
+    discriminator: tuple[str, str] | None = None,
+    class_names: str | None = None,
+    **changes: Any,
+) -> PublishedModel:
+    """A model of PyTorch-StudioGAN; of its discriminator, which one it is and the sha256."""
+
+    def place(kind: str, sha256: str) -> Place:
+        file = f"model={kind}-weights-step={step}.pth"
+        url = f"{_STUDIOGAN}{run}/{file}".replace("=", "%3D")
+        return (RemoteFile(url, file, sha256),)
+
+    return PublishedModel(
+        f"studiogan-{name}",
+        preset,
+        {**changes, "sn_eps": 1e-6},
+        rows=0,
+        source=f"PyTorch-StudioGAN, BigGAN of {source}, 2022",
+        licence="MIT (StudioGAN's model card)",
+        places=(place("G_ema-best", sha256),),
+        discriminator=None if discriminator is None else place(*discriminator),
+        class_names=None if class_names is None else tuple(class_names.split()),
+    )
 
 
 def _module_places(name: str, version: int) -> tuple[Place, ...]:
@@ -150,93 +175,50 @@ def _module_places(name: str, version: int) -> tuple[Place, ...]:
     )
 
 
-PUBLISHED: dict[str, PublishedModel] = {}
-"""The published models by name: first those whose licence is clear."""
-
-_IMAGENET_RUN = "ImageNet_tailored/ImageNet-BigGAN-256-train-2022_02_13_09_14_45"
-_AFHQ_RUN = "Efficient-AFHQ-V2-256/AFHQv2-BigGAN-256Res-train-2022_02_28_00_38_33"
-_CIFAR_NAMES = "airplane automobile bird cat deer dog frog horse ship truck"
-for _entry in (
-    PublishedModel(
-        "studiogan-imagenet-128",
-        "biggan-128",
-        {"sn_eps": 1e-6},
-        rows=0,
-        source="PyTorch-StudioGAN, BigGAN of ImageNet with batches of 256, 2022",
-        licence=_STUDIOGAN_LICENCE,
-        places=(
-            _studiogan(
-                _IMAGENET_RUN,
-                "model=G_ema-best-weights-step=200000.pth",
-                "1014feb2fd3f7aec2fa8d0d01b4fedd1943cfd07c48a45e093272053aa439919",
-            ),
-        ),
-        discriminator=_studiogan(
-            _IMAGENET_RUN,
-            "model=D-current-weights-step=200000.pth",
+_STUDIOGANS = (
+    _studiogan(
+        *("imagenet-128", "biggan-128", "ImageNet with batches of 256"),
+        "ImageNet_tailored/ImageNet-BigGAN-256-train-2022_02_13_09_14_45",
+        200_000,
+        "1014feb2fd3f7aec2fa8d0d01b4fedd1943cfd07c48a45e093272053aa439919",
+        discriminator=(
+            "D-current",
             "16d66424991a7da67a87cbfcf402b796837977714313e87e2707ed45fbad6bce",
         ),
     ),
-    PublishedModel(
-        "studiogan-afhqv2-256",
-        "biggan-256",
-        {"num_classes": 3, "attention_resolution": 0, "sn_eps": 1e-6},
-        rows=0,
-        source="PyTorch-StudioGAN, BigGAN of AFHQv2, 2022",
-        licence=_STUDIOGAN_LICENCE,
-        places=(
-            _studiogan(
-                _AFHQ_RUN,
-                "model=G_ema-best-weights-step=24000.pth",
-                "8c70cf13e32201899b0c6786d44e44629699c2c624155d4cbabc94a8edd92f43",
-            ),
-        ),
-        discriminator=_studiogan(
-            _AFHQ_RUN,
-            "model=D-best-weights-step=24000.pth",
+    _studiogan(
+        *("afhqv2-256", "biggan-256", "AFHQv2"),
+        "Efficient-AFHQ-V2-256/AFHQv2-BigGAN-256Res-train-2022_02_28_00_38_33",
+        24_000,
+        "8c70cf13e32201899b0c6786d44e44629699c2c624155d4cbabc94a8edd92f43",
+        discriminator=(
+            "D-best",
             "99f4a45354ae3947de0ad7f6b172f2505d1580f6f2e78bc74467126790fc4eeb",
         ),
-        class_names=("cat", "dog", "wild"),
+        class_names="cat dog wild",
+        num_classes=3,
+        attention_resolution=0,
     ),
-    PublishedModel(
-        "studiogan-imagenet-64",
-        "biggan-64",
-        {
-            "channels": 80,
-            "widths": (16, 8, 4, 2, 1),
-            "z_dim": 100,
-            "num_classes": 100,
-            "sn_eps": 1e-6,
-        },
-        rows=0,
-        source="PyTorch-StudioGAN, BigGAN of 100 classes of ImageNet (Papa ImageNet), 2022",
-        licence=_STUDIOGAN_LICENCE,
-        places=(
-            _studiogan(
-                "Papa_ImageNet_tailored/Papa_ImageNet-BigGAN-train-2022_02_23_16_26_07",
-                "model=G_ema-best-weights-step=48000.pth",
-                "de2eb0ab50af91e4dc0781cc869d93fbbe09aefb536181dab8cfcea6ddfcc326",
-            ),
-        ),
+    _studiogan(
+        *("imagenet-64", "biggan-64", "100 classes of ImageNet (Papa ImageNet)"),
+        "Papa_ImageNet_tailored/Papa_ImageNet-BigGAN-train-2022_02_23_16_26_07",
+        48_000,
+        "de2eb0ab50af91e4dc0781cc869d93fbbe09aefb536181dab8cfcea6ddfcc326",
+        channels=80,
+        widths=(16, 8, 4, 2, 1),
+        z_dim=100,
+        num_classes=100,
     ),
-    PublishedModel(
-        "studiogan-cifar10-32",
-        "biggan-32",
-        {"sn_eps": 1e-6},
-        rows=0,
-        source="PyTorch-StudioGAN, BigGAN of CIFAR-10 with consistency regularization, 2022",
-        licence=_STUDIOGAN_LICENCE,
-        places=(
-            _studiogan(
-                "CIFAR10_tailored/CIFAR10-BigGAN-CR-train-2022_03_10_14_20_11",
-                "model=G_ema-best-weights-step=98000.pth",
-                "ff672764c4cad60eeb7e78324e158c1f02581283447b0beb110882fbd8223ecf",
-            ),
-        ),
-        class_names=tuple(_CIFAR_NAMES.split()),
+    _studiogan(
+        *("cifar10-32", "biggan-32", "CIFAR-10 with consistency regularization"),
+        "CIFAR10_tailored/CIFAR10-BigGAN-CR-train-2022_03_10_14_20_11",
+        98_000,
+        "ff672764c4cad60eeb7e78324e158c1f02581283447b0beb110882fbd8223ecf",
+        class_names="airplane automobile bird cat deer dog frog horse ship truck",
     ),
-):
-    PUBLISHED[_entry.name] = _entry
+)
+PUBLISHED = {model.name: model for model in _STUDIOGANS}
+"""The published models by name: first those whose licence is clear."""
 
 for _resolution, _z_dim in ((128, 120), (256, 140), (512, 128)):
     _name, _release = f"biggan-{_resolution}", f"biggan{_resolution}-release.pt"
@@ -356,7 +338,7 @@ def _fetch_and_convert(
 ) -> list[str]:
     """Write a network to a file, from the first place that has it; or say why none has."""
     from biggan.weights.download import DownloadError
-    from biggan.weights.files import save_discriminator, save_generator
+    from biggan.weights.files import save_network
 
     failures = []
     for place in places:
@@ -373,8 +355,7 @@ def _fetch_and_convert(
                 shutil.rmtree(folder)
                 reason = str(error).replace(f"{folder}/", "")
             else:
-                save = save_generator if kind == "generator" else save_discriminator
-                model_digest = save(path, loaded.network, loaded.description)
+                model_digest = save_network(path, loaded.network, loaded.description)
                 _record(digests, {path.name: model_digest})
                 shutil.rmtree(folder.parent)
                 return []
@@ -416,7 +397,7 @@ def fetch_file(file: RemoteFile, folder: Path, report: Report | None = None) -> 
     return digest
 
 
-def read_place(model: PublishedModel, kind: Kind, place: Place, folder: Path) -> LoadedModel[Any]:
+def read_place(model: PublishedModel, kind: Kind, place: Place, folder: Path) -> LoadedModel:
     """The network of a place's files, which are in this folder, with what is known of it.
 
     It must be the one that the model's name promises.
@@ -436,7 +417,7 @@ def read_place(model: PublishedModel, kind: Kind, place: Place, folder: Path) ->
     return dataclasses.replace(loaded, description=description)
 
 
-def _check(loaded: LoadedModel[Any], model: PublishedModel, kind: Kind) -> None:
+def _check(loaded: LoadedModel, model: PublishedModel, kind: Kind) -> None:
     """Make sure that a network is the one that a name promises."""
     from biggan.weights.networks import hub_grid, statistics_grid
 
