@@ -166,7 +166,7 @@ def test_all_that_is_wrong_is_named():
         (lambda t: t.pop("shared.weight"), "lacks shared.weight"),
         (lambda t: t.update({"linear.weight": torch.zeros(3)}), "linear.weight is (3,)"),
         (lambda t: t.update({"blocks.2.1.theta.weight": torch.zeros(1)}), "only one"),
-        (lambda t: t.update({"blocks.0.0.conv4.weight": torch.zeros(1)}), "conv4.weight is (1,)"),
+        (lambda t: t.update({"blocks.0.0.conv4.weight": torch.zeros(1)}), "has 3 blocks, not two"),
     ],
 )
 def test_networks_that_cannot_be_built(change, message):

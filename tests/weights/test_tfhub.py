@@ -301,8 +301,8 @@ def test_a_deep_module_without_tables_is_refused(changed):
         (ORIGINAL, {"Generator/GBlock_5/conv1/u0": np.float32(1)}, "unexpected Generator/GBlock_5"),
         (
             ORIGINAL,
-            {"Generator/GBlock/conv1/u0": np.zeros(64, np.float32)},
-            r"conv1/u0 is \(64,\), not \(1, 64\)",
+            {"Generator/GBlock/conv1/u0": np.zeros((1, 63), np.float32)},
+            r"conv1/u0 is \(1, 63\), not \(64,\)",
         ),
         (
             DEEP,
@@ -316,16 +316,16 @@ def test_a_deep_module_without_tables_is_refused(changed):
         ),
         (
             ORIGINAL,
-            {f"Generator/GBlock_1/conv0/w/{EMA}": np.zeros((3, 3, 64, 10**6), np.float32)[:0]},
+            {f"Generator/GBlock_1/conv1/w/{EMA}": np.zeros((3, 3, 64, 10**6), np.float32)[:0]},
             "none of them empty",
         ),
         (ORIGINAL, {f"linear/w/{EMA}": None}, "lacks linear/w"),
-        (ORIGINAL, {f"Generator/GBlock/conv0/w/{EMA}": None}, "lacks Generator/GBlock/conv0/w"),
+        (ORIGINAL, {f"Generator/GBlock/conv0/w/{EMA}": None}, "missing Generator/GBlock/conv0/w"),
         (
             ORIGINAL,
             {
                 f"Generator/attention/theta/w/{EMA}": np.zeros((1, 1, 64, 8), np.float32),
-                f"Generator/GBlock_1/conv0/w/{EMA}": np.zeros((3, 3, 64, 64), np.float32),
+                f"Generator/GBlock_1/conv1/w/{EMA}": np.zeros((3, 3, 64, 64), np.float32),
             },
             "attention on 64 channels fits at 8, 16 pixels alike",
         ),
@@ -344,7 +344,7 @@ def test_a_deep_module_without_tables_is_refused(changed):
             {f"Generator/GBlock_10/conv0/w/{DEEP_EMA}": np.zeros((1, 1, 4, 1), np.float32)},
             "has 11 blocks, not two per resolution",
         ),
-        (ORIGINAL, {f"Generator/G_Z/G_linear/w/{EMA}": None}, "lacks Generator/G_Z/G_linear/w"),
+        (ORIGINAL, {f"Generator/G_Z/G_linear/w/{EMA}": None}, "missing Generator/G_Z/G_linear/w"),
     ],
 )
 def test_variables_that_fit_no_network_are_refused(changed, name, variables, message):
@@ -357,7 +357,7 @@ def test_variables_that_fit_no_network_are_refused(changed, name, variables, mes
 def test_a_claim_of_enormous_layers_is_refused_without_making_them(changed):
     """Weights of ten megabytes say that the others must have terabytes."""
     wide = np.zeros((1, 1, 1, 2_500_000), np.float32)
-    names = [f"Generator/GBlock{i}/conv0/w/{EMA}" for i in ("", "_1")]
+    names = [f"Generator/GBlock{i}/conv1/w/{EMA}" for i in ("", "_1")]
     with pytest.raises(InputError, match="cannot be above"):
         convert(changed(ORIGINAL, dict.fromkeys(names, wide)))
 

@@ -11,7 +11,6 @@ import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -96,8 +95,7 @@ class ForeignTensors:
     def size(self, *places: tuple[str, int, int]) -> int:
         """A size that several tensors have: the first of them that is there decides.
 
-        So a network can be laid out though some tensors are missing, and `finish` names them all. A
-        place is a tensor's name, its number of dimensions, and the axis.
+        A place is a tensor's name, its number of dimensions, and the axis.
         """
         for name, dimensions, axis in places:
             if name in self.tensors and self.tensors[name].ndim == dimensions:
@@ -125,17 +123,20 @@ class ForeignTensors:
     def take(self, name: str, *shape: int) -> Tensor:
         """A tensor of this shape, as float32; half precision is widened.
 
-        What is wrong is remembered for `finish`; zeros stand in for it until then.
+        Axes of length 1 before its own are dropped. What is wrong is remembered for `finish`; zeros
+        stand in for it until then.
         """
         self._left.pop(name, None)
         tensor = self.tensors.get(name)
         if tensor is None:
             self._wrong.append(f"missing {name}")
-        elif fault := tensor_fault(name, tensor, shape, _FLOATS):
+            return torch.zeros(()).expand(shape)
+        if tuple(tensor.shape) == (1,) * (tensor.ndim - len(shape)) + shape:
+            tensor = tensor.reshape(shape)
+        if fault := tensor_fault(name, tensor, shape, _FLOATS):
             self._wrong.append(fault)
-        else:
-            return tensor.detach().float()
-        return torch.zeros(()).expand(shape)
+            return torch.zeros(()).expand(shape)
+        return tensor.detach().float()
 
     def leave(self, pattern: str) -> None:
         """Leave the tensors whose whole name matches: their format has them, and we need not."""
@@ -260,14 +261,153 @@ def reorder_first_linear(tensors: dict[str, Tensor]) -> None:
         tensors[name] = by_place.transpose(0, 1).flatten(0, 1)
 
 
-def generator_config(family: str, widths: Sequence[int], **values: Any) -> GeneratorConfig:
-    """The configuration of a generator with these channels at 4x4 pixels and each doubling."""
-    channels, multiples = base_width(widths)
-    resolution = 4 * 2 ** (len(widths) - 1)
-    return GeneratorConfig(family, resolution, channels, multiples, **values)  # type: ignore[arg-type]
+# --- the shape of a network, by the sizes of its layers ---
 
 
-def base_width(widths: Sequence[int]) -> tuple[int, tuple[int, ...]]:
+@dataclass(frozen=True)
+class Layers:
+    """The layers of a foreign network by our names.
+
+    A size is that of the first tensor that has it, so that a network can be laid out though some
+    tensors are missing, and `ForeignTensors.finish` names them all.
+    """
+
+    source: ForeignTensors
+    foreign_name: Callable[[str], str]
+    blocks: int
+    """Number of residual blocks."""
+    before_attention: int | None
+    """Number of blocks before the attention: 0 without one, None where the format does not say."""
+    outputs_last: bool = False
+    """Whether weights are (..., in, out), not (out, in, ...)."""
+
+    def outputs(self, layer: str, axes: int = 4) -> int:
+        """The outputs of a layer whose weight has so many axes."""
+        weight, bias, u = (self.foreign_name(f"{layer}.{name}") for name in ("weight", "bias", "u"))
+        axis = axes - 1 if self.outputs_last else 0
+        return self.source.size((weight, axes, axis), (bias, 1, 0), (u, 1, 0), (u, 2, 1))
+
+    def inputs(self, *layers: str, axes: int = 4) -> int:
+        """The inputs that several layers have."""
+        axis = axes - 2 if self.outputs_last else 1
+        weights = (self.foreign_name(f"{layer}.weight") for layer in layers)
+        return self.source.size(*((weight, axes, axis) for weight in weights))
+
+
+def generator_config(
+    layers: Layers,
+    *,
+    deep: bool,
+    embedding: Sequence[int] = (),
+    tables: int = 0,
+    **values: Any,
+) -> GeneratorConfig:
+    """The configuration of a generator.
+
+    Args:
+        layers: Of the generator.
+        deep: Whether it is a BigGAN-deep.
+        embedding: The shape of the shared embedding, (classes, class_dim); empty without one.
+        tables: Number of classes where every BatchNorm has a table of gains and biases; else 0.
+        values: Further fields of the configuration.
+    """
+    path, number = layers.source.path, layers.blocks
+    measured = range(0 if deep and number % 2 else number)
+    made = [layers.outputs(f"blocks.{i}.conv{4 if deep else 2}") for i in measured]
+    # Channels at 4x4 pixels, then after each doubling of the resolution.
+    widths = [layers.outputs("linear", 2) // 16, *(made[1::2] if deep else made)]
+    # The first block of a stage keeps its channels. The networks of one width throughout are those
+    # for 32 px, of three stages.
+    stages = 3 if len(set(widths)) == 1 else min(len(widths) - 1, _MOST_STAGES)
+    if not made or (deep and (made[::2] != widths[:-1] or number != 2 * stages)):
+        raise InputError(
+            f"{path} has {number} blocks, not two per resolution (in ajbrock's software: it was "
+            "trained with a --G_depth other than 2), which is not supported"
+        )
+    num_classes, class_dim = embedding or (tables, 0)
+    condition = tables or layers.inputs("blocks.0.bn1.gain", "blocks.0.bn1.bias", axes=2)
+    noise = 0 if tables else condition - class_dim
+    if noise < 0 or (deep and noise == 0):
+        raise InputError(
+            f"{path}: conditions of {condition} numbers, of which {noise} are noise, are not "
+            "supported"
+        )
+    if embedding:
+        values["class_dim"] = class_dim
+    if "attention_resolution" not in values:
+        values["attention_resolution"] = _attention_resolution(layers, widths, deep=deep)
+    rgb = layers.outputs("head.conv")
+    channels, multiples = _base_width(widths)
+    return GeneratorConfig(
+        "biggan-deep" if deep else "biggan",
+        4 * 2 ** (len(widths) - 1),
+        channels,
+        multiples,
+        z_dim=noise * (1 if deep else len(widths)) or layers.inputs("linear", axes=2),
+        num_classes=num_classes,
+        shared_embedding=not tables,
+        skip_z=noise > 0,
+        image_channels=1 if rgb == 1 else 3,
+        rgb_channels=rgb if rgb > 3 else 0,
+        **values,
+    )
+
+
+def _attention_resolution(layers: Layers, widths: Sequence[int], *, deep: bool) -> int:
+    """The resolution at which a generator's attention is; 0 without attention."""
+    path, before = layers.source.path, layers.before_attention
+    if before is not None:
+        if deep and before % 2:
+            raise InputError(f"{path} has attention between two blocks of a resolution")
+        return 4 * 2 ** (before // 2 if deep else before) if before else 0
+    inner = [f"attention.{name}" for name in ("theta", "phi", "g")]
+    if not any(layers.foreign_name(f"{name}.weight") in layers.source for name in inner):
+        return 0
+    channels = layers.inputs(*inner)  # where these fit
+    fitting = [4 * 2**i for i, width in enumerate(widths) if i and width == channels]
+    if len(fitting) != 1:
+        where = f"at {', '.join(map(str, fitting))} pixels alike" if fitting else "nowhere"
+        raise InputError(f"{path}: its attention on {channels} channels fits {where}")
+    return fitting[0]
+
+
+def discriminator_config(layers: Layers, *, deep: bool, **values: Any) -> DiscriminatorConfig:
+    """The configuration of a discriminator; see `generator_config`.
+
+    All formats' discriminators halve the resolution down to 4x4 pixels, and the last block (of
+    BigGAN) keeps it; but those of one width throughout, for 32 px, halve it twice.
+    """
+    source = layers.source
+    made = [layers.outputs(f"blocks.{i}.conv{4 if deep else 2}") for i in range(layers.blocks)]
+    if not made or (deep and made[::2] != made[1::2]):
+        raise InputError(f"{source.path} does not have two blocks per resolution")
+    widths = [layers.outputs("stem"), *made[1::2]] if deep else made
+    down = 2 if len(set(widths)) == 1 else len(widths) - 1
+    resolution = 32 if len(set(widths)) == 1 else 4 * 2**down
+    before = layers.before_attention or 0
+    after, between = divmod(before, 2) if deep else (before, 0)
+    if between or after > down:
+        raise InputError(
+            f"{source.path} has attention after block {before}, which does not halve the resolution"
+        )
+    has_classes = source.has_any(layers.foreign_name("head.embedding."))
+    channels, multiples = _base_width(widths)
+    return DiscriminatorConfig(
+        "biggan-deep" if deep else "biggan",
+        resolution,
+        channels,
+        multiples,
+        down_blocks=down,
+        num_classes=layers.outputs("head.embedding", 2) if has_classes else 0,
+        attention_resolution=resolution // 2**after if after else 0,
+        image_channels=layers.inputs(
+            *(["stem"] if deep else ["blocks.0.conv1", "blocks.0.shortcut"])
+        ),
+        **values,
+    )
+
+
+def _base_width(widths: Sequence[int]) -> tuple[int, tuple[int, ...]]:
     """Write a network's widths as `channels` and multiples of it, as its paper does.
 
     The widest is 16 times `channels`, or 4 times in a network of one width throughout (those for
@@ -280,154 +420,39 @@ def base_width(widths: Sequence[int]) -> tuple[int, tuple[int, ...]]:
     return channels, tuple(width // channels for width in widths)
 
 
-def halvings(widths: Sequence[int]) -> tuple[int, int]:
-    """How often a discriminator of these widths halves the resolution, and that of its images.
-
-    All formats' halve down to 4x4 pixels, the last block (of BigGAN) keeping them; but those of one
-    width throughout, for 32 px, halve twice.
-    """
-    if min(widths) == max(widths):
-        return 2, 32
-    return len(widths) - 1, 4 * 2 ** (len(widths) - 1)
-
-
-def attention_by_channels(channels: int, widths: Sequence[int], path: Path) -> int:
-    """The resolution at which a generator's attention sits, in formats that do not say it.
-
-    It is where the channels of its input fit: widths are those at 4x4 pixels and after each stage.
-    """
-    fitting = [4 * 2**i for i, width in enumerate(widths) if i and width == channels]
-    if len(fitting) != 1:
-        where = f"at {', '.join(map(str, fitting))} pixels alike" if fitting else "nowhere"
-        raise InputError(f"{path}: its attention on {channels} channels fits {where}")
-    return fitting[0]
-
-
-# --- formats with one list of blocks, in which attention has a place of its own ---
-
-
 @dataclass(frozen=True)
 class Blocks:
-    """Such a list: where its residual blocks are, and where its attention is."""
+    """A list of blocks in which the attention has a place of its own."""
 
     residual: tuple[int, ...]
+    """Places of the residual blocks."""
     attention: int | None
 
     @classmethod
     def find(cls, source: ForeignTensors, blocks: str, attention: str) -> Blocks:
         """Find them by patterns whose group is the place in the list; one is of attention alone."""
-        found = source.numbers(attention)
-        if len(found) > 1:
-            raise InputError(f"{source.path} has attention in {len(found)} places, not in one")
-        residual = tuple(i for i in source.numbers(blocks) if i not in found)
-        return cls(residual, found[0] if found else None)
+        place = attention_place(source, attention)
+        number = 1 + max(source.numbers(blocks), default=-1)
+        return cls(tuple(i for i in range(number) if i != place), place)
 
-    @property
-    def before_attention(self) -> int:
-        """The number of residual blocks before the attention; 0 for no attention."""
-        return sum(i < (self.attention or 0) for i in self.residual)
-
-    def names(self, block: str, attention: str) -> Names:
-        """The renaming of our blocks and our attention, by the beginnings of theirs."""
+    def names(self, block: str) -> Names:
+        """The renaming of our blocks and our attention, by the beginning of theirs."""
         places = dict(enumerate(self.residual))
         return (
             (r"^blocks\.(\d+)\.", lambda match: block.format(places.get(int(match[1]), 0))),
-            (r"^attention\.", attention.format(self.attention)),
+            (r"^attention\.", block.format(self.attention)),
         )
 
+    def layers(self, source: ForeignTensors, foreign_name: Callable[[str], str]) -> Layers:
+        """The layers of the network that has these blocks."""
+        return Layers(source, foreign_name, len(self.residual), self.attention or 0)
 
-def generator_in_list(
-    source: ForeignTensors,
-    foreign_name: Callable[[str], str],
-    blocks: Blocks,
-    condition: int,
-    *,
-    has_tables: bool,
-    **values: Any,
-) -> GeneratorConfig:
-    """The shape of a generator whose blocks are such a list.
 
-    `condition` is the width of what conditions its BatchNorms, or the number of classes of which
-    they have tables.
-    """
-    size = partial(_layer_size, source, foreign_name)
-    deep = source.has_any(foreign_name("blocks.0.conv4."))
-    number = len(blocks.residual)
-    made = [size(f"blocks.{i}.conv{4 if deep else 2}", 4, 0) for i in range(number)]
-    widths = [size("linear", 2, 0) // 16, *(made[1::2] if deep else made)]
-    stages = 3 if len(set(widths)) == 1 else min(len(widths) - 1, _MOST_STAGES)
-    if deep and (made[::2] != widths[:-1] or number != 2 * stages):
-        raise InputError(f"{source.path} does not have two blocks per resolution")
-    if has_tables:
-        values["num_classes"] = condition
-    if shared := (table := foreign_name("class_embedding.table.weight")) in source:
-        values["num_classes"], values["class_dim"] = source.shape(table, 2)
-    noise = 0 if has_tables else condition - (values["class_dim"] if shared else 0)
-    if noise < 0 or (deep and noise == 0):
+def attention_place(source: ForeignTensors, pattern: str) -> int | None:
+    """The one number that a pattern of attention's names finds; None for no attention."""
+    found = source.numbers(pattern)
+    if len(found) > 1:
         raise InputError(
-            f"{source.path}: conditions of {condition} numbers, of which {noise} are noise, are "
-            "not supported"
+            f"{source.path} has attention in {len(found)} places, {found}: only one is supported"
         )
-    z_dim = noise * (1 if deep else len(widths)) or size("linear", 2, 1)
-    before = blocks.before_attention
-    if deep and before % 2:
-        raise InputError(f"{source.path} has attention between two blocks of a resolution")
-    return generator_config(
-        "biggan-deep" if deep else "biggan",
-        widths,
-        z_dim=z_dim,
-        attention_resolution=4 * 2 ** (before // 2 if deep else before) if before else 0,
-        shared_embedding=not has_tables,
-        skip_z=noise > 0,
-        **{"num_classes": 0, **values},
-    )
-
-
-def _layer_size(
-    source: ForeignTensors,
-    foreign_name: Callable[[str], str],
-    layer: str,
-    dimensions: int,
-    axis: int,
-) -> int:
-    """A size of a layer's weight; its outputs (axis 0) are known by its bias, too."""
-    places = [(foreign_name(f"{layer}.weight"), dimensions, axis)]
-    if axis == 0:
-        places.append((foreign_name(f"{layer}.bias"), 1, 0))
-    return source.size(*places)
-
-
-def discriminator_in_list(
-    source: ForeignTensors,
-    foreign_name: Callable[[str], str],
-    blocks: Blocks,
-    **values: Any,
-) -> DiscriminatorConfig:
-    """As `generator_in_list`, of a discriminator."""
-    size = partial(_layer_size, source, foreign_name)
-    deep = source.has_any(foreign_name("stem."))
-    number = len(blocks.residual)
-    made = [size(f"blocks.{i}.conv{4 if deep else 2}", 4, 0) for i in range(number)]
-    widths = [size("stem", 4, 0), *made[1::2]] if deep else made
-    if not made or (deep and made[::2] != made[1::2]):
-        raise InputError(f"{source.path} does not have two blocks per resolution")
-    down, resolution = halvings(widths)
-    before = blocks.before_attention
-    after, between = divmod(before, 2) if deep else (before, 0)
-    if between or after > down:
-        raise InputError(
-            f"{source.path} has attention after block {before}, which does not halve the resolution"
-        )
-    has_classes = source.has_any(foreign_name("head.embedding."))
-    channels, multiples = base_width(widths)
-    return DiscriminatorConfig(
-        family="biggan-deep" if deep else "biggan",
-        resolution=resolution,
-        channels=channels,
-        widths=multiples,
-        down_blocks=down,
-        num_classes=source.shape(foreign_name("head.embedding.weight"), 2)[0] if has_classes else 0,
-        attention_resolution=resolution // 2**after if after else 0,
-        image_channels=size("stem" if deep else "blocks.0.conv1", 4, 1),
-        **values,
-    )
+    return found[0] if found else None

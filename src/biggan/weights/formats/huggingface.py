@@ -8,7 +8,8 @@ of the three published files: 1e-4, and every second block.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from typing import Any
 from biggan.errors import InputError, quoted
 from biggan.models import GeneratorConfig
 from biggan.weights.formats.conversion import (
+    Blocks,
     Converted,
     ForeignTensors,
     Stored,
@@ -53,11 +55,11 @@ def matches(source: ForeignTensors) -> bool:
 
 def convert(source: ForeignTensors) -> Converted:
     """Convert a generator."""
-    layers = source.numbers(r"generator\.layers\.(\d{1,3})\.")
-    attention = _attention_layer(source)
-    blocks = [layer for layer in range(max(layers, default=-1) + 1) if layer != attention]
-    if len(blocks) % 2 or not blocks:
-        raise InputError(f"{source.path} has {len(blocks)} blocks, not two per resolution")
+    blocks = Blocks.find(
+        source,
+        r"generator\.layers\.(\d{1,3})\.",
+        r"generator\.layers\.(\d{1,3})\.(?:snconv|gamma)",
+    )
     norms = ("generator.bn", "generator.layers.0.bn_0")
     rows = source.size(
         *((f"{n}.running_{kind}", 2, 0) for n in norms for kind in ("means", "vars"))
@@ -67,74 +69,47 @@ def convert(source: ForeignTensors) -> Converted:
             f"{source.path} has BatchNorm statistics for {rows} truncation, not from 0 to 1"
         )
     grid = tuple(round(i / (rows - 1), 6) for i in range(rows))
-    config = _config(source, blocks, attention, rows)
-
-    places = [(rf"^blocks\.{i}\.", f"generator.layers.{n}.") for i, n in enumerate(blocks)]
-    names = (*_NAMES, *places, (r"^attention\.", f"generator.layers.{attention}."))
-    tensors = take_network(source, config, lambda name: renamed(name, names), _stored, grid)
+    foreign_name = partial(renamed, names=(*_NAMES, *blocks.names("generator.layers.{}.")))
+    settings = _read_settings(source.path)
+    eps = settings.get("eps", _EPS)
+    config = generator_config(
+        blocks.layers(source, foreign_name),
+        deep=True,
+        embedding=source.shape("embeddings.weight", 2)[::-1],
+        bn_eps=eps,
+        sn_eps=eps,
+    )
+    _check_settings(settings, source.path, config, blocks.attention, rows)
+    tensors = take_network(source, config, foreign_name, _stored, grid)
     reorder_first_linear(tensors)
     origin = "Hugging Face's pytorch_pretrained_biggan"
     return Converted(config, tensors, origin, DEEPMIND_LICENCE, grid)
 
 
 def _stored(name: str, shapes: Mapping[str, tuple[int, ...]]) -> Stored:
-    if name == "attention.gamma":
-        return (1,), lambda tensor: tensor.reshape(())
     if name == "class_embedding.table.weight":
         return shapes[name][::-1], lambda tensor: tensor.T.contiguous()
     return shapes[name], None
 
 
-def _attention_layer(source: ForeignTensors) -> int | None:
-    layers = source.numbers(r"generator\.layers\.(\d{1,3})\.(?:snconv|gamma)")
-    if len(layers) > 1 or any(layer % 2 or layer == 0 for layer in layers):
-        raise InputError(
-            f"{source.path} has attention at layers {layers}: only one is supported, after a "
-            "block that doubles the resolution"
-        )
-    return layers[0] if layers else None
-
-
-def _config(
-    source: ForeignTensors, blocks: Sequence[int], attention: int | None, rows: int
-) -> GeneratorConfig:
-    """The network's shape, by its tensors and the `config.json` beside them."""
-    settings = _read_settings(source.path)
-    into = f"generator.layers.{blocks[0]}"
-    widths = [
-        source.size((f"{into}.bn_0.running_means", 2, 1), (f"{into}.conv_0.weight_orig", 4, 1))
-    ]
-    for layer in blocks[1::2]:
-        name = f"generator.layers.{layer}.conv_3"
-        widths.append(source.size((f"{name}.weight_orig", 4, 0), (f"{name}.bias", 1, 0)))
-    class_dim, num_classes = source.shape("embeddings.weight", 2)
-    condition_dim = source.size(
-        ("generator.gen_z.weight_orig", 2, 1),
-        ("generator.layers.0.bn_0.scale.weight_orig", 2, 1),
-    )
-    rgb = "generator.conv_to_rgb"
-    eps = settings.get("eps", _EPS)
-    config = generator_config(
-        "biggan-deep",
-        widths,
-        z_dim=condition_dim - class_dim,
-        num_classes=num_classes,
-        attention_resolution=0 if attention is None else 4 * 2 ** (attention // 2),
-        class_dim=class_dim,
-        rgb_channels=source.size((f"{rgb}.weight_orig", 4, 0), (f"{rgb}.bias", 1, 0)),
-        bn_eps=eps,
-        sn_eps=eps,
-    )
+def _check_settings(
+    settings: Mapping[str, Any],
+    path: Path,
+    config: GeneratorConfig,
+    attention: int | None,
+    rows: int,
+) -> None:
+    """Make sure that a `config.json` is that of these tensors."""
     layers = [
         layer
-        for before, after in pairwise(widths)
+        for before, after in pairwise(config.channels * multiple for multiple in config.widths)
         for layer in ([False, before, before], [True, before, after])
     ]
     found = {
         "output_dim": config.resolution,
         "z_dim": config.z_dim,
-        "class_embed_dim": class_dim,
-        "num_classes": num_classes,
+        "class_embed_dim": config.class_dim,
+        "num_classes": config.num_classes,
         "n_stats": rows,
         "attention_layer_position": attention,
         "layers": layers,
@@ -145,10 +120,9 @@ def _config(
             said = _in_channels(said, settings.get("channel_width"))
         if said != value:
             raise InputError(
-                f"{source.path}: config.json says {name} {quoted(said)}, but the tensors are those "
+                f"{path}: config.json says {name} {quoted(said)}, but the tensors are those "
                 f"of {value}; use the config.json of these weights"
             )
-    return config
 
 
 def _read_settings(path: Path) -> dict[str, Any]:

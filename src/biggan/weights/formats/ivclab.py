@@ -8,15 +8,14 @@ where the channels fit. Its epsilons are 1e-4.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from itertools import count, takewhile
+from functools import partial
 
 from biggan.errors import InputError
-from biggan.models import GeneratorConfig
 from biggan.weights.formats.conversion import (
     Converted,
     ForeignTensors,
+    Layers,
     Stored,
-    attention_by_channels,
     channels_first,
     generator_config,
     renamed,
@@ -65,47 +64,23 @@ def convert(source: ForeignTensors) -> Converted:
         raise InputError(f"{source.path} has BatchNorm statistics for {rows} truncations, not 50")
     # torch's own BatchNorm keeps these as well; sampling never reads them.
     source.leave(r".*bn\.(running_mean|running_var|num_batches_tracked)")
-    config = _config(source)
-    tensors = take_network(source, config, lambda name: renamed(name, _NAMES), _stored, _GRID)
+    foreign_name = partial(renamed, names=_NAMES)
+    blocks = 1 + max(source.numbers(r"gblock_(\d{1,3})\."), default=0)
+    config = generator_config(
+        Layers(source, foreign_name, blocks, None),
+        deep=False,
+        embedding=source.shape("linear.weight", 2),
+        bn_eps=_EPS,
+        sn_eps=_EPS,
+    )
+    tensors = take_network(source, config, foreign_name, _stored, _GRID)
     reorder_first_linear(tensors)
     origin = "ivclab's BigGAN-Generator-Pretrained-Pytorch"
     return Converted(config, tensors, origin, DEEPMIND_LICENCE, _GRID)
 
 
 def _stored(name: str, shapes: Mapping[str, tuple[int, ...]]) -> Stored:
-    if name == "attention.gamma":
-        return (1,), lambda tensor: tensor.reshape(())
     if name.endswith(".v"):
         in_channels = shapes[f"{name.removesuffix('v')}weight"][1]
         return shapes[name], lambda tensor: channels_first(tensor, in_channels)
     return shapes[name], None
-
-
-def _config(source: ForeignTensors) -> GeneratorConfig:
-    names = (f"gblock_{i}" if i else "gblock" for i in count())
-    blocks = takewhile(lambda name: source.has_any(f"{name}."), names)
-    conv, shortcut = "gblock.conv0.weight_orig", "gblock.conv_sc.weight_orig"
-    widths = [source.size((conv, 4, 1), (shortcut, 4, 1))]
-    for name in blocks:
-        biases = (f"{name}.conv0.bias", 1, 0), (f"{name}.conv1.bias", 1, 0)
-        widths.append(source.size((f"{name}.conv0.weight_orig", 4, 0), *biases))
-    num_classes, class_dim = source.shape("linear.weight", 2)
-    attention = 0
-    if source.has_any("attention."):
-        inputs = ((f"attention.{name}.weight_orig", 4, 1) for name in ("theta", "phi", "g"))
-        inner = source.size(*inputs, ("attention.o_conv.weight_orig", 4, 0))
-        attention = attention_by_channels(inner, widths, source.path)
-    if "g_z.g_linear.weight_orig" in source:
-        chunk_dim = source.shape("g_z.g_linear.weight_orig", 2)[1]
-    else:
-        chunk_dim = source.size(("gblock.hyperbn.gamma.weight_orig", 2, 1)) - class_dim
-    return generator_config(
-        "biggan",
-        widths,
-        z_dim=chunk_dim * len(widths),
-        num_classes=num_classes,
-        attention_resolution=attention,
-        class_dim=class_dim,
-        bn_eps=_EPS,
-        sn_eps=_EPS,
-    )

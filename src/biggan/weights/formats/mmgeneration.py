@@ -28,8 +28,8 @@ from biggan.weights.formats.conversion import (
     ForeignTensors,
     Stored,
     add_converged_vectors,
-    discriminator_in_list,
-    generator_in_list,
+    discriminator_config,
+    generator_config,
     noise_first,
     renamed,
     reorder_first_linear,
@@ -94,35 +94,34 @@ def convert(source: ForeignTensors) -> Converted:
         *_NAMES,
         *(_TORCH_NORMS if has_torch_norms else _AJBROCK_NORMS),
         *((_TABLE,) if has_tables else ()),
-        *blocks.names("conv_blocks.{}.", "conv_blocks.{}."),
+        *blocks.names("conv_blocks.{}."),
     )
     foreign_name = partial(renamed, names=names)
     network = _mapping(
         _mapping(training, "model"), "generator" if is_generator else "discriminator"
     )
     sn_eps = network.get("sn_eps", _SN_EPS)
+    layers = blocks.layers(source, foreign_name)
     config: GeneratorConfig | DiscriminatorConfig
     if is_generator:
-        axis = 0 if has_tables else 1
-        weights = [f"{_GAIN}.weight", f"{_GAIN}.weight_orig"]
-        weights += [name.replace("gain", "bias") for name in weights]
-        condition = source.size(*((name, 2, axis) for name in weights))
-        config = generator_in_list(
-            source,
-            foreign_name,
-            blocks,
-            condition,
-            has_tables=has_tables,
+        table = "shared_embedding.weight"
+        bias = _GAIN.replace("gain", "bias")
+        places = (f"{_GAIN}.weight", 2, 0), (f"{bias}.weight", 2, 0)
+        config = generator_config(
+            layers,
+            deep=source.has_any("conv_blocks.0.conv4."),
+            embedding=source.shape(table, 2) if table in source else (),
+            tables=source.size(*places) if has_tables else 0,
             bn_eps=_BN_EPS,
             sn_eps=sn_eps,
         )
     else:
-        config = discriminator_in_list(
-            source,
-            foreign_name,
-            blocks,
+        deep = source.has_any("input_conv.")
+        config = discriminator_config(
+            layers,
+            deep=deep,
             sn_eps=sn_eps,
-            relu_before_shortcut=_is_in_place(network, deep=source.has_any("input_conv.")),
+            relu_before_shortcut=_is_in_place(network, deep=deep),
         )
     is_deep = config.family == "biggan-deep"
     class_first = not is_deep and source.has_any("shared_embedding.")
@@ -135,8 +134,6 @@ def convert(source: ForeignTensors) -> Converted:
                 return shape[::-1], lambda tensor: tensor.T.contiguous()
             if class_first:
                 return shape, lambda tensor: noise_first(tensor, config.class_dim)  # type: ignore[union-attr]
-        if name.endswith(".u") and not has_torch_norms:
-            return (1, *shape), lambda tensor: tensor.squeeze(0)
         return shape, None
 
     tensors = take_network(source, config, foreign_name, stored)

@@ -16,7 +16,7 @@ the same; their discriminators are so only with a projection head.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
 
 import torch
@@ -28,10 +28,11 @@ from biggan.weights.formats.conversion import (
     Blocks,
     Converted,
     ForeignTensors,
+    Layers,
     Stored,
     add_leading_vectors,
-    discriminator_in_list,
-    generator_in_list,
+    discriminator_config,
+    generator_config,
     noise_first,
     renamed,
     take_network,
@@ -85,17 +86,15 @@ def convert(source: ForeignTensors) -> Converted:
     blocks = Blocks.find(
         source, r"blocks\.(\d{1,3})\.", r"blocks\.(\d{1,3})\.0\.(?:conv1x1_|sigma$)"
     )
-    foreign_name = partial(renamed, names=(*_NAMES, *blocks.names(_BLOCK, _BLOCK)))
+    foreign_name = partial(renamed, names=(*_NAMES, *blocks.names(_BLOCK)))
     find_config = _generator_config if is_generator else _discriminator_config
-    config = find_config(source, blocks, foreign_name)
+    config = find_config(blocks.layers(source, foreign_name))
     is_deep = config.family == "biggan-deep"
     source.leave(r".*\.num_batches_tracked")
     tables: dict[str, tuple[Tensor, Tensor]] = {}  # vectors of their spectral norms
 
     def stored(name: str, shapes: Mapping[str, tuple[int, ...]]) -> Stored:
         shape, layer = shapes[name], name.rpartition(".")[0]
-        if name == "attention.gamma":
-            return (1,), lambda tensor: tensor.reshape(())
         if layer.endswith((".gain", ".bias")) or (layer == "linear" and is_deep):
             if f"{layer}.u" not in shapes:
                 u, v = (foreign_name(f"{layer}.{vector}") for vector in "uv")
@@ -114,41 +113,35 @@ def convert(source: ForeignTensors) -> Converted:
     return Converted(config, tensors, "PyTorch-StudioGAN", _LICENCE)
 
 
-def _generator_config(
-    source: ForeignTensors, blocks: Blocks, foreign_name: Callable[[str], str]
-) -> GeneratorConfig:
+def _generator_config(layers: Layers) -> GeneratorConfig:
+    source = layers.source
     if source.has_any("blocks.0.0.conv2d4.") and source.has_any("blocks.0.0.conv2d0."):
         raise _unsupported(source, "the big_resnet_deep_studiogan backbone")
-    gain, bias = "blocks.0.0.bn1.gain.weight_orig", "blocks.0.0.bn1.bias.weight_orig"
-    condition = source.size((gain, 2, 1), (bias, 2, 1))
+    condition = layers.inputs("blocks.0.bn1.gain", "blocks.0.bn1.bias", axes=2)
     inputs = source.size(("linear0.weight_orig", 2, 1), ("linear0.weight_v", 1, 0))
-    has_tables = not source.has_any("shared.") and condition != inputs
-    return generator_in_list(
-        source,
-        foreign_name,
-        blocks,
-        condition,
-        has_tables=has_tables,
+    is_shared = "shared.weight" in source
+    return generator_config(
+        layers,
+        deep=source.has_any("blocks.0.0.conv2d4."),
+        embedding=source.shape("shared.weight", 2) if is_shared else (),
+        tables=0 if is_shared or condition == inputs else condition,
         bn_eps=_BN_EPS,
         sn_eps=_SN_EPS,
     )
 
 
-def _discriminator_config(
-    source: ForeignTensors, blocks: Blocks, foreign_name: Callable[[str], str]
-) -> DiscriminatorConfig:
-    outputs = source.size(("linear1.weight_orig", 2, 0), ("linear1.bias", 1, 0))
+def _discriminator_config(layers: Layers) -> DiscriminatorConfig:
+    source = layers.source
+    outputs = layers.outputs("head.linear", 2)
     if outputs != 1:
         raise _unsupported(source, f"a head of {outputs} outputs (one for each class)")
-    config = discriminator_in_list(
-        source, foreign_name, blocks, sn_eps=_SN_EPS, relu_before_shortcut=True
-    )
-    if config.family == "biggan-deep":
-        for place in blocks.residual:
-            name = f"blocks.{place}.0.conv2d"
-            shortcut, last = f"{name}0.weight_orig", f"{name}4.weight_orig"
-            if shortcut in source and len(source.tensors[shortcut]) == source.shape(last, 4)[0]:
-                raise _unsupported(source, "the big_resnet_deep_studiogan backbone")
+    deep = source.has_any("input_conv.")
+    config = discriminator_config(layers, deep=deep, sn_eps=_SN_EPS, relu_before_shortcut=True)
+    for block in range(layers.blocks) if deep else ():
+        shortcut = layers.foreign_name(f"blocks.{block}.widening.weight")
+        last = layers.outputs(f"blocks.{block}.conv4")
+        if shortcut in source and len(source.tensors[shortcut]) == last:
+            raise _unsupported(source, "the big_resnet_deep_studiogan backbone")
     return config
 
 

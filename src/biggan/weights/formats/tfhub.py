@@ -13,26 +13,23 @@ viewed as (4, 4, channels). The deep modules store `u` alone.
 from __future__ import annotations
 
 import logging
-import math
 import re
 from collections.abc import Mapping, Sequence
-from itertools import count, takewhile
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from biggan.errors import InputError
-from biggan.models import GeneratorConfig
 from biggan.nn import StandingBatchNorm2d
 from biggan.weights.containers.graph_def import GRAPH, Table, find_tables
 from biggan.weights.formats.conversion import (
     Converted,
     ForeignTensors,
+    Layers,
     Stored,
     add_converged_vectors,
     add_other_statistics,
-    attention_by_channels,
     channels_first,
     generator_config,
     renamed,
@@ -104,12 +101,6 @@ def convert(source: ForeignTensors) -> Converted:
     deep = source.has_any("Generator/GenZ/")
     if deep and not tables:
         raise InputError(f"{graph} has no BatchNorm statistics")
-    config = _config(source, deep=deep)
-    norms = {
-        name: layer.channels
-        for name, layer in empty_network(config).named_modules()
-        if isinstance(layer, StandingBatchNorm2d)
-    }
     source.leave(r"(?!Generator/|linear/).*")  # of the training
     source.leave(r".*/(w|b|gamma|beta|offset|scale)")  # not averaged
     source.leave(r".*/(accumulated_mean|accumulated_var|accumulation_counter)")
@@ -129,22 +120,28 @@ def convert(source: ForeignTensors) -> Converted:
 
     def stored(name: str, shapes: Mapping[str, tuple[int, ...]]) -> Stored:
         shape = shapes[name]
-        if name == _EMBEDDING:
-            return shape, torch.clone
         if name.endswith(".v"):
             in_channels = shapes[f"{name.removesuffix('v')}weight"][1]
-            return (1, *shape), lambda tensor: channels_first(tensor, in_channels).clone()
-        if len(shape) > 1:
+            return shape, lambda tensor: channels_first(tensor, in_channels).clone()
+        if len(shape) > 1 and name != _EMBEDDING:
             return (*shape[2:], shape[1], shape[0]), _outputs_first
-        foreign, size = foreign_name(name), math.prod(shape)
-        found = tuple(source.tensors[foreign].shape) if foreign in source else ()
-        # Most vectors may have axes of length 1 before their own.
-        any_axes = (
-            foreign.endswith(ema) and math.prod(found) == size and found[-1:] in ((size,), ())
-        )
-        expected = (1, size) if name.endswith(".u") else found if any_axes else (size,)
-        return expected, lambda tensor: tensor.reshape(shape).clone()
+        return shape, torch.clone  # no part of a map of the file
 
+    blocks = 1 + max(source.numbers(r"Generator/GBlock_(\d{1,3})/conv0/w/"), default=0)
+    has_attention = foreign_name("attention.theta.weight") in source
+    config = generator_config(
+        Layers(source, foreign_name, blocks, None, outputs_last=True),
+        deep=deep,
+        embedding=source.shape(f"linear/w/{ema}", 2),
+        bn_eps=_EPS,
+        sn_eps=_EPS,
+        **({"attention_resolution": _DEEP_ATTENTION if has_attention else 0} if deep else {}),
+    )
+    norms = {
+        name: layer.channels
+        for name, layer in empty_network(config).named_modules()
+        if isinstance(layer, StandingBatchNorm2d)
+    }
     tensors = take_network(source, config, foreign_name, stored)
     if not stores_v:
         add_converged_vectors(tensors, _EPS)
@@ -170,47 +167,6 @@ def _outputs_first(kernel: Tensor) -> Tensor:
     """A weight (..., in, out) as (out, in, ...)."""
     axes = kernel.ndim - 1, kernel.ndim - 2, *range(kernel.ndim - 2)
     return kernel.permute(axes).clone(memory_format=torch.contiguous_format)
-
-
-def _config(source: ForeignTensors, *, deep: bool) -> GeneratorConfig:
-    """The network's shape; the variables that say it have to be there."""
-    ema = _DEEP_EMA if deep else _EMA
-
-    def shape(name: str, dimensions: int) -> tuple[int, ...]:
-        return source.shape(f"{name}/w/{ema}", dimensions)
-
-    last = "conv3" if deep else "conv0"
-    widths = [shape("Generator/GBlock/conv0", 4)[2]]
-    names = (f"Generator/GBlock_{i}" if i else "Generator/GBlock" for i in count())
-    blocks = list(takewhile(lambda name: f"{name}/conv0/w/{ema}" in source, names))
-    if deep and len(blocks) % 2:
-        raise InputError(f"{source.path} has {len(blocks)} blocks, not two per resolution")
-    ends = blocks[1::2] if deep else blocks  # the last blocks of each resolution
-    widths += [shape(f"{name}/{last}", 4)[3] for name in ends]
-    attention = 0
-    if f"Generator/attention/theta/w/{ema}" in source:
-        channels = shape("Generator/attention/theta", 4)[2]
-        attention = (
-            _DEEP_ATTENTION if deep else attention_by_channels(channels, widths, source.path)
-        )
-    num_classes, class_dim = shape("linear", 2)
-    if deep:
-        z_dim = shape("Generator/GenZ/G_linear", 2)[0] - class_dim
-    else:
-        z_dim = shape("Generator/G_Z/G_linear", 2)[0] * len(widths)
-    rgb = shape("Generator/conv_to_rgb" if deep else "Generator/conv_2d", 4)[3]
-    return generator_config(
-        "biggan-deep" if deep else "biggan",
-        widths,
-        z_dim=z_dim,
-        num_classes=num_classes,
-        attention_resolution=attention,
-        class_dim=class_dim,
-        image_channels=1 if rgb == 1 else 3,
-        rgb_channels=rgb if rgb > 3 else 0,
-        bn_eps=_EPS,
-        sn_eps=_EPS,
-    )
 
 
 def _statistics(tables: Sequence[Table], widths: Sequence[int], path: Path) -> list[Table]:
