@@ -5,6 +5,7 @@ function asks for each weight by its foreign name, and `RandomWeights` invents i
 function gives the state dict and what that software computes from it.
 """
 
+import json
 import re
 
 import torch
@@ -495,6 +496,26 @@ def listed_discriminator(weights, x, labels, widths, down, attention, net):
         table = layers.normalized(net["embedding"], net["classes"], h.shape[1])
         logits = logits + (table[labels] * h).sum(1, keepdim=True)
     return logits
+
+
+def hugging_face_weights():
+    """The state dict of a small network of `pytorch_pretrained_biggan`, and its settings."""
+    import pytorch_pretrained_biggan as package
+
+    widths = [(16, 16), (16, 4), (4, 4), (4, 1)]
+    config = package.BigGANConfig(
+        output_dim=16,
+        z_dim=4,
+        class_embed_dim=4,
+        channel_width=4,
+        num_classes=3,
+        layers=[[i % 2 == 1, *pair] for i, pair in enumerate(widths)],
+        attention_layer_position=2,
+        n_stats=3,
+    )
+    state = package.BigGAN(config).state_dict()  # in part never initialized
+    tensors = {n: torch.nan_to_num(t) if t.is_floating_point() else t for n, t in state.items()}
+    return tensors, json.loads(config.to_json_string())
 
 
 LABELS = torch.tensor([0, 4])

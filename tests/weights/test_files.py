@@ -6,7 +6,7 @@ import re
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 import biggan
 from biggan.weights.files import (
@@ -81,17 +81,6 @@ def test_a_file_cut_short(path, fraction):
     path.write_bytes(whole[: int(len(whole) * fraction)])
     with pytest.raises(biggan.InputError, match="not a whole safetensors file"):
         load_network(path)
-
-
-def test_other_files_are_refused(tmp_path, path):
-    foreign = tmp_path / "foreign.safetensors"
-    save_file({"x": torch.zeros(1)}, foreign)
-    with pytest.raises(biggan.InputError, match="tensors of an unknown format"):
-        load_network(foreign)
-    with pytest.raises(biggan.InputError, match="holds a generator, not a discriminator"):
-        load_network(path, "discriminator")
-    with pytest.raises(biggan.InputError, match="no model"):
-        load_network(tmp_path / "none.safetensors")
 
 
 def test_an_unwritable_folder(tmp_path):

@@ -12,7 +12,6 @@ from random import Random
 
 import numpy as np
 import pytest
-import pytorch_pretrained_biggan as peer
 import torch
 from safetensors.torch import save_file
 
@@ -26,6 +25,7 @@ from foreign_networks import (
     brock_deep_generator,
     brock_discriminator,
     brock_generator,
+    hugging_face_weights,
     ivclab_generator,
 )
 from mutations import MUTATIONS, VALUES, limited_memory, mutated_bytes, mutated_value
@@ -206,22 +206,8 @@ def ivclab(folder, random):
 
 
 def hugging_face(folder, random):
-    layers = [[i % 2 == 1, *pair] for i, pair in enumerate([(16, 16), (16, 4), (4, 4), (4, 1)])]
-    config = peer.BigGANConfig(
-        output_dim=16,
-        z_dim=4,
-        class_embed_dim=4,
-        channel_width=4,
-        num_classes=3,
-        layers=layers,
-        attention_layer_position=2,
-        n_stats=3,
-    )
-    tensors = {
-        name: torch.nan_to_num(tensor) if tensor.is_floating_point() else tensor
-        for name, tensor in peer.BigGAN(config).state_dict().items()
-    }
-    return foreign_files(tensors, folder, random, json.loads(config.to_json_string()))
+    tensors, settings = hugging_face_weights()
+    return foreign_files(tensors, folder, random, settings)
 
 
 def module_variables():

@@ -54,9 +54,6 @@ def test_untruncated_noise_takes_the_statistics_of_truncation_1():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda t: t.pop("gblock_1.hyperbn.gamma.weight_v"), "missing gblock_1.hyperbn.gamma"),
-        (lambda t: t.pop("gblock_2.conv0.weight_orig"), "missing gblock_2.conv0.weight_orig"),
-        (lambda t: t.update({"gblock.conv1.bias": torch.zeros(64).long()}), "is int64, not"),
         (
             lambda t: t.update({"scaledcrossreplicabn.standing_means": torch.zeros(49, 16)}),
             "49 truncations",
