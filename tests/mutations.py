@@ -8,6 +8,9 @@ import copy
 import os
 import resource
 from pathlib import Path
+from random import Random
+
+from biggan.errors import InputError
 
 MUTATIONS = int(os.environ.get("BIGGAN_TEST_MUTATIONS", "50"))
 
@@ -71,6 +74,20 @@ def mutated_bytes(contents, random):
     if random.random() < 0.2:
         return contents[:start]
     return contents[:start] + replacement + contents[end:]
+
+
+def read_damaged(read, path, number):
+    """What is read of so many damaged variants of a file; None if it is refused, in one line."""
+    whole, random = path.read_bytes(), Random(0)
+    for _ in range(number):
+        path.write_bytes(mutated_bytes(whole, random))
+        found, message = None, ""
+        try:
+            found = read(path)
+        except InputError as error:
+            message = str(error)
+        assert "\n" not in message
+        yield found
 
 
 def mutated_value(value, random):

@@ -3,7 +3,6 @@
 import io
 import os
 import pickle
-import random
 import sys
 import types
 import zipfile
@@ -13,9 +12,9 @@ import numpy as np
 import pytest
 import torch
 
-from biggan.errors import InputError
 from biggan.weights.containers import pickles
 from biggan.weights.files import open_regular
+from mutations import read_damaged
 from tiny import refusal
 
 STATE = OrderedDict(
@@ -33,7 +32,7 @@ def path(tmp_path, request):
 
 def load_state_dict(path):
     with open_regular(path) as file:
-        return pickles.load_state_dict(file, path)
+        return pickles.load_checkpoint(file, path)[0]
 
 
 def refused(path):
@@ -166,25 +165,11 @@ def test_tensors_without_values_of_their_own(tmp_path, tensor, message):
     assert message in refused(path)
 
 
-def test_no_flipped_bit_in_a_zip_goes_unseen(tmp_path):
+def test_no_damage_to_a_zip_goes_unseen(tmp_path):
     path = tmp_path / "G.pth"
     torch.save(STATE, path)
-    whole, picker = path.read_bytes(), random.Random(0)
-    with zipfile.ZipFile(path) as archive:
-        entries = archive.infolist()
-    for entry in entries:  # within the contents of every entry
-        begin = whole.index(entry.filename.encode()) + len(entry.filename) + 64
-        end = min(begin + entry.file_size, len(whole))
-        place = picker.randrange(begin - 64, end)
-        damaged = bytearray(whole)
-        damaged[place] ^= 1 << picker.randrange(8)
-        path.write_bytes(damaged)
-        try:
-            found = load_state_dict(path)
-        except InputError:
-            continue
-        for name, tensor in STATE.items():  # a bit of padding between entries
-            assert torch.equal(found[name], tensor)
+    for found in read_damaged(load_state_dict, path, 200):  # a bit of padding between entries
+        assert found is None or all(torch.equal(found[name], STATE[name]) for name in STATE)
 
 
 def rewritten(path, change):

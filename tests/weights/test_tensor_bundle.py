@@ -1,6 +1,5 @@
 """TensorFlow's checkpoints: what TensorFlow wrote is read, and damage of any kind is one line."""
 
-import random
 import shutil
 import tarfile
 from pathlib import Path
@@ -11,6 +10,7 @@ import torch
 
 from biggan.errors import InputError
 from biggan.weights.containers.tensor_bundle import crc32c, masked, read_bundle
+from mutations import read_damaged
 from tensorflow_formats import (
     block,
     entry,
@@ -253,59 +253,28 @@ def test_missing_files_are_refused(prefix):
 # --- damage at random ---
 
 
-def contents(prefix):
-    """All variables, or None if they are refused."""
-    try:
-        return {name: tensor.clone() for name, tensor in read_bundle(prefix).items()}
-    except InputError:
-        return None
-
-
-def same(first, second):
-    return first.keys() == second.keys() and all(torch.equal(first[k], second[k]) for k in first)
-
-
-def damaged(data, randoms):
-    """Some bytes with one bit flipped, or cut, or with a stretch of nonsense."""
-    data = bytearray(data)
-    place = randoms.randrange(len(data))
-    kind = randoms.randrange(4)
-    if kind == 0:
-        return bytes(data[:place])
-    if kind == 1:
-        data[place : place + 4] = randoms.randbytes(4)
-    else:
-        data[place] ^= 1 << randoms.randrange(8)
-    return bytes(data)
-
-
 @pytest.mark.parametrize("suffix", ["index", "data-00000-of-00001"])
 def test_no_damage_passes(recorded, tmp_path, suffix):
     shutil.copytree(recorded.parent, tmp_path / "v")
     prefix = tmp_path / "v" / "variables"
-    whole = contents(prefix)
+    whole, refusals = {name: tensor.clone() for name, tensor in read_bundle(prefix).items()}, 0
     path = prefix.with_name(f"variables.{suffix}")
-    data = path.read_bytes()
-    randoms = random.Random(3)
-    refused = 0
-    for _ in range(60):
-        path.write_bytes(damaged(data, randoms))
-        found = contents(prefix)
-        refused += found is None
-        assert found is None or same(found, whole)
-    assert refused > 40
+    for found in read_damaged(lambda _: read_bundle(prefix), path, 60):
+        refusals += found is None
+        assert found is None or all(torch.equal(found[name], whole[name]) for name in whole)
+    assert refusals > 40
 
 
-def test_damage_that_the_checksums_do_not_see(prefix):
+def test_damage_that_the_checksums_do_not_see(prefix, tmp_path):
     """Every block is sealed again after it was damaged: whatever is made of it, it is no crash."""
     variables = {f"a/{i}": np.arange(i, dtype=np.float32) for i in range(9)}
     write_bundle(prefix, variables)
-    path = prefix.with_name("variables.index")
+    path, data = prefix.with_name("variables.index"), tmp_path / "block"
     index = path.read_bytes()
-    data = index[: index.index(sealed(bytes(4) + b"\x01\0\0\0")) - 5]  # of the only block
-    randoms = random.Random(4)
-    refused = 0
-    for _ in range(500):
-        path.write_bytes(table(sealed(damaged(data, randoms))))
-        refused += contents(prefix) is None
-    assert refused > 150
+    data.write_bytes(index[: index.index(sealed(bytes(4) + b"\x01\0\0\0")) - 5])  # the only one
+
+    def read(_):
+        path.write_bytes(table(sealed(data.read_bytes())))
+        return read_bundle(prefix)
+
+    assert list(read_damaged(read, data, 500)).count(None) > 150

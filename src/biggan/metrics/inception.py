@@ -34,7 +34,7 @@ from biggan.metrics.extractor import (
     resize_like_pillow,
     resize_like_tensorflow,
 )
-from biggan.weights.containers.pickles import load_state_dict
+from biggan.weights.containers.pickles import load_checkpoint
 from biggan.weights.download import DownloadError, fetch
 from biggan.weights.files import cache_dir, exclusive, open_regular
 from biggan.weights.formats.conversion import ForeignTensors
@@ -106,7 +106,7 @@ class InceptionFeatures:
         self.name = NAME if published else f"{NAME} from another file ({self.sha256[:8]})"
         self.resize: str = resize
         with open_regular(file) as opened:
-            network = Inception(ForeignTensors(load_state_dict(opened, file), file))
+            network = Inception(ForeignTensors(load_checkpoint(opened, file)[0], file))
         self.network = network.float().to(self._device)
 
     def __call__(self, images: Tensor) -> Tensor:

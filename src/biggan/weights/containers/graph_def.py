@@ -50,21 +50,8 @@ _TENSOR = {
 }
 
 
-@dataclass(frozen=True)
-class Constant:
-    """The value of a Const node, checked but not yet unpacked."""
-
-    shape: tuple[int, ...]
-    stored: npt.NDArray[np.float32]
-    """The first values. The last stored is that of all the others too."""
-
-    def unpacked(self) -> npt.NDArray[np.float32]:
-        """The whole tensor; zeros where nothing at all is stored, as TensorFlow has it."""
-        values = np.zeros(math.prod(self.shape), np.float32)
-        if len(self.stored):
-            values[: len(self.stored)] = self.stored
-            values[len(self.stored) :] = self.stored[-1]
-        return values.reshape(self.shape)
+# The shape of a constant, and its first values: the last of them is that of all the others, too.
+_Constant = tuple[tuple[int, ...], npt.NDArray[np.float32]]
 
 
 @dataclass(frozen=True)
@@ -74,12 +61,18 @@ class Table:
     name: str
     rows: int
     width: int
-    constants: tuple[Constant, ...]
+    stored: tuple[npt.NDArray[np.float32], ...]
+    """The first values of each constant."""
 
     def tensor(self) -> Tensor:
-        """The matrix (rows, width)."""
-        stacked = np.concatenate([constant.unpacked() for constant in self.constants], axis=None)
-        return torch.from_numpy(stacked.reshape(self.rows, self.width))
+        """The matrix (rows, width); zeros where nothing is stored, as TensorFlow has it."""
+        values = np.zeros(
+            (len(self.stored), self.rows * self.width // len(self.stored)), np.float32
+        )
+        for constant, stored in zip(values, self.stored, strict=True):
+            constant[: len(stored)] = stored
+            constant[len(stored) :] = stored[-1] if len(stored) else 0
+        return torch.from_numpy(values.reshape(self.rows, self.width))
 
 
 def find_tables(path: Path, rows: Collection[int]) -> list[Table]:
@@ -112,7 +105,7 @@ def _find_tables(data: memoryview, rows: Collection[int]) -> list[Table]:
         nodes[name] = node
 
     @cache
-    def constant(name: str) -> Constant | None:
+    def constant(name: str) -> _Constant | None:
         """The constant float32 that a name means, behind nodes that only pass a value on."""
         node = nodes.get(name)
         for _ in range(_MAX_IDENTITIES):
@@ -128,16 +121,17 @@ def _find_tables(data: memoryview, rows: Collection[int]) -> list[Table]:
         op = last(node["op"], "")
         if op == "Const":
             whole = constant(name)
-            if whole is not None and len(whole.shape) == 2 and whole.shape[0] in rows:
-                tables.append(Table(name, *whole.shape, (whole,)))
+            if whole is not None and len(whole[0]) == 2 and whole[0][0] in rows:
+                tables.append(Table(name, *whole[0], (whole[1],)))
         elif op == "Pack":
             parts = [part.removesuffix(":0") for part in node["inputs"] if part[:1] != "^"]
             if len(parts) not in rows or last(_attribute(node, "axis")["int"], 0) != 0:
                 continue
             vectors = [vector for vector in map(constant, parts) if vector is not None]
-            shapes = {vector.shape for vector in vectors}
-            if len(vectors) == len(parts) and len(shapes) == 1 and len(vectors[0].shape) == 1:
-                tables.append(Table(name, len(parts), *vectors[0].shape, tuple(vectors)))
+            shapes = {shape for shape, _ in vectors}
+            if len(vectors) == len(parts) and len(shapes) == 1 and len(vectors[0][0]) == 1:
+                stored = tuple(values for _, values in vectors)
+                tables.append(Table(name, len(parts), *vectors[0][0], stored))
     return tables
 
 
@@ -146,7 +140,7 @@ def _attribute(node: Mapping[str, list[Any]], name: str) -> dict[str, list[Any]]
     return read_message(last(values, _EMPTY), _ATTRIBUTE)
 
 
-def _constant(name: str, node: Mapping[str, list[Any]], limit: int) -> Constant | None:
+def _constant(name: str, node: Mapping[str, list[Any]], limit: int) -> _Constant | None:
     """The value of a Const node; None for another type than float32.
 
     At most `limit` values are believed: a few bytes can claim any number of equal ones.
@@ -162,4 +156,4 @@ def _constant(name: str, node: Mapping[str, list[Any]], limit: int) -> Constant 
         raise MalformedError(f"the constant {name} claims to have {size} values")
     if len(stored) % 4 or len(stored) > 4 * size or (content and len(stored) < 4 * size):
         raise MalformedError(f"the constant {name} has {len(stored)} bytes for {size} values")
-    return Constant(shape, np.frombuffer(stored, "<f4"))
+    return shape, np.frombuffer(stored, "<f4")

@@ -46,11 +46,6 @@ _OTHER_FILES = (
 )
 
 
-def load_state_dict(file: BinaryIO, path: Path) -> dict[str, Tensor]:
-    """The tensors by name, on the CPU, of a state dict that `torch.save` wrote."""
-    return load_checkpoint(file, path)[0]
-
-
 def load_checkpoint(file: BinaryIO, path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """The tensors by name, on the CPU, of a file that `torch.save` wrote, and what is beside them.
 
