@@ -87,9 +87,6 @@ def read_arrays(
 
     `files` are those that `choose_arrays` chose of `names`; `column` is "fine" or "coarse" for
     CIFAR-100, whose labels are fine by default; `read` reads a file by name.
-
-    Raises:
-        InputError: A file is damaged, or there are no such labels.
     """
     coarse = column is not None and re.fullmatch(r"coarse(_labels?)?", column) is not None
     if column and not coarse and not re.fullmatch(r"(fine_)?labels?|fine", column):
@@ -159,9 +156,6 @@ def read_numpy(path: Path) -> list[Item]:
 
     Of a .npz file the images are the first array of uint8 with three or four dimensions, and the
     labels the first one of whole numbers with one, if it is as long.
-
-    Raises:
-        InputError: It is damaged, or holds no images.
     """
     try:
         with path.open("rb") as file:

@@ -148,11 +148,7 @@ def _read_file(file: Path) -> bytes:
 
 
 def read_zip(path: Path, choice: Choice, opened: ExitStack) -> Reader:
-    """The image files in a zip.
-
-    Raises:
-        InputError: The file is no whole zip, or is encrypted.
-    """
+    """The image files in a zip."""
     try:
         archive = opened.enter_context(zipfile.ZipFile(path))
     except (zipfile.BadZipFile, NotImplementedError, ValueError, struct.error) as error:
@@ -269,17 +265,14 @@ def _zip_names(path: Path, infos: Sequence[zipfile.ZipInfo]) -> tuple[list[str],
         names.append(name or info.filename)
     if not old:
         return names, None
-    readings: dict[tuple[str, ...], str] = {}
+    readings: dict[tuple[str, ...], str] = {}  # the encodings that make sense of the names
     for encoding in ("utf-8", *_OLD_ENCODINGS):
-        try:
+        with contextlib.suppress(UnicodeDecodeError):
             decoded = tuple(name.decode(encoding) for name in old.values())
-        except UnicodeDecodeError:
-            continue
-        if encoding == "utf-8":
-            readings = {decoded: encoding}
-            break
-        if all(map(_reads_well, decoded)):
-            readings.setdefault(decoded, encoding)
+            if encoding == "utf-8" or all(map(_reads_well, decoded)):
+                readings.setdefault(decoded, encoding)
+            if encoding == "utf-8":
+                break
     if len(readings) != 1:
         tries = (f"{encoding}: {decoded[0]:.40}" for decoded, encoding in readings.items())
         shown = ", ".join(itertools.islice(tries, 3)) or ascii(next(iter(old.values())))[:100]
@@ -291,12 +284,8 @@ def _zip_names(path: Path, infos: Sequence[zipfile.ZipInfo]) -> tuple[list[str],
     for place, name in zip(old, decoded, strict=True):
         names[place] = name
     if encoding != "utf-8":
-        logger.info(
-            "%s does not state the encoding of its names: read as %s, such as %s",
-            path,
-            encoding,
-            decoded[0],
-        )
+        note = "%s does not state the encoding of its names: read as %s, such as %s"
+        logger.info(note, path, encoding, decoded[0])
     return names, None
 
 

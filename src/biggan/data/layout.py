@@ -215,8 +215,7 @@ def number_labels(
                 "class names"
             )
         found[label] = number
-    missing = sorted(set(range(len(table))) - set(found.values()))
-    if missing:
+    if missing := sorted(set(range(len(table))) - set(found.values())):
         raise _without_images(source, len(missing), len(table), table[missing[0]])
     return found, tuple(table)
 
@@ -229,17 +228,13 @@ def _without_images(source: str | Path, missing: int, classes: int, example: str
 
 
 def check_class_names(source: str | Path, names: Sequence[str]) -> None:
-    """Make sure that there are several classes, whose names differ and can be written everywhere.
-
-    Raises:
-        InputError: There are fewer than two; two have the same name; a name has control characters,
-            or bytes that are not UTF-8.
-    """
+    """Refuse fewer than two classes, equal names, control characters, and what is not UTF-8."""
     counts = Counter(names)
-    if twice := [name for name, count in counts.items() if count > 1]:
-        raise InputError(
-            f"{source}: two classes are named {twice[0]!r:.100}: give them different names"
-        )
+    for name, count in counts.items():
+        if count > 1:
+            raise InputError(
+                f"{source}: two classes are named {name!r:.100}: give them different names"
+            )
     for name in counts:
         if not name.isprintable() and any(unicodedata.category(c) in ("Cc", "Cs") for c in name):
             raise InputError(
@@ -255,11 +250,7 @@ def check_class_names(source: str | Path, names: Sequence[str]) -> None:
 
 @functools.cache
 def part_of_dataset(name: str) -> str | None:
-    """Which part of a dataset a folder or file of this name holds, as far as the name tells.
-
-    Returns:
-        "train", "validation", "test", "unlabelled", "images" or "annotations"; None for any other.
-    """
+    """Which part of a dataset a folder or file of this name holds: a key of `_PARTS`, or None."""
     if not _ANY_WORD.search(name):
         return None
     spaced = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name)
@@ -314,13 +305,14 @@ def _misplaced(folder: _Folder) -> tuple[str, str] | None:
         names = _listed(folder.folders)
         return min(folder.folders), f"holds the same folders ({_listed(shared)}) in each of {names}"
     # One folder that holds the parts of a dataset, each with class folders in it.
-    beside = []
-    for name, below in folder.folders.items():
-        parts = _parts(below.inner)
-        if len(parts) > 1 and any(below.inner.folders[part].is_nested for part in parts):
-            beside.append(name)
-    if len(beside) == 1 < len(folder.folders):
-        return beside[0], f"holds a dataset in {beside[0]!r}, with parts of its own, and others"
+    inner = {name: below.inner for name, below in folder.folders.items()}
+    datasets = [
+        name
+        for name, below in inner.items()
+        if len(parts := _parts(below)) > 1 and any(below.folders[p].is_nested for p in parts)
+    ]
+    if len(datasets) == 1 < len(inner):
+        return datasets[0], f"holds a dataset in {datasets[0]!r}, with parts of its own, and others"
     return None
 
 

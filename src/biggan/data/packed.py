@@ -26,7 +26,6 @@ import logging
 import os
 import shutil
 import warnings
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import IO, Any, Unpack
@@ -102,11 +101,7 @@ def is_packed(path: Path) -> bool:
 
 
 def read_header(path: Path) -> PackedHeader:
-    """The header of a packed dataset, checked against the sizes of its files.
-
-    Raises:
-        InputError: It is not a packed dataset, or a damaged one.
-    """
+    """The header of a packed dataset, checked against the sizes of its files."""
     if not is_packed(path):
         raise InputError(f"{path} is not a packed dataset: create one with `biggan data pack`")
     try:
@@ -160,11 +155,7 @@ def open_images(path: Path, header: PackedHeader) -> Tensor:
 
 
 def read_labels(path: Path, header: PackedHeader) -> Tensor:
-    """The labels of a packed dataset, int64 (N,).
-
-    Raises:
-        InputError: labels.npy is damaged.
-    """
+    """The labels of a packed dataset, int64 (N,)."""
     data = (path / LABELS).read_bytes()
     if _sha256(data) != header.labels_sha256:
         raise InputError(f"{path / LABELS} is damaged: copy the dataset again, or pack it again")
@@ -172,11 +163,7 @@ def read_labels(path: Path, header: PackedHeader) -> Tensor:
 
 
 def verify(path: Path) -> PackedHeader:
-    """Read all of a packed dataset and compare it with its checksums.
-
-    Raises:
-        InputError: It is damaged; the message says where.
-    """
+    """Read all of a packed dataset; an InputError says where it is damaged."""
     header = read_header(path)
     labels = read_labels(path, header).numpy()
     counts = np.bincount(labels, minlength=len(header.class_names)).tolist()
@@ -407,15 +394,28 @@ class _Work:
         """
         noted = self._read_journal()
         white = white or min((level for level, *_ in noted.values()), default=WHITE)
-        findings, left = Findings(white), []
+        findings, left, done = Findings(white), [], 0
         with self.images.open("r+b") as pixels, self.journal.open("a", encoding="utf-8") as lines:
             for number, chunk in enumerate(self.chunks):
                 level, checksum, corrupt, levels = noted.get(number, (0, "", (), ()))
                 if level == white and _sha256(self._read(pixels, chunk)) == checksum:
                     findings.update(Findings(white, dict(corrupt), dict(levels)))
+                    done += len(chunk)
                 else:
                     left.append((number, chunk))
-            self._decode_chunks(pixels, lines, left, findings, workers)
+            total, chunks = len(self.source), [chunk for _, chunk in left]
+            if done:
+                logger.info("continuing: %d of %d images are done", done, total)
+            bar = progress_bar(total, "packing", self.progress, unit=" images", initial=done)
+            pieces = decode(self.source, chunks, self.channels, self.resolution, white, workers)
+            with bar, contextlib.closing(pieces) as decoded:
+                for (number, chunk), (images, found) in zip(left, decoded, strict=True):
+                    self._write(pixels, chunk, images)
+                    # After the pixels: a line that is there without them fails its checksum.
+                    about = [list(found.corrupt.items()), list(found.levels.items())]
+                    _note(lines, [number, white, _sha256(images.data), *about])
+                    findings.update(found)
+                    bar.update(len(chunk))
         if white == WHITE and findings.range_used < WHITE:
             return self.decode(workers, findings.range_used)
         return findings
@@ -430,32 +430,14 @@ class _Work:
                     noted[number] = tuple(about)
         return noted
 
-    def _decode_chunks(
-        self,
-        pixels: IO[bytes],
-        lines: IO[str],
-        left: Sequence[tuple[int, NDArray[np.int64]]],
-        findings: Findings,
-        workers: int | None,
+    def _write(
+        self, pixels: IO[bytes], positions: NDArray[np.int64], images: NDArray[np.uint8]
     ) -> None:
-        total, chunks = len(self.source), [chunk for _, chunk in left]
-        if done := total - sum(map(len, chunks)):
-            logger.info("continuing: %d of %d images are done", done, total)
-        white = findings.white
-        bar = progress_bar(total, "packing", self.progress, unit=" images", initial=done)
-        pieces = decode(self.source, chunks, self.channels, self.resolution, white, workers)
-        with bar, contextlib.closing(pieces) as decoded:
-            for (number, chunk), (images, found) in zip(left, decoded, strict=True):
-                cuts = np.flatnonzero(np.diff(chunk) != 1) + 1  # between them images are adjacent
-                for run, part in zip(np.split(chunk, cuts), np.split(images, cuts), strict=True):
-                    pixels.seek(int(run[0]) * self.image_bytes)
-                    pixels.write(part.data)
-                pixels.flush()  # so that a full disk is reported here
-                # After the pixels: a line that is there without them fails its checksum.
-                about = [list(found.corrupt.items()), list(found.levels.items())]
-                _note(lines, [number, white, _sha256(images.data), *about])
-                findings.update(found)
-                bar.update(len(chunk))
+        cuts = np.flatnonzero(np.diff(positions) != 1) + 1  # between them images are adjacent
+        for run, part in zip(np.split(positions, cuts), np.split(images, cuts), strict=True):
+            pixels.seek(int(run[0]) * self.image_bytes)
+            pixels.write(part.data)
+        pixels.flush()  # so that a full disk is reported here
 
     def _read(self, pixels: IO[bytes], positions: NDArray[np.int64]) -> bytes:
         images = []
@@ -510,8 +492,8 @@ class _Work:
             resize=self.source.resize,
             label_column=label_column,
         )
-        values = {"format": FORMAT, **asdict(header)}
-        values["sha256"] = _digest(asdict(header))
+        values = asdict(header)
+        values = {"format": FORMAT, **values, "sha256": _digest(values)}
         text = json.dumps(values, indent=1, ensure_ascii=False)
         write_atomically(self.folder / HEADER, text.encode("utf-8", "surrogateescape"))
 

@@ -27,11 +27,7 @@ _GROUPS_KEPT = 3  # row groups in memory: the one being read, and those of slowe
 
 
 def read_parquet(files: Sequence[Path], path: Path, choice: Choice, opened: ExitStack) -> Reader:
-    """The images in some parquet files, read in place.
-
-    Raises:
-        InputError: pyarrow is missing, a file is damaged, or images or labels are not as expected.
-    """
+    """The images in some parquet files, read in place."""
     try:
         import pyarrow.parquet  # type: ignore[import-untyped]
     except ImportError as error:

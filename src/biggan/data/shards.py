@@ -72,7 +72,6 @@ _AHEAD = 4  # batches that are decoded, or being decoded, before they are asked 
 _PIECE = 8  # images that a thread decodes at a time
 
 _Samples = list[Item]  # of a window, in the order of the stream; their handles are bytes
-_Window = tuple[int, _Samples]  # numbered through all epochs
 _Decoded = tuple[NDArray[np.uint8], list[int]]
 
 
@@ -205,9 +204,10 @@ class ShardStream:
                         epoch, offset = divmod(position, len(self))
                         window, place = divmod(offset, self._window)
                         window += epoch * self._windows_per_epoch
-                        windows = windows or _one_ahead(self._windows(window), reader)
+                        if windows is None:
+                            windows, number = _one_ahead(self._windows(window), reader), window - 1
                         while number < window:
-                            number, samples = next(windows)
+                            number, samples = number + 1, next(windows)
                         found.append((samples, place))
                     waiting.append(
                         [
@@ -227,8 +227,8 @@ class ShardStream:
     def _windows_per_epoch(self) -> int:
         return -(-len(self) // self._window)
 
-    def _windows(self, number: int) -> Iterator[_Window]:
-        """The windows from one on with their numbers, without end."""
+    def _windows(self, number: int) -> Iterator[_Samples]:
+        """The windows from one on, without end."""
         samples: Iterator[Item] = iter(())
         for current in itertools.count(number):
             epoch, window = divmod(current, self._windows_per_epoch)
@@ -237,7 +237,7 @@ class ShardStream:
             size = min(self._window, len(self) - window * self._window)
             stored = [next(samples) for _ in range(size)]
             order = generator(self._seed, _WINDOW, epoch, window).permutation(size)
-            yield current, [stored[place] for place in order]
+            yield [stored[place] for place in order]
 
     def _epoch(self, epoch: int, skip: int) -> Iterator[Item]:
         """An epoch's samples in the order of its shards, without the first few."""
@@ -284,11 +284,9 @@ class ShardStream:
             if brightest is not None and 4 * brightest <= WHITE and not self._warned_of_range:
                 self._warned_of_range = True
                 logger.warning(
-                    "%s has no level over %d of %d and becomes dark: if these images use fewer "
-                    "than 16 bits, load or pack the shards, which finds the range that they use",
-                    sample.place,
-                    brightest,
-                    WHITE,
+                    f"{sample.place} has no level over {brightest} of {WHITE} and becomes dark: if "
+                    "these images use fewer than 16 bits, load or pack the shards, which finds the "
+                    "range that they use"
                 )
             if self.class_names and sample.label not in self._numbers:
                 raise InputError(
@@ -301,7 +299,7 @@ class ShardStream:
         raise InputError(f"{samples[0].place} and all images of its window are corrupt")
 
 
-def _one_ahead(windows: Iterator[_Window], reader: ThreadPoolExecutor) -> Iterator[_Window]:
+def _one_ahead(windows: Iterator[_Samples], reader: ThreadPoolExecutor) -> Iterator[_Samples]:
     """Windows one after another, the next one always being read."""
     following = reader.submit(next, windows)
     while True:
@@ -338,11 +336,7 @@ def shard_name(url: str) -> str:
 
 
 def expand_shards(urls: str | Path | Sequence[str | Path]) -> list[str]:
-    """The shards that are meant, in order: by a pattern, a folder, an address, or a list of these.
-
-    Raises:
-        InputError: A file among them does not exist or is no .tar, or none is named.
-    """
+    """The shards that a pattern, a folder, an address, or a list of these means, in order."""
     found: list[str] = []
     for url in [urls] if isinstance(urls, (str, Path)) else urls:
         if is_address(str(url)):
@@ -388,9 +382,6 @@ def read_index(
     """The contents of shards, as the index has them; None where some are missing.
 
     `column` is that of the labels, as in `ShardStream`.
-
-    Raises:
-        InputError: The file is no index, or damaged.
     """
     return _look_up(_read(file), urls, column)
 

@@ -139,10 +139,8 @@ def _open_reader(path: Path, choice: Choice, opened: ExitStack) -> Reader:
         tables = sorted(found[0].parent.glob("*.parquet")) if path.is_dir() else ()
         if others := [table for table in tables if table.stem not in own]:
             logger.warning(
-                "using the %d shards, not the parquet files beside them, such as %s: name the "
-                "parquet files if they are the data",
-                len(found),
-                others[0],
+                f"using the {len(found)} shards, not the parquet files beside them, such as "
+                f"{others[0]}: name the parquet files if they are the data"
             )
         return read_tars(found, path, choice, opened)
     if path.is_dir():
@@ -291,18 +289,18 @@ def containers(path: Path) -> tuple[Path, ...]:
     if len(places) == 1 and (only := min(places)).is_dir():
         return containers(only)
     if places:
-        likely = sorted(places, key=lambda place: (not _is_to_train_on(place, path), place))
+
+        def unlikely(place: Path) -> tuple[bool, Path]:
+            names = (*place.relative_to(path).parts[:-1], place.stem)
+            return "train" not in map(part_of_dataset, names), place
+
+        likely = sorted(places, key=unlikely)
         named = ", ".join(str(place.relative_to(path)) for place in likely[:_NAMED])
         more = ", ..." * (len(likely) > _NAMED)
         raise InputError(
             f"{path} contains no images, but data in {named}{more}: did you mean {likely[0]}?"
         )
     return ()
-
-
-def _is_to_train_on(place: Path, above: Path) -> bool:
-    names = (*place.relative_to(above).parts[:-1], place.stem)
-    return "train" in map(part_of_dataset, names)
 
 
 def _check_one_part(path: Path, files: Sequence[Path]) -> None:
@@ -432,21 +430,14 @@ def check_findings(path: Path, source: Source, findings: Findings, *, strict: bo
     white, levels = findings.white, findings.levels
     if white < WHITE:
         logger.warning(
-            "the %d images with 16 bits use %d bits, up to level %d: that level is white",
-            len(levels),
-            white.bit_length(),
-            white,
+            f"the {len(levels)} images with 16 bits use {white.bit_length()} bits, up to level "
+            f"{white}: that level is white"
         )
-    dark = [position for position, level in sorted(levels.items()) if level * _DARK <= white + 1]
-    if dark:
+    if dark := {place: level for place, level in levels.items() if level * _DARK <= white + 1}:
         logger.warning(
-            "%d of %d images with 16 bits are nearly black, with no level over %d of %d, such as "
-            "%s: if they use fewer bits than the others, save them with 8",
-            len(dark),
-            len(levels),
-            max(levels[position] for position in dark),
-            white,
-            source.members[dark[0]],
+            f"{len(dark)} of {len(levels)} images with 16 bits are nearly black, with no level "
+            f"over {max(dark.values())} of {white}, such as {source.members[min(dark)]}: if they "
+            "use fewer bits than the others, save them with 8"
         )
 
 

@@ -12,7 +12,7 @@ import csv
 import io
 import json
 import re
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -81,8 +81,10 @@ def _parse(place: Path, data: bytes) -> tuple[list[str], list[list[Any]]]:
         about = json.loads(data)
         if not (isinstance(about, dict) and "labels" in about):
             return [], []
+        labels = about["labels"]
+        pairs = labels.items() if isinstance(labels, dict) else labels
         try:
-            return ["file_name", "label"], [[name, label] for name, label in _pairs(about)]
+            return ["file_name", "label"], [[_plain(name), label] for name, label in pairs]
         except (TypeError, ValueError):
             raise InputError(
                 f"{place} has no labels [file, number]: {WITHOUT_CLASSES}, or remove {place.name}"
@@ -90,29 +92,20 @@ def _parse(place: Path, data: bytes) -> tuple[list[str], list[list[Any]]]:
     text = data.decode("utf-8-sig")
     if ending == ".jsonl":
         # Not `splitlines`: JSON's strings may hold other separators of lines as they are.
-        lines = [json.loads(line) for line in text.split("\n") if line.strip()]
-        if not all(isinstance(line, dict) for line in lines):
+        about = [json.loads(line) for line in text.split("\n") if line.strip()]
+        if not all(isinstance(line, dict) for line in about):
             raise ValueError
-        names = list(dict.fromkeys(key for line in lines for key in line))
-        return names, [[line.get(name) for name in names] for line in lines]
+        names = list(dict.fromkeys(key for line in about for key in line))
+        return names, [[line.get(name) for name in names] for line in about]
     delimiter = max(",;\t|", key=text.partition("\n")[0].count)
-    rows: list[list[Any]] = [
-        row
-        for row in csv.reader(io.StringIO(text, None), delimiter=delimiter, strict=True)
-        if any(row)
-    ]
+    lines = csv.reader(io.StringIO(text, None), delimiter=delimiter, strict=True)
+    rows: list[list[Any]] = [row for row in lines if any(row)]
     for number, row in enumerate(rows, 1):
         if len(row) != len(rows[0]):
             raise InputError(
                 f"{place}: row {number} has {len(row)} fields, the first one {len(rows[0])}"
             )
     return (rows[0], rows[1:]) if rows else ([], [])
-
-
-def _pairs(about: Mapping[str, Any]) -> Iterable[tuple[str, Any]]:
-    labels = about["labels"]
-    pairs = labels.items() if isinstance(labels, dict) else labels
-    return [(_plain(name), label) for name, label in pairs]
 
 
 def _plain(name: Any) -> str:
@@ -145,18 +138,14 @@ def _choose(
 ) -> tuple[int, int] | None:
     """The columns of file names and of labels; None where the table is not about labels."""
     lower = [name.strip().casefold() for name in names]
-    label = None
-    for wanted in _LABEL_COLUMNS if column is None else (column.casefold(),):
-        if label is None and wanted in lower:
-            label = lower.index(wanted)
+    wanted = _LABEL_COLUMNS if column is None else (column.casefold(),)
+    label = next((lower.index(name) for name in wanted if name in lower), None)
     if column is not None and label is None:
         return None
     file = next((lower.index(name) for name in _FILE_COLUMNS if name in lower), None)
     if file is None or file == label:
-        counts = [
-            len({places.get(str(row[i]).strip(), -1) for row in rows} - {-1}) * (i != label)
-            for i in range(len(names))
-        ]
+        found = [{places.get(str(row[i]).strip(), -1) for row in rows} for i in range(len(names))]
+        counts = [len(each - {-1}) * (i != label) for i, each in enumerate(found)]
         if not any(counts):
             return None
         file = counts.index(max(counts))
@@ -184,12 +173,10 @@ def _labels(
     by_image: dict[str, Any] = {}
     missing = []
     for name, label in pairs:
-        found = places.get(_plain(name) if isinstance(name, str) else str(name), -1)
+        found = places.get(_plain(str(name)), -1)
         if found < 0:
             missing.append((str(name), label))
-            continue
-        before = by_image.setdefault(known[found], label)
-        if before != label:
+        elif (before := by_image.setdefault(known[found], label)) != label:
             raise InputError(
                 f"{place} has two labels for {known[found]}, {quoted(before)} and {quoted(label)}: "
                 "keep one"
@@ -210,12 +197,12 @@ def _labels(
     if wrong:
         raise InputError(
             f"{place} has no label for {len(wrong)} of {len(images)} images, such as {wrong[0]}: "
-            f"add them, or {WITHOUT_CLASSES}, or remove {PurePosixPath(table).name}"
+            f"add them, or {WITHOUT_CLASSES}, or remove {place.name}"
         )
     if lost := {str(label) for _, label in missing} - set(map(str, labels)):
         raise InputError(
-            f"{path} has no image of the class {min(lost)[:100]} that {PurePosixPath(table).name} "
-            "names: copy or download it again"
+            f"{path} has no image of the class {min(lost)[:100]} that {place.name} names: copy or "
+            "download it again"
         )
     return labels
 

@@ -60,9 +60,6 @@ def read_tars(tars: Sequence[Path], path: Path, choice: Choice, opened: ExitStac
 
     Tars without labels are any files: class folders, arrays, or, if there are several tars, a tar
     for each class. Tars inside a tar are folders. A compressed tar is unpacked to a temporary file.
-
-    Raises:
-        InputError: A file is no whole tar, or a sample has several images.
     """
     lock = threading.Lock()
 
@@ -358,11 +355,7 @@ def read_class_table(shard: Path) -> tuple[str, ...] | None:
 
 
 def read_class_names(file: Path) -> tuple[str, ...]:
-    """The class names in a text file, one a line.
-
-    Raises:
-        InputError: It cannot be read, or names fewer than two classes, or one twice.
-    """
+    """The class names in a text file, one a line."""
     try:
         text = file.expanduser().read_text(encoding="utf-8-sig")
     except OSError as error:
