@@ -9,7 +9,6 @@ https://github.com/webdataset/webdataset
 
 import bz2
 import contextlib
-import functools
 import gzip
 import json
 import lzma
@@ -116,7 +115,7 @@ def _read_shards(
     table = read_class_table(next(iter(members)))
     left_out, items = Counter[str](), list[Item]()
     for tar, listed in members.items():
-        items += read_samples(listed, tar.name, left_out, column, lambda place: place, read_label)
+        items += read_samples(listed, tar.name, left_out, column, read_label)
     for place, count in Counter(item.place for item in items).items():
         if count > 1:
             raise InputError(f"{path}: two images are named {place}")
@@ -204,10 +203,7 @@ def read_stream(
     try:
         stream = library.gopen(url)
         with tarfile.open(fileobj=stream, mode="r|*", tarinfo=_Header) as archive:
-            image = functools.partial(_contents, archive, MOST_BYTES)
-            label = functools.partial(_contents, archive, _MOST_LABEL_BYTES)
-            members = ((info.name, info) for info in _infos(archive))
-            yield from read_samples(members, name, left_out, column, image, label)
+            yield from read_samples(_contents(archive), name, left_out, column, bytes)
         stream.close()  # a program that failed to read an address says so only here
     except Exception as error:  # a damaged tar, a lost connection, a missing program
         said = error if isinstance(error, OSError) or not error.args else error.args[0]
@@ -241,10 +237,14 @@ class _Header(tarfile.TarInfo):
             raise tarfile.ReadError(str(error)) from error
 
 
-def _contents(archive: tarfile.TarFile, most: int, info: tarfile.TarInfo) -> bytes:
-    file = archive.extractfile(info)
-    assert file is not None  # it is a regular one
-    return file.read(min(info.size, most))  # what is cut turns out corrupt
+def _contents(archive: tarfile.TarFile) -> Iterator[tuple[str, bytes]]:
+    """The files of a tar in order; those that are neither images nor labels without contents."""
+    for info in _infos(archive):
+        suffix = info.name.rpartition(".")[2].lower()
+        most = _MOST_LABEL_BYTES if suffix in ("cls", "json") else MOST_BYTES * _is_image(suffix)
+        file = archive.extractfile(info)
+        assert file is not None  # it is a regular one
+        yield info.name, file.read(min(info.size, most))  # what is cut turns out corrupt
 
 
 def read_samples(
@@ -252,18 +252,16 @@ def read_samples(
     shard: str,
     left_out: Counter[str],
     column: str | None,
-    read_image: Callable[[_File], Any],
-    read_label: Callable[[_File], bytes],
+    read: Callable[[_File], bytes],
 ) -> Iterator[Item]:
     """The samples of a shard that have an image, in order; see `read_stream`.
 
-    `members` are the names of its files and what they are read from, `read_image` gives the handle
-    of an image, `read_label` the bytes of a label's file.
+    `members` are the names and handles of its files, `read` gives the bytes of a label's file.
 
     Raises:
         InputError: A sample has several images, and none is called by the sample's name alone.
     """
-    for key, files in _samples(members, read_image, read_label):
+    for key, files in _samples(members):
         images = [suffix for suffix in files if _is_image(suffix)]
         plain = [suffix for suffix in images if "." not in suffix]
         if len(images) > 1 and not plain:
@@ -276,16 +274,12 @@ def read_samples(
         left_out.update(f".{suffix}" if suffix else "" for suffix in others if suffix != image)
         if image is not None:
             name = f"{key}.{image}"
-            yield Item(name, f"{shard}/{name}", files[image], _label(files, column))
+            yield Item(name, f"{shard}/{name}", files[image], _label(files, column, read))
 
 
-def _samples(
-    members: Iterable[tuple[str, _File]],
-    read_image: Callable[[_File], Any],
-    read_label: Callable[[_File], bytes],
-) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The names of samples, and their files by suffix: a handle of images, contents of labels."""
-    key, files = "", dict[str, Any]()
+def _samples(members: Iterable[tuple[str, _File]]) -> Iterator[tuple[str, dict[str, _File]]]:
+    """The names of samples, and their files by suffix."""
+    key, files = "", dict[str, _File]()
     for name, member in members:
         own, suffix = split_name(name)
         if own is None:
@@ -293,12 +287,7 @@ def _samples(
         if own != key or suffix in files:
             yield from _split_sample(key, files)
             key, files = own, {}
-        if _is_image(suffix):
-            files[suffix] = read_image(member)
-        elif suffix.rpartition(".")[2] in ("cls", "json"):
-            files[suffix] = read_label(member)
-        else:
-            files[suffix] = None
+        files[suffix] = member
     yield from _split_sample(key, files)
 
 
@@ -319,14 +308,14 @@ def split_name(name: str) -> tuple[str | None, str]:
     return str(path.parent / stem), ".".join(parts[numbers:]).lower()
 
 
-def _split_sample(key: str, files: dict[str, Any]) -> Iterable[tuple[str, dict[str, Any]]]:
+def _split_sample(key: str, files: dict[str, _File]) -> Iterable[tuple[str, dict[str, _File]]]:
     """The samples in files that share a name up to a dot: one, as a rule.
 
     `st.paul.jpg` and `st.petersburg.jpg` are two, each with what else has its name.
     """
     if sum(map(_is_image, files)) < 2 or not all("." in suffix for suffix in files):
         return [(key, files)]
-    samples: dict[str, dict[str, Any]] = {}
+    samples: dict[str, dict[str, _File]] = {}
     for suffix, file in files.items():
         stem, _, last = suffix.rpartition(".")
         samples.setdefault(f"{key}.{stem}", {})[last] = file
@@ -337,15 +326,15 @@ def _is_image(suffix: str) -> bool:
     return f".{suffix.rpartition('.')[2]}" in image_endings()
 
 
-def _label(files: Mapping[str, Any], column: str | None) -> Label:
+def _label(files: Mapping[str, _File], column: str | None, read: Callable[[_File], bytes]) -> Label:
     """The class of a sample: a number or a name; None where none is given."""
-    text: Any = None
     if "cls" in files and column is None:  # what is not UTF-8 is refused later
-        text = files["cls"].decode("utf-8", "surrogateescape")
-    elif "json" in files:
-        with contextlib.suppress(ValueError, RecursionError, AttributeError):
-            text = json.loads(files["json"]).get(column or "label")
-    return parse_label(text)
+        return parse_label(read(files["cls"]).decode("utf-8", "surrogateescape"))
+    about = read(files["json"]) if "json" in files else b""
+    try:
+        return parse_label(json.loads(about).get(column or "label"))
+    except (ValueError, RecursionError, AttributeError):
+        return None
 
 
 def read_class_table(shard: Path) -> tuple[str, ...] | None:
