@@ -133,10 +133,13 @@ def test_mnist_is_its_idx_files(tmp_path, suffix, mark):
 
 def test_files_of_several_sets_are_to_be_named(tmp_path):
     files = {f"emnist-{kind}-{name}": d for kind in ("a", "b") for name, d in mnist("").items()}
-    path = write_folder(tmp_path, files)
+    path = write_folder(tmp_path / "a", files)
     message = refusal(load_dataset, path, 28, 1)
     assert "holds several datasets (emnist-a-train-images-idx3-ubyte, emnist-b-train-" in message
     assert len(load_dataset(message.rpartition("such as ")[2], 28, 1)) == 4
+    unlabelled = write_folder(tmp_path / "b", {"train-images-idx3-ubyte": idx(DIGITS)})
+    assert "has no label" in refusal(load_dataset, unlabelled, 28, 1)
+    assert len(load_dataset(unlabelled, 28, 1, unconditional=True)) == 6
 
 
 class Evil:
@@ -144,9 +147,8 @@ class Evil:
         return os.system, ("touch ran",)
 
 
-def bomb():
-    """A pickle that claims an entry of its memo far away, for which C's unpickler has no memory."""
-    return b"\x80\x02K\x01r\xff\xff\xff\x7f."
+# It claims an entry of the memo far away, for which the unpickler in C has no memory.
+BOMB = b"\x80\x02K\x01r\xff\xff\xff\x7f."
 
 
 @pytest.mark.parametrize(
@@ -161,7 +163,7 @@ def bomb():
         (pickle.dumps([1, 2], 2), "damaged"),
         (batch(0, 5)[:-100], "damaged"),
         (b"", "damaged"),
-        (bomb(), "damaged"),
+        (BOMB, "damaged"),
     ],
 )
 def test_a_damaged_or_hostile_batch_runs_nothing(tmp_path, monkeypatch, data, fault):
@@ -210,39 +212,31 @@ def test_any_damage_is_one_line(tmp_path, name):
     assert not any("\n" in message for message in messages)
 
 
-def test_images_without_labels_need_no_classes(tmp_path):
-    path = write_folder(tmp_path, {"train-images-idx3-ubyte": idx(DIGITS)})
-    assert "has no label" in refusal(load_dataset, path, 28, 1)
-    assert len(load_dataset(path, 28, 1, unconditional=True)) == 6
+ROWS = PIXELS.transpose(0, 2, 3, 1)
 
 
-@pytest.mark.parametrize("layout", ["NHWC", "NCHW", "grey", "NHW1"])
-def test_samples_as_numpy_arrays(tmp_path, layout):
-    rows = PIXELS.transpose(0, 2, 3, 1)
-    arrays = {"NHWC": rows, "NCHW": PIXELS, "grey": rows[..., 0], "NHW1": rows[..., :1]}
-    path = tmp_path / "samples.npz"
-    channels = 3 if layout in ("NHWC", "NCHW") else 1
-    np.savez(path, arrays[layout], np.array(LABELS))
-    found = load_dataset(path, 32, channels)
-    order = np.argsort(LABELS, kind="stable")
+@pytest.mark.parametrize(
+    ("array", "channels"), [(ROWS, 3), (PIXELS, 3), (ROWS[..., 0], 1), (ROWS[..., :1], 1)]
+)
+def test_samples_as_numpy_arrays(tmp_path, array, channels):
+    np.savez(tmp_path / "samples.npz", array, np.array(LABELS))
+    found = load_dataset(tmp_path / "samples.npz", 32, channels)
     assert found.labels.tolist() == sorted(LABELS)
-    assert np.array_equal(found.images, PIXELS[order][:, :channels])
-    np.save(tmp_path / "samples.npy", arrays[layout])
+    assert np.array_equal(found.images, in_order(LABELS, PIXELS[:, :channels]))
+    np.save(tmp_path / "samples.npy", array)
     alone = load_dataset(tmp_path / "samples.npy", 32, channels, unconditional=True)
     assert np.array_equal(alone.images, PIXELS[:, :channels])
 
 
 def test_arrays_of_something_else_are_refused(tmp_path):
-    path = tmp_path / "samples.npy"
+    path, archive = tmp_path / "samples.npy", tmp_path / "samples.npz"
     for wrong in (PIXELS.astype(np.float32), PIXELS[:, :2], PIXELS[:0], np.arange(3)):
         np.save(path, wrong)
         said = refusal(load_dataset, path, 32, 3, unconditional=True)
         assert "images must be uint8 (N, height, width)" in said
         assert str(wrong.shape) in said
     np.save(path, np.array([{}], object), allow_pickle=True)
-    assert "not a whole file of arrays" in refusal(load_dataset, path, 32, 3)
-    whole = tmp_path / "whole.npz"
-    np.savez(whole, PIXELS)
-    path.with_suffix(".npz").write_bytes(whole.read_bytes()[:-50])
-    said = refusal(load_dataset, path.with_suffix(".npz"), 32, 3)
-    assert "not a whole file of arrays" in said
+    np.savez(archive, PIXELS)
+    archive.write_bytes(archive.read_bytes()[:-50])
+    for damaged in (path, archive):
+        assert "not a whole file of arrays" in refusal(load_dataset, damaged, 32, 3)

@@ -361,15 +361,6 @@ def test_the_range_of_16_bit_images_is_found_whenever_packing_is_interrupted(
     assert load_dataset(tmp_path / "out", 8, 1).fingerprint == plain.fingerprint
 
 
-def test_a_packing_that_another_version_began_begins_anew(tmp_path):
-    folder = write_folder(tmp_path / "pets", FILES)
-    work = decoded_only(folder, tmp_path / "out")
-    plan = (work / "plan.json").read_text()
-    (work / "plan.json").write_text(plan.replace(" 5\n", "\n"))
-    (work / "journal.jsonl").write_text('["closed", [[1, 2]]]\n')
-    assert pack_dataset(folder, tmp_path / "out", 8).skipped == ()
-
-
 def test_an_image_that_vanished_is_no_reason_to_begin_anew(tmp_path):
     folder = write_folder(tmp_path / "pets", FILES)
     with packed.open_source(folder) as source:
@@ -454,6 +445,12 @@ def test_lost_pixels_and_torn_lines_are_done_again(tmp_path, small_chunks, caplo
         pack_dataset(folder, tmp_path / "out", 8)
     assert caplog.messages == ["continuing: 8 of 14 images are done"]
     assert contents(tmp_path / "out") == contents(tmp_path / "whole")
+    # What another version began begins anew.
+    work = decoded_only(folder, tmp_path / "other")
+    plan = (work / "plan.json").read_text()
+    (work / "plan.json").write_text(plan.replace(" 5\n", "\n"))
+    (work / "journal.jsonl").write_text('["closed", [[1, 2]]]\n')
+    assert pack_dataset(folder, tmp_path / "other", 8).skipped == ()
 
 
 def test_kill_9_in_the_middle(tmp_path):

@@ -95,8 +95,7 @@ def test_several_files_are_one_dataset(tmp_path):
     write_parquet(tmp_path / "all" / "test-00000-of-00001.parquet", FILES)
     message = refused(tmp_path / "all")
     assert "the splits of a dataset (test, train)" in message
-    assert f"{tmp_path / 'all' / 'train'}-*.parquet" in message
-    assert len(load_dataset(tmp_path / "all" / "train-*.parquet", 8, 3)) == 8
+    assert len(load_dataset(message.rpartition("such as ")[2], 8, 3)) == 8
 
 
 def test_row_groups_are_read_once_in_reading_order(tmp_path, monkeypatch):
@@ -146,7 +145,7 @@ def test_a_row_without_an_image_is_corrupt(tmp_path, kind):
         (
             {"image": DATA},
             None,
-            "no column 'label', only image: choose that of the labels with --label-column, or",
+            "no column 'label', only image: choose that of the labels with --l",
         ),
         ({"image": DATA, "label": [0.5, 1, 1]}, None, "contains double, not numbers or names"),
         ({"image": DATA, "label": [[0], [1, 0], []]}, None, "contains list<"),
