@@ -33,6 +33,7 @@ from file_server import Served
 from tiny import TINY, TINY_DISCRIMINATOR, refusal, tiny_generator
 
 NAME = "biggan-128"
+BIN = "pytorch_model.bin"
 BY_HAND = (
     "If you have first.safetensors, or second.safetensors, use --model FILE, biggan.load(FILE) or "
     "biggan convert FILE OUT.safetensors"
@@ -115,40 +116,32 @@ def test_studiogans_models_have_the_sizes_of_their_files():
 
 def test_the_places():
     def addresses(name):
-        return [[file.url for file in place] for place in PUBLISHED[name].places]
+        return [file.url for place in PUBLISHED[name].places for file in place]
 
     s3 = "https://s3.amazonaws.com/models.huggingface.co/biggan/biggan-deep-128-"
-    mirror = "https://huggingface.co/osanseviero/BigGAN-deep-128/resolve/main/"
-    kaggle = "https://www.kaggle.com/api/v1/models/deepmind/biggan/tensorFlow1/"
-    storage = "https://storage.googleapis.com/tfhub-modules/deepmind/"
+    hub = "https://huggingface.co/"
+    mirror = f"{hub}osanseviero/BigGAN-deep-128/resolve/main/"
+    modules = (
+        "https://www.kaggle.com/api/v1/models/deepmind/biggan/tensorFlow1/{}",
+        "https://tfhub.dev/deepmind/biggan-{}/{}?tf-hub-format=compressed",
+        "https://storage.googleapis.com/tfhub-modules/deepmind/biggan-{}/{}.tar.gz",
+    )
     assert addresses("biggan-deep-128") == [
-        [f"{s3}config.json", f"{s3}pytorch_model.bin"],
-        [f"{mirror}config.json", f"{mirror}pytorch_model.bin"],
-        [f"{kaggle}deep-128"],
-        ["https://tfhub.dev/deepmind/biggan-deep-128/1?tf-hub-format=compressed"],
-        [f"{storage}biggan-deep-128/1.tar.gz"],
+        *(f"{place}{file}" for place in (s3, mirror) for file in ("config.json", BIN)),
+        *(address.format("deep-128", 1) for address in modules),
     ]
     assert addresses("biggan-512") == [
-        [
-            "https://github.com/ivclab/BigGAN-Generator-Pretrained-Pytorch/releases/download/"
-            "v0.0.0/biggan512-release.pt"
-        ],
-        [f"{kaggle}512"],
-        ["https://tfhub.dev/deepmind/biggan-512/2?tf-hub-format=compressed"],
-        [f"{storage}biggan-512/2.tar.gz"],
+        "https://github.com/ivclab/BigGAN-Generator-Pretrained-Pytorch/releases/download/v0.0.0/"
+        "biggan512-release.pt",
+        *(address.format("512", 2) for address in modules),
     ]
     assert addresses("studiogan-cifar10-32") == [
-        [
-            "https://huggingface.co/Mingguksky/PyTorch-StudioGAN/resolve/main/"
-            "studiogan_official_ckpt/CIFAR10_tailored/CIFAR10-BigGAN-CR-train-2022_03_10_14_20_11/"
-            "model%3DG_ema-best-weights-step%3D98000.pth"
-        ]
+        f"{hub}Mingguksky/PyTorch-StudioGAN/resolve/main/studiogan_official_ckpt/CIFAR10_tailored/"
+        "CIFAR10-BigGAN-CR-train-2022_03_10_14_20_11/model%3DG_ema-best-weights-step%3D98000.pth"
     ]
     assert addresses("mmgeneration-biggan-128") == [
-        [
-            "https://download.openmmlab.com/mmgen/biggan/"
-            "biggan_imagenet1k_128x128_cvt_BigGAN-PyTorch_rgb_20210730_125223-3e353fef.pth"
-        ]
+        "https://download.openmmlab.com/mmgen/biggan/"
+        "biggan_imagenet1k_128x128_cvt_BigGAN-PyTorch_rgb_20210730_125223-3e353fef.pth"
     ]
     config, weights = PUBLISHED["biggan-deep-256"].places[0]
     assert (config.sha256[:8], weights.sha256[:8]) == ("edd106f6", "5900ef40")
@@ -275,16 +268,6 @@ def test_a_proxy_of_the_environment(server, stand_in, monkeypatch):
 # --- digests of first downloads ---
 
 
-def test_the_command_that_verifies(two_places, cache):
-    assert succeeds("models --verify") == f"no published weights in {cache}\n"
-    path = locate(NAME)
-    assert path.name in succeeds("models --verify")
-    assert json.loads(succeeds("models --verify --json")) == {path.name: "verified"}
-    assert "omit the model" in fails(f"models --verify {NAME}")
-    path.write_bytes(b"damaged")
-    assert f"{path.name} in {cache}: not as downloaded" in fails("models --verify")
-
-
 def test_the_script_that_tries_every_place(server, two_places, tmp_path, monkeypatch, capsys):
     path = Path(__file__).parents[2] / "scripts" / "check_places.py"
     script = runpy.run_path(str(path))
@@ -323,12 +306,15 @@ def test_the_licence_and_classes_of_a_model_that_states_them(server, publish, tm
     assert (found.class_names, found.licence, found.source) == (names, "MIT", "s")
 
 
-def test_what_is_in_the_cache_is_verified(two_places, cache, tmp_path):
-    assert verify_cached() == {}
+def test_what_is_in_the_cache_is_verified(two_places, cache):
+    assert succeeds("models --verify") == f"no published weights in {cache}\n"
     path = locate(NAME)
-    assert verify_cached() == {path.name: "verified"}
+    assert path.name in succeeds("models --verify")
+    assert json.loads(succeeds("models --verify --json")) == {path.name: "verified"}
+    assert "omit the model" in fails(f"models --verify {NAME}")
     whole = path.read_bytes()
     path.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    assert f"{path.name} in {cache}: not as downloaded" in fails("models --verify")
     assert verify_cached() == {path.name: "damaged"}
     save_network(path, tiny_generator(), Description("another"))
     assert verify_cached() == {path.name: "changed"}
@@ -357,17 +343,6 @@ def test_a_model_is_fetched_converted_and_kept(server, two_places, cache, tiny_f
         assert torch.equal(found.network.state_dict()[name], tensor), name
     assert locate(NAME) == locate(NAME, offline=True) == path
     assert server.paths() == ["/first"]
-
-
-def test_several_files_are_read_together(server, publish, tiny_file, cache):
-    server.files["/config"] = Served(b"{}")
-    server.files["/weights"] = Served(tiny_file.read_bytes())
-    config = RemoteFile(server.url("/config"), "config.json")
-    weights = RemoteFile(server.url("/weights"), "generator.safetensors")
-    publish((config, weights))
-    assert load_network(NAME).description.name == "tiny"
-    assert server.paths() == ["/config", "/weights"]
-    assert contents(cache / "downloads") == []
 
 
 def test_two_at_once_fetch_one_thing_once(server, two_places, caplog, monkeypatch):
@@ -440,27 +415,20 @@ def test_a_file_that_was_put_there_must_have_the_sha256(server, publish, two_pla
         ({"num_classes": 4}, "num_classes is 4"),
         ({"channels": 16}, "channels is 16"),
         ({"family": "biggan-deep", "channels": 16}, "family is biggan-deep"),
+        # As of an original module without its tables, which are taken for all truncations.
+        ({}, "statistics for 0 truncations, not for the 50"),
     ],
 )
 def test_another_network_is_refused(server, two_places, tmp_path, cache, caplog, changes, why):
     widths = [4, 2, 1, 1][: 3 + (changes.get("resolution") == 32)]
-    other = tmp_path / "other.safetensors"
-    save_network(other, tiny_generator(**changes, widths=widths), Description(name="other"))
+    generator, other = tiny_generator(**changes, widths=widths), tmp_path / "other.safetensors"
+    if not changes:
+        set_statistics_grid(generator, [])
+    save_network(other, generator, Description(name="other"))
     server.files["/first"] = Served(other.read_bytes())
     assert load_network(locate(NAME)).description.name == "tiny"
     assert why in caplog.text
     assert contents(cache) == [f"{NAME}.safetensors", "downloads", "published-lock.json"]
-
-
-def test_another_table_of_statistics_is_refused(server, two_places, tmp_path, caplog):
-    """As an original module would have without its tables, which are taken for all truncations."""
-    generator = tiny_generator()
-    set_statistics_grid(generator, [])
-    other = tmp_path / "other.safetensors"
-    save_network(other, generator, Description(name="other"))
-    server.files["/first"] = Served(other.read_bytes())
-    assert load_network(locate(NAME)).description.name == "tiny"
-    assert "statistics for 0 truncations, not for the 50" in caplog.text
 
 
 def test_all_places_are_gone(server, two_places, cache):

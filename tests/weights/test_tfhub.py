@@ -173,22 +173,24 @@ def test_vectors_with_and_without_axes_before_their_own(changed, converted):
 # --- the graph's tables ---
 
 
-def tables(widths, name="stack"):
-    """A graph of a mean and a variance table for each width."""
-    nodes = []
-    for i, width in enumerate(width for width in widths for _ in range(2)):
-        table = np.full((50, width), i)
-        nodes.append(floats(f"{name}_{10 + i}" if i else name, table))
-    return saved_model(*reversed(nodes))
-
-
 WIDTHS = [64, 64, 64, 32, 32, 16, 16, 8, 8, 4, 4]
+PUBLISHED = [5 * layer + place for layer in range(len(WIDTHS)) for place in (1, 3)]
+
+
+def tables(widths=WIDTHS, name="stack", numbers=()):
+    """A mean and a variance table for each width, under given numbers, or as TensorFlow's."""
+    both = [width for width in widths for _ in range(2)]
+    numbers = numbers or [0, *range(11, 10 + len(both))]
+    return [
+        floats(f"{name}_{number}" if number else name, np.full((50, width), i))
+        for i, (number, width) in enumerate(zip(numbers, both, strict=True))
+    ]
 
 
 @pytest.mark.parametrize("name", ["stack", "module_apply_default/stack", "Generator/stack"])
 def test_tables_in_any_scope_and_order(changed, name):
     folder = changed(ORIGINAL, {})
-    (folder / "saved_model.pb").write_bytes(tables(WIDTHS, name=name))
+    (folder / "saved_model.pb").write_bytes(saved_model(*reversed(tables(name=name))))
     tensors = convert(folder).tensors
     assert tensors["blocks.0.bn1.table_mean"].eq(0).all()
     assert tensors["blocks.0.bn1.table_var"].eq(1).all()
@@ -197,67 +199,41 @@ def test_tables_in_any_scope_and_order(changed, name):
 
 
 @pytest.mark.parametrize(
-    ("graph", "message"),
+    "others",
+    [
+        # The published numbers go before other tables of that name.
+        [floats(f"stack_{5 * i + 2}", np.full((50, width), 99)) for i, width in enumerate(WIDTHS)],
+        # Tables of another name that fit nothing are passed over.
+        [floats("labels", np.zeros((50, 7)))],
+    ],
+)
+def test_which_tables_are_chosen(changed, others):
+    folder = changed(ORIGINAL, {})
+    (folder / "saved_model.pb").write_bytes(saved_model(*tables(numbers=PUBLISHED), *others))
+    assert convert(folder).tensors["head.bn.table_var"].eq(21).all()
+
+
+@pytest.mark.parametrize(
+    ("nodes", "message"),
     [
         (tables(WIDTHS[:-1]), r"has 0 sets .* that fit the 11 layers, not one \(20 stack\)"),
         (tables([*WIDTHS, 4]), r"\(24 stack\)"),
         (tables([64, 64, 32, 64, *WIDTHS[4:]]), r"\(22 stack\)"),
-        (tables(WIDTHS[:5]) + tables(WIDTHS), r"\(10 stack\)"),
         (
-            saved_model(floats("stack", np.zeros((50, 4))), floats("a/stack_1", np.zeros((50, 4)))),
+            [floats("stack", np.zeros((50, 4))), floats("a/stack_1", np.zeros((50, 4)))],
             r"\(1 stack, 1 a/stack\)",
         ),
+        (tables() + tables(name="a/stack", numbers=PUBLISHED), "has 2 sets of tables"),
+        # One with another number of rows does not fit.
+        ([*tables()[:-1], floats("stack_31", np.zeros((51, 4)))], "has 0 sets of tables"),
     ],
 )
-def test_tables_that_do_not_fit_are_refused(changed, graph, message):
+def test_tables_that_do_not_fit_are_refused(changed, nodes, message):
     folder = changed(ORIGINAL, {})
-    (folder / "saved_model.pb").write_bytes(graph)
+    (folder / "saved_model.pb").write_bytes(saved_model(*nodes))
     with pytest.raises(InputError, match=message) as raised:
         convert(folder)
     assert "\n" not in str(raised.value)
-
-
-def numbered(name, numbers):
-    """A mean and a variance table for each width, under given numbers."""
-    widths = [width for width in WIDTHS for _ in range(2)]
-    return [
-        floats(f"{name}_{number}", np.full((50, width), i))
-        for i, (number, width) in enumerate(zip(numbers, widths, strict=True))
-    ]
-
-
-PUBLISHED = [5 * layer + place for layer in range(len(WIDTHS)) for place in (1, 3)]
-
-
-@pytest.mark.parametrize(
-    ("graph", "last"),
-    [
-        # The published numbers go before other tables of that name.
-        (
-            numbered("stack", PUBLISHED)
-            + [floats(f"stack_{5 * i + 2}", np.full((50, w), 99)) for i, w in enumerate(WIDTHS)],
-            21,
-        ),
-        # Tables of another name that fit nothing are passed over.
-        ([*numbered("stack", PUBLISHED), floats("labels", np.zeros((50, 7)))], 21),
-        # Two sets that fit are not chosen from.
-        (numbered("stack", PUBLISHED) + numbered("a/stack", PUBLISHED), "has 2 sets of tables"),
-        # One with another number of rows does not fit.
-        (
-            [floats(f"stack_{i}", np.zeros((50, WIDTHS[i // 2]))) for i in range(21)]
-            + [floats("stack_21", np.zeros((51, 4)))],
-            "has 0 sets of tables",
-        ),
-    ],
-)
-def test_which_tables_are_chosen(changed, graph, last):
-    folder = changed(ORIGINAL, {})
-    (folder / "saved_model.pb").write_bytes(saved_model(*graph))
-    if isinstance(last, str):
-        with pytest.raises(InputError, match=last):
-            convert(folder)
-    else:
-        assert convert(folder).tensors["head.bn.table_var"].eq(last).all()
 
 
 def test_an_original_module_without_tables_has_its_accumulated_statistics(changed, caplog):
@@ -281,77 +257,45 @@ def test_a_deep_module_without_tables_is_refused(changed):
 # --- what is refused ---
 
 
+G = "Generator"
+
+
+def zeros(*shape):
+    return np.zeros(shape, np.float32)
+
+
 @pytest.mark.parametrize(
-    ("name", "variables", "message"),
+    ("name", "variable", "value", "message"),
     [
-        (ORIGINAL, {"Generator/GBlock/conv1/u0": None}, "missing Generator/GBlock/conv1/u0"),
-        (ORIGINAL, {"Generator/GBlock/conv1/u1": None}, "missing Generator/GBlock/conv1/u1"),
-        (
-            DEEP,
-            {f"Generator/GBlock_9/conv2/b/{DEEP_EMA}": None},
-            "missing Generator/GBlock_9/conv2/b",
-        ),
-        (DEEP, {"Generator/extra": np.float32(1)}, "unexpected Generator/extra"),
-        (DEEP, {"linear/b/ema": np.float32(1)}, "unexpected linear/b/ema"),
-        (
-            DEEP,
-            {"Generator/GBlock/conv0/u1": np.float32(1)},
-            "unexpected Generator/GBlock/conv0/u1",
-        ),
-        (ORIGINAL, {"Generator/GBlock_5/conv1/u0": np.float32(1)}, "unexpected Generator/GBlock_5"),
-        (
-            ORIGINAL,
-            {"Generator/GBlock/conv1/u0": np.zeros((1, 63), np.float32)},
-            r"conv1/u0 is \(1, 63\), not \(64,\)",
-        ),
-        (
-            DEEP,
-            {f"Generator/BatchNorm/scale/{DEEP_EMA}": np.zeros((2, 2), np.float32)},
-            r"BatchNorm/scale/ema_0.9999 is \(2, 2\), not \(4,\)",
-        ),
-        (
-            DEEP,
-            {f"Generator/conv_to_rgb/b/{DEEP_EMA}": np.zeros(16)},
-            "conv_to_rgb/b/ema_0.9999 is float64, not float32",
-        ),
-        (
-            ORIGINAL,
-            {f"Generator/GBlock_1/conv1/w/{EMA}": np.zeros((3, 3, 64, 10**6), np.float32)[:0]},
-            "none of them empty",
-        ),
-        (ORIGINAL, {f"linear/w/{EMA}": None}, "lacks linear/w"),
-        (ORIGINAL, {f"Generator/GBlock/conv0/w/{EMA}": None}, "missing Generator/GBlock/conv0/w"),
-        (
-            ORIGINAL,
-            {
-                f"Generator/attention/theta/w/{EMA}": np.zeros((1, 1, 64, 8), np.float32),
-                f"Generator/GBlock_1/conv1/w/{EMA}": np.zeros((3, 3, 64, 64), np.float32),
-            },
-            "attention on 64 channels fits at 8, 16 pixels alike",
-        ),
-        (
-            ORIGINAL,
-            {f"Generator/attention/theta/w/{EMA}": np.zeros((1, 1, 9, 1), np.float32)},
-            "attention on 9 channels fits nowhere",
-        ),
-        (
-            DEEP,
-            {f"Generator/attention/theta/w/{DEEP_EMA}": np.zeros((1, 1, 16, 2), np.float32)},
-            r"attention/theta/w/ema_0.9999 is \(1, 1, 16, 2\), not \(1, 1, 8, 1\)",
-        ),
-        (
-            DEEP,
-            {f"Generator/GBlock_10/conv0/w/{DEEP_EMA}": np.zeros((1, 1, 4, 1), np.float32)},
-            "has 11 blocks, not two per resolution",
-        ),
-        (ORIGINAL, {f"Generator/G_Z/G_linear/w/{EMA}": None}, "missing Generator/G_Z/G_linear/w"),
+        (ORIGINAL, f"{G}/GBlock/conv1/u0", None, "missing Generator/GBlock/conv1/u0"),
+        (DEEP, f"{G}/GBlock_9/conv2/b/{DEEP_EMA}", None, "missing Generator/GBlock_9/conv2/b"),
+        (ORIGINAL, f"{G}/GBlock/conv0/w/{EMA}", None, "missing Generator/GBlock/conv0/w"),
+        (ORIGINAL, f"linear/w/{EMA}", None, "lacks linear/w"),
+        (DEEP, f"{G}/extra", zeros(), "unexpected Generator/extra"),
+        (DEEP, "linear/b/ema", zeros(), "unexpected linear/b/ema"),
+        (DEEP, f"{G}/GBlock/conv0/u1", zeros(), "unexpected Generator/GBlock/conv0/u1"),
+        (ORIGINAL, f"{G}/GBlock_5/conv1/u0", zeros(), "unexpected Generator/GBlock_5"),
+        (ORIGINAL, f"{G}/GBlock/conv1/u0", zeros(1, 63), r"u0 is \(1, 63\), not \(64,\)"),
+        (DEEP, f"{G}/BatchNorm/scale/{DEEP_EMA}", zeros(2, 2), r"is \(2, 2\), not \(4,\)"),
+        (DEEP, f"{G}/conv_to_rgb/b/{DEEP_EMA}", np.zeros(16), "is float64, not float32"),
+        (ORIGINAL, f"{G}/GBlock_1/conv1/w/{EMA}", zeros(0, 3, 64, 10**6), "none of them empty"),
+        (ORIGINAL, f"{G}/attention/theta/w/{EMA}", zeros(1, 1, 9, 1), "9 channels fits nowhere"),
+        (DEEP, f"{G}/attention/theta/w/{DEEP_EMA}", zeros(1, 1, 16, 2), r"not \(1, 1, 8, 1\)"),
+        (DEEP, f"{G}/GBlock_10/conv0/w/{DEEP_EMA}", zeros(1, 1, 4, 1), "has 11 blocks, not two"),
     ],
 )
-def test_variables_that_fit_no_network_are_refused(changed, name, variables, message):
-    folder = changed(name, variables)
+def test_variables_that_fit_no_network_are_refused(changed, name, variable, value, message):
+    folder = changed(name, {variable: value})
     with pytest.raises(InputError, match=message) as raised:
         convert(folder)
     assert "\n" not in str(raised.value)
+
+
+def test_attention_that_fits_twice_is_refused(changed):
+    theta, wide = f"{G}/attention/theta/w/{EMA}", f"{G}/GBlock_1/conv1/w/{EMA}"
+    folder = changed(ORIGINAL, {theta: zeros(1, 1, 64, 8), wide: zeros(3, 3, 64, 64)})
+    with pytest.raises(InputError, match="attention on 64 channels fits at 8, 16 pixels alike"):
+        convert(folder)
 
 
 def test_a_claim_of_enormous_layers_is_refused_without_making_them(changed):
