@@ -16,7 +16,7 @@ from biggan.cli import VERBS, options
 from biggan.models import DiscriminatorConfig, build_discriminator, get_preset
 from biggan.weights.files import Description, save_network
 from command_line import biggan, fails, next_command, pixels, succeeds, write_images
-from foreign_networks import RandomWeights, ivclab_generator
+from foreign_networks import IVCLAB, random_generator
 from tiny import tiny_generator
 
 
@@ -126,11 +126,8 @@ def test_no_file_and_no_mistake_commands_the_terminal(tmp_path, no_network):
 
 
 def test_convert_makes_the_same_pictures(tmp_path, no_network):
-    network = RandomWeights()
-    widths = [128, 64, 32, 16]
-    ivclab_generator(network, torch.randn(1, 12), torch.tensor([0]), widths, 16, truncation=1.0)
     foreign, ours = tmp_path / "release.pt", tmp_path / "new" / "ours.safetensors"
-    torch.save(network.tensors, foreign)
+    torch.save(random_generator([128, 64, 32, 16], 16, 12, IVCLAB)[0], foreign)
     result = biggan(f"convert {foreign} {ours}")
     assert result.stdout.strip() == str(ours)
     assert "generator, 32 px" in result.stderr

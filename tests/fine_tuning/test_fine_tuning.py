@@ -19,7 +19,9 @@ from biggan.nn import ConditionalBatchNorm2d, iterate_power
 from biggan.training.config import TrainConfig
 from biggan.weights.download import without_folder
 from biggan.weights.files import Description, save_network
-from foreign_networks import RandomWeights, brock_discriminator, brock_generator
+from foreign_networks import BROCK, RandomWeights
+from foreign_networks import discriminator as foreign_discriminator
+from foreign_networks import generator as foreign_generator
 from tiny import TINY, TINY_CLASSES, TINY_DISCRIMINATOR, tiny_generator
 
 DEEP = {"family": "biggan-deep", "widths": [4, 2, 2], "z_dim": 4}
@@ -258,8 +260,8 @@ def test_ajbrocks_files(tmp_path):
     weights, judge = RandomWeights(), RandomWeights(1)
     z, labels = torch.randn(2, 6, generator=torch.Generator().manual_seed(0)), torch.tensor([4, 1])
     widths = [32, 16, 8]
-    expected = brock_generator(weights, z, labels, widths, 8)
-    brock_discriminator(judge, expected, labels, [8, 16, 32], 2, 8)
+    expected = foreign_generator(weights, z, labels, widths, 8, BROCK)
+    foreign_discriminator(judge, expected, labels, [8, 16, 32], 2, 8, BROCK)
     paths = tmp_path / "G_ema.pth", tmp_path / "D.pth"
     torch.save(weights.tensors, paths[0])
     torch.save(judge.tensors, paths[1])

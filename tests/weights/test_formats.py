@@ -20,13 +20,11 @@ from biggan.weights.files import Description, save_network
 from biggan.weights.load import read_network
 from biggan.weights.networks import set_statistics_grid
 from foreign_networks import (
+    BROCK,
+    IVCLAB,
     MMGENERATION,
     STUDIOGAN,
-    RandomWeights,
-    brock_discriminator,
-    brock_generator,
     hugging_face_weights,
-    ivclab_generator,
     of_each_kind,
     random_discriminator,
     random_generator,
@@ -36,41 +34,29 @@ from tiny import refusal, tiny_generator
 LABEL = torch.tensor([0])
 
 
-@torch.no_grad()
 def brock_weights(num=5):
-    weights = RandomWeights()
-    brock_generator(weights, torch.randn(1, 16), LABEL, [8, 8, 8, 8], 16, classes=num)
-    return weights.tensors
+    return random_generator([8, 8, 8, 8], 16, 16, BROCK | {"classes": num})[0]
 
 
-@torch.no_grad()
 def brock_d_weights():
-    weights = RandomWeights()
-    brock_discriminator(weights, torch.rand(1, 3, 32, 32), LABEL, [8, 8, 8, 8], 2, 16)
-    return weights.tensors
+    return random_discriminator(32, 16, BROCK)[0]
 
 
-@torch.no_grad()
 def ivclab_weights():
-    weights = RandomWeights()
-    ivclab_generator(weights, torch.randn(1, 12), LABEL, [64, 32, 16, 8], 16, 1.0)
-    return weights.tensors
+    return random_generator([64, 32, 16, 8], 16, 12, IVCLAB)[0]
 
 
 def listed(format_, kind="generator", **changes):
     """A network of one of the formats with a list of blocks."""
-    how = (
-        format_ | {"condition": "shared", "classes": 5, "deep": False, "in_place": False} | changes
-    )
     if kind == "discriminator":
-        return random_discriminator(32, 0, how)[0]
-    return random_generator([32, 32, 32, 32], 0, 16, how)[0]
+        return random_discriminator(32, 0, format_ | changes)[0]
+    return random_generator([32, 32, 32, 32], 0, 16, format_ | changes)[0]
 
 
 KINDS = ("generator", "discriminator")
 MMGENERATIONS = (
     {"condition": "tables"},
-    {"sn": "ajbrock"},
+    {"norm": "ajbrock"},
     {"deep": True, "class_first": False, "channels_last": True},
 )
 
@@ -312,11 +298,10 @@ def test_the_memory_of_loading_a_file_of_ours(tmp_path):
 @linux
 @pytest.mark.slow
 def test_the_memory_of_loading_and_converting_a_foreign_file(tmp_path):
-    weights, widths = RandomWeights(), [64 * width for width in (16, 16, 8, 4, 2, 1)]
-    with torch.no_grad():
-        ivclab_generator(weights, torch.randn(1, 120), LABEL, widths, 64, 1.0, dim=128)
+    widths = [64 * width for width in (16, 16, 8, 4, 2, 1)]
+    tensors, *_ = random_generator(widths, 64, 120, IVCLAB | {"dim": 128})
     path = tmp_path / "biggan128-release.pt"
-    torch.save(weights.tensors, path)
+    torch.save(tensors, path)
     assert peak_memory(LOAD_AND_SAVE, path) < 2.5 * path.stat().st_size
 
 

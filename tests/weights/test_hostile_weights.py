@@ -21,12 +21,11 @@ from biggan.weights import files
 from biggan.weights.files import Description, save_network
 from biggan.weights.load import read_network
 from foreign_networks import (
-    RandomWeights,
-    brock_deep_generator,
-    brock_discriminator,
-    brock_generator,
+    BROCK,
+    IVCLAB,
     hugging_face_weights,
-    ivclab_generator,
+    random_discriminator,
+    random_generator,
 )
 from mutations import MUTATIONS, VALUES, limited_memory, mutated_bytes, mutated_value
 from tensorflow_formats import block, entry, floats, header, saved_model, table, write_bundle
@@ -182,27 +181,20 @@ def foreign_files(tensors, folder, random, settings=None):
 
 
 def ajbrock(folder, random):
-    weights = RandomWeights()
-    brock_generator(weights, torch.randn(1, 6), LABEL, [16, 8, 8], 8)
-    return foreign_files(weights.tensors, folder, random)
+    return foreign_files(random_generator([16, 8, 8], 8, 6, BROCK)[0], folder, random)
 
 
 def ajbrock_deep(folder, random):
-    weights = RandomWeights()
-    brock_deep_generator(weights, torch.randn(1, 6), LABEL, [16, 8, 8], 8)
-    return foreign_files(weights.tensors, folder, random)
+    deep = BROCK | {"deep": True}
+    return foreign_files(random_generator([16, 8, 8], 8, 6, deep)[0], folder, random)
 
 
 def ajbrock_discriminator(folder, random):
-    weights = RandomWeights()
-    brock_discriminator(weights, torch.rand(1, 3, 32, 32), LABEL, [8, 8, 8, 8], 2, 16)
-    return foreign_files(weights.tensors, folder, random)
+    return foreign_files(random_discriminator(32, 16, BROCK)[0], folder, random)
 
 
 def ivclab(folder, random):
-    weights = RandomWeights()
-    ivclab_generator(weights, torch.randn(1, 6), LABEL, [32, 16, 8], 8, 1.0)
-    return foreign_files(weights.tensors, folder, random)
+    return foreign_files(random_generator([32, 16, 8], 8, 6, IVCLAB)[0], folder, random)
 
 
 def hugging_face(folder, random):
