@@ -14,4 +14,6 @@ FLAGS = [
     "--disable-background-networking",
     "--disable-component-update",
     "--disable-sync",
+    # Browsers trust localhost as they trust HTTPS, but not this name.
+    "--host-resolver-rules=MAP plain.test 127.0.0.1",
 ]

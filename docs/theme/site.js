@@ -21,6 +21,15 @@ function embed(frame) {
   page.querySelector("header")?.toggleAttribute("hidden", true);
   page.body.style.padding = "0";
 
+  // The frame is higher than the screen: a dialog belongs into the part that is visible.
+  const dialog = page.querySelector("dialog");
+  const centre = () => {
+    const { top, height } = frame.getBoundingClientRect();
+    const below = Math.max(top + height - innerHeight, 0);
+    if (dialog) dialog.style.insetBlock = `${Math.max(-top, 0)}px ${below}px`;
+  };
+  if (dialog) new MutationObserver(centre).observe(dialog, { attributeFilter: ["open"] });
+
   const resize = () => (frame.style.height = `${root.offsetHeight}px`);
   new ResizeObserver(resize).observe(root);
 

@@ -1,6 +1,7 @@
 // What the page's scripts compute, against values of Python and of the formats' definitions.
 
 import assert from "node:assert/strict";
+import { createHash } from "node:crypto";
 import { readFileSync } from "node:fs";
 import { test } from "node:test";
 import { inflateSync } from "node:zlib";
@@ -12,9 +13,15 @@ import {
   initialValues,
   provenanceText,
   readAddress,
+  readNumber,
   writeAddress,
 } from "../../src/biggan/web/page/forms.js";
-import { pictureClasses, pictureNoise, statisticsAt } from "../../src/biggan/web/page/model.js";
+import {
+  isModel,
+  pictureClasses,
+  pictureNoise,
+  statisticsAt,
+} from "../../src/biggan/web/page/model.js";
 import { crc32, encodePng } from "../../src/biggan/web/page/png.js";
 
 const recorded = JSON.parse(readFileSync(new URL("recorded.json", import.meta.url), "utf-8"));
@@ -65,7 +72,10 @@ test("an address gives the settings that wrote it", () => {
     [SWEEP, { category: 3, seed: 12, num: 5 }],
   ];
   for (const [form, values] of settings) {
-    assert.deepEqual(read(writeAddress(form, values, MODEL)), { form, values, fault: null });
+    for (const backend of [null, "webgpu"]) {
+      const found = read(writeAddress(form, values, MODEL, backend));
+      assert.deepEqual(found, { form, values, backend, fault: null });
+    }
   }
   assert.equal(
     writeAddress(EXPLORE, { ...settings[0][1] }, MODEL),
@@ -89,11 +99,15 @@ test("nonsense in an address is one sentence, and the rest counts", () => {
     ["seed=", "whole number"],
     ["num=21", "from 1 to 20"],
     ["truncation=0", "a number from 0.02 to 1"],
+    ["truncation=0.00001", "a number from 0.02 to 1"],
     ["truncation=1.01", "a number from 0.02 to 1"],
     ["truncation=NaN", "a number from 0.02 to 1"],
     ["category=4", "a class of this model"],
     ["category=poodle", "a class of this model"],
     [`category=${"x".repeat(1000)}`, `"${"x".repeat(60)}..." is not`],
+    ["class=36", '"class" is not a setting of this form (category, truncation, seed, num)'],
+    [`${"x".repeat(1000)}=1`, `"${"x".repeat(60)}..." is not a setting`],
+    ["model=other", '"other" is not the model of this page'],
   ]) {
     const { fault, values } = read(`${query}&num=3`.replace(/(num=21)&num=3/, "$1"));
     assert.ok(fault?.includes(reason), `${query}: ${fault}`);
@@ -101,7 +115,46 @@ test("nonsense in an address is one sentence, and the rest counts", () => {
     assert.equal(values.seed, 0);
     if (!query.startsWith("num")) assert.equal(values.num, 3);
   }
-  assert.equal(read("other=1&seed=007&backend=wasm").fault, null);
+  assert.equal(read("seed=007&backend=wasm&model=tiny&utm_source=a&fbclid=b").fault, null);
+});
+
+test("all that is wrong with an address is said", () => {
+  const { fault, values, backend } = read(
+    "form=sweep&backend=x&category=9&seed=a&num=2&class=7&q=",
+  );
+  assert.equal(
+    fault,
+    'The address is wrong: "x" is not wasm or webgpu (backend); "9" is not a class of this model; ' +
+      '"a" is not a whole number from 0 to 4294967295 (seed); "class, q" is not a setting of this ' +
+      "form (category, seed, num), so the defaults are shown.",
+  );
+  assert.deepEqual(values, { category: null, seed: 0, num: 2 });
+  assert.equal(backend, null);
+});
+
+test("numbers of every form are taken from the least to the most", () => {
+  for (const field of FORMS.flatMap(({ fields }) => fields).filter(({ step }) => step)) {
+    const { low, most, step } = field;
+    for (const value of [low, most]) assert.equal(readNumber(String(value), field), value);
+    const outside = [low - step / 10, low - step, most + step, most + step / 10];
+    for (const value of outside) assert.equal(readNumber(value.toFixed(9), field), null);
+  }
+});
+
+test("a description of a model is complete or refused", () => {
+  const part = [{ file: "a.bin", bytes: 1, integrity: "sha256-" }];
+  const files = { graph: part, weights: part, statistics: part };
+  const size = { resolution: 4, channels: 3, z_dim: 2 };
+  const whole = { ...MODEL, ...size, grid: [], off_grid: "linear", files, runtime: {} };
+  assert.ok(isModel(whole));
+  for (const key of Object.keys(whole)) assert.ok(!isModel({ ...whole, [key]: undefined }), key);
+  const unchecked = [{ file: "a.bin", bytes: 1 }];
+  for (const name of Object.keys(files)) {
+    for (const parts of [undefined, unchecked]) {
+      assert.ok(!isModel({ ...whole, files: { ...files, [name]: parts } }), name);
+    }
+  }
+  for (const other of [null, 3, [], "{}"]) assert.ok(!isModel(other));
 });
 
 test("classes are found as in Python", () => {
@@ -145,6 +198,28 @@ test("a PNG has the pixels and the provenance", async () => {
   }
 });
 
+const integrity = (text, algorithm = "sha256") =>
+  `${algorithm}-${createHash(algorithm).update(text).digest("base64")}`;
+
+test("a file with other contents is fetched again, and then named", async (context) => {
+  let answers = [];
+  context.mock.method(globalThis, "fetch", async () => new Response(answers.shift()));
+  const address = "http://host/weights.bin";
+  for (const algorithm of ["sha256", "sha384"]) {
+    answers = ["abxd", "abcd"];
+    const files = [{ address, bytes: 4, integrity: integrity("abcd", algorithm) }];
+    const contents = await download(files, () => {});
+    assert.equal(Buffer.from(contents).toString(), "abcd");
+    answers = ["abxd", "abxd"];
+    await assert.rejects(
+      download(files, () => {}),
+      {
+        message: "The file weights.bin is damaged: its contents have changed; upload it again.",
+      },
+    );
+  }
+});
+
 test("a file that is cut short is fetched again, and then named", async (context) => {
   const asked = [];
   let answers = ["abc", "abcd"];
@@ -152,7 +227,7 @@ test("a file that is cut short is fetched again, and then named", async (context
     asked.push(cache);
     return new Response(answers.shift());
   });
-  const files = [{ address: "http://host/weights.bin", bytes: 4 }];
+  const files = [{ address: "http://host/weights.bin", bytes: 4, integrity: integrity("abcd") }];
   let received = 0;
   const contents = await download(files, (bytes) => (received += bytes));
   assert.equal(Buffer.from(contents).toString(), "abcd");
@@ -165,7 +240,7 @@ test("a file that is cut short is fetched again, and then named", async (context
       download(files, () => {}),
       {
         message:
-          /^The file weights.bin of the model is damaged: .* instead of 4; upload it again\.$/,
+          /^The file weights.bin is damaged: it has \d bytes instead of 4; upload it again\.$/,
       },
     );
   }

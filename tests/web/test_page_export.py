@@ -1,5 +1,6 @@
 """The folder that `biggan export --format web` writes."""
 
+import base64
 import hashlib
 import json
 import shutil
@@ -63,8 +64,9 @@ def test_the_folder_has_all_that_the_page_needs(tmp_path, monkeypatch):
     assert len(files["weights"]) > 2
     assert max(part["bytes"] for parts in files.values() for part in parts) == 3000
     for part in files["weights"]:
-        digest = hashlib.sha256((out / part["file"]).read_bytes()).hexdigest()
-        assert part["file"] == f"weights-{digest[:12]}.bin"
+        digest = hashlib.sha256((out / part["file"]).read_bytes())
+        assert part["file"] == f"weights-{digest.hexdigest()[:12]}.bin"
+        assert part["integrity"] == f"sha256-{base64.b64encode(digest.digest()).decode()}"
     assert page.weights == sum(len(joined(out, parts)) for parts in files.values())
 
     table = np.frombuffer(joined(out, files["statistics"]), "<f4").reshape(51, 2, -1)

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import base64
 import functools
+import hashlib
 import http.server
+import json
+import mimetypes
 import threading
 from typing import TYPE_CHECKING, Any
 
@@ -105,6 +109,13 @@ class Visit:
     def open(self, address: str) -> Visit:
         self.window.goto(address)
         return self
+
+    def serve(self, file: str, body: bytes) -> None:
+        """Answer with other contents."""
+        self.window.context.route(
+            f"**/{file}",
+            lambda route: route.fulfill(body=body, content_type=mimetypes.guess_type(file)[0]),
+        )
 
     def complete(self) -> None:
         """Wait until all pictures are there."""
@@ -239,8 +250,12 @@ def test_a_damaged_page_is_one_sentence(browser: Any, address: str, site: Path) 
     weights = next(site.glob("weights-*.bin"))
     for file, message in (
         (weights, f"The file {weights.name} cannot be loaded (status 404)"),
-        (site / "model.json", "The page is incomplete: model.json cannot be loaded."),
-        (site / "worker.js", "The page is incomplete: worker.js cannot be loaded."),
+        (site / "model.json", "The page is incomplete: model.json is missing, blocked or damaged"),
+        *(
+            (script, f"The page is incomplete: {script.name} is missing, blocked or damaged")
+            for script in site.glob("*.js")
+            if script.name != "load_errors.js"
+        ),
     ):
         hidden = file.rename(file.with_suffix(".hidden"))
         try:
@@ -256,13 +271,16 @@ def test_a_damaged_page_is_one_sentence(browser: Any, address: str, site: Path) 
         notice = visit.open(address).notice()
     finally:
         weights.write_bytes(contents)
-    assert f"The file {weights.name} of the model is damaged: it has " in notice
-    for manifest in ("{}", '{"name": "tiny", "fi', "<!doctype html>"):
+    assert f"The file {weights.name} is damaged: it has " in notice
+    for name, body in (
+        ("model.json", b"{}"),
+        ("model.json", b'{"name": "tiny", "fi'),
+        ("model.json", b"<!doctype html>"),
+        ("forms.js", (site / "forms.js").read_bytes()[:-100]),
+    ):
         other = Visit(browser)
-        other.window.route(
-            "**/model.json", lambda route, _, body=manifest: route.fulfill(body=body)
-        )
-        assert other.open(address).notice().endswith("model.json cannot be loaded.")
+        other.serve(name, body)
+        assert f": {name} is missing, blocked or damaged;" in other.open(address).notice()
         other.window.close()
     assert visit.window.locator("body.failed").count() == 1
     visit.window.reload()  # repaired: the damaged copy in the cache is not used
@@ -270,11 +288,125 @@ def test_a_damaged_page_is_one_sentence(browser: Any, address: str, site: Path) 
     visit.window.close()
 
 
-def test_a_page_that_is_opened_as_a_file_is_one_sentence(visit: Visit, site: Path) -> None:
-    """Browsers run no modules there; nor where page.js is missing."""
-    visit.open((site / "index.html").as_uri())
+def test_files_with_other_contents_are_one_sentence(browser: Any, address: str, site: Path) -> None:
+    """By a digest, or without HTTPS by the browser's own check."""
+    names = [path.name for path in site.glob("*.bin")]
+    names += ["runtime/ort-wasm-simd-threaded.wasm", "runtime/ort.wasm.bundle.min.mjs"]
+    assert len(names) == 5
+    for host, message in (
+        ("127.0.0.1", "is damaged: its contents have changed; upload it again."),
+        ("plain.test", "cannot be loaded (blocked, damaged or no connection); reload the page, "),
+    ):
+        for name in names:
+            visit = Visit(browser)
+            contents = bytearray((site / name).read_bytes())
+            contents[len(contents) // 2] ^= 1
+            visit.serve(name, bytes(contents))
+            notice = visit.open(address.replace("127.0.0.1", host)).notice()
+            assert notice.startswith(f"The file {name.split('/')[-1]} {message}")
+            assert visit.window.evaluate("isSecureContext") == (host == "127.0.0.1")
+            visit.window.close()
+
+
+def test_a_page_without_https_draws_with_progress(visit: Visit, address: str) -> None:
+    visit.window.add_init_script(
+        "addEventListener('DOMContentLoaded', () => new MutationObserver(([{target}]) =>"
+        "(window.shown ??= []).push(target.innerText)).observe("
+        "document.querySelector('#loading p'), {childList: true}))"
+    )
+    visit.open(address.replace("127.0.0.1", "plain.test")).complete()
+    assert visit.window.evaluate("isSecureContext") is False
+    assert "Starting the model" in visit.window.evaluate("window.shown")
+    assert visit.faults == []
+
+
+def test_pictures_that_are_no_numbers_are_one_sentence(
+    visit: Visit, address: str, site: Path
+) -> None:
+    """As a faulty driver would compute them; here the weights are such."""
+    model = json.loads((site / "model.json").read_text())
+    (part,) = model["files"]["weights"]
+    weights = b"\xff" * part["bytes"]
+    digest = base64.b64encode(hashlib.sha256(weights).digest()).decode()
+    part["integrity"] = f"sha256-{digest}"
+    visit.serve("model.json", json.dumps(model).encode())
+    visit.serve(part["file"], weights)
+    assert visit.open(address).notice().startswith("The generator computes no valid pictures on")
+
+
+def test_controls_do_nothing_after_a_failure(visit: Visit, address: str, site: Path) -> None:
+    visit.serve("model.json", b"")
+    visit.open(address).notice()
+    press_everything(visit)
+    assert visit.window.url == address
+    assert visit.faults == []
+    visit.window.context.unroute_all()
+    visit.serve(next(site.glob("weights-*.bin")).name, b"")
+    visit.open(f"{address}?seed=7")
+    assert "is damaged: it has 0 bytes" in visit.notice()
+    press_everything(visit)
+    assert visit.window.input_value("input[name=seed]") == "7"
+    assert visit.window.inner_text("nav a[aria-current]") == "Explore"
+    visit.window.evaluate("history.pushState(null, '', '?seed=8'); history.back()")
+    visit.window.wait_for_url("**/?*seed=7*")
+    assert visit.faults == []
+
+
+def press_everything(visit: Visit) -> None:
+    """Click on all that is there, and press the keys of the page."""
+    for selector in ("#random", "#save", "nav a >> nth=1", "input[name=seed] >> nth=1"):
+        control = visit.window.locator(selector)
+        if control.count():
+            box = control.bounding_box()
+            visit.window.mouse.click(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    for key in ("Tab", "Enter", "r", "s", "2", "ArrowRight", " "):
+        visit.window.keyboard.press(key)
+
+
+def test_keys_work_with_shift_and_on_sliders(visit: Visit, address: str) -> None:
+    visit.open(f"{address}?seed=20000").complete()
+    seed = visit.window.locator("input[name=seed] >> nth=0")
+    slider = visit.window.locator("input[name=truncation] >> nth=1")
+    visit.window.keyboard.press("Shift+R")
+    assert int(seed.input_value()) < 10_000
+    slider.focus()
+    visit.window.keyboard.press("r")
+    chosen = seed.input_value()
+    visit.window.keyboard.press("ArrowRight")  # of the slider, which keeps the focus
+    assert (slider.input_value(), seed.input_value()) == ("0.42", chosen)
+    visit.complete()
+    with visit.window.expect_download() as download:
+        visit.window.keyboard.press("Shift+S")
+    assert download.value.suggested_filename == f"tiny-hub0.42-seed{chosen}-10.png"
+    seed.focus()
+    visit.window.keyboard.press("ArrowRight")
+    assert seed.input_value() == chosen
+
+
+def test_a_typed_value_out_of_range_is_explained(visit: Visit, address: str) -> None:
+    visit.open(address).complete()
+    for key, value, expected in (
+        ("num", "30", "This must be a whole number from 1 to 20 (pictures)."),
+        ("truncation", "0.00001", "This must be a number from 0.02 to 1 (truncation)."),
+        ("truncation", "0.02", ""),
+    ):
+        visit.type(key, value)
+        box = visit.window.locator(f"input[type=number][name={key}]")
+        assert box.evaluate("(box) => box.validationMessage") == expected
+    visit.window.wait_for_url("**truncation=0.02*num=10")
+
+
+def test_a_page_that_is_opened_as_a_file_is_one_sentence(
+    visit: Visit, address: str, site: Path
+) -> None:
+    assert (
+        "is opened as a file: open it from" in visit.open((site / "index.html").as_uri()).notice()
+    )
+    for script in ("load_errors.js", "page.js"):
+        visit.serve(script, b"")
+    visit.open(address)
     visit.window.wait_for_selector("#stalled")
-    assert "open it from a web server" in visit.window.inner_text("#stalled")
+    assert "The scripts of this page cannot be loaded" in visit.window.inner_text("#stalled")
 
 
 def test_browsers_that_cannot_run_it_are_told_so(browser: Any, address: str) -> None:
@@ -318,7 +450,7 @@ def test_a_cdn_serves_the_runtime_or_nothing(
     handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=str(site))
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        for changes, expected in ([], None), (["ort.wasm.bundle.min.mjs"], "cannot be loaded"):
+        for changes, expected in ([], None), (["ort.wasm.bundle.min.mjs"], "is damaged"):
             changed[:] = changes
             visit = Visit(browser)
             visit.window.context.route(f"{CDN}**", answer)

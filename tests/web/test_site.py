@@ -136,6 +136,30 @@ def test_the_first_screen_draws_pictures(browser: Any, address: str, size: str) 
 
 @in_browser
 @pytest.mark.browser
+@pytest.mark.parametrize("size", SIZES)
+def test_an_enlarged_picture_is_centred_in_what_is_visible(
+    browser: Any, address: str, size: str
+) -> None:
+    """Its frame is higher than the screen."""
+    window = open_window(browser, size, "light")
+    window.goto(address)
+    live = window.frame_locator("#live")
+    live.locator("body[data-complete]").wait_for()
+    for scrolled in (0, 100):
+        window.evaluate(f"scrollTo(0, {scrolled})")
+        live.locator(".tile >> nth=9").click()
+        frame = window.locator("#live").bounding_box()
+        dialog = live.locator("dialog").bounding_box()
+        height = SIZES[size][1]
+        top, bottom = max(frame["y"], 0), min(frame["y"] + frame["height"], height)
+        assert abs(dialog["y"] + dialog["height"] / 2 - (top + bottom) / 2) <= 1
+        assert dialog["y"] + dialog["height"] <= height
+        window.keyboard.press("Escape")
+    window.close()
+
+
+@in_browser
+@pytest.mark.browser
 def test_the_generator_has_the_colours_of_the_page(browser: Any, address: str) -> None:
     window = open_window(browser, "desktop", "light")
     window.goto(address)

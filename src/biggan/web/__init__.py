@@ -159,10 +159,16 @@ def _split(source: Path, page: Path, name: str) -> list[dict[str, Any]]:
     parts = []
     with source.open("rb") as file:
         while contents := file.read(PART):
-            digest = hashlib.sha256(contents).hexdigest()[:12]
-            path = page / f"{name}-{digest}.bin"
+            digest = hashlib.sha256(contents).hexdigest()
+            path = page / f"{name}-{digest[:12]}.bin"
             path.write_bytes(contents)
-            parts.append({"file": path.name, "bytes": len(contents)})
+            parts.append(
+                {
+                    "file": path.name,
+                    "bytes": len(contents),
+                    "integrity": integrity("sha256", digest),
+                }
+            )
     return parts
 
 
@@ -188,7 +194,7 @@ def _manifest(
             "version": VERSION,
             "address": CDN if cdn else "runtime/",
             "files": {
-                name: {"bytes": file.size, "integrity": integrity(file) if cdn else None}
+                name: {"bytes": file.size, "integrity": integrity("sha384", file.sha384)}
                 for name, file in FILES.items()
             },
         },

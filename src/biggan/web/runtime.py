@@ -58,9 +58,9 @@ FILES: Mapping[str, RuntimeFile] = {
 _SECONDS = 600  # for npm
 
 
-def integrity(file: RuntimeFile) -> str:
-    """The digest as browsers check it (Subresource Integrity)."""
-    return f"sha384-{base64.b64encode(bytes.fromhex(file.sha384)).decode()}"
+def integrity(algorithm: str, digest: str) -> str:
+    """A hexadecimal digest as browsers write it (Subresource Integrity)."""
+    return f"{algorithm}-{base64.b64encode(bytes.fromhex(digest)).decode()}"
 
 
 def copy_runtime(target: Path, folder: Path | None = None, *, offline: bool = False) -> int:

@@ -4,7 +4,7 @@
  * @typedef {object} Download
  * @property {string} address
  * @property {number} bytes
- * @property {string | null} [integrity] digest, checked by the browser
+ * @property {string} integrity digest as browsers write it: `sha256-` and base64
  */
 
 /** What is wrong, as one sentence for the visitor. */
@@ -30,7 +30,7 @@ export async function download(files, report) {
 }
 
 /**
- * @param {Uint8Array} part
+ * @param {Uint8Array<ArrayBuffer>} part
  * @param {Download} file
  * @param {(bytes: number) => void} report
  */
@@ -43,17 +43,21 @@ async function fill(part, file, report) {
 }
 
 /**
- * @param {Uint8Array} part
+ * Without HTTPS browsers offer no digests, but `fetch` compares one. It does so only at the end of a
+ * file, so there is no progress within it.
+ *
+ * @param {Uint8Array<ArrayBuffer>} part
  * @param {Download} file
  * @param {(bytes: number) => void} report
  * @param {RequestCache} cache
  */
 async function receive(part, { address, bytes, integrity }, report, cache) {
   const name = new URL(address).pathname.split("/").pop();
+  const { subtle } = crypto;
   let received = 0;
-  let status = "blocked, changed or no connection";
+  let status = "blocked, damaged or no connection";
   try {
-    const response = await fetch(address, { cache, integrity: integrity ?? "" });
+    const response = await fetch(address, { cache, integrity: subtle ? "" : integrity });
     if (!response.ok) status = `status ${response.status}`;
     if (!response.ok || !response.body) throw new Error(status);
     const reader = response.body.getReader();
@@ -67,14 +71,26 @@ async function receive(part, { address, bytes, integrity }, report, cache) {
     }
   } catch {
     throw new PageError(
-      `The file ${name} cannot be loaded (${status}); reload the page to try again.`,
+      `The file ${name} cannot be loaded (${status}); reload the page, or upload the file again.`,
     );
   }
   if (received !== bytes) {
     const [has, needs] = [received, bytes].map((number) => number.toLocaleString("en"));
     throw new PageError(
-      `The file ${name} of the model is damaged: it has ${has} bytes instead of ${needs}; ` +
-        "upload it again.",
+      `The file ${name} is damaged: it has ${has} bytes instead of ${needs}; upload it again.`,
     );
   }
+  if (subtle && !(await hasDigest(part, integrity))) {
+    throw new PageError(`The file ${name} is damaged: its contents have changed; upload it again.`);
+  }
+}
+
+/**
+ * @param {Uint8Array<ArrayBuffer>} contents
+ * @param {string} integrity
+ */
+async function hasDigest(contents, integrity) {
+  const [algorithm, expected] = integrity.split("-");
+  const digest = await crypto.subtle.digest(algorithm.replace("sha", "SHA-"), contents);
+  return btoa(String.fromCharCode(...new Uint8Array(digest))) === expected;
 }

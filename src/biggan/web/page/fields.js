@@ -1,6 +1,6 @@
 // The controls of a form.
 
-import { readNumber, shortName } from "./forms.js";
+import { describe, readNumber, shortName } from "./forms.js";
 
 /** @import { Field, Form, Values } from "./forms.js" */
 
@@ -59,17 +59,18 @@ function numberControls(field, value, set) {
     input.ariaLabel = label;
     return input;
   });
-  if (Number(step) < 1) Object.assign(box, { step: "any", min: 0 });
+  if (Number(step) < 1) box.step = "any";
   slider.addEventListener("input", () => {
     box.value = slider.value;
     set(Number(slider.value));
   });
   box.addEventListener("input", () => {
     const typed = readNumber(box.value, field);
-    box.setCustomValidity(typed === null ? "out of range" : "");
+    box.setCustomValidity(typed === null ? `This must be ${describe(field)}.` : "");
     if (typed === null) return;
     slider.value = box.value;
     set(typed);
   });
+  box.addEventListener("change", () => box.reportValidity());
   return [box, slider];
 }

@@ -35,6 +35,7 @@ const MAX_SEED = 2 ** 32 - 1;
 const SWEPT = [1, 0.8, 0.6, 0.4, 0.2, 0.02];
 const COLUMNS = 5;
 const BACKENDS = ["wasm", "webgpu"];
+const TRACKING = /^utm_|clid$/; // what social networks append to addresses
 
 /**
  * @type {(key: string, label: string, low: number, high: number, step: number, initial: number,
@@ -199,28 +200,41 @@ export function initialValues(form, model) {
  *
  * @param {URLSearchParams} query
  * @param {Model} model
- * @returns {{form: Form, values: Values, fault: string | null}}
+ * @returns {{form: Form, values: Values, backend: string | null, fault: string | null}}
  */
 export function readAddress(query, model) {
   const named = query.get("form") ?? FORMS[0].name;
   const form = FORMS.find(({ name }) => name === named) ?? FORMS[0];
   const values = initialValues(form, model);
-  const backend = query.get("backend") ?? BACKENDS[0];
-  let fault = form.name === named ? null : `there is no form ${quoted(named)}`;
-  if (!BACKENDS.includes(backend)) fault ??= `${quoted(backend)} is not wasm or webgpu (backend)`;
+  const faults = [];
+  if (form.name !== named) faults.push(`there is no form ${quoted(named)}`);
+  let backend = query.get("backend");
+  if (backend !== null && !BACKENDS.includes(backend)) {
+    faults.push(`${quoted(backend)} is not wasm or webgpu (backend)`);
+    backend = null;
+  }
+  const wanted = query.get("model") ?? model.name;
+  if (wanted !== model.name) faults.push(`${quoted(wanted)} is not the model of this page`);
   for (const field of form.fields) {
     const text = query.get(field.key);
     if (text === null) continue;
     const value = field.step ? readNumber(text, field) : findClass(text, model.classes);
-    if (value === null) fault ??= `${quoted(text)} is not ${wanted(field)}`;
+    if (value === null) faults.push(`${quoted(text)} is not ${describe(field)}`);
     else values[field.key] = value;
   }
-  const sentence = fault && `The address is wrong: ${fault}, so the default is shown.`;
-  return { form, values, fault: sentence };
+  const keys = form.fields.map(({ key }) => key);
+  const known = ["form", "backend", "model", ...keys];
+  const unknown = [...query.keys()].filter((key) => !known.includes(key) && !TRACKING.test(key));
+  if (unknown.length && form.name === named) {
+    faults.push(`${quoted(unknown.join(", "))} is not a setting of this form (${keys.join(", ")})`);
+  }
+  const remedy = faults.length > 1 ? "the defaults are shown" : "the default is shown";
+  const fault = faults.length ? `The address is wrong: ${faults.join("; ")}, so ${remedy}.` : null;
+  return { form, values, backend, fault };
 }
 
-/** @param {Field} field */
-function wanted({ step, label, low, most }) {
+/** The values of a field. @param {Field} field */
+export function describe({ step, label, low, most }) {
   if (!step) return "a class of this model";
   const kind = step >= 1 ? "a whole number" : "a number";
   return `${kind} from ${low} to ${most} (${label.toLowerCase()})`;
@@ -233,8 +247,7 @@ function wanted({ step, label, low, most }) {
 export function readNumber(text, { low, most, step }) {
   const value = /^[\d.]+$/.test(text) ? Number(text) : NaN;
   const isWhole = Number.isInteger(value) || Number(step) < 1;
-  const smallest = Number(step) < 1 ? Number.MIN_VALUE : Number(low);
-  return isWhole && value >= smallest && value <= Number(most) ? value : null;
+  return isWhole && value >= Number(low) && value <= Number(most) ? value : null;
 }
 
 /**
@@ -264,8 +277,9 @@ export function findClass(text, classes) {
  * @param {Form} form
  * @param {Values} values
  * @param {Model} model
+ * @param {string | null} backend
  */
-export function writeAddress(form, values, model) {
+export function writeAddress(form, values, model, backend) {
   const query = new URLSearchParams({ form: form.name });
   for (const { key, step } of form.fields) {
     const value = values[key];
@@ -273,6 +287,7 @@ export function writeAddress(form, values, model) {
     const slug = step ? "" : shortName(model.classes[value]).replaceAll(" ", "-");
     query.set(key, slug && findClass(slug, model.classes) === value ? slug : String(value));
   }
+  if (backend) query.set("backend", backend);
   return `?${query}`;
 }
 

@@ -3,7 +3,7 @@
 import { truncatedNoise } from "./noise.js";
 
 /**
- * @typedef {{file: string, bytes: number}} Part
+ * @typedef {{file: string, bytes: number, integrity: string}} Part
  *
  * @typedef {object} Model
  * @property {string} version of biggan
@@ -20,7 +20,7 @@ import { truncatedNoise } from "./noise.js";
  * @property {string} precision of the stored weights
  * @property {{graph: Part[], weights: Part[], statistics: Part[]}} files
  * @property {{version: string, address: string,
- *   files: Record<string, {bytes: number, integrity: string | null}>}} runtime
+ *   files: Record<string, {bytes: number, integrity: string}>}} runtime
  *
  * @typedef {{class: number | null, seed: number, row: number}} Point an end of a path
  *
@@ -30,6 +30,32 @@ import { truncatedNoise } from "./noise.js";
  * @property {Point} end
  * @property {number} fraction 0 for `start`, 1 for `end`
  */
+
+const FACTS = [
+  "version",
+  "name",
+  "sha256",
+  "classes",
+  "resolution",
+  "channels",
+  "z_dim",
+  "grid",
+  "off_grid",
+  "runtime",
+];
+const PARTS = ["graph", "weights", "statistics"];
+
+/**
+ * Whether model.json has what the page needs; one of another version may not.
+ *
+ * @param {any} model
+ */
+export function isModel(model) {
+  const parts = PARTS.flatMap((name) => model?.files?.[name] ?? [{}]);
+  return (
+    FACTS.every((key) => model?.[key] !== undefined) && parts.every(({ integrity }) => integrity)
+  );
+}
 
 /**
  * The noise of a picture, (z_dim,).

@@ -10,6 +10,7 @@ import {
   readAddress,
   writeAddress,
 } from "./forms.js";
+import { isModel } from "./model.js";
 import { Player } from "./player.js";
 import { encodePng } from "./png.js";
 
@@ -28,6 +29,7 @@ function find(selector, kind) {
 }
 
 const nav = find("nav", HTMLElement);
+const main = find("main", HTMLElement); // inert without a model
 const notice = find("#notice", HTMLElement);
 const loading = find("#loading", HTMLElement);
 const sheetBox = find("#sheet", HTMLElement);
@@ -43,7 +45,9 @@ const player = new Player(find("#player", HTMLElement), (frame) =>
 let model;
 /** @type {Worker} */
 let worker;
-let backend = "";
+/** @type {string | null} */
+let backend = null; // if the address selects one
+let engine = ""; // what draws
 let form = FORMS[0];
 /** @type {Values} */
 let values = {};
@@ -71,14 +75,25 @@ async function start() {
   const query = new URLSearchParams(location.search);
   worker = new Worker("worker.js", { type: "module" });
   worker.onmessage = ({ data }) => receive(data);
-  worker.onerror = () => fail("The page is incomplete: worker.js cannot be loaded.");
+  worker.onerror = () => fail(incomplete("worker.js"));
   const response = await fetch("model.json", { cache: "no-cache" }).catch(() => null);
   model = response?.ok ? await response.json().catch(() => null) : null;
-  if (!model?.files) throw new PageError("The page is incomplete: model.json cannot be loaded.");
-  worker.postMessage({ kind: "load", model, backend: query.get("backend") });
+  if (!isModel(model)) throw new PageError(incomplete("model.json"));
+  if (hasFailed()) return; // the worker is missing
+  ({ backend } = readAddress(query, model));
+  worker.postMessage({ kind: "load", model, backend });
   describeModel();
   for (const each of FORMS) nav.append(link(each));
+  main.inert = false;
   visit(query);
+}
+
+/** @param {string} file */
+function incomplete(file) {
+  return (
+    `The page is incomplete: ${file} is missing, blocked or damaged; ` +
+    "reload the page, or upload the file again."
+  );
 }
 
 /** Whether the browser runs the instructions that onnxruntime-web is compiled to. */
@@ -89,9 +104,11 @@ function hasSimd() {
   return typeof WebAssembly === "object" && WebAssembly.validate(Uint8Array.of(...header, ...body));
 }
 
+const hasFailed = () => document.body.classList.contains("failed");
+
 /** @param {string | null} sentence shown until the next one; null for none */
 function say(sentence) {
-  if (document.body.classList.contains("failed")) return;
+  if (hasFailed()) return;
   notice.textContent = sentence;
   notice.hidden = sentence === null;
 }
@@ -100,7 +117,8 @@ function say(sentence) {
 function fail(sentence) {
   say(sentence);
   document.body.classList.add("failed");
-  loading.hidden = true;
+  main.inert = nav.inert = true;
+  dialog.close();
 }
 
 function describeModel() {
@@ -135,16 +153,19 @@ function link(target) {
 function choose(chosen) {
   if (chosen === form) return;
   remembered.set(form, values);
-  history.replaceState(null, "", writeAddress(form, values, model));
+  history.replaceState(null, "", address());
+  say(null);
   show(chosen, remembered.get(chosen) ?? initialValues(chosen, model));
-  history.pushState(null, "", writeAddress(form, values, model));
+  history.pushState(null, "", address());
 }
+
+const address = () => writeAddress(form, values, model, backend);
 
 /** @param {URLSearchParams} query */
 function visit(query) {
-  const address = readAddress(query, model);
-  say(address.fault);
-  show(address.form, address.values);
+  const read = readAddress(query, model);
+  say(read.fault);
+  show(read.form, read.values);
 }
 
 /**
@@ -175,10 +196,10 @@ function buildControls() {
 /** @param {(seed: number) => number} next */
 function changeSeeds(next) {
   for (const { key, most } of form.fields.filter(({ key }) => key.startsWith("seed"))) {
-    values[key] = Math.min(Math.max(next(Number(values[key])), 0), Number(most));
+    const box = find(`#fields [type=number][name=${key}]`, HTMLInputElement);
+    box.value = `${Math.min(Math.max(next(Number(values[key])), 0), Number(most))}`;
+    box.dispatchEvent(new Event("input")); // as if it were typed
   }
-  buildControls();
-  update();
 }
 
 const randomSeeds = () => changeSeeds(() => Math.floor(Math.random() * 10_000));
@@ -193,8 +214,7 @@ function update() {
   saveButton.disabled = true;
   document.body.removeAttribute("data-complete");
   clearTimeout(addressTimer);
-  const address = writeAddress(form, values, model);
-  addressTimer = setTimeout(() => history.replaceState(null, "", address), ADDRESS_DELAY);
+  addressTimer = setTimeout(() => history.replaceState(null, "", address()), ADDRESS_DELAY);
 }
 
 /** Make as many tiles as the sheet has pictures, keeping those that are there. */
@@ -247,7 +267,7 @@ function receive(reply) {
   if (reply.kind === "progress") showProgress(reply.received, reply.total);
   if (reply.kind === "ready") {
     const threads = reply.threads === 1 ? "1 thread" : `${reply.threads} threads`;
-    backend = reply.backend === "webgpu" ? "WebGPU" : `WebAssembly, ${threads}`;
+    engine = reply.backend === "webgpu" ? "WebGPU" : `WebAssembly, ${threads}`;
   }
   if (reply.kind !== "picture") return;
   loading.hidden = true;
@@ -261,7 +281,7 @@ function receive(reply) {
   saveButton.disabled = !isComplete;
   document.body.toggleAttribute("data-complete", isComplete);
   const milliseconds = Math.round(reply.milliseconds);
-  find("#status", HTMLElement).textContent = `${backend}, ${milliseconds} ms a picture`;
+  find("#status", HTMLElement).textContent = `${engine}, ${milliseconds} ms a picture`;
 }
 
 /**
@@ -345,14 +365,16 @@ find("#random", HTMLButtonElement).addEventListener("click", randomSeeds);
 find("dialog button", HTMLButtonElement).addEventListener("click", () => savePicture(opened));
 dialog.addEventListener("click", ({ target }) => target === dialog && dialog.close());
 find("main form", HTMLFormElement).addEventListener("submit", (event) => event.preventDefault());
-addEventListener("popstate", () => visit(new URLSearchParams(location.search)));
+addEventListener("popstate", () => main.inert || visit(new URLSearchParams(location.search)));
 
 addEventListener("keydown", (event) => {
-  const { target, key } = event;
-  const isTyping = target instanceof Element && target.closest("input, select, dialog");
-  if (!sheet || isTyping || event.ctrlKey || event.metaKey || event.altKey) return;
+  const { target } = event;
+  const isIn = (/** @type {string} */ tags) => target instanceof Element && target.closest(tags);
+  const isTyping = isIn("input:not([type=range]), select, dialog");
+  if (main.inert || isTyping || event.ctrlKey || event.metaKey || event.altKey) return;
   const isPath = !player.root.hidden;
-  const step = { ArrowLeft: -1, ArrowRight: 1 }[key];
+  const key = event.key.toLowerCase(); // Shift and Caps Lock do not matter
+  const step = isIn("input") ? 0 : { arrowleft: -1, arrowright: 1 }[key];
   if (step && isPath) player.move(step);
   else if (step) changeSeeds((seed) => seed + step);
   else if (key === "r") randomSeeds();

@@ -74,7 +74,7 @@ async function start(model, backend) {
   ];
   /** @type {(name: "graph" | "weights" | "statistics") => Download[]} */
   const fromModel = (name) =>
-    files[name].map(({ file, bytes }) => ({ address: new URL(file, here).href, bytes }));
+    files[name].map(({ file, ...part }) => ({ address: new URL(file, here).href, ...part }));
   const variant = backend === "webgpu" ? "asyncify." : "";
   const needed = [
     fromRuntime(`ort.${backend}.bundle.min.mjs`),
@@ -90,8 +90,9 @@ async function start(model, backend) {
 
   // A script of another host is run as the bytes whose digest was checked.
   const blob = new Blob([script], { type: "text/javascript" });
-  const [{ address, integrity }] = needed[0];
-  const ort = await import(integrity ? URL.createObjectURL(blob) : address);
+  const [{ address }] = needed[0];
+  const isOurs = new URL(address).origin === location.origin;
+  const ort = await import(isOurs ? address : URL.createObjectURL(blob));
   const threads = crossOriginIsolated ? Math.min(navigator.hardwareConcurrency, MAX_THREADS) : 1;
   ort.env.logLevel = "error";
   Object.assign(ort.env.wasm, { wasmBinary: wasm, numThreads: threads });
@@ -130,6 +131,12 @@ async function start(model, backend) {
  * @param {Model} model
  */
 function toPixels(values, { resolution, channels }) {
+  if (values.some(Number.isNaN)) {
+    throw new PageError(
+      "The generator computes no valid pictures on this device: try ?backend=wasm in the address, " +
+        "or export the model again.",
+    );
+  }
   const size = resolution * resolution;
   const image = new ImageData(resolution, resolution);
   image.data.fill(255);
