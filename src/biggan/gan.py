@@ -46,7 +46,7 @@ def load(
 
     Args:
         model: A published name such as "biggan-deep-256", whose weights are fetched once; a file
-            or folder of any known format (see `biggan.weights.load`); an address, "hf://owner/repo"
+            or folder of any known format (see `biggan.weights.formats`); an address, "hf://owner/repo"
             or "https://..."; None for the bundled model.
         device: "cpu", "cuda", "cuda:1", "mps"; None for the first accelerator, or else the CPU.
         offline: Never touch the network; what is not in the cache is refused.

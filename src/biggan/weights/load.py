@@ -3,15 +3,9 @@
 A word is, in this order: nothing (the default model), the name of a bundled model, a name of
 published weights, an address (`https://`, `hf://owner/repo`, `file://`), a path, or RUN@STEP or
 RUN@best for a generator that a run keeps. What is there under a path goes before a published name.
-The format is found from the contents:
-
-    ours          a safetensors file, or the folder of a training run
-    Hugging Face  pytorch_model.bin with config.json beside it, or their folder
-    ajbrock       G_ema.pth, G.pth or D.pth, or their folder; also IC-GAN's class-conditional ones
-    StudioGAN     model=G_ema-best-weights-step=*.pth and likewise G and D, or their folder
-    mmgeneration  *.pth, of generator, averaged generator and discriminator
-    ivclab        biggan{128,256,512}-release.pt
-    TF Hub        a module's folder, or its archive (.tar.gz)
+A path is a file, or a folder of such files: a training run's, or another software's. The format
+is found from the contents: a safetensors file of ours, or one of `biggan.weights.formats`, each of
+which names its files.
 
 What only some words or formats need is imported where they are met.
 """
@@ -387,8 +381,7 @@ def _convert(tensors: Mapping[str, Tensor], path: Path, how: Mapping[str, Any]) 
         names = printable(", ".join(list(tensors)[:3]))[:100]
         raise InputError(
             f"{path} contains tensors of an unknown format (such as {names}); supported are "
-            "biggan, pytorch_pretrained_biggan, ajbrock/BigGAN-PyTorch (also IC-GAN's), "
-            "PyTorch-StudioGAN, mmgeneration, ivclab and TF Hub"
+            f"biggan, IC-GAN, {', '.join(known.ORIGIN for known in FORMATS)}"
         )
     converted = known.convert(source)
     config = converted.config
@@ -396,7 +389,7 @@ def _convert(tensors: Mapping[str, Tensor], path: Path, how: Mapping[str, Any]) 
     description = Description(
         name=f"{config.family}-{config.resolution}",
         class_names=default_class_names(config.num_classes),
-        source=f"weights of {converted.origin}",
-        licence=converted.licence,
+        source=f"weights of {known.ORIGIN}",
+        licence=known.LICENCE,
     )
     return LoadedModel(network, description, network_sha256(network, description))

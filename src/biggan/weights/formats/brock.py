@@ -39,6 +39,9 @@ from biggan.weights.formats.conversion import (
     take_network,
 )
 
+ORIGIN = "ajbrock's BigGAN-PyTorch"
+LICENCE = "not established: the code that they come with is MIT"
+
 BN_EPS = 1e-5
 """Epsilon of BatchNorm in its training scripts."""
 
@@ -126,8 +129,7 @@ def convert(source: ForeignTensors) -> Converted:
         variance = tensors["head.bn.running_var"]
         tensors["head.bn.running_var"] = variance + (_HEAD_BN_EPS - config.bn_eps)
     add_converged_vectors(tensors, config.sn_eps)
-    licence = "not established: the code that they come with is MIT"
-    return Converted(config, tensors, "ajbrock's BigGAN-PyTorch", licence)
+    return Converted(config, tensors)
 
 
 def _in_pairs(block: re.Match[str]) -> str:

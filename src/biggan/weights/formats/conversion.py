@@ -41,9 +41,6 @@ class Converted:
     config: GeneratorConfig | DiscriminatorConfig
     tensors: Mapping[str, Tensor]
     """The network's whole state, by our names."""
-    origin: str
-    """Whose format it was, such as "ajbrock's BigGAN-PyTorch"."""
-    licence: str
     grid: tuple[float, ...] = ()
     """Truncations of the BatchNorm statistics; empty for one set of statistics."""
 

@@ -28,6 +28,9 @@ from biggan.weights.formats.conversion import (
 )
 from biggan.weights.published import DEEPMIND_LICENCE
 
+ORIGIN = "Hugging Face's pytorch_pretrained_biggan"
+LICENCE = DEEPMIND_LICENCE
+
 _EPS = 1e-4
 _CONFIG_BYTES = 1 << 20  # at most
 _NAMES = (
@@ -82,8 +85,7 @@ def convert(source: ForeignTensors) -> Converted:
     _check_settings(settings, source.path, config, blocks.attention, rows)
     tensors = take_network(source, config, foreign_name, _stored, grid)
     reorder_first_linear(tensors)
-    origin = "Hugging Face's pytorch_pretrained_biggan"
-    return Converted(config, tensors, origin, DEEPMIND_LICENCE, grid)
+    return Converted(config, tensors, grid)
 
 
 def _stored(name: str, shapes: Mapping[str, tuple[int, ...]]) -> Stored:

@@ -25,6 +25,9 @@ from biggan.weights.formats.conversion import (
 from biggan.weights.networks import hub_grid
 from biggan.weights.published import DEEPMIND_LICENCE
 
+ORIGIN = "ivclab's BigGAN-Generator-Pretrained-Pytorch"
+LICENCE = DEEPMIND_LICENCE
+
 _EPS = 1e-4
 _GRID = hub_grid(50)
 _NAMES = (
@@ -75,8 +78,7 @@ def convert(source: ForeignTensors) -> Converted:
     )
     tensors = take_network(source, config, foreign_name, _stored, _GRID)
     reorder_first_linear(tensors)
-    origin = "ivclab's BigGAN-Generator-Pretrained-Pytorch"
-    return Converted(config, tensors, origin, DEEPMIND_LICENCE, _GRID)
+    return Converted(config, tensors, _GRID)
 
 
 def _stored(name: str, shapes: Mapping[str, tuple[int, ...]]) -> Stored:

@@ -36,9 +36,11 @@ from biggan.weights.formats.conversion import (
     take_network,
 )
 
+ORIGIN = "mmgeneration"
+LICENCE = "not established: the code that they come with is Apache-2.0"
+
 _BN_EPS = 1e-5
 _SN_EPS = 1e-6
-_LICENCE = "not established: the code that they come with is Apache-2.0"
 _NETWORKS = {
     "generator": ("generator_ema.", "generator."),
     "discriminator": ("discriminator.",),
@@ -143,7 +145,7 @@ def convert(source: ForeignTensors) -> Converted:
         _reverse_colours(tensors)
     if not has_torch_norms:
         add_converged_vectors(tensors, sn_eps)
-    return Converted(config, tensors, "mmgeneration", _LICENCE)
+    return Converted(config, tensors)
 
 
 def _one_network(source: ForeignTensors) -> ForeignTensors:

@@ -38,9 +38,11 @@ from biggan.weights.formats.conversion import (
     take_network,
 )
 
+ORIGIN = "PyTorch-StudioGAN"
+LICENCE = "not established: the code that they come with is MIT"
+
 _BN_EPS = 1e-4
 _SN_EPS = 1e-6
-_LICENCE = "not established: the code that they come with is MIT"
 _BLOCK = "blocks.{}.0."
 _NAMES = (
     (r".*\.table_(mean|var)$", ""),
@@ -110,7 +112,7 @@ def convert(source: ForeignTensors) -> Converted:
         add_leading_vectors(layer)
         sigma = torch.dot(layer[".u"], tensors[name] @ layer[".v"])
         tensors[name] = tensors[name] / (sigma + (sigma == 0))
-    return Converted(config, tensors, "PyTorch-StudioGAN", _LICENCE)
+    return Converted(config, tensors)
 
 
 def _generator_config(layers: Layers) -> GeneratorConfig:

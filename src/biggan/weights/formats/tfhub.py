@@ -41,6 +41,9 @@ from biggan.weights.published import DEEPMIND_LICENCE
 
 _LOG = logging.getLogger("biggan.weights")
 
+ORIGIN = "DeepMind's TF Hub modules"
+LICENCE = DEEPMIND_LICENCE
+
 _EPS = 1e-4
 _EMBEDDING = "class_embedding.table.weight"
 _ROWS = (50, 51)  # of a table of statistics
@@ -160,7 +163,7 @@ def convert(source: ForeignTensors) -> Converted:
             "statistics are used for all",
             source.path,
         )
-    return Converted(config, tensors, "DeepMind's TF Hub modules", DEEPMIND_LICENCE, grid)
+    return Converted(config, tensors, grid)
 
 
 def _outputs_first(kernel: Tensor) -> Tensor:
