@@ -201,13 +201,9 @@ def test_imagenets_table_is_the_one_that_the_script_made():
     ("index", "wordnet_id", "name"),
     [
         (0, "n01440764", "tench, Tinca tinca"),
-        (8, "n01514859", "hen"),
         (134, "n02012849", "crane"),  # the bird
         (207, "n02099601", "golden retriever"),
-        (282, "n02123159", "tiger cat"),
         (517, "n03126707", "crane"),  # the machine
-        (638, "n03710637", "maillot"),
-        (639, "n03710721", "maillot, tank suit"),
         (933, "n07697313", "cheeseburger"),
         (999, "n15075141", "toilet tissue, toilet paper, bathroom tissue"),
     ],
@@ -242,15 +238,10 @@ def test_every_imagenet_class_has_its_index_menu_entry_and_wordnet_id(queries):
 @pytest.mark.parametrize(
     ("index", "queries"),
     [
-        (0, ["tench"]),
-        (8, ["hen"]),
         (207, ["golden retriever", "golden_retriever", "N02099601"]),
-        (281, ["tabby", "tabby cat"]),
-        (282, ["tiger cat"]),
         (594, ["594) harp"]),
         (639, ["maillot, tank suit"]),
         (933, ["cheeseburger", "933) cheeseburger"]),
-        (999, ["toilet tissue"]),
     ],
 )
 def test_names_that_are_clear_among_imagenets(index, queries):
@@ -262,9 +253,7 @@ def test_names_that_are_clear_among_imagenets(index, queries):
     [
         ("crane", "134) crane; 517) crane"),
         ("maillot", "638) maillot; 639) maillot, tank suit"),
-        ("missile", "657) missile; 744) projectile, missile"),
         ("Cardigan", "264) Cardigan, Cardigan Welsh corgi; 474) cardigan"),
-        ("tub", "435) bathtub, bathing tub, bath, tub; 876) tub, vat"),
         ("cat", "281) tabby, tabby cat; 282) tiger cat; 283) Persian cat"),
     ],
 )

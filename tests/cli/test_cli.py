@@ -209,15 +209,9 @@ def test_classes_of_imagenet_need_no_model(tmp_path, monkeypatch):
     ("arguments", "message"),
     [
         ("--class 'tabby catt'", "tabby cat"),
-        ("--class cat", "siamese cat"),
-        ("--class 17", "17"),
         ("--class 0 --truncation 1.5", "truncation must be above 0 and at most 1, not 1.5"),
-        ("--class 0 --truncation 0", "truncation must be above 0"),
         ("--class 0 --truncation nan", "truncation must be above 0"),
         ("--class 0 --truncation half", "neither a number nor 'none'"),
-        ("--class 0 --num 0", "at least 1"),
-        ("--class 0 --seed -1", "seed must be between"),
-        ("--class 0 --device tpu9", "there is no device 'tpu9'"),
         ("--like missing.png", "missing.png"),
         ("--like missing.png --seed 3", "omit --seed"),
         ("--num many", "many"),
@@ -284,16 +278,12 @@ def test_a_word_without_its_option_is_answered_with_the_option(tmp_path):
 
 
 def test_models_that_cannot_be_loaded(tiny_file, tmp_path):
-    whole = tiny_file.read_bytes()
-    short, flipped = tmp_path / "short.safetensors", tmp_path / "flipped.safetensors"
-    short.write_bytes(whole[:-1000])
-    flipped.write_bytes(whole[:-500] + bytes([whole[-500] ^ 4]) + whole[-499:])
+    short = tmp_path / "short.safetensors"
+    short.write_bytes(tiny_file.read_bytes()[:-1000])
     (tmp_path / "empty").mkdir()
     for model, message in {
         short: "cut short",
-        flipped: "damaged",
         "nothing": "no model 'nothing'",
-        "sagan-128": "sagan-128 is an architecture",
         tmp_path / "empty": "holds no generator.safetensors",
     }.items():
         assert message in fails(f"sample --out {tmp_path}/out --model {model}")

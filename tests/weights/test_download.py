@@ -17,7 +17,7 @@ from biggan import InputError
 from biggan.hub import is_offline
 from biggan.weights import download
 from biggan.weights.download import DownloadError, fetch, obtain_address
-from biggan.weights.files import cache_dir, exclusive
+from biggan.weights.files import cache_dir
 from biggan.weights.load import is_address
 from file_server import Served
 from tiny import refusal
@@ -393,21 +393,3 @@ def test_a_killed_process_is_taken_up(server, tmp_path):
     assert obtain_address(server.url("/a.bin")).read_bytes() == BODY
     assert server.asked[-1].headers["Range"] == "bytes=400000-"
     assert sum(asked.sent for asked in server.asked) == len(BODY)
-
-
-def test_waiting_for_another_is_said(tmp_path, caplog):
-    caplog.set_level("INFO")
-    path, entered = tmp_path / "thing", []
-
-    def second():
-        with exclusive(path, "the thing"):
-            entered.append(len(entered))
-
-    with exclusive(path, "the thing"):
-        thread = threading.Thread(target=second)
-        thread.start()
-        until(lambda: caplog.messages)
-        assert entered == []
-    thread.join()
-    assert caplog.messages == ["another process is downloading the thing; waiting for it"]
-    assert entered == [0]
