@@ -56,6 +56,7 @@ BARE = {"condition": "noise", "classes": 0}
         (STUDIOGAN, WIDTHS[256], 0, 14, {}),
         (STUDIOGAN, WIDTHS[32], 8, 16, BARE),
         (STUDIOGAN, WIDTHS[32], 16, 12, {"condition": "tables"}),
+        (STUDIOGAN, WIDTHS[32], 0, 16, {"rgb": 1}),
         (STUDIOGAN, OTHER_WIDTHS, 32, 12, DEEP),
         (STUDIOGAN, WIDTHS[32], 16, 12, DEEP | BARE),
         (MMGENERATION, WIDTHS[32], 0, 16, {"norm": "ajbrock"}),
@@ -91,6 +92,7 @@ def test_a_generator(tmp_path, format_, widths, attention, z_dim, changes):
     assert (config.bn_eps, config.sn_eps) == (net["bn_eps"], net["sn_eps"])
     assert config.shared_embedding == (net["condition"] != "tables")
     assert config.skip_z == (net["condition"] in ("shared", "noise"))
+    assert config.image_channels == min(net["rgb"], 3)
     assert config.rgb_channels == (net["rgb"] if net["rgb"] > 3 else 0)
 
 
