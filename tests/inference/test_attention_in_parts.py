@@ -46,3 +46,13 @@ def test_autocast_does_not_lower_its_precision(inputs):
             found.append([made, *torch.autograd.grad((made * weights).sum(), inputs)])
     for lowered, exact in zip(*found, strict=True):
         assert torch.equal(lowered, exact)
+
+
+@pytest.mark.parametrize("changed", range(4))
+def test_what_is_changed_before_the_backward_pass_is_noticed(inputs, changed):
+    made = attention.attend(*inputs)
+    loss = made.sum()
+    with torch.no_grad():
+        (*inputs, made)[changed].mul_(2)
+    with pytest.raises(RuntimeError, match="modified"):
+        torch.autograd.grad(loss, inputs)

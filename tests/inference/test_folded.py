@@ -169,7 +169,9 @@ def test_gradients_do_not_reach_the_generator(family):
 
 
 @pytest.mark.parametrize(
-    "mode", [torch.inference_mode(), torch.autocast("cpu", torch.bfloat16)], ids=str
+    "mode",
+    [torch.inference_mode(), torch.autocast("cpu", torch.bfloat16)],
+    ids=["inference mode", "autocast"],
 )
 @pytest.mark.parametrize("form", [FrozenConv2d, differentiable_conv2d])
 def test_where_it_is_made_does_not_matter(mode, form):

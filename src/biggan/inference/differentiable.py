@@ -180,7 +180,6 @@ def must_be_plain(gradient: Tensor) -> bool:
     functorch = torch._C._functorch
     return (
         torch.is_grad_enabled()
-        or in_forward_mode()
         or functorch.is_functorch_wrapped_tensor(gradient)
         or functorch.is_legacy_batchedtensor(gradient)
     )
