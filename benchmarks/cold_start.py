@@ -1,9 +1,10 @@
-"""From the shell to a PNG: `biggan sample` of one image, process start and loading included.
+"""From the shell to a result: `biggan --help`, `biggan classes`, `biggan sample` of one image.
 
-A biggan-deep-128 with random weights lies in a file, as a published one lies in the cache. The
-comparison is the least that PyTorch allows: a process that only imports torch, plus one image of
-the plain network once all is loaded and warm. Both are timed in turn; the figures are medians.
-With --where, what the command spends its time on instead.
+The first two import no torch: their peer is the bare interpreter. For the image a biggan-deep-128
+with random weights lies in a file, as a published one lies in the cache. Its comparison is the
+least that PyTorch allows: a process that only imports torch, plus one image of the plain network
+once all is loaded and warm. All take turns; the figures are medians of wall and processor time.
+With --where, what `biggan sample` spends its time on instead.
 
     python benchmarks/cold_start.py [--rounds 7] [--where]
 """
@@ -13,6 +14,7 @@ from __future__ import annotations
 import argparse
 import os
 import re
+import resource
 import statistics
 import subprocess
 import sys
@@ -32,6 +34,9 @@ from biggan.weights.networks import set_statistics_grid
 
 ROUNDS = 7
 SHOWN = 15  # imports and functions
+BARE, TORCH, IMAGE = "python -c pass", "import torch", "one image, plain network"
+Times = tuple[float, float]
+"""Seconds by the clock, and of the processor."""
 PARTS = """
 import time; start = time.perf_counter()
 def lap(name):
@@ -65,36 +70,44 @@ def environment(folder: Path) -> dict[str, str]:
     return {**kept, "PYTHONPYCACHEPREFIX": str(folder / "bytecode")}
 
 
-def seconds(command: Sequence[str], folder: Path) -> float:
-    start = time.perf_counter()
+def seconds(command: Sequence[str], folder: Path) -> Times:
+    start, used = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL, env=environment(folder))
-    return time.perf_counter() - start
+    ended, now = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
+    return ended - start, now.ru_utime + now.ru_stime - used.ru_utime - used.ru_stime
 
 
 @torch.inference_mode()
-def seconds_of_image(generator: Generator) -> float:
+def seconds_of_image(generator: Generator) -> Times:
     z, labels = noise(), torch.tensor([LABEL])
-    start = time.perf_counter()
+    start, used = time.perf_counter(), time.process_time()
     generator(z, labels, TRUNCATION)
-    return time.perf_counter() - start
+    return time.perf_counter() - start, time.process_time() - used
 
 
 def compare(folder: Path, rounds: int) -> None:
     model = folder / "random.safetensors"
     generator = random_weights(model)
-    ours, bare = command(model, folder), [sys.executable, "-c", "import torch"]
-    seconds(ours, folder), seconds(bare, folder), seconds_of_image(generator)  # fills the caches
-    whole, imports, images = [], [], []
-    for _ in range(rounds):
-        whole.append(seconds(ours, folder))
-        imports.append(seconds(bare, folder))
-        images.append(seconds_of_image(generator))
-    rows = {"biggan sample": whole, "import torch": imports, "one image, plain network": images}
+    commands = {
+        BARE: [sys.executable, "-c", "pass"],
+        "biggan --help": [sys.executable, "-m", "biggan", "--help"],
+        "biggan classes": [sys.executable, "-m", "biggan", "classes"],
+        TORCH: [sys.executable, "-c", TORCH],
+        "biggan sample": command(model, folder),
+    }
+    times: dict[str, list[Times]] = {name: [] for name in (*commands, IMAGE)}
+    for _ in range(1 + rounds):  # the first round fills the caches
+        for name, words in commands.items():
+            times[name].append(seconds(words, folder))
+        times[IMAGE].append(seconds_of_image(generator))
     print(f"{torch.get_num_threads()} threads, torch {torch.__version__}, medians of {rounds}")
-    for name, taken in rows.items():
-        print(f"  {name:26} {statistics.median(taken):6.2f} s")
-    ratio = statistics.median(w / (t + i) for w, t, i in zip(whole, imports, images, strict=True))
-    print(f"  the first is {ratio:.2f} times the sum of the others")
+    print(f"  {'':26} {'wall':>7} {'processor':>9}  seconds")
+    for name, taken in times.items():
+        wall, processor = (statistics.median(column) for column in zip(*taken[1:], strict=True))
+        print(f"  {name:26} {wall:7.3f} {processor:9.3f}")
+    rows = zip(*(times[name][1:] for name in ("biggan sample", TORCH, IMAGE)), strict=True)
+    ratio = statistics.median(whole[0] / (least[0] + image[0]) for whole, least, image in rows)
+    print(f"  biggan sample takes {ratio:.2f} times as long as import torch and one image together")
 
 
 def explain(folder: Path) -> None:
