@@ -92,18 +92,17 @@ def _rows(parquet: Any, file: str, columns: tuple[str, str | None], start: int) 
 
 
 def _class_table(schema: Any, label: str | None) -> list[str] | None:
-    about = _features(schema).get(label or "")
-    names = about.get("names") if isinstance(about, dict) else None
+    names = _features(schema).get(label or "", {}).get("names")
     return list(map(str, names)) if isinstance(names, list) else None
 
 
-def _features(schema: Any) -> dict[str, Any]:
+def _features(schema: Any) -> dict[str, dict[str, Any]]:
     """What the `datasets` library says of the columns; empty where it did not write the file."""
     try:
         features = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
-    except (KeyError, ValueError, TypeError):
+        return {name: about for name, about in features.items() if isinstance(about, dict)}
+    except (KeyError, ValueError, TypeError, AttributeError):
         return {}
-    return features if isinstance(features, dict) else {}
 
 
 def _columns(path: Path, schema: Any, choice: Choice) -> tuple[str, str | None]:
@@ -146,7 +145,7 @@ def _column(path: Path, schema: Any, name: str, feature: str | None, way_out: st
     declared = [
         column
         for column, about in _features(schema).items()
-        if isinstance(about, dict) and about.get("_type") == feature and column in schema.names
+        if about.get("_type") == feature and column in schema.names
     ]
     if len(declared) == 1:
         return declared[0]

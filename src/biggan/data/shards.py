@@ -459,12 +459,7 @@ def number_classes(
     for url, shard in zip(urls, contents, strict=True):
         for label, _ in shard.labels:
             found.setdefault(label, shard_name(url))
-    return number_labels("the shards", found, known_classes(urls) if given is None else given)
-
-
-def known_classes(urls: Sequence[str]) -> tuple[str, ...] | None:
-    """The class names beside the first shard; None where there are none, or it is an address."""
-    return None if is_address(urls[0]) else read_class_table(Path(urls[0]))
+    return number_labels("the shards", found, read_class_table(urls[0]) if given is None else given)
 
 
 def _key(url: str, column: str | None) -> str:

@@ -65,8 +65,7 @@ def read_tables(
         if any(places.get(_plain(name), -1) >= 0 and "." in name for name in names):
             rows.insert(0, names)  # the table has no header
             names = [str(number + 1) for number in range(len(names))]
-        chosen = _choose(path / table, names, rows, places, column)
-        if chosen:
+        if chosen := _choose(path / table, names, rows, places, column):
             pairs = [(row[chosen[0]], row[chosen[1]]) for row in rows]
             return _labels(path, table, pairs, places, known, images)
     if column is not None:

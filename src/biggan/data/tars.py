@@ -23,6 +23,7 @@ from contextlib import ExitStack
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, NamedTuple, TypeVar
 
+from biggan.data.dataset import is_address
 from biggan.data.decoding import MOST_BYTES, image_endings
 from biggan.data.folders import (
     Choice,
@@ -337,10 +338,10 @@ def _label(files: Mapping[str, _File], column: str | None, read: Callable[[_File
         return None
 
 
-def read_class_table(shard: Path) -> tuple[str, ...] | None:
-    """The class names beside a shard; None where there is no such file."""
-    file = shard.parent / CLASS_TABLE
-    return read_class_names(file) if file.exists() else None
+def read_class_table(shard: str | Path) -> tuple[str, ...] | None:
+    """The class names beside a shard; None where there is no such file, or it is an address."""
+    file = Path(shard).parent / CLASS_TABLE
+    return read_class_names(file) if not is_address(str(shard)) and file.exists() else None
 
 
 def read_class_names(file: Path) -> tuple[str, ...]:

@@ -85,14 +85,15 @@ def look_at_data(
         from biggan.data.loading import outline_dataset
 
         return outline_dataset(*_dataset(config), strict=strict, **_reading(config))
-    from biggan.data.shards import expand_shards, index_file, known_classes, read_index
+    from biggan.data.shards import expand_shards, index_file, read_index
+    from biggan.data.tars import read_class_table
 
     urls = expand_shards(config.data)
     class_names = _class_names(config)
     written = run_dir is not None or not is_address(urls[0])
     if written and read_index(urls, index_file(urls, run_dir), config.label_column or None):
         return _open_stream(config, run_dir, 1, strict=strict)
-    table = known_classes(urls) if class_names is None else class_names
+    table = read_class_table(urls[0]) if class_names is None else class_names
     return UncountedStream(len(urls), None if table is None else len(table))
 
 
