@@ -178,13 +178,9 @@ def test_cut_files_and_others_are_refused(tmp_path):
         assert refused(path) == f"{path} is not a whole parquet file: copy or download it again"
 
 
-def test_files_of_one_folder_have_the_same_columns(tmp_path):
+def test_files_of_one_folder_have_the_same_columns(tmp_path, monkeypatch):
     write_parquet(tmp_path / "a.parquet", FILES)
     write_parquet(tmp_path / "b.parquet", FILES, named=False)
     assert f"{tmp_path / 'b.parquet'} and a.parquet have different columns" in refused(tmp_path)
-
-
-def test_without_pyarrow_the_extra_is_named(tmp_path, monkeypatch):
-    path = write_parquet(tmp_path / "a.parquet", FILES)
     monkeypatch.setitem(__import__("sys").modules, "pyarrow.parquet", None)
-    assert "pip install 'biggan[data]'" in refused(path)
+    assert "pip install 'biggan[data]'" in refused(tmp_path)

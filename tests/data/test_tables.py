@@ -97,8 +97,7 @@ def test_the_column_of_the_files_is_not_that_of_numbers(tmp_path, header):
 
 def test_numbers_that_do_not_count_from_0_are_names(tmp_path):
     text = csv(labels=[5, 7, 5, 7, 7, 5])
-    data = load_dataset(write(tmp_path, "labels.csv", text), 8, 3)
-    assert data.class_names == ("5", "7")
+    assert load_dataset(write(tmp_path, "labels.csv", text), 8, 3).class_names == ("5", "7")
 
 
 def test_a_column_can_be_chosen(tmp_path):
