@@ -286,21 +286,21 @@ def containers(path: Path) -> tuple[Path, ...]:
     files = [path / name for name in names]
     places = {file.parent for file in files if file.suffix.lower() in _KINDS}
     places |= {file for file in files if file.suffix.lower() == ".zip" or is_compressed(file)}
+    if not places:
+        return ()
     if len(places) == 1 and (only := min(places)).is_dir():
         return containers(only)
-    if places:
 
-        def unlikely(place: Path) -> tuple[bool, Path]:
-            names = (*place.relative_to(path).parts[:-1], place.stem)
-            return "train" not in map(part_of_dataset, names), place
+    def unlikely(place: Path) -> tuple[bool, Path]:
+        names = (*place.relative_to(path).parts[:-1], place.stem)
+        return "train" not in map(part_of_dataset, names), place
 
-        likely = sorted(places, key=unlikely)
-        named = ", ".join(str(place.relative_to(path)) for place in likely[:_NAMED])
-        more = ", ..." * (len(likely) > _NAMED)
-        raise InputError(
-            f"{path} contains no images, but data in {named}{more}: did you mean {likely[0]}?"
-        )
-    return ()
+    likely = sorted(places, key=unlikely)
+    named = ", ".join(str(place.relative_to(path)) for place in likely[:_NAMED])
+    more = ", ..." * (len(likely) > _NAMED)
+    raise InputError(
+        f"{path} contains no images, but data in {named}{more}: did you mean {likely[0]}?"
+    )
 
 
 def _check_one_part(path: Path, files: Sequence[Path]) -> None:
