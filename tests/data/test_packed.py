@@ -396,7 +396,7 @@ def test_a_disk_that_fills_is_one_line_and_keeps_what_is_done(tmp_path, small_ch
     assert load_dataset(out, 8, 3).fingerprint == load_dataset(folder, 8, 3).fingerprint
 
 
-@pytest.mark.parametrize("step", ["_note", "_read", "write_atomically", "_labels_file", "_digests"])
+@pytest.mark.parametrize("step", ["_note", "_read", "write_atomically", "_labels_file", "_pieces"])
 def test_killed_before_any_step_the_same_command_gives_the_same_bytes(
     tmp_path, monkeypatch, small_chunks, step
 ):
