@@ -8,6 +8,12 @@ The source folder is the root of the repository, so a relative link works on the
 code host.
 """
 
+import sys
+from dataclasses import is_dataclass
+
+from docutils import nodes
+from sphinx import addnodes
+
 from biggan import __version__
 
 project = "biggan"
@@ -62,3 +68,37 @@ html_theme_options = {
         "color-brand-visited": "#fb923c",
     },
 }
+
+
+def keep_colons(_app, what, _name, _object, _options, lines) -> None:
+    """Undo what Napoleon does to the docstring of an attribute: "a: b" is no type and text."""
+    for line in [line for line in lines if line.startswith(":type: ")]:
+        if what in ("attribute", "property"):
+            lines[0] = f"{line.removeprefix(':type: ')}: {lines[0]}"
+            lines.remove(line)
+
+
+def list_fields_once(_app, domain, _objtype, content) -> None:
+    """Remove those parameters of a dataclass that follow as attributes."""
+    if domain != "py":
+        return
+    signature = content.parent[0]
+    module = sys.modules.get(signature["module"])
+    if not is_dataclass(getattr(module, signature["fullname"], None)):
+        return
+    attributes = {
+        member[0]["fullname"].rpartition(".")[2]
+        for member in content.findall(addnodes.desc)
+        if member["objtype"] == "attribute"
+    }
+    for fields in [node for node in content if isinstance(node, nodes.field_list)]:
+        for field in [field for field in fields if field[0].astext().split()[-1] in attributes]:
+            fields.remove(field)
+        if not fields.children:
+            content.remove(fields)
+
+
+def setup(app) -> None:
+    """Called by Sphinx."""
+    app.connect("autodoc-process-docstring", keep_colons, priority=600)  # after Napoleon
+    app.connect("object-description-transform", list_fields_once, priority=600)  # after autodoc

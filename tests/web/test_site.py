@@ -68,6 +68,19 @@ def test_every_link_has_a_target() -> None:
     assert len(pages) > 30
 
 
+def test_the_python_api_lists_the_fields_of_a_class_once() -> None:
+    """As attributes with their docstrings, not as parameters too."""
+    html = (SITE / "docs/python.html").read_text(encoding="utf-8")
+    for name, field in (
+        ("biggan.GeneratorConfig", "family"),
+        ("biggan.inversion.Latents", "z"),
+        ("biggan.provenance.Provenance", "model"),
+    ):
+        start, end = (html.index(f'id="{each}"') for each in (name, f"{name}.{field}"))
+        assert "Parameters" not in html[start:end]
+    assert "Pixels a side of the image: 4 doubled once per stage." in html
+
+
 @pytest.fixture(scope="module")
 def address() -> Iterator[str]:
     class Handler(http.server.SimpleHTTPRequestHandler):
