@@ -72,7 +72,7 @@ _AHEAD = 4  # batches that are decoded, or being decoded, before they are asked 
 _PIECE = 8  # images that a thread decodes at a time
 
 _Samples = list[Item]  # of a window, in the order of the stream; their handles are bytes
-_Decoded = tuple[NDArray[np.uint8], list[int]]
+_Decoded = list[tuple[NDArray[np.uint8], int]]
 
 
 class ShardStream:
@@ -261,12 +261,7 @@ class ShardStream:
             skip = 0
 
     def _decode(self, places: Sequence[tuple[_Samples, int]]) -> _Decoded:
-        shape = (len(places), self.image_channels, self.resolution, self.resolution)
-        images, labels = np.empty(shape, np.uint8), []
-        for image, (samples, place) in zip(images, places, strict=True):
-            image[:], label = self._decode_one(samples, place)
-            labels.append(label)
-        return images, labels
+        return [self._decode_one(samples, place) for samples, place in places]
 
     def _decode_one(self, samples: _Samples, place: int) -> tuple[NDArray[np.uint8], int]:
         """The image at a place of a window, or the next good one."""
@@ -295,7 +290,7 @@ class ShardStream:
                     "run"
                 )
             square = fit_square(image, self.resolution, self._resize)
-            return to_array(square), self._numbers.get(sample.label, 0)
+            return np.ascontiguousarray(to_array(square)), self._numbers.get(sample.label, 0)
         raise InputError(f"{samples[0].place} and all images of its window are corrupt")
 
 
@@ -309,10 +304,8 @@ def _one_ahead(windows: Iterator[_Samples], reader: ThreadPoolExecutor) -> Itera
 
 
 def _joined(pieces: Sequence[Future[_Decoded]]) -> tuple[Tensor, Tensor]:
-    results = [piece.result() for piece in pieces]
-    images = np.concatenate([images for images, _ in results])
-    labels = [label for _, labels in results for label in labels]
-    return torch.from_numpy(images), torch.tensor(labels, dtype=torch.int64)
+    images, labels = zip(*(pair for piece in pieces for pair in piece.result()), strict=True)
+    return torch.from_numpy(np.stack(images)), torch.tensor(labels, dtype=torch.int64)
 
 
 class ShardContents(NamedTuple):
