@@ -1,8 +1,8 @@
 """What the foreign formats share: an account of the tensors of a file, and names by a table.
 
-A format infers the network's configuration from the shapes of some tensors. Then `take_network`
-takes every tensor that such a network has, by its foreign name and in its foreign shape. A file is
-refused once, with everything that is wrong with it.
+A format infers the network's configuration from the sizes of some layers (`Layers`). Then
+`take_network` takes every tensor that such a network has, by its foreign name and in its foreign
+shape. A file is refused once, with everything that is wrong with it.
 """
 
 from __future__ import annotations
@@ -331,8 +331,6 @@ def generator_config(
         )
     if embedding:
         values["class_dim"] = class_dim
-    if "attention_resolution" not in values:
-        values["attention_resolution"] = _attention_resolution(layers, widths, deep=deep)
     rgb = layers.outputs("head.conv")
     channels, multiples = _base_width(widths)
     return GeneratorConfig(
@@ -342,6 +340,7 @@ def generator_config(
         multiples,
         z_dim=noise * (1 if deep else len(widths)) or layers.inputs("linear", axes=2),
         num_classes=num_classes,
+        attention_resolution=_attention_resolution(layers, widths, deep=deep),
         shared_embedding=not tables,
         skip_z=noise > 0,
         image_channels=1 if rgb == 1 else 3,

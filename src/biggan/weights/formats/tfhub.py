@@ -47,7 +47,7 @@ LICENCE = DEEPMIND_LICENCE
 _EPS = 1e-4
 _EMBEDDING = "class_embedding.table.weight"
 _ROWS = (50, 51)  # of a table of statistics
-_DEEP_ATTENTION = 64  # pixels, whatever the image's resolution
+_DEEP_BLOCKS = 8  # before the attention, which is at 64 pixels whatever the image's resolution
 _EMA, _DEEP_EMA = "ema_b999900", "ema_0.9999"
 
 _BOTH = (  # kinds of module; all of it is under Generator/, but for the class embedding
@@ -131,14 +131,16 @@ def convert(source: ForeignTensors) -> Converted:
         return shape, torch.clone  # no part of a map of the file
 
     blocks = 1 + max(source.numbers(r"Generator/GBlock_(\d{1,3})/conv0/w/"), default=0)
-    has_attention = foreign_name("attention.theta.weight") in source
+    before_attention = None
+    if deep:
+        has_attention = foreign_name("attention.theta.weight") in source
+        before_attention = _DEEP_BLOCKS if has_attention else 0
     config = generator_config(
-        Layers(source, foreign_name, blocks, None, outputs_last=True),
+        Layers(source, foreign_name, blocks, before_attention, outputs_last=True),
         deep=deep,
         embedding=source.shape(f"linear/w/{ema}", 2),
         bn_eps=_EPS,
         sn_eps=_EPS,
-        **({"attention_resolution": _DEEP_ATTENTION if has_attention else 0} if deep else {}),
     )
     norms = {
         name: layer.channels
