@@ -1,7 +1,5 @@
 """Mutated weight files of every format: read, or refused in one line; no code in them is run."""
 
-import gzip
-import io
 import json
 import os
 import subprocess
@@ -28,12 +26,11 @@ from foreign_networks import (
     random_generator,
 )
 from mutations import MUTATIONS, VALUES, limited_memory, mutated_bytes, mutated_value
-from tensorflow_formats import block, entry, floats, header, saved_model, table, write_bundle
+from tensorflow_formats import DTYPES, floats, saved_model, write_bundle
 from tiny import TINY_CLASSES, tiny_generator
 
 LABEL = torch.tensor([0])
 NOT_STORED = (torch.complex64, torch.float8_e4m3fn)  # in files of ours
-NUMBERS = (0, 1, 2, 3, 7, 50, 2**31, 2**62, 2**63 - 1)
 
 
 class Payload:
@@ -228,81 +225,42 @@ def module_variables():
     return variables, (16, 8, 8, 8, 8)
 
 
-def module_graph(norms):
-    """A mean and a variance for every BatchNorm, named in their order as TensorFlow names them."""
-    tables = [np.full((50, width), value) for width in norms for value in (0, 1)]
-    return saved_model(*(floats(f"stack_{i}" if i else "stack", t) for i, t in enumerate(tables)))
+def storable(tensor):
+    """The tensor as an array of a type and shape that a bundle and numpy have."""
+    if str(tensor.dtype).removeprefix("torch.") not in DTYPES:
+        tensor = torch.zeros(tensor.shape, dtype=torch.uint8)
+    return (tensor.flatten() if tensor.ndim > 60 else tensor).numpy()
 
 
 def tf_hub(folder, random):
-    """A module; then mutants as a folder and as an archive: of every file, the tar and the gzip."""
+    """A module; then mutants of its variables, files and archive, as a folder and as an archive."""
     variables, norms = module_variables()
-    graph = module_graph(norms)
-    write_bundle(folder / "variables" / "variables", variables)
-    data = (folder / "variables" / "variables.data-00000-of-00001").read_bytes()
-    index = (folder / "variables" / "variables.index").read_bytes()
-    module = {
-        "saved_model.pb": graph,
-        "variables/variables.index": index,
-        "variables/variables.data-00000-of-00001": data,
-    }
-    (folder / "saved_model.pb").write_bytes(graph)
+    tables = [np.full((50, width), value) for width in norms for value in (0, 1)]
+    nodes = (floats(f"stack_{i}" if i else "stack", table) for i, table in enumerate(tables))
+    prefix, archive = folder / "variables" / "variables", folder.with_name("module.tar.gz")
+    (folder / "saved_model.pb").write_bytes(saved_model(*nodes))
+    write_bundle(prefix, variables)
     yield folder
+    wholes = {path: path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+    tensors = {name: torch.from_numpy(value) for name, value in variables.items()}
     while True:
-        name = random.choice(list(module))
-        contents = {**module, name: mutated_bytes(module[name], random)}
-        change = random.randrange(5)
+        for path, contents in wholes.items():
+            path.write_bytes(contents)
+        change = random.randrange(4)
         if change < 2:
-            contents = {**module, "variables/variables.index": mutated_index(variables, random)}
-        if change % 2:
-            for name, part in contents.items():
-                (folder / name).write_bytes(part)
+            mutant = mutated_tensors(tensors, random, plain=True)
+            write_bundle(prefix, {name: storable(tensor) for name, tensor in mutant.items()})
+        elif change == 2:
+            path = random.choice(list(wholes))
+            path.write_bytes(mutated_bytes(wholes[path], random))
+        if change < 3 and random.random() < 0.5:
             yield folder
             continue
-        tar = tarred(contents if change < 4 else module, random)
-        path = folder.with_name("module.tar.gz")
-        path.write_bytes(
-            mutated_bytes(gzip.compress(tar, 1), random)
-            if random.random() < 0.5
-            else gzip.compress(mutated_bytes(tar, random), 1)
-        )
-        yield path
-
-
-def mutated_index(variables, random):
-    """An index whose checksums are right and one of whose entries is not."""
-    entries, offset, damaged = [header()], 0, random.randrange(len(variables))
-    for i, (name, value) in enumerate(sorted(variables.items())):
-        place = {"offset": offset, "size": value.nbytes}
-        offset += value.nbytes
-        key, shape, dtype = name.encode(), value.shape, 1
-        if i == damaged:
-            change = random.randrange(6)
-            if change == 0:
-                place[random.choice(list(place))] = random.choice(NUMBERS)
-            elif change == 1:
-                shape = [random.choice(NUMBERS) for _ in range(random.choice((0, 1, 2, 4, 300)))]
-            elif change == 2:
-                dtype = random.choice((0, 2, 3, 6, 7, 14, 19, 2**40))
-            elif change == 3:
-                place["shard"] = random.choice(NUMBERS)
-            elif change == 4:
-                key = mutated_bytes(key, random)
-        encoded = entry(shape, dtype, **place)
-        if i == damaged and change == 5:
-            encoded = mutated_bytes(encoded, random)
-        entries.append((key, encoded))
-    return table(block(entries))
-
-
-def tarred(contents, random):
-    out = io.BytesIO()
-    with tarfile.open(fileobj=out, mode="w") as archive:
-        for name, part in contents.items():
-            member = tarfile.TarInfo(random.choice((name, f"module/{name}", f"./{name}")))
-            member.size = len(part)
-            archive.addfile(member, io.BytesIO(part))
-    return out.getvalue()
+        with tarfile.open(archive, "w:gz", compresslevel=1) as packed:
+            packed.add(folder, random.choice((".", "module")))
+        if change == 3:
+            archive.write_bytes(mutated_bytes(archive.read_bytes(), random))
+        yield archive
 
 
 KINDS = (
