@@ -1,9 +1,12 @@
-"""What is read from files of other software computes what its networks compute."""
+"""What is read from files of other software computes what its networks compute, or is refused."""
+
+from functools import partial
 
 import pytest
 import torch
 
 import biggan
+from biggan.weights.load import read_network
 from foreign_networks import (
     BROCK,
     IVCLAB,
@@ -13,6 +16,7 @@ from foreign_networks import (
     random_discriminator,
     random_generator,
 )
+from tiny import refusal
 
 # Channels at 4x4 pixels and after each doubling, as ajbrock's table of architectures has them.
 WIDTHS = {
@@ -122,3 +126,87 @@ def test_a_discriminator(tmp_path, format_, resolution, attention, changes):
     assert (ours.config.resolution, ours.config.attention_resolution) == (resolution, attention)
     assert ours.config.num_classes == net["classes"]
     assert ours.config.relu_before_shortcut == net["in_place"]
+
+
+def zeros(*shape):
+    return torch.zeros(shape)
+
+
+GENERATOR = partial(random_generator, WIDTHS[32], 0, 16)
+DISCRIMINATOR = partial(random_discriminator, 32, 0)
+HEAD = partial(DISCRIMINATOR, STUDIOGAN)
+
+
+@pytest.mark.parametrize(
+    ("make", "name", "tensor", "message"),
+    [
+        (partial(GENERATOR, BROCK), "shared.weight", None, "lacks shared.weight"),
+        (partial(GENERATOR, BROCK), "linear.weight", zeros(3), "linear.weight is (3,)"),
+        (partial(GENERATOR, BROCK), "blocks.0.0.conv4.weight", zeros(1), "has 3 blocks, not two"),
+        (partial(GENERATOR, BROCK), "shared_feat.weight", zeros(1), "features of images (IC-GAN)"),
+        (partial(DISCRIMINATOR, BROCK), "blocks.1.0.conv1.weight", zeros(3, 24, 3, 3), "D_wide"),
+        *(
+            (
+                partial(random_generator, widths, 0, 8, BROCK | {"deep": True, "depth": depth}),
+                *(None, None, "a --G_depth other than 2"),
+            )
+            for depth in (1, 3, 4)
+            for widths in (WIDTHS[32], WIDTHS[64])
+        ),
+        (
+            partial(random_generator, WIDTHS[32], 16, 16, BROCK),
+            *("blocks.2.1.theta.weight", zeros(1), "only one is supported"),
+        ),
+        (
+            partial(GENERATOR, IVCLAB),
+            *("scaledcrossreplicabn.standing_means", zeros(49, 32), "49 truncations"),
+        ),
+        (
+            partial(GENERATOR, IVCLAB),
+            *("attention.g.weight_orig", zeros(3, 24, 1, 1), "on 24 channels fits nowhere"),
+        ),
+        (
+            partial(random_generator, [64, 32, 32, 16], 8, 12, IVCLAB),
+            *(None, None, "fits at 8, 16 pixels alike"),
+        ),
+        (HEAD, "linear2.weight_orig", zeros(5, 24), "a head that classifies or embeds"),
+        (HEAD, "linear_mi.weight_orig", zeros(5, 24), "TAC-GAN"),
+        (HEAD, "info_discrete_linear.weight", zeros(5, 24), "InfoGAN"),
+        (HEAD, "linear1.weight_orig", zeros(6, 24), "a head of 6 outputs"),
+        (HEAD, "linear1.weight", zeros(1, 24), "layers without spectral normalization"),
+        (
+            partial(random_discriminator, 32, 16, STUDIOGAN),
+            *("blocks.7.0.sigma", zeros(1), "attention in 2 places"),
+        ),
+        (
+            partial(GENERATOR, STUDIOGAN | DEEP),
+            *("blocks.0.0.conv2d0.weight_orig", zeros(32, 32, 1, 1), "big_resnet_deep_studiogan"),
+        ),
+        (
+            partial(random_discriminator, 64, 0, STUDIOGAN | DEEP),
+            *("blocks.0.0.conv2d0.weight_orig", zeros(16, 8, 1, 1), "big_resnet_deep_studiogan"),
+        ),
+        (
+            partial(GENERATOR, STUDIOGAN | {"condition": "tables"}),
+            *("blocks.0.0.bn1.weight", zeros(32), "without conditions"),
+        ),
+        (
+            lambda: [{"linear0.weight": zeros(2)}],
+            "blocks.0.0.deconv0.weight",
+            zeros(2),
+            "deep_conv",
+        ),
+        (
+            partial(GENERATOR, MMGENERATION),
+            *("conv_blocks.0.bn1.bn.weight", zeros(32), "BatchNorm without conditions"),
+        ),
+    ],
+)
+def test_networks_that_cannot_be_built(tmp_path, make, name, tensor, message):
+    tensors, path = make()[0], tmp_path / "x.pth"
+    if name is not None:
+        tensors[name] = tensor
+    torch.save({key: value for key, value in tensors.items() if value is not None}, path)
+    said = refusal(read_network, path)
+    assert message in said
+    assert str(path) in said

@@ -100,6 +100,26 @@ def test_a_folder_as_ajbrocks_training_leaves_it(tmp_path):
     assert biggan.load(tmp_path).sha256 != averaged.sha256
 
 
+def test_a_folder_as_studiogans_training_leaves_it(tmp_path):
+    digests = {}
+    for number, name in enumerate(("G_ema-best", "G-best", "G_ema-current", "G-current")):
+        tensors = listed(STUDIOGAN)
+        tensors["conv2d5.bias"] = tensors["conv2d5.bias"] + number
+        path = tmp_path / f"model={name}-weights-step={number}.pth"
+        torch.save({"state_dict": tensors, "optimizer": {}}, path)
+        digests[path] = biggan.load(path).sha256
+    for when in ("best", "current"):
+        tensors = random_discriminator(32, 16 if when == "best" else 8, STUDIOGAN)[0]
+        torch.save(tensors, tmp_path / f"model=D-{when}-weights-step=1.pth")
+    assert biggan.load_discriminator(tmp_path).config.attention_resolution == 16
+    for path, digest in digests.items():
+        assert biggan.load(tmp_path).sha256 == digest
+        path.unlink()
+    for step in (1, 2):
+        (tmp_path / f"model=G_ema-best-weights-step={step}.pth").touch()
+    assert "several weights files (model=G_ema-best" in refusal(biggan.load, tmp_path)
+
+
 def test_a_single_file_in_a_folder_is_found_and_several_are_not_chosen_from(tmp_path):
     torch.save(ivclab_weights(), tmp_path / "biggan32-release.pt")
     assert biggan.load(tmp_path).config.resolution == 32
@@ -220,6 +240,13 @@ def test_half_precision_is_widened(tmp_path, weights, dtype):
         torch.save(tensors, tmp_path / f"{name}.pth")
         digests.add(read_network(tmp_path / f"{name}.pth").sha256)
     assert len(digests) == 1
+
+
+def test_untruncated_noise_takes_the_statistics_of_truncation_1(tmp_path):
+    torch.save(ivclab_weights(), tmp_path / "x.pth")
+    norm = read_network(tmp_path / "x.pth").network.blocks[1].bn2
+    assert norm.grid == tuple(round(0.02 * i, 2) for i in range(1, 51))
+    assert torch.equal(norm.running_mean, norm.table_mean[-1])
 
 
 def test_classes_without_names_get_numbers_and_a_thousand_get_imagenets(tmp_path):
