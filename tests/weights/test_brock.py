@@ -72,7 +72,3 @@ def test_a_class_conditional_network_of_ic_gan(tmp_path):
     torch.testing.assert_close(found, logits, rtol=1e-4, atol=1e-4)
     with pytest.raises(biggan.InputError, match="a run's counters"):
         biggan.load(tmp_path / "state_dict_best0.pth")
-
-
-def test_defaults_are_those_of_its_training_scripts():
-    assert (BROCK["bn_eps"], BROCK["sn_eps"]) == (brock.BN_EPS, brock.SN_EPS)

@@ -5,12 +5,7 @@ import pytest
 import torch
 
 import biggan
-from foreign_networks import (
-    LABELS,
-    MMGENERATION,
-    random_discriminator,
-    random_generator,
-)
+from foreign_networks import LABELS, MMGENERATION, random_discriminator, random_generator
 
 FILES = "train_pipeline = [dict(type='LoadImageFromFile'), dict(type='Normalize', to_rgb={})]"
 ARRAYS = "train_pipeline = [dict(type='Normalize', to_rgb={})]"

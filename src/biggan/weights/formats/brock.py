@@ -42,12 +42,9 @@ from biggan.weights.formats.conversion import (
 ORIGIN = "ajbrock's BigGAN-PyTorch"
 LICENCE = "not established: the code that they come with is MIT"
 
-BN_EPS = 1e-5
-"""Epsilon of BatchNorm in its training scripts."""
-
-SN_EPS = 1e-6
-"""Epsilon of spectral normalization in its training scripts."""
-
+# Epsilons of its training scripts.
+_BN_EPS = 1e-5
+_SN_EPS = 1e-6
 _HEAD_BN_EPS = 1e-5  # of the last BatchNorm, which does not get the script's --BN_eps
 _CONDITIONAL = (".gain.weight", ".bias.weight")  # their input is a condition, of class and noise
 # Singular vectors after the first, and singular values, are kept for its logs alone.
@@ -152,8 +149,8 @@ def _generator_config(layers: Layers, *, deep: bool) -> GeneratorConfig:
         deep=deep,
         embedding=() if tables else source.shape("shared.weight", 2),
         tables=tables,
-        bn_eps=source.epsilon("bn_eps", BN_EPS),
-        sn_eps=source.epsilon("sn_eps", SN_EPS),
+        bn_eps=source.epsilon("bn_eps", _BN_EPS),
+        sn_eps=source.epsilon("sn_eps", _SN_EPS),
     )
 
 
@@ -166,4 +163,4 @@ def _discriminator_config(layers: Layers, *, deep: bool) -> DiscriminatorConfig:
                 f"{source.path} is a narrow discriminator, trained without D_wide: its first "
                 "convolutions keep the channels of their input, which is not supported"
             )
-    return discriminator_config(layers, deep=deep, sn_eps=source.epsilon("sn_eps", SN_EPS))
+    return discriminator_config(layers, deep=deep, sn_eps=source.epsilon("sn_eps", _SN_EPS))

@@ -11,6 +11,7 @@ import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -416,32 +417,26 @@ def _base_width(widths: Sequence[int]) -> tuple[int, tuple[int, ...]]:
     return channels, tuple(width // channels for width in widths)
 
 
-@dataclass(frozen=True)
-class Blocks:
-    """A list of blocks in which the attention has a place of its own."""
+def listed_layers(source: ForeignTensors, names: Names, block: str, attention: str) -> Layers:
+    """The layers of a network with one list of blocks, in which the attention is an entry.
 
-    residual: tuple[int, ...]
-    """Places of the residual blocks."""
-    attention: int | None
+    Args:
+        source: The network.
+        names: The renaming of all but blocks and attention.
+        block: What the names in an entry begin with, "{}" for its place.
+        attention: Pattern of what follows it in an attention.
+    """
+    entry = re.escape(block).replace(r"\{\}", r"(\d{1,3})")
+    place = attention_place(source, entry + attention)
+    entries = 1 + max(source.numbers(entry), default=-1)
 
-    @classmethod
-    def find(cls, source: ForeignTensors, blocks: str, attention: str) -> Blocks:
-        """Find them by patterns whose group is the place in the list; one is of attention alone."""
-        place = attention_place(source, attention)
-        number = 1 + max(source.numbers(blocks), default=-1)
-        return cls(tuple(i for i in range(number) if i != place), place)
+    def block_name(ours: re.Match[str]) -> str:
+        number = int(ours[1])
+        return block.format(number + (place is not None and number >= place))
 
-    def names(self, block: str) -> Names:
-        """The renaming of our blocks and our attention, by the beginning of theirs."""
-        places = dict(enumerate(self.residual))
-        return (
-            (r"^blocks\.(\d+)\.", lambda match: block.format(places.get(int(match[1]), 0))),
-            (r"^attention\.", block.format(self.attention)),
-        )
-
-    def layers(self, source: ForeignTensors, foreign_name: Callable[[str], str]) -> Layers:
-        """The layers of the network that has these blocks."""
-        return Layers(source, foreign_name, len(self.residual), self.attention or 0)
+    own = ((r"^blocks\.(\d+)\.", block_name), (r"^attention\.", block.format(place)))
+    foreign_name = partial(renamed, names=(*names, *own))
+    return Layers(source, foreign_name, entries - (place is not None), place or 0)
 
 
 def attention_place(source: ForeignTensors, pattern: str) -> int | None:

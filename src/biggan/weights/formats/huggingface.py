@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -17,12 +16,11 @@ from typing import Any
 from biggan.errors import InputError, quoted
 from biggan.models import GeneratorConfig
 from biggan.weights.formats.conversion import (
-    Blocks,
     Converted,
     ForeignTensors,
     Stored,
     generator_config,
-    renamed,
+    listed_layers,
     reorder_first_linear,
     take_network,
 )
@@ -58,11 +56,7 @@ def matches(source: ForeignTensors) -> bool:
 
 def convert(source: ForeignTensors) -> Converted:
     """Convert a generator."""
-    blocks = Blocks.find(
-        source,
-        r"generator\.layers\.(\d{1,3})\.",
-        r"generator\.layers\.(\d{1,3})\.(?:snconv|gamma)",
-    )
+    layers = listed_layers(source, _NAMES, "generator.layers.{}.", "(?:snconv|gamma)")
     norms = ("generator.bn", "generator.layers.0.bn_0")
     rows = source.size(
         *((f"{n}.running_{kind}", 2, 0) for n in norms for kind in ("means", "vars"))
@@ -72,18 +66,17 @@ def convert(source: ForeignTensors) -> Converted:
             f"{source.path} has BatchNorm statistics for {rows} truncation, not from 0 to 1"
         )
     grid = tuple(round(i / (rows - 1), 6) for i in range(rows))
-    foreign_name = partial(renamed, names=(*_NAMES, *blocks.names("generator.layers.{}.")))
     settings = _read_settings(source.path)
     eps = settings.get("eps", _EPS)
     config = generator_config(
-        blocks.layers(source, foreign_name),
+        layers,
         deep=True,
         embedding=source.shape("embeddings.weight", 2)[::-1],
         bn_eps=eps,
         sn_eps=eps,
     )
-    _check_settings(settings, source.path, config, blocks.attention, rows)
-    tensors = take_network(source, config, foreign_name, _stored, grid)
+    _check_settings(settings, source.path, config, layers.before_attention or None, rows)
+    tensors = take_network(source, config, layers.foreign_name, _stored, grid)
     reorder_first_linear(tensors)
     return Converted(config, tensors, grid)
 

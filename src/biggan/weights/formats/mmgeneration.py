@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Mapping
-from functools import partial
 from typing import Any
 
 from torch import Tensor
@@ -23,15 +22,14 @@ from torch import Tensor
 from biggan.errors import InputError
 from biggan.models import DiscriminatorConfig, GeneratorConfig
 from biggan.weights.formats.conversion import (
-    Blocks,
     Converted,
     ForeignTensors,
     Stored,
     add_converged_vectors,
     discriminator_config,
     generator_config,
+    listed_layers,
     noise_first,
-    renamed,
     reorder_first_linear,
     take_network,
 )
@@ -87,23 +85,16 @@ def convert(source: ForeignTensors) -> Converted:
     has_torch_norms = any(name.endswith("weight_u") for name in source)
     has_norms = any(name.endswith((".gain.u0", ".bias.u0")) for name in source)
     has_tables = f"{_GAIN}.weight" in source and not has_norms
-    blocks = Blocks.find(
-        source,
-        r"conv_blocks\.(\d{1,3})\.",
-        r"conv_blocks\.(\d{1,3})\.(?:theta|phi|g|o|gamma)\b",
-    )
     names = (
         *_NAMES,
         *(_TORCH_NORMS if has_torch_norms else _AJBROCK_NORMS),
         *((_TABLE,) if has_tables else ()),
-        *blocks.names("conv_blocks.{}."),
     )
-    foreign_name = partial(renamed, names=names)
+    layers = listed_layers(source, names, "conv_blocks.{}.", r"(?:theta|phi|g|o|gamma)\b")
     network = _mapping(
         _mapping(training, "model"), "generator" if is_generator else "discriminator"
     )
     sn_eps = network.get("sn_eps", _SN_EPS)
-    layers = blocks.layers(source, foreign_name)
     config: GeneratorConfig | DiscriminatorConfig
     if is_generator:
         table = "shared_embedding.weight"
@@ -138,7 +129,7 @@ def convert(source: ForeignTensors) -> Converted:
                 return shape, lambda tensor: noise_first(tensor, config.class_dim)  # type: ignore[union-attr]
         return shape, None
 
-    tensors = take_network(source, config, foreign_name, stored)
+    tensors = take_network(source, config, layers.foreign_name, stored)
     if is_generator and is_deep:
         reorder_first_linear(tensors)
     if _is_bgr(training):

@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from functools import partial
 
 import torch
 from torch import Tensor
@@ -25,7 +24,6 @@ from torch import Tensor
 from biggan.errors import InputError
 from biggan.models import DiscriminatorConfig, GeneratorConfig
 from biggan.weights.formats.conversion import (
-    Blocks,
     Converted,
     ForeignTensors,
     Layers,
@@ -33,8 +31,8 @@ from biggan.weights.formats.conversion import (
     add_leading_vectors,
     discriminator_config,
     generator_config,
+    listed_layers,
     noise_first,
-    renamed,
     take_network,
 )
 
@@ -43,7 +41,6 @@ LICENCE = "not established: the code that they come with is MIT"
 
 _BN_EPS = 1e-4
 _SN_EPS = 1e-6
-_BLOCK = "blocks.{}.0."
 _NAMES = (
     (r".*\.table_(mean|var)$", ""),
     (r"(?<!table)\.weight$", ".weight_orig"),
@@ -85,12 +82,9 @@ def convert(source: ForeignTensors) -> Converted:
     for beginning, what in _OTHERS.items():
         if any(re.match(beginning, name) for name in source):
             raise _unsupported(source, what)
-    blocks = Blocks.find(
-        source, r"blocks\.(\d{1,3})\.", r"blocks\.(\d{1,3})\.0\.(?:conv1x1_|sigma$)"
-    )
-    foreign_name = partial(renamed, names=(*_NAMES, *blocks.names(_BLOCK)))
+    layers = listed_layers(source, _NAMES, "blocks.{}.0.", "(?:conv1x1_|sigma$)")
     find_config = _generator_config if is_generator else _discriminator_config
-    config = find_config(blocks.layers(source, foreign_name))
+    config = find_config(layers)
     is_deep = config.family == "biggan-deep"
     source.leave(r".*\.num_batches_tracked")
     tables: dict[str, tuple[Tensor, Tensor]] = {}  # vectors of their spectral norms
@@ -99,13 +93,13 @@ def convert(source: ForeignTensors) -> Converted:
         shape, layer = shapes[name], name.rpartition(".")[0]
         if layer.endswith((".gain", ".bias")) or (layer == "linear" and is_deep):
             if f"{layer}.u" not in shapes:
-                u, v = (foreign_name(f"{layer}.{vector}") for vector in "uv")
+                u, v = (layers.foreign_name(f"{layer}.{vector}") for vector in "uv")
                 tables[name] = source.take(u, shape[0]), source.take(v, shape[1])
             elif source.has_any("shared.") and name.endswith((".weight", ".v")):
                 return shape, lambda tensor: noise_first(tensor, config.class_dim)  # type: ignore[union-attr]
         return shape, None
 
-    tensors = take_network(source, config, foreign_name, stored)
+    tensors = take_network(source, config, layers.foreign_name, stored)
     add_leading_vectors(tensors)
     for name, (u, _) in tables.items():
         layer = {".weight": tensors[name], ".u": u}
