@@ -108,9 +108,9 @@ pictures: $(DEV) ## make the pictures of README and docs anew (DATA=fruits-train
 	$(BIN)/python scripts/make_pictures.py $(if $(DATA),--data $(DATA))
 
 bench: $(DEV)    ## the benchmarks in short, each against a named peer in the same run
-	for script in sampling memory sampling_gpu serving; do $(BIN)/python benchmarks/$$script.py --quick || exit 1; done
-	for script in cold_start data_loading exported_page gradients inception loading metrics page precision resampling stability training \
-		training_gpu; do \
+	for script in sampling memory serving; do $(BIN)/python benchmarks/$$script.py --quick || exit 1; done
+	for script in cold_start data_loading exported_page gpu gradients inception loading metrics page precision resampling stability \
+		training; do \
 		$(BIN)/python benchmarks/$$script.py || exit 1; \
 	done
 

@@ -36,7 +36,7 @@ from biggan.inference.engine import build_engine
 from biggan.inference.folded import FoldedGenerator
 from biggan.inference.measurements import matrix_product_rate
 from biggan.inference.openvino import version as openvino_version
-from biggan.models import Generator
+from biggan.models import Generator, GeneratorConfig
 from biggan.nn import StandingBatchNorm2d
 
 RESOLUTIONS, ROUNDS = (128, 256, 512), 9
@@ -130,9 +130,9 @@ def write_peer(peer: nn.Module, folder: Path) -> None:
     (folder / "config.json").write_text(peer.config.to_json_string(), encoding="utf-8")
 
 
-def build_ours(name: str) -> Generator:
-    """Our network of a preset with random weights and statistics that fit them."""
-    generator = biggan.build_generator(name, seed=0).eval()
+def build_ours(shape: str | GeneratorConfig) -> Generator:
+    """Our network of a shape with random weights and statistics that fit them."""
+    generator = biggan.build_generator(shape, seed=0).eval()
     norms = [module for module in generator.modules() if isinstance(module, StandingBatchNorm2d)]
     z, labels = varied(generator.config.z_dim, generator.config.num_classes)
     record_statistics(norms, lambda: generator(z, labels))

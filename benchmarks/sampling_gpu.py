@@ -1,84 +1,102 @@
-"""Images per second on a GPU: this package against pytorch-pretrained-biggan.
+"""Images per second of a BigGAN-deep on a GPU; a part of gpu.py, which makes a table of the lines.
 
-BigGAN-deep of the same random weights: the peer in float32 and under autocast, our plain network in
-float32, and our engine (CUDA graphs) in float32, bfloat16 and float16. Where the peer is not
-installed, our plain network takes its place, in float32 and under autocast. Everybody makes the
-same batch, the largest of 1, 2, 4 ... 64 that all of them could make; all take turns in every
-round, and the figures are medians. Float32 runs as PyTorch has it by default: the first lines say
-what that is. `--device cpu` runs float32 alone, to try the script.
+The first form, ours in plain eager PyTorch and full float32, is what the others are relative to;
+its images are what theirs differ from. It is measured again after them. Every form makes one image
+and a large batch at a time. The peer is pytorch-pretrained-biggan of the same random weights, if it
+can be imported. A form that fails is a line with its error.
 
-    python benchmarks/sampling_gpu.py [--resolutions 128 256 512] [--rounds 7] [--quick]
+    python benchmarks/sampling_gpu.py 128 [--device cuda] [--quick]
 """
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import gc
+import json
 import statistics
-import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
-from sampling import (
-    LABEL,
-    PEER,
-    PLAIN,
-    RESOLUTIONS,
-    TRUNCATION,
-    as_ours,
-    build_ours,
-    build_peer,
-    peer_config,
-    ratio,
-)
+from sampling import LABEL, RESOLUTIONS, TRUNCATION, as_ours, build_ours, build_peer, peer_config
 from torch import Tensor, nn
 
-from biggan.inference.engine import build_engine
+from biggan.inference import EngineName, Precision
+from biggan.inference.engine import Engine, build_engine
 from biggan.models import Generator
+from biggan.models.presets import get_preset
 
-ROUNDS, SECONDS = 7, 1.0  # of a round, about
-MOST = 64
-PRECISIONS = ("float32", "bfloat16", "float16")
+ROUNDS, SECONDS = 5, 0.3  # of a round, about
+BATCHES = (1, 64)
+COMPILED = 128  # the resolution at which the compiler runs, last: it takes minutes
+FIRST = "plain eager, float32"
 
 Draw = Callable[[Tensor, Tensor], Tensor]
 """Makes images of noise (N, 128) and labels (N,)."""
 
 
-def contenders(
+def forms(
     peer: nn.Module | None, generator: Generator, device: torch.device
-) -> dict[str, Draw]:
-    """All that make the images of one network; the reference first."""
-    drawing: dict[str, Draw] = {}
+) -> Iterator[tuple[str, bool, Callable[[], Draw]]]:
+    """A name, whether TF32 is allowed, and what builds it."""
+
+    def plain() -> Draw:
+        return lambda z, labels: generator(z, labels, TRUNCATION)
+
+    def compiled() -> Draw:
+        network = torch.compile(generator)
+        return lambda z, labels: network(z, labels, TRUNCATION)
+
+    def theirs() -> Draw:
+        assert peer is not None
+        return lambda z, labels: peer(z, one_hot(labels), TRUNCATION)
+
+    def engine(precision: Precision, name: EngineName = "pytorch") -> Callable[[], Draw]:
+        return lambda: at_truncation(exact_engine(generator, name, precision))
+
+    yield FIRST, False, plain
+    yield "plain eager, TF32", True, plain
+    yield "plain eager, bfloat16", True, lambda: in_bfloat16(plain(), device)
     if peer is not None:
-        drawing[PEER] = lambda z, labels: peer(z, one_hot(labels), TRUNCATION)
-    drawing[PLAIN] = lambda z, labels: generator(z, labels, TRUNCATION)
-    if device.type == "cuda":
-        reference = next(iter(drawing))
-        drawing[f"{reference}, autocast"] = under_autocast(drawing[reference])
-    for precision in PRECISIONS if device.type == "cuda" else PRECISIONS[:1]:
-        engine = build_engine(generator, "pytorch", precision)
-        if engine.precision == precision:  # not one that took its place
-            drawing[f"ours, engine, {precision}"] = at_truncation(engine)
-    return drawing
+        yield "peer, float32", False, theirs
+        yield "peer, TF32", True, theirs
+        yield "peer, bfloat16", True, lambda: in_bfloat16(theirs(), device)
+    yield "CUDA graphs, float32", False, engine("float32")
+    yield "CUDA graphs, TF32", True, engine("float32")
+    yield "CUDA graphs, bfloat16", True, engine("bfloat16")
+    yield "CUDA graphs, float16", True, engine("float16")
+    yield f"{FIRST}, again", False, plain
+    if generator.config.resolution == COMPILED:
+        yield "plain compiled, bfloat16", True, lambda: in_bfloat16(compiled(), device)
+        yield "engine compile, bfloat16", True, engine("bfloat16", "compile")
 
 
-def one_hot(labels: Tensor) -> Tensor:
-    return nn.functional.one_hot(labels, 1000).float()
+def exact_engine(generator: Generator, name: EngineName, precision: Precision) -> Engine:
+    """An engine that runs as asked for, and not the one that `build_engine` falls back to."""
+    engine = build_engine(generator, name, precision)
+    fell_back = engine.device.type == "cuda" and type(engine) is Engine
+    if fell_back or engine.precision != precision:
+        raise RuntimeError("PyTorch in float32 took its place: see the log")
+    return engine
 
 
-def under_autocast(draw: Draw) -> Draw:
+def at_truncation(engine: Engine) -> Draw:
+    return lambda z, labels: engine(z, labels, TRUNCATION)
+
+
+def in_bfloat16(draw: Draw, device: torch.device) -> Draw:
     def drawn(z: Tensor, labels: Tensor) -> Tensor:
-        with torch.autocast("cuda", torch.bfloat16):
+        with torch.autocast(device.type, torch.bfloat16):
             return draw(z, labels).float()
 
     return drawn
 
 
-def at_truncation(engine: Callable[..., Tensor]) -> Draw:
-    return lambda z, labels: engine(z, labels, TRUNCATION)
+def one_hot(labels: Tensor) -> Tensor:
+    return nn.functional.one_hot(labels, 1000).float()
 
 
 def inputs(batch: int, device: torch.device) -> tuple[Tensor, Tensor]:
@@ -86,121 +104,120 @@ def inputs(batch: int, device: torch.device) -> tuple[Tensor, Tensor]:
     return z.to(device), torch.full((batch,), LABEL, device=device)
 
 
-def largest_batch(drawing: dict[str, Draw], device: torch.device, most: int) -> int:
-    """The largest power of two at which everybody makes images."""
-    batch = most
-    for draw in drawing.values():
-        while batch:
-            try:
-                draw(*inputs(batch, device))
-                break
-            except torch.OutOfMemoryError:
-                batch //= 2
-            clear()  # not above: while the error is handled, it holds what was allocated
-    if batch == 0:
-        sys.exit("not even one image fits the GPU's memory")
-    return batch
+def allow_tf32(allowed: bool) -> None:
+    torch.backends.cudnn.allow_tf32 = allowed
+    torch.backends.cuda.matmul.allow_tf32 = allowed
 
 
-def seconds(draw: Draw, z: Tensor, labels: Tensor, times: int) -> float:
-    """Of one batch, as the mean of several."""
-    synchronize(z.device)
+def seconds(run: Callable[[], object], times: int, device: torch.device) -> float:
+    """Of one run, as the mean of several."""
+    wait_for(device)
     start = time.perf_counter()
     for _ in range(times):
-        draw(z, labels)
-    synchronize(z.device)
+        run()
+    wait_for(device)
     return (time.perf_counter() - start) / times
 
 
-def synchronize(device: torch.device) -> None:
+def median_seconds(
+    run: Callable[[], object], device: torch.device, rounds: int, round_seconds: float
+) -> float:
+    """Of one run, as the median of rounds of about so many seconds."""
+    times = max(1, round(round_seconds / seconds(run, 2, device)))
+    return statistics.median(seconds(run, times, device) for _ in range(rounds))
+
+
+def wait_for(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
 
 def clear() -> None:
     gc.collect()
+    torch._dynamo.reset()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
 
 
-@torch.inference_mode()
+def peak_gib(device: torch.device) -> float | None:
+    return torch.cuda.max_memory_allocated() / 2**30 if device.type == "cuda" else None
+
+
 def compare(
-    title: str, drawing: dict[str, Draw], device: torch.device, most: int, rounds: int
+    peer: nn.Module | None, generator: Generator, device: torch.device, *, quick: bool
 ) -> None:
-    """Measure one image at a time and the largest batch; print."""
-    batches = sorted({1, largest_batch(drawing, device, most)})
-    for batch in batches:
-        z, labels = inputs(batch, device)
-        images = {name: draw(z, labels) for name, draw in drawing.items()}
-        expected = next(iter(images.values()))
-        differences = {n: (image - expected).abs().max().item() for n, image in images.items()}
-        repeats = {
-            name: max(1, round(SECONDS / seconds(draw, z, labels, 2)))
-            for name, draw in drawing.items()
-        }
-        times: dict[str, list[float]] = {name: [] for name in drawing}
-        for _ in range(rounds):
-            for name, draw in drawing.items():
-                times[name].append(seconds(draw, z, labels, repeats[name]))
-        reference = next(iter(times.values()))
-        print(f"\n{title}, batch {batch}")
-        print(f"  {'':36} {'images/s':>9} {'speed':>7} {'largest difference':>19}")
-        for name, taken in times.items():
-            rate = batch / statistics.median(taken)
-            print(
-                f"  {name:36} {rate:9.1f} {ratio(reference, taken):6.2f}x "
-                f"{differences[name]:19.1e}",
-                flush=True,
-            )
+    """Measure all forms; print a line as soon as there is one."""
+    batches = (1, 2) if quick else BATCHES
+    expected: dict[int, Tensor] = {}
+    reference: dict[int, float] = {}
+    for name, tf32, build in forms(peer, generator, device):
+        clear()
+        allow_tf32(tf32)
+        draw: Draw | None = None
+        for batch in batches:
+            row: dict[str, object] = {"form": name, "batch": batch}
+            try:
+                draw = draw or build()
+                row |= measure(draw, inputs(batch, device), expected, reference, quick=quick)
+            except Exception as error:  # one form that fails should not hide the others
+                row["error"] = f"{type(error).__name__}: {error}"
+            print(json.dumps(row), flush=True)
+            if draw is None:
+                break
 
 
-def networks(resolution: int) -> tuple[nn.Module | None, Generator]:
-    """The peer's network, if it is installed, and ours of the same weights."""
+@torch.inference_mode()
+def measure(
+    draw: Draw,
+    given: tuple[Tensor, Tensor],
+    expected: dict[int, Tensor],
+    reference: dict[int, float],
+    *,
+    quick: bool,
+) -> dict[str, object]:
+    """The figures of a form at a batch size; those of the first form are kept."""
+    batch, device = len(given[0]), given[0].device
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+    images = draw(*given)
+    taken = median_seconds(
+        lambda: draw(*given), device, 1 if quick else ROUNDS, 0.0 if quick else SECONDS
+    )
+    images = images if batch in expected else expected.setdefault(batch, images.clone())
+    first = reference.setdefault(batch, taken)
+    return {
+        "rate": batch / taken,
+        "speed": first / taken,
+        "gib": peak_gib(device),
+        "difference": (images - expected[batch]).abs().max().item(),
+    }
+
+
+def networks(resolution: int, *, quick: bool) -> tuple[nn.Module | None, Generator]:
+    """The peer's network, if it can be imported, and ours of the same weights."""
     try:
         config = peer_config(resolution)
-    except ImportError:
-        print(f"{PEER} is not installed: left out")
-        return None, build_ours(f"biggan-deep-{resolution}")
+    except ImportError as error:
+        print(f"the peer is left out: {error}")
+        shape = get_preset(f"biggan-deep-{resolution}").generator
+        return None, build_ours(dataclasses.replace(shape, channels=8) if quick else shape)
+    if quick:
+        config.channel_width = 8
     peer = build_peer(config)
     with tempfile.TemporaryDirectory() as folder:
         return peer, as_ours(peer, Path(folder))
 
 
-def describe(device: torch.device) -> str:
-    if device.type != "cuda":
-        return f"{device.type}, torch {torch.__version__}"
-    lines = [f"{torch.cuda.get_device_name(device)}, torch {torch.__version__}"]
-    for what, allowed in (
-        ("convolutions", torch.backends.cudnn.allow_tf32),
-        ("matrix products", torch.backends.cuda.matmul.allow_tf32),
-    ):
-        lines.append(f"{what} in float32 run as {'TF32' if allowed else 'full float32'}")
-    return "\n".join(lines)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("--resolutions", type=int, nargs="+", choices=RESOLUTIONS)
-    parser.add_argument("--rounds", type=int)
-    parser.add_argument("--quick", action="store_true", help="128 px and 3 rounds unless said")
-    parser.add_argument("--device", default="cuda")
-    parser.add_argument("--most", type=int, default=MOST, help="images at once")
+    parser.add_argument("resolution", type=int, choices=RESOLUTIONS)
+    parser.add_argument("--device", type=torch.device, default=torch.device("cuda"))
+    parser.add_argument("--quick", action="store_true", help="narrow networks, one round")
     arguments = parser.parse_args()
-    device = torch.device(arguments.device)
-    if device.type == "cuda" and not torch.cuda.is_available():
-        print("sampling_gpu: there is no CUDA device here, nothing measured")
-        return
-    print(describe(device))
-    rounds = arguments.rounds or (3 if arguments.quick else ROUNDS)
-    for resolution in arguments.resolutions or ([128] if arguments.quick else RESOLUTIONS):
-        peer, generator = networks(resolution)
-        if peer is not None:
-            peer.to(device)
-        generator.to(device)
-        drawing = contenders(peer, generator, device)
-        compare(f"biggan-deep-{resolution}", drawing, device, arguments.most, rounds)
-        del peer, generator, drawing
-        clear()
+    peer, generator = networks(arguments.resolution, quick=arguments.quick)
+    if peer is not None:
+        peer.to(arguments.device)
+    compare(peer, generator.to(arguments.device), arguments.device, quick=arguments.quick)
 
 
 if __name__ == "__main__":

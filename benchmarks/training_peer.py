@@ -38,6 +38,7 @@ def peer_steps(folder: Path, config: TrainConfig, real: tuple[torch.Tensor, torc
     """A step of D and one of G as the peer's `train_fns.py` takes them."""
     sys.path.insert(0, str(folder))
     peer: Any = importlib.import_module("BigGAN")
+    device = real[0].device
     shape = config.generator
     common = {
         "dim_z": shape.z_dim,
@@ -54,14 +55,14 @@ def peer_steps(folder: Path, config: TrainConfig, real: tuple[torch.Tensor, torc
     }
     generator = peer.Generator(**common, G_activation=nn.ReLU(inplace=True))
     discriminator = peer.Discriminator(**common, D_activation=nn.ReLU(inplace=True))
-    both = peer.G_D(generator, discriminator)
+    both = peer.G_D(generator, discriminator).to(device)
 
     def prepare(trained: Any, other: Any) -> tuple[torch.Tensor, torch.Tensor]:
         other.requires_grad_(False)
         trained.requires_grad_(True)
         trained.optim.zero_grad()
-        z = torch.randn(config.batch_size, shape.z_dim)
-        return z, torch.randint(shape.num_classes, (config.batch_size,))
+        z = torch.randn(config.batch_size, shape.z_dim, device=device)
+        return z, torch.randint(shape.num_classes, (config.batch_size,), device=device)
 
     def discriminator_update() -> None:
         fake, seen = both(*prepare(discriminator, generator), *real, train_G=False)

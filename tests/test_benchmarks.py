@@ -1,7 +1,9 @@
 """The logic within the benchmark scripts, and that they run where their peers are missing."""
 
 import mmap
+import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -11,9 +13,9 @@ from torch import nn
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 
 import cold_start
+import gpu
 import memory
 import sampling
-import sampling_gpu
 
 from biggan.nn import StandingBatchNorm2d
 from tiny import tiny_generator
@@ -119,21 +121,69 @@ def test_imports_are_read_longest_first():
     assert cold_start.slowest_imports(report) == [(1.5, "torch"), (0.0001, "encodings.aliases")]
 
 
-def test_batches_shrink_until_everybody_has_enough_memory():
-    def up_to(most):
-        def draw(z, labels):
-            assert len(z) == len(labels)
-            if len(z) > most:
-                raise torch.OutOfMemoryError("too much")
-            return z
+def test_the_gpu_run_loses_nothing_to_a_part_that_fails_or_hangs_and_repeats_nothing(tmp_path):
+    def part(name, code, limit=60.0, **more):
+        code = f"open({str(tmp_path / name)!r}, 'a').write('x'); {code}"
+        return gpu.Part(name, lambda _: [sys.executable, "-c", code], limit, **more)
 
-        return draw
+    def run(seconds):
+        records = gpu.run_parts(chosen, tmp_path, seconds, lambda now: reported.append(dict(now)))
+        return {name: record["status"] for name, record in records.items()}, records
 
-    cpu = torch.device("cpu")
-    drawing = {"a": up_to(20), "b": up_to(5), "c": up_to(64)}
-    assert sampling_gpu.largest_batch(drawing, cpu, 64) == 4
-    with pytest.raises(SystemExit, match="not even one image"):
-        sampling_gpu.largest_batch({"a": up_to(0)}, cpu, 64)
+    def starts():
+        return [len(p.read_text()) if (p := tmp_path / c.name).exists() else 0 for c in chosen]
+
+    reported, row = [], '{"form": "a", "rate": 2.5}'
+    chosen = [
+        part("fails", "print('no GPU'); raise SystemExit(3)"),
+        part("hangs", f"print({row!r}, flush=True); import time; time.sleep(600)", 3.0),
+        part("works", """print('{"form": "b|c", "rate": 1.5}'); print('{"cut')"""),
+        part("trains", "print('step 7')", continues=True),
+    ]
+    statuses, records = run(120)
+    assert statuses == {
+        "fails": "failed with exit status 3",
+        "hangs": "stopped after 3 s",
+        "works": gpu.DONE,
+        "trains": gpu.DONE,
+    }
+    assert reported[-1] == records
+    assert starts() == [1, 1, 1, 1]
+    lines = gpu.table(records).splitlines()
+    assert lines[2].endswith("| failed with exit status 3: no GPU |")
+    assert lines[3].startswith("| hangs | a |  | 2.5 |  |  |  | stopped after 3 s: ")
+    assert lines[4] == "| works | b/c |  | 1.5 |  |  |  |  |"
+    assert lines[5].endswith("| step 7 |")
+    assert run(120)[0] == statuses
+    assert starts() == [2, 2, 1, 2]
+    chosen.append(part("late", ""))
+    assert run(0)[0] == {**statuses, "late": "not run: no time was left"}
+    assert starts() == [2, 2, 1, 2, 0]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="uses Linux's signal of a parent's death")
+def test_a_killed_gpu_run_leaves_no_part_running(tmp_path):
+    code = (
+        f"import sys; sys.path.insert(0, {str(Path(gpu.__file__).parent)!r}); import gpu, pathlib;"
+        "slow = [sys.executable, '-c', 'import os, time; print(os.getpid()); time.sleep(600)'];"
+        "gpu.run_parts([gpu.Part('slow', lambda _: slow, 600)], pathlib.Path(sys.argv[1]), 600,"
+        "print, {'PYTHONUNBUFFERED': '1'})"
+    )
+    killed = subprocess.Popen([sys.executable, "-c", code, tmp_path], stdout=subprocess.DEVNULL)
+    log = tmp_path / "slow.log"
+    wait_until(lambda: log.exists() and log.read_text().endswith("\n"))
+    killed.kill()
+    killed.wait()
+    status = Path("/proc") / log.read_text().strip() / "status"
+    wait_until(lambda: not status.exists() or "State:\tZ" in status.read_text())
+
+
+def wait_until(condition):
+    for _ in range(600):
+        if condition():
+            return
+        time.sleep(0.1)
+    pytest.fail("waited for a minute")
 
 
 def test_memory_is_measured_in_bytes():
