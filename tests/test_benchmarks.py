@@ -1,6 +1,7 @@
 """The logic within the benchmark scripts, and that they run where their peers are missing."""
 
 import mmap
+import socket
 import subprocess
 import sys
 import time
@@ -16,6 +17,7 @@ import cold_start
 import gpu
 import memory
 import sampling
+import scale
 
 from biggan.nn import StandingBatchNorm2d
 from tiny import tiny_generator
@@ -176,6 +178,21 @@ def test_a_killed_gpu_run_leaves_no_part_running(tmp_path):
     killed.wait()
     status = Path("/proc") / log.read_text().strip() / "status"
     wait_until(lambda: not status.exists() or "State:\tZ" in status.read_text())
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads Linux's figures of a connection")
+def test_bytes_sent_are_those_of_this_process_over_tcp():
+    code = (
+        "import socket, sys; s = socket.create_connection(('127.0.0.1', int(sys.argv[1])));"
+        "s.recv(50_000, socket.MSG_WAITALL); s.sendall(bytes(7)); s.recv(1)"
+    )
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = str(server.getsockname()[1])
+        with subprocess.Popen([sys.executable, "-c", code, port]), server.accept()[0] as own_end:
+            before = scale.sent()
+            own_end.sendall(bytes(50_000))
+            assert len(own_end.recv(7, socket.MSG_WAITALL)) == 7
+            assert scale.sent() - before == 50_000
 
 
 def wait_until(condition):
