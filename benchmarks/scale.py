@@ -211,7 +211,7 @@ def project(arguments: argparse.Namespace) -> None:
     )
     print(
         f"assumed: {arguments.tflops:g} TFLOP/s and {arguments.gbytes:g} GB/s per device, "
-        f"{arguments.hop:g} us per hop, {arguments.price:g} per device and hour"
+        f"{arguments.hop:g} us per hop, {arguments.price:g} dollars per device and hour"
     )
     print(f"| devices | {' | '.join(map(str, columns))} |")
     print(f"| --- |{' --- |' * len(columns)}")
@@ -257,18 +257,18 @@ def column(
         "real images per second, one device": f"{images / devices:,.0f}",
         f"hours of {config.total_steps:,} steps": f"{hours:.1f}",
         "device hours": f"{hours * devices:,.0f}",
-        "cost": f"{hours * devices * assumed.price:,.0f}",
+        "cost, dollars": f"{hours * devices * assumed.price:,.0f}",
     }
 
 
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--measure", action="store_true")
-    parser.add_argument("--devices", type=int, nargs="+", default=[8, 64, 512])
+    parser.add_argument("--devices", type=int, nargs="+", default=[8, 64, 128, 512])
     parser.add_argument("--tflops", type=float, default=100, help="arithmetic of a device")
     parser.add_argument("--gbytes", type=float, default=50, help="what a device sends in a second")
     parser.add_argument("--hop", type=float, default=5, help="microseconds of a small message")
-    parser.add_argument("--price", type=float, default=2, help="of a device for an hour")
+    parser.add_argument("--price", type=float, default=2, help="dollars for a device and hour")
     arguments = parser.parse_args()
     if arguments.measure:
         compare()
