@@ -226,6 +226,7 @@ def test_samples_as_numpy_arrays(tmp_path, array, channels):
     np.save(tmp_path / "samples.npy", array)
     alone = load_dataset(tmp_path / "samples.npy", 32, channels, unconditional=True)
     assert np.array_equal(alone.images, PIXELS[:, :channels])
+    assert "no class folders" in refusal(load_dataset, tmp_path / "samples.npy", 32, channels)
 
 
 def test_arrays_of_something_else_are_refused(tmp_path):
