@@ -153,6 +153,10 @@ def test_search_puts_the_best_first():
     assert search_classes("CAT", names) == [3, 2, 1, 0]
     assert search_classes("cat_flap", names) == [2]
     assert search_classes("", names) == [0, 1, 2, 3, 4]
+    assert search_classes("3", names) == search_classes("3)", names) == [3]
+    assert search_classes("3) tabby, cat", names) == [3]
+    assert search_classes("5", names) == []
+    assert search_classes("1", ["11", "one", "0 or 1", "1"]) == [3, 1, 2, 0]
     assert search_classes("whale", names) == []
     # Whole words come before parts: "catamount" and "catesbeiana" are no cats.
     found = [IMAGENET[index] for index in search_classes("cat", IMAGENET)]

@@ -112,13 +112,21 @@ def resolve_class(query: str | int, class_names: Sequence[str]) -> int:
 
 
 def search_classes(query: str, class_names: Sequence[str]) -> list[int]:
+    """List the classes that match a query; if there are none, those that it may misspell.
+
+    These are the most similar names, if any is similar enough.
+    """
+    names = [_normal(name) for name in class_names]
+    return matching_classes(query, class_names) or _similar(_normal(query), names)
+
+
+def matching_classes(query: str, class_names: Sequence[str]) -> list[int]:
     """List the classes, by index, whose names hold the query anywhere, best first.
 
-    A synonym that is the query comes before one that starts with its words, then the query as words
-    anywhere, at the start of a word, and as another part; ties keep the order of the classes. An
-    empty query finds all; the start of a WordNet id ("n0209") those of ImageNet.
-    Only when no name holds the query is it taken for a misspelling: then the most similar names
-    are listed, if any is similar enough.
+    A synonym that is the query comes before the class with this index ("207", "207) golden
+    retriever"), then one that starts with the query's words, then the query as words anywhere, at
+    the start of a word, and as another part; ties keep the order of the classes. An empty query
+    finds all; the start of a WordNet id ("n0209") those of ImageNet.
     """
     wanted = _normal(query)
     if not wanted:
@@ -126,8 +134,12 @@ def search_classes(query: str, class_names: Sequence[str]) -> list[int]:
     if re.fullmatch(r"n[0-9]+", wanted) and is_imagenet(class_names):
         return [index for index, id_ in enumerate(wordnet_ids()) if id_.startswith(wanted)]
     names = [_normal(name) for name in class_names]
-    ranked = [(_rank(wanted, name), index) for index, name in enumerate(names) if wanted in name]
-    return [index for _, index in sorted(ranked)] or _similar(wanted, names)
+    ranks = {index: _rank(wanted, name) for index, name in enumerate(names) if wanted in name}
+    with contextlib.suppress(InputError):  # no number of this model
+        index = _numbered(query, class_names)
+        if index is not None:
+            ranks[index] = min(1, ranks.get(index, 1))
+    return sorted(ranks, key=lambda index: (ranks[index], index))
 
 
 def class_choices(class_names: Sequence[str]) -> list[str]:
@@ -169,8 +181,8 @@ def _rank(wanted: str, name: str) -> int:
     begins = any(synonym.startswith(wanted) for synonym in _synonyms(name))
     if _has_words(wanted, name):
         first = any(re.match(rf"{re.escape(wanted)}(?!\w)", s) for s in _synonyms(name))
-        return 1 if first else 2
-    return 3 if begins else 4
+        return 2 if first else 3
+    return 4 if begins else 5
 
 
 def _similar(wanted: str, names: Sequence[str]) -> list[int]:

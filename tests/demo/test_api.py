@@ -134,6 +134,7 @@ def test_a_class_is_found_or_another_model_that_has_it(address: str) -> None:
 
     assert len(find("")["classes"]) == 10
     assert find("search=sevne") == {"classes": ["7) seven"], "other": None}
+    assert find("search=3") == find("search=3)+three") == {"classes": ["3) three"], "other": None}
     # Only models that are on offer are named; here they are not.
     assert find("search=golden+retriever") == {"classes": [], "other": None}
     assert detail(get(address, "/api/classes/find?model=x")[1]).startswith("no model is named 'x'")

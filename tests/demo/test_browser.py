@@ -361,12 +361,24 @@ def test_half_typed_numbers_and_fast_moves_end_where_the_controls_stand(
         ("", "This takes numbers from 0.02 to 1: nothing became 0.02."),
         ("7", "This takes numbers from 0.02 to 1: 7 became 1."),
         ("0.4", None),
+        ("8", "This takes numbers from 0.02 to 1: 8 became 1."),
     ):
         box.fill(text)
         box.press("Tab")
         shown = page.window.get_by_role("alert")
         sync_api.expect(shown).to_have_text([words] if words else [])
+    page.wait_for("explore", drawn(gan, EXPLORE, truncation=1))
+    page.type("explore-truncation", 0.4)
+    sync_api.expect(shown).to_have_count(0)  # that was a number before
     page.wait_for("explore", drawn(gan, EXPLORE))
+    seed = page.control("explore-seed").locator("input[type=number]")
+    for text, nearest in (("4294967296", 4294967295), ("-4", 0)):
+        seed.fill(text)
+        seed.press("Tab")
+        sync_api.expect(shown).to_have_text(
+            f"This takes whole numbers from 0 to 4294967295: {text} became {nearest}."
+        )
+        page.wait_for("explore", drawn(gan, EXPLORE, seed=nearest))
     page.type("explore-seed", 12345)
     for _ in range(20):
         page.control("explore-truncation").locator("input[type=range]").press("ArrowRight")
@@ -432,6 +444,14 @@ def test_dropped_files_bring_their_settings_back_and_leave_the_other_tabs_alone(
     page.drop(tmp_path / "plain.png")
     assert "plain.png contains no provenance" in page.toast()
     page.wait_for("sweep", draw_grid(gans["small"], sheet))
+
+    menu.click()
+    options = page.window.get_by_role("option", name=re.compile("^tiny "))
+    sync_api.expect(options).to_have_count(1)
+    menu.press("Escape")
+    sync_api.expect(options).to_have_count(0)
+    menu.click()
+    sync_api.expect(options).to_have_count(1)
 
 
 def test_a_visitor_who_comes_back_finds_all_settings(

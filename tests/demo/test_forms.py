@@ -77,7 +77,7 @@ def test_an_address_and_a_picture_bring_the_settings_back(
 ) -> None:
     query = dict(parse_qsl(to_query("a model & more", form, values), strict_parsing=True))
     assert query["model"] == "a model & more"
-    assert from_query(query) == (form, values)
+    assert from_query(query, gan) == (form, values, [])
     made = form.plan(gan, **values)
     assert find_settings(gan, made) == (form, values)
     if isinstance(made, MorphProvenance):  # the model's name and the version do not matter
@@ -185,11 +185,17 @@ def test_a_picture_that_no_form_makes_is_refused(
         find_settings(gan, plan(gan))
 
 
-def test_an_address_may_leave_out_everything() -> None:
-    assert from_query({}) == (EXPLORE, {})
-    assert from_query({"form": "sweep", "view": "api"}) == (SWEEP, {})
-    with pytest.raises(InputError, match="the address names the form 'draw'; there are explore, "):
-        from_query({"form": "draw"})
+def test_an_address_may_leave_out_everything_and_what_is_wrong_in_it_is_left_out(gan: Gan) -> None:
+    assert from_query({}, gan) == (EXPLORE, {}, [])
+    assert from_query({"form": "sweep", "view": "api"}, gan) == (SWEEP, {}, [])
+    query = {"form": "draw", "num": "99", "seed": "7", "category": "ten"}
+    form, settings, faults = from_query(query, gan)
+    assert (form, settings) == (EXPLORE, {"seed": 7})
+    form_fault, *others = map(str, faults)
+    assert form_fault.startswith("no form is called 'draw'; there are explore, ")
+    starts = ("number of samples must be between 1 and ", "no class is named 'ten'")
+    assert all(map(str.startswith, others, starts))
+    assert len(others) == 2
 
 
 WRONG: list[tuple[Form, dict[str, Any], str]] = [

@@ -377,14 +377,16 @@ def test_the_address_and_the_history_set_the_controls(page: Page) -> None:
 
 
 @pytest.mark.parametrize(
-    "query", [{"num": "99"}, {"category": "ten"}, {"model": "other"}, {"form": "none"}]
+    "wrong", [{"num": "99"}, {"category": "ten"}, {"model": "other"}, {"form": "none"}]
 )
-def test_an_address_that_cannot_be_followed_changes_nothing(
-    page: Page, query: dict[str, str], warnings: list[str]
+def test_what_cannot_be_followed_in_an_address_is_named_and_the_rest_is_followed(
+    page: Page, wrong: dict[str, str], warnings: list[str]
 ) -> None:
-    assert page.follow("", _Request(**query)) == {page.shown: gradio.skip()}
+    update = page.follow("", _Request(seed="7", **wrong))
+    defaults = {"num": 10, "truncation": 0.4, "category": "0) zero"}
+    assert values_of(page, update, EXPLORE) == {**defaults, "seed": 7}
     assert len(warnings) == 1
-    assert warnings[0].startswith("The address is not valid: ")
+    assert warnings[0].startswith("Not all of the address can be followed: ")
 
 
 @pytest.fixture
@@ -442,7 +444,7 @@ def test_the_text_of_a_stranger_is_shown_as_text(
     page.follow("", _Request(category=tag))
     assert "made by &lt;a href='//x.example'&gt;\\ud800&amp;amp; (sha256" in warnings[0]
     assert warnings[1].startswith(f"the picture was made by {'x' * 100} (sha256 1")
-    start = 'The address is not valid: no class is named "&lt;a href='
+    start = 'Not all of the address can be followed: no class is named "&lt;a href='
     assert warnings[2].startswith(start)
     with pytest.raises(gradio.Error, match="&lt;a"):
         list(page.choose(tag, "tiny"))

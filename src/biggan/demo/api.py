@@ -18,7 +18,7 @@ from jinja2 import Template
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, create_model
 
 from biggan._version import __version__
-from biggan.classes import class_choices, search_classes
+from biggan.classes import class_choices, matching_classes, search_classes
 from biggan.demo import forms
 from biggan.demo.drawing import enlarged
 from biggan.demo.renderer import Renderer
@@ -89,10 +89,9 @@ def build_api(renderer: Renderer) -> FastAPI:
     def find(query: Annotated[_Search, Query()]) -> dict[str, Any]:
         model, text = query.model or models.default, query.search
         names = models.get(model).class_names
-        entries, found = class_choices(names), search_classes(text, names)
-        other = None
-        if text and not any(text.casefold() in entry.casefold() for entry in entries):
-            other = models.nearest(models_with_class(text))
+        entries, found = class_choices(names), matching_classes(text, names)
+        other = None if found else models.nearest(models_with_class(text))
+        found = found or search_classes(text, names)
         return {"classes": [entries[index] for index in found], "other": other}
 
     @api.get("/api/queue", summary="The number of waiting requests, and its limit.")

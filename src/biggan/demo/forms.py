@@ -348,17 +348,27 @@ def to_query(model: str, form: Form, values: Mapping[str, Any]) -> str:
     return urlencode({"form": form.name, "model": model, **given})
 
 
-def from_query(query: Mapping[str, str]) -> tuple[Form, dict[str, Any]]:
-    """The form and the settings of an address. Nothing is needed, and other names are ignored.
+def from_query(query: Mapping[str, str], gan: Gan) -> tuple[Form, dict[str, Any], list[InputError]]:
+    """The form and the settings of an address, without what is wrong in it, which comes third.
 
-    Raises:
-        InputError: No such form, or a value out of range or of another kind.
+    Nothing is needed, and other names are ignored.
     """
     known, name = {form.name: form for form in FORMS}, query.get("form", EXPLORE.name)
+    settings: dict[str, Any] = {}
+    faults = []
     if name not in known:
-        raise InputError(f"the address names the form {quoted(name)}; there are {', '.join(known)}")
-    form = known[name]
-    return form, {c.key: c.check(query[c.key]) for c in form.controls if c.key in query}
+        faults.append(InputError(f"no form is called {quoted(name)}; there are {', '.join(known)}"))
+    form = known.get(name, EXPLORE)
+    for control in form.controls:
+        if control.key in query:
+            try:
+                value: Any = control.check(query[control.key])
+                if isinstance(control, Category):
+                    gan.class_index(value)
+                settings[control.key] = value
+            except InputError as error:
+                faults.append(error)
+    return form, settings, faults
 
 
 def draw_lots(form: Form, class_names: Sequence[str]) -> dict[str, Any]:

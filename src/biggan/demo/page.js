@@ -1,10 +1,15 @@
 // What the page does in the browser, without the server. Gradio runs this function once.
 () => {
+  const largest = LARGEST_NUMBERS;  // that may be typed, by the controls' ids
   const tabInAddress = () => new URLSearchParams(location.search).get("form") ?? "explore";
 
-  // Typing in a menu replaces the entry that is chosen, as in a search field.
-  document.addEventListener("click", (event) => {
-    if (event.target.matches("input[role=combobox]")) event.target.select();
+  // Typing in a menu replaces the entry that is chosen, as in a search field. A click opens the
+  // menu, also where Escape has closed it.
+  document.addEventListener("click", ({ target }) => {
+    if (!target.matches("input[role=combobox]")) return;
+    target.select();
+    if (target.ariaExpanded === "true" || target.closest(".combobox")) return;
+    target.dispatchEvent(new KeyboardEvent("keydown", { key: "ArrowDown", bubbles: true }));
   });
 
   // Back and Forward open the tab that the address names.
@@ -28,6 +33,7 @@
 
   // A number that is out of range when one leaves its box is corrected, and a line says so.
   document.addEventListener("input", ({ target }) => {
+    document.querySelectorAll(".correction").forEach((line) => line.remove());
     if (target.matches(".controls input[type=number]")) target.dataset.typed = target.value;
   });
   document.addEventListener("focusout", ({ target }) => {
@@ -35,11 +41,10 @@
     if (typed === undefined || !target.matches(".controls input[type=number]")) return;
     delete target.dataset.typed;
     const block = target.closest(".block");
-    const [low, high] = [Number(target.min), Number(target.max)];
+    const [low, high] = [Number(target.min), largest[block.id]];
     const whole = Number(target.step) % 1 === 0;
     let number = Math.min(Math.max(typed === "" ? low : Number(typed), low), high);
     if (whole) number = Math.round(number);
-    block.querySelector(".correction")?.remove();
     if (typed !== "" && number === Number(typed)) return;
     const kind = whole ? "whole numbers" : "numbers";
     const line = document.createElement("p");
@@ -47,10 +52,10 @@
     line.setAttribute("role", "alert");
     line.textContent = `This takes ${kind} from ${low} to ${high}: `
       + `${typed === "" ? "nothing" : typed} became ${number}.`;
-    block.append(line);
     target.value = number;
     target.dispatchEvent(new Event("input", { bubbles: true }));
     delete target.dataset.typed;
+    block.append(line);
   }, true);
 
   const pictures = () => document.querySelectorAll(".picture");
@@ -89,7 +94,8 @@
       ? { __type__: "update", value, maximum: Math.max(100, value) } : value)),
     grow(slider, value) {
       const { max } = document.querySelector(`#${slider} input[type=range]`);
-      return { __type__: "update", maximum: Math.max(max, Math.round(value) || 0) };
+      const maximum = Math.min(Math.max(max, Math.round(value) || 0), largest[slider]);
+      return { __type__: "update", maximum };
     },
 
     async copyLink() {

@@ -28,13 +28,21 @@ from biggan.demo.models import ModelCache
 from biggan.demo.renderer import Job, Renderer
 from biggan.demo.tab import Tab, in_browser, lay_out, picture_style, setting
 from biggan.errors import InputError
+from biggan.gan import Gan
 from biggan.provenance import GridProvenance
 from biggan.provenance_files import read_provenance
 from biggan.weights.files import BUNDLED
 
 STYLE = Path(__file__).with_name("page.css")
 
+_LARGEST = {
+    f"{form.name}-{control.key}": control.largest
+    for form in forms.FORMS
+    for control in form.all_controls
+    if isinstance(control, forms.Number)
+}
 SCRIPT = Path(__file__).with_name("page.js").read_text(encoding="utf-8")
+SCRIPT = SCRIPT.replace("LARGEST_NUMBERS", json.dumps(_LARGEST))
 """A JavaScript function, called once; it defines `window.biggan`, which the events below use."""
 
 # Requests that Gradio passes on to the renderer at once; more wait, and see their place.
@@ -370,18 +378,19 @@ class Page:
         """The page is opened: its address has settings of one form, the browser kept the others."""
         query = dict(request.query_params)
         known = {"form", "model", *(c.key for tab in self.tabs for c in tab.form.controls)}
-        model = query.get("model", self._models.default)
+        model, faults = query.get("model", self._models.default), []
         try:
-            values = self._kept_settings(model, kept)
-            form, settings = forms.from_query(query)
-            if query.keys() & known:
-                gan = self._models.get(model)
-                settings = form.complete(gan, settings)
-                form.plan(gan, **settings)  # refuses a category that the model lacks
-            elif not values:  # a visitor may have chosen another tab meanwhile
-                return {self.shown: gr.skip()}
+            gan = self._models.get(model)
         except InputError as error:
-            gr.Warning(f"The address is not valid: {_message(error)}")
+            model, faults = self._models.default, [error]
+            gan = self._models.get(model)
+        form, settings, wrong = forms.from_query(query, gan)
+        for fault in (*faults, *wrong):
+            gr.Warning(f"Not all of the address can be followed: {_message(fault)}")
+        values = self._kept_settings(gan, kept)
+        if query.keys() & known:
+            settings = form.complete(gan, settings)
+        elif not values:  # a visitor may have chosen another tab meanwhile
             return {self.shown: gr.skip()}
         values[form.name] = {**values.get(form.name, {}), **settings}
         return self._update(model, values, form, is_new=model != self._models.default)
@@ -456,9 +465,9 @@ class Page:
                 given[control.key] = None
         return tab, given
 
-    def _kept_settings(self, model: str, kept: str) -> dict[str, dict[str, Any]]:
+    def _kept_settings(self, gan: Gan, kept: str) -> dict[str, dict[str, Any]]:
         """What the browser kept, but for forms whose settings the model does not take."""
-        gan, found = self._models.get(model), {}
+        found = {}
         with contextlib.suppress(TypeError, ValueError, RecursionError):
             values = json.loads(kept)
             if len(values) != sum(len(tab.widgets) for tab in self.tabs):
