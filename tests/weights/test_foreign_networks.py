@@ -174,6 +174,7 @@ HEAD = partial(DISCRIMINATOR, STUDIOGAN)
         (HEAD, "info_discrete_linear.weight", zeros(5, 24), "InfoGAN"),
         (HEAD, "linear1.weight_orig", zeros(6, 24), "a head of 6 outputs"),
         (HEAD, "linear1.weight", zeros(1, 24), "layers without spectral normalization"),
+        (HEAD, "blocks.4.0.sigma", zeros(1), "attention after block 4, which does not halve"),
         (
             partial(random_discriminator, 32, 16, STUDIOGAN),
             *("blocks.7.0.sigma", zeros(1), "attention in 2 places"),
