@@ -187,6 +187,10 @@ MISTAKES = {
         lambda g, d: d.apply(torch.zeros(1, 12), {0: float("nan")}),
         "a finite number, not nan",
     ),
+    "a list for amounts": (
+        lambda g, d: d.apply(torch.zeros(1, 12), [1.0, 2.0]),
+        r"amounts must be a dict .* such as \{0: 2.0\}, not \[1.0, 2.0\]",
+    ),
     "no such number": (lambda g, d: d.index(7), "no direction 7; there are 0 to 2"),
     "a fraction": (lambda g, d: d.index(1.5), "a direction must be a whole number, not 1.5"),
     "two of one name": (lambda g, d: with_names(d, {0: "age", 1: "age"}), "'age' cannot be"),

@@ -170,6 +170,17 @@ def test_pictures_of_another_shape_or_mode_are_refused(tiny, tiny_unconditional,
         read_picture(tmp_path / "nothing.png", tiny)
 
 
+def test_a_picture_of_pil_is_that_of_its_pixels(tiny):
+    _, picture = picture_of(tiny, 2, 1.0)
+    image = to_pil(picture[None])[0]
+    inverter = Inverter(tiny, steps=6, starts=2)
+    assert torch.equal(inverter.invert(image).z, inverter.invert(picture).z)
+    with pytest.raises(InputError, match="of mode RGB, not L: convert it with picture.convert"):
+        inverter.invert(image.convert("L"))
+    with pytest.raises(InputError, match="the picture must be an array of numbers, not 'a.png'"):
+        inverter.invert("a.png")
+
+
 def test_mistakes(tiny):
     with pytest.raises(
         InputError, match=r"must be uint8 \(3, 16, 16\), not torch.uint8 \(3, 8, 8\)"

@@ -307,6 +307,17 @@ def test_an_unconditional_model():
         gan.embed(0)
 
 
+def test_no_noise_and_an_empty_list_of_labels_make_no_images():
+    assert make_gan({}).generate(torch.zeros(0, 12), []).shape == (0, 3, 16, 16)
+
+
+def prepared(gan, method, *arguments):
+    """Call a method of the network with gradients, with what `prepare` makes."""
+    network = gan.differentiable()
+    inputs = network.prepare(torch.zeros(1, 12), torch.zeros(1, 16))
+    return getattr(network, method)(*arguments, *inputs)
+
+
 NO_LABELS = torch.zeros(0, dtype=torch.int64)
 MISTAKES = {
     "noise of another width": (
@@ -355,6 +366,42 @@ MISTAKES = {
     "no rows to go on from": (
         lambda g: g.generate_from([], "linear", torch.zeros(0, 12), NO_LABELS),
         "at least one row",
+    ),
+    "one class vector for two images with gradients": (
+        lambda g: g.differentiable().synthesize(torch.zeros(2, 12), torch.zeros(1, 16)),
+        "give a class vector for each row of noise: 2, not 1",
+    ),
+    "a name for a class vector": (
+        lambda g: g.differentiable().synthesize(torch.zeros(1, 12), "kiwi"),
+        r"class vectors must be a tensor \(N, 16\), or \(N, 3, 16\) .*, not 'kiwi'$",
+    ),
+    "another precision of a network with packed weights": (
+        lambda g: g.differentiable().double(),
+        r"gan.generator.double\(\) before gan.differentiable\(\)",
+    ),
+    "no such layer of the network with gradients": (
+        lambda g: prepared(g, "activations", ["blocks.9"]),
+        "no layer 'blocks.9'; there are linear, blocks.0, attention, blocks.1",
+    ),
+    "no such layer to go on from with gradients": (
+        lambda g: prepared(g, "render_from", "blocks.9", torch.zeros(1, 8, 4, 4)),
+        "no layer 'blocks.9'; there are linear, blocks.0, attention, blocks.1",
+    ),
+    "a number for a layer": (
+        lambda g: g.features(torch.zeros(1, 12), [0], layers=1),
+        "no layer 1; there are linear",
+    ),
+    "NaN for noise": (
+        lambda g: g.generate(torch.full((1, 12), float("nan")), [0]),
+        "noise must be finite numbers",
+    ),
+    "infinity for a class weight": (
+        lambda g: g.generate(torch.zeros(1, 12), torch.full((1, 3), float("inf"))),
+        "labels must be finite numbers",
+    ),
+    "a file for directions": (
+        lambda g: g.edit(torch.zeros(1, 12), "file.safetensors", {0: 1.0}, [0]),
+        "load_directions of biggan.directions returns, not 'file.safetensors'",
     ),
     "a fraction for a class": (lambda g: g.embed(1.5), "not one number"),
     "an unknown padding": (lambda g: g.differentiable(padding="mirror"), "zeros or circular"),

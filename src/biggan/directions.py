@@ -116,6 +116,11 @@ class Directions:
             InputError: Noise of another shape, an unknown direction, an amount that is not a
                 finite number.
         """
+        if not isinstance(amounts, Mapping):
+            raise InputError(
+                "amounts must be a dict of amounts by number or name, such as {0: 2.0}, "
+                f"not {quoted(amounts)}"
+            )
         z = rows_of("noise", z, self.vectors.shape[1], self.conditions)
         z = z.clone() if z.ndim == 3 else z[:, None].repeat(1, self.conditions, 1)
         for direction, amount in amounts.items():

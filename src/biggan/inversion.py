@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 import torch
+from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 from tqdm import tqdm
@@ -26,7 +27,7 @@ from biggan.data.decoding import CorruptImageError, decode_image, open_image, st
 from biggan.errors import InputError, real_number, whole_number
 from biggan.images import from_uint8, to_uint8
 from biggan.latents import check_truncation, make_noise
-from biggan.sampling import check_weights, generate_batches
+from biggan.sampling import as_numbers, check_weights, generate_batches
 from biggan.weights.files import load_record, save_record
 
 if TYPE_CHECKING:
@@ -155,14 +156,23 @@ class Inverter:
         self._drawn: _Drawn | None = None
         self._network = gan.differentiable()
 
-    def invert(self, picture: Tensor, name: str = "") -> Latents:
-        """Find the latents, of this name, of one picture, uint8 (C, R, R).
+    def invert(self, picture: Tensor | Image.Image, name: str = "") -> Latents:
+        """Find the latents, of this name, of one picture: uint8 (C, R, R), or a PIL image.
 
         Raises:
             InputError: It has another shape or type than the model's images.
         """
         config = self._gan.config
         shape = (config.image_channels, config.resolution, config.resolution)
+        if isinstance(picture, Image.Image):
+            mode = MODES.get(config.image_channels)
+            if picture.mode != mode:
+                raise InputError(
+                    f"the picture must be of mode {mode}, not {picture.mode}: convert it with "
+                    f"picture.convert({mode!r})"
+                )
+            picture = torch.from_numpy(to_array(picture).copy())
+        picture = as_numbers(picture, "the picture")
         if picture.dtype != torch.uint8 or tuple(picture.shape) != shape:
             raise InputError(
                 f"the picture must be uint8 {shape}, not {picture.dtype} {tuple(picture.shape)}"

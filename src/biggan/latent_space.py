@@ -9,7 +9,7 @@ batches, without gradients, and return float32 on the CPU.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Literal, cast
 
@@ -131,6 +131,13 @@ def edit(
     Raises:
         InputError: Directions of another model, or an unknown one; as `generate`.
     """
+    from biggan.directions import Directions
+
+    if not isinstance(directions, Directions):
+        raise InputError(
+            "directions must be what find_directions or load_directions of biggan.directions "
+            f"returns, not {quoted(directions)}"
+        )
     directions.check_model(gan)
     moved = directions.apply(z, amounts)
     return generate(
@@ -144,7 +151,7 @@ def features(
     labels: Labels | None = None,
     truncation: float | None = None,
     *,
-    layers: str | Collection[str],
+    layers: str | Iterable[str],
     class_vectors: Values | None = None,
     batch_size: int | None = None,
 ) -> dict[str, Tensor]:
@@ -156,8 +163,7 @@ def features(
     Raises:
         InputError: There is no such layer; the engine keeps no layers; as `generate`.
     """
-    names = [layers] if isinstance(layers, str) else list(layers)
-    inputs = _layer_inputs(gan, names, z, labels, truncation, class_vectors)
+    names, inputs = _layer_inputs(gan, layers, z, labels, truncation, class_vectors)
     engine = gan.engine
 
     def make(rows: slice) -> dict[str, Tensor]:
@@ -190,7 +196,7 @@ def generate_from(
     Raises:
         InputError: There is no such layer, or the activation has another shape; as `features`.
     """
-    inputs = _layer_inputs(gan, [layer], z, labels, truncation, class_vectors)
+    [layer], inputs = _layer_inputs(gan, [layer], z, labels, truncation, class_vectors)
     engine = gan.engine
     activation = as_numbers(activation, "the activation")
     shape = len(inputs.noise), engine.folded.layers[layer]
@@ -222,7 +228,7 @@ def differentiable(
 
     Returns:
         `network(z, labels, truncation)` and `network.synthesize(z, class_vectors, truncation)`
-        give images on the model's device.
+        give images on the model's device. For float64 convert the generator before the call.
     """
     from biggan.inference.differentiable import differentiable_conv2d
 
@@ -246,24 +252,20 @@ def _numbered(gan: Model, labels: Labels | None) -> object:
 
 def _layer_inputs(
     gan: Model,
-    layers: Sequence[str],
+    layers: str | Iterable[str],
     z: Values,
     labels: Labels | None,
     truncation: float | None,
     class_vectors: Values | None,
-) -> Inputs:
-    """The inputs of what runs up to some layers, or behind one; at least one row."""
+) -> tuple[list[str], Inputs]:
+    """The layers and inputs of what runs up to them, or behind one; at least one row."""
     check_truncation(truncation)
-    known = gan.engine.folded.layers
-    for name in layers:
-        if not known:
-            raise InputError(
-                f"the {gan.engine.name} engine keeps no layers: load the model with "
-                "engine='pytorch'"
-            )
-        if name not in tuple(known):  # which may be asked for what cannot be hashed
-            raise InputError(f"there is no layer {quoted(name)}; there are {', '.join(known)}")
+    if not gan.engine.folded.layers:
+        raise InputError(
+            f"the {gan.engine.name} engine keeps no layers: load the model with engine='pytorch'"
+        )
+    names = gan.engine.folded.chosen_layers(layers)
     inputs = check_inputs(gan.engine, z, _numbered(gan, labels), class_vectors)
     if len(inputs.noise) == 0:
         raise InputError("give at least one row of noise")
-    return inputs
+    return names, inputs

@@ -22,7 +22,7 @@ from biggan.devices import describe_out_of_memory, is_out_of_memory
 from biggan.errors import InputError, printable, quoted, real_number, whole_number
 from biggan.images import to_pil, to_uint8
 from biggan.inference.engine import Engine
-from biggan.inference.folded import check_rows
+from biggan.inference.folded import check_number, check_rows
 from biggan.latents import (
     NoiseKind,
     check_seed,
@@ -256,13 +256,15 @@ class ImageBatch(NamedTuple):
 
 
 def as_numbers(values: object, what: str) -> Tensor:
-    """Somebody's values as a tensor of real numbers, or InputError."""
+    """Somebody's values as a tensor of finite real numbers, or InputError."""
     try:
         tensor = torch.as_tensor(values)
     except (TypeError, ValueError, RuntimeError, OverflowError):
         raise InputError(f"{what} must be an array of numbers, not {quoted(values)}") from None
     if tensor.is_complex():
         raise InputError(f"{what} must be real numbers, not complex ones")
+    if not tensor.isfinite().all():
+        raise InputError(f"{what} must be finite numbers, without NaN and infinity")
     return tensor
 
 
@@ -299,10 +301,9 @@ def check_inputs(
         )
     else:
         what, classes = "label", as_numbers(labels, "labels")
-    if classes.ndim == 0 or len(classes) != len(noise):
-        num = len(classes) if classes.ndim else 1
-        raise InputError(f"give a {what} for each row of noise: {len(noise)}, not {num}")
-    classes = classes.float() if classes.is_floating_point() else classes.long()
+    check_number(what, len(classes) if classes.ndim else 1, len(noise))
+    is_empty = classes.shape == (0,)  # of an empty list, whose type says nothing
+    classes = classes.float() if classes.is_floating_point() and not is_empty else classes.long()
     if labels is not None:
         _check_labels(classes, config.num_classes)
     return Inputs(noise, classes, labels is None)

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import copy
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
@@ -27,7 +27,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from biggan.errors import InputError
+from biggan.errors import InputError, quoted
 from biggan.inference.attention import attend
 from biggan.inference.convolution import (
     FrozenConv2d,
@@ -127,6 +127,19 @@ class FoldedGenerator(nn.Module):
             if self._attends(block):
                 self.layers[ATTENTION] = block.out_channels
 
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> FoldedGenerator:
+        """Move the tensors; packed kernels cannot be converted to another precision.
+
+        Raises:
+            InputError: `fn` changes the precision.
+        """
+        if fn(self.linear_bias).dtype != self.linear_bias.dtype:
+            raise InputError(
+                "a folded generator keeps its precision: convert the generator before it is "
+                "folded, such as gan.generator.double() before gan.differentiable()"
+            )
+        return cast("FoldedGenerator", super()._apply(fn, recurse))
+
     def embed(self, labels: Tensor) -> Tensor:
         """Class vectors for labels; see `Generator.embed`."""
         return self.class_embedding(labels)
@@ -154,12 +167,13 @@ class FoldedGenerator(nn.Module):
             What `render` takes.
 
         Raises:
-            InputError: Rows of another width, or for another number of layers.
+            InputError: Rows of another width, or for another number of layers or images.
         """
         # Where a network is traced, sizes are no numbers.
         if not torch.jit.is_tracing():  # type: ignore[attr-defined]
             check_rows("noise", z, self.config.z_dim, self.conditions)
             check_rows("class vectors", class_embedding, self.config.embedding_dim, self.conditions)
+            check_number("class vector", len(class_embedding), len(z))
         if z.ndim != class_embedding.ndim:
             z, class_embedding = (
                 v if v.ndim == 3 else v[:, None].expand(-1, self.conditions, -1)
@@ -189,10 +203,30 @@ class FoldedGenerator(nn.Module):
         last = stages[len(stages) - in_strips :]
         return self._finish_in_strips(x, last, norm) if last else self._finish(x, last, norm)
 
+    def chosen_layers(self, layers: str | Iterable[str]) -> list[str]:
+        """One name of `layers` or several, as a list.
+
+        Raises:
+            InputError: There is no such layer.
+        """
+        several = isinstance(layers, Iterable) and not isinstance(layers, str)
+        names = [*layers] if several else [cast("str", layers)]
+        for name in names:
+            if name not in [*self.layers]:  # a list: `name` may be of a type without a hash
+                raise InputError(
+                    f"there is no layer {quoted(name)}; there are {', '.join(self.layers)}"
+                )
+        return names
+
     def activations(
-        self, layers: Collection[str], grid: Tensor, scale: Tensor, shift: Tensor
+        self, layers: str | Iterable[str], grid: Tensor, scale: Tensor, shift: Tensor
     ) -> dict[str, Tensor]:
-        """What some of `layers` make of `render`'s arguments, each (N, C, H, W)."""
+        """What some of `layers` make of `render`'s arguments, each (N, C, H, W).
+
+        Raises:
+            InputError: There is no such layer.
+        """
+        layers = {*self.chosen_layers(layers)}
         found = {}
         x = grid.to(self.dtype, copy=True)
         stages, _ = self._stages(scale, shift)
@@ -210,8 +244,12 @@ class FoldedGenerator(nn.Module):
         """The rest of `render` behind a layer, from what that layer makes, (N, C, H, W).
 
         Of `grid`, what the first layer makes, nothing is used.
+
+        Raises:
+            InputError: There is no such layer.
         """
         del grid
+        [layer] = self.chosen_layers([layer])
         stages, norm = self._stages(scale, shift)
         x = channels_last(activation.to(self.dtype, copy=True))
         for stage in stages[list(self.layers).index(layer) :]:
@@ -320,11 +358,19 @@ def check_rows(what: str, rows: Tensor, width: int, layers: int) -> None:
     Raises:
         InputError: With the shapes that are expected.
     """
-    if rows.ndim not in (2, 3) or tuple(rows.shape[1:]) not in {(width,), (layers, width)}:
+    is_tensor = isinstance(rows, Tensor)
+    shape = tuple(rows.shape) if is_tensor else ()
+    if len(shape) not in (2, 3) or shape[1:] not in {(width,), (layers, width)}:
         raise InputError(
-            f"{what} must be (N, {width}), or (N, {layers}, {width}) for each layer its own, "
-            f"not {tuple(rows.shape)}"
+            f"{what} must be {'' if is_tensor else 'a tensor '}(N, {width}), or (N, {layers}, "
+            f"{width}) for each layer its own, not {shape if is_tensor else quoted(rows)}"
         )
+
+
+def check_number(what: str, num: int, rows: int) -> None:
+    """Refuse another number of labels or class vectors than of rows of noise."""
+    if num != rows:
+        raise InputError(f"give a {what} for each row of noise: {rows}, not {num}")
 
 
 class _Stage(NamedTuple):
