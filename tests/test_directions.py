@@ -2,6 +2,7 @@
 
 import json
 import re
+import sys
 
 import numpy as np
 import pytest
@@ -249,3 +250,9 @@ def test_no_file_a_damaged_one_and_a_models(tiny_file, tmp_path):
     path.write_bytes(contents)
     with pytest.raises(biggan.InputError, match="damaged"):
         load_directions(path)
+
+
+def test_without_scikit_learn_pca_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "sklearn.decomposition", None)
+    with pytest.raises(biggan.InputError, match=r"^the method pca needs .* 'biggan\[train\]'$"):
+        find_directions(make_gan({}), "pca", num=1, activation="linear", samples=8)

@@ -138,7 +138,7 @@ SMALLER = {
     "docs/guide.md": [("1000", "5")],
     "docs/research.md": [
         ("num=6", "num=6, samples=40"),
-        ("steps=220", "steps=4"),
+        ("seconds=20", "seconds=1"),
         ("steps=40", "steps=3"),
     ],
     "docs/video.md": [("seconds(6, ", "seconds(1, ")],

@@ -1,6 +1,8 @@
 """Sampling and interpolation through the object that users hold."""
 
+import copy
 import dataclasses
+import pickle
 
 import numpy as np
 import pytest
@@ -12,7 +14,7 @@ from biggan import InputError
 from biggan.devices import best_device
 from biggan.latents import make_noise, statistics_truncation
 from biggan.pictures import Pictures
-from biggan.provenance import GridProvenance
+from biggan.provenance import GridProvenance, LatentGridProvenance
 from biggan.provenance_files import provenance_from_json, read_provenance
 from biggan.weights.files import Description, save_network
 from tiny import TINY_CLASSES, tiny_generator
@@ -119,6 +121,7 @@ def test_an_unconditional_model(tmp_path):
     gan = biggan.load(path)
     assert len(gan.sample(num=2)) == 2
     rows = gan.interpolate(None, None, steps=3, num=1, seed_a=0, seed_b=1)
+    np.testing.assert_array_equal(pixels(gan.draw([rows[0][1].provenance])), pixels(rows[0][1:2]))
     np.testing.assert_array_equal(
         pixels(rows[0])[2], pixels(gan.sample(num=1, truncation=0.2, seed=1))[0]
     )
@@ -141,7 +144,8 @@ def test_an_unconditional_model(tmp_path):
             lambda gan: gan.generate(torch.zeros(2, 12), torch.tensor([0])),
             "a label for each row of noise: 2, not 1",
         ),
-        (lambda gan: gan.generate(torch.zeros(1, 12), torch.tensor([3])), "between 0 and 2"),
+        (lambda gan: gan.generate(torch.zeros(1, 12), torch.tensor([3])), "between 0 and 2, not 3"),
+        (lambda gan: gan.embed([1, -1]), "between 0 and 2, not -1"),
         (lambda gan: gan.generate(torch.zeros(1, 12), torch.zeros(1, 4)), r"\(N, 3\)"),
         (lambda gan: gan.generate(torch.zeros(1, 12), torch.tensor([0]), 0.0), "above 0"),
         (lambda gan: gan.sample(1.5), "whole number, not 1.5"),
@@ -225,9 +229,15 @@ def test_samples_are_pil_images_that_take_their_provenance_into_files(tiny, tmp_
     assert len(pictures) == 6
     assert isinstance(pictures[4], Image.Image)
     plan = tiny.plan(["siamese cat", 0], 3, 0.4, 7)
-    pictures[4].save(tmp_path / "x.png")
-    assert read_provenance(tmp_path / "x.png") == plan[4]
-    pictures[4].save(tmp_path / "x.jpg")  # has no place for it
+    for name in ("x.png", "x.JPG", "x.webp", "x.gif"):
+        pictures[4].save(tmp_path / name)
+        assert read_provenance(tmp_path / name) == plan[4]
+    with (tmp_path / "stream.jpeg").open("wb") as file:
+        pictures[4].save(file)
+    assert read_provenance(tmp_path / "stream.jpeg") == plan[4]
+    pictures[4].save(tmp_path / "x", "webp", lossless=True)
+    assert read_provenance(str(tmp_path / "x")) == plan[4]
+    pictures[4].save(tmp_path / "x.bmp")  # has no place for it
     np.testing.assert_array_equal(pixels([Image.open(tmp_path / "x.png")]), pixels(pictures[4:5]))
 
     files = pictures.save(tmp_path / "folder")
@@ -235,6 +245,9 @@ def test_samples_are_pil_images_that_take_their_provenance_into_files(tiny, tmp_
     pictures.grid(3).save(tmp_path / "grid.png")
     assert read_provenance(tmp_path / "grid.png") == GridProvenance(3, tuple(plan))
     assert pictures.grid().size == (5 * 17 - 1, 2 * 17 - 1)
+    many = Pictures(pictures * 50).grid(20)
+    with pytest.raises(InputError, match="exceeds the 64 KiB of a JPEG's comment: write a PNG"):
+        many.save(tmp_path / "grid.jpg")
     changed = Pictures([pictures[0].resize((8, 8)), pictures[1].resize((8, 8))])
     changed.grid().save(tmp_path / "changed.png")
     with pytest.raises(InputError, match="contains no provenance"):
@@ -245,8 +258,45 @@ def test_samples_are_pil_images_that_take_their_provenance_into_files(tiny, tmp_
     ]
 
 
+@pytest.mark.parametrize("noise", ["hub", "paper"])
+def test_each_picture_of_an_interpolation_can_be_drawn_again(tiny, tmp_path, noise):
+    rows = tiny.interpolate(0, 2, 3, 2, 0.5, 1, 2, path="slerp", noise=noise)
+    files = rows.save(tmp_path / "folder")
+    assert files[5].name == f"tiny-tabby-to-golden-retriever-{noise}0.5-seeds1-2-2x3-0001-0002.png"
+    again = tiny.draw(map(read_provenance, files))
+    np.testing.assert_array_equal(pixels(again), pixels([*rows[0], *rows[1]]))
+    rows[1].grid().save(tmp_path / "row.png")
+    row = read_provenance(tmp_path / "row.png")
+    assert isinstance(row, LatentGridProvenance)
+    np.testing.assert_array_equal(pixels(tiny.draw(row.latents)), pixels(rows[1]))
+
+
+def test_the_grid_of_an_interpolation_is_the_file_of_the_command(tiny, tmp_path):
+    rows = tiny.interpolate("tabby", 2, 4, 3)
+    grid = rows.grid()
+    assert grid.size == (4 * 17 - 1, 3 * 17 - 1)
+    grid.save(tmp_path / "grid.webp", lossless=True)
+    assert read_provenance(tmp_path / "grid.webp") == tiny.plan_morph("tabby", 2, 4, 3, 0.2, 0, 0)
+    rows[0].reverse()
+    rows.grid().save(tmp_path / "changed.png")
+    assert isinstance(read_provenance(tmp_path / "changed.png"), LatentGridProvenance)
+
+
+def test_copies_of_a_model_make_the_same_pictures_and_have_weights_of_their_own(tiny):
+    before = tiny.sample(1)
+    for copied in (copy.deepcopy(tiny), pickle.loads(pickle.dumps(tiny))):
+        assert (copied.name, copied.sha256, copied.device) == ("tiny", tiny.sha256, tiny.device)
+        np.testing.assert_array_equal(pixels(copied.sample(1)), pixels(before))
+        copied.generator.head.bn.bias.data.add_(1)
+        copied.build_engine()
+        assert (pixels(copied.sample(1)) != pixels(before)).any()
+        np.testing.assert_array_equal(pixels(tiny.sample(1)), pixels(before))
+
+
 def test_a_notebook_shows_a_model_and_its_pictures(tiny):
     assert tiny.sample(0, 2)._repr_html_().count('<img src="data:image/png;base64,') == 2
+    rows = tiny.interpolate(0, 1, 3, 2)._repr_html_().split("</div>")
+    assert [row.count('<img src="data:image/png;base64,') for row in rows] == [3, 3, 0]
     shown = tiny._repr_html_()
     assert "3 classes" in shown
     assert "<p>gan.sample(&#x27;tabby&#x27;, num=10)</p>" in shown
@@ -262,3 +312,5 @@ def test_a_class_of_another_model_names_that_model(tiny):
             tiny.sample(query)
     with pytest.raises(InputError, match="lists them all$"):
         tiny.sample("no such thing")
+    with pytest.raises(InputError, match="give the number or the whole entry$"):
+        biggan.load("fruits").class_index("apple")  # in ImageNet a custard apple

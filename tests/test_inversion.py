@@ -81,6 +81,14 @@ def test_the_search_ends_in_time(tiny):
     assert next(steps) < 10**5
 
 
+def test_bars_are_shown_where_they_are_asked_for(tiny, capsys):
+    _, picture = picture_of(tiny, 0, 1.0)
+    for progress in (None, False, True):
+        Inverter(tiny, steps=3, seconds=0.2, progress=progress).invert(picture)
+        shown = capsys.readouterr().err
+        assert ("drawing starts" in shown and "inverting" in shown) == bool(progress)
+
+
 def test_unconditional_and_grey(tiny_unconditional):
     _, picture = picture_of(tiny_unconditional, 0, None)
     found = Inverter(tiny_unconditional, truncation=None, steps=120, progress=False).invert(picture)

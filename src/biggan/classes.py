@@ -27,6 +27,12 @@ _MARGIN = 0.1  # how much less alike than the best find another may be
 
 _IMAGENET_SIZE = 1000
 
+_LISTS = "`biggan classes` or gan.class_names"  # in the shell, in Python
+
+
+class AmbiguousClassError(InputError):
+    """Several classes have the name."""
+
 
 def imagenet_classes() -> tuple[str, ...]:
     """The names of ImageNet's 1000 classes in order, synonyms after commas."""
@@ -84,7 +90,7 @@ def resolve_class(query: str | int, class_names: Sequence[str]) -> int:
         The index of the class.
 
     Raises:
-        InputError: No class fits, several do, or the index is out of range.
+        InputError: No class fits, several do (AmbiguousClassError), or the index is out of range.
     """
     if not class_names:
         raise InputError(f"this model is unconditional: it has no class {quoted(query)}; omit it")
@@ -92,9 +98,7 @@ def resolve_class(query: str | int, class_names: Sequence[str]) -> int:
         return _checked_index(whole_number(query, "the index of a class"), class_names)
     wanted = _normal(query)
     if not wanted:
-        raise InputError(
-            "the class is empty: give a name or an index (`biggan classes` lists them)"
-        )
+        raise InputError(f"the class is empty: give a name or an index ({_LISTS} lists them)")
     names = [_normal(name) for name in class_names]
 
     exact = [index for index, name in enumerate(names) if _is_called(wanted, name)]
@@ -245,7 +249,7 @@ def _the_only(found: Sequence[int], query: str, class_names: Sequence[str]) -> i
         return found[0]
     listed = _listed(_choice(index, class_names) for index in found[:_LISTED])
     more = f"; and {len(found) - _LISTED} more" if len(found) > _LISTED else ""
-    raise InputError(
+    raise AmbiguousClassError(
         f"class {quoted(query)} is ambiguous: {listed}{more}; give the number or the whole entry"
     )
 
@@ -255,10 +259,7 @@ def _no_such_class(query: str, class_names: Sequence[str]) -> str:
     if not nearest and len(class_names) <= _LISTED:
         nearest = list(range(len(class_names)))
     hint = f"; nearest: {_listed(_choice(index, class_names) for index in nearest)}"
-    return (
-        f"no class is named {quoted(query)}{hint if nearest else ''}; `biggan classes` lists "
-        "them all"
-    )
+    return f"no class is named {quoted(query)}{hint if nearest else ''}; {_LISTS} lists them all"
 
 
 def _choice(index: int, class_names: Sequence[str]) -> str:

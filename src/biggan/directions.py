@@ -307,7 +307,7 @@ def _pca(batches: _Batches, z: Tensor, num: int) -> tuple[Tensor, Tensor]:
     try:
         from sklearn.decomposition import IncrementalPCA
     except ImportError:
-        raise InputError("--method pca needs scikit-learn: pip install 'biggan[train]'") from None
+        raise InputError("the method pca needs scikit-learn: pip install 'biggan[train]'") from None
     # More than are wanted: what a part leaves out is lost to those after it.
     most = min(4 * num, len(z) // 2)
     pca = None

@@ -160,7 +160,9 @@ def check_request(
         if file.is_dir():
             raise InputError(f"{file} is a folder: choose another name")
         if file.exists() and not force:
-            raise InputError(f"{file} exists: choose another name, or replace it with --force")
+            raise InputError(
+                f"{file} exists: choose another name, or replace it with --force (force=True)"
+            )
     check_packages(form)
 
 
@@ -312,12 +314,12 @@ def _chosen(table: StandingBatchNorm2d, truncation: float | None) -> StandingBat
 def _check_table(gan: Gan) -> None:
     if not statistics_grid(gan.generator):
         raise InputError(
-            f"{gan.name} has one set of statistics for all truncations: use --truncation none"
+            f"{gan.name} has one set of statistics for all truncations: use truncation none (None)"
         )
     if gan.config.off_grid == "hub":
         raise InputError(
             f"{gan.name} uses off_grid 'hub' between truncations, which cannot be exported: give "
-            "one truncation, or convert it with --off-grid linear"
+            "one truncation, or convert it with --off-grid linear (off_grid='linear')"
         )
 
 

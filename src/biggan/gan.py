@@ -7,28 +7,25 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path as FilePath
 from threading import RLock
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
-from PIL import Image
 
+import biggan.interpolation as interpolation
 import biggan.latent_space as latent_space
-from biggan.classes import resolve_class
+from biggan.classes import AmbiguousClassError, resolve_class
 from biggan.devices import find_device, move
 from biggan.errors import InputError
 from biggan.inference import EngineName, Precision
 from biggan.inference.engine import Engine, build_engine, check_choice
-from biggan.interpolation import Path, draw_morph, draw_video, plan_morph, plan_video
 from biggan.latents import NoiseKind
 from biggan.models import Discriminator, Generator
 from biggan.nn import OffGrid
+from biggan.pictures import Morph, Picture, Pictures
 from biggan.sampling import draw_pictures, plan_pictures
 from biggan.weights import load as weights
 from biggan.weights.files import Description, measurements_file
 from biggan.weights.networks import with_off_grid
-
-if TYPE_CHECKING:
-    from biggan.pictures import Pictures
 
 
 def load(
@@ -106,9 +103,8 @@ class Gan:
     ) -> None:
         check_choice(engine, precision)
         self.generator, self.config = generator, generator.config
-        self.description = description
+        self.description, self.sha256 = description, sha256
         self.name, self.class_names = description.name, description.class_names
-        self.sha256 = sha256
         self._engine_choice: tuple[EngineName, Precision] = engine, precision
         self._engine: Engine | None = None
         self._lock = RLock()
@@ -171,8 +167,8 @@ class Gan:
 
     # Pictures and videos as provenance, which their files carry, and drawn from it.
     plan, draw = plan_pictures, draw_pictures
-    plan_morph, draw_morph = plan_morph, draw_morph
-    plan_video, draw_video = plan_video, draw_video
+    plan_morph, draw_morph = interpolation.plan_morph, interpolation.draw_morph
+    plan_video, draw_video = interpolation.plan_video, interpolation.draw_video
 
     # The generator as an instrument.
     layers, conditions = property(latent_space.layers), property(latent_space.conditions)
@@ -194,16 +190,13 @@ class Gan:
         A notebook shows them; `.save(folder)` writes them, `.grid()` puts them into one picture.
 
         Args:
-            class_: A name or an index, or a list of them; None for the classes in turn, picture k
-                of class k.
+            class_: A name or an index, or a list of them; None for the classes in turn.
             num: Number of pictures, of each class in a list; the first k do not depend on it.
             truncation: Fidelity against variety: small for typical pictures, 1 for varied ones,
                 None for untruncated noise. In (0, 1] unless `noise` says otherwise.
             seed: The same seed gives the same pictures, on every machine up to rounding.
             noise: What `truncation` means: "hub", "paper" or "scale" (see `biggan.latents`).
         """
-        from biggan.pictures import Picture, Pictures
-
         planned = self.plan(class_, num, truncation, seed, noise=noise)
         return Pictures(map(Picture.of, self.draw(planned), planned))
 
@@ -217,18 +210,18 @@ class Gan:
         seed_a: int = 0,
         seed_b: int = 0,
         *,
-        path: Path = "linear",
+        path: interpolation.Path = "linear",
         noise: NoiseKind = "hub",
-    ) -> list[list[Image.Image]]:
+    ) -> Morph:
         """Morph pictures of one class into pictures of another: `num` rows of `steps` pictures.
 
-        The first pictures are `sample(class_a, num, truncation, seed_a)`, the last those of
-        `class_b` and `seed_b`. The noise moves "linear", as in DeepMind's notebook, or "slerp".
+        A row is a list as of `sample`; `.grid()` puts all into one picture. The first pictures are
+        `sample(class_a, num, truncation, seed_a)`, the last those of `class_b` and `seed_b`. The
+        noise moves "linear", as in DeepMind's notebook, or "slerp".
         """
         ends, seeds = (class_a, class_b), (seed_a, seed_b)
         morph = self.plan_morph(*ends, steps, num, truncation, *seeds, path=path, noise=noise)
-        drawn = list(self.draw_morph(morph))
-        return [drawn[row * steps : (row + 1) * steps] for row in range(num)]
+        return Morph(morph, self.draw_morph(morph), interpolation.latents_of_morph(self, morph))
 
     def class_index(self, class_: str | int) -> int:
         """The index of a class given by name or index, where that is clear."""
@@ -236,9 +229,15 @@ class Gan:
             return resolve_class(class_, self.class_names)
         except InputError as error:
             others = weights.models_with_class(class_)
-            if not others or self.name in others:
+            if isinstance(error, AmbiguousClassError) or not others or self.name in others:
                 raise
             raise InputError(f"{error}; {', '.join(others[:3])} have such a class") from None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "_engine": None, "_lock": None}  # a copy builds its own
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state, _lock=RLock())
 
     def _repr_html_(self) -> str:
         names = [name.split(",")[0] for name in self.class_names[:9]]

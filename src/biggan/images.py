@@ -9,10 +9,11 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image, PngImagePlugin
+from PIL import ExifTags, Image, PngImagePlugin
 from torch import Tensor
 
 from biggan.atomic_write import write_atomically
@@ -94,28 +95,37 @@ def save_jpeg(image: Image.Image, path: Path, provenance: PngProvenance | None =
     """
     if image.mode == "RGBA":
         raise InputError(f"cannot write {path}: a JPEG has no transparency; write PNG files")
-    comment = b""
-    if provenance is not None:
-        comment = f"{COMMENT_PREFIX}{provenance.to_json()}".encode()
-        if len(comment) > _LONGEST_COMMENT:
-            raise InputError(
-                f"cannot write {path}: its provenance exceeds the comment of a JPEG; write a PNG"
-            )
     contents = io.BytesIO()
-    image.save(contents, format="JPEG", quality=95, subsampling=0, comment=comment)
+    parameters = provenance_parameters("JPEG", provenance)
+    image.save(contents, format="JPEG", quality=95, subsampling=0, **parameters)
     write_atomically(path, contents.getvalue())
 
 
 def to_png(image: Image.Image, provenance: PngProvenance | None = None) -> bytes:
     """The contents of the file that `save_png` writes."""
     contents = io.BytesIO()
-    image.save(contents, format="PNG", pnginfo=png_chunks(provenance))
+    image.save(contents, format="PNG", **provenance_parameters("PNG", provenance))
     return contents.getvalue()
 
 
-def png_chunks(provenance: PngProvenance | None) -> PngImagePlugin.PngInfo:
-    """What a PNG of this provenance holds besides its pixels."""
-    chunks = PngImagePlugin.PngInfo()
-    if provenance is not None:
-        chunks.add_text(PNG_KEYWORD, provenance.to_json())
-    return chunks
+def provenance_parameters(format_: str, provenance: PngProvenance | None) -> dict[str, Any]:
+    """Arguments of PIL's `save` that store provenance; none for formats that cannot hold it.
+
+    Raises:
+        InputError: The provenance exceeds the 64 KiB of a JPEG's comment.
+    """
+    if provenance is None:
+        return {}
+    text = provenance.to_json()
+    comment = f"{COMMENT_PREFIX}{text}"
+    if format_ == "PNG":
+        chunks = PngImagePlugin.PngInfo()
+        chunks.add_text(PNG_KEYWORD, text)
+        return {"pnginfo": chunks}
+    if format_ == "WEBP":
+        exif = Image.Exif()
+        exif[ExifTags.Base.ImageDescription] = comment
+        return {"exif": exif}
+    if format_ == "JPEG" and len(comment) > _LONGEST_COMMENT:
+        raise InputError("the provenance exceeds the 64 KiB of a JPEG's comment: write a PNG")
+    return {"comment": comment.encode()} if format_ in ("JPEG", "GIF") else {}

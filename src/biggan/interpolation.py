@@ -35,9 +35,11 @@ from biggan.provenance import (
     LatentProvenance,
     MorphProvenance,
     VideoProvenance,
+    file_stem,
 )
 from biggan.sampling import (
     Model,
+    check_inputs,
     check_model,
     generate_batches,
     plain_truncation,
@@ -55,6 +57,7 @@ _PIECE = 1024  # pictures: of 1000 classes, some 20 MB of class weights
 
 _KEYFRAME = re.compile(r"(.*?)@([0-9]{1,10})\s*(?:,|$)", re.DOTALL)
 _QUOTED = 60  # characters of what a user wrote that a message repeats
+_LONGEST_STEM = 68  # characters of the name of a morph in the names of its pictures
 
 
 def plan_morph(
@@ -138,6 +141,23 @@ def draw_morph(gan: Model, morph: MorphProvenance) -> Iterator[Image.Image]:
 
     Pictures of another model, or that this one cannot make, are refused at once.
     """
+    return _path_pictures(gan, morph, [_morph_inputs(gan, morph)])
+
+
+def latents_of_morph(gan: Model, morph: MorphProvenance) -> list[LatentProvenance]:
+    """The provenance of each picture that `draw_morph` makes, for `Gan.draw`."""
+    z, labels = _morph_inputs(gan, morph)
+    inputs = check_inputs(gan.engine, z, labels)
+    _, vectors = inputs.batch(gan.engine, slice(None))
+    # Short enough that file names keep the numbers.
+    stem = file_stem(morph)[:_LONGEST_STEM]
+    names = [f"{stem}-{k // morph.steps:04d}-{k % morph.steps:04d}" for k in range(len(z))]
+    statistics = statistics_truncation(morph.truncation, cast(NoiseKind, morph.noise))
+    return plan_latents(gan, inputs.noise, vectors.cpu(), statistics, names)
+
+
+def _morph_inputs(gan: Model, morph: MorphProvenance) -> tuple[NDArray[np.float64], Tensor]:
+    """Noise (num * steps, z_dim) and class weights of a morph, refused if it cannot be made."""
     check_model(gan, morph)
     num, steps = morph.num, morph.steps
     if num < 1 or num * steps > MAX_PICTURES:
@@ -151,7 +171,7 @@ def draw_morph(gan: Model, morph: MorphProvenance) -> Iterator[Image.Image]:
     labels = torch.zeros(steps, 1)
     if morph.class_a is not None and morph.class_b is not None:
         labels = interpolate_labels(morph.class_a, morph.class_b, len(gan.class_names), steps)
-    return _path_pictures(gan, morph, [(z.reshape(num * steps, -1), labels.repeat(num, 1))])
+    return z.reshape(num * steps, -1), labels.repeat(num, 1)
 
 
 def plan_video(
@@ -470,8 +490,8 @@ def _keyframes(gan: Model, given: Sequence[tuple[str | int | None, int]]) -> lis
             )
     if gan.class_names and any(class_ is None for class_, _ in given):
         raise InputError(
-            "give a class to start from (--from) and a class to end at (--to); for a video, one "
-            "per keyframe"
+            "give a class to start from (class_a, --from) and a class to end at (class_b, --to); "
+            "for a video, one per keyframe"
         )
     keyframes = []
     for class_, seed in given:

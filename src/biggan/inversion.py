@@ -117,9 +117,11 @@ class Inverter:
         features: What is compared beside the pyramid, such as `discriminator_metric`.
         starts: Points to start from.
         steps: Gradient steps of all rounds together.
-        seconds: A picture's search, and the making of the starts, end after this time.
+        seconds: A picture's search, and the making of the starts, end after this time. The first
+            picture takes both: 576 random images to start from, or one of each class, whatever
+            the number of steps.
         seed: Of the starts.
-        progress: Show bars on a terminal.
+        progress: Show bars; None for bars on a terminal alone.
 
     Raises:
         InputError: There is no such class, or a number is out of range.
@@ -136,7 +138,7 @@ class Inverter:
         steps: int = 220,
         seconds: float = math.inf,
         seed: int = 0,
-        progress: bool = True,
+        progress: bool | None = None,
     ) -> None:
         check_truncation(truncation)
         for value, what in ((starts, "the number of starts"), (steps, "the number of steps")):
@@ -272,8 +274,9 @@ class Inverter:
         return int((known - vectors).square().sum(1).argmin())
 
     def _bar(self, total: int, what: str, unit: str) -> tqdm[NoReturn]:
-        disable = None if self._progress else True
-        return tqdm(total=total, desc=what, unit=unit, leave=False, delay=2, disable=disable)
+        disable = None if self._progress is None else not self._progress
+        delay = 0 if self._progress else 2  # seconds
+        return tqdm(total=total, desc=what, unit=unit, leave=False, delay=delay, disable=disable)
 
 
 class _Adam:
@@ -442,14 +445,14 @@ def read_picture(path: Path, gan: Gan, *, fit: bool = False) -> Tensor:
         if picture.size != (side, side):
             raise InputError(
                 f"{path} has {picture.width}x{picture.height} pixels, and {gan.name} makes "
-                f"{side}x{side}: crop and resize it with --fit"
+                f"{side}x{side}: crop and resize it (--fit, or fit=True)"
             )
         is_grey = mode[0] in "1LIF" and mode != "LAB"
         if is_grey != (channels == 1):
             kinds = ("grey", "colour") if is_grey else ("colour", "grey")
             raise InputError(
-                f"{path} is {kinds[0]}, and {gan.name} makes {kinds[1]} images: convert it with "
-                "--fit"
+                f"{path} is {kinds[0]}, and {gan.name} makes {kinds[1]} images: convert it (--fit, "
+                "or fit=True)"
             )
     return torch.from_numpy(to_array(fit_square(picture, side)).copy())
 

@@ -67,7 +67,7 @@ def provenance_from_json(text: str) -> AnyProvenance:
 
 
 def read_provenance(
-    path: Path, most_pixels: int | None = None, longest: int | None = None
+    path: str | Path, most_pixels: int | None = None, longest: int | None = None
 ) -> AnyProvenance:
     """Read the provenance out of a PNG, JPEG, GIF, WebP or MP4 of this package.
 
@@ -81,6 +81,7 @@ def read_provenance(
         InputError: The file cannot be read, is too large or carries no valid provenance, or it is
             an MP4 and PyAV is not installed.
     """
+    path = Path(path)
     try:
         with path.open("rb") as file:
             is_mp4 = file.read(8)[4:] == b"ftyp"

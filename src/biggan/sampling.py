@@ -398,5 +398,5 @@ def _check_labels(labels: Tensor, num_classes: int) -> None:
             raise InputError(f"class weights must be (N, {num_classes}), not {tuple(labels.shape)}")
     elif labels.ndim != 1:
         raise InputError(f"labels must be (N,), not {tuple(labels.shape)}")
-    elif len(labels) and not (int(labels.min()) >= 0 and int(labels.max()) < num_classes):
-        raise InputError(f"labels must be between 0 and {num_classes - 1}")
+    elif len(wrong := labels[(labels < 0) | (labels >= num_classes)]):
+        raise InputError(f"labels must be between 0 and {num_classes - 1}, not {int(wrong[0])}")

@@ -68,7 +68,9 @@ def check_page_request(out: Path, *, force: bool = False) -> None:
     if not out.is_dir() or not any(out.iterdir()):
         return
     if not force:
-        raise InputError(f"{out} is not empty: choose another folder, or replace it with --force")
+        raise InputError(
+            f"{out} is not empty: choose another folder, or replace it with --force (force=True)"
+        )
     if not (out / _MANIFEST).is_file():
         raise InputError(
             f"{out} contains something other than an exported page: choose another folder"
