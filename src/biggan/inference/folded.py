@@ -173,7 +173,8 @@ class FoldedGenerator(nn.Module):
         if not torch.jit.is_tracing():  # type: ignore[attr-defined]
             check_rows("noise", z, self.config.z_dim, self.conditions)
             check_rows("class vectors", class_embedding, self.config.embedding_dim, self.conditions)
-            check_number("class vector", len(class_embedding), len(z))
+            # No len(): torch.export would take the number for a constant.
+            check_number("class vector", class_embedding.shape[0], z.shape[0])
         if z.ndim != class_embedding.ndim:
             z, class_embedding = (
                 v if v.ndim == 3 else v[:, None].expand(-1, self.conditions, -1)
