@@ -158,8 +158,8 @@ def test_statistics_instead_of_images(tiny_file, folder, tmp_path):
         f"--data {file} {save}": "already contains statistics",
         f"--model {tiny_file} --resolution 16 {save} --data {folder}": "give --model.* or --resol",
         f"{arguments} --data {file} --neighbors {tmp_path}/n.png": "--neighbors needs images",
-        f"--images {file} --data {folder} --resolution 16": "--images must be images",
-        f"--data digits {save}": "give --resolution, because digits",
+        f"--images {file} --data {folder} --resolution 16": r"\(--images\) must be images",
+        f"--data digits {save}": r"give the resolution \(--resolution\), because digits",
     }.items():
         with pytest.raises(InputError, match=message):
             run(line)
@@ -278,7 +278,7 @@ def test_corrupt_images_are_left_out_and_counted(folder, tmp_path, caplog):
 
 def test_the_digits_may_be_looked_at_themselves(tmp_path):
     arguments = f"--images digits --data digits --metrics fid --out {tmp_path}/x.json"
-    with pytest.raises(InputError, match="give --resolution, because digits"):
+    with pytest.raises(InputError, match=r"give the resolution \(--resolution\), because digits"):
         run(arguments)
     run(f"{arguments} --resolution 8")
     assert json.loads((tmp_path / "x.json").read_text())["subject"]["num"] == 1797

@@ -187,7 +187,7 @@ def test_projection_head_sums_positions():
         ({"channels": 1}, "attention needs at least 8 channels, not 4"),
         ({"bn_eps": -1.0}, "bn_eps must be at least 1e-12"),
         ({"bn_eps": 0}, "bn_eps must be at least 1e-12"),
-        ({"sn_eps": 2}, "sn_eps must be at least 1e-12 and at most 1"),
+        ({"sn_eps": 2}, "sn_eps must be at least 1e-12 and at most 1, not 2"),
         ({"widths": (1,) * 20_000}, "widths cannot have 20000 entries"),
     ],
 )

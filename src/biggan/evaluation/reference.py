@@ -79,7 +79,9 @@ def open_images(
 ) -> tuple[ImageDataset, Reference]:
     """Open images to be evaluated and their reference, at the images' own resolution if None."""
     if is_statistics(images):
-        raise InputError(f"{images} contains statistics, but --images must be images")
+        raise InputError(
+            f"{images} contains statistics, but images to evaluate (--images) must be images"
+        )
     size = common_resolution(images) if resolution is None else resolution
     classes, larger = with_classes, resolution is not None
     return (
@@ -149,7 +151,9 @@ def common_resolution(path: str | Path) -> int:
         InputError: They are not square or differ in size.
     """
     if path == DIGITS:
-        raise InputError("give --resolution, because digits have no size of their own")
+        raise InputError(
+            "give the resolution (--resolution), because digits have no size of their own"
+        )
     path = Path(path).expanduser()
     if is_packed(path):
         return read_header(path).resolution
@@ -162,7 +166,7 @@ def common_resolution(path: str | Path) -> int:
     found = ", ".join(f"{n} of {w}x{h}" for (w, h), n in sizes.most_common(3)) or "none readable"
     raise InputError(
         f"the images of {path} are not all squares of one size ({found}): give the size to crop "
-        "and scale them to with --resolution"
+        "and scale them to (--resolution)"
     )
 
 

@@ -84,8 +84,9 @@ class _Config:
     def _require_epsilon(self, *names: str) -> None:
         least, most = _EPS
         for name in names:
-            within = least <= getattr(self, name) <= most
-            self._require(within, f"{name} must be at least {least:g} and at most {most:g}")
+            value = getattr(self, name)
+            wanted = f"{name} must be at least {least:g} and at most {most:g}, not {value:g}"
+            self._require(least <= value <= most, wanted)
 
     def _require_buildable(self: Any) -> None:
         self._require(min(self.channels, *self.widths) >= 1, "channels and widths must be positive")
