@@ -145,6 +145,9 @@ def test_a_missing_path_names_a_sibling(tmp_path):
 def test_no_images_is_an_error_that_names_the_kinds(tmp_path, form):
     path = write(form, tmp_path / "data.zip", {"notes.txt": b""})
     assert refused(path).startswith(f"{path} holds no images, only 1 .txt (looked for apng")
+    path = write_zip(tmp_path / "packed.zip", {"inner.zip": b""})
+    assert ", only 1 .zip (looked for " in refused(path)
+    assert refused(path).endswith("; unpack it first")
     path = write_zip(tmp_path / "none.zip", {})
     assert refused(path).startswith(f"{path} holds no images (looked for apng")
 

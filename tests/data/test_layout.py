@@ -183,13 +183,13 @@ def test_what_is_odd_about_class_folders_is_a_warning(caplog):
 def test_a_class_without_images_is_named(in_zip):
     members = images("cat", "dog")
     message = refused(members, folders=["birds", "cat", "dog"], in_zip=in_zip)
-    assert "has no images of birds: add" in message
+    assert re.search("folders without images in .*: birds; add images", message)
     message = refused(members, folders=["birds", "ants"], in_zip=in_zip)
-    assert "has no images of ants, birds" in message
+    assert re.search("folders without images in .*: ants, birds; ", message)
     assert arrange(members, folders=["cat", "dog", "cat/old"], in_zip=in_zip)[0] == members
     folders = ["pets", "pets/birds", "pets/cat", "pets/cat/old", "pets/dog", "other"]
     wrapped = [f"pets/{member}" for member in members]
-    assert "no images of birds" in refused(wrapped, folders=folders, in_zip=True)
+    assert ": birds; add images" in refused(wrapped, folders=folders, in_zip=True)
 
 
 @pytest.mark.parametrize(

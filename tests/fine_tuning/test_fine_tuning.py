@@ -317,6 +317,12 @@ def test_names_that_mean_no_single_class_get_the_mean(name, reason):
     assert re.fullmatch(reason, found.reason), found.reason
 
 
+def test_classes_that_share_words_with_a_name_are_candidates():
+    found = origin("my green pear", ("apple", "pear", "green-apple", "plum 3"))
+    assert (found.index, found.reason) == (None, "candidates: pear; green-apple")
+    assert origin("jar of 3", ("plum 3", "pot of jam")).reason.endswith("no class with this name")
+
+
 def test_wordnet_ids_as_names_on_either_side():
     ids = ("n01440764", "n02099601", "n02123045")
     assert origin("tabby", ids).index == 2

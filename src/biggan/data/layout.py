@@ -149,7 +149,7 @@ def number_folders(
     beside = {normal_name(name) for name in beside if name and "/" not in name}
     if empty := sorted(beside - set(class_names)):
         raise InputError(
-            f"{path} has no images of {_listed(empty)}: add some, or remove the empty folders"
+            f"folders without images in {path}: {_listed(empty)}; add images, or remove the folders"
         )
     shared = set.intersection(*(set(below.inner.folders) for below in tree.folders.values()))
     shared = {name for name in shared if not name.isdecimal()}

@@ -169,7 +169,9 @@ def _arrange(
     if not items:
         others = f", only {_by_ending(reader.left_out)}" if reader.left_out else ""
         kinds = " ".join(sorted(ending[1:] for ending in image_endings()))
-        raise InputError(f"{path} holds no images{others} (looked for {kinds})")
+        archives = {".zip", ".tar", ".tgz", ".gz", ".bz2", ".xz", ".zst", ".7z", ".rar"}
+        way_out = "; unpack it first" if archives & set(reader.left_out) else ""
+        raise InputError(f"{path} holds no images{others} (looked for {kinds}){way_out}")
     labels: list[int | None] = [0] * len(items)
     class_names: tuple[str, ...] = ()
     key: Callable[[str], str] = str

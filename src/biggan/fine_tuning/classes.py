@@ -39,7 +39,8 @@ def class_origins(
 
     With `nearest` a name means the source's class that `biggan.classes.resolve_class` finds; a
     WordNet id, on either side, the ImageNet class; and if nothing is called so, the only similar
-    name. A name that means several classes or none gets the mean. A number is no index.
+    name. A name that means several classes or none, or only shares words with some, gets the mean.
+    A number is no index.
     """
     mean = f"the mean of the source's {len(source_names)} classes"
     if transfer != "nearest":
@@ -65,6 +66,11 @@ def _in_words(name: str) -> str:
     return f"{name}, {imagenet_classes()[ids.index(name)]}" if name in ids else name
 
 
+def _words(name: str) -> list[str]:
+    """The words of a name that may tell a class from others: not "of", nor numbers."""
+    return re.findall(r"[^\W\d_]{3,}", normal_name(name).casefold())
+
+
 def _find(name: str, source_names: Sequence[str]) -> tuple[int | None, str]:
     """The source's class of a name, or None and why."""
     wanted = normal_name(name).casefold()
@@ -82,7 +88,11 @@ def _find(name: str, source_names: Sequence[str]) -> tuple[int | None, str]:
         except InputError:  # several, or none
             continue
     found = search_classes(name, source_names)
-    if len(found) < 2:
-        return (found[0], "") if found else (None, nothing)
+    if len(found) == 1:
+        return found[0], ""
+    words = set(_words(name))
+    found = found or [i for i, own in enumerate(source_names) if words & set(_words(own))]
+    if not found:
+        return None, nothing
     more = f"; and {len(found) - _CHOICES} more" if len(found) > _CHOICES else ""
     return None, f"candidates: {'; '.join(source_names[i] for i in found[:_CHOICES])}{more}"
