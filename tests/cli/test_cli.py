@@ -311,7 +311,11 @@ def test_train_sample_resume(recipe, data, tmp_path):
     longer = biggan(f"{train} --set total_steps=3")
     assert longer.returncode == 0
     assert "resuming" in longer.stderr
-    assert "another recipe (batch_size: 8 -> 4)" in fails(f"{train} --set batch_size=4")
+    line = fails(f"{train} --set batch_size=4 --set total_steps=4")
+    assert "another recipe (batch_size: 8 -> 4)" in line
+    resumed = biggan(f"{line.strip().partition(': biggan ')[2]} --set total_steps=4")
+    assert f"resuming {run} at step 3 of 4" in resumed.stderr
+    assert resumed.returncode == 0, resumed.stderr
 
 
 def test_train_straight_from_a_zip(recipe, data, tmp_path):

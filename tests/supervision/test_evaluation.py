@@ -15,6 +15,7 @@ from biggan.evaluation.reference import save_statistics
 from biggan.supervision.evaluation import RUN_BEST, ScheduledEvaluation
 from biggan.supervision.settings import EvaluationConfig
 from biggan.training.config import differing_keys
+from biggan.training.export import RunInterruptedError
 from biggan.training.run import Run
 from data_forms import pictures, write_folder
 from runs import CPU, assert_same_run, lines, recipe, run
@@ -133,6 +134,16 @@ def test_the_weights_are_those_of_a_run_without(whole, images, tmp_path):
     run(recipe(**BASE), images, tmp_path)
     assert not (tmp_path / "evaluations").exists()
     assert_same_run(whole, tmp_path)
+
+
+def test_an_interrupt_starts_no_evaluation_and_the_same_call_makes_it(images, tmp_path, whole):
+    with pytest.raises(RunInterruptedError):
+        run(EVALUATED, images, tmp_path, interrupted=lambda: True)
+    assert not list(tmp_path.glob("evaluations/*"))
+    assert biggan.load(tmp_path).description.training["step"] == 3
+    run(EVALUATED, images, tmp_path)
+    assert evaluated_steps(tmp_path) == [3, 6]
+    assert_same_run(tmp_path, whole)
 
 
 def test_an_evaluation_that_was_killed_is_made_after_resuming(

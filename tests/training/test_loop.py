@@ -24,7 +24,16 @@ from biggan.training.checkpoint import CheckpointDirectory
 from biggan.training.config import differing_keys
 from biggan.weights.files import FORMAT, load_tensors, save_tensors
 from data_forms import pictures, shuffled, write_shards
-from runs import assert_same_run, final_tensors, lines, recipe, run, steps, until
+from runs import (
+    assert_same_run,
+    assert_same_tensors,
+    final_tensors,
+    lines,
+    recipe,
+    run,
+    steps,
+    until,
+)
 
 CONFIG = recipe(total_steps=6, checkpoint_every=3, d_steps=2, statistics_images=16)
 
@@ -122,6 +131,40 @@ def test_a_shorter_run_goes_on_where_it_ended_and_kills_leave_no_lines(
     assert all(line["d_loss"] != 99 for line in lines(tmp_path / "metrics.jsonl"))
 
 
+def test_an_interrupt_breaks_off_the_last_export_and_the_same_call_makes_it(
+    images: ImageDataset, tmp_path: Path, whole: Path
+) -> None:
+    with pytest.raises(export.RunInterruptedError):  # asked once after step 3, then at every batch
+        run(CONFIG, images, tmp_path, interrupted=until(4))
+    assert (tmp_path / "checkpoints/step-00000006.safetensors").exists()
+    assert biggan.load(tmp_path).description.training["step"] == 3
+    with pytest.raises(export.RunInterruptedError):
+        run(CONFIG, images, tmp_path, interrupted=until(1))
+    run(CONFIG, images, tmp_path)
+    assert_same_run(tmp_path, whole, "signals.jsonl")
+    exported = (folder / "generator.safetensors" for folder in (tmp_path, whole))
+    assert_same_tensors(*map(load_file, exported))
+
+
+def test_an_interrupt_during_an_export_before_the_end_starts_no_further_step(
+    images: ImageDataset, tmp_path: Path
+) -> None:
+    assert run(CONFIG, images, tmp_path, interrupted=lambda: True).step == 3
+    assert biggan.load(tmp_path).description.training["step"] == 3
+
+
+def test_a_run_with_more_steps_than_asked_for_says_so(
+    images: ImageDataset, tmp_path: Path, half: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "biggan")
+    folder = shutil.copytree(half, tmp_path / "run")
+    (folder / "generator.safetensors").unlink()
+    assert run(shortened(total_steps=2), images, folder).step == 3
+    beyond = "step 3, beyond total_steps=2"
+    assert caplog.messages[0] == f"resuming {folder} at {beyond}; no step is left to train"
+    assert caplog.messages[1].startswith(f"{beyond}: recording statistics for ")
+
+
 def test_a_damaged_checkpoint_falls_back_to_the_one_before(
     images: ImageDataset, tmp_path: Path, whole: Path
 ) -> None:
@@ -139,6 +182,11 @@ def test_another_recipe_or_other_data_in_the_same_folder_are_refused(
     with pytest.raises(InputError, match=r"another recipe \(seed: 0 -> 5\)"):
         run(shortened(seed=5), images, whole)
     assert {path: path.stat().st_mtime_ns for path in whole.rglob("*")} == before
+    fewer = dataclasses.replace(images, images=images.images[1:], labels=images.labels[1:])
+    with pytest.raises(
+        InputError, match=r"noise now contains \(31 images instead of 32\): restore"
+    ):
+        run(CONFIG, fewer, whole)
     with pytest.raises(InputError, match="other data"):
         run(CONFIG, dataclasses.replace(images, images=255 - images.images), whole)
 

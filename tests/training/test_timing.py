@@ -6,7 +6,7 @@ import torch
 from biggan.toml import to_toml
 from biggan.training import load_recipe
 from biggan.training.plan import make_plan
-from biggan.training.timing import NIGHT, answer, duration, measure_rate, propose
+from biggan.training.timing import NIGHT, answer, differences, duration, measure_rate, propose
 from runs import simulated_once
 from tiny import ONE_STAGE
 
@@ -47,6 +47,16 @@ def test_proposed_settings_end_over_night_and_change_as_little_as_they_can(load)
         plan = make_plan(load(["d_steps=2", *slow]), None)
         assert plan["run_flops"] / (4_000 * step / NIGHT) <= NIGHT
         assert propose(load, [], 10 * step / NIGHT) is None
+        assert propose(load, ["total_steps=4000"], 4_100 * step / NIGHT)[0] == "total_steps=4000"
+
+
+def test_what_proposed_settings_change_is_said_in_words():
+    config = load_recipe("small-folder")
+    changes = ["preset=biggan-32", "generator.channels=16", "batch_size=16"]
+    assert differences(config, load_recipe("small-folder", changes)) == (
+        ", at 32 px instead of 64, with 16 channels instead of 32, in batches of 16 instead of 32"
+    )
+    assert differences(config, load_recipe("small-folder", ["total_steps=10"])) == ""
 
 
 def test_the_answer_names_hours_preview_memory_and_disk(load):

@@ -174,8 +174,7 @@ def _suited(recipe: str, device: str, run_dir: Path | None) -> str:
     if saved and saved.config.generator.channels == load_recipe(recipe).generator.channels:
         return recipe
     _LOG.info(
-        "no accelerator here: training with the recipe %s-cpu, for an overnight run on two cores",
-        recipe,
+        "no accelerator here: training with the recipe %s-cpu, whose networks are narrower", recipe
     )
     return f"{recipe}-cpu"
 
@@ -210,6 +209,7 @@ def _train(
     from biggan.devices import keep_freed_memory
     from biggan.distributed import check_shares, is_first, process_group, raising_together
     from biggan.training.batches import open_data
+    from biggan.training.export import RunInterruptedError
     from biggan.training.loop import train
 
     keep_freed_memory()
@@ -222,14 +222,23 @@ def _train(
         if is_first():
             _LOG.info("%s; training on %s", _summary(dataset), own_device)
         stop.watch_signals()
-        step = train(config, dataset, run_dir, device=own_device, should_stop=stop).step
+        try:
+            step = train(
+                config,
+                dataset,
+                run_dir,
+                device=own_device,
+                should_stop=stop,
+                interrupted=stop.is_due,
+            ).step
+        except RunInterruptedError:
+            if is_first():
+                stop.finish("after a checkpoint; the same command exports and evaluates it")
+            return
         if not is_first():
             return
         if step < config.total_steps:
-            _LOG.info(
-                "stopped at step %d of %d; the same command resumes", step, config.total_steps
-            )
-            stop.finish()
+            stop.finish(f"at step {step} of {config.total_steps}; the same command resumes")
         elif config.track:
             _track_report(config, run_dir)
         click.echo(run_dir / "generator.safetensors")
@@ -285,7 +294,7 @@ def _print_plan(
     from biggan.toml import to_toml
     from biggan.training.batches import UncountedStream
     from biggan.training.plan import make_plan, plan_table
-    from biggan.training.timing import NIGHT, answer, measure_rate, propose
+    from biggan.training.timing import NIGHT, answer, differences, measure_rate, propose
 
     dataset = None if isinstance(data, UncountedStream) else data
     plan = make_plan(
@@ -317,7 +326,10 @@ def _print_plan(
         )
         if proposed:
             sets = " ".join(f"--set {change}" for change in proposed)
-            click.echo(f"On this CPU these settings end within {NIGHT // 3600} hours: {sets}")
+            smaller = differences(config, load([*changes, *proposed]))
+            click.echo(
+                f"On this CPU these settings end within {NIGHT // 3600} hours{smaller}: {sets}"
+            )
         else:
             click.echo("That is too much for this CPU: use a GPU, or smaller images.")
     click.echo(f"\nData\n  {about}\n\nStart\n  {begins}\n")
@@ -343,7 +355,9 @@ def _summary(data: TrainingData | DatasetOutline | UncountedStream | None) -> st
         return f"{data.shards:,} shards to stream; before the first step training counts {found}"
     classes = f"{data.num_classes} classes" if data.class_names else "no classes"
     about = f"{len(data)} images of {data.source}, {classes}"
-    if isinstance(data, (ImageDataset, DatasetOutline)):
+    if isinstance(data, DatasetOutline):
+        return about if data.fingerprint else f"{about} (not decoded yet)"
+    if isinstance(data, ImageDataset):
         return about
     return f"{about}, a stream of {len(data.counts):,} shards"
 
@@ -353,7 +367,7 @@ def _beginning(
 ) -> str:
     """Where the run would begin, in words."""
     from biggan.training.config import differing_keys
-    from biggan.training.run import other_data, other_recipe
+    from biggan.training.run import other_data, other_recipe, position
 
     if run_dir is None:
         return "at step 0; without --out no earlier run is looked for"
@@ -361,12 +375,12 @@ def _beginning(
     if saved is None:
         return f"at step 0; there is no checkpoint in {run_dir}"
     if differing := differing_keys(saved.config, config, saved.step):
-        return f"refused: {other_recipe(run_dir, differing)}"
+        return f"refused: {other_recipe(run_dir, config.data, differing)}"
     fingerprint = None if dataset is None else dataset.fingerprint
     if dataset is not None and fingerprint not in (None, saved.data_fingerprint):
-        return f"refused: {other_data(run_dir, dataset.source)}"
+        return f"refused: {other_data(run_dir, dataset)}"
     if saved.step >= config.total_steps:
-        return f"nothing to do: {run_dir} is at step {saved.step:,} of {config.total_steps:,}"
+        return f"nothing to do: {run_dir} is at {position(saved.step, config.total_steps)}"
     # Whether images are the same ones only decoding them all would tell.
     unknown = "" if dataset is None or fingerprint else ", if its images are still the same"
     return f"resumes {run_dir} at step {saved.step:,} of {config.total_steps:,}{unknown}"
@@ -402,22 +416,28 @@ class StopRequest:
     def __call__(self) -> bool:
         """Whether the run shall end. The loop asks once after every step."""
         self._steps += 1
+        return self.is_due()
+
+    def is_due(self) -> bool:
+        """Whether a signal came, or the deadline."""
         return self._asked is not None or self._is_late()
 
-    def finish(self) -> None:
-        """End the command of a run that was stopped.
+    def finish(self, where: str) -> None:
+        """Say where a run was stopped, and end its command.
 
         Raises:
             SystemExit: With status 130, unless the deadline has passed.
-            InputError: The deadline passed within the first step.
+            InputError: The deadline passed, and no step was made.
         """
-        if not self._is_late():
+        is_late = self._is_late()
+        passed = f"after {time.monotonic() - self._started:.1f} s; give more time"
+        if is_late and not self._steps:
+            raise InputError(f"--stop-after: the time ended before anything was done, {passed}")
+        _LOG.info("stopped %s", where)
+        if not is_late:
             raise SystemExit(130)
         if self._steps == 1:
-            raise InputError(
-                f"--stop-after: the time ended before the first step, after "
-                f"{time.monotonic() - self._started:.1f} s; the step is saved; give more time"
-            )
+            _LOG.warning("--stop-after: the time ended within the first step, %s", passed)
 
     def _is_late(self) -> bool:
         return self._seconds is not None and time.monotonic() - self._started >= self._seconds
@@ -427,8 +447,8 @@ class StopRequest:
         if self._asked is None:
             self._asked = now
             _LOG.info(
-                "stopping after this step with a checkpoint, the generator and a preview; press "
-                "Ctrl-C again to stop at once"
+                "stopping after this step with a checkpoint, the generator and a preview, or "
+                "within the last export; press Ctrl-C again to stop at once"
             )
         elif number == signal.SIGINT and now - self._asked > self._TOGETHER:
             signal.signal(signal.SIGINT, signal.SIG_DFL)  # a third one is not even unwound

@@ -19,6 +19,7 @@ from biggan.supervision.collapse import Collapse, Rules
 from biggan.supervision.log import Event, RunLog
 from biggan.supervision.settings import Regime
 from biggan.training.config import TrainConfig
+from biggan.training.export import RunInterruptedError
 from biggan.training.run import Exported, Run
 from biggan.training.state import TrainState
 
@@ -208,6 +209,8 @@ class Supervisor:
         return Collapse("not finite", f"{what} at step {step}.", onset, fatal=True)
 
     def _evaluate(self, evaluation: ScheduledEvaluation, exported: Exported, step: int) -> None:
+        if on_any_process(self._run.interrupted()):
+            raise RunInterruptedError
         scores = evaluation.run(exported, step)
         self._write(step, {f"evaluation/{name}": value for name, value in scores.items()})
 

@@ -10,14 +10,14 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
-from biggan.distributed import is_first, own_share, synchronize_batch_norm
+from biggan.distributed import is_first, on_any_process, own_share, synchronize_batch_norm
 from biggan.images import make_grid, to_pil, to_uint8
 from biggan.latents import make_noise
 from biggan.models import Generator
@@ -37,6 +37,10 @@ HUB_GRID = hub_grid(50)
 
 COARSE_GRID = (0.2, 0.4, 0.6, 0.8, 1.0)
 """What a run's intermediate generators get."""
+
+
+class RunInterruptedError(Exception):
+    """What follows a checkpoint was interrupted. The same command does it after resuming."""
 
 
 def statistics_plan(state: TrainState, config: TrainConfig) -> tuple[tuple[float, ...], int]:
@@ -79,12 +83,16 @@ def finish(
     images: int,
     *,
     progress: bool = True,
+    interrupted: Callable[[], bool] = lambda: False,
 ) -> Generator:
     """A copy of a generator, ready to sample: in eval mode, its norms and statistics up to date.
 
     The generator is the moving average as training left it. The truncations of the grid ascend;
     behind each of them are so many generated images. Several processes must call it together: each
     runs its share of every batch, and all of them get the same network.
+
+    Raises:
+        RunInterruptedError: `interrupted`, asked before every batch, is true on any process.
     """
     finished = copy.deepcopy(generator)
     synchronize_batch_norm(finished)
@@ -99,7 +107,7 @@ def finish(
         disable=None if progress and is_first() else True,
     )
     for truncation in bar:
-        record_statistics(finished, config, class_counts, truncation, images)
+        record_statistics(finished, config, class_counts, truncation, images, interrupted)
     return finished.eval()
 
 
@@ -110,6 +118,7 @@ def record_statistics(
     class_counts: Sequence[int],
     truncation: float | None,
     images: int,
+    interrupted: Callable[[], bool] = lambda: False,
 ) -> None:
     """Measure and store the statistics for one truncation (None: for N(0, I)).
 
@@ -126,6 +135,8 @@ def record_statistics(
         for layer in layers:
             layer.momentum = 1.0  # the moving average is the newest batch
         for i in range(batches):
+            if on_any_process(interrupted()):
+                raise RunInterruptedError
             z, labels = _latents(config, class_counts, truncation, i, batch_size)
             device = layers[0].running_mean.device
             generator(own_share(z).to(device), own_share(labels).to(device))

@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from biggan.data import TrainingData
 from biggan.devices import find_device, naming_out_of_memory
-from biggan.distributed import check_shares, is_first
+from biggan.distributed import check_shares, is_first, on_any_process
 from biggan.supervision.collapse import Rules
 from biggan.supervision.supervisor import Supervisor
 from biggan.training.batches import real_batches
@@ -44,22 +44,26 @@ def train(
     *,
     device: str | torch.device,
     should_stop: Callable[[], bool] = lambda: False,
+    interrupted: Callable[[], bool] = lambda: False,
     progress: bool = True,
     rules: Rules | None = None,
 ) -> TrainState:
     """Train until `total_steps`, from the newest checkpoint if there is one.
 
     The recipe is fitted to the data (`TrainConfig.fitted`). `should_stop` is asked after every
-    step; True, on any process, ends the run at a checkpoint. Without `rules` those of
-    `supervision.collapse` decide whether the run has collapsed.
+    step; True, on any process, ends the run at a checkpoint. `interrupted` is asked after a
+    checkpoint; True, on any process, breaks off the export of the last step, starts no evaluation,
+    and ends the run. Without `rules` those of `supervision.collapse` decide whether the run has
+    collapsed.
 
     Raises:
+        RunInterruptedError: The last export or an evaluation is left to the next start.
         InputError: The folder holds another run, is in use, or cannot be written; the batch does
             not divide over the processes; training diverged; or the device does not suffice.
     """
     device = find_device(device)
     check_shares(config.batch_size, config.accumulation)
-    run = Run(config, dataset, run_dir, device, progress)
+    run = Run(config, dataset, run_dir, device, progress, interrupted)
     with naming_out_of_memory(device, _SMALLER), run.lock():
         state = run.open()
         with Supervisor(run, state, rules) as supervisor, _progress_bar(run, state) as bar:
@@ -85,6 +89,8 @@ def train(
                             run.save(state)
                             if supervisor.after_save(state, run.export(state)):
                                 break  # evaluated, found to have collapsed, and rolled back
+                            if on_any_process(interrupted()):
+                                break
                         if verdict.rolled_back or verdict.stops:
                             break
     return state

@@ -18,7 +18,7 @@ from __future__ import annotations
 import logging
 import shlex
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -32,8 +32,9 @@ from numpy.typing import NDArray
 from biggan._version import __version__
 from biggan.atomic_write import make_folder, write_atomically
 from biggan.data import ImageDataset, TrainingData, split_off
+from biggan.data.dataset import DatasetOutline
 from biggan.distributed import check_same, from_first, is_first, on_any_process, raising_together
-from biggan.errors import InputError
+from biggan.errors import InputError, quoted
 from biggan.images import save_png
 from biggan.locks import locked
 from biggan.models import Generator
@@ -49,6 +50,8 @@ from biggan.weights.files import (
     RUN_REAL_PREVIEW,
     Description,
     kept_generator,
+    parse_header,
+    read_metadata,
     save_network,
 )
 from biggan.weights.networks import statistics_grid
@@ -69,6 +72,8 @@ class Run:
     device: torch.device
     progress: bool = True
     """Whether to show progress bars on a terminal."""
+    interrupted: Callable[[], bool] = lambda: False
+    """Whether to break off what follows the last checkpoint."""
 
     @cached_property
     def checkpoints(self) -> CheckpointDirectory:
@@ -119,9 +124,9 @@ class Run:
             saved = self.checkpoints.read_newest()
             if saved is not None:
                 if differing := differing_keys(saved.config, config, saved.step):
-                    raise InputError(other_recipe(folder, differing))
+                    raise InputError(other_recipe(folder, config.data, differing))
                 if saved.data_fingerprint != dataset.fingerprint:
-                    raise InputError(other_data(folder, dataset.source))
+                    raise InputError(other_data(folder, dataset))
         check_same(
             saved.step if saved is not None else None,
             f"the processes see different checkpoints in {folder}: it must be one shared folder",
@@ -137,7 +142,9 @@ class Run:
             self.save(state)
         if saved is not None:
             saved.restore(state)
-            _LOG.info("resuming %s at step %d of %d", folder, state.step, config.total_steps)
+            at, total = state.step, config.total_steps
+            rest = "; no step is left to train" if at >= total else ""
+            _LOG.info("resuming %s at %s%s", folder, position(at, total), rest)
             # A kill may have come between a checkpoint and its export.
             if on_any_process(state.step > 0 and not self._is_exported(state)):
                 self.export(state)
@@ -159,18 +166,27 @@ class Run:
         return self.folder / "previews" / f"step-{step:08d}.png"
 
     def export(self, state: TrainState) -> Exported:
-        """Write the averaged generator, ready to sample, the discriminator, and a preview."""
+        """Write the averaged generator, ready to sample, the discriminator, and a preview.
+
+        Raises:
+            RunInterruptedError: The export after the last step, which is long, was interrupted.
+        """
         config = self.config
+        is_last = state.step >= config.total_steps
         with raising_together():
             events = [event.to_dict() for event in read_events(self.folder)[0]]
         grid, images = statistics_plan(state, config)
-        if (
-            state.step >= config.total_steps and is_first() and not sys.stderr.isatty()
-        ):  # a terminal has a bar
-            text = "step %d of %d: recording statistics for %d truncations"
-            _LOG.info(text, state.step, config.total_steps, len(grid))
+        if is_last and is_first() and not sys.stderr.isatty():  # a terminal has a bar
+            text = "%s: recording statistics for %d truncations"
+            _LOG.info(text, position(state.step, config.total_steps), len(grid))
         generator = finish(
-            state.ema, config, state.class_counts, grid, images, progress=self.progress
+            state.ema,
+            config,
+            state.class_counts,
+            grid,
+            images,
+            progress=self.progress,
+            interrupted=self.interrupted if is_last else lambda: False,
         )
         statistics = (
             f"standing, {images} images for each of {len(grid)} truncations and for untruncated "
@@ -244,19 +260,45 @@ class Run:
         }
 
 
-def other_recipe(run_dir: Path, differing: list[str]) -> str:
+def position(step: int, total_steps: int) -> str:
+    """Where a run is, in words: it may have more steps than the recipe now asks for."""
+    if step <= total_steps:
+        return f"step {step} of {total_steps}"
+    return f"step {step}, beyond total_steps={total_steps}"
+
+
+def other_recipe(run_dir: Path, data: str, differing: list[str]) -> str:
     """Why a run cannot go on with a changed recipe, and the ways out."""
+    with_data = ["--data", data] if data else []
+    resume = ["train", run_dir / "config.toml", *with_data, "--out", run_dir]
     return (
-        f"{run_dir} contains a run of another recipe ({'; '.join(differing)}): "
-        "choose another --out, or use the recipe that it was started with"
+        f"{run_dir} contains a run of another recipe ({'; '.join(differing)}): choose another "
+        f"--out, or resume it with its own: biggan {shlex.join(map(str, resume))}"
     )
 
 
-def other_data(run_dir: Path, source: str) -> str:
+def other_data(run_dir: Path, data: TrainingData | DatasetOutline) -> str:
     """Why a run cannot go on after its data changed, and the ways out."""
-    quoted = shlex.quote(str(run_dir))
+    run = shlex.quote(str(run_dir))
     return (
-        f"{run_dir} was trained on other data than {source} now contains: restore the data, or "
-        f"start from its networks in another --out, with --set fine_tuning.generator={quoted} "
-        f"--set fine_tuning.discriminator={quoted}"
+        f"{run_dir} was trained on other data than {data.source} now contains"
+        f"{_changes(run_dir, data)}: restore the data, or "
+        f"start from its networks in another --out, with --set fine_tuning.generator={run} "
+        f"--set fine_tuning.discriminator={run}"
     )
+
+
+def _changes(run_dir: Path, data: TrainingData | DatasetOutline) -> str:
+    """How many images and which classes changed since a run's last export, if that shows it."""
+    try:
+        file = run_dir / RUN_GENERATOR
+        known = parse_header(read_metadata(file), file).description
+    except InputError:
+        return ""
+    before, now = set(known.class_names), set(data.class_names)
+    changed = [f"the class {quoted(name)} is new" for name in sorted(now - before)[:1]]
+    changed += [f"the class {quoted(name)} is missing" for name in sorted(before - now)[:1]]
+    counts = [known.training.get(key, 0) for key in ("images", "held_out_images")]
+    if all(isinstance(count, int) for count in counts) and 0 < sum(counts) != len(data):
+        changed.append(f"{len(data)} images instead of {sum(counts)}")
+    return f" ({'; '.join(changed)})" if changed else ""

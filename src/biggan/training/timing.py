@@ -63,11 +63,24 @@ def propose(
         config = load([*changes, *smaller])
         step = make_plan(config, None)["step_flops"] / rate
         steps = int(NIGHT / step) // 1000 * 1000
-        if steps >= _USEFUL:
+        if steps >= min(_USEFUL, config.total_steps):
             every = max(10, min(config.checkpoint_every, round(FIRST_PREVIEW / step / 10) * 10))
             steps = min(steps, config.total_steps)
             return [*smaller, f"total_steps={steps}", f"checkpoint_every={every}"]
     return None
+
+
+def differences(config: TrainConfig, smaller: TrainConfig) -> str:
+    """What proposed settings change about the pictures and networks, in words."""
+    old, new = config.generator, smaller.generator
+    words = []
+    if new.resolution != old.resolution:
+        words.append(f"at {new.resolution} px instead of {old.resolution}")
+    if new.channels < old.channels:
+        words.append(f"with {new.channels} channels instead of {old.channels}")
+    if smaller.batch_size < config.batch_size:
+        words.append(f"in batches of {smaller.batch_size} instead of {config.batch_size}")
+    return "".join(f", {each}" for each in words)
 
 
 def answer(plan: Plan, config: TrainConfig, rate: float, device: torch.device) -> str:
