@@ -365,6 +365,18 @@ def test_every_public_name_is_there():
     assert names - modules <= set(vars(ours))
 
 
+def test_inputs_of_another_shape_or_type_are_refused(model):
+    z, labels = inputs(2)
+    for wrong, message in (
+        ((z[:, :9], labels), r"z must be a tensor \(N, 16\), not \(2, 9\)"),
+        ((z.numpy(), labels), r"z must be a tensor \(N, 16\), not ndarray: .* torch.from_numpy"),
+        ((z, torch.tensor([5, 207])), r"class_label .* \(N, 1000\), not \(2,\): one_hot_from_int"),
+        ((z, labels[:1]), "give a class_label for each row of noise: 2, not 1"),
+    ):
+        with pytest.raises(biggan.InputError, match=message):
+            model(*wrong, 0.4)
+
+
 def test_other_networks_are_refused(tmp_path):
     with pytest.raises(biggan.InputError, match="no class-conditional BigGAN-deep"):
         ours.BigGAN.from_pretrained("fruits")

@@ -10,6 +10,7 @@ import torch
 from sklearn.decomposition import PCA
 
 import biggan
+from biggan import directions
 from biggan.directions import (
     bundled_directions,
     default_directions,
@@ -89,6 +90,17 @@ def test_pca_is_scikit_learns_of_all_samples_at_once(gan):
         gan, "pca", 3, samples=600, class_=0, truncation=0.8, seed=4, progress=False
     )
     assert torch.equal(again.vectors, found.vectors)
+
+
+def test_without_a_terminal_progress_is_logged(gan, monkeypatch, caplog):
+    monkeypatch.setattr(directions, "_LOG_EVERY", 0)
+    caplog.set_level("INFO")
+    find_directions(gan, "pca", 2, samples=512)
+    assert caplog.messages == [
+        f"{title}: {done} of 512 samples"
+        for title in ("components", "noise")
+        for done in (256, 512)
+    ]
 
 
 def test_more_components_than_the_layer_has_activations():

@@ -13,7 +13,10 @@ ones change shape and pose, the late ones colour.
 
 from __future__ import annotations
 
+import logging
 import math
+import sys
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -43,7 +46,10 @@ METHODS: tuple[Method, ...] = ("sefa", "pca")
 _KEY = "directions"  # of the metadata
 _TENSORS = ("vectors", "strengths")
 _BATCH = 256  # samples at a time
+_LOG_EVERY = 10.0  # seconds, where no terminal shows a bar
 _TITLE = 13  # pixels above each row of a sheet
+
+_LOG = logging.getLogger("biggan.directions")
 
 
 @dataclass(frozen=True)
@@ -185,7 +191,7 @@ def find_directions(
         class_: For `pca` the class of all of them; None for the mean of all class vectors.
         truncation: For `pca` that of the noise.
         seed: For `pca` that of the noise.
-        progress: Show a bar on a terminal.
+        progress: For `pca` show a bar on a terminal, or else log lines.
 
     Raises:
         InputError: No such method, layer or class; too many directions; scikit-learn is needed for
@@ -294,10 +300,15 @@ def _activations(
 
     def batches(title: str, least: int) -> Iterator[tuple[Tensor, Tensor]]:
         parts = z.tensor_split(max(1, len(z) // max(_BATCH, least)))
+        logs, done, last = progress and not sys.stderr.isatty(), 0, time.monotonic()
         for part in tqdm(parts, title, leave=False, delay=2, disable=None if progress else True):
             vectors = vector.expand(len(part), -1)
             made = gan.features(part, truncation=truncation, layers=layer, class_vectors=vectors)
             yield part, made[layer].flatten(1)
+            done += len(part)
+            if logs and time.monotonic() - last >= _LOG_EVERY:
+                _LOG.info("%s: %d of %d samples", title, done, len(z))
+                last = time.monotonic()
 
     return batches
 

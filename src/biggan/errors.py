@@ -1,8 +1,10 @@
 """The one exception that means "the caller can mend this", and foreign text in its messages."""
 
+import difflib
 import operator
 import re
 import reprlib
+from collections.abc import Iterable
 from numbers import Real
 
 _QUOTED = 100  # characters of anybody's input that a message repeats
@@ -30,6 +32,21 @@ def require(condition: bool, message: str) -> None:
     """Raise InputError with this message where a condition is false."""
     if not condition:
         raise InputError(message)
+
+
+def most_similar(word: str, words: Iterable[str], cutoff: float = 0.6) -> str | None:
+    """The word that was probably meant; None if none is similar, see `difflib`.
+
+    Of words that are equally similar it is the one with the most characters in the same place:
+    "biggan-deep-129" is nearer to "biggan-deep-128" than to "biggan-deep-512".
+    """
+
+    def similarity(other: str) -> tuple[float, int]:
+        ratio = difflib.SequenceMatcher(None, other, word).ratio()
+        return ratio, sum(a == b for a, b in zip(other, word, strict=False))
+
+    best = max(words, key=similarity, default="")
+    return best if best and similarity(best)[0] >= cutoff else None
 
 
 def whole_number(value: object, what: str) -> int:

@@ -70,6 +70,32 @@ def test_a_path_leaves_another_one_unless_its_name_was_given(tiny_file, tmp_path
     assert (pixels("interpolation.png") != first).any()
 
 
+def test_a_file_that_was_named_is_written_and_replaced(tiny_file, tmp_path):
+    sample = f"sample --model {tiny_file} --class"
+    for number, (line, name) in enumerate(
+        {"-n 3 --grid": "g.png", "--sweep 1,0.5 -n 2": "s.jpg", "": "one.png"}.items()
+    ):
+        file = tmp_path / f"new-{number}" / name
+        for class_ in (1, 2):
+            assert succeeds(f"{sample} {class_} {line} --out {file}").strip() == str(file)
+            assert [*file.parent.iterdir()] == [file]
+        first = read_provenance(file)
+        again = tmp_path / f"again{file.suffix}"
+        assert succeeds(f"sample --model {tiny_file} --like {file} --out {again}")
+        assert read_provenance(again) == first
+        assert again.read_bytes() == file.read_bytes()
+    for line, message in {
+        f"-n 3 --out {tmp_path}/x.png": "x.png is one file for 3 images: add --grid, or give a",
+        f"--folders --out {tmp_path}/x.png": "--folders writes a file for each image",
+        f"--format jpg --out {tmp_path}/x.png": "x.png is no file of --format jpg: omit one",
+        f"--out {tmp_path}/x.png/y": "x.png is not a folder",
+        f"--out {tmp_path}/folder.png": "folder.png: it is a folder",
+    }.items():
+        (tmp_path / "x.png").touch()
+        (tmp_path / "folder.png").mkdir(exist_ok=True)
+        assert message in fails(f"{sample} 1 {line}")
+
+
 def test_figures_leave_those_of_another_subject(tmp_path):
     about = {"reference": {}, "extractor": {}, "protocol": {}, "points": {}, "versions": {}}
     rows = [{"truncation": None, "scores": {"fid": 1.0}, "seconds": 1.0}]

@@ -393,7 +393,10 @@ def test_another_file_than_the_published_one_is_not_kept(published):
 
 
 def test_without_the_network_the_message_says_what_to_do(published, monkeypatch):
-    by_hand = f"If you have it from https://.*/{FILE}, use --extractor FILE or InceptionFeatures"
+    by_hand = (
+        f"If you have it from https://.*/{FILE}, give it as --extractor FILE; or train a "
+        "classifier on your data, biggan classifier DATA --out FILE, and give that"
+    )
     with pytest.raises(InputError, match=f"not in the cache .* downloaded offline. {by_hand}"):
         InceptionFeatures(offline=True)
     monkeypatch.setenv("BIGGAN_OFFLINE", "1")

@@ -4,6 +4,8 @@ import io
 import json
 import math
 import re
+from importlib import resources
+from pathlib import Path
 from random import Random
 
 import pytest
@@ -36,6 +38,15 @@ def page(undrawn):
         return out.read_text(encoding="utf-8")
 
     return write
+
+
+def test_the_documentation_names_the_parts_of_the_page():
+    page = resources.files("biggan.reporting").joinpath("page.html").read_text(encoding="utf-8")
+    sections = re.findall(r'\("\w+", "([^"]+)", ', page[page.index("{% set sections") :])
+    text = (Path(__file__).parents[2] / "docs" / "report.md").read_text(encoding="utf-8")
+    table = text[text.index("| part |") : text.index("Letters above")]
+    parts = re.findall(r"^\| ([^|]+) \|", table, re.MULTILINE)
+    assert [part for part in parts if part not in {"part", "---", "top of the page"}] == sections
 
 
 def test_a_page_with_all_figures_is_whole_and_alone(tmp_path):

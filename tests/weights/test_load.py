@@ -186,6 +186,7 @@ def test_what_is_nothing():
         ("BigGAN-Deep-256", "biggan-deep-256"),
         ("biggan_deep_512", "biggan-deep-512"),
         ("bigan-128", "biggan-128"),
+        ("biggan-deep-129", "biggan-deep-128"),
         ("studiogan-afhq-256", "studiogan-afhqv2-256"),
         ("fruit", "fruits"),
     ],

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import itertools
 import os
 import shlex
@@ -16,7 +15,7 @@ import click
 
 from biggan._version import __version__
 from biggan.cli import HELP, VERBS
-from biggan.errors import InputError, quoted
+from biggan.errors import InputError, most_similar, quoted
 from biggan.inference import ENGINES, PRECISIONS
 
 if TYPE_CHECKING:
@@ -43,8 +42,8 @@ class _Verbs(click.Group):
     ) -> tuple[str | None, click.Command | None, list[str]]:
         name = args[0]
         if name not in VERBS and not name.startswith("-"):
-            near = difflib.get_close_matches(name, (*VERBS, "--help"), 1)
-            meant = f"did you mean {near[0]}?" if near else f"there are {', '.join(VERBS)}"
+            near = most_similar(name, (*VERBS, "--help"))
+            meant = f"did you mean {near}?" if near else f"there are {', '.join(VERBS)}"
             ctx.fail(f"there is no command {quoted(name)}: {meant}")
         return super().resolve_command(ctx, args)
 

@@ -29,11 +29,17 @@ class Output(NamedTuple):
     """Where pictures are written."""
 
     out: Path
+    """A folder, or the one file."""
     ending: str
     columns: int | None
     """Of a grid; None for a file for each picture."""
     folders: list[str] | None
     """One for each class; None for none."""
+
+    @property
+    def file(self) -> Path | None:
+        """The one file that `out` names; None for a folder."""
+        return self.out if _ending_of(self.out) else None
 
 
 _SETTINGS = ("classes", "num", "truncation", "seed", "noise")
@@ -60,7 +66,11 @@ _COLUMNS = 5  # of a grid
 @click.option("--seed", default=0, help="Seed of the noise.")
 @options.noise
 @click.option(
-    "--out", type=options.FOLDER, default=Path("samples"), help="Folder of the PNG files."
+    "--out",
+    type=options.PATH,
+    default=Path("samples"),
+    help="Folder of the files; for one grid or one image also a file, .png or .jpg, which is "
+    "replaced.",
 )
 @click.option(
     "--sweep",
@@ -99,7 +109,7 @@ _COLUMNS = 5  # of a grid
     "--grid",
     is_flag=True,
     help="Write one grid.png instead of one file per image; grid-2.png if grid.png exists with "
-    "other contents.",
+    "other contents; or the file of --out.",
 )
 @options.like
 @options.device
@@ -133,7 +143,7 @@ def command(
       biggan sample --class "red apple" --num 10 --truncation 0.4 --out pictures
       biggan sample --class three --class eight --num 5 --grid
       biggan sample --like pictures/fruits-032-red-apple-hub0.4-seed0-0003.png --out again
-      biggan sample --class 3 --sweep 2,1.5,1,0.5,0.04
+      biggan sample --class 3 --sweep 2,1.5,1,0.5,0.04 --out sweep.png
       biggan sample --class 3 --direction sefa:0=2.5
       biggan sample --class 3 --direction directions.safetensors:turn=2.5
       biggan sample -n 1000 --format jpg --folders --out generated
@@ -150,7 +160,16 @@ def command(
 
     def plan(device: str | None) -> Plan:
         """The model, its pictures, and where they are written."""
-        options.check_writable(out)
+        is_file = _ending_of(out) is not None
+        options.check_writable(out.parent if is_file else out)
+        if is_file and out.is_dir():
+            raise InputError(f"cannot write to {out}: it is a folder")
+        if is_file and folders:
+            raise InputError(
+                f"--folders writes a file for each image: --out is a folder, not {out}"
+            )
+        if is_file and options.given_option(["ending"]) and _ending_of(out) != ending:
+            raise InputError(f"{out} is no file of --format {ending}: omit one of them")
         check_truncation(truncation, noise)
         if latents and (option := options.given_option((*_SETTINGS, "sweep", "like"))):
             raise InputError(f"--latents takes all settings from the file: omit {option}")
@@ -182,8 +201,12 @@ def command(
         if grid and columns is None:
             several = len(classes) > 1
             columns = 1 if like else num if several else min(len(planned), _COLUMNS)
-        make_folder(out)
-        return gan, planned, Output(out, ending, columns, names)
+        if is_file and columns is None and len(planned) > 1:
+            raise InputError(
+                f"{out} is one file for {len(planned)} images: add --grid, or give a folder"
+            )
+        make_folder(out.parent if is_file else out)
+        return gan, planned, Output(out, _ending_of(out) or ending, columns, names)
 
     if os.environ.get("WORLD_SIZE", "1") == "1":
         gan, planned, output = plan(device)
@@ -195,6 +218,11 @@ def command(
         planned, files = sample_together(plan, device)
     if files:
         _report(files, planned, how["model"], as_json=as_json)
+
+
+def _ending_of(out: Path) -> str | None:
+    """The format of a file of this name; None for a folder."""
+    return {".png": "png", ".jpg": "jpg", ".jpeg": "jpg"}.get(out.suffix.lower())
 
 
 def _folders(gan: Gan, planned: Sequence[Picture]) -> list[str]:
@@ -282,13 +310,13 @@ def write_pictures(
                 folder /= output.folders[provenance.class_index or 0]
                 make_folder(folder)
             name = folder / f"{file_stem(provenance)}.{output.ending}"
-            files.append(options.unused_picture(name, provenance))
+            files.append(output.file or options.unused_picture(name, provenance))
             save(picture, files[-1], provenance)
         return files
     grid = as_grid(output.columns, planned)
     image = make_grid(list(pictures), output.columns)
     # Named at the end: another command may have written its grid meanwhile.
-    path = options.unused_picture(output.out / f"grid.{output.ending}", grid)
+    path = output.file or options.unused_picture(output.out / f"grid.{output.ending}", grid)
     save(image, path, grid)
     return [path]
 

@@ -41,7 +41,7 @@ from biggan.errors import InputError
 from biggan.images import to_pil, to_uint8
 from biggan.inference.differentiable import differentiable_conv2d
 from biggan.inference.engine import Engine
-from biggan.inference.folded import FoldedGenerator
+from biggan.inference.folded import FoldedGenerator, check_number
 from biggan.latents import truncated_normal
 from biggan.models import GeneratorConfig, build_generator
 from biggan.models.biggan_deep import BigGANDeepGenerator
@@ -317,10 +317,27 @@ class BigGAN(nn.Module):
             z: Noise (N, z_dim), truncated by the caller.
             class_label: Class weights (N, num_classes).
             truncation: In (0, 1]; chooses the BatchNorm statistics.
+
+        Raises:
+            InputError: Noise or class weights that are no tensors of these shapes.
         """
         assert 0 < truncation <= 1
+        _check_rows("z", z, self.config.z_dim)
+        if isinstance(self.embeddings, nn.Linear):  # a program may replace it
+            _check_rows("class_label", class_label, self.embeddings.in_features)
+            check_number("class_label", len(class_label), len(z))
         condition = torch.cat((z, self.embeddings(class_label)), dim=1)
         return self.generator(condition, truncation)
+
+
+def _check_rows(what: str, rows: object, width: int) -> None:
+    if isinstance(rows, Tensor) and rows.ndim == 2 and rows.shape[1] == width:
+        return
+    given = tuple(rows.shape) if isinstance(rows, Tensor) else type(rows).__name__
+    raise InputError(
+        f"{what} must be a tensor (N, {width}), not {given}: one_hot_from_int and "
+        "truncated_noise_sample make arrays, and torch.from_numpy makes tensors of them"
+    )
 
 
 def _is_nothing(module: nn.Module | None) -> bool:

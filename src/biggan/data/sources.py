@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import difflib
 import logging
 import os
 import re
@@ -43,7 +42,7 @@ from biggan.data.folders import (
 from biggan.data.layout import Item, number_folders, number_labels, part_of_dataset
 from biggan.data.parquet import read_parquet
 from biggan.data.tars import is_compressed, read_tars
-from biggan.errors import InputError
+from biggan.errors import InputError, most_similar
 from biggan.hub import is_dataset, obtain_dataset
 
 logger = logging.getLogger("biggan.data")
@@ -226,8 +225,8 @@ def _not_found(path: Path) -> str:
         missing = missing.parent
     siblings = [s.name for s in missing.parent.iterdir() if not s.name.startswith(".")]
     spellings = {normal_name(name): name for name in siblings}
-    nearest = difflib.get_close_matches(normal_name(missing.name), spellings, n=1)
-    hint = f"; did you mean {missing.parent / spellings[nearest[0]]}?" if nearest else ""
+    nearest = most_similar(normal_name(missing.name), spellings)
+    hint = f"; did you mean {missing.parent / spellings[nearest]}?" if nearest else ""
     return f"no such file or folder: {path}{hint}"
 
 

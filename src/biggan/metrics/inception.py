@@ -57,7 +57,10 @@ Kernel = int | tuple[int, int]
 _BN_EPS = 1e-3
 _BATCH, _BATCH_GPU = 8, 64  # images at once; a CPU gains nothing beyond
 _PIXELS = 1 << 23  # of one channel before the resize, at once
-_BY_HAND = f"If you have it from {URL}, use --extractor FILE or InceptionFeatures(FILE)"
+_BY_HAND = (
+    f"If you have it from {URL}, give it as --extractor FILE; or train a classifier on your data, "
+    "biggan classifier DATA --out FILE, and give that"
+)
 
 
 class InceptionFeatures:

@@ -7,7 +7,6 @@ resolved recipe is written to the run's folder and into its checkpoints.
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import math
 import tomllib
 from collections.abc import Iterable, Mapping
@@ -17,7 +16,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal, Self, TypeVar, get_args, get_origin, get_type_hints
 
-from biggan.errors import InputError, printable, quoted, require
+from biggan.errors import InputError, most_similar, printable, quoted, require
 from biggan.fine_tuning.freezing import FineTuningConfig
 from biggan.models import DiscriminatorConfig, GeneratorConfig, get_preset
 from biggan.supervision.settings import (
@@ -403,8 +402,8 @@ def _read_toml(recipe: str | Path) -> dict[str, Any]:
             encoding="utf-8"
         )
     else:
-        close = difflib.get_close_matches(str(recipe), shipped_recipes(), n=1)
-        hint = f" (did you mean {close[0]}?)" if close else ""
+        close = most_similar(str(recipe), shipped_recipes())
+        hint = f" (did you mean {close}?)" if close else ""
         if path.exists():
             hint = f" (to train on a folder: biggan train small-folder --data {recipe})"
         raise InputError(
@@ -464,11 +463,9 @@ def _refuse_unknown_keys(values: Mapping[str, Any]) -> None:
             continue  # a table that is none is refused where it is read
         name = key.rpartition(".")[2]
         # Probably meant: the same name in another table, or a similar one.
-        near = [other for other in known if other.rpartition(".")[2] == name]
-        near = near or difflib.get_close_matches(key, known, n=1)
-        hint = (
-            f"did you mean {near[0]}?" if near else "biggan train RECIPE --dry-run lists all keys"
-        )
+        same = [other for other in known if other.rpartition(".")[2] == name]
+        near = same[0] if same else most_similar(key, known)
+        hint = f"did you mean {near}?" if near else "biggan train RECIPE --dry-run lists all keys"
         raise InputError(f"a recipe has no key {quoted(key)}; {hint}")
 
 

@@ -12,7 +12,6 @@ What only some words or formats need is imported where they are met.
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -21,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from biggan.classes import default_class_names, resolve_class
-from biggan.errors import DamagedFileError, InputError, printable, quoted
+from biggan.errors import DamagedFileError, InputError, most_similar, printable, quoted
 from biggan.weights.files import (
     BUNDLED,
     BUNDLED_FOLDER,
@@ -225,8 +224,8 @@ def _nothing_there(name: str, kind: Kind) -> str:
 
     published = [n for n in PUBLISHED if kind == "generator" or PUBLISHED[n].discriminator]
     written = re.sub(r"[\s_]+", "-", name[:100].lower())
-    near = difflib.get_close_matches(written, (*BUNDLED, *published), 1, 0.8)
-    meant = f" (did you mean {near[0]!r}?)" if near and near[0] != name else ""
+    near = most_similar(written, (*BUNDLED, *published), 0.8)
+    meant = f" (did you mean {near!r}?)" if near and near != name else ""
     if kind == "discriminator":
         why = ": none was published" if name in PUBLISHED else meant
         return (
