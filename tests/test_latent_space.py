@@ -375,6 +375,10 @@ MISTAKES = {
         lambda g: g.differentiable().synthesize(torch.zeros(1, 12), "kiwi"),
         r"class vectors must be a tensor \(N, 16\), or \(N, 3, 16\) .*, not 'kiwi'$",
     ),
+    "names for labels with gradients": (
+        lambda g: g.differentiable()(torch.zeros(1, 12), ["kiwi"]),
+        r"labels must be a tensor .* not \['kiwi'\]: gan.embed makes class vectors of names",
+    ),
     "another precision of a network with packed weights": (
         lambda g: g.differentiable().double(),
         r"gan.generator.double\(\) before gan.differentiable\(\)",

@@ -96,6 +96,15 @@ def test_a_file_that_was_named_is_written_and_replaced(tiny_file, tmp_path):
         assert message in fails(f"{sample} 1 {line}")
 
 
+@pytest.mark.parametrize(
+    "line", ["invert a.png --out", "report run --figures", "push model name --folder"]
+)
+def test_a_folder_is_not_named_as_a_file(line, tmp_path):
+    message = fails(f"{line} {tmp_path}/x.png")
+    assert "x.png' is the name of a file: give a folder" in message
+    assert not (tmp_path / "x.png").exists()
+
+
 def test_figures_leave_those_of_another_subject(tmp_path):
     about = {"reference": {}, "extractor": {}, "protocol": {}, "points": {}, "versions": {}}
     rows = [{"truncation": None, "scores": {"fid": 1.0}, "seconds": 1.0}]

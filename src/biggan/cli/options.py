@@ -98,12 +98,27 @@ class NumberOr(click.ParamType):  # type: ignore[type-arg]  # generic since clic
             self.fail(f"{value!r} is neither a {kind} nor {words}", param, ctx)
 
 
+class _Folder(click.Path):
+    """A folder, which may not exist yet. The name of a picture or of weights is a mistake."""
+
+    def convert(
+        self,
+        value: str | os.PathLike[str],
+        param: click.Parameter | None,
+        ctx: click.Context | None,
+    ) -> Any:
+        """Read the option's text."""
+        if Path(value).suffix.lower() in {".png", ".jpg", ".jpeg", ".safetensors"}:
+            self.fail(f"{quoted(str(value))} is the name of a file: give a folder", param, ctx)
+        return super().convert(value, param, ctx)
+
+
 TRUNCATION = NumberOr(float, {"none": None})
 """A number, or "none" for untruncated noise."""
 
 PATH = click.Path(path_type=Path)
 FILE = click.Path(dir_okay=False, path_type=Path)
-FOLDER = click.Path(file_okay=False, path_type=Path)
+FOLDER = _Folder(file_okay=False, path_type=Path)
 
 model = click.option(
     "--model",

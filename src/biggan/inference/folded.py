@@ -142,6 +142,11 @@ class FoldedGenerator(nn.Module):
 
     def embed(self, labels: Tensor) -> Tensor:
         """Class vectors for labels; see `Generator.embed`."""
+        if not isinstance(labels, Tensor):
+            raise InputError(
+                "labels must be a tensor of indices or class weights, not "
+                f"{quoted(labels)}: gan.embed makes class vectors of names, for synthesize"
+            )
         return self.class_embedding(labels)
 
     def forward(self, z: Tensor, labels: Tensor, truncation: float | None = None) -> Tensor:
