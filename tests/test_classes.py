@@ -126,10 +126,10 @@ def test_a_long_list_of_choices_is_cut():
 def test_an_unknown_name_is_answered_with_the_nearest():
     message = refusal("golden retreiver")
     assert message.startswith("no class is named 'golden retreiver'; nearest: 3) golden retriever")
-    assert message.endswith("; `biggan classes` or gan.class_names lists them all")
+    assert message.endswith("; `biggan classes --model MODEL` or gan.class_names lists them all")
     assert "nearest: 12) catamaran;" in refusal("ama")
     assert "nearest: 12) catamaran;" in refusal("catamran")
-    assert refusal("zzzz\nzz").startswith(r"no class is named 'zzzz\nzz'; `biggan classes`")
+    assert refusal("zzzz\nzz").startswith(r"no class is named 'zzzz\nzz'; `biggan classes --model ")
     assert "no class is named" in refusal("9" * 5000)
 
 

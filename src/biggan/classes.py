@@ -27,7 +27,7 @@ _MARGIN = 0.1  # how much less alike than the best find another may be
 
 _IMAGENET_SIZE = 1000
 
-_LISTS = "`biggan classes` or gan.class_names"  # in the shell, in Python
+_LISTS = "`biggan classes --model MODEL` or gan.class_names"  # in the shell, in Python
 
 
 class AmbiguousClassError(InputError):
