@@ -131,7 +131,7 @@ def old_files(folder: Path) -> Iterator[tuple[str, Figures]]:
     total = sum(p.detach().abs().sum().item() for p in judge.parameters())
     yield "an old discriminator", {"about": [total]}
     for name in ("picture.png", "grid.png", "path.png", "path.webp"):
-        out = folder / name
+        out = folder / name.replace(".", "-")
         out.mkdir()
         verb, target = ("interpolate", out / name) if "path" in name else ("sample", out)
         biggan(verb, "--like", FILES / name, "--model", FILES / "run", "--out", target)
