@@ -11,7 +11,7 @@ from command_line import write_images, write_recipe
 from runs import short_exports
 
 
-@pytest.fixture(scope="package", autouse=True)
+@pytest.fixture(scope="module", autouse=True)
 def _less_to_export() -> Iterator[None]:
     with short_exports():
         yield

@@ -10,7 +10,7 @@ from runs import noise_images, short_exports
 from simple_features import SimpleFeatures
 
 
-@pytest.fixture(scope="package", autouse=True)
+@pytest.fixture(scope="module", autouse=True)
 def _less_to_export() -> Iterator[None]:
     with short_exports():
         yield

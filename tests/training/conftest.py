@@ -13,7 +13,7 @@ from runs import noise_images, short_exports
 from tiny import TINY_RECIPE
 
 
-@pytest.fixture(scope="package", autouse=True)
+@pytest.fixture(scope="module", autouse=True)
 def _less_to_export() -> Iterator[None]:
     with short_exports():
         yield
