@@ -58,7 +58,7 @@ def test_mistakes_are_one_line(folder, tmp_path):
     out = tmp_path / "a.safetensors"
     Image.new("RGB", (9, 8)).save(folder / "cat/wide.png")
     for line, message in {
-        f"{folder} --out {out}": "with --resolution",
+        f"{folder} --out {out}": "(--resolution)",
         f"digits --out {tmp_path}/a.pt": "must end in .safetensors",
         f"{tmp_path}/no --out {out} --resolution 8": "no such file",
         f"digits --out {folder}/cat/0000.png/a.safetensors": "is not a folder",
