@@ -39,6 +39,17 @@ def test_it_makes_the_generators_images(generator, form, truncation):
     torch.testing.assert_close(folded(z, labels, truncation), expected, atol=2e-5, rtol=0)
 
 
+@pytest.mark.parametrize("num", [1, 2])
+@torch.inference_mode()
+def test_every_layer_keeps_the_memory_in_which_convolutions_are_fastest(generator, num):
+    folded = FoldedGenerator(generator, packed_conv2d)
+    z, labels = inputs(generator, num)
+    prepared = folded.prepare(z, folded.embed(labels))
+    made = folded.activations(folded.layers, *prepared)
+    planar = [k for k, x in made.items() if not x.is_contiguous(memory_format=torch.channels_last)]
+    assert not planar
+
+
 @torch.no_grad()
 def test_the_algebra_is_exact(generator):
     """In float64 nothing but rounding is left: no approximation hides in the tolerances above."""

@@ -232,11 +232,7 @@ def as_grid(features: Tensor) -> Tensor:
     In channels-last memory, which convolutions then keep to the end of the network: their libraries
     are fastest so, on CPUs and GPUs.
     """
-    # By transposing, since the transforms of `torch.func` know no memory formats.
-    return (
-        features.unflatten(1, (-1, 16))
-        .transpose(1, 2)
-        .contiguous()
-        .transpose(1, 2)
-        .unflatten(2, (4, 4))
-    )
+    # By transposing, since the transforms of `torch.func` know no memory formats. The last view is
+    # of contiguous memory: of other memory, one image would get a stride that is taken for planar.
+    pixels = features.unflatten(1, (-1, 16)).transpose(1, 2).flatten(1)  # (N, 16 * C)
+    return pixels.unflatten(1, (4, 4, -1)).permute(0, 3, 1, 2)
