@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from biggan.inference.differentiable import in_forward_mode, must_be_plain, with_batch_first
 
-_WEIGHTS = 1 << 21  # at a time: more would be fetched from memory anew by every operation
+_WEIGHTS = 1 << 19  # at a time: more would be fetched from memory anew by every operation
 
 
 def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
