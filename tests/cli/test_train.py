@@ -81,11 +81,14 @@ def test_a_run_that_is_too_long_for_a_cpu_gets_settings_that_end_over_night(monk
     assert "within 8 hours, at 32 px instead of 64" in said
 
 
-def test_a_folder_on_a_cpu_gets_its_own_recipe(data, tmp_path, any_plan):
-    train = f"train small-folder --data {data} --out {tmp_path}/run --dry-run --json --device cpu"
+@pytest.mark.parametrize(("recipe", "channels"), [("small-folder", 16), ("cifar10", 24)])
+def test_a_recipe_with_a_form_for_cpus_is_trained_in_it_there(
+    recipe, channels, data, tmp_path, any_plan
+):
+    train = f"train {recipe} --data {data} --out {tmp_path}/run --dry-run --json --device cpu"
     result = biggan(train)
-    assert json.loads(result.stdout)["recipe"]["generator"]["channels"] == 16
-    assert "no accelerator here: training with the recipe small-folder-cpu" in result.stderr
+    assert json.loads(result.stdout)["recipe"]["generator"]["channels"] == channels
+    assert f"no accelerator here: training with the recipe {recipe}-cpu" in result.stderr
 
 
 @pytest.fixture

@@ -28,8 +28,6 @@ if TYPE_CHECKING:
 
 _LOG = logging.getLogger("biggan.training")
 
-_FOR_FOLDERS = "small-folder"  # has a form for CPUs
-
 
 class DurationType(click.ParamType):  # type: ignore[type-arg]  # generic since click 8.2
     """A time such as 50m, 1h30m or 90s, in seconds."""
@@ -166,9 +164,9 @@ def command(
 
 def _suited(recipe: str, device: str, run_dir: Path | None) -> str:
     """The recipe, or its form for CPUs; a run goes on with the recipe that it has."""
-    from biggan.training.config import load_recipe
+    from biggan.training.config import load_recipe, shipped_recipes
 
-    if recipe != _FOR_FOLDERS or device != "cpu":
+    if device != "cpu" or f"{recipe}-cpu" not in shipped_recipes():
         return recipe
     saved = _saved(run_dir)
     if saved and saved.config.generator.channels == load_recipe(recipe).generator.channels:
