@@ -183,7 +183,7 @@ class Form:
     summary: str  # of the endpoint
     controls: tuple[Control, ...]  # in the order of the endpoint's parameters
     make: Callable[..., Any]  # from a model and a checked value of each control to a provenance
-    makes: type  # of provenance
+    provenance: type  # of what `make` makes
     label: str = ""  # of the picture
     video: Form | None = None  # which belongs to the tab, and may add controls to it
 
@@ -408,7 +408,7 @@ def find_settings(gan: Gan, made: AnyProvenance) -> tuple[Form, dict[str, Any]]:
     verb = "sample" if isinstance(sheet, GridProvenance | LatentGridProvenance) else "interpolate"
     reason = ""
     for form in (SWEEP, EXPLORE, INTERPOLATE, VIDEO, DIRECTIONS):
-        if not isinstance(sheet, form.makes):
+        if not isinstance(sheet, form.provenance):
             continue
         try:
             values = form.complete(gan, settings_of(gan, sheet))
@@ -421,7 +421,10 @@ def find_settings(gan: Gan, made: AnyProvenance) -> tuple[Form, dict[str, Any]]:
             again = GridProvenance(1, again.pictures[-1:])
         if isinstance(made, LatentProvenance):
             again = LatentGridProvenance(1, again.latents[-1:])
-        (settings, numbers), (settings_again, numbers_again) = _pixels(sheet), _pixels(again)
+        (settings, numbers), (settings_again, numbers_again) = (
+            _what_decides_pixels(sheet),
+            _what_decides_pixels(again),
+        )
         if settings == settings_again and np.allclose(numbers, numbers_again, atol=_CLOSE):
             return form, values
         reason = f"no tab of the page shows this {kind}; use biggan {verb} --like FILE"
@@ -465,8 +468,8 @@ def settings_of(gan: Gan, sheet: SheetProvenance | VideoProvenance) -> dict[str,
     return {**vars(sheet), **found, "category_a": entry(class_a), "category_b": entry(class_b)}
 
 
-def _pixels(made: SheetProvenance | VideoProvenance) -> tuple[Any, list[float]]:
-    """What decides the pixels: what must be equal, and numbers that may differ by rounding."""
+def _what_decides_pixels(made: SheetProvenance | VideoProvenance) -> tuple[Any, list[float]]:
+    """What must be equal for equal pixels, and numbers that may differ by rounding."""
     if isinstance(made, LatentGridProvenance):
         shapes = [(p.truncation, len(p.z), len(p.class_vector)) for p in made.latents]
         return (made.columns, shapes), [n for p in made.latents for n in p.z + p.class_vector]

@@ -1,8 +1,8 @@
 """Collapse rules: pure functions of a run's signals and of its evaluations.
 
-A rule must hold in three looks running and over 40 steps, for a GAN's curves have spikes that heal.
-`exploding` and `wrong` follow the paper (Section 4, Appendix F); `blind` is what small runs with
-too large learning rates show first. In runs that have collapsed the figures are far beyond the
+A rule must hold in three consecutive lines of signals, over 40 steps: a GAN's curves have spikes
+that heal. `sigma0` and `wrong` follow the paper (Section 4, Appendix F); `blind` is what small runs
+with too large learning rates show first. In runs that have collapsed the figures are far beyond the
 thresholds, in healthy ones far from them (docs/stability.md).
 """
 
@@ -17,15 +17,15 @@ from typing import Any
 WINDOW = 60
 """Lines of signals that the rules look at, the newest included."""
 
-_LOOKS = 3  # consecutive looks in which a rule must hold
-_STEPS = 40  # steps that these looks must span at least
+_CONSECUTIVE = 3  # consecutive lines in which a rule must hold
+_STEPS = 40  # steps that these lines must span at least
 _SEPARATION = 0.1  # of D's mean logits; the hinge loss asks for 2
 _APART = 0.5  # a separation that is clearly good
 _WRONG = 4.0  # hinge loss of D's mean logits; a D that answers 0 to everything has 2
 _RIGHT = 2.0
 _DIVERSITY = 0.25  # share of the median before
 _DIVERSE = 0.5
-_SPAN = 5  # looks within which sigma0 may not double
+_SPAN = 5  # lines within which sigma0 may not double
 _GROWTH = 2.0
 _DISTANCE = 2.0  # times the best evaluation
 
@@ -118,11 +118,11 @@ def wrong(lines: Sequence[_Line]) -> Collapse | None:
 def uniform(lines: Sequence[_Line]) -> Collapse | None:
     """Rule `uniform`: the images of a class have become alike.
 
-    The diversity of the fixed sample is below a quarter of its median over all looks of the window
+    The diversity of the fixed sample is below a quarter of its median over all lines of the window
     but the newest.
     """
     before = [line["diversity"] for line in lines[: -_needed(lines)]]
-    if len(before) < _LOOKS:
+    if len(before) < _CONSECUTIVE:
         return None
     usual = statistics.median(before)
     if not _held(lines, lambda line: line["diversity"] < _DIVERSITY * usual):
@@ -130,14 +130,14 @@ def uniform(lines: Sequence[_Line]) -> Collapse | None:
     newest, step = lines[-1]["diversity"], lines[-1]["step"]
     reason = (
         f"The images of a class have become alike: they differ by {newest:.2g} at step {step}, "
-        f"usual was {usual:.2g}."
+        f"usually by {usual:.2g}."
     )
     onset = _last(lines, lambda line: line["diversity"] > _DIVERSE * usual)
     return Collapse("uniform", reason, onset, {"diversity": newest, "median": usual})
 
 
-def exploding(lines: Sequence[_Line]) -> Collapse | None:
-    """Rule `sigma0`: the largest singular value of a generator's weight doubled within five looks.
+def sigma0(lines: Sequence[_Line]) -> Collapse | None:
+    """Rule `sigma0`: the largest singular value of a generator's weight doubled within five lines.
 
     In the paper's Figure 3 it grows through all of training, in some layers, and explodes at
     collapse. The discriminator's is no sign: it has spikes that heal.
@@ -145,9 +145,9 @@ def exploding(lines: Sequence[_Line]) -> Collapse | None:
     spectra = [line["singular_values"]["generator"] for line in lines]
     for layer, values in spectra[-1].items():
         curve = [spectrum[layer][0] for spectrum in spectra if layer in spectrum]
-        if len(curve) <= _SPAN + _LOOKS:
+        if len(curve) <= _SPAN + _CONSECUTIVE:
             continue
-        recent = range(len(curve) - _LOOKS, len(curve))
+        recent = range(len(curve) - _CONSECUTIVE, len(curve))
         ratios = [curve[i] / curve[i - _SPAN] if curve[i - _SPAN] > 0 else 0.0 for i in recent]
         if all(ratio > _GROWTH for ratio in ratios):
             reason = (
@@ -155,7 +155,7 @@ def exploding(lines: Sequence[_Line]) -> Collapse | None:
                 f"{values[0]:.3g} at step {lines[-1]['step']}, {ratios[-1]:.2g} times that of "
                 f"{_SPAN} lines before."
             )
-            onset = lines[-_LOOKS - _SPAN]["step"]
+            onset = lines[-_CONSECUTIVE - _SPAN]["step"]
             return Collapse("sigma0", reason, onset, {"sigma0": values[0], "growth": ratios[-1]})
     return None
 
@@ -169,7 +169,7 @@ class Rules:
         wrong,
         blind,
         uniform,
-        exploding,
+        sigma0,
     )
     """Rules for the newest line of signals.jsonl, given those before it, oldest first."""
     scores: Callable[[Sequence[tuple[int, float]]], Collapse | None] = distance
@@ -187,16 +187,16 @@ class Rules:
 
 
 def _held(lines: Sequence[_Line], holds: Callable[[_Line], bool]) -> bool:
-    """Whether a rule holds in the newest looks."""
-    looks = _needed(lines)
-    return len(lines) >= looks and all(holds(line) for line in lines[-looks:])
+    """Whether a rule holds in the newest lines."""
+    newest = _needed(lines)
+    return len(lines) >= newest and all(holds(line) for line in lines[-newest:])
 
 
 def _needed(lines: Sequence[_Line]) -> int:
-    """How many of the newest looks a rule must hold in: `_LOOKS`, and those of `_STEPS` steps."""
+    """In how many of the newest lines a rule must hold: `_CONSECUTIVE`, or more for `_STEPS`."""
     newest = lines[-1]["step"]
     within = sum(line["step"] > newest - _STEPS for line in lines)
-    return max(_LOOKS, within + 1)
+    return max(_CONSECUTIVE, within + 1)
 
 
 def _last(lines: Sequence[_Line], good: Callable[[_Line], bool]) -> int:

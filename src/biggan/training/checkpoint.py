@@ -96,7 +96,7 @@ class Checkpoint:
 def rollback_reach(config: TrainConfig) -> int:
     """How many steps a rollback goes back at most: there is always a checkpoint from before that.
 
-    Ten looks at the signals, which is more than any rule takes to call a collapse; or two
+    Ten lines of signals, which is more than any rule takes to call a collapse; or two
     evaluations, for it takes two that are bad.
     """
     return max(10 * config.watch.every, 2 * config.evaluation.every)
