@@ -9,7 +9,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from biggan.inference.differentiable import in_forward_mode, must_be_plain, with_batch_first
+from biggan.inference.differentiable import (
+    Function,
+    in_forward_mode,
+    must_be_plain,
+    with_batch_first,
+)
 
 _WEIGHTS = 1 << 19  # at a time: more would be fetched from memory anew by every operation
 
@@ -26,7 +31,7 @@ def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     return F.scaled_dot_product_attention(query, key, value, scale=1.0)
 
 
-class _Attend(torch.autograd.Function):
+class _Attend(Function):
     """See `attend`. Weights are not kept for the gradients, but computed again."""
 
     @staticmethod

@@ -83,7 +83,22 @@ class DifferentiableConv2d(FrozenConvolution):
         return result
 
 
-class _Linear(torch.autograd.Function):
+class Function(torch.autograd.Function):
+    """An `autograd.Function` that is applied faster."""
+
+    @classmethod
+    def apply(cls, *inputs: Any) -> Any:
+        """See `torch.autograd.Function.apply`, which inspects the signature of `forward` each time.
+
+        For a small layer that would take as long as its convolution.
+        """
+        if torch._C._are_functorch_transforms_active():
+            return super().apply(*inputs)
+        inputs = torch._functorch.utils.unwrap_dead_wrappers(inputs)
+        return super(torch.autograd.Function, cls).apply(*inputs)  # type: ignore[misc]
+
+
+class _Linear(Function):
     """A linear map, whose derivative is its adjoint; also for the transforms of `torch.func`."""
 
     @staticmethod
@@ -108,7 +123,7 @@ class _Linear(torch.autograd.Function):
         return result.unflatten(0, (info.batch_size, -1)), 0
 
 
-class _ActivatedLinear(torch.autograd.Function):
+class _ActivatedLinear(Function):
     """A linear map of relu(scale * x + shift); see `_Linear`."""
 
     @staticmethod
@@ -134,11 +149,12 @@ class _ActivatedLinear(torch.autograd.Function):
         if gradients[0] is None:
             return (None,) * 5
         x, scale, activated = ctx.saved_tensors
-        passed = _Linear.apply(gradients[0], ctx.adjoint, ctx.linear)
-        if must_be_plain(passed):
+        if must_be_plain(gradients[0]) or not len(x):
+            passed = _Linear.apply(gradients[0], ctx.adjoint, ctx.linear)
             passed = torch.ops.aten.threshold_backward(passed, activated, 0)
             of_scale, of_shift = (y.sum((2, 3), keepdim=True) for y in (passed * x, passed))
             return passed * scale, of_scale, of_shift, None, None
+        passed = ctx.adjoint(channels_last(gradients[0]))
         torch.ops.aten.threshold_backward.grad_input(passed, activated, 0, grad_input=passed)
         of_scale, of_shift = _sums(passed, x)
         return passed.mul_(scale), of_scale, of_shift, None, None
@@ -156,13 +172,13 @@ def _sums(passed: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
     # The library makes wrong sums of tensors in different memory formats.
     passed, x = channels_last(passed), channels_last(x)
     zeros, ones = (make(x.shape[1]) for make in (x.new_zeros, x.new_ones))
-    of_scale, of_shift = (x.new_empty(*x.shape[:2], 1, 1) for _ in range(2))
-    for image, (g, y) in enumerate(zip(passed, x, strict=True)):
-        _, of_scale[image, :, 0, 0], of_shift[image, :, 0, 0] = (
-            torch.ops.aten.native_batch_norm_backward(
-                g[None], y[None], None, zeros, ones, None, None, False, 0, [False, True, True]
-            )
-        )
+    sums = [
+        torch.ops.aten.native_batch_norm_backward(
+            g[None], y[None], None, zeros, ones, None, None, False, 0, [False, True, True]
+        )[1:]
+        for g, y in zip(passed, x, strict=True)
+    ]
+    of_scale, of_shift = (torch.stack(each)[..., None, None] for each in zip(*sums, strict=True))
     return of_scale, of_shift
 
 
