@@ -126,9 +126,12 @@ def browser() -> Iterator[Any]:
 class Visit:
     """The page in a window."""
 
-    def __init__(self, browser: Any, address: str, query: str = "", **settings: Any) -> None:
+    def __init__(
+        self, browser: Any, address: str, query: str = "", script: str = "", **settings: Any
+    ) -> None:
         settings.setdefault("viewport", {"width": 1280, "height": 900})
         self.window = browser.new_page(**settings)
+        self.window.add_init_script(script)
         self.window.set_default_timeout(30_000)
         self.failures: list[str] = []
         self.window.on("pageerror", lambda error: self.failures.append(str(error)))
@@ -314,6 +317,40 @@ def test_directions_are_reset_and_a_dropped_picture_brings_them_back(
     page.wait_for_number("directions-direction_0", 2.5)
 
 
+# The end of each stream of answers arrives a second late.
+_LATE_CLOSE = """
+const plain = window.fetch;
+window.fetch = async (request, options) => {
+  const answer = await plain(request, options);
+  if (!String(request.url ?? request).includes("/queue/data")) return answer;
+  const late = new TransformStream({
+    async transform(text, to) {
+      const [before, close = ""] = text.split(/(?=data: {[^}]*"close_stream")/);
+      to.enqueue(before);
+      window.closing = text.includes("close_stream");
+      if (window.closing) await new Promise((done) => setTimeout(done, 1000));
+      to.enqueue(close);
+    },
+  });
+  const text = answer.body.pipeThrough(new TextDecoderStream()).pipeThrough(late);
+  return new Response(text.pipeThrough(new TextEncoderStream()), answer);
+};
+"""
+
+
+def test_requests_that_come_while_the_stream_of_answers_closes_are_answered(
+    visit: Callable[..., Visit], gans: dict[str, Gan]
+) -> None:
+    page = visit("?form=directions&direction_0=2.5", script=_LATE_CLOSE)
+    page.wait_for("directions", drawn(gans["tiny"], DIRECTIONS, direction_0=2.5))
+    page.window.wait_for_function("window.closing")
+    page.window.get_by_role("button", name="Reset").click()
+    page.wait_for("directions", drawn(gans["tiny"], DIRECTIONS))
+    page.window.wait_for_function("window.closing")
+    page.type("directions-direction_0", 2.5)
+    page.wait_for("directions", drawn(gans["tiny"], DIRECTIONS, direction_0=2.5))
+
+
 def test_the_page_welcomes_with_classes_to_click_a_surprise_a_link_and_a_way_back(
     visit: Callable[..., Visit], gans: dict[str, Gan]
 ) -> None:
@@ -379,6 +416,9 @@ def test_half_typed_numbers_and_fast_moves_end_where_the_controls_stand(
             f"This takes whole numbers from 0 to 4294967295: {text} became {nearest}."
         )
         page.wait_for("explore", drawn(gan, EXPLORE, seed=nearest))
+    sync_api.expect(page.control("explore-seed").locator("[type=range]")).to_have_attribute(
+        "max", "100"
+    )
     page.type("explore-seed", 12345)
     for _ in range(20):
         page.control("explore-truncation").locator("input[type=range]").press("ArrowRight")
@@ -403,6 +443,10 @@ def test_a_video_is_made_shown_and_downloaded(
     assert [(k.class_index, k.seed) for k in recipe.keyframes] == [(6, 0), (2, 4)]
     if page.control("mp4").count():
         assert read_provenance(page.download(page.control("mp4"), tmp_path)) == recipe
+        sync_api.expect(page.control("video")).to_be_hidden()
+        bar = page.window.locator("#player .controls")  # Gradio's; its text is white
+        color = bar.evaluate("bar => getComputedStyle(bar).backgroundColor")
+        assert max(map(int, re.findall(r"\d+", color)[:3])) < 100
 
     page.type("interpolate-seed_b", 5)  # the video is of other settings now
     sync_api.expect(page.window.locator("#video img, #player video")).to_have_count(0)
@@ -494,10 +538,13 @@ def test_a_class_is_found_and_nothing_that_is_typed_is_dropped_silently(
     sync_api.expect(options).to_have_text(["7) seven"])
     field.press("Escape")
     assert field.input_value() == "0) zero"
-    field.fill("golden retriever")
-    sync_api.expect(options).to_have_text(
-        ["golden retriever is a class of biggan-deep-128: choose that model"]
-    )
+    for text in ("golden retriever", "golden ret", "n02099601"):
+        field.fill(text)
+        sync_api.expect(options).to_have_text(
+            ["207) golden retriever is a class of biggan-deep-128: choose that model"]
+        )
+    field.fill("retriever")
+    sync_api.expect(options).to_have_text([re.compile("retriever is a class of biggan-deep-")] * 5)
     field.fill("zzz")
     sync_api.expect(options).to_have_text(["No class is called zzz."])
     field.press("Tab")
@@ -647,6 +694,7 @@ def test_it_fits_a_telephone(visit: Callable[..., Visit]) -> None:
         parts = ":is(input, label, img, button, h1, p, span):visible"
         shown = page.window.locator(f"main {parts}:not(.gallery *)")  # which scrolls sideways
         assert shown.evaluate_all(widest) <= 360
+    assert page.window.locator("#directions-direction_0 .head").bounding_box()["height"] < 45
     tabs = page.window.get_by_role("tab")
     tops = tabs.evaluate_all("all => all.map((tab) => tab.getBoundingClientRect().top)")
     assert len(tops) == 4

@@ -23,8 +23,9 @@ from biggan.demo import forms
 from biggan.demo.drawing import enlarged
 from biggan.demo.renderer import Renderer
 from biggan.errors import InputError, quoted
-from biggan.weights.load import models_with_class
+from biggan.weights.load import search_models
 
+_MOST_ELSEWHERE = 5  # classes of another model that a search lists
 _REFERENCE = Template(
     Path(__file__).with_name("api.html").read_text(encoding="utf-8"),
     autoescape=True,
@@ -84,15 +85,19 @@ def build_api(renderer: Renderer) -> FastAPI:
     @api.get(
         "/api/classes/find",
         summary="The classes that match a text, as the page lists them; if none has it in its "
-        "name, another model with that class.",
+        "name, another model with such classes, at most five.",
     )
     def find(query: Annotated[_Search, Query()]) -> dict[str, Any]:
         model, text = query.model or models.default, query.search
         names = models.get(model).class_names
         entries, found = class_choices(names), matching_classes(text, names)
-        other = None if found else models.nearest(models_with_class(text))
-        found = found or search_classes(text, names)
-        return {"classes": [entries[index] for index in found], "other": other}
+        similar = found or search_classes(text, names)
+        # A misspelling of a class here is likelier than a part of a name elsewhere.
+        elsewhere = {} if found else search_models(text, whole_names=bool(similar))
+        name, other = models.nearest(elsewhere), None
+        if name:
+            other = {"model": name, "classes": elsewhere[name][:_MOST_ELSEWHERE]}
+        return {"classes": [entries[index] for index in similar], "other": other}
 
     @api.get("/api/queue", summary="The number of waiting requests, and its limit.")
     async def waiting() -> dict[str, int]:

@@ -73,8 +73,8 @@ async function find(text) {
     .catch(() => ({ detail: "The server does not answer." }));
   if (number !== searches) return false;
   list().replaceChildren();
-  if (other) {
-    add(`${text} is a class of ${other}: choose that model`, { entry: text, model: other });
+  for (const entry of other?.classes ?? []) {
+    add(`${entry} is a class of ${other.model}: choose that model`, { entry, model: other.model });
   }
   for (const entry of classes) add(entry, { entry });
   if (!list().children.length) add(detail ?? `No class is called ${text}.`);

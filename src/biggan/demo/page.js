@@ -34,11 +34,11 @@
   // A number that is out of range when one leaves its box is corrected, and a line says so.
   document.addEventListener("input", ({ target }) => {
     document.querySelectorAll(".correction").forEach((line) => line.remove());
-    if (target.matches(".controls input[type=number]")) target.dataset.typed = target.value;
+    if (target.matches(".fields input[type=number]")) target.dataset.typed = target.value;
   });
   document.addEventListener("focusout", ({ target }) => {
     const typed = target.dataset?.typed;
-    if (typed === undefined || !target.matches(".controls input[type=number]")) return;
+    if (typed === undefined || !target.matches(".fields input[type=number]")) return;
     delete target.dataset.typed;
     const block = target.closest(".block");
     const [low, high] = [Number(target.min), largest[block.id]];
@@ -57,6 +57,61 @@
     delete target.dataset.typed;
     block.append(line);
   }, true);
+
+  // The server closes the stream of answers after the last one. If it takes another request before
+  // the client has read that, Gradio's client opens no new stream for it, and would wait forever. So
+  // a stream is followed by the next one while a request is unanswered, and the answer to a request
+  // waits until the client has closed the stream that ends.
+  const plainFetch = window.fetch;
+  const unanswered = new Set();
+  const turn = (id) => unanswered.delete(id) || unanswered.add(id);  // asked and answered, any order
+  let closing = null;
+
+  async function join(request, options) {
+    const answer = await plainFetch(request, options);
+    const { event_id: id } = await answer.clone().json().catch(() => ({}));
+    if (id) turn(id);
+    await closing;
+    return answer;
+  }
+
+  async function stream(request) {
+    let answer = await plainFetch(request.clone());
+    const first = answer;
+    const encoder = new TextEncoder();
+    async function follow(client) {
+      for (let text = ""; answer; text = "") {
+        if (!answer.ok) throw new Error(`status ${answer.status}`);
+        const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
+        answer = null;
+        for (let part = await reader.read(); !part.done; part = await reader.read()) {
+          const events = `${text}${part.value}`.split("\n\n");
+          text = events.pop();
+          for (const event of events) {
+            const { msg, event_id: id } = JSON.parse(event.replace("data:", ""));
+            if (msg === "process_completed") turn(id);
+            if (msg === "close_stream" && unanswered.size) {
+              answer = await plainFetch(request.clone());
+            } else {
+              if (msg === "close_stream") {
+                closing = new Promise((done) => { request.signal.onabort = done; });
+              }
+              client.enqueue(encoder.encode(`${event}\n\n`));
+            }
+          }
+        }
+      }
+      client.close();
+    }
+    const start = (client) => { follow(client).catch((error) => client.error(error)); };
+    return first.ok ? new Response(new ReadableStream({ start }), first) : first;
+  }
+
+  window.fetch = (request, options) => {
+    const { pathname } = new URL(request.url ?? request, location.href);
+    if (pathname.endsWith("/queue/join")) return join(request, options);
+    return pathname.endsWith("/queue/data") ? stream(request) : plainFetch(request, options);
+  };
 
   const pictures = () => document.querySelectorAll(".picture");
 
@@ -90,11 +145,13 @@
     recall: () => (window.kept ??= JSON.stringify(history.state?.settings) ?? ""),
 
     // Pairs are exchanged, A before B; a slider reaches a number that was typed, or it would be cut.
+    // After a smaller number is typed, it is as long as at first.
     swap: (...ends) => ends.map((_, k) => ends[k ^ 1]).map((value) => (typeof value === "number"
       ? { __type__: "update", value, maximum: Math.max(100, value) } : value)),
     grow(slider, value) {
       const { max } = document.querySelector(`#${slider} input[type=range]`);
-      const maximum = Math.min(Math.max(max, Math.round(value) || 0), largest[slider]);
+      const least = document.activeElement.type === "number" ? 100 : max;
+      const maximum = Math.min(Math.max(least, Math.round(value) || 0), largest[slider]);
       return { __type__: "update", maximum };
     },
 

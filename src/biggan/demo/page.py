@@ -258,7 +258,8 @@ class Page:
                 tab.heading: gr.update(value=heads, visible=bool(heads)),
                 tab.caption: words.caption(gan, sheet, source) + words.download_links(*links),
                 # A video would be of other settings now.
-                **dict.fromkeys(tab.video, gr.update(value=None, visible=False)),
+                **dict.fromkeys(tab.video[1:], gr.update(value=None, visible=False)),
+                **dict.fromkeys(tab.video[:1], gr.update(value=None, visible="hidden")),
             }
             del gan  # not kept while the picture waits
             with self.renderer.join(model, sheet) as job:
@@ -283,25 +284,32 @@ class Page:
         *values: Any,
         progress: gr.Progress = gr.Progress(),  # noqa: B008  # that is how Gradio knows
     ) -> Iterator[dict[Any, Any]]:
-        """A video, once it is made; until then an empty frame, where Gradio shows the progress."""
+        """A video, once it is made; until then an empty frame, where Gradio shows the progress.
+
+        A video that is there at once needs no frame; in the browser, hiding it might come first.
+        """
         with _gradio_errors():
             tab, settings = self._settings(forms.VIDEO.name, values)
             video = forms.VIDEO.plan(self._models.get(model), **settings)
-            yield {tab.video[0]: gr.update(value=None, visible=True)}
+            preview, webp, mp4, player = tab.video
+            shown: dict[Any, Any] = {preview: gr.update(value=None, visible=True)}
             with self.renderer.join(model, video) as job:
                 for _ in _until_done(job):
+                    yield shown
+                    shown = {preview: gr.skip()}
                     if newest.replaces(asked):
                         return
                     progress((max(job.parts, default=0), video.frames), unit="frames")
-            preview, webp, mp4, player = tab.video
             shown = {webp: job.files[0]}
             if len(job.files) == 1:  # a picture that moves, and cannot be stopped
                 gr.Info("the server writes no MP4: pip install 'biggan[video]'")
                 shown[preview] = job.files[0]
             else:
                 shown |= dict.fromkeys((mp4, player), job.files[1])
-                yield {preview: gr.update(visible=False)}
-            yield {widget: gr.update(value=file, visible=True) for widget, file in shown.items()}
+            yield {
+                preview: gr.update(visible="hidden"),
+                **{widget: gr.update(value=file, visible=True) for widget, file in shown.items()},
+            }
 
     def choose_wanted(self, wanted: str, current: str) -> Iterator[dict[Any, Any]]:
         """A class of another model, as JSON of the browser: choose that model and the class."""

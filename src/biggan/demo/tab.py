@@ -59,7 +59,7 @@ def lay_out(form: forms.Form, gan: Gan, classes: str = "") -> Tab:
         if form is forms.EXPLORE:
             gallery = gr.HTML(classes, elem_classes="gallery", js_on_load=_PICK)
         with gr.Row():
-            with gr.Column(scale=2, min_width=300, elem_classes=["controls", form.name]):
+            with gr.Column(scale=2, min_width=300, elem_classes=["fields", form.name]):
                 ordered = form.all_controls  # as the APIs order them; categories are shown first
                 widgets: dict[str, Any] = dict.fromkeys(control.key for control in ordered)
                 swap = None
@@ -164,7 +164,7 @@ def _video(form: forms.Form) -> tuple[Any, Any, Any, Any]:
             alt_text="A looping video of the same paths, there and back",
             interactive=False,
             buttons=["fullscreen"],
-            visible=False,
+            visible="hidden",  # if it were built when it is shown, it might miss that it is hidden
             elem_classes=["grid", "video"],
             elem_id="video",
         )

@@ -19,7 +19,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from biggan.classes import default_class_names, resolve_class
+from biggan.classes import class_choices, default_class_names, resolve_class, search_classes
 from biggan.errors import DamagedFileError, InputError, most_similar, printable, quoted
 from biggan.weights.files import (
     BUNDLED,
@@ -65,6 +65,7 @@ _PREFERRED: dict[Kind, tuple[str, ...]] = {
 }
 _ENDINGS = (".safetensors", ".pth", ".pt", ".bin", ".tar.gz", ".tgz", ".tar")
 _HEAD_BYTES = 512
+_SHORTEST_PART = 3  # letters of a name by which it is searched in all models
 
 
 def load_network(
@@ -105,19 +106,43 @@ def load_class_names(
 
 def models_with_class(query: str | int) -> list[str]:
     """The bundled and published models with a class of this name; none for a number."""
-    from biggan.weights.published import PUBLISHED
-
     if not isinstance(query, str) or query.strip().isdigit():
         return []
-    names = {name: load_class_names(name)[1] for name in BUNDLED}
-    for name, model in PUBLISHED.items():
-        names[name] = model.class_names or default_class_names(model.config.num_classes)
     found = []
-    for name, classes in names.items():
+    for name, classes in _known_classes().items():
         with suppress(InputError):
             resolve_class(query, classes)
             found.append(name)
     return found
+
+
+def search_models(query: str, *, whole_names: bool = False) -> dict[str, list[str]]:
+    """The bundled and published models with classes that match a query, and these as choices.
+
+    If a model has a class of this name, or with `whole_names`, only such classes are listed.
+    """
+    known, exact = _known_classes(), models_with_class(query)
+    is_short = len(query.strip()) < _SHORTEST_PART or query.strip().isdigit()
+    if not exact and (whole_names or is_short):
+        return {}
+    found = {
+        classes: [resolve_class(query, classes)] if exact else search_classes(query, classes)
+        for classes in {known[name] for name in exact or known}
+    }
+    return {
+        name: [class_choices(classes)[index] for index in found[classes]]
+        for name, classes in known.items()
+        if found.get(classes)
+    }
+
+
+def _known_classes() -> dict[str, tuple[str, ...]]:
+    from biggan.weights.published import PUBLISHED
+
+    names = {name: load_class_names(name)[1] for name in BUNDLED}
+    for name, model in PUBLISHED.items():
+        names[name] = model.class_names or default_class_names(model.config.num_classes)
+    return names
 
 
 # --- locate ---
