@@ -248,6 +248,8 @@ def test_samples_are_pil_images_that_take_their_provenance_into_files(tiny, tmp_
     many = Pictures(pictures * 50).grid(20)
     with pytest.raises(InputError, match="exceeds the 64 KiB of a JPEG's comment: write a PNG"):
         many.save(tmp_path / "grid.jpg")
+    with pytest.raises(InputError, match="biggan.video.save_video writes videos"):
+        tiny.interpolate(0, 1, 2).save(tmp_path / "x.mp4")
     changed = Pictures([pictures[0].resize((8, 8)), pictures[1].resize((8, 8))])
     changed.grid().save(tmp_path / "changed.png")
     with pytest.raises(InputError, match="contains no provenance"):
@@ -291,6 +293,24 @@ def test_copies_of_a_model_make_the_same_pictures_and_have_weights_of_their_own(
         copied.build_engine()
         assert (pixels(copied.sample(1)) != pixels(before)).any()
         np.testing.assert_array_equal(pixels(tiny.sample(1)), pixels(before))
+
+
+@pytest.mark.parametrize("classes", [np.array([2, 0]), torch.tensor([2, 0])])
+def test_classes_may_be_an_array(tiny, classes):
+    assert tiny.plan(classes, 2, 0.4, 0) == tiny.plan([2, 0], 2, 0.4, 0)
+    assert tiny.plan(classes[0], 2, 0.4, 0) == tiny.plan(2, 2, 0.4, 0)
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda made: pickle.loads(pickle.dumps(made))])
+def test_copies_of_pictures_keep_their_provenance(tiny, tmp_path, copied):
+    pictures = tiny.sample(1, 2)
+    same = copied(pictures)
+    assert same == pictures
+    same[1].save(tmp_path / "x.png")
+    assert [read_provenance(tmp_path / "x.png")] == tiny.plan(1, 2, 0.4, 0)[1:]
+    rows = tiny.interpolate(0, 1, 3, 2)
+    copied(rows).grid().save(tmp_path / "rows.png")
+    assert read_provenance(tmp_path / "rows.png") == tiny.plan_morph(0, 1, 3, 2, 0.2, 0, 0)
 
 
 def test_a_notebook_shows_a_model_and_its_pictures(tiny):

@@ -30,7 +30,8 @@ _SMALL = 64  # up to this many pixels a side a notebook shows pictures enlarged
 class Picture(Image.Image):
     """A PIL image whose provenance goes with it into PNG, JPEG, WebP and GIF files.
 
-    Copies and changed pictures are plain PIL images, without provenance.
+    `.copy()` and changed pictures are plain PIL images, without provenance. Pickles and deep copies
+    keep it.
     """
 
     provenance: PngProvenance | None = None
@@ -39,9 +40,15 @@ class Picture(Image.Image):
     def of(cls, image: Image.Image, provenance: PngProvenance) -> Picture:
         """The same picture with provenance."""
         picture = cls()
-        picture.__setstate__(image.__getstate__())
-        picture.provenance = provenance
+        picture.__setstate__([*Image.Image.__getstate__(image), provenance])
         return picture
+
+    def __getstate__(self) -> list[Any]:
+        return [*super().__getstate__(), self.provenance]
+
+    def __setstate__(self, state: list[Any]) -> None:
+        *image, self.provenance = state
+        super().__setstate__(image)
 
     def save(self, fp: Any, format: str | None = None, **params: Any) -> None:  # noqa: A002
         """As of PIL; a PNG, JPEG, WebP or GIF also gets the provenance, for `read_provenance`.
@@ -80,11 +87,13 @@ class Pictures(list[Image.Image]):
         Raises:
             InputError: The folder cannot be written, or the name is that of a picture.
         """
-        if Path(folder).suffix.lower() in Image.registered_extensions():
+        ending = Path(folder).suffix.lower()
+        if ending == ".mp4" or ending in Image.registered_extensions():
             name = quoted(str(folder))
-            raise InputError(
-                f"pictures are saved to a folder, not {name}: .grid().save({name}) writes one file"
-            )
+            remedy = f".grid().save({name}) writes one file"
+            if ending == ".mp4":
+                remedy = "biggan.video.save_video writes videos"
+            raise InputError(f"pictures are saved to a folder, not {name}: {remedy}")
         paths = []
         make_folder(Path(folder))
         for number, picture in enumerate(self):

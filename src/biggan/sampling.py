@@ -88,6 +88,8 @@ def plan_pictures(
     check_truncation(truncation, noise)
     check_seed(seed)
     names = gan.class_names
+    if to_list := getattr(classes, "tolist", None):  # of arrays and tensors
+        classes = to_list()
     if isinstance(classes, str) or not isinstance(classes, Sequence):
         classes = [classes]
     planned = []

@@ -90,6 +90,7 @@ def test_a_file_that_was_named_is_written_and_replaced(tiny_file, tmp_path):
         f"--format jpg --out {tmp_path}/x.png": "x.png is no file of --format jpg: omit one",
         f"--out {tmp_path}/x.png/y": "x.png is not a folder",
         f"--out {tmp_path}/folder.png": "folder.png: it is a folder",
+        f"--grid --out {tmp_path}/x.webp": "x.webp: a file ends in .png or .jpg",
     }.items():
         (tmp_path / "x.png").touch()
         (tmp_path / "folder.png").mkdir(exist_ok=True)

@@ -140,6 +140,17 @@ def test_mistakes_around_dry_run(recipe, data, tmp_path):
         assert message in fails(f"train {recipe} {arguments}")
 
 
+def test_a_run_is_not_written_into_its_data(recipe, data, monkeypatch):
+    before = sorted(data.rglob("*"))
+    for out in (data, data / "run", data / "cat"):
+        for more in ("", " --dry-run"):
+            message = fails(f"train {recipe} --data {data} --out {out}{more}")
+            assert f"{out} is inside the data" in message
+    monkeypatch.chdir(data)
+    assert f"such as {data}-run" in fails(f"train {recipe} --data . --out run")
+    assert sorted(data.rglob("*")) == before
+
+
 @pytest.fixture
 def shards(tmp_path):
     files = shuffled(pictures(6, size=32))

@@ -98,6 +98,12 @@ class NumberOr(click.ParamType):  # type: ignore[type-arg]  # generic since clic
             self.fail(f"{value!r} is neither a {kind} nor {words}", param, ctx)
 
 
+PICTURE_ENDINGS = frozenset(
+    {".png", ".jpg", ".jpeg", ".webp", ".gif", ".mp4", ".bmp", ".tif", ".tiff", ".avif"}
+)
+"""Endings by which a file is meant, not a folder."""
+
+
 class _Folder(click.Path):
     """A folder, which may not exist yet. The name of a picture or of weights is a mistake."""
 
@@ -108,7 +114,7 @@ class _Folder(click.Path):
         ctx: click.Context | None,
     ) -> Any:
         """Read the option's text."""
-        if Path(value).suffix.lower() in {".png", ".jpg", ".jpeg", ".safetensors"}:
+        if Path(value).suffix.lower() in {*PICTURE_ENDINGS, ".safetensors"}:
             self.fail(f"{quoted(str(value))} is the name of a file: give a folder", param, ctx)
         return super().convert(value, param, ctx)
 

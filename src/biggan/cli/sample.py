@@ -161,6 +161,10 @@ def command(
     def plan(device: str | None) -> Plan:
         """The model, its pictures, and where they are written."""
         is_file = _ending_of(out) is not None
+        if not is_file and out.suffix.lower() in options.PICTURE_ENDINGS:
+            raise InputError(
+                f"cannot write {out}: a file ends in .png or .jpg, a folder in no such ending"
+            )
         options.check_writable(out.parent if is_file else out)
         if is_file and out.is_dir():
             raise InputError(f"cannot write to {out}: it is a folder")

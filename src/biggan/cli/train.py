@@ -144,6 +144,7 @@ def command(
     config = load_recipe(recipe, changes, data)
     if run_dir is None and not dry_run:
         raise InputError(f"give a folder for the run, such as --out runs/{config.name}")
+    _check_apart(config, run_dir)
     if dry_run:
         planned = _dry_run(config, run_dir, strict=strict)
         _print_plan(
@@ -160,6 +161,20 @@ def command(
         raise InputError(f"the recipe {recipe} has no data: give --data FOLDER, ZIP or digits")
     assert run_dir is not None
     _train(config, run_dir, device, stop, strict=strict)
+
+
+def _check_apart(config: TrainConfig, run_dir: Path | None) -> None:
+    """Refuse a run folder inside a folder of images: its previews would be a class of the data."""
+    from biggan.data.dataset import DIGITS
+
+    data = Path(config.data).resolve()
+    if run_dir is None or config.stream or config.data in ("", DIGITS) or not data.is_dir():
+        return
+    if run_dir.resolve().is_relative_to(data):
+        raise InputError(
+            f"{run_dir} is inside the data, where its previews would become training images: "
+            f"choose another --out, such as {data}-run"
+        )
 
 
 def _suited(recipe: str, device: str, run_dir: Path | None) -> str:
