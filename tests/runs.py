@@ -75,7 +75,9 @@ def noise_images(
     return ImageDataset(images, torch.arange(num) % max(1, len(names)), names, "noise")
 
 
-def run(config: TrainConfig, dataset: ImageDataset, folder: Path, **options: Any) -> TrainState:
+def run(
+    config: TrainConfig, dataset: ImageDataset, folder: str | Path, **options: Any
+) -> TrainState:
     return train(config, dataset, folder, device=CPU, progress=False, **options)
 
 

@@ -144,7 +144,7 @@ def test_noise_is_moved_in_the_chosen_layers_alone(gan):
 
 def test_a_file_holds_all(gan, tmp_path):
     found = with_names(find_directions(gan, "pca", 2, samples=100, progress=False), {1: "colour"})
-    save_directions(found, tmp_path / "dirs.safetensors")
+    save_directions(found, str(tmp_path / "dirs.safetensors"))
     read = load_directions(tmp_path / "dirs.safetensors")
     assert torch.equal(read.vectors, found.vectors)
     assert torch.equal(read.strengths, found.strengths)
@@ -192,6 +192,14 @@ MISTAKES = {
     "a fraction for a layer": (
         lambda g, d: find_directions(g, num=2, layers=[0.5]),
         "a layer must",
+    ),
+    "one number for layers": (
+        lambda g, d: find_directions(g, num=2, layers=0),
+        "layers must be a list of numbers, not 0",
+    ),
+    "several classes": (
+        lambda g, d: find_directions(g, "pca", 2, class_=[0, 1], progress=False),
+        r"class must be a whole number, not \[0, 1\]",
     ),
     "a word for layers": (lambda g, d: find_directions(g, num=2, layers="01"), "a layer must"),
     "noise of another width": (lambda g, d: d.apply(torch.zeros(1, 7), {0: 1}), "not .1, 7."),

@@ -121,7 +121,7 @@ def test_an_onnx_file_is_one_of_standard_operations_and_nothing_private(dynamic)
 
 def test_an_onnx_file_for_one_truncation_and_batch(tmp_path):
     gan = tiny_gan(**DEEP)
-    exported = export_generator(gan, tmp_path / "a.onnx", truncation=0.405, batch=3)
+    exported = export_generator(gan, str(tmp_path / "a.onnx"), truncation=0.405, batch=3)
     assert exported.inputs == {"z": (3, 10), "class_weights": (3, 3)}
     assert_same(run_onnx, exported.path, gan, 3, 0.405)
     with pytest.raises(Exception, match="Expected: 3"):

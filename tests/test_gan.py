@@ -211,6 +211,20 @@ def test_labels_by_name(tiny):
     assert torch.equal(named, tiny.generate(z, [1, 2]))
 
 
+def test_torchs_default_precision_does_not_matter(tiny, tiny_file):
+    z = torch.from_numpy(biggan.truncated_noise(2, 12, 0.4, seed=0)).float()
+    expected = tiny.generate(z, [0, 1], 0.4)
+    torch.set_default_dtype(torch.float64)
+    try:
+        again = biggan.load(tiny_file)
+        for gan in (tiny, again):
+            images = gan.generate(z, [0, 1], 0.4)
+            assert images.dtype == torch.float32
+            assert torch.equal(images, expected)
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
 def test_numbers_of_numpy_are_written_as_pythons(tiny):
     recipe = tiny.plan([np.int64(1)], np.int32(1), np.float32(0.5), np.uint8(3))[0]
     assert recipe == tiny.plan([1], 1, 0.5, 3)[0]

@@ -93,7 +93,7 @@ def test_a_grid_of_nothing_or_of_unlike_pictures_is_refused():
 
 def test_a_png_holds_the_same_pixels_and_replaces_an_older_one(tmp_path):
     path = tmp_path / "image.png"
-    save_png(Image.new("L", (3, 3)), path)
+    save_png(Image.new("L", (3, 3)), str(path))
     image = to_pil(torch.randint(0, 256, (1, 3, 8, 8), dtype=torch.uint8))[0]
     save_png(image, path, PICTURE)
     with Image.open(path) as again:

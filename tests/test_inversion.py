@@ -1,5 +1,6 @@
 """Inversion: latents of generated pictures are found again."""
 
+import dataclasses
 import itertools
 import json
 import math
@@ -12,6 +13,7 @@ from PIL import Image
 import biggan
 from biggan.errors import InputError
 from biggan.images import to_pil, to_uint8
+from biggan.interpolation import plan_latent_morph
 from biggan.inversion import (
     Inverter,
     Latents,
@@ -128,8 +130,8 @@ def test_lpips_compares_where_it_is_installed(tmp_path, monkeypatch):
 def test_latents_are_written_and_read(tiny, tmp_path):
     path = tmp_path / "latents.safetensors"
     z, vectors = torch.randn(2, 12), torch.randn(2, 16)
-    saved = Latents(z, vectors, 0.5, tiny.name, tiny.sha256, "cat", {"psnr": 31.5})
-    save_latents(saved, path)
+    saved = Latents(z.numpy(), vectors, 0.5, tiny.name, tiny.sha256, "cat", {"psnr": 31.5})
+    save_latents(saved, str(path))
     found = load_latents(path)
     assert (found.truncation, found.name, found.details["psnr"]) == (0.5, "cat", 31.5)
     assert torch.equal(found.z, z)
@@ -137,6 +139,12 @@ def test_latents_are_written_and_read(tiny, tmp_path):
     found.check_model(tiny)
     with pytest.raises(InputError, match="the latents are of tiny .* not of fruits"):
         found.check_model(biggan.load())
+
+    for wrong in (vectors[:1], vectors[0]):
+        with pytest.raises(InputError, match=r"noise \(N, z_dim\) and .*, not \(2, 12\) and"):
+            save_latents(dataclasses.replace(saved, class_vectors=wrong), path)
+    with pytest.raises(InputError, match="z must be finite numbers"):
+        save_latents(dataclasses.replace(saved, z=z * math.nan), path)
 
     metadata, tensors, _ = load_tensors(path)
     about = json.loads(metadata["latents"])
@@ -162,7 +170,7 @@ def test_pictures_of_another_shape_or_mode_are_refused(tiny, tiny_unconditional,
     assert read_picture(path, tiny, fit=True).shape == (3, 16, 16)
     colour.crop((0, 0, 16, 16)).save(path)
     assert torch.equal(
-        read_picture(path, tiny).permute(1, 2, 0), torch.from_numpy(np.array(colour)[:16, :16])
+        read_picture(str(path), tiny).permute(1, 2, 0), torch.from_numpy(np.array(colour)[:16, :16])
     )
     with pytest.raises(InputError, match="is colour, and grey makes grey images.*--fit"):
         read_picture(path, tiny_unconditional)
@@ -200,6 +208,7 @@ def test_mistakes(tiny):
         ({"seconds": 0}, "above 0 seconds"),
         ({"truncation": 2.0}, "truncation must be"),
         ({"class_": "dog"}, "no class is named 'dog'"),
+        ({"features": "lpips"}, "a metric such as .*, not 'lpips'"),
     ):
         with pytest.raises(InputError, match=message):
             Inverter(tiny, **wrong)
@@ -237,3 +246,15 @@ def test_noise_that_the_truncation_does_not_draw_costs(tiny):
         lambda images: 0 * images.flatten(1).sum(1), z.requires_grad_(), tiny.embed([0, 0])
     )
     assert losses.tolist() == pytest.approx([0, 0.1 * 0.5**2])
+
+
+def test_ends_of_a_path_that_do_not_fit_the_model_are_refused(tiny):
+    z, vectors = torch.zeros(1, 12), tiny.embed(0)
+    for start, message in (
+        ((z[0], vectors), r"noise must be \(N, 12\), or .*, not \(12,\)"),
+        ((z, "tabby"), "class vectors must be an array of numbers, not 'tabby'"),
+        ((z.repeat(2, 1), vectors), "latents of one shape"),
+    ):
+        with pytest.raises(InputError, match=message):
+            plan_latent_morph(tiny, start, (z, vectors), 3, 1.0)
+    assert len(plan_latent_morph(tiny, (z.numpy(), vectors), (z, vectors), 3, 1.0)) == 3

@@ -183,6 +183,16 @@ def test_gradients_are_the_plain_generators(gan):
         torch.testing.assert_close(ours, plain, atol=1e-8, rtol=1e-8)
 
 
+def test_a_generator_in_float64_makes_the_images_of_float32(gan):
+    """And its class vectors, which gradients in float64 begin with."""
+    exact = make_gan({}, engine="pytorch")
+    exact.generator, exact.config = copy.deepcopy(gan.generator).double(), gan.config
+    z, labels = noise(gan), torch.tensor([2, 0, 1])
+    assert exact.layers == gan.layers
+    assert torch.equal(exact.embed(labels), gan.embed(labels))
+    assert torch.equal(exact.generate(z, labels, 0.4), gan.generate(z, labels, 0.4))
+
+
 def test_gradients_by_finite_differences(gan):
     """Of noise, class vectors and an activation, along one direction each, in float64."""
     exact = make_gan({}, engine="pytorch")
@@ -374,6 +384,28 @@ MISTAKES = {
     "a name for a class vector": (
         lambda g: g.differentiable().synthesize(torch.zeros(1, 12), "kiwi"),
         r"class vectors must be a tensor \(N, 16\), or \(N, 3, 16\) .*, not 'kiwi'$",
+    ),
+    "float64 noise for gradients in float32": (
+        lambda g: g.differentiable()(torch.zeros(1, 12).double(), torch.tensor([0])),
+        r"are float64, and the network computes in float32: .* gan.generator.double\(\) before",
+    ),
+    "a truncation beyond all for gradients": (
+        lambda g: g.differentiable()(torch.zeros(1, 12), torch.tensor([0]), float("nan")),
+        "truncation must be above 0 and at most 1, not nan",
+    ),
+    "a gradient of the truncation": (
+        lambda g: g.differentiable()(
+            torch.zeros(1, 12), torch.tensor([0]), torch.tensor(0.5, requires_grad=True)
+        ),
+        "truncation is a number without a gradient",
+    ),
+    "another layer's activation with gradients": (
+        lambda g: prepared(g, "render_from", "linear", torch.zeros(1, 9, 4, 4)),
+        r"linear makes \(1, 32, H, W\), not \(1, 9, 4, 4\)",
+    ),
+    "one-hot vectors of whole numbers": (
+        lambda g: g.generate(torch.zeros(1, 12), torch.eye(3, dtype=torch.int64)[:1]),
+        r"labels must be \(N,\), not \(1, 3\): class weights, .* floating-point",
     ),
     "names for labels with gradients": (
         lambda g: g.differentiable()(torch.zeros(1, 12), ["kiwi"]),

@@ -62,7 +62,7 @@ def pixels(frames, mode="RGB"):
 def test_a_video_holds_its_frames_for_as_long_as_asked(tmp_path, ending, size):
     frames = [waves(number, *size) for number in range(24)]
     path = tmp_path / f"waves{ending}"
-    save_video(iter(frames), path, 30, provenance=VIDEO)
+    save_video(iter(frames), str(path), 30, provenance=VIDEO)
     found, seconds = decoded(path)
     assert len(found) == 24
     assert seconds.sum() == pytest.approx(24 / 30, abs=1e-6)

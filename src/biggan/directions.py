@@ -17,7 +17,7 @@ import logging
 import math
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -256,6 +256,8 @@ def bundled_directions(gan: Model) -> Directions | None:
 def _checked_layers(gan: Gan, layers: Sequence[int] | None) -> tuple[int, ...]:
     what = f"layers are 0 (the linear one) to {gan.conditions - 1}"
     chosen = set()
+    if layers is not None and not isinstance(layers, Iterable):
+        raise InputError(f"layers must be a list of numbers, not {quoted(layers)}")
     for layer in range(gan.conditions) if layers is None else layers:
         if not 0 <= whole_number(layer, "a layer") < gan.conditions:
             raise InputError(f"{what}, not {quoted(layer)}")
@@ -296,7 +298,7 @@ def _activations(
     if config.num_classes and class_ is None:
         vector = gan.embed(torch.full((1, config.num_classes), 1 / config.num_classes))
     elif class_ is not None:
-        vector = gan.embed(class_)
+        vector = gan.embed(gan.class_index(class_))
 
     def batches(title: str, least: int) -> Iterator[tuple[Tensor, Tensor]]:
         parts = z.tensor_split(max(1, len(z) // max(_BATCH, least)))
@@ -371,12 +373,12 @@ def draw_sheet(
     return make_grid(rows, 1)
 
 
-def save_directions(directions: Directions, path: Path) -> None:
+def save_directions(directions: Directions, path: str | Path) -> None:
     """Write directions as a safetensors file."""
     names = ("method", "layers", "conditions", "model", "sha256", "names")
     about = {name: getattr(directions, name) for name in names}
     about["details"] = dict(directions.details)
-    save_record(path, _KEY, about, {name: getattr(directions, name) for name in _TENSORS})
+    save_record(Path(path), _KEY, about, {name: getattr(directions, name) for name in _TENSORS})
 
 
 def load_directions(path: str | Path) -> Directions:

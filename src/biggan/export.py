@@ -95,7 +95,7 @@ class Exported:
 @torch.inference_mode(mode=False)  # what is made in that mode cannot be traced
 def export_generator(
     gan: Gan,
-    path: Path,
+    path: str | Path,
     form: Format = "onnx",
     *,
     truncation: Truncation = 0.4,
@@ -124,6 +124,7 @@ def export_generator(
         InputError: A package is missing, the file exists or cannot be written, the model cannot be
             exported so, or the exported network makes other images.
     """
+    path = Path(path)
     check_request(form, path, truncation=truncation, batch=batch, force=force)
     network, about = _Network(gan, truncation), _metadata(gan, truncation)
     library, written = {

@@ -81,12 +81,14 @@ def make_grid(images: Sequence[Image.Image], columns: int, pad: int = 1) -> Imag
     return grid
 
 
-def save_png(image: Image.Image, path: Path, provenance: PngProvenance | None = None) -> None:
+def save_png(image: Image.Image, path: str | Path, provenance: PngProvenance | None = None) -> None:
     """Write a PNG that appears whole or not at all, with provenance for `read_provenance`."""
-    write_atomically(path, to_png(image, provenance))
+    write_atomically(Path(path), to_png(image, provenance))
 
 
-def save_jpeg(image: Image.Image, path: Path, provenance: PngProvenance | None = None) -> None:
+def save_jpeg(
+    image: Image.Image, path: str | Path, provenance: PngProvenance | None = None
+) -> None:
     """Write a JPEG of quality 95, whole or not at all, with provenance for `read_provenance`.
 
     Raises:
@@ -98,7 +100,7 @@ def save_jpeg(image: Image.Image, path: Path, provenance: PngProvenance | None =
     contents = io.BytesIO()
     parameters = provenance_parameters("JPEG", provenance)
     image.save(contents, format="JPEG", quality=95, subsampling=0, **parameters)
-    write_atomically(path, contents.getvalue())
+    write_atomically(Path(path), contents.getvalue())
 
 
 def to_png(image: Image.Image, provenance: PngProvenance | None = None) -> bytes:

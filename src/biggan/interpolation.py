@@ -44,6 +44,7 @@ from biggan.sampling import (
     generate_batches,
     plain_truncation,
     plan_latents,
+    rows_of,
 )
 
 Path = Literal["linear", "slerp"]
@@ -115,7 +116,16 @@ def plan_latent_morph(
     Raises:
         InputError: Fewer than 2 steps, an unknown path, or shapes that do not fit.
     """
-    for a, b in zip(start, end, strict=True):
+    config, layers = gan.config, gan.engine.folded.conditions
+    width = config.embedding_dim
+    ends = [
+        (
+            rows_of("noise", z, config.z_dim, layers).detach().cpu(),
+            rows_of("class vectors", vectors, width, layers).detach().cpu(),
+        )
+        for z, vectors in (start, end)
+    ]
+    for a, b in zip(*ends, strict=True):
         if a.shape != b.shape:
             raise InputError(
                 f"the ends of paths need latents of one shape, not {tuple(a.shape)} and "
@@ -128,7 +138,7 @@ def plan_latent_morph(
                 a.flatten(1).double().numpy(), b.flatten(1).double().numpy(), steps, kind
             )
         ).reshape(len(a) * steps, *a.shape[1:])
-        for a, b, kind in zip(start, end, kinds, strict=True)
+        for a, b, kind in zip(*ends, kinds, strict=True)
     )
     names = [
         f"{name}-{row:04d}-{step:04d}" for row in range(len(z) // steps) for step in range(steps)

@@ -24,7 +24,7 @@ from tqdm import tqdm
 
 from biggan.data.dataset import MODES, fit_square, to_array
 from biggan.data.decoding import CorruptImageError, decode_image, open_image, strict_pillow
-from biggan.errors import InputError, real_number, whole_number
+from biggan.errors import InputError, quoted, real_number, whole_number
 from biggan.images import from_uint8, to_uint8
 from biggan.latents import check_truncation, make_noise
 from biggan.sampling import as_numbers, check_weights, generate_batches
@@ -141,6 +141,10 @@ class Inverter:
         progress: bool | None = None,
     ) -> None:
         check_truncation(truncation)
+        if not (features is None or callable(features)):
+            raise InputError(
+                f"features must be a metric such as lpips_metric(), or None, not {quoted(features)}"
+            )
         for value, what in ((starts, "the number of starts"), (steps, "the number of steps")):
             if whole_number(value, what) < 1:
                 raise InputError(f"{what} must be at least 1, not {value}")
@@ -420,7 +424,7 @@ def lpips_metric() -> Metric:
     return metric
 
 
-def read_picture(path: Path, gan: Gan, *, fit: bool = False) -> Tensor:
+def read_picture(path: str | Path, gan: Gan, *, fit: bool = False) -> Tensor:
     """Read a picture to be inverted by a model: uint8 (C, R, R).
 
     With `fit` it is cropped to the central square, resized and converted, as training does;
@@ -434,7 +438,7 @@ def read_picture(path: Path, gan: Gan, *, fit: bool = False) -> Tensor:
         raise InputError(f"pictures have 1 or 3 channels, and {gan.name} makes {channels}")
     try:
         with strict_pillow():
-            data = path.read_bytes()
+            data = Path(path).read_bytes()
             picture = decode_image(data, channels).image
             mode = open_image(data).mode
     except OSError as error:
@@ -457,11 +461,22 @@ def read_picture(path: Path, gan: Gan, *, fit: bool = False) -> Tensor:
     return torch.from_numpy(to_array(fit_square(picture, side)).copy())
 
 
-def save_latents(latents: Latents, path: Path) -> None:
-    """Write latents as a safetensors file."""
+def save_latents(latents: Latents, path: str | Path) -> None:
+    """Write latents as a safetensors file, for `load_latents` and `biggan sample --latents`.
+
+    Raises:
+        InputError: Noise and class vectors are not equally many rows of finite numbers, or the file
+            cannot be written.
+    """
     about = {name: getattr(latents, name) for name in ("truncation", "model", "sha256", "name")}
     about["details"] = dict(latents.details)
-    save_record(path, _KEY, about, {name: getattr(latents, name) for name in _TENSORS})
+    z, vectors = (as_numbers(getattr(latents, name), name).detach().float() for name in _TENSORS)
+    if z.ndim < 2 or len(z) == 0 or vectors.shape[:1] != z.shape[:1]:
+        raise InputError(
+            "latents are noise (N, z_dim) and class vectors (N, class_dim), not "
+            f"{tuple(z.shape)} and {tuple(vectors.shape)}"
+        )
+    save_record(Path(path), _KEY, about, {"z": z, "class_vectors": vectors})
 
 
 def load_latents(path: str | Path) -> Latents:

@@ -109,7 +109,8 @@ def generate(
         batch_size,
         class_vectors=class_vectors,
     )
-    empty = torch.empty(0, gan.config.image_channels, *[gan.config.resolution] * 2)
+    shape = 0, gan.config.image_channels, *[gan.config.resolution] * 2
+    empty = torch.empty(shape, dtype=torch.float32)  # torch's default may be another
     return torch.cat([empty, *(batch.images.cpu() for batch in made)])
 
 

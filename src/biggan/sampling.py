@@ -399,6 +399,9 @@ def _check_labels(labels: Tensor, num_classes: int) -> None:
         if labels.ndim != 2 or labels.shape[1] != num_classes:
             raise InputError(f"class weights must be (N, {num_classes}), not {tuple(labels.shape)}")
     elif labels.ndim != 1:
-        raise InputError(f"labels must be (N,), not {tuple(labels.shape)}")
+        raise InputError(
+            f"labels must be (N,), not {tuple(labels.shape)}: class weights, one-hot vectors too, "
+            "are floating-point numbers"
+        )
     elif len(wrong := labels[(labels < 0) | (labels >= num_classes)]):
         raise InputError(f"labels must be between 0 and {num_classes - 1}, not {int(wrong[0])}")

@@ -100,7 +100,7 @@ def make_frame(pictures: Sequence[Image.Image]) -> Image.Image:
 
 def save_video(
     frames: Iterable[Image.Image],
-    path: Path,
+    path: str | Path,
     fps: float,
     *,
     repeat: bool = True,
@@ -121,6 +121,7 @@ def save_video(
         InputError: As `check_video`, frames that are too large, or the file cannot be written.
         ValueError: There is no frame, or they differ in size or mode.
     """
+    path = Path(path)
     check_video(path, fps)
     comment = None if provenance is None else COMMENT_PREFIX + provenance.to_json()
     alike = _checked_frames(frames, path)

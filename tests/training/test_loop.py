@@ -260,7 +260,7 @@ def test_a_kill_before_an_export_is_made_good(
 
 def test_unconditional_training(images: ImageDataset, tmp_path: Path) -> None:
     unlabelled = dataclasses.replace(images, labels=torch.zeros_like(images.labels), class_names=())
-    assert run(shortened(total_steps=2).fitted(0), unlabelled, tmp_path).step == 2
+    assert run(shortened(total_steps=2).fitted(0), unlabelled, str(tmp_path)).step == 2
     assert len(biggan.load(tmp_path).sample(num=2)) == 2
 
 

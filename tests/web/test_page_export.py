@@ -86,7 +86,7 @@ def test_the_folder_has_all_that_the_page_needs(tmp_path, monkeypatch):
 
 
 def test_a_cdn_is_named_with_digests_and_allowed_by_the_page(tmp_path):
-    export_page(tiny_gan(num_classes=0), tmp_path / "site", runtime="cdn")
+    export_page(tiny_gan(num_classes=0), str(tmp_path / "site"), runtime="cdn")
     model = manifest(tmp_path / "site")
     assert model["classes"] == []
     assert model["runtime"]["address"] == runtime.CDN

@@ -26,7 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from biggan.data.decoding import MOST_BYTES, one_line
-from biggan.data.layout import Item
+from biggan.data.layout import Item, Label
 from biggan.errors import InputError, quoted
 
 logger = logging.getLogger("biggan.data")
@@ -102,7 +102,7 @@ def read_arrays(
                 pixels, labels = _cifar(name, read(name), coarse)
             if labels is not None and len(labels) != len(pixels):
                 raise ValueError("the numbers of labels and images differ")
-            items += _items(name, pixels, labels)
+            items += _items(name, pixels, None if labels is None else map(int, labels))
         except InputError:
             raise
         except Exception as error:  # damaged pickles make the unpickler raise nearly anything
@@ -112,11 +112,11 @@ def read_arrays(
     return items, _class_names(files[0], names, coarse, read)
 
 
-def _items(name: str, pixels: NDArray[np.uint8], labels: Iterable[Any] | None) -> list[Item]:
-    numbers: Iterable[int | None] = itertools.repeat(None) if labels is None else map(int, labels)
+def _items(name: str, pixels: NDArray[np.uint8], labels: Iterable[Label] | None) -> list[Item]:
+    found: Iterable[Label] = itertools.repeat(None) if labels is None else labels
     return [
         Item(None, f"{name}:{number:08}", image, label)
-        for number, (image, label) in enumerate(zip(pixels, numbers, strict=False))
+        for number, (image, label) in enumerate(zip(pixels, found, strict=False))
     ]
 
 
@@ -155,7 +155,8 @@ def read_numpy(path: Path) -> list[Item]:
     """The images in a .npy or .npz file, whose handles are pixels.
 
     Of a .npz file the images are the first array of uint8 with three or four dimensions, and the
-    labels the first one of whole numbers with one, if it is as long.
+    labels the first one of whole numbers with one, if it is as long; else the first one of text, in
+    which a name of a class occurs twice.
     """
     try:
         with path.open("rb") as file:
@@ -175,8 +176,12 @@ def read_numpy(path: Path) -> list[Item]:
             f"{path} holds {shapes}: images must be uint8 (N, height, width) or (N, height, width, "
             "1 or 3)"
         )
-    whole = (a for a in arrays if a.ndim == 1 and a.dtype.kind in "iu" and len(a) == len(pixels))
-    return _items(path.name, pixels, next(whole, None))
+    rows = [a for a in arrays if a.ndim == 1 and len(a) == len(pixels)]
+    whole = [a for a in rows if a.dtype.kind in "iu"]
+    # Of text that never occurs twice nobody knows whether it names classes or images.
+    text = [a for a in rows if a.dtype.kind == "U" and len(np.unique(a)) < len(a)]
+    labels = next(iter([*whole, *text]), None)
+    return _items(path.name, pixels, None if labels is None else labels.tolist())
 
 
 def _class_names(

@@ -355,7 +355,8 @@ def check_fit(
         if own != theirs:
             raise InputError(
                 f"{metric} needs the same classes, and {name} has other classes than "
-                f"{reference.source}: omit it"
+                f"{reference.source}: give the same names to the class folders, or to the labels "
+                "of a .npz, or omit it"
             )
     if "accuracy" in metrics:
         known = extractor.class_names if isinstance(extractor, ClassifierFeatures) else ()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 from collections.abc import Callable
 from functools import cached_property
@@ -37,7 +38,8 @@ class Engine:
     they may keep `prepare` alone, and then it has no `layers`.
 
     Args:
-        generator: In eval mode; not changed, and later changes of its weights do not reach it.
+        generator: In eval mode; not changed, and later changes of its weights do not reach it. Of
+            one in float64 it makes the images of the same weights in float32.
         precision: Of the convolutions; float32 on a CPU.
         portable: Standard operations alone, on a CPU too.
 
@@ -57,6 +59,8 @@ class Engine:
         if on_cpu and precision != "float32":
             raise InputError(f"{precision} needs a GPU: omit the precision on a CPU")
         make = packed_conv2d if on_cpu and not portable else FrozenConv2d
+        if generator.linear.bias.dtype != torch.float32:
+            generator = copy.deepcopy(generator).float()
         self.folded = FoldedGenerator(generator, make).eval()
         if precision != "float32":
             self.folded.convolve_in(getattr(torch, precision))

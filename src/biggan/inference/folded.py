@@ -27,7 +27,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from biggan.errors import InputError, quoted
+from biggan.errors import InputError, quoted, real_number
 from biggan.inference.attention import attend
 from biggan.inference.convolution import (
     FrozenConv2d,
@@ -59,6 +59,7 @@ _LARGEST = 1 << 23  # values of a strip's tensors; what is larger, the C library
 _STRIP = 64  # rows at a time, or half as many until a strip is no larger than that
 _MARGIN = 2  # rows beyond a strip's that a block's result depends on, and the last convolution's
 _MOST_IN_STRIPS = 2  # blocks
+_HIGHEST = 1 + 1e-6  # truncation: 1, and what rounds to it
 
 
 class FoldedGenerator(nn.Module):
@@ -172,7 +173,8 @@ class FoldedGenerator(nn.Module):
             What `render` takes.
 
         Raises:
-            InputError: Rows of another width, or for another number of layers or images.
+            InputError: Rows of another width, or for another number of layers or images, or in
+                another precision; a truncation out of range.
         """
         # Where a network is traced, sizes are no numbers.
         if not torch.jit.is_tracing():  # type: ignore[attr-defined]
@@ -180,12 +182,14 @@ class FoldedGenerator(nn.Module):
             check_rows("class vectors", class_embedding, self.config.embedding_dim, self.conditions)
             # No len(): torch.export would take the number for a constant.
             check_number("class vector", class_embedding.shape[0], z.shape[0])
+            _check_truncation(truncation)
         if z.ndim != class_embedding.ndim:
             z, class_embedding = (
                 v if v.ndim == 3 else v[:, None].expand(-1, self.conditions, -1)
                 for v in (z, class_embedding)
             )
         condition = torch.cat([z, class_embedding], dim=-1)
+        _check_dtype(condition, self.linear_bias.dtype)
         first, of_blocks = condition, condition
         if condition.ndim == 3:
             first, of_blocks = condition[:, 0], condition[:, 1:]
@@ -252,10 +256,14 @@ class FoldedGenerator(nn.Module):
         Of `grid`, what the first layer makes, nothing is used.
 
         Raises:
-            InputError: There is no such layer.
+            InputError: There is no such layer, or it makes something of another shape.
         """
         del grid
         [layer] = self.chosen_layers([layer])
+        shape, num = tuple(activation.shape), len(scale)
+        fits = len(shape) == 4 and shape[1] == self.layers[layer]
+        if not fits or (shape[0] != num and 1 not in (shape[0], num)):
+            raise InputError(f"{layer} makes ({num}, {self.layers[layer]}, H, W), not {shape}")
         stages, norm = self._stages(scale, shift)
         x = channels_last(activation.to(self.dtype, copy=True))
         for stage in stages[list(self.layers).index(layer) :]:
@@ -371,6 +379,25 @@ def check_rows(what: str, rows: Tensor, width: int, layers: int) -> None:
             f"{what} must be {'' if is_tensor else 'a tensor '}(N, {width}), or (N, {layers}, "
             f"{width}) for each layer its own, not {shape if is_tensor else quoted(rows)}"
         )
+
+
+def _check_dtype(condition: Tensor, dtype: torch.dtype) -> None:
+    """Refuse noise and class vectors in another precision than the first layer's."""
+    if condition.dtype != dtype and not torch.is_autocast_enabled(condition.device.type):
+        given, own = (str(d).removeprefix("torch.") for d in (condition.dtype, dtype))
+        raise InputError(
+            f"noise and class vectors are {given}, and the network computes in {own}: convert "
+            "them, or the generator, such as gan.generator.double() before gan.differentiable()"
+        )
+
+
+def _check_truncation(truncation: float | Tensor | None) -> None:
+    """Refuse what is beyond the statistics, and a tensor that asks for a gradient."""
+    if isinstance(truncation, Tensor):  # as in an exported network
+        if truncation.requires_grad:
+            raise InputError("truncation is a number without a gradient: give a float")
+    elif truncation is not None and not 0 <= real_number(truncation, "truncation") <= _HIGHEST:
+        raise InputError(f"truncation must be above 0 and at most 1, not {truncation:g}")
 
 
 def check_number(what: str, num: int, rows: int) -> None:

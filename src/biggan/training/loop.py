@@ -40,7 +40,7 @@ _SMALLER = (
 def train(
     config: TrainConfig,
     dataset: TrainingData,
-    run_dir: Path,
+    run_dir: str | Path,
     *,
     device: str | torch.device,
     should_stop: Callable[[], bool] = lambda: False,
@@ -63,7 +63,7 @@ def train(
     """
     device = find_device(device)
     check_shares(config.batch_size, config.accumulation)
-    run = Run(config, dataset, run_dir, device, progress, interrupted)
+    run = Run(config, dataset, Path(run_dir), device, progress, interrupted)
     with naming_out_of_memory(device, _SMALLER), run.lock():
         state = run.open()
         with Supervisor(run, state, rules) as supervisor, _progress_bar(run, state) as bar:

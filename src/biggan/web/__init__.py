@@ -79,7 +79,7 @@ def check_page_request(out: Path, *, force: bool = False) -> None:
 
 def export_page(
     gan: Gan,
-    out: Path,
+    out: str | Path,
     *,
     storage: Storage = "float32",
     runtime: Path | str | None = None,
@@ -102,6 +102,7 @@ def export_page(
     Raises:
         InputError: The folder or the runtime cannot be used, or the model is too large.
     """
+    out = Path(out)
     check_page_request(out, force=force)
     _check_size(gan)
     out = out.resolve()

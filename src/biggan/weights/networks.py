@@ -58,8 +58,8 @@ def empty_network(
     """A network on torch's `meta` device: names and shapes, without values or memory."""
     with torch.device("meta"):
         if isinstance(config, DiscriminatorConfig):
-            return make_discriminator(config)
-        generator = make_generator(config)
+            return make_discriminator(config).float()  # whatever torch's default is
+        generator = make_generator(config).float()
         set_statistics_grid(generator, list(grid))
         return generator
 
