@@ -12,6 +12,9 @@ from PIL import Image
 import biggan
 from biggan import InputError
 from biggan.devices import best_device
+from biggan.directions import find_directions
+from biggan.images import to_uint8
+from biggan.inversion import Inverter
 from biggan.latents import make_noise, statistics_truncation
 from biggan.pictures import Pictures
 from biggan.provenance import GridProvenance, LatentGridProvenance
@@ -211,18 +214,37 @@ def test_labels_by_name(tiny):
     assert torch.equal(named, tiny.generate(z, [1, 2]))
 
 
-def test_torchs_default_precision_does_not_matter(tiny, tiny_file):
-    z = torch.from_numpy(biggan.truncated_noise(2, 12, 0.4, seed=0)).float()
-    expected = tiny.generate(z, [0, 1], 0.4)
-    torch.set_default_dtype(torch.float64)
+@pytest.mark.parametrize(("dtype", "device"), [(torch.float64, None), (torch.float32, "meta")])
+def test_torchs_defaults_do_not_matter(tiny, tiny_file, dtype, device):
+    """As float64 or "cuda" would be; a tensor that is made on "meta" has no values."""
+
+    def results(gan):
+        noise = torch.from_numpy(biggan.truncated_noise(2, 12, 0.4, seed=0)).float()
+        vectors = gan.embed(["tabby", "golden retriever"])
+        images = gan.generate(noise, [0, 1], 0.4)
+        return (
+            images,
+            gan.generate(noise, class_vectors=vectors, truncation=0.41),
+            gan.differentiable().synthesize(noise, vectors, 0.4),
+            gan.features(noise, [0, 1], 0.4, layers="linear")["linear"],
+            find_directions(gan, "sefa", 2).vectors,
+            find_directions(gan, "pca", 2, samples=20, progress=False).vectors,
+            Inverter(gan, steps=3, starts=2).invert(to_uint8(images)[0]).z,
+            torch.from_numpy(pixels(gan.sample("tabby", num=2))),
+            torch.from_numpy(np.array(gan.interpolate(0, 1, 3, 1).grid())),
+        )
+
+    expected = results(tiny)
+    torch.set_default_dtype(dtype)
+    torch.set_default_device(device)
     try:
-        again = biggan.load(tiny_file)
-        for gan in (tiny, again):
-            images = gan.generate(z, [0, 1], 0.4)
-            assert images.dtype == torch.float32
-            assert torch.equal(images, expected)
+        found = results(biggan.load(tiny_file))
     finally:
         torch.set_default_dtype(torch.float32)
+        torch.set_default_device(None)
+    for ours, right in zip(found, expected, strict=True):
+        assert ours.dtype == right.dtype
+        assert torch.equal(ours, right)
 
 
 def test_numbers_of_numpy_are_written_as_pythons(tiny):

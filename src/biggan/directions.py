@@ -158,7 +158,7 @@ def plan_moved(
         for directions, moved in moves:
             z = directions.apply(z, moved)
         if class_vectors is None:
-            class_vectors = torch.zeros(len(z), 0)
+            class_vectors = z.new_zeros(len(z), 0)
             if labels is not None and gan.class_names:
                 class_vectors = gan.embed(labels)
         planned += plan_latents(gan, z, class_vectors, truncation, list(islice(names, len(z))))
@@ -294,9 +294,9 @@ def _activations(
         Called with the bar's title and a least n, noise (n, z_dim) and activations (n, C * H * W).
     """
     config = gan.config
-    vector = torch.zeros(1, config.embedding_dim)
+    vector = z.new_zeros(1, config.embedding_dim)
     if config.num_classes and class_ is None:
-        vector = gan.embed(torch.full((1, config.num_classes), 1 / config.num_classes))
+        vector = gan.embed(z.new_full((1, config.num_classes), 1 / config.num_classes))
     elif class_ is not None:
         vector = gan.embed(gan.class_index(class_))
 

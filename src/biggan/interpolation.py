@@ -178,7 +178,7 @@ def _morph_inputs(gan: Model, morph: MorphProvenance) -> tuple[NDArray[np.float6
     ends = [(morph.class_a, morph.seed_a), (morph.class_b, morph.seed_b)]
     start, end = _path_noise(gan, morph, _keyframes(gan, ends))
     z = interpolate_noise(start, end, steps, cast(Path, morph.path))  # (num, steps, dim)
-    labels = torch.zeros(steps, 1)
+    labels = torch.zeros(steps, 1, device="cpu")
     if morph.class_a is not None and morph.class_b is not None:
         labels = interpolate_labels(morph.class_a, morph.class_b, len(gan.class_names), steps)
     return z.reshape(num * steps, -1), labels.repeat(num, 1)
@@ -254,7 +254,7 @@ def draw_video(gan: Model, video: VideoProvenance) -> Iterator[list[Image.Image]
     keyframes = _keyframes(gan, [(k.class_index, k.seed) for k in video.keyframes])
     inputs = path_inputs(
         _path_noise(gan, video, keyframes),
-        torch.tensor([keyframe.class_index or 0 for keyframe in keyframes]),
+        torch.tensor([keyframe.class_index or 0 for keyframe in keyframes], device="cpu"),
         positions,
         len(gan.class_names),
         cast(Path, video.path),
@@ -329,7 +329,7 @@ def check_path(path: str) -> None:
 def interpolate_labels(start: int, end: int, num_classes: int, steps: int) -> Tensor:
     """Class weights (steps, num_classes) from one class to another, both included exactly."""
     fractions = _fractions(steps)
-    ends = torch.tensor([[start], [end]]).expand(2, steps)
+    ends = torch.tensor([[start], [end]], device="cpu").expand(2, steps)
     return labels_between(ends[0], ends[1], fractions, num_classes)
 
 
@@ -374,7 +374,7 @@ def path_inputs(
         if num_classes:
             labels = labels_between(classes[starts], classes[ends], fractions, num_classes)
         else:
-            labels = torch.zeros(len(z), 1)
+            labels = torch.zeros(len(z), 1, device="cpu")
         yield z, labels
 
 

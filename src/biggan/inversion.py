@@ -155,7 +155,7 @@ class Inverter:
         self._progress = progress
         num = max(1, len(gan.class_names))
         known = range(num) if class_ is None else [gan.class_index(class_)]
-        self._classes = torch.tensor(known)
+        self._classes = torch.tensor(known, device="cpu")
         self._unit = 1.0 if truncation is None else truncation
         self._bound = _UNTRUNCATED if truncation is None else _CUT * truncation
         self._together = max(1, _TOGETHER // gan.config.resolution**2)
@@ -209,7 +209,7 @@ class Inverter:
         z = torch.from_numpy(
             make_noise(num, gan.config.z_dim, self._truncation, self._seed)
         ).float()
-        labels = self._classes[torch.arange(num) % len(self._classes)]
+        labels = self._classes[torch.arange(num, device="cpu") % len(self._classes)]
         seen: list[Tensor] = []
         with self._bar(num, "drawing starts", "image") as bar:
             for batch in generate_batches(gan.engine, labels, z, self._truncation):
@@ -235,7 +235,7 @@ class Inverter:
         rows = [*chosen, *later][: self._starts]
         z, labels = self._drawn.z[rows], self._drawn.labels[rows]
         names = bool(self._gan.class_names)
-        vectors = self._gan.embed(labels) if names else torch.zeros(len(z), 0)
+        vectors = self._gan.embed(labels) if names else z.new_zeros(len(z), 0)
         return z.to(target), vectors.to(target)
 
     def _search(self, loss: _Loss, z: Tensor, vectors: Tensor) -> tuple[Tensor, Tensor]:
@@ -264,7 +264,7 @@ class Inverter:
     def _losses(self, loss: _Loss, z: Tensor, vectors: Tensor) -> Tensor:
         """Losses (N,); adds to the gradients of noise and class vectors."""
         losses = []
-        for part in torch.arange(len(z)).split(self._together):
+        for part in torch.arange(len(z), device=z.device).split(self._together):
             images = self._network.synthesize(z[part], vectors[part], self._truncation)
             outside = F.relu(z[part].abs() - self._bound).square().sum(1)
             losses.append(loss(images) + _PRIOR * outside)

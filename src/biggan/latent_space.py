@@ -68,7 +68,8 @@ def embed(gan: Model, labels: Labels) -> Tensor:
         raise InputError(
             "labels must be names or indices, or rows of class weights, not one number"
         )
-    inputs = check_inputs(gan.engine, torch.zeros(len(labels), gan.config.z_dim), labels)
+    z = torch.zeros(len(labels), gan.config.z_dim, device="cpu")
+    inputs = check_inputs(gan.engine, z, labels)
     # A copy, which gradients may be asked of: the engine's own are of inference mode.
     return inputs.batch(gan.engine, slice(None))[1].cpu().clone()
 
@@ -110,7 +111,8 @@ def generate(
         class_vectors=class_vectors,
     )
     shape = 0, gan.config.image_channels, *[gan.config.resolution] * 2
-    empty = torch.empty(shape, dtype=torch.float32)  # torch's default may be another
+    # Torch's defaults may be others.
+    empty = torch.empty(shape, dtype=torch.float32, device="cpu")
     return torch.cat([empty, *(batch.images.cpu() for batch in made)])
 
 

@@ -188,7 +188,8 @@ def inputs_of(
             yield PictureInputs(None, z, latents[0].truncation, class_vectors)
         else:
             noise = torch.from_numpy(_noise(planned, gan.config.z_dim))
-            labels = torch.tensor([picture.class_index or 0 for picture in planned])
+            classes = [picture.class_index or 0 for picture in planned]
+            labels = torch.tensor(classes, device="cpu")
             kind = cast(NoiseKind, planned[0].noise)
             statistics = statistics_truncation(planned[0].truncation, kind)
             yield PictureInputs(labels, noise, statistics, None)
@@ -202,7 +203,7 @@ def _drawn_together(picture: Provenance | LatentProvenance) -> tuple[Any, ...]:
 
 def _layer_rows(numbers: Sequence[Sequence[float]], width: int) -> Tensor:
     """(N, width), or (N, L, width) of rows that are as long as several layers'."""
-    rows = torch.tensor(numbers, dtype=torch.float32)
+    rows = torch.tensor(numbers, dtype=torch.float32, device="cpu")
     several = width > 0 and rows.shape[1] > width and rows.shape[1] % width == 0
     return rows.unflatten(1, (-1, width)) if several else rows
 
@@ -260,7 +261,8 @@ class ImageBatch(NamedTuple):
 def as_numbers(values: object, what: str) -> Tensor:
     """Somebody's values as a tensor of finite real numbers, or InputError."""
     try:
-        tensor = torch.as_tensor(values)
+        # Not on torch's default device: what follows may need values of the CPU.
+        tensor = values if isinstance(values, Tensor) else torch.as_tensor(values, device="cpu")
     except (TypeError, ValueError, RuntimeError, OverflowError):
         raise InputError(f"{what} must be an array of numbers, not {quoted(values)}") from None
     if tensor.is_complex():
@@ -293,7 +295,7 @@ def check_inputs(
     config = engine.config
     noise = rows_of("noise", noise, config.z_dim, engine.folded.conditions)
     if labels is None and class_vectors is None and config.num_classes == 0:
-        labels = torch.zeros(len(noise), dtype=torch.int64)
+        labels = torch.zeros(len(noise), dtype=torch.int64, device="cpu")
     if (labels is None) == (class_vectors is None):
         raise InputError("give labels, or class_vectors instead of them")
     if labels is None:

@@ -456,9 +456,10 @@ class _Modulation(nn.Module):
         layers = [norm.layer for norm in norms]
         self.channels = [layer.channels for layer in layers]
         first = layers[0]
-        self.statistics = StandingBatchNorm2d(
-            sum(self.channels), grid=first.grid, eps=first.eps, off_grid=first.off_grid
-        ).to(first.running_mean)
+        with first.running_mean.device:
+            self.statistics = StandingBatchNorm2d(
+                sum(self.channels), grid=first.grid, eps=first.eps, off_grid=first.off_grid
+            ).to(first.running_mean)
         for name, tensor in self.statistics.named_buffers():
             tensor.copy_(torch.cat([layer.get_buffer(name) for layer in layers], dim=-1))
         channels: Counter[int] = Counter()

@@ -297,5 +297,6 @@ def forget_transforms() -> None:
 
 def _powers(num: int) -> Tensor:
     """The powers 0 to `num` - 1 of each point, and of infinity: the last one alone."""
-    finite = torch.tensor(_POINTS, dtype=torch.float64)[:, None] ** torch.arange(num)
-    return torch.cat([finite, torch.eye(num, dtype=torch.float64)[-1:]])
+    points = torch.tensor(_POINTS, dtype=torch.float64, device="cpu")
+    finite = points[:, None] ** torch.arange(num, device="cpu")
+    return torch.cat([finite, torch.eye(num, dtype=torch.float64, device="cpu")[-1:]])

@@ -289,7 +289,7 @@ def read_safetensors(file: BinaryIO, path: Path) -> tuple[dict[str, str], dict[s
     tensors: dict[str, Tensor] = {}
     for name, (dtype, shape) in entries.items():
         try:
-            tensors[name] = torch.empty(shape, dtype=getattr(torch, dtype))
+            tensors[name] = torch.empty(shape, dtype=getattr(torch, dtype), device="cpu")
         except (RuntimeError, MemoryError, TypeError) as error:  # or a shape beyond 64 bits
             reason = printable(str(error).split("\n")[0])[:100]
             raise InputError(f"{path} does not fit into memory: {reason}") from None
