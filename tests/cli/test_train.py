@@ -329,7 +329,7 @@ def test_a_run_goes_on_from_its_weights_alone(recipe, data, tmp_path):
         train += f" --set fine_tuning.{name}={weights}"
     line = fails(f"{train} --set generator.channels=16 --out {second}")
     assert "the recipe has generator.channels = 16" in line
-    assert "the shape is the source's" in line
+    assert "set it to the source's with --set" in line
     # A step too small to move anything: the networks are those that were loaded.
     still = "--set total_steps=1 --set optimizer.g_lr=1e-30 --set optimizer.d_lr=1e-30"
     succeeds(f"{train} {still} --set ema.start=0 --out {second}")

@@ -489,7 +489,7 @@ def test_a_generator_from_random_weights_follows_the_images_channels(tmp_path):
             {},
             {"generator": {"z_dim": 40}},
             "gd",
-            "generator.z_dim = 40, but fine_tuning.generator .*G.safetensors has 12: omit it",
+            "generator.z_dim = 40, but fine_tuning.generator .*G.safetensors has 12: set it to",
         ),
         ({}, {"discriminator": {"widths": [1, 1, 1, 1]}}, "gd", r"discriminator.widths = \[1, 1"),
         (

@@ -42,7 +42,7 @@ def fitted_to_source(recipe: _Recipe, saved: _Recipe | None = None) -> _Recipe:
             require(
                 asked in (value, default.to_dict()[key]),
                 f"the recipe has {network}.{key} = {asked}, but fine_tuning.{network} {source} "
-                f"has {value}: omit it, the shape is the source's",
+                f"has {value}: set it to the source's with --set, or remove it from the recipe",
             )
         shapes[network] = given
     random = [network for network in shapes if network not in tuning.sources]
