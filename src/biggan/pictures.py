@@ -91,7 +91,7 @@ class Pictures(list[Image.Image]):
         if ending == ".mp4" or ending in Image.registered_extensions():
             name = quoted(str(folder))
             remedy = f".grid().save({name}) writes one file"
-            if ending == ".mp4":
+            if ending in (".mp4", ".gif"):
                 remedy = "biggan.video.save_video writes videos"
             raise InputError(f"pictures are saved to a folder, not {name}: {remedy}")
         paths = []

@@ -149,6 +149,9 @@ def test_a_run_is_not_written_into_its_data(recipe, data, monkeypatch):
     monkeypatch.chdir(data)
     assert f"such as {data}-run" in fails(f"train {recipe} --data . --out run")
     assert sorted(data.rglob("*")) == before
+    (data / "run/checkpoints").mkdir(parents=True)
+    message = fails(f"train {recipe} --data {data} --out {data}/run")
+    assert f"move it to {data}-run and continue it there" in message
 
 
 @pytest.fixture

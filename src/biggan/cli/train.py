@@ -171,9 +171,12 @@ def _check_apart(config: TrainConfig, run_dir: Path | None) -> None:
     if run_dir is None or config.stream or config.data in ("", DIGITS) or not data.is_dir():
         return
     if run_dir.resolve().is_relative_to(data):
+        remedy = f"choose another --out, such as {data}-run"
+        if run_dir.resolve() != data and (run_dir / "checkpoints").is_dir():
+            remedy = f"move it to {data}-run and continue it there, with --out {data}-run"
         raise InputError(
             f"{run_dir} is inside the data, where its previews would become training images: "
-            f"choose another --out, such as {data}-run"
+            f"{remedy}"
         )
 
 
