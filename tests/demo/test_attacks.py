@@ -160,8 +160,10 @@ def test_an_uploaded_file_is_taken_and_no_other(server: Server) -> None:
     assert status == 200
     uploaded = json.loads(path)[0]
     config = json.loads(server.ask("GET", "/config")[2])
-    (drop,) = (c["id"] for c in config["components"] if c["type"] == "file")
-    (index,) = (d["id"] for d in config["dependencies"] if d["inputs"][:1] == [drop])
+    files = [c["id"] for c in config["components"] if c["type"] == "file"]
+    (index,) = (
+        d["id"] for d in config["dependencies"] if d["backend_fn"] and {*d["inputs"]} & {*files}
+    )
 
     done = server.run(index, [{**named(uploaded), "more": 1}, "tiny.safetensors"])
     assert done["success"]

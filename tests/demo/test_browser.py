@@ -628,6 +628,24 @@ def test_weights_that_are_dropped_become_a_model(
     page.wait_for_address("model=tiny-2&num=10&truncation=0.4&seed=0&category=0%29+tabby")
 
 
+def test_a_file_that_is_dropped_before_another_was_answered_is_not_lost(
+    visit: Callable[..., Visit], tiny_file: Path, tmp_path: Path
+) -> None:
+    page = visit()
+    page.image("explore").wait_for()
+    (tmp_path / "notes.bin").write_text("no weights")
+    requests, held = re.compile("/queue/join"), list[Any]()
+    page.window.route(requests, lambda route: held.append(route))
+    for file in (tmp_path / "notes.bin", tiny_file):
+        page.drop(file)
+        page.control("drop").get_by_text("Drop File Here").wait_for()
+    for route in held:
+        route.continue_()
+    page.window.unroute(requests)
+    page.wait_for_address("model=tiny-")
+    assert "notes.bin is not a weights file" in page.toast()
+
+
 def test_a_link_that_leads_nowhere_says_so(
     visit: Callable[..., Visit], gans: dict[str, Gan]
 ) -> None:

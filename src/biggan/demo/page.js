@@ -58,53 +58,66 @@
     block.append(line);
   }, true);
 
-  // The server closes the stream of answers after the last one. If it takes another request before
-  // the client has read that, Gradio's client opens no new stream for it, and would wait forever. So
-  // a stream is followed by the next one while a request is unanswered, and the answer to a request
-  // waits until the client has closed the stream that ends.
+  // The server closes its stream of answers after the last one, and Gradio's client opens the next
+  // one with its next request. The answer to a request that comes between the two would never be
+  // read. So the client keeps its first stream, which passes on what those of the server send.
   const plainFetch = window.fetch;
-  const unanswered = new Set();
-  const turn = (id) => unanswered.delete(id) || unanswered.add(id);  // asked and answered, any order
-  let closing = null;
+  const requests = new Map();  // 1 for one that is not answered, -1 for an answer that came before
+  const isWaiting = () => [...requests.values()].includes(1);
+  let listen = () => {};
+
+  function count(id, by) {
+    if (!requests.delete(id)) requests.set(id, by);
+  }
 
   async function join(request, options) {
     const answer = await plainFetch(request, options);
     const { event_id: id } = await answer.clone().json().catch(() => ({}));
-    if (id) turn(id);
-    await closing;
+    if (id) count(id, 1);
+    listen();
     return answer;
   }
 
   async function stream(request) {
     let answer = await plainFetch(request.clone());
-    const first = answer;
+    if (!answer.ok) return answer;
     const encoder = new TextEncoder();
-    async function follow(client) {
-      for (let text = ""; answer; text = "") {
-        if (!answer.ok) throw new Error(`status ${answer.status}`);
-        const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
-        answer = null;
-        for (let part = await reader.read(); !part.done; part = await reader.read()) {
-          const events = `${text}${part.value}`.split("\n\n");
-          text = events.pop();
-          for (const event of events) {
-            const { msg, event_id: id } = JSON.parse(event.replace("data:", ""));
-            if (msg === "process_completed") turn(id);
-            if (msg === "close_stream" && unanswered.size) {
-              answer = await plainFetch(request.clone());
-            } else {
-              if (msg === "close_stream") {
-                closing = new Promise((done) => { request.signal.onabort = done; });
-              }
-              client.enqueue(encoder.encode(`${event}\n\n`));
-            }
-          }
+
+    async function pass(client) {
+      const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
+      let text = "";
+      for (let part = await reader.read(); !part.done; part = await reader.read()) {
+        const events = `${text}${part.value}`.split("\n\n");
+        text = events.pop();
+        for (const event of events) {
+          const { msg, event_id: id } = JSON.parse(event.replace("data:", ""));
+          if (msg === "process_completed") count(id, -1);
+          if (msg !== "close_stream") client.enqueue(encoder.encode(`${event}\n\n`));
         }
       }
-      client.close();
     }
-    const start = (client) => { follow(client).catch((error) => client.error(error)); };
-    return first.ok ? new Response(new ReadableStream({ start }), first) : first;
+
+    function start(client) {
+      let isListening = false;
+      listen = async () => {
+        if (isListening || !(answer || isWaiting())) return;
+        isListening = true;
+        try {
+          while (answer || isWaiting()) {
+            answer ??= await plainFetch(request.clone());
+            if (!answer.ok) throw new Error(`status ${answer.status}`);
+            await pass(client);
+            answer = null;
+          }
+        } catch (error) {
+          listen = () => {};
+          client.error(error);
+        }
+        isListening = false;
+      };
+      listen();
+    }
+    return new Response(new ReadableStream({ start }), answer);
   }
 
   window.fetch = (request, options) => {

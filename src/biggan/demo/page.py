@@ -49,6 +49,8 @@ SCRIPT = SCRIPT.replace("LARGEST_NUMBERS", json.dumps(_LARGEST))
 _PICTURES: dict[str, Any] = {"concurrency_limit": 4, "concurrency_id": "model"}
 _VIDEOS: dict[str, Any] = {"concurrency_limit": 4, "concurrency_id": "video"}
 _QUIET: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
+# Gradio ignores an event of whose kind another is not answered yet, unless it is told otherwise.
+_EACH: dict[str, Any] = {"trigger_mode": "multiple", **_QUIET}
 # A visitor who waits for a download must not hold up others.
 _DOWNLOADS: dict[str, Any] = {"concurrency_limit": 16, "concurrency_id": "download", **_QUIET}
 
@@ -152,6 +154,8 @@ class Page:
         newest while one is drawn, and tells the server the count; a handler stops at a newer one.
         """
         wanted = gr.Textbox(visible="hidden")  # a class that another model has
+        # What was dropped, taken at once, or files that are dropped meanwhile would be added to it.
+        dropped = gr.File(file_count=self.drop.file_count, visible="hidden")
         asked = gr.Number(0, visible="hidden")  # how often a picture was asked for
         newest = gr.State(Newest())
         kept = gr.Textbox(visible="hidden")  # settings, by the browser's history
@@ -173,6 +177,7 @@ class Page:
         gr.on([control.change for control in settings], None, settings, None, **keep)
         choosing = [*restored, self.notice, self.cancel_button]
         recall = {**_QUIET, **in_browser("biggan.recall()")}
+        taken = {**_EACH, **in_browser("[values[0], null]")}
         for event in (
             self.blocks.load(self.follow, kept, restored, **recall),
             self.model.input(self.choose, [self.model, self.current], choosing, **_DOWNLOADS),
@@ -180,12 +185,12 @@ class Page:
             self.surprise_button.click(
                 self.surprise, [self.shown, self.current], restored, **_QUIET
             ),
-            self.drop.upload(
-                self.restore, [self.drop, self.current], [*restored, self.drop], **_QUIET
+            self.drop.upload(None, self.drop, [dropped, self.drop], **taken).then(
+                self.restore, [dropped, self.current], restored, **_EACH
             ),
         ):
             event.then(None, asked, asked, **ask)
-        at_once = {**_QUIET, "queue": False, "trigger_mode": "multiple"}
+        at_once = {**_EACH, "queue": False}
         asked.change(Newest.note, [newest, asked], None, **at_once)
         request, last = [newest, asked, self.current], {**_QUIET, "trigger_mode": "always_last"}
         event = asked.change(
@@ -413,7 +418,7 @@ class Page:
                 model = self._models.add(paths)
                 update = self._update(model, {}, is_new=True)
                 update[self.model] = gr.update(choices=self._menu(), value=model, visible=True)
-                return {self.drop: None, **update}
+                return update
             made = read_provenance(path, _MAX_PIXELS, _MAX_PROVENANCE)
             maker = made.pictures[0] if isinstance(made, GridProvenance) else made
             named = [n for n in self._models.names if maker.model in (n, Path(n).stem)]
@@ -426,10 +431,9 @@ class Page:
         except InputError as error:
             text = str(error).replace(str(path), path.name)  # not where the server has it
             gr.Warning(_message(InputError(text)))
-            return {self.drop: None}
+            return {self.shown: gr.skip()}
         is_new = gan.class_names != before
-        update = self._update(model, {form.name: settings}, form, is_new=is_new)
-        return {self.drop: None, **update}
+        return self._update(model, {form.name: settings}, form, is_new=is_new)
 
     def _update(
         self,
