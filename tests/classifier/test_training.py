@@ -95,6 +95,28 @@ def test_the_same_call_gives_the_same_bytes_and_another_seed_others(trained, dat
     assert other.sha256 != classifier.sha256
 
 
+def test_low_precision_is_of_the_training_alone(trained, dataset, tmp_path):
+    out = tmp_path / "low.safetensors"
+    low = train(dataset, out, precision="bfloat16")
+    assert low.training["precision"] == "bfloat16"
+    assert low.training["accuracy"] > 0.9
+    weight = low.network.linear.weight
+    assert weight.dtype == torch.float32
+    assert not torch.equal(weight, trained[1].network.linear.weight)
+    with pytest.raises(InputError, match="precision bfloat16, not float32"):
+        train(dataset, out)
+
+
+def test_files_that_name_no_precision_are_of_float32(trained, dataset, tmp_path):
+    metadata, tensors, _ = load_tensors(trained[0])
+    header = json.loads(metadata["header"])
+    del header["recipe"]["precision"]  # as version 0.2 wrote it
+    metadata["header"] = json.dumps(header)
+    save_tensors(tmp_path / "old.safetensors", metadata, tensors)
+    with_precision = train(dataset, tmp_path / "old.safetensors")  # nothing is trained
+    assert torch.equal(with_precision.network.linear.weight, trained[1].network.linear.weight)
+
+
 class Killed(BaseException):
     pass
 
