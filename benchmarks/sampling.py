@@ -3,7 +3,8 @@
 BigGAN-deep: the peer as it is, the peer exported to ONNX and run by ONNX Runtime and by OpenVINO,
 our plain network and our engines, all of the same random weights and in one process. BigGAN, which
 the peer does not have: our engines against our own plain network, which trains and whose layers are
-fused already, and against its textbook form (`plain_form.py`): upsample, then convolve. All take
+fused already, and against its textbook form (`plain_form.py`): upsample, then convolve. On a CPU
+with AMX also our engine in bfloat16, with its PSNR against the float32 image. All take
 turns in every round; the figures are medians, and the medians of each round's ratios. Before that
 everybody makes one image, and the largest difference is printed. The rate of float32 matrix
 products, measured beside, is what an engine's arithmetic is compared with: it is that of the folded
@@ -19,6 +20,7 @@ from __future__ import annotations
 import argparse
 import copy
 import logging
+import math
 import statistics
 import tempfile
 import time
@@ -32,6 +34,7 @@ from plain_form import plain
 from torch import Tensor, nn
 
 import biggan
+from biggan.devices import has_fast_bfloat16
 from biggan.inference.engine import build_engine
 from biggan.inference.folded import FoldedGenerator
 from biggan.inference.measurements import matrix_product_rate
@@ -48,6 +51,7 @@ PEER = "pytorch-pretrained-biggan"
 PEER_BY_OPENVINO = "  its ONNX by OpenVINO"
 PLAIN = "ours, plain network"
 TEXTBOOK = "  its textbook form"
+IN_BFLOAT16 = "ours, pytorch in bfloat16"
 # The peer's own configurations, as its weights are published: (upsample, in, out) in units of ch.
 LAYERS = {
     128: "F16,16 T16,16 F16,16 T16,8 F8,8 T8,4 F4,4 T4,2 F2,2 T2,1",
@@ -260,6 +264,10 @@ def own_contenders(generator: Generator) -> dict[str, Draw]:
         engine = build_engine(generator, name)
         if engine.name == name:  # not one that took its place
             contenders[f"ours, engine {name}"] = drawing(engine, z, labels)
+    if has_fast_bfloat16(CPU):
+        engine = build_engine(generator, "pytorch", "bfloat16")
+        if engine.precision == "bfloat16":
+            contenders[IN_BFLOAT16] = drawing(engine, z, labels)
     return contenders
 
 
@@ -279,6 +287,7 @@ def compare(title: str, contenders: dict[str, Draw], generator: Generator, round
     """Check that all make one image, measure, print."""
     images = {name: draw() for name, draw in contenders.items()}  # warms up, too
     expected = next(iter(images.values()))
+    low = images.pop(IN_BFLOAT16, None)
     differences = [(image - expected).abs().max().item() for image in images.values()]
     rate = matrix_product_rate(CPU)
     times: dict[str, list[float]] = {name: [] for name in contenders}
@@ -311,6 +320,12 @@ def compare(title: str, contenders: dict[str, Draw], generator: Generator, round
     print(f"  {'equal' if equal else 'NOT EQUAL'}: largest difference of a pixel", end=" ")
     print(f"{max(differences):.1e} of a range of 2,", end=" ")
     print(f"whose deviation is {expected.std().item():.2f}", flush=True)
+    if low is not None:
+        change = low - expected
+        noise_ratio = 10 * math.log10(4 / change.square().mean().item())  # dB
+        print(
+            f"  {IN_BFLOAT16}: {noise_ratio:.1f} dB PSNR, {change.abs().max().item():.2f} at most"
+        )
 
 
 def seconds(draw: Draw) -> float:

@@ -53,7 +53,8 @@ def load(
             ports of DeepMind's modules; None for what the file says.
         engine: "pytorch", "openvino", "compile", or "auto" for the fastest that `biggan bench`
             measured on this machine, PyTorch where it measured nothing.
-        precision: Of the convolutions: "float32"; on GPUs also "bfloat16" or "float16", faster.
+        precision: Of the convolutions: "float32"; faster are "bfloat16" on GPUs and CPUs with AMX,
+            and "float16" on GPUs.
 
     Raises:
         InputError: Nothing loadable is there, the file is damaged, or there is no such device.

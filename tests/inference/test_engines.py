@@ -10,6 +10,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from biggan.devices import has_fast_bfloat16
 from biggan.errors import InputError
 from biggan.inference import ENGINES, engine, measurements, openvino, pytorch
 from biggan.inference.engine import Engine, build_engine, bytes_per_image, check_engine
@@ -282,11 +283,24 @@ def test_graphs_give_way_where_memory_does_not_suffice_for_another(recording, mo
         torch.testing.assert_close(images, tiny_generator()(z, labels, 0.4), atol=1e-4, rtol=0)
 
 
+@pytest.mark.skipif(not has_fast_bfloat16(torch.device("cpu")), reason="no AMX")
+def test_bfloat16_on_a_cpu_with_amx(caplog):
+    generator = tiny_generator()
+    engine = build_engine(generator, "pytorch", "bfloat16")
+    assert (engine.precision, engine.folded.dtype, caplog.text) == ("bfloat16", torch.bfloat16, "")
+    z, labels = inputs(generator, 3)
+    difference = (engine(z, labels, 0.4) - Engine(generator)(z, labels, 0.4)).abs()
+    assert 0 < difference.mean() < 0.02
+
+
 def test_what_cannot_be_is_refused_in_one_line(monkeypatch):
     generator = tiny_generator()
     with pytest.raises(InputError, match="no engine 'tensorflow'; there are auto, pytorch"):
         build_engine(generator, "tensorflow")
-    with pytest.raises(InputError, match="bfloat16 needs a GPU"):
+    with pytest.raises(InputError, match="float16 needs a GPU: "):
+        build_engine(generator, "pytorch", "float16")
+    monkeypatch.setattr("torch.cpu._is_amx_tile_supported", lambda: False)
+    with pytest.raises(InputError, match="bfloat16 needs a GPU or a CPU with AMX"):
         build_engine(generator, "pytorch", "bfloat16")
     with pytest.raises(InputError, match="runs in float32"):
         build_engine(generator, "openvino", "float16")

@@ -1,9 +1,12 @@
 """The folded generator against the generator itself, which is tested elsewhere."""
 
+from functools import partial
+
 import pytest
 import torch
 from torch import nn
 
+from biggan.devices import has_fast_bfloat16
 from biggan.inference.convolution import FrozenConv2d, packed_conv2d
 from biggan.inference.differentiable import differentiable_conv2d
 from biggan.inference.folded import FoldedGenerator
@@ -114,10 +117,12 @@ def test_an_image_depends_on_its_own_row_alone(generator):
         torch.testing.assert_close(alone[0], together[k], atol=2e-5, rtol=0)
 
 
+@pytest.mark.parametrize("make", [FrozenConv2d, partial(packed_conv2d, dtype=torch.bfloat16)])
 @torch.inference_mode()
-def test_low_precision_makes_nearly_the_same_images():
-    generator = tiny_generator()
-    folded = FoldedGenerator(generator)
+def test_low_precision_makes_nearly_the_same_images(generator, make):
+    if make is not FrozenConv2d and not has_fast_bfloat16(torch.device("cpu")):
+        pytest.skip("no AMX")
+    folded = FoldedGenerator(generator, make)
     folded.convolve_in(torch.bfloat16)
     z, labels = inputs(generator)
     images = folded(z, labels, 0.4)

@@ -1,12 +1,12 @@
 """Convolutions whose weights are finished, as inference runs them.
 
 `FrozenConv2d` is made of standard operations: it runs on any device and in any precision, and can
-be differentiated and exported. For float32 on a CPU, `packed_conv2d` makes the same convolution in
-the fastest of these forms for its size, without gradients:
+be differentiated and exported. On a CPU `packed_conv2d` makes the same convolution without
+gradients, in the fastest of these forms for its size and precision:
 
 - the library's direct convolution, its kernel brought beforehand into the blocks in which it
   works, and a sum that follows taken along;
-- Winograd's, for 3x3 kernels of many channels (`nn/winograd.py`);
+- Winograd's, for 3x3 kernels of many channels in float32 (`nn/winograd.py`);
 - products of every pixel with all taps, and sums of neighbours' products, for an image's few
   channels;
 - upsampling and convolving with nine multiplications instead of sixteen (`resampling.py`), as a
@@ -147,12 +147,18 @@ def upsampling_kernel(weight: Tensor) -> Tensor:
 
 
 def packed_conv2d(
-    weight: Tensor, bias: Tensor | None, resolution: int, *, upsamples: bool = False
+    weight: Tensor,
+    bias: Tensor | None,
+    resolution: int,
+    *,
+    upsamples: bool = False,
+    dtype: torch.dtype = torch.float32,
 ) -> FrozenConvolution:
     """A frozen convolution in the form that is fastest on this CPU; see `FrozenConv2d`.
 
-    Runs where no gradients are recorded, in float32.
+    Runs where no gradients are recorded, in `dtype`: float32, or bfloat16 on a CPU with AMX.
     """
+    weight, bias = weight.to(dtype), None if bias is None else bias.to(dtype)
     if not can_pack():
         return FrozenConv2d(weight, bias, resolution, upsamples=upsamples)
     if upsamples:
@@ -165,7 +171,8 @@ def packed_conv2d(
     if weight.shape[-1] == 3 and len(weight) <= _FEW_CHANNELS:
         return _TapsFirstConv2d(weight, bias, resolution)
     suits_winograd = (
-        weight.shape[-1] == 3
+        dtype == torch.float32
+        and weight.shape[-1] == 3
         and min(weight.shape[:2]) >= _WINOGRAD_CHANNELS
         and resolution >= _WINOGRAD_RESOLUTION
         and resolution % 4 == 0
@@ -238,7 +245,9 @@ class _TapsFirstConv2d(FrozenConvolution):
 
     def forward(self, x: Tensor, add_to: Tensor | None = None) -> Tensor:
         batch, _, height, width = x.shape
-        result = x.new_zeros(batch, self.out_channels, height, width)
+        # In float32: nine products' sum would lose what low precision rounds away each time.
+        shape = (batch, self.out_channels, height, width)
+        result = x.new_zeros(shape, dtype=torch.promote_types(x.dtype, torch.float32))
         for image, total in zip(x, result, strict=True):
             pixels = image.permute(1, 2, 0).flatten(0, 1)  # (H * W, C)
             products = (self._taps @ pixels.T).view(3, 3, self.out_channels, height, width)
@@ -248,6 +257,7 @@ class _TapsFirstConv2d(FrozenConvolution):
                     total[:, *here] += product[:, *there]
         if self._bias is not None:
             result += self._bias
+        result = result.to(x.dtype)
         return result if add_to is None else result.add_(add_to)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import logging
 from collections.abc import Callable
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from threading import Lock
 from typing import ClassVar, TypeVar
@@ -13,10 +13,10 @@ from typing import ClassVar, TypeVar
 import torch
 from torch import Tensor
 
-from biggan.devices import describe_out_of_memory, is_out_of_memory
+from biggan.devices import describe_out_of_memory, has_fast_bfloat16, is_out_of_memory
 from biggan.errors import InputError, quoted
 from biggan.inference import ENGINES, PRECISIONS, EngineName, Precision
-from biggan.inference.convolution import FrozenConv2d, packed_conv2d
+from biggan.inference.convolution import FrozenConv2d, MakeConvolution, packed_conv2d
 from biggan.inference.folded import FoldedGenerator
 from biggan.models import Generator, GeneratorConfig
 
@@ -40,11 +40,11 @@ class Engine:
     Args:
         generator: In eval mode; not changed, and later changes of its weights do not reach it. Of
             one in float64 it makes the images of the same weights in float32.
-        precision: Of the convolutions; float32 on a CPU.
+        precision: Of the convolutions; on a CPU float32, or bfloat16 if it has AMX.
         portable: Standard operations alone, on a CPU too.
 
     Raises:
-        InputError: A lower precision on a CPU, where it would be slower.
+        InputError: A precision that this CPU would only emulate.
     """
 
     name: ClassVar[str] = "pytorch"
@@ -56,14 +56,17 @@ class Engine:
         self.device = next(generator.parameters()).device
         self.precision: Precision = precision
         on_cpu = self.device.type == "cpu"
+        dtype = getattr(torch, precision)
         if on_cpu and precision != "float32":
-            raise InputError(f"{precision} needs a GPU: omit the precision on a CPU")
-        make = packed_conv2d if on_cpu and not portable else FrozenConv2d
+            _check_cpu(self.device, precision)
+        make: MakeConvolution = FrozenConv2d
+        if on_cpu and not portable:
+            make = partial(packed_conv2d, dtype=dtype)
         if generator.linear.bias.dtype != torch.float32:
             generator = copy.deepcopy(generator).float()
         self.folded = FoldedGenerator(generator, make).eval()
         if precision != "float32":
-            self.folded.convolve_in(getattr(torch, precision))
+            self.folded.convolve_in(dtype)
         # Graphs and compiled networks have one set of inputs; and threads that make images at once
         # are slower than in turn.
         self._lock = Lock()
@@ -115,6 +118,15 @@ class Engine:
         free, _ = torch.cuda.mem_get_info(self.device)
         fits = free // 2 // bytes_per_image(self.config, self.precision)
         return int(min(max(fits, 1), _MAX_BATCH))
+
+
+def _check_cpu(device: torch.device, precision: Precision) -> None:
+    if precision == "float16":
+        raise InputError("float16 needs a GPU: omit the precision on a CPU")
+    if not has_fast_bfloat16(device):
+        raise InputError(
+            f"{precision} needs a GPU or a CPU with AMX, which this one lacks: omit the precision"
+        )
 
 
 def _for_all(rows: Tensor) -> Tensor:

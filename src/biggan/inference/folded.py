@@ -357,7 +357,7 @@ class FoldedGenerator(nn.Module):
         self.dtype = dtype
         for module in self.modules():
             if isinstance(module, FrozenConvolution):
-                module.to(dtype)
+                module.to(dtype)  # a packed kernel was made in it
 
     @property
     def operations(self) -> int:
