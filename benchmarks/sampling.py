@@ -322,10 +322,8 @@ def compare(title: str, contenders: dict[str, Draw], generator: Generator, round
     print(f"whose deviation is {expected.std().item():.2f}", flush=True)
     if low is not None:
         change = low - expected
-        noise_ratio = 10 * math.log10(4 / change.square().mean().item())  # dB
-        print(
-            f"  {IN_BFLOAT16}: {noise_ratio:.1f} dB PSNR, {change.abs().max().item():.2f} at most"
-        )
+        psnr = 10 * math.log10(4 / change.square().mean().item())
+        print(f"  {IN_BFLOAT16}: PSNR {psnr:.1f} dB, {change.abs().max().item():.2f} at most")
 
 
 def seconds(draw: Draw) -> float:
