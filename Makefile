@@ -104,8 +104,8 @@ site: $(DOCS)    ## build the site with the documentation: python -m http.server
 		--conf-dir docs --doctree-dir build/doctrees . site
 	$(BIN)/biggan export --format web site/live
 
-pictures: $(DEV) ## make the pictures of README and docs anew (DATA=fruits-train.zip for those that show photographs)
-	$(BIN)/python scripts/make_pictures.py $(if $(DATA),--data $(DATA))
+pictures: $(DEV) ## make the pictures of README and docs anew
+	$(BIN)/python scripts/make_pictures.py
 
 bench: $(DEV)    ## the benchmarks in short, each against a named peer in the same run
 	for script in sampling memory serving; do $(BIN)/python benchmarks/$$script.py --quick || exit 1; done

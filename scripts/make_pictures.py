@@ -1,11 +1,10 @@
 """Make the pictures of README and docs anew.
 
     make pictures
-    .venv/bin/python scripts/make_pictures.py [NAME ...] [--data fruits-train.zip]
+    .venv/bin/python scripts/make_pictures.py [NAME ...]
 
-Writes docs/images. Without names: all of them. Those of the evaluation need the photographs
-(--data); without them they stay as they are. Pages are photographed in Chromium. Only study.png has
-a script of its own, study_stability.py: it takes hours.
+Writes docs/images. Without names: all of them. Pages are photographed in Chromium. Only study.png
+has a script of its own, study_stability.py: it takes hours.
 """
 
 from __future__ import annotations
@@ -80,15 +79,16 @@ def pages() -> Iterator[Callable[..., Any]]:
         browser.close()
 
 
-def samples(_: Path | None) -> None:
-    """A column for each of some fruits."""
-    gan = biggan.load("fruits")
-    columns = [gan.sample(fruit, num=6, truncation=0.6, seed=0) for fruit in FRUITS]
-    rows = [picture for row in zip(*columns, strict=True) for picture in row]
-    make_grid(rows, columns=len(FRUITS)).save(IMAGES / "samples.webp", quality=90)
+def samples() -> None:
+    """A column for each class: some fruits, and all of CIFAR-10."""
+    for model, classes, name in (("fruits", FRUITS, "samples"), ("cifar10", range(10), "cifar10")):
+        gan = biggan.load(model)
+        columns = [gan.sample(label, num=6, truncation=0.6, seed=0) for label in classes]
+        rows = [picture for row in zip(*columns, strict=True) for picture in row]
+        make_grid(rows, columns=len(classes)).save(IMAGES / f"{name}.webp", quality=90)
 
 
-def morph(_: Path | None) -> None:
+def morph() -> None:
     """Red apples become bananas, there and back."""
     gan = biggan.load("fruits")
     steps = 24
@@ -99,7 +99,7 @@ def morph(_: Path | None) -> None:
     frames[0].save(IMAGES / "morph.webp", append_images=frames[1:], **options)
 
 
-def directions(_: Path | None) -> None:
+def directions() -> None:
     """What six directions change of a red apple, as docs/research.md finds them."""
     with tempfile.TemporaryDirectory() as folder:
         sheet = Path(folder) / "sheet.png"
@@ -110,7 +110,7 @@ def directions(_: Path | None) -> None:
             image.save(IMAGES / "directions.webp", quality=90)
 
 
-def demo(_: Path | None) -> None:
+def demo() -> None:
     """The page, each tab, and on a telephone."""
     command = [sys.executable, "-m", "biggan", "demo", "--port", "0"]
     with (
@@ -139,7 +139,7 @@ def _wait_for_picture(page: Any, form: str) -> None:
     page.wait_for_timeout(3000)  # the last pictures, and the fonts
 
 
-def report(_: Path | None) -> None:
+def report() -> None:
     """A part of the report of a run that collapsed and was rolled back."""
     with tempfile.TemporaryDirectory() as folder, pages() as open_page:
         run = Path(folder) / "rescued"
@@ -150,32 +150,19 @@ def report(_: Path | None) -> None:
         page.screenshot(path=IMAGES / "report.png")
 
 
-def evaluation(data: Path | None) -> None:
-    """Samples beside the nearest real images, and quality against variety along truncation."""
-    if data is None:
-        print("neighbors.png and tradeoff.png stay as they are: --data names no photographs")
-        return
+def evaluation() -> None:
+    """Digits beside the nearest real ones, and quality against variety along truncation."""
     with tempfile.TemporaryDirectory() as folder:
         classifier = Path(folder) / "classifier.safetensors"
-        shell("classifier", data, "--resolution", 64, "--out", classifier)
-        options = ["--num", 5000, "--truncations", "0.2,0.4,0.5,0.6,0.8,1,none"]
-        out = Path(folder) / "fruits.json"
-        neighbors = ["--neighbors", IMAGES / "neighbors.png"]
-        shell(
-            "evaluate",
-            "--data",
-            data,
-            "--extractor",
-            classifier,
-            *options,
-            *neighbors,
-            "--out",
-            out,
-        )
+        shell("classifier", "digits", "--out", classifier)
+        model = ["--model", "digits", "--data", "digits", "--extractor", classifier]
+        sweep = ["--num", 5000, "--truncations", "0.1,0.2,0.3,0.4,0.5,0.6,0.7,0.8,0.9,0.95,1,none"]
+        out = Path(folder) / "digits.json"
+        shell("evaluate", *model, *sweep, "--neighbors", IMAGES / "neighbors.png", "--out", out)
         shutil.copy(out.with_suffix(".png"), IMAGES / "tradeoff.png")
 
 
-PICTURES: dict[str, Callable[[Path | None], None]] = {
+PICTURES: dict[str, Callable[[], None]] = {
     function.__name__: function
     for function in (samples, morph, directions, demo, report, evaluation)
 }
@@ -185,10 +172,9 @@ def main() -> None:
     """Make the pictures that are named."""
     parser = argparse.ArgumentParser(description="Make the pictures of README and docs anew.")
     parser.add_argument("names", nargs="*", choices=[*PICTURES, []], metavar="NAME")
-    parser.add_argument("--data", type=Path, help="photographs of fruits, a zip of class folders")
     arguments = parser.parse_args()
     for name in arguments.names or PICTURES:
-        PICTURES[name](arguments.data)
+        PICTURES[name]()
 
 
 if __name__ == "__main__":

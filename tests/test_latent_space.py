@@ -9,6 +9,7 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 import biggan
+from biggan.devices import has_fast_bfloat16
 from biggan.directions import find_directions, with_names
 from biggan.models.shared import as_grid
 from biggan.weights.files import Description
@@ -294,6 +295,25 @@ def test_gradients_reach_each_layers_condition(gan):
     assert (z.grad[:, 0].abs().amax(dim=1) > 0).all()
 
 
+@pytest.mark.skipif(not has_fast_bfloat16(torch.device("cpu")), reason="no AMX")
+@pytest.mark.parametrize("padding", ["zeros", "circular"])
+@pytest.mark.parametrize("shape", [{}, ARCHITECTURES["biggan-deep"]])
+def test_gradients_in_bfloat16_are_near_those_in_float32(shape, padding):
+    gan = make_gan(shape)
+    z, vectors = noise(gan), gan.embed([0, 1, 2])
+    gradients = []
+    for precision in ("float32", "bfloat16"):
+        network = gan.differentiable(padding=padding, precision=precision)
+        inputs = [x.clone().requires_grad_() for x in (z, vectors)]
+        images = network.synthesize(*inputs, 0.4)
+        assert images.dtype == torch.float32
+        gradients.append(torch.autograd.grad(images.square().sum(), inputs))
+    for exact, low in zip(*gradients, strict=True):
+        assert low.dtype == torch.float32
+        assert not torch.equal(low, exact)
+        assert torch.cosine_similarity(low.flatten(), exact.flatten(), dim=0) > 0.99
+
+
 def test_circular_padding_makes_images_that_can_be_tiled():
     """Without attention, which has no place, a shifted grid makes a shifted image."""
     gan = make_gan({"attention_resolution": 0})
@@ -440,6 +460,8 @@ MISTAKES = {
         "load_directions of biggan.directions returns, not 'file.safetensors'",
     ),
     "a fraction for a class": (lambda g: g.embed(1.5), "not one number"),
+    "an unknown precision": (lambda g: g.differentiable(precision="int8"), "no precision 'int8'"),
+    "a precision of GPUs": (lambda g: g.differentiable(precision="float16"), "needs a GPU"),
     "an unknown padding": (lambda g: g.differentiable(padding="mirror"), "zeros or circular"),
 }  # fmt: skip
 

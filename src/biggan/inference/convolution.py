@@ -158,7 +158,8 @@ def packed_conv2d(
 
     Runs where no gradients are recorded, in `dtype`: float32, or bfloat16 on a CPU with AMX.
     """
-    weight, bias = weight.to(dtype), None if bias is None else bias.to(dtype)
+    weight = weight.to(dtype)
+    bias = None if bias is None else bias.to(dtype)
     if not can_pack():
         return FrozenConv2d(weight, bias, resolution, upsamples=upsamples)
     if upsamples:

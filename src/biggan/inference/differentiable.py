@@ -27,17 +27,27 @@ from biggan.inference.convolution import (
 
 
 def differentiable_conv2d(
-    weight: Tensor, bias: Tensor | None, resolution: int, *, upsamples: bool = False
+    weight: Tensor,
+    bias: Tensor | None,
+    resolution: int,
+    *,
+    upsamples: bool = False,
+    dtype: torch.dtype = torch.float32,
 ) -> FrozenConvolution:
-    """A frozen convolution whose input takes gradients; in float32 on a CPU a packed one."""
+    """A frozen convolution whose input takes gradients; on a CPU, unless in float64, a packed one.
+
+    Where it is packed it runs in `dtype`, else in the precision of the weight.
+    """
     if weight.device.type != "cpu" or weight.dtype != torch.float32 or not can_pack():
         return FrozenConv2d(weight, bias, resolution, upsamples=upsamples)
+    weight = weight.to(dtype)
+    bias = None if bias is None else bias.to(dtype)
     adjoint: FrozenConvolution
     if upsamples:
         adjoint = _SummingConv2d(weight, resolution)
     else:
-        adjoint = packed_conv2d(weight.transpose(0, 1).flip(2, 3), None, resolution)
-    convolution = packed_conv2d(weight, None, resolution, upsamples=upsamples)
+        adjoint = packed_conv2d(weight.transpose(0, 1).flip(2, 3), None, resolution, dtype=dtype)
+    convolution = packed_conv2d(weight, None, resolution, upsamples=upsamples, dtype=dtype)
     return DifferentiableConv2d(weight, bias, convolution, adjoint)
 
 

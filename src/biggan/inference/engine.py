@@ -56,9 +56,8 @@ class Engine:
         self.device = next(generator.parameters()).device
         self.precision: Precision = precision
         on_cpu = self.device.type == "cpu"
+        check_precision(precision, self.device)
         dtype = getattr(torch, precision)
-        if on_cpu and precision != "float32":
-            _check_cpu(self.device, precision)
         make: MakeConvolution = FrozenConv2d
         if on_cpu and not portable:
             make = partial(packed_conv2d, dtype=dtype)
@@ -120,15 +119,6 @@ class Engine:
         return int(min(max(fits, 1), _MAX_BATCH))
 
 
-def _check_cpu(device: torch.device, precision: Precision) -> None:
-    if precision == "float16":
-        raise InputError("float16 needs a GPU: omit the precision on a CPU")
-    if not has_fast_bfloat16(device):
-        raise InputError(
-            f"{precision} needs a GPU or a CPU with AMX, which this one lacks: omit the precision"
-        )
-
-
 def _for_all(rows: Tensor) -> Tensor:
     """Rows for each layer (N, layers, dim) as rows for all (N, dim), where they are the same.
 
@@ -146,9 +136,26 @@ def check_choice(name: EngineName, precision: Precision) -> None:
     """
     if name not in ENGINES:
         raise InputError(f"there is no engine {quoted(name)}; there are {', '.join(ENGINES)}")
+    check_precision(precision)
+
+
+def check_precision(precision: Precision, device: torch.device | None = None) -> None:
+    """Refuse a precision that does not exist, or that this device would only emulate.
+
+    Raises:
+        InputError: Which one, and which devices have it.
+    """
     if precision not in PRECISIONS:
         raise InputError(
             f"there is no precision {quoted(precision)}; there are {', '.join(PRECISIONS)}"
+        )
+    if device is None or device.type != "cpu":
+        return
+    if precision == "float16":
+        raise InputError("float16 needs a GPU: omit the precision on a CPU")
+    if precision == "bfloat16" and not has_fast_bfloat16(device):
+        raise InputError(
+            "bfloat16 needs a GPU or a CPU with AMX, which this one lacks: omit the precision"
         )
 
 

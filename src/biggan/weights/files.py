@@ -38,7 +38,7 @@ _LOG = logging.getLogger("biggan.weights")
 
 FORMAT = "biggan 1"
 
-BUNDLED = ("fruits", "digits")
+BUNDLED = ("fruits", "cifar10", "digits")
 """Names of the models that come with the package, the default first. They precede equal paths."""
 
 BUNDLED_FOLDER = Path(__file__).parent / "bundled"
