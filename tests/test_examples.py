@@ -83,7 +83,7 @@ def address():
 
 def test_api_client(tmp_path, address):
     said = run_example("api_client.py", address, tmp_path)
-    assert "models: fruits, digits" in said
+    assert "models: fruits, cifar10, digits" in said
     assert "refused: truncation must be" in said
     gan = biggan.load(engine="pytorch")
     for name, form, values in (

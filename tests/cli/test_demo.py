@@ -128,7 +128,7 @@ def test_several_models_the_first_of_them_ready(served: Any, tiny_file: Path) ->
 
 def test_the_bundled_model_if_none_is_named(served: Any) -> None:
     run("--no-downloads")
-    assert served[0][0].models.names == ("fruits", "digits")
+    assert served[0][0].models.names == ("fruits", "cifar10", "digits")
 
 
 def test_a_wrong_second_model_is_told_before_the_page_is_there(served: Any) -> None:
