@@ -351,6 +351,61 @@ def test_requests_that_come_while_the_stream_of_answers_closes_are_answered(
     page.wait_for("directions", drawn(gans["tiny"], DIRECTIONS, direction_0=2.5))
 
 
+# A stream of answers ends early, or fails before the server has said that it ends.
+_CUT = """
+const plain = window.fetch;
+window.fetch = async (request, options) => {
+  const answer = await plain(request, options);
+  if (!String(request.url ?? request).includes("/queue/data")) return answer;
+  const cut = new TransformStream({
+    async transform(text, to) {
+      const [before, close] = text.split(/data: {[^}]*"close_stream"/);
+      window.isIdle = close !== undefined;
+      to.enqueue(window.isCut && window.isIdle ? before : text);
+      if (window.isCut === "early" && text.includes("process_starts")) to.terminate();
+      if (window.isCut === "late" && window.isIdle) {
+        await new Promise((done) => { window.fail = done; });
+        throw new TypeError("network error");
+      }
+    },
+  });
+  const text = answer.body.pipeThrough(new TextDecoderStream()).pipeThrough(cut);
+  return new Response(text.pipeThrough(new TextEncoderStream()), answer);
+};
+"""
+
+
+@pytest.mark.parametrize("when", ["early", "late"])
+def test_no_request_is_lost_when_a_stream_of_answers_breaks(
+    visit: Callable[..., Visit], gans: dict[str, Gan], when: str
+) -> None:
+    gan, page = gans["slow"], visit("?model=slow&num=2", script=_CUT)
+    page.wait_for("explore", drawn(gan, EXPLORE, num=2))
+    page.window.locator(".gallery img").nth(9).wait_for()
+    page.window.wait_for_function("window.isIdle")
+    page.window.evaluate("when => { window.isCut = when; }", when)
+    page.type("explore-seed", 1)
+    page.wait_for("explore", drawn(gan, EXPLORE, num=2, seed=1))
+    if when == "late":
+        page.window.wait_for_function("Boolean(window.fail)")
+        page.window.evaluate("window.fail()")
+        page.type("explore-seed", 2)
+        page.wait_for("explore", drawn(gan, EXPLORE, num=2, seed=2))
+
+
+def test_a_change_without_a_connection_is_drawn_when_it_is_back(
+    visit: Callable[..., Visit], gans: dict[str, Gan]
+) -> None:
+    page = visit("?seed=1")
+    page.wait_for("explore", drawn(gans["tiny"], EXPLORE, seed=1))
+    page.window.locator(".gallery img").nth(9).wait_for()  # the last answer
+    page.window.context.set_offline(True)
+    page.type("explore-seed", 2)
+    assert "Connection to the server was lost" in page.toast()
+    page.window.context.set_offline(False)
+    page.wait_for("explore", drawn(gans["tiny"], EXPLORE, seed=2))
+
+
 def test_the_page_welcomes_with_classes_to_click_a_surprise_a_link_and_a_way_back(
     visit: Callable[..., Visit], gans: dict[str, Gan]
 ) -> None:
@@ -448,8 +503,14 @@ def test_a_video_is_made_shown_and_downloaded(
         color = bar.evaluate("bar => getComputedStyle(bar).backgroundColor")
         assert max(map(int, re.findall(r"\d+", color)[:3])) < 100
 
+    page.open("Truncation sweep")
+    page.image("sweep").wait_for()
+    page.open("Interpolate")
+    page.wait_for_address("form=interpolate&model=tiny&num=1")
+    shown = page.window.locator("#video img, #player video")
+    sync_api.expect(shown).to_have_count(1)
     page.type("interpolate-seed_b", 5)  # the video is of other settings now
-    sync_api.expect(page.window.locator("#video img, #player video")).to_have_count(0)
+    sync_api.expect(shown).to_have_count(0)
 
 
 def test_dropped_files_bring_their_settings_back_and_leave_the_other_tabs_alone(
@@ -521,6 +582,21 @@ def test_a_visitor_who_comes_back_finds_all_settings(
     page.open("Explore a category")
     page.wait_for("explore", drawn(gan, EXPLORE, seed=500, category="three"))
     assert page.number("explore-seed") == 500
+
+
+def test_what_is_not_drawn_yet_survives_a_reload(
+    visit: Callable[..., Visit], gans: dict[str, Gan]
+) -> None:
+    gan, page = gans["small"], visit("?model=small")
+    page.wait_for("explore", drawn(gan, EXPLORE))
+    requests = re.compile("/queue/join")
+    page.window.route(requests, lambda _: None)
+    page.open("Truncation sweep")
+    page.type("sweep-seed", 7)
+    page.window.wait_for_function("history.state.settings.includes(7)")
+    page.window.unroute(requests)
+    page.window.reload()
+    page.wait_for("sweep", drawn(gan, SWEEP, seed=7))
 
 
 def test_a_class_is_found_and_nothing_that_is_typed_is_dropped_silently(

@@ -222,10 +222,10 @@ def test_a_mistake_reaches_the_page_as_one_line(page: Page) -> None:
 
 def test_the_page_films(page: Page) -> None:
     settings = [*SETTINGS[:11], 1, *SETTINGS[12:]]
-    *begun, shown = page.film(Newest(), 1, "tiny", *settings)
+    *begun, shown = page.film(Newest(), "tiny", *settings)
     preview, webp, mp4, player = page.tabs[1].video
     assert begun[:1] in ([], [{preview: gradio.update(value=None, visible=True)}])
-    (again,) = page.film(Newest(), 1, "tiny", *settings)  # no frame, which might stay
+    (again,) = page.film(Newest(), "tiny", *settings)  # no frame, which might stay
     assert again == shown
     assert all(update["visible"] for update in shown.values())
     assert shown[webp]["value"].suffix == ".webp"
@@ -235,6 +235,30 @@ def test_the_page_films(page: Page) -> None:
         assert shown[player]["value"] == shown[mp4]["value"]
     else:
         assert shown[preview]["value"] == shown[webp]["value"]
+
+
+def test_a_video_goes_on_until_its_own_settings_change(
+    gan: Gan, gated: GatedGan, tmp_path: Path
+) -> None:
+    page, newest = build_page({"tiny": gan, "gated": gated}, tmp_path), Newest()
+    settings = [*SETTINGS[:11], 1, *SETTINGS[12:]]
+    others = [*SETTINGS[:8], 6, *SETTINGS[9:]]
+    preview, *shown = page.tabs[1].video
+    for is_changed in (False, True):
+        gated.reset()
+        film = page.film(newest, "gated", *settings)
+        assert next(film) == {preview: gradio.update(value=None, visible=True)}
+        (*_, update) = page.draw("sweep", newest, 2, "tiny", *others)
+        assert not {preview, *shown} & update.keys()
+        assert next(film) == {preview: gradio.skip()}
+        if is_changed:
+            (*_, update) = page.draw("interpolate", newest, 3, "tiny", *others)
+            assert [update[widget] for widget in shown] == [HIDDEN] * 3
+        gated.let_through(1000)
+        (*_, update) = film
+        assert (update == {preview: gradio.skip()}) == is_changed
+        (*_, update) = page.draw("interpolate", newest, 4, "gated", *settings)
+        assert ({preview, *shown} <= update.keys()) == is_changed
 
 
 def test_a_model_is_chosen_with_its_card_and_its_categories(page: Page, tmp_path: Path) -> None:
@@ -371,11 +395,14 @@ def test_the_address_and_the_history_set_the_controls(page: Page) -> None:
         "6) six",
         *VALUES["directions"],
     ]  # the sweep's are wrong
-    update = page.follow(str(kept).replace("'", '"'), _Request(form="explore", num="3"))
-    assert values_of(page, update, EXPLORE)["num"] == 3  # the address comes first
+    query = {"form": "explore", "num": "3"}
+    update = page.follow(str(kept).replace("'", '"'), _Request(**query))
+    assert list(values_of(page, update, EXPLORE).values()) == list(VALUES["explore"])
     assert list(values_of(page, update, INTERPOLATE).values()) == list(VALUES["interpolate"])
     assert values_of(page, update, SWEEP) == {}
     assert list(values_of(page, update, DIRECTIONS).values()) == list(VALUES["directions"])
+    update = page.follow(str(kept).replace("'", '"'), _Request(form="sweep", seed="5"))
+    assert values_of(page, update, SWEEP)["seed"] == 5
     for garbage in ("[", "5", "{}", '{"a": 1}', "[1]", "[[]]", "[" * 5000, None, 5, [1]):
         assert page.follow(garbage, _Request()) == unchanged
     with_one_more = json.dumps([*kept, 1])  # of a version with another control

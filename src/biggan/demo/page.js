@@ -63,8 +63,8 @@
   // read. So the client keeps its first stream, which passes on what those of the server send.
   const plainFetch = window.fetch;
   const requests = new Map();  // 1 for one that is not answered, -1 for an answer that came before
-  const isWaiting = () => [...requests.values()].includes(1);
-  let listen = () => {};
+  let wake = () => {};  // what waits for a request
+  let failure = null;  // of the stream
 
   function count(id, by) {
     if (!requests.delete(id)) requests.set(id, by);
@@ -73,8 +73,9 @@
   async function join(request, options) {
     const answer = await plainFetch(request, options);
     const { event_id: id } = await answer.clone().json().catch(() => ({}));
+    if (failure) throw failure;  // Gradio's client says so, and loads the page again
     if (id) count(id, 1);
-    listen();
+    wake();
     return answer;
   }
 
@@ -91,31 +92,28 @@
         text = events.pop();
         for (const event of events) {
           const { msg, event_id: id } = JSON.parse(event.replace("data:", ""));
+          if (msg === "close_stream") return;
           if (msg === "process_completed") count(id, -1);
-          if (msg !== "close_stream") client.enqueue(encoder.encode(`${event}\n\n`));
+          client.enqueue(encoder.encode(`${event}\n\n`));
         }
+      }
+      throw new Error("the server's answers ended before the last one");
+    }
+
+    async function listen(client) {
+      for (;;) {
+        await pass(client);
+        while (![...requests.values()].includes(1)) await new Promise((done) => { wake = done; });
+        answer = await plainFetch(request.clone());
+        if (!answer.ok) throw new Error(`status ${answer.status}`);
       }
     }
 
     function start(client) {
-      let isListening = false;
-      listen = async () => {
-        if (isListening || !(answer || isWaiting())) return;
-        isListening = true;
-        try {
-          while (answer || isWaiting()) {
-            answer ??= await plainFetch(request.clone());
-            if (!answer.ok) throw new Error(`status ${answer.status}`);
-            await pass(client);
-            answer = null;
-          }
-        } catch (error) {
-          listen = () => {};
-          client.error(error);
-        }
-        isListening = false;
-      };
-      listen();
+      listen(client).catch((error) => {
+        failure = error;
+        client.error(error);
+      });
     }
     return new Response(new ReadableStream({ start }), answer);
   }
@@ -140,7 +138,8 @@
     openTab(form) {
       if (form !== tabInAddress()) {
         const root = location.href.split(/[?#]/)[0];
-        history.pushState(history.state, "", `${root}?form=${form}${location.hash}`);
+        const query = [`form=${form}`, ...(location.search.match(/model=[^&]*/) ?? [])];
+        history.pushState(history.state, "", `${root}?${query.join("&")}${location.hash}`);
       }
       return form;
     },

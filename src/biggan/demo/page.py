@@ -67,9 +67,10 @@ _PICTURES_AND_VIDEOS = (".png", ".webp", ".gif", ".mp4", ".jpg", ".jpeg")  # oth
 
 @dataclass
 class Newest:
-    """The number of the newest request of one visitor."""
+    """The number of the newest request of one visitor, and the settings of the newest video."""
 
     number: float = 0
+    filmed: forms.SheetProvenance | None = None
 
     def note(self, asked: Any) -> None:
         """Remember a request."""
@@ -213,10 +214,11 @@ class Page:
             if tab.button:
                 tab.button.click(
                     self.film,
-                    [*request, *settings],
+                    [newest, self.current, *settings],
                     tab.video,
                     show_progress_on=tab.video[0],
                     api_visibility="private",
+                    trigger_mode="always_last",
                     **_VIDEOS,
                 )
 
@@ -262,10 +264,11 @@ class Page:
             around = {
                 tab.heading: gr.update(value=heads, visible=bool(heads)),
                 tab.caption: words.caption(gan, sheet, source) + words.download_links(*links),
-                # A video would be of other settings now.
-                **dict.fromkeys(tab.video[1:], gr.update(value=None, visible=False)),
-                **dict.fromkeys(tab.video[:1], gr.update(value=None, visible="hidden")),
             }
+            if tab.video and newest.filmed != sheet and not newest.replaces(asked):
+                newest.filmed = None  # a video would be of other settings now
+                around |= dict.fromkeys(tab.video[1:], gr.update(value=None, visible=False))
+                around[tab.video[0]] = gr.update(value=None, visible="hidden")
             del gan  # not kept while the picture waits
             with self.renderer.join(model, sheet) as job:
                 for _ in _until_done(job):
@@ -284,7 +287,6 @@ class Page:
     def film(
         self,
         newest: Newest,
-        asked: float,
         model: str,
         *values: Any,
         progress: gr.Progress = gr.Progress(),  # noqa: B008  # that is how Gradio knows
@@ -295,16 +297,22 @@ class Page:
         """
         with _gradio_errors():
             tab, settings = self._settings(forms.VIDEO.name, values)
-            video = forms.VIDEO.plan(self._models.get(model), **settings)
+            gan = self._models.get(model)
+            video = forms.VIDEO.plan(gan, **settings)
+            newest.filmed = sheet = tab.form.plan(gan, **settings)
+            del gan  # not kept while the video waits
             preview, webp, mp4, player = tab.video
             shown: dict[Any, Any] = {preview: gr.update(value=None, visible=True)}
             with self.renderer.join(model, video) as job:
                 for _ in _until_done(job):
                     yield shown
                     shown = {preview: gr.skip()}
-                    if newest.replaces(asked):
-                        return
+                    if newest.filmed != sheet:
+                        break
                     progress((max(job.parts, default=0), video.frames), unit="frames")
+            if newest.filmed != sheet:
+                yield {preview: gr.skip()}
+                return
             shown = {webp: job.files[0]}
             if len(job.files) == 1:  # a picture that moves, and cannot be stopped
                 gr.Info("the server writes no MP4: pip install 'biggan[video]'")
@@ -388,7 +396,10 @@ class Page:
                 yield words.gallery(planned, pictures)
 
     def follow(self, kept: str, request: gr.Request) -> dict[Any, Any]:
-        """The page is opened: its address has settings of one form, the browser kept the others."""
+        """The page is opened: its address has settings of one form, as they were last drawn.
+
+        The browser kept those of all forms; where they differ, they are newer.
+        """
         query = dict(request.query_params)
         known = {"form", "model", *(c.key for tab in self.tabs for c in tab.form.controls)}
         model, faults = query.get("model", self._models.default), []
@@ -405,7 +416,7 @@ class Page:
             settings = form.complete(gan, settings)
         elif not values:  # a visitor may have chosen another tab meanwhile
             return {self.shown: gr.skip()}
-        values[form.name] = {**values.get(form.name, {}), **settings}
+        values[form.name] = {**settings, **values.get(form.name, {})}
         return self._update(model, values, form, is_new=model != self._models.default)
 
     def restore(self, dropped: Any, model: str) -> dict[Any, Any]:
