@@ -27,6 +27,7 @@ from tiny import tiny_generator
 def _only_pytorch_at_a_known_rate(monkeypatch):
     monkeypatch.setattr(sampling, "openvino_version", lambda: None)
     monkeypatch.setattr(sampling, "matrix_product_rate", lambda _: 1e9)
+    monkeypatch.setattr(sampling, "has_fast_bfloat16", lambda _: False)
 
 
 def test_the_ratio_is_the_median_of_the_rounds():
@@ -101,6 +102,11 @@ def test_without_the_peer_our_networks_are_compared(monkeypatch, capsys):
     assert "pytorch-pretrained-biggan is not installed: left out" in output
     assert "plain/it" in output
     assert "  equal: largest" in output
+    contenders[sampling.IN_BFLOAT16] = lambda: contenders[sampling.PLAIN]() + 0.01
+    sampling.compare("tiny", contenders, network, rounds=1)
+    output = capsys.readouterr().out
+    assert "  equal: largest" in output
+    assert "bfloat16: PSNR 46.0 dB, 0.01 at most" in output
 
 
 @pytest.mark.usefixtures("_only_pytorch_at_a_known_rate")

@@ -129,7 +129,11 @@ DOCUMENTS = {
 # A document's sizes, in a test's.
 SMALLER = {
     "docs/data.md": [("https://example.org/train-{0000..0999}.tar", "."), ("2048", "4")],
-    "docs/evaluation.md": [("num=2048", "num=64")],
+    "docs/evaluation.md": [
+        ("num=2048", "num=64"),
+        ('f"cifar10-{part}.zip", 32, 3', '"digits", 32, 3'),
+        ("300", "10"),
+    ],
     "docs/fine_tuning.md": [
         ("generator=G_ema.pth", 'generator=digits", "batch_size=4", "total_steps=1'),
         ('"fine-tune"', '"digits"'),

@@ -429,15 +429,15 @@ def test_the_page_welcomes_with_classes_to_click_a_surprise_a_link_and_a_way_bac
     page.window.wait_for_url(lambda url: url != before)
 
     page.open("Interpolate")
-    page.wait_for_address("form=interpolate&model=tiny")
+    page.wait_for_address("form=interpolate&model=tiny&")  # and settings: it is drawn
     page.open("Truncation sweep")
-    page.wait_for_address("form=sweep&model=tiny")
+    page.wait_for_address("form=sweep&model=tiny&")
     for form in (INTERPOLATE, EXPLORE):
         page.window.go_back()
-        page.wait_for_address(f"form={form.name}&model=tiny")
-        assert page.window.get_by_role("tab", name=form.title, selected=True).count() == 1
+        page.wait_for_address(f"form={form.name}&model=tiny&")
+        page.window.get_by_role("tab", name=form.title, selected=True).wait_for()
     page.window.go_forward()
-    page.wait_for_address("form=interpolate&model=tiny")
+    page.wait_for_address("form=interpolate&model=tiny&")
 
 
 def test_half_typed_numbers_and_fast_moves_end_where_the_controls_stand(
