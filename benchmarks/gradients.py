@@ -43,7 +43,7 @@ from sampling import (
 from torch import Tensor, nn
 
 import biggan
-from biggan.devices import has_fast_bfloat16
+from biggan.devices import has_amx
 from biggan.images import to_pil, to_uint8
 from biggan.inference.differentiable import differentiable_conv2d
 from biggan.inference.folded import FoldedGenerator
@@ -79,10 +79,9 @@ def gradients_by_name(resolution: int) -> tuple[dict[str, Gradient], Gradient]:
     folded = FoldedGenerator(generator, differentiable_conv2d)
     exact = copy.deepcopy(generator).double()
     label = torch.tensor([LABEL])
-    cpu = torch.device("cpu")
     made[PLAIN] = lambda z: gradient(lambda z: generator(z, label, TRUNCATION), z)
     made[OURS] = lambda z: gradient(lambda z: folded(z, label, TRUNCATION), z)
-    if has_fast_bfloat16(cpu):
+    if has_amx():
         low = FoldedGenerator(generator, partial(differentiable_conv2d, dtype=torch.bfloat16))
         low.convolve_in(torch.bfloat16)
         made[IN_BFLOAT16] = lambda z: gradient(lambda z: low(z, label, TRUNCATION), z)

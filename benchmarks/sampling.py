@@ -34,7 +34,7 @@ from plain_form import plain
 from torch import Tensor, nn
 
 import biggan
-from biggan.devices import has_fast_bfloat16
+from biggan.devices import has_amx
 from biggan.inference.engine import build_engine
 from biggan.inference.folded import FoldedGenerator
 from biggan.inference.measurements import matrix_product_rate
@@ -264,7 +264,7 @@ def own_contenders(generator: Generator) -> dict[str, Draw]:
         engine = build_engine(generator, name)
         if engine.name == name:  # not one that took its place
             contenders[f"ours, engine {name}"] = drawing(engine, z, labels)
-    if has_fast_bfloat16(CPU):
+    if has_amx():
         engine = build_engine(generator, "pytorch", "bfloat16")
         if engine.precision == "bfloat16":
             contenders[IN_BFLOAT16] = drawing(engine, z, labels)

@@ -62,12 +62,9 @@ def best_device() -> torch.device:
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
 
 
-def has_fast_bfloat16(device: torch.device) -> bool:
-    """Whether convolutions in bfloat16 are faster there than in float32.
-
-    On a CPU with AMX, tiles of matrices in registers; without it PyTorch emulates bfloat16.
-    """
-    return device.type != "cpu" or torch.cpu._is_amx_tile_supported()
+def has_amx() -> bool:
+    """Whether this CPU multiplies matrices in bfloat16 by AMX; without it PyTorch emulates them."""
+    return torch.cpu._is_amx_tile_supported()
 
 
 def total_memory(device: torch.device) -> int | None:

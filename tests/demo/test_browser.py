@@ -435,7 +435,7 @@ def test_the_page_welcomes_with_classes_to_click_a_surprise_a_link_and_a_way_bac
     for form in (INTERPOLATE, EXPLORE):
         page.window.go_back()
         page.wait_for_address(f"form={form.name}&model=tiny&")
-        page.window.get_by_role("tab", name=form.title, selected=True).wait_for()
+        assert page.window.get_by_role("tab", name=form.title, selected=True).count() == 1
     page.window.go_forward()
     page.wait_for_address("form=interpolate&model=tiny&")
 

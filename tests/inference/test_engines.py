@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from biggan.devices import has_fast_bfloat16
+from biggan.devices import has_amx
 from biggan.errors import InputError
 from biggan.inference import ENGINES, engine, measurements, openvino, pytorch
 from biggan.inference.engine import Engine, build_engine, bytes_per_image, check_engine
@@ -283,7 +283,7 @@ def test_graphs_give_way_where_memory_does_not_suffice_for_another(recording, mo
         torch.testing.assert_close(images, tiny_generator()(z, labels, 0.4), atol=1e-4, rtol=0)
 
 
-@pytest.mark.skipif(not has_fast_bfloat16(torch.device("cpu")), reason="no AMX")
+@pytest.mark.skipif(not has_amx(), reason="no AMX")
 def test_bfloat16_on_a_cpu_with_amx(caplog):
     generator = tiny_generator()
     engine = build_engine(generator, "pytorch", "bfloat16")

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from biggan.devices import has_fast_bfloat16
+from biggan.devices import has_amx
 from biggan.inference.convolution import FrozenConv2d, packed_conv2d
 from biggan.inference.differentiable import differentiable_conv2d
 from biggan.inference.folded import FoldedGenerator
@@ -120,7 +120,7 @@ def test_an_image_depends_on_its_own_row_alone(generator):
 @pytest.mark.parametrize("make", [FrozenConv2d, partial(packed_conv2d, dtype=torch.bfloat16)])
 @torch.inference_mode()
 def test_low_precision_makes_nearly_the_same_images(generator, make):
-    if make is not FrozenConv2d and not has_fast_bfloat16(torch.device("cpu")):
+    if make is not FrozenConv2d and not has_amx():
         pytest.skip("no AMX")
     folded = FoldedGenerator(generator, make)
     folded.convolve_in(torch.bfloat16)

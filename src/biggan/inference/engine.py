@@ -13,7 +13,7 @@ from typing import ClassVar, TypeVar
 import torch
 from torch import Tensor
 
-from biggan.devices import describe_out_of_memory, has_fast_bfloat16, is_out_of_memory
+from biggan.devices import describe_out_of_memory, has_amx, is_out_of_memory
 from biggan.errors import InputError, quoted
 from biggan.inference import ENGINES, PRECISIONS, EngineName, Precision
 from biggan.inference.convolution import FrozenConv2d, MakeConvolution, packed_conv2d
@@ -153,7 +153,7 @@ def check_precision(precision: Precision, device: torch.device | None = None) ->
         return
     if precision == "float16":
         raise InputError("float16 needs a GPU: omit the precision on a CPU")
-    if precision == "bfloat16" and not has_fast_bfloat16(device):
+    if precision == "bfloat16" and not has_amx():
         raise InputError(
             "bfloat16 needs a GPU or a CPU with AMX, which this one lacks: omit the precision"
         )
