@@ -57,6 +57,7 @@ FORMS = {
     ),
     f"{PEER}, float32": Form(tf32=False, peer=True),
     f"{PEER}, TF32": Form(peer=True),
+    f"{PEER}, bfloat16": Form(precision="bfloat16", peer=True),
     "plain eager, float32, again": FIRST,
 }
 Step = Callable[[], object]
@@ -71,11 +72,11 @@ def build(
     peers: Path | None,
 ) -> Step:
     """A whole step of a form, from new copies of the networks."""
+    config = dataclasses.replace(config, precision=form.precision)
     if form.peer:
         assert peers is not None
         steps = peer_steps(peers / PEER, config, real)
         return lambda: [steps["D"]() for _ in range(config.d_steps)] and steps["G"]()
-    config = dataclasses.replace(config, precision=form.precision)
     generator, discriminator = (copy.deepcopy(network) for network in networks)
     for network in (generator, discriminator):
         if form.plain:

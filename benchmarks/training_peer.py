@@ -1,8 +1,9 @@
 """Training steps against ajbrock's BigGAN-PyTorch, of which a checkout is needed.
 
 Networks of the same shapes, hinge loss, Adam, no orthogonal regularization; a step of D and one of
-G by either in turn, in one process. Prints the medians of wall and processor time, and the medians
-of each round's ratios.
+G by each in turn, in one process: in float32 and, on a CPU with AMX, in bfloat16 too (the peer by
+autocast). Prints the medians of wall and processor time, and the medians of each round's ratios to
+the peer in float32.
 
     git clone https://github.com/ajbrock/BigGAN-PyTorch
     python benchmarks/training_peer.py BigGAN-PyTorch [--size biggan-128] [--batch 4] [--rounds 7]
@@ -24,13 +25,13 @@ from sampling import ratio
 from torch import nn
 from torch.nn import functional as F
 
-from biggan.devices import keep_freed_memory
+from biggan.devices import has_amx, keep_freed_memory
 from biggan.training.config import TrainConfig
 from biggan.training.state import TrainState
 from biggan.training.step import discriminator_step, generator_step
-from training import CPU, RECIPES, real_batch, recipe
+from training import RECIPES, real_batch, recipe
 
-PEER, OURS = "BigGAN-PyTorch", "ours"
+PEER = "BigGAN-PyTorch"
 Steps = dict[str, Callable[[], object]]
 
 
@@ -64,16 +65,32 @@ def peer_steps(folder: Path, config: TrainConfig, real: tuple[torch.Tensor, torc
         z = torch.randn(config.batch_size, shape.z_dim, device=device)
         return z, torch.randint(shape.num_classes, (config.batch_size,), device=device)
 
+    def autocast() -> torch.autocast:
+        low = config.precision == "bfloat16"
+        return torch.autocast(device.type, torch.bfloat16, enabled=low)
+
     def discriminator_update() -> None:
-        fake, seen = both(*prepare(discriminator, generator), *real, train_G=False)
-        (F.relu(1 - seen).mean() + F.relu(1 + fake).mean()).backward()
+        with autocast():
+            fake, seen = both(*prepare(discriminator, generator), *real, train_G=False)
+            loss = F.relu(1 - seen).mean() + F.relu(1 + fake).mean()
+        loss.backward()
         discriminator.optim.step()
 
     def generator_update() -> None:
-        (-both(*prepare(generator, discriminator), train_G=True).mean()).backward()
+        with autocast():
+            loss = -both(*prepare(generator, discriminator), train_G=True).mean()
+        loss.backward()
         generator.optim.step()
 
     return {"D": discriminator_update, "G": generator_update}
+
+
+def own_steps(config: TrainConfig, real: tuple[torch.Tensor, torch.Tensor]) -> Steps:
+    state = TrainState.create(config, real[0].device)
+    return {
+        "D": lambda: discriminator_step(state, real, config),
+        "G": lambda: generator_step(state, config),
+    }
 
 
 def main() -> None:
@@ -84,15 +101,12 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7)
     arguments = parser.parse_args()
     keep_freed_memory()
-    config = recipe(arguments.size, batch_size=arguments.batch)
-    state, real = TrainState.create(config, CPU), real_batch(config)
-    contenders: dict[str, Steps] = {
-        PEER: peer_steps(arguments.folder, config, real),
-        OURS: {
-            "D": lambda: discriminator_step(state, real, config),
-            "G": lambda: generator_step(state, config),
-        },
-    }
+    contenders: dict[str, Steps] = {}
+    for precision in ("float32", "bfloat16") if has_amx() else ("float32",):
+        config = recipe(arguments.size, batch_size=arguments.batch, precision=precision)
+        real = real_batch(config)
+        contenders[f"{PEER}, {precision}"] = peer_steps(arguments.folder, config, real)
+        contenders[f"ours, {precision}"] = own_steps(config, real)
     clocks = {"wall": time.perf_counter, "processor": time.process_time}
     times: dict[tuple[str, str, str], list[float]] = {}
     for i in range(1 + arguments.rounds):
@@ -106,11 +120,13 @@ def main() -> None:
     print(f"{arguments.size}, batch {arguments.batch}, {torch.get_num_threads()} threads")
     for clock in clocks:
         for step in "DG":
-            peer, ours = (times[clock, step, name] for name in (PEER, OURS))
-            print(
-                f"  {step} step, {clock:9} time: {PEER} {statistics.median(peer):.3f}, "
-                f"{OURS} {statistics.median(ours):.3f} s, {ratio(peer, ours):.2f} times as fast"
-            )
+            reference = times[clock, step, f"{PEER}, float32"]
+            for name in contenders:
+                own = times[clock, step, name]
+                print(
+                    f"  {step} step, {clock:9} time: {name:24} {statistics.median(own):.3f} s, "
+                    f"{ratio(reference, own):.2f} times as fast"
+                )
 
 
 if __name__ == "__main__":

@@ -98,8 +98,9 @@ def command(
 
     from biggan.classifier import train_classifier
     from biggan.data import DIGITS
-    from biggan.devices import find_device
+    from biggan.devices import find_device, keep_freed_memory
 
+    keep_freed_memory()
     device = str(find_device(device))
     dataset = _load(data, resolution, channels, label_column, resize)
     classifier = train_classifier(
