@@ -81,6 +81,20 @@ def test_a_run_that_is_too_long_for_a_cpu_gets_settings_that_end_over_night(monk
     assert "within 8 hours, at 32 px instead of 64" in said
 
 
+@pytest.mark.parametrize(("low", "is_proposed"), [(1e11, True), (5.5e10, False)])
+def test_bfloat16_is_proposed_where_amx_makes_it_faster(low, is_proposed, monkeypatch):
+    rates = {"float32": 5e10, "bfloat16": low}
+    monkeypatch.setattr("biggan.devices.has_amx", lambda: True)
+    monkeypatch.setattr(
+        "biggan.training.timing.measure_rate", lambda config, _: rates[config.precision]
+    )
+    said = succeeds("train fruits --dry-run --device cpu")
+    hours, *faster = map(int, re.findall(r"about (\d+) hours", said, re.IGNORECASE))
+    (line,) = (line for line in said.splitlines() if line.startswith("On this CPU"))
+    assert ("8 hours: --set precision=bfloat16 --set total_steps=" in line) == is_proposed
+    assert faster == [hours // 2] * is_proposed
+
+
 @pytest.mark.parametrize(("recipe", "channels"), [("small-folder", 16), ("cifar10", 24)])
 def test_a_recipe_with_a_form_for_cpus_is_trained_in_it_there(
     recipe, channels, data, tmp_path, any_plan

@@ -9,6 +9,7 @@ import re
 import signal
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import FrameType
@@ -306,11 +307,19 @@ def _print_plan(
 
     from biggan.data import ShardStream
     from biggan.data.dataset import DatasetOutline
+    from biggan.devices import has_amx
     from biggan.distributed import asked_processes
     from biggan.toml import to_toml
     from biggan.training.batches import UncountedStream
     from biggan.training.plan import make_plan, plan_table
-    from biggan.training.timing import NIGHT, answer, differences, measure_rate, propose
+    from biggan.training.timing import (
+        NIGHT,
+        answer,
+        differences,
+        duration,
+        measure_rate,
+        propose,
+    )
 
     dataset = None if isinstance(data, UncountedStream) else data
     plan = make_plan(
@@ -336,12 +345,23 @@ def _print_plan(
     place = torch.device(device)
     rate = measure_rate(config, place) * plan["processes"]
     click.echo(answer(plan, config, rate, place))
+    faster: list[str] = []
+    if device == "cpu" and config.precision == "float32" and has_amx():
+        low = measure_rate(replace(config, precision="bfloat16"), place) * plan["processes"]
+        if low > 1.2 * rate:
+            rate, faster = low, ["precision=bfloat16"]
+            click.echo(
+                f"In bfloat16, on this CPU's AMX, about {duration(plan['run_flops'] / rate)}: "
+                "--set precision=bfloat16"
+            )
     if device == "cpu" and plan["run_flops"] / rate > 1.5 * NIGHT:
         proposed = propose(
-            lambda more: load(more).fitted(config.generator.num_classes), changes, rate
+            lambda more: load(more).fitted(config.generator.num_classes),
+            [*changes, *faster],
+            rate,
         )
         if proposed:
-            sets = " ".join(f"--set {change}" for change in proposed)
+            sets = " ".join(f"--set {change}" for change in [*faster, *proposed])
             smaller = differences(config, load([*changes, *proposed]))
             click.echo(
                 f"On this CPU these settings end within {NIGHT // 3600} hours{smaller}: {sets}"
