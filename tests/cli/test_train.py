@@ -12,9 +12,9 @@ import torch
 from click.testing import CliRunner
 
 from biggan import load
+from biggan.cli import dry_run
 from biggan.cli.train import DurationType, StopRequest, command
 from biggan.data import ShardStream
-from biggan.training import timing
 from biggan.training.config import load_recipe
 from biggan.training.plan import make_plan
 from command_line import biggan, fails, succeeds, write_images
@@ -25,16 +25,16 @@ from runs import simulated_once
 @pytest.fixture(scope="module", autouse=True)
 def _planned_and_measured_once():
     """What takes the time of a dry run."""
-    measure = functools.cache(timing.measure_rate)
+    measure = functools.cache(dry_run.measure_rate)
     with simulated_once(), pytest.MonkeyPatch.context() as patch:
-        patch.setattr(timing, "measure_rate", measure)
+        patch.setattr(dry_run, "measure_rate", measure)
         yield
 
 
 def test_a_dry_run_prints_the_recipe_and_the_plan_and_writes_nothing(recipe, data, tmp_path):
     run = tmp_path / "run"
-    dry_run = f"train {recipe} --data {data} --set batch_size=4 --dry-run"
-    result = biggan(f"{dry_run} --verbose --out {run}")
+    planning = f"train {recipe} --data {data} --set batch_size=4 --dry-run"
+    result = biggan(f"{planning} --verbose --out {run}")
     assert (result.returncode, result.stderr) == (0, "")
     head, _, rest = result.stdout.partition('name = "')
     written, _, table = f'name = "{rest}'.partition("\nNetworks\n")
@@ -51,12 +51,12 @@ def test_a_dry_run_prints_the_recipe_and_the_plan_and_writes_nothing(recipe, dat
     assert f"at step 0; there is no checkpoint in {run}" in head
     assert "Data\n  6 images of data, 2 classes (not decoded yet)\n" in head
     assert table.endswith("To train: the same command without --dry-run\n")
-    brief = succeeds(f"{dry_run} --out {run}")
+    brief = succeeds(f"{planning} --out {run}")
     assert "Networks" not in brief
     assert brief.endswith("--verbose prints the resolved recipe and all figures\n")
     assert not run.exists()
 
-    values = json.loads(succeeds(f"{dry_run} --json"))
+    values = json.loads(succeeds(f"{planning} --json"))
     assert values["recipe"] == expected.to_dict()
     assert (values["plan"]["images"], values["plan"]["steps_per_epoch"]) == (6, 0.75)
     assert "without --out" in values["start"]
@@ -69,14 +69,14 @@ def test_a_dry_run_without_data_says_what_it_cannot_know(recipe):
 
 
 def test_a_run_that_is_too_long_for_a_cpu_gets_settings_that_end_over_night(monkeypatch):
-    monkeypatch.setattr("biggan.training.timing.measure_rate", lambda *_: 5e10)
+    monkeypatch.setattr("biggan.cli.dry_run.measure_rate", lambda *_: 5e10)
     said = succeeds("train fruits --dry-run --device cpu")
     assert re.match(
         r"About \d+ hours on this machine \(cpu\): 60,000 steps of 1.\d seconds.\n", said
     )
     (line,) = (line for line in said.splitlines() if line.startswith("On this CPU"))
     assert re.search(r"within 8 hours: --set total_steps=\d\d000 --set checkpoint_every=\d+$", line)
-    monkeypatch.setattr("biggan.training.timing.measure_rate", lambda *_: 1e10)
+    monkeypatch.setattr("biggan.cli.dry_run.measure_rate", lambda *_: 1e10)
     said = succeeds("train fruits --dry-run --device cpu")
     assert "within 8 hours, at 32 px instead of 64" in said
 
@@ -84,9 +84,9 @@ def test_a_run_that_is_too_long_for_a_cpu_gets_settings_that_end_over_night(monk
 @pytest.mark.parametrize(("low", "is_proposed"), [(1e11, True), (5.5e10, False)])
 def test_bfloat16_is_proposed_where_amx_makes_it_faster(low, is_proposed, monkeypatch):
     rates = {"float32": 5e10, "bfloat16": low}
-    monkeypatch.setattr("biggan.devices.has_amx", lambda: True)
+    monkeypatch.setattr("biggan.cli.dry_run.has_amx", lambda: True)
     monkeypatch.setattr(
-        "biggan.training.timing.measure_rate", lambda config, _: rates[config.precision]
+        "biggan.cli.dry_run.measure_rate", lambda config, _: rates[config.precision]
     )
     said = succeeds("train fruits --dry-run --device cpu")
     hours, *faster = map(int, re.findall(r"about (\d+) hours", said, re.IGNORECASE))
@@ -113,7 +113,7 @@ def any_plan(recipe, monkeypatch):
     def make(*_, data_bytes=None, **__):
         return plan | {"data_bytes": data_bytes}
 
-    monkeypatch.setattr("biggan.training.plan.make_plan", make)
+    monkeypatch.setattr("biggan.cli.dry_run.make_plan", make)
 
 
 def test_a_dry_run_says_where_a_run_would_resume(recipe, data, tmp_path, any_plan):

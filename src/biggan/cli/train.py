@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import re
 import signal
 import time
-from collections.abc import Callable
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import FrameType
@@ -21,7 +18,7 @@ from biggan.cli import options
 from biggan.errors import InputError
 
 if TYPE_CHECKING:
-    from biggan.data import ShardStream, TrainingData
+    from biggan.data import TrainingData
     from biggan.data.dataset import DatasetOutline
     from biggan.training import TrainConfig
     from biggan.training.batches import UncountedStream
@@ -147,13 +144,15 @@ def command(
         raise InputError(f"give a folder for the run, such as --out runs/{config.name}")
     _check_apart(config, run_dir)
     if dry_run:
-        planned = _dry_run(config, run_dir, strict=strict)
-        _print_plan(
-            *planned,
+        from biggan.cli.dry_run import print_plan
+
+        print_plan(
+            _fit_to_source(config, run_dir),
             run_dir,
             device,
             partial(load_recipe, recipe, data=data),
             list(changes),
+            strict=strict,
             as_json=as_json,
             verbose=verbose,
         )
@@ -187,7 +186,7 @@ def _suited(recipe: str, device: str, run_dir: Path | None) -> str:
 
     if device != "cpu" or f"{recipe}-cpu" not in shipped_recipes():
         return recipe
-    saved = _saved(run_dir)
+    saved = newest_checkpoint(run_dir)
     if saved and saved.config.generator.channels == load_recipe(recipe).generator.channels:
         return recipe
     _LOG.info(
@@ -196,7 +195,7 @@ def _suited(recipe: str, device: str, run_dir: Path | None) -> str:
     return f"{recipe}-cpu"
 
 
-def _saved(run_dir: Path | None) -> Checkpoint | None:
+def newest_checkpoint(run_dir: Path | None) -> Checkpoint | None:
     """What the newest checkpoint of a run says of itself."""
     from biggan.training.checkpoint import CheckpointDirectory
 
@@ -214,7 +213,7 @@ def _fit_to_source(config: TrainConfig, run_dir: Path | None) -> TrainConfig:
         return config
     from biggan.fine_tuning import fitted_to_source
 
-    saved = _saved(run_dir)
+    saved = newest_checkpoint(run_dir)
     return fitted_to_source(config, saved.config if saved else None)
 
 
@@ -237,7 +236,7 @@ def _train(
         dataset = open_data(config, run_dir, own_device, strict=strict)
         config = config.fitted(dataset.num_classes)
         if is_first():
-            _LOG.info("%s; training on %s", _summary(dataset), own_device)
+            _LOG.info("%s; training on %s", summary(dataset), own_device)
         stop.watch_signals()
         try:
             step = train(
@@ -278,105 +277,7 @@ def _track_report(config: TrainConfig, run_dir: Path) -> None:
         tracker.log_file(page)
 
 
-def _dry_run(
-    config: TrainConfig, run_dir: Path | None, *, strict: bool
-) -> tuple[TrainConfig, DatasetOutline | ShardStream | UncountedStream | None]:
-    """The recipe as it would be trained, and what is known of the data."""
-    from biggan.training.batches import look_at_data
-
-    config = _fit_to_source(config, run_dir)
-    data = look_at_data(config, run_dir, strict=strict) if config.data else None
-    if data is not None and data.num_classes is not None:
-        config = config.fitted(data.num_classes)
-    return config, data
-
-
-def _print_plan(
-    config: TrainConfig,
-    data: DatasetOutline | ShardStream | UncountedStream | None,
-    run_dir: Path | None,
-    device: str,
-    load: Callable[[list[str]], TrainConfig],
-    changes: list[str],
-    *,
-    as_json: bool,
-    verbose: bool,
-) -> None:
-    """Say what would be done. Under torchrun one process speaks for all."""
-    import torch
-
-    from biggan.data import ShardStream
-    from biggan.data.dataset import DatasetOutline
-    from biggan.devices import has_amx
-    from biggan.distributed import asked_processes
-    from biggan.toml import to_toml
-    from biggan.training.batches import UncountedStream
-    from biggan.training.plan import make_plan, plan_table
-    from biggan.training.timing import (
-        NIGHT,
-        answer,
-        differences,
-        duration,
-        measure_rate,
-        propose,
-    )
-
-    dataset = None if isinstance(data, UncountedStream) else data
-    plan = make_plan(
-        config,
-        None if dataset is None else len(dataset),
-        asked_processes(),
-        # Of a stream only the images in waiting are in memory.
-        data_bytes=dataset.window_bytes if isinstance(dataset, ShardStream) else None,
-        mapped=isinstance(dataset, DatasetOutline) and dataset.is_mapped,
-    )
-    if os.environ.get("RANK", "0") != "0":
-        return
-    about, begins = _summary(data), _beginning(config, dataset, run_dir)
-    if as_json:
-        values = {
-            "recipe": config.to_dict(),
-            "plan": plan,
-            "data": about,
-            "start": begins,
-        }
-        click.echo(json.dumps(values, indent=2))
-        return
-    place = torch.device(device)
-    rate = measure_rate(config, place) * plan["processes"]
-    click.echo(answer(plan, config, rate, place))
-    faster: list[str] = []
-    if device == "cpu" and config.precision == "float32" and has_amx():
-        low = measure_rate(replace(config, precision="bfloat16"), place) * plan["processes"]
-        if low > 1.2 * rate:
-            rate, faster = low, ["precision=bfloat16"]
-            click.echo(
-                f"In bfloat16, on this CPU's AMX, about {duration(plan['run_flops'] / rate)}: "
-                "--set precision=bfloat16"
-            )
-    if device == "cpu" and plan["run_flops"] / rate > 1.5 * NIGHT:
-        proposed = propose(
-            lambda more: load(more).fitted(config.generator.num_classes),
-            [*changes, *faster],
-            rate,
-        )
-        if proposed:
-            sets = " ".join(f"--set {change}" for change in [*faster, *proposed])
-            smaller = differences(config, load([*changes, *proposed]))
-            click.echo(
-                f"On this CPU these settings end within {NIGHT // 3600} hours{smaller}: {sets}"
-            )
-        else:
-            click.echo("That is too much for this CPU: use a GPU, or smaller images.")
-    click.echo(f"\nData\n  {about}\n\nStart\n  {begins}\n")
-    if verbose:
-        click.echo(f"{to_toml(config.to_dict())}\n{plan_table(plan)}\n")
-    hint = "" if verbose else "; --verbose prints the resolved recipe and all figures"
-    out = "" if run_dir else ", with --out FOLDER"
-    click.echo(f"To train: the same command without --dry-run{out}{hint}")
-
-
-def _summary(data: TrainingData | DatasetOutline | UncountedStream | None) -> str:
+def summary(data: TrainingData | DatasetOutline | UncountedStream | None) -> str:
     """What there is to train on, in words."""
     from biggan.data import ImageDataset
     from biggan.data.dataset import DatasetOutline
@@ -396,30 +297,6 @@ def _summary(data: TrainingData | DatasetOutline | UncountedStream | None) -> st
     if isinstance(data, ImageDataset):
         return about
     return f"{about}, a stream of {len(data.counts):,} shards"
-
-
-def _beginning(
-    config: TrainConfig, dataset: DatasetOutline | ShardStream | None, run_dir: Path | None
-) -> str:
-    """Where the run would begin, in words."""
-    from biggan.training.config import differing_keys
-    from biggan.training.run import other_data, other_recipe, position
-
-    if run_dir is None:
-        return "at step 0; without --out no earlier run is looked for"
-    saved = _saved(run_dir)
-    if saved is None:
-        return f"at step 0; there is no checkpoint in {run_dir}"
-    if differing := differing_keys(saved.config, config, saved.step):
-        return f"refused: {other_recipe(run_dir, config.data, differing)}"
-    fingerprint = None if dataset is None else dataset.fingerprint
-    if dataset is not None and fingerprint not in (None, saved.data_fingerprint):
-        return f"refused: {other_data(run_dir, dataset)}"
-    if saved.step >= config.total_steps:
-        return f"nothing to do: {run_dir} is at {position(saved.step, config.total_steps)}"
-    # Whether images are the same ones only decoding them all would tell.
-    unknown = "" if dataset is None or fingerprint else ", if its images are still the same"
-    return f"resumes {run_dir} at step {saved.step:,} of {config.total_steps:,}{unknown}"
 
 
 class StopRequest:
