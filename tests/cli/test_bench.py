@@ -26,13 +26,14 @@ class InPlaceOfOpenVino(Engine):
 def _a_cache_of_its_own_and_small_matrices(tmp_path, monkeypatch):
     monkeypatch.setenv("BIGGAN_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(measurements, "_SIDE", 64)
+    monkeypatch.setattr("biggan.inference.engine.has_amx", lambda: False)
 
 
 def pretend(monkeypatch, **seconds):
     """Let each engine take these seconds for an image, and the plain network `plain`."""
 
     def of_image(engine, run=None):
-        return seconds["plain" if run is not None else engine.name]
+        return seconds[engine.name if run is None else getattr(run, "precision", "plain")]
 
     monkeypatch.setattr(measurements, "_seconds_per_image", of_image)
     monkeypatch.setattr(openvino, "OpenVinoEngine", InPlaceOfOpenVino)
@@ -61,6 +62,15 @@ def test_measures_and_keeps_what_auto_takes(tiny_file, monkeypatch):
     kept = json.loads(measurements_file().read_text())
     assert [list(times) for times in kept.values()] == [ENGINES]  # not the plain network
     assert load(tiny_file).engine.name == ENGINES[-1]
+
+
+def test_bfloat16_is_a_row_where_the_cpu_has_it(tiny_file, monkeypatch):
+    pretend(monkeypatch, pytorch=0.5, openvino=0.25, plain=2.0, bfloat16=0.125)
+    monkeypatch.setattr("biggan.inference.engine.has_amx", lambda: True)
+    card = json.loads(succeeds(f"bench --model {tiny_file} --json --device cpu"))
+    speeds = {row["name"]: row["speed_over_pytorch"] for row in card["engines"]}
+    assert speeds == {"pytorch": 1, "openvino": 2, "plain": 0.25, "bfloat16": 4}
+    assert card["auto"] == "openvino"  # in float32
 
 
 def test_auto_is_what_was_measured_last(tiny_file, monkeypatch):
@@ -96,7 +106,7 @@ def test_the_plain_network_is_timed_as_it_is(monkeypatch):
         )
     )
     monkeypatch.setattr(measurements, "_candidates", lambda _: ["pytorch"])
-    seconds = measure_engines(generator, with_plain=True)
+    seconds = measure_engines(generator, others={"plain": generator})
     assert list(seconds) == ["pytorch", "plain"]
     assert all(value > 0 for value in seconds.values())
     assert calls == [(False, 1, 1, False)] * 6

@@ -19,8 +19,9 @@ def command(model: str | None, offline: bool, device: str | None, as_json: bool)
     """Measure which engine is the fastest on this machine.
 
     The result is stored for `--engine auto`, the default of all commands. The table also has the
-    plain network and the rate of this machine's matrix products. `compile` is not measured,
-    because it takes minutes to start.
+    plain network, the pytorch engine in the lower precisions that the device has (`--precision`),
+    and the rate of this machine's matrix products in float32. `compile` is not measured, because
+    it takes minutes to start.
 
     \b
     Examples:

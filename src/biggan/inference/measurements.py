@@ -11,17 +11,19 @@ import os
 import platform
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from biggan._version import __version__
 from biggan.atomic_write import write_atomically
 from biggan.errors import InputError
-from biggan.inference import EngineName, openvino
-from biggan.inference.engine import Engine, build_engine
+from biggan.inference import PRECISIONS, EngineName, openvino
+from biggan.inference.engine import Engine, build_engine, check_precision
 from biggan.inference.folded import FoldedGenerator
 from biggan.models import Generator
 
@@ -30,6 +32,9 @@ _LOG = logging.getLogger("biggan.inference")
 _ROUNDS = 5
 _SIDE = 2048  # of the matrices: large enough for the library's best rate
 _PRODUCTS = 7
+
+_Network = Callable[[Tensor, Tensor], Tensor]
+"""From noise and labels to images."""
 
 
 def measure_all(
@@ -47,7 +52,7 @@ def measure_all(
         generator,
         measurements,
         lambda name: report(f"building the {name} engine"),
-        with_plain=True,
+        _not_for_auto(generator),
     )
     return {
         "device": str(device),
@@ -69,6 +74,18 @@ def measure_all(
     }
 
 
+def _not_for_auto(generator: Generator) -> dict[str, _Network]:
+    """The plain network, and the PyTorch engine in the lower precisions of this device."""
+    networks: dict[str, _Network] = {"plain": generator}
+    for precision in PRECISIONS[1:]:
+        with contextlib.suppress(InputError):
+            check_precision(precision, next(generator.parameters()).device)
+            engine = build_engine(generator, "pytorch", precision)
+            if engine.precision == precision:  # not one that took its place
+                networks[precision] = engine
+    return networks
+
+
 def matrix_product_rate(device: torch.device) -> float:
     """The best rate of float32 matrix products here, in floating-point operations per second."""
     a = torch.randn(_SIDE, _SIDE, device=device)
@@ -84,8 +101,7 @@ def measure_engines(
     generator: Generator,
     measurements: Path | None = None,
     report: Callable[[str], None] = lambda _: None,
-    *,
-    with_plain: bool = False,
+    others: Mapping[str, _Network] = MappingProxyType({}),
 ) -> dict[str, float]:
     """Time every engine that can run a generator in float32, in turn.
 
@@ -93,10 +109,11 @@ def measure_engines(
         generator: In eval mode.
         measurements: Where to keep the times, for `build_engine`; None to keep nothing.
         report: Called with the name of each engine before it is built, which may take minutes.
-        with_plain: Time the generator itself beside them, as "plain"; of it nothing is kept.
+        others: Networks by name that are timed beside them; of these nothing is kept.
 
     Returns:
-        Median seconds per image of each engine that agrees with PyTorch, at its own batch size.
+        Median seconds per image of each engine that agrees with PyTorch, at its own batch size, and
+        of the others at that of the PyTorch engine.
     """
     engines: dict[EngineName, Engine] = {}
     for name in _candidates(generator):
@@ -108,19 +125,17 @@ def measure_engines(
             continue
         if engine.name == name:  # not one that took its place
             engines[name] = engine
-    times: dict[str, list[float]] = {name: [] for name in engines}
-    plain: list[float] = []
+    times: dict[str, list[float]] = {name: [] for name in [*engines, *others]}
     for _ in range(_ROUNDS + 1):  # the first is for warming up
         for name, engine in engines.items():
             times[name].append(_seconds_per_image(engine))
-        if with_plain:
-            plain.append(_seconds_per_image(engines["pytorch"], generator))
+        for other, network in others.items():
+            times[other].append(_seconds_per_image(engines["pytorch"], network))
     medians = {name: statistics.median(values[1:]) for name, values in times.items()}
     if measurements is not None:
-        known = _read(measurements) | {_key(generator): medians}
+        kept = {name: medians[name] for name in engines}
+        known = _read(measurements) | {_key(generator): kept}
         write_atomically(measurements, json.dumps(known, indent=1).encode())
-    if with_plain:
-        medians["plain"] = statistics.median(plain[1:])
     return medians
 
 
@@ -137,8 +152,8 @@ def _candidates(generator: Generator) -> list[EngineName]:
 
 
 @torch.inference_mode()
-def _seconds_per_image(engine: Engine, run: Generator | None = None) -> float:
-    """Of an engine, or of a generator that is run as this engine would be."""
+def _seconds_per_image(engine: Engine, run: _Network | None = None) -> float:
+    """Of an engine, or of a network that is run as this engine would be."""
     num = engine.batch_size
     z = torch.zeros(num, engine.config.z_dim, device=engine.device)
     labels = torch.zeros(num, dtype=torch.int64, device=engine.device)
