@@ -1,9 +1,11 @@
 """The command line as a user types it: results, help, and one clear line for each mistake."""
 
 import json
+import shlex
 import subprocess
 import sys
 import zipfile
+from itertools import pairwise
 from pathlib import Path
 from unittest import mock
 
@@ -12,9 +14,11 @@ import pytest
 import torch
 from PIL import Image
 
+from biggan.classes import resolve_class
 from biggan.cli import VERBS, options
 from biggan.models import DiscriminatorConfig, build_discriminator, get_preset
 from biggan.weights.files import Description, save_network
+from biggan.weights.load import load_class_names
 from command_line import biggan, fails, next_command, pixels, succeeds, write_images
 from foreign_networks import IVCLAB, random_generator
 from tiny import tiny_generator
@@ -26,6 +30,21 @@ def test_help_of_every_verb_shows_an_example():
         assert f"biggan {verb}" in succeeds(verb, "--help").split("Example")[1], verb
     assert succeeds("--help") == succeeds("-h") == succeeds("")
     assert succeeds("--version").startswith("biggan 0.")
+
+
+def test_the_bundled_model_has_the_classes_of_the_examples():
+    _, names = load_class_names(None)
+    found = []
+    for verb in ("sample", "interpolate", "directions"):
+        for line in succeeds(verb, "--help").split("Examples:")[1].split("\n\n")[0].splitlines():
+            for option, value in pairwise(shlex.split(line)):
+                if option == "--through":
+                    found += [keyframe.rpartition("@")[0] for keyframe in value.split(", ")]
+                elif option in ("--class", "--from", "--to"):
+                    found.append(value)
+    assert len(found) > 10
+    for name in found:
+        resolve_class(name, names)
 
 
 def test_the_version_with_all_that_a_bug_report_needs():

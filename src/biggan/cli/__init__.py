@@ -21,7 +21,7 @@ VERBS = {
     "interpolate": "Interpolate between classes, as a grid or a video.",
     "demo": "Serve the web page and the HTTP API.",
     "train": "Train a model from a recipe, or resume.",
-    "directions": "Find what changes one thing at a time.",
+    "directions": "Find directions of a model's noise.",
     "invert": "Find the noise and class vector of pictures.",
     "evaluate": "Measure FID, Inception Score and other metrics.",
     "classifier": "Train a classifier as a feature extractor for evaluate.",

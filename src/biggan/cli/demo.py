@@ -33,7 +33,7 @@ _LIMIT = 120
     metavar="NAME|PATH",
     multiple=True,
     help="As in biggan sample; repeatable. Visitors can choose among these models; the first is "
-    "selected.  [default: the bundled models]",
+    "selected.  [default: the bundled models, and downloaded ones whose licence is known]",
 )
 @options.offline
 @click.option(

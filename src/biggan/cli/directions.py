@@ -84,7 +84,7 @@ def command(
 ) -> None:
     """Find directions of a model's noise.
 
-    MODEL is a published name, a file, a run folder or an address; the bundled model if left out.
+    MODEL is what --model is in biggan sample; the bundled fruits if left out.
 
     \b
     Examples:

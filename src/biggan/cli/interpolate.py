@@ -115,9 +115,9 @@ def command(
 
     \b
     Examples:
-      biggan interpolate --from three --to eight --steps 8 --num 4 --out grid.png
-      biggan interpolate --from three --to eight --num 4 --out morph.webp
-      biggan interpolate --through "one@0, two@5, three@1" --loop around --out morph.mp4
+      biggan interpolate --from lemon --to lime --steps 8 --num 4 --out grid.png
+      biggan interpolate --from lemon --to lime --num 4 --out morph.webp
+      biggan interpolate --through "lemon@0, lime@5, kiwi@1" --loop around --out morph.mp4
       biggan interpolate --like grid.png --out again.png
       biggan interpolate --from-latents a.safetensors --to-latents b.safetensors
 

@@ -51,7 +51,7 @@ _PAIRS = 5  # a row of the sheet
 )
 @click.option("--starts", default=12, help="Points that a search starts from.")
 @click.option("--steps", default=220, help="Gradient steps of a search.")
-@click.option("--seconds", default=300.0, help="Most time for a picture, and for the starts.")
+@click.option("--seconds", default=300.0, help="Time limit for a picture, and for the starts.")
 @click.option("--seed", default=0, help="Seed of the starts.")
 @click.option(
     "--out",

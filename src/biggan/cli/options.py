@@ -129,9 +129,9 @@ FOLDER = _Folder(file_okay=False, path_type=Path)
 model = click.option(
     "--model",
     metavar="NAME|PATH",
-    help="A published name (biggan-deep-256, ...), a weights file of any known format, a run "
-    "folder, RUN@STEP or RUN@best, or an address (hf://owner/repo, https://...).  [default: the "
-    "bundled fruits]",
+    help="A bundled or published name (cifar10, biggan-deep-256, ...), a weights file of any known "
+    "format, a run folder, RUN@STEP or RUN@best, or an address (hf://owner/repo, https://...).  "
+    "[default: the bundled fruits]",
 )
 offline = click.option(
     "--offline", is_flag=True, help="Use only local files and the cache; no network access."

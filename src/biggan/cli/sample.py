@@ -141,7 +141,7 @@ def command(
     \b
     Examples:
       biggan sample --class "red apple" --num 10 --truncation 0.4 --out pictures
-      biggan sample --class three --class eight --num 5 --grid
+      biggan sample --class banana --class kiwi --num 5 --grid
       biggan sample --like pictures/fruits-032-red-apple-hub0.4-seed0-0003.png --out again
       biggan sample --class 3 --sweep 2,1.5,1,0.5,0.04 --out sweep.png
       biggan sample --class 3 --direction sefa:0=2.5

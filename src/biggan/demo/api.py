@@ -1,6 +1,6 @@
 """The HTTP API for programs: each form of the page at an address of its own.
 
-    GET /api/sample?num=10&truncation=0.4&seed=0&category=three     a PNG with its provenance inside
+    GET /api/sample?num=10&truncation=0.4&seed=0&category=banana    a PNG with its provenance inside
 
 Gradio has an API, too, but it answers a mistake with status 200 and an event. This one keeps to
 HTTP, and a line of curl can use it.
