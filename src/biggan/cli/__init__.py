@@ -121,7 +121,7 @@ def _mistake(error: BaseException) -> str | None:
     None for an error of another kind.
 
     Raises:
-        SystemExit: Another process has the word, or the user stopped the command.
+        SystemExit: Another process reports the error, or the user stopped the command.
     """
     import click
 

@@ -1,7 +1,7 @@
 """Collapse rules: pure functions of a run's signals and of its evaluations.
 
 A rule must hold in three consecutive lines of signals, over 40 steps: a GAN's curves have spikes
-that heal. `sigma0` and `wrong` follow the paper (Section 4, Appendix F); `blind` is what small runs
+that pass. `sigma0` and `wrong` follow the paper (Section 4, Appendix F); `blind` is what small runs
 with too large learning rates show first. In runs that have collapsed the figures are far beyond the
 thresholds, in healthy ones far from them (docs/stability.md).
 """
@@ -100,7 +100,7 @@ def blind(lines: Sequence[_Line]) -> Collapse | None:
 
 
 def wrong(lines: Sequence[_Line]) -> Collapse | None:
-    """Rule `wrong`: the discriminator is sure, and wrong.
+    """Rule `wrong`: the discriminator's logits are large, of the wrong sign.
 
     The hinge loss of its mean logits is above 4, twice that of one that answers 0 to everything. In
     the paper D's loss tends to 0 and jumps at collapse; with D frozen, to 300.
@@ -140,7 +140,7 @@ def sigma0(lines: Sequence[_Line]) -> Collapse | None:
     """Rule `sigma0`: the largest singular value of a generator's weight doubled within five lines.
 
     In the paper's Figure 3 it grows through all of training, in some layers, and explodes at
-    collapse. The discriminator's is no sign: it has spikes that heal.
+    collapse. The discriminator's is no sign: it has spikes that pass.
     """
     spectra = [line["singular_values"]["generator"] for line in lines]
     for layer, values in spectra[-1].items():

@@ -1,13 +1,12 @@
-"""A user's word for a model -> a verified network: locate, sniff, read, build.
+"""From a model's name, path or address to a verified network: locate, sniff, read, build.
 
-A word is, in this order: nothing (the default model), the name of a bundled model, a name of
-published weights, an address (`https://`, `hf://owner/repo`, `file://`), a path, or RUN@STEP or
-RUN@best for a generator that a run keeps. What is there under a path goes before a published name.
-A path is a file, or a folder of such files: a training run's, or another software's. The format
-is found from the contents: a safetensors file of ours, or one of `biggan.weights.formats`, each of
-which names its files.
+A model is given, in this order, by: nothing (the default model), the name of a bundled model, an
+address (`https://`, `hf://owner/repo`, `file://`), an existing path, a name of published weights,
+or RUN@STEP or RUN@best for a generator that a run keeps. A path is a file, or a folder of such
+files: a training run's, or another software's. The format is detected from the contents: a
+safetensors file of ours, or one of `biggan.weights.formats`, each of which names its files.
 
-What only some words or formats need is imported where they are met.
+What only some models or formats need is imported on use.
 """
 
 from __future__ import annotations
@@ -149,7 +148,7 @@ def _known_classes() -> dict[str, tuple[str, ...]]:
 
 
 def locate(word: str | Path | None, kind: Kind = "generator", *, offline: bool = False) -> Path:
-    """The file or folder that a user's word leads to, fetched if it has to be."""
+    """The file or folder of a model's name, path or address, fetched if it has to be."""
     if not isinstance(word, str | Path | None):
         raise InputError(f"a model is a name, a path or an address, not {quoted(word)}")
     name = BUNDLED[0] if word is None else str(word)
