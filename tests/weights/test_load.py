@@ -1,4 +1,4 @@
-"""What a user's word for a model means."""
+"""What a model's name, path or address means."""
 
 import io
 import shutil

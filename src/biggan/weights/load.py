@@ -194,7 +194,7 @@ def _generator_of_step(run: Path, step: str) -> Path:
 
 
 def is_address(word: str) -> bool:
-    """Whether a user's word is an address, `scheme://...`."""
+    """Whether a model is given by an address, `scheme://...`."""
     return re.match(r"[a-zA-Z][a-zA-Z0-9+.-]*://", word) is not None
 
 
