@@ -107,14 +107,28 @@ def test_low_precision_is_of_the_training_alone(trained, dataset, tmp_path):
         train(dataset, out)
 
 
-def test_files_that_name_no_precision_are_of_float32(trained, dataset, tmp_path):
+def test_files_of_version_0_2_keep_their_features(trained, dataset, tmp_path):
     metadata, tensors, _ = load_tensors(trained[0])
     header = json.loads(metadata["header"])
-    del header["recipe"]["precision"]  # as version 0.2 wrote it
+    del header["recipe"]["precision"], header["config"]["mirrored"]
     metadata["header"] = json.dumps(header)
     save_tensors(tmp_path / "old.safetensors", metadata, tensors)
-    with_precision = train(dataset, tmp_path / "old.safetensors")  # nothing is trained
-    assert torch.equal(with_precision.network.linear.weight, trained[1].network.linear.weight)
+    old = train(dataset, tmp_path / "old.safetensors")  # nothing is trained
+    assert torch.equal(old.network.linear.weight, trained[1].network.linear.weight)
+    images, _ = tinted(1)
+    alone = old.extract(images).features
+    average = (alone + old.extract(images.flip(3)).features) / 2
+    torch.testing.assert_close(trained[1].extract(images).features, average)
+    assert not torch.allclose(alone, average)
+
+
+@pytest.mark.parametrize("flip", [True, False])
+def test_a_classifier_trained_with_mirrored_images_sees_no_difference(flip, dataset, tmp_path):
+    classifier = train(dataset, tmp_path / "c.safetensors", steps=2, flip=flip)
+    assert classifier.config.mirrored == flip
+    images, _ = tinted(2)
+    seen, mirrored = (classifier.extract(each).logits for each in (images, images.flip(3)))
+    assert torch.allclose(seen, mirrored, atol=1e-6) == flip
 
 
 class Killed(BaseException):
@@ -224,6 +238,8 @@ def test_shapes_out_of_range():
         for wrong in (0, -1, 2.0, "3", True):
             with pytest.raises(InputError, match=field):
                 ClassifierConfig(**values | {field: wrong})
+        with pytest.raises(InputError, match="mirrored is true or false, not 1"):
+            ClassifierConfig(**values, mirrored=1)
 
 
 def test_held_out_are_a_tenth_of_each_class():

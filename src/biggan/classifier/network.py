@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -33,12 +33,17 @@ _PIXELS = 2**19  # of one channel in a batch: 512 images at 32 px
 
 @dataclass(frozen=True)
 class ClassifierConfig:
-    """The shape of a classifier; `width` channels in the first stage, features 4 times as wide."""
+    """The shape of a classifier; `width` channels in the first stage, features 4 times as wide.
+
+    If it is `mirrored`, the finished network averages the features of an image and its mirror
+    image.
+    """
 
     resolution: int
     image_channels: int
     num_classes: int
     width: int
+    mirrored: bool = False
 
     def __post_init__(self) -> None:
         bounds = {
@@ -47,13 +52,15 @@ class ClassifierConfig:
             "num_classes": (2, 1 << 20),
             "width": (1, 1 << 10),
         }
-        for name, value in asdict(self).items():
-            least, most = bounds[name]
+        for name, (least, most) in bounds.items():
+            value = getattr(self, name)
             if type(value) is not int or not least <= value <= most:
                 raise InputError(
                     f"a classifier's {name} is at least {least} and at most {most}, not "
                     f"{quoted(value)}"
                 )
+        if type(self.mirrored) is not bool:
+            raise InputError(f"mirrored is true or false, not {quoted(self.mirrored)}")
 
 
 def default_width(resolution: int) -> int:
@@ -141,6 +148,11 @@ class Classifier(nn.Module):
 
     def features(self, images: Tensor) -> Tensor:
         """Map images (N, C, R, R) in [-1, 1] to features (N, dim), none of them negative."""
+        if self.config.mirrored and not self.training:
+            return (self._features(images) + self._features(images.flip(-1))) / 2
+        return self._features(images)
+
+    def _features(self, images: Tensor) -> Tensor:
         x = self.blocks(self.stem(images.contiguous(memory_format=torch.channels_last)))
         return F.relu(self.norm(x)).mean(dim=(2, 3))
 

@@ -63,7 +63,8 @@ class ClassifierTraining:
     Attributes:
         steps: Batches of 64 images.
         seed: Of the held-out images, the first weights, the order and the augmentation.
-        flip: Whether to mirror one half of the images. Not for letters and digits.
+        flip: Whether to mirror one half of the images, and to average the finished network's
+            features of an image and its mirror image. Not for letters and digits.
         precision: Of convolutions and matrix products while training: bfloat16 is faster on GPUs,
             and on CPUs with AMX. The finished network is used in float32.
     """
@@ -114,12 +115,13 @@ def train_classifier(
         )
     resolution, channels = dataset.images.shape[-1], dataset.images.shape[1]
     width = default_width(resolution) if width is None else width
-    config = ClassifierConfig(resolution, channels, dataset.num_classes, width)
+    config = ClassifierConfig(resolution, channels, dataset.num_classes, width, mirrored=flip)
     train_on, held_out = split_held_out(dataset.labels, dataset.num_classes, seed)
     training = ClassifierTraining(
         default_steps(len(train_on)) if steps is None else steps, seed, flip, precision
     )
     recipe = {**asdict(config), **asdict(training), "data_fingerprint": dataset.fingerprint}
+    del recipe["mirrored"]  # as `flip`
     make_folder(out.parent)
     busy = f"another process is training {out}: wait until it ends, or choose another --out"
     with ExitStack() as held:

@@ -46,7 +46,8 @@ if TYPE_CHECKING:
 @click.option(
     "--flip/--no-flip",
     default=None,
-    help="Mirror half of the images.  [default: yes, except for `digits`]",
+    help="Mirror half of the images, and average the features of an image and its mirror image.  "
+    "[default: yes, except for `digits`]",
 )
 @click.option(
     "--width",

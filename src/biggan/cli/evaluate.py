@@ -160,7 +160,7 @@ def command(
     import torch
 
     from biggan.data import DIGITS
-    from biggan.devices import find_device
+    from biggan.devices import find_device, keep_freed_memory
     from biggan.distributed import own_device, process_group, raising_together
     from biggan.evaluation import (
         Protocol,
@@ -177,6 +177,7 @@ def command(
     from biggan.evaluation.ranking import write_ranking
     from biggan.latents import check_seed
 
+    keep_freed_memory()
     with process_group(torch.device("cpu")):
         with raising_together():
             _check_options(model, images, data, resolution, neighbors, save_statistics, extractor)
