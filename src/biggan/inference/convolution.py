@@ -6,6 +6,7 @@ gradients, in the fastest of these forms for its size and precision:
 
 - the library's direct convolution, its kernel brought beforehand into the blocks in which it
   works, and a sum that follows taken along;
+- for 1x1 kernels the library's product of pixels and weight, brought into blocks likewise;
 - Winograd's, for 3x3 kernels of many channels in float32 (`nn/winograd.py`);
 - products of every pixel with all taps, and sums of neighbours' products, for an image's few
   channels;
@@ -169,6 +170,8 @@ def packed_conv2d(
         if suits_product:
             return _UpsampleLinear(weight, bias, resolution)
         return _PackedUpsampleConv2d(weight, bias, resolution)
+    if weight.shape[-1] == 1:
+        return _LinearConv2d(weight, bias, resolution)
     if weight.shape[-1] == 3 and len(weight) <= _FEW_CHANNELS:
         return _TapsFirstConv2d(weight, bias, resolution)
     suits_winograd = (
@@ -214,6 +217,33 @@ class _PackedConv2d(PackedConvolution):
         return torch.ops.mkldnn._convolution_pointwise_.binary(
             add_to, x, self._kernel, self._bias, *geometry, "add", 1.0, None, [], None
         )
+
+
+class _LinearConv2d(PackedConvolution):
+    """A 1x1 convolution as a product of pixels and weight.
+
+    As a convolution its kernel would be packed for one image: for some sizes the library reorders
+    it at every call for several, which takes longer than the product.
+    """
+
+    def __init__(self, weight: Tensor, bias: Tensor | None, resolution: int) -> None:
+        super().__init__(weight, resolution, upsamples=False)
+        self._bias = _copy(bias)
+        self._kernel = torch.ops.mkldnn._reorder_linear_weight(
+            weight[:, :, 0, 0].contiguous(), resolution**2
+        )
+
+    def forward(self, x: Tensor, add_to: Tensor | None = None) -> Tensor:
+        pixels = x.permute(0, 2, 3, 1)  # (N, H, W, C)
+        if add_to is None:
+            result = torch.ops.mkldnn._linear_pointwise(
+                pixels, self._kernel, self._bias, "none", [], ""
+            )
+        else:
+            result = torch.ops.mkldnn._linear_pointwise.binary(
+                pixels, add_to.permute(0, 2, 3, 1), self._kernel, self._bias, "add"
+            )
+        return result.permute(0, 3, 1, 2)
 
 
 class _WinogradConv2d(FrozenConvolution):
@@ -353,6 +383,7 @@ def can_pack() -> bool:
     }
     x = torch.randn(1, 8, 4, 4, **drawn).contiguous(memory_format=torch.channels_last)
     weight = torch.randn(8, 8, 3, 3, **drawn)
+    point = weight[:, :, :1, :1]
     bias, before = torch.randn(8, **drawn), torch.randn(1, 8, 4, 4, **drawn)
     before = before.contiguous(memory_format=torch.channels_last)
     try:
@@ -361,6 +392,7 @@ def can_pack() -> bool:
             upsampling = FrozenConv2d(weight, bias, 4, upsamples=True)
             results = [
                 (_PackedConv2d(weight, bias, 4)(x, before.clone()), plain(x, before)),
+                (_LinearConv2d(point, bias, 4)(x, before), FrozenConv2d(point, bias, 4)(x, before)),
                 (_PackedUpsampleConv2d(weight, bias, 4)(x), upsampling(x)),
                 (_UpsampleLinear(weight, bias, 4)(x), upsampling(x)),
                 (_TapsFirstConv2d(weight, bias, 4)(x), plain(x)),

@@ -86,10 +86,9 @@ class DifferentiableConv2d(FrozenConvolution):
         return self._sum(linear, add_to)
 
     def _sum(self, result: Tensor, add_to: Tensor | None) -> Tensor:
-        """With the bias; in the memory of the result if it has its own."""
         for term in (self._bias, add_to):
             if term is not None:
-                result = result + term if self.upsamples else result.add_(term)
+                result = result + term  # not in place: the result may be a view
         return result
 
 
