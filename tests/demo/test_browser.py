@@ -338,6 +338,7 @@ window.fetch = async (request, options) => {
 """
 
 
+@pytest.mark.slow
 def test_requests_that_come_while_the_stream_of_answers_closes_are_answered(
     visit: Callable[..., Visit], gans: dict[str, Gan]
 ) -> None:
@@ -375,6 +376,7 @@ window.fetch = async (request, options) => {
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("when", ["early", "late"])
 def test_no_request_is_lost_when_a_stream_of_answers_breaks(
     visit: Callable[..., Visit], gans: dict[str, Gan], when: str
@@ -393,6 +395,7 @@ def test_no_request_is_lost_when_a_stream_of_answers_breaks(
         page.wait_for("explore", drawn(gan, EXPLORE, num=2, seed=2))
 
 
+@pytest.mark.slow
 def test_a_change_without_a_connection_is_drawn_when_it_is_back(
     visit: Callable[..., Visit], gans: dict[str, Gan]
 ) -> None:
@@ -440,6 +443,7 @@ def test_the_page_welcomes_with_classes_to_click_a_surprise_a_link_and_a_way_bac
     page.wait_for_address("form=interpolate&model=tiny&")
 
 
+@pytest.mark.slow
 def test_half_typed_numbers_and_fast_moves_end_where_the_controls_stand(
     visit: Callable[..., Visit], gans: dict[str, Gan]
 ) -> None:
@@ -513,6 +517,7 @@ def test_a_video_is_made_shown_and_downloaded(
     sync_api.expect(shown).to_have_count(0)
 
 
+@pytest.mark.slow
 def test_dropped_files_bring_their_settings_back_and_leave_the_other_tabs_alone(
     visit: Callable[..., Visit], gans: dict[str, Gan], tmp_path: Path
 ) -> None:
@@ -559,6 +564,7 @@ def test_dropped_files_bring_their_settings_back_and_leave_the_other_tabs_alone(
     sync_api.expect(options).to_have_count(1)
 
 
+@pytest.mark.slow
 def test_a_visitor_who_comes_back_finds_all_settings(
     visit: Callable[..., Visit], gans: dict[str, Gan], server: Server
 ) -> None:
@@ -674,6 +680,7 @@ def test_both_ends_of_a_path_are_swapped(visit: Callable[..., Visit], gans: dict
     assert bottom["y"] + bottom["height"] < 900  # within sight
 
 
+@pytest.mark.slow
 def test_old_pictures_are_dimmed_until_new_ones_are_there(
     visit: Callable[..., Visit], gans: dict[str, Gan]
 ) -> None:
@@ -774,6 +781,7 @@ def test_the_first_pictures_come_first_and_what_is_newer_cancels(
     assert page.window.locator(".toast-body").all_inner_texts() == []
 
 
+@pytest.mark.slow
 def test_it_fits_a_telephone(visit: Callable[..., Visit]) -> None:
     page = visit(viewport={"width": 360, "height": 740}, color_scheme="dark")
     for form in FORMS:
@@ -850,7 +858,9 @@ def test_a_picture_says_what_it_shows(visit: Callable[..., Visit]) -> None:
     assert abs(right - last) <= 2
 
 
-@pytest.mark.parametrize(("width", "theme"), [(1280, "dark"), (390, "light")])
+@pytest.mark.parametrize(
+    ("width", "theme"), [(1280, "dark"), pytest.param(390, "light", marks=pytest.mark.slow)]
+)
 def test_a_newcomer_gets_from_the_first_picture_to_a_golden_retriever_that_becomes_a_hen(
     browser: Any, host: FileServer, width: int, theme: str
 ) -> None:
@@ -932,6 +942,7 @@ def test_a_file_with_a_wrong_digest_is_refused_in_one_line_and_the_page_keeps_it
             page.window.close()
 
 
+@pytest.mark.slow
 def test_an_open_page_leaves_the_machine_alone(visit: Callable[..., Visit], server: Server) -> None:
     def used() -> float:
         before = processor_time(server.process.pid)

@@ -246,6 +246,7 @@ def test_nonsense_in_the_address_is_one_sentence(visit: Visit, address: str) -> 
     assert visit.window.input_value("input[name=seed]") == "0"
 
 
+@pytest.mark.slow
 def test_a_damaged_page_is_one_sentence(browser: Any, address: str, site: Path) -> None:
     weights = next(site.glob("weights-*.bin"))
     for file, message in (
@@ -288,6 +289,7 @@ def test_a_damaged_page_is_one_sentence(browser: Any, address: str, site: Path) 
     visit.window.close()
 
 
+@pytest.mark.slow
 def test_files_with_other_contents_are_one_sentence(browser: Any, address: str, site: Path) -> None:
     """By a digest, or without HTTPS by the browser's own check."""
     names = [path.name for path in site.glob("*.bin")]
@@ -435,6 +437,7 @@ def test_threads_are_used_where_the_host_allows_them(visit: Visit, address: str)
     assert visit.faults == []
 
 
+@pytest.mark.slow
 def test_a_cdn_serves_the_runtime_or_nothing(
     browser: Any, gan: biggan.Gan, runtime: Path, tmp_path: Path
 ) -> None:
