@@ -8,6 +8,7 @@ from torch.nn import functional as F
 
 from biggan.inference.convolution import (
     FrozenConv2d,
+    _LinearConv2d,
     _TapsFirstConv2d,
     _UpsampleLinear,
     _WinogradConv2d,
@@ -143,6 +144,12 @@ def test_winograds_convolution_takes_images_of_any_size(size):
     torch.testing.assert_close(convolution(x), expected)
     before = torch.randn_like(expected)
     torch.testing.assert_close(convolution(x, before.clone()), expected + before)
+
+
+def test_a_single_tap_is_a_product_that_is_packed_once_for_any_batch():
+    if not can_pack():
+        pytest.skip("this build of PyTorch does not pack")
+    assert isinstance(packed_conv2d(torch.zeros(512, 2048, 1, 1), None, 8), _LinearConv2d)
 
 
 def test_an_images_own_channels_are_made_by_taps():
