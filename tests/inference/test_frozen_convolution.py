@@ -146,7 +146,7 @@ def test_winograds_convolution_takes_images_of_any_size(size):
     torch.testing.assert_close(convolution(x, before.clone()), expected + before)
 
 
-def test_a_single_tap_is_a_product_that_is_packed_once_for_any_batch():
+def test_a_1x1_convolution_is_a_matrix_product():
     if not can_pack():
         pytest.skip("this build of PyTorch does not pack")
     assert isinstance(packed_conv2d(torch.zeros(512, 2048, 1, 1), None, 8), _LinearConv2d)

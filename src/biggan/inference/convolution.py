@@ -6,7 +6,7 @@ gradients, in the fastest of these forms for its size and precision:
 
 - the library's direct convolution, its kernel brought beforehand into the blocks in which it
   works, and a sum that follows taken along;
-- for 1x1 kernels the library's product of pixels and weight, brought into blocks likewise;
+- for 1x1 kernels the library's matrix product, its weight packed beforehand;
 - Winograd's, for 3x3 kernels of many channels in float32 (`nn/winograd.py`);
 - products of every pixel with all taps, and sums of neighbours' products, for an image's few
   channels;
@@ -220,10 +220,10 @@ class _PackedConv2d(PackedConvolution):
 
 
 class _LinearConv2d(PackedConvolution):
-    """A 1x1 convolution as a product of pixels and weight.
+    """A 1x1 convolution as a matrix product of pixels and weight.
 
-    As a convolution its kernel would be packed for one image: for some sizes the library reorders
-    it at every call for several, which takes longer than the product.
+    The library packs a convolution's kernel for one batch size. With another, some shapes are
+    packed again at every call, which takes longer than the product.
     """
 
     def __init__(self, weight: Tensor, bias: Tensor | None, resolution: int) -> None:
