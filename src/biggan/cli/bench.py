@@ -28,7 +28,7 @@ def command(model: str | None, offline: bool, device: str | None, as_json: bool)
       biggan bench
       biggan bench --model biggan-deep-256 --json
     """
-    options.share_processor()
+    options.set_environment()
     from biggan.atomic_write import make_folder
     from biggan.inference.measurements import measure_all
     from biggan.weights.files import measurements_file

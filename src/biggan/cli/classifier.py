@@ -95,7 +95,7 @@ def command(
     if out.suffix != ".safetensors":
         raise InputError(f"{out} must end in .safetensors")
     options.check_writable(out.parent)
-    options.share_processor()
+    options.set_environment()
 
     from biggan.classifier import train_classifier
     from biggan.data import DIGITS

@@ -156,7 +156,7 @@ def command(
             raise InputError("the page needs Gradio: pip install 'biggan[demo]'")
         if sys.stderr.isatty():
             click.echo("Loading the model and the page ...", err=True)
-        options.share_processor()
+        options.set_environment()
         signal.signal(signal.SIGINT, signal.default_int_handler)  # the server's own way to end
         temporary = tempfile.TemporaryDirectory
         with temporary(prefix="biggan-demo-") as pictures, temporary() as weights:

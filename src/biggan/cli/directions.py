@@ -92,7 +92,7 @@ def command(
       biggan directions --method sefa --layers 0-1 --num 8 --sheet sheet.png
       biggan directions runs/pets --name 0=rotation --out pets-directions.safetensors
     """
-    options.share_processor()
+    options.set_environment()
     for file in (out, *([sheet] if sheet else [])):
         options.check_writable(file.parent)
     if out.suffix.lower() != ".safetensors":

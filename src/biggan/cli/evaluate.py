@@ -156,7 +156,7 @@ def command(
     Figures are comparable only with the same extractor, resize, number of images and reference;
     the file records all of them.
     """
-    options.share_processor()
+    options.set_environment()
     import torch
 
     from biggan.data import DIGITS

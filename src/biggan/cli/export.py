@@ -84,7 +84,7 @@ def command(
       biggan export --model runs/digits --format openvino --batch 1 digits.xml
       biggan export --format web site && python -m http.server --directory site
     """
-    options.share_processor()
+    options.set_environment()
     if form == "web":
         if given := options.given_option(["truncation", "batch"]):
             raise InputError(f"{given} is not for --format web: the page has all truncations")

@@ -124,7 +124,7 @@ def command(
     The file contains its provenance; --like generates it again. MP4 needs PyAV: pip install
     'biggan[video]'.
     """
-    options.share_processor()
+    options.set_environment()
     from biggan.atomic_write import make_folder
     from biggan.images import make_grid, save_png
     from biggan.provenance import VideoProvenance

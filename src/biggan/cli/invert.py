@@ -95,7 +95,7 @@ def command(
       biggan invert photos/*.jpg --fit --model runs/pets --truncation 0.8
       biggan sample --latents inverted/apple.safetensors
     """
-    options.share_processor()
+    options.set_environment()
     options.check_writable(out)
     if sheet is not None:
         options.check_writable(sheet.parent)

@@ -154,7 +154,7 @@ def command(
     if words := click.get_current_context().args:
         meant = shlex.join(["--class", " ".join(words)[:100]])
         raise InputError(f"{quoted(' '.join(words))} is no option: did you mean {meant}?")
-    options.share_processor()
+    options.set_environment()
     from biggan.atomic_write import make_folder
     from biggan.latents import check_truncation
 
