@@ -30,7 +30,7 @@ from sampling import LABEL, TRUNCATION, build_ours, noise
 
 from biggan.models import Generator
 from biggan.weights.files import Description, save_network
-from biggan.weights.networks import set_statistics_grid
+from biggan.weights.load import set_statistics_grid
 
 ROUNDS = 7
 SHOWN = 15  # imports and functions

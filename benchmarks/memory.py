@@ -30,7 +30,7 @@ def prepare(folder: Path) -> None:
     from sampling import build_ours, write_peer
 
     from biggan.weights.files import Description, save_network
-    from biggan.weights.networks import set_statistics_grid
+    from biggan.weights.load import set_statistics_grid
 
     for resolution in (128, RESOLUTION):
         generator = build_ours(f"biggan-deep-{resolution}")

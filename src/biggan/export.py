@@ -41,7 +41,7 @@ from biggan.gan import Gan
 from biggan.inference.folded import FoldedGenerator
 from biggan.latents import check_truncation
 from biggan.nn import StandingBatchNorm2d
-from biggan.weights.networks import statistics_grid
+from biggan.weights.load import statistics_grid
 
 Format = Literal["onnx", "openvino"]
 FORMATS: tuple[Format, ...] = get_args(Format)

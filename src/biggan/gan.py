@@ -25,7 +25,6 @@ from biggan.pictures import Morph, Picture, Pictures
 from biggan.sampling import draw_pictures, plan_pictures
 from biggan.weights import load as weights
 from biggan.weights.files import Description, measurements_file
-from biggan.weights.networks import with_off_grid
 
 
 def load(
@@ -62,7 +61,7 @@ def load(
     device = find_device(device)
     loaded = weights.load_network(model, offline=offline, bn_eps=bn_eps, sn_eps=sn_eps)
     if off_grid is not None:
-        loaded = with_off_grid(loaded, off_grid)
+        loaded = weights.with_off_grid(loaded, off_grid)
     found = loaded.network, loaded.description, loaded.sha256
     return Gan(*found, engine=engine, precision=precision).to(device)
 

@@ -7,7 +7,7 @@ from torch.nn import functional as F
 
 from biggan.nn import BatchNorm2d, ConditionalBatchNorm2d, initialize_orthogonal
 from biggan.nn.conditional_batch_norm import locate_on_grid
-from biggan.weights.networks import hub_grid
+from biggan.weights.load import hub_grid
 
 HUB_GRID = [round(0.02 * i, 2) for i in range(1, 51)]
 

@@ -12,7 +12,7 @@ import torch
 from biggan.interpolation import interpolate_noise
 from biggan.latents import truncated_noise
 from biggan.nn import StandingBatchNorm2d
-from biggan.weights.networks import hub_grid
+from biggan.weights.load import hub_grid
 
 RECORDED = Path(__file__).with_name("recorded.json")
 

@@ -7,7 +7,7 @@ import torch
 import biggan
 from biggan.weights.formats import brock
 from biggan.weights.formats.conversion import ForeignTensors
-from biggan.weights.networks import assemble
+from biggan.weights.load import assemble
 from foreign_networks import BROCK, LABELS, random_discriminator, random_generator
 
 WIDTHS = [32, 32, 32, 32]

@@ -17,8 +17,7 @@ from safetensors.torch import save_file
 import biggan
 from biggan.models import get_preset
 from biggan.weights.files import Description, save_network
-from biggan.weights.load import read_network
-from biggan.weights.networks import set_statistics_grid
+from biggan.weights.load import read_network, set_statistics_grid
 from foreign_networks import (
     BROCK,
     IVCLAB,

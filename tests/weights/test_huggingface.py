@@ -13,7 +13,7 @@ import biggan
 from biggan.nn.conditional_batch_norm import locate_on_grid
 from biggan.weights.formats import huggingface
 from biggan.weights.formats.conversion import ForeignTensors
-from biggan.weights.networks import assemble
+from biggan.weights.load import assemble
 from foreign_networks import near_singular_vectors
 
 LAYERS = {  # (doubles the resolution, channels before, after), in units of channel_width

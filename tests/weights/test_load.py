@@ -104,7 +104,7 @@ def test_class_names(tiny_file, discriminator_file):
     assert load_class_names(unnamed) == ("x", ("class 0", "class 1", "class 2"))
     assert "holds a discriminator" in refusal(load_class_names, discriminator_file)
     unnamed.write_bytes(b"")
-    assert "cut short" in refusal(load_class_names, unnamed)
+    assert "is empty" in refusal(load_class_names, unnamed)
 
 
 def test_class_names_need_no_torch():

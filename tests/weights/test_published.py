@@ -18,8 +18,13 @@ from biggan import DiscriminatorConfig, GeneratorConfig, InputError
 from biggan.models import PRESETS
 from biggan.weights import download
 from biggan.weights.files import Description, save_network
-from biggan.weights.load import load_network, locate, read_network
-from biggan.weights.networks import empty_network, set_statistics_grid
+from biggan.weights.load import (
+    empty_network,
+    load_network,
+    locate,
+    read_network,
+    set_statistics_grid,
+)
 from biggan.weights.published import (
     PUBLISHED,
     PublishedModel,

@@ -18,8 +18,7 @@ from biggan.weights.containers.archives import unpacked
 from biggan.weights.containers.tensor_bundle import VARIABLES, read_bundle
 from biggan.weights.formats import tfhub
 from biggan.weights.formats.conversion import ForeignTensors
-from biggan.weights.load import read_network
-from biggan.weights.networks import assemble
+from biggan.weights.load import assemble, read_network
 from tensorflow_formats import floats, saved_model, write_bundle
 
 FIXTURES = Path(__file__).parent / "fixtures"

@@ -24,7 +24,7 @@ from biggan.metrics.extractor import (
 )
 from biggan.nn import Linear, Uninitialized
 from biggan.weights.files import load_tensors
-from biggan.weights.networks import load_strictly
+from biggan.weights.load import load_strictly
 
 _STAGES = 3
 _LARGEST_SIDE = 32  # of the first stage's input

@@ -70,8 +70,7 @@ def command(
 
     from biggan.atomic_write import make_folder
     from biggan.weights.files import save_network
-    from biggan.weights.load import load_network
-    from biggan.weights.networks import with_off_grid
+    from biggan.weights.load import load_network, with_off_grid
 
     loaded = load_network(source, None, offline=offline, bn_eps=bn_eps, sn_eps=sn_eps)
     if off_grid is not None:

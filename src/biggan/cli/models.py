@@ -109,8 +109,7 @@ def _verify(*, as_json: bool) -> None:
 def _card(model: str, *, offline: bool) -> dict[str, Any]:
     """What a model is, as plain data. A published one is not fetched to say it."""
     from biggan.models import Generator
-    from biggan.weights.load import load_network, means_published
-    from biggan.weights.networks import statistics_grid
+    from biggan.weights.load import load_network, means_published, statistics_grid
     from biggan.weights.published import PUBLISHED, cached_path
 
     if means_published(model) and not cached_path(model).is_file():
@@ -157,7 +156,7 @@ def _grid_in_words(grid: tuple[float, ...]) -> str:
 
 def _published_row(entry: PublishedModel) -> dict[str, Any]:
     from biggan.models import count_parameters
-    from biggan.weights.networks import hub_grid
+    from biggan.weights.load import hub_grid
     from biggan.weights.published import cached_path, host_of
 
     return {

@@ -1,15 +1,13 @@
 """WebDataset shards as a stream, for data that no disk holds.
 
-A shard can be read in one direction only, so the order of the images is a compromise: every epoch
-shuffles the shards, and then shuffles the samples inside windows of a fixed size. Both are pure
-functions of (seed, epoch), and so what is at a position of the stream depends on nothing but (seed,
+A shard can be read in one direction only: every epoch shuffles the shards, and then the samples
+inside windows of a fixed size. What is at a position of the stream depends on nothing but (seed,
 position): a run resumes from the number of images it has seen, and several processes can each take
 their share of a batch. Shards whose samples are sorted by class are mixed too little by this: their
 samples should be shuffled once, when they are made.
 
-A stream must know how long an epoch is and where in it each shard begins, and training must know
-the classes. Neither can be seen from outside of a tar: each shard is read once, and its contents
-are kept in an index beside the shards.
+A stream must know the length of an epoch, where in it each shard begins, and the classes. Each
+shard is read once for that, and its contents are kept in an index beside the shards.
 """
 
 from __future__ import annotations
@@ -38,12 +36,7 @@ from torch import Tensor
 
 from biggan.atomic_write import write_atomically
 from biggan.data.dataset import Resize, check_form, fit_square, is_address, to_array
-from biggan.data.decoding import (
-    WHITE,
-    CorruptImageError,
-    decode_image,
-    strict_pillow,
-)
+from biggan.data.decoding import WHITE, CorruptImageError, decode_image, strict_pillow
 from biggan.data.layout import Item, Label, number_labels
 from biggan.data.packed import is_packed
 from biggan.data.sampler import generator
@@ -78,23 +71,18 @@ _Decoded = list[tuple[NDArray[np.uint8], int]]
 class ShardStream:
     """An endless stream of images from shards; every epoch is a permutation of its own.
 
-    Args:
+    Args, besides those of `load_dataset`:
         urls: Shards as a pattern with `{0000..0009}` or `*`, a folder of them, or a list. What the
             `webdataset` library opens may be among them: https://, s3:// by its programs, and
             "pipe:" with a shell command, which is run.
-        class_names: The classes in the order of the numbers in the shards; none for a stream
-            without classes. If it is None, those of `classes.txt` beside the first shard, or else
-            the labels that were found.
+        class_names: See `number_classes`.
         seed: Selects the order; 0 or more.
-        index: The file that keeps how many samples each shard has, and of which labels. They are
-            counted by reading each shard once. By default beside the first shard, if that is a
-            file.
+        index: The file that keeps how many samples each shard has, and of which labels; by default
+            beside the first shard, if that is a file.
         window: Samples that are shuffled together. They are in memory as they are stored, twice:
             the window in use, and the next one.
         strict: Refuse a corrupt image. Without it the next good one of its window replaces it.
         label_column: The key of the labels in .json files; None for `label`, or .cls files.
-
-    The other arguments are those of `load_dataset`.
 
     Attributes:
         class_names: The classes in order; empty for a stream without classes.
@@ -143,9 +131,10 @@ class ShardStream:
         if contents is None:
             raise InputError(f"the shards of {self.source} changed during counting")
         self._contents = contents
-        self.counts = [shard.samples for shard in contents]
+        self.counts = [sum(count for _, count in shard.labels) for shard in contents]
         if len(self) == 0:
             raise InputError(f"{self._urls[0]} and the other shards hold no images")
+        self._windows_per_epoch = -(-len(self) // window)
         self._numbers, self.class_names = number_classes(self._urls, contents, class_names)
 
     def __len__(self) -> int:
@@ -209,12 +198,8 @@ class ShardStream:
                         while number < window:
                             number, samples = number + 1, next(windows)
                         found.append((samples, place))
-                    waiting.append(
-                        [
-                            decoders.submit(self._decode, found[begin : begin + _PIECE])
-                            for begin in range(0, len(found), _PIECE)
-                        ]
-                    )
+                    pieces = (found[i : i + _PIECE] for i in range(0, len(found), _PIECE))
+                    waiting.append([decoders.submit(self._decode, piece) for piece in pieces])
                     if len(waiting) > _AHEAD:
                         yield _joined(waiting.popleft())
                 while waiting:
@@ -222,10 +207,6 @@ class ShardStream:
         finally:
             reader.shutdown(cancel_futures=True)
             decoders.shutdown(cancel_futures=True)
-
-    @property
-    def _windows_per_epoch(self) -> int:
-        return -(-len(self) // self._window)
 
     def _windows(self, number: int) -> Iterator[_Samples]:
         """The windows from one on, without end."""
@@ -298,8 +279,7 @@ def _one_ahead(windows: Iterator[_Samples], reader: ThreadPoolExecutor) -> Itera
     """Windows one after another, the next one always being read."""
     following = reader.submit(next, windows)
     while True:
-        current = following.result()
-        following = reader.submit(next, windows)
+        current, following = following.result(), reader.submit(next, windows)
         yield current
 
 
@@ -313,11 +293,6 @@ class ShardContents(NamedTuple):
 
     labels: tuple[tuple[Label, int], ...]
     stored_bytes: int
-
-    @property
-    def samples(self) -> int:
-        """Images in the shard."""
-        return sum(count for _, count in self.labels)
 
 
 def shard_name(url: str) -> str:
@@ -356,9 +331,6 @@ def index_file(urls: Sequence[str], otherwise: Path | None = None) -> Path:
     """Where the contents of shards are kept: beside the first one, or in another folder.
 
     The other folder is for addresses, and for where nothing can be written.
-
-    Raises:
-        InputError: The shards are addresses, and there is no other folder.
     """
     if not is_address(urls[0]):
         folder = Path(urls[0]).parent
@@ -376,12 +348,7 @@ def read_index(
 
     `column` is that of the labels, as in `ShardStream`.
     """
-    return _look_up(_read(file), urls, column)
-
-
-def _look_up(
-    known: Mapping[str, ShardContents], urls: Sequence[str], column: str | None
-) -> list[ShardContents] | None:
+    known = _read(file)
     found = [known[key] for url in urls if (key := _key(url, column)) in known]
     return found if len(found) == len(urls) else None
 
@@ -395,33 +362,23 @@ def count_shards(
     seconds: float = math.inf,
     progress: bool = True,
 ) -> list[ShardContents] | None:
-    """Read the shards that are not in the index yet, and add them to it.
+    """Read the shards that are not in the index yet, and add them to it; see `read_index`.
 
     After an interruption of any kind, what was counted stays counted. It stops at the first shard
     that is counted after `seconds`.
-
-    Returns:
-        The contents of the shards; None where some are not counted yet.
-
-    Raises:
-        InputError: A shard cannot be read, or the index not be written.
     """
     known = _read(file)
     missing = [url for url in urls if _key(url, column) not in known]
-    if not missing:
-        return _look_up(known, urls, column)
-    if not file.parent.is_dir():
+    if missing and not file.parent.is_dir():
         raise InputError(f"cannot write {file}: there is no such folder")
     begun = saved = time.monotonic()
-    done = len(urls) - len(missing)
     left_out = Counter[str]()
+    bar = progress_bar(
+        len(urls), "counting", progress, unit=" shards", initial=len(urls) - len(missing)
+    )
+    counting = in_parallel(functools.partial(_count, column), missing, workers)
     try:
-        with (
-            progress_bar(len(urls), "counting", progress, unit=" shards", initial=done) as bar,
-            contextlib.closing(
-                in_parallel(functools.partial(_count, column), missing, workers)
-            ) as counted,
-        ):
+        with bar, contextlib.closing(counting) as counted:
             for url, (contents, others) in zip(missing, counted, strict=True):
                 known[_key(url, column)] = contents
                 left_out += others
@@ -433,9 +390,10 @@ def count_shards(
                     _write(file, known)
                     saved = now
     finally:
-        _write(file, known)
+        if missing:
+            _write(file, known)
         warn_of_other_files(left_out)
-    return _look_up(known, urls, column)
+    return read_index(urls, file, column)
 
 
 def number_classes(
@@ -443,8 +401,9 @@ def number_classes(
 ) -> tuple[dict[Label, int], tuple[str, ...]]:
     """The class of each label in shards, and the class names; see `layout.number_labels`.
 
-    `given` are the class names; none for shards without classes. If it is None they are those of
-    `classes.txt` beside the first shard, else the labels themselves.
+    `given` are the class names in the order of the numbers in the shards; none for shards without
+    classes. If it is None they are those of `classes.txt` beside the first shard, or else the
+    labels themselves.
     """
     if given is not None and not given:
         return {}, ()
@@ -498,8 +457,5 @@ def _read(file: Path) -> dict[str, ShardContents]:
 
 
 def _write(file: Path, known: Mapping[str, ShardContents]) -> None:
-    shards = {
-        key: {"bytes": shard.stored_bytes, "labels": shard.labels} for key, shard in known.items()
-    }
-    text = json.dumps({"format": _FORMAT, "shards": shards})
-    write_atomically(file, text.encode())
+    shards = {key: {"bytes": size, "labels": labels} for key, (labels, size) in known.items()}
+    write_atomically(file, json.dumps({"format": _FORMAT, "shards": shards}).encode())

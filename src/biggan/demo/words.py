@@ -14,7 +14,7 @@ from biggan.gan import Gan
 from biggan.provenance import GridProvenance, LatentGridProvenance, MorphProvenance, Provenance
 from biggan.publishing import measured
 from biggan.weights.files import BUNDLED
-from biggan.weights.networks import statistics_grid
+from biggan.weights.load import statistics_grid
 from biggan.weights.published import PUBLISHED, downloads_folder
 
 WELCOME = """<h1>BigGAN</h1>

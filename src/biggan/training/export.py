@@ -26,7 +26,7 @@ from biggan.training.config import TrainConfig
 from biggan.training.randomness import Purpose, derive_seed, random_generator
 from biggan.training.state import TrainState
 from biggan.training.step import draw_labels
-from biggan.weights.networks import hub_grid, set_statistics_grid
+from biggan.weights.load import hub_grid, set_statistics_grid
 
 _PREVIEW_CLASSES = 10
 _PREVIEW_COLUMNS = 10

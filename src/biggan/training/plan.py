@@ -35,7 +35,7 @@ from biggan.training.regularization import (
 )
 from biggan.training.state import TrainState
 from biggan.training.step import discriminator_step, draw_latents, generator_step
-from biggan.weights.networks import set_statistics_grid
+from biggan.weights.load import set_statistics_grid
 
 # Measured on CPUs: Python, torch and what it loads to compute; and how much more than is alive the
 # kernels and the C library take.

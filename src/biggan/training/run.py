@@ -54,7 +54,7 @@ from biggan.weights.files import (
     read_metadata,
     save_network,
 )
-from biggan.weights.networks import statistics_grid
+from biggan.weights.load import statistics_grid
 
 _LOG = logging.getLogger("biggan.training")
 

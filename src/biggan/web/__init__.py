@@ -27,7 +27,7 @@ from biggan.errors import InputError
 from biggan.export import Storage, check_packages, write_page_network
 from biggan.gan import Gan
 from biggan.web.runtime import CDN, FILES, VERSION, copy_runtime, integrity
-from biggan.weights.networks import statistics_grid
+from biggan.weights.load import statistics_grid
 
 PART = 20_000_000
 """Largest file of weights in bytes: browsers cache files of this size, hosts accept them."""

@@ -6,17 +6,19 @@ or RUN@STEP or RUN@best for a generator that a run keeps. A path is a file, or a
 files: a training run's, or another software's. The format is detected from the contents: a
 safetensors file of ours, or one of `biggan.weights.formats`, each of which names its files.
 
-What only some models or formats need is imported on use.
+What only some models or formats need is imported on use, and torch with the first network.
 """
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from biggan.classes import class_choices, default_class_names, resolve_class, search_classes
 from biggan.errors import DamagedFileError, InputError, most_similar, printable, quoted
@@ -42,7 +44,11 @@ from biggan.weights.files import (
 )
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
+
+    from biggan.models import Discriminator, DiscriminatorConfig, Generator, GeneratorConfig
+    from biggan.nn import OffGrid
 
 EPSILONS_KNOWN = (
     "its epsilons are known; bn_eps and sn_eps apply only to ajbrock's files, which do not "
@@ -63,8 +69,10 @@ _PREFERRED: dict[Kind, tuple[str, ...]] = {
     ),
 }
 _ENDINGS = (".safetensors", ".pth", ".pt", ".bin", ".tar.gz", ".tgz", ".tar")
+_ARCHIVE, _PICKLE = b"\x1f\x8b", (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
 _HEAD_BYTES = 512
 _SHORTEST_PART = 3  # letters of a name by which it is searched in all models
+_LISTED = 20  # faults of tensors that one message names
 
 
 def load_network(
@@ -78,11 +86,12 @@ def load_network(
     """Load a network of this kind, or with None of whichever a file holds, as `biggan.load`."""
     wanted = kind or "generator"  # of a folder with both
     path = locate(word, wanted, offline=offline)
-    with _with_remedy(word, path):
-        file = _weights_file(path, wanted)
-        loaded = read_network(file, wanted, bn_eps=bn_eps, sn_eps=sn_eps)
+    try:
+        loaded = read_network(path, wanted, bn_eps=bn_eps, sn_eps=sn_eps)
         if kind not in (None, loaded.kind):
-            raise InputError(f"{file} holds a {loaded.kind}, not a {kind}")
+            raise InputError(f"{path} holds a {loaded.kind}, not a {kind}")
+    except InputError as error:
+        raise _with_remedy(error, word, path) from None
     return loaded
 
 
@@ -91,14 +100,13 @@ def load_class_names(
 ) -> tuple[str, tuple[str, ...]]:
     """A generator's name and those of its classes; of a file of ours only the header is read."""
     path = locate(word, offline=offline)
-    with _with_remedy(word, path):
+    with suppress(InputError):  # `load_network` raises it, with the remedy
         file = _weights_file(path, "generator")
-        if file.suffix == ".safetensors" and file.is_file():
-            metadata = read_metadata(file)
-            if metadata.get("format") == FORMAT:
-                header = parse_header(metadata, file)
-                if header.kind == "generator" and header.description.class_names:
-                    return header.description.name, header.description.class_names
+        metadata = read_metadata(file) if file.suffix == ".safetensors" else {}
+        if metadata.get("format") == FORMAT:
+            header = parse_header(metadata, file)
+            if header.kind == "generator" and header.description.class_names:
+                return header.description.name, header.description.class_names
     description = load_network(word, offline=offline).description
     return description.name, description.class_names
 
@@ -267,29 +275,23 @@ def _nothing_there(name: str, kind: Kind) -> str:
     )
 
 
-@contextmanager
-def _with_remedy(word: str | Path | None, path: Path) -> Iterator[None]:
-    """Add to an error in a bundled or fetched file how to replace it; delete a damaged copy."""
-    try:
-        yield
-    except InputError as error:
-        if path.parent == BUNDLED_FOLDER:
-            raise InputError(
-                f"{error} (the file belongs to biggan: install biggan again)"
-            ) from None
-        by_address = isinstance(word, str) and re.match("(?i)(https?|hf)://", word)
-        from biggan.weights.published import is_cached_network
+def _with_remedy(error: InputError, word: str | Path | None, path: Path) -> InputError:
+    """An error in a file, with how to replace a bundled or fetched one; damaged copies go."""
+    from biggan.weights.published import is_cached_network
 
-        if not by_address and not is_cached_network(path):
-            raise
-        if isinstance(error, DamagedFileError) and path.is_file():
-            with suppress(OSError):  # of the Hub's cache, the file and the link to it
-                path.resolve().unlink()
-                path.unlink()
-            raise InputError(f"{error} (the copy in the cache is deleted: try again)") from None
-        raise InputError(
-            f"{error} (a copy in the cache; if it is damaged, delete {path} to download it again)"
-        ) from None
+    by_address = isinstance(word, str) and re.match("(?i)(https?|hf)://", word)
+    if path.parent == BUNDLED_FOLDER:
+        remedy = "the file belongs to biggan: install biggan again"
+    elif not by_address and not is_cached_network(path):
+        return error
+    elif isinstance(error, DamagedFileError) and path.is_file():
+        with suppress(OSError):  # of the Hub's cache, the file and the link to it
+            path.resolve().unlink()
+            path.unlink()
+        remedy = "the copy in the cache is deleted: try again"
+    else:
+        remedy = f"a copy in the cache; if it is damaged, delete {path} to download it again"
+    return InputError(f"{error} ({remedy})")
 
 
 # --- sniff, read ---
@@ -303,43 +305,38 @@ def read_network(
     sn_eps: float | None = None,
 ) -> LoadedModel:
     """Read a network in any known format; `kind` is for files of several. See `load_network`."""
-    path = _weights_file(path, "generator")
-    how = {"epsilons": {"bn_eps": bn_eps, "sn_eps": sn_eps}, "kind": kind}
+    path = _weights_file(path, kind)
+    how: dict[str, Any] = {"epsilons": {"bn_eps": bn_eps, "sn_eps": sn_eps}, "kind": kind}
     try:
         if path.is_dir():
             return _convert_module(path, how)
         with open_regular(path) as file:
-            container = _sniff(file.read(_HEAD_BYTES), path)
+            head = file.read(_HEAD_BYTES)
             file.seek(0)
-            if container == "archive":
+            # First, for the bytes of the header's size may be anything.
+            if head[8:9] == b"{" and int.from_bytes(head[:8], "little") <= MAX_HEADER_BYTES:
+                metadata, tensors = read_safetensors(file, path)
+                if metadata.get("format") != FORMAT:
+                    return _convert(tensors, path, how)
+                if (bn_eps, sn_eps) != (None, None):
+                    raise InputError(f"{path}: {EPSILONS_KNOWN}")
+                return _build(metadata, tensors, path)
+            if head.startswith(_ARCHIVE) or head[257:262] == b"ustar":
                 from biggan.weights.containers.archives import unpacked
 
                 with unpacked(file, path) as folder:
                     return _convert_module(folder, how)
-            if container == "pickle":
+            if head.startswith(_PICKLE):
                 from biggan.weights.containers.pickles import load_checkpoint
 
-                tensors, beside = load_checkpoint(file, path)
-                return _convert(tensors, path, {**how, "beside": beside})
-            metadata, tensors = read_safetensors(file, path)
-        if metadata.get("format") != FORMAT:
-            return _convert(tensors, path, how)
-        if (bn_eps, sn_eps) != (None, None):
-            raise InputError(f"{path}: {EPSILONS_KNOWN}")
-        return _build(metadata, tensors, path)
+                tensors, how["beside"] = load_checkpoint(file, path)
+                return _convert(tensors, path, how)
+        raise _not_weights(head, path)
     except InputError as error:  # that of a shape that cannot be built knows no file
         raise error if str(path) in str(error) else InputError(f"{path}: {error}") from None
 
 
-def _sniff(head: bytes, path: Path) -> Literal["safetensors", "archive", "pickle"]:
-    """How the tensors of a file are stored, by its first bytes."""
-    # First, for the bytes of the header's size may be anything.
-    if head[8:9] == b"{" and int.from_bytes(head[:8], "little") <= MAX_HEADER_BYTES:
-        return "safetensors"
-    if head.startswith(b"\x1f\x8b") or head[257:262] == b"ustar":
-        return "archive"
-    if head.startswith((b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")):
-        return "pickle"
+def _not_weights(head: bytes, path: Path) -> DamagedFileError:
     text = head.lstrip().lower()
     if not head:
         nature = "is empty: download it again"
@@ -351,7 +348,7 @@ def _sniff(head: bytes, path: Path) -> Literal["safetensors", "archive", "pickle
         nature = "is a configuration: give the weights file beside it"
     else:
         nature = "is not a weights file (safetensors, a torch file or a TF Hub archive)"
-    raise DamagedFileError(f"{path} {nature}")
+    return DamagedFileError(f"{path} {nature}")
 
 
 # --- build ---
@@ -360,7 +357,6 @@ def _sniff(head: bytes, path: Path) -> Literal["safetensors", "archive", "pickle
 def _build(metadata: dict[str, str], tensors: dict[str, Tensor], path: Path) -> LoadedModel:
     """The network of a file of ours, after its contents are verified."""
     from biggan.models import DiscriminatorConfig, GeneratorConfig
-    from biggan.weights.networks import assemble
 
     sha256 = verify(metadata, tensors, path)
     header = parse_header(metadata, path)
@@ -394,12 +390,11 @@ def _convert(tensors: Mapping[str, Tensor], path: Path, how: Mapping[str, Any]) 
     """
     from biggan.weights.formats import FORMATS
     from biggan.weights.formats.conversion import ForeignTensors
-    from biggan.weights.networks import assemble
 
     if all(name.startswith("module.") for name in tensors):  # put there by `DataParallel`
         tensors = {name.removeprefix("module."): tensor for name, tensor in tensors.items()}
     source = ForeignTensors(tensors, path, **how)
-    known = next((known for known in FORMATS if known.matches(source)), None)
+    known = next((known for known in FORMATS if source.has_any(*known.MARKS)), None)
     if known is None:
         names = printable(", ".join(list(tensors)[:3]))[:100]
         raise InputError(
@@ -416,3 +411,139 @@ def _convert(tensors: Mapping[str, Tensor], path: Path, how: Mapping[str, Any]) 
         licence=known.LICENCE,
     )
     return LoadedModel(network, description, network_sha256(network, description))
+
+
+def assemble(
+    config: GeneratorConfig | DiscriminatorConfig,
+    grid: Sequence[float],
+    tensors: Mapping[str, Tensor],
+    path: Path,
+) -> Generator | Discriminator:
+    """A network in eval mode that is made of these tensors, without a copy of them.
+
+    They are its whole state by name; the grid are the truncations of a generator's statistics.
+    """
+    from biggan.nn import StandingBatchNorm2d
+
+    ascending = all(before < after for before, after in pairwise(grid))
+    if not ascending or not all(0 <= truncation < math.inf for truncation in grid):
+        raise InputError(f"{path}: the truncations of its statistics do not ascend from 0")
+    if getattr(config, "off_grid", None) == "hub":
+        _require_hub_grid(grid)
+    network = empty_network(config, grid)
+    load_strictly(network, tensors, path)
+    for name, layer in network.named_modules():
+        if isinstance(layer, StandingBatchNorm2d):
+            for variance in (layer.running_var, layer.table_var):
+                if bool((variance + layer.eps <= 0).any()):
+                    raise InputError(f"{path}: a variance of {name} is negative")
+    return network.eval()
+
+
+def empty_network(
+    config: GeneratorConfig | DiscriminatorConfig, grid: Sequence[float] = ()
+) -> Generator | Discriminator:
+    """A network on torch's `meta` device: names and shapes, without values or memory."""
+    import torch
+
+    from biggan.models import DiscriminatorConfig, make_discriminator, make_generator
+
+    with torch.device("meta"):
+        if isinstance(config, DiscriminatorConfig):
+            return make_discriminator(config).float()  # whatever torch's default is
+        generator = make_generator(config).float()
+        set_statistics_grid(generator, list(grid))
+        return generator
+
+
+def load_strictly(network: torch.nn.Module, tensors: Mapping[str, Tensor], path: Path) -> None:
+    """Make tensors the parameters and buffers of a network, all of them and no others.
+
+    Half-precision tensors become float32.
+    """
+    expected = network.state_dict()
+    half = ("torch.float16", "torch.bfloat16")
+    tensors = {n: t.float() if str(t.dtype) in half else t for n, t in tensors.items()}
+    wrong = [f"missing {name}" for name in expected if name not in tensors]
+    wrong += [f"unexpected {printable(name)[:100]}" for name in tensors if name not in expected]
+    for name, value in expected.items():
+        if name in tensors:
+            fault = tensor_fault(name, tensors[name], tuple(value.shape), (value.dtype,))
+            wrong += [fault] if fault else []
+    refuse_faults(wrong, path)
+    # Assigned, not copied: the network takes no memory besides the tensors'.
+    network.load_state_dict(tensors, assign=True)
+
+
+def tensor_fault(
+    name: str, tensor: Tensor, shape: tuple[int, ...], dtypes: Sequence[torch.dtype]
+) -> str | None:
+    """Why a tensor cannot be taken; `dtypes` are those it may have, the usual one first."""
+    if tuple(tensor.shape) != shape:
+        return f"{name} is {quoted(tuple(tensor.shape))}, not {shape}"
+    if tensor.dtype not in dtypes:
+        return f"{name} is {tensor.dtype}, not {dtypes[0]}".replace("torch.", "")
+    if not tensor.is_meta and not bool(tensor.isfinite().all()):
+        return f"{name} has values that are not finite numbers"
+    return None
+
+
+def refuse_faults(faults: Sequence[str], path: Path) -> None:
+    """Refuse a file with faults of its tensors; the first twenty are named."""
+    if faults:
+        more = f"; and {len(faults) - _LISTED} more" if len(faults) > _LISTED else ""
+        listed = "; ".join(faults[:_LISTED])
+        raise InputError(f"{path} does not match its network: {listed}{more}")
+
+
+# --- truncations of a generator's statistics ---
+
+
+def statistics_grid(generator: Generator) -> tuple[float, ...]:
+    """The truncations for which a generator has statistics; empty if for none."""
+    return generator.head.bn.grid
+
+
+def set_statistics_grid(generator: Generator, grid: list[float]) -> None:
+    """Give every BatchNorm of a generator an empty table for these truncations, ascending."""
+    from biggan.nn import StandingBatchNorm2d
+
+    for layer in generator.modules():
+        if isinstance(layer, StandingBatchNorm2d):
+            layer.set_grid(grid)
+
+
+def hub_grid(rows: int) -> tuple[float, ...]:
+    """The truncations of a published table: 0.02, 0.04, ... 1.00, or with 0.00 before them.
+
+    Args:
+        rows: 50 (DeepMind's BigGAN) or 51 (BigGAN-deep).
+    """
+    return tuple(round(0.02 * (i + 51 - rows), 2) for i in range(rows))
+
+
+def with_off_grid(loaded: LoadedModel, off_grid: OffGrid) -> LoadedModel:
+    """The same generator with another interpolation between two rows of its statistics.
+
+    It makes other pictures, so it has another digest. The network is changed, not copied.
+    """
+    from biggan.nn import StandingBatchNorm2d
+
+    generator = loaded.network
+    if generator.config.off_grid == off_grid:
+        return loaded
+    if off_grid == "hub":
+        _require_hub_grid(statistics_grid(generator))
+    generator.config = generator.config.updated({"off_grid": off_grid})
+    for layer in generator.modules():
+        if isinstance(layer, StandingBatchNorm2d):
+            layer.off_grid = off_grid
+    return replace(loaded, sha256=network_sha256(generator, loaded.description))
+
+
+def _require_hub_grid(grid: Sequence[float]) -> None:
+    if tuple(grid) not in (hub_grid(50), hub_grid(51)):
+        raise InputError(
+            "off_grid 'hub' is for statistics of 0.02, 0.04, ... 1.00, as in the published "
+            f"modules, not for {len(grid)} truncations"
+        )

@@ -419,7 +419,7 @@ def read_place(model: PublishedModel, kind: Kind, place: Place, folder: Path) ->
 
 def _check(loaded: LoadedModel, model: PublishedModel, kind: Kind) -> None:
     """Make sure that a network is the one that a name promises."""
-    from biggan.weights.networks import hub_grid, statistics_grid
+    from biggan.weights.load import hub_grid, statistics_grid
 
     if loaded.kind != kind:
         raise InputError(f"a {loaded.kind}, not the {kind} of {model.name}")

@@ -41,6 +41,7 @@ from biggan.weights.formats.conversion import (
 
 ORIGIN = "ajbrock's BigGAN-PyTorch"
 LICENCE = "not established: the code that they come with is MIT"
+MARKS = ("blocks.0.0.",)
 
 # Epsilons of its training scripts.
 _BN_EPS = 1e-5
@@ -60,11 +61,6 @@ _NAMES = (
     (r"^head\.linear\.", "linear."),
     (r"^head\.embedding\.", "embed."),
 )
-
-
-def matches(source: ForeignTensors) -> bool:
-    """Whether tensors are named as in this format."""
-    return source.has_any("blocks.0.0.")
 
 
 def convert(source: ForeignTensors) -> Converted:

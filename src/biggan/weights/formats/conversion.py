@@ -21,8 +21,7 @@ from torch.nn import functional as F
 
 from biggan.errors import InputError, printable, quoted
 from biggan.models import DiscriminatorConfig, GeneratorConfig
-from biggan.weights.load import EPSILONS_KNOWN
-from biggan.weights.networks import empty_network, listed_faults, tensor_fault
+from biggan.weights.load import EPSILONS_KNOWN, empty_network, refuse_faults, tensor_fault
 
 _MOST_ITERATIONS = 500
 _MOST_STAGES = 7  # to 512 px
@@ -47,14 +46,10 @@ class Converted:
 
 
 class ForeignTensors:
-    """The tensors of a foreign file, to be taken one by one.
+    """The tensors of a foreign file by their names there, to be taken one by one.
 
-    Args:
-        tensors: By their foreign names. Values may be read from the file when they are asked for.
-        path: Of the file or folder.
-        epsilons: `bn_eps` and `sn_eps` as the user gave them.
-        kind: Which network to convert, of a format whose files hold several.
-        beside: What a file holds besides its tensors.
+    `kind` is the network to convert, of a format whose files hold several; `beside` what a file
+    holds besides its tensors.
     """
 
     def __init__(
@@ -91,10 +86,7 @@ class ForeignTensors:
         return sorted({int(match[1]) for match in found if match})
 
     def size(self, *places: tuple[str, int, int]) -> int:
-        """A size that several tensors have: the first of them that is there decides.
-
-        A place is a tensor's name, its number of dimensions, and the axis.
-        """
+        """The size of the first tensor that is there: its name, number of dimensions, and axis."""
         for name, dimensions, axis in places:
             if name in self.tensors and self.tensors[name].ndim == dimensions:
                 return self.shape(name, dimensions)[axis]
@@ -142,9 +134,8 @@ class ForeignTensors:
 
     def finish(self) -> None:
         """Make sure that all tensors were there, were right, and were wanted."""
-        wrong = self._wrong + [f"unexpected {printable(name)[:100]}" for name in self._left]
-        if wrong:
-            raise InputError(f"{self.path} does not match its network: {listed_faults(wrong)}")
+        unexpected = [f"unexpected {printable(name)[:100]}" for name in self._left]
+        refuse_faults(self._wrong + unexpected, self.path)
         if self._unused:
             raise InputError(f"{self.path}: {EPSILONS_KNOWN}")
 
@@ -165,14 +156,9 @@ def take_network(
 ) -> dict[str, Tensor]:
     """A network's tensors by our names, but for those that the format does not store.
 
-    BatchNorm statistics of which it stores a table or a single set are complete.
-
-    Args:
-        source: Of which all that is taken is accounted for.
-        config: The network's.
-        foreign_name: The format's name of ours; empty for what it does not store.
-        stored: How the format lays out the tensor of our name; also gets all our shapes by name.
-        grid: Truncations of the BatchNorm statistics that it stores.
+    BatchNorm statistics of which it stores a table or a single set are complete. `foreign_name` is
+    empty for what the format does not store; `stored`, its layout of a tensor by our name, also
+    gets all our shapes; `grid` are the truncations of the BatchNorm statistics that it stores.
     """
     state = empty_network(config, grid).state_dict()
     shapes = {name: tuple(tensor.shape) for name, tensor in state.items()}
@@ -239,9 +225,10 @@ def add_leading_vectors(tensors: dict[str, Tensor]) -> None:
         tensors[f"{layer}.v"] = right[:, 0].clone()
 
 
-def channels_first(v: Tensor, in_channels: int) -> Tensor:
-    """The `v` of a kernel, of TensorFlow's order (height, width, channel), in ours."""
-    return v.reshape(-1, in_channels).T.flatten()
+def channels_first(name: str, shapes: Mapping[str, tuple[int, ...]]) -> Stored:
+    """How TensorFlow lays out the `v` of a kernel: by height, width and channel."""
+    in_channels = shapes[f"{name.removesuffix('v')}weight"][1]
+    return shapes[name], lambda v: v.reshape(-1, in_channels).T.flatten().clone()
 
 
 def noise_first(weight: Tensor, class_dim: int) -> Tensor:
@@ -266,8 +253,7 @@ def reorder_first_linear(tensors: dict[str, Tensor]) -> None:
 class Layers:
     """The layers of a foreign network by our names.
 
-    A size is that of the first tensor that has it, so that a network can be laid out though some
-    tensors are missing, and `ForeignTensors.finish` names them all.
+    A size is found though some tensors are missing, so that `ForeignTensors.finish` names them all.
     """
 
     source: ForeignTensors
@@ -300,14 +286,10 @@ def generator_config(
     tables: int = 0,
     **values: Any,
 ) -> GeneratorConfig:
-    """The configuration of a generator.
+    """The configuration of a generator; `values` are further fields of it.
 
-    Args:
-        layers: Of the generator.
-        deep: Whether it is a BigGAN-deep.
-        embedding: The shape of the shared embedding, (classes, class_dim); empty without one.
-        tables: Number of classes where every BatchNorm has a table of gains and biases; else 0.
-        values: Further fields of the configuration.
+    `embedding` is the shape of the shared embedding, (classes, class_dim), empty without one;
+    `tables` the number of classes where every BatchNorm has a table of gains and biases, else 0.
     """
     path, number = layers.source.path, layers.blocks
     measured = range(0 if deep and number % 2 else number)
@@ -420,11 +402,8 @@ def _base_width(widths: Sequence[int]) -> tuple[int, tuple[int, ...]]:
 def listed_layers(source: ForeignTensors, names: Names, block: str, attention: str) -> Layers:
     """The layers of a network with one list of blocks, in which the attention is an entry.
 
-    Args:
-        source: The network.
-        names: The renaming of all but blocks and attention.
-        block: What the names in an entry begin with, "{}" for its place.
-        attention: Pattern of what follows it in an attention.
+    `names` rename all but blocks and attention. Names in an entry begin with `block`, "{}" for its
+    place, which in an attention the pattern `attention` follows.
     """
     entry = re.escape(block).replace(r"\{\}", r"(\d{1,3})")
     place = attention_place(source, entry + attention)

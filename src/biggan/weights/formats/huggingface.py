@@ -28,6 +28,7 @@ from biggan.weights.published import DEEPMIND_LICENCE
 
 ORIGIN = "Hugging Face's pytorch_pretrained_biggan"
 LICENCE = DEEPMIND_LICENCE
+MARKS = ("generator.gen_z.", "generator.layers.")
 
 _EPS = 1e-4
 _CONFIG_BYTES = 1 << 20  # at most
@@ -47,11 +48,6 @@ _NAMES = (
     (r"^attention\.o\.", "attention.o_conv."),
     (r"^attention\.(?!gamma)", "attention.snconv1x1_"),
 )
-
-
-def matches(source: ForeignTensors) -> bool:
-    """Whether tensors are named as in this format."""
-    return source.has_any("generator.gen_z.", "generator.layers.")
 
 
 def convert(source: ForeignTensors) -> Converted:
@@ -95,9 +91,11 @@ def _check_settings(
     rows: int,
 ) -> None:
     """Make sure that a `config.json` is that of these tensors."""
+    width = settings.get("channel_width")
+    unit = width if type(width) is int and width > 0 else 1
     layers = [
         layer
-        for before, after in pairwise(config.channels * multiple for multiple in config.widths)
+        for before, after in pairwise(config.channels * wide / unit for wide in config.widths)
         for layer in ([False, before, before], [True, before, after])
     ]
     found = {
@@ -110,10 +108,7 @@ def _check_settings(
         "layers": layers,
     }
     for name, value in found.items():
-        said = settings.get(name, value)
-        if name == "layers" and said is not value:
-            said = _in_channels(said, settings.get("channel_width"))
-        if said != value:
+        if (said := settings.get(name, value)) != value:
             raise InputError(
                 f"{path}: config.json says {name} {quoted(said)}, but the tensors are those "
                 f"of {value}; use the config.json of these weights"
@@ -138,15 +133,3 @@ def _read_settings(path: Path) -> dict[str, Any]:
                 raise InputError(f"{file}, beside {path.name}, is not a JSON object")
             return settings
     return {}
-
-
-def _in_channels(layers: Any, channel_width: Any) -> Any:
-    """The setting `layers` with its multiples of `channel_width` in channels."""
-    try:
-        rows = [[up, before, out] for up, before, out in layers]
-    except (TypeError, ValueError):
-        return layers
-    numbers = (channel_width, *(number for row in rows for number in row[1:]))
-    if not all(type(number) is int for number in numbers):
-        return layers
-    return [[up, channel_width * before, channel_width * out] for up, before, out in rows]

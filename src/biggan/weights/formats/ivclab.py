@@ -22,11 +22,12 @@ from biggan.weights.formats.conversion import (
     reorder_first_linear,
     take_network,
 )
-from biggan.weights.networks import hub_grid
+from biggan.weights.load import hub_grid
 from biggan.weights.published import DEEPMIND_LICENCE
 
 ORIGIN = "ivclab's BigGAN-Generator-Pretrained-Pytorch"
 LICENCE = DEEPMIND_LICENCE
+MARKS = ("g_z.g_linear.", "gblock.")
 
 _EPS = 1e-4
 _GRID = hub_grid(50)
@@ -54,11 +55,6 @@ _NAMES = (
 )
 
 
-def matches(source: ForeignTensors) -> bool:
-    """Whether tensors are named as in this format."""
-    return source.has_any("g_z.g_linear.", "gblock.")
-
-
 def convert(source: ForeignTensors) -> Converted:
     """Convert a generator."""
     norm = "scaledcrossreplicabn"
@@ -76,13 +72,10 @@ def convert(source: ForeignTensors) -> Converted:
         bn_eps=_EPS,
         sn_eps=_EPS,
     )
-    tensors = take_network(source, config, foreign_name, _stored, _GRID)
+
+    def stored(name: str, shapes: Mapping[str, tuple[int, ...]]) -> Stored:
+        return channels_first(name, shapes) if name.endswith(".v") else (shapes[name], None)
+
+    tensors = take_network(source, config, foreign_name, stored, _GRID)
     reorder_first_linear(tensors)
     return Converted(config, tensors, _GRID)
-
-
-def _stored(name: str, shapes: Mapping[str, tuple[int, ...]]) -> Stored:
-    if name.endswith(".v"):
-        in_channels = shapes[f"{name.removesuffix('v')}weight"][1]
-        return shapes[name], lambda tensor: channels_first(tensor, in_channels)
-    return shapes[name], None

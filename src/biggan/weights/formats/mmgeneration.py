@@ -43,6 +43,11 @@ _NETWORKS = {
     "generator": ("generator_ema.", "generator."),
     "discriminator": ("discriminator.",),
 }
+MARKS = tuple(
+    prefix + name
+    for prefix in ("", *_NETWORKS["generator"], *_NETWORKS["discriminator"])
+    for name in ("noise2feat.", "conv_blocks.0.", "decision.")
+)
 _NAMES = (
     (r".*\.table_(mean|var)$", ""),
     (r"^linear\.", "noise2feat."),
@@ -66,13 +71,6 @@ _AJBROCK_NORMS = ((r"\.u$", ".u0"), (r".*\.v$", ""))
 _TABLE = (r"(\.bn\d\.(gain|bias))\.weight_orig$", r"\1.weight")
 _GAIN = "conv_blocks.0.bn1.gain"
 _MOST_CHARACTERS = 1 << 20  # of a configuration
-
-
-def matches(source: ForeignTensors) -> bool:
-    """Whether tensors are named as in this format."""
-    names = ("noise2feat.", "conv_blocks.0.", "decision.")
-    prefixes = ("", *_NETWORKS["generator"], *_NETWORKS["discriminator"])
-    return source.has_any(*(prefix + name for prefix in prefixes for name in names))
 
 
 def convert(source: ForeignTensors) -> Converted:

@@ -38,6 +38,7 @@ from biggan.weights.formats.conversion import (
 
 ORIGIN = "PyTorch-StudioGAN"
 LICENCE = "not established: the code that they come with is MIT"
+MARKS = ("linear0.", "linear1.", "blocks.0.0.conv2d1.")
 
 _BN_EPS = 1e-4
 _SN_EPS = 1e-6
@@ -69,11 +70,6 @@ _OTHERS = {
     r"linear[01]\.weight$": "layers without spectral normalization",
     r"blocks\.0\.0\.bn1\.weight$": "BatchNorm without conditions (unconditional SNGAN or SAGAN)",
 }
-
-
-def matches(source: ForeignTensors) -> bool:
-    """Whether tensors are named as in this format."""
-    return source.has_any("linear0.", "linear1.", "blocks.0.0.conv2d1.")
 
 
 def convert(source: ForeignTensors) -> Converted:

@@ -36,13 +36,14 @@ from biggan.weights.formats.conversion import (
     reorder_first_linear,
     take_network,
 )
-from biggan.weights.networks import empty_network, hub_grid
+from biggan.weights.load import empty_network, hub_grid
 from biggan.weights.published import DEEPMIND_LICENCE
 
 _LOG = logging.getLogger("biggan.weights")
 
 ORIGIN = "DeepMind's TF Hub modules"
 LICENCE = DEEPMIND_LICENCE
+MARKS = ("Generator/G",)
 
 _EPS = 1e-4
 _EMBEDDING = "class_embedding.table.weight"
@@ -92,11 +93,6 @@ _DEEP_NAMES = (
 )
 
 
-def matches(source: ForeignTensors) -> bool:
-    """Whether tensors are named as in this format."""
-    return source.has_any("Generator/G")
-
-
 def convert(source: ForeignTensors) -> Converted:
     """Convert a generator, of a module's variables; the source's path has the graph, too."""
     graph = source.path / GRAPH
@@ -124,17 +120,14 @@ def convert(source: ForeignTensors) -> Converted:
     def stored(name: str, shapes: Mapping[str, tuple[int, ...]]) -> Stored:
         shape = shapes[name]
         if name.endswith(".v"):
-            in_channels = shapes[f"{name.removesuffix('v')}weight"][1]
-            return shape, lambda tensor: channels_first(tensor, in_channels).clone()
+            return channels_first(name, shapes)
         if len(shape) > 1 and name != _EMBEDDING:
             return (*shape[2:], shape[1], shape[0]), _outputs_first
         return shape, torch.clone  # no part of a map of the file
 
     blocks = 1 + max(source.numbers(r"Generator/GBlock_(\d{1,3})/conv0/w/"), default=0)
-    before_attention = None
-    if deep:
-        has_attention = foreign_name("attention.theta.weight") in source
-        before_attention = _DEEP_BLOCKS if has_attention else 0
+    has_attention = foreign_name("attention.theta.weight") in source
+    before_attention = _DEEP_BLOCKS * has_attention if deep else None
     config = generator_config(
         Layers(source, foreign_name, blocks, before_attention, outputs_last=True),
         deep=deep,
