@@ -131,7 +131,7 @@ class ShardStream:
         if contents is None:
             raise InputError(f"the shards of {self.source} changed during counting")
         self._contents = contents
-        self.counts = [sum(count for _, count in shard.labels) for shard in contents]
+        self.counts = [shard.samples for shard in contents]
         if len(self) == 0:
             raise InputError(f"{self._urls[0]} and the other shards hold no images")
         self._windows_per_epoch = -(-len(self) // window)
@@ -293,6 +293,11 @@ class ShardContents(NamedTuple):
 
     labels: tuple[tuple[Label, int], ...]
     stored_bytes: int
+
+    @property
+    def samples(self) -> int:
+        """Images in the shard."""
+        return sum(count for _, count in self.labels)
 
 
 def shard_name(url: str) -> str:
