@@ -439,7 +439,7 @@ def read_picture(path: str | Path, gan: Gan, *, fit: bool = False) -> Tensor:
     try:
         with strict_pillow():
             data = Path(path).read_bytes()
-            picture = decode_image(data, channels).image
+            picture = decode_image(data, channels)[0]
             mode = open_image(data).mode
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror or error}") from None

@@ -20,7 +20,7 @@ from data_forms import encode
 
 
 def decode(data, channels):
-    return decode_image(data, channels).image
+    return decode_image(data, channels)[0]
 
 
 def noise(*shape):
@@ -219,7 +219,7 @@ def test_16_bit_colours_are_scaled_where_they_use_them():
     image, brightest = decode_image(wide_colour([[0, 32768, 65535]]), 3)
     assert image.getpixel((0, 0)) == (0, 128, 255)
     assert brightest == 65535
-    assert decode_image(DARK, 3).brightest == 4095
+    assert decode_image(DARK, 3)[1] == 4095
 
 
 @pytest.mark.parametrize("behind", [False, True])

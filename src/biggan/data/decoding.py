@@ -9,7 +9,6 @@ import functools
 import io
 import warnings
 from collections.abc import Iterator
-from typing import NamedTuple
 
 import numpy as np
 from PIL import Image, ImageFile, ImageOps, TiffImagePlugin, UnidentifiedImageError
@@ -34,17 +33,6 @@ class CorruptImageError(Exception):
 def one_line(text: object) -> str:
     """The first 100 characters of somebody's text, in one line."""
     return " ".join(str(text).split())[:100]
-
-
-class DecodedImage(NamedTuple):
-    """A decoded image file, in mode L or RGB.
-
-    `brightest` is the highest level in the file, where its pixels have more than 8 bits and it does
-    not state how many of them are used; otherwise None.
-    """
-
-    image: Image.Image
-    brightest: int | None
 
 
 @functools.cache
@@ -80,10 +68,13 @@ def strict_pillow() -> Iterator[None]:
         ImageFile.LOAD_TRUNCATED_IMAGES = before
 
 
-def decode_image(data: bytes, channels: int, white: int = WHITE) -> DecodedImage:
+def decode_image(data: bytes, channels: int, white: int = WHITE) -> tuple[Image.Image, int | None]:
     """Decode a whole file: the first frame, upright, on white where it is transparent.
 
     `white` is the level that becomes white in files with more than 8 bits that do not state it.
+
+    Returns:
+        The image, in mode L or RGB; and the highest level in such a file, None for all others.
 
     Raises:
         CorruptImageError: The file is damaged, no image, too large, or its levels have no range.
@@ -102,18 +93,16 @@ def decode_image(data: bytes, channels: int, white: int = WHITE) -> DecodedImage
         with contextlib.suppress(Exception):
             ImageOps.exif_transpose(image, in_place=True)
         scaled, brightest = _to_8_bits(image, raw_mode, white)
-        return DecodedImage(_to_mode(scaled, MODES[channels]), brightest)
+        return _to_mode(scaled, MODES[channels]), brightest
     except CorruptImageError:
         raise
-    except Exception as error:  # damaged files make decoders raise nearly anything
-        reason: str | Exception = error
-        if not data:
-            reason = "the file is empty"
-        elif isinstance(error, Image.DecompressionBombError):
-            reason = "too many pixels: reduce the image"
-        elif isinstance(error, UnidentifiedImageError):  # its message names an object in memory
-            reason = "not in an image format that Pillow reads"
+    except Image.DecompressionBombError as error:
+        raise CorruptImageError("too many pixels: reduce the image") from error
+    except UnidentifiedImageError as error:  # its message names an object in memory
+        reason = "not in an image format that Pillow reads" if data else "the file is empty"
         raise CorruptImageError(reason) from error
+    except Exception as error:  # damaged files make decoders raise nearly anything
+        raise CorruptImageError(error) from error
 
 
 def open_image(data: bytes) -> ImageFile.ImageFile:
@@ -167,20 +156,16 @@ def _grey_to_8_bits(
             f"levels from {lowest} to {brightest} have no standard range: save the image with 8 "
             "or 16 bits"
         )
-    is_stated = True
-    if image.format in ("PPM", "JPEG2000"):  # scaled by Pillow to what the file states
-        white = WHITE
-    elif "I;12" in raw_mode:
-        white = 2**12 - 1
-    else:
-        is_stated = False
+    stated = "I;12" in raw_mode or image.format in ("PPM", "JPEG2000")
+    if stated:  # Pillow has scaled the levels of the last two to all 16 bits
+        white = 2**12 - 1 if "I;12" in raw_mode else WHITE
     # Pillow's own conversion to L clips at 255, which turns a 16-bit image white.
     table = np.minimum((255 * np.arange(WHITE + 1) + white // 2) // white, 255)
     if isinstance(image, TiffImagePlugin.TiffImageFile) and image.tag_v2.get(262) == 0:
         table = 255 - table  # white is 0, which Pillow handles with 8 bits only
     if "transparency" in image.info:
         table[image.info["transparency"]] = 255
-    return levels.point(table.tolist(), "L"), None if is_stated else brightest
+    return levels.point(table.tolist(), "L"), None if stated else brightest
 
 
 def _to_mode(image: Image.Image, mode: str) -> Image.Image:

@@ -90,9 +90,12 @@ def read_files(
     image files, there may be arrays (`arrays`). `read` gives a file's bytes by its handle.
     """
     prefix, part = _find_part(path, files, choice.part)
+    inside, folders = (
+        [name for name in names if name.startswith(prefix) and not is_system_file(name)]
+        for names in (files, folders)
+    )
     known = sorted(filter(is_image, files))
     images = [name for name in known if name.startswith(prefix)]
-    inside = {name for name in files if name.startswith(prefix) and not is_system_file(name)}
 
     def read_named(name: str) -> bytes:
         return read(files[name])
@@ -105,7 +108,7 @@ def read_files(
     labels: list[Label] | None = None
     if images and not choice.unconditional:
         labels = read_tables(path, tables, images, known, choice.column, read_named)
-    others = inside - tables - set(images)
+    others = set(inside) - tables - set(images)
     return Reader(
         [
             Item(short := name.removeprefix(prefix), short, files[name], label)
@@ -115,36 +118,32 @@ def read_files(
         containers,
         left_out=Counter(PurePosixPath(name).suffix.lower() for name in others),
         labelled=labels is not None,
-        folders=tuple(
-            name.removeprefix(prefix)
-            for name in folders
-            if name.startswith(prefix) and not is_system_file(name)
-        ),
+        folders=tuple(name.removeprefix(prefix) for name in folders),
     )
 
 
 def read_folder(path: Path, choice: Choice) -> Reader:
     """The image files of a folder and all folders below it, following links."""
+
+    def read(file: Path) -> bytes:
+        try:
+            about = file.stat()
+            if not stat.S_ISREG(about.st_mode):
+                raise CorruptImageError("not a regular file")
+            check_size(about.st_size)
+            return file.read_bytes()
+        except OSError as error:
+            if error.errno in _OF_LINKS and file.is_symlink():
+                raise CorruptImageError("a broken link") from error
+            raise_disk_fault(file, error)
+            raise
+
     files = {name: path / name for name in walk_files(path)}
     folders: list[str] = []
     if choice.part is None:
         with os.scandir(path) as entries:
             folders = sorted(entry.name for entry in entries if _is_folder(entry))
-    return read_files(path, files, choice, _read_file, None, folders)
-
-
-def _read_file(file: Path) -> bytes:
-    try:
-        about = file.stat()
-        if not stat.S_ISREG(about.st_mode):
-            raise CorruptImageError("not a regular file")
-        check_size(about.st_size)
-        return file.read_bytes()
-    except OSError as error:
-        if error.errno in _OF_LINKS and file.is_symlink():
-            raise CorruptImageError("a broken link") from error
-        raise_disk_fault(file, error)
-        raise
+    return read_files(path, files, choice, read, None, folders)
 
 
 def read_zip(path: Path, choice: Choice, opened: ExitStack) -> Reader:
@@ -269,10 +268,11 @@ def _zip_names(path: Path, infos: Sequence[zipfile.ZipInfo]) -> tuple[list[str],
     for encoding in ("utf-8", *_OLD_ENCODINGS):
         with contextlib.suppress(UnicodeDecodeError):
             decoded = tuple(name.decode(encoding) for name in old.values())
-            if encoding == "utf-8" or all(map(_reads_well, decoded)):
-                readings.setdefault(decoded, encoding)
             if encoding == "utf-8":
+                readings = {decoded: encoding}
                 break
+            if all(map(_reads_well, decoded)):
+                readings.setdefault(decoded, encoding)
     if len(readings) != 1:
         tries = (f"{encoding}: {decoded[0]:.40}" for decoded, encoding in readings.items())
         shown = ", ".join(itertools.islice(tries, 3)) or ascii(next(iter(old.values())))[:100]

@@ -6,6 +6,7 @@ mapped from the disk instead.
 """
 
 import contextlib
+import math
 from pathlib import Path
 from typing import Unpack
 
@@ -22,7 +23,7 @@ from biggan.data.dataset import (
     load_dataset,
 )
 from biggan.data.decoding import WHITE
-from biggan.data.packed import is_packed, open_images, read_header, read_labels
+from biggan.data.packed import is_packed, load_packed
 from biggan.data.sources import (
     Findings,
     Source,
@@ -50,7 +51,7 @@ def load_files(
 ) -> ImageDataset:
     """`load_dataset` of anything but the built-in digits; `shape` is (C, R, R)."""
     if is_packed(path):
-        return _packed(path, shape, reading, strict=strict)
+        return load_packed(path, shape, reading, strict=strict)
     with open_source(path, **reading) as opened:
         check_memory(path, (len(opened), *shape))
         images = np.empty((len(opened), *shape), np.uint8)
@@ -99,43 +100,9 @@ def outline_dataset(
     return DatasetOutline(len(opened), opened.class_names, opened.name, None, False)
 
 
-def _packed(
-    path: Path, shape: tuple[int, int, int], reading: Reading, *, strict: bool
-) -> ImageDataset:
-    header = read_header(path)
-    (channels, resolution, _), unconditional = shape, reading.get("unconditional", False)
-    resize, label_column = reading.get("resize", "crop"), reading.get("label_column")
-    if resize not in ("crop", header.resize) or label_column not in (None, header.label_column):
-        raise InputError(
-            f"{path} is packed already: give --resize and --label-column to `data pack`"
-        )
-    if (header.resolution, header.image_channels) != (resolution, channels):
-        raise InputError(
-            f"{path} was packed at {header.resolution} px with {header.image_channels} channels, "
-            f"and {resolution} px with {channels} are needed: pack it again, `biggan data pack "
-            f"SOURCE OUT --resolution {resolution} --channels {channels}`"
-        )
-    if strict and header.skipped:
-        raise InputError(
-            f"{path} was packed without {len(header.skipped)} corrupt images, such as "
-            f"{header.skipped[0]}"
-        )
-    if not header.class_names and not unconditional:
-        raise InputError(
-            f"{path} was packed without classes: pack it again without --unconditional, or train "
-            "without classes (--set unconditional=true)"
-        )
-    images, labels = open_images(path, header), read_labels(path, header)
-    if unconditional and header.class_names:
-        return ImageDataset(images, torch.zeros_like(labels), (), header.source, header.skipped)
-    return ImageDataset(
-        images, labels, header.class_names, header.source, header.skipped, header.fingerprint
-    )
-
-
 def check_memory(path: Path, shape: tuple[int, ...]) -> None:
     """Refuse images, uint8 (N, C, R, R), that memory cannot hold, before they are decoded."""
-    needed, limit = int(np.prod(shape, dtype=np.int64)), memory_limit()
+    needed, limit = math.prod(shape), memory_limit()
     if limit is not None and needed > limit:
         raise InputError(
             f"{path}: {shape[0]} images at {shape[-1]} px need {needed / 2**30:.2f} GiB of memory "

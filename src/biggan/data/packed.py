@@ -23,6 +23,7 @@ import hashlib
 import io
 import json
 import logging
+import math
 import os
 import shutil
 import warnings
@@ -37,7 +38,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from biggan.atomic_write import make_folder, write_atomically
-from biggan.data.dataset import DIGITS, Reading, Resize, check_form, fingerprint_start
+from biggan.data.dataset import DIGITS, ImageDataset, Reading, Resize, check_form, fingerprint_start
 from biggan.data.decoding import WHITE
 from biggan.data.folders import raise_disk_fault
 from biggan.data.sources import (
@@ -93,7 +94,7 @@ class PackedHeader:
     @property
     def num_bytes(self) -> int:
         """Size of the images."""
-        return int(np.prod(self.shape, dtype=np.int64))
+        return math.prod(self.shape)
 
 
 def is_packed(path: Path) -> bool:
@@ -142,20 +143,51 @@ def read_header(path: Path) -> PackedHeader:
     return header
 
 
-def open_images(path: Path, header: PackedHeader) -> Tensor:
-    """The images of a packed dataset, mapped into memory: uint8 (N, C, R, R).
+def load_packed(
+    path: Path, shape: tuple[int, int, int], reading: Reading, *, strict: bool
+) -> ImageDataset:
+    """A packed dataset of images (C, R, R), mapped into memory; see `load_dataset`.
 
-    They are for reading only: writing into them ends the process.
+    The images are for reading only: writing into them ends the process.
     """
+    header = read_header(path)
+    (channels, resolution, _), unconditional = shape, reading.get("unconditional", False)
+    resize, label_column = reading.get("resize", "crop"), reading.get("label_column")
+    if resize not in ("crop", header.resize) or label_column not in (None, header.label_column):
+        raise InputError(
+            f"{path} is packed already: give --resize and --label-column to `data pack`"
+        )
+    if (header.resolution, header.image_channels) != (resolution, channels):
+        raise InputError(
+            f"{path} was packed at {header.resolution} px with {header.image_channels} channels, "
+            f"and {resolution} px with {channels} are needed: pack it again, `biggan data pack "
+            f"SOURCE OUT --resolution {resolution} --channels {channels}`"
+        )
+    if strict and header.skipped:
+        raise InputError(
+            f"{path} was packed without {len(header.skipped)} corrupt images, such as "
+            f"{header.skipped[0]}"
+        )
+    if not header.class_names and not unconditional:
+        raise InputError(
+            f"{path} was packed without classes: pack it again without --unconditional, or train "
+            "without classes (--set unconditional=true)"
+        )
+    labels = _read_labels(path, header)
     pixels = np.memmap(path / IMAGES, np.uint8, "r", shape=header.shape)
     with warnings.catch_warnings():
         # PyTorch has no read-only tensors and warns of that. A private mapping, which could be
         # written, is refused by Linux where it is larger than the memory.
         warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
-        return torch.from_numpy(pixels)
+        images = torch.from_numpy(pixels)
+    if unconditional and header.class_names:
+        return ImageDataset(images, torch.zeros_like(labels), (), header.source, header.skipped)
+    return ImageDataset(
+        images, labels, header.class_names, header.source, header.skipped, header.fingerprint
+    )
 
 
-def read_labels(path: Path, header: PackedHeader) -> Tensor:
+def _read_labels(path: Path, header: PackedHeader) -> Tensor:
     """The labels of a packed dataset, int64 (N,)."""
     data = (path / LABELS).read_bytes()
     if _sha256(data) != header.labels_sha256:
@@ -166,14 +198,14 @@ def read_labels(path: Path, header: PackedHeader) -> Tensor:
 def verify(path: Path) -> PackedHeader:
     """Read all of a packed dataset; an InputError says where it is damaged."""
     header = read_header(path)
-    read_labels(path, header)
-    checksums = [checksum for _, checksum in _pieces(path / IMAGES)]
-    piece, image_bytes = header.piece_bytes, int(np.prod(header.shape[1:]))
+    _read_labels(path, header)
+    piece, image_bytes = header.piece_bytes, math.prod(header.shape[1:])
+    starts = range(0, header.num_bytes, piece)
+    found = [checksum for _, checksum in _pieces(path / IMAGES)]
     damaged = [
-        f"{number * piece // image_bytes} to "
-        f"{(min((number + 1) * piece, header.num_bytes) - 1) // image_bytes}"
-        for number, (found, stated) in enumerate(zip(checksums, header.images_sha256, strict=True))
-        if found != stated
+        f"{start // image_bytes} to {(min(start + piece, header.num_bytes) - 1) // image_bytes}"
+        for start, *checksums in zip(starts, found, header.images_sha256, strict=True)
+        if checksums[0] != checksums[1]
     ]
     if damaged:
         more = f" and {len(damaged) - _NAMED} more ranges" if len(damaged) > _NAMED else ""
@@ -230,10 +262,6 @@ def pack_dataset(
 
     The arguments are those of `load_dataset`, but for `out`, the folder to make. An interrupted
     packing of the same is continued; where it is finished, nothing is done.
-
-    Raises:
-        InputError: Something about the source or the place must be corrected; the message says
-            what.
     """
     check_form(resolution, image_channels)
     path, out = Path(source).expanduser(), Path(out).expanduser().absolute()
@@ -377,7 +405,12 @@ class _Work:
 
         Where all images together show that another level is white, all are decoded again with it.
         """
-        noted = self._read_journal()
+        noted: dict[int, Any] = {}  # by chunk: its level of white, its checksum, what was found
+        if self.journal.exists():
+            for line in self.journal.read_text(encoding="utf-8", errors="replace").splitlines():
+                with contextlib.suppress(ValueError):  # it was cut off in the middle
+                    number, *about = json.loads(line)
+                    noted[number] = about
         white = white or min((level for level, *_ in noted.values()), default=WHITE)
         findings, left, done = Findings(white), [], 0
         with self.images.open("r+b") as pixels, self.journal.open("a", encoding="utf-8") as lines:
@@ -395,7 +428,13 @@ class _Work:
             pieces = decode(self.source, chunks, self.channels, self.resolution, white, workers)
             with bar, contextlib.closing(pieces) as decoded:
                 for (number, chunk), (images, found) in zip(left, decoded, strict=True):
-                    self._write(pixels, chunk, images)
+                    cuts = np.flatnonzero(np.diff(chunk) != 1) + 1  # between them, adjacent images
+                    for run, part in zip(
+                        np.split(chunk, cuts), np.split(images, cuts), strict=True
+                    ):
+                        pixels.seek(int(run[0]) * self.image_bytes)
+                        pixels.write(part.data)
+                    pixels.flush()  # so that a full disk is reported here
                     # After the pixels: a line that is there without them fails its checksum.
                     about = [list(found.corrupt.items()), list(found.levels.items())]
                     _note(lines, [number, white, _sha256(images.data), *about])
@@ -405,25 +444,6 @@ class _Work:
             return self.decode(workers, findings.range_used)
         return findings
 
-    def _read_journal(self) -> dict[int, tuple[int, str, Any, Any]]:
-        """By number of a chunk: its level of white, its checksum, and what was found."""
-        noted = {}
-        if self.journal.exists():
-            for line in self.journal.read_text(encoding="utf-8", errors="replace").splitlines():
-                with contextlib.suppress(ValueError):  # it was cut off in the middle
-                    number, *about = json.loads(line)
-                    noted[number] = tuple(about)
-        return noted
-
-    def _write(
-        self, pixels: IO[bytes], positions: NDArray[np.int64], images: NDArray[np.uint8]
-    ) -> None:
-        cuts = np.flatnonzero(np.diff(positions) != 1) + 1  # between them images are adjacent
-        for run, part in zip(np.split(positions, cuts), np.split(images, cuts), strict=True):
-            pixels.seek(int(run[0]) * self.image_bytes)
-            pixels.write(part.data)
-        pixels.flush()  # so that a full disk is reported here
-
     def _read(self, pixels: IO[bytes], positions: NDArray[np.int64]) -> bytes:
         images = []
         for position in positions.tolist():
@@ -431,26 +451,19 @@ class _Work:
             images.append(pixels.read(self.image_bytes))
         return b"".join(images)
 
-    def _close_gaps(self, good: NDArray[np.int64], start: int) -> None:
-        """Move the good images together, over the places of the corrupt ones; the first is `start`.
-
-        After a kill in between, the chunks that have moved fail their checksums, and are decoded
-        again.
-        """
-        block = max(1, _MOVE_BYTES // self.image_bytes)
-        with self.images.open("r+b") as pixels:
-            for place in range(start, len(good), block):
-                moved = self._read(pixels, good[place : place + block])
-                pixels.seek(place * self.image_bytes)
-                pixels.write(moved)
-            pixels.truncate(len(good) * self.image_bytes)
-
     def finish(self, findings: Findings, signature: str, label_column: str | None) -> None:
         """Leave out the corrupt images, write the labels, and last dataset.json."""
         corrupt = sorted(findings.corrupt)
         good = np.delete(np.arange(len(self.source)), corrupt)
-        if corrupt:
-            self._close_gaps(good, corrupt[0])
+        if corrupt:  # the good images move over their places
+            # After a kill in between, chunks that have moved fail their checksums.
+            block = max(1, _MOVE_BYTES // self.image_bytes)
+            with self.images.open("r+b") as pixels:
+                for place in range(corrupt[0], len(good), block):
+                    moved = self._read(pixels, good[place : place + block])
+                    pixels.seek(place * self.image_bytes)
+                    pixels.write(moved)
+                pixels.truncate(len(good) * self.image_bytes)
         class_names = self.source.class_names
         labels = np.array(self.source.labels, np.int64)[good]
         shape = (len(labels), self.channels, self.resolution, self.resolution)
@@ -460,8 +473,8 @@ class _Work:
             with file.open("r+b") as opened:
                 os.fsync(opened.fileno())
         fingerprint, checksums = fingerprint_start(shape, class_names), []
-        for pixels, checksum in _pieces(self.images, self.progress):
-            fingerprint.update(pixels)
+        for piece, checksum in _pieces(self.images, self.progress):
+            fingerprint.update(piece)
             checksums.append(checksum)
         fingerprint.update(labels.data)
         histogram = np.bincount(labels, minlength=len(class_names))[: len(class_names)]
