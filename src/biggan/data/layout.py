@@ -1,8 +1,7 @@
 """Which image belongs to which class: by the folders, or by labels.
 
-The rule is one folder per class. The traps are the folders above and beside the classes: a model
-trained on the parent of `train/` learns one class, on the parent of `train/` and `val/` two, and
-nobody notices until the samples look wrong. Such a folder is refused, with the right one named.
+The rule is one folder per class. A model trained on the parent of `train/` would learn one class,
+on the parent of `train/` and `val/` two: such a folder is refused, with the right one named.
 """
 
 import functools
@@ -110,18 +109,12 @@ def number_folders(
 ) -> tuple[list[int | None], tuple[str, ...]]:
     """Give every image its class: the name of the topmost folder it lies in.
 
-    A folder that wraps all the class folders of a zip is passed over, because nobody can point
-    inside a zip; the same in a folder is an error that names the folder to point at.
-
-    `members` are the relative paths of at least one image, `folders` all folders that exist, with
-    images or without.
+    A folder that wraps all the class folders of a zip is passed over; the same in a folder is an
+    error that names the folder to point at. `members` are the relative paths of at least one image,
+    `folders` all folders that exist, with images or without.
 
     Returns:
         The class of each image, None for those outside the class folders; and the class names.
-
-    Raises:
-        InputError: The folders do not give two classes, or are not the classes; a class has no
-            image.
     """
     tree = _Folder()
     for member in members:
@@ -177,10 +170,6 @@ def number_labels(
 
     `labels` has an image or a shard for each label that occurs. Without `class_names` the classes
     are named after the labels.
-
-    Raises:
-        InputError: An image has no label, or one without a class name; a class has no image; there
-            is only one class.
     """
     for label in (None, "", -1):  # -1: in test sets whose labels are secret
         if label in labels:
@@ -323,13 +312,13 @@ def _parts(folder: _Folder) -> list[str]:
     they hold folders or there is nothing else; nor where they alone hold folders.
     """
     kinds = {name: kind for name in folder.folders if (kind := part_of_dataset(name))}
-    nested = {name for name, below in folder.folders.items() if below.is_nested}
+    nested = [name for name, below in folder.folders.items() if below.is_nested]
     nothing_else = len(kinds) == len(folder.folders)
-    several = len(set(kinds.values())) > 1 and (nothing_else or nested & kinds.keys())
+    several = len(set(kinds.values())) > 1 and (nothing_else or kinds.keys() & nested)
     alone = (
         len(nested) == 1 < len(folder.folders)
-        and kinds.get(*nested) in ("train", "images")
-        and not folder.folders[next(iter(nested))].direct
+        and kinds.get(nested[0]) in ("train", "images")
+        and not folder.folders[nested[0]].direct
     )
     if not several and not alone:
         return []
@@ -380,12 +369,11 @@ def _are_shards(folder: _Folder, members: Sequence[str]) -> bool:
     if not all(map(str.isdecimal, names)) or len(widths) > 1 or max(widths) < _SHARD_DIGITS:
         return False
     numbers: dict[str, list[int]] = {name: [] for name in names}
-    for top, separator, below in (member.partition("/") for member in members):
+    for top, _, below in (member.partition("/") for member in members if "/" in member):
         digits = re.findall(r"\d+", PurePosixPath(below).stem)
-        if separator and (not digits or "/" in below):
+        if not digits or "/" in below:
             return False
-        if separator:  # else beside the folders
-            numbers[top].append(int(digits[-1]))
+        numbers[top].append(int(digits[-1]))
     ascending = all(
         max(numbers[before]) < min(numbers[after]) for before, after in itertools.pairwise(names)
     )

@@ -19,7 +19,7 @@ import threading
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, NamedTuple, TypeVar
 
@@ -65,13 +65,9 @@ def read_tars(tars: Sequence[Path], path: Path, choice: Choice, opened: ExitStac
 
     def read(place: _Place) -> bytes:
         check_size(place.size)
-        try:
-            with ExitStack() as stack:
-                if isinstance(place.tar, Path):
-                    file: IO[bytes] = stack.enter_context(place.tar.open("rb"))
-                else:  # one file for all threads
-                    stack.enter_context(lock)
-                    file = place.tar
+        is_path = isinstance(place.tar, Path)
+        try:  # a temporary file is one for all threads
+            with _opened(place.tar) as file, contextlib.nullcontext() if is_path else lock:
                 file.seek(place.offset)
                 data = file.read(place.size)
         except OSError as error:
@@ -80,6 +76,9 @@ def read_tars(tars: Sequence[Path], path: Path, choice: Choice, opened: ExitStac
         if len(data) < place.size:
             raise InputError(f"{path} was truncated while it was read: start again")
         return data
+
+    def read_label(place: _Place) -> bytes:
+        return read(place._replace(size=min(place.size, _MOST_LABEL_BYTES)))
 
     members: dict[Path, list[tuple[str, _Place]]] = {}
     is_packed = False
@@ -95,32 +94,20 @@ def read_tars(tars: Sequence[Path], path: Path, choice: Choice, opened: ExitStac
             ) from error
     plain = choice.unconditional and not is_packed
     if choice.part is None and _are_shards(members, without_labels=plain):
-        return _read_shards(path, members, choice.column, read)
+        table = read_class_table(tars[0])
+        left_out, items = Counter[str](), list[Item]()
+        for tar, listed in members.items():
+            items += read_samples(listed, tar.name, left_out, choice.column, read_label)
+        for name, count in Counter(item.place for item in items).items():
+            if count > 1:
+                raise InputError(f"{path}: two images are named {name}")
+        return Reader(items, read, tars, left_out, class_table=table)
     files = {
         f"{tar.stem}/{name}" if len(tars) > 1 else name: place
         for tar, listed in members.items()
         for name, place in listed
     }
     return read_files(path, files, choice, read, tars, folders_above(files))
-
-
-def _read_shards(
-    path: Path,
-    members: Mapping[Path, Sequence[tuple[str, _Place]]],
-    column: str | None,
-    read: Callable[[_Place], bytes],
-) -> Reader:
-    def read_label(place: _Place) -> bytes:
-        return read(place._replace(size=min(place.size, _MOST_LABEL_BYTES)))
-
-    table = read_class_table(next(iter(members)))
-    left_out, items = Counter[str](), list[Item]()
-    for tar, listed in members.items():
-        items += read_samples(listed, tar.name, left_out, column, read_label)
-    for place, count in Counter(item.place for item in items).items():
-        if count > 1:
-            raise InputError(f"{path}: two images are named {place}")
-    return Reader(items, read, tuple(members), left_out, class_table=table)
 
 
 def is_compressed(path: Path) -> bool:
@@ -149,10 +136,13 @@ def _unpack(path: Path, opened: ExitStack) -> IO[bytes] | None:
     return unpacked
 
 
+def _opened(tar: Path | IO[bytes]) -> AbstractContextManager[IO[bytes]]:
+    return tar.open("rb") if isinstance(tar, Path) else contextlib.nullcontext(tar)
+
+
 def _members(tar: Path | IO[bytes]) -> Iterator[tuple[str, _Place]]:
     """The names and places of a tar's files, and of those in tars inside it."""
-    with ExitStack() as stack:
-        file = stack.enter_context(tar.open("rb")) if isinstance(tar, Path) else tar
+    with _opened(tar) as file:
         waiting = [("", 0)]
         while waiting:
             prefix, start = waiting.pop()
@@ -195,9 +185,6 @@ def read_stream(
     The url is what the `webdataset` library opens: a file, an address, or "pipe:" with a command.
     `left_out` counts files that are not used, by ending. `column` is the key of the labels in .json
     files; None for `label`, or a .cls file.
-
-    Raises:
-        InputError: The shard cannot be read to its end.
     """
     library = webdataset()
     stream = None
@@ -258,9 +245,6 @@ def read_samples(
     """The samples of a shard that have an image, in order; see `read_stream`.
 
     `members` are the names and handles of its files, `read` gives the bytes of a label's file.
-
-    Raises:
-        InputError: A sample has several images, and none is called by the sample's name alone.
     """
     for key, files in _samples(members):
         images = [suffix for suffix in files if _is_image(suffix)]
