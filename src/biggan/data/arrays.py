@@ -58,11 +58,7 @@ def list_arrays(names: Collection[str]) -> dict[str, list[str]]:
 
 
 def choose_arrays(path: Path, names: Collection[str], part: str | None) -> list[str]:
-    """The files of arrays for training, or of the other part, "train" or "test"; none without any.
-
-    Raises:
-        InputError: They are of several datasets.
-    """
+    """The files of arrays for training, or of the other part, "train" or "test", if any."""
     found = list_arrays(names)
     chosen = found.get(part or min(found, key="train test".index, default=""), [])
     kinds = {re.sub(r"_\d+(?=(\.bin)?$)", "", name) for name in chosen}
@@ -113,11 +109,8 @@ def read_arrays(
 
 
 def _items(name: str, pixels: NDArray[np.uint8], labels: Iterable[Label] | None) -> list[Item]:
-    found: Iterable[Label] = itertools.repeat(None) if labels is None else labels
-    return [
-        Item(None, f"{name}:{number:08}", image, label)
-        for number, (image, label) in enumerate(zip(pixels, found, strict=False))
-    ]
+    pairs = zip(pixels, itertools.repeat(None) if labels is None else labels, strict=False)
+    return [Item(None, f"{name}:{n:08}", image, label) for n, (image, label) in enumerate(pairs)]
 
 
 def _idx(name: str, data: bytes, dimensions: int) -> NDArray[np.uint8]:

@@ -113,9 +113,6 @@ def load_dataset(
         workers: Decoding threads; one per processor by default.
         progress: Show a bar where loading takes over two seconds, on a terminal.
         reading: See `Reading`.
-
-    Raises:
-        InputError: Something about the source must be corrected; the message says what.
     """
     check_form(resolution, image_channels)
     if source == DIGITS:
@@ -140,7 +137,6 @@ def is_address(url: str) -> bool:
 
 
 def _digits(resolution: int, channels: int, *, unconditional: bool) -> ImageDataset:
-    """The built-in digits; the originals have 8 pixels a side and are enlarged bicubically."""
     try:
         from sklearn import datasets
     except ImportError as error:

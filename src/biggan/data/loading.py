@@ -83,9 +83,7 @@ def outline_dataset(
 ) -> DatasetOutline:
     """List a dataset's files, or read the header of a packed one; the arguments of `load_dataset`.
 
-    Raises:
-        InputError: What `load_dataset` would refuse; but corrupt images only if `strict`, for which
-            all of them are decoded.
+    Refuses what that would; but corrupt images only if `strict`, for which all are decoded.
     """
     check_form(resolution, image_channels)
     path = Path(source).expanduser()

@@ -13,7 +13,7 @@ import json
 import operator
 import re
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -43,11 +43,16 @@ def read_parquet(files: Sequence[Path], path: Path, choice: Choice, opened: Exit
             parquet = opened.enter_context(pyarrow.parquet.ParquetFile(file))
             found = _columns(path, parquet.schema_arrow, choice)
             if file == files[0]:
-                columns, class_table = found, _class_table(parquet.schema_arrow, found[1])
+                columns = found
+                names = _features(parquet.schema_arrow).get(found[1] or "", {}).get("names")
+                class_table = list(map(str, names)) if isinstance(names, list) else None
             elif found != columns:
                 raise InputError(f"{file} and {files[0].name} have different columns")
-            start = len(items)
-            items += _rows(parquet, file.name, columns, start)
+            start, (image, label) = len(items), columns
+            wanted = [image.removesuffix("bytes") + "path"] * ("." in image) + [label] * bool(label)
+            for row, values in enumerate(parquet.read(columns=wanted).to_pylist()):
+                name = (values.get(image.split(".")[0]) or {}).get("path")
+                items.append(Item(name, f"{file.name}:{row:08}", start + row, values.get(label)))
             for group in range(parquet.num_row_groups):
                 groups.append((start, parquet, group))
                 start += parquet.metadata.row_group(group).num_rows
@@ -80,20 +85,6 @@ def read_parquet(files: Sequence[Path], path: Path, choice: Choice, opened: Exit
         return bytes(value)
 
     return Reader(items, read, files, class_table=class_table)
-
-
-def _rows(parquet: Any, file: str, columns: tuple[str, str | None], start: int) -> Iterator[Item]:
-    """The rows of a file; their handles count from `start`."""
-    image, label = columns
-    wanted = [image.removesuffix("bytes") + "path"] * ("." in image) + [label] * bool(label)
-    for row, values in enumerate(parquet.read(columns=wanted).to_pylist()):
-        struct = values.get(image.split(".")[0]) or {}
-        yield Item(struct.get("path"), f"{file}:{row:08}", start + row, values.get(label))
-
-
-def _class_table(schema: Any, label: str | None) -> list[str] | None:
-    names = _features(schema).get(label or "", {}).get("names")
-    return list(map(str, names)) if isinstance(names, list) else None
 
 
 def _features(schema: Any) -> dict[str, dict[str, Any]]:

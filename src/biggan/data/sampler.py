@@ -2,8 +2,7 @@
 
 Training draws from one endless stream: epoch after epoch, each a new shuffle of the whole dataset.
 What is at a position depends on nothing but (seed, position), so a run resumes from the number of
-images it has seen, without any saved generator state, and several processes can each take their
-slice of a batch.
+images it has seen, and several processes can each take their slice of a batch.
 """
 
 import numpy as np
@@ -22,11 +21,7 @@ _FLIP_BLOCK = 4096  # positions that share one generator: seeding one is slow, d
 
 
 class ShuffledStream:
-    """An endless sequence of dataset indices, every epoch a permutation of its own.
-
-    It caches the permutation of the last epoch, nothing else: the answers do not depend on the
-    order of the questions.
-    """
+    """An endless sequence of dataset indices, every epoch a permutation of its own."""
 
     def __init__(self, dataset_size: int, seed: int) -> None:
         if dataset_size < 1:
@@ -71,9 +66,6 @@ def split_off(
 
     Returns:
         The indices of all others, ascending, and those chosen, in random order.
-
-    Raises:
-        InputError: Some are asked for, and either set would be empty.
     """
     count = round(part * dataset_size)
     require(

@@ -97,12 +97,7 @@ def open_source(
 
     Parquet files and shards are one, a folder of them, or a pattern with {0000..0009}, {a,b} or *.
     "PATH::FOLDER" is a folder inside of an archive; "hf://datasets/owner/name" a data set of the
-    Hub, whose parquet files are fetched.
-
-    The other arguments are those of `Reading`.
-
-    Raises:
-        InputError: There is no image, or something about the source must be corrected.
+    Hub, whose parquet files are fetched. The other arguments are those of `Reading`.
     """
     name = None
     if is_dataset(path):
@@ -145,7 +140,7 @@ def _open_reader(path: Path, choice: Choice, opened: ExitStack) -> Reader:
     if path.is_dir():
         return read_folder(path, choice)
     if not path.exists():
-        raise InputError(_not_found(path))
+        raise _not_found(path)
     if path.suffix.lower() == ".zip":
         return read_zip(path, choice, opened)
     if path.suffix.lower() in (".npy", ".npz"):
@@ -209,17 +204,13 @@ def _names(
 ) -> list[str]:
     """A unique name for each image."""
     known = [item.name for item in items if item.name]
-    if len(set(known)) == len(items):
-        return known
-    if class_names and len(known) == len(items):
+    if class_names and len(set(known)) < len(known) == len(items):
         # Hugging Face drops the folders: "0001.png" occurs once in every class.
-        full = [f"{class_names[n or 0]}/{name}" for n, name in zip(labels, known, strict=True)]
-        if len(set(full)) == len(items):
-            return full
-    return [item.place for item in items]
+        known = [f"{class_names[n or 0]}/{name}" for n, name in zip(labels, known, strict=True)]
+    return known if len(set(known)) == len(items) else [item.place for item in items]
 
 
-def _not_found(path: Path) -> str:
+def _not_found(path: Path) -> InputError:
     missing = path
     while not missing.parent.is_dir():
         missing = missing.parent
@@ -227,14 +218,13 @@ def _not_found(path: Path) -> str:
     spellings = {normal_name(name): name for name in siblings}
     nearest = most_similar(normal_name(missing.name), spellings)
     hint = f"; did you mean {missing.parent / spellings[nearest]}?" if nearest else ""
-    return f"no such file or folder: {path}{hint}"
+    return InputError(f"no such file or folder: {path}{hint}")
 
 
 def expand(pattern: str) -> list[Path]:
     """The paths that a pattern means: {0000..0009} and {a,b} in order, then * and ? by name.
 
-    Raises:
-        InputError: A path that the braces name does not exist, or nothing matches.
+    Paths that the braces name must exist.
     """
     pieces = _BRACES.split(pattern)
     choices = []
@@ -257,10 +247,8 @@ def expand(pattern: str) -> list[Path]:
 def containers(path: Path) -> tuple[Path, ...]:
     """The parquet files or shards that a path means; none where it means image files.
 
-    They may be below a folder, as in a dataset's repository on the Hub, if no images are.
-
-    Raises:
-        InputError: They are of several parts of a dataset, or in several folders.
+    They may be below a folder, as in a dataset's repository on the Hub, if no images are; but not
+    of several parts of a dataset, or in several folders.
     """
     if path.is_file():
         return (path,) if path.suffix.lower() in _KINDS or is_compressed(path) else ()
@@ -333,8 +321,8 @@ class Findings:
 
     def update(self, other: Findings) -> None:
         """Add what was found about other images."""
-        self.corrupt.update(other.corrupt)
-        self.levels.update(other.levels)
+        self.corrupt |= other.corrupt
+        self.levels |= other.levels
 
     @property
     def range_used(self) -> int:
@@ -405,8 +393,7 @@ def progress_bar(total: int, title: str, shown: bool, **options: Any) -> tqdm[An
 def check_findings(path: Path, source: Source, findings: Findings, *, strict: bool) -> None:
     """Warn of images that are left out or nearly black.
 
-    Raises:
-        InputError: There are corrupt images and `strict` is set, or no image of a class is left.
+    Corrupt images are refused if `strict` is set, or no image of a class is left.
     """
     warn_of_other_files(source.reader.left_out)
     if corrupt := findings.corrupt:

@@ -45,9 +45,6 @@ def read_tables(
     `tables` are files that may be tables, `images` the sorted names of those to label, `known`
     those of all images: a table may have labels for the others, too. Without `column` the labels
     are in the column that is meant; `read` reads a file by name.
-
-    Raises:
-        InputError: A table is damaged, lacks a label, has two for one image, or names missing ones.
     """
     for table in sorted(tables, key=lambda name: (name.count("/"), name)):
         folder = table[: table.rfind("/") + 1]
@@ -185,9 +182,12 @@ def _labels(
             f"{place} names {len(missing)} images that do not exist, such as "
             f"{quoted(missing[0][0])}: add them, or remove their rows"
         )
-    labels = [by_image.get(image) for image in images]
-    if is_text:
-        labels = _numbers(labels)
+    labels: list[Any] = [by_image.get(image) for image in images]
+    if is_text:  # its labels are numbers where they count from 0 or mark a lack, else names
+        labels = [label.strip() if isinstance(label, str) else label for label in labels]
+        if all(isinstance(label, str) and NUMBER.fullmatch(label) for label in labels):
+            numbers = list(map(int, labels))
+            labels = numbers if min(numbers) < 1 else labels
     wrong = [
         f"{image} ({str(label)[:100]})"
         for image, label in zip(images, labels, strict=True)
@@ -204,12 +204,3 @@ def _labels(
             "download it again"
         )
     return labels
-
-
-def _numbers(labels: Sequence[Any]) -> list[Any]:
-    """Labels of a text file: numbers where they count from 0 or mark a lack, else names."""
-    stripped = [label.strip() if isinstance(label, str) else label for label in labels]
-    if not all(isinstance(label, str) and NUMBER.fullmatch(label) for label in stripped):
-        return stripped
-    numbers = [int(label) for label in stripped]
-    return numbers if min(numbers) < 1 else stripped
