@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 pytest.importorskip("onnxruntime")
 pytest.importorskip("onnxscript")
@@ -70,12 +71,12 @@ def test_the_folder_has_all_that_the_page_needs(tmp_path, monkeypatch):
     assert page.weights == sum(len(joined(out, parts)) for parts in files.values())
 
     table = np.frombuffer(joined(out, files["statistics"]), "<f4").reshape(51, 2, -1)
-    statistics = web.write_page_network(gan, tmp_path / "graph.onnx", "float32")[0]
-    np.testing.assert_array_equal(table, statistics)
     norms = [m for m in gan.generator.modules() if isinstance(m, StandingBatchNorm2d)]
-    assert sum(norm.channels for norm in norms) == table.shape[2]
-    assert set(norms[0].table_var[20].tolist()) <= set(table[20, 1].tolist())
-    assert set(norms[0].running_mean.tolist()) <= set(table[-1, 0].tolist())
+    for k, name in enumerate(("mean", "var")):  # rows of the table, then those of untruncated noise
+        rows = torch.cat([getattr(norm, f"table_{name}") for norm in norms], dim=1)
+        last = torch.cat([getattr(norm, f"running_{name}") for norm in norms])
+        expected = torch.cat([rows, last[None]]).numpy()
+        np.testing.assert_array_equal(np.sort(table[:, k]), np.sort(expected))
 
     names = {path.name for path in out.iterdir()}
     sources = {path.name for path in Path(web.__file__).with_name("page").iterdir()}
@@ -99,8 +100,8 @@ def test_a_cdn_is_named_with_digests_and_allowed_by_the_page(tmp_path):
 def test_half_precision_halves_the_weights(tmp_path):
     gan = tiny_gan()
     half = export_page(gan, tmp_path / "half", storage="float16", runtime="cdn")
-    whole = 4 * sum(parameter.numel() for parameter in gan.generator.parameters())
-    assert half.weights < 0.6 * whole
+    (weights,) = manifest(half.folder)["files"]["weights"]
+    assert weights["bytes"] < 2.4 * sum(p.numel() for p in gan.generator.parameters())
     assert 1e-5 < half.difference < 0.01
     gan.generator.linear.weight.data[0, 0] = 1e9  # beyond float16
     gan.generator.linear.u.zero_()
@@ -109,7 +110,8 @@ def test_half_precision_halves_the_weights(tmp_path):
     assert not (tmp_path / "large").exists()
 
 
-def test_a_folder_that_is_in_use_is_kept(tmp_path):
+def test_a_folder_that_is_in_use_is_kept(tmp_path, monkeypatch):
+    monkeypatch.setattr(web, "_write_network", lambda *_: ({}, 0.0))  # takes seconds
     gan, out = tiny_gan(), tmp_path / "site"
     (out / "photos").mkdir(parents=True)
     for force, message in ((False, "is not empty: choose .* --force"), (True, "something other")):
