@@ -13,7 +13,7 @@ import difflib
 import re
 import unicodedata
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import cache, lru_cache
 from pathlib import Path
 
@@ -86,9 +86,6 @@ def resolve_class(query: str | int, class_names: Sequence[str]) -> int:
         query: A class name, a synonym, words of one, an index, or a WordNet id.
         class_names: The model's classes in order; a name may hold synonyms after commas.
 
-    Returns:
-        The index of the class.
-
     Raises:
         InputError: No class fits, several do (AmbiguousClassError), or the index is out of range.
     """
@@ -101,7 +98,7 @@ def resolve_class(query: str | int, class_names: Sequence[str]) -> int:
         raise InputError(f"the class is empty: give a name or an index ({_LISTS} lists them)")
     names = [_normal(name) for name in class_names]
 
-    exact = [index for index, name in enumerate(names) if _is_called(wanted, name)]
+    exact = [i for i, name in enumerate(names) if wanted in (name, *name.split(", "))]
     if exact:
         return _the_only(exact, query, class_names)
     index = _numbered(query, class_names)
@@ -112,7 +109,14 @@ def resolve_class(query: str | int, class_names: Sequence[str]) -> int:
     containing = [index for index, name in enumerate(names) if _has_words(wanted, name)]
     if containing:
         return _the_only(containing, query, class_names)
-    raise InputError(_no_such_class(query, class_names))
+    nearest = search_classes(query, class_names)[:_NEAREST]
+    if not nearest and len(class_names) <= _LISTED:
+        nearest = list(range(len(class_names)))
+    # Semicolons, for the names themselves hold commas.
+    hint = f"; nearest: {'; '.join(_choice(index, class_names) for index in nearest)}"
+    raise InputError(
+        f"no class is named {quoted(query)}{hint if nearest else ''}; {_LISTS} lists them all"
+    )
 
 
 def search_classes(query: str, class_names: Sequence[str]) -> list[int]:
@@ -167,26 +171,17 @@ def _normal(text: str) -> str:
     return re.sub(r"\s*,\s*", ", ", spaced).strip(" ,")
 
 
-def _synonyms(name: str) -> list[str]:
-    return name.split(", ")
-
-
-def _is_called(wanted: str, name: str) -> bool:
-    return wanted == name or wanted in _synonyms(name)
-
-
 def _has_words(wanted: str, name: str) -> bool:
     return re.search(rf"(?<!\w){re.escape(wanted)}(?!\w)", name) is not None
 
 
 def _rank(wanted: str, name: str) -> int:
-    if _is_called(wanted, name):
+    synonyms = name.split(", ")
+    if wanted in (name, *synonyms):
         return 0
-    begins = any(synonym.startswith(wanted) for synonym in _synonyms(name))
     if _has_words(wanted, name):
-        first = any(re.match(rf"{re.escape(wanted)}(?!\w)", s) for s in _synonyms(name))
-        return 2 if first else 3
-    return 4 if begins else 5
+        return 2 if any(re.match(rf"{re.escape(wanted)}(?!\w)", s) for s in synonyms) else 3
+    return 4 if any(synonym.startswith(wanted) for synonym in synonyms) else 5
 
 
 def _similar(wanted: str, names: Sequence[str]) -> list[int]:
@@ -212,7 +207,7 @@ def _similar(wanted: str, names: Sequence[str]) -> list[int]:
 
 def _phrases(name: str, length: int) -> Iterator[str]:
     """What a misspelling may mean: a synonym, or so many of its words in a row."""
-    for synonym in _synonyms(name):
+    for synonym in name.split(", "):
         yield synonym
         words = synonym.split()
         for start in range(len(words) - length + 1):
@@ -247,25 +242,12 @@ def _checked_index(index: int, class_names: Sequence[str]) -> int:
 def _the_only(found: Sequence[int], query: str, class_names: Sequence[str]) -> int:
     if len(found) == 1:
         return found[0]
-    listed = _listed(_choice(index, class_names) for index in found[:_LISTED])
+    listed = "; ".join(_choice(index, class_names) for index in found[:_LISTED])
     more = f"; and {len(found) - _LISTED} more" if len(found) > _LISTED else ""
     raise AmbiguousClassError(
         f"class {quoted(query)} is ambiguous: {listed}{more}; give the number or the whole entry"
     )
 
 
-def _no_such_class(query: str, class_names: Sequence[str]) -> str:
-    nearest = search_classes(query, class_names)[:_NEAREST]
-    if not nearest and len(class_names) <= _LISTED:
-        nearest = list(range(len(class_names)))
-    hint = f"; nearest: {_listed(_choice(index, class_names) for index in nearest)}"
-    return f"no class is named {quoted(query)}{hint if nearest else ''}; {_LISTS} lists them all"
-
-
 def _choice(index: int, class_names: Sequence[str]) -> str:
     return f"{index}) {class_names[index]}"
-
-
-def _listed(choices: Iterable[str]) -> str:
-    # Not commas: the names themselves hold them.
-    return "; ".join(choices)

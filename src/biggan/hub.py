@@ -10,6 +10,7 @@ whether a branch has moved; where it cannot be reached, its cache is used.
 
 from __future__ import annotations
 
+import contextlib
 import glob
 import logging
 import os
@@ -121,18 +122,17 @@ def obtain_dataset(address: str | Path) -> Path:
             _LOG.info("%s: using %s of the splits %s", shown, split, _listed(splits))
         return found[config, split], [found[config, split]]
 
-    revision = unquote(match["revision"] or "main")
-    try:
-        folder, pattern = _fetch(shown, match["repo"], "dataset", revision, choose)
-    except _WithoutParquetError:
-        try:
-            folder, pattern = _fetch(shown, match["repo"], "dataset", _CONVERTED, choose)
-        except (_WithoutParquetError, InputError):
-            raise InputError(
-                f"{shown} holds no parquet files: download it (`hf download --repo-type dataset`) "
-                "and give the folder"
-            ) from None
-    return folder / pattern
+    asked = unquote(match["revision"] or "main")
+    with contextlib.suppress(_WithoutParquetError):
+        folder, pattern = _fetch(shown, match["repo"], "dataset", asked, choose)
+        return folder / pattern
+    with contextlib.suppress(_WithoutParquetError, InputError):
+        folder, pattern = _fetch(shown, match["repo"], "dataset", _CONVERTED, choose)
+        return folder / pattern
+    raise InputError(
+        f"{shown} holds no parquet files: download it (`hf download --repo-type dataset`) and give "
+        "the folder"
+    )
 
 
 class _WithoutParquetError(Exception):
@@ -147,12 +147,10 @@ def _part_of_dataset(name: str) -> tuple[str, str, str] | None:
         return None
     split, pattern = match[1], f"{match[1]}-*.parquet" if match[2] else base
     if split.isdecimal() and folders:  # as the Hub converts them: config/split/0000.parquet
-        split, pattern = folders.pop(), "*.parquet"
-        above = [*folders, split]
-    else:
-        above = folders
+        split = folders.pop()
+        pattern = f"{split}/*.parquet"
     config = folders[-1] if folders and folders[-1] != "data" else "default"
-    return config, split, "/".join([*above, pattern])
+    return config, split, "/".join([*folders, pattern])
 
 
 def check_repository(repo: str) -> None:
@@ -217,12 +215,9 @@ def _fetch(
     *,
     offline: bool = False,
 ) -> tuple[Path, _Result]:
-    """Bring files of a repository into the Hub's cache.
+    """Bring files of a repository into the Hub's cache: the folder there, and a result.
 
-    `choose` takes the names of all files, and gives a result and patterns of what to fetch.
-
-    Returns:
-        The folder of the snapshot, and the result.
+    `choose` takes the names of all files, and gives the result and patterns of what to fetch.
     """
     _check_library(shown)
     from huggingface_hub import HfApi, constants, snapshot_download
@@ -236,7 +231,11 @@ def _fetch(
             try:
                 about = HfApi().repo_info(**of)
                 listed: Any = getattr(about, "siblings", None) or ()
-                names = [f.rfilename for f in listed if _is_plain(f.rfilename)]
+                names = [
+                    name
+                    for name in (file.rfilename for file in listed)
+                    if name.isprintable() and not {"/", ".."} & {*PurePosixPath(name).parts}
+                ]
                 if about.id and about.id != repo:
                     _LOG.warning("%s has moved to %s", repo, printable(about.id[:100]))
             except HfHubHTTPError:
@@ -256,26 +255,15 @@ def _fetch(
     return Path(snapshot), result
 
 
-def _is_plain(name: str) -> bool:
-    """Whether a name that the Hub lists is that of a file within the repository's folder."""
-    path = PurePosixPath(name)
-    return name.isprintable() and not path.is_absolute() and ".." not in path.parts
-
-
 def _choose(address: str, names: Sequence[str], kind: str) -> str:
     """The file of a repository that is its weights, where only one can be meant."""
-    for name in (f"{kind}.safetensors", "model.safetensors"):
-        if name in names:
-            return name
     safetensors = [name for name in names if name.endswith(".safetensors")]
+    hugging_face = ["pytorch_model.bin"] if "config.json" in names else []
     pickles = [name for name in names if name.endswith((".pth", ".pt", ".bin"))]
     modules = [name for name in names if PurePosixPath(name).name == "saved_model.pb"]
-    if len(safetensors) == 1:
-        return safetensors[0]
-    if "pytorch_model.bin" in names and "config.json" in names:
-        return "pytorch_model.bin"
-    for found in (pickles, modules):
-        if len(found) == 1:
+    ours = [f"{kind}.safetensors"], ["model.safetensors"]
+    for found in (*ours, safetensors, hugging_face, pickles, modules):
+        if len(found) == 1 and found[0] in names:
             return found[0]
     if candidates := safetensors + pickles + modules:
         raise InputError(

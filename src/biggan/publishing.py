@@ -88,18 +88,8 @@ def save_pretrained(
     save_png(pictures, out / _SAMPLES, as_grid(_COLUMNS, planned))
     if discriminator is not None:
         save_network(out / DISCRIMINATOR, discriminator, gan.description)
-    has_discriminator = discriminator is not None
-    _write(out, gan.generator, gan.description, repo, with_discriminator=has_discriminator)
+    save_network_pretrained(gan.generator, gan.description, out, repo)
     return out
-
-
-def save_discriminator_pretrained(
-    discriminator: Discriminator, description: Description, folder: Path, repo: str
-) -> Path:
-    """Write a discriminator and its card to a folder; see `save_pretrained`."""
-    make_folder(folder)
-    _write(folder, discriminator, description, repo)
-    return folder
 
 
 def push_to_hub(
@@ -119,9 +109,6 @@ def push_to_hub(
 
     Returns:
         The repository's address.
-
-    Raises:
-        InputError: The Hub refuses, or cannot be reached.
     """
     check_push(repo)
     with tempfile.TemporaryDirectory() as folder:
@@ -129,14 +116,11 @@ def push_to_hub(
         return push_folder(Path(folder), repo, private=private)
 
 
-def _write(
-    folder: Path,
-    network: Generator | Discriminator,
-    description: Description,
-    repo: str,
-    *,
-    with_discriminator: bool = False,
+def save_network_pretrained(
+    network: Generator | Discriminator, description: Description, folder: Path, repo: str
 ) -> None:
+    """Write a network and its card to a folder, without pictures; see `save_pretrained`."""
+    make_folder(folder)
     is_generator = isinstance(network, Generator)
     sha256 = save_network(folder / WEIGHTS, network, description)
     config = {
@@ -154,19 +138,17 @@ def _write(
     recipe = description.training.get("recipe")
     if isinstance(recipe, Mapping):
         write_atomically(folder / _RECIPE, to_toml(recipe).encode())
-    about = {**config, "discriminator": with_discriminator, "recipe": isinstance(recipe, Mapping)}
-    about["parameters"] = sum(parameter.numel() for parameter in network.parameters())
+    about = {**config, "parameters": sum(p.numel() for p in network.parameters())}
+    about["discriminator"] = is_generator and (folder / DISCRIMINATOR).exists()
+    about["recipe"] = isinstance(recipe, Mapping)
     write_atomically(folder / _CARD, model_card(description, about, repo).encode())
 
 
 def model_card(description: Description, about: Mapping[str, Any], repo: str) -> str:
-    """A model's card, as Markdown with a YAML head.
+    """A model's card, as Markdown with a YAML head, whose example loads `repo`.
 
-    Args:
-        description: The model.
-        about: The contents of config.json; "parameters", a number; whether there are a
-            "discriminator" and a "recipe".
-        repo: The repository that the example loads.
+    `about` has the contents of config.json; "parameters", a number; and whether there are a
+    "discriminator" and a "recipe".
     """
     training, is_generator = description.training, about["kind"] == "generator"
     data = str(training.get("data", ""))
@@ -202,15 +184,8 @@ def model_card(description: Description, about: Mapping[str, Any], repo: str) ->
     parts = [
         f"---\n{_yaml(head)}---",
         f"# {_plain(description.name)}",
-        *(
-            [f"![Pictures of {min(_ROWS, len(classes)) or 'one'} classes]({_SAMPLES})"]
-            if is_generator
-            else []
-        ),
-        "\n".join(
-            ["| | |", "| --- | --- |"]
-            + [f"| {name} | {_plain(text)} |" for name, text in facts.items() if text]
-        ),
+        *[f"![Pictures of {min(_ROWS, len(classes)) or 'one'} classes]({_SAMPLES})"] * is_generator,
+        _table({name: _plain(text) for name, text in facts.items() if text}),
         "## Use",
         "    pip install biggan",
         _example(is_generator, classes, repo),
@@ -275,8 +250,11 @@ def _scores(training: Mapping[str, Any]) -> str:
     figures, of = measured(training)
     if not figures:
         return ""
-    rows = [f"| {name} | {value:.4g} |" for name, value in figures.items()]
-    return "\n".join([f"{_plain(of)}:\n", "| | |", "| --- | --- |", *rows])
+    return f"{_plain(of)}:\n\n{_table({name: f'{value:.4g}' for name, value in figures.items()})}"
+
+
+def _table(rows: Mapping[str, str]) -> str:
+    return "\n".join(["| | |", "| --- | --- |", *(f"| {k} | {v} |" for k, v in rows.items())])
 
 
 def _yaml(values: Mapping[str, Any]) -> str:

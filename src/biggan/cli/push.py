@@ -51,7 +51,7 @@ def command(
     else:
         check_push(repo)
     from biggan.gan import Gan
-    from biggan.publishing import save_discriminator_pretrained, save_pretrained
+    from biggan.publishing import save_network_pretrained, save_pretrained
     from biggan.weights.files import RUN_DISCRIMINATOR
     from biggan.weights.load import load_network
 
@@ -62,7 +62,7 @@ def command(
     with tempfile.TemporaryDirectory() as temporary:
         out = Path(temporary) if folder is None else folder
         if loaded.kind == "discriminator":
-            save_discriminator_pretrained(loaded.network, loaded.description, out, repo)
+            save_network_pretrained(loaded.network, loaded.description, out, repo)
         else:
             gan = Gan(loaded.network, loaded.description, loaded.sha256)
             save_pretrained(gan.to(device), out, discriminator=judge, repo=repo)

@@ -284,31 +284,25 @@ def _append(
         delay=2,
         disable=None,
     )
+    begun, before = time.monotonic(), size  # of the window
     with bar, partial.path.open("ab") as file:
-        for chunk in _chunks(url, response):
+        while size <= MAX_BYTES:  # else a server that never stops
+            try:
+                chunk = response.read1(_CHUNK)
+            except (OSError, HTTPException) as error:
+                raise _DroppedError(url, f"the connection failed ({error})") from None
+            if not chunk:  # perhaps before the announced length
+                break
             file.write(chunk)
             bar.update(len(chunk))
             size += len(chunk)
             if report:
                 report(size, total)
-            if size > MAX_BYTES:  # a server that never stops
-                break
-    return size
-
-
-def _chunks(url: str, response: HTTPResponse) -> Iterator[bytes]:
-    """A response's body as it arrives; it may end before the announced length."""
-    begun, received = time.monotonic(), 0
-    try:
-        while chunk := response.read1(_CHUNK):
-            yield chunk
-            received += len(chunk)
             if time.monotonic() - begun > _WINDOW:
-                if received < _LEAST_BYTES:
-                    raise _DroppedError(url, f"only {received:,} bytes came in {_WINDOW:g} s")
-                begun, received = time.monotonic(), 0
-    except (OSError, HTTPException) as error:
-        raise _DroppedError(url, f"the connection failed ({error})") from None
+                if size - before < _LEAST_BYTES:
+                    raise _DroppedError(url, f"only {size - before:,} bytes came in {_WINDOW:g} s")
+                begun, before = time.monotonic(), size
+    return size
 
 
 def _verify(url: str, partial: _PartialFile, sha256: str | None) -> None:

@@ -28,12 +28,11 @@ from urllib.parse import urlsplit
 from biggan.atomic_write import write_atomically
 from biggan.errors import InputError
 from biggan.hub import is_offline
-from biggan.weights.files import Kind, cache_dir, exclusive
+from biggan.weights.files import Kind, LoadedModel, cache_dir, exclusive, save_network
 
 if TYPE_CHECKING:
     from biggan.models import DiscriminatorConfig, GeneratorConfig
     from biggan.weights.download import Report
-    from biggan.weights.files import LoadedModel
 
 _LOG = logging.getLogger("biggan.weights")
 
@@ -142,7 +141,7 @@ def _studiogan(
     sha256: str,
     *,
     discriminator: tuple[str, str] | None = None,
-    class_names: str | None = None,
+    class_names: str = "",
     **changes: Any,
 ) -> PublishedModel:
     """A model of PyTorch-StudioGAN; of its discriminator, which one it is and the sha256."""
@@ -160,8 +159,8 @@ def _studiogan(
         source=f"PyTorch-StudioGAN, BigGAN of {source}, 2022",
         licence="MIT (StudioGAN's model card)",
         places=(place("G_ema-best", sha256),),
-        discriminator=None if discriminator is None else place(*discriminator),
-        class_names=None if class_names is None else tuple(class_names.split()),
+        discriminator=place(*discriminator) if discriminator else None,
+        class_names=tuple(class_names.split()) or None,
     )
 
 
@@ -300,7 +299,8 @@ def obtain_published(
     model, path = PUBLISHED[name], cached_path(name, kind)
     if path.is_file():
         return path
-    places = _places(model, kind)
+    judge = model.discriminator if kind == "discriminator" else None
+    places = model.places if judge is None else (judge,)
     by_hand = dict.fromkeys(" with ".join(file.name for file in reversed(p)) for p in places)
     advice = (
         f"If you have {', or '.join(by_hand)}, use --model FILE, biggan.load(FILE) or biggan "
@@ -322,13 +322,6 @@ def obtain_published(
     return path
 
 
-def _places(model: PublishedModel, kind: Kind) -> tuple[Place, ...]:
-    if kind == "generator":
-        return model.places
-    assert model.discriminator is not None, f"{model.name} has no discriminator"
-    return (model.discriminator,)
-
-
 def _fetch_and_convert(
     model: PublishedModel,
     kind: Kind,
@@ -338,7 +331,6 @@ def _fetch_and_convert(
 ) -> list[str]:
     """Write a network to a file, from the first place that has it; or say why none has."""
     from biggan.weights.download import DownloadError
-    from biggan.weights.files import save_network
 
     failures = []
     for place in places:
@@ -402,10 +394,22 @@ def read_place(model: PublishedModel, kind: Kind, place: Place, folder: Path) ->
 
     It must be the one that the model's name promises.
     """
-    from biggan.weights.load import read_network
+    from biggan.weights.load import hub_grid, read_network, statistics_grid
 
     loaded = read_network(folder / place[0].name if len(place) == 1 else folder, kind)
-    _check(loaded, model, kind)
+    if loaded.kind != kind:
+        raise InputError(f"a {loaded.kind}, not the {kind} of {model.name}")
+    config = model.config if kind == "generator" else model.discriminator_config
+    found = loaded.network.config.to_dict()
+    for fact, value in config.to_dict().items():
+        if found[fact] != value:
+            raise InputError(f"not {model.name}: its {fact} is {found[fact]}")
+    grid = statistics_grid(loaded.network) if kind == "generator" else hub_grid(model.rows)
+    if grid != hub_grid(model.rows):
+        raise InputError(
+            f"BatchNorm statistics for {len(grid)} truncations, not for the {model.rows} of "
+            f"{model.name}"
+        )
     if model.rows:
         return loaded  # as it is: the same model by name and from a file by hand
     description = dataclasses.replace(
@@ -415,25 +419,6 @@ def read_place(model: PublishedModel, kind: Kind, place: Place, folder: Path) ->
         class_names=model.class_names or loaded.description.class_names,
     )
     return dataclasses.replace(loaded, description=description)
-
-
-def _check(loaded: LoadedModel, model: PublishedModel, kind: Kind) -> None:
-    """Make sure that a network is the one that a name promises."""
-    from biggan.weights.load import hub_grid, statistics_grid
-
-    if loaded.kind != kind:
-        raise InputError(f"a {loaded.kind}, not the {kind} of {model.name}")
-    config = model.config if kind == "generator" else model.discriminator_config
-    found, promised = loaded.network.config.to_dict(), config.to_dict()
-    for fact, value in promised.items():
-        if found[fact] != value:
-            raise InputError(f"not {model.name}: its {fact} is {found[fact]}")
-    grid = statistics_grid(loaded.network) if kind == "generator" else hub_grid(model.rows)
-    if grid != hub_grid(model.rows):
-        raise InputError(
-            f"BatchNorm statistics for {len(grid)} truncations, not for the {model.rows} of "
-            f"{model.name}"
-        )
 
 
 # --- the record of first downloads ---
