@@ -1,12 +1,9 @@
 """Weight files of our own, and the cache folder.
 
-Files are safetensors that hold all that is needed to rebuild the network.
-
-The metadata say what the network is (configuration, truncations of its statistics), what it makes
-(class names) and where it comes from (source, licence, training). A sha256 over all of this and
-over every tensor's bytes finds a file that was cut short or changed in a single bit.
-
-What a file says of itself is read without torch.
+Files are safetensors that hold all that is needed to rebuild the network. The metadata say what it
+is (configuration, truncations of its statistics), what it makes (class names) and where it comes
+from (source, licence, training), and are read without torch. A sha256 over all of this and over
+every tensor's bytes finds a file that was cut short or changed in a single bit.
 """
 
 from __future__ import annotations
@@ -16,7 +13,6 @@ import json
 import logging
 import math
 import os
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -73,6 +69,7 @@ _DTYPES = {
     "U8": ("uint8", 1),
     "BOOL": ("bool", 1),
 }
+_Record = TypeVar("_Record")
 
 
 @dataclass(frozen=True)
@@ -90,8 +87,6 @@ class Description:
     training: Mapping[str, Any] = field(default_factory=dict)
     """Summary of the training: recipe, step, data, statistics."""
 
-
-_Record = TypeVar("_Record")
 
 Kind = Literal["generator", "discriminator"]
 
@@ -340,10 +335,11 @@ def _read_header(
 
 
 def _without_duplicates(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
-    values = dict(pairs)
-    if len(values) < len(pairs):
-        twice = next(name for name, number in Counter(n for n, _ in pairs).items() if number > 1)
-        raise ValueError(f"its header has {quoted(twice)} twice")
+    values: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in values:
+            raise ValueError(f"its header has {quoted(name)} twice")
+        values[name] = value
     return values
 
 
@@ -387,14 +383,9 @@ def _on_cpu(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def cache_dir() -> Path:
-    """The cache's folder: `$BIGGAN_CACHE`, else `$XDG_CACHE_HOME/biggan`, else `~/.cache/biggan`.
-
-    It need not exist yet.
-    """
-    if chosen := os.environ.get("BIGGAN_CACHE"):
-        folder = Path(chosen)
-    else:
-        folder = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "biggan"
+    """`$BIGGAN_CACHE`, else `$XDG_CACHE_HOME/biggan`, else `~/.cache/biggan`; it need not exist."""
+    above = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    folder = Path(os.environ.get("BIGGAN_CACHE") or f"{above}/biggan")
     try:
         return folder.expanduser()
     except RuntimeError as error:

@@ -31,12 +31,8 @@ from biggan.weights.formats.conversion import (
     Layers,
     Stored,
     add_converged_vectors,
-    attention_place,
-    discriminator_config,
-    generator_config,
     noise_first,
     renamed,
-    take_network,
 )
 
 ORIGIN = "ajbrock's BigGAN-PyTorch"
@@ -75,7 +71,7 @@ def convert(source: ForeignTensors) -> Converted:
     stages = 1 + max(source.numbers(r"blocks\.(\d{1,3})\."), default=-1)
     in_pairs = is_deep and not is_generator
     place = 2 if in_pairs else 1
-    block = attention_place(source, rf"blocks\.(\d{{1,3}})\.{place}\.(?:theta|phi|g|o|gamma)\b")
+    block = source.attention_place(rf"blocks\.(\d{{1,3}})\.{place}\.(?:theta|phi|g|o|gamma)\b")
     names = (
         (r"^blocks\.(\d+)\.", _in_pairs if in_pairs else r"blocks.\1.0."),
         *_NAMES,
@@ -113,7 +109,7 @@ def convert(source: ForeignTensors) -> Converted:
             return shape, lambda tensor: noise_first(tensor, config.class_dim)  # type: ignore[union-attr]
         return shape, None
 
-    tensors = take_network(source, config, foreign_name, stored)
+    tensors = source.take_network(config, foreign_name, stored)
     for name, counter in counters.items():
         # Above 0 after its accumulation of standing statistics, when these are sums.
         tensors[name] = tensors[name] / counter.clamp(min=1)
@@ -140,8 +136,7 @@ def _generator_config(layers: Layers, *, deep: bool) -> GeneratorConfig:
                 "pass even in the software that wrote it"
             )
         tables = source.size((f"{norm}.gain.weight", 2, 0), (f"{norm}.bias.weight", 2, 0))
-    return generator_config(
-        layers,
+    return layers.generator_config(
         deep=deep,
         embedding=() if tables else source.shape("shared.weight", 2),
         tables=tables,
@@ -159,4 +154,4 @@ def _discriminator_config(layers: Layers, *, deep: bool) -> DiscriminatorConfig:
                 f"{source.path} is a narrow discriminator, trained without D_wide: its first "
                 "convolutions keep the channels of their input, which is not supported"
             )
-    return discriminator_config(layers, deep=deep, sn_eps=source.epsilon("sn_eps", _SN_EPS))
+    return layers.discriminator_config(deep=deep, sn_eps=source.epsilon("sn_eps", _SN_EPS))

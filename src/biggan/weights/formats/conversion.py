@@ -139,38 +139,64 @@ class ForeignTensors:
         if self._unused:
             raise InputError(f"{self.path}: {EPSILONS_KNOWN}")
 
+    def take_network(
+        self,
+        config: GeneratorConfig | DiscriminatorConfig,
+        foreign_name: Callable[[str], str],
+        stored: Callable[[str, Mapping[str, tuple[int, ...]]], Stored],
+        grid: Sequence[float] = (),
+    ) -> dict[str, Tensor]:
+        """A network's tensors by our names, but for those that the format does not store.
+
+        BatchNorm statistics of which it stores a table or a single set are complete. `foreign_name`
+        is empty for what the format does not store; `stored`, its layout of a tensor by our name,
+        also gets all our shapes; `grid` are the truncations of the statistics that it stores.
+        """
+        state = empty_network(config, grid).state_dict()
+        shapes = {name: tuple(tensor.shape) for name, tensor in state.items()}
+        layouts = {name: stored(name, shapes) for name in shapes if foreign_name(name)}
+        taken = {name: self.take(foreign_name(name), *layouts[name][0]) for name in layouts}
+        self.finish()  # before anything is made of what a file claims
+        tensors = {}
+        for name, (_, ours) in layouts.items():
+            tensor = taken.pop(name)
+            tensors[name] = tensor if ours is None else ours(tensor)
+        add_other_statistics(tensors)
+        return tensors
+
+    def listed_layers(self, names: Names, block: str, attention: str) -> Layers:
+        """The layers of a network with one list of blocks, in which the attention is an entry.
+
+        `names` rename all but blocks and attention. Names in an entry begin with `block`, "{}" for
+        its place, which in an attention the pattern `attention` follows.
+        """
+        entry = re.escape(block).replace(r"\{\}", r"(\d{1,3})")
+        place = self.attention_place(entry + attention)
+        entries = 1 + max(self.numbers(entry), default=-1)
+
+        def block_name(ours: re.Match[str]) -> str:
+            number = int(ours[1])
+            return block.format(number + (place is not None and number >= place))
+
+        own = ((r"^blocks\.(\d+)\.", block_name), (r"^attention\.", block.format(place)))
+        foreign_name = partial(renamed, names=(*names, *own))
+        return Layers(self, foreign_name, entries - (place is not None), place or 0)
+
+    def attention_place(self, pattern: str) -> int | None:
+        """The one number that a pattern of attention's names finds; None for no attention."""
+        found = self.numbers(pattern)
+        if len(found) > 1:
+            raise InputError(
+                f"{self.path} has attention in {len(found)} places, {found}: only one is supported"
+            )
+        return found[0] if found else None
+
 
 def renamed(name: str, names: Names) -> str:
     """A format's name of our tensor; empty if the format does not store it."""
     for pattern, replacement in names:
         name = re.sub(pattern, replacement, name)
     return name
-
-
-def take_network(
-    source: ForeignTensors,
-    config: GeneratorConfig | DiscriminatorConfig,
-    foreign_name: Callable[[str], str],
-    stored: Callable[[str, Mapping[str, tuple[int, ...]]], Stored],
-    grid: Sequence[float] = (),
-) -> dict[str, Tensor]:
-    """A network's tensors by our names, but for those that the format does not store.
-
-    BatchNorm statistics of which it stores a table or a single set are complete. `foreign_name` is
-    empty for what the format does not store; `stored`, its layout of a tensor by our name, also
-    gets all our shapes; `grid` are the truncations of the BatchNorm statistics that it stores.
-    """
-    state = empty_network(config, grid).state_dict()
-    shapes = {name: tuple(tensor.shape) for name, tensor in state.items()}
-    layouts = {name: stored(name, shapes) for name in shapes if foreign_name(name)}
-    taken = {name: source.take(foreign_name(name), *layouts[name][0]) for name in layouts}
-    source.finish()  # before anything is made of what a file claims
-    tensors = {}
-    for name, (_, ours) in layouts.items():
-        tensor = taken.pop(name)
-        tensors[name] = tensor if ours is None else ours(tensor)
-    add_other_statistics(tensors)
-    return tensors
 
 
 def add_other_statistics(tensors: dict[str, Tensor]) -> None:
@@ -277,113 +303,111 @@ class Layers:
         weights = (self.foreign_name(f"{layer}.weight") for layer in layers)
         return self.source.size(*((weight, axes, axis) for weight in weights))
 
+    def generator_config(
+        self,
+        *,
+        deep: bool,
+        embedding: Sequence[int] = (),
+        tables: int = 0,
+        **values: Any,
+    ) -> GeneratorConfig:
+        """The configuration of a generator; `values` are further fields of it.
 
-def generator_config(
-    layers: Layers,
-    *,
-    deep: bool,
-    embedding: Sequence[int] = (),
-    tables: int = 0,
-    **values: Any,
-) -> GeneratorConfig:
-    """The configuration of a generator; `values` are further fields of it.
-
-    `embedding` is the shape of the shared embedding, (classes, class_dim), empty without one;
-    `tables` the number of classes where every BatchNorm has a table of gains and biases, else 0.
-    """
-    path, number = layers.source.path, layers.blocks
-    measured = range(0 if deep and number % 2 else number)
-    made = [layers.outputs(f"blocks.{i}.conv{4 if deep else 2}") for i in measured]
-    # Channels at 4x4 pixels, then after each doubling of the resolution.
-    widths = [layers.outputs("linear", 2) // 16, *(made[1::2] if deep else made)]
-    # The first block of a stage keeps its channels. The networks of one width throughout are those
-    # for 32 px, of three stages.
-    stages = 3 if len(set(widths)) == 1 else min(len(widths) - 1, _MOST_STAGES)
-    if not made or (deep and (made[::2] != widths[:-1] or number != 2 * stages)):
-        raise InputError(
-            f"{path} has {number} blocks, not two per resolution (in ajbrock's software: it was "
-            "trained with a --G_depth other than 2), which is not supported"
+        `embedding` is the shape of the shared embedding, (classes, class_dim), empty without one;
+        `tables` the number of classes if every BatchNorm has a table of gains and biases, else 0.
+        """
+        path, number = self.source.path, self.blocks
+        measured = range(0 if deep and number % 2 else number)
+        made = [self.outputs(f"blocks.{i}.conv{4 if deep else 2}") for i in measured]
+        # Channels at 4x4 pixels, then after each doubling of the resolution.
+        widths = [self.outputs("linear", 2) // 16, *(made[1::2] if deep else made)]
+        # The first block of a stage keeps its channels. The networks of one width throughout are
+        # those for 32 px, of three stages.
+        stages = 3 if len(set(widths)) == 1 else min(len(widths) - 1, _MOST_STAGES)
+        if not made or (deep and (made[::2] != widths[:-1] or number != 2 * stages)):
+            raise InputError(
+                f"{path} has {number} blocks, not two per resolution (in ajbrock's software: it "
+                "was trained with a --G_depth other than 2), which is not supported"
+            )
+        num_classes, class_dim = embedding or (tables, 0)
+        condition = tables or self.inputs("blocks.0.bn1.gain", "blocks.0.bn1.bias", axes=2)
+        noise = 0 if tables else condition - class_dim
+        if noise < 0 or (deep and noise == 0):
+            raise InputError(
+                f"{path}: conditions of {condition} numbers, of which {noise} are noise, are not "
+                "supported"
+            )
+        if embedding:
+            values["class_dim"] = class_dim
+        rgb = self.outputs("head.conv")
+        channels, multiples = _base_width(widths)
+        return GeneratorConfig(
+            "biggan-deep" if deep else "biggan",
+            4 * 2 ** (len(widths) - 1),
+            channels,
+            multiples,
+            z_dim=noise * (1 if deep else len(widths)) or self.inputs("linear", axes=2),
+            num_classes=num_classes,
+            attention_resolution=self._attention_resolution(widths, deep=deep),
+            shared_embedding=not tables,
+            skip_z=noise > 0,
+            image_channels=1 if rgb == 1 else 3,
+            rgb_channels=rgb if rgb > 3 else 0,
+            **values,
         )
-    num_classes, class_dim = embedding or (tables, 0)
-    condition = tables or layers.inputs("blocks.0.bn1.gain", "blocks.0.bn1.bias", axes=2)
-    noise = 0 if tables else condition - class_dim
-    if noise < 0 or (deep and noise == 0):
-        raise InputError(
-            f"{path}: conditions of {condition} numbers, of which {noise} are noise, are not "
-            "supported"
+
+    def _attention_resolution(self, widths: Sequence[int], *, deep: bool) -> int:
+        """The resolution at which a generator's attention is; 0 without attention."""
+        path, before = self.source.path, self.before_attention
+        if before is not None:
+            if deep and before % 2:
+                raise InputError(f"{path} has attention between two blocks of a resolution")
+            return 4 * 2 ** (before // 2 if deep else before) if before else 0
+        inner = [f"attention.{name}" for name in ("theta", "phi", "g")]
+        if not any(self.foreign_name(f"{name}.weight") in self.source for name in inner):
+            return 0
+        channels = self.inputs(*inner)  # where these fit
+        fitting = [4 * 2**i for i, width in enumerate(widths) if i and width == channels]
+        if len(fitting) != 1:
+            where = f"at {', '.join(map(str, fitting))} pixels alike" if fitting else "nowhere"
+            raise InputError(f"{path}: its attention on {channels} channels fits {where}")
+        return fitting[0]
+
+    def discriminator_config(self, *, deep: bool, **values: Any) -> DiscriminatorConfig:
+        """The configuration of a discriminator; see `generator_config`.
+
+        All formats' discriminators halve the resolution down to 4x4 pixels, and the last block (of
+        BigGAN) keeps it; but those of one width throughout, for 32 px, halve it twice.
+        """
+        source = self.source
+        made = [self.outputs(f"blocks.{i}.conv{4 if deep else 2}") for i in range(self.blocks)]
+        if not made or (deep and made[::2] != made[1::2]):
+            raise InputError(f"{source.path} does not have two blocks per resolution")
+        widths = [self.outputs("stem"), *made[1::2]] if deep else made
+        down = 2 if len(set(widths)) == 1 else len(widths) - 1
+        resolution = 32 if len(set(widths)) == 1 else 4 * 2**down
+        before = self.before_attention or 0
+        after, between = divmod(before, 2) if deep else (before, 0)
+        if between or after > down:
+            raise InputError(
+                f"{source.path} has attention after block {before}, which does not halve the "
+                "resolution"
+            )
+        has_classes = source.has_any(self.foreign_name("head.embedding."))
+        channels, multiples = _base_width(widths)
+        return DiscriminatorConfig(
+            "biggan-deep" if deep else "biggan",
+            resolution,
+            channels,
+            multiples,
+            down_blocks=down,
+            num_classes=self.outputs("head.embedding", 2) if has_classes else 0,
+            attention_resolution=resolution // 2**after if after else 0,
+            image_channels=self.inputs(
+                *(["stem"] if deep else ["blocks.0.conv1", "blocks.0.shortcut"])
+            ),
+            **values,
         )
-    if embedding:
-        values["class_dim"] = class_dim
-    rgb = layers.outputs("head.conv")
-    channels, multiples = _base_width(widths)
-    return GeneratorConfig(
-        "biggan-deep" if deep else "biggan",
-        4 * 2 ** (len(widths) - 1),
-        channels,
-        multiples,
-        z_dim=noise * (1 if deep else len(widths)) or layers.inputs("linear", axes=2),
-        num_classes=num_classes,
-        attention_resolution=_attention_resolution(layers, widths, deep=deep),
-        shared_embedding=not tables,
-        skip_z=noise > 0,
-        image_channels=1 if rgb == 1 else 3,
-        rgb_channels=rgb if rgb > 3 else 0,
-        **values,
-    )
-
-
-def _attention_resolution(layers: Layers, widths: Sequence[int], *, deep: bool) -> int:
-    """The resolution at which a generator's attention is; 0 without attention."""
-    path, before = layers.source.path, layers.before_attention
-    if before is not None:
-        if deep and before % 2:
-            raise InputError(f"{path} has attention between two blocks of a resolution")
-        return 4 * 2 ** (before // 2 if deep else before) if before else 0
-    inner = [f"attention.{name}" for name in ("theta", "phi", "g")]
-    if not any(layers.foreign_name(f"{name}.weight") in layers.source for name in inner):
-        return 0
-    channels = layers.inputs(*inner)  # where these fit
-    fitting = [4 * 2**i for i, width in enumerate(widths) if i and width == channels]
-    if len(fitting) != 1:
-        where = f"at {', '.join(map(str, fitting))} pixels alike" if fitting else "nowhere"
-        raise InputError(f"{path}: its attention on {channels} channels fits {where}")
-    return fitting[0]
-
-
-def discriminator_config(layers: Layers, *, deep: bool, **values: Any) -> DiscriminatorConfig:
-    """The configuration of a discriminator; see `generator_config`.
-
-    All formats' discriminators halve the resolution down to 4x4 pixels, and the last block (of
-    BigGAN) keeps it; but those of one width throughout, for 32 px, halve it twice.
-    """
-    source = layers.source
-    made = [layers.outputs(f"blocks.{i}.conv{4 if deep else 2}") for i in range(layers.blocks)]
-    if not made or (deep and made[::2] != made[1::2]):
-        raise InputError(f"{source.path} does not have two blocks per resolution")
-    widths = [layers.outputs("stem"), *made[1::2]] if deep else made
-    down = 2 if len(set(widths)) == 1 else len(widths) - 1
-    resolution = 32 if len(set(widths)) == 1 else 4 * 2**down
-    before = layers.before_attention or 0
-    after, between = divmod(before, 2) if deep else (before, 0)
-    if between or after > down:
-        raise InputError(
-            f"{source.path} has attention after block {before}, which does not halve the resolution"
-        )
-    has_classes = source.has_any(layers.foreign_name("head.embedding."))
-    channels, multiples = _base_width(widths)
-    return DiscriminatorConfig(
-        "biggan-deep" if deep else "biggan",
-        resolution,
-        channels,
-        multiples,
-        down_blocks=down,
-        num_classes=layers.outputs("head.embedding", 2) if has_classes else 0,
-        attention_resolution=resolution // 2**after if after else 0,
-        image_channels=layers.inputs(
-            *(["stem"] if deep else ["blocks.0.conv1", "blocks.0.shortcut"])
-        ),
-        **values,
-    )
 
 
 def _base_width(widths: Sequence[int]) -> tuple[int, tuple[int, ...]]:
@@ -397,32 +421,3 @@ def _base_width(widths: Sequence[int]) -> tuple[int, tuple[int, ...]]:
     if channels == 0 or any(width % channels for width in widths):
         channels = math.gcd(*widths)
     return channels, tuple(width // channels for width in widths)
-
-
-def listed_layers(source: ForeignTensors, names: Names, block: str, attention: str) -> Layers:
-    """The layers of a network with one list of blocks, in which the attention is an entry.
-
-    `names` rename all but blocks and attention. Names in an entry begin with `block`, "{}" for its
-    place, which in an attention the pattern `attention` follows.
-    """
-    entry = re.escape(block).replace(r"\{\}", r"(\d{1,3})")
-    place = attention_place(source, entry + attention)
-    entries = 1 + max(source.numbers(entry), default=-1)
-
-    def block_name(ours: re.Match[str]) -> str:
-        number = int(ours[1])
-        return block.format(number + (place is not None and number >= place))
-
-    own = ((r"^blocks\.(\d+)\.", block_name), (r"^attention\.", block.format(place)))
-    foreign_name = partial(renamed, names=(*names, *own))
-    return Layers(source, foreign_name, entries - (place is not None), place or 0)
-
-
-def attention_place(source: ForeignTensors, pattern: str) -> int | None:
-    """The one number that a pattern of attention's names finds; None for no attention."""
-    found = source.numbers(pattern)
-    if len(found) > 1:
-        raise InputError(
-            f"{source.path} has attention in {len(found)} places, {found}: only one is supported"
-        )
-    return found[0] if found else None

@@ -19,10 +19,7 @@ from biggan.weights.formats.conversion import (
     Converted,
     ForeignTensors,
     Stored,
-    generator_config,
-    listed_layers,
     reorder_first_linear,
-    take_network,
 )
 from biggan.weights.published import DEEPMIND_LICENCE
 
@@ -52,7 +49,7 @@ _NAMES = (
 
 def convert(source: ForeignTensors) -> Converted:
     """Convert a generator."""
-    layers = listed_layers(source, _NAMES, "generator.layers.{}.", "(?:snconv|gamma)")
+    layers = source.listed_layers(_NAMES, "generator.layers.{}.", "(?:snconv|gamma)")
     norms = ("generator.bn", "generator.layers.0.bn_0")
     rows = source.size(
         *((f"{n}.running_{kind}", 2, 0) for n in norms for kind in ("means", "vars"))
@@ -64,15 +61,14 @@ def convert(source: ForeignTensors) -> Converted:
     grid = tuple(round(i / (rows - 1), 6) for i in range(rows))
     settings = _read_settings(source.path)
     eps = settings.get("eps", _EPS)
-    config = generator_config(
-        layers,
+    config = layers.generator_config(
         deep=True,
         embedding=source.shape("embeddings.weight", 2)[::-1],
         bn_eps=eps,
         sn_eps=eps,
     )
     _check_settings(settings, source.path, config, layers.before_attention or None, rows)
-    tensors = take_network(source, config, layers.foreign_name, _stored, grid)
+    tensors = source.take_network(config, layers.foreign_name, _stored, grid)
     reorder_first_linear(tensors)
     return Converted(config, tensors, grid)
 

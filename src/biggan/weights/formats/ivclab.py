@@ -17,10 +17,8 @@ from biggan.weights.formats.conversion import (
     Layers,
     Stored,
     channels_first,
-    generator_config,
     renamed,
     reorder_first_linear,
-    take_network,
 )
 from biggan.weights.load import hub_grid
 from biggan.weights.published import DEEPMIND_LICENCE
@@ -65,8 +63,8 @@ def convert(source: ForeignTensors) -> Converted:
     source.leave(r".*bn\.(running_mean|running_var|num_batches_tracked)")
     foreign_name = partial(renamed, names=_NAMES)
     blocks = 1 + max(source.numbers(r"gblock_(\d{1,3})\."), default=0)
-    config = generator_config(
-        Layers(source, foreign_name, blocks, None),
+    layers = Layers(source, foreign_name, blocks, None)
+    config = layers.generator_config(
         deep=False,
         embedding=source.shape("linear.weight", 2),
         bn_eps=_EPS,
@@ -76,6 +74,6 @@ def convert(source: ForeignTensors) -> Converted:
     def stored(name: str, shapes: Mapping[str, tuple[int, ...]]) -> Stored:
         return channels_first(name, shapes) if name.endswith(".v") else (shapes[name], None)
 
-    tensors = take_network(source, config, foreign_name, stored, _GRID)
+    tensors = source.take_network(config, foreign_name, stored, _GRID)
     reorder_first_linear(tensors)
     return Converted(config, tensors, _GRID)

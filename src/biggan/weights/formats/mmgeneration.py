@@ -26,12 +26,8 @@ from biggan.weights.formats.conversion import (
     ForeignTensors,
     Stored,
     add_converged_vectors,
-    discriminator_config,
-    generator_config,
-    listed_layers,
     noise_first,
     reorder_first_linear,
-    take_network,
 )
 
 ORIGIN = "mmgeneration"
@@ -88,7 +84,7 @@ def convert(source: ForeignTensors) -> Converted:
         *(_TORCH_NORMS if has_torch_norms else _AJBROCK_NORMS),
         *((_TABLE,) if has_tables else ()),
     )
-    layers = listed_layers(source, names, "conv_blocks.{}.", r"(?:theta|phi|g|o|gamma)\b")
+    layers = source.listed_layers(names, "conv_blocks.{}.", r"(?:theta|phi|g|o|gamma)\b")
     network = _mapping(
         _mapping(training, "model"), "generator" if is_generator else "discriminator"
     )
@@ -98,8 +94,7 @@ def convert(source: ForeignTensors) -> Converted:
         table = "shared_embedding.weight"
         bias = _GAIN.replace("gain", "bias")
         places = (f"{_GAIN}.weight", 2, 0), (f"{bias}.weight", 2, 0)
-        config = generator_config(
-            layers,
+        config = layers.generator_config(
             deep=source.has_any("conv_blocks.0.conv4."),
             embedding=source.shape(table, 2) if table in source else (),
             tables=source.size(*places) if has_tables else 0,
@@ -107,12 +102,11 @@ def convert(source: ForeignTensors) -> Converted:
             sn_eps=sn_eps,
         )
     else:
-        deep = source.has_any("input_conv.")
-        config = discriminator_config(
-            layers,
-            deep=deep,
-            sn_eps=sn_eps,
-            relu_before_shortcut=_is_in_place(network, deep=deep),
+        deep, act = source.has_any("input_conv."), network.get("act_cfg")
+        # The convolutions of deep blocks compute it in place unless they are told not to.
+        in_place = isinstance(act, dict) and bool(act.get("inplace", deep))
+        config = layers.discriminator_config(
+            deep=deep, sn_eps=sn_eps, relu_before_shortcut=in_place
         )
     is_deep = config.family == "biggan-deep"
     class_first = not is_deep and source.has_any("shared_embedding.")
@@ -127,7 +121,7 @@ def convert(source: ForeignTensors) -> Converted:
                 return shape, lambda tensor: noise_first(tensor, config.class_dim)  # type: ignore[union-attr]
         return shape, None
 
-    tensors = take_network(source, config, layers.foreign_name, stored)
+    tensors = source.take_network(config, layers.foreign_name, stored)
     if is_generator and is_deep:
         reorder_first_linear(tensors)
     if _is_bgr(training):
@@ -209,15 +203,6 @@ def _value(node: ast.expr) -> Any:
 def _mapping(settings: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     found = settings.get(name)
     return found if isinstance(found, dict) else {}
-
-
-def _is_in_place(discriminator: Mapping[str, Any], *, deep: bool) -> bool:
-    """Whether the ReLU of a discriminator's blocks is computed in place.
-
-    The convolutions of its deep blocks do so unless they are told not to.
-    """
-    act = discriminator.get("act_cfg")
-    return bool(act.get("inplace", deep)) if isinstance(act, dict) else False
 
 
 def _is_bgr(training: Mapping[str, Any]) -> bool:

@@ -29,11 +29,7 @@ from biggan.weights.formats.conversion import (
     Layers,
     Stored,
     add_leading_vectors,
-    discriminator_config,
-    generator_config,
-    listed_layers,
     noise_first,
-    take_network,
 )
 
 ORIGIN = "PyTorch-StudioGAN"
@@ -78,7 +74,7 @@ def convert(source: ForeignTensors) -> Converted:
     for beginning, what in _OTHERS.items():
         if any(re.match(beginning, name) for name in source):
             raise _unsupported(source, what)
-    layers = listed_layers(source, _NAMES, "blocks.{}.0.", "(?:conv1x1_|sigma$)")
+    layers = source.listed_layers(_NAMES, "blocks.{}.0.", "(?:conv1x1_|sigma$)")
     find_config = _generator_config if is_generator else _discriminator_config
     config = find_config(layers)
     is_deep = config.family == "biggan-deep"
@@ -95,7 +91,7 @@ def convert(source: ForeignTensors) -> Converted:
                 return shape, lambda tensor: noise_first(tensor, config.class_dim)  # type: ignore[union-attr]
         return shape, None
 
-    tensors = take_network(source, config, layers.foreign_name, stored)
+    tensors = source.take_network(config, layers.foreign_name, stored)
     add_leading_vectors(tensors)
     for name, (u, _) in tables.items():
         layer = {".weight": tensors[name], ".u": u}
@@ -112,8 +108,7 @@ def _generator_config(layers: Layers) -> GeneratorConfig:
     condition = layers.inputs("blocks.0.bn1.gain", "blocks.0.bn1.bias", axes=2)
     inputs = source.size(("linear0.weight_orig", 2, 1), ("linear0.weight_v", 1, 0))
     is_shared = "shared.weight" in source
-    return generator_config(
-        layers,
+    return layers.generator_config(
         deep=source.has_any("blocks.0.0.conv2d4."),
         embedding=source.shape("shared.weight", 2) if is_shared else (),
         tables=0 if is_shared or condition == inputs else condition,
@@ -128,7 +123,7 @@ def _discriminator_config(layers: Layers) -> DiscriminatorConfig:
     if outputs != 1:
         raise _unsupported(source, f"a head of {outputs} outputs (one for each class)")
     deep = source.has_any("input_conv.")
-    config = discriminator_config(layers, deep=deep, sn_eps=_SN_EPS, relu_before_shortcut=True)
+    config = layers.discriminator_config(deep=deep, sn_eps=_SN_EPS, relu_before_shortcut=True)
     for block in range(layers.blocks) if deep else ():
         shortcut = layers.foreign_name(f"blocks.{block}.widening.weight")
         last = layers.outputs(f"blocks.{block}.conv4")

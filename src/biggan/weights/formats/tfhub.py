@@ -31,10 +31,8 @@ from biggan.weights.formats.conversion import (
     add_converged_vectors,
     add_other_statistics,
     channels_first,
-    generator_config,
     renamed,
     reorder_first_linear,
-    take_network,
 )
 from biggan.weights.load import empty_network, hub_grid
 from biggan.weights.published import DEEPMIND_LICENCE
@@ -128,8 +126,8 @@ def convert(source: ForeignTensors) -> Converted:
     blocks = 1 + max(source.numbers(r"Generator/GBlock_(\d{1,3})/conv0/w/"), default=0)
     has_attention = foreign_name("attention.theta.weight") in source
     before_attention = _DEEP_BLOCKS * has_attention if deep else None
-    config = generator_config(
-        Layers(source, foreign_name, blocks, before_attention, outputs_last=True),
+    layers = Layers(source, foreign_name, blocks, before_attention, outputs_last=True)
+    config = layers.generator_config(
         deep=deep,
         embedding=source.shape(f"linear/w/{ema}", 2),
         bn_eps=_EPS,
@@ -140,7 +138,7 @@ def convert(source: ForeignTensors) -> Converted:
         for name, layer in empty_network(config).named_modules()
         if isinstance(layer, StandingBatchNorm2d)
     }
-    tensors = take_network(source, config, foreign_name, stored)
+    tensors = source.take_network(config, foreign_name, stored)
     if not stores_v:
         add_converged_vectors(tensors, _EPS)
     reorder_first_linear(tensors)
