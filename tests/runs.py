@@ -75,8 +75,11 @@ def noise_images(
     return ImageDataset(images, torch.arange(num) % max(1, len(names)), names, "noise")
 
 
+IMAGES = noise_images()
+
+
 def run(
-    config: TrainConfig, dataset: ImageDataset, folder: str | Path, **options: Any
+    config: TrainConfig, folder: str | Path, dataset: Any = IMAGES, **options: Any
 ) -> TrainState:
     return train(config, dataset, folder, device=CPU, progress=False, **options)
 
@@ -87,13 +90,11 @@ def until(step: int) -> Callable[[], bool]:
     return lambda: next(steps) == step
 
 
-def in_parts(
-    config: TrainConfig, dataset: ImageDataset, folder: Path, stops: list[int]
-) -> TrainState:
+def in_parts(config: TrainConfig, folder: Path, stops: list[int]) -> TrainState:
     """A run that is stopped at these steps on its way."""
     for stop in stops:
-        run(dataclasses.replace(config, total_steps=stop), dataset, folder)
-    return run(config, dataset, folder)
+        run(dataclasses.replace(config, total_steps=stop), folder)
+    return run(config, folder)
 
 
 def lines(path: Path) -> list[dict[str, Any]]:

@@ -5,8 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from biggan.data import ImageDataset
-from runs import noise_images, short_exports
+from runs import short_exports
 from simple_features import SimpleFeatures
 
 
@@ -14,11 +13,6 @@ from simple_features import SimpleFeatures
 def _less_to_export() -> Iterator[None]:
     with short_exports():
         yield
-
-
-@pytest.fixture(scope="session")
-def images() -> ImageDataset:
-    return noise_images()
 
 
 @pytest.fixture

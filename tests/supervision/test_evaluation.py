@@ -18,7 +18,7 @@ from biggan.training.config import differing_keys
 from biggan.training.export import RunInterruptedError
 from biggan.training.run import Run
 from data_forms import pictures, write_folder
-from runs import CPU, assert_same_run, lines, recipe, run
+from runs import CPU, IMAGES, assert_same_run, lines, recipe, run
 from simple_features import SimpleFeatures
 
 EVALUATION = {"every": 3, "num": 12, "metrics": "fid,is", "extractor": "simple"}
@@ -32,14 +32,14 @@ def _with_extractor(extractor):
 
 
 @pytest.fixture(scope="module")
-def whole(images, tmp_path_factory):
+def whole(tmp_path_factory):
     """A run that nothing interrupted."""
     folder = tmp_path_factory.mktemp("evaluated") / "run"
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("BIGGAN_CACHE", str(folder.with_name("cache")))
         extractor = SimpleFeatures()
         patch.setattr("biggan.evaluation.features.open_extractor", lambda *_, **__: extractor)
-        run(EVALUATED, images, folder)
+        run(EVALUATED, folder)
     return folder
 
 
@@ -60,11 +60,8 @@ def evaluated_steps(folder):
 
 def test_every_scheduled_step_has_its_figures(whole):
     assert evaluated_steps(whole) == [3, 6]
-    logged = {
-        line["step"]: line["evaluation/frechet_distance"]
-        for line in lines(whole / "metrics.jsonl")
-        if "evaluation/frechet_distance" in line
-    }
+    key = "evaluation/frechet_distance"
+    logged = {m["step"]: m[key] for m in lines(whole / "metrics.jsonl") if key in m}
     assert logged == {step: scores(whole, step)["frechet_distance"] for step in (3, 6)}
 
 
@@ -78,12 +75,9 @@ def test_the_best_generator_is_kept_with_its_figures(whole):
     assert measured["num"] == 12
 
 
-def test_the_best_generators_stay(images, tmp_path):
+def test_the_best_generators_stay(tmp_path):
     evaluation = EVALUATION | {"every": 1, "keep_best": 2}
-    config = recipe(
-        total_steps=6, checkpoint_every=1, keep_every=6, statistics_images=8, evaluation=evaluation
-    )
-    run(config, images, tmp_path)
+    run(recipe(total_steps=6, checkpoint_every=1, keep_every=6, evaluation=evaluation), tmp_path)
     distances = {step: scores(tmp_path, step)["frechet_distance"] for step in range(1, 7)}
     best = sorted(distances, key=lambda step: distances[step])[:2]
     kept = {int(path.stem[5:]) for path in (tmp_path / "generators").iterdir()}
@@ -105,7 +99,7 @@ def test_the_best_generators_stay(images, tmp_path):
     ],
 )
 def test_a_worse_generator_does_not_replace_the_best_by_the_same_yardstick(
-    whole, images, tmp_path, where, key, value
+    whole, tmp_path, where, key, value
 ):
     folder = tmp_path / "run"
     better = json.loads((whole / "evaluations" / "step-00000003.json").read_text())
@@ -114,12 +108,12 @@ def test_a_worse_generator_does_not_replace_the_best_by_the_same_yardstick(
     better["rows"][0]["scores"]["frechet_distance"] = -1.0
     (folder / "evaluations").mkdir(parents=True)
     (folder / "evaluations" / "step-00000001.json").write_text(json.dumps(better))
-    run(dataclasses.replace(EVALUATED, total_steps=3), images, folder)
+    run(dataclasses.replace(EVALUATED, total_steps=3), folder)
     assert (folder / RUN_BEST).exists() is not same
 
 
-def test_only_distances_by_the_newest_ones_yardstick_are_judged(images, copied):
-    evaluation = ScheduledEvaluation(Run(EVALUATED, images, copied, CPU))
+def test_only_distances_by_the_newest_ones_yardstick_are_judged(copied):
+    evaluation = ScheduledEvaluation(Run(EVALUATED, IMAGES, copied, CPU))
     found = evaluation.distances(6)
     assert found == [(step, scores(copied, step)["frechet_distance"]) for step in (3, 6)]
     file = copied / "evaluations" / "step-00000003.json"
@@ -130,32 +124,30 @@ def test_only_distances_by_the_newest_ones_yardstick_are_judged(images, copied):
     assert evaluation.distances(5) == found[:1]
 
 
-def test_the_weights_are_those_of_a_run_without(whole, images, tmp_path):
-    run(recipe(**BASE), images, tmp_path)
+def test_the_weights_are_those_of_a_run_without(whole, tmp_path):
+    run(recipe(**BASE), tmp_path)
     assert not (tmp_path / "evaluations").exists()
     assert_same_run(whole, tmp_path)
 
 
-def test_an_interrupt_starts_no_evaluation_and_the_same_call_makes_it(images, tmp_path, whole):
+def test_an_interrupt_starts_no_evaluation_and_the_same_call_makes_it(tmp_path, whole):
     with pytest.raises(RunInterruptedError):
-        run(EVALUATED, images, tmp_path, interrupted=lambda: True)
+        run(EVALUATED, tmp_path, interrupted=lambda: True)
     assert not list(tmp_path.glob("evaluations/*"))
     assert biggan.load(tmp_path).description.training["step"] == 3
-    run(EVALUATED, images, tmp_path)
+    run(EVALUATED, tmp_path)
     assert evaluated_steps(tmp_path) == [3, 6]
     assert_same_run(tmp_path, whole)
 
 
-def test_an_evaluation_that_was_killed_is_made_after_resuming(
-    whole, images, tmp_path, extractor, caplog
-):
+def test_an_evaluation_that_was_killed_is_made_after_resuming(whole, tmp_path, extractor, caplog):
     extractor.ends_after = 5
     with pytest.raises(KeyboardInterrupt):
-        run(EVALUATED, images, tmp_path)
+        run(EVALUATED, tmp_path)
     assert not (tmp_path / "evaluations").exists()
     extractor.ends_after = None
     caplog.set_level("INFO", "biggan")
-    run(EVALUATED, images, tmp_path)
+    run(EVALUATED, tmp_path)
     assert [m for m in caplog.messages if "evaluating" in m] == [
         f"step {step}: evaluating 12 images" for step in (3, 6)
     ]
@@ -181,13 +173,13 @@ def test_a_stream_needs_images_to_compare_with(tmp_path):
         ScheduledEvaluation(Run(EVALUATED, Stream(), tmp_path, CPU))
 
 
-def test_the_last_step_is_evaluated_whatever_the_schedule(images, tmp_path):
-    run(dataclasses.replace(EVALUATED, total_steps=4), images, tmp_path)
+def test_the_last_step_is_evaluated_whatever_the_schedule(tmp_path):
+    run(dataclasses.replace(EVALUATED, total_steps=4), tmp_path)
     assert evaluated_steps(tmp_path) == [3, 4]
 
 
 @pytest.mark.parametrize("flip", [True, False])
-def test_other_data_are_compared_class_by_class(images, tmp_path, monkeypatch, flip):
+def test_other_data_are_compared_class_by_class(tmp_path, monkeypatch, flip):
     folder = write_folder(tmp_path / "pictures", pictures(8, ("blue", "red"), size=8))
     calls = []
 
@@ -198,29 +190,29 @@ def test_other_data_are_compared_class_by_class(images, tmp_path, monkeypatch, f
     monkeypatch.setattr("biggan.evaluation.evaluate.classification_accuracy_score", listen)
     other = {"every": 6, "metrics": "fid,intra-fid,cas", "data": str(folder)}
     config = recipe(**BASE, evaluation=EVALUATION | other, flip=flip)
-    run(config, images, tmp_path / "run")
+    run(config, tmp_path / "run")
     assert calls == [(12, 16, ("blue", "red"), flip)]
     assert scores(tmp_path / "run", 6)["cas"] == 0.5
     assert scores(tmp_path / "run", 6)["intra_class_frechet_distance"] > 0
 
 
-def test_data_that_do_not_fit_are_refused_before_the_first_step(images, tmp_path, extractor):
+def test_data_that_do_not_fit_are_refused_before_the_first_step(tmp_path, extractor):
     file = tmp_path / "s.safetensors"
-    features = extract_features(DatasetImages(images), extractor, progress=False)
-    save_statistics(features, images, extractor, file)
+    features = extract_features(DatasetImages(IMAGES), extractor, progress=False)
+    save_statistics(features, IMAGES, extractor, file)
     config = recipe(**BASE, evaluation=EVALUATION | {"metrics": "fid,kid", "data": str(file)})
     with pytest.raises(InputError, match=r"s.safetensors contains statistics.*kid"):
-        run(config, images, tmp_path / "run")
+        run(config, tmp_path / "run")
     assert not list((tmp_path / "run").glob("checkpoints/*"))
 
 
 @pytest.mark.parametrize(
     "text", ["", "3", "[" * 20_000, '{"rows": []}', '{"rows": [{"scores": {"fid": "a"}}]}']
 )
-def test_a_damaged_evaluation_is_made_again(whole, images, copied, text):
+def test_a_damaged_evaluation_is_made_again(whole, copied, text):
     files = [copied / "evaluations" / f"step-{step:08d}.json" for step in (3, 6)]
     for file in (*files, copied / "evaluations" / "step-x.json"):
         file.write_text(text)
-    run(EVALUATED, images, copied)
+    run(EVALUATED, copied)
     assert scores(copied, 6) == pytest.approx(scores(whole, 6))
     assert files[0].read_text() == text  # the generator of that step is gone

@@ -1,6 +1,7 @@
 """What changes from a step on: the schedule, whole runs, resuming, and what is refused."""
 
 import dataclasses
+import re
 import tomllib
 
 import pytest
@@ -13,6 +14,7 @@ from biggan.toml import to_toml
 from biggan.training import load_recipe
 from biggan.training.config import TrainConfig, differing_keys
 from runs import SMALL, assert_same_tensors, final_tensors, lines, run, until
+from tiny import refusal
 
 BASE = {**SMALL, "d_steps": 2, "checkpoint_every": 3, "watch": {"every": 0}}
 CHANGES = [
@@ -89,9 +91,9 @@ def test_mistakes_are_named(interventions, message):
         ("discriminator", {"generator", "g_optimizer", "ema"}),
     ],
 )
-def test_a_frozen_network_stays_as_it_is(images, tmp_path, name, moves):
-    run(recipe(total_steps=1), images, tmp_path / "before")
-    run(recipe({"step": 1, "freeze": name}, total_steps=3), images, tmp_path / "after")
+def test_a_frozen_network_stays_as_it_is(tmp_path, name, moves):
+    run(recipe(total_steps=1), tmp_path / "before")
+    run(recipe({"step": 1, "freeze": name}, total_steps=3), tmp_path / "after")
     before, after = (final_tensors(tmp_path / part) for part in ("before", "after"))
     forward_moves = (".u", ".v", "running_mean", "running_var", "num_batches_tracked")
     moved = {
@@ -106,26 +108,26 @@ def test_a_frozen_network_stays_as_it_is(images, tmp_path, name, moves):
     assert ["g_loss" in line for line in metrics] == [True, *2 * [name != "generator"]]
 
 
-def test_learning_rates_change_and_adam_keeps_its_moments(images, tmp_path):
-    state = run(recipe({"step": 2, "g_lr": 3e-3, "d_lr": 4e-3}, total_steps=3), images, tmp_path)
+def test_learning_rates_change_and_adam_keeps_its_moments(tmp_path):
+    state = run(recipe({"step": 2, "g_lr": 3e-3, "d_lr": 4e-3}, total_steps=3), tmp_path)
     rates = [o.param_groups[0]["lr"] for o in (state.g_optimizer, state.d_optimizer)]
     assert rates == [3e-3, 4e-3]
     steps = {int(moments["step"]) for moments in state.d_optimizer.state.values()}
     assert steps == {6}
 
 
-def test_stopping_and_resuming_changes_no_bit(images, tmp_path, whole):
+def test_stopping_and_resuming_changes_no_bit(tmp_path, whole):
     for more in (2, 1, 2, 3):  # at steps 2, 3, 5 and 8
-        run(recipe(*CHANGES, total_steps=9), images, tmp_path, should_stop=until(more))
-    run(recipe(*CHANGES, total_steps=9), images, tmp_path)
+        run(recipe(*CHANGES, total_steps=9), tmp_path, should_stop=until(more))
+    run(recipe(*CHANGES, total_steps=9), tmp_path)
     assert_same_tensors(final_tensors(tmp_path), final_tensors(whole))
     assert lines(tmp_path / "events.jsonl") == lines(whole / "events.jsonl")
 
 
 @pytest.fixture(scope="module")
-def whole(images, tmp_path_factory):
+def whole(tmp_path_factory):
     folder = tmp_path_factory.mktemp("interventions")
-    run(recipe(*CHANGES, total_steps=9), images, folder)
+    run(recipe(*CHANGES, total_steps=9), folder)
     return folder
 
 
@@ -138,17 +140,17 @@ def test_every_intervention_is_an_event(whole):
     assert events[0]["reason"] == "The recipe asks for d_lr = 0.001, d_steps = 3 from step 2 on."
 
 
-def test_one_may_be_added_to_a_run_that_has_not_reached_it(images, tmp_path, whole):
-    run(recipe(total_steps=2), images, tmp_path)
+def test_one_may_be_added_to_a_run_that_has_not_reached_it(tmp_path, whole):
+    run(recipe(total_steps=2), tmp_path)
     assert not (tmp_path / "events.jsonl").exists()
-    run(recipe(*CHANGES, total_steps=9), images, tmp_path)
+    run(recipe(*CHANGES, total_steps=9), tmp_path)
     assert_same_tensors(final_tensors(tmp_path), final_tensors(whole))
 
 
-def test_one_that_is_past_is_refused(images, tmp_path):
-    run(recipe(total_steps=3), images, tmp_path)
+def test_one_that_is_past_is_refused(tmp_path):
+    run(recipe(total_steps=3), tmp_path)
     with pytest.raises(InputError, match=r"interventions before step 3: \[\] -> \[.*'step': 2"):
-        run(recipe(*CHANGES, total_steps=9), images, tmp_path)
+        run(recipe(*CHANGES, total_steps=9), tmp_path)
 
 
 def test_what_is_past_decides_the_result_and_what_is_to_come_may_change():
@@ -183,5 +185,4 @@ def test_a_rollback_leaves_what_led_to_it(tmp_path):
     assert [event["reason"] for event in lines(tmp_path / "events.jsonl")] == ["a"]
     (tmp_path / "events.jsonl").unlink()
     (tmp_path / "events.jsonl").mkdir()
-    with pytest.raises(InputError, match="cannot write .*events.jsonl"):
-        log.write_event(Event(1, "stop", "a"))
+    assert re.search("cannot write .*events.jsonl", refusal(log.write_event, Event(1, "stop", "a")))

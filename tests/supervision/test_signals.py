@@ -38,10 +38,8 @@ def test_gradient_norm_is_that_of_all_parameters_together():
 
 
 def test_frobenius_norms():
-    assert frobenius_norms({"a": torch.tensor([[3.0, 4.0]]), "b": torch.ones(2, 2)}) == {
-        "a": 5.0,
-        "b": 2.0,
-    }
+    weights = {"a": torch.tensor([[3.0, 4.0]]), "b": torch.ones(2, 2)}
+    assert frobenius_norms(weights) == {"a": 5.0, "b": 2.0}
 
 
 def test_batch_norm_statistics():

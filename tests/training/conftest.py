@@ -9,7 +9,7 @@ from PIL import Image
 
 from biggan.data import ImageDataset, load_dataset
 from biggan.training.config import TrainConfig
-from runs import noise_images, short_exports
+from runs import short_exports
 from tiny import TINY_RECIPE
 
 
@@ -44,8 +44,3 @@ def dataset(folder: Path) -> ImageDataset:
 @pytest.fixture
 def config(dataset: ImageDataset) -> TrainConfig:
     return TrainConfig.from_dict(TINY_RECIPE).fitted(dataset.num_classes)
-
-
-@pytest.fixture(scope="session")
-def images() -> ImageDataset:
-    return noise_images()

@@ -73,7 +73,7 @@ def run(folder, threads, rules, changes, kill_at):
     run_log._tensorboard_writer = lambda *_: None
     config = TrainConfig.from_dict({**RECIPE, **changes}).fitted(2)
     with runs.short_exports():
-        runs.run(config, runs.noise_images(), folder / "run", rules=rules)
+        runs.run(config, folder / "run", rules=rules)
     (folder / "operations").write_text("\n".join(operations))
 
 

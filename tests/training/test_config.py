@@ -12,7 +12,7 @@ from biggan.toml import to_toml
 from biggan.training import load_recipe, shipped_recipes
 from biggan.training.config import TrainConfig, differing_keys, recipe_keys
 from biggan.training.state import TrainState
-from tiny import TINY_RECIPE
+from tiny import TINY_RECIPE, refusal
 
 
 @pytest.fixture
@@ -112,9 +112,9 @@ def test_a_preset_pair_agrees_for_every_preset():
     ],
 )
 def test_mistakes_are_named(recipe, change, message):
-    with pytest.raises(biggan.InputError, match=message) as caught:
-        load_recipe(recipe, [change])
-    assert len(str(caught.value)) < 300
+    said = refusal(load_recipe, recipe, [change])
+    assert re.search(message, said)
+    assert len(said) < 300
 
 
 @pytest.mark.parametrize(
@@ -168,14 +168,11 @@ def test_the_guide_lists_every_key_with_its_default():
 
 
 def test_missing_and_broken_recipes(tmp_path):
-    with pytest.raises(biggan.InputError, match="one of .*digits"):
-        load_recipe("digit")
-    with pytest.raises(biggan.InputError, match="cannot read the recipe"):
-        load_recipe(tmp_path / "none.toml")
+    assert re.search("one of .*digits", refusal(load_recipe, "digit"))
+    assert "cannot read the recipe" in refusal(load_recipe, tmp_path / "none.toml")
     broken = tmp_path / "broken.toml"
     broken.write_text("batch_size = = 3")
-    with pytest.raises(biggan.InputError, match="not valid TOML"):
-        load_recipe(broken)
+    assert "not valid TOML" in refusal(load_recipe, broken)
 
 
 def test_what_decides_the_result_must_not_differ_and_the_rest_may(recipe):
@@ -195,5 +192,4 @@ def test_what_cannot_go_together_is_refused():
         TrainConfig.from_dict({"compile": True, "checkpoint_activations": True})
     with pytest.raises(InputError, match="only one of unconditional and classes"):
         TrainConfig.from_dict({"stream": True, "unconditional": True, "classes": "names.txt"})
-    with pytest.raises(InputError, match="ema.start must be 0 or above"):
-        TrainConfig.from_dict({"ema": {"start": -1}})
+    assert "ema.start must be 0 or above" in refusal(TrainConfig.from_dict, {"ema": {"start": -1}})

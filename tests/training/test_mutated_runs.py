@@ -47,7 +47,7 @@ def _cheap(monkeypatch, tmp_path):
 
 def resume(folder, total_steps=2):
     config = TrainConfig.from_dict({**RECIPE, "total_steps": total_steps}).fitted(2)
-    return run_training(config, noise_images(12), folder)
+    return run_training(config, folder, noise_images(12))
 
 
 def report(folder):

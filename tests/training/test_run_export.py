@@ -43,14 +43,8 @@ def test_several_batches_pool_means_and_variances(config):
     generator = TrainState.create(config, torch.device("cpu")).generator
     record_statistics(generator, config, (), None, 64)
     dim = config.generator.z_dim
-    z = torch.cat(
-        [
-            torch.from_numpy(
-                make_noise(16, dim, None, derive_seed(config.seed, Purpose.STATISTICS, i, 0))
-            ).float()
-            for i in range(4)
-        ]
-    )
+    seeds = [derive_seed(config.seed, Purpose.STATISTICS, i, 0) for i in range(4)]
+    z = torch.cat([torch.from_numpy(make_noise(16, dim, None, seed)).float() for seed in seeds])
     generator.eval()
     x = generator.linear(z[:, : config.generator.chunk_dim]).unflatten(1, (-1, 4, 4))
     first = generator.blocks[0].bn1

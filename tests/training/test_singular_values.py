@@ -17,13 +17,7 @@ def assert_near_svd(found, matrices):
     assert found.keys() == matrices.keys()
     for name, matrix in matrices.items():
         expected = torch.linalg.svdvals(matrix.double())[:3]
-        torch.testing.assert_close(
-            torch.tensor(found[name], dtype=torch.float64),
-            expected,
-            rtol=0.01,
-            atol=0,
-            msg=lambda text, name=name: f"{name}: {text}",
-        )
+        assert found[name] == pytest.approx(expected.tolist(), rel=0.01, abs=0), name
 
 
 def with_spectrum(values, rows, columns):

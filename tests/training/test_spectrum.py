@@ -48,10 +48,8 @@ def test_triplets_are_those_of_the_svd(shape, whole):
     found = all_triplets(matrix) if whole else iterate_block(matrix, start, 200)
     left, values, right = torch.linalg.svd(matrix, full_matrices=False)
     torch.testing.assert_close(found.values[:2], values[:2], rtol=1e-6, atol=0)
-    product, expected = (
-        torch.outer(vectors[0], vectors[1])
-        for vectors in ((found.left[:, 0], found.right[:, 0]), (left[:, 0], right[0]))
-    )
+    product = torch.outer(found.left[:, 0], found.right[:, 0])
+    expected = torch.outer(left[:, 0], right[0])
     torch.testing.assert_close(product, expected, rtol=0, atol=1e-4)
 
 
