@@ -129,3 +129,21 @@ def write_shards(folder, files, per_shard=4, label="cls"):
     if label == "cls":
         (folder / "classes.txt").write_text("\n".join(classes) + "\n")
     return folder
+
+
+FORMS = {
+    "folder": lambda path, files: write_folder(path / "pets", files),
+    "zip": lambda path, files: write_zip(path / "pets.zip", files),
+    "parquet": lambda path, files: write_parquet(path / "pets.parquet", shuffled(files)),
+    "parquet folder": lambda path, files: (
+        write_parquet(path / "pets" / "train-00000-of-00002.parquet", shuffled(files)).parent
+    ),
+    "shards": lambda path, files: write_shards(path / "pets", shuffled(files)),
+    "shards with names": lambda path, files: write_shards(
+        path / "pets", shuffled(files), label="json"
+    ),
+    "pattern": lambda path, files: (
+        write_shards(path / "pets", shuffled(files)) / "train-{0000..0003}.tar"
+    ),
+}
+"""Writers of the same pictures to a folder, of which each returns the source to load."""

@@ -109,9 +109,8 @@ def test_the_labels_of_cifar_100_are_fine_or_coarse(tmp_path, form):
         data = load_dataset(path, 32, 3, label_column=column)
         assert data.class_names == ("x", "y")
         assert (data.images.numpy() == in_order(LABELS[:10], PIXELS[:10])).all()
-    assert "has the labels fine and coarse at most, not 'bad'" in refusal(
-        load_dataset, path, 32, 3, label_column="bad"
-    )
+    message = refusal(load_dataset, path, 32, 3, label_column="bad")
+    assert "has the labels fine and coarse at most, not 'bad'" in message
     path = write_archive(tmp_path / "cifar-10.tar.gz", cifar10())
     assert "has no coarse labels" in refusal(load_dataset, path, 32, 3, label_column="coarse")
 
@@ -168,9 +167,8 @@ BOMB = b"\x80\x02K\x01r\xff\xff\xff\x7f."
 )
 def test_a_damaged_or_hostile_batch_runs_nothing(tmp_path, monkeypatch, data, fault):
     monkeypatch.chdir(tmp_path)
-    path = write_archive(
-        tmp_path / "a.tar.gz", cifar10() | {"cifar-10-batches-py/data_batch_1": data}
-    )
+    files = cifar10() | {"cifar-10-batches-py/data_batch_1": data}
+    path = write_archive(tmp_path / "a.tar.gz", files)
     message = refusal(load_dataset, path, 32, 3)
     assert "cifar-10-batches-py/data_batch_1 is damaged" in message
     assert fault in message

@@ -10,12 +10,7 @@ from PIL.PngImagePlugin import PngInfo
 from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
 from biggan.data.dataset import fit_square, to_array
-from biggan.data.decoding import (
-    CorruptImageError,
-    decode_image,
-    image_endings,
-    strict_pillow,
-)
+from biggan.data.decoding import CorruptImageError, decode_image, image_endings, strict_pillow
 from data_forms import encode
 
 
@@ -259,9 +254,6 @@ def test_warnings_about_files_stay_off_the_terminal():
         with strict_pillow():
             decode(data[:-3], 1)
     assert caught == []
-
-
-# --- to a square of one size ---
 
 
 @pytest.mark.parametrize(

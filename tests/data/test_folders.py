@@ -26,13 +26,7 @@ from data_forms import (
 )
 
 FILES = pictures(4)
-NAMES = [
-    "cat/b.PNG",
-    "cat/a.jpg",
-    "cat/deep/er/c.webp",
-    "dog/d.tiff",
-    "top.ppm",
-]
+NAMES = ["cat/b.PNG", "cat/a.jpg", "cat/deep/er/c.webp", "dog/d.tiff", "top.ppm"]
 CLUTTER = [
     "cat/notes.txt",
     "cat/jpg",

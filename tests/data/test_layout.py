@@ -262,9 +262,6 @@ def test_both_spellings_of_an_accent_are_one_class():
         assert "rename the class" in refused(images("dog", name))
 
 
-# --- labels that images bring with them ---
-
-
 @pytest.mark.parametrize(
     ("labels", "names", "numbers", "table"),
     [

@@ -2,14 +2,10 @@
 
 import json
 import logging
-import os
 import re
 import resource
 import shutil
 import signal
-import subprocess
-import sys
-import time
 from collections import namedtuple
 
 import numpy as np
@@ -19,18 +15,7 @@ from PIL import Image
 
 from biggan.data import ShuffledStream, fetch, load_dataset, packed, sources
 from biggan.data.packed import pack_dataset, read_header, verify
-from data_forms import (
-    cut_short,
-    encode,
-    pictures,
-    refusal,
-    shuffled,
-    wide,
-    write_folder,
-    write_parquet,
-    write_shards,
-    write_zip,
-)
+from data_forms import FORMS, cut_short, encode, pictures, refusal, wide, write_folder
 
 FILES = pictures(7)
 NAMES = ["images.bin", "labels.npy", "dataset.json"]
@@ -69,9 +54,6 @@ def flip(file, position):
     data = bytearray(file.read_bytes())
     data[position] ^= 1
     file.write_bytes(data)
-
-
-# --- the format ---
 
 
 def test_the_files_are_what_the_guide_says_and_mapped(out, monkeypatch):
@@ -164,27 +146,11 @@ def test_other_folders_are_no_packed_datasets(tmp_path):
     assert len(load_dataset(folder, 8, 3)) == 4
 
 
-# --- packing ---
-
-
-FORMS = {
-    "folder": lambda path: write_folder(path / "pets", FILES),
-    "zip": lambda path: write_zip(path / "pets.zip", FILES),
-    "parquet": lambda path: write_parquet(path / "pets.parquet", shuffled(FILES)),
-    "parquet folder": lambda path: (
-        write_parquet(path / "pets" / "train-00000-of-00002.parquet", shuffled(FILES)).parent
-    ),
-    "shards": lambda path: write_shards(path / "pets", shuffled(FILES)),
-    "shards with names": lambda path: write_shards(path / "pets", shuffled(FILES), label="json"),
-    "pattern": lambda path: write_shards(path / "pets", shuffled(FILES)) / "train-{0000..0003}.tar",
-}
-
-
 @pytest.mark.parametrize("form", FORMS)
 def test_every_form_gives_the_dataset_of_the_folder(tmp_path, monkeypatch, form):
     monkeypatch.setitem(FILES, "cat/0001.png", b"a corrupt image")
     plain = load_dataset(write_folder(tmp_path / "plain", FILES), 8, 3)
-    source = FORMS[form](tmp_path)
+    source = FORMS[form](tmp_path, FILES)
     pack_dataset(source, tmp_path / "out", 8)
     mapped = load_dataset(tmp_path / "out", 8, 3)
     for data in (mapped, load_dataset(source, 8, 3)):
@@ -309,16 +275,13 @@ def test_what_cannot_fit_is_refused_before_it_is_begun(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("form", ["folder", "parquet", "shards"])
 def test_without_classes(tmp_path, form):
-    source, out = FORMS[form](tmp_path), tmp_path / "out"
+    source, out = FORMS[form](tmp_path, FILES), tmp_path / "out"
     header = pack_dataset(source, out, 8, unconditional=True)
     assert (header.class_names, header.histogram) == ((), ())
     data = load_dataset(out, 8, 3, unconditional=True)
     assert not data.labels.any()
     assert data.fingerprint == load_dataset(source, 8, 3, unconditional=True).fingerprint
     assert "packed without classes" in refusal(load_dataset, out, 8, 3)
-
-
-# --- interruptions ---
 
 
 def decoded_only(folder, out):
@@ -451,27 +414,6 @@ def test_lost_pixels_and_torn_lines_are_done_again(tmp_path, small_chunks, caplo
     (work / "plan.json").write_text(plan.replace(" 5\n", "\n"))
     (work / "journal.jsonl").write_text('["closed", [[1, 2]]]\n')
     assert pack_dataset(folder, tmp_path / "other", 8).skipped == ()
-
-
-def test_kill_9_in_the_middle(tmp_path):
-    files = cut_short(pictures(150, size=64), "cat/0003.png")
-    folder, out = write_folder(tmp_path / "pets", files), tmp_path / "out"
-    pack_dataset(folder, tmp_path / "whole", 64)
-    code = (
-        "import sys; from biggan.data import packed; packed._MOST_IN_CHUNK = 4; "
-        "packed.pack_dataset(sys.argv[1], sys.argv[2], 64, workers=1)"
-    )
-    process = subprocess.Popen([sys.executable, "-c", code, folder, out], env=os.environ)
-    journal = tmp_path / ".out.packing" / "journal.jsonl"
-    while process.poll() is None and not (journal.exists() and journal.stat().st_size > 300):
-        time.sleep(0.001)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    assert not out.exists()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(packed, "_MOST_IN_CHUNK", 4)
-        pack_dataset(folder, out, 64)
-    assert contents(out) == contents(tmp_path / "whole")
 
 
 def test_a_packed_dataset_knows_how_its_images_became_squares(tmp_path):

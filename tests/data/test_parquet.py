@@ -38,9 +38,8 @@ def test_images_may_be_plain_bytes_without_names_or_metadata(tmp_path):
     # Without names, images of a class stay in the order of the rows.
     order = [name for c in ("cat", "dog") for name in shuffled(FILES) if name.startswith(c)]
     folder = {f"{name[:3]}/{i:04}.png": FILES[name] for i, name in enumerate(order)}
-    assert torch.equal(
-        data.images, load_dataset(write_folder(tmp_path / "folder", folder), 8, 3).images
-    )
+    expected = load_dataset(write_folder(tmp_path / "folder", folder), 8, 3)
+    assert torch.equal(data.images, expected.images)
 
 
 @pytest.mark.parametrize(
@@ -75,9 +74,7 @@ def test_a_column_of_labels_can_be_chosen(tmp_path):
         for name, size in (("fine", 3), ("coarse", 2))
     }
     path = write(tmp_path / "a.parquet", columns, **features)
-    assert "only image, fine, coarse: choose that of the labels with --label-column" in refused(
-        path
-    )
+    assert "image, fine, coarse: choose that of the labels with --label-column" in refused(path)
     data = load_dataset(path, 8, 3, label_column="coarse")
     assert data.class_names == ("coarse 0", "coarse 1")
     assert data.labels.tolist() == [0, 1, 1]

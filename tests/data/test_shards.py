@@ -71,9 +71,6 @@ def numbers_of(images, data):
     return np.array([numbers[image.numpy().tobytes()] for image in images])
 
 
-# --- the order ---
-
-
 def test_every_epoch_is_a_permutation_of_the_dataset(folder):
     data = load_dataset(folder, 8, 3)
     images, labels = take(batches(stream(folder), 0, 4), 15)
@@ -155,9 +152,6 @@ def test_closing_ends_the_threads(folder):
     assert threading.active_count() > before
     begun.close()
     assert threading.active_count() == before
-
-
-# --- what is in the shards ---
 
 
 def test_shards_are_counted_once_whatever_names_them(folder, tmp_path, read):
@@ -275,9 +269,6 @@ def test_other_mistakes(folder, tmp_path, monkeypatch):
     assert "at least 1" in refusal(stream, folder, window=0)
     monkeypatch.setitem(__import__("sys").modules, "webdataset", None)
     assert "pip install 'biggan[data]'" in refusal(stream, folder, index=tmp_path / "index")
-
-
-# --- the index ---
 
 
 def urls_in(folder):

@@ -7,15 +7,7 @@ import pytest
 from biggan.data import load_dataset
 from biggan.data.shards import expand_shards
 from biggan.data.sources import containers, expand, open_source
-from data_forms import (
-    pictures,
-    png,
-    refusal,
-    write_folder,
-    write_parquet,
-    write_shards,
-    write_tar,
-)
+from data_forms import pictures, png, refusal, write_folder, write_parquet, write_shards, write_tar
 
 FILES = pictures(4)
 

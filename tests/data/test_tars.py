@@ -8,14 +8,7 @@ import pytest
 
 from biggan.data import ShardStream, load_dataset
 from biggan.data.sources import expand
-from data_forms import (
-    pictures,
-    png,
-    refusal,
-    write_archive,
-    write_folder,
-    write_tar,
-)
+from data_forms import pictures, png, refusal, write_archive, write_folder, write_tar
 
 FILES = pictures(4)
 PNG = png(0)[0]
