@@ -30,6 +30,7 @@ from biggan.images import from_uint8
 from biggan.weights.files import load_tensors, save_tensors
 from data_forms import pictures, write_folder
 from peer_resizes import resized_as_pillow
+from tiny import refusal
 
 STEPS = 30
 NAMES = ("red", "green", "blue")
@@ -103,8 +104,7 @@ def test_low_precision_is_of_the_training_alone(trained, dataset, tmp_path):
     weight = low.network.linear.weight
     assert weight.dtype == torch.float32
     assert not torch.equal(weight, trained[1].network.linear.weight)
-    with pytest.raises(InputError, match="precision bfloat16, not float32"):
-        train(dataset, out)
+    assert "precision bfloat16, not float32" in refusal(train, dataset, out)
 
 
 def test_files_of_version_0_2_keep_their_features(trained, dataset, tmp_path):
@@ -182,8 +182,7 @@ def test_another_recipe_is_refused(trained, dataset, tmp_path, monkeypatch, chan
 
 def test_other_images_are_refused(trained, dataset):
     changed = ImageDataset(dataset.images ^ 1, dataset.labels, NAMES, "tints")
-    with pytest.raises(InputError, match="other images"):
-        train(changed, trained[0])
+    assert "other images" in refusal(train, changed, trained[0])
 
 
 def test_a_damaged_checkpoint_is_not_used(trained, dataset, tmp_path, monkeypatch, caplog):
@@ -197,11 +196,9 @@ def test_a_damaged_checkpoint_is_not_used(trained, dataset, tmp_path, monkeypatc
 
 
 def test_one_process_at_a_time(dataset, tmp_path):
-    with (
-        filelock.FileLock(tmp_path / ".out.safetensors.lock"),
-        pytest.raises(InputError, match="another process is training"),
-    ):
-        train(dataset, tmp_path / "out.safetensors")
+    with filelock.FileLock(tmp_path / ".out.safetensors.lock"):
+        message = refusal(train, dataset, tmp_path / "out.safetensors")
+    assert "another process is training" in message
 
 
 def test_mapped_images_give_the_same_network(tmp_path):
@@ -214,8 +211,7 @@ def test_mapped_images_give_the_same_network(tmp_path):
 
 def test_divergence_leaves_no_file(dataset, tmp_path, monkeypatch):
     monkeypatch.setattr(training, "_LEARNING_RATE", 1e30)
-    with pytest.raises(InputError, match="diverged at step 20"):
-        train(dataset, tmp_path / "out.safetensors")
+    assert "diverged at step 20" in refusal(train, dataset, tmp_path / "out.safetensors")
     assert not list(tmp_path.glob("*.safetensors"))
 
 
@@ -228,18 +224,15 @@ def test_data_without_classes_are_refused(dataset, tmp_path):
 
 @pytest.mark.parametrize("changes", [{"steps": 0}, {"seed": -1}])
 def test_numbers_out_of_range(changes):
-    with pytest.raises(InputError, match=str(*changes.values())):
-        replace(ClassifierTraining(3), **changes)
+    assert str(*changes.values()) in refusal(replace, ClassifierTraining(3), **changes)
 
 
 def test_shapes_out_of_range():
     for field in ("resolution", "image_channels", "num_classes", "width"):
         values = {"resolution": 8, "image_channels": 3, "num_classes": 3, "width": 4}
         for wrong in (0, -1, 2.0, "3", True):
-            with pytest.raises(InputError, match=field):
-                ClassifierConfig(**values | {field: wrong})
-        with pytest.raises(InputError, match="mirrored is true or false, not 1"):
-            ClassifierConfig(**values, mirrored=1)
+            assert field in refusal(ClassifierConfig, **values | {field: wrong})
+        assert "mirrored is true or false, not 1" in refusal(ClassifierConfig, **values, mirrored=1)
 
 
 def test_held_out_are_a_tenth_of_each_class():
@@ -248,8 +241,7 @@ def test_held_out_are_a_tenth_of_each_class():
     assert sorted([*train_on, *held_out]) == list(range(71))
     assert torch.bincount(labels[held_out], minlength=5).tolist() == [5, 2, 0, 0, 1]
     assert not np.array_equal(held_out, split_held_out(labels, 5, seed=4)[1])
-    with pytest.raises(InputError, match="no class has two images"):
-        split_held_out(torch.arange(4), 4, seed=0)
+    assert "no class has two images" in refusal(split_held_out, torch.arange(4), 4, seed=0)
 
 
 def test_augmentation_moves_and_mirrors():
@@ -339,10 +331,8 @@ def test_logits_are_the_last_layer_of_features(trained):
     expected = found.features @ weights["linear.weight"].T + weights["linear.bias"]
     torch.testing.assert_close(found.logits, expected)
     assert (found.logits.argmax(dim=1) == labels).float().mean() > 0.9
-    assert torch.equal(
-        predict(classifier.network, images, np.arange(30), progress=False),
-        found.logits.argmax(dim=1),
-    )
+    guesses = predict(classifier.network, images, np.arange(30), progress=False)
+    assert torch.equal(guesses, found.logits.argmax(dim=1))
 
 
 def test_an_image_is_looked_at_alone(trained, monkeypatch):
@@ -378,23 +368,18 @@ def test_wrong_images(trained):
 
 def test_wrong_files(trained, tiny_file, tmp_path):
     path = trained[0]
-    with pytest.raises(InputError, match="there is no file"):
-        ClassifierFeatures(tmp_path / "no.safetensors")
-    with pytest.raises(InputError, match="contains no classifier"):
-        ClassifierFeatures(tiny_file)
+    assert "there is no file" in refusal(ClassifierFeatures, tmp_path / "no.safetensors")
+    assert "contains no classifier" in refusal(ClassifierFeatures, tiny_file)
     cut = tmp_path / "cut.safetensors"
     cut.write_bytes(path.read_bytes()[:-5])
-    with pytest.raises(InputError, match="cut short"):
-        ClassifierFeatures(cut)
+    assert "cut short" in refusal(ClassifierFeatures, cut)
     content = bytearray(path.read_bytes())
     content[-1] ^= 1
     cut.write_bytes(content)
-    with pytest.raises(InputError, match="is damaged"):
-        ClassifierFeatures(cut)
+    assert "is damaged" in refusal(ClassifierFeatures, cut)
     header = {"kind": "classifier", "config": {"resolution": 8}}
     save_tensors(cut, {"format": "biggan 1", "header": json.dumps(header)}, load_file(path))
-    with pytest.raises(InputError, match="does not describe its classifier"):
-        ClassifierFeatures(cut)
+    assert "does not describe its classifier" in refusal(ClassifierFeatures, cut)
 
 
 def test_loading_is_strict(trained, tmp_path):

@@ -22,7 +22,7 @@ from biggan.weights.files import Description, save_network
 from foreign_networks import BROCK, RandomWeights
 from foreign_networks import discriminator as foreign_discriminator
 from foreign_networks import generator as foreign_generator
-from tiny import TINY, TINY_CLASSES, TINY_DISCRIMINATOR, tiny_generator
+from tiny import TINY, TINY_CLASSES, TINY_DISCRIMINATOR, refusal, tiny_generator
 
 DEEP = {"family": "biggan-deep", "widths": [4, 2, 2], "z_dim": 4}
 DEEP_JUDGE = {"family": "biggan-deep", "widths": [1, 2, 4]}
@@ -33,9 +33,8 @@ RECORDED = (".table_mean", ".table_var")
 
 def tiny_discriminator(**changes):
     """Random weights, whose spectral norms are not those of their initialization."""
-    discriminator = biggan.build_discriminator(
-        DiscriminatorConfig.from_dict({**TINY_DISCRIMINATOR, **changes}), seed=3
-    )
+    config = DiscriminatorConfig.from_dict({**TINY_DISCRIMINATOR, **changes})
+    discriminator = biggan.build_discriminator(config, seed=3)
     move(discriminator, 0.02)
     return discriminator.eval()
 
@@ -68,11 +67,8 @@ def make(tmp_path):
 
 def recipe(paths, names, *, which="gd", **tuning):
     """A recipe of another shape than the sources, fitted to them and to classes."""
-    sources = {
-        network: str(path)
-        for network, path in zip(("generator", "discriminator"), paths, strict=True)
-        if network[0] in which
-    }
+    sources = {"generator": str(paths[0]), "discriminator": str(paths[1])}
+    sources = {network: path for network, path in sources.items() if network[0] in which}
     config = TrainConfig.from_dict({"fine_tuning": {**sources, **tuning}})
     return fitted_to_source(config).fitted(len(names))
 
@@ -164,17 +160,12 @@ def test_class_tables_are_made_row_by_row(make, mode, found):
     generator, discriminator, _ = build(config, OTHERS)
     if mode == "nearest":  # a class that was found makes the source's pictures
         assert_alike(generator, source, torch.tensor([0, 2]), torch.tensor([2, 1]))
-    for mine, theirs, random in (
-        (
-            generator.class_embedding.table,
-            source.class_embedding.table,
-            fresh.class_embedding.table,
-        ),
-        (discriminator.head.embedding, judge.head.embedding, fresh_judge.head.embedding),
+    for name, networks in (
+        ("class_embedding.table.weight", (generator, source, fresh)),
+        ("head.embedding.weight", (discriminator, judge, fresh_judge)),
     ):
-        torch.testing.assert_close(
-            mine.weight.detach(), expected_rows(theirs.weight, random.weight, found).detach()
-        )
+        mine, theirs, random = (network.get_parameter(name).detach() for network in networks)
+        torch.testing.assert_close(mine, expected_rows(theirs, random, found))
     assert_normalized(discriminator.head.embedding)
     for name, value in source.state_dict().items():
         if not name.startswith("class_embedding") and not name.endswith(RECORDED):
@@ -251,9 +242,8 @@ def test_without_classes_the_noises_columns_stay(make, g, noise):
     assert discriminator.head.embedding is None
     remade = report[1].remade
     assert set(remade) == {f"head.embedding.{name}" for name in ("weight", "u", "v")}
-    assert (
-        generator.eval()(torch.randn(1, generator.config.z_dim), torch.tensor([0])).isfinite().all()
-    )
+    z = torch.randn(1, generator.config.z_dim)
+    assert generator.eval()(z, torch.tensor([0])).isfinite().all()
 
 
 def test_ajbrocks_files(tmp_path):
@@ -341,84 +331,55 @@ def test_the_same_names_are_the_same_classes_though_two_are_alike():
 
 # --- freezing ---
 
-FROZEN = {
-    ("biggan", 0): [],
-    ("biggan", 1): ["linear", "blocks.0", "attention"],
-    ("biggan", 2): ["linear", "blocks.0", "attention", "blocks.1"],
-    ("biggan-deep", 1): ["linear", "blocks.0", "blocks.1", "attention"],
-}
-FROZEN_JUDGE = {
-    ("biggan", 0): [],
-    ("biggan", 1): ["blocks.0", "attention"],
-    ("biggan", 3): ["blocks.0", "attention", "blocks.1", "blocks.2"],
-    ("biggan-deep", 1): ["stem", "blocks.0", "blocks.1", "attention"],
-}
+FIRST_STAGE = ["linear", "blocks.0", "attention"]
 
 
 def is_under(name, layers):
     return any(name.startswith(f"{layer}.") for layer in layers)
 
 
-def assert_only_these_stay(network, loss, frozen, layers):
+@pytest.mark.parametrize(
+    ("make", "changes", "frozen", "layers"),
+    [
+        (tiny_generator, {}, 0, []),
+        (tiny_generator, {}, 1, FIRST_STAGE),
+        (tiny_generator, {}, 2, [*FIRST_STAGE, "blocks.1"]),
+        (tiny_generator, DEEP, 1, [*FIRST_STAGE, "blocks.1"]),
+        (tiny_discriminator, {}, 0, []),
+        (tiny_discriminator, {}, 1, ["blocks.0", "attention"]),
+        (tiny_discriminator, {}, 3, ["blocks.0", "attention", "blocks.1", "blocks.2"]),
+        (tiny_discriminator, DEEP_JUDGE, 1, ["stem", "blocks.0", "blocks.1", "attention"]),
+    ],
+)
+def test_frozen_layers_stay_and_others_move(make, changes, frozen, layers):
     """Two steps of an optimizer that was given every parameter."""
+    network = make(**changes).train()
+    is_generator = make is tiny_generator
+    inputs = torch.randn(6, network.config.z_dim) if is_generator else torch.randn(6, 3, 16, 16)
     require_gradients(network, frozen)
     optimizer = torch.optim.Adam(network.parameters(), lr=0.1)
-    before = copy.deepcopy(dict(network.named_parameters()))
+    before = copy.deepcopy(network.state_dict())
     for _ in range(2):
         optimizer.zero_grad()
-        loss().backward()
+        outputs = network(inputs, torch.tensor([0, 1, 2] * 2))
+        # A term in every parameter: some have no gradient in so small a network at first.
+        terms = sum(parameter.sum() for parameter in trainable(network, frozen))
+        (F.softplus(outputs).sum() + terms).backward()
         optimizer.step()
         network.requires_grad_(False)  # as the steps do between
         require_gradients(network, frozen)
     for name, parameter in network.named_parameters():
         assert torch.equal(parameter, before[name]) == is_under(name, layers), name
-
-
-@pytest.mark.parametrize(("family", "frozen"), FROZEN)
-def test_frozen_stages_stay_and_others_move(family, frozen):
-    changes = DEEP if family == "biggan-deep" else {}
-    generator = tiny_generator(**changes).train()
-    z, labels = torch.randn(6, generator.config.z_dim), torch.tensor([0, 1, 2] * 2)
-    weights = torch.randn(6, 3, 16, 16)
-    statistics = generator.blocks[0].bn1.running_mean.clone()
-    # A term in every parameter: some have no gradient in so small a network at first.
-    assert_only_these_stay(
-        generator,
-        lambda: (
-            (generator(z, labels) * weights).sum()
-            + sum(p.sum() for p in trainable(generator, frozen))
-        ),
-        frozen,
-        FROZEN[family, frozen],
-    )
-    assert not torch.equal(generator.blocks[0].bn1.running_mean, statistics)
-
-
-@pytest.mark.parametrize(("family", "frozen"), FROZEN_JUDGE)
-def test_frozen_blocks_stay_and_others_move(family, frozen):
-    changes = DEEP_JUDGE if family == "biggan-deep" else {}
-    discriminator = tiny_discriminator(**changes).train()
-    images, labels = torch.randn(6, 3, 16, 16), torch.tensor([0, 1, 2] * 2)
-    assert_only_these_stay(
-        discriminator,
-        lambda: (
-            F.softplus(discriminator(images, labels)).sum()
-            + sum(p.sum() for p in trainable(discriminator, frozen))
-        ),
-        frozen,
-        FROZEN_JUDGE[family, frozen],
-    )
+    if is_generator:
+        statistics = "blocks.0.bn1.running_mean"
+        assert not torch.equal(network.get_buffer(statistics), before[statistics])
 
 
 def test_class_tables_of_frozen_stages_are_trained():
     generator = tiny_generator(**UNSHARED)
     moving = {id(p) for p in trainable(generator, 2)}
-    tables = {
-        id(p)
-        for layer in generator.modules()
-        if isinstance(layer, ConditionalBatchNorm2d)
-        for p in layer.parameters()
-    }
+    layers = [m for m in generator.modules() if isinstance(m, ConditionalBatchNorm2d)]
+    tables = {id(p) for layer in layers for p in layer.parameters()}
     head = {id(p) for p in generator.head.parameters()}
     assert moving == tables | head
 
@@ -436,11 +397,9 @@ def test_class_tables_of_frozen_stages_are_trained():
 )
 def test_more_frozen_than_there_is(make, key, number, message):
     _, _, paths = make()
-    with pytest.raises(biggan.InputError, match=message):
-        recipe(paths, TINY_CLASSES, **{key: number})
+    assert re.search(message, refusal(recipe, paths, TINY_CLASSES, **{key: number}))
     network = tiny_generator() if key.endswith("generator") else tiny_discriminator()
-    with pytest.raises(biggan.InputError, match=message):
-        trainable(network, number)
+    assert re.search(message, refusal(trainable, network, number))
 
 
 # --- the recipe ---
@@ -460,9 +419,8 @@ def test_random_weights_need_no_source():
     names = tuple("abcdefghij")
     config = TrainConfig.from_dict({"generator": {"channels": 4}, "discriminator": {"channels": 4}})
     generator, _, report = build(config, names)
-    assert torch.equal(
-        generator.linear.weight, biggan.build_generator(config.generator, seed=11).linear.weight
-    )
+    expected = biggan.build_generator(config.generator, seed=11)
+    assert torch.equal(generator.linear.weight, expected.linear.weight)
     assert report == []
 
 
@@ -499,12 +457,7 @@ def test_a_generator_from_random_weights_follows_the_images_channels(tmp_path):
             "G.safetensors generates images of 16 px, .*D.safetensors needs 32: fine-tune",
         ),
         ({"image_channels": 1}, {}, "gd", "images of 3 channels, .*needs 1: leave"),
-        (
-            {},
-            {},
-            "g",
-            r"16 px, the recipe's discriminator \(preset biggan-32\) needs 32: give a",
-        ),
+        ({}, {}, "g", r"16 px, the recipe's discriminator \(preset biggan-32\) needs 32: give a"),
         (
             {"resolution": 64, "widths": [1, 2, 4, 4, 4], "down_blocks": 4},
             {},
@@ -540,8 +493,7 @@ def test_what_cannot_be_loaded_says_so(make, generator, message):
 
 
 @pytest.mark.parametrize(
-    ("g", "names"),
-    [({}, ("a", "b")), ({}, ()), ({"num_classes": 0}, ("a", "b"))],
+    ("g", "names"), [({}, ("a", "b")), ({}, ()), ({"num_classes": 0}, ("a", "b"))]
 )
 def test_a_run_that_has_begun_does_without_its_sources(make, g, names):
     _, _, paths = make({**g, "class_dim": 7}, g, () if g else TINY_CLASSES)
@@ -553,8 +505,7 @@ def test_a_run_that_has_begun_does_without_its_sources(make, g, names):
     assert fitted_to_source(again, saved).fitted(len(names)) == saved
     resolved = TrainConfig.from_dict(saved.to_dict())
     assert fitted_to_source(resolved, saved) == saved
-    with pytest.raises(biggan.InputError, match="no model"):
-        fitted_to_source(again)
+    assert "no model" in refusal(fitted_to_source, again)
 
 
 def test_weights_of_another_shape_than_the_recipes_are_refused(make):
@@ -582,26 +533,18 @@ def test_the_report_says_what_became_of_everything(make):
     )
     assert lines[0].endswith("; licence: CC0)")
     assert f"generator: {len(first.kept)} tensors kept" in lines
-    assert (
-        "generator: 3 classes, others than the source's or in another order: "
-        "class_embedding.table.weight"
-    ) in lines
+    others = "others than the source's or in another order: class_embedding.table.weight"
+    assert f"generator: 3 classes, {others}" in lines
     assert "generator: class Golden_Retriever <- golden retriever" in lines
-    assert (
-        "generator: class kitten <- the mean of the source's 3 classes "
-        "(the source has no class with this name)"
-    ) in lines
+    mean = "the mean of the source's 3 classes (the source has no class with this name)"
+    assert f"generator: class kitten <- {mean}" in lines
     assert "discriminator: classes start as those of the generator" in lines
-    frozen = [
-        name for name, p in generator.named_parameters() if is_under(name, FROZEN["biggan", 1])
-    ]
+    frozen = [name for name, _ in generator.named_parameters() if is_under(name, FIRST_STAGE)]
     assert first.frozen == frozen
     assert any(line.startswith(f"generator: {len(frozen)} parameters frozen: ") for line in lines)
     saved = json.loads(json.dumps({transfer.name: transfer.card() for transfer in report}))
-    assert (saved["generator"]["source"], saved["discriminator"]["source"]) == (
-        "G.safetensors",
-        "D.safetensors",
-    )
+    sources = [saved[network]["source"] for network in ("generator", "discriminator")]
+    assert sources == ["G.safetensors", "D.safetensors"]
     assert str(paths[0].parent) not in json.dumps(saved)
     assert saved["generator"]["classes"][2] == "siamese <- siamese cat"
     assert saved["generator"]["parameters_frozen"] == len(frozen)
