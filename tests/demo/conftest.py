@@ -1,13 +1,13 @@
 """Models and one running server for all tests."""
 
+from __future__ import annotations
+
 import dataclasses
-from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from biggan import Gan, InputError, build_generator
+from biggan import InputError, build_generator
 from biggan.classes import imagenet_classes
 from biggan.weights import download
 from biggan.weights.files import Description, save_network
@@ -15,6 +15,12 @@ from biggan.weights.load import hub_grid, set_statistics_grid
 from biggan.weights.published import PUBLISHED, RemoteFile
 from demo_app import GatedGan, make_gan, running
 from file_server import FileServer, Served
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from biggan import Gan
 
 
 @pytest.fixture(scope="session")

@@ -1,12 +1,13 @@
 """Which models a server has in memory, and what its visitors may call them."""
 
+from __future__ import annotations
+
 import gc
 import shutil
 import time
 import weakref
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -17,7 +18,11 @@ from biggan.models import count_parameters
 from biggan.weights.files import BUNDLED
 from biggan.weights.published import PUBLISHED, downloads_folder
 from demo_app import make_gan
-from file_server import FileServer
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from file_server import FileServer
 
 NAME = "biggan-deep-128"
 

@@ -2,24 +2,30 @@
 
 import functools
 import os
+import shutil
 import socket
 import ssl
+from pathlib import Path
 
 import pytest
 
 from biggan import DiscriminatorConfig, build_discriminator
 from biggan.weights import download
+from biggan.weights.containers.archives import unpacked
 from biggan.weights.files import Description, save_network
 from file_server import HubServer
 from tiny import TINY_DISCRIMINATOR
 
 _create_context = ssl.create_default_context
-_system_context = functools.cache(_create_context)
+
+
+@functools.cache
+def _cached_context(places, _certificates):
+    return _create_context(**dict(places))
 
 
 def _context(**places):
-    chosen = any(places.values()) or "SSL_CERT_FILE" in os.environ
-    return _create_context(**places) if chosen else _system_context()
+    return _cached_context(tuple(places.items()), os.environ.get("SSL_CERT_FILE"))
 
 
 @pytest.fixture
@@ -30,7 +36,7 @@ def server():
 
 @pytest.fixture
 def cache(monkeypatch, tmp_path):
-    """An empty cache; no proxy, no waiting; the system's certificates are read once."""
+    """An empty cache; no proxy, no waiting; certificates are read once."""
     monkeypatch.setattr(ssl, "create_default_context", _context)
     monkeypatch.setattr(download, "_WAITS", (0, 0, 0))
     monkeypatch.setenv("NO_PROXY", "*")
@@ -68,6 +74,17 @@ def close_network(monkeypatch):
             monkeypatch.setattr(socket, name, refuse)
 
     return close
+
+
+@pytest.fixture(scope="session")
+def modules(tmp_path_factory):
+    """The folders of the two modules that TensorFlow wrote."""
+    folder = tmp_path_factory.mktemp("modules")
+    for name in ("tfhub-biggan", "tfhub-biggan-deep"):
+        path = Path(__file__).with_name("fixtures") / f"{name}.tar.gz"
+        with path.open("rb") as file, unpacked(file, path) as found:
+            shutil.copytree(found, folder / name)
+    return folder
 
 
 @pytest.fixture(scope="session")

@@ -62,9 +62,6 @@ def contents_of(path):
         return {name: file.read_bytes() for name, file in files.items()}
 
 
-# --- what is unpacked ---
-
-
 @pytest.mark.parametrize("name", ["module.tar.gz", "module.tar", "download"])
 @pytest.mark.parametrize("prefix", ["", "./", "biggan-128/", "./biggan-128/", "variables/"])
 def test_a_module_wherever_it_lies(tmp_path, name, prefix):
@@ -95,9 +92,6 @@ def test_nothing_stays_when_the_user_of_it_fails(tmp_path):
     path = write(tmp_path / "module.tar", module())
     with pytest.raises(ZeroDivisionError), unpacked(path):
         raise ZeroDivisionError
-
-
-# --- what is refused ---
 
 
 def refused(path, message):
@@ -167,9 +161,6 @@ def test_a_full_disk_is_an_error_of_one_line(tmp_path, monkeypatch):
     refused(write(tmp_path / "module.tar.gz", module()), "No space left on device")
 
 
-# --- bombs ---
-
-
 @pytest.mark.parametrize("name", [DATA, "README"])
 def test_bombs_are_refused_while_they_unpack(tmp_path, temporary, name):
     """A hundred megabytes of zeros pack to a hundred kilobytes."""
@@ -202,9 +193,6 @@ def test_headers_within_headers_are_refused(tmp_path):
     path = tmp_path / "module.tar"
     path.write_bytes(one.tobuf() * 1900)
     refused(path, "is not a whole .tar.gz or .tar")
-
-
-# --- damage at random ---
 
 
 def test_no_damage_passes(tmp_path):

@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 import biggan
 from biggan.weights.files import Description, load_tensors, save_network, save_tensors
 from biggan.weights.load import load_network
-from tiny import TINY_CLASSES, tiny_generator
+from tiny import TINY_CLASSES, TINY_DISCRIMINATOR, refusal, tiny_generator
 
 DESCRIPTION = Description(
     name="tiny", class_names=TINY_CLASSES, source="a test", licence="none", training={"step": 3}
@@ -37,10 +37,7 @@ def test_a_generator_comes_back_whole(path):
 
 
 def test_a_discriminator_comes_back_whole(tmp_path):
-    config = biggan.DiscriminatorConfig(
-        "biggan", 16, 8, (1, 2, 4), down_blocks=2, num_classes=3, attention_resolution=8
-    )
-    original = biggan.build_discriminator(config)
+    original = biggan.build_discriminator(biggan.DiscriminatorConfig.from_dict(TINY_DISCRIMINATOR))
     path = tmp_path / "d.safetensors"
     save_network(path, original, DESCRIPTION)
     images, labels = torch.randn(2, 3, 16, 16), torch.tensor([0, 2])
@@ -74,8 +71,7 @@ def test_no_flipped_bit_goes_unseen(path):
 def test_a_file_cut_short(path, fraction):
     whole = path.read_bytes()
     path.write_bytes(whole[: int(len(whole) * fraction)])
-    with pytest.raises(biggan.InputError, match="not a whole safetensors file"):
-        load_network(path)
+    assert "not a whole safetensors file" in refusal(load_network, path)
 
 
 def test_classes_that_were_never_named(tmp_path):
@@ -151,8 +147,7 @@ def changed_header(path, **changes):
 )
 def test_headers_that_make_no_sense(path, changes, message):
     changed_header(path, **changes)
-    with pytest.raises(biggan.InputError, match=message):
-        load_network(path)
+    assert re.search(message, refusal(load_network, path))
 
 
 @pytest.mark.parametrize(
@@ -164,8 +159,7 @@ def test_headers_that_make_no_sense(path, changes, message):
 )
 def test_configurations_that_no_network_has(path, config):
     changed_header(path, config=tiny_generator().config.to_dict() | config)
-    with pytest.raises(biggan.InputError, match="cannot (be|have)"):
-        load_network(path)
+    assert re.search("cannot (be|have)", refusal(load_network, path))
 
 
 def test_hub_on_another_grid_than_the_published(path):
@@ -173,8 +167,7 @@ def test_hub_on_another_grid_than_the_published(path):
     changed_header(path, config=config)
     assert load_network(path).network.config.off_grid == "hub"
     changed_header(path, grid=[i / 50 for i in range(2, 52)])
-    with pytest.raises(biggan.InputError, match="off_grid 'hub' is for"):
-        load_network(path)
+    assert "off_grid 'hub' is for" in refusal(load_network, path)
 
 
 @pytest.mark.parametrize("header", [None, "{", "[]", '{"kind": "generator"}'])
@@ -182,17 +175,14 @@ def test_a_file_of_ours_without_a_network(path, header):
     metadata, tensors, _ = load_tensors(path)
     metadata.pop("header")
     save_tensors(path, metadata | ({"header": header} if header else {}), tensors)
-    with pytest.raises(biggan.InputError, match="contains no network"):
-        load_network(path)
+    assert "contains no network" in refusal(load_network, path)
 
 
 def test_equal_models_are_equal_files(tmp_path):
     """The library that writes them has its own order of the metadata each time."""
     files = [tmp_path / f"{i}.safetensors" for i in range(6)]
     for file in files:
-        description = Description(
-            name="tiny", class_names=TINY_CLASSES, source='häßlich "\n\\ \x01'
-        )
+        description = Description("tiny", TINY_CLASSES, source='häßlich "\n\\ \x01')
         save_network(file, tiny_generator(), description)
     assert len({file.read_bytes() for file in files}) == 1
     assert load_network(files[0]).description.source == r'häßlich "\n\ \x01'
@@ -215,8 +205,7 @@ def test_a_name_twice_in_a_header(path):
     (entry,) = re.findall(rb'"head.bn.bias":{[^}]*}', header)
     longer = header[:-1] + b"," + entry + b"}"
     path.write_bytes(len(longer).to_bytes(8, "little") + longer + whole[8 + size :])
-    with pytest.raises(biggan.InputError, match="its header has 'head.bn.bias' twice"):
-        load_network(path)
+    assert "its header has 'head.bn.bias' twice" in refusal(load_network, path)
 
 
 @pytest.mark.parametrize("axis", [1 << 40, 1 << 63])
@@ -233,17 +222,15 @@ def test_a_file_that_claims_more_than_memory_can_map(tmp_path, axis):
 
 
 def test_all_that_is_wrong_with_tensors_is_named(path):
-    def refusal(changes):
+    def refused(changes):
         metadata, tensors, _ = load_tensors(path)
         changed = {n: t for n, t in {**tensors, **changes}.items() if t is not None}
         copy = path.with_name("changed.safetensors")
         save_tensors(copy, metadata, changed)
-        with pytest.raises(biggan.InputError) as raised:
-            load_network(copy)
-        return str(raised.value)
+        return refusal(load_network, copy)
 
     tensors = load_tensors(path)[1]
-    message = refusal(
+    message = refused(
         {
             "head.bn.gain": None,
             "extra": torch.zeros(1),
@@ -264,9 +251,9 @@ def test_all_that_is_wrong_with_tensors_is_named(path):
         assert fault in message
     negative = tensors["blocks.1.bn2.table_var"].clone()
     negative[7, 1] = -1
-    assert "a variance of blocks.1.bn2 is neg" in refusal({"blocks.1.bn2.table_var": negative})
+    assert "a variance of blocks.1.bn2 is neg" in refused({"blocks.1.bn2.table_var": negative})
     odd = {f"{i}" + "\x1b" * 500: torch.zeros(1) for i in range(1000)}
-    message = refusal({**odd, "head.bn.bias": torch.zeros([0] * 1000)})  # names twenty
+    message = refused({**odd, "head.bn.bias": torch.zeros([0] * 1000)})  # names twenty
     assert message.endswith("; and 981 more")
     assert len(message) < 4000
     assert "\x1b" not in message

@@ -128,6 +128,48 @@ def test_a_discriminator(tmp_path, format_, resolution, attention, changes):
     assert ours.config.relu_before_shortcut == net["in_place"]
 
 
+def read(tmp_path, tensors):
+    torch.save(tensors, tmp_path / "x.pth")
+    return read_network(tmp_path / "x.pth").network
+
+
+def test_accumulated_sums_become_means(tmp_path):
+    tensors, z, expected = random_generator(WIDTHS[32], 0, 16, BROCK | {"statistics": "mybn"})
+    for name, tensor in tensors.items():
+        if "accumulation_counter" in name:
+            tensor.fill_(16)
+        elif "stored_" in name:
+            tensor.mul_(16)
+    torch.testing.assert_close(read(tmp_path, tensors)(z, LABELS), expected, rtol=0, atol=2e-5)
+
+
+def test_singular_vectors_that_were_only_logged_are_left(tmp_path):
+    tensors, z, expected = random_generator(WIDTHS[32], 16, 16, BROCK)
+    tensors |= {"linear.u1": torch.ones(1, 512), "linear.sv1": torch.ones(1)}
+    torch.testing.assert_close(read(tmp_path, tensors)(z, LABELS), expected, rtol=0, atol=2e-5)
+
+
+def test_what_is_loaded_can_be_trained_further(tmp_path):
+    """Its spectral norms go on from the stored vectors, as they would have in its own training."""
+    tensors, images, _ = random_discriminator(32, 16, BROCK)
+    trained = read(tmp_path, tensors).train()
+    layer = trained.blocks[1].conv1
+    matrix = layer.weight.detach().flatten(1)
+    v = torch.nn.functional.normalize(matrix.T @ layer.u, dim=0)
+    u = torch.nn.functional.normalize(matrix @ v, dim=0)
+    optimizer = torch.optim.Adam(trained.parameters(), 1e-3)
+    losses = []
+    for step in range(5):
+        loss = trained(images, LABELS).square().mean()
+        if step == 0:
+            torch.testing.assert_close(layer.u, u)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(float(loss.detach()))
+    assert losses[-1] < losses[0]
+
+
 def zeros(*shape):
     return torch.zeros(shape)
 

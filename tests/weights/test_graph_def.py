@@ -1,14 +1,13 @@
 """Graphs of TensorFlow: constants and stacks of them come out, whatever else a graph may hold."""
 
-import tarfile
-from pathlib import Path
+import re
 
 import numpy as np
 import pytest
 
 from biggan.errors import InputError
 from biggan.weights.containers.graph_def import find_tables
-from biggan.weights.containers.tensor_bundle import read_bundle
+from biggan.weights.containers.tensor_bundle import VARIABLES, read_bundle
 from mutations import read_damaged
 from tensorflow_formats import (
     const,
@@ -20,8 +19,8 @@ from tensorflow_formats import (
     tensor_proto,
     varint,
 )
+from tiny import refusal
 
-FIXTURES = Path(__file__).parent / "fixtures"
 PADDING = node("padding", "NoOp", label=bytes(500))  # a file may claim no more values than bytes
 
 
@@ -45,15 +44,10 @@ def stack(*inputs, **attributes):
     return node("stack", "Pack", inputs or ("c0", "c1", "c2"), **attributes)
 
 
-# --- what is found ---
-
-
 @pytest.mark.parametrize("kind", ["tfhub-biggan", "tfhub-biggan-deep"])
-def test_what_tensorflow_wrote(tmp_path, kind):
+def test_what_tensorflow_wrote(modules, kind):
     """One of the two has stacks of constants, the other's were folded to one constant each."""
-    with tarfile.open(FIXTURES / f"{kind}.tar.gz") as archive:
-        archive.extractall(tmp_path, filter="data")
-    tables = find_tables(tmp_path / "saved_model.pb", (50, 51))
+    tables = find_tables(modules / kind / "saved_model.pb", (50, 51))
     deep = kind.endswith("deep")
     numbers = (1, 3, 6, 8) if deep else (1, 3)
     assert [t.name for t in tables][: len(numbers)] == [f"stack_{n}" for n in numbers]
@@ -61,7 +55,7 @@ def test_what_tensorflow_wrote(tmp_path, kind):
     assert {t.rows for t in tables} == {51 if deep else 50}
     assert all(t.tensor().shape == (t.rows, t.width) for t in tables)
     if not deep:  # whose last rows are variables as well
-        bundle = read_bundle(tmp_path / "variables" / "variables")
+        bundle = read_bundle(modules / kind / VARIABLES)
         scope = "Generator/GBlock_1/CrossReplicaBN_1"
         assert tables[6].tensor()[-1].equal(bundle[f"{scope}/accumulated_mean"])
         assert tables[7].tensor()[-1].equal(bundle[f"{scope}/accumulated_var"])
@@ -112,9 +106,6 @@ def test_the_graph_for_sampling_is_read(tmp_path):
     assert [table.name for table in find_tables(path, (3,))] == ["plain"]
 
 
-# --- what is not a table ---
-
-
 @pytest.mark.parametrize(
     "nodes",
     [
@@ -141,9 +132,6 @@ def test_what_is_no_table(read, nodes):
     assert read(*nodes) == []
 
 
-# --- what is refused ---
-
-
 @pytest.mark.parametrize(
     ("contents", "message"),
     [
@@ -164,10 +152,9 @@ def test_what_is_no_table(read, nodes):
 def test_no_graph_is_refused(tmp_path, contents, message):
     path = tmp_path / "saved_model.pb"
     path.write_bytes(contents)
-    with pytest.raises(InputError, match=message) as raised:
-        find_tables(path, (3,))
-    assert str(path) in str(raised.value)
-    assert "\n" not in str(raised.value)
+    said = refusal(find_tables, path, (3,))
+    assert re.search(message, said)
+    assert str(path) in said
 
 
 @pytest.mark.parametrize(
@@ -184,8 +171,7 @@ def test_no_graph_is_refused(tmp_path, contents, message):
     ],
 )
 def test_impossible_constants_are_refused(read, proto, message):
-    with pytest.raises(InputError, match=message):
-        read(const("c", proto))
+    assert re.search(message, refusal(read, const("c", proto)))
 
 
 def test_a_missing_file_is_refused(tmp_path):

@@ -15,6 +15,7 @@ from biggan.weights.formats import huggingface
 from biggan.weights.formats.conversion import ForeignTensors
 from biggan.weights.load import assemble
 from foreign_networks import near_singular_vectors
+from tiny import refusal
 
 LAYERS = {  # (doubles the resolution, channels before, after), in units of channel_width
     128: "F16,16 T16,16 F16,16 T16,8 F8,8 T8,4 F4,4 T4,2 F2,2 T2,1",
@@ -71,39 +72,37 @@ def convert(model, settings):
 
 
 @torch.no_grad()
-def assert_same_pictures(config, dtype, tolerance):
+def assert_same_pictures(config, dtype, tolerance, truncations):
     model = peer_model(config)
     ours = convert(model, json.loads(config.to_json_string())).to(dtype)
     model = model.to(dtype)
     one_hot = torch.eye(config.num_classes, dtype=dtype)[[1]]
-    for truncation in (0.02, 0.4, 1.0):
+    for truncation in truncations:
         z = torch.tensor(biggan.truncated_noise(1, config.z_dim, truncation, seed=2), dtype=dtype)
         expected = model(z, one_hot, truncation)
         found = ours(z, torch.tensor([1]), truncation)
         torch.testing.assert_close(found, expected, rtol=0, atol=tolerance)
         assert expected.std() > 0.1
-    other = ours(z, torch.tensor([1]), 0.7)  # the statistics matter
-    assert not torch.allclose(other, expected, atol=1e-2)
     return ours
 
 
 @pytest.mark.parametrize("resolution", LAYERS)
 def test_the_package_itself_at_each_size(resolution):
     config = peer_config(resolution, channel_width=8, z_dim=12, class_embed_dim=12, num_classes=7)
-    ours = assert_same_pictures(config, torch.float64, 1e-10)
+    ours = assert_same_pictures(config, torch.float64, 1e-10, [0.02, 0.4, 1.0])
     assert ours.config.resolution == resolution
     assert ours.config.channels == 8
 
 
 @pytest.mark.parametrize("rows", [11, 50])
 def test_tables_of_other_lengths_go_from_0_to_1_as_well(rows):
-    config = peer_config(128, channel_width=16, z_dim=12, class_embed_dim=12, num_classes=7)
+    config = peer_config(128, channel_width=8, z_dim=12, class_embed_dim=12, num_classes=7)
     config.n_stats = rows
     model = peer_model(config).double()
     ours = convert(model.float(), json.loads(config.to_json_string())).double()
     model = model.double()
     z = torch.tensor(biggan.truncated_noise(1, 12, 0.5, seed=2))
-    compared = 0
+    pictures = []
     for row in (1, 2, 5, 6, rows // 2, rows - 2):
         truncation = row / (rows - 1)
         if abs(peer_row(truncation, rows) - row) > 1e-3:
@@ -112,14 +111,15 @@ def test_tables_of_other_lengths_go_from_0_to_1_as_well(rows):
             expected = model(z, torch.eye(7).double()[[1]], truncation)
             found = ours(z, torch.tensor([1]), truncation)
         torch.testing.assert_close(found, expected, rtol=0, atol=1e-10)
-        compared += 1
-    assert compared >= 3
+        pictures.append(found)
+    assert len(pictures) >= 3
+    assert not torch.allclose(pictures[0], pictures[-1], atol=1e-2)  # the statistics matter
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("resolution", LAYERS)
 def test_the_package_itself_at_full_width(resolution):
-    ours = assert_same_pictures(peer_config(resolution), torch.float32, 1e-4)
+    ours = assert_same_pictures(peer_config(resolution), torch.float32, 1e-4, [0.4])
     counts = {128: 50_388_609, 256: 55_880_833, 512: 56_163_905}
     assert sum(p.numel() for p in ours.parameters()) == counts[resolution]
 
@@ -164,7 +164,7 @@ def test_off_the_grid_the_package_swaps_the_weights_and_hub_does_as_it_does():
 
 @pytest.fixture(scope="module")
 def small():
-    return peer_model(peer_config(128, channel_width=16, num_classes=7))
+    return peer_model(peer_config(128, channel_width=8, num_classes=7))
 
 
 def test_without_settings_those_of_the_published_files_are_taken(small):
@@ -189,6 +189,4 @@ def test_without_settings_those_of_the_published_files_are_taken(small):
     ],
 )
 def test_settings_of_other_weights_are_refused(small, settings, message):
-    with pytest.raises(biggan.InputError) as raised:
-        convert(small, settings)
-    assert message in str(raised.value)
+    assert message in refusal(convert, small, settings)

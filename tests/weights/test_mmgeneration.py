@@ -6,6 +6,7 @@ import torch
 
 import biggan
 from foreign_networks import LABELS, MMGENERATION, random_discriminator, random_generator
+from tiny import refusal
 
 FILES = "train_pipeline = [dict(type='LoadImageFromFile'), dict(type='Normalize', to_rgb={})]"
 ARRAYS = "train_pipeline = [dict(type='Normalize', to_rgb={})]"
@@ -41,8 +42,7 @@ def test_a_file_holds_several_networks(tmp_path):
     torch.testing.assert_close(found, logits, rtol=1e-4, atol=1e-4)
     alone = save(tmp_path / "y.pth", other)
     assert biggan.load(alone).sha256 != gan.sha256
-    with pytest.raises(biggan.InputError, match="holds a generator, not a discriminator"):
-        biggan.load_discriminator(alone)
+    assert "holds a generator, not a discriminator" in refusal(biggan.load_discriminator, alone)
     bare = {name.removeprefix("generator_ema."): tensor for name, tensor in averaged.items()}
     assert biggan.load(save(tmp_path / "z.pth", bare)).sha256 == gan.sha256
 
@@ -102,5 +102,4 @@ def test_whether_a_relu_is_in_place(tmp_path, deep, act, in_place):
 )
 def test_a_configuration_that_cannot_be_read(tmp_path, config, message):
     path = save(tmp_path / "x.pth", generator()[0], config)
-    with pytest.raises(biggan.InputError, match=message):
-        biggan.load(path)
+    assert message in refusal(biggan.load, path)

@@ -18,7 +18,7 @@ from biggan.weights.load import load_network
 from command_line import biggan as biggan_command
 from command_line import fails, succeeds, write_images, write_recipe
 from file_server import Served
-from tiny import TINY_CLASSES, TINY_DISCRIMINATOR, tiny_generator
+from tiny import TINY_CLASSES, TINY_DISCRIMINATOR, refusal, tiny_generator
 
 pytestmark = pytest.mark.usefixtures("hub")
 
@@ -182,34 +182,29 @@ def test_the_card_of_an_unconditional_model(tmp_path):
     ],
 )
 def test_what_the_hub_refuses(hub, tiny, monkeypatch, path, answer, message):
-    receive = hub.receive
-    refused = answer.status, answer.body
+    monkeypatch.setattr("huggingface_hub.utils._http.time.sleep", lambda _: None)
+    receive, refused = hub.receive, (answer.status, answer.body)
     monkeypatch.setattr(
         hub, "receive", lambda at, body: refused if at.startswith(path) else receive(at, body)
     )
-    with pytest.raises(InputError, match="cannot push to me/pets: ") as raised:
-        tiny.push_to_hub("me/pets")
-    assert message in str(raised.value)
-    assert "\n" not in str(raised.value)
+    said = refusal(tiny.push_to_hub, "me/pets")
+    assert "cannot push to me/pets: " in said
+    assert message in said
 
 
 def test_mistakes(hub, tiny, tmp_path, monkeypatch):
     answer = Served(b"", status=401, error="RepoNotFound")
     hub.files["/api/models/me/none/revision/main"] = answer
     hub.serve_repository("me/empty", {"README.md": b""})
-    with pytest.raises(InputError, match="no such repository, or a private one"):
-        Gan.from_pretrained("me/none")
-    with pytest.raises(InputError, match="holds no weights file; there are README.md"):
-        Gan.from_pretrained("me/empty")
+    assert "no such repository, or a private one" in refusal(Gan.from_pretrained, "me/none")
+    assert "holds no weights file; there are README.md" in refusal(Gan.from_pretrained, "me/empty")
     assert "no model 'nothing'" in fails("push nothing me/pets")
     for repo in ("pets", "a/b/c", "me/pets@v1", "me/"):
-        with pytest.raises(InputError, match="a repository is owner/name"):
-            tiny.push_to_hub(repo)
+        assert "a repository is owner/name" in refusal(tiny.push_to_hub, repo)
         assert "a repository is owner/name" in fails(f"push nothing {repo}")  # before it loads
         assert "a repository is owner/name" in fails(f"push nothing {repo} --folder {tmp_path}")
     monkeypatch.setenv("BIGGAN_OFFLINE", "0")
     tiny.push_to_hub("me/pets")
     monkeypatch.setenv("BIGGAN_OFFLINE", "1")
-    with pytest.raises(InputError, match="cannot push to me/pets offline"):
-        tiny.push_to_hub("me/pets")
+    assert "cannot push to me/pets offline" in refusal(tiny.push_to_hub, "me/pets")
     assert "cannot push to me/pets offline" in fails("push nothing me/pets")

@@ -1,15 +1,13 @@
 """TensorFlow's checkpoints: what TensorFlow wrote is read, and damage of any kind is one line."""
 
+import re
 import shutil
-import tarfile
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from biggan.errors import InputError
-from biggan.weights.containers.tensor_bundle import crc32c, masked, read_bundle
+from biggan.weights.containers.tensor_bundle import VARIABLES, crc32c, masked, read_bundle
 from mutations import read_damaged
 from tensorflow_formats import (
     block,
@@ -23,17 +21,13 @@ from tensorflow_formats import (
     varint,
     write_bundle,
 )
+from tiny import refusal
 
-FIXTURES = Path(__file__).parent / "fixtures"
 
-
-@pytest.fixture(scope="module")
-def recorded(tmp_path_factory):
+@pytest.fixture
+def recorded(modules):
     """Variables that TensorFlow wrote."""
-    folder = tmp_path_factory.mktemp("recorded")
-    with tarfile.open(FIXTURES / "tfhub-biggan.tar.gz") as archive:
-        archive.extractall(folder, filter="data")
-    return folder / "variables" / "variables"
+    return modules / "tfhub-biggan" / VARIABLES
 
 
 @pytest.fixture
@@ -45,9 +39,6 @@ def index_of(prefix, *entries, data=bytes(64)):
     """Write a checkpoint of these entries, after a header."""
     prefix.with_name("variables.data-00000-of-00001").write_bytes(data)
     prefix.with_name("variables.index").write_bytes(table(block([header(), *entries])))
-
-
-# --- the checksum ---
 
 
 @pytest.mark.parametrize(
@@ -82,9 +73,6 @@ def bytewise(data):
 def test_checksums_of_any_length(size):
     data = np.random.default_rng(size).integers(0, 256, size, np.uint8)
     assert crc32c(data) == bytewise(data.tolist())
-
-
-# --- what is read ---
 
 
 def test_what_tensorflow_wrote(recorded):
@@ -144,8 +132,6 @@ def test_a_tensor_is_no_way_into_its_file(recorded):
     assert read_bundle(recorded)["linear/w/ema_b999900"].any()
 
 
-# --- what is refused ---
-
 FLOATS = {"size": 16, "checksum": 0}
 
 
@@ -180,10 +166,9 @@ FLOATS = {"size": 16, "checksum": 0}
 )
 def test_impossible_entries_are_refused(prefix, entries, message):
     index_of(prefix, *entries)
-    with pytest.raises(InputError, match=message) as raised:
-        read_bundle(prefix)
-    assert "\n" not in str(raised.value)
-    assert str(prefix) in str(raised.value)
+    said = refusal(read_bundle, prefix)
+    assert re.search(message, said)
+    assert str(prefix) in said
 
 
 def block_of_names(count, length):
@@ -226,10 +211,9 @@ def test_damaged_indices_are_refused(prefix, index, message):
     prefix.with_name("variables.data-00000-of-00001").write_bytes(bytes(64))
     path = prefix.with_name("variables.index")
     path.write_bytes(index)
-    with pytest.raises(InputError, match=message) as raised:
-        read_bundle(prefix)
-    assert "\n" not in str(raised.value)
-    assert str(path) in str(raised.value)
+    said = refusal(read_bundle, prefix)
+    assert re.search(message, said)
+    assert str(path) in said
 
 
 def test_a_variable_of_a_type_that_is_not_read_is_left(prefix):
@@ -238,19 +222,13 @@ def test_a_variable_of_a_type_that_is_not_read_is_left(prefix):
 
 
 def test_missing_files_are_refused(prefix):
-    with pytest.raises(InputError, match=r"cannot read .*variables\.index: No such file"):
-        read_bundle(prefix)
+    assert re.search(r"cannot read .*variables\.index: No such file", refusal(read_bundle, prefix))
     write_bundle(prefix, {"x": np.float32([1, 2])})
     data = prefix.with_name("variables.data-00000-of-00001")
     data.write_bytes(b"")
-    with pytest.raises(InputError, match=r"data-00000-of-00001 is cut short"):
-        read_bundle(prefix)
+    assert "data-00000-of-00001 is cut short" in refusal(read_bundle, prefix)
     data.unlink()
-    with pytest.raises(InputError, match=r"cannot read .*data-00000-of-00001"):
-        read_bundle(prefix)
-
-
-# --- damage at random ---
+    assert re.search(r"cannot read .*data-00000-of-00001", refusal(read_bundle, prefix))
 
 
 @pytest.mark.parametrize("suffix", ["index", "data-00000-of-00001"])

@@ -5,21 +5,21 @@
 
 import functools
 import logging
-import shutil
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from biggan.errors import InputError
 from biggan.weights.containers import graph_def
-from biggan.weights.containers.archives import unpacked
+from biggan.weights.containers.graph_def import GRAPH
 from biggan.weights.containers.tensor_bundle import VARIABLES, read_bundle
 from biggan.weights.formats import tfhub
 from biggan.weights.formats.conversion import ForeignTensors
 from biggan.weights.load import assemble, read_network
 from tensorflow_formats import floats, saved_model, write_bundle
+from tiny import refusal
 
 FIXTURES = Path(__file__).parent / "fixtures"
 ORIGINAL, DEEP = "tfhub-biggan", "tfhub-biggan-deep"
@@ -35,32 +35,19 @@ def _graphs_read_once():
 
 
 @pytest.fixture(scope="module")
-def modules(tmp_path_factory):
-    """The folders of the two modules."""
-    folder = tmp_path_factory.mktemp("modules")
-    for name in (ORIGINAL, DEEP):
-        path = FIXTURES / f"{name}.tar.gz"
-        with path.open("rb") as file, unpacked(file, path) as found:
-            shutil.copytree(found, folder / name)
-    return folder
-
-
-@pytest.fixture(scope="module")
 def converted(modules):
     return {name: convert(modules / name) for name in (ORIGINAL, DEEP)}
 
 
 @pytest.fixture
 def changed(modules, tmp_path):
-    """A copy of a module with some variables changed, or taken away with None."""
+    """A copy of a module with some variables changed, or taken away with None, or another graph."""
 
-    def changed(name, variables):
-        folder = tmp_path / name
-        bundle = read_bundle(modules / name / "variables" / "variables")
-        arrays = {key: tensor.numpy() for key, tensor in bundle.items()}
-        arrays = {k: v for k, v in {**arrays, **variables}.items() if v is not None}
-        write_bundle(folder / "variables" / "variables", arrays)
-        shutil.copy(modules / name / "saved_model.pb", folder)
+    def changed(name, variables=(), graph=None):
+        folder, bundle = tmp_path / name, read_bundle(modules / name / VARIABLES)
+        arrays = {key: tensor.numpy() for key, tensor in bundle.items()} | dict(variables)
+        write_bundle(folder / VARIABLES, {k: v for k, v in arrays.items() if v is not None})
+        (folder / GRAPH).write_bytes(graph or (modules / name / GRAPH).read_bytes())
         return folder
 
     return changed
@@ -83,9 +70,6 @@ def difference(generator, name, truncation):
     return (images - torch.from_numpy(expected[f"images_{truncation}"])).abs().max()
 
 
-# --- the same images ---
-
-
 @pytest.mark.parametrize(
     ("name", "truncation"),
     [(name, t) for name in (ORIGINAL, DEEP) for t in (0.02, 0.5, 0.58, 1.0)] + [(DEEP, 0.51)],
@@ -102,9 +86,6 @@ def test_images_between_two_truncations_are_those_of_the_ports(converted, name, 
 
 def test_statistics_matter(converted):
     assert difference(build(converted[DEEP]), DEEP, 0.405) > 0.1
-
-
-# --- what the variables say ---
 
 
 def test_the_network_and_its_truncations(converted):
@@ -126,7 +107,7 @@ def test_the_network_and_its_truncations(converted):
 
 
 def test_the_weights_are_no_maps_of_the_file(changed):
-    folder = changed(ORIGINAL, {})
+    folder = changed(ORIGINAL)
     tensors = convert(folder).tensors
     copies = {name: tensor.clone() for name, tensor in tensors.items()}
     data = folder / "variables" / "variables.data-00000-of-00001"
@@ -136,7 +117,7 @@ def test_the_weights_are_no_maps_of_the_file(changed):
 
 
 def test_a_network_without_attention(changed, modules):
-    names = read_bundle(modules / DEEP / "variables" / "variables")
+    names = read_bundle(modules / DEEP / VARIABLES)
     without = {name: None for name in names if name.startswith("Generator/attention/")}
     found = convert(changed(DEEP, without))
     assert found.config.attention_resolution == 0
@@ -144,7 +125,7 @@ def test_a_network_without_attention(changed, modules):
 
 
 def test_an_original_module_without_v_makes_a_power_iteration(changed, modules, converted):
-    names = read_bundle(modules / ORIGINAL / "variables" / "variables")
+    names = read_bundle(modules / ORIGINAL / VARIABLES)
     without = {name: None for name in names if name.endswith("/u1")}
     layer = build(convert(changed(ORIGINAL, without))).blocks[0].conv1
     stored = build(converted[ORIGINAL]).blocks[0].conv1
@@ -169,9 +150,6 @@ def test_vectors_with_and_without_axes_before_their_own(changed, converted):
     assert tensors["attention.gamma"].shape == ()
 
 
-# --- the graph's tables ---
-
-
 WIDTHS = [64, 64, 64, 32, 32, 16, 16, 8, 8, 4, 4]
 PUBLISHED = [5 * layer + place for layer in range(len(WIDTHS)) for place in (1, 3)]
 
@@ -188,8 +166,7 @@ def tables(widths=WIDTHS, name="stack", numbers=()):
 
 @pytest.mark.parametrize("name", ["stack", "module_apply_default/stack", "Generator/stack"])
 def test_tables_in_any_scope_and_order(changed, name):
-    folder = changed(ORIGINAL, {})
-    (folder / "saved_model.pb").write_bytes(saved_model(*reversed(tables(name=name))))
+    folder = changed(ORIGINAL, graph=saved_model(*reversed(tables(name=name))))
     tensors = convert(folder).tensors
     assert tensors["blocks.0.bn1.table_mean"].eq(0).all()
     assert tensors["blocks.0.bn1.table_var"].eq(1).all()
@@ -207,8 +184,7 @@ def test_tables_in_any_scope_and_order(changed, name):
     ],
 )
 def test_which_tables_are_chosen(changed, others):
-    folder = changed(ORIGINAL, {})
-    (folder / "saved_model.pb").write_bytes(saved_model(*tables(numbers=PUBLISHED), *others))
+    folder = changed(ORIGINAL, graph=saved_model(*tables(numbers=PUBLISHED), *others))
     assert convert(folder).tensors["head.bn.table_var"].eq(21).all()
 
 
@@ -228,16 +204,12 @@ def test_which_tables_are_chosen(changed, others):
     ],
 )
 def test_tables_that_do_not_fit_are_refused(changed, nodes, message):
-    folder = changed(ORIGINAL, {})
-    (folder / "saved_model.pb").write_bytes(saved_model(*nodes))
-    with pytest.raises(InputError, match=message) as raised:
-        convert(folder)
-    assert "\n" not in str(raised.value)
+    folder = changed(ORIGINAL, graph=saved_model(*nodes))
+    assert re.search(message, refusal(convert, folder))
 
 
 def test_an_original_module_without_tables_has_its_accumulated_statistics(changed, caplog):
-    folder = changed(ORIGINAL, {})
-    (folder / "saved_model.pb").write_bytes(saved_model())
+    folder = changed(ORIGINAL, graph=saved_model())
     with caplog.at_level(logging.WARNING, "biggan.weights"):
         found = convert(folder)
     assert found.grid == ()
@@ -247,13 +219,8 @@ def test_an_original_module_without_tables_has_its_accumulated_statistics(change
 
 
 def test_a_deep_module_without_tables_is_refused(changed):
-    folder = changed(DEEP, {})
-    (folder / "saved_model.pb").write_bytes(saved_model())
-    with pytest.raises(InputError, match=r"saved_model\.pb has no BatchNorm statistics"):
-        convert(folder)
-
-
-# --- what is refused ---
+    folder = changed(DEEP, graph=saved_model())
+    assert "saved_model.pb has no BatchNorm statistics" in refusal(convert, folder)
 
 
 G = "Generator"
@@ -285,41 +252,34 @@ def zeros(*shape):
 )
 def test_variables_that_fit_no_network_are_refused(changed, name, variable, value, message):
     folder = changed(name, {variable: value})
-    with pytest.raises(InputError, match=message) as raised:
-        convert(folder)
-    assert "\n" not in str(raised.value)
+    assert re.search(message, refusal(convert, folder))
 
 
 def test_attention_that_fits_twice_is_refused(changed):
     theta, wide = f"{G}/attention/theta/w/{EMA}", f"{G}/GBlock_1/conv1/w/{EMA}"
     folder = changed(ORIGINAL, {theta: zeros(1, 1, 64, 8), wide: zeros(3, 3, 64, 64)})
-    with pytest.raises(InputError, match="attention on 64 channels fits at 8, 16 pixels alike"):
-        convert(folder)
+    assert "attention on 64 channels fits at 8, 16 pixels alike" in refusal(convert, folder)
 
 
 def test_a_claim_of_enormous_layers_is_refused_without_making_them(changed):
     """Weights of ten megabytes say that the others must have terabytes."""
     wide = np.zeros((1, 1, 1, 2_500_000), np.float32)
     names = [f"Generator/GBlock{i}/conv1/w/{EMA}" for i in ("", "_1")]
-    with pytest.raises(InputError, match="cannot be above"):
-        convert(changed(ORIGINAL, dict.fromkeys(names, wide)))
+    assert "cannot be above" in refusal(convert, changed(ORIGINAL, dict.fromkeys(names, wide)))
 
 
 def test_damage_is_named(changed):
-    folder = changed(ORIGINAL, {})
+    folder = changed(ORIGINAL)
     data = folder / "variables" / "variables.data-00000-of-00001"
     contents = bytearray(data.read_bytes())
-    embedding = read_bundle(folder / "variables" / "variables")[f"linear/w/{EMA}"]
+    embedding = read_bundle(folder / VARIABLES)[f"linear/w/{EMA}"]
     contents[contents.index(embedding.numpy().tobytes()) + 5] ^= 1
     data.write_bytes(contents)
-    with pytest.raises(InputError, match=f"linear/w/{EMA} has a wrong checksum"):
-        convert(folder)
+    assert f"linear/w/{EMA} has a wrong checksum" in refusal(convert, folder)
 
 
 def test_a_folder_of_something_else_is_refused(tmp_path):
-    with pytest.raises(InputError, match=r"cannot read .*variables\.index"):
-        convert(tmp_path)
-    write_bundle(tmp_path / "variables" / "variables", {"x": np.float32([1])})
-    (tmp_path / "saved_model.pb").write_bytes(saved_model())
-    with pytest.raises(InputError, match=r"tensors of an unknown format \(such as x\)"):
-        read_network(tmp_path)
+    assert re.search(r"cannot read .*variables\.index", refusal(convert, tmp_path))
+    write_bundle(tmp_path / VARIABLES, {"x": np.float32([1])})
+    (tmp_path / GRAPH).write_bytes(saved_model())
+    assert "tensors of an unknown format (such as x)" in refusal(read_network, tmp_path)
