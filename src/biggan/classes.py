@@ -77,14 +77,8 @@ def resolve_class(query: str | int, class_names: Sequence[str]) -> int:
     In this order: the exact name or one exact synonym; an index ("207", or the notebook's
     drop-down form "207) golden retriever"); a WordNet id, if the classes are ImageNet's; the only
     class with the query among its words. Case does not matter, and spaces, hyphens and underscores
-    are the same.
-
-    A name that several classes have is refused, even where it is the whole name of one: "harp" may
-    be the harp or, by its synonyms, the harmonica.
-
-    Args:
-        query: A class name, a synonym, words of one, an index, or a WordNet id.
-        class_names: The model's classes in order; a name may hold synonyms after commas.
+    are the same. A name that several classes have is refused, even where it is the whole name of
+    one: "harp" may be the harp or, by its synonyms, the harmonica.
 
     Raises:
         InputError: No class fits, several do (AmbiguousClassError), or the index is out of range.
@@ -98,21 +92,27 @@ def resolve_class(query: str | int, class_names: Sequence[str]) -> int:
         raise InputError(f"the class is empty: give a name or an index ({_LISTS} lists them)")
     names = [_normal(name) for name in class_names]
 
-    exact = [i for i, name in enumerate(names) if wanted in (name, *name.split(", "))]
-    if exact:
-        return _the_only(exact, query, class_names)
-    index = _numbered(query, class_names)
-    if index is not None:
-        return index
-    if is_imagenet(class_names) and wanted in wordnet_ids():
-        return wordnet_ids().index(wanted)
-    containing = [index for index, name in enumerate(names) if _has_words(wanted, name)]
-    if containing:
-        return _the_only(containing, query, class_names)
+    found = [i for i, name in enumerate(names) if wanted in (name, *name.split(", "))]
+    if not found:
+        index = _numbered(query, class_names)
+        if index is not None:
+            return index
+        if is_imagenet(class_names) and wanted in wordnet_ids():
+            return wordnet_ids().index(wanted)
+        found = [i for i, name in enumerate(names) if _has_words(wanted, name)]
+    if len(found) == 1:
+        return found[0]
+    # Semicolons, for the names themselves hold commas.
+    if found:
+        listed = "; ".join(_choice(index, class_names) for index in found[:_LISTED])
+        more = f"; and {len(found) - _LISTED} more" if len(found) > _LISTED else ""
+        raise AmbiguousClassError(
+            f"class {quoted(query)} is ambiguous: {listed}{more}; give the number or the whole "
+            "entry"
+        )
     nearest = search_classes(query, class_names)[:_NEAREST]
     if not nearest and len(class_names) <= _LISTED:
         nearest = list(range(len(class_names)))
-    # Semicolons, for the names themselves hold commas.
     hint = f"; nearest: {'; '.join(_choice(index, class_names) for index in nearest)}"
     raise InputError(
         f"no class is named {quoted(query)}{hint if nearest else ''}; {_LISTS} lists them all"
@@ -120,10 +120,7 @@ def resolve_class(query: str | int, class_names: Sequence[str]) -> int:
 
 
 def search_classes(query: str, class_names: Sequence[str]) -> list[int]:
-    """List the classes that match a query; if there are none, those that it may misspell.
-
-    These are the most similar names, if any is similar enough.
-    """
+    """List the classes that match a query; if there are none, those that it may misspell."""
     names = [_normal(name) for name in class_names]
     return matching_classes(query, class_names) or _similar(_normal(query), names)
 
@@ -132,9 +129,8 @@ def matching_classes(query: str, class_names: Sequence[str]) -> list[int]:
     """List the classes, by index, whose names hold the query anywhere, best first.
 
     A synonym that is the query comes before the class with this index ("207", "207) golden
-    retriever"), then one that starts with the query's words, then the query as words anywhere, at
-    the start of a word, and as another part; ties keep the order of the classes. An empty query
-    finds all; the start of a WordNet id ("n0209") those of ImageNet.
+    retriever"); for the others see `_rank`. An empty query finds all; the start of a WordNet id
+    ("n0209") those of ImageNet.
     """
     wanted = _normal(query)
     if not wanted:
@@ -176,6 +172,7 @@ def _has_words(wanted: str, name: str) -> bool:
 
 
 def _rank(wanted: str, name: str) -> int:
+    """The query as a synonym, its first words, any words, its beginning, or another part."""
     synonyms = name.split(", ")
     if wanted in (name, *synonyms):
         return 0
@@ -237,16 +234,6 @@ def _checked_index(index: int, class_names: Sequence[str]) -> int:
             f"{len(class_names) - 1}"
         )
     return index
-
-
-def _the_only(found: Sequence[int], query: str, class_names: Sequence[str]) -> int:
-    if len(found) == 1:
-        return found[0]
-    listed = "; ".join(_choice(index, class_names) for index in found[:_LISTED])
-    more = f"; and {len(found) - _LISTED} more" if len(found) > _LISTED else ""
-    raise AmbiguousClassError(
-        f"class {quoted(query)} is ambiguous: {listed}{more}; give the number or the whole entry"
-    )
 
 
 def _choice(index: int, class_names: Sequence[str]) -> str:

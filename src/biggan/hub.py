@@ -280,26 +280,20 @@ def _listed(names: Sequence[str]) -> str:
 
 def _reason(error: Exception, local: bool) -> str:
     """Why the Hub did not give a file."""
-    from huggingface_hub.errors import (
-        GatedRepoError,
-        LocalEntryNotFoundError,
-        LocalTokenNotFoundError,
-        RepositoryNotFoundError,
-        RevisionNotFoundError,
-    )
+    from huggingface_hub import errors
 
     status = getattr(getattr(error, "response", None), "status_code", None)
-    if isinstance(error, GatedRepoError):
+    if isinstance(error, errors.GatedRepoError):
         return "a gated repository: accept its terms on its page and log in (`hf auth login`)"
-    if isinstance(error, RepositoryNotFoundError):
+    if isinstance(error, errors.RepositoryNotFoundError):
         return "no such repository, or a private one: log in (`hf auth login`) or set HF_TOKEN"
-    if isinstance(error, LocalTokenNotFoundError) or status == HTTPStatus.UNAUTHORIZED:
+    if isinstance(error, errors.LocalTokenNotFoundError) or status == HTTPStatus.UNAUTHORIZED:
         return "nobody is logged in: `hf auth login`, or set HF_TOKEN"
     if status == HTTPStatus.FORBIDDEN:
         return "no permission: log in with a token that may write there (`hf auth login`)"
-    if isinstance(error, RevisionNotFoundError):
+    if isinstance(error, errors.RevisionNotFoundError):
         return "the repository has no such revision"
-    if local and isinstance(error, LocalEntryNotFoundError):
+    if local and isinstance(error, errors.LocalEntryNotFoundError):
         return "not in the Hub's cache, and nothing is downloaded offline"
     return f"the Hub cannot be used ({_first_line(error.__cause__ or error)})"
 

@@ -64,12 +64,6 @@ def save_pretrained(
         folder: Created if it does not exist; files of the same names are replaced.
         discriminator: That of the same training, for others to train on.
         repo: The repository that the card's example loads.
-
-    Returns:
-        The folder.
-
-    Raises:
-        InputError: The folder has a discriminator or a recipe that would not be replaced.
     """
     out = Path(folder).expanduser()
     written = {DISCRIMINATOR: discriminator, _RECIPE: gan.description.training.get("recipe")}
@@ -107,8 +101,7 @@ def push_to_hub(
         discriminator: See `save_pretrained`.
         private: Create a repository that only its owner can see.
 
-    Returns:
-        The repository's address.
+    Returns the repository's address.
     """
     check_push(repo)
     with tempfile.TemporaryDirectory() as folder:

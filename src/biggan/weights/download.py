@@ -24,19 +24,10 @@ import ssl
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from http import HTTPStatus
-from http.client import (
-    HTTPConnection,
-    HTTPException,
-    HTTPMessage,
-    HTTPResponse,
-    HTTPSConnection,
-    InvalidURL,
-    responses,
-)
+from http import HTTPStatus, client
 from pathlib import Path, PurePosixPath
 from threading import Timer
-from typing import IO
+from typing import IO, Any
 from urllib.error import HTTPError, URLError
 from urllib.parse import quote, unquote, urldefrag, urlsplit
 from urllib.request import (
@@ -226,7 +217,7 @@ def newest_kaggle_version(model_url: str) -> str:
             number = int(json.loads(response.read(_CHUNK))["versionNumber"])
     except DownloadError:
         raise
-    except (OSError, HTTPException, ValueError, LookupError, TypeError, RecursionError):
+    except (OSError, client.HTTPException, ValueError, LookupError, TypeError, RecursionError):
         raise DownloadError(url, "the answer states no version") from None
     return f"{model_url}/{number}/download"
 
@@ -268,7 +259,7 @@ def _receive(url: str, partial: _PartialFile, report: Report | None) -> None:
 
 def _append(
     url: str,
-    response: HTTPResponse,
+    response: client.HTTPResponse,
     partial: _PartialFile,
     size: int,
     total: int | None,
@@ -289,7 +280,7 @@ def _append(
         while size <= MAX_BYTES:  # else a server that never stops
             try:
                 chunk = response.read1(_CHUNK)
-            except (OSError, HTTPException) as error:
+            except (OSError, client.HTTPException) as error:
                 raise _DroppedError(url, f"the connection failed ({error})") from None
             if not chunk:  # perhaps before the announced length
                 break
@@ -323,7 +314,7 @@ def _verify(url: str, partial: _PartialFile, sha256: str | None) -> None:
         raise DownloadError(url, fault)
 
 
-def _open(url: str, headers: Mapping[str, str]) -> HTTPResponse:
+def _open(url: str, headers: Mapping[str, str]) -> client.HTTPResponse:
     """Ask for a file, following redirects."""
     try:
         parts = urlsplit(url)
@@ -338,11 +329,11 @@ def _open(url: str, headers: Mapping[str, str]) -> HTTPResponse:
         sent = quote(urldefrag(url).url, safe=_URL_CHARACTERS)
         sent_headers = {"User-Agent": f"biggan/{__version__}", **headers}
         request = Request(sent, headers=sent_headers)  # noqa: S310  (the scheme is checked above)
-        response: HTTPResponse = opener.open(request, timeout=_TIMEOUT)
+        response: client.HTTPResponse = opener.open(request, timeout=_TIMEOUT)
     except HTTPError as error:
         with error:
-            if error.code in responses and error.code // 100 != 3:
-                reason = f"HTTP {error.code} {responses[error.code]}"
+            if error.code in client.responses and error.code // 100 != 3:
+                reason = f"HTTP {error.code} {client.responses[error.code]}"
             else:  # urllib says what is wrong with a redirect
                 reason = f"HTTP {error.code} {' '.join(str(error.reason).split())}"
             kind = _DroppedError if error.code in _RETRIED else DownloadError
@@ -351,9 +342,9 @@ def _open(url: str, headers: Mapping[str, str]) -> HTTPResponse:
         why = error.reason
         reason = f"no connection ({why.strerror or why})" if isinstance(why, OSError) else str(why)
         raise DownloadError(url, reason) from None
-    except (InvalidURL, ValueError):
+    except (client.InvalidURL, ValueError):
         raise DownloadError(url, "the address is not well formed") from None
-    except (OSError, HTTPException) as error:
+    except (OSError, client.HTTPException) as error:
         raise _DroppedError(url, f"the connection failed ({error})") from None
     return response
 
@@ -373,14 +364,14 @@ def _trusted() -> ssl.SSLContext:
         ) from None
 
 
-class _TimedConnection(HTTPConnection):
+class _TimedConnection(client.HTTPConnection):
     """A connection with a time limit for connecting and for the whole head of the answer."""
 
     def connect(self) -> None:
         with self._deadline():
             super().connect()
 
-    def getresponse(self) -> HTTPResponse:
+    def getresponse(self) -> client.HTTPResponse:
         with self._deadline():
             return super().getresponse()
 
@@ -399,15 +390,15 @@ class _TimedConnection(HTTPConnection):
             self.sock.shutdown(socket.SHUT_RDWR)
 
 
-class _TimedHTTPSConnection(_TimedConnection, HTTPSConnection):
+class _TimedHTTPSConnection(_TimedConnection, client.HTTPSConnection):
     pass
 
 
 class _TimedHandler(HTTPHandler, HTTPSHandler):
-    def http_open(self, req: Request) -> HTTPResponse:
+    def http_open(self, req: Request) -> client.HTTPResponse:
         return self.do_open(_TimedConnection, req)
 
-    def https_open(self, req: Request) -> HTTPResponse:
+    def https_open(self, req: Request) -> client.HTTPResponse:
         return self.do_open(_TimedHTTPSConnection, req, context=self._context)  # type: ignore[attr-defined]
 
 
@@ -415,7 +406,7 @@ class _Redirects(HTTPRedirectHandler):
     """Follows redirects, but not from https to anything less."""
 
     def redirect_request(
-        self, req: Request, fp: IO[bytes], code: int, msg: str, headers: HTTPMessage, newurl: str
+        self, req: Request, fp: IO[bytes], code: int, msg: str, headers: Any, newurl: str
     ) -> Request | None:
         old, new = urlsplit(req.full_url), urlsplit(newurl)
         if new.scheme != "https" and new.scheme != old.scheme:

@@ -166,18 +166,13 @@ def parse_header(metadata: Mapping[str, str], path: Path) -> Header:
     """The header in the metadata of a file of ours, with texts that can be printed."""
     try:
         header = json.loads(metadata["header"], object_pairs_hook=_without_duplicates)
-        found = Description(**header["description"])
-        texts = {"name": found.name, "source": found.source, "licence": found.licence}
-        names: Any = header["description"]["class_names"]
-        if not isinstance(names, list) or not all(
-            isinstance(text, str) for text in (*names, *texts.values())
-        ):
+        said = Description(**header["description"])
+        names: Any = said.class_names
+        texts = said.name, said.source, said.licence, *names
+        if not isinstance(names, list) or not all(isinstance(text, str) for text in texts):
             raise TypeError
-        description = Description(
-            **{key: printable(text) for key, text in texts.items()},
-            class_names=tuple(map(printable, names)),
-            training=dict(found.training),
-        )
+        name, source, licence, *names = map(printable, texts)
+        description = Description(name, tuple(names), source, licence, dict(said.training))
         grid = [float(truncation) for truncation in header.get("grid", ())]
         return Header(header["kind"], dict(header["config"]), grid, description)
     except (KeyError, TypeError, ValueError, OverflowError, RecursionError):

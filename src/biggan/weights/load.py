@@ -360,20 +360,19 @@ def _build(metadata: dict[str, str], tensors: dict[str, Tensor], path: Path) -> 
 
     sha256 = verify(metadata, tensors, path)
     header = parse_header(metadata, path)
-    description = header.description
     if header.kind == "discriminator":
         discriminator = assemble(DiscriminatorConfig.from_dict(header.config), (), tensors, path)
-        return LoadedModel(discriminator, description, sha256)
+        return LoadedModel(discriminator, header.description, sha256)
     if header.kind != "generator":
         raise InputError(f"{path} holds a {quoted(header.kind)}, not a generator or discriminator")
     config = GeneratorConfig.from_dict(header.config)
-    network = assemble(config, header.grid, tensors, path)
-    names = description.class_names or default_class_names(config.num_classes)
+    network = assemble(config, header.grid, tensors, path)  # first: a header can claim any numbers
+    names = header.description.class_names or default_class_names(config.num_classes)
     if len(names) != config.num_classes:
         raise InputError(
             f"{path} names {len(names)} classes, but its network has {config.num_classes}"
         )
-    return LoadedModel(network, replace(description, class_names=names), sha256)
+    return LoadedModel(network, replace(header.description, class_names=names), sha256)
 
 
 def _convert_module(folder: Path, how: Mapping[str, Any]) -> LoadedModel:
