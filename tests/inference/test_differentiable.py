@@ -30,12 +30,13 @@ class _DownConv2d(FrozenConvolution):
 
 def exact_conv2d(weight, bias, resolution, *, upsamples=False):
     """The differentiable form with convolutions that also run in float64."""
-    convolution = FrozenConv2d(weight, None, resolution, upsamples=upsamples)
+    convolution = FrozenConv2d(weight, bias, resolution, upsamples=upsamples)
+    linear = FrozenConv2d(weight, None, resolution, upsamples=upsamples)
     if upsamples:
-        adjoint = _DownConv2d(convolution)
+        adjoint = _DownConv2d(linear)
     else:
         adjoint = FrozenConv2d(weight.transpose(0, 1).flip(2, 3), None, resolution)
-    return DifferentiableConv2d(weight, bias, convolution, adjoint)
+    return DifferentiableConv2d(weight, bias, convolution, linear, adjoint)
 
 
 def networks(monkeypatch, **changes):

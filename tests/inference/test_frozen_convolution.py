@@ -111,18 +111,22 @@ def test_activation_and_convolution_have_first_and_second_derivatives():
     x = torch.randn(2, 3, 5, 5, dtype=torch.float64).requires_grad_()
     scale, shift = (torch.randn(2, 3, 1, 1, dtype=torch.float64).requires_grad_() for _ in range(2))
 
-    made = DifferentiableConv2d(kernel, None, linear, adjoint).activated
-    inputs = x, scale, shift
+    bias = torch.randn(4, dtype=torch.float64)
+    convolution = FrozenConv2d(kernel, bias, 5)
+    made = DifferentiableConv2d(kernel, bias, convolution, linear, adjoint).activated
+    add_to = torch.randn(2, 4, 5, 5, dtype=torch.float64).requires_grad_()
+    inputs = x, scale, shift, add_to
     assert torch.autograd.gradcheck(made, inputs, check_batched_grad=True, check_forward_ad=True)
     assert torch.autograd.gradgradcheck(made, inputs)
-    expected = F.conv2d(F.relu(scale * x + shift), kernel, padding=1)
-    torch.testing.assert_close(made(*inputs), expected)
-    once = torch.vmap(made, in_dims=(0, None, 0))(
-        torch.stack([x, 2 * x]), scale, shift.expand(2, -1, -1, -1, -1)
-    )
-    torch.testing.assert_close(
-        once, torch.stack([made(x, scale, shift), made(2 * x, scale, shift)])
-    )
+    expected = F.conv2d(F.relu(scale * x + shift), kernel, bias, padding=1)
+    torch.testing.assert_close(made(x, scale, shift), expected)
+    torch.testing.assert_close(made(*inputs), expected + add_to)
+    for added in ((), (add_to,)):
+        once = torch.vmap(made, in_dims=(0, None, 0, None)[: 3 + len(added)])(
+            torch.stack([x, 2 * x]), scale, shift.expand(2, -1, -1, -1, -1), *added
+        )
+        each = [made(x, scale, shift, *added), made(2 * x, scale, shift, *added)]
+        torch.testing.assert_close(once, torch.stack(each))
 
 
 def test_many_channels_are_convolved_as_winograd_does():

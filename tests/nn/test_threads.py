@@ -1,6 +1,7 @@
 """Parts of work in several threads, each on one core."""
 
 import threading
+import time
 
 import pytest
 import torch
@@ -76,3 +77,25 @@ def test_an_error_of_a_thread_is_raised():
 
     with pytest.raises(RuntimeError, match="part 3"):
         in_threads(worker, range(5))
+
+
+def test_parts_of_sums_are_shared_out_the_same_whoever_is_slow():
+    def shared_out(slow):
+        taken = []
+
+        def worker():
+            own = []
+            taken.append(own)
+            is_slow = len(taken) == slow
+
+            def work(part):
+                if is_slow:
+                    time.sleep(0.01)
+                own.append(part)
+
+            return work
+
+        in_threads(worker, range(7), summed=True)
+        return taken
+
+    assert shared_out(slow=1) == shared_out(slow=2) == [[0, 2, 4, 6], [1, 3, 5]]

@@ -16,6 +16,7 @@ gradients, in the fastest of these forms for its size and precision:
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any, Protocol
@@ -188,8 +189,16 @@ def packed_conv2d(
 class PackedConvolution(FrozenConvolution):
     """A form with a packed kernel, which can be neither moved nor saved; copies share it."""
 
+    _bias: Tensor | None
+
     def __deepcopy__(self, memo: dict[int, Any]) -> PackedConvolution:
         return self
+
+    def without_bias(self) -> PackedConvolution:
+        """The linear part, with the same kernel."""
+        linear = copy.copy(self)
+        linear._bias = None
+        return linear
 
 
 class _PackedConv2d(PackedConvolution):
@@ -246,7 +255,7 @@ class _LinearConv2d(PackedConvolution):
         return result.permute(0, 3, 1, 2)
 
 
-class _WinogradConv2d(FrozenConvolution):
+class _WinogradConv2d(PackedConvolution):
     """Winograd's convolution; see `winograd_convolve`."""
 
     def __init__(self, weight: Tensor, bias: Tensor | None, resolution: int) -> None:
@@ -263,7 +272,7 @@ class _WinogradConv2d(FrozenConvolution):
         return result if add_to is None else result.add_(add_to)
 
 
-class _TapsFirstConv2d(FrozenConvolution):
+class _TapsFirstConv2d(PackedConvolution):
     """A 3x3 convolution into a few channels: each pixel's product with every tap, then sums.
 
     The result is planar: a channel's pixels lie together.

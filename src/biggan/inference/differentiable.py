@@ -9,7 +9,7 @@ second derivatives.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -47,8 +47,9 @@ def differentiable_conv2d(
         adjoint = _SummingConv2d(weight, resolution)
     else:
         adjoint = packed_conv2d(weight.transpose(0, 1).flip(2, 3), None, resolution, dtype=dtype)
-    convolution = packed_conv2d(weight, None, resolution, upsamples=upsamples, dtype=dtype)
-    return DifferentiableConv2d(weight, bias, convolution, adjoint)
+    convolution = packed_conv2d(weight, bias, resolution, upsamples=upsamples, dtype=dtype)
+    linear = cast(PackedConvolution, convolution).without_bias()
+    return DifferentiableConv2d(weight, bias, convolution, linear, adjoint)
 
 
 class DifferentiableConv2d(FrozenConvolution):
@@ -57,8 +58,9 @@ class DifferentiableConv2d(FrozenConvolution):
     Args:
         weight: See `FrozenConvolution`.
         bias: (out,) or None.
-        convolution: The convolution without its bias.
-        adjoint: What brings a gradient of its result back to its input.
+        convolution: The convolution.
+        linear: The convolution without its bias.
+        adjoint: What brings a gradient of the result back to the input.
     """
 
     def __init__(
@@ -66,15 +68,21 @@ class DifferentiableConv2d(FrozenConvolution):
         weight: Tensor,
         bias: Tensor | None,
         convolution: FrozenConvolution,
+        linear: FrozenConvolution,
         adjoint: FrozenConvolution,
     ) -> None:
         super().__init__(weight, convolution.resolution, upsamples=convolution.upsamples)
         self._bias = None if bias is None else bias.detach()[:, None, None].clone()
-        self._pair = convolution, adjoint  # no submodules, whose operations would count too
+        # no submodules, whose operations would count too
+        self._convolution, self._pair = (convolution,), (linear, adjoint)
 
     def forward(self, x: Tensor, add_to: Tensor | None = None) -> Tensor:
         """See `FrozenConvolution.forward`."""
-        return self._sum(_Linear.apply(x, *self._pair), add_to)
+        result: Tensor = _Linear.apply(x, *self._pair)
+        for term in (self._bias, add_to):
+            if term is not None:
+                result = result + term  # not in place: the result may be a view
+        return result
 
     def activated(
         self, x: Tensor, scale: Tensor, shift: Tensor, add_to: Tensor | None = None
@@ -82,13 +90,8 @@ class DifferentiableConv2d(FrozenConvolution):
         """See `FrozenConvolution.activated`."""
         if in_forward_mode():
             return super().activated(x, scale, shift, add_to)
-        linear, _ = _ActivatedLinear.apply(x, scale, shift, *self._pair)
-        return self._sum(linear, add_to)
-
-    def _sum(self, result: Tensor, add_to: Tensor | None) -> Tensor:
-        for term in (self._bias, add_to):
-            if term is not None:
-                result = result + term  # not in place: the result may be a view
+        result: Tensor
+        result, _ = _ActivatedConv.apply(x, scale, shift, add_to, *self._convolution, *self._pair)
         return result
 
 
@@ -132,47 +135,56 @@ class _Linear(Function):
         return result.unflatten(0, (info.batch_size, -1)), 0
 
 
-class _ActivatedLinear(Function):
-    """A linear map of relu(scale * x + shift); see `_Linear`."""
+class _ActivatedConv(Function):
+    """A convolution of relu(scale * x + shift), added to something or not; see `_Linear`."""
 
     @staticmethod
     def forward(
         x: Tensor,
         scale: Tensor,
         shift: Tensor,
-        linear: FrozenConvolution,
+        add_to: Tensor | None,
+        convolution: FrozenConvolution,
+        _linear: FrozenConvolution,
         _adjoint: FrozenConvolution,
     ) -> tuple[Tensor, Tensor]:
         activated = torch.addcmul(shift, x, scale).relu_()
-        return linear(activated), activated
+        result = convolution(activated)
+        return result if add_to is None else result.add_(add_to), activated
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-        x, scale, _, ctx.linear, ctx.adjoint = inputs
+        x, scale, _, _, _, ctx.linear, ctx.adjoint = inputs
         ctx.save_for_backward(x, scale, output[1])
         ctx.mark_non_differentiable(output[1])
         ctx.set_materialize_grads(False)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
-        if gradients[0] is None:
-            return (None,) * 5
+        gradient, _ = gradients
+        if gradient is None:
+            return (None,) * 7
         x, scale, activated = ctx.saved_tensors
-        if must_be_plain(gradients[0]) or not len(x):
-            passed = _Linear.apply(gradients[0], ctx.adjoint, ctx.linear)
+        if must_be_plain(gradient) or not len(x):
+            passed = _Linear.apply(gradient, ctx.adjoint, ctx.linear)
             passed = torch.ops.aten.threshold_backward(passed, activated, 0)
             of_scale, of_shift = (y.sum((2, 3), keepdim=True) for y in (passed * x, passed))
-            return passed * scale, of_scale, of_shift, None, None
-        passed = ctx.adjoint(channels_last(gradients[0]))
-        torch.ops.aten.threshold_backward.grad_input(passed, activated, 0, grad_input=passed)
-        of_scale, of_shift = _sums(passed, x)
-        return passed.mul_(scale), of_scale, of_shift, None, None
+            of_x = passed * scale
+        else:
+            passed = ctx.adjoint(channels_last(gradient))
+            torch.ops.aten.threshold_backward.grad_input(passed, activated, 0, grad_input=passed)
+            of_scale, of_shift = _sums(passed, x)
+            of_x = passed.mul_(scale)
+        of_add_to = gradient if ctx.needs_input_grad[3] else None
+        return of_x, of_scale, of_shift, of_add_to, None, None, None
 
     @staticmethod
     def vmap(
         info: Any, in_dims: tuple[int | None, ...], *inputs: Any
     ) -> tuple[tuple[Tensor, ...], tuple[int, int]]:
-        results = _ActivatedLinear.apply(*with_batch_first(info, in_dims, inputs[:3]), *inputs[3:])
+        num = 3 if inputs[3] is None else 4
+        batched = with_batch_first(info, in_dims, inputs[:num])
+        results = _ActivatedConv.apply(*batched, *inputs[num:])
         return tuple(y.unflatten(0, (info.batch_size, -1)) for y in results), (0, 0)
 
 

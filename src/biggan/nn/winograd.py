@@ -143,7 +143,7 @@ def winograd_weight_gradient(
 
         return add_up
 
-    in_threads(worker, strips)
+    in_threads(worker, strips, summed=True)
     total, *others = sums
     for own in others:
         total += own
