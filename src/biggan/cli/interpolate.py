@@ -126,6 +126,7 @@ def command(
     """
     options.set_environment()
     from biggan.atomic_write import make_folder
+    from biggan.devices import keep_freed_memory
     from biggan.images import make_grid, save_png
     from biggan.provenance import VideoProvenance
     from biggan.video import check_video, make_frame, save_video
@@ -159,6 +160,8 @@ def command(
         wanted = gan.plan_morph(
             class_a, class_b, steps, num, truncation, seed_a, seed_b, path=path, noise=noise
         )
+    _ = gan.engine
+    keep_freed_memory()  # see biggan sample
     if isinstance(wanted, VideoProvenance):
         drawn = options.progress(gan.draw_video(wanted), wanted.frames, "frame")
         make_folder(out.parent)

@@ -156,6 +156,7 @@ def command(
         raise InputError(f"{quoted(' '.join(words))} is no option: did you mean {meant}?")
     options.set_environment()
     from biggan.atomic_write import make_folder
+    from biggan.devices import keep_freed_memory
     from biggan.latents import check_truncation
 
     def plan(device: str | None) -> Plan:
@@ -202,6 +203,7 @@ def command(
             planned = [*plan_moved(gan, planned, moves)]
         names = _folders(gan, planned) if folders else None
         _ = gan.engine  # what cannot be had is refused before a folder is made
+        keep_freed_memory()  # not before: what OpenVINO compiles with would be kept, too
         if grid and columns is None:
             several = len(classes) > 1
             columns = 1 if like else num if several else min(len(planned), _COLUMNS)
