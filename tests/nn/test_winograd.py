@@ -77,6 +77,19 @@ def test_float32_loses_less_than_a_digit():
     assert (result - exact_gradient).norm() < 2e-6 * exact_gradient.norm()
 
 
+def test_the_gradient_of_the_weight_rounds_the_same_each_time():
+    x, gradient = (drawn(8, 32, 32, 32, dtype=torch.float32) for _ in range(2))
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        first, *others = (
+            winograd_weight_gradient(x, gradient, windows_per_strip=8) for _ in range(5)
+        )
+    finally:
+        torch.set_num_threads(before)
+    assert all(torch.equal(other, first) for other in others)
+
+
 def test_wide_layers_are_convolved_so_and_others_are_not():
     wide, narrow = torch.empty(192, 256, 3, 3), torch.empty(192, 96, 3, 3)
     assert suits_winograd(wide, torch.empty(4, 256, 16, 16))
