@@ -28,9 +28,8 @@ os.environ["GOMP_SPINCOUNT"] = "5000"  # as the command has it; before torch is 
 import torch
 from sampling import LABEL, TRUNCATION, build_ours, noise
 
-from biggan.models import Generator
+from biggan.models import Generator, set_statistics_grid
 from biggan.weights.files import Description, save_network
-from biggan.weights.load import set_statistics_grid
 
 ROUNDS = 7
 SHOWN = 15  # imports and functions

@@ -29,8 +29,8 @@ def prepare(folder: Path) -> None:
     """Write the networks that the measurements load."""
     from sampling import build_ours, write_peer
 
+    from biggan.models import set_statistics_grid
     from biggan.weights.files import Description, save_network
-    from biggan.weights.load import set_statistics_grid
 
     for resolution in (128, RESOLUTION):
         generator = build_ours(f"biggan-deep-{resolution}")

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import biggan
-from biggan.weights.load import set_statistics_grid
+from biggan.models import set_statistics_grid
 
 TINY = {
     "family": "biggan",

@@ -40,8 +40,8 @@ from biggan.errors import InputError, quoted
 from biggan.gan import Gan
 from biggan.inference.folded import FoldedGenerator
 from biggan.latents import check_truncation
+from biggan.models import statistics_grid
 from biggan.nn import StandingBatchNorm2d
-from biggan.weights.load import statistics_grid
 
 Format = Literal["onnx", "openvino"]
 FORMATS: tuple[Format, ...] = get_args(Format)

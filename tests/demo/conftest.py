@@ -9,9 +9,9 @@ import pytest
 
 from biggan import InputError, build_generator
 from biggan.classes import imagenet_classes
+from biggan.models import hub_grid, set_statistics_grid
 from biggan.weights import download
 from biggan.weights.files import Description, save_network
-from biggan.weights.load import hub_grid, set_statistics_grid
 from biggan.weights.published import PUBLISHED, RemoteFile
 from demo_app import GatedGan, make_gan, running
 from file_server import FileServer, Served

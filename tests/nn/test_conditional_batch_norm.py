@@ -5,8 +5,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from biggan.models import hub_grid
 from biggan.nn import BatchNorm2d, ConditionalBatchNorm2d, initialize_orthogonal
-from biggan.weights.load import hub_grid
 
 
 @pytest.fixture

@@ -11,8 +11,8 @@ import torch
 
 from biggan.interpolation import interpolate_noise
 from biggan.latents import truncated_noise
+from biggan.models import hub_grid
 from biggan.nn import StandingBatchNorm2d
-from biggan.weights.load import hub_grid
 
 RECORDED = Path(__file__).with_name("recorded.json")
 

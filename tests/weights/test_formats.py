@@ -15,10 +15,10 @@ import torch
 from safetensors.torch import save_file
 
 import biggan
-from biggan.models import get_preset
+from biggan.models import get_preset, set_statistics_grid
 from biggan.weights import load
 from biggan.weights.files import Description, save_network
-from biggan.weights.load import read_network, set_statistics_grid
+from biggan.weights.load import read_network
 from foreign_networks import (
     BROCK,
     IVCLAB,

@@ -15,16 +15,10 @@ import torch
 from PIL import Image
 
 from biggan import DiscriminatorConfig, GeneratorConfig
-from biggan.models import PRESETS
+from biggan.models import PRESETS, set_statistics_grid
 from biggan.weights import download
 from biggan.weights.files import Description, save_network
-from biggan.weights.load import (
-    empty_network,
-    load_network,
-    locate,
-    read_network,
-    set_statistics_grid,
-)
+from biggan.weights.load import empty_network, load_network, locate, read_network
 from biggan.weights.published import (
     PUBLISHED,
     PublishedModel,

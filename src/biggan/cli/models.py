@@ -108,8 +108,8 @@ def _verify(*, as_json: bool) -> None:
 
 def _card(model: str, *, offline: bool) -> dict[str, Any]:
     """What a model is, as plain data. A published one is not fetched to say it."""
-    from biggan.models import Generator
-    from biggan.weights.load import load_network, means_published, statistics_grid
+    from biggan.models import Generator, statistics_grid
+    from biggan.weights.load import load_network, means_published
     from biggan.weights.published import PUBLISHED, cached_path
 
     if means_published(model) and not cached_path(model).is_file():
@@ -155,8 +155,7 @@ def _grid_in_words(grid: tuple[float, ...]) -> str:
 
 
 def _published_row(entry: PublishedModel) -> dict[str, Any]:
-    from biggan.models import count_parameters
-    from biggan.weights.load import hub_grid
+    from biggan.models import count_parameters, hub_grid
     from biggan.weights.published import cached_path, host_of
 
     return {

@@ -11,10 +11,10 @@ from typing import Any
 
 from biggan.demo.forms import MOVES, SheetProvenance, settings_of
 from biggan.gan import Gan
+from biggan.models import statistics_grid
 from biggan.provenance import GridProvenance, LatentGridProvenance, MorphProvenance, Provenance
 from biggan.publishing import measured
 from biggan.weights.files import BUNDLED
-from biggan.weights.load import statistics_grid
 from biggan.weights.published import PUBLISHED, downloads_folder
 
 WELCOME = """<h1>BigGAN</h1>

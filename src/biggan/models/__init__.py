@@ -11,8 +11,11 @@ from biggan.models.config import DiscriminatorConfig, GeneratorConfig
 from biggan.models.shared import (
     Discriminator,
     Generator,
+    hub_grid,
     make_discriminator,
     make_generator,
+    set_statistics_grid,
+    statistics_grid,
 )
 from biggan.nn import initialize_orthogonal
 
@@ -29,8 +32,11 @@ __all__ = [
     "build_generator",
     "count_parameters",
     "get_preset",
+    "hub_grid",
     "make_discriminator",
     "make_generator",
+    "set_statistics_grid",
+    "statistics_grid",
 ]
 
 

@@ -19,6 +19,7 @@ from biggan.nn import (
     SpectralNormEmbedding,
     SpectralNormLinear,
     SpectralNormNetwork,
+    StandingBatchNorm2d,
 )
 
 
@@ -236,3 +237,20 @@ def as_grid(features: Tensor) -> Tensor:
     # of contiguous memory: of other memory, one image would get a stride that is taken for planar.
     pixels = features.unflatten(1, (-1, 16)).transpose(1, 2).flatten(1)  # (N, 16 * C)
     return pixels.unflatten(1, (4, 4, -1)).permute(0, 3, 1, 2)
+
+
+def statistics_grid(generator: Generator) -> tuple[float, ...]:
+    """The truncations for which a generator has statistics; empty if for none."""
+    return generator.head.bn.grid
+
+
+def set_statistics_grid(generator: Generator, grid: list[float]) -> None:
+    """Give every BatchNorm of a generator an empty table for these truncations, ascending."""
+    for layer in generator.modules():
+        if isinstance(layer, StandingBatchNorm2d):
+            layer.set_grid(grid)
+
+
+def hub_grid(rows: int) -> tuple[float, ...]:
+    """The truncations of a published table: 0.02, 0.04, ... 1.00, and with 51 rows 0.00 before."""
+    return tuple(round(0.02 * (i + 51 - rows), 2) for i in range(rows))

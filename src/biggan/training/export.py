@@ -20,13 +20,12 @@ from tqdm import tqdm
 from biggan.distributed import is_first, on_any_process, own_share, synchronize_batch_norm
 from biggan.images import make_grid, to_pil, to_uint8
 from biggan.latents import make_noise
-from biggan.models import Generator
+from biggan.models import Generator, hub_grid, set_statistics_grid
 from biggan.nn import StandingBatchNorm2d, hold_power_iteration, iterate_power
 from biggan.training.config import TrainConfig
 from biggan.training.randomness import Purpose, derive_seed, random_generator
 from biggan.training.state import TrainState
 from biggan.training.step import draw_labels
-from biggan.weights.load import hub_grid, set_statistics_grid
 
 _PREVIEW_CLASSES = 10
 _PREVIEW_COLUMNS = 10

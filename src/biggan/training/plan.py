@@ -22,7 +22,7 @@ from torch.utils.flop_counter import flop_registry
 from torch.utils.module_tracker import ModuleTracker
 
 from biggan.errors import InputError
-from biggan.models import make_discriminator, make_generator
+from biggan.models import make_discriminator, make_generator, set_statistics_grid
 from biggan.nn.winograd import forget_transforms
 from biggan.training.checkpoint import rollback_reach
 from biggan.training.config import TrainConfig
@@ -35,7 +35,6 @@ from biggan.training.regularization import (
 )
 from biggan.training.state import TrainState
 from biggan.training.step import discriminator_step, draw_latents, generator_step
-from biggan.weights.load import set_statistics_grid
 
 # Measured on CPUs: Python, torch and what it loads to compute; and how much more than is alive the
 # kernels and the C library take.

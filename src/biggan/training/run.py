@@ -37,7 +37,7 @@ from biggan.distributed import check_same, from_first, is_first, on_any_process,
 from biggan.errors import InputError, quoted
 from biggan.images import save_png
 from biggan.locks import locked
-from biggan.models import Generator
+from biggan.models import Generator, statistics_grid
 from biggan.supervision.log import read_events
 from biggan.toml import to_toml
 from biggan.training.checkpoint import CheckpointDirectory, rollback_reach
@@ -54,7 +54,6 @@ from biggan.weights.files import (
     read_metadata,
     save_network,
 )
-from biggan.weights.load import statistics_grid
 
 _LOG = logging.getLogger("biggan.training")
 

@@ -26,8 +26,8 @@ from biggan.atomic_write import TEMPORARY_SUFFIX, make_folder, temporary_prefix
 from biggan.errors import InputError
 from biggan.export import Storage, check_packages, write_page_network
 from biggan.gan import Gan
+from biggan.models import statistics_grid
 from biggan.web.runtime import CDN, FILES, VERSION, copy_runtime, integrity
-from biggan.weights.load import statistics_grid
 
 PART = 20_000_000
 """Largest file of weights in bytes: browsers cache files of this size, hosts accept them."""

@@ -445,7 +445,12 @@ def empty_network(
     """A network on torch's `meta` device: names and shapes, without values or memory."""
     import torch
 
-    from biggan.models import DiscriminatorConfig, make_discriminator, make_generator
+    from biggan.models import (
+        DiscriminatorConfig,
+        make_discriminator,
+        make_generator,
+        set_statistics_grid,
+    )
 
     with torch.device("meta"):
         if isinstance(config, DiscriminatorConfig):
@@ -495,37 +500,12 @@ def refuse_faults(faults: Sequence[str], path: Path) -> None:
         raise InputError(f"{path} does not match its network: {listed}{more}")
 
 
-# --- truncations of a generator's statistics ---
-
-
-def statistics_grid(generator: Generator) -> tuple[float, ...]:
-    """The truncations for which a generator has statistics; empty if for none."""
-    return generator.head.bn.grid
-
-
-def set_statistics_grid(generator: Generator, grid: list[float]) -> None:
-    """Give every BatchNorm of a generator an empty table for these truncations, ascending."""
-    from biggan.nn import StandingBatchNorm2d
-
-    for layer in generator.modules():
-        if isinstance(layer, StandingBatchNorm2d):
-            layer.set_grid(grid)
-
-
-def hub_grid(rows: int) -> tuple[float, ...]:
-    """The truncations of a published table: 0.02, 0.04, ... 1.00, or with 0.00 before them.
-
-    Args:
-        rows: 50 (DeepMind's BigGAN) or 51 (BigGAN-deep).
-    """
-    return tuple(round(0.02 * (i + 51 - rows), 2) for i in range(rows))
-
-
 def with_off_grid(loaded: LoadedModel, off_grid: OffGrid) -> LoadedModel:
     """The same generator with another interpolation between two rows of its statistics.
 
     It makes other pictures, so it has another digest. The network is changed, not copied.
     """
+    from biggan.models import statistics_grid
     from biggan.nn import StandingBatchNorm2d
 
     generator = loaded.network
@@ -541,6 +521,8 @@ def with_off_grid(loaded: LoadedModel, off_grid: OffGrid) -> LoadedModel:
 
 
 def _require_hub_grid(grid: Sequence[float]) -> None:
+    from biggan.models import hub_grid
+
     if tuple(grid) not in (hub_grid(50), hub_grid(51)):
         raise InputError(
             "off_grid 'hub' is for statistics of 0.02, 0.04, ... 1.00, as in the published "

@@ -394,7 +394,8 @@ def read_place(model: PublishedModel, kind: Kind, place: Place, folder: Path) ->
 
     It must be the one that the model's name promises.
     """
-    from biggan.weights.load import hub_grid, read_network, statistics_grid
+    from biggan.models import hub_grid, statistics_grid
+    from biggan.weights.load import read_network
 
     loaded = read_network(folder / place[0].name if len(place) == 1 else folder, kind)
     if loaded.kind != kind:

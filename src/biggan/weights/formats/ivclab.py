@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from functools import partial
 
 from biggan.errors import InputError
+from biggan.models import hub_grid
 from biggan.weights.formats.conversion import (
     Converted,
     ForeignTensors,
@@ -20,7 +21,6 @@ from biggan.weights.formats.conversion import (
     renamed,
     reorder_first_linear,
 )
-from biggan.weights.load import hub_grid
 from biggan.weights.published import DEEPMIND_LICENCE
 
 ORIGIN = "ivclab's BigGAN-Generator-Pretrained-Pytorch"

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from biggan.errors import InputError
+from biggan.models import hub_grid
 from biggan.nn import StandingBatchNorm2d
 from biggan.weights.containers.graph_def import GRAPH, Table, find_tables
 from biggan.weights.formats.conversion import (
@@ -34,7 +35,7 @@ from biggan.weights.formats.conversion import (
     renamed,
     reorder_first_linear,
 )
-from biggan.weights.load import empty_network, hub_grid
+from biggan.weights.load import empty_network
 from biggan.weights.published import DEEPMIND_LICENCE
 
 _LOG = logging.getLogger("biggan.weights")
