@@ -1,7 +1,5 @@
 """A model small enough for a page to be quick, and servers of the page in this process."""
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import hashlib
@@ -13,6 +11,8 @@ import sys
 import tempfile
 import threading
 import time
+import urllib.error
+import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ import torch
 from PIL import Image
 
 from biggan import Gan, GeneratorConfig, build_generator
+from biggan.demo.forms import DIRECTIONS, EXPLORE, INTERPOLATE, MOVES, SWEEP, Form
 from biggan.weights.files import Description
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
@@ -32,6 +33,24 @@ _FOLDER = tempfile.TemporaryDirectory(prefix="biggan-tests-")
 os.environ["GRADIO_TEMP_DIR"] = _FOLDER.name
 
 DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+
+
+SETTINGS: list[tuple[Form, dict[str, Any]]] = [
+    (EXPLORE, {"num": 7, "truncation": 0.42, "seed": 12345, "category": "3) three"}),
+    (
+        INTERPOLATE,
+        {"num": 1, "steps": 3, "truncation": 0.5, "seed_a": 4, "seed_b": 5}
+        | {"category_a": "1) one", "category_b": "6) six"},
+    ),
+    (SWEEP, {"num": 3, "seed": 9, "noise": "hub", "category": "2) two"}),
+    (
+        DIRECTIONS,
+        {"truncation": 0.6, "seed": 3, "category": "2) two", **dict.fromkeys(MOVES, 0)}
+        | {"direction_0": 2.5, "direction_1": -1},
+    ),
+    (SWEEP, {"num": 1, "seed": 9, "noise": "paper", "category": "2) two"}),
+]
+"""All settings of each form, none at its default but the last sweep's and some directions."""
 
 
 def make_gan(class_names: tuple[str, ...] = DIGITS, resolution: int = 16) -> Gan:
@@ -119,6 +138,21 @@ def running(models: Any, limit: int = 100, **options: Any) -> Iterator[tuple[str
             thread.join(60)
             if thread.is_alive():  # a stack of its thread would only show that the loop waits
                 pytest.fail(f"the server does not stop: {asyncio.all_tasks(loops[0])}")
+
+
+OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+
+
+def ask(url: str, body: Any = None, **headers: str) -> tuple[int, bytes]:
+    """Get a page, or send JSON; an underscore in a header's name stands for a hyphen."""
+    data = None if body is None else json.dumps(body).encode()
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    request = urllib.request.Request(url, data, {"Content-Type": "application/json", **named})
+    try:
+        with OPENER.open(request, timeout=60) as answer:
+            return answer.status, answer.read()
+    except urllib.error.HTTPError as error:
+        return error.code, error.read()
 
 
 def get(address: str, path: str) -> tuple[int, bytes]:

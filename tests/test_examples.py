@@ -23,6 +23,7 @@ from biggan.demo.drawing import draw_grid
 from biggan.demo.forms import EXPLORE, INTERPOLATE, SWEEP
 from biggan.demo.models import ModelCache
 from biggan.export import export_generator
+from biggan.provenance_files import read_provenance
 from biggan.weights.files import BUNDLED, Description
 from data_forms import pictures, write_shards
 from demo_app import running
@@ -50,6 +51,15 @@ def run_example(name, *arguments):
 def test_sample_and_morph(tmp_path):
     run_example("sample_and_morph.py", tmp_path)
     assert {path.name for path in tmp_path.iterdir()} == {"apples.png", "morph.png", "mixed.png"}
+
+
+def test_morph_video(tmp_path):
+    pytest.importorskip("av")
+    run_example("morph_video.py", tmp_path)
+    recipes = {path.suffix: read_provenance(path) for path in tmp_path.iterdir()}
+    assert set(recipes) == {".mp4", ".webp"}
+    with Image.open(next(tmp_path.glob("*.webp"))) as video:
+        assert video.n_frames == recipes[".webp"].frames
 
 
 @pytest.mark.parametrize(
@@ -128,6 +138,7 @@ DOCUMENTS = {
 }
 # A document's sizes, in a test's.
 SMALLER = {
+    "docs/api.md": [('api_name="/video"', 'seconds=1, api_name="/video"')],
     "docs/data.md": [("https://example.org/train-{0000..0999}.tar", "."), ("2048", "4")],
     "docs/evaluation.md": [
         ("num=2048", "num=64"),

@@ -13,14 +13,13 @@ from biggan.export import export_generator
 from biggan.gan import Gan
 from biggan.nn import StandingBatchNorm2d
 from biggan.weights.files import Description
-from tiny import TINY_CLASSES, tiny_generator
+from tiny import DEEP, TINY_CLASSES, tiny_generator
 
 onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")
 openvino = pytest.importorskip("openvino")
 pytest.importorskip("onnxscript")
 
-DEEP = {"family": "biggan-deep", "channels": 16, "z_dim": 10}
 TRUNCATIONS = [0.001, 0.02, 0.405, 0.58, 0.99999, 1.0]  # 0.58 = 29 * 0.02, but not in floats
 
 

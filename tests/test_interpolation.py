@@ -33,12 +33,6 @@ def test_ends_are_exact(ends, path):
     np.testing.assert_array_equal(points[:, -1], ends[1])
 
 
-def test_linear_is_the_notebooks(ends):
-    points = interpolate_noise(*ends, 5)
-    for i, t in enumerate(np.linspace(0, 1, 5)):
-        np.testing.assert_allclose(points[:, i], ends[0] + t * (ends[1] - ends[0]))
-
-
 def test_slerp_turns_by_equal_angles_on_the_sphere(ends):
     a, b = (end / np.linalg.norm(end, axis=1, keepdims=True) for end in ends)
     points = interpolate_noise(a, b, 9, "slerp")
@@ -53,14 +47,6 @@ def test_slerp_between_equal_and_opposite_points_is_straight():
     np.testing.assert_allclose(interpolate_noise(a, a, 4, "slerp"), np.ones((1, 4, 4)))
     opposite = interpolate_noise(a, -a, 3, "slerp")
     np.testing.assert_allclose(opposite[0, 1], 0, atol=1e-12)
-
-
-def test_labels_pass_from_one_hot_to_one_hot():
-    labels = interpolate_labels(1, 3, 4, 5)
-    assert labels.shape == (5, 4)
-    assert torch.equal(labels[0], torch.tensor([0.0, 1, 0, 0]))
-    assert torch.equal(labels[-1], torch.tensor([0.0, 0, 0, 1]))
-    torch.testing.assert_close(labels[2], torch.tensor([0.0, 0.5, 0, 0.5]))
 
 
 def test_a_path_needs_two_steps(ends):
@@ -264,7 +250,10 @@ def test_recipes_of_another_model_are_refused(tiny, tmp_path):
     path = tmp_path / "other.safetensors"
     save_network(path, tiny_generator(num_classes=0), Description(name="other"))
     other = biggan.load(path)
-    with pytest.raises(biggan.InputError, match="was made by tiny .* not by other"):
-        other.draw_video(tiny.plan_video([(0, 0), (1, 1)], 4))
-    with pytest.raises(biggan.InputError, match="was made by tiny .* not by other"):
-        other.draw_morph(tiny.plan_morph(0, 1, 4, 1, 0.4, 0, 1))
+    for draw, plan in (
+        (other.draw, tiny.plan([0], 1, 0.4, 0)),
+        (other.draw_video, tiny.plan_video([(0, 0), (1, 1)], 4)),
+        (other.draw_morph, tiny.plan_morph(0, 1, 4, 1, 0.4, 0, 1)),
+    ):
+        with pytest.raises(biggan.InputError, match="was made by tiny .* not by other"):
+            list(draw(plan))

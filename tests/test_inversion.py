@@ -86,7 +86,7 @@ def test_the_search_ends_in_time(tiny):
 def test_bars_are_shown_where_they_are_asked_for(tiny, capsys):
     _, picture = picture_of(tiny, 0, 1.0)
     for progress in (None, False, True):
-        Inverter(tiny, steps=3, seconds=0.2, progress=progress).invert(picture)
+        Inverter(tiny, starts=4, steps=3, seconds=0.2, progress=progress).invert(picture)
         shown = capsys.readouterr().err
         assert ("drawing starts" in shown and "inverting" in shown) == bool(progress)
 

@@ -348,127 +348,107 @@ def prepared(gan, method, *arguments):
     return getattr(network, method)(*arguments, *inputs)
 
 
+ROW = torch.zeros(1, 12)
 NO_LABELS = torch.zeros(0, dtype=torch.int64)
-MISTAKES = {
-    "noise of another width": (
-        lambda g: g.generate(torch.zeros(2, 11), [0, 1]),
-        r"noise must be \(N, 12\), or \(N, 3, 12\)",
-    ),
-    "too few layers": (lambda g: g.generate(torch.zeros(2, 2, 12), [0, 1]), r"not \(2, 2, 12\)"),
-    "class vectors of another width": (
+MISTAKES = [
+    (lambda g: g.generate(torch.zeros(2, 11), [0, 1]), r"noise must be \(N, 12\), or \(N, 3, 12\)"),
+    (lambda g: g.generate(torch.zeros(2, 2, 12), [0, 1]), r"not \(2, 2, 12\)"),
+    (
         lambda g: g.generate(torch.zeros(2, 12), class_vectors=torch.zeros(2, 3)),
         r"class vectors must be \(N, 16\), or \(N, 3, 16\)",
     ),
-    "no classes": (lambda g: g.generate(torch.zeros(1, 12)), "give labels, or"),
-    "both": (
-        lambda g: g.generate(torch.zeros(1, 12), [0], class_vectors=torch.zeros(1, 16)),
-        "instead of them",
-    ),
-    "another number": (
+    (lambda g: g.generate(ROW), "give labels, or"),
+    (lambda g: g.generate(ROW, [0], class_vectors=torch.zeros(1, 16)), "instead of them"),
+    (
         lambda g: g.generate(torch.zeros(2, 12), class_vectors=torch.zeros(3, 16)),
         "give a class vector for each row of noise: 2, not 3",
     ),
-    "no such layer": (
-        lambda g: g.features(torch.zeros(1, 12), [0], layers=["blocks.7"]),
+    (
+        lambda g: g.features(ROW, [0], layers=["blocks.7"]),
         "no layer 'blocks.7'; there are linear, blocks.0, attention, blocks.1",
     ),
-    "another layer's activation": (
-        lambda g: g.generate_from(torch.zeros(1, 9, 4, 4), "linear", torch.zeros(1, 12), [0]),
+    (
+        lambda g: g.generate_from(torch.zeros(1, 9, 4, 4), "linear", ROW, [0]),
         r"linear makes \(1, 32, H, W\), not \(1, 9, 4, 4\)",
     ),
-    "an empty activation": (
-        lambda g: g.generate_from(torch.zeros(1, 32, 0, 4), "linear", torch.zeros(1, 12), [0]),
+    (
+        lambda g: g.generate_from(torch.zeros(1, 32, 0, 4), "linear", ROW, [0]),
         r"linear makes \(1, 32, H, W\), not \(1, 32, 0, 4\)",
     ),
-    "a list for a layer": (
-        lambda g: g.generate_from(torch.zeros(1), ["linear"], torch.zeros(1, 12), [0]),
+    (
+        lambda g: g.generate_from(torch.zeros(1), ["linear"], ROW, [0]),
         "no layer ..linear..; there are linear",
     ),
-    "noise of another width for gradients": (
+    (
         lambda g: g.differentiable()(torch.zeros(1, 11), torch.zeros(1, dtype=torch.int64)),
         r"noise must be \(N, 12\), or \(N, 3, 12\) for each layer its own, not \(1, 11\)",
     ),
-    "class vectors of another width for gradients": (
-        lambda g: g.differentiable().synthesize(torch.zeros(1, 12), torch.zeros(1, 3)),
+    (
+        lambda g: g.differentiable().synthesize(ROW, torch.zeros(1, 3)),
         r"class vectors must be \(N, 16\)",
     ),
-    "no rows": (lambda g: g.features(torch.zeros(0, 12), NO_LABELS, layers="linear"), "one row"),
-    "no rows to go on from": (
-        lambda g: g.generate_from([], "linear", torch.zeros(0, 12), NO_LABELS),
-        "at least one row",
-    ),
-    "one class vector for two images with gradients": (
+    (lambda g: g.features(torch.zeros(0, 12), NO_LABELS, layers="linear"), "one row"),
+    (lambda g: g.generate_from([], "linear", torch.zeros(0, 12), NO_LABELS), "at least one row"),
+    (
         lambda g: g.differentiable().synthesize(torch.zeros(2, 12), torch.zeros(1, 16)),
         "give a class vector for each row of noise: 2, not 1",
     ),
-    "a name for a class vector": (
-        lambda g: g.differentiable().synthesize(torch.zeros(1, 12), "kiwi"),
+    (
+        lambda g: g.differentiable().synthesize(ROW, "kiwi"),
         r"class vectors must be a tensor \(N, 16\), or \(N, 3, 16\) .*, not 'kiwi'$",
     ),
-    "float64 noise for gradients in float32": (
-        lambda g: g.differentiable()(torch.zeros(1, 12).double(), torch.tensor([0])),
+    (
+        lambda g: g.differentiable()(ROW.double(), torch.tensor([0])),
         r"are float64, and the network computes in float32: .* gan.generator.double\(\) before",
     ),
-    "a truncation beyond all for gradients": (
-        lambda g: g.differentiable()(torch.zeros(1, 12), torch.tensor([0]), float("nan")),
+    (
+        lambda g: g.differentiable()(ROW, torch.tensor([0]), float("nan")),
         "truncation must be above 0 and at most 1, not nan",
     ),
-    "a gradient of the truncation": (
-        lambda g: g.differentiable()(
-            torch.zeros(1, 12), torch.tensor([0]), torch.tensor(0.5, requires_grad=True)
-        ),
+    (
+        lambda g: g.differentiable()(ROW, torch.tensor([0]), torch.tensor(0.5, requires_grad=True)),
         "truncation is a number without a gradient",
     ),
-    "another layer's activation with gradients": (
+    (
         lambda g: prepared(g, "render_from", "linear", torch.zeros(1, 9, 4, 4)),
         r"linear makes \(1, 32, H, W\), not \(1, 9, 4, 4\)",
     ),
-    "one-hot vectors of whole numbers": (
-        lambda g: g.generate(torch.zeros(1, 12), torch.eye(3, dtype=torch.int64)[:1]),
+    (
+        lambda g: g.generate(ROW, torch.eye(3, dtype=torch.int64)[:1]),
         r"labels must be \(N,\), not \(1, 3\): class weights, .* floating-point",
     ),
-    "names for labels with gradients": (
-        lambda g: g.differentiable()(torch.zeros(1, 12), ["kiwi"]),
+    (
+        lambda g: g.differentiable()(ROW, ["kiwi"]),
         r"labels must be a tensor .* not \['kiwi'\]: gan.embed makes class vectors of names",
     ),
-    "another precision of a network with packed weights": (
+    (
         lambda g: g.differentiable().double(),
         r"gan.generator.double\(\) before gan.differentiable\(\)",
     ),
-    "no such layer of the network with gradients": (
+    (
         lambda g: prepared(g, "activations", ["blocks.9"]),
         "no layer 'blocks.9'; there are linear, blocks.0, attention, blocks.1",
     ),
-    "no such layer to go on from with gradients": (
+    (
         lambda g: prepared(g, "render_from", "blocks.9", torch.zeros(1, 8, 4, 4)),
         "no layer 'blocks.9'; there are linear, blocks.0, attention, blocks.1",
     ),
-    "a number for a layer": (
-        lambda g: g.features(torch.zeros(1, 12), [0], layers=1),
-        "no layer 1; there are linear",
-    ),
-    "NaN for noise": (
-        lambda g: g.generate(torch.full((1, 12), float("nan")), [0]),
-        "noise must be finite numbers",
-    ),
-    "infinity for a class weight": (
-        lambda g: g.generate(torch.zeros(1, 12), torch.full((1, 3), float("inf"))),
-        "labels must be finite numbers",
-    ),
-    "a file for directions": (
-        lambda g: g.edit(torch.zeros(1, 12), "file.safetensors", {0: 1.0}, [0]),
+    (lambda g: g.features(ROW, [0], layers=1), "no layer 1; there are linear"),
+    (lambda g: g.generate(torch.full((1, 12), float("nan")), [0]), "noise must be finite numbers"),
+    (lambda g: g.generate(ROW, torch.full((1, 3), float("inf"))), "labels must be finite numbers"),
+    (
+        lambda g: g.edit(ROW, "file.safetensors", {0: 1.0}, [0]),
         "load_directions of biggan.directions returns, not 'file.safetensors'",
     ),
-    "a fraction for a class": (lambda g: g.embed(1.5), "not one number"),
-    "an unknown precision": (lambda g: g.differentiable(precision="int8"), "no precision 'int8'"),
-    "a precision of GPUs": (lambda g: g.differentiable(precision="float16"), "needs a GPU"),
-    "an unknown padding": (lambda g: g.differentiable(padding="mirror"), "zeros or circular"),
-}  # fmt: skip
+    (lambda g: g.embed(1.5), "not one number"),
+    (lambda g: g.differentiable(precision="int8"), "no precision 'int8'"),
+    (lambda g: g.differentiable(precision="float16"), "needs a GPU"),
+    (lambda g: g.differentiable(padding="mirror"), "zeros or circular"),
+]
 
 
-@pytest.mark.parametrize("mistake", MISTAKES)
-def test_mistakes_are_named(mistake):
-    call, message = MISTAKES[mistake]
+@pytest.mark.parametrize(("call", "message"), MISTAKES)
+def test_mistakes_are_named(call, message):
     with pytest.raises(biggan.InputError, match=message):
         call(make_gan({}))
 

@@ -110,15 +110,6 @@ def test_the_noise_is_deepminds_to_the_bit(session):
     np.testing.assert_array_equal(bits(z), bits(expected))
 
 
-@pytest.mark.parametrize("dim", [120, 128, 140])  # of the published models
-def test_the_noise_of_every_setting_is_deepminds_to_the_bit(dim):
-    for seed in range(101):
-        for truncation in np.round(np.arange(1, 51) * 0.02, 2)[seed % 10 :: 10]:
-            ours = biggan.truncated_noise(20, dim, float(truncation), seed)
-            expected = deepminds_noise(20, dim, float(truncation), seed)
-            np.testing.assert_array_equal(bits(ours), bits(expected))
-
-
 def test_the_pixels_are_deepminds_to_the_bit(session):
     images = session.array("images")
     expected = deepminds_pixels(images.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2)

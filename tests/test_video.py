@@ -7,7 +7,6 @@ import sys
 import weakref
 from fractions import Fraction
 from importlib.util import find_spec
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -297,13 +296,3 @@ def test_the_lengths_in_a_webp_add_up(tmp_path, model):
         position += 8 + length + length % 2
     assert position == len(contents)
     assert names == [b"VP8X", b"ANIM", b"ANMF", b"ANMF", b"EXIF"]
-
-
-@pytest.mark.skipif(find_spec("av") is None, reason="needs PyAV")
-def test_the_example(tmp_path):
-    script = Path(__file__).parents[1] / "examples" / "morph_video.py"
-    result = subprocess.run([sys.executable, script, tmp_path], capture_output=True, text=True)
-    assert result.returncode == 0, result.stderr
-    for path in tmp_path.iterdir():
-        assert len(decoded(path)[0]) == read_provenance(path).frames
-    assert {path.suffix for path in tmp_path.iterdir()} == {".mp4", ".webp"}

@@ -79,6 +79,11 @@ def test_auto_is_what_was_measured_last(tiny_file, monkeypatch):
         pretend(monkeypatch, **(others | {faster: 0.5, "plain": 0.1}))
         assert f"auto uses {faster}." in succeeds(f"bench --model {tiny_file}")
         assert load(tiny_file).engine.name == faster
+    # Another architecture, another number of threads: not measured.
+    other = build_engine(tiny_generator(channels=16), measurements=measurements_file())
+    assert other.name == "pytorch"
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 77)
+    assert load(tiny_file).engine.name == "pytorch"
 
 
 def test_the_table_has_a_line_for_each_engine(tiny_file):

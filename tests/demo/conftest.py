@@ -1,13 +1,13 @@
 """Models and one running server for all tests."""
 
-from __future__ import annotations
-
 import dataclasses
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 
-from biggan import InputError, build_generator
+from biggan import Gan, InputError, build_generator
 from biggan.classes import imagenet_classes
 from biggan.models import hub_grid, set_statistics_grid
 from biggan.weights import download
@@ -15,12 +15,6 @@ from biggan.weights.files import Description, save_network
 from biggan.weights.published import PUBLISHED, RemoteFile
 from demo_app import GatedGan, make_gan, running
 from file_server import FileServer, Served
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-
-    from biggan import Gan
 
 
 @pytest.fixture(scope="session")

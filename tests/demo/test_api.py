@@ -1,7 +1,5 @@
 """The HTTP API, Gradio's API and the page behind all limits, asked over a socket."""
 
-from __future__ import annotations
-
 import base64
 import contextlib
 import http.client
@@ -13,7 +11,7 @@ import urllib.parse
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pytest
@@ -27,10 +25,7 @@ from biggan.demo.drawing import draw_grid
 from biggan.demo.forms import DIRECTIONS, EXPLORE, INTERPOLATE, SWEEP, Form
 from biggan.demo.models import ModelCache
 from biggan.provenance_files import read_provenance
-from demo_app import call, get, make_gan, post, running, serving, until
-
-if TYPE_CHECKING:
-    from demo_app import GatedGan
+from demo_app import GatedGan, ask, call, get, make_gan, post, running, serving, until
 
 
 def detail(body: bytes) -> str:
@@ -162,14 +157,8 @@ def test_the_documentation_has_all_ranges_and_defaults(address: str) -> None:
         )
     }
     parameters = schema["paths"]["/api/sweep"]["get"]["parameters"]
-    assert [p["name"] for p in parameters] == [
-        "model",
-        "num",
-        "seed",
-        "noise",
-        "category",
-        "enlarge",
-    ]
+    names = [p["name"] for p in parameters]
+    assert names == ["model", "num", "seed", "noise", "category", "enlarge"]
     model, num, seed, noise, category, _ = (p["schema"] for p in parameters)
     assert model["default"] == "tiny"
     assert (num["type"], num["minimum"], num["maximum"], num["default"]) == ("integer", 1, 5, 2)
@@ -282,23 +271,9 @@ def test_an_unconditional_model_has_no_category(address: str) -> None:
 # Gradio's API.
 
 
-@pytest.mark.parametrize(
-    ("values", "text"),
-    [
-        (("ten", 0.4, 0, "three"), "number of samples must be a number, not 'ten'"),
-        ((1, 1.5, 0, "three"), "truncation must be between 0.02 and 1, not 1.5"),
-        ((1, 0.4, [0], "three"), r"noise seed must be a number, not [0]"),
-        ((1, 0.4, 0, "cheeseburger"), "no class is named 'cheeseburger'"),
-        ((1, 0.4, 0, "three", "/etc/passwd"), "no model is named '/etc/passwd' here"),
-        ((1, 0.4, 0, "three", {}), "no model is named {} here"),
-    ],
-)
-def test_a_mistake_in_gradios_api_is_one_line(
-    address: str, values: tuple[Any, ...], text: str
-) -> None:
-    event, data = call(address, "sample", *values)
-    assert event == "error"
-    assert data["error"].startswith(text)
+def test_a_mistake_in_gradios_api_is_one_line(address: str) -> None:
+    event, data = call(address, "sample", 1, 0.4, [0], "three")
+    assert (event, data["error"]) == ("error", "noise seed must be a number, not [0]")
     assert call(address, "sample", 1, 0.4, 0, "three")[0] == "complete"
 
 
@@ -418,22 +393,6 @@ def test_a_job_whose_messages_nobody_reads_is_abandoned(
 # Users and limits.
 
 
-class _AnyStatus(urllib.request.HTTPErrorProcessor):
-    def http_response(self, request: Any, response: Any) -> Any:
-        return response
-
-
-def status_for(address: str, client: str, credentials: str = "") -> int:
-    """The status for a picture, asked for through a proxy that names its client."""
-    headers = {"X-Forwarded-For": client}
-    if credentials:
-        headers["Authorization"] = f"Basic {base64.b64encode(credentials.encode()).decode()}"
-    request = urllib.request.Request(f"{address}/api/sample?num=1", headers=headers)
-    with urllib.request.build_opener(_AnyStatus).open(request) as reply:
-        status: int = reply.status
-        return status
-
-
 def test_everything_is_for_users_only_and_a_client_cannot_call_itself_many(gan: Gan) -> None:
     models = ModelCache(["tiny"], lambda _: gan)
     clients = [f"203.0.113.{number}" for number in range(15)]
@@ -441,24 +400,13 @@ def test_everything_is_for_users_only_and_a_client_cannot_call_itself_many(gan: 
         for path in ("/", "/api", "/api/docs", "/config", "/gradio_api/info", "/theme.css"):
             assert get(address, path)[0] == 401
         assert post(address, "call/sample", {"data": []})[0] == 401
-        pictures = [status_for(address, client, "ann:secret") for client in clients]
-        guesses = [status_for(address, client, f"ann:{client}") for client in clients]
+
+        def status(client: str, credentials: str) -> int:
+            basic = f"Basic {base64.b64encode(credentials.encode()).decode()}"
+            url = f"{address}/api/sample?num=1"
+            return ask(url, X_Forwarded_For=client, Authorization=basic)[0]
+
+        pictures = [status(client, "ann:secret") for client in clients]
+        guesses = [status(client, f"ann:{client}") for client in clients]
     assert pictures == [200] * 4 + [429] * 11
     assert guesses == [401] * 10 + [429] * 5
-
-
-def test_clients_of_a_trusted_proxy_are_told_apart_and_both_apis_counted_together(
-    gan: Gan,
-) -> None:
-    models = ModelCache(["tiny"], lambda _: gan)
-    clients = [f"203.0.113.{number}" for number in range(6)]
-    with running(models, per_minute=4, proxies=("127.0.0.0/8",)) as (address, _):
-        for _ in range(2):
-            assert [status_for(address, client) for client in clients] == [200] * 6
-        assert status_for(address, clients[0]) == 429
-        assert status_for(address, f"198.51.100.1, {clients[0]}") == 429  # the proxy adds the last
-        assert call(address, "sample", 1, 0.4, 0, "three")[0] == "complete"
-        assert get(address, "/api/sample?num=1")[0] == 200
-        assert get(address, "/api/sweep")[0] == 429
-        assert post(address, "call/sample", {"data": []})[0] == 429
-        assert get(address, "/")[0] == 200

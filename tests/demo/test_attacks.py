@@ -1,7 +1,5 @@
 """Attacks on a running `biggan demo`: each is refused, and a visitor is still served."""
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import http.client
@@ -13,7 +11,7 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
@@ -23,17 +21,14 @@ pytest.importorskip("gradio")
 pytest.importorskip("resource")
 
 import resource
+from collections.abc import Iterator
 
 from uvicorn.server import ServerState
 
+from biggan import Gan
 from biggan.demo import server as server_module
 from biggan.demo.server import server_config, sweep
 from demo_app import GatedGan, until
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from biggan import Gan
 
 DESCRIPTORS = 256
 OTHER_SITE = "https://my.site"

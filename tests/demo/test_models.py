@@ -1,13 +1,12 @@
 """Which models a server has in memory, and what its visitors may call them."""
 
-from __future__ import annotations
-
 import gc
 import shutil
 import time
 import weakref
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,11 +17,7 @@ from biggan.models import count_parameters
 from biggan.weights.files import BUNDLED
 from biggan.weights.published import PUBLISHED, downloads_folder
 from demo_app import make_gan
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from file_server import FileServer
+from file_server import FileServer
 
 NAME = "biggan-deep-128"
 

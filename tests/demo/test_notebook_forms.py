@@ -1,16 +1,13 @@
 """The forms in Jupyter, driven without a browser: to assign a widget's value is a user's move."""
 
-from __future__ import annotations
-
 import base64
+import importlib
 import io
-import subprocess
 import sys
 import threading
 from concurrent.futures import wait
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import numpy as np
 import pytest
 from PIL import Image
 
@@ -18,6 +15,9 @@ import biggan
 from biggan import Gan, InputError
 
 pytest.importorskip("ipywidgets")
+
+from collections.abc import Iterator
+from pathlib import Path
 
 import ipywidgets
 
@@ -29,8 +29,6 @@ from biggan.demo.forms import (
     EXPLORE,
     FORMS,
     INTERPOLATE,
-    SWEEP,
-    Category,
     Choice,
     Form,
     Number,
@@ -46,30 +44,18 @@ from biggan.demo.notebook import (
 )
 from biggan.images import make_grid, to_pil, to_uint8
 from biggan.provenance_files import read_provenance
-from demo_app import make_gan
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-
-
-MAKE_VIDEO = "Make the video"
+from demo_app import SETTINGS, make_gan
 
 
 def widgets_of(form: NotebookForm) -> list[Any]:
     """All widgets that a form shows."""
     bundle, _ = form._repr_mimebundle_()
-    found, waiting = [], [_by_id(bundle["application/vnd.jupyter.widget-view+json"]["model_id"])]
+    view = bundle["application/vnd.jupyter.widget-view+json"]
+    found, waiting = [], [ipywidgets.widgets.widget._instances[view["model_id"]]]
     while waiting:
         found.append(waiting.pop())
         waiting += getattr(found[-1], "children", ())
     return found
-
-
-def _by_id(model_id: str) -> Any:
-    from ipywidgets.widgets import widget
-
-    return widget._instances[model_id]
 
 
 def click(form: NotebookForm, name: str) -> None:
@@ -81,10 +67,6 @@ def text_of(form: NotebookForm) -> str:
     """All HTML that a form shows, after what it is at is done."""
     wait([form._job.future])
     return "".join(w.value for w in widgets_of(form) if isinstance(w, ipywidgets.HTML))
-
-
-def pixels_of(image: Image.Image) -> Any:
-    return np.asarray(image)
 
 
 # The same words, ranges and defaults as the page.
@@ -112,15 +94,6 @@ def test_controls_have_the_words_ranges_and_defaults_of_the_page(gan: Gan, contr
         assert widget.value == class_choices(gan.class_names)[control.fallback]
 
 
-def test_a_thousand_categories_begin_with_those_of_deepminds_notebook() -> None:
-    gan = make_gan(class_names=imagenet_classes())
-    categories = [c for form in FORMS[:2] for c in form.controls if isinstance(c, Category)]
-    fields = [build_field(control, gan) for control in categories]
-    begun = [field[0].value for field in fields if field is not None]
-    assert begun == ["933) cheeseburger", "207) golden retriever", "8) hen"]
-    assert all(isinstance(f[0], ipywidgets.Combobox) for f in fields if f is not None)
-
-
 def test_an_unconditional_model_has_no_categories() -> None:
     gan = make_gan(class_names=())
     assert "category" not in explore(gan).controls
@@ -132,36 +105,19 @@ def test_an_unconditional_model_has_no_categories() -> None:
 # The picture follows.
 
 
-FOLLOWED: list[tuple[Any, Form, dict[str, Any]]] = [
-    (explore, EXPLORE, {"num": 3, "truncation": 0.86, "seed": 7, "category": "3) three"}),
-    (
-        interpolate,
-        INTERPOLATE,
-        {
-            "num": 1,
-            "steps": 3,
-            "truncation": 0.5,
-            "seed_a": 4,
-            "seed_b": 5,
-            "category_a": "1) one",
-            "category_b": "6) six",
-        },
-    ),
-    (sweep, SWEEP, {"num": 1, "seed": 9, "noise": "hub", "category": "2) two"}),
-]
-
-
-@pytest.mark.parametrize(("make", "form", "settings"), FOLLOWED)
+@pytest.mark.parametrize(
+    ("make", "settings"), [*zip((explore, interpolate, sweep), SETTINGS, strict=False)]
+)
 def test_the_picture_follows_the_controls_and_the_call_below_makes_it_again(
-    gan: Gan, make: Any, form: Form, settings: dict[str, Any]
+    gan: Gan, make: Any, settings: tuple[Form, dict[str, Any]]
 ) -> None:
-    shown = make(gan)
+    shown, (form, values) = make(gan), settings
     assert shown.provenance == form.plan(gan)
-    for key, value in settings.items():
+    for key, value in values.items():
         before = shown.picture.tobytes()
         shown.controls[key].value = value
         assert shown.picture.tobytes() != before, key
-    assert shown.provenance == form.plan(gan, **settings)
+    assert shown.provenance == form.plan(gan, **values)
     assert shown.picture.tobytes() == draw_grid(gan, shown.provenance).tobytes()
     made = eval(python_call(gan, shown.provenance), {"gan": gan})
     rows = {
@@ -342,7 +298,7 @@ def test_the_video_is_shown_until_a_control_moves(
         monkeypatch.setattr(notebook.drawing, "video_endings", lambda: [".webp"])
     form = interpolate(gan)
     form.controls["seconds"].value = 1
-    click(form, MAKE_VIDEO)
+    click(form, "Make the video")
     kind = "video/mp4" if with_pyav else "image/webp"
     assert f"data:{kind};base64," in text_of(form)
     assert form._progress.layout.display == "none"
@@ -358,7 +314,7 @@ def test_a_video_too_large_for_a_notebook_is_refused(
     monkeypatch.setattr(notebook, "_MAX_VIDEO", 1000)
     form = interpolate(gan)
     form.controls["seconds"].value = 1
-    click(form, MAKE_VIDEO)
+    click(form, "Make the video")
     assert "the video is too large for a notebook (0 MB): write it" in text_of(form)
     assert form.provenance == INTERPOLATE.plan(gan)
 
@@ -368,7 +324,7 @@ def test_a_video_of_wrong_settings_is_refused(gan: Gan, tmp_path: Path) -> None:
     form.controls["seed_a"].value = -1
     wait([form._job.future])
     form._message.value = ""
-    click(form, MAKE_VIDEO)
+    click(form, "Make the video")
     assert "noise seed A must be between" in text_of(form)
     with pytest.raises(InputError, match="noise seed A must be between"):
         form.save_video(tmp_path / "a.gif")
@@ -389,27 +345,10 @@ def test_save_video_writes_the_loop_with_its_recipe(gan: Gan, tmp_path: Path, en
         form.save_video(tmp_path / "paths.avi")
 
 
-def test_the_forms_need_no_gradio() -> None:
-    program = """
-import sys
-sys.modules["gradio"] = sys.modules["fastapi"] = None  # any import of them fails
-import biggan
-from biggan.demo.notebook import explore
-print(explore(biggan.load()).picture.size)
-"""
-    command = [sys.executable, "-c", program]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.stdout == "(324, 129)\n", done.stderr
-
-
-def test_without_ipywidgets_the_message_says_what_to_install() -> None:
-    program = """
-import sys
-sys.modules["ipywidgets"] = None
-import biggan.demo.notebook
-"""
-    command = [sys.executable, "-c", program]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.stderr.endswith(
-        "ModuleNotFoundError: the forms need ipywidgets: pip install 'biggan[notebook]'\n"
-    )
+def test_without_ipywidgets_the_message_says_what_to_install(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, "ipywidgets", None)
+    monkeypatch.delitem(sys.modules, "biggan.demo.notebook")
+    with pytest.raises(ModuleNotFoundError, match=r"need ipywidgets: pip install 'biggan\[noteb"):
+        importlib.import_module("biggan.demo.notebook")

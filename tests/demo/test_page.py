@@ -1,7 +1,5 @@
 """The page as Gradio will serve it, and the functions behind its events."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 import re
@@ -9,7 +7,7 @@ import threading
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -30,6 +28,7 @@ from biggan.demo.forms import (
     SWEEP,
     Form,
     Number,
+    to_query,
 )
 from biggan.demo.models import ModelCache
 from biggan.demo.page import Newest, Page
@@ -40,11 +39,8 @@ from biggan.images import save_png
 from biggan.provenance import GridProvenance
 from biggan.provenance_files import read_provenance
 from biggan.weights import published
-from demo_app import make_gan, until
-
-if TYPE_CHECKING:
-    from demo_app import GatedGan
-    from file_server import FileServer
+from demo_app import GatedGan, make_gan, until
+from file_server import FileServer
 
 VALUES: dict[str, tuple[Any, ...]] = {
     "explore": (7, 0.42, 3, "3) three"),
@@ -64,11 +60,6 @@ def build_page(gans: dict[str, Gan], folder: Path) -> Page:
         return Page(Renderer(models, folder), show_paths=True)
 
     return asyncio.run(build())
-
-
-def plan(gan: Gan, form: Form) -> Any:
-    keys = (control.key for control in form.controls)
-    return form.plan(gan, **dict(zip(keys, VALUES[form.name], strict=False)))
 
 
 @pytest.fixture(scope="module")
@@ -155,27 +146,16 @@ def test_a_request_that_is_not_the_newest_any_more_stops(gated: GatedGan, tmp_pa
     assert newest.number == 6
 
 
-@pytest.mark.parametrize(
-    ("form", "query"),
-    [
-        (EXPLORE, "num=7&truncation=0.42&seed=3&category=3%29+three"),
-        (
-            INTERPOLATE,
-            "num=1&steps=3&truncation=0.2&seed_a=4&seed_b=5&category_a=0%29+zero"
-            "&category_b=9%29+nine",
-        ),
-        (SWEEP, "num=1&seed=6&noise=paper&category=6%29+six"),
-        (
-            DIRECTIONS,
-            "truncation=0.6&seed=6&category=2%29+two&direction_0=1.5&direction_1=-2"
-            "&direction_2=0&direction_3=0&direction_4=0&direction_5=0",
-        ),
-    ],
-)
+@pytest.mark.parametrize("form", FORMS)
 def test_the_form_that_is_seen_is_drawn_and_a_program_gets_the_same_file(
-    page: Page, gan: Gan, form: Form, query: str
+    page: Page, gan: Gan, form: Form
 ) -> None:
-    tab, sheet = page.tabs[FORMS.index(form)], plan(gan, form)
+    tab = page.tabs[FORMS.index(form)]
+    keys = (control.key for control in form.controls)
+    settings = dict(zip(keys, VALUES[form.name], strict=False))
+    sheet = form.plan(gan, **settings)
+    address = to_query("tiny", form, settings)
+    query = address.partition("&")[2]
     shown = list(page.draw(form.name, Newest(), 1, "tiny", *SETTINGS))[-1]
     file = shown[tab.picture]["value"]
     assert read_provenance(file) == sheet
@@ -184,18 +164,17 @@ def test_the_form_that_is_seen_is_drawn_and_a_program_gets_the_same_file(
     assert "small" in shown[tab.picture]["elem_classes"]
     heads = column_heads(sheet)
     assert shown == {
-        page.address: f"form={form.name}&model=tiny&{query}",
+        page.address: address,
         page.drawn: "tiny",
         tab.heading: gradio.update(value=heads, visible=bool(heads)),
         tab.picture: shown[tab.picture],
         tab.caption: caption(gan, sheet, str(Path("tiny").absolute()))
-        + download_links(form.endpoint, f"model=tiny&{query}", 16),
+        + download_links(form.endpoint, query, 16),
         # A video would be of other settings.
         **dict.fromkeys(tab.video[1:], HIDDEN),
         **dict.fromkeys(tab.video[:1], gradio.update(value=None, visible="hidden")),
     }
-    values = VALUES[form.name][: len(form.controls)]
-    assert endpoint(page, form.endpoint)(*values, "tiny") == file
+    assert endpoint(page, form.endpoint)(*settings.values(), "tiny") == file
 
 
 def test_a_half_typed_number_is_brought_into_its_range(page: Page, gan: Gan) -> None:
@@ -387,14 +366,8 @@ def test_the_address_and_the_history_set_the_controls(page: Page) -> None:
     unchanged = {page.shown: gradio.skip()}
     assert page.follow("", _Request(view="api")) == unchanged
 
-    kept = [
-        *SETTINGS[:12],
-        1,
-        -6,
-        "paper",
-        "6) six",
-        *VALUES["directions"],
-    ]  # the sweep's are wrong
+    wrong = [1, -6, "paper", "6) six"]  # of the sweep
+    kept = [*SETTINGS[:12], *wrong, *VALUES["directions"]]
     query = {"form": "explore", "num": "3"}
     update = page.follow(str(kept).replace("'", '"'), _Request(**query))
     assert list(values_of(page, update, EXPLORE).values()) == list(VALUES["explore"])

@@ -1,7 +1,5 @@
 """The page behind a reverse proxy: below a path, with visitors of its own, and as a Space."""
 
-from __future__ import annotations
-
 import json
 import os
 import re
@@ -19,23 +17,11 @@ from typing import Any
 
 import pytest
 
-from demo_app import running
+from demo_app import OPENER, ask, running
 
 pytest.importorskip("gradio")
 
 SPACE = Path(__file__).parents[2] / "examples" / "space"
-_OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-
-
-def get(url: str, body: Any = None, **headers: str) -> tuple[int, bytes]:
-    data = None if body is None else json.dumps(body).encode()
-    named = {name.replace("_", "-"): value for name, value in headers.items()}
-    request = urllib.request.Request(url, data, {"Content-Type": "application/json", **named})
-    try:
-        with _OPENER.open(request, timeout=60) as answer:
-            return answer.status, answer.read()
-    except urllib.error.HTTPError as error:
-        return error.code, error.read()
 
 
 @contextmanager
@@ -57,7 +43,7 @@ def proxied(address: str, prefix: str, *, removes: bool = True) -> Iterator[str]
             path = self.path.removeprefix(prefix.rstrip("/")) if removes else self.path
             request = urllib.request.Request(address + path, body, headers, method=self.command)
             try:
-                answer = _OPENER.open(request, timeout=60)
+                answer = OPENER.open(request, timeout=60)
             except urllib.error.HTTPError as error:
                 answer = error
             with answer:
@@ -87,28 +73,28 @@ def proxied(address: str, prefix: str, *, removes: bool = True) -> Iterator[str]
 
 def check_page(address: str) -> None:
     """All that the page asks for is below its address: files, calls, pictures, the reference."""
-    status, body = get(f"{address}/")
+    status, body = ask(f"{address}/")
     assert status == 200
     page = body.decode()
     assert f'"root":"{address}"' in page
     files = re.findall(r'(?:src|href)="\./(assets/[^"]+)"', page)
     assert files
-    assert {get(f"{address}/{file}")[0] for file in files} == {200}
-    assert get(f"{address}/api/models")[0] == 200
-    status, body = get(f"{address}/api/docs")
+    assert {ask(f"{address}/{file}")[0] for file in files} == {200}
+    assert ask(f"{address}/api/models")[0] == 200
+    status, body = ask(f"{address}/api/docs")
     reference = re.search(r'href="([^"]*openapi.json)"', body.decode())
     assert reference
-    assert get(urllib.parse.urljoin(f"{address}/api/docs", reference[1]))[0] == 200
-    assert get(f"{address}/api")[0] == 200
-    info = json.loads(get(f"{address}/gradio_api/info")[1])
+    assert ask(urllib.parse.urljoin(f"{address}/api/docs", reference[1]))[0] == 200
+    assert ask(f"{address}/api")[0] == 200
+    info = json.loads(ask(f"{address}/gradio_api/info")[1])
     assert "/sample" in info["named_endpoints"]
-    status, body = get(f"{address}/gradio_api/call/sample", {"data": [1, 0.4, 0, "three"]})
+    status, body = ask(f"{address}/gradio_api/call/sample", {"data": [1, 0.4, 0, "three"]})
     assert status == 200, body
-    _, events = get(f"{address}/gradio_api/call/sample/{json.loads(body)['event_id']}")
+    _, events = ask(f"{address}/gradio_api/call/sample/{json.loads(body)['event_id']}")
     urls = re.findall(r'"url":\s*"([^"]+)"', events.decode())
     assert urls
     assert all(url.startswith(f"{address}/") for url in urls)
-    assert {get(url)[0] for url in urls} == {200}
+    assert {ask(url)[0] for url in urls} == {200}
 
 
 @pytest.mark.parametrize("removes", [True, False])
@@ -123,7 +109,7 @@ def test_the_page_below_a_path(gan: Any, removes: bool) -> None:
         check_page(address)
         # Without the slash the page's relative links would lead elsewhere.
         request = urllib.request.Request(f"{own}/apps/biggan?form=sweep")
-        with _OPENER.open(request) as answer:
+        with OPENER.open(request) as answer:
             assert answer.url == f"{own}/apps/biggan/?form=sweep"
 
 
@@ -134,18 +120,25 @@ def test_each_visitor_has_a_limit_and_none_can_claim_another_address(gan: Any) -
     options: dict[str, Any] = {"per_minute": 4, "proxies": ["127.0.0.1", "10.0.0.0/8"]}
     with running(models, **options) as (own, _), proxied(own, "/") as address:
 
-        def ask(visitor: str, **headers: str) -> int:
-            return get(f"{address}/api/sample?num=1", X_Visitor=visitor, **headers)[0]
+        def status(
+            visitor: str, path: str = "api/sample?num=1", body: Any = None, **to: str
+        ) -> int:
+            return ask(f"{address}/{path}", body, X_Visitor=visitor, **to)[0]
 
         for number in range(1, 6):
-            assert ask(f"203.0.113.{number}") == 200
-        assert [ask("203.0.113.9") for _ in range(3)] == [200, 200, 429]
-        assert ask("203.0.113.9", X_Forwarded_For="203.0.113.77") == 429
+            assert status(f"203.0.113.{number}") == 200
+        assert [status("203.0.113.9") for _ in range(3)] == [200, 200, 429]
+        assert status("203.0.113.9", X_Forwarded_For="203.0.113.77") == 429
         # Through two proxies of a private network.
-        assert ask("10.1.2.3", X_Forwarded_For="203.0.113.9") == 429
-        assert ask("10.1.2.3", X_Forwarded_For="203.0.113.10") == 200
+        assert status("10.1.2.3", X_Forwarded_For="203.0.113.9") == 429
+        assert status("10.1.2.3", X_Forwarded_For="203.0.113.10") == 200
         # IPv6: a visitor has a network of addresses.
-        assert [ask(f"2001:db8::{number}") for number in range(3)] == [200, 200, 429]
+        assert [status(f"2001:db8::{number}") for number in range(3)] == [200, 200, 429]
+        # Both APIs are counted together.
+        sample = "gradio_api/call/sample"
+        calls = [status("203.0.113.11", sample, {"data": [1, 0.4, 0, "three"]}) for _ in range(2)]
+        assert [*calls, status("203.0.113.11")] == [200, 200, 429]
+        assert status("203.0.113.11", "") == 200
 
 
 def test_the_example_of_a_space(tmp_path: Path) -> None:
@@ -166,6 +159,6 @@ def test_the_example_of_a_space(tmp_path: Path) -> None:
                 check_page(address)
                 for number in range(1, 6):
                     visitor = f"203.0.113.{number}"
-                    assert get(f"{address}/api/sample?num=1", X_Visitor=visitor)[0] == 200
+                    assert ask(f"{address}/api/sample?num=1", X_Visitor=visitor)[0] == 200
         finally:
             process.terminate()

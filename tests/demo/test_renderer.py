@@ -1,11 +1,10 @@
 """The queue of what is drawn: what is made once, for whom, and when it is given up."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -18,9 +17,6 @@ from biggan.demo.models import ModelCache, UnavailableError
 from biggan.demo.renderer import AbandonedError, QueueFullError, Renderer
 from biggan.provenance_files import read_provenance
 from demo_app import GatedGan, until
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 @pytest.fixture

@@ -39,7 +39,9 @@ def test_it_makes_the_generators_images(generator, form, truncation):
     z, labels = inputs(generator)
     expected = generator(z, labels, truncation)
     assert expected.std() > 0.1
-    torch.testing.assert_close(folded(z, labels, truncation), expected, atol=2e-5, rtol=0)
+    for rows in (slice(3), slice(1, 2)):  # an image depends on its own row alone
+        made = folded(z[rows], labels[rows], truncation)
+        torch.testing.assert_close(made, expected[rows], atol=2e-5, rtol=0)
 
 
 @pytest.mark.parametrize("num", [1, 2])
@@ -86,10 +88,13 @@ def test_it_is_differentiable_in_noise_and_class(generator):
         noise = z.clone().requires_grad_()
         embedding = network.embed(labels).detach().requires_grad_()
         images = network.synthesize(noise, embedding, 0.4)
-        images.square().sum().backward()
+        images.square().sum().backward(inputs=[noise, embedding])
         gradients.append((noise.grad, embedding.grad))
     for ours, theirs in zip(*gradients, strict=True):
         torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=1e-3)
+    folded(z.requires_grad_(), labels).sum().backward()
+    for network in (generator, folded):  # only the inputs have gradients
+        assert all(parameter.grad is None for parameter in network.parameters())
 
 
 @torch.inference_mode()
@@ -97,24 +102,17 @@ def test_neither_the_generator_nor_the_inputs_are_changed(generator):
     before = {name: tensor.clone() for name, tensor in generator.state_dict().items()}
     folded = FoldedGenerator(generator, packed_conv2d)
     z, labels = inputs(generator)
-    kept = z.clone()
-    first = folded(z, labels, 0.4)
-    torch.testing.assert_close(folded(z, labels, 0.4), first, atol=0, rtol=0)
+    first, kept = folded(z, labels, 0.4), z.clone()
+    assert torch.equal(folded(z, labels, 0.4), first)
     assert torch.equal(z, kept)
+    prepared = folded.prepare(z, folded.embed(labels), 0.4)
+    copies = [tensor.clone() for tensor in prepared]
+    folded.render(*prepared)
+    assert all(map(torch.equal, prepared, copies))
     for name, tensor in generator.state_dict().items():
         assert torch.equal(tensor, before[name])
     folded.class_embedding.to("meta")
     assert next(generator.parameters()).device.type == "cpu"
-
-
-@torch.inference_mode()
-def test_an_image_depends_on_its_own_row_alone(generator):
-    folded = FoldedGenerator(generator, packed_conv2d)
-    z, labels = inputs(generator, num=4)
-    together = folded(z, labels, 0.4)
-    for k in range(4):
-        alone = folded(z[k : k + 1], labels[k : k + 1], 0.4)
-        torch.testing.assert_close(alone[0], together[k], atol=2e-5, rtol=0)
 
 
 @pytest.mark.parametrize("make", [FrozenConv2d, partial(packed_conv2d, dtype=torch.bfloat16)])
@@ -172,18 +170,6 @@ def test_later_changes_of_the_generator_do_not_reach_it(family, make):
         assert torch.equal(folded(z, labels, 0.4), before)
 
 
-@pytest.mark.parametrize("family", ["biggan", "biggan-deep"])
-def test_gradients_do_not_reach_the_generator(family):
-    generator = tiny_generator(**(DEEP if family == "biggan-deep" else {}))
-    z, labels = inputs(generator)
-    z.requires_grad_()
-    folded = FoldedGenerator(generator)
-    folded(z, labels).sum().backward()
-    assert z.grad is not None
-    for network in (generator, folded):
-        assert all(parameter.grad is None for parameter in network.parameters())
-
-
 @pytest.mark.parametrize(
     "mode",
     [torch.inference_mode(), torch.autocast("cpu", torch.bfloat16)],
@@ -235,16 +221,3 @@ def test_images_made_in_strips_are_those_made_whole(monkeypatch, family, strip):
     monkeypatch.setattr("biggan.inference.folded._STRIP", strip)
     assert folded._blocks_in_strips == 2
     torch.testing.assert_close(folded(z, labels, 0.4), whole, atol=1e-5, rtol=0)
-
-
-@pytest.mark.parametrize("family", ["biggan", "biggan-deep"])
-@torch.inference_mode()
-def test_rendering_leaves_its_inputs_as_they_were(family):
-    generator = tiny_generator(**(DEEP if family == "biggan-deep" else {}))
-    folded = FoldedGenerator(generator, packed_conv2d)
-    z, labels = inputs(generator)
-    prepared = folded.prepare(z, folded.embed(labels), 0.4)
-    kept = [tensor.clone() for tensor in prepared]
-    folded.render(*prepared)
-    for tensor, before in zip(prepared, kept, strict=True):
-        assert torch.equal(tensor, before)

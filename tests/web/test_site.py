@@ -1,22 +1,18 @@
 """The site that `make site` builds: its links, and its pages in a real browser."""
 
-from __future__ import annotations
-
 import functools
 import http.server
 import threading
+from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import unquote, urldefrag, urlsplit
 
 import numpy as np
 import pytest
 
 from chromium import CHROMIUM
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 ROOT = Path(__file__).parents[2]
 SITE = ROOT / "site"
