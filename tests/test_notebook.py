@@ -146,6 +146,7 @@ def test_the_form_of_samples_shows_what_deepminds_steps_give(session):
 
 
 def test_the_form_of_paths_shows_what_deepminds_steps_give(session):
+    before = session.run("paths._figure.value")
     session.run("paths.controls['seed_b'].value = 7; paths.controls['steps'].value = 4")
     gan = biggan.load()
     a, b = (deepminds_noise(2, gan.config.z_dim, 0.2, seed) for seed in (0, 7))
@@ -154,32 +155,7 @@ def test_the_form_of_paths_shows_what_deepminds_steps_give(session):
     images = gan.generate(z, y.astype(np.float32), 0.2).numpy()
     expected = deepminds_grid(deepminds_pixels(images.transpose(0, 2, 3, 1)), 4)
     np.testing.assert_array_equal(session.array("paths.picture"), expected)
-
-
-# The widgets in a kernel.
-
-
-def test_moving_a_control_changes_what_is_shown(session):
-    for name, key, value in (
-        ("samples", "truncation", 0.9),
-        ("paths", "category_a", "4) cherry"),
-        ("falling", "noise", "hub"),
-    ):
-        before = session.run(f"{name}.picture.tobytes()"), session.run(f"{name}._figure.value")
-        session.run(f"{name}.controls[{key!r}].value = {value!r}")
-        after = session.run(f"{name}.picture.tobytes()"), session.run(f"{name}._figure.value")
-        assert before[0] != after[0]
-        assert before[1] != after[1]
-    assert session.run("falling.provenance.pictures[0].noise") == "'hub'"
-
-
-def test_a_mistake_in_a_form_is_one_line(session):
-    source = "samples.controls['seed'].value = -5\nsamples"
-    told = "noise seed must be between 0 and 4294967295, not -5"
-    assert session.run(source) == told
-    assert told in session.run("samples._message.value")
-    session.run("samples.controls['seed'].value = 0\nsamples.picture")
-    assert session.run("samples._message.value") == "''"
+    assert session.run("paths._figure.value") != before
 
 
 def test_files_hold_their_recipes(session):

@@ -1,5 +1,6 @@
 """What `biggan demo` does before it serves; the page itself is tested in tests/demo."""
 
+import runpy
 import signal
 import socket
 import sys
@@ -104,7 +105,6 @@ def run(*arguments: str, **settings: Any) -> Result:
 
 def test_several_models_the_first_of_them_ready(served: Any, tiny_file: Path) -> None:
     result = run("--model", str(tiny_file), "--model", "digits", "--no-downloads")
-
     assert result.exit_code == 0, result.output
     renderer, options = served[0]
     models = renderer.models
@@ -115,25 +115,29 @@ def test_several_models_the_first_of_them_ready(served: Any, tiny_file: Path) ->
     assert (renderer.limit, options["per_minute"], options["show_paths"]) == (100, 0, True)
 
 
-def test_the_bundled_model_if_none_is_named(served: Any) -> None:
-    run("--no-downloads")
-    assert served[0][0].models.names == ("fruits", "cifar10", "digits")
-
-
-def test_a_wrong_second_model_is_told_before_the_page_is_there(served: Any) -> None:
-    result = run("--model", "digits", "--model", "digist")
-
-    assert isinstance(result.exception, InputError)
-    assert "no model 'digist'" in str(result.exception)
-    assert served == []
-
-
 def test_origins_and_proxies_are_given_on(served: Any) -> None:
     origins = ["--allow-origin", "https://My.Site", "--allow-origin", "http://my.site:80"]
     run(*origins, "--trusted-proxy", "10.0.0.1", "--trusted-proxy", "fd00::/8")
-
     assert served[0][1]["origins"] == ["https://my.site", "http://my.site:80"]
     assert served[0][1]["proxies"] == ("10.0.0.1", "fd00::/8")
+
+
+def test_the_example_of_a_space(served: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    space = Path(__file__).parents[2] / "examples" / "space"
+    head = (space / "README.md").read_text().split("---\n")[1]
+    assert "app_file: app.py\n" in head
+    assert "sdk: gradio\n" in head
+    variables = {"LIMIT": "6", "MODELS": "digits", "ROOT_PATH": "/me"}
+    for name, value in {"PORT": "0", **{f"BIGGAN_{k}": v for k, v in variables.items()}}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(sys, "argv", [""])  # to be as it was at the end
+    with pytest.raises(SystemExit) as end:
+        runpy.run_path(str(space / "app.py"), run_name="__main__")
+    assert not end.value.code
+    ((renderer, options),) = served
+    assert renderer.models.names == ("digits",)
+    assert (options["per_minute"], options["root_path"]) == (6, "/me")
+    assert options["proxies"] == ("127.0.0.1", "10.0.0.0/8", "172.16.0.0/12")
 
 
 @pytest.mark.parametrize(
@@ -167,11 +171,11 @@ def test_visitors_of_other_machines_are_limited_and_bring_no_models_unless_it_is
     assert options["origins"] == (["https://relay.example"] if "--share" in line else [])
 
 
-@pytest.mark.parametrize(("given", "path"), [("/a/b-1/", "/a/b-1"), ("/", ""), ("", "")])
-def test_the_root_path_has_no_slash_at_its_end(served: Any, given: str, path: str) -> None:
-    run("--root-path", given)
-
-    assert served[0][1]["root_path"] == path
+def test_what_is_given_on_if_nothing_is_named_or_the_root_path_ends_in_a_slash(served: Any) -> None:
+    for given, path in (("/a/b-1/", "/a/b-1"), ("/", ""), ("", "")):
+        run("--no-downloads", "--root-path", given)
+        assert served[-1][0].models.names == ("fruits", "cifar10", "digits")
+        assert served[-1][1]["root_path"] == path
 
 
 def test_users_come_from_a_file_that_the_environment_may_name(served: Any, tmp_path: Path) -> None:
@@ -179,14 +183,12 @@ def test_users_come_from_a_file_that_the_environment_may_name(served: Any, tmp_p
     file.write_text("ann:secret\n")
     run("--users", str(file))
     run(env={"BIGGAN_USERS": str(file)})
-
     assert [options["users"] for _, options in served] == [{"ann": "secret"}] * 2
 
 
 def test_passwords_are_asked_for(served: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(demo, "_is_terminal", lambda: True)
     result = run("--user", "ann", "--user", "bob", input="a\na\nb\nb\n")
-
     assert served[0][1]["users"] == {"ann": "a", "bob": "b"}
     assert "Password of ann" in result.output
 
@@ -199,6 +201,7 @@ def test_passwords_are_asked_for(served: Any, monkeypatch: pytest.MonkeyPatch) -
         (("--user", ""), "a user has no name"),
         (("--users", "/no/such/file"), "cannot read the users in /no/such/file"),
         (("--model", "digits", "--model", "digits"), "the model digits is given twice"),
+        (("--model", "digits", "--model", "digist"), "no model 'digist'"),
         (("--allow-origin", "*"), "--allow-origin '*' must look like https://example.org"),
         (("--allow-origin", "https://my.site/"), "must look like https://example.org"),
         (("--trusted-proxy", "proxy"), "--trusted-proxy 'proxy' must be an IP address"),
@@ -210,7 +213,6 @@ def test_passwords_are_asked_for(served: Any, monkeypatch: pytest.MonkeyPatch) -
 )
 def test_mistakes_in_options(served: Any, arguments: tuple[str, ...], told: str) -> None:
     result = run(*arguments)
-
     assert isinstance(result.exception, InputError)
     assert told in str(result.exception)
     assert served == []

@@ -172,21 +172,6 @@ def test_published_models_are_offered_and_downloaded_when_a_visitor_chooses_one(
     assert "downloaded; licence" in models.label(NAME)
 
 
-def test_a_download_that_is_stopped_goes_on_where_it_was(host: FileServer) -> None:
-    models = ModelCache(BUNDLED, downloads=True)
-
-    def stop(done: int, total: int | None) -> None:
-        raise UnavailableError("stopped")
-
-    with pytest.raises(UnavailableError, match="stopped"):
-        models.download(NAME, stop)
-    models.download(NAME, lambda *_: None)
-    first, second = host.asked
-    assert second.headers["Range"].startswith("bytes=")
-    assert second.sent < len(host.files["/weights"].body)
-    assert first.path == second.path
-
-
 def test_a_published_model_that_cannot_be_had_leaves_the_bundled_one(host: FileServer) -> None:
     host.files.clear()
     models = ModelCache([NAME], offline=True)

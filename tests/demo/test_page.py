@@ -297,15 +297,6 @@ def downloading(host: FileServer, tmp_path: Path) -> Page:
     return asyncio.run(build())
 
 
-def test_a_published_model_is_downloaded(downloading: Page) -> None:
-    *_, hidden, last = downloading.choose(PUBLISHED, "digits")
-    assert hidden == {downloading.cancel_button: gradio.update(visible=False)}
-    assert last[downloading.model]["value"] == PUBLISHED
-    assert last[downloading.notice] == gradio.update(visible=False)
-    category = downloading.tabs[1].widgets["category_a"]
-    assert last[category]["value"] == "207) golden retriever"
-
-
 def test_a_download_is_cancelled_and_the_page_stays_with_its_model(
     downloading: Page, host: FileServer
 ) -> None:
@@ -319,8 +310,12 @@ def test_a_download_is_cancelled_and_the_page_stays_with_its_model(
     assert last[downloading.model]["value"] == "digits"
     assert downloading.current not in last
     assert "was cancelled. Choose the model again" in last[downloading.notice]["value"]
-    *_, last = downloading.choose(PUBLISHED, "digits")  # goes on where it was
+    *_, hidden, last = downloading.choose(PUBLISHED, "digits")  # goes on where it was
+    assert hidden == {downloading.cancel_button: gradio.update(visible=False)}
     assert last[downloading.model]["value"] == PUBLISHED
+    assert last[downloading.notice] == gradio.update(visible=False)
+    category = downloading.tabs[1].widgets["category_a"]
+    assert last[category]["value"] == "207) golden retriever"
     assert int(host.asked[-1].headers["Range"][6:-1]) > 0
 
 

@@ -372,15 +372,6 @@ def test_the_file_is_downloaded_once(published, tmp_path):
     assert len(published.asked) == 1
 
 
-def test_a_broken_download_is_resumed(published):
-    served = published.files["/weights"]
-    served.etag, served.cuts = '"1"', [4000]
-    with pytest.raises(InputError, match="closed after 4,000 of 11,000 bytes"):
-        obtain_weights()
-    assert obtain_weights().read_bytes() == served.body
-    assert published.asked[-1].sent == 7000
-
-
 def test_another_file_than_the_published_one_is_not_kept(published):
     published.files["/weights"].body = b"something else"
     with pytest.raises(InputError, match="not the expected file"):
