@@ -73,6 +73,11 @@ def quoted(value: object) -> str:
     return text if len(text) <= _QUOTED else f"{text[:_QUOTED]}..."
 
 
+def first_line(error: BaseException) -> str:
+    """The first line of an error of another library, or its type, as a message repeats it."""
+    return printable((str(error).strip() or type(error).__name__).splitlines()[0])[:200]
+
+
 def printable(text: str) -> str:
     """Somebody's text with escapes for the characters that would command a terminal."""
     return _UNPRINTABLE.sub(lambda found: ascii(found[0])[1:-1], text)

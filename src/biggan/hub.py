@@ -22,7 +22,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 from urllib.parse import unquote
 
-from biggan.errors import InputError, printable
+from biggan.errors import InputError, first_line, printable
 
 _LOG = logging.getLogger("biggan.hub")
 
@@ -241,7 +241,7 @@ def _fetch(
             except HfHubHTTPError:
                 raise
             except Exception as error:  # those of its HTTP library, and of the operating system
-                _LOG.warning("no connection to the Hub (%s): using its cache", _first_line(error))
+                _LOG.warning("no connection to the Hub (%s): using its cache", first_line(error))
                 local = True
         if local:
             folder = Path(snapshot_download(**of, local_files_only=True, allow_patterns=[]))
@@ -295,8 +295,4 @@ def _reason(error: Exception, local: bool) -> str:
         return "the repository has no such revision"
     if local and isinstance(error, errors.LocalEntryNotFoundError):
         return "not in the Hub's cache, and nothing is downloaded offline"
-    return f"the Hub cannot be used ({_first_line(error.__cause__ or error)})"
-
-
-def _first_line(error: BaseException) -> str:
-    return printable((str(error).strip() or type(error).__name__).splitlines()[0])[:200]
+    return f"the Hub cannot be used ({first_line(error.__cause__ or error)})"

@@ -87,11 +87,7 @@ def save_pretrained(
 
 
 def push_to_hub(
-    gan: Model,
-    repo: str,
-    *,
-    discriminator: Discriminator | None = None,
-    private: bool = False,
+    gan: Model, repo: str, *, discriminator: Discriminator | None = None, private: bool = False
 ) -> str:
     """Publish a model on the Hugging Face Hub; needs a login (`hf auth login`) or HF_TOKEN.
 

@@ -117,12 +117,7 @@ def memory_limit() -> int | None:
 
 
 def _decode_all(
-    source: Source,
-    images: NDArray[np.uint8],
-    white: int,
-    workers: int | None,
-    *,
-    progress: bool,
+    source: Source, images: NDArray[np.uint8], white: int, workers: int | None, *, progress: bool
 ) -> Findings:
     """Decode every image into its place."""
     findings = Findings(white)

@@ -115,11 +115,9 @@ def read_header(path: Path) -> PackedHeader:
             )
         if stated != _digest(values):
             raise ValueError
-        frozen: dict[str, Any] = {
-            name: tuple(v) if isinstance(v, list) else v for name, v in values.items()
-        }
-        known = {field.name for field in fields(PackedHeader)}
-        header = PackedHeader(**{name: frozen[name] for name in known & frozen.keys()})
+        names = {field.name for field in fields(PackedHeader)} & values.keys()
+        frozen = {n: tuple(v) if isinstance(v := values[n], list) else v for n in names}
+        header = PackedHeader(**frozen)
         labels_size = len(_labels_file(np.zeros(header.num_images, np.int64)))
         expected = {path / IMAGES: header.num_bytes, path / LABELS: labels_size}
         sizes = {file: file.stat().st_size for file in expected}

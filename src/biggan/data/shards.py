@@ -40,13 +40,7 @@ from biggan.data.decoding import WHITE, CorruptImageError, decode_image, strict_
 from biggan.data.layout import Item, Label, number_labels
 from biggan.data.packed import is_packed
 from biggan.data.sampler import generator
-from biggan.data.sources import (
-    containers,
-    expand,
-    in_parallel,
-    progress_bar,
-    warn_of_other_files,
-)
+from biggan.data.sources import containers, expand, in_parallel, progress_bar, warn_of_other_files
 from biggan.data.tars import read_class_table, read_stream, webdataset
 from biggan.errors import InputError
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from biggan.atomic_write import write_atomically
-from biggan.errors import InputError, printable
+from biggan.errors import InputError, first_line
 
 _LOG = logging.getLogger("biggan.training")
 _PROJECT = "biggan"
@@ -67,7 +67,7 @@ class Tracker(ABC):
             work()
         except Exception as error:  # of any kind: a host is gone, a disk is full
             self._works = False
-            _LOG.warning("the run is no longer tracked: %s", _first_line(error))
+            _LOG.warning("the run is no longer tracked: %s", first_line(error))
 
     def __enter__(self) -> Self:
         return self
@@ -159,7 +159,7 @@ def open_tracker(recipe: Mapping[str, Any], run_dir: Path) -> Tracker:
         library = import_module(kind)
     except ImportError as error:
         # A library of its own may be the one that is missing.
-        why = "" if error.name in (None, kind) else f" ({_first_line(error)})"
+        why = "" if error.name in (None, kind) else f" ({first_line(error)})"
         raise InputError(f'track = "{kind}" needs {kind}: pip install {kind}{why}') from None
     file, known = run_dir / _FILE, ""
     try:
@@ -173,12 +173,8 @@ def open_tracker(recipe: Mapping[str, Any], run_dir: Path) -> Tracker:
         tracker = _TRACKERS[kind](library, recipe, run_dir, known)
     except Exception as error:  # not logged in, no network, no such run
         raise InputError(
-            f'track = "{kind}" cannot start ({_first_line(error)}): see its documents about '
+            f'track = "{kind}" cannot start ({first_line(error)}): see its documents about '
             "logging in and working offline"
         ) from None
     write_atomically(file, json.dumps({"tracker": kind, "id": tracker.run_id}).encode())
     return tracker
-
-
-def _first_line(error: Exception) -> str:
-    return printable((str(error).strip() or type(error).__name__).splitlines()[0])[:200]

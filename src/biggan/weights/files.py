@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Literal, TypeVar
 
 from biggan._version import __version__
 from biggan.atomic_write import replaced_atomically
-from biggan.errors import DamagedFileError, InputError, printable, quoted
+from biggan.errors import DamagedFileError, InputError, first_line, printable, quoted
 from biggan.locks import locked
 
 if TYPE_CHECKING:
@@ -281,8 +281,7 @@ def read_safetensors(file: BinaryIO, path: Path) -> tuple[dict[str, str], dict[s
         try:
             tensors[name] = torch.empty(shape, dtype=getattr(torch, dtype), device="cpu")
         except (RuntimeError, MemoryError, TypeError) as error:  # or a shape beyond 64 bits
-            reason = printable(str(error).split("\n")[0])[:100]
-            raise InputError(f"{path} does not fit into memory: {reason}") from None
+            raise InputError(f"{path} does not fit into memory: {first_line(error)}") from None
         values = _bytes(tensors[name])
         if file.readinto(values) < len(values):  # type: ignore[attr-defined]
             raise _not_whole(path, f"{quoted(name)} is truncated")
@@ -323,7 +322,7 @@ def _read_header(
                 raise ValueError(f"the offsets of {quoted(name)} do not match its shape")
             entries[name] = dtype, shape
     except (ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
-        raise _not_whole(path, printable(str(error).split("\n")[0])[:100]) from None
+        raise _not_whole(path, first_line(error)) from None
     if end != size - 8 - header_size:
         raise _not_whole(path, f"it has {size - 8 - header_size:,} bytes of {end:,}")
     return metadata, entries

@@ -323,11 +323,7 @@ def obtain_published(
 
 
 def _fetch_and_convert(
-    model: PublishedModel,
-    kind: Kind,
-    places: tuple[Place, ...],
-    path: Path,
-    report: Report | None,
+    model: PublishedModel, kind: Kind, places: tuple[Place, ...], path: Path, report: Report | None
 ) -> list[str]:
     """Write a network to a file, from the first place that has it; or say why none has."""
     from biggan.weights.download import DownloadError

@@ -19,7 +19,7 @@ from itertools import count
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
-from biggan.errors import DamagedFileError, InputError
+from biggan.errors import DamagedFileError, InputError, first_line
 from biggan.weights.containers.graph_def import GRAPH
 from biggan.weights.containers.tensor_bundle import VARIABLES
 
@@ -59,9 +59,8 @@ def unpacked(file: BinaryIO, path: Path) -> Iterator[Path]:
         except InputError:
             raise
         except _DAMAGE as error:
-            reason = str(error).split("\n")[0][:120] or type(error).__name__
             raise DamagedFileError(
-                f"{path} is not a whole .tar.gz or .tar ({reason}): download it again"
+                f"{path} is not a whole .tar.gz or .tar ({first_line(error)}): download it again"
             ) from None
         except OSError as error:
             raise InputError(f"cannot unpack {path}: {error.strerror or error}") from None

@@ -27,7 +27,7 @@ from typing import Any, BinaryIO
 import torch
 from torch import Tensor
 
-from biggan.errors import DamagedFileError, InputError, printable, quoted
+from biggan.errors import DamagedFileError, InputError, first_line, printable, quoted
 
 _CHUNK = 1 << 22
 _GLOBAL = re.compile(r"GLOBAL (\S{1,100})")
@@ -159,8 +159,7 @@ _PLACEHOLDERS: Any = SimpleNamespace(__name__=__name__, Unpickler=_PlaceholderUn
 
 
 def _damaged(path: Path, error: Exception) -> DamagedFileError:
-    lines = str(error).strip().splitlines() or ["it ends early"]
-    reason = f"{type(error).__name__}: {printable(lines[0])[:100]}"
+    reason = f"{type(error).__name__}: {first_line(error)}"
     return DamagedFileError(f"{path} is not a whole torch file ({reason}): download it again")
 
 

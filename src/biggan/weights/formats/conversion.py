@@ -304,12 +304,7 @@ class Layers:
         return self.source.size(*((weight, axes, axis) for weight in weights))
 
     def generator_config(
-        self,
-        *,
-        deep: bool,
-        embedding: Sequence[int] = (),
-        tables: int = 0,
-        **values: Any,
+        self, *, deep: bool, embedding: Sequence[int] = (), tables: int = 0, **values: Any
     ) -> GeneratorConfig:
         """The configuration of a generator; `values` are further fields of it.
 

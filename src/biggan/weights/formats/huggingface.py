@@ -62,10 +62,7 @@ def convert(source: ForeignTensors) -> Converted:
     settings = _read_settings(source.path)
     eps = settings.get("eps", _EPS)
     config = layers.generator_config(
-        deep=True,
-        embedding=source.shape("embeddings.weight", 2)[::-1],
-        bn_eps=eps,
-        sn_eps=eps,
+        deep=True, embedding=source.shape("embeddings.weight", 2)[::-1], bn_eps=eps, sn_eps=eps
     )
     _check_settings(settings, source.path, config, layers.before_attention or None, rows)
     tensors = source.take_network(config, layers.foreign_name, _stored, grid)

@@ -65,10 +65,7 @@ def convert(source: ForeignTensors) -> Converted:
     blocks = 1 + max(source.numbers(r"gblock_(\d{1,3})\."), default=0)
     layers = Layers(source, foreign_name, blocks, None)
     config = layers.generator_config(
-        deep=False,
-        embedding=source.shape("linear.weight", 2),
-        bn_eps=_EPS,
-        sn_eps=_EPS,
+        deep=False, embedding=source.shape("linear.weight", 2), bn_eps=_EPS, sn_eps=_EPS
     )
 
     def stored(name: str, shapes: Mapping[str, tuple[int, ...]]) -> Stored:

@@ -35,10 +35,7 @@ LICENCE = "not established: the code that they come with is Apache-2.0"
 
 _BN_EPS = 1e-5
 _SN_EPS = 1e-6
-_NETWORKS = {
-    "generator": ("generator_ema.", "generator."),
-    "discriminator": ("discriminator.",),
-}
+_NETWORKS = {"generator": ("generator_ema.", "generator."), "discriminator": ("discriminator.",)}
 MARKS = tuple(
     prefix + name
     for prefix in ("", *_NETWORKS["generator"], *_NETWORKS["discriminator"])

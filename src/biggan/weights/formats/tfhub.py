@@ -129,10 +129,7 @@ def convert(source: ForeignTensors) -> Converted:
     before_attention = _DEEP_BLOCKS * has_attention if deep else None
     layers = Layers(source, foreign_name, blocks, before_attention, outputs_last=True)
     config = layers.generator_config(
-        deep=deep,
-        embedding=source.shape(f"linear/w/{ema}", 2),
-        bn_eps=_EPS,
-        sn_eps=_EPS,
+        deep=deep, embedding=source.shape(f"linear/w/{ema}", 2), bn_eps=_EPS, sn_eps=_EPS
     )
     norms = {
         name: layer.channels
