@@ -116,7 +116,9 @@ def read_header(path: Path) -> PackedHeader:
         if stated != _digest(values):
             raise ValueError
         names = {field.name for field in fields(PackedHeader)} & values.keys()
-        frozen = {n: tuple(v) if isinstance(v := values[n], list) else v for n in names}
+        frozen: dict[str, Any] = {
+            name: tuple(v) if isinstance(v := values[name], list) else v for name in names
+        }
         header = PackedHeader(**frozen)
         labels_size = len(_labels_file(np.zeros(header.num_images, np.int64)))
         expected = {path / IMAGES: header.num_bytes, path / LABELS: labels_size}
