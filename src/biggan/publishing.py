@@ -59,11 +59,8 @@ def save_pretrained(
 ) -> Path:
     """Write a model, its card and pictures of it to a folder, as `push_to_hub` publishes them.
 
-    Args:
-        gan: The model.
-        folder: Created if it does not exist; files of the same names are replaced.
-        discriminator: That of the same training, for others to train on.
-        repo: The repository that the card's example loads.
+    The folder is created if it does not exist; files of the same names are replaced. The
+    discriminator is that of the same training, `repo` the repository that the card's example loads.
     """
     out = Path(folder).expanduser()
     written = {DISCRIMINATOR: discriminator, _RECIPE: gan.description.training.get("recipe")}
@@ -91,13 +88,8 @@ def push_to_hub(
 ) -> str:
     """Publish a model on the Hugging Face Hub; needs a login (`hf auth login`) or HF_TOKEN.
 
-    Args:
-        gan: The model.
-        repo: The repository, "owner/name"; created if it does not exist.
-        discriminator: See `save_pretrained`.
-        private: Create a repository that only its owner can see.
-
-    Returns the repository's address.
+    The repository, "owner/name", is created if it does not exist; if `private`, only its owner can
+    see it. Returns its address. See `save_pretrained`.
     """
     check_push(repo)
     with tempfile.TemporaryDirectory() as folder:

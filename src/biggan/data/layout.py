@@ -111,10 +111,8 @@ def number_folders(
 
     A folder that wraps all the class folders of a zip is passed over; the same in a folder is an
     error that names the folder to point at. `members` are the relative paths of at least one image,
-    `folders` all folders that exist, with images or without.
-
-    Returns:
-        The class of each image, None for those outside the class folders; and the class names.
+    `folders` all folders that exist, with images or without. An image beside the class folders has
+    the class None.
     """
     tree = _Folder()
     for member in members:

@@ -1,8 +1,7 @@
-"""Loading: every image decoded once into memory, or mapped from a packed dataset.
+"""Loading: every image decoded once into memory.
 
 Decoding is what makes small training runs slow, and at 32 to 128 pixels whole datasets fit in
-memory: CIFAR-10 takes 150 MB. What does not fit is refused before any work is done; packed, it is
-mapped from the disk instead.
+memory: CIFAR-10 takes 150 MB. What does not fit is refused before any work is done.
 """
 
 import contextlib

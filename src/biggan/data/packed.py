@@ -9,11 +9,10 @@ A folder with three files, all of them readable without this package:
 Opening reads none of the pixels: only the sizes of the files, the labels and dataset.json, which
 has a checksum of its own. `verify` reads everything.
 
-While a set is packed, the work is in a hidden folder beside the result: the pixels, each image at
-its place, and a journal with a line for every chunk of images that is decoded, with its checksum.
-The next start, after kill -9 or a power cut, trusts a line only where the pixels still have that
-checksum. Last the good images move over the places of the corrupt ones, and the result appears in
-one rename.
+While a set is packed, the pixels are in a hidden folder beside the result, each image at its place,
+with a journal of every chunk of images that is decoded, and its checksum. The next start, after
+kill -9 or a power cut, trusts a line only where the pixels still have that checksum. Last the good
+images move over the places of the corrupt ones, and the result appears in one rename.
 """
 
 from __future__ import annotations
@@ -377,8 +376,7 @@ class _Work:
     def begin(self, path: Path, signature: str) -> None:
         """Prepare the folder, or make sure that what it holds is the beginning of the same.
 
-        Where the source was changed since, such as by deleting the images that --strict refused,
-        all begins anew.
+        If the source has changed since, such as by deleting corrupt images, all begins anew.
         """
         plan = self.folder / _PLAN
         asked = f"{path.resolve()} {self.resolution} {self.channels}"

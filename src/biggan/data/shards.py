@@ -82,10 +82,6 @@ class ShardStream:
         class_names: The classes in order; empty for a stream without classes.
         counts: Samples in each shard.
         source: A name for people: the basename of the shards.
-
-    Raises:
-        InputError: `webdataset` is missing, or shards are missing, damaged or empty, or their
-            labels and the classes do not belong together.
     """
 
     def __init__(
@@ -172,9 +168,6 @@ class ShardStream:
 
         Yields:
             uint8 images (N, C, R, R) and int64 labels (N,), for each batch.
-
-        Raises:
-            InputError: A shard cannot be read or changed; a label is none of the classes.
         """
         reader, decoders = ThreadPoolExecutor(1), ThreadPoolExecutor(self._workers)
         waiting: deque[list[Future[_Decoded]]] = deque()

@@ -64,12 +64,7 @@ _URL_CHARACTERS = "!#$%&'()*+,/:;=?@[]~"  # have a meaning in an address: sent a
 
 
 class DownloadError(InputError):
-    """A host did not give a file.
-
-    Attributes:
-        reason: Why it did not come, without the address.
-        status: The HTTP status, if the host answered with an error.
-    """
+    """A host did not give a file: the reason without the address, and the HTTP status, if any."""
 
     def __init__(self, url: str, reason: str, status: int | None = None) -> None:
         super().__init__(f"cannot download {without_secrets(url)}: {reason}")
@@ -146,11 +141,8 @@ def fetch(url: str, path: Path, *, sha256: str | None = None, report: Report | N
     """Download a file, resuming an earlier try; it appears whole or not at all.
 
     The folder is created, and an older file replaced. `sha256` is in hex, or the beginning of it;
-    of a file with another one nothing is kept.
-
-    Raises:
-        DownloadError: The host does not give it, or not as it should be.
-        InputError: It cannot be written.
+    of a file with another one nothing is kept. DownloadError is the host's fault, any other
+    InputError the disk's.
     """
     partial = _PartialFile(path)
     try:
@@ -206,11 +198,7 @@ class _PartialFile:
 
 
 def newest_kaggle_version(model_url: str) -> str:
-    """The address of the archive of a model's newest version, in Kaggle's API.
-
-    Args:
-        model_url: `.../api/v1/models/OWNER/MODEL/FRAMEWORK/VARIATION`.
-    """
+    """The archive of the newest version of `.../api/v1/models/OWNER/MODEL/FRAMEWORK/VARIATION`."""
     url = f"{model_url}/get"
     try:
         with _open(url, {}) as response:

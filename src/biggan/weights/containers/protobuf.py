@@ -36,11 +36,7 @@ def read_varint(data: memoryview, position: int) -> tuple[int, int]:
 
 
 def read_fields(data: memoryview) -> Iterator[tuple[int, int | memoryview]]:
-    """The fields of a message: their numbers, and their values.
-
-    A value is an integer, or else bytes: nested messages, strings, packed lists, and the numbers of
-    4 or 8 bytes.
-    """
+    """The numbers of a message's fields, and their values: integers, or bytes for other types."""
     position = 0
     while position < len(data):
         key, position = read_varint(data, position)

@@ -83,9 +83,7 @@ def read_bundle(prefix: Path) -> dict[str, Tensor]:
     """The variables of a checkpoint by name, each verified; those of strings and the like are left.
 
     Tensors are parts of private maps of the files, not copies: they take memory as they are read.
-
-    Args:
-        prefix: The checkpoint's path without `.index`, such as `variables/variables`.
+    The prefix is the checkpoint's path without `.index`.
     """
     index = prefix.with_name(f"{prefix.name}.index")
     try:
