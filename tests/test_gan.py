@@ -27,6 +27,10 @@ def pixels(pictures):
     return np.stack([np.asarray(picture) for picture in pictures])
 
 
+def test_picture_k_does_not_depend_on_num(tiny):
+    np.testing.assert_array_equal(pixels(tiny.sample(0, 5))[:2], pixels(tiny.sample(0, 2)))
+
+
 def test_generate_uses_z_as_given_and_truncation_for_statistics_alone(tiny):
     z, labels = np.random.default_rng(0).normal(size=(2, 12)), np.array([0, 2])
     direct = tiny.generator(torch.tensor(z).float(), torch.tensor(labels), 0.3)
