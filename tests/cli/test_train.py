@@ -253,16 +253,15 @@ def stop_on_signal(monkeypatch):
         signal.signal(number, handler)
 
 
-def test_a_terminal_that_is_closed_leaves_a_checkpoint(stop_on_signal):
+@pytest.mark.parametrize("is_ignored", [False, True])
+def test_a_terminal_that_is_closed_leaves_a_checkpoint_unless_nohup_ignores_it(
+    stop_on_signal, is_ignored
+):
+    if is_ignored:
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        stop_on_signal.watch_signals()
     signal.raise_signal(signal.SIGHUP)
-    assert stop_on_signal()
-
-
-def test_nohup_is_heeded(stop_on_signal):
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    stop_on_signal.watch_signals()
-    signal.raise_signal(signal.SIGHUP)
-    assert not stop_on_signal()
+    assert bool(stop_on_signal()) != is_ignored
 
 
 def test_a_launcher_and_a_scheduler_that_both_signal_leave_time_for_the_checkpoint(stop_on_signal):

@@ -327,20 +327,6 @@ def test_the_same_picture_asked_for_both_ways_is_drawn_once(address: str, slow: 
 VIDEO = (1, 1, 0.2, 0, 1, "one", "six", "gated")
 
 
-def test_the_same_video_is_made_once(address: str, slow: GatedGan) -> None:
-    slow.let_through(20)
-    with ThreadPoolExecutor(12) as clients:
-        asked = [clients.submit(call, address, "video", *VIDEO) for _ in range(12)]
-        answers = [answer.result() for answer in asked]
-        webps = {data[0]["url"] for event, data in answers if event == "complete"}
-        answers.append(call(address, "video", *VIDEO))  # and afterwards
-        with urllib.request.urlopen(webps.pop()) as reply, Image.open(reply) as video:
-            assert (video.n_frames, video.size) == (20, (256, 256))
-    assert [event for event, _ in answers] == ["complete"] * 13, answers
-    assert webps == set()
-    assert slow.drawn == 20
-
-
 @pytest.mark.parametrize(
     ("endpoint", "values"), [("video", VIDEO), ("sample", (20, 0.4, 0, "three", "gated"))]
 )

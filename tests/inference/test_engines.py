@@ -113,44 +113,29 @@ def test_an_openvino_that_cannot_be_loaded_stops_nobody_who_did_not_ask(
         build_engine(generator, "openvino")
 
 
-class Wrong(Engine):
-    """An engine whose pictures are a little too bright."""
-
-    def _render(self, grid, scale, shift):
-        return super()._render(grid, scale, shift) + 0.01
+def fail(_):
+    raise RuntimeError("no kernel\nfor this processor")
 
 
-class Stale(Engine):
-    """An engine that repeats its first picture, as a graph that has recorded nothing does."""
-
-    first = None
-
-    def _render(self, grid, scale, shift):
-        self.first = super()._render(grid, scale, shift) if self.first is None else self.first
-        return self.first
-
-
-class NotANumber(Engine):
-    def _render(self, grid, scale, shift):
-        return super()._render(grid, scale, shift) * float("nan")
-
-
-class Failing(Engine):
-    def _render(self, grid, scale, shift):
-        raise RuntimeError("no kernel\nfor this processor")
+FIRST = []
 
 
 @pytest.mark.parametrize(
-    ("broken", "word"),
+    ("change", "word"),
     [
-        (Wrong, "differ from PyTorch's by 0.01"),
-        (Stale, "differ from PyTorch's by"),
-        (NotANumber, "nan"),
-        (Failing, "no kernel for"),
+        (lambda images: images + 0.01, "differ from PyTorch's by 0.01"),
+        # As a graph does that has recorded nothing.
+        (lambda images: FIRST.append(images) or FIRST[0], "differ from PyTorch's by"),
+        (lambda images: images * float("nan"), "nan"),
+        (fail, "no kernel for"),
     ],
 )
-def test_a_wrong_engine_is_replaced_with_a_warning(monkeypatch, caplog, broken, word):
-    monkeypatch.setattr(pytorch, "CompiledEngine", lambda generator, _: broken(generator))
+def test_a_wrong_engine_is_replaced_with_a_warning(monkeypatch, caplog, change, word):
+    class Wrong(Engine):
+        def _render(self, grid, scale, shift):
+            return change(super()._render(grid, scale, shift))
+
+    monkeypatch.setattr(pytorch, "CompiledEngine", lambda generator, _: Wrong(generator))
     generator = tiny_generator()
     with caplog.at_level(logging.WARNING):
         made = build_engine(generator, "compile")

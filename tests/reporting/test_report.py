@@ -95,21 +95,6 @@ def test_training_images_stand_beside_generated_ones_with_their_classes(run, und
     assert "A class in each row, from the top: tabby, &lt;b&gt;, \u732b." in page(run)
 
 
-def test_a_log_that_is_cut_or_holds_what_is_no_number(run, undrawn):
-    log = run / "metrics.jsonl"
-    whole = log.read_text()
-    log.write_text(whole + '{"step": 90, "d_lo')
-    record = read_run(run)
-    assert record.missing == ["1 damaged lines of metrics.jsonl"]
-    assert record.metrics.curves["d_loss",].steps[-1] == 80
-    log.write_text(whole + '{"step": 90, "d_loss": NaN, "g_loss": 1.0}\n')
-    record = read_run(run)
-    assert record.metrics.not_finite == {("d_loss",): [90]}
-    assert record.metrics.curves["d_loss",].steps[-1] == 80
-    assert record.metrics.curves["g_loss",].steps[-1] == 90
-    assert "d_loss not finite" in page(run)
-
-
 def test_what_is_missing_is_said_and_the_rest_is_drawn(run, undrawn):
     (run / "metrics.jsonl").unlink()
     for sheet in (run / "previews").iterdir():

@@ -163,12 +163,14 @@ def test_signals_that_end_in_nan_are_marked_and_drawn_up_to_there(tmp_path, page
         "diversity": float("inf"),
     }
     append(run / "signals.jsonl", broken)
+    append(run / "metrics.jsonl", {"step": 610, "d_loss": float("nan")})
     record = read_run(run)
     assert marks_of(record)[-1][:2] == (610, "N")
     told = page(run)
     assert '<div class="verdict alarm">' in told
     assert "is not finite at step 610: numbers overflowed.</p>" in told
     assert "N first value that is not finite.</p>" in told
+    assert "d_loss not finite" in told
     assert record.signals.curves[("diversity",)].steps[-1] == 600
 
 
