@@ -146,7 +146,7 @@ def test_keyframes_end_with_their_seeds(text, keyframes):
         ("hen@1, @99999999999", "'@99999999999' is not a keyframe"),
         ("hen, tabby cat@3", "is not two keyframes"),
         ("", "'' is not two keyframes"),
-        ("hen@1, " + "x" * 10**6, "'x{60}...' is not a keyframe"),
+        ("hen@1, " + "x" * 10**6, "'x{47}[.]{3}x{48}' is not a keyframe"),
         ("@" * 10**6, "is not a keyframe"),
         ("hen@1" + " " * 10**6 + "x", "is not a keyframe"),
     ],

@@ -34,7 +34,7 @@ from biggan.errors import InputError, printable, quoted, real_number, whole_numb
 from biggan.images import make_grid, to_pil, to_uint8
 from biggan.latents import make_noise
 from biggan.provenance import LatentProvenance, Provenance, file_stem
-from biggan.sampling import Model, check_weights, inputs_of, plan_latents, rows_of
+from biggan.sampling import check_weights, inputs_of, plan_latents, rows_of
 from biggan.weights.files import BUNDLED, BUNDLED_FOLDER, load_record, save_record
 
 if TYPE_CHECKING:
@@ -103,7 +103,7 @@ class Directions:
             )
         return number
 
-    def check_model(self, gan: Model) -> None:
+    def check_model(self, gan: Gan) -> None:
         """Refuse another model than the one that the directions were found for."""
         advice = "find those of this model with biggan directions"
         check_weights(gan, self.model, self.sha256, "the directions are of", advice)
@@ -220,17 +220,8 @@ def find_directions(
         z = torch.from_numpy(make_noise(samples, gan.config.z_dim, truncation, seed)).float()
         batches = _activations(gan, z, activation, class_, truncation, progress)
         vectors, strengths = _pca(batches, z, num)
-    return Directions(
-        vectors.float(),
-        strengths.float(),
-        chosen,
-        gan.conditions,
-        method,
-        gan.name,
-        gan.sha256,
-        ("",) * len(vectors),
-        details,
-    )
+    about = gan.conditions, method, gan.name, gan.sha256, ("",) * len(vectors), details
+    return Directions(vectors.float(), strengths.float(), chosen, *about)
 
 
 def default_directions(gan: Gan) -> Directions:
@@ -241,7 +232,7 @@ def default_directions(gan: Gan) -> Directions:
     return bundled_directions(gan) or find_directions(gan, "sefa", gan.config.chunk_dim, layers=[0])
 
 
-def bundled_directions(gan: Model) -> Directions | None:
+def bundled_directions(gan: Gan) -> Directions | None:
     """The directions beside a bundled model's weights; None where there are none of these weights.
 
     docs/research.md has the command that wrote them.

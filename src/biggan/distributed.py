@@ -22,7 +22,7 @@ import logging
 import os
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from datetime import timedelta
 from inspect import signature
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -151,19 +151,12 @@ def own_device(device: torch.device) -> torch.device:
 def check_shares(batch_size: int, accumulation: int) -> None:
     """Raise InputError unless every process gets as many images of a micro-batch as the others."""
     processes, images = num_processes(), batch_size // accumulation
-    if images % processes == 0:
-        return
-    split = f"batch_size {batch_size}"
-    if accumulation > 1:
-        split += f" in {accumulation} micro-batches of {images}"
-    if images < processes:
-        split += f" has fewer images than {processes} processes"
-    else:
-        split += f" is not divisible by {processes} processes"
-    raise InputError(
-        f"{split}: choose a number of processes that divides {images}, or another batch_size or "
-        "accumulation"
-    )
+    if images % processes:
+        micro = f" in {accumulation} micro-batches of {images}" if accumulation > 1 else ""
+        raise InputError(
+            f"batch_size {batch_size}{micro} is not divisible by {processes} processes: choose a "
+            f"number of processes that divides {images}, or another batch_size or accumulation"
+        )
 
 
 def own_range(size: int) -> range:
@@ -215,8 +208,7 @@ def hold_gradients(network: nn.Module) -> AbstractContextManager[None]:
     """
     if not isinstance(network, DistributedDataParallel):
         return nullcontext()
-    held: AbstractContextManager[None] = network.no_sync()
-    return held
+    return network.no_sync()
 
 
 def on_any_process(flag: bool) -> bool:
@@ -278,21 +270,22 @@ def raising_together() -> Iterator[None]:
         if not _is_distributed():
             raise
         message = str(error)
-    if _is_distributed():
-        messages: list[str | None] = [None] * dist.get_world_size()
-        dist.all_gather_object(messages, message)
-        message = next(filter(None, messages), None)
-        if message is not None:
-            raise InputError(message)
+    if message := next(filter(None, _of_all_processes(message)), None):
+        raise InputError(message)
 
 
 def check_same(value: object, mistake: str) -> None:
     """Raise InputError(mistake) on all processes if they have different values."""
-    if _is_distributed():
-        values: list[object] = [None] * dist.get_world_size()
-        dist.all_gather_object(values, value)
-        if any(other != value for other in values):
-            raise InputError(mistake)
+    if any(other != value for other in _of_all_processes(value)):
+        raise InputError(mistake)
+
+
+def _of_all_processes(value: _T) -> list[_T]:
+    if not _is_distributed():
+        return [value]
+    values: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(values, value)
+    return values
 
 
 def _is_distributed() -> bool:
@@ -305,32 +298,21 @@ def _speaking_once(store: Store) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        status = 2 if isinstance(error, InputError) or _is_lost_process(error) else 1
-        speaks = _is_first_to_speak(store)
-        _wait_for_others_to_ask(store)
+        is_lost, speaks = _is_lost_process(error), True
+        with suppress(RuntimeError):  # the process that kept the store is gone
+            speaks = store.add("failures", 1) == 1
+        if is_first() and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
+            # Keep the store for those that fail at the same time; torchrun's own outlives them.
+            deadline = time.monotonic() + _LAST_QUESTIONS
+            while store.add("failures", 0) < num_processes() and time.monotonic() < deadline:
+                time.sleep(0.01)
         if not speaks:
-            raise SystemExit(status) from None
-        if _is_lost_process(error):
+            raise SystemExit(2 if is_lost or isinstance(error, InputError) else 1) from None
+        if is_lost:
             raise InputError(
                 "another process of this run failed, so all stop; run the same command again"
             ) from None
         raise
-
-
-def _is_first_to_speak(store: Store) -> bool:
-    try:
-        return bool(store.add("failures", 1) == 1)
-    except RuntimeError:  # the process that kept the store is gone
-        return True
-
-
-def _wait_for_others_to_ask(store: Store) -> None:
-    """Keep the store for those that fail at the same time; torchrun's own outlives them."""
-    if not is_first() or os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":
-        return
-    deadline = time.monotonic() + _LAST_QUESTIONS
-    while store.add("failures", 0) < num_processes() and time.monotonic() < deadline:
-        time.sleep(0.01)
 
 
 def _is_lost_process(error: Exception) -> bool:

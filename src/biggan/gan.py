@@ -74,9 +74,7 @@ def load_discriminator(
     It is in eval mode, on the CPU. `path` is a file or folder of any known format that holds one,
     an address, or a published name with a discriminator. For the rest see `load`.
     """
-    loaded = weights.load_network(path, "discriminator", offline=offline, sn_eps=sn_eps)
-    discriminator: Discriminator = loaded.network
-    return discriminator
+    return weights.load_network(path, "discriminator", offline=offline, sn_eps=sn_eps).network
 
 
 class Gan:

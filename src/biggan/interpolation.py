@@ -16,7 +16,7 @@ import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from io import BytesIO
 from itertools import islice
-from typing import IO, Literal, cast, get_args
+from typing import IO, TYPE_CHECKING, Literal, cast, get_args
 
 import numpy as np
 import torch
@@ -28,7 +28,7 @@ from torch.nn import functional as F
 from biggan._version import __version__
 from biggan.errors import InputError, quoted, real_number, whole_number
 from biggan.images import to_pil, to_uint8
-from biggan.latents import NoiseKind, make_noise, statistics_truncation
+from biggan.latents import NoiseKind, check_truncation, make_noise, statistics_truncation
 from biggan.provenance import (
     MAX_PICTURES,
     Keyframe,
@@ -37,15 +37,10 @@ from biggan.provenance import (
     VideoProvenance,
     file_stem,
 )
-from biggan.sampling import (
-    Model,
-    check_inputs,
-    check_model,
-    generate_batches,
-    plain_truncation,
-    plan_latents,
-    rows_of,
-)
+from biggan.sampling import check_inputs, check_model, generate_batches, plan_latents, rows_of
+
+if TYPE_CHECKING:
+    from biggan.gan import Gan
 
 Path = Literal["linear", "slerp"]
 PATHS: tuple[Path, ...] = get_args(Path)
@@ -57,12 +52,11 @@ LOOPS: tuple[Loop, ...] = get_args(Loop)
 _PIECE = 1024  # pictures: of 1000 classes, some 20 MB of class weights
 
 _KEYFRAME = re.compile(r"(.*?)@([0-9]{1,10})\s*(?:,|$)", re.DOTALL)
-_QUOTED = 60  # characters of what a user wrote that a message repeats
 _LONGEST_STEM = 68  # characters of the name of a morph in the names of its pictures
 
 
 def plan_morph(
-    gan: Model,
+    gan: Gan,
     class_a: str | int | None,
     class_b: str | int | None,
     steps: int,
@@ -89,7 +83,7 @@ def plan_morph(
         class_b_name=b.class_name,
         steps=whole_number(steps, "the number of steps"),
         num=whole_number(num, "the number of paths"),
-        truncation=plain_truncation(truncation),
+        truncation=check_truncation(truncation, noise),
         noise=noise,
         seed_a=a.seed,
         seed_b=b.seed,
@@ -99,7 +93,7 @@ def plan_morph(
 
 
 def plan_latent_morph(
-    gan: Model,
+    gan: Gan,
     start: tuple[Tensor, Tensor],
     end: tuple[Tensor, Tensor],
     steps: int,
@@ -116,45 +110,33 @@ def plan_latent_morph(
     Raises:
         InputError: Fewer than 2 steps, an unknown path, or shapes that do not fit.
     """
-    config, layers = gan.config, gan.engine.folded.conditions
-    width = config.embedding_dim
-    ends = [
-        (
-            rows_of("noise", z, config.z_dim, layers).detach().cpu(),
-            rows_of("class vectors", vectors, width, layers).detach().cpu(),
-        )
-        for z, vectors in (start, end)
-    ]
-    for a, b in zip(*ends, strict=True):
+    config, moved = gan.config, []
+    parts: tuple[tuple[str, int, Path], ...] = (
+        ("noise", config.z_dim, path),
+        ("class vectors", config.embedding_dim, "linear"),
+    )
+    for (what, width, kind), *both in zip(parts, start, end, strict=True):
+        layers = gan.engine.folded.conditions
+        a, b = (rows_of(what, rows, width, layers).detach().cpu().double() for rows in both)
         if a.shape != b.shape:
             raise InputError(
                 f"the ends of paths need latents of one shape, not {tuple(a.shape)} and "
                 f"{tuple(b.shape)}"
             )
-    kinds: tuple[Path, Path] = (path, "linear")
-    z, vectors = (
-        torch.from_numpy(
-            interpolate_noise(
-                a.flatten(1).double().numpy(), b.flatten(1).double().numpy(), steps, kind
-            )
-        ).reshape(len(a) * steps, *a.shape[1:])
-        for a, b, kind in zip(*ends, kinds, strict=True)
-    )
-    names = [
-        f"{name}-{row:04d}-{step:04d}" for row in range(len(z) // steps) for step in range(steps)
-    ]
+        between = interpolate_noise(a.flatten(1).numpy(), b.flatten(1).numpy(), steps, kind)
+        moved.append(torch.from_numpy(between).reshape(len(a) * steps, *a.shape[1:]))
+    z, vectors = moved
+    rows = range(len(z) // steps)
+    names = [f"{name}-{row:04d}-{step:04d}" for row in rows for step in range(steps)]
     return plan_latents(gan, z, vectors, truncation, names)
 
 
-def draw_morph(gan: Model, morph: MorphProvenance) -> Iterator[Image.Image]:
-    """Make the pictures of one path after the other.
-
-    Pictures of another model, or that this one cannot make, are refused at once.
-    """
+def draw_morph(gan: Gan, morph: MorphProvenance) -> Iterator[Image.Image]:
+    """Make the pictures of one path after the other; what cannot be made is refused at once."""
     return _path_pictures(gan, morph, [_morph_inputs(gan, morph)])
 
 
-def latents_of_morph(gan: Model, morph: MorphProvenance) -> list[LatentProvenance]:
+def latents_of_morph(gan: Gan, morph: MorphProvenance) -> list[LatentProvenance]:
     """The provenance of each picture that `draw_morph` makes, for `Gan.draw`."""
     z, labels = _morph_inputs(gan, morph)
     inputs = check_inputs(gan.engine, z, labels)
@@ -166,7 +148,7 @@ def latents_of_morph(gan: Model, morph: MorphProvenance) -> list[LatentProvenanc
     return plan_latents(gan, inputs.noise, vectors.cpu(), statistics, names)
 
 
-def _morph_inputs(gan: Model, morph: MorphProvenance) -> tuple[NDArray[np.float64], Tensor]:
+def _morph_inputs(gan: Gan, morph: MorphProvenance) -> tuple[NDArray[np.float64], Tensor]:
     """Noise (num * steps, z_dim) and class weights of a morph, refused if it cannot be made."""
     check_model(gan, morph)
     num, steps = morph.num, morph.steps
@@ -185,7 +167,7 @@ def _morph_inputs(gan: Model, morph: MorphProvenance) -> tuple[NDArray[np.float6
 
 
 def plan_video(
-    gan: Model,
+    gan: Gan,
     keyframes: Sequence[tuple[str | int | None, int]],
     frames: int,
     fps: float = 20,
@@ -223,14 +205,14 @@ def plan_video(
         fps=real_number(fps, "the frame rate"),
         loop=loop,
         num=whole_number(num, "the number of paths"),
-        truncation=plain_truncation(truncation),
+        truncation=check_truncation(truncation, noise),
         noise=noise,
         path=path,
         version=__version__,
     )
 
 
-def draw_video(gan: Model, video: VideoProvenance) -> Iterator[list[Image.Image]]:
+def draw_video(gan: Gan, video: VideoProvenance) -> Iterator[list[Image.Image]]:
     """Make the frames of a video, each of `num` pictures.
 
     Memory does not grow with their number. What is played there and back is made once: a temporary
@@ -268,9 +250,6 @@ def there_and_back(frames: Iterable[list[Image.Image]]) -> Iterator[list[Image.I
     """Play frames to the last and back to the second, so that they can be repeated for ever.
 
     On the way back they are neither made again nor held in memory: a temporary file keeps them.
-
-    Raises:
-        InputError: The temporary file cannot be written.
     """
     with tempfile.TemporaryFile(prefix="biggan-") as file:
         kept: list[list[tuple[int, int]]] = []  # where each frame's pictures start and end
@@ -287,9 +266,6 @@ def interpolate_noise(
     """Noise (num, steps, dim) from `start` to `end`, each (num, dim), both included exactly.
 
     The path is `linear`, or `slerp` (spherical; Shoemake 1985).
-
-    Raises:
-        InputError: Fewer than 2 steps, or an unknown path.
     """
     return noise_between(start[:, None], end[:, None], _fractions(steps), path)
 
@@ -352,12 +328,8 @@ def path_inputs(
 ) -> Iterator[tuple[NDArray[np.float64], Tensor]]:
     """What a generator makes the frames of a video from, in pieces, so that it may be long.
 
-    Args:
-        noise: (keyframes, num, dim): of each keyframe, for every one of `num` paths.
-        classes: int64 (keyframes,); ignored if unconditional.
-        positions: (frames,), as of `frame_positions`.
-        num_classes: Classes of the model, 0 if unconditional.
-        path: See `interpolate_noise`.
+    The noise is (keyframes, num, dim), of each keyframe for every one of `num` paths; classes are
+    int64 (keyframes,), ignored if unconditional; positions are those of `frame_positions`.
 
     Yields:
         Noise (n, dim) and class weights (n, num_classes): frame by frame, and path by path within a
@@ -397,12 +369,12 @@ def parse_keyframes(text: str) -> list[tuple[str | None, int]]:
     rest = text[position:].strip()
     if rest:
         raise InputError(
-            f"{_shown(rest)} is not a keyframe: each must be a class, @ and a seed of 0 or more, "
+            f"{quoted(rest)} is not a keyframe: each must be a class, @ and a seed of 0 or more, "
             "such as hen@1"
         )
     if len(keyframes) < 2:
         raise InputError(
-            f"{_shown(text)} is not two keyframes or more: each must end in @ and its seed, as in "
+            f"{quoted(text)} is not two keyframes or more: each must end in @ and its seed, as in "
             '"tabby cat@3, hen@1"'
         )
     return keyframes
@@ -436,21 +408,12 @@ def frame_positions(num_keyframes: int, frames: int, loop: Loop) -> NDArray[np.f
 
     Each keyframe is hit exactly, by the frame nearest to its time; in between frames are evenly
     spaced. Where the frames do not divide evenly, some ways from a keyframe to the next have one
-    more than others.
-
-    Args:
-        num_keyframes: At least 2.
-        frames: Frames of the whole video, however often keyframes are passed in it.
-        loop: What follows the last keyframe.
+    more than others. `frames` are those of the whole video, however often it passes keyframes.
 
     Returns:
         (frames,) for "around" and "none"; for "there-and-back", which is to be played back from its
         last, (frames / 2 + 1,). 1.25 is a quarter of the way from keyframe 1, the second, to
         keyframe 2; for "around" what lies behind the last keyframe leads to the first.
-
-    Raises:
-        InputError: Fewer than 2 keyframes, too few frames to hit them all, an odd number of them
-            for "there-and-back", or an unknown loop.
     """
     least = frames_of_steps(num_keyframes, 2, loop)
     if frames < least:
@@ -467,10 +430,6 @@ def frame_positions(num_keyframes: int, frames: int, loop: Loop) -> NDArray[np.f
     hits = (2 * legs * intervals + legs[-1]) // (2 * legs[-1])  # rounded, a half always up
     numbers = np.arange(intervals if loop == "around" else intervals + 1)
     return np.interp(numbers, hits, legs)
-
-
-def _shown(text: str) -> str:
-    return repr(text if len(text) <= _QUOTED else f"{text[:_QUOTED]}...")
 
 
 def _num_legs(num_keyframes: int, loop: Loop) -> int:
@@ -492,7 +451,7 @@ def _check_steps(steps: int) -> None:
         raise InputError(f"a path needs at least 2 steps, not {quoted(steps)}")
 
 
-def _keyframes(gan: Model, given: Sequence[tuple[str | int | None, int]]) -> list[Keyframe]:
+def _keyframes(gan: Gan, given: Sequence[tuple[str | int | None, int]]) -> list[Keyframe]:
     for keyframe in given:
         if not isinstance(keyframe, tuple | list) or len(keyframe) != 2:
             raise InputError(
@@ -512,7 +471,7 @@ def _keyframes(gan: Model, given: Sequence[tuple[str | int | None, int]]) -> lis
 
 
 def _path_noise(
-    gan: Model, provenance: MorphProvenance | VideoProvenance, keyframes: Sequence[Keyframe]
+    gan: Gan, provenance: MorphProvenance | VideoProvenance, keyframes: Sequence[Keyframe]
 ) -> NDArray[np.float64]:
     """Of each keyframe and path: (keyframes, num, z_dim)."""
     kind = cast(NoiseKind, provenance.noise)  # make_noise refuses an unknown one
@@ -523,7 +482,7 @@ def _path_noise(
 
 
 def _path_pictures(
-    gan: Model,
+    gan: Gan,
     provenance: MorphProvenance | VideoProvenance,
     inputs: Iterable[tuple[NDArray[np.float64], Tensor]],
 ) -> Iterator[Image.Image]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import numpy as np
 import torch
@@ -23,33 +23,27 @@ from biggan.inference import Precision
 from biggan.inference.convolution import FrozenConv2d, MakeConvolution
 from biggan.inference.folded import FoldedGenerator
 from biggan.latents import check_truncation
-from biggan.sampling import (
-    Inputs,
-    Model,
-    as_numbers,
-    check_inputs,
-    generate_batches,
-    in_batches,
-)
+from biggan.sampling import Inputs, as_numbers, check_inputs, generate_batches, in_batches
 
 if TYPE_CHECKING:
     from biggan.directions import Directions
+    from biggan.gan import Gan
 
 Labels = Tensor | NDArray[np.number] | Sequence[str | int] | str | int
 Values = Tensor | NDArray[np.floating]
 
 
-def layers(gan: Model) -> tuple[str, ...]:
+def layers(gan: Gan) -> tuple[str, ...]:
     """Names of the layers of `features` and `generate_from`, in the order in which they run."""
     return tuple(gan.engine.folded.layers)
 
 
-def conditions(gan: Model) -> int:
+def conditions(gan: Gan) -> int:
     """L, the number of layers that take noise and class: the linear one and the blocks."""
     return gan.engine.folded.conditions
 
 
-def embed(gan: Model, labels: Labels) -> Tensor:
+def embed(gan: Gan, labels: Labels) -> Tensor:
     """Class vectors for classes.
 
     Args:
@@ -76,7 +70,7 @@ def embed(gan: Model, labels: Labels) -> Tensor:
 
 
 def generate(
-    gan: Model,
+    gan: Gan,
     z: Values,
     labels: Labels | None = None,
     truncation: float | None = None,
@@ -103,14 +97,8 @@ def generate(
             range.
     """
     check_truncation(truncation)
-    made = generate_batches(
-        gan.engine,
-        _numbered(gan, labels),
-        z,
-        truncation,
-        batch_size,
-        class_vectors=class_vectors,
-    )
+    labels, how = _numbered(gan, labels), (truncation, batch_size)
+    made = generate_batches(gan.engine, labels, z, *how, class_vectors=class_vectors)
     shape = 0, gan.config.image_channels, *[gan.config.resolution] * 2
     # Torch's defaults may be others.
     empty = torch.empty(shape, dtype=torch.float32, device="cpu")
@@ -118,7 +106,7 @@ def generate(
 
 
 def edit(
-    gan: Model,
+    gan: Gan,
     z: Values,
     directions: Directions,
     amounts: Mapping[int | str, float],
@@ -150,7 +138,7 @@ def edit(
 
 
 def features(
-    gan: Model,
+    gan: Gan,
     z: Values,
     labels: Labels | None = None,
     truncation: float | None = None,
@@ -180,7 +168,7 @@ def features(
 
 
 def generate_from(
-    gan: Model,
+    gan: Gan,
     activation: Tensor,
     layer: str,
     z: Values,
@@ -219,7 +207,7 @@ def generate_from(
 
 
 def differentiable(
-    gan: Model,
+    gan: Gan,
     *,
     padding: Literal["zeros", "circular"] = "zeros",
     precision: Precision = "float32",
@@ -256,7 +244,7 @@ def differentiable(
     return network
 
 
-def _numbered(gan: Model, labels: Labels | None) -> object:
+def _numbered(gan: Gan, labels: Labels | None) -> Any:
     """The same labels, with indices instead of names."""
     if isinstance(labels, str | int) or getattr(labels, "ndim", None) == 0:
         labels = [cast(int, labels)]
@@ -266,7 +254,7 @@ def _numbered(gan: Model, labels: Labels | None) -> object:
 
 
 def _layer_inputs(
-    gan: Model,
+    gan: Gan,
     layers: str | Iterable[str],
     z: Values,
     labels: Labels | None,

@@ -74,21 +74,22 @@ def make_noise(
 
 def truncated_normal(uniform: NDArray[np.float64], cut: float) -> NDArray[np.float64]:
     """Uniform numbers in [0, 1) as values of a normal cut at plus and minus `cut`."""
-    tail = _normal_cdf(-cut)
+    tail = math.erfc(cut / math.sqrt(2)) / 2
     return _inverse_normal_cdf(tail + uniform * (1 - 2 * tail))
 
 
-def check_truncation(truncation: float | None, kind: NoiseKind = "hub") -> None:
-    """Refuse a truncation not in (0, 1] for `hub`, not above 0 for the others, or not a number."""
+def check_truncation(truncation: float | None, kind: NoiseKind = "hub") -> float | None:
+    """The same as Python's float, refused if not in (0, 1] for `hub`, or above 0 for the others."""
     if kind not in NOISE_KINDS:
         raise InputError(f"noise must be one of {', '.join(NOISE_KINDS)}, not {quoted(kind)}")
     if truncation is None:
-        return
-    real_number(truncation, "truncation")
-    if kind == "hub" and not 0 < truncation <= 1:
-        raise InputError(f"truncation must be above 0 and at most 1, not {truncation:g}")
-    if not 0 < truncation < math.inf:
-        raise InputError(f"a {kind} threshold must be a number above 0, not {truncation:g}")
+        return None
+    number = real_number(truncation, "truncation")
+    if kind == "hub" and not 0 < number <= 1:
+        raise InputError(f"truncation must be above 0 and at most 1, not {number:g}")
+    if not 0 < number < math.inf:
+        raise InputError(f"a {kind} threshold must be a number above 0, not {number:g}")
+    return number
 
 
 def check_seed(seed: int) -> None:
@@ -119,10 +120,6 @@ def _truncated_std(cut: float) -> float:
     if cut < 1e-3:  # the formula below cancels; the distribution is uniform to this precision
         return cut / math.sqrt(3)
     return math.sqrt(1 - 2 * cut * density / mass)
-
-
-def _normal_cdf(x: float) -> float:
-    return math.erfc(-x / math.sqrt(2)) / 2
 
 
 def _inverse_normal_cdf(p: NDArray[np.float64]) -> NDArray[np.float64]:

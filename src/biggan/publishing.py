@@ -15,7 +15,7 @@ import re
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
@@ -26,9 +26,12 @@ from biggan.hub import check_push, is_dataset, push_folder
 from biggan.images import make_grid, save_png
 from biggan.models import Discriminator, Generator
 from biggan.provenance import as_grid
-from biggan.sampling import Model, draw_pictures, plan_pictures
+from biggan.sampling import draw_pictures, plan_pictures
 from biggan.toml import to_toml
 from biggan.weights.files import Description, save_network
+
+if TYPE_CHECKING:
+    from biggan.gan import Gan
 
 WEIGHTS, DISCRIMINATOR = "model.safetensors", "discriminator.safetensors"
 _CARD, _CONFIG, _RECIPE, _SAMPLES = "README.md", "config.json", "recipe.toml", "samples.png"
@@ -51,7 +54,7 @@ SCORES = {
 
 
 def save_pretrained(
-    gan: Model,
+    gan: Gan,
     folder: str | Path,
     *,
     discriminator: Discriminator | None = None,
@@ -84,7 +87,7 @@ def save_pretrained(
 
 
 def push_to_hub(
-    gan: Model, repo: str, *, discriminator: Discriminator | None = None, private: bool = False
+    gan: Gan, repo: str, *, discriminator: Discriminator | None = None, private: bool = False
 ) -> str:
     """Publish a model on the Hugging Face Hub; needs a login (`hf auth login`) or HF_TOKEN.
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import groupby
-from typing import Any, NamedTuple, Protocol, TypeVar, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
 
 import numpy as np
 import torch
@@ -19,7 +19,7 @@ from torch import Tensor
 
 from biggan._version import __version__
 from biggan.devices import describe_out_of_memory, is_out_of_memory
-from biggan.errors import InputError, printable, quoted, real_number, whole_number
+from biggan.errors import InputError, printable, quoted, whole_number
 from biggan.images import to_pil, to_uint8
 from biggan.inference.engine import Engine
 from biggan.inference.folded import check_number, check_rows
@@ -30,7 +30,7 @@ from biggan.latents import (
     make_noise,
     statistics_truncation,
 )
-from biggan.models import Generator, GeneratorConfig
+from biggan.models import Generator
 from biggan.provenance import (
     MAX_PICTURES,
     LatentProvenance,
@@ -39,6 +39,9 @@ from biggan.provenance import (
     VideoProvenance,
 )
 
+if TYPE_CHECKING:
+    from biggan.gan import Gan
+
 _LOG = logging.getLogger("biggan.sampling")
 
 _Made = TypeVar("_Made")
@@ -46,28 +49,8 @@ _Made = TypeVar("_Made")
 _MAX_NOISE = 10 * MAX_PICTURES  # rows that are drawn for one call
 
 
-class Model(Protocol):
-    """What is needed of a `biggan.Gan`."""
-
-    @property
-    def name(self) -> str: ...  # noqa: D102
-    @property
-    def sha256(self) -> str: ...  # noqa: D102
-    @property
-    def class_names(self) -> Sequence[str]: ...  # noqa: D102
-    @property
-    def description(self) -> Any: ...  # noqa: D102
-    @property
-    def config(self) -> GeneratorConfig: ...  # noqa: D102
-    @property
-    def generator(self) -> Generator: ...  # noqa: D102
-    @property
-    def engine(self) -> Engine: ...  # noqa: D102
-    def class_index(self, class_: str | int) -> int: ...  # noqa: D102
-
-
 def plan_pictures(
-    gan: Model,
+    gan: Gan,
     classes: str | int | Sequence[str | int | None] | None,
     num: int,
     truncation: float | None,
@@ -85,7 +68,7 @@ def plan_pictures(
         raise InputError(
             f"the number of images must be at least 1 and at most {MAX_PICTURES}, not {quoted(num)}"
         )
-    check_truncation(truncation, noise)
+    truncation = check_truncation(truncation, noise)
     check_seed(seed)
     names = gan.class_names
     if to_list := getattr(classes, "tolist", None):  # of arrays and tensors
@@ -97,24 +80,14 @@ def plan_pictures(
         index = None if class_ is None else gan.class_index(class_)
         for k in range(num):
             label = k % len(names) if index is None and names else index
-            planned.append(
-                Provenance(
-                    model=gan.name,
-                    sha256=gan.sha256,
-                    class_index=label,
-                    class_name=None if label is None else names[label],
-                    truncation=plain_truncation(truncation),
-                    noise=noise,
-                    seed=seed,
-                    index=k,
-                    version=__version__,
-                )
-            )
+            name = None if label is None else names[label]
+            about = gan.name, gan.sha256, label, name, truncation, noise, seed, k, __version__
+            planned.append(Provenance(*about))
     return planned
 
 
 def plan_latents(
-    gan: Model,
+    gan: Gan,
     z: Tensor,
     class_vectors: Tensor,
     truncation: float | None,
@@ -128,19 +101,12 @@ def plan_latents(
     Raises:
         InputError: Shapes that do not fit the model or each other, or a truncation out of range.
     """
-    check_truncation(truncation)
+    truncation = check_truncation(truncation)
+    about = gan.name, gan.sha256
     inputs = check_inputs(gan.engine, z, None, class_vectors)
     rows = zip(names, inputs.noise.flatten(1), inputs.classes.flatten(1), strict=True)
     return [
-        LatentProvenance(
-            model=gan.name,
-            sha256=gan.sha256,
-            name=name,
-            truncation=plain_truncation(truncation),
-            z=_numbers(noise),
-            class_vector=_numbers(vector),
-            version=__version__,
-        )
+        LatentProvenance(*about, name, truncation, _numbers(noise), _numbers(vector), __version__)
         for name, noise, vector in rows
     ]
 
@@ -151,48 +117,40 @@ def _numbers(row: Tensor) -> tuple[float, ...]:
 
 
 def draw_pictures(
-    gan: Model, pictures: Iterable[Provenance | LatentProvenance]
+    gan: Gan, pictures: Iterable[Provenance | LatentProvenance]
 ) -> Iterator[Image.Image]:
     """Make pictures in order; those of another model, or that this one cannot make, are refused."""
-    for inputs in inputs_of(gan, pictures):
-        labels, z, statistics, class_vectors = inputs
+    for labels, z, statistics, class_vectors in inputs_of(gan, pictures):
         made = generate_batches(gan.engine, labels, z, statistics, class_vectors=class_vectors)
         for batch in made:
             yield from to_pil(to_uint8(batch.images).cpu())
 
 
-class PictureInputs(NamedTuple):
-    """What pictures of one truncation are made from: arguments of `generate_batches`."""
-
-    labels: Tensor | None
-    noise: Tensor
-    truncation: float | None
-    class_vectors: Tensor | None
+_PictureInputs = tuple[Tensor | None, Tensor, float | None, Tensor | None]
+"""Arguments of `generate_batches`: labels, noise, truncation, class vectors."""
 
 
 def inputs_of(
-    gan: Model, pictures: Iterable[Provenance | LatentProvenance]
-) -> Iterator[PictureInputs]:
+    gan: Gan, pictures: Iterable[Provenance | LatentProvenance]
+) -> Iterator[_PictureInputs]:
     """What a model makes pictures from, in order, as many at once as share a truncation."""
     for _, group in groupby(pictures, _drawn_together):
         members = list(group)
         for picture in members:
             check_model(gan, picture)
-        latents = [picture for picture in members if isinstance(picture, LatentProvenance)]
-        planned = [picture for picture in members if isinstance(picture, Provenance)]
-        if latents:
+        if latents := [picture for picture in members if isinstance(picture, LatentProvenance)]:
             check_truncation(latents[0].truncation)
             z = _layer_rows([latent.z for latent in latents], gan.config.z_dim)
             vectors = [latent.class_vector for latent in latents]
             class_vectors = _layer_rows(vectors, gan.config.embedding_dim)
-            yield PictureInputs(None, z, latents[0].truncation, class_vectors)
+            yield None, z, latents[0].truncation, class_vectors
         else:
+            planned = [picture for picture in members if isinstance(picture, Provenance)]
             noise = torch.from_numpy(_noise(planned, gan.config.z_dim))
             classes = [picture.class_index or 0 for picture in planned]
             labels = torch.tensor(classes, device="cpu")
             kind = cast(NoiseKind, planned[0].noise)
-            statistics = statistics_truncation(planned[0].truncation, kind)
-            yield PictureInputs(labels, noise, statistics, None)
+            yield labels, noise, statistics_truncation(planned[0].truncation, kind), None
 
 
 def _drawn_together(picture: Provenance | LatentProvenance) -> tuple[Any, ...]:
@@ -209,25 +167,20 @@ def _layer_rows(numbers: Sequence[Sequence[float]], width: int) -> Tensor:
 
 
 def check_model(
-    gan: Model, provenance: Provenance | LatentProvenance | MorphProvenance | VideoProvenance
+    gan: Gan, provenance: Provenance | LatentProvenance | MorphProvenance | VideoProvenance
 ) -> None:
     """Refuse provenance of another model, to the last bit of its weights."""
     advice = "use the file of that model"
     check_weights(gan, provenance.model, provenance.sha256, "the picture was made by", advice)
 
 
-def check_weights(gan: Model, model: str, sha256: str, what: str, advice: str) -> None:
+def check_weights(gan: Gan, model: str, sha256: str, what: str, advice: str) -> None:
     """Refuse what belongs to other weights; `what` ends in the preposition before the model."""
     if sha256 != gan.sha256:
         raise InputError(
             f"{what} {printable(model[:100])} (sha256 {printable(sha256[:12])}...), not "
             f"{what.rpartition(' ')[2]} {gan.name} ({gan.sha256[:12]}...); {advice}"
         )
-
-
-def plain_truncation(truncation: float | None) -> float | None:
-    """The same, of Python's own type."""
-    return None if truncation is None else real_number(truncation, "truncation")
 
 
 def _noise(pictures: Sequence[Provenance], dim: int) -> NDArray[np.float64]:
@@ -298,13 +251,12 @@ def check_inputs(
         labels = torch.zeros(len(noise), dtype=torch.int64, device="cpu")
     if (labels is None) == (class_vectors is None):
         raise InputError("give labels, or class_vectors instead of them")
+    what, layers = "label", engine.folded.conditions
     if labels is None:
-        what, classes = (
-            "class vector",
-            rows_of("class vectors", class_vectors, config.embedding_dim, engine.folded.conditions),
-        )
+        what, width = "class vector", config.embedding_dim
+        classes = rows_of("class vectors", class_vectors, width, layers)
     else:
-        what, classes = "label", as_numbers(labels, "labels")
+        classes = as_numbers(labels, "labels")
     check_number(what, len(classes) if classes.ndim else 1, len(noise))
     is_empty = classes.shape == (0,)  # of an empty list, whose type says nothing
     classes = classes.float() if classes.is_floating_point() and not is_empty else classes.long()
@@ -355,11 +307,7 @@ def generate_batches(
 def in_batches(
     engine: Engine, num: int, batch_size: int | None, make: Callable[[slice], _Made]
 ) -> Iterator[tuple[slice, _Made]]:
-    """Call `make` for slices of `num` rows, one after the other.
-
-    A batch that exceeds the device's memory is made in halves, and so are those after it, until not
-    even one image fits.
-    """
+    """Call `make` for slices of `num` rows; for memory see `generate_batches`."""
     if batch_size is not None and whole_number(batch_size, "batch_size") < 1:
         raise InputError(f"batch_size must be at least 1, not {batch_size}")
     size = engine.batch_size if batch_size is None else batch_size
@@ -377,21 +325,17 @@ def in_batches(
             start = rows.stop
             continue
         # The error held the memory of what was made so far until here.
-        size = _smaller(rows.stop - rows.start, engine, fault)
-
-
-def _smaller(size: int, engine: Engine, fault: str) -> int:
-    """The batch size to try after one was too large."""
-    if size == 1:
-        lower = ", choose a lower precision" if engine.device.type != "cpu" else ""
-        raise InputError(
-            f"{fault}; not even one image of {engine.config.resolution} pixels fits: close other "
-            f"programs on the device{lower}, or choose another device"
-        )
-    _LOG.warning("%s; continuing with %d images at once instead of %d", fault, size // 2, size)
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
-    return size // 2
+        size = rows.stop - rows.start
+        if size == 1:
+            lower = ", choose a lower precision" if engine.device.type != "cpu" else ""
+            raise InputError(
+                f"{fault}; not even one image of {engine.config.resolution} pixels fits: close "
+                f"other programs on the device{lower}, or choose another device"
+            )
+        _LOG.warning("%s; continuing with %d images at once instead of %d", fault, size // 2, size)
+        size //= 2
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
 
 
 def _check_labels(labels: Tensor, num_classes: int) -> None:

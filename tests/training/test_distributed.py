@@ -305,7 +305,7 @@ def test_a_batch_that_does_not_divide_is_refused_by_all(several):
     for found in several[1]:
         assert "11 is not divisible by 3 processes" in found["odd batch"]
         assert "batch_size 10 in 2 micro-batches of 5 is not divisible" in found["odd micro-batch"]
-        assert "batch_size 1 has fewer images than" in found["small batch"]
+        assert "batch_size 1 is not divisible by 3 processes" in found["small batch"]
 
 
 def test_one_without_torchrun(monkeypatch):

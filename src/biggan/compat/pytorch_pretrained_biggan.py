@@ -26,6 +26,7 @@ import logging
 import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, cast
@@ -58,38 +59,25 @@ _TWO_PIXELS = "\x1b[38;2;{};{};{};48;2;{};{};{}m\u2580"  # upper half block: two
 _WIDTH = 64  # characters, at most
 
 
+@dataclass(repr=False, eq=False)
 class BigGANConfig:
     """The shape of a BigGAN-deep generator; the defaults are those of the 128 px model.
 
     `layers` are (doubles the resolution, input channels, output channels), in `channel_width`.
     """
 
-    def __init__(
-        self,
-        output_dim: int = 128,
-        z_dim: int = 128,
-        class_embed_dim: int = 128,
-        channel_width: int = 128,
-        num_classes: int = 1000,
-        layers: Sequence[Sequence[Any]] | None = None,
-        attention_layer_position: int = 8,
-        eps: float = 1e-4,
-        n_stats: int = 51,
-    ) -> None:
-        self.output_dim = output_dim
-        self.z_dim = z_dim
-        self.class_embed_dim = class_embed_dim
-        self.channel_width = channel_width
-        self.num_classes = num_classes
-        widths = (16, 16, 8, 4, 2, 1)
-        self.layers = layers or [
-            layer
-            for before, after in pairwise(widths)
-            for layer in ((False, before, before), (True, before, after))
-        ]
-        self.attention_layer_position = attention_layer_position
-        self.eps = eps
-        self.n_stats = n_stats
+    output_dim: int = 128
+    z_dim: int = 128
+    class_embed_dim: int = 128
+    channel_width: int = 128
+    num_classes: int = 1000
+    layers: Any = None
+    attention_layer_position: int = 8
+    eps: float = 1e-4
+    n_stats: int = 51
+
+    def __post_init__(self) -> None:
+        self.layers = self.layers or _layers((16, 16, 8, 4, 2, 1))
 
     @classmethod
     def from_dict(cls, json_object: dict[str, Any]) -> BigGANConfig:
@@ -113,6 +101,14 @@ class BigGANConfig:
 
     def __repr__(self) -> str:
         return self.to_json_string()
+
+
+def _layers(widths: Sequence[int]) -> list[tuple[bool, int, int]]:
+    return [
+        layer
+        for before, after in pairwise(widths)
+        for layer in ((False, before, before), (True, before, after))
+    ]
 
 
 class GenBlock(nn.Module):
@@ -170,7 +166,9 @@ class Generator(nn.Module):
         self.gen_z = _FirstLinear(network.linear)
         layers: list[nn.Module] = []
         for i, block in enumerate(network.blocks):
-            if i == config.attention_layer_position and not _is_nothing(network.attention):
+            if i == config.attention_layer_position and not isinstance(
+                network.attention, nn.Identity
+            ):
                 layers.append(network.attention)
             layers.append(GenBlock(block, self._rows))
         self.layers = nn.ModuleList(layers)
@@ -276,9 +274,6 @@ class BigGAN(nn.Module):
         """Load "biggan-deep-128", "-256" or "-512", or a folder with `pytorch_model.bin`.
 
         Every format of `biggan.load` is taken, as long as the network is a BigGAN-deep.
-
-        Raises:
-            InputError: Nothing loadable is there, or another network.
         """
         from biggan.weights.load import load_network
 
@@ -294,11 +289,7 @@ class BigGAN(nn.Module):
     def load_state_dict(
         self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
     ) -> Any:
-        """Load a state of this class, or of the package's: `torch.load("pytorch_model.bin")`.
-
-        Raises:
-            InputError: The package's tensors are not all there, or are of another network.
-        """
+        """Load a state of this class, or of the package's: `torch.load("pytorch_model.bin")`."""
         if "generator.gen_z.weight_orig" not in state_dict:
             return super().load_state_dict(state_dict, strict, assign)
         from biggan.weights.formats import huggingface
@@ -340,10 +331,6 @@ def _check_rows(what: str, rows: object, width: int) -> None:
     )
 
 
-def _is_nothing(module: nn.Module | None) -> bool:
-    return module is None or isinstance(module, nn.Identity)
-
-
 def _random_network(config: BigGANConfig) -> BigGANDeepGenerator:
     widths = [config.layers[0][1], *(layer[2] for layer in config.layers if layer[0])]
     shape = GeneratorConfig(
@@ -371,11 +358,6 @@ def _config_of(network: BigGANDeepGenerator) -> BigGANConfig:
     shape = network.config
     unit = shape.channels * min(shape.widths)
     widths = [shape.channels * width // unit for width in shape.widths]
-    layers = [
-        layer
-        for before, after in pairwise(widths)
-        for layer in ((False, before, before), (True, before, after))
-    ]
     places = [2 * (i + 1) for i, r in enumerate(shape.stage_resolutions)]
     attention = dict(zip(shape.stage_resolutions, places, strict=True))
     return BigGANConfig(
@@ -384,7 +366,7 @@ def _config_of(network: BigGANDeepGenerator) -> BigGANConfig:
         shape.class_dim,
         unit,
         shape.num_classes,
-        layers,
+        _layers(widths),
         attention.get(shape.attention_resolution, -1),
         shape.bn_eps,
         len(network.head.bn.grid) or 51,
@@ -395,11 +377,8 @@ def _row(truncation: float, rows: int) -> float:
     """The truncation whose statistics are right for what the package takes at `truncation`.
 
     It counts in float64, where t / 0.02 is below the whole number for five values of its table, and
-    between two rows it gives each the weight of the other.
-
-    Args:
-        truncation: In (0, 1].
-        rows: Of its table; 0 for the right statistics.
+    between two rows it gives each the weight of the other. Without `rows` of its table the
+    statistics are the right ones.
     """
     if rows == 0:
         return truncation
@@ -417,10 +396,9 @@ def _cache(folder: str | Path | None) -> Iterator[None]:
     try:
         yield
     finally:
-        if chosen is not None:
-            del os.environ["BIGGAN_CACHE"]
-            if before is not None:
-                os.environ["BIGGAN_CACHE"] = before
+        os.environ.pop("BIGGAN_CACHE", None)
+        if before is not None:
+            os.environ["BIGGAN_CACHE"] = before
 
 
 def cached_path(url_or_filename: str | Path, cache_dir: str | Path | None = None) -> str:
