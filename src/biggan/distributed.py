@@ -298,7 +298,9 @@ def _speaking_once(store: Store) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        is_lost, speaks = _is_lost_process(error), True
+        signs = _GONE if isinstance(error, RuntimeError) else ()
+        is_lost = isinstance(error, dist.DistError) or any(s in str(error).lower() for s in signs)
+        speaks = True
         with suppress(RuntimeError):  # the process that kept the store is gone
             speaks = store.add("failures", 1) == 1
         if is_first() and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
@@ -313,10 +315,3 @@ def _speaking_once(store: Store) -> Iterator[None]:
                 "another process of this run failed, so all stop; run the same command again"
             ) from None
         raise
-
-
-def _is_lost_process(error: Exception) -> bool:
-    if isinstance(error, dist.DistError):
-        return True
-    text = str(error).lower()
-    return isinstance(error, RuntimeError) and any(sign in text for sign in _GONE)

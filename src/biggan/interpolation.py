@@ -68,11 +68,7 @@ def plan_morph(
     path: Path = "linear",
     noise: NoiseKind = "hub",
 ) -> MorphProvenance:
-    """Plan the pictures of `Gan.interpolate`, which has the same arguments.
-
-    Raises:
-        InputError: An unknown or ambiguous class, or a value of the wrong type.
-    """
+    """Plan the pictures of `Gan.interpolate`, which has the same arguments."""
     a, b = _keyframes(gan, [(class_a, seed_a), (class_b, seed_b)])
     return MorphProvenance(
         model=gan.name,
@@ -106,9 +102,6 @@ def plan_latent_morph(
 
     Both ends are noise (N, z_dim) and class vectors (N, class_dim) of N paths, or (N, L, ...).
     Class vectors move linearly. The result is one path after another, `steps` pictures each.
-
-    Raises:
-        InputError: Fewer than 2 steps, an unknown path, or shapes that do not fit.
     """
     config, moved = gan.config, []
     parts: tuple[tuple[str, int, Path], ...] = (
@@ -193,23 +186,12 @@ def plan_video(
             one) or "none".
         path: "linear" or "slerp".
         noise: What `truncation` means.
-
-    Raises:
-        InputError: An unknown or ambiguous class, or a value of the wrong type.
     """
-    return VideoProvenance(
-        model=gan.name,
-        sha256=gan.sha256,
-        keyframes=tuple(_keyframes(gan, keyframes)),
-        frames=whole_number(frames, "the number of frames"),
-        fps=real_number(fps, "the frame rate"),
-        loop=loop,
-        num=whole_number(num, "the number of paths"),
-        truncation=check_truncation(truncation, noise),
-        noise=noise,
-        path=path,
-        version=__version__,
-    )
+    truncation = check_truncation(truncation, noise)
+    frames = whole_number(frames, "the number of frames")
+    fps, num = real_number(fps, "the frame rate"), whole_number(num, "the number of paths")
+    how = frames, fps, loop, num, truncation, noise, path, __version__
+    return VideoProvenance(gan.name, gan.sha256, tuple(_keyframes(gan, keyframes)), *how)
 
 
 def draw_video(gan: Gan, video: VideoProvenance) -> Iterator[list[Image.Image]]:
@@ -357,9 +339,6 @@ def parse_keyframes(text: str) -> list[tuple[str | None, int]]:
     inside a name ("tabby, tabby cat@3") and an "@" in it part nothing. A class is whatever
     `biggan.classes.resolve_class` takes; for an unconditional model it is left out, "@3, @7", and
     None in the result.
-
-    Raises:
-        InputError: Something is not a keyframe, or there is only one.
     """
     keyframes: list[tuple[str | None, int]] = []
     position = 0

@@ -163,11 +163,7 @@ class Inverter:
         self._network = gan.differentiable()
 
     def invert(self, picture: Tensor | Image.Image, name: str = "") -> Latents:
-        """Find the latents, of this name, of one picture: uint8 (C, R, R), or a PIL image.
-
-        Raises:
-            InputError: It has another shape or type than the model's images.
-        """
+        """Find the latents, of this name, of one picture: uint8 (C, R, R), or a PIL image."""
         config = self._gan.config
         shape = (config.image_channels, config.resolution, config.resolution)
         if isinstance(picture, Image.Image):
@@ -192,10 +188,13 @@ class Inverter:
             image = self._network.synthesize(z, vectors, self._truncation)
             distances = {name: value.item() for name, value in loss.parts(image).items()}
         error = (to_uint8(image)[0].cpu().double() - picture.double()).square().mean().item()
-        index = self._nearest_class(vectors.cpu())
+        index = None
+        if names := self._gan.class_names:
+            known = self._gan.embed(range(len(names)))
+            index = int((known - vectors.cpu()).square().sum(1).argmin())
         details = {
             "class_index": index,
-            "class_name": None if index is None else self._gan.class_names[index],
+            "class_name": None if index is None else names[index],
             "psnr": 10 * math.log10(255**2 / max(error, 1e-6)),
             "distances": distances,
         }
@@ -270,12 +269,6 @@ class Inverter:
             losses.append(loss(images) + _PRIOR * outside)
             losses[-1].sum().backward()
         return torch.cat(losses).detach()
-
-    def _nearest_class(self, vectors: Tensor) -> int | None:
-        if not self._gan.class_names:
-            return None
-        known = self._gan.embed(range(len(self._gan.class_names)))
-        return int((known - vectors).square().sum(1).argmin())
 
     def _bar(self, total: int, what: str, unit: str) -> tqdm[NoReturn]:
         disable = None if self._progress is None else not self._progress
@@ -462,12 +455,7 @@ def read_picture(path: str | Path, gan: Gan, *, fit: bool = False) -> Tensor:
 
 
 def save_latents(latents: Latents, path: str | Path) -> None:
-    """Write latents as a safetensors file, for `load_latents` and `biggan sample --latents`.
-
-    Raises:
-        InputError: Noise and class vectors are not equally many rows of finite numbers, or the file
-            cannot be written.
-    """
+    """Write latents as a safetensors file, for `load_latents` and `biggan sample --latents`."""
     about = {name: getattr(latents, name) for name in ("truncation", "model", "sha256", "name")}
     about["details"] = dict(latents.details)
     z, vectors = (as_numbers(getattr(latents, name), name).detach().float() for name in _TENSORS)
@@ -480,11 +468,7 @@ def save_latents(latents: Latents, path: str | Path) -> None:
 
 
 def load_latents(path: str | Path) -> Latents:
-    """Read a file of `save_latents`.
-
-    Raises:
-        InputError: There is no such file, or it holds no latents.
-    """
+    """Read a file of `save_latents`."""
     return load_record(path, _KEY, _latents_of, "make them with biggan invert")
 
 

@@ -58,11 +58,7 @@ def plan_pictures(
     *,
     noise: NoiseKind = "hub",
 ) -> list[Provenance]:
-    """Plan the pictures of `Gan.sample`: of a class, or of each of several, `num` pictures.
-
-    Raises:
-        InputError: An unknown or ambiguous class, or a value out of range.
-    """
+    """Plan the pictures of `Gan.sample`: of a class, or of each of several, `num` pictures."""
     num, seed = whole_number(num, "the number of images"), whole_number(seed, "the seed")
     if not 1 <= num <= MAX_PICTURES:
         raise InputError(
@@ -97,9 +93,6 @@ def plan_latents(
 
     Noise is (N, z_dim) or (N, L, z_dim), class vectors likewise; see `LatentSpace.generate`. The
     truncation is that of the BatchNorm statistics.
-
-    Raises:
-        InputError: Shapes that do not fit the model or each other, or a truncation out of range.
     """
     truncation = check_truncation(truncation)
     about = gan.name, gan.sha256

@@ -12,9 +12,8 @@ from biggan.classifier import train_classifier
 from biggan.data import ImageDataset
 from biggan.errors import InputError
 from biggan.evaluation import Protocol, evaluate_generator, evaluate_images, scores
-from biggan.evaluation import evaluate as module
 from biggan.evaluation.images import DatasetImages
-from biggan.evaluation.ranking import RankedClass, draw_ranking, rank_classes
+from biggan.evaluation.pictures import RankedClass, draw_ranking, rank_classes
 from biggan.evaluation.reference import in_order_of
 from biggan.evaluation.result import as_csv, as_table
 from biggan.gan import Gan
@@ -42,7 +41,7 @@ def taught(monkeypatch):
         calls.append((images, labels, real, options))
         return real.labels
 
-    monkeypatch.setattr(module, "classification_accuracy_score", listen)
+    monkeypatch.setattr(scores, "classification_accuracy_score", listen)
     return calls
 
 
@@ -200,7 +199,7 @@ def test_cas_that_was_killed_does_not_look_again(gan, real):
     metrics = ("fid", "cas")
     extractor = SimpleFeatures()
     killed = mock.patch.object(
-        module, "classification_accuracy_score", side_effect=KeyboardInterrupt
+        scores, "classification_accuracy_score", side_effect=KeyboardInterrupt
     )
     with killed, pytest.raises(KeyboardInterrupt):
         evaluate_generator(gan, real, extractor, (0.4,), metrics, PROTOCOL)
@@ -253,7 +252,7 @@ def test_wordnet_ids_are_imagenets_classes():
 
 def test_a_row_of_another_recipe_of_cas_is_not_taken_over(gan, real, monkeypatch):
     flips = []
-    original = module.classification_accuracy_score
+    original = scores.classification_accuracy_score
 
     def listen(*sets, flip, **options):
         flips.append(flip)
@@ -261,7 +260,7 @@ def test_a_row_of_another_recipe_of_cas_is_not_taken_over(gan, real, monkeypatch
             raise KeyboardInterrupt
         return original(*sets, flip=flip, **options)
 
-    monkeypatch.setattr(module, "classification_accuracy_score", listen)
+    monkeypatch.setattr(scores, "classification_accuracy_score", listen)
     with pytest.raises(KeyboardInterrupt):
         evaluate_generator(gan, real, None, (0.4, 1.0), ("cas",), PROTOCOL, flip=True)
     evaluate_generator(gan, real, None, (0.4, 1.0), ("cas",), PROTOCOL, flip=False)

@@ -5,9 +5,9 @@ import pytest
 import torch
 from PIL import ImageFont
 
-import biggan.evaluation.neighbors as module
+import biggan.evaluation.pictures as module
 from biggan.evaluation import Protocol
-from biggan.evaluation.neighbors import (
+from biggan.evaluation.pictures import (
     Samples,
     draw_neighbors,
     drawable,

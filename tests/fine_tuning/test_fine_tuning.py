@@ -11,9 +11,8 @@ from torch.nn import functional as F
 import biggan
 from biggan.classes import imagenet_classes, wordnet_ids
 from biggan.fine_tuning import fitted_to_source
-from biggan.fine_tuning.classes import class_origins
 from biggan.fine_tuning.freezing import require_gradients, trainable
-from biggan.fine_tuning.transfer import initialize
+from biggan.fine_tuning.transfer import class_origins, initialize
 from biggan.models import DiscriminatorConfig
 from biggan.nn import ConditionalBatchNorm2d, iterate_power
 from biggan.training.config import TrainConfig

@@ -187,7 +187,7 @@ def test_other_data_are_compared_class_by_class(tmp_path, monkeypatch, flip):
         calls.append((len(fakes), len(real), real.class_names, flip))
         return torch.where(torch.arange(len(real)) % 2 == 0, real.labels, -1)
 
-    monkeypatch.setattr("biggan.evaluation.evaluate.classification_accuracy_score", listen)
+    monkeypatch.setattr("biggan.evaluation.scores.classification_accuracy_score", listen)
     other = {"every": 6, "metrics": "fid,intra-fid,cas", "data": str(folder)}
     config = recipe(**BASE, evaluation=EVALUATION | other, flip=flip)
     run(config, tmp_path / "run")

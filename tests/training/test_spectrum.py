@@ -6,8 +6,14 @@ import torch
 from biggan.models import GeneratorConfig, build_discriminator, build_generator
 from biggan.training import regularization
 from biggan.training.config import TrainConfig
-from biggan.training.regularization import SpectrumBound, SpectrumConfig, regularized_weights
-from biggan.training.singular_values import all_triplets, iterate_block, start_block
+from biggan.training.regularization import regularized_weights
+from biggan.training.singular_values import (
+    SpectrumBound,
+    SpectrumConfig,
+    all_triplets,
+    iterate_block,
+    start_block,
+)
 from tiny import TINY
 
 

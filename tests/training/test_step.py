@@ -13,13 +13,14 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from biggan.distributed import averages
 from biggan.nn import SpectralNormConv2d, StandingBatchNorm2d, hold_power_iteration
 from biggan.training.config import TrainConfig
-from biggan.training.losses import discriminator_hinge_loss, generator_hinge_loss
 from biggan.training.randomness import Purpose
 from biggan.training.state import TrainState
 from biggan.training.step import (
     Metrics,
+    discriminator_hinge_loss,
     discriminator_step,
     draw_latents,
+    generator_hinge_loss,
     generator_step,
     update_ema,
 )

@@ -5,8 +5,15 @@ import torch
 
 from biggan.toml import to_toml
 from biggan.training import load_recipe
-from biggan.training.plan import make_plan
-from biggan.training.timing import NIGHT, answer, differences, duration, measure_rate, propose
+from biggan.training.plan import (
+    NIGHT,
+    answer,
+    differences,
+    duration,
+    make_plan,
+    measure_rate,
+    propose,
+)
 from runs import simulated_once
 from tiny import ONE_STAGE
 

@@ -116,9 +116,8 @@ class Classifier(nn.Module):
         super().__init__()
         self.config = config
         halvings = max(0, math.ceil(math.log2(config.resolution / _LARGEST_SIDE)))
-        stem: list[nn.Module] = [
-            _Conv2d(config.image_channels, config.width, 3, 2 if halvings else 1)
-        ]
+        stride = 2 if halvings else 1
+        stem: list[nn.Module] = [_Conv2d(config.image_channels, config.width, 3, stride)]
         for _ in range(halvings - 1):
             stem += [nn.BatchNorm2d(config.width), nn.ReLU()]
             stem += [_Conv2d(config.width, config.width, 3, 2)]
@@ -130,9 +129,7 @@ class Classifier(nn.Module):
         )
         self.norm = nn.BatchNorm2d(widths[-1])
         self.linear = Linear(widths[-1], config.num_classes)
-        self._initialize(torch.Generator().manual_seed(seed))
-
-    def _initialize(self, random: torch.Generator) -> None:
+        random = torch.Generator().manual_seed(seed)
         for layer in self.modules():
             if isinstance(layer, nn.Conv2d):
                 nn.init.kaiming_normal_(
@@ -158,8 +155,7 @@ class Classifier(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Map images (N, C, R, R) in [-1, 1] to logits (N, num_classes)."""
-        logits: Tensor = self.linear(self.features(images))
-        return logits
+        return self.linear(self.features(images))
 
 
 def placed(network: Classifier, device: str | torch.device) -> Classifier:
@@ -178,9 +174,6 @@ class ClassifierFeatures:
 
     Images of another size are stretched to its resolution by antialiased bicubic interpolation,
     clamped to [0, 255] and not rounded. The features come back to the CPU.
-
-    Raises:
-        InputError: The file is missing, damaged, or holds no classifier.
 
     Attributes:
         config: Its shape.
@@ -208,11 +201,7 @@ class ClassifierFeatures:
 
     @torch.no_grad()
     def extract(self, images: Tensor) -> Features:
-        """Extract the features of images, uint8 (N, channels, H, W), of any number and size.
-
-        Raises:
-            InputError: It was trained on images with more or fewer channels.
-        """
+        """Extract the features of images, uint8 (N, channels, H, W), of any number and size."""
         check_images(images, self.channels, f"the {self.name}")
         pixels = max(images.shape[2] * images.shape[3], self.config.resolution**2)
         with reproducible_convolutions():
@@ -228,11 +217,7 @@ class ClassifierFeatures:
 
 
 def read_header(path: Path, kind: str) -> tuple[dict[str, Any], dict[str, Tensor], str]:
-    """The header, tensors and digest of a file of this kind.
-
-    Raises:
-        InputError: The file is missing, damaged, or of another kind.
-    """
+    """The header, tensors and digest of a file of this kind."""
     metadata, tensors, sha256 = load_tensors(path)
     try:
         header = dict(json.loads(metadata["header"]))

@@ -103,10 +103,6 @@ def train_classifier(
     images may be mapped from the disk. `steps`, `seed`, `flip` and `precision` are those of
     `ClassifierTraining`, `default_steps` without any; `width` is the channels of the first stage,
     else `default_width`.
-
-    Raises:
-        InputError: The data have no classes or too few images, the file or the checkpoint is of
-            another classifier, it cannot be written, or training diverged.
     """
     if dataset.num_classes < 2:
         raise InputError(
@@ -133,15 +129,8 @@ def train_classifier(
         if out.exists():
             _check_same_recipe(read_header(out, "classifier")[0], recipe, out)
         else:
-            network = fit_classifier(
-                config,
-                training,
-                dataset.images,
-                dataset.labels,
-                train_on,
-                device=device,
-                checkpoint=checkpoint,
-            )
+            data = dataset.images, dataset.labels, train_on
+            network = fit_classifier(config, training, *data, device=device, checkpoint=checkpoint)
             guesses = predict(network, dataset.images, held_out)
             right = guesses == dataset.labels[torch.from_numpy(held_out)]
             accuracy = right.double().mean().item()
@@ -156,9 +145,6 @@ def split_held_out(
     """The indices to train on and to hold out: a tenth of each class, at least one image.
 
     A class's only image is not held out.
-
-    Raises:
-        InputError: No class has two images.
     """
     order = np.random.default_rng([seed, _SPLITTING]).permutation(len(labels))
     by_class = order[np.argsort(labels.numpy()[order], kind="stable")]
@@ -188,9 +174,6 @@ def fit_classifier(
 
     The images, uint8 (N, C, R, R), may be mapped from the disk. All random numbers are a function
     of the seed and the step. The network comes back in eval mode.
-
-    Raises:
-        InputError: Training diverged, or a checkpoint cannot be used or written.
     """
     network = placed(Classifier(config, training.seed), device)
     optimizer = torch.optim.SGD(
@@ -277,11 +260,7 @@ class Checkpoint:
         self._saved_at = time.monotonic()
 
     def restore(self, network: Classifier, optimizer: torch.optim.SGD) -> int:
-        """Load both; the steps done, 0 where there is no checkpoint or a damaged one.
-
-        Raises:
-            InputError: It is of another recipe.
-        """
+        """Load both; the steps done, 0 where there is no checkpoint or a damaged one."""
         if not self.path.exists():
             return 0
         try:
@@ -335,10 +314,7 @@ def _save(
             "images": len(dataset),
             "held_out": held_out,
             "accuracy": accuracy,
-            "steps": recipe["steps"],
-            "seed": recipe["seed"],
-            "flip": recipe["flip"],
-            "precision": recipe["precision"],
+            **{key: recipe[key] for key in ("steps", "seed", "flip", "precision")},
             "device": network.linear.weight.device.type,
             "torch": torch.__version__,
         },

@@ -19,9 +19,18 @@ from biggan.distributed import asked_processes
 from biggan.toml import to_toml
 from biggan.training.batches import UncountedStream, look_at_data
 from biggan.training.config import TrainConfig, differing_keys
-from biggan.training.plan import Plan, make_plan, plan_table
+from biggan.training.plan import (
+    NIGHT,
+    Plan,
+    answer,
+    differences,
+    duration,
+    make_plan,
+    measure_rate,
+    plan_table,
+    propose,
+)
 from biggan.training.run import other_data, other_recipe, position
-from biggan.training.timing import NIGHT, answer, differences, duration, measure_rate, propose
 
 
 def print_plan(

@@ -173,8 +173,12 @@ def command(
         scores,
     )
     from biggan.evaluation.images import DatasetImages, GeneratedImages
-    from biggan.evaluation.neighbors import samples_of_generator, samples_of_images, write_neighbors
-    from biggan.evaluation.ranking import write_ranking
+    from biggan.evaluation.pictures import (
+        samples_of_generator,
+        samples_of_images,
+        write_neighbors,
+        write_ranking,
+    )
     from biggan.latents import check_seed
 
     keep_freed_memory()

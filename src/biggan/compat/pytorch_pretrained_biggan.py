@@ -308,9 +308,6 @@ class BigGAN(nn.Module):
             z: Noise (N, z_dim), truncated by the caller.
             class_label: Class weights (N, num_classes).
             truncation: In (0, 1]; chooses the BatchNorm statistics.
-
-        Raises:
-            InputError: Noise or class weights that are no tensors of these shapes.
         """
         assert 0 < truncation <= 1
         _check_rows("z", z, self.config.z_dim)
@@ -402,12 +399,7 @@ def _cache(folder: str | Path | None) -> Iterator[None]:
 
 
 def cached_path(url_or_filename: str | Path, cache_dir: str | Path | None = None) -> str:
-    """A file as it is; the download of an address, kept in the cache.
-
-    Raises:
-        OSError: There is no such file.
-        InputError: The address cannot be fetched.
-    """
+    """A file as it is; the download of an address, kept in the cache."""
     name = str(url_or_filename)
     if "://" in name:
         from biggan.weights.download import obtain_address

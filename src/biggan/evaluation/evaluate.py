@@ -20,6 +20,7 @@ from biggan.data import ImageDataset
 from biggan.devices import find_device
 from biggan.distributed import is_first, num_processes, on_any_process, raising_together
 from biggan.errors import InputError
+from biggan.evaluation import scores as figures
 from biggan.evaluation.features import (
     FeatureCollection,
     cache_file,
@@ -42,22 +43,7 @@ from biggan.evaluation.reference import (
     size_of,
 )
 from biggan.evaluation.result import Evaluation, versions
-from biggan.evaluation.scores import (
-    DEFAULT_METRICS,
-    OF_CLASSES,
-    OF_STATISTICS,
-    MetricName,
-    Scores,
-    accuracy,
-    classification_accuracy_score,
-    compute_scores,
-    describe_cas,
-    describe_metrics,
-    needs_features,
-    operating_points,
-    reference_score,
-    score_name,
-)
+from biggan.evaluation.scores import DEFAULT_METRICS, OF_CLASSES, OF_STATISTICS, MetricName, Scores
 from biggan.gan import Gan
 from biggan.latents import check_truncation
 from biggan.metrics.extractor import FeatureExtractor
@@ -87,10 +73,6 @@ def evaluate_generator(
     `extractor` "cas" is the only metric. A truncation of None is untruncated noise, as in the
     paper's main figures; without `protocol` there are the paper's 50,000 images. With `flip` the
     classifier of "cas" sees one half of the images mirrored: not for letters and digits.
-
-    Raises:
-        InputError: Settings that do not fit each other; too few images for a metric; images that
-            are NaN.
     """
     protocol = protocol or Protocol()
     check_truncations(truncations, protocol)
@@ -171,7 +153,7 @@ class _Comparison:
     ) -> None:
         self._reference, self._metrics, self._num = reference, metrics, num
         self._flip, self._device, self._progress = flip, find_device(device), progress
-        self._extractor = extractor if needs_features(metrics) else None
+        self._extractor = extractor if figures.needs_features(metrics) else None
         self._about = describe_extractor(self._extractor) if self._extractor else {}
         self._per_class = "intra-fid" in metrics
         self._num_reference = size_of(reference)["num"]
@@ -207,7 +189,7 @@ class _Comparison:
         scores = Scores({}, {})
         with raising_together():
             if made is not None and self._known is not None and self._extractor is not None:
-                scores = compute_scores(made, self._known, self._metrics, self._extractor)
+                scores = figures.compute_scores(made, self._known, self._metrics, self._extractor)
                 if "accuracy" in self._metrics:
                     scores.add("accuracy", self._guesses(made), images.labels)
         row: dict[str, Any] = {"truncation": truncation, "scores": scores.values}
@@ -232,20 +214,22 @@ class _Comparison:
         `subject` describes the images and `how` their making.
         """
         about, points = describe_reference(self._reference), {}
-        how = how | describe_metrics(self._metrics, self._num, self._num_reference)
+        how = how | figures.describe_metrics(self._metrics, self._num, self._num_reference)
         if "cas" in self._metrics:
-            how["cas"] = describe_cas(self._num, self._dataset, flip=self._flip)
+            how["cas"] = figures.describe_cas(self._num, self._dataset, flip=self._flip)
         if self._extractor is not None and self._known is not None:
             if "accuracy" in self._metrics:
                 guesses = self._guesses(self._known)
-                about["accuracy"] = accuracy(guesses, self._dataset.labels)[0]
+                about["accuracy"] = figures.accuracy(guesses, self._dataset.labels)[0]
             if "is" in self._metrics:
-                distance, score = (score_name(name, self._extractor) for name in ("fid", "is"))
+                distance, score = (
+                    figures.score_name(name, self._extractor) for name in ("fid", "is")
+                )
                 of_data = None
                 if self._known.logits:
-                    of_data = about[score] = reference_score(self._known)
+                    of_data = about[score] = figures.reference_score(self._known)
                 if len(rows) > 1 and "fid" in self._metrics:
-                    points = dict(operating_points(rows, distance, score, of_data))
+                    points = dict(figures.operating_points(rows, distance, score, of_data))
         return Evaluation(
             subject=subject,
             reference=about,
@@ -271,12 +255,12 @@ class _Comparison:
 
     def _taught(self, images: ImageSet) -> Tensor:
         """The classes of the data, as a classifier guesses them that these images taught."""
-        settings = describe_cas(self._num, self._dataset, flip=self._flip)
+        settings = figures.describe_cas(self._num, self._dataset, flip=self._flip)
         del settings["tested_on"]
         _LOG.info(
             "cas: training a classifier for %d steps on %d images", settings["steps"], self._num
         )
-        return classification_accuracy_score(
+        return figures.classification_accuracy_score(
             images.load(progress=self._progress),
             images.labels,
             self._dataset,
@@ -328,7 +312,7 @@ def check_fit(
     extractor: FeatureExtractor | None,
 ) -> None:
     """Refuse images, called by `name` in messages, that these metrics cannot compare."""
-    if extractor is None and needs_features(metrics):
+    if extractor is None and figures.needs_features(metrics):
         raise ValueError(f"{', '.join(metrics)} need an extractor")
     if "cas" in metrics and num_processes() > 1:
         raise InputError("cas trains a classifier on one process: run it without torchrun")

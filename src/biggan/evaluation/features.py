@@ -46,9 +46,6 @@ def open_extractor(
     The source is "inception" for TF-Inception 2015-12-05 from the cache or the internet, its
     weights file, or a classifier that `train_classifier` wrote. `resize` is TF-Inception's, by
     default the graph's own; a classifier has only its own.
-
-    Raises:
-        InputError: Nothing loadable is there, the file is damaged, or it has no such resize.
     """
     path = None if source == "inception" else Path(source).expanduser()
     if (
@@ -98,12 +95,7 @@ class FeatureCollection:
 
 def describe_extractor(extractor: FeatureExtractor) -> dict[str, Any]:
     """What an evaluation says of its extractor."""
-    return {
-        "name": extractor.name,
-        "sha256": extractor.sha256,
-        "resize": extractor.resize,
-        "dim": extractor.dim,
-    }
+    return {name: getattr(extractor, name) for name in ("name", "sha256", "resize", "dim")}
 
 
 def cache_file(images: ImageSet, extractor: FeatureExtractor, *, per_class: bool) -> Path:
@@ -123,10 +115,7 @@ def extract_features(
 ) -> FeatureCollection | None:
     """Extract the features of all images, each process of its own part; cached.
 
-    `per_class` asks for the statistics of every class.
-
-    Returns:
-        The whole on the first process, None on the others.
+    `per_class` asks for the statistics of every class. None on all processes but the first.
     """
     parts = gather(_extract_own_part(images, extractor, per_class, progress))
     if not parts:

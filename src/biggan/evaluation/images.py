@@ -58,11 +58,7 @@ class ImageSet(ABC):
 
     @abstractmethod
     def batches(self, numbers: Tensor) -> Iterator[Tensor]:
-        """The images of ascending numbers, int64 (n,), as batches of uint8 (m, C, R, R).
-
-        Raises:
-            InputError: An image is NaN or infinite.
-        """
+        """The images of ascending numbers, int64 (n,), as batches of uint8 (m, C, R, R)."""
 
     @abstractmethod
     def load(self, *, progress: bool) -> Tensor:

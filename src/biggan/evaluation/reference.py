@@ -102,9 +102,6 @@ def open_dataset(
     """Open a folder, an archive, a packed dataset or the built-in "digits".
 
     Without classes any folder of images will do. `may_enlarge` allows smaller images.
-
-    Raises:
-        InputError: See `load_dataset`; or all images are smaller.
     """
     file = Path(path).expanduser()
     if path != DIGITS and not is_packed(file) and not may_enlarge:
@@ -145,11 +142,7 @@ def _sizes(source: Source, positions: Iterable[int]) -> Iterator[tuple[int, int]
 
 
 def common_resolution(path: str | Path) -> int:
-    """The side of the square images in a place, in pixels.
-
-    Raises:
-        InputError: They are not square or differ in size.
-    """
+    """The side of the square images in a place, in pixels."""
     if path == DIGITS:
         raise InputError(
             "give the resolution (--resolution), because digits have no size of their own"

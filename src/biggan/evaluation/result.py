@@ -137,11 +137,7 @@ def as_csv(evaluation: Evaluation) -> str:
 
 
 def plot_tradeoff(evaluation: Evaluation, path: Path) -> None:
-    """Draw the curves of a sweep as PNG: distance against score, precision against recall.
-
-    Raises:
-        InputError: Matplotlib is not installed, or the metrics or the file cannot be had.
-    """
+    """Draw the curves of a sweep as PNG: distance against score, precision against recall."""
     try:
         from matplotlib.figure import Figure
     except ImportError:
@@ -151,7 +147,8 @@ def plot_tradeoff(evaluation: Evaluation, path: Path) -> None:
     curves = [(x, y) for x, y in pairs if x in scores and y in scores]
     if not curves:
         raise InputError("a plot needs the metrics fid and is, or pr")
-    rows = sorted(evaluation.rows, key=_by_truncation)
+    untruncated = float("inf")
+    rows = sorted(evaluation.rows, key=lambda row: row["truncation"] or untruncated)
     figure = Figure(figsize=(5.5 * len(curves), 4.6), layout="constrained")
     for axes, (x, y) in zip(figure.subplots(1, len(curves), squeeze=False)[0], curves, strict=True):
         points = [(row["scores"][x], row["scores"][y]) for row in rows]
@@ -194,8 +191,3 @@ def _heading(name: str) -> str:
 
 def _truncation(value: float | None) -> str:
     return "none" if value is None else f"{value:g}"
-
-
-def _by_truncation(row: dict[str, Any]) -> float:
-    value = row["truncation"]
-    return float("inf") if value is None else value

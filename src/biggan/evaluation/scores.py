@@ -69,11 +69,7 @@ class Scores(NamedTuple):
 
 
 def check_metrics(text: str) -> tuple[MetricName, ...]:
-    """Read a list of metrics such as "fid,is".
-
-    Raises:
-        InputError: One of them is unknown.
-    """
+    """Read a list of metrics such as "fid,is"."""
     names = tuple(name.strip() for name in text.split(",") if name.strip())
     unknown = [name for name in names if name not in METRICS]
     if unknown or not names:
@@ -171,15 +167,10 @@ def classification_accuracy_score(
     The generated images, uint8 (N, C, R, R), have the dataset's size and classes.
     """
     channels, resolution = images.shape[1:3]
-    network = fit_classifier(
-        ClassifierConfig(resolution, channels, dataset.num_classes, width),
-        ClassifierTraining(steps, seed, flip),
-        images,
-        labels,
-        np.arange(len(images)),
-        device=device,
-        progress=progress,
-    )
+    config = ClassifierConfig(resolution, channels, dataset.num_classes, width)
+    data = images, labels, np.arange(len(images))
+    training = ClassifierTraining(steps, seed, flip)
+    network = fit_classifier(config, training, *data, device=device, progress=progress)
     return predict(network, dataset.images, np.arange(len(dataset)), progress=progress)
 
 

@@ -9,16 +9,29 @@ All else is kept to the last bit, also the vectors of spectral normalization and
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from biggan.classes import default_class_names
-from biggan.errors import require
-from biggan.fine_tuning.classes import ClassOrigin, class_origins, class_rows
-from biggan.fine_tuning.freezing import FineTuningConfig, condition_layers, trainable
+from biggan.classes import (
+    default_class_names,
+    imagenet_classes,
+    normal_name,
+    resolve_class,
+    search_classes,
+    wordnet_ids,
+)
+from biggan.errors import InputError, require
+from biggan.fine_tuning.freezing import (
+    ClassTransfer,
+    FineTuningConfig,
+    condition_layers,
+    trainable,
+)
 from biggan.fine_tuning.shapes import source_shape
 from biggan.models import Discriminator, Generator
 from biggan.weights.download import without_folder
@@ -26,6 +39,7 @@ from biggan.weights.files import Kind
 from biggan.weights.load import load_network
 
 _LISTED = 20  # classes that the log names one by one
+_CHOICES = 5  # classes of the source that a name may mean, in a line of the log
 
 
 def initialize(
@@ -39,9 +53,6 @@ def initialize(
     Both are random weights in the source's shape (`fitted_to_source`), on any device, and changed
     in place; a `random` class keeps them. Statistics per truncation are left behind: the finished
     model gets its own. The class names are the data's in order, none for an unconditional run.
-
-    Raises:
-        InputError: A source cannot be read, or has another shape than the network.
     """
     networks: dict[Kind, Any] = {"generator": generator, "discriminator": discriminator}
     return [Transfer(name, networks[name], tuning, class_names) for name in tuning.sources]
@@ -198,3 +209,85 @@ def _some(names: Sequence[str]) -> str:
     if len(names) <= 4:
         return ", ".join(names)
     return f"{', '.join(names[:3])} and {len(names) - 3} more"
+
+
+@dataclass(frozen=True)
+class ClassOrigin:
+    """What a class starts as."""
+
+    name: str
+    start: str
+    """The source's class by its name, or "the mean of ...", or "random"."""
+    index: int | None = None
+    """The source's class; None for no single one."""
+    reason: str = ""
+    """Why it is not a class of the source, where that was wanted."""
+
+    def __str__(self) -> str:
+        return f"{self.name} <- {self.start}" + (f" ({self.reason})" if self.reason else "")
+
+
+def class_origins(
+    names: Sequence[str], source_names: Sequence[str], transfer: ClassTransfer
+) -> list[ClassOrigin]:
+    """What each class starts as.
+
+    With `nearest` a name means the source's class that `biggan.classes.resolve_class` finds; a
+    WordNet id, on either side, the ImageNet class; and if nothing is called so, the only similar
+    name. A name that means several classes or none, or only shares words with some, gets the mean.
+    A number is no index.
+    """
+    mean = f"the mean of the source's {len(source_names)} classes"
+    if transfer != "nearest":
+        return [ClassOrigin(name, mean if transfer == "mean" else "random") for name in names]
+    if tuple(names) == tuple(source_names):  # names that two of them share would be ambiguous
+        return [ClassOrigin(name, name, index) for index, name in enumerate(names)]
+    in_words = [_in_words(name) for name in source_names]
+    found = [(name, *_find(name, in_words)) for name in names]
+    return [ClassOrigin(n, mean if i is None else source_names[i], i, why) for n, i, why in found]
+
+
+def class_rows(source: Tensor, fresh: Tensor, origins: Sequence[ClassOrigin]) -> Tensor:
+    """A table (classes, D): of each class the source's row, the mean of all, or the fresh one."""
+    mean = source.double().mean(dim=0).to(source.dtype)
+    rows = [mean if origin.index is None else source[origin.index] for origin in origins]
+    is_random = torch.tensor([[origin.start == "random"] for origin in origins])
+    return torch.where(is_random, fresh, torch.stack(rows))
+
+
+def _in_words(name: str) -> str:
+    """A name, with ImageNet's after it if it is a WordNet id."""
+    ids = wordnet_ids()
+    return f"{name}, {imagenet_classes()[ids.index(name)]}" if name in ids else name
+
+
+def _words(name: str) -> list[str]:
+    """The words of a name that may tell a class from others: not "of", nor numbers."""
+    return re.findall(r"[^\W\d_]{3,}", normal_name(name).casefold())
+
+
+def _find(name: str, source_names: Sequence[str]) -> tuple[int | None, str]:
+    """The source's class of a name, or None and why."""
+    wanted = normal_name(name).casefold()
+    whole = [i for i, own in enumerate(source_names) if normal_name(own).casefold() == wanted]
+    if len(whole) == 1:
+        return whole[0], ""
+    if re.match(r"\s*-?\d+\s*(\)|$)", name):
+        return None, "a number is not a class name"
+    nothing = "the source has no class with this name"
+    if not re.search(r"\w", name):
+        return None, nothing
+    for query in dict.fromkeys([name, *_in_words(name).split(", ")]):
+        try:
+            return resolve_class(query, source_names), ""
+        except InputError:  # several, or none
+            continue
+    found = search_classes(name, source_names)
+    if len(found) == 1:
+        return found[0], ""
+    words = set(_words(name))
+    found = found or [i for i, own in enumerate(source_names) if words & set(_words(own))]
+    if not found:
+        return None, nothing
+    more = f"; and {len(found) - _CHOICES} more" if len(found) > _CHOICES else ""
+    return None, f"candidates: {'; '.join(source_names[i] for i in found[:_CHOICES])}{more}"

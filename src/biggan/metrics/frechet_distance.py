@@ -33,10 +33,6 @@ def frechet_distance(a: FeatureStatistics, b: FeatureStatistics) -> float:
     Returns:
         At least 0; 0 to rounding, 1e-8 of the covariance's trace, for equal statistics. The order
         of the two makes no difference beyond rounding.
-
-    Raises:
-        InputError: They are of different extractors or widths, or of fewer than 2 images; or the
-            features are so large that float64 does not hold the figure.
     """
     check_same_source(a, b)
     pairs = [(statistics, statistics.covariance()) for statistics in (a, b)]
@@ -49,7 +45,9 @@ def frechet_distance(a: FeatureStatistics, b: FeatureStatistics) -> float:
         raise _too_large()
     mean_part = (a.mean - b.mean).square().sum()
     try:
-        root = _trace_of_root(covariance, other, _rank(lower))
+        factor = _cholesky_factor(covariance, _rank(lower))
+        factor = _eigen_factor(covariance) if factor is None else factor
+        root = torch.linalg.eigvalsh(factor.T @ other @ factor).clamp(min=0).sqrt().sum()
     except torch.linalg.LinAlgError:  # type: ignore[attr-defined]  # of an infinite product
         raise _too_large() from None
     distance = (mean_part + covariance.trace() + other.trace() - 2 * root).item()
@@ -64,10 +62,6 @@ def intra_class_frechet_distance(
     """The distance between the real and the generated images of each class.
 
     It is biased upwards the more, the fewer images a class has.
-
-    Raises:
-        InputError: The classes of the two differ, one has fewer than 2 images, or statistics are
-            of different extractors.
     """
     if not real or real.keys() != fake.keys():
         raise InputError("an intra-class distance needs images of every class on both sides")
@@ -92,14 +86,6 @@ def _rank(statistics: FeatureStatistics) -> int:
     if statistics.count is None:
         return statistics.dim
     return min(statistics.dim, statistics.count - 1)
-
-
-def _trace_of_root(a: Tensor, b: Tensor, rank: int) -> Tensor:
-    """The trace of (A B)^(1/2), of covariances (dim, dim), A of at most this rank."""
-    factor = _cholesky_factor(a, rank)
-    if factor is None:
-        factor = _eigen_factor(a)
-    return torch.linalg.eigvalsh(factor.T @ b @ factor).clamp(min=0).sqrt().sum()
 
 
 def _cholesky_factor(a: Tensor, rank: int) -> Tensor | None:

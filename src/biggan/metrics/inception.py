@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, cast, get_args
 
 import torch
 from torch import Tensor, nn
@@ -78,10 +78,6 @@ class InceptionFeatures:
             differ by several per cent: compare figures of one kind only.
         device: Where to compute. The features come back to the CPU.
         offline: Whether to look no further than the cache.
-
-    Raises:
-        InputError: The file cannot be had, is damaged, or does not hold this network: every tensor
-            that is missing, unexpected or of another shape is named.
     """
 
     channels = 3
@@ -102,13 +98,14 @@ class InceptionFeatures:
             )
         self._device = find_device(device)
         file = obtain_weights(offline=offline) if path is None else Path(path).expanduser()
-        self.sha256 = _sha256(file)
-        if path is None and self.sha256 != SHA256:
-            raise InputError(f"{file} is damaged: delete it to download it again")
-        published = self.sha256 == SHA256
-        self.name = NAME if published else f"{NAME} from another file ({self.sha256[:8]})"
         self.resize: str = resize
         with open_regular(file) as opened:
+            self.sha256 = hashlib.file_digest(cast(Any, opened), "sha256").hexdigest()
+            published = self.sha256 == SHA256
+            if path is None and not published:
+                raise InputError(f"{file} is damaged: delete it to download it again")
+            self.name = NAME if published else f"{NAME} from another file ({self.sha256[:8]})"
+            opened.seek(0)
             network = Inception(ForeignTensors(load_checkpoint(opened, file)[0], file))
         self.network = network.float().to(self._device)
 
@@ -120,9 +117,6 @@ class InceptionFeatures:
         """Extract pool3 and the logits of images, uint8 (N, 3, H, W), of any number and size.
 
         The logits are without their bias, as in OpenAI's Inception Score.
-
-        Raises:
-            InputError: The images are not in colour.
         """
         check_images(images, self.channels, NAME)
         found = Features(
@@ -150,11 +144,7 @@ class InceptionFeatures:
 
 
 def obtain_weights(*, offline: bool = False) -> Path:
-    """The published weights file, downloaded into the cache if it is not there and not offline.
-
-    Raises:
-        InputError: It cannot be had; the message says why and how to give the file by hand.
-    """
+    """The published weights file, downloaded into the cache if it is not there and not offline."""
     path = cache_dir() / FILE
     if path.is_file():
         return path
@@ -174,22 +164,10 @@ def obtain_weights(*, offline: bool = False) -> Path:
     return path
 
 
-def _sha256(path: Path) -> str:
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror or error}") from None
-
-
 class Inception(nn.Module):
-    """The network itself, folded; in float64 until it is converted.
+    """The network itself, folded, from a file in pytorch-fid's format, with torchvision's names.
 
-    Args:
-        tensors: Of a file in pytorch-fid's format. Its names are torchvision's.
-
-    Raises:
-        InputError: A tensor is missing, unexpected or not as it should be; all are named.
+    It is in float64 until it is converted. A file with wrong tensors is refused, and all are named.
     """
 
     output_weight: Tensor

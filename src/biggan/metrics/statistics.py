@@ -45,6 +45,7 @@ class FeatureStatistics:
 
     Attributes:
         dim: Width of the features.
+        count: How many samples there were; None if a file of others did not say.
         source: What made them; None if unknown.
         provenance: What else a file says of them, as JSON.
     """
@@ -58,15 +59,10 @@ class FeatureStatistics:
         self.dim = dim
         self.source = source
         self.provenance = dict(provenance or {})
-        self._count: int | None = 0
+        self.count: int | None = 0
         self._mean = torch.zeros(dim, dtype=torch.float64)
         # Sum over the samples of (x - mean) (x - mean)^T; the covariance if the count is unknown.
         self._scatter = torch.zeros(dim, dim, dtype=torch.float64)
-
-    @property
-    def count(self) -> int | None:
-        """How many samples there were; None if a file of others did not say."""
-        return self._count
 
     @property
     def mean(self) -> Tensor:
@@ -74,24 +70,15 @@ class FeatureStatistics:
         return self._mean.clone()
 
     def covariance(self) -> Tensor:
-        """The unbiased estimate, over count - 1, as `numpy.cov` has it: float64 (dim, dim).
-
-        Raises:
-            InputError: There are fewer than 2 samples.
-        """
-        if self._count is not None and self._count < 2:
-            raise InputError(f"a covariance needs at least 2 images, not {self._count}")
+        """The unbiased estimate, over count - 1, as `numpy.cov` has it: float64 (dim, dim)."""
+        if self.count is not None and self.count < 2:
+            raise InputError(f"a covariance needs at least 2 images, not {self.count}")
         symmetric = self._scatter + self._scatter.T
-        return symmetric.div_(2 if self._count is None else 2 * (self._count - 1))
+        return symmetric.div_(2 if self.count is None else 2 * (self.count - 1))
 
     @torch.no_grad()
     def update(self, features: Tensor) -> None:
-        """Add samples, real numbers (N, dim) on any device.
-
-        Raises:
-            InputError: They are of another width, or NaN or infinite, and none was added; or the
-                count is unknown.
-        """
+        """Add samples, real numbers (N, dim) on any device; none if one of them is wrong."""
         check_features(features, "features", at_least=0)
         self._check_width(features.shape[1])
         for rows in features.split(_ROWS_AT_ONCE):
@@ -101,11 +88,7 @@ class FeatureStatistics:
 
     @torch.no_grad()
     def merge(self, other: FeatureStatistics) -> None:
-        """Add the samples of other statistics.
-
-        Raises:
-            InputError: They are of another width or source, or one of the counts is unknown.
-        """
+        """Add the samples of other statistics, of the same width and source."""
         self._check_width(other.dim)
         if self.source != other.source:
             raise _different(self.source, other.source)
@@ -125,26 +108,22 @@ class FeatureStatistics:
         rows = torch.cat([centred, between[None]])
         self._scatter.addmm_(rows.T, rows)
         self._mean += shift * (count / total)
-        self._count = total
+        self.count = total
 
     def _check_width(self, dim: int) -> None:
         if dim != self.dim:
             raise InputError(f"features have width {dim}, these statistics {self.dim}")
 
     def _known_count(self) -> int:
-        if self._count is None:
+        if self.count is None:
             raise InputError(
                 "these statistics do not state their number of images: they can be compared, but "
                 "not continued, merged or saved"
             )
-        return self._count
+        return self.count
 
     def state_dict(self) -> dict[str, Tensor]:
-        """All but source and provenance, to be continued later; the tensors are not copied.
-
-        Raises:
-            InputError: The count is unknown.
-        """
+        """All but source and provenance, to be continued later; the tensors are not copied."""
         count = torch.tensor(self._known_count())
         return {"count": count, "mean": self._mean, "scatter": self._scatter}
 
@@ -155,11 +134,7 @@ class FeatureStatistics:
         source: FeatureSource | None = None,
         provenance: Mapping[str, Any] | None = None,
     ) -> FeatureStatistics:
-        """Statistics as `state_dict` gave them; the tensors are copied.
-
-        Raises:
-            InputError: They do not fit each other, or hold NaN or infinite values.
-        """
+        """Statistics as `state_dict` gave them; the tensors are copied."""
         count, mean, scatter = state["count"], state["mean"], state["scatter"]
         fits = count.ndim == 0 and mean.ndim == 1 and scatter.shape == (len(mean), len(mean))
         if not fits or count < 0:
@@ -170,28 +145,20 @@ class FeatureStatistics:
         if not (mean.isfinite().all() and scatter.isfinite().all()):
             raise InputError("the mean or the scatter of these statistics is NaN or infinite")
         statistics = cls(len(mean), source, provenance)
-        statistics._count = int(count)
+        statistics.count = int(count)
         statistics._mean.copy_(mean)
         statistics._scatter.copy_(scatter)
         return statistics
 
     def save(self, path: Path) -> str:
-        """Write a safetensors file and return the sha256 of its contents.
-
-        Raises:
-            InputError: The file cannot be written, or the count is unknown.
-        """
+        """Write a safetensors file and return the sha256 of its contents."""
         source = asdict(self.source) if self.source else None
         header = {"kind": _KIND, "source": source, "provenance": self.provenance}
         metadata = {"format": FORMAT, "header": json.dumps(header)}
         return save_tensors(path, metadata, self.state_dict())
 
     def save_npz(self, path: Path) -> None:
-        """Write mean and covariance alone, as pytorch-fid reads them: `mu` and `sigma`.
-
-        Raises:
-            InputError: The file cannot be written, or there are fewer than 2 samples.
-        """
+        """Write mean and covariance alone, as pytorch-fid reads them: `mu` and `sigma`."""
         contents = io.BytesIO()
         np.savez(contents, mu=self._mean.numpy(), sigma=self.covariance().numpy())
         write_atomically(path, contents.getvalue())
@@ -219,9 +186,6 @@ def load_statistics(path: Path) -> FeatureStatistics:
 
     The latter holds the mean and the covariance alone (`mu`, `sigma`): count and source are None,
     so that it can be compared with, but not continued.
-
-    Raises:
-        InputError: The file is missing, cut short, damaged, or holds something else.
     """
     try:
         with path.open("rb") as file:
@@ -268,7 +232,7 @@ def _load_npz(path: Path) -> FeatureStatistics:
         raise InputError(f"{path}: its mu and sigma are not a mean and covariance of features")
     mean, covariance = (torch.from_numpy(m.astype(np.float64)) for m in moments.values())
     statistics = FeatureStatistics(len(mean))
-    statistics._count, statistics._mean, statistics._scatter = None, mean, covariance
+    statistics.count, statistics._mean, statistics._scatter = None, mean, covariance
     return statistics
 
 

@@ -55,9 +55,6 @@ def build_generator(architecture: str | GeneratorConfig, *, seed: int = 0) -> Ge
 
     Returns:
         The network in training mode, on the CPU.
-
-    Raises:
-        InputError: No preset has this name.
     """
     if isinstance(architecture, str):
         from biggan.models.presets import get_preset

@@ -34,11 +34,7 @@ class _Config:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
-        """Build a configuration from plain data.
-
-        Raises:
-            InputError: An unknown or missing field, or a value that fits no network.
-        """
+        """Build a configuration from plain data."""
         known = {field.name: field for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
         if unknown := sorted(set(values) - set(known)):
             raise InputError(
@@ -77,24 +73,17 @@ class _Config:
             numbers = value if isinstance(value, tuple) else (value,)
             large = any(isinstance(number, int) and number > _LARGEST for number in numbers)
             self._require(not large, f"{name} cannot be above {_LARGEST}")
-            self._require(
-                len(numbers) <= _MOST_WIDTHS, f"{name} cannot have {len(numbers)} entries"
-            )
+            few = len(numbers) <= _MOST_WIDTHS
+            self._require(few, f"{name} cannot have {len(numbers)} entries")
+            if name.endswith("_eps"):
+                wanted = f"{name} must be at least {_EPS[0]:g} and at most {_EPS[1]:g}"
+                self._require(_EPS[0] <= value <= _EPS[1], f"{wanted}, not {value:g}")
 
-    def _require_epsilon(self, *names: str) -> None:
-        least, most = _EPS
-        for name in names:
-            value = getattr(self, name)
-            wanted = f"{name} must be at least {least:g} and at most {most:g}, not {value:g}"
-            self._require(least <= value <= most, wanted)
-
-    def _require_buildable(self: Any) -> None:
+    def _require_network(self: Any, resolutions: Sequence[int], widths: Sequence[int]) -> None:
+        """Refuse what no network can have; attention may follow stages of these widths."""
         self._require(min(self.channels, *self.widths) >= 1, "channels and widths must be positive")
         widest = self.channels * max(self.widths)
         self._require(widest <= _WIDEST, f"channels * widths cannot be above {_WIDEST}")
-
-    def _require_attention(self: Any, resolutions: Sequence[int], widths: Sequence[int]) -> None:
-        """Refuse classes, images and attention that cannot be, by each stage and its width."""
         self._require(self.num_classes >= 0, "num_classes cannot be negative")
         self._require(self.image_channels in (1, 3), "image_channels must be 1 or 3")
         self._require(
@@ -158,16 +147,14 @@ class GeneratorConfig(_Config):
             f"not at resolution {self.resolution}",
         )
         self._require(min(self.z_dim, self.class_dim) >= 1, "z_dim and class_dim must be positive")
-        self._require_buildable()
         self._require(
             self.rgb_channels == 0 or self.rgb_channels >= self.image_channels,
             "rgb_channels must be at least image_channels",
         )
-        self._require_attention(self.stage_resolutions, self.widths[1:])
+        self._require_network(self.stage_resolutions, self.widths[1:])
         if self.family == "biggan-deep":
             # A bottleneck is a quarter of what enters a block; into the last width none goes.
             self._require_wide(self.channels * min(self.widths[:-1]), 4, "a bottleneck")
-        self._require_epsilon("bn_eps", "sn_eps")
         self._require(
             not self.chunked or self.z_dim % (stages + 1) == 0,
             f"z_dim {self.z_dim} is not divisible into {stages + 1} equal chunks (skip_z)",
@@ -238,7 +225,6 @@ class DiscriminatorConfig(_Config):
         """Refuse what cannot be built."""
         self._require_types()
         self._require(len(self.widths) >= 1, "widths needs at least one entry")
-        self._require_buildable()
         self._require(
             0 <= self.down_blocks <= self.num_blocks and self.num_blocks >= 1,
             f"down_blocks must be between 0 and the {self.num_blocks} blocks that widths gives",
@@ -248,10 +234,9 @@ class DiscriminatorConfig(_Config):
             f"resolution {self.resolution} cannot be halved {self.down_blocks} times",
         )
         made = self.widths[len(self.widths) - self.num_blocks :]  # by each block or pair
-        self._require_attention(self.down_resolutions, made)
+        self._require_network(self.down_resolutions, made)
         if self.family == "biggan-deep":
             self._require_wide(self.channels * min(made), 4, "a bottleneck")
-        self._require_epsilon("sn_eps")
 
     @property
     def num_blocks(self) -> int:

@@ -24,10 +24,9 @@ class Preset:
     description: str
 
 
-def _preset(
-    description: str, generator: dict[str, Any], discriminator: dict[str, Any], **both: Any
-) -> Preset:
-    """A pair by the settings of each and of both."""
+def _preset(description: str, *settings: dict[str, Any]) -> Preset:
+    """A pair by the settings of the generator, of the discriminator, and of both."""
+    generator, discriminator, both = settings
     both = {"family": "biggan", "num_classes": 1000, **both}
     configs = GeneratorConfig(**generator, **both), DiscriminatorConfig(**discriminator, **both)
     return Preset(*configs, description)
@@ -38,68 +37,55 @@ PRESETS: dict[str, Preset] = {
         "BigGAN, Table 4",
         {"widths": (16, 16, 8, 4, 2, 1), "z_dim": 120},
         {"widths": (1, 2, 4, 8, 16, 16), "down_blocks": 5},
-        resolution=128,
-        channels=96,
+        {"resolution": 128, "channels": 96},
     ),
     "biggan-256": _preset(
         "BigGAN, Table 5",
         {"widths": (16, 16, 8, 8, 4, 2, 1), "z_dim": 140, "attention_resolution": 128},
         {"widths": (1, 2, 4, 8, 8, 16, 16), "down_blocks": 6},
-        resolution=256,
-        channels=96,
+        {"resolution": 256, "channels": 96},
     ),
     "biggan-512": _preset(
         "BigGAN, Table 6 (z of 160; the published module has 128)",
         {"widths": (16, 16, 8, 8, 4, 2, 1, 1), "z_dim": 160},
         {"widths": (1, 1, 2, 4, 8, 8, 16, 16), "down_blocks": 7},
-        resolution=512,
-        channels=96,
+        {"resolution": 512, "channels": 96},
     ),
     "biggan-deep-128": _preset(
         "BigGAN-deep, Table 7",
         {"widths": (16, 16, 8, 4, 2, 1), "z_dim": 128},
         {"widths": (1, 2, 4, 8, 16, 16), "down_blocks": 5},
-        family="biggan-deep",
-        resolution=128,
-        channels=128,
+        {"family": "biggan-deep", "resolution": 128, "channels": 128},
     ),
     "biggan-deep-256": _preset(
         "BigGAN-deep, Table 8",
         {"widths": (16, 16, 8, 8, 4, 2, 1), "z_dim": 128},
         {"widths": (1, 2, 4, 8, 8, 16, 16), "down_blocks": 6},
-        family="biggan-deep",
-        resolution=256,
-        channels=128,
+        {"family": "biggan-deep", "resolution": 256, "channels": 128},
     ),
     "biggan-deep-512": _preset(
         "BigGAN-deep, Table 9",
         {"widths": (16, 16, 8, 8, 4, 2, 1, 1), "z_dim": 128},
         {"widths": (1, 1, 2, 4, 8, 8, 16, 16), "down_blocks": 7},
-        family="biggan-deep",
-        resolution=512,
-        channels=128,
+        {"family": "biggan-deep", "resolution": 512, "channels": 128},
     ),
     "sagan-128": _preset(
         "SA-GAN, the paper's baseline: Table 1, row 1",
         {"widths": (16, 16, 8, 4, 2, 1), "z_dim": 128, "shared_embedding": False, "skip_z": False},
         {"widths": (1, 2, 4, 8, 16, 16), "down_blocks": 5},
-        resolution=128,
-        channels=64,
+        {"resolution": 128, "channels": 64},
     ),
     "biggan-64": _preset(
         "BigGAN at 64 px, ImageNet",
         {"widths": (16, 16, 8, 4, 2), "z_dim": 120, "attention_resolution": 32},
         {"widths": (1, 2, 4, 8, 16), "down_blocks": 4, "attention_resolution": 32},
-        resolution=64,
-        channels=96,
+        {"resolution": 64, "channels": 96},
     ),
     "biggan-32": _preset(
         "BigGAN at 32 px, CIFAR-10",
         {"widths": (4, 4, 4, 4), "z_dim": 80, "attention_resolution": 16},
         {"widths": (2, 2, 2, 2), "down_blocks": 2, "attention_resolution": 16},
-        resolution=32,
-        channels=96,
-        num_classes=10,
+        {"resolution": 32, "channels": 96, "num_classes": 10},
     ),
 }
 

@@ -37,9 +37,6 @@ class ScheduledEvaluation:
     """What a run's evaluations share: the features' network and the data.
 
     Several processes must use it together.
-
-    Raises:
-        InputError: The extractor or the data cannot be had.
     """
 
     def __init__(self, run: Run) -> None:
@@ -94,9 +91,7 @@ class ScheduledEvaluation:
         """The Frechet distances of this attempt up to a step, oldest first.
 
         Only those that were measured as the newest one was: a schedule may change within a run.
-
-        Returns:
-            Steps and distances; nothing on all processes but the first.
+        Nothing on all processes but the first.
         """
         if not is_first():
             return []
@@ -188,15 +183,7 @@ def _read(file: Path) -> tuple[tuple[Any, ...], float | None] | None:
         if distance is not None and not math.isfinite(distance):
             distance = None
         return _yardstick(evaluation), distance
-    except (
-        OSError,
-        ValueError,
-        KeyError,
-        TypeError,
-        IndexError,
-        AttributeError,
-        OverflowError,
-    ):
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, OverflowError):
         return None
 
 

@@ -9,9 +9,6 @@ attempt goes on, and collapses again in the same way.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
 
 from biggan.atomic_write import make_folder
 from biggan.distributed import from_first, is_first, raising_together
@@ -19,9 +16,8 @@ from biggan.errors import InputError
 from biggan.supervision.collapse import Collapse
 from biggan.supervision.log import Event, RunLog
 from biggan.training.checkpoint import rollback_reach
-from biggan.training.config import TrainConfig
 from biggan.training.run import Run
-from biggan.training.state import Attempt, TrainState
+from biggan.training.state import TrainState
 from biggan.weights.files import RUN_KEPT
 
 _LOG = logging.getLogger("biggan.training")
@@ -32,12 +28,7 @@ def respond(run: Run, log: RunLog | None, collapse: Collapse, state: TrainState)
     """Do what the recipe's table [collapse] says; all processes together, `log` on the first.
 
     The state is that in which the collapse was found; after a rollback, from which the run goes on.
-
-    Returns:
-        Whether the run was rolled back.
-
-    Raises:
-        InputError: The run must stop.
+    Returns whether the run was rolled back; an InputError stops it.
     """
     settings, number, step = run.config.collapse, state.attempt.number, state.step
     reports = settings.action == "report" and not collapse.fatal
@@ -67,14 +58,28 @@ def respond(run: Run, log: RunLog | None, collapse: Collapse, state: TrainState)
 def _roll_back(run: Run, log: RunLog | None, state: TrainState, target: int | None) -> None:
     step, before = state.step, state.attempt
     after, to = before.next(run.config.collapse), target or 0
-    changes = _changes(run.config, after)
+    recipe, used = (config.optimizer for config in (run.config, after.applied_to(run.config)))
+    changes = {
+        f"optimizer.{name}": getattr(used, name)
+        for name in ("g_lr", "d_lr")
+        if getattr(used, name) != getattr(recipe, name)
+    }
+    rates = ", ".join(f"{key} {value:g}" for key, value in changes.items())
+    other = f"{rates} and other random numbers" if rates else "other random numbers"
+    where = f"step {to}" if to else "the start"
+    reason = f"Rollback {after.number}: training continues from {where}, with {other}."
     with raising_together():
         if log is not None:
-            reason = _rollback_reason(to, after, changes)
             log.write_event(Event(step, "rollback", reason, before.number, to=to, changes=changes))
             log.keep_beyond(to, after.number)
-            for name in _SET_ASIDE:
-                _set_aside(run.folder / name, to, after.number)
+            folders = (run.folder / name for name in _SET_ASIDE)
+            for path in (path for folder in folders for path in sorted(folder.glob("step-*"))):
+                # What was made of later steps is out of the way of the next attempt's.
+                named = path.stem.removeprefix("step-")
+                if named.isdecimal() and int(named) > to:
+                    aside = path.parent / f"before-rollback-{after.number}"
+                    make_folder(aside)
+                    path.replace(aside / path.name)
             _LOG.warning("step %d: %s", step, reason)
     _restore(run, state, target)
     state.attempt = after
@@ -127,30 +132,3 @@ def _restore(run: Run, state: TrainState, target: int | None) -> None:
     with raising_together():
         saved = run.checkpoints.read(target)
     saved.restore(state)
-
-
-def _changes(config: TrainConfig, attempt: Attempt) -> dict[str, Any]:
-    """The learning rates of an attempt, where they are not the recipe's."""
-    used = attempt.applied_to(config).optimizer
-    return {
-        f"optimizer.{name}": getattr(used, name)
-        for name in ("g_lr", "d_lr")
-        if getattr(used, name) != getattr(config.optimizer, name)
-    }
-
-
-def _rollback_reason(to: int, attempt: Attempt, changes: Mapping[str, float]) -> str:
-    where = f"step {to}" if to else "the start"
-    rates = ", ".join(f"{key} {value:g}" for key, value in changes.items())
-    other = f", with {rates} and other random numbers" if rates else ", with other random numbers"
-    return f"Rollback {attempt.number}: training continues from {where}{other}."
-
-
-def _set_aside(folder: Path, step: int, number: int) -> None:
-    """Move what was made of later steps out of the way of the next attempt's."""
-    aside = folder / f"before-rollback-{number}"
-    for path in sorted(folder.glob("step-*")):
-        named = path.stem.removeprefix("step-")
-        if named.isdecimal() and int(named) > step:
-            make_folder(aside)
-            path.replace(aside / path.name)

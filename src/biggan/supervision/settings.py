@@ -14,9 +14,6 @@ from typing import Any, Literal
 
 from biggan.errors import require
 
-CollapseAction = Literal["report", "stop", "rollback"]
-Frozen = Literal["none", "generator", "discriminator"]
-
 
 @dataclass(frozen=True)
 class WatchConfig:
@@ -40,7 +37,7 @@ class CollapseConfig:
     The thresholds of the rules are constants of `collapse.py`, not settings.
     """
 
-    action: CollapseAction = "report"
+    action: Literal["report", "stop", "rollback"] = "report"
     """`report` it and go on; `stop`; or `rollback`, go on from the last checkpoint before it."""
     rollbacks: int = 3
     """How often a run may roll back before it stops."""
@@ -119,7 +116,7 @@ class Regime:
     g_lr: float
     d_lr: float
     d_steps: int
-    frozen: Frozen = "none"
+    frozen: Literal["none", "generator", "discriminator"] = "none"
 
     @property
     def updates_d(self) -> bool:

@@ -12,8 +12,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -65,16 +64,16 @@ class Signals:
 
         To be called just after an update of each network, whose gradients are still there.
         """
-        logits = _gathered(state.logits)
+        kinds = (torch.cat(parts).flatten().float() for parts in zip(*state.logits, strict=True))
+        everyone = gather(torch.stack([*kinds]).tolist())  # one wait for the device
         if not is_first():
             return None
+        real, fake = (list(itertools.chain(*parts)) for parts in zip(*everyone, strict=True))
+        logits = {"real": real, "fake": fake}
         for kind, (images, labels) in self._images.items():
             outputs = self._run(state.discriminator, images, labels)
             logits[kind] = outputs.flatten().tolist()
-        networks: dict[str, nn.Module] = {
-            "generator": state.generator,
-            "discriminator": state.discriminator,
-        }
+        networks = {"generator": state.generator, "discriminator": state.discriminator}
         matrices = {name: weight_matrices(network) for name, network in networks.items()}
         fakes = self._run(state.generator, self._z, self._labels)
         return {
@@ -91,10 +90,13 @@ class Signals:
         }
 
     def _run(self, network: nn.Module, inputs: Tensor, labels: Tensor) -> Tensor:
-        with _in_eval_mode(network):
+        parts = zip(inputs.split(self._at_once), labels.split(self._at_once), strict=True)
+        before = network.training
+        try:
             # `forward`, not a call: a compiled network need not be compiled for eval mode as well.
-            parts = zip(inputs.split(self._at_once), labels.split(self._at_once), strict=True)
-            return torch.cat([network.forward(*part) for part in parts])
+            return torch.cat([network.eval().forward(*part) for part in parts])
+        finally:
+            network.train(before)
 
 
 def frobenius_norms(matrices: Mapping[str, Tensor]) -> dict[str, float]:
@@ -159,23 +161,3 @@ def diversity(images: Tensor) -> float:
     pairs = list(itertools.combinations(range(flat.shape[1]), 2))
     first, second = (flat[:, list(indices)] for indices in zip(*pairs, strict=True))
     return float((first - second).square().mean(dim=2).sqrt().mean())
-
-
-@contextmanager
-def _in_eval_mode(network: nn.Module) -> Iterator[None]:
-    before = network.training
-    network.eval()
-    try:
-        yield
-    finally:
-        network.train(before)
-
-
-def _gathered(logits: Sequence[tuple[Tensor, Tensor]]) -> dict[str, list[float]]:
-    """The logits of the whole batch, on the first process."""
-    real, fake = (torch.cat(parts).flatten().float() for parts in zip(*logits, strict=True))
-    everyone = gather(torch.stack([real, fake]).tolist())  # one wait for the device
-    return {
-        "real": [value for process in everyone for value in process[0]],
-        "fake": [value for process in everyone for value in process[1]],
-    }

@@ -50,9 +50,6 @@ class Supervisor:
 
     Several processes must use it together; the first one reads and writes. Only interventions and
     rollbacks enter the training: without them, the weights are the same to the bit.
-
-    Raises:
-        InputError: The log cannot be written, or the recipe's evaluations cannot be made.
     """
 
     def __init__(self, run: Run, state: TrainState, rules: Rules | None = None) -> None:
@@ -112,24 +109,28 @@ class Supervisor:
                 optimizer.zero_grad()
         for intervention in self._attempt.interventions:
             if intervention.step == state.step:
-                self._record_intervention(state, intervention.changes())
+                changes = intervention.changes()
+                text = ", ".join(f"{name} = {value}" for name, value in changes.items())
+                reason = f"The recipe asks for {text} from step {state.step} on."
+                about = state.step, "intervention", reason, state.attempt.number
+                with raising_together():
+                    if self._log is not None:
+                        self._log.write_event(Event(*about, changes=changes))
+                        _LOG.info("step %d: %s", state.step, reason)
         return regime
 
     def after_step(
         self, state: TrainState, metrics: Mapping[str, Tensor], *, stopping: bool
     ) -> Verdict:
-        """Log a finished step, apply the collapse rules, and roll back if it has collapsed.
-
-        Raises:
-            InputError: The run has collapsed and must stop.
-        """
+        """Log a finished step, apply the collapse rules, and roll back if it has collapsed."""
         config, step = self._config, state.step
         stops = step == config.total_steps or on_any_process(stopping)
         saves = stops or step % config.checkpoint_every == 0
         collapse = None
         if saves or step % config.log_every == 0:
             values = averages(metrics)
-            collapse = self._not_finite_metric(values, step)
+            if bad := next((name for name in values if not math.isfinite(values[name])), None):
+                collapse = self._diverged(f"{bad} is {values[bad]}", step)
             since, since_step = self._clock
             values["steps_per_second"] = (step - since_step) / (time.monotonic() - since)
             self._clock = (time.monotonic(), step)
@@ -146,11 +147,7 @@ class Supervisor:
         return Verdict(saves, stops, summary=self._summary)
 
     def after_save(self, state: TrainState, exported: Exported) -> bool:
-        """Evaluate an exported generator if that is due; whether that rolled the run back.
-
-        Raises:
-            InputError: The run has collapsed and must stop.
-        """
+        """Evaluate an exported generator if that is due; whether that rolled the run back."""
         total, has_bar = self._config.total_steps, self._run.progress and sys.stderr.isatty()
         if is_first() and not has_bar:  # a log file wants lines, a terminal has a bar
             _LOG.info("step %d of %d: checkpoint and preview", state.step, total)
@@ -189,14 +186,8 @@ class Supervisor:
         is_new = bool(scores) and scores[-1][0] == step
         return from_first(self._rules.scores(scores) if is_new else None)
 
-    def _not_finite_metric(self, values: Mapping[str, float], step: int) -> Collapse | None:
-        for name, value in values.items():
-            if not math.isfinite(value):
-                return self._diverged(f"{name} is {value}", step)
-        return None
-
     def _not_finite_tensor(self, state: TrainState) -> Collapse | None:
-        """The same where the losses are still finite, and the update that followed was not."""
+        """A collapse where the losses are still finite, and the update that followed was not."""
         names = from_first(state.not_finite() if is_first() else [])
         if not names:
             return None
@@ -204,8 +195,7 @@ class Supervisor:
         return self._diverged(f"{names[0]}{others} holds values that are not finite", state.step)
 
     def _diverged(self, what: str, step: int) -> Collapse:
-        interval = max(self._config.log_every, self._config.watch.every)
-        onset = step - 2 * interval
+        onset = step - 2 * max(self._config.log_every, self._config.watch.every)
         return Collapse("not finite", f"{what} at step {step}.", onset, fatal=True)
 
     def _evaluate(self, evaluation: ScheduledEvaluation, exported: Exported, step: int) -> None:
@@ -218,15 +208,6 @@ class Supervisor:
         with raising_together():
             if self._log is not None:
                 self._log.write(step, values)
-
-    def _record_intervention(self, state: TrainState, changes: Mapping[str, object]) -> None:
-        text = ", ".join(f"{name} = {value}" for name, value in changes.items())
-        reason = f"The recipe asks for {text} from step {state.step} on."
-        event = Event(state.step, "intervention", reason, state.attempt.number, changes=changes)
-        with raising_together():
-            if self._log is not None:
-                self._log.write_event(event)
-                _LOG.info("step %d: %s", state.step, reason)
 
     def __enter__(self) -> Self:
         return self

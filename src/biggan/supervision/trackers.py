@@ -11,7 +11,6 @@ import json
 import logging
 import re
 import secrets
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from importlib import import_module
 from pathlib import Path
@@ -25,46 +24,29 @@ _PROJECT = "biggan"
 _FILE = "tracker.json"
 
 
-class Tracker(ABC):
+class Tracker:
     """A run at a tracker. A failure on the way is logged once and ends the tracking only."""
 
-    def __init__(self, library: Any, recipe: Mapping[str, Any], run_dir: Path, run_id: str) -> None:
-        self._library, self._works = library, True
-        self.run_id = run_id
-        self._start(recipe, run_dir)
-
-    @abstractmethod
-    def _start(self, recipe: Mapping[str, Any], run_dir: Path) -> None: ...
-
-    @abstractmethod
-    def _log_values(self, step: int, values: Mapping[str, float]) -> None: ...
-
-    @abstractmethod
-    def _log_image(self, step: int, path: Path) -> None: ...
-
-    @abstractmethod
-    def _log_file(self, path: Path) -> None: ...
-
-    @abstractmethod
-    def _finish(self) -> None: ...
+    def __init__(self, backend: Any) -> None:
+        self._backend, self._works = backend, True
 
     def log_values(self, step: int, values: Mapping[str, float]) -> None:
         """Record the values of curves at a step."""
-        self._try(lambda: self._log_values(step, values))
+        self._try(self._backend.log_values, step, values)
 
     def log_image(self, step: int, path: Path) -> None:
         """Record a preview."""
-        self._try(lambda: self._log_image(step, path))
+        self._try(self._backend.log_image, step, path)
 
     def log_file(self, path: Path) -> None:
         """Keep a file as an artifact."""
-        self._try(lambda: self._log_file(path))
+        self._try(self._backend.log_file, path)
 
-    def _try(self, work: Callable[[], None]) -> None:
+    def _try(self, work: Callable[..., None], *what: Any) -> None:
         if not self._works:
             return
         try:
-            work()
+            work(*what)
         except Exception as error:  # of any kind: a host is gone, a disk is full
             self._works = False
             _LOG.warning("the run is no longer tracked: %s", first_line(error))
@@ -74,12 +56,13 @@ class Tracker(ABC):
 
     def __exit__(self, *_: object) -> None:
         """Send what waits."""
-        self._try(self._finish)
+        self._try(self._backend.finish)
 
 
-class _Wandb(Tracker):
-    def _start(self, recipe: Mapping[str, Any], run_dir: Path) -> None:
-        self._run = self._library.init(
+class _Wandb:
+    def __init__(self, library: Any, recipe: Mapping[str, Any], run_dir: Path, run_id: str) -> None:
+        self._library, self.run_id = library, run_id
+        self._run = library.init(
             project=_PROJECT,
             name=recipe["name"],
             id=self.run_id,
@@ -90,70 +73,66 @@ class _Wandb(Tracker):
         # Its own step cannot go back, as after a rollback.
         self._run.define_metric("*", step_metric="step")
 
-    def _log_values(self, step: int, values: Mapping[str, float]) -> None:
+    def log_values(self, step: int, values: Mapping[str, float]) -> None:
         self._run.log({"step": step, **values})
 
-    def _log_image(self, step: int, path: Path) -> None:
+    def log_image(self, step: int, path: Path) -> None:
         self._run.log({"step": step, "preview": self._library.Image(str(path))})
 
-    def _log_file(self, path: Path) -> None:
+    def log_file(self, path: Path) -> None:
         artifact = self._library.Artifact(f"{path.stem}-{self.run_id}", type=path.stem)
         artifact.add_file(str(path))
         self._run.log_artifact(artifact)
 
-    def _finish(self) -> None:
+    def finish(self) -> None:
         self._run.finish()
 
 
-class _Trackio(Tracker):
-    def _start(self, recipe: Mapping[str, Any], run_dir: Path) -> None:  # noqa: ARG002
-        self._run = self._library.init(
-            project=_PROJECT, name=self.run_id, resume="allow", config=dict(recipe)
-        )
+class _Trackio:
+    def __init__(self, library: Any, recipe: Mapping[str, Any], _: Path, run_id: str) -> None:
+        self._library, self.run_id = library, run_id
+        library.init(project=_PROJECT, name=run_id, resume="allow", config=dict(recipe))
 
-    def _log_values(self, step: int, values: Mapping[str, float]) -> None:
+    def log_values(self, step: int, values: Mapping[str, float]) -> None:
         self._library.log(dict(values), step=step)
 
-    def _log_image(self, step: int, path: Path) -> None:
+    def log_image(self, step: int, path: Path) -> None:
         self._library.log({"preview": self._library.Image(str(path))}, step=step)
 
-    def _log_file(self, path: Path) -> None:
+    def log_file(self, path: Path) -> None:
         self._library.log_artifact(str(path), name=f"{path.stem}-{self.run_id}", type=path.stem)
 
-    def _finish(self) -> None:
+    def finish(self) -> None:
         self._library.finish()
 
 
-class _Mlflow(Tracker):
-    def _start(self, recipe: Mapping[str, Any], run_dir: Path) -> None:  # noqa: ARG002
-        self._library.set_experiment(_PROJECT)
-        known = {"run_id": self.run_id} if self.run_id else {"run_name": recipe["name"]}
-        self.run_id = self._library.start_run(**known).info.run_id
-        self._library.log_dict(dict(recipe), "recipe.json")
+class _Mlflow:
+    def __init__(self, library: Any, recipe: Mapping[str, Any], _: Path, run_id: str) -> None:
+        self._library = library
+        library.set_experiment(_PROJECT)
+        known = {"run_id": run_id} if run_id else {"run_name": recipe["name"]}
+        self.run_id = library.start_run(**known).info.run_id
+        library.log_dict(dict(recipe), "recipe.json")
 
-    def _log_values(self, step: int, values: Mapping[str, float]) -> None:
+    def log_values(self, step: int, values: Mapping[str, float]) -> None:
         named = {re.sub(r"[^\w./ -]", "_", name): value for name, value in values.items()}
         self._library.log_metrics(named, step=step)
 
-    def _log_image(self, step: int, path: Path) -> None:  # noqa: ARG002
+    def log_image(self, step: int, path: Path) -> None:  # noqa: ARG002
         self._library.log_artifact(str(path), "previews")
 
-    def _log_file(self, path: Path) -> None:
+    def log_file(self, path: Path) -> None:
         self._library.log_artifact(str(path))
 
-    def _finish(self) -> None:
+    def finish(self) -> None:
         self._library.end_run()
 
 
-_TRACKERS: dict[str, type[Tracker]] = {"wandb": _Wandb, "trackio": _Trackio, "mlflow": _Mlflow}
+_TRACKERS: dict[str, Any] = {"wandb": _Wandb, "trackio": _Trackio, "mlflow": _Mlflow}
 
 
 def open_tracker(recipe: Mapping[str, Any], run_dir: Path) -> Tracker:
-    """Start, or continue, the run at the tracker that a recipe names.
-
-    Raises:
-        InputError: The tracker's library is not installed, or it cannot start.
-    """
+    """Start, or continue, the run at the tracker that a recipe names."""
     kind = str(recipe["track"])
     try:
         library = import_module(kind)
@@ -170,11 +149,11 @@ def open_tracker(recipe: Mapping[str, Any], run_dir: Path) -> Tracker:
     if not known and kind != "mlflow":  # which chooses its own
         known = f"{re.sub(r'[^A-Za-z0-9_-]', '-', recipe['name'])[:40]}-{secrets.token_hex(4)}"
     try:
-        tracker = _TRACKERS[kind](library, recipe, run_dir, known)
+        backend = _TRACKERS[kind](library, recipe, run_dir, known)
     except Exception as error:  # not logged in, no network, no such run
         raise InputError(
             f'track = "{kind}" cannot start ({first_line(error)}): see its documents about '
             "logging in and working offline"
         ) from None
-    write_atomically(file, json.dumps({"tracker": kind, "id": tracker.run_id}).encode())
-    return tracker
+    write_atomically(file, json.dumps({"tracker": kind, "id": backend.run_id}).encode())
+    return Tracker(backend)

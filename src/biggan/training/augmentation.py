@@ -32,8 +32,6 @@ from biggan.training.randomness import Purpose, random_generator
 if TYPE_CHECKING:
     from biggan.training.adaptive_augmentation import AdaptiveAugmentation
 
-AugmentationKind = Literal["none", "diffaugment", "ada"]
-
 _DIFFAUGMENT = ("color", "translation", "cutout")
 _COLUMNS = 7  # brightness, saturation, contrast; shift down, right; cutout's row, column
 _TRANSLATION = 1 / 8  # of the side
@@ -44,7 +42,7 @@ _CUTOUT = 1 / 2
 class AugmentationConfig:
     """Augmentation of all that the discriminator sees, for small data; off by default."""
 
-    kind: AugmentationKind = "none"
+    kind: Literal["none", "diffaugment", "ada"] = "none"
     """`none`; `diffaugment`, always (Zhao et al. 2020); or `ada`, as often as the discriminator's
     confidence calls for (Karras et al. 2020)."""
     policy: str = "color,translation,cutout"
@@ -180,15 +178,21 @@ class DiffAugment(nn.Module):
 
     def forward(self, images: Tensor, numbers: Tensor) -> Tensor:
         """Images (N, C, R, R) of the same type, by numbers (N, 7); colours may leave [-1, 1]."""
-        color, translation, cutout = numbers.split([3, 2, 2], dim=1)
+        resolution = images.shape[-1]
+        furthest = _round_half_up(_TRANSLATION * resolution)
+        # A square of even side lies between pixels, of which there is one border more.
+        centres = resolution + 1 - _round_half_up(_CUTOUT * resolution) % 2
+        color, moves, cutout = numbers.split([3, 2, 2], dim=1)
         for part in self.policy:
             if part == "color":
                 images = change_colors(images, color)
             elif part == "translation":
-                images = _translate_randomly(images, translation)
+                down, right = (_whole(move, 2 * furthest + 1) - furthest for move in moves.T)
+                images = translate(images, down, right)
             else:
                 assert part == "cutout"
-                images = _cut_out_randomly(images, cutout)
+                row, column = (_whole(number, centres) for number in cutout.T)
+                images = cut_out(images, row, column)
         return images
 
 
@@ -245,20 +249,6 @@ def take_pixels(images: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
     sources = (rows * resolution + columns).expand(-1, resolution, resolution)
     sources = sources.flatten(1)[:, None].expand(-1, channels, -1)
     return images.flatten(2).gather(2, sources).view(images.shape)
-
-
-def _translate_randomly(images: Tensor, numbers: Tensor) -> Tensor:
-    furthest = _round_half_up(_TRANSLATION * images.shape[-1])
-    down, right = (_whole(number, 2 * furthest + 1) - furthest for number in numbers.unbind(dim=1))
-    return translate(images, down, right)
-
-
-def _cut_out_randomly(images: Tensor, numbers: Tensor) -> Tensor:
-    resolution = images.shape[-1]
-    # A square of even side lies between pixels, of which there is one border more.
-    centres = resolution + 1 - _round_half_up(_CUTOUT * resolution) % 2
-    row, column = (_whole(number, centres) for number in numbers.unbind(dim=1))
-    return cut_out(images, row, column)
 
 
 def _whole(number: Tensor, count: int) -> Tensor:

@@ -63,9 +63,6 @@ def open_data(
 
     Several processes must call it together: the first one counts a stream's samples for all. The
     run's folder is created where a stream's index must lie in it.
-
-    Raises:
-        InputError: Something about the data must be mended; on all processes.
     """
     if config.stream:
         _count_together(config, run_dir)

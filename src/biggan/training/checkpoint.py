@@ -28,8 +28,6 @@ _LOG = logging.getLogger("biggan.training")
 _NAME = re.compile(r"step-(\d{8,})\.safetensors")
 _KEPT = 2
 
-_Contents = tuple[Mapping[str, str], Mapping[str, Tensor]]  # metadata and tensors of a file
-
 
 @dataclass(frozen=True)
 class Checkpoint:
@@ -52,11 +50,7 @@ class Checkpoint:
     def parse(
         cls, path: Path, metadata: Mapping[str, str], tensors: Mapping[str, Tensor]
     ) -> Checkpoint:
-        """Read a file's metadata.
-
-        Raises:
-            InputError: The file is no checkpoint, or one that is damaged.
-        """
+        """Read a file's metadata."""
         way_out = f"remove it from {path.parent}"
         try:
             header = json.loads(metadata["header"])
@@ -110,9 +104,6 @@ class CheckpointDirectory:
         every: Steps from one scheduled checkpoint to the next. Those of runs that were stopped in
             between are for resuming alone: what a rollback goes to must not depend on stops.
         reach: Steps; see `rollback_reach`.
-
-    Raises:
-        InputError: The folder cannot be written, or a checkpoint is damaged; so may every method.
     """
 
     def __init__(self, folder: Path, every: int = 1, reach: int = 0) -> None:
@@ -147,7 +138,7 @@ class CheckpointDirectory:
     def read(self, step: int) -> Checkpoint:
         """Read the checkpoint of a step."""
         path = self._path(step)
-        return Checkpoint.parse(path, *_load(path))
+        return Checkpoint.parse(path, *load_tensors(path)[:2])
 
     def keep_before_collapse(self, step: int) -> None:
         """Keep the checkpoint of a step for ever, under a name that says why."""
@@ -175,10 +166,14 @@ class CheckpointDirectory:
         With `header_only` its tensors are not read: that they are damaged is not found out.
         """
         first_error: InputError | None = None
+        tensors: Mapping[str, Tensor] = {}
         for step in reversed(self._steps()):
             path = self._path(step)
             try:
-                metadata, tensors = _load_header(path) if header_only else _load(path)
+                if not header_only:
+                    metadata, tensors, _ = load_tensors(path)
+                elif (metadata := read_metadata(path)).get("format") != FORMAT:
+                    raise InputError(f"{path} is a safetensors file, but not a file of biggan")
             except InputError as error:
                 first_error = first_error or error
                 _LOG.warning("%s; trying the checkpoint before it", error)
@@ -215,15 +210,3 @@ class CheckpointDirectory:
             return []
         named = map(_NAME.fullmatch, (path.name for path in self.folder.iterdir()))
         return sorted(int(name[1]) for name in named if name)
-
-
-def _load(path: Path) -> _Contents:
-    metadata, tensors, _ = load_tensors(path)
-    return metadata, tensors
-
-
-def _load_header(path: Path) -> _Contents:
-    metadata = read_metadata(path)
-    if metadata.get("format") != FORMAT:
-        raise InputError(f"{path} is a safetensors file, but not a file of biggan")
-    return metadata, {}

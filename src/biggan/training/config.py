@@ -27,22 +27,18 @@ from biggan.supervision.settings import (
     WatchConfig,
 )
 from biggan.training.augmentation import AugmentationConfig, DropoutConfig, InstanceNoiseConfig
-from biggan.training.losses import LossConfig
-from biggan.training.regularization import LeCamConfig, R1Config, SpectrumConfig
+from biggan.training.regularization import LeCamConfig, R1Config
+from biggan.training.singular_values import SpectrumConfig
 
 _T = TypeVar("_T")
+
+_TYPE_NAMES = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
 
 _MOST = 2**53  # of any whole number in a recipe
 _MOST_IMAGES = 2**20  # of what is in memory at once
 _POSITIVE = (
-    "total_steps",
-    "batch_size",
-    "accumulation",
-    "d_steps",
-    "checkpoint_every",
-    "log_every",
-    "statistics_images",
-    "stream_window",
+    *("total_steps", "batch_size", "accumulation", "d_steps", "checkpoint_every", "log_every"),
+    *("statistics_images", "stream_window"),
 )
 
 
@@ -84,6 +80,17 @@ class EmaConfig:
     def __post_init__(self) -> None:
         require(0 <= self.decay < 1, "ema.decay must be at least 0 and below 1")
         require(self.start >= 0, "ema.start must be 0 or above")
+
+
+@dataclass(frozen=True)
+class LossConfig:
+    """The discriminator's hinge loss."""
+
+    margin: float = 1.0
+    """Output from which on an image costs nothing (Section 4.2 tries others than 1)."""
+
+    def __post_init__(self) -> None:
+        require(0 < self.margin < math.inf, "loss.margin must be above 0")
 
 
 @dataclass(frozen=True)
@@ -307,9 +314,6 @@ def load_recipe(
 
     `changes` are "key=value" or "table.key=value", the value written as in TOML, text without
     quotation marks, too; `data` replaces the recipe's.
-
-    Raises:
-        InputError: No such recipe, not valid TOML, an unknown key, or a value that does not fit.
     """
     values = _read_toml(recipe)
     for change in changes:
@@ -339,20 +343,9 @@ def shipped_recipes() -> list[str]:
 
 # What may change from one start to the next: the weights after N steps are the same.
 _FREE = {
-    "data",
-    "label_column",
-    "classes",
-    "licence",
-    "total_steps",
-    "checkpoint_every",
-    "keep_every",
-    "log_every",
-    "track",
-    "statistics_images",
-    "name",
-    "compile",
-    "checkpoint_activations",
-    "watch.every",
+    *("data", "label_column", "classes", "name", "licence", "total_steps", "statistics_images"),
+    *("checkpoint_every", "keep_every", "log_every", "watch.every", "track"),
+    *("compile", "checkpoint_activations"),
 }
 _FREE_TABLES = ("evaluation.", "collapse.")
 
@@ -398,9 +391,8 @@ def _read_toml(recipe: str | Path) -> dict[str, Any]:
                 f"{path} is not a text file in UTF-8, as recipes are; give images as --data"
             ) from None
     elif str(recipe) in shipped_recipes():
-        text = (resources.files("biggan") / "recipes" / f"{recipe}.toml").read_text(
-            encoding="utf-8"
-        )
+        file = resources.files("biggan") / "recipes" / f"{recipe}.toml"
+        text = file.read_text(encoding="utf-8")
     else:
         close = most_similar(str(recipe), shipped_recipes())
         hint = f" (did you mean {close}?)" if close else ""
@@ -488,6 +480,3 @@ def _fill(cls: type[_T], prefix: str, values: Mapping[str, Any]) -> _T:
             require(value in choices, f"{prefix}{key} must be one of {named}, not {quoted(value)}")
         checked[key] = value
     return cls(**checked)
-
-
-_TYPE_NAMES = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}

@@ -97,15 +97,9 @@ def finish(
     synchronize_batch_norm(finished)
     iterate_power(finished, _POWER_ITERATIONS)
     set_statistics_grid(finished, list(grid))
-    bar = tqdm(
-        (None, *grid),
-        desc="statistics",
-        unit="truncation",
-        leave=False,
-        delay=2,
-        disable=None if progress and is_first() else True,
-    )
-    for truncation in bar:
+    shown = None if progress and is_first() else True  # on a terminal alone
+    truncations = (None, *grid)
+    for truncation in tqdm(truncations, "statistics", leave=False, delay=2, disable=shown):
         record_statistics(finished, config, class_counts, truncation, images, interrupted)
     return finished.eval()
 
@@ -136,7 +130,12 @@ def record_statistics(
         for i in range(batches):
             if on_any_process(interrupted()):
                 raise RunInterruptedError
-            z, labels = _latents(config, class_counts, truncation, i, batch_size)
+            # The same uniform numbers and classes at every truncation: the table is smooth.
+            seed = derive_seed(config.seed, Purpose.STATISTICS, i, 0)
+            noise = make_noise(batch_size, config.generator.z_dim, truncation, seed)
+            z = torch.from_numpy(noise).float()
+            random = random_generator(config.seed, Purpose.STATISTICS, i, 1)
+            labels = draw_labels(config, class_counts, random, batch_size)
             device = layers[0].running_mean.device
             generator(own_share(z).to(device), own_share(labels).to(device))
             for layer, record in zip(layers, seen, strict=True):
@@ -157,17 +156,3 @@ def record_statistics(
             layer.table_var[row].copy_(var)
             layer.running_mean.copy_(running_mean)
             layer.running_var.copy_(running_var)
-
-
-def _latents(
-    config: TrainConfig,
-    class_counts: Sequence[int],
-    truncation: float | None,
-    batch: int,
-    size: int,
-) -> tuple[Tensor, Tensor]:
-    # The same uniform numbers and classes at every truncation: the table is smooth along its grid.
-    seed = derive_seed(config.seed, Purpose.STATISTICS, batch, 0)
-    z = torch.from_numpy(make_noise(size, config.generator.z_dim, truncation, seed)).float()
-    random = random_generator(config.seed, Purpose.STATISTICS, batch, 1)
-    return z, draw_labels(config, class_counts, random, size)

@@ -1,4 +1,4 @@
-"""A plan of a run: what it takes, before anything is allocated or written.
+"""A plan of a run: what it takes, before anything is allocated or written, and how long.
 
 One update of each network is simulated: the functions that train run on fake tensors, which have
 shapes but no memory, and every operation is noted. Not seen is what the kernels take for themselves
@@ -7,9 +7,10 @@ while they work, and what the allocator keeps. docs/training.md has measurements
 
 from __future__ import annotations
 
+import time
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import ExitStack
 from dataclasses import replace
 from typing import Any
 
@@ -43,6 +44,19 @@ _OVERHEAD = 1.25
 _CHECKPOINTS = 3  # two are kept, and the third is whole before the oldest goes
 _PREVIEW_IMAGES = 100  # in one grid, at most
 
+NIGHT = 8 * 3600  # seconds
+FIRST_PREVIEW = 120  # seconds, of proposed settings
+_USEFUL = 10_000  # steps, the fewest of proposed settings
+_IMAGES = 8  # of a measured batch
+_PATIENCE = 15.0  # seconds
+
+# From the least change to the largest.
+_SMALLER = (
+    (),
+    ("batch_size=32", "generator.channels=16", "discriminator.channels=16"),
+    ("preset=biggan-32", "batch_size=32", "generator.channels=16", "discriminator.channels=16"),
+)
+
 Plan = dict[str, Any]
 """What a run takes, by name. Bytes are those of one process, operations (FLOP, two for a
 multiply-add) those of all together."""
@@ -58,15 +72,9 @@ def make_plan(
 ) -> Plan:
     """Work out what a run takes, in a few seconds and without its memory.
 
-    Args:
-        config: The recipe, fitted to the data (`TrainConfig.fitted`).
-        images: Images in the data set; None if that is not known.
-        processes: Processes that share the batch.
-        data_bytes: Memory of the images, where not all of them are in memory.
-        mapped: Whether the data set is mapped from the disk and not loaded.
-
-    Raises:
-        InputError: The batch does not split into so many processes and micro-batches.
+    The recipe is fitted to the data (`TrainConfig.fitted`), whose number of images may be unknown.
+    `data_bytes` is the memory of the images where not all of them are in memory; a data set may be
+    `mapped` from the disk and not loaded.
     """
     parts = processes * config.accumulation
     if config.batch_size % parts:
@@ -124,22 +132,18 @@ def make_plan(
 def plan_table(plan: Plan) -> str:
     """All values for people, aligned, a line each."""
 
-    def number(name: str) -> str:
+    def shown(name: str) -> str:
         value = plan[name]
         if value is None:
             return "unknown without data"
+        if name.endswith("_bytes"):
+            return _scaled(value, 1024, ("B", "KiB", "MiB", "GiB", "TiB"))
+        if name.endswith("_flops"):
+            units = ("FLOP", "kFLOP", "MFLOP", "GFLOP", "TFLOP", "PFLOP", "EFLOP")
+            return _scaled(value, 1000, units)
         return f"{value:,.{isinstance(value, float):d}f}"
 
-    def size(name: str) -> str:
-        if plan[name] is None:
-            return "unknown without data"
-        return _scaled(plan[name], 1024, ("B", "KiB", "MiB", "GiB", "TiB"))
-
-    def operations(name: str) -> str:
-        units = ("FLOP", "kFLOP", "MFLOP", "GFLOP", "TFLOP", "PFLOP", "EFLOP")
-        return _scaled(plan[name], 1000, units)
-
-    data_set = size("data_bytes")
+    data_set = shown("data_bytes")
     if plan["data_mapped"] and plan["data_bytes"] is not None:
         data_set = f"none; its {data_set} are mapped from the disk"
     sections: dict[str, dict[str, str]] = {
@@ -148,35 +152,35 @@ def plan_table(plan: Plan) -> str:
             for name in ("generator", "discriminator")
         },
         "Arithmetic of all processes (a multiply-add is 2 operations)": {
-            "discriminator update": operations("d_update_flops"),
-            "generator update": operations("g_update_flops"),
-            f"step ({plan['d_steps']} + 1 updates)": operations("step_flops"),
-            f"run ({plan['total_steps']:,} steps)": operations("run_flops"),
+            "discriminator update": shown("d_update_flops"),
+            "generator update": shown("g_update_flops"),
+            f"step ({plan['d_steps']} + 1 updates)": shown("step_flops"),
+            f"run ({plan['total_steps']:,} steps)": shown("run_flops"),
         },
         "Memory of each process, about": {
-            "weights (G, D, average of G)": size("weights_bytes"),
-            "gradients": size("gradients_bytes"),
-            "Adam's moments": size("moments_bytes"),
-            "batch": size("batch_bytes"),
-            "activations, discriminator update": size("d_activations_bytes"),
-            "activations, generator update": size("g_activations_bytes"),
-            "peak, discriminator update": size("d_peak_bytes"),
-            "peak, generator update": size("g_peak_bytes"),
+            "weights (G, D, average of G)": shown("weights_bytes"),
+            "gradients": shown("gradients_bytes"),
+            "Adam's moments": shown("moments_bytes"),
+            "batch": shown("batch_bytes"),
+            "activations, discriminator update": shown("d_activations_bytes"),
+            "activations, generator update": shown("g_activations_bytes"),
+            "peak, discriminator update": shown("d_peak_bytes"),
+            "peak, generator update": shown("g_peak_bytes"),
             "dataset": data_set,
-            "whole process on a CPU": size("process_bytes"),
+            "whole process on a CPU": shown("process_bytes"),
         },
         "Course": {
             "processes": f"{plan['processes']}",
             "batch": "{batch_size} = {processes} processes x {accumulation} micro-batches x "
             "{micro_batch} images".format(**plan),
-            "images in the dataset": number("images"),
-            "steps per epoch": number("steps_per_epoch"),
-            "epochs": number("epochs"),
-            "real images seen": number("images_seen"),
+            "images in the dataset": shown("images"),
+            "steps per epoch": shown("steps_per_epoch"),
+            "epochs": shown("epochs"),
+            "real images seen": shown("images_seen"),
         },
         "Disk": {
-            "one checkpoint": size("checkpoint_bytes"),
-            "run folder, at most": size("run_bytes"),
+            "one checkpoint": shown("checkpoint_bytes"),
+            "run folder, at most": shown("run_bytes"),
         },
     }
     width = max(len(name) for rows in sections.values() for name in rows)
@@ -184,6 +188,88 @@ def plan_table(plan: Plan) -> str:
         "\n".join([title, *(f"  {name:{width}}  {value}" for name, value in rows.items())])
         for title, rows in sections.items()
     )
+
+
+def measure_rate(config: TrainConfig, device: torch.device) -> float:
+    """Operations a second of training on a device, from some updates of a small batch."""
+    size = min(config.batch_size, _IMAGES)
+    small = replace(
+        config, batch_size=size, accumulation=1, compile=False, label_sampling="uniform"
+    )
+    plan = make_plan(replace(small, total_steps=1, d_steps=1), None)
+    state = TrainState.create(small, device)
+    shape = config.discriminator
+    images = torch.rand(size, shape.image_channels, shape.resolution, shape.resolution) * 2 - 1
+    labels = torch.arange(size) % max(shape.num_classes, 1)
+    real = images.to(device), labels.to(device)
+    begun, fastest = time.monotonic(), float("inf")
+    for _ in range(4):  # the first one also prepares much
+        start = time.monotonic()
+        metrics = discriminator_step(state, real, small) | generator_step(state, small)
+        for value in metrics.values():
+            float(value)  # waits for the device
+        fastest = min(fastest, time.monotonic() - start)
+        if time.monotonic() - begun > _PATIENCE:
+            break
+    return float(plan["d_update_flops"] + plan["g_update_flops"]) / fastest
+
+
+def propose(
+    load: Callable[[list[str]], TrainConfig], changes: list[str], rate: float
+) -> list[str] | None:
+    """Changes of a recipe with which it ends within a night; None if there are none.
+
+    `load` makes a recipe, fitted to the data, of changes such as "batch_size=32"; `changes` are
+    those that were asked for, and `rate` is in operations a second.
+    """
+    for smaller in _SMALLER:
+        config = load([*changes, *smaller])
+        step = make_plan(config, None)["step_flops"] / rate
+        steps = int(NIGHT / step) // 1000 * 1000
+        if steps >= min(_USEFUL, config.total_steps):
+            every = max(10, min(config.checkpoint_every, round(FIRST_PREVIEW / step / 10) * 10))
+            steps = min(steps, config.total_steps)
+            return [*smaller, f"total_steps={steps}", f"checkpoint_every={every}"]
+    return None
+
+
+def differences(config: TrainConfig, smaller: TrainConfig) -> str:
+    """What proposed settings change about the pictures and networks, in words."""
+    old, new = config.generator, smaller.generator
+    words = []
+    if new.resolution != old.resolution:
+        words.append(f"at {new.resolution} px instead of {old.resolution}")
+    if new.channels < old.channels:
+        words.append(f"with {new.channels} channels instead of {old.channels}")
+    if smaller.batch_size < config.batch_size:
+        words.append(f"in batches of {smaller.batch_size} instead of {config.batch_size}")
+    return "".join(f", {each}" for each in words)
+
+
+def answer(plan: Plan, config: TrainConfig, rate: float, device: torch.device) -> str:
+    """What one asks first: hours, the first preview, memory and disk, in two lines."""
+    step = plan["step_flops"] / rate
+    memory = (
+        plan["process_bytes"]
+        if device.type == "cpu"
+        else max(plan["d_peak_bytes"], plan["g_peak_bytes"])
+    )
+    first = min(config.checkpoint_every, config.total_steps)
+    return (
+        f"About {duration(plan['run_flops'] / rate)} on this machine ({device}): "
+        f"{config.total_steps:,} steps of {duration(step)}.\n"
+        f"First preview after {duration(first * step)}, at step {first:,}. "
+        f"Memory about {memory / 2**30:.1f} GiB, disk at most {plan['run_bytes'] / 2**30:.1f} GiB."
+    )
+
+
+def duration(seconds: float) -> str:
+    """A time in words, to two digits."""
+    for unit, size in (("days", 86400), ("hours", 3600), ("minutes", 60)):
+        if seconds >= 2 * size:
+            count = seconds / size
+            return f"{count:.0f} {unit}" if count >= 10 else f"{count:.1f} {unit}"
+    return f"{seconds:.0f} seconds" if seconds >= 10 else f"{seconds:.2g} seconds"
 
 
 def _update(config: TrainConfig, micro_batch: int, processes: int) -> tuple[Plan, tuple[int, int]]:
@@ -214,28 +300,19 @@ def _update(config: TrainConfig, micro_batch: int, processes: int) -> tuple[Plan
     return update, exported_bytes
 
 
-@contextmanager
-def _no_kept_transforms() -> Iterator[None]:
-    """Winograd's transforms in this block are those of this block alone."""
-    forget_transforms()
-    try:
-        yield
-    finally:
-        forget_transforms()
-
-
 def _simulate(config: TrainConfig) -> tuple[Plan, int, tuple[int, int]]:
-    """Simulate one update of each network, as in the middle of a run.
+    """Simulate one update of each network, as in the middle of a run, with a batch of one process.
 
-    Args:
-        config: The recipe, its batch that of one process.
-
-    Returns:
-        The update; operations of the generator's that do not depend on the batch; and the bytes of
-        both networks as a finished run exports them.
+    Returns the update; operations of the generator's that do not depend on the batch; and the bytes
+    of both networks as a finished run exports them.
     """
     meter = Meter()
-    with _no_kept_transforms(), FakeTensorMode(), meter:
+    with ExitStack() as opened:
+        # Winograd's transforms in this block are those of this block alone.
+        forget_transforms()
+        opened.callback(forget_transforms)
+        opened.enter_context(FakeTensorMode())
+        opened.enter_context(meter)
         shape = config.discriminator
         networks = make_generator(config.generator), make_discriminator(shape)
         state = TrainState.of(config, *networks, make_generator(config.generator))

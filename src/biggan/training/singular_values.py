@@ -9,15 +9,39 @@ rate of the first value outside the block, not at that of their own distance.
 Weights change little from one step to the next, so blocks are kept, and a few iterations do.
 
 A kernel (out, in, kh, kw) is the matrix (out, in*kh*kw), not divided by its spectral norm.
+
+Bounds on the largest singular value sigma0 of weights are Section 4.1's, a constant or
+r * sg(sigma1), where sigma1 is the second largest singular value and sg stops the gradient. Either
+by a penalty
+
+    strength * (sigma0 - bound)^2
+
+or by partial SVD after every update, in PyTorch's layout (out, in):
+
+    W <- W - max(0, sigma0 - bound) u0 v0^T
+
+The bound is on the stored weights, before spectral normalization divides them by sigma0. The paper
+found that both stop the growth of sigma0, but saved no run from collapse.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
-from typing import NamedTuple
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
+
+from biggan.errors import require
+from biggan.models import Discriminator, Generator
+from biggan.training.regularization import regularized_weights
+
+SpectrumAction = Literal["none", "regularize", "clamp"]
+
+WHOLE = 256
+"""Columns up to which all triplets are computed: that is exact, and cheap beside a layer's work."""
 
 VALUES = 3
 """How many are wanted: sigma0, sigma1, sigma2."""
@@ -31,16 +55,42 @@ _SEED = 0x53564453
 # That of a block which was saved and loaded: in another one, products are rounded otherwise.
 _LAYOUT = torch.contiguous_format
 
+_FIRST_ITERATIONS = 30  # of power iteration for a bound, from random vectors
+_UPDATE_ITERATIONS = 2  # from those of the update before
+_ROUNDS = 3  # of a clamp: when one value is lowered another one may be the largest
+
+
+@dataclass(frozen=True)
+class SpectrumConfig:
+    """The largest singular value sigma0 of weights, held down."""
+
+    generator: SpectrumAction = "none"
+    """`none`; `regularize`, by a penalty; or `clamp`, after every update."""
+    discriminator: SpectrumAction = "none"
+    """The same for the discriminator."""
+    bound: float = 1.0
+    """The constant sigma_reg or sigma_clamp; used where `ratio` is 0."""
+    ratio: float = 0.0
+    """r of the bound r * sg(sigma1), sigma1 the second largest singular value, 1 or above; 0 for a
+    constant."""
+    strength: float = 1e-2
+    """Weight of the penalty."""
+
+    def __post_init__(self) -> None:
+        require(0 < self.bound < math.inf, "spectrum.bound must be above 0")
+        require(
+            self.ratio == 0 or 1 <= self.ratio < math.inf,
+            "spectrum.ratio must be 0 or at least 1: no largest value is below the second largest",
+        )
+        require(0 <= self.strength < math.inf, "spectrum.strength must be 0 or above")
+
 
 class Triplets(NamedTuple):
     """Singular triplets of a matrix (m, n), the largest first: (m, k), (k,), orthonormal (n, k)."""
 
     left: Tensor
-    """(m, k)."""
     values: Tensor
-    """(k,)."""
     right: Tensor
-    """(n, k), orthonormal."""
 
 
 def weight_matrices(network: nn.Module) -> dict[str, Tensor]:
@@ -172,3 +222,93 @@ def _orthonormal(blocks: list[Tensor]) -> list[Tensor]:
         basis[: len(block), : block.shape[1]].clone(memory_format=_LAYOUT)
         for basis, block in zip(bases, blocks, strict=True)
     ]
+
+
+class SpectrumBound(nn.Module):
+    """Bounds the largest singular values of one network's `regularized_weights`."""
+
+    def __init__(
+        self,
+        network: Generator | Discriminator,
+        action: SpectrumAction,
+        config: SpectrumConfig,
+        random: torch.Generator,
+    ) -> None:
+        super().__init__()
+        self.action = action
+        self.config = config
+        # In a dictionary that is no module: they are the network's.
+        self._weights: dict[str, nn.Parameter] = {}
+        for name, weight in regularized_weights(network).items():
+            self._weights[name] = weight
+            matrix = _tall(weight.detach())
+            if matrix.shape[1] > WHOLE:
+                start = start_block(matrix.shape[1], random).to(matrix)
+                right = iterate_block(matrix, start, _FIRST_ITERATIONS).right
+                self.register_buffer(_buffer(name), right)
+
+    @torch.no_grad()
+    def before_update(self) -> Tensor | None:
+        """Add the penalty's gradient; its sum over the weights, None for a clamp."""
+        if self.action != "regularize":
+            return None
+        total = torch.zeros(())
+        for name, weight in self._weights.items():
+            assert weight.grad is not None, "before the first backward pass"
+            left, values, right = triplets = self._triplets(name)
+            bound = self._bound(triplets)
+            if bound is None:
+                continue
+            excess = values[0] - bound
+            _tall(weight.grad).addr_(
+                left[:, 0], right[:, 0] * excess, alpha=2 * self.config.strength
+            )
+            total = total.to(excess) + self.config.strength * excess.square()
+        return total
+
+    @torch.no_grad()
+    def after_update(self) -> None:
+        """Clamp: lower all values above the bound to it.
+
+        Not sigma0 alone, or the next value would become sigma0.
+        """
+        if self.action != "clamp":
+            return
+        for name, weight in self._weights.items():
+            for _ in range(_ROUNDS if _buffer(name) in self._buffers else 1):
+                left, values, right = triplets = self._triplets(name)
+                bound = self._bound(triplets)
+                if bound is None:
+                    break
+                excess = (values - bound).clamp(min=0)
+                _tall(weight).sub_((left * excess) @ right.mT)
+
+    def _triplets(self, name: str) -> Triplets:
+        """A weight's triplets, as it is now."""
+        matrix = _tall(self._weights[name])
+        if _buffer(name) not in self._buffers:
+            return all_triplets(matrix)
+        block = self.get_buffer(_buffer(name))
+        triplets = iterate_block(matrix, block, _UPDATE_ITERATIONS)
+        block.copy_(triplets.right)
+        return triplets
+
+    def _bound(self, triplets: Triplets) -> Tensor | float | None:
+        """What sigma0 is held to; None where a weight has no second value to take r of."""
+        if not self.config.ratio:
+            return self.config.bound
+        return self.config.ratio * triplets.values[1] if len(triplets.values) > 1 else None
+
+
+def _buffer(name: str) -> str:
+    return name.replace(".", "/")  # a buffer's name has no dots
+
+
+def _tall(weight: Tensor) -> Tensor:
+    """A weight as the matrix (out, in * k * k), a view; transposed if that is wide.
+
+    The singular values are the same, left and right vectors change places, and the vectors that are
+    kept are the short ones.
+    """
+    matrix = weight.view(len(weight), -1)
+    return matrix if matrix.shape[0] >= matrix.shape[1] else matrix.mT

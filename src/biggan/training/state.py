@@ -21,7 +21,8 @@ from biggan.supervision.settings import CollapseConfig, InterventionConfig
 from biggan.training.augmentation import Augmentation
 from biggan.training.config import OptimizerConfig, TrainConfig
 from biggan.training.randomness import Purpose, derive_seed, random_generator
-from biggan.training.regularization import LeCam, SpectrumAction, SpectrumBound
+from biggan.training.regularization import LeCam
+from biggan.training.singular_values import SpectrumAction, SpectrumBound
 
 _LOG = logging.getLogger("biggan.training")
 _SINGULAR_VALUES = "singular_values"
@@ -120,9 +121,6 @@ class TrainState:
 
         `class_names` are those of the data, for a new run that may be fine-tuned; None where a
         checkpoint follows: the sources of the run may be gone by then.
-
-        Raises:
-            InputError: A source of fine-tuning cannot be loaded.
         """
         seeds = [
             derive_seed(config.seed, purpose)

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from biggan.devices import to_device
 from biggan.distributed import hold_gradients, over_all_processes, own_share
@@ -19,20 +21,34 @@ from biggan.fine_tuning.freezing import require_gradients
 from biggan.nn import hold_power_iteration
 from biggan.training.augmentation import Draws
 from biggan.training.config import TrainConfig
-from biggan.training.losses import discriminator_hinge_loss, generator_hinge_loss
 from biggan.training.randomness import Purpose, random_generator
 from biggan.training.regularization import (
-    SpectrumBound,
     add_orthogonal_gradient,
     add_r1_gradient,
     regularized_weights,
 )
+from biggan.training.singular_values import SpectrumBound
 from biggan.training.state import TrainState
 
 Metrics = dict[str, Tensor]
 """Scalars of one update, left on the device: reading them would wait for it."""
 
 _REAL, _GENERATED = 0, 1  # part of the position of random numbers: never change them
+
+
+def discriminator_hinge_loss(
+    real_logits: Tensor, fake_logits: Tensor, margin: float = 1.0
+) -> Tensor:
+    """E[relu(margin - D(x, y))] + E[relu(margin + D(G(z, y), y))] of logits (N, 1) and (M, 1).
+
+    Lim and Ye 2017, https://arxiv.org/abs/1705.02894.
+    """
+    return F.relu(margin - real_logits).mean() + F.relu(margin + fake_logits).mean()
+
+
+def generator_hinge_loss(fake_logits: Tensor) -> Tensor:
+    """-E[D(G(z, y), y)] of logits (N, 1)."""
+    return -fake_logits.mean()
 
 
 def discriminator_step(
@@ -72,7 +88,7 @@ def discriminator_step(
                 loss = loss + config.lecam.strength * penalty
                 _accumulate(total, "lecam", penalty)
             loss.backward()
-        _record(total, state, loss, *logits, config)
+        _record(total, state, loss, logits, config.accumulation)
     _update(state.d_optimizer, state.d_spectrum, total, "d_spectrum")
     if config.lecam.strength > 0:
         means = over_all_processes(torch.stack([total["d_real"], total["d_fake"]]), average=True)
@@ -99,7 +115,7 @@ def frozen_step(
         with _power_iteration(state.discriminator, holds=i > 0):
             logits = _logits(state.discriminator, shown, fakes, config)
         loss = discriminator_hinge_loss(*logits, config.loss.margin) / config.accumulation
-        _record(total, state, loss, *logits, config)
+        _record(total, state, loss, logits, config.accumulation)
     return total
 
 
@@ -116,7 +132,7 @@ def generator_step(state: TrainState, config: TrainConfig, update: int = 1) -> M
     draws = _draws(state, config, update, _GENERATED)
     for i in range(config.accumulation):
         z, labels = (_part(t, i, config) for t in latents)
-        own_draws = _draws_part(draws, i, config)
+        own_draws = draws.map(partial(_part, index=i, config=config))
         with (
             _power_iteration(state.generator, holds=i > 0),
             _power_iteration(state.discriminator, holds=i > 0),
@@ -188,7 +204,7 @@ def _micro_batches(
     draws = [_draws(state, config, update, kind) for kind in (_REAL, _GENERATED)]
     for i in range(config.accumulation):
         images, labels, z, fake_labels = (_part(t, i, config) for t in (*real, *latents))
-        of_real, of_fakes = (_draws_part(d, i, config) for d in draws)
+        of_real, of_fakes = (d.map(partial(_part, index=i, config=config)) for d in draws)
         with (
             _power_iteration(state.generator, holds=i > 0),
             torch.no_grad(),
@@ -220,10 +236,6 @@ def _own(tensor: Tensor, state: TrainState, config: TrainConfig) -> Tensor:
 def _part(tensor: Tensor, index: int, config: TrainConfig) -> Tensor:
     """A micro-batch of a batch."""
     return tensor.chunk(config.accumulation)[index]
-
-
-def _draws_part(draws: Draws, index: int, config: TrainConfig) -> Draws:
-    return draws.map(lambda tensor: _part(tensor, index, config))
 
 
 def _logits(
@@ -273,18 +285,14 @@ def _gradient_exchange(
 
 
 def _record(
-    total: Metrics,
-    state: TrainState,
-    loss: Tensor,
-    real_logits: Tensor,
-    fake_logits: Tensor,
-    config: TrainConfig,
+    total: Metrics, state: TrainState, loss: Tensor, logits: tuple[Tensor, Tensor], parts: int
 ) -> None:
     """Add a micro-batch's loss and outputs to those of the update."""
-    state.logits.append((real_logits.detach(), fake_logits.detach()))
+    real, fake = logits
+    state.logits.append((real.detach(), fake.detach()))
     _accumulate(total, "d_loss", loss)
-    _accumulate(total, "d_real", real_logits.mean() / config.accumulation)
-    _accumulate(total, "d_fake", fake_logits.mean() / config.accumulation)
+    _accumulate(total, "d_real", real.mean() / parts)
+    _accumulate(total, "d_fake", fake.mean() / parts)
 
 
 def _accumulate(total: Metrics, name: str, value: Tensor) -> None:

@@ -1,8 +1,8 @@
-"""Generated images beside their nearest neighbours in the data, by pixels and by features."""
+"""Pictures of an evaluation: samples beside their nearest neighbours, and a ranking of classes."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,8 +14,9 @@ from biggan.atomic_write import make_folder
 from biggan.data import ImageDataset
 from biggan.data.sources import progress_bar
 from biggan.errors import InputError
-from biggan.evaluation.images import GeneratedImages, Protocol, with_channels
+from biggan.evaluation.images import GeneratedImages, ImageSet, Protocol, with_channels
 from biggan.evaluation.reference import Reference
+from biggan.evaluation.scores import INTRA_FID
 from biggan.gan import Gan
 from biggan.images import save_png, to_pil
 from biggan.metrics.extractor import FeatureExtractor
@@ -26,6 +27,8 @@ _NEAREST = 4  # of each kind, for every sample
 _BATCH = 1024  # images of the data whose features are held
 _SIDE = 96  # pixels of a drawn image, at least
 _TEXT, _GAP = 16, 4  # height of a line and the space between images, in pixels
+_RANKED, _EACH = 8, 8  # easiest and hardest classes, and images of each
+_CELL, _LINE, _NAME = 64, 2, 190  # pixels of such an image at least, between them, beside them
 
 
 class Samples(NamedTuple):
@@ -79,11 +82,7 @@ def find_neighbors(
 def write_neighbors(
     samples: Samples, reference: Reference, extractor: FeatureExtractor, path: Path
 ) -> None:
-    """Draw samples beside their nearest neighbours as a PNG file.
-
-    Raises:
-        InputError: The reference holds statistics, or the file cannot be written.
-    """
+    """Draw samples beside their nearest neighbours as a PNG file."""
     if not isinstance(reference, ImageDataset):
         raise InputError(
             f"{reference.source} contains statistics, not images, so there are no neighbours"
@@ -119,8 +118,7 @@ def draw_neighbors(
 
     Below each image stands its name, or its distance and its number in the dataset.
     """
-    side = samples.images.shape[-1]
-    cell = side * -(-_SIDE // side)
+    cell = _enlarge(samples.images[:1], _SIDE)[0].width
     titles = ("nearest by pixels", f"nearest by features of {extractor}")
     k = found[0].indices.shape[1]
     step_x, step_y = cell + _GAP, cell + _TEXT + _GAP
@@ -137,8 +135,7 @@ def draw_neighbors(
         draw.text((x, y), text, fill="black", font=font)
 
     def paste(x: int, y: int, pixels: Tensor, text: str) -> None:
-        [image] = to_pil(pixels[None])
-        page.paste(image.convert("RGB").resize((cell, cell), Image.Resampling.NEAREST), (x, y))
+        page.paste(_enlarge(pixels[None], _SIDE)[0], (x, y))
         write(x, y + cell, text, cell)
 
     write(0, 0, "sample", cell)
@@ -152,3 +149,57 @@ def draw_neighbors(
                 x, y = start + place * step_x, _TEXT + row * step_y
                 paste(x, y, dataset.images[index], f"{distance.item():.4g}  #{index}")
     return page
+
+
+class RankedClass(NamedTuple):
+    """A class and how far its images are from the data's."""
+
+    label: int
+    name: str
+    distance: float
+
+
+def rank_classes(row: Mapping[str, Any]) -> list[RankedClass]:
+    """The classes of an evaluation's row by intra-class distance, the easiest first."""
+    lines = row.get("per_class", [])
+    key = next((key for key in INTRA_FID if lines and key in lines[0]), None)
+    if key is None:
+        raise InputError("a ranking of classes needs the metric intra-fid")
+    ranked = [RankedClass(line["class"], line["name"], line[key]) for line in lines]
+    return sorted(ranked, key=lambda ranked: ranked.distance)
+
+
+def draw_ranking(images: ImageSet, ranked: Sequence[RankedClass]) -> Image.Image:
+    """Draw a row for each of the easiest and the hardest classes: name, distance, images."""
+    hardest = ranked[max(_RANKED, len(ranked) - _RANKED) :]
+    rows = [*ranked[:_RANKED], *hardest]
+    numbers = [(images.labels == each.label).nonzero().flatten()[:_EACH] for each in rows]
+    shown = [_enlarge(torch.cat([*images.batches(some)]), _CELL) for some in numbers]
+    step = shown[0][0].width + _LINE
+    columns = max(len(row) for row in shown)
+    page = Image.new("RGB", (_NAME + columns * step, len(rows) * step + _LINE), "white")
+    draw, font = ImageDraw.Draw(page), ImageFont.load_default(11)
+    for place, (each, row) in enumerate(zip(rows, shown, strict=True)):
+        top = place * step + (_LINE if place >= _RANKED else 0)
+        rank = ranked.index(each) + 1
+        text = f"{rank}  {each.name.split(',')[0][:24]}\n{each.distance:.4g}"
+        draw.text((4, top + 4), text, fill="black", font=font)
+        for column, picture in enumerate(row):
+            page.paste(picture, (_NAME + column * step, top))
+    if hardest:
+        line = _RANKED * step
+        draw.line((0, line, page.width, line), fill="black")
+    return page
+
+
+def _enlarge(images: Tensor, least: int) -> list[Image.Image]:
+    """Pictures of images, uint8 (N, C, R, R), a whole number of times larger, of `least` pixels."""
+    side = images.shape[-1] * -(-least // images.shape[-1])
+    nearest = Image.Resampling.NEAREST
+    return [p.convert("RGB").resize((side, side), nearest) for p in to_pil(images)]
+
+
+def write_ranking(images: ImageSet, row: Mapping[str, Any], path: Path) -> None:
+    """Rank the classes of a row and draw them as a PNG file."""
+    make_folder(path.parent)
+    save_png(draw_ranking(images, rank_classes(row)), path)
