@@ -267,10 +267,9 @@ def _activations(
     truncation: float | None,
     progress: bool,
 ) -> _Batches:
-    """What a layer makes of samples, as often as it is asked for.
+    """What a layer makes of samples, as often as it is asked for with a bar's title and a least n.
 
-    Returns:
-        Called with the bar's title and a least n, noise (n, z_dim) and activations (n, C * H * W).
+    That gives noise (n, z_dim) and activations (n, C * H * W).
     """
     config = gan.config
     vector = z.new_zeros(1, config.embedding_dim)

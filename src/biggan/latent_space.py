@@ -197,10 +197,7 @@ def generate_from(
 
 
 def differentiable(
-    gan: Gan,
-    *,
-    padding: Literal["zeros", "circular"] = "zeros",
-    precision: Precision = "float32",
+    gan: Gan, *, padding: Literal["zeros", "circular"] = "zeros", precision: Precision = "float32"
 ) -> FoldedGenerator:
     """The folded generator, for gradients of noise, class vectors and activations.
 

@@ -83,11 +83,7 @@ def plan_pictures(
 
 
 def plan_latents(
-    gan: Gan,
-    z: Tensor,
-    class_vectors: Tensor,
-    truncation: float | None,
-    names: Sequence[str],
+    gan: Gan, z: Tensor, class_vectors: Tensor, truncation: float | None, names: Sequence[str]
 ) -> list[LatentProvenance]:
     """Plan the pictures of given noise and class vectors, under names (N) for their files.
 

@@ -77,7 +77,7 @@ def test_a_run_with_every_addition_resumes_to_the_bit(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Matrices of this size are iterated on: their vectors must be found again.
-    monkeypatch.setattr("biggan.training.regularization.WHOLE", 4)
+    monkeypatch.setattr("biggan.training.singular_values.WHOLE", 4)
     config = recipe(
         total_steps=4,
         # Fast enough that ADA's probability moves within the run.

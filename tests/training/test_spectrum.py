@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from biggan.models import GeneratorConfig, build_discriminator, build_generator
-from biggan.training import regularization
+from biggan.training import singular_values
 from biggan.training.config import TrainConfig
 from biggan.training.regularization import regularized_weights
 from biggan.training.singular_values import (
@@ -92,7 +92,7 @@ def test_the_clamp_to_a_ratio_by_hand():
 @pytest.fixture(params=[256, 0], ids=["whole", "iterated"])
 def method(request, monkeypatch):
     """Matrices above this size are iterated on."""
-    monkeypatch.setattr(regularization, "WHOLE", request.param)
+    monkeypatch.setattr(singular_values, "WHOLE", request.param)
 
 
 @pytest.mark.parametrize("settings", [{"bound": 5.0}, {"ratio": 2.0}])
@@ -182,7 +182,7 @@ def test_the_clamp_holds_after_every_update():
 
 
 def test_iterations_go_on_from_one_update_to_the_next(monkeypatch):
-    monkeypatch.setattr(regularization, "WHOLE", 0)
+    monkeypatch.setattr(singular_values, "WHOLE", 0)
     # Values so close to each other that a few iterations find nothing.
     network = OneLayer(matrix_of([2.0 - 0.01 * i for i in range(60)], 80, 60))
     network.weight.grad = torch.zeros_like(network.weight)

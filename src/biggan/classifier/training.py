@@ -177,10 +177,7 @@ def fit_classifier(
     """
     network = placed(Classifier(config, training.seed), device)
     optimizer = torch.optim.SGD(
-        network.train().parameters(),
-        momentum=_MOMENTUM,
-        nesterov=True,
-        weight_decay=_WEIGHT_DECAY,
+        network.train().parameters(), momentum=_MOMENTUM, nesterov=True, weight_decay=_WEIGHT_DECAY
     )
     start = checkpoint.restore(network, optimizer) if checkpoint else 0
     stream = ShuffledStream(len(chosen), training.seed)

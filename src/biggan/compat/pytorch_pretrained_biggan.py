@@ -304,10 +304,8 @@ class BigGAN(nn.Module):
     def forward(self, z: Tensor, class_label: Tensor, truncation: float) -> Tensor:
         """Make images (N, 3, R, R) in [-1, 1].
 
-        Args:
-            z: Noise (N, z_dim), truncated by the caller.
-            class_label: Class weights (N, num_classes).
-            truncation: In (0, 1]; chooses the BatchNorm statistics.
+        Noise (N, z_dim) is truncated by the caller; class labels are weights (N, num_classes); the
+        truncation, in (0, 1], chooses the BatchNorm statistics.
         """
         assert 0 < truncation <= 1
         _check_rows("z", z, self.config.z_dim)

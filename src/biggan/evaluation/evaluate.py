@@ -104,11 +104,7 @@ def evaluate_generator(
         return None
     for row_file in row_files:  # the next call is a new evaluation
         row_file.unlink(missing_ok=True)
-    subject = {
-        "model": gan.name,
-        "sha256": gan.sha256,
-        "training": dict(gan.description.training),
-    }
+    subject = {"model": gan.name, "sha256": gan.sha256, "training": dict(gan.description.training)}
     return comparison.evaluation(subject, describe_generation(gan, protocol), rows)
 
 

@@ -107,11 +107,7 @@ def cache_file(images: ImageSet, extractor: FeatureExtractor, *, per_class: bool
 
 
 def extract_features(
-    images: ImageSet,
-    extractor: FeatureExtractor,
-    *,
-    per_class: bool = False,
-    progress: bool = True,
+    images: ImageSet, extractor: FeatureExtractor, *, per_class: bool = False, progress: bool = True
 ) -> FeatureCollection | None:
     """Extract the features of all images, each process of its own part; cached.
 

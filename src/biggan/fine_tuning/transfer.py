@@ -26,12 +26,7 @@ from biggan.classes import (
     wordnet_ids,
 )
 from biggan.errors import InputError, require
-from biggan.fine_tuning.freezing import (
-    ClassTransfer,
-    FineTuningConfig,
-    condition_layers,
-    trainable,
-)
+from biggan.fine_tuning.freezing import ClassTransfer, FineTuningConfig, condition_layers, trainable
 from biggan.fine_tuning.shapes import source_shape
 from biggan.models import Discriminator, Generator
 from biggan.weights.download import without_folder

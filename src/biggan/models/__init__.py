@@ -47,14 +47,9 @@ def __getattr__(name: str) -> Any:
 
 
 def build_generator(architecture: str | GeneratorConfig, *, seed: int = 0) -> Generator:
-    """A generator with random weights, as it is before training.
+    """A generator with random weights, as it is before training: in training mode, on the CPU.
 
-    Args:
-        architecture: A preset's name (`biggan models` lists them), or a configuration.
-        seed: Seed of the weights.
-
-    Returns:
-        The network in training mode, on the CPU.
+    The architecture is a preset's name (`biggan models` lists them), or a configuration.
     """
     if isinstance(architecture, str):
         from biggan.models.presets import get_preset

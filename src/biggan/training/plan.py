@@ -29,11 +29,7 @@ from biggan.training.checkpoint import rollback_reach
 from biggan.training.config import TrainConfig
 from biggan.training.export import HUB_GRID
 from biggan.training.randomness import Purpose
-from biggan.training.regularization import (
-    R1Config,
-    add_orthogonal_gradient,
-    regularized_weights,
-)
+from biggan.training.regularization import R1Config, add_orthogonal_gradient, regularized_weights
 from biggan.training.state import TrainState
 from biggan.training.step import discriminator_step, draw_latents, generator_step
 

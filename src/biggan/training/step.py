@@ -205,11 +205,7 @@ def _micro_batches(
     for i in range(config.accumulation):
         images, labels, z, fake_labels = (_part(t, i, config) for t in (*real, *latents))
         of_real, of_fakes = (d.map(partial(_part, index=i, config=config)) for d in draws)
-        with (
-            _power_iteration(state.generator, holds=i > 0),
-            torch.no_grad(),
-            _autocast(z, config),
-        ):
+        with _power_iteration(state.generator, holds=i > 0), torch.no_grad(), _autocast(z, config):
             fakes = state.generator(z, fake_labels)
         images, fakes = state.augmentation(images, of_real), state.augmentation(fakes, of_fakes)
         yield _Shown(images, labels, of_real.mask), _Shown(fakes, fake_labels, of_fakes.mask)
