@@ -431,18 +431,18 @@ def _check_steps(steps: int) -> None:
 
 
 def _keyframes(gan: Gan, given: Sequence[tuple[str | int | None, int]]) -> list[Keyframe]:
+    keyframes = []
     for keyframe in given:
         if not isinstance(keyframe, tuple | list) or len(keyframe) != 2:
             raise InputError(
                 f"a keyframe is a class and a seed, as in ('hen', 1), not {quoted(keyframe)}"
             )
-    if gan.class_names and any(class_ is None for class_, _ in given):
-        raise InputError(
-            "give a class to start from (class_a, --from) and a class to end at (class_b, --to); "
-            "for a video, one per keyframe"
-        )
-    keyframes = []
-    for class_, seed in given:
+        class_, seed = keyframe
+        if gan.class_names and class_ is None:
+            raise InputError(
+                "give a class to start from (class_a, --from) and a class to end at (class_b, "
+                "--to); for a video, one per keyframe"
+            )
         index = None if class_ is None else gan.class_index(class_)
         name = None if index is None else gan.class_names[index]
         keyframes.append(Keyframe(index, name, whole_number(seed, "the seed")))

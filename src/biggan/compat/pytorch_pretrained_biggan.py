@@ -238,10 +238,8 @@ class Generator(nn.Module):
 class BigGAN(nn.Module):
     """DeepMind's BigGAN-deep: `model(z, class_label, truncation)`, class labels as one-hot vectors.
 
-    Args:
-        config: The shape; the weights are random.
-        network: The network to take instead of one with random weights.
-        port_statistics: Whether the truncation takes the rows of statistics that the package took.
+    The weights are those of a network, or random. With `port_statistics` the truncation takes the
+    rows of statistics that the package took.
     """
 
     def __init__(

@@ -66,12 +66,9 @@ def open_extractor(
 class FeatureCollection:
     """What is kept of a set's images.
 
-    Attributes:
-        statistics: Of the features of all images.
-        by_class: The same per class; empty if not asked for.
-        features: float32 (n, dim) of a random subset.
-        logits: float32 (m, K) of another one.
-        guesses: int64 (k,), the extractor's most likely class of all images, in their order.
+    Statistics of all features, and per class if asked for; the features, float32 (n, dim), and the
+    logits, (m, K), of two random subsets; and of all images, in their order, `guesses`, int64 (k,):
+    the extractor's most likely class.
     """
 
     statistics: FeatureStatistics

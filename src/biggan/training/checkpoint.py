@@ -97,13 +97,11 @@ def rollback_reach(config: TrainConfig) -> int:
 
 
 class CheckpointDirectory:
-    """The checkpoints of one run.
+    """The checkpoints of one run, in a folder that the first save creates.
 
-    Args:
-        folder: Created by the first save.
-        every: Steps from one scheduled checkpoint to the next. Those of runs that were stopped in
-            between are for resuming alone: what a rollback goes to must not depend on stops.
-        reach: Steps; see `rollback_reach`.
+    Scheduled ones are `every` so many steps. Those of runs that were stopped in between are for
+    resuming alone: what a rollback goes to must not depend on stops. For `reach` see
+    `rollback_reach`.
     """
 
     def __init__(self, folder: Path, every: int = 1, reach: int = 0) -> None:
