@@ -99,9 +99,9 @@ def rollback_reach(config: TrainConfig) -> int:
 class CheckpointDirectory:
     """The checkpoints of one run, in a folder that the first save creates.
 
-    Scheduled ones are `every` so many steps. Those of runs that were stopped in between are for
-    resuming alone: what a rollback goes to must not depend on stops. For `reach` see
-    `rollback_reach`.
+    `every` is the number of steps from one scheduled checkpoint to the next. Those of runs that
+    were stopped in between are for resuming alone: what a rollback goes to must not depend on
+    stops. For `reach` see `rollback_reach`.
     """
 
     def __init__(self, folder: Path, every: int = 1, reach: int = 0) -> None:

@@ -98,8 +98,8 @@ def finish(
     iterate_power(finished, _POWER_ITERATIONS)
     set_statistics_grid(finished, list(grid))
     shown = None if progress and is_first() else True  # on a terminal alone
-    truncations = (None, *grid)
-    for truncation in tqdm(truncations, "statistics", leave=False, delay=2, disable=shown):
+    how = {"unit": "truncation", "leave": False, "delay": 2, "disable": shown}
+    for truncation in tqdm((None, *grid), "statistics", **how):
         record_statistics(finished, config, class_counts, truncation, images, interrupted)
     return finished.eval()
 

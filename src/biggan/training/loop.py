@@ -65,15 +65,10 @@ def train(
     run = Run(config, dataset, Path(run_dir), device, progress, interrupted)
     with naming_out_of_memory(device, _SMALLER), run.lock():
         state = run.open()
-        bar = tqdm(
-            total=config.total_steps,
-            initial=state.step,
-            unit="step",
-            desc=config.name,
-            disable=None if progress and is_first() else True,
-            mininterval=0.5,
-        )
-        with Supervisor(run, state, rules) as supervisor, bar:
+        how = {"desc": config.name, "unit": "step", "mininterval": 0.5}
+        how |= {"total": config.total_steps, "initial": state.step}
+        shown = None if progress and is_first() else True  # on a terminal alone
+        with Supervisor(run, state, rules) as supervisor, tqdm(**how, disable=shown) as bar:
             for attempt in supervisor.attempts(state):  # the recipe, as this attempt changes it
                 bar.n = state.step
                 first = config.real_batches_before(state.step)
