@@ -70,22 +70,11 @@ def plan_morph(
 ) -> MorphProvenance:
     """Plan the pictures of `Gan.interpolate`, which has the same arguments."""
     a, b = _keyframes(gan, [(class_a, seed_a), (class_b, seed_b)])
-    return MorphProvenance(
-        model=gan.name,
-        sha256=gan.sha256,
-        class_a=a.class_index,
-        class_a_name=a.class_name,
-        class_b=b.class_index,
-        class_b_name=b.class_name,
-        steps=whole_number(steps, "the number of steps"),
-        num=whole_number(num, "the number of paths"),
-        truncation=check_truncation(truncation, noise),
-        noise=noise,
-        seed_a=a.seed,
-        seed_b=b.seed,
-        path=path,
-        version=__version__,
-    )
+    ends = a.class_index, a.class_name, b.class_index, b.class_name
+    size = whole_number(steps, "the number of steps"), whole_number(num, "the number of paths")
+    truncation = check_truncation(truncation, noise)
+    about = (*ends, *size, truncation, noise, a.seed, b.seed, path, __version__)
+    return MorphProvenance(gan.name, gan.sha256, *about)
 
 
 def plan_latent_morph(
