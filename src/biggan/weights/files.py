@@ -36,25 +36,16 @@ FORMAT = "biggan 1"
 
 BUNDLED = ("fruits", "cifar10", "digits")
 """Names of the models that come with the package, the default first. They precede equal paths."""
-
 BUNDLED_FOLDER = Path(__file__).parent / "bundled"
 
+# In a run folder:
 RUN_REAL_PREVIEW = "previews/real.png"
-RUN_GENERATOR = "generator.safetensors"
-"""Name of the newest EMA generator in a run folder."""
+RUN_GENERATOR = "generator.safetensors"  # the newest EMA generator
+RUN_KEPT = "generators"  # the folder of the generators of earlier steps that are kept
+RUN_BEST = "best.safetensors"  # the best generator
+RUN_DISCRIMINATOR = "discriminator.safetensors"  # the newest one
 
-RUN_KEPT = "generators"
-"""Folder in a run folder: the generators of earlier steps that are kept."""
-
-RUN_BEST = "best.safetensors"
-"""Name of the best generator in a run folder."""
-
-RUN_DISCRIMINATOR = "discriminator.safetensors"
-"""Name of the newest discriminator in a run folder."""
-
-MAX_HEADER_BYTES = 100_000_000
-"""Of a safetensors file: the safetensors library's own limit."""
-
+MAX_HEADER_BYTES = 100_000_000  # of a safetensors file: the safetensors library's own limit
 _MOST_AXES = 1000
 # The format's types, torch's, and bytes: in the order in which the library stores them.
 _DTYPES = {
@@ -76,16 +67,11 @@ _Record = TypeVar("_Record")
 class Description:
     """What a weights file says of itself besides the network's shape."""
 
-    name: str
-    """Short name, as shown to users."""
-    class_names: tuple[str, ...] = ()
-    """One per class; empty for an unconditional network."""
-    source: str = ""
-    """Where the weights come from."""
+    name: str  # as shown to users
+    class_names: tuple[str, ...] = ()  # empty for an unconditional network
+    source: str = ""  # where the weights come from
     licence: str = ""
-    """What may be done with them."""
-    training: Mapping[str, Any] = field(default_factory=dict)
-    """Summary of the training: recipe, step, data, statistics."""
+    training: Mapping[str, Any] = field(default_factory=dict)  # recipe, step, data, statistics
 
 
 Kind = Literal["generator", "discriminator"]
@@ -97,8 +83,7 @@ class LoadedModel:
 
     network: Any
     description: Description
-    sha256: str
-    """Digest of the file's contents, in hex."""
+    sha256: str  # of the file's contents, in hex
 
     @property
     def kind(self) -> Kind:
@@ -112,8 +97,7 @@ class Header:
 
     kind: Any
     config: dict[str, Any]
-    grid: list[float]
-    """Truncations of a generator's statistics."""
+    grid: list[float]  # truncations of a generator's statistics
     description: Description
 
 

@@ -72,10 +72,8 @@ class RemoteFile:
 
     url: str
     name: str
-    sha256: str | None = None
-    """Of its bytes, in hex, or the beginning of it; None where nobody has published it."""
-    is_kaggle_model: bool = False
-    """Whether `url` is that of a model in Kaggle's API, whose newest version is to be taken."""
+    sha256: str | None = None  # in hex, or the beginning of it; None where nobody has published it
+    is_kaggle_model: bool = False  # in Kaggle's API, whose newest version is to be taken
 
 
 Place = tuple[RemoteFile, ...]
@@ -88,17 +86,13 @@ class PublishedModel:
 
     name: str
     preset: str
-    changes: Mapping[str, Any]
-    """What differs in its network from this preset."""
-    rows: int
-    """Number of truncations for which its BatchNorm statistics were recorded; 0 for one set."""
+    changes: Mapping[str, Any]  # what differs in its network from this preset
+    rows: int  # truncations for which its BatchNorm statistics were recorded; 0 for one set
     source: str
     licence: str
-    places: tuple[Place, ...]
-    """In the order in which they are tried."""
+    places: tuple[Place, ...]  # in the order in which they are tried
     discriminator: Place | None = None
-    class_names: tuple[str, ...] | None = None
-    """None for ImageNet's, or for numbers."""
+    class_names: tuple[str, ...] | None = None  # None for ImageNet's, or for numbers
 
     @property
     def config(self) -> GeneratorConfig:

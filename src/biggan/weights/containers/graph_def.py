@@ -27,8 +27,7 @@ from biggan.weights.containers.protobuf import (
     read_message,
 )
 
-GRAPH = "saved_model.pb"
-"""Name of a module's graph."""
+GRAPH = "saved_model.pb"  # a module's
 
 _FLOAT = 1  # of tensorflow/core/framework/types.proto
 _MAX_IDENTITIES = 8  # looked through in a row; they may form a circle
@@ -61,8 +60,7 @@ class Table:
     name: str
     rows: int
     width: int
-    stored: tuple[npt.NDArray[np.float32], ...]
-    """The first values of each constant."""
+    stored: tuple[npt.NDArray[np.float32], ...]  # the first values of each constant
 
     def tensor(self) -> Tensor:
         """The matrix (rows, width); zeros where nothing is stored, as TensorFlow has it."""

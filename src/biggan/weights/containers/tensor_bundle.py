@@ -68,15 +68,12 @@ Words = npt.NDArray[np.uint32]
 class Entry:
     """Where a variable is, and what the index says of it."""
 
-    dtype: int
-    """TensorFlow's number of the type."""
+    dtype: int  # TensorFlow's number of the type
     shape: tuple[int, ...]
     shard: int
     offset: int
-    size: int
-    """In bytes."""
-    checksum: int
-    """Masked CRC-32C of the bytes."""
+    size: int  # in bytes
+    checksum: int  # masked CRC-32C of the bytes
 
 
 def read_bundle(prefix: Path) -> dict[str, Tensor]:

@@ -39,10 +39,8 @@ class Converted:
     """A network's weights in our layout."""
 
     config: GeneratorConfig | DiscriminatorConfig
-    tensors: Mapping[str, Tensor]
-    """The network's whole state, by our names."""
-    grid: tuple[float, ...] = ()
-    """Truncations of the BatchNorm statistics; empty for one set of statistics."""
+    tensors: Mapping[str, Tensor]  # the network's whole state, by our names
+    grid: tuple[float, ...] = ()  # truncations of the BatchNorm statistics; empty for one set
 
 
 class ForeignTensors:
@@ -285,11 +283,8 @@ class Layers:
     source: ForeignTensors
     foreign_name: Callable[[str], str]
     blocks: int
-    """Number of residual blocks."""
-    before_attention: int | None
-    """Number of blocks before the attention: 0 without one, None where the format does not say."""
-    outputs_last: bool = False
-    """Whether weights are (..., in, out), not (out, in, ...)."""
+    before_attention: int | None  # blocks; 0 without one, None where the format does not say
+    outputs_last: bool = False  # weights are (..., in, out), not (out, in, ...)
 
     def outputs(self, layer: str, axes: int = 4) -> int:
         """The outputs of a layer whose weight has so many axes."""
