@@ -3,7 +3,7 @@
 import dataclasses
 import json
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -43,19 +43,21 @@ ROLLBACK = {"action": "rollback", "g_lr": 0.5}
 EVALUATION = {"every": 2, "num": 10, "metrics": "fid", "extractor": "simple"}
 
 
-def rules_at(step: int, onset: int, only: Mapping[str, Any] | None = None) -> Rules:
-    """One rule: it holds at a step, or for one line of signals alone."""
+Signals = Sequence[Mapping[str, Any]]
 
-    def rule(lines: Sequence[Mapping[str, Any]]) -> Collapse | None:
-        newest = lines[-1]
-        holds = newest["step"] == step if only is None else newest == only
+
+def rules_at(step: int, onset: int, attempt: Signals = ()) -> Rules:
+    """One rule: it holds at a step, of every attempt or of the one with these signals."""
+
+    def rule(lines: Signals) -> Collapse | None:
+        holds = lines[-1] == attempt[step - 1] if attempt else lines[-1]["step"] == step
         return Collapse("test", "It was told to.", onset, {"x": 1.0}) if holds else None
 
     return Rules(signals=(rule,))
 
 
 @pytest.fixture(scope="module")
-def first_attempt(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+def first_attempt(tmp_path_factory: pytest.TempPathFactory) -> Signals:
     """The signals of a run that no rule stops: after a rollback they are others."""
     folder = tmp_path_factory.mktemp("calm")
     run(recipe(), folder, rules=Rules(signals=()))
@@ -63,18 +65,10 @@ def first_attempt(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, An
 
 
 @pytest.fixture(scope="module")
-def collapses(first_attempt: list[dict[str, Any]]) -> Callable[[int, int], Rules]:
-    """Rules that hold at a step of the first attempt."""
-    return lambda step, onset: rules_at(step, onset, first_attempt[step - 1])
-
-
-@pytest.fixture(scope="module")
-def rolled_back(
-    collapses: Callable[[int, int], Rules], tmp_path_factory: pytest.TempPathFactory
-) -> Path:
+def rolled_back(first_attempt: Signals, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A whole run that rolled back on its way; nothing was interrupted."""
     folder = tmp_path_factory.mktemp("rolled") / "whole"
-    run(recipe(collapse=ROLLBACK), folder, rules=collapses(7, 5))
+    run(recipe(collapse=ROLLBACK), folder, rules=rules_at(7, 5, first_attempt))
     return folder
 
 
@@ -88,7 +82,7 @@ def test_watching_changes_no_bit(tmp_path: Path) -> None:
     assert_same_tensors({name: seen[name] for name in unseen}, unseen)
 
 
-def test_a_line_of_signals(first_attempt: list[dict[str, Any]]) -> None:
+def test_a_line_of_signals(first_attempt: Signals) -> None:
     line = first_attempt[0]
     norms = ["singular_values", "frobenius_norms", "gradient_norms"]
     assert list(line) == ["step", *norms, "logits", "accuracy", "batch_norm", "diversity"]
@@ -144,9 +138,9 @@ def test_the_checkpoint_from_before_can_be_gone_on_from(rolled_back: Path, tmp_p
 
 
 def test_stops_around_a_rollback_change_no_bit(
-    rolled_back: Path, collapses: Callable[[int, int], Rules], tmp_path: Path
+    rolled_back: Path, first_attempt: Signals, tmp_path: Path
 ) -> None:
-    config, rules = recipe(collapse=ROLLBACK), collapses(7, 5)
+    config, rules = recipe(collapse=ROLLBACK), rules_at(7, 5, first_attempt)
     for more in (3, 2, 3):  # at steps 3 and 5, and at step 5 of the second attempt
         run(config, tmp_path, rules=rules, should_stop=until(more))
     run(config, tmp_path, rules=rules)
@@ -154,9 +148,9 @@ def test_stops_around_a_rollback_change_no_bit(
 
 
 def test_without_a_checkpoint_from_before_it_starts_over(
-    collapses: Callable[[int, int], Rules], tmp_path: Path
+    first_attempt: Signals, tmp_path: Path
 ) -> None:
-    state = run(recipe(collapse=ROLLBACK), tmp_path, rules=collapses(3, 1))
+    state = run(recipe(collapse=ROLLBACK), tmp_path, rules=rules_at(3, 1, first_attempt))
     assert (state.step, state.attempt.number) == (8, 1)
     assert lines(tmp_path / "events.jsonl")[1]["to"] == 0
     assert steps(tmp_path / "signals.before-rollback-1.jsonl") == [1, 2, 3]
@@ -208,7 +202,7 @@ def test_stopping_leaves_the_state_from_before(tmp_path: Path) -> None:
 
 
 def test_reporting_says_it_once_and_goes_on(tmp_path: Path) -> None:
-    def rule(lines: Sequence[Mapping[str, Any]]) -> Collapse | None:
+    def rule(lines: Signals) -> Collapse | None:
         return Collapse("test", "It was told to.", onset=3) if len(lines) > 4 else None
 
     rules = Rules(signals=(rule,))
