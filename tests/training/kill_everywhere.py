@@ -119,7 +119,7 @@ def kill(root, kills, threads, rules, changes):
         first, last = kept[0] - 10, saved[-1] + 5
     moments = range(first, last + 1)
     kills = min(kills, len(moments))
-    for at in (moments[i * len(moments) // kills] for i in range(kills)):
+    for at in (moments[(2 * i + 1) * len(moments) // (2 * kills)] for i in range(kills)):
         folder = root / str(at)
         assert in_child(folder, *settings, kill_at=at) == KILLED
         assert in_child(folder, *settings) == 0
@@ -135,7 +135,7 @@ def main(root, kills):
     assert in_child(root / "calm", 1, CALM, ROLLBACK) == 0
     for told_by in ("signals", "scores"):
         rules = collapse_at_6(told_by, root / "calm/run")
-        kill(root / told_by, 2 * kills, 1, rules, ROLLBACK)
+        kill(root / told_by, kills, 1, rules, ROLLBACK)
 
 
 if __name__ == "__main__":

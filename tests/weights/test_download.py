@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from unittest import mock
 
 import pytest
 
@@ -193,11 +194,14 @@ def test_a_file_too_large_to_be_meant(server, path, monkeypatch):
     assert files_of(path.parent) == []
 
 
-def test_nobody_answers(path):
+def test_nobody_answers(path, monkeypatch):
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{unused.getsockname()[1]}/a"
         assert reason(url, path) == "no connection (Connection refused)"
+    unknown = mock.Mock(side_effect=socket.gaierror(-2, "Name or service not known"))
+    monkeypatch.setattr(socket, "getaddrinfo", unknown)
+    assert reason(url, path) == "no connection (Name or service not known)"
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,6 @@ import dataclasses
 import hashlib
 import json
 import runpy
-import socket
 import sys
 import threading
 import time
@@ -442,14 +441,6 @@ def test_what_a_broken_connection_left_is_used_the_next_time(server, two_places)
     assert "closed after 1,000 of" in refusal(locate, NAME)
     locate(NAME)
     assert server.asked[-1].headers["Range"] == "bytes=1000-"
-
-
-def test_the_network_of_somebody_offline(two_places, monkeypatch):
-    def unreachable(*_, **__):
-        raise socket.gaierror(-2, "Name or service not known")
-
-    monkeypatch.setattr(socket, "getaddrinfo", unreachable)
-    assert refusal(locate, NAME).count("no connection (Name or service not known)") == 2
 
 
 def test_a_disk_that_cannot_take_it_is_no_reason_to_try_the_next_place(server, two_places, cache):
