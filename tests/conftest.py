@@ -7,6 +7,7 @@ import torch
 
 import biggan
 from biggan.weights.files import Description, save_network
+from chromium import CHROMIUM, FLAGS
 from tiny import TINY_CLASSES, tiny_generator
 
 
@@ -28,6 +29,15 @@ def _same_random_numbers_every_time():
 def undrawn(monkeypatch):
     """Reports without drawing, which is what takes the time."""
     monkeypatch.setattr("biggan.reporting.report.as_svg", lambda chart, number: "<svg></svg>")
+
+
+@pytest.fixture(scope="module")
+def browser():
+    sync_api = pytest.importorskip("playwright.sync_api")
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield browser
+        browser.close()
 
 
 @pytest.fixture(scope="session")

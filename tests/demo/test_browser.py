@@ -38,7 +38,7 @@ from biggan.images import save_png
 from biggan.provenance_files import read_provenance
 from biggan.video import make_frame, save_video
 from biggan.weights.files import BUNDLED, save_network
-from chromium import CHROMIUM, FLAGS
+from chromium import CHROMIUM
 from demo_app import make_gan, running
 from file_server import FileServer
 
@@ -111,14 +111,6 @@ def _slow(gan: Gan) -> Gan:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         return Gan(build_generator(config).eval(), gan.description, "0" * 64)
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield browser
-        browser.close()
 
 
 class Visit:
