@@ -51,11 +51,9 @@ def jacobian(gan, layer):
             return generator.linear(seen[0][None])[0]
         norms = [block for name, block in modules.items() if norm_of.fullmatch(name)]
         own = [norm for norm in norms if hasattr(norm, "gain")]
-        halves = [[norm.gain(seen[layer][None])[0] for norm in own if hasattr(norm.gain, "weight")]]
-        halves += [
-            [norm.bias(seen[layer][None])[0] for norm in own if hasattr(norm.gain, "weight")]
-        ]
-        return torch.cat([part for half in halves for part in half])
+        own = [norm for norm in own if hasattr(norm.gain, "weight")]
+        parts = [norm.gain for norm in own] + [norm.bias for norm in own]
+        return torch.cat([part(seen[layer][None])[0] for part in parts])
 
     return torch.autograd.functional.jacobian(read, torch.zeros(config.z_dim)).detach().numpy()
 

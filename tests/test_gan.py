@@ -221,10 +221,13 @@ def test_torchs_defaults_do_not_matter(tiny, tiny_file, dtype, device):
         assert torch.equal(ours, right)
 
 
-def test_numbers_of_numpy_are_written_as_pythons(tiny):
-    recipe = tiny.plan([np.int64(1)], np.int32(1), np.float32(0.5), np.uint8(3))[0]
-    assert recipe == tiny.plan([1], 1, 0.5, 3)[0]
+def test_numbers_and_arrays_of_other_libraries_are_taken_as_pythons(tiny):
+    (recipe,) = tiny.plan([np.int64(1)], np.int32(1), np.float32(0.5), np.uint8(3))
+    assert [recipe] == tiny.plan([1], 1, 0.5, 3)
     assert provenance_from_json(recipe.to_json()) == recipe
+    for classes in (np.array([2, 0]), torch.tensor([2, 0])):
+        assert tiny.plan(classes, 2, 0.4, 0) == tiny.plan([2, 0], 2, 0.4, 0)
+        assert tiny.plan(classes[0], 2, 0.4, 0) == tiny.plan(2, 2, 0.4, 0)
 
 
 def test_a_generator_in_training_mode_is_refused(tiny):
@@ -304,12 +307,6 @@ def test_copies_of_a_model_make_the_same_pictures_and_have_weights_of_their_own(
         copied.build_engine()
         assert (pixels(copied.sample(1)) != pixels(before)).any()
         np.testing.assert_array_equal(pixels(tiny.sample(1)), pixels(before))
-
-
-@pytest.mark.parametrize("classes", [np.array([2, 0]), torch.tensor([2, 0])])
-def test_classes_may_be_an_array(tiny, classes):
-    assert tiny.plan(classes, 2, 0.4, 0) == tiny.plan([2, 0], 2, 0.4, 0)
-    assert tiny.plan(classes[0], 2, 0.4, 0) == tiny.plan(2, 2, 0.4, 0)
 
 
 @pytest.mark.parametrize("copied", [copy.deepcopy, lambda made: pickle.loads(pickle.dumps(made))])

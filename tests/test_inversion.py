@@ -23,8 +23,11 @@ from biggan.inversion import (
     read_picture,
     save_latents,
 )
-from biggan.weights.files import load_tensors, save_tensors
-from tiny import TINY_DISCRIMINATOR
+from biggan.provenance import LatentGridProvenance, LatentProvenance
+from biggan.provenance_files import provenance_from_json
+from biggan.sampling import plan_latents
+from biggan.weights.files import Description, load_tensors, save_tensors
+from tiny import TINY_DISCRIMINATOR, tiny_generator
 
 
 @pytest.fixture
@@ -63,8 +66,7 @@ def test_the_class_and_the_image_of_a_generated_picture_are_found(
 
 def test_a_known_class_is_kept_and_the_starts_are_of_it(tiny):
     _, picture = picture_of(tiny, 1, 1.0)
-    inverter = Inverter(tiny, "golden", steps=8, progress=False)
-    found = inverter.invert(picture)
+    found = Inverter(tiny, "golden", starts=8, steps=8, progress=False).invert(picture)
     assert found.details["class_name"] == "golden retriever"
 
 
@@ -101,9 +103,6 @@ def test_unconditional_and_grey(tiny_unconditional):
 
 @pytest.fixture
 def tiny_unconditional():
-    from biggan.weights.files import Description
-    from tiny import tiny_generator
-
     generator = tiny_generator(num_classes=0, image_channels=1)
     return biggan.Gan(generator, Description("grey"), "0" * 64)
 
@@ -215,10 +214,6 @@ def test_mistakes(tiny):
 
 
 def test_a_picture_of_latents_is_made_again(tiny):
-    from biggan.provenance import LatentGridProvenance, LatentProvenance
-    from biggan.provenance_files import provenance_from_json
-    from biggan.sampling import plan_latents
-
     z, vectors = torch.randn(2, 12), tiny.embed([0, 1])
     layers = z[:, None].repeat(1, tiny.conditions, 1)
     expected = to_pil(to_uint8(tiny.generate(z, [0, 1], 0.5)))

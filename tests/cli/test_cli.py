@@ -4,7 +4,6 @@ import json
 import shlex
 import subprocess
 import sys
-import zipfile
 from itertools import pairwise
 from pathlib import Path
 from unittest import mock
@@ -315,14 +314,6 @@ def test_train_sample_resume(recipe, data, tmp_path):
     resumed = biggan(f"{line.strip().partition(': biggan ')[2]} --set total_steps=4")
     assert f"resuming {run} at step 3 of 4" in resumed.stderr
     assert resumed.returncode == 0, resumed.stderr
-
-
-def test_train_straight_from_a_zip(recipe, data, tmp_path):
-    path = tmp_path / "data.zip"
-    with zipfile.ZipFile(path, "w") as archive:
-        for image in data.rglob("*.png"):
-            archive.write(image, image.relative_to(data))
-    succeeds(f"train {recipe} --data {path} --out {tmp_path}/run --set total_steps=1")
 
 
 def test_mistakes_in_training_write_nothing(recipe, data, tmp_path):
