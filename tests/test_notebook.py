@@ -1,7 +1,5 @@
 """The notebook, run in a kernel of its own, beside the formulas of DeepMind's notebook of 2018."""
 
-from __future__ import annotations
-
 import base64
 import io
 import re

@@ -1,7 +1,5 @@
 """What is refused before anything is parsed: long bodies, many requests, unknown users."""
 
-from __future__ import annotations
-
 import asyncio
 import base64
 import json
