@@ -100,9 +100,6 @@ def assert_normalized(layer):
     torch.testing.assert_close(layer.sigma().detach().double(), largest, rtol=1e-4, atol=0)
 
 
-# --- the same classes ---
-
-
 @pytest.mark.parametrize(
     ("g", "d"),
     [
@@ -131,8 +128,6 @@ def test_with_the_same_classes_nothing_changes(make, g, d):
     assert remade == {name for name in generator.state_dict() if name.endswith(RECORDED)}
     assert generator.head.bn.grid == ()
 
-
-# --- other classes ---
 
 OTHERS = ("Golden_Retriever", "kitten", "siamese")  # 2, none, 1
 FOUND = (2, None, 1)
@@ -265,9 +260,6 @@ def test_ajbrocks_files(tmp_path):
     assert [origin.index for origin in report[1].classes] == [4, 1]
 
 
-# --- names ---
-
-
 def origin(name, names=None, mode="nearest"):
     return class_origins([name], imagenet_classes() if names is None else names, mode)[0]
 
@@ -327,8 +319,6 @@ def test_the_same_names_are_the_same_classes_though_two_are_alike():
     found = class_origins(imagenet_classes(), imagenet_classes(), "nearest")
     assert [o.index for o in found] == list(range(1000))
 
-
-# --- freezing ---
 
 FIRST_STAGE = ["linear", "blocks.0", "attention"]
 
@@ -399,9 +389,6 @@ def test_more_frozen_than_there_is(make, key, number, message):
     assert re.search(message, refusal(recipe, paths, TINY_CLASSES, **{key: number}))
     network = tiny_generator() if key.endswith("generator") else tiny_discriminator()
     assert re.search(message, refusal(trainable, network, number))
-
-
-# --- the recipe ---
 
 
 def test_the_sources_shapes_decide(make):
@@ -515,9 +502,6 @@ def test_weights_of_another_shape_than_the_recipes_are_refused(make):
         biggan.InputError, match="does not have the shape of the recipe's generator"
     ):
         build(config, TINY_CLASSES)
-
-
-# --- the report ---
 
 
 def test_the_report_says_what_became_of_everything(make):

@@ -17,9 +17,6 @@ DTYPES = {
 }
 
 
-# --- protocol buffers ---
-
-
 def varint(value):
     value &= (1 << 64) - 1
     out = bytearray()
@@ -43,9 +40,6 @@ def fixed32(number, value):
 
 def shape_proto(shape):
     return b"".join(field(2, field(1, size)) for size in shape)
-
-
-# --- graphs ---
 
 
 def node(name, op, inputs=(), **attributes):
@@ -88,9 +82,6 @@ def meta_graph(*nodes, tags=()):
     info = b"".join(field(4, tag) for tag in tags)
     graph = b"".join(field(1, n) for n in nodes)
     return field(2, field(1, info) + field(2, graph))
-
-
-# --- checkpoints ---
 
 
 def block(entries, *, compression=0):
