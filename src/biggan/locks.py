@@ -48,10 +48,8 @@ def _try(lock: BaseFileLock) -> bool:
     try:
         # In most versions of filelock, the first attempt only removes the file of a killed process.
         lock.acquire(timeout=0.1, poll_interval=0.05)
-    except Timeout:
-        raise
     except OSError as error:
-        if error.errno not in _NO_FILE_LOCKS:
+        if isinstance(error, Timeout) or error.errno not in _NO_FILE_LOCKS:
             raise
         return False
     return True

@@ -162,8 +162,9 @@ def test_what_is_past_decides_the_result_and_what_is_to_come_may_change():
 
 
 def logged(folder, step, attempt=0):
-    with RunLog(folder, step, attempt) as log:
-        return log
+    log = RunLog(folder, step, attempt)
+    log.close()
+    return log
 
 
 def test_events_after_the_last_checkpoint_happen_again(tmp_path):

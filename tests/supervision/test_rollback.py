@@ -4,6 +4,7 @@ import dataclasses
 import json
 import shutil
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -220,7 +221,7 @@ def test_an_update_to_nothing_finite_is_not_saved(tmp_path: Path, network: str, 
     config = recipe(log_every=100)
     supervised = Run(config, IMAGES, tmp_path, CPU)
     state = supervised.open()
-    with Supervisor(supervised, state) as supervisor:
+    with closing(Supervisor(supervised, state)) as supervisor:
         supervisor.before_step(state)
         real = torch.rand(8, 3, 8, 8), torch.arange(8) % 2
         metrics = discriminator_step(state, real, config) | generator_step(state, config)

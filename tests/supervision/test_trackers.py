@@ -167,9 +167,9 @@ def test_an_installed_tracker_works_offline(kind, tmp_path, monkeypatch):
     about = recipe(track=kind).to_dict()
     (folder / "report.html").write_text("<p>a report</p>")
     tracker = open_tracker(about, folder)
-    with tracker:
-        tracker.log_file(folder / "report.html")
-        assert tracker._works
+    tracker.log_file(folder / "report.html")
+    tracker.close()
+    assert tracker._works
     kept = [
         path for path in tmp_path.rglob("*") if path.is_file() and "checkpoints" not in str(path)
     ]

@@ -273,8 +273,8 @@ def _track_report(config: TrainConfig, run_dir: Path) -> None:
     except InputError as error:  # the run itself is complete
         _LOG.warning("the report is not tracked: %s", error)
         return
-    with tracker:
-        tracker.log_file(page)
+    tracker.log_file(page)
+    tracker.close()
 
 
 def summary(data: TrainingData | DatasetOutline | UncountedStream | None) -> str:

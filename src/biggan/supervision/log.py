@@ -150,7 +150,7 @@ class RunLog:
 
     def go_back(self, step: int) -> None:
         """Drop metrics and signals that were written after a step."""
-        self._close()
+        self.close()
         self._open(step)
 
     def _open(self, start: int) -> None:
@@ -192,18 +192,12 @@ class RunLog:
         text = "".join(json.dumps(event.to_dict()) + "\n" for event in self.events)
         write_atomically(self._run_dir / "events.jsonl", text.encode())
 
-    def _close(self) -> None:
+    def close(self) -> None:
+        """Close the files."""
         # A full disk was reported when it was noticed; what is still in the buffers is lost.
         for file in [*self._files.values(), *([self._writer] if self._writer else [])]:
             with contextlib.suppress(OSError):
                 file.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """Close the files."""
-        self._close()
 
 
 def read_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -7,10 +7,9 @@ import math
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
 from torch import Tensor
 
@@ -60,7 +59,6 @@ class Supervisor:
             from biggan.supervision.evaluation import ScheduledEvaluation
 
             self._evaluation = ScheduledEvaluation(run)
-        self._opened = ExitStack()
         self._log: RunLog | None = None
         self._tracker: Tracker | None = None
         with raising_together():
@@ -68,10 +66,9 @@ class Supervisor:
                 if run.config.track:
                     from biggan.supervision.trackers import open_tracker
 
-                    tracker = open_tracker(run.config.to_dict(), run.folder)
-                    self._tracker = self._opened.enter_context(tracker)
-                log = RunLog(run.folder, state.step, state.attempt.number, self._tracker)
-                self._log = self._opened.enter_context(log)
+                    self._tracker = open_tracker(run.config.to_dict(), run.folder)
+                number = state.attempt.number
+                self._log = RunLog(run.folder, state.step, number, self._tracker)
         self._attempt = state.attempt.applied_to(run.config)
         self._clock = (time.monotonic(), state.step)
         self._summary = ""
@@ -209,9 +206,9 @@ class Supervisor:
             if self._log is not None:
                 self._log.write(step, values)
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """Close the log."""
-        self._opened.close()
+    def close(self) -> None:
+        """Close the log, then the tracker."""
+        if self._log is not None:
+            self._log.close()
+        if self._tracker is not None:
+            self._tracker.close()

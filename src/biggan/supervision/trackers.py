@@ -14,7 +14,7 @@ import secrets
 from collections.abc import Callable, Mapping
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 from biggan.atomic_write import write_atomically
 from biggan.errors import InputError, first_line
@@ -51,10 +51,7 @@ class Tracker:
             self._works = False
             _LOG.warning("the run is no longer tracked: %s", first_line(error))
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
+    def close(self) -> None:
         """Send what waits."""
         self._try(self._backend.finish)
 

@@ -68,7 +68,8 @@ def train(
         how = {"desc": config.name, "unit": "step", "mininterval": 0.5}
         how |= {"total": config.total_steps, "initial": state.step}
         shown = None if progress and is_first() else True  # on a terminal alone
-        with Supervisor(run, state, rules) as supervisor, tqdm(**how, disable=shown) as bar:
+        supervisor, bar = Supervisor(run, state, rules), tqdm(**how, disable=shown)
+        with closing(supervisor), bar:
             for attempt in supervisor.attempts(state):  # the recipe, as this attempt changes it
                 bar.n = state.step
                 first = config.real_batches_before(state.step)
