@@ -3,8 +3,9 @@
 BigGAN-deep of the same random weights: the peer, our plain network, and the folded generator of
 `Gan.differentiable`. The peer runs twice: with frozen weights as ours, and as it comes, where
 `backward()` computes the gradients of all weights too. On a CPU with AMX ours also runs in
-bfloat16. All take turns in every round; the figures are medians, and the medians of each round's
-ratios.
+bfloat16. Each has a process of its own: ours with the environment of `biggan invert`, the peer as
+it comes. All take turns in every round, of several gradients in a row; the figures are medians of
+the turns' medians, and the medians of each round's ratios.
 
 Before that all compute the gradients of several noises, which are compared with those of the plain
 network in float64. A value near zero before a ReLU changes its sign by rounding, so that the error
@@ -18,9 +19,9 @@ Then 64 images of free class vectors are compared with 64 images of `Gan.sample`
 from __future__ import annotations
 
 import argparse
-import copy
 import statistics
 import tempfile
+import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -31,72 +32,69 @@ from sampling import (
     PLAIN,
     RESOLUTIONS,
     TRUNCATION,
-    as_ours,
-    build_ours,
-    build_peer,
+    load_peer,
     noise,
     one_hot,
-    peer_config,
-    ratio,
-    seconds,
+    write_deep,
 )
 from torch import Tensor, nn
+from turns import Contender, Functions, Plan, ratio, running, take_turns
 
 import biggan
+from biggan.cli.options import set_environment
 from biggan.devices import has_amx
 from biggan.images import to_pil, to_uint8
-from biggan.inference.differentiable import differentiable_conv2d
-from biggan.inference.folded import FoldedGenerator
 
 PEER = "the port, weights frozen"
 AS_IT_COMES = "the port as it comes"
 OURS = "ours, differentiable"
 IN_BFLOAT16 = "  in bfloat16"
+EXACT = "our plain network in float64"
 BATCH = 64
-NOISES = 9
+NOISES, GRADIENTS = 9, 4  # of the errors; of a turn
 TOLERANCE = 1e-3  # of the largest value of the gradient
 
-Gradient = Callable[[Tensor], Tensor]
-"""The gradient of a noise (1, z_dim), of its shape."""
+
+def port_gradient(folder: Path, name: str) -> Functions:
+    peer = load_peer(folder)
+    if name == AS_IT_COMES:
+        return of_noises(lambda z: backward(peer, z), noise().shape[1])
+    peer.requires_grad_(False)
+    return of_noises(
+        lambda z: gradient(lambda z: peer(z, one_hot(), TRUNCATION), z), noise().shape[1]
+    )
 
 
-def gradients_by_name(resolution: int) -> tuple[dict[str, Gradient], Gradient]:
-    """What computes the gradient of one noise, by name; and what does so in float64."""
-    made: dict[str, Gradient] = {}
-    try:
-        peer = build_peer(peer_config(resolution))
-    except ImportError:
-        print("pytorch-pretrained-biggan is not installed: left out")
-        generator = build_ours(f"biggan-deep-{resolution}")
-    else:
-        trainable = copy.deepcopy(peer).requires_grad_(True)
-        peer.requires_grad_(False)
-        made[PEER] = lambda z: gradient(lambda z: peer(z, one_hot(), TRUNCATION), z)
-        made[AS_IT_COMES] = lambda z: backward(trainable, z)
-        with tempfile.TemporaryDirectory() as folder:
-            generator = as_ours(peer, Path(folder))
-    generator.requires_grad_(False)
-    folded = FoldedGenerator(generator, differentiable_conv2d)
-    exact = copy.deepcopy(generator).double()
-    label = torch.tensor([LABEL])
-    made[PLAIN] = lambda z: gradient(lambda z: generator(z, label, TRUNCATION), z)
-    made[OURS] = lambda z: gradient(lambda z: folded(z, label, TRUNCATION), z)
-    if has_amx():
-        low = FoldedGenerator(generator, partial(differentiable_conv2d, dtype=torch.bfloat16))
-        low.convolve_in(torch.bfloat16)
-        made[IN_BFLOAT16] = lambda z: gradient(lambda z: low(z, label, TRUNCATION), z)
-    return made, lambda z: gradient(lambda z: exact(z, label, TRUNCATION), z.double())
+def own_gradient(weights: Path, name: str) -> Functions:
+    gan = biggan.load(weights, device="cpu", offline=True)
+    network, label = gan.generator.requires_grad_(False), torch.tensor([LABEL])
+    if name == EXACT:
+        network.double()
+    elif name != PLAIN:
+        network = gan.differentiable(precision="bfloat16" if name == IN_BFLOAT16 else "float32")
+    dtype = torch.float64 if name == EXACT else torch.float32
+    return of_noises(
+        lambda z: gradient(lambda z: network(z, label, TRUNCATION), z.to(dtype)), gan.config.z_dim
+    )
 
 
-def errors(contenders: dict[str, Gradient], exact: Gradient, z_dim: int) -> dict[str, float]:
+def of_noises(compute: Callable[[Tensor], Tensor], z_dim: int) -> Functions:
+    """The gradient of a noise (1, z_dim), of its shape, by the number of the noise."""
+    noises = [
+        torch.from_numpy(biggan.truncated_noise(1, z_dim, TRUNCATION, seed)).float()
+        for seed in range(NOISES)
+    ]
+    return {"gradient": lambda number=0: compute(noises[number])}
+
+
+def errors(contenders: dict[str, Contender], exact: Callable[[int], Tensor]) -> dict[str, float]:
     """The median over noises of the largest error, as a share of the gradient's largest value."""
     found: dict[str, list[float]] = {name: [] for name in contenders}
     for seed in range(NOISES):
-        z = torch.from_numpy(biggan.truncated_noise(1, z_dim, TRUNCATION, seed)).float()
-        expected = exact(z)
-        for name, compute in contenders.items():
-            error = (compute(z) - expected).abs().max() / expected.abs().max()
-            found[name].append(error.item())
+        expected = exact(seed)
+        for name, contender in contenders.items():
+            error = (contender.result("gradient", seed) - expected).abs().max()
+            found[name].append((error / expected.abs().max()).item())
     return {name: statistics.median(values) for name, values in found.items()}
 
 
@@ -130,7 +128,9 @@ def compare_free_vectors(rounds: int) -> None:
     times: dict[str, list[float]] = {"gan.sample": [], "free class vectors": []}
     for _ in range(1 + rounds):  # the first one warms up
         for own, make in zip(times.values(), (sample, generate), strict=True):
-            own.append(seconds(make))
+            start = time.perf_counter()
+            make()
+            own.append(time.perf_counter() - start)
     print(f"{gan.name}, {BATCH} images:")
     first = times["gan.sample"][1:]
     for name, taken in times.items():
@@ -144,13 +144,19 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--quick", action="store_true", help="three rounds")
     arguments = parser.parse_args()
-    contenders, exact = gradients_by_name(arguments.resolution)
-    z = noise()
-    error = errors(contenders, exact, z.shape[1])  # warms up
-    times: dict[str, list[float]] = {name: [] for name in contenders}
-    for _ in range(3 if arguments.quick else arguments.rounds):
-        for name, compute in contenders.items():
-            times[name].append(seconds(lambda compute=compute: compute(z)))
+    rounds = 3 if arguments.quick else arguments.rounds
+    with tempfile.TemporaryDirectory() as folder:
+        weights, peer = write_deep(arguments.resolution, Path(folder))
+        plans = {}
+        for name in () if peer is None else (PEER, AS_IT_COMES):
+            plans[name] = Plan(partial(port_gradient, weights, name))
+        for name in (PLAIN, OURS, *([IN_BFLOAT16] if has_amx() else [])):
+            plans[name] = Plan(partial(own_gradient, weights, name), set_environment)
+        del peer
+        exact = own_gradient(weights, EXACT)["gradient"]
+        with running(plans) as contenders:
+            error = errors(contenders, exact)  # warms up
+            times = take_turns(contenders, "gradient", rounds, GRADIENTS)
     first = next(iter(times))
     print(f"biggan-deep-{arguments.resolution}, forward and backward to the noise of one image:")
     for name, taken in times.items():
@@ -162,7 +168,7 @@ def main() -> None:
     error.pop(IN_BFLOAT16, None)
     equal = "equal" if max(error.values()) <= TOLERANCE else "NOT EQUAL"
     print(f"  {equal}: error in float32 of the gradient's largest value, median of {NOISES} noises")
-    compare_free_vectors(3 if arguments.quick else arguments.rounds)
+    compare_free_vectors(rounds)
 
 
 if __name__ == "__main__":

@@ -1,14 +1,17 @@
 """One image at a time on the CPU: this package against pytorch-pretrained-biggan.
 
 BigGAN-deep: the peer as it is, the peer exported to ONNX and run by ONNX Runtime and by OpenVINO,
-our plain network and our engines, all of the same random weights and in one process. BigGAN, which
-the peer does not have: our engines against our own plain network, which trains and whose layers are
-fused already, and against its textbook form (`plain_form.py`): upsample, then convolve. On a CPU
-with AMX also our engine in bfloat16, with its PSNR against the float32 image. All take
-turns in every round; the figures are medians, and the medians of each round's ratios. Before that
-everybody makes one image, and the largest difference is printed. The rate of float32 matrix
-products, measured beside, is what an engine's arithmetic is compared with: it is that of the folded
-network with direct convolutions, so Winograd's may exceed the rate.
+our plain network and our engines, all of the same random weights. BigGAN, which the peer does not
+have: our engines against our own plain network, which trains and whose layers are fused already,
+and against its textbook form (`plain_form.py`): upsample, then convolve. On a CPU with AMX also our
+engine in bfloat16, with its PSNR against the float32 image.
+
+Each has a process of its own, as its users run it: ours with the environment of `biggan sample`,
+the peers as they come. All take turns in every round, of several images in a row; the figures are
+medians of the turns' medians, and the medians of each round's ratios. Before that everybody makes
+one image, and the largest difference is printed. The rate of float32 matrix products, measured
+beside, is what an engine's arithmetic is compared with: it is that of the folded network with
+direct convolutions, so Winograd's may exceed the rate.
 
 What is not installed is left out, and said so; the peers come with the development tools.
 
@@ -23,26 +26,30 @@ import logging
 import math
 import statistics
 import tempfile
-import time
 import warnings
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from plain_form import plain
 from torch import Tensor, nn
+from turns import Functions, Plan, ratio, running, take_turns
 
 import biggan
+from biggan.cli.options import set_environment
 from biggan.devices import has_amx
-from biggan.inference.engine import build_engine
+from biggan.inference import EngineName, Precision
 from biggan.inference.folded import FoldedGenerator
 from biggan.inference.measurements import matrix_product_rate
 from biggan.inference.openvino import version as openvino_version
 from biggan.models import Generator, GeneratorConfig
 from biggan.nn import StandingBatchNorm2d
+from biggan.weights.files import Description, save_network
 
 RESOLUTIONS, ROUNDS = (128, 256, 512), 9
+IMAGES = 4  # of a turn
 TRUNCATION, LABEL = 0.4, 207
 POWER_ITERATIONS, FOR_STATISTICS = 15, 8
 TOLERANCE = 1e-3  # of a range of 2
@@ -58,9 +65,6 @@ LAYERS = {
     256: "F16,16 T16,16 F16,16 T16,8 F8,8 T8,8 F8,8 T8,4 F4,4 T4,2 F2,2 T2,1",
     512: "F16,16 T16,16 F16,16 T16,8 F8,8 T8,8 F8,8 T8,4 F4,4 T4,2 F2,2 T2,1 F1,1 T1,1",
 }
-
-Draw = Callable[[], Tensor]
-"""Makes one image of the noise and class that all share."""
 
 
 def peer_config(resolution: int) -> Any:
@@ -108,7 +112,7 @@ def converge(module: nn.Module) -> None:
 
 
 @torch.no_grad()
-def record_statistics(norms: list[nn.Module], draw: Draw) -> None:
+def record_statistics(norms: list[nn.Module], draw: Callable[[], Tensor]) -> None:
     """Give BatchNorms, the peer's or ours, the statistics of some images for every truncation."""
 
     def record(norm: nn.Module, inputs: tuple[Tensor, ...]) -> None:
@@ -120,12 +124,6 @@ def record_statistics(norms: list[nn.Module], draw: Draw) -> None:
     draw()
     for hook in hooks:
         hook.remove()
-
-
-def as_ours(peer: nn.Module, folder: Path) -> Generator:
-    """The peer's network as this package reads it from the peer's own files."""
-    write_peer(peer, folder)
-    return biggan.load(folder, offline=True).generator
 
 
 def write_peer(peer: nn.Module, folder: Path) -> None:
@@ -196,28 +194,30 @@ def export_peer(peer: nn.Module, path: Path) -> None:
         )
 
 
-def peer_by_onnxruntime(path: Path) -> Draw:
-    """See `peer_by_openvino`.
+def peers_image(folder: Path) -> Functions:
+    peer, z, label = load_peer(folder), noise(), one_hot()
+    return {"image": torch.inference_mode()(lambda: peer(z, label, TRUNCATION))}
 
-    Raises:
-        ImportError: ONNX Runtime is not installed.
-    """
+
+def load_peer(folder: Path) -> nn.Module:
+    from pytorch_pretrained_biggan import BigGAN
+
+    return BigGAN.from_pretrained(str(folder)).eval()
+
+
+def image_by_onnxruntime(exported: Path) -> Functions:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(exported, options, providers=["CPUExecutionProvider"])
     inputs = {"z": noise().numpy(), "label": one_hot().numpy()}
-    return lambda: torch.from_numpy(session.run(None, inputs)[0])
+    return {"image": lambda: torch.from_numpy(session.run(None, inputs)[0])}
 
 
-def peer_by_openvino(path: Path) -> Draw:
-    """The exported peer in another runtime, with the settings that this package's engine has.
-
-    Raises:
-        ImportError: OpenVINO is not installed.
-    """
+def image_by_openvino(exported: Path) -> Functions:
+    """The exported peer in another runtime, with the settings that this package's engine has."""
     import openvino
 
     settings = {
@@ -225,82 +225,92 @@ def peer_by_openvino(path: Path) -> Draw:
         "INFERENCE_NUM_THREADS": torch.get_num_threads(),
         "INFERENCE_PRECISION_HINT": "f32",
     }
-    network = openvino.compile_model(openvino.convert_model(path), "CPU", settings)
+    network = openvino.compile_model(openvino.convert_model(exported), "CPU", settings)
     inputs = [noise().numpy(), one_hot().numpy()]
-    return lambda: torch.from_numpy(network(inputs)[0].copy())
+    return {"image": lambda: torch.from_numpy(network(inputs)[0].copy())}
 
 
-def deep_contenders(resolution: int) -> tuple[dict[str, Draw], Generator]:
-    """All that make the image of one BigGAN-deep, and our network of the same weights."""
+def image_by_network(weights: Path, form: Callable[[Generator], nn.Module]) -> Functions:
+    generator = biggan.load(weights, device="cpu", offline=True).generator
+    z, labels, network = noise(generator.config.z_dim), torch.tensor([LABEL]), form(generator)
+    return {"image": torch.inference_mode()(lambda: network(z, labels, TRUNCATION))}
+
+
+def image_by_engine(weights: Path, name: EngineName, precision: Precision) -> Functions:
+    gan = biggan.load(weights, device="cpu", offline=True, engine=name, precision=precision)
+    engine = gan.engine
+    if (engine.name, engine.precision) != (name, precision):
+        raise ImportError(f"{engine.name} in {engine.precision} took its place")
+    z, labels = noise(engine.config.z_dim), torch.tensor([LABEL])
+    return {"image": lambda: engine(z, labels, TRUNCATION)}
+
+
+def write_deep(resolution: int, folder: Path) -> tuple[Path, nn.Module | None]:
+    """Write the weights that all load: those of the peer, or ours where it is not installed.
+
+    Returns:
+        What `biggan.load` takes, and the peer.
+    """
     try:
-        config = peer_config(resolution)
+        peer = build_peer(peer_config(resolution))
     except ImportError:
         print(f"{PEER} is not installed: left out, and its exports")
-        generator = build_ours(f"biggan-deep-{resolution}")
-        return own_contenders(generator), generator
-    peer = build_peer(config)
-    contenders: dict[str, Draw] = {PEER: lambda: peer(noise(), one_hot(), TRUNCATION)}
-    with tempfile.TemporaryDirectory() as folder:
-        exported = Path(folder, "peer.onnx")
-        for name, run in (
-            ("  its ONNX by ONNX Runtime", peer_by_onnxruntime),
-            (PEER_BY_OPENVINO, peer_by_openvino),
-        ):
-            try:
-                if not exported.exists():
-                    export_peer(peer, exported)
-                contenders[name] = run(exported)
-            except ImportError as error:
-                print(f"{name.strip()}: left out, {error}")
-        generator = as_ours(peer, Path(folder))
-    return contenders | own_contenders(generator), generator
+        return write_ours(f"biggan-deep-{resolution}", folder), None
+    write_peer(peer, folder)
+    return folder, peer
 
 
-def own_contenders(generator: Generator) -> dict[str, Draw]:
+def write_ours(shape: str, folder: Path) -> Path:
+    weights = folder / "ours.safetensors"
+    save_network(weights, build_ours(shape), Description(name="random"))
+    return weights
+
+
+def peer_plans(peer: nn.Module, folder: Path) -> dict[str, Plan]:
+    """The peer as its files in the folder have it, and its exports."""
+    plans = {PEER: Plan(partial(peers_image, folder))}
+    exported = folder / "peer.onnx"
+    try:
+        export_peer(peer, exported)
+    except ImportError as error:
+        print(f"its ONNX: left out, {error}")
+        return plans
+    plans["  its ONNX by ONNX Runtime"] = Plan(partial(image_by_onnxruntime, exported))
+    plans[PEER_BY_OPENVINO] = Plan(partial(image_by_openvino, exported))
+    return plans
+
+
+def own_plans(weights: Path) -> dict[str, Plan]:
     """Our plain network, and every engine that is installed here."""
-    z, labels = noise(generator.config.z_dim), torch.tensor([LABEL])
-    contenders: dict[str, Draw] = {PLAIN: lambda: generator(z, labels, TRUNCATION)}
+    builds = {PLAIN: partial(image_by_network, weights, nn.Module.eval)}
     for name in ("pytorch", *(["openvino"] if openvino_version() else [])):
-        engine = build_engine(generator, name)
-        if engine.name == name:  # not one that took its place
-            contenders[f"ours, engine {name}"] = drawing(engine, z, labels)
+        builds[f"ours, engine {name}"] = partial(image_by_engine, weights, name, "float32")
     if has_amx():
-        engine = build_engine(generator, "pytorch", "bfloat16")
-        if engine.precision == "bfloat16":
-            contenders[IN_BFLOAT16] = drawing(engine, z, labels)
-    return contenders
+        builds[IN_BFLOAT16] = partial(image_by_engine, weights, "pytorch", "bfloat16")
+    return {name: Plan(build, set_environment) for name, build in builds.items()}
 
 
-def textbook_form(generator: Generator) -> dict[str, Draw]:
-    """Our network, its layers as a textbook has them."""
-    network = plain(copy.deepcopy(generator))
-    z, labels = noise(generator.config.z_dim), torch.tensor([LABEL])
-    return {TEXTBOOK: lambda: network(z, labels, TRUNCATION)}
-
-
-def drawing(engine: Callable[..., Tensor], z: Tensor, labels: Tensor) -> Draw:
-    return lambda: engine(z, labels, TRUNCATION)
-
-
-@torch.inference_mode()
-def compare(title: str, contenders: dict[str, Draw], generator: Generator, rounds: int) -> None:
+def compare(title: str, plans: dict[str, Plan], weights: Path, rounds: int) -> None:
     """Check that all make one image, measure, print."""
-    images = {name: draw() for name, draw in contenders.items()}  # warms up, too
-    expected = next(iter(images.values()))
-    low = images.pop(IN_BFLOAT16, None)
-    differences = [(image - expected).abs().max().item() for image in images.values()]
-    rate = matrix_product_rate(CPU)
-    times: dict[str, list[float]] = {name: [] for name in contenders}
-    for _ in range(rounds):
-        for name, draw in contenders.items():
-            times[name].append(seconds(draw))
-    rate = max(rate, matrix_product_rate(CPU))
-    operations = FoldedGenerator(generator).operations
-    peers = [name for name in (PEER, PEER_BY_OPENVINO) if name in times]
-    references = peers or [name for name in (PLAIN, TEXTBOOK) if name in times]
+    operations = FoldedGenerator(
+        biggan.load(weights, device="cpu", offline=True).generator
+    ).operations
+    with running(plans) as contenders:
+        images = {name: one.result("image") for name, one in contenders.items()}  # warms up, too
+        rate = matrix_product_rate(CPU)
+        times = take_turns(contenders, "image", rounds, IMAGES)
+        rate = max(rate, matrix_product_rate(CPU))
     print(
         f"\n{title}: {operations / 1e9:.1f} GFLOP folded, matrix products {rate / 1e9:.0f} GFLOP/s"
     )
+    report_times(times, operations / rate)
+    report_images(images)
+
+
+def report_times(times: dict[str, list[float]], least: float) -> None:
+    """Print a table; `least` is the time of an image at the rate of matrix products."""
+    peers = [name for name in (PEER, PEER_BY_OPENVINO) if name in times]
+    references = peers or [name for name in (PLAIN, TEXTBOOK) if name in times]
     headings = {
         PEER: "peer/it",
         PEER_BY_OPENVINO: "OV/it",
@@ -314,8 +324,15 @@ def compare(title: str, contenders: dict[str, Draw], generator: Generator, round
     for name, taken in times.items():
         median = statistics.median(taken)
         against = " ".join(f"{ratio(times[other], taken):7.2f}x" for other in references)
-        share = f"{operations / median / rate:8.0%}" if "ours" in name else ""
+        share = f"{least / median:8.0%}" if "ours" in name else ""
         print(f"  {name:28} {median:8.3f} {1 / median:8.2f} {against} {share}".rstrip())
+
+
+def report_images(images: dict[str, Tensor]) -> None:
+    """Print how far they are from the first one."""
+    expected = next(iter(images.values()))
+    low = images.pop(IN_BFLOAT16, None)
+    differences = [(image - expected).abs().max().item() for image in images.values()]
     equal = all(difference <= TOLERANCE for difference in differences)  # NaN is not
     print(f"  {'equal' if equal else 'NOT EQUAL'}: largest difference of a pixel", end=" ")
     print(f"{max(differences):.1e} of a range of 2,", end=" ")
@@ -324,17 +341,6 @@ def compare(title: str, contenders: dict[str, Draw], generator: Generator, round
         change = low - expected
         psnr = 10 * math.log10(4 / change.square().mean().item())
         print(f"  {IN_BFLOAT16}: PSNR {psnr:.1f} dB, {change.abs().max().item():.2f} at most")
-
-
-def seconds(draw: Draw) -> float:
-    start = time.perf_counter()
-    draw()
-    return time.perf_counter() - start
-
-
-def ratio(reference: list[float], taken: list[float]) -> float:
-    """How many times faster, as the median of the rounds' ratios."""
-    return statistics.median(r / t for r, t in zip(reference, taken, strict=True))
 
 
 def main() -> None:
@@ -347,11 +353,18 @@ def main() -> None:
     resolutions = arguments.resolutions or ([128] if arguments.quick else RESOLUTIONS)
     print(f"{torch.get_num_threads()} threads, torch {torch.__version__}, {rounds} rounds, batch 1")
     for resolution in resolutions:
-        compare(f"biggan-deep-{resolution}", *deep_contenders(resolution), rounds)
+        with tempfile.TemporaryDirectory() as name:
+            weights, peer = write_deep(resolution, Path(name))
+            plans = ({} if peer is None else peer_plans(peer, weights)) | own_plans(weights)
+            del peer
+            compare(f"biggan-deep-{resolution}", plans, weights, rounds)
     for resolution in resolutions:
-        generator = build_ours(f"biggan-{resolution}")
-        contenders = own_contenders(generator) | textbook_form(generator)
-        compare(f"biggan-{resolution}", contenders, generator, rounds)
+        with tempfile.TemporaryDirectory() as name:
+            weights = write_ours(f"biggan-{resolution}", Path(name))
+            textbook = Plan(partial(image_by_network, weights, plain), set_environment)
+            compare(
+                f"biggan-{resolution}", own_plans(weights) | {TEXTBOOK: textbook}, weights, rounds
+            )
 
 
 if __name__ == "__main__":

@@ -21,9 +21,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
-from sampling import LABEL, RESOLUTIONS, TRUNCATION, as_ours, build_ours, build_peer, peer_config
+from sampling import LABEL, RESOLUTIONS, TRUNCATION, build_ours, build_peer, peer_config, write_peer
 from torch import Tensor, nn
 
+import biggan
 from biggan.inference import EngineName, Precision
 from biggan.inference.engine import Engine, build_engine
 from biggan.models import Generator
@@ -205,7 +206,8 @@ def networks(resolution: int, *, quick: bool) -> tuple[nn.Module | None, Generat
         config.channel_width = 8
     peer = build_peer(config)
     with tempfile.TemporaryDirectory() as folder:
-        return peer, as_ours(peer, Path(folder))
+        write_peer(peer, Path(folder))
+        return peer, biggan.load(folder, device="cpu", offline=True).generator
 
 
 def main() -> None:

@@ -1,12 +1,15 @@
 """Training steps against ajbrock's BigGAN-PyTorch, of which a checkout is needed.
 
 Networks of the same shapes, hinge loss, Adam, no orthogonal regularization; a step of D and one of
-G by each in turn, in one process: in float32 and, on a CPU with AMX, in bfloat16 too (the peer by
-autocast). Prints the medians of wall and processor time, and the medians of each round's ratios to
-the peer in float32.
+G by each in turn: in float32 and, on a CPU with AMX, in bfloat16 too (the peer by autocast). Each
+has a process of its own, as its users run it: ours keeps freed memory, as `biggan train` does, and
+the peer does not. With --kept a second one of the peer does. Processes of fewer precisions need
+less memory. Prints the medians of wall and processor time, and the medians of each round's ratios
+to the first, the peer in float32 unless that is left out.
 
     git clone https://github.com/ajbrock/BigGAN-PyTorch
     python benchmarks/training_peer.py BigGAN-PyTorch [--size biggan-128] [--batch 4] [--rounds 7]
+        [--precisions float32 bfloat16] [--kept]
 """
 
 from __future__ import annotations
@@ -15,15 +18,14 @@ import argparse
 import importlib
 import statistics
 import sys
-import time
-from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from sampling import ratio
 from torch import nn
 from torch.nn import functional as F
+from turns import Functions, Plan, Times, ratio, running
 
 from biggan.devices import has_amx, keep_freed_memory
 from biggan.training.config import TrainConfig
@@ -32,10 +34,11 @@ from biggan.training.step import discriminator_step, generator_step
 from training import RECIPES, real_batch, recipe
 
 PEER = "BigGAN-PyTorch"
-Steps = dict[str, Callable[[], object]]
 
 
-def peer_steps(folder: Path, config: TrainConfig, real: tuple[torch.Tensor, torch.Tensor]) -> Steps:
+def peer_steps(
+    folder: Path, config: TrainConfig, real: tuple[torch.Tensor, torch.Tensor]
+) -> Functions:
     """A step of D and one of G as the peer's `train_fns.py` takes them."""
     sys.path.insert(0, str(folder))
     peer: Any = importlib.import_module("BigGAN")
@@ -85,12 +88,23 @@ def peer_steps(folder: Path, config: TrainConfig, real: tuple[torch.Tensor, torc
     return {"D": discriminator_update, "G": generator_update}
 
 
-def own_steps(config: TrainConfig, real: tuple[torch.Tensor, torch.Tensor]) -> Steps:
+def own_steps(config: TrainConfig, real: tuple[torch.Tensor, torch.Tensor]) -> Functions:
     state = TrainState.create(config, real[0].device)
     return {
         "D": lambda: discriminator_step(state, real, config),
         "G": lambda: generator_step(state, config),
     }
+
+
+def peer_process(folder: Path, config: TrainConfig, keeps: bool) -> Functions:
+    if keeps:
+        keep_freed_memory()
+    return peer_steps(folder, config, real_batch(config))
+
+
+def own_process(config: TrainConfig) -> Functions:
+    keep_freed_memory()  # as `biggan train` does
+    return own_steps(config, real_batch(config))
 
 
 def main() -> None:
@@ -99,33 +113,44 @@ def main() -> None:
     parser.add_argument("--size", choices=RECIPES, default="biggan-128")
     parser.add_argument("--batch", type=int, default=4)
     parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument(
+        "--precisions",
+        nargs="+",
+        choices=("float32", "bfloat16"),
+        default=["float32", "bfloat16"] if has_amx() else ["float32"],
+    )
+    parser.add_argument(
+        "--kept", action="store_true", help="also the peer with freed memory kept as ours"
+    )
     arguments = parser.parse_args()
-    keep_freed_memory()
-    contenders: dict[str, Steps] = {}
-    for precision in ("float32", "bfloat16") if has_amx() else ("float32",):
+    plans: dict[str, Plan] = {}
+    for precision in arguments.precisions:
         config = recipe(arguments.size, batch_size=arguments.batch, precision=precision)
-        real = real_batch(config)
-        contenders[f"{PEER}, {precision}"] = peer_steps(arguments.folder, config, real)
-        contenders[f"ours, {precision}"] = own_steps(config, real)
-    clocks = {"wall": time.perf_counter, "processor": time.process_time}
-    times: dict[tuple[str, str, str], list[float]] = {}
-    for i in range(1 + arguments.rounds):
-        for name, steps in contenders.items():
-            for step, update in steps.items():
-                before = {clock: now() for clock, now in clocks.items()}
-                update()
-                if i > 0:  # the first one warms up
-                    for clock, now in clocks.items():
-                        times.setdefault((clock, step, name), []).append(now() - before[clock])
+        peer = partial(peer_process, arguments.folder, config)
+        plans[f"{PEER}, {precision}"] = Plan(partial(peer, keeps=False))
+        if arguments.kept and precision == "float32":
+            plans["  with freed memory kept"] = Plan(partial(peer, keeps=True))
+        plans[f"ours, {precision}"] = Plan(partial(own_process, config))
+    times: dict[tuple[str, str], list[Times]] = {}
+    with running(plans) as contenders:
+        for i in range(1 + arguments.rounds):
+            for name, contender in contenders.items():
+                for step in "DG":
+                    taken = contender.times(step)
+                    if i > 0:  # the first one warms up
+                        times.setdefault((step, name), []).extend(taken)
+    first = next(iter(contenders))
     print(f"{arguments.size}, batch {arguments.batch}, {torch.get_num_threads()} threads")
-    for clock in clocks:
+    print(f"  speeds are relative to {first}")
+    for clock in Times._fields:
         for step in "DG":
-            reference = times[clock, step, f"{PEER}, float32"]
-            for name in contenders:
-                own = times[clock, step, name]
+            by_name = {
+                name: [getattr(call, clock) for call in times[step, name]] for name in contenders
+            }
+            for name, taken in by_name.items():
                 print(
-                    f"  {step} step, {clock:9} time: {name:24} {statistics.median(own):.3f} s, "
-                    f"{ratio(reference, own):.2f} times as fast"
+                    f"  {step} step, {clock:9} time: {name:24} {statistics.median(taken):.3f} s, "
+                    f"{ratio(by_name[first], taken):.2f} times as fast"
                 )
 
 

@@ -1,10 +1,14 @@
 """The logic within the benchmark scripts, and that they run where their peers are missing."""
 
+import importlib
 import mmap
+import os
 import socket
 import subprocess
 import sys
 import time
+from concurrent.futures.process import BrokenProcessPool
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -18,6 +22,7 @@ import gpu
 import memory
 import sampling
 import scale
+import turns
 
 from biggan.nn import StandingBatchNorm2d
 from tiny import tiny_generator
@@ -31,7 +36,7 @@ def _only_pytorch_at_a_known_rate(monkeypatch):
 
 
 def test_the_ratio_is_the_median_of_the_rounds():
-    assert sampling.ratio([4.0, 9.0, 100.0], [2.0, 3.0, 50.0]) == 2.0
+    assert turns.ratio([4.0, 9.0, 100.0], [2.0, 3.0, 50.0]) == 2.0
 
 
 @torch.no_grad()
@@ -77,12 +82,13 @@ def test_the_peers_network_is_ours_of_the_same_weights(tmp_path):
         output_dim=64, channel_width=8, layers=layers, attention_layer_position=4
     )
     peer = sampling.build_peer(config)
-    ours = sampling.as_ours(peer, tmp_path)
+    sampling.write_peer(peer, tmp_path)
     theirs = peer(sampling.noise(), sampling.one_hot(), sampling.TRUNCATION)
-    images = [draw() for draw in sampling.own_contenders(ours).values()]
-    assert len(images) == 2
+    builds = [plan.build for plan in sampling.own_plans(tmp_path).values()]
+    assert len(builds) == 2
     assert theirs.std() > 0.05  # neither faded nor exploded
-    for image in images:
+    for build in (*builds, partial(sampling.peers_image, tmp_path)):
+        image = build()["image"]()
         torch.testing.assert_close(image, theirs, atol=1e-4, rtol=0)
     alone = sampling.AtOneTruncation(peer)(sampling.noise(), sampling.one_hot())
     torch.testing.assert_close(alone, theirs, atol=1e-5, rtol=0)
@@ -90,33 +96,91 @@ def test_the_peers_network_is_ours_of_the_same_weights(tmp_path):
 
 
 @pytest.mark.usefixtures("_only_pytorch_at_a_known_rate")
-def test_without_the_peer_our_networks_are_compared(monkeypatch, capsys):
+def test_without_the_peer_our_networks_are_compared(monkeypatch, capsys, tmp_path):
     monkeypatch.setitem(sys.modules, "pytorch_pretrained_biggan", None)
     generator = tiny_generator(num_classes=1000)
     monkeypatch.setattr(sampling, "build_ours", lambda _: generator)
-    contenders, network = sampling.deep_contenders(128)
-    assert network is generator
-    assert list(contenders) == [sampling.PLAIN, "ours, engine pytorch"]
-    sampling.compare("tiny", contenders, network, rounds=2)
+    weights, peer = sampling.write_deep(128, tmp_path)
+    assert peer is None
+    plans = sampling.own_plans(weights)
+    assert list(plans) == [sampling.PLAIN, "ours, engine pytorch"]
+    sampling.compare("tiny", plans, weights, rounds=2)
     output = capsys.readouterr().out
     assert "pytorch-pretrained-biggan is not installed: left out" in output
     assert "plain/it" in output
     assert "  equal: largest" in output
-    contenders[sampling.IN_BFLOAT16] = lambda: contenders[sampling.PLAIN]() + 0.01
-    sampling.compare("tiny", contenders, network, rounds=1)
+
+
+def test_an_image_in_bfloat16_may_differ(capsys):
+    image = torch.rand(1, 3, 8, 8)
+    sampling.report_images({"a": image, sampling.IN_BFLOAT16: image + 0.01, "b": image})
     output = capsys.readouterr().out
     assert "  equal: largest" in output
     assert "bfloat16: PSNR 46.0 dB, 0.01 at most" in output
 
 
-@pytest.mark.usefixtures("_only_pytorch_at_a_known_rate")
 @pytest.mark.parametrize("fault", [0.01, float("nan")])
 def test_different_images_are_said_to_be_different(capsys, fault):
-    generator = tiny_generator(num_classes=1000)
-    contenders = sampling.own_contenders(generator)
-    contenders["wrong"] = lambda: contenders[sampling.PLAIN]() + fault
-    sampling.compare("tiny", contenders, generator, rounds=1)
+    image = torch.rand(1, 3, 8, 8)
+    sampling.report_images({"a": image, "b": image, "wrong": image + fault})
     assert "NOT EQUAL" in capsys.readouterr().out
+
+
+def some_functions(module="torch"):
+    """What a contender's process builds."""
+    importlib.import_module(module)
+    calls = torch.zeros(1)
+    return {
+        "call": lambda: calls.add_(1) and time.sleep(0.05),
+        "calls": lambda more=0: calls + more,
+        "digits": lambda: torch.tensor(sys.get_int_max_str_digits()),
+        "fail": lambda: 1 / 0,
+        "end": lambda: os._exit(3),
+        "hang": lambda: print(os.getpid(), flush=True) or time.sleep(600),
+    }
+
+
+def test_contenders_take_turns_in_processes_of_their_own(capsys):
+    before = dict(os.environ)
+    plans = {
+        "plain": turns.Plan(some_functions),
+        "  lacking": turns.Plan(partial(some_functions, "no_such_module")),
+        "set": turns.Plan(some_functions, lambda: os.environ.update(PYTHONINTMAXSTRDIGITS="5000")),
+    }
+    with turns.running(plans) as contenders:
+        assert capsys.readouterr().out == "lacking: left out, No module named 'no_such_module'\n"
+        assert os.environ == before
+        plain, changed = contenders.values()
+        assert plain.result("digits") != 5000
+        assert changed.result("digits") == 5000  # read before anything is imported
+        times = turns.take_turns(contenders, "call", rounds=2, calls=3)
+        assert list(times) == ["plain", "set"]
+        assert all(len(taken) == 2 and min(taken) >= 0.05 for taken in times.values())
+        assert plain.result("calls") == 6
+        assert changed.result("calls", 0.5) == 6.5
+        with pytest.raises(ZeroDivisionError) as raised:
+            changed.times("fail")
+        assert raised.value.__notes__ == ["in the process of set"]
+        assert '"fail": lambda' in str(raised.value.__cause__)  # the traceback of the process
+        with pytest.raises(BrokenProcessPool):
+            plain.times("end")
+        assert changed.result("calls") == 6
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks processes up in /proc")
+def test_a_contender_ends_with_the_script(tmp_path):
+    log = tmp_path / "log"
+    code = (
+        f"import sys; sys.path[:0] = {sys.path!r}; import turns, test_benchmarks\n"
+        "plan = turns.Plan(test_benchmarks.some_functions)\n"
+        "with turns.running({'one': plan}) as them: them['one'].times('hang')"
+    )
+    with log.open("w") as out:
+        killed = subprocess.Popen([sys.executable, "-c", code], stdout=out)
+    wait_until(lambda: log.read_text().endswith("\n"))
+    killed.kill()
+    killed.wait()
+    wait_until_gone(log.read_text().strip())
 
 
 def test_imports_are_read_longest_first():
@@ -182,8 +246,7 @@ def test_a_killed_gpu_run_leaves_no_part_running(tmp_path):
     wait_until(lambda: log.exists() and log.read_text().endswith("\n"))
     killed.kill()
     killed.wait()
-    status = Path("/proc") / log.read_text().strip() / "status"
-    wait_until(lambda: not status.exists() or "State:\tZ" in status.read_text())
+    wait_until_gone(log.read_text().strip())
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads Linux's figures of a connection")
@@ -199,6 +262,11 @@ def test_bytes_sent_are_those_of_this_process_over_tcp():
             own_end.sendall(bytes(50_000))
             assert len(own_end.recv(7, socket.MSG_WAITALL)) == 7
             assert scale.sent() - before == 50_000
+
+
+def wait_until_gone(process):
+    status = Path("/proc") / process / "status"
+    wait_until(lambda: not status.exists() or "State:\tZ" in status.read_text())
 
 
 def wait_until(condition):
