@@ -77,8 +77,17 @@ def resolve_class(query: str | int, class_names: Sequence[str]) -> int:
     In this order: the exact name or one exact synonym; an index ("207", or the notebook's
     drop-down form "207) golden retriever"); a WordNet id, if the classes are ImageNet's; the only
     class with the query among its words. Case does not matter, and spaces, hyphens and underscores
-    are the same. A name that several classes have is refused, even where it is the whole name of
-    one: "harp" may be the harp or, by its synonyms, the harmonica.
+    are the same.
+
+    A name that several classes have is refused, even where it is the whole name of one: "harp" may
+    be the harp or, by its synonyms, the harmonica.
+
+    Args:
+        query: A class name, a synonym, words of one, an index, or a WordNet id.
+        class_names: The model's classes in order; a name may hold synonyms after commas.
+
+    Returns:
+        The index of the class.
 
     Raises:
         InputError: No class fits, several do (AmbiguousClassError), or the index is out of range.

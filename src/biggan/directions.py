@@ -83,7 +83,11 @@ class Directions:
         return len(self.vectors)
 
     def index(self, direction: int | str) -> int:
-        """The number of a direction given by number or name."""
+        """The number of a direction given by number or name.
+
+        Raises:
+            InputError: There is none.
+        """
         if isinstance(direction, str):
             if direction in filter(None, self.names):
                 return self.names.index(direction)
@@ -113,6 +117,10 @@ class Directions:
 
         Returns:
             (N, L, z_dim): noise for each layer, changed in `layers`.
+
+        Raises:
+            InputError: Noise of another shape, an unknown direction, an amount that is not a
+                finite number.
         """
         if not isinstance(amounts, Mapping):
             raise InputError(
@@ -135,7 +143,11 @@ def plan_moved(
     pictures: Sequence[Provenance | LatentProvenance],
     moves: Sequence[tuple[Directions, Mapping[int | str, float]]],
 ) -> list[LatentProvenance]:
-    """Plan pictures moved along directions; for the amounts see `Directions.apply`."""
+    """Plan pictures moved along directions; for the amounts see `Directions.apply`.
+
+    Raises:
+        InputError: Pictures or directions of another model, or an unknown direction.
+    """
     for directions, _ in moves:
         directions.check_model(gan)
     amounts = [item for _, moved in moves for item in moved.items()]
@@ -324,7 +336,11 @@ def draw_sheet(
     *,
     amounts: Sequence[float] = (-3, -2, -1, 0, 1, 2, 3),
 ) -> Image.Image:
-    """One picture moved along each direction: a row for each, under its number or name."""
+    """One picture moved along each direction: a row for each, under its number or name.
+
+    Raises:
+        InputError: Directions of another model, no such class, a truncation out of range.
+    """
     directions.check_model(gan)
     z = torch.from_numpy(make_noise(1, gan.config.z_dim, truncation, seed)).float()
     labels = None if class_ is None and not gan.class_names else [class_ or 0] * len(amounts)
@@ -351,7 +367,11 @@ def save_directions(directions: Directions, path: str | Path) -> None:
 
 
 def load_directions(path: str | Path) -> Directions:
-    """Read a file of `save_directions`."""
+    """Read a file of `save_directions`.
+
+    Raises:
+        InputError: There is no such file, or it holds no directions.
+    """
     return load_record(path, _KEY, _directions_of, "make them with biggan directions")
 
 

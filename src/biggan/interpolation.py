@@ -68,13 +68,28 @@ def plan_morph(
     path: Path = "linear",
     noise: NoiseKind = "hub",
 ) -> MorphProvenance:
-    """Plan the pictures of `Gan.interpolate`, which has the same arguments."""
+    """Plan the pictures of `Gan.interpolate`, which has the same arguments.
+
+    Raises:
+        InputError: An unknown or ambiguous class, or a value of the wrong type.
+    """
     a, b = _keyframes(gan, [(class_a, seed_a), (class_b, seed_b)])
-    ends = a.class_index, a.class_name, b.class_index, b.class_name
-    size = whole_number(steps, "the number of steps"), whole_number(num, "the number of paths")
-    truncation = check_truncation(truncation, noise)
-    about = (*ends, *size, truncation, noise, a.seed, b.seed, path, __version__)
-    return MorphProvenance(gan.name, gan.sha256, *about)
+    return MorphProvenance(
+        model=gan.name,
+        sha256=gan.sha256,
+        class_a=a.class_index,
+        class_a_name=a.class_name,
+        class_b=b.class_index,
+        class_b_name=b.class_name,
+        steps=whole_number(steps, "the number of steps"),
+        num=whole_number(num, "the number of paths"),
+        truncation=check_truncation(truncation, noise),
+        noise=noise,
+        seed_a=a.seed,
+        seed_b=b.seed,
+        path=path,
+        version=__version__,
+    )
 
 
 def plan_latent_morph(
@@ -91,6 +106,9 @@ def plan_latent_morph(
 
     Both ends are noise (N, z_dim) and class vectors (N, class_dim) of N paths, or (N, L, ...).
     Class vectors move linearly. The result is one path after another, `steps` pictures each.
+
+    Raises:
+        InputError: Fewer than 2 steps, an unknown path, or shapes that do not fit.
     """
     config, moved = gan.config, []
     parts: tuple[tuple[str, int, Path], ...] = (
@@ -175,12 +193,23 @@ def plan_video(
             one) or "none".
         path: "linear" or "slerp".
         noise: What `truncation` means.
+
+    Raises:
+        InputError: An unknown or ambiguous class, or a value of the wrong type.
     """
-    truncation = check_truncation(truncation, noise)
-    frames = whole_number(frames, "the number of frames")
-    fps, num = real_number(fps, "the frame rate"), whole_number(num, "the number of paths")
-    how = frames, fps, loop, num, truncation, noise, path, __version__
-    return VideoProvenance(gan.name, gan.sha256, tuple(_keyframes(gan, keyframes)), *how)
+    return VideoProvenance(
+        model=gan.name,
+        sha256=gan.sha256,
+        keyframes=tuple(_keyframes(gan, keyframes)),
+        frames=whole_number(frames, "the number of frames"),
+        fps=real_number(fps, "the frame rate"),
+        loop=loop,
+        num=whole_number(num, "the number of paths"),
+        truncation=check_truncation(truncation, noise),
+        noise=noise,
+        path=path,
+        version=__version__,
+    )
 
 
 def draw_video(gan: Gan, video: VideoProvenance) -> Iterator[list[Image.Image]]:
@@ -221,6 +250,9 @@ def there_and_back(frames: Iterable[list[Image.Image]]) -> Iterator[list[Image.I
     """Play frames to the last and back to the second, so that they can be repeated for ever.
 
     On the way back they are neither made again nor held in memory: a temporary file keeps them.
+
+    Raises:
+        InputError: The temporary file cannot be written.
     """
     with tempfile.TemporaryFile(prefix="biggan-") as file:
         kept: list[list[tuple[int, int]]] = []  # where each frame's pictures start and end
@@ -237,6 +269,9 @@ def interpolate_noise(
     """Noise (num, steps, dim) from `start` to `end`, each (num, dim), both included exactly.
 
     The path is `linear`, or `slerp` (spherical; Shoemake 1985).
+
+    Raises:
+        InputError: Fewer than 2 steps, or an unknown path.
     """
     return noise_between(start[:, None], end[:, None], _fractions(steps), path)
 
@@ -299,8 +334,12 @@ def path_inputs(
 ) -> Iterator[tuple[NDArray[np.float64], Tensor]]:
     """What a generator makes the frames of a video from, in pieces, so that it may be long.
 
-    The noise is (keyframes, num, dim), of each keyframe for every one of `num` paths; classes are
-    int64 (keyframes,), ignored if unconditional; positions are those of `frame_positions`.
+    Args:
+        noise: (keyframes, num, dim): of each keyframe, for every one of `num` paths.
+        classes: int64 (keyframes,); ignored if unconditional.
+        positions: (frames,), as of `frame_positions`.
+        num_classes: Classes of the model, 0 if unconditional.
+        path: See `interpolate_noise`.
 
     Yields:
         Noise (n, dim) and class weights (n, num_classes): frame by frame, and path by path within a
@@ -328,6 +367,9 @@ def parse_keyframes(text: str) -> list[tuple[str | None, int]]:
     inside a name ("tabby, tabby cat@3") and an "@" in it part nothing. A class is whatever
     `biggan.classes.resolve_class` takes; for an unconditional model it is left out, "@3, @7", and
     None in the result.
+
+    Raises:
+        InputError: Something is not a keyframe, or there is only one.
     """
     keyframes: list[tuple[str | None, int]] = []
     position = 0
@@ -376,12 +418,21 @@ def frame_positions(num_keyframes: int, frames: int, loop: Loop) -> NDArray[np.f
 
     Each keyframe is hit exactly, by the frame nearest to its time; in between frames are evenly
     spaced. Where the frames do not divide evenly, some ways from a keyframe to the next have one
-    more than others. `frames` are those of the whole video, however often it passes keyframes.
+    more than others.
+
+    Args:
+        num_keyframes: At least 2.
+        frames: Frames of the whole video, however often keyframes are passed in it.
+        loop: What follows the last keyframe.
 
     Returns:
         (frames,) for "around" and "none"; for "there-and-back", which is to be played back from its
         last, (frames / 2 + 1,). 1.25 is a quarter of the way from keyframe 1, the second, to
         keyframe 2; for "around" what lies behind the last keyframe leads to the first.
+
+    Raises:
+        InputError: Fewer than 2 keyframes, too few frames to hit them all, an odd number of them
+            for "there-and-back", or an unknown loop.
     """
     least = frames_of_steps(num_keyframes, 2, loop)
     if frames < least:

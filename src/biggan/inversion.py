@@ -163,7 +163,11 @@ class Inverter:
         self._network = gan.differentiable()
 
     def invert(self, picture: Tensor | Image.Image, name: str = "") -> Latents:
-        """Find the latents, of this name, of one picture: uint8 (C, R, R), or a PIL image."""
+        """Find the latents, of this name, of one picture: uint8 (C, R, R), or a PIL image.
+
+        Raises:
+            InputError: It has another shape or type than the model's images.
+        """
         config = self._gan.config
         shape = (config.image_channels, config.resolution, config.resolution)
         if isinstance(picture, Image.Image):
@@ -455,7 +459,12 @@ def read_picture(path: str | Path, gan: Gan, *, fit: bool = False) -> Tensor:
 
 
 def save_latents(latents: Latents, path: str | Path) -> None:
-    """Write latents as a safetensors file, for `load_latents` and `biggan sample --latents`."""
+    """Write latents as a safetensors file, for `load_latents` and `biggan sample --latents`.
+
+    Raises:
+        InputError: Noise and class vectors are not equally many rows of finite numbers, or the file
+            cannot be written.
+    """
     about = {name: getattr(latents, name) for name in ("truncation", "model", "sha256", "name")}
     about["details"] = dict(latents.details)
     z, vectors = (as_numbers(getattr(latents, name), name).detach().float() for name in _TENSORS)
@@ -468,7 +477,11 @@ def save_latents(latents: Latents, path: str | Path) -> None:
 
 
 def load_latents(path: str | Path) -> Latents:
-    """Read a file of `save_latents`."""
+    """Read a file of `save_latents`.
+
+    Raises:
+        InputError: There is no such file, or it holds no latents.
+    """
     return load_record(path, _KEY, _latents_of, "make them with biggan invert")
 
 

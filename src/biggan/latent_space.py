@@ -52,6 +52,9 @@ def embed(gan: Gan, labels: Labels) -> Tensor:
 
     Returns:
         (N, class_dim); for a model without a shared embedding the class weights themselves.
+
+    Raises:
+        InputError: The model has no such class, or no classes.
     """
     if not gan.class_names:
         raise InputError(f"{gan.name} is unconditional: it has no class vectors")
@@ -88,6 +91,10 @@ def generate(
 
     Returns:
         (N, image_channels, resolution, resolution) in [-1, 1].
+
+    Raises:
+        InputError: Shapes that do not fit the model or each other; labels or truncation out of
+            range.
     """
     check_truncation(truncation)
     labels, how = _numbered(gan, labels), (truncation, batch_size)
@@ -112,6 +119,9 @@ def edit(
     """Make images from noise moved along directions of `biggan.directions`.
 
     For the `amounts` see `Directions.apply`, for the other arguments `generate`.
+
+    Raises:
+        InputError: Directions of another model, or an unknown one; as `generate`.
     """
     from biggan.directions import Directions
 

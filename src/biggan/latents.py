@@ -40,6 +40,9 @@ def truncated_noise(num: int, dim: int, truncation: float | None, seed: int) -> 
 
     Returns:
         float64 (num, dim).
+
+    Raises:
+        InputError: A truncation outside (0, 1], or a seed outside its range.
     """
     return make_noise(num, dim, truncation, seed, kind="hub")
 

@@ -22,8 +22,14 @@ def locked(file: Path, busy: str, wait: Callable[[str], None] | None = None) -> 
     none; there a second file, named `.held`, says who holds the lock. If its process was killed, it
     is removed by the next one on the same machine, and by the user on another.
 
-    Where another process holds it, `wait` is called with the message `busy` before waiting; without
-    `wait` that message is an InputError. An OSError says that the file cannot be written.
+    Args:
+        file: Created if needed, in a folder that exists.
+        busy: The message for the case that another process holds the lock.
+        wait: Called with that message before waiting for the other process; None refuses instead.
+
+    Raises:
+        InputError: Another process holds the lock.
+        OSError: The file cannot be written.
     """
     lock: BaseFileLock = FileLock(file, fallback_to_soft=False)
     try:

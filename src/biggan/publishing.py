@@ -62,8 +62,17 @@ def save_pretrained(
 ) -> Path:
     """Write a model, its card and pictures of it to a folder, as `push_to_hub` publishes them.
 
-    The folder is created if it does not exist; files of the same names are replaced. The
-    discriminator is that of the same training, `repo` the repository that the card's example loads.
+    Args:
+        gan: The model.
+        folder: Created if it does not exist; files of the same names are replaced.
+        discriminator: That of the same training, for others to train on.
+        repo: The repository that the card's example loads.
+
+    Returns:
+        The folder.
+
+    Raises:
+        InputError: The folder has a discriminator or a recipe that would not be replaced.
     """
     out = Path(folder).expanduser()
     written = {DISCRIMINATOR: discriminator, _RECIPE: gan.description.training.get("recipe")}
@@ -91,8 +100,17 @@ def push_to_hub(
 ) -> str:
     """Publish a model on the Hugging Face Hub; needs a login (`hf auth login`) or HF_TOKEN.
 
-    The repository, "owner/name", is created if it does not exist; if `private`, only its owner can
-    see it. Returns its address. See `save_pretrained`.
+    Args:
+        gan: The model.
+        repo: The repository, "owner/name"; created if it does not exist.
+        discriminator: See `save_pretrained`.
+        private: Create a repository that only its owner can see.
+
+    Returns:
+        The repository's address.
+
+    Raises:
+        InputError: The Hub refuses, or cannot be reached.
     """
     check_push(repo)
     with tempfile.TemporaryDirectory() as folder:
@@ -129,10 +147,13 @@ def save_network_pretrained(
 
 
 def model_card(description: Description, about: Mapping[str, Any], repo: str) -> str:
-    """A model's card, as Markdown with a YAML head, whose example loads `repo`.
+    """A model's card, as Markdown with a YAML head.
 
-    `about` has the contents of config.json; "parameters", a number; and whether there are a
-    "discriminator" and a "recipe".
+    Args:
+        description: The model.
+        about: The contents of config.json; "parameters", a number; whether there are a
+            "discriminator" and a "recipe".
+        repo: The repository that the example loads.
     """
     training, is_generator = description.training, about["kind"] == "generator"
     data = str(training.get("data", ""))

@@ -58,7 +58,11 @@ def plan_pictures(
     *,
     noise: NoiseKind = "hub",
 ) -> list[Provenance]:
-    """Plan the pictures of `Gan.sample`: of a class, or of each of several, `num` pictures."""
+    """Plan the pictures of `Gan.sample`: of a class, or of each of several, `num` pictures.
+
+    Raises:
+        InputError: An unknown or ambiguous class, or a value out of range.
+    """
     num, seed = whole_number(num, "the number of images"), whole_number(seed, "the seed")
     if not 1 <= num <= MAX_PICTURES:
         raise InputError(
@@ -76,9 +80,19 @@ def plan_pictures(
         index = None if class_ is None else gan.class_index(class_)
         for k in range(num):
             label = k % len(names) if index is None and names else index
-            name = None if label is None else names[label]
-            about = gan.name, gan.sha256, label, name, truncation, noise, seed, k, __version__
-            planned.append(Provenance(*about))
+            planned.append(
+                Provenance(
+                    model=gan.name,
+                    sha256=gan.sha256,
+                    class_index=label,
+                    class_name=None if label is None else names[label],
+                    truncation=truncation,
+                    noise=noise,
+                    seed=seed,
+                    index=k,
+                    version=__version__,
+                )
+            )
     return planned
 
 
@@ -89,13 +103,23 @@ def plan_latents(
 
     Noise is (N, z_dim) or (N, L, z_dim), class vectors likewise; see `LatentSpace.generate`. The
     truncation is that of the BatchNorm statistics.
+
+    Raises:
+        InputError: Shapes that do not fit the model or each other, or a truncation out of range.
     """
     truncation = check_truncation(truncation)
-    about = gan.name, gan.sha256
     inputs = check_inputs(gan.engine, z, None, class_vectors)
     rows = zip(names, inputs.noise.flatten(1), inputs.classes.flatten(1), strict=True)
     return [
-        LatentProvenance(*about, name, truncation, _numbers(noise), _numbers(vector), __version__)
+        LatentProvenance(
+            model=gan.name,
+            sha256=gan.sha256,
+            name=name,
+            truncation=truncation,
+            z=_numbers(noise),
+            class_vector=_numbers(vector),
+            version=__version__,
+        )
         for name, noise, vector in rows
     ]
 

@@ -179,6 +179,14 @@ class ClassifierFeatures:
         config: Its shape.
         class_names: One per class.
         training: What it was trained on, how long, and its `accuracy` on the `held_out` images.
+
+    Raises:
+        InputError: The file is missing, damaged, or holds no classifier.
+
+    Attributes:
+        config: Its shape.
+        class_names: One per class.
+        training: What it was trained on, how long, and its `accuracy` on the `held_out` images.
     """
 
     resize = "antialiased bicubic"
@@ -201,7 +209,11 @@ class ClassifierFeatures:
 
     @torch.no_grad()
     def extract(self, images: Tensor) -> Features:
-        """Extract the features of images, uint8 (N, channels, H, W), of any number and size."""
+        """Extract the features of images, uint8 (N, channels, H, W), of any number and size.
+
+        Raises:
+            InputError: It was trained on images with more or fewer channels.
+        """
         check_images(images, self.channels, f"the {self.name}")
         pixels = max(images.shape[2] * images.shape[3], self.config.resolution**2)
         with reproducible_convolutions():
@@ -217,7 +229,11 @@ class ClassifierFeatures:
 
 
 def read_header(path: Path, kind: str) -> tuple[dict[str, Any], dict[str, Tensor], str]:
-    """The header, tensors and digest of a file of this kind."""
+    """The header, tensors and digest of a file of this kind.
+
+    Raises:
+        InputError: The file is missing, damaged, or of another kind.
+    """
     metadata, tensors, sha256 = load_tensors(path)
     try:
         header = dict(json.loads(metadata["header"]))

@@ -103,6 +103,10 @@ def train_classifier(
     images may be mapped from the disk. `steps`, `seed`, `flip` and `precision` are those of
     `ClassifierTraining`, `default_steps` without any; `width` is the channels of the first stage,
     else `default_width`.
+
+    Raises:
+        InputError: The data have no classes or too few images, the file or the checkpoint is of
+            another classifier, it cannot be written, or training diverged.
     """
     if dataset.num_classes < 2:
         raise InputError(
@@ -145,6 +149,9 @@ def split_held_out(
     """The indices to train on and to hold out: a tenth of each class, at least one image.
 
     A class's only image is not held out.
+
+    Raises:
+        InputError: No class has two images.
     """
     order = np.random.default_rng([seed, _SPLITTING]).permutation(len(labels))
     by_class = order[np.argsort(labels.numpy()[order], kind="stable")]
@@ -174,6 +181,9 @@ def fit_classifier(
 
     The images, uint8 (N, C, R, R), may be mapped from the disk. All random numbers are a function
     of the seed and the step. The network comes back in eval mode.
+
+    Raises:
+        InputError: Training diverged, or a checkpoint cannot be used or written.
     """
     network = placed(Classifier(config, training.seed), device)
     optimizer = torch.optim.SGD(
@@ -257,7 +267,11 @@ class Checkpoint:
         self._saved_at = time.monotonic()
 
     def restore(self, network: Classifier, optimizer: torch.optim.SGD) -> int:
-        """Load both; the steps done, 0 where there is no checkpoint or a damaged one."""
+        """Load both; the steps done, 0 where there is no checkpoint or a damaged one.
+
+        Raises:
+            InputError: It is of another recipe.
+        """
         if not self.path.exists():
             return 0
         try:

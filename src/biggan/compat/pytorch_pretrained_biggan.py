@@ -238,8 +238,10 @@ class Generator(nn.Module):
 class BigGAN(nn.Module):
     """DeepMind's BigGAN-deep: `model(z, class_label, truncation)`, class labels as one-hot vectors.
 
-    The weights are those of a network, or random. With `port_statistics` the truncation takes the
-    rows of statistics that the package took.
+    Args:
+        config: The shape; the weights are random.
+        network: The network to take instead of one with random weights.
+        port_statistics: Whether the truncation takes the rows of statistics that the package took.
     """
 
     def __init__(
@@ -272,6 +274,9 @@ class BigGAN(nn.Module):
         """Load "biggan-deep-128", "-256" or "-512", or a folder with `pytorch_model.bin`.
 
         Every format of `biggan.load` is taken, as long as the network is a BigGAN-deep.
+
+        Raises:
+            InputError: Nothing loadable is there, or another network.
         """
         from biggan.weights.load import load_network
 
@@ -287,7 +292,11 @@ class BigGAN(nn.Module):
     def load_state_dict(
         self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
     ) -> Any:
-        """Load a state of this class, or of the package's: `torch.load("pytorch_model.bin")`."""
+        """Load a state of this class, or of the package's: `torch.load("pytorch_model.bin")`.
+
+        Raises:
+            InputError: The package's tensors are not all there, or are of another network.
+        """
         if "generator.gen_z.weight_orig" not in state_dict:
             return super().load_state_dict(state_dict, strict, assign)
         from biggan.weights.formats import huggingface
@@ -302,8 +311,13 @@ class BigGAN(nn.Module):
     def forward(self, z: Tensor, class_label: Tensor, truncation: float) -> Tensor:
         """Make images (N, 3, R, R) in [-1, 1].
 
-        Noise (N, z_dim) is truncated by the caller; class labels are weights (N, num_classes); the
-        truncation, in (0, 1], chooses the BatchNorm statistics.
+        Args:
+            z: Noise (N, z_dim), truncated by the caller.
+            class_label: Class weights (N, num_classes).
+            truncation: In (0, 1]; chooses the BatchNorm statistics.
+
+        Raises:
+            InputError: Noise or class weights that are no tensors of these shapes.
         """
         assert 0 < truncation <= 1
         _check_rows("z", z, self.config.z_dim)
@@ -395,7 +409,12 @@ def _cache(folder: str | Path | None) -> Iterator[None]:
 
 
 def cached_path(url_or_filename: str | Path, cache_dir: str | Path | None = None) -> str:
-    """A file as it is; the download of an address, kept in the cache."""
+    """A file as it is; the download of an address, kept in the cache.
+
+    Raises:
+        OSError: There is no such file.
+        InputError: The address cannot be fetched.
+    """
     name = str(url_or_filename)
     if "://" in name:
         from biggan.weights.download import obtain_address

@@ -58,7 +58,11 @@ def list_arrays(names: Collection[str]) -> dict[str, list[str]]:
 
 
 def choose_arrays(path: Path, names: Collection[str], part: str | None) -> list[str]:
-    """The files of arrays for training, or of the other part, "train" or "test", if any."""
+    """The files of arrays for training, or of the other part, "train" or "test", if any.
+
+    Raises:
+        InputError: They are of several datasets.
+    """
     found = list_arrays(names)
     chosen = found.get(part or min(found, key="train test".index, default=""), [])
     kinds = {re.sub(r"_\d+(?=(\.bin)?$)", "", name) for name in chosen}

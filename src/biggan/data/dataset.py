@@ -113,6 +113,9 @@ def load_dataset(
         workers: Decoding threads; one per processor by default.
         progress: Show a bar where loading takes over two seconds, on a terminal.
         reading: See `Reading`.
+
+    Raises:
+        InputError: Something about the source must be corrected; the message says what.
     """
     check_form(resolution, image_channels)
     if source == DIGITS:

@@ -109,10 +109,18 @@ def number_folders(
 ) -> tuple[list[int | None], tuple[str, ...]]:
     """Give every image its class: the name of the topmost folder it lies in.
 
-    A folder that wraps all the class folders of a zip is passed over; the same in a folder is an
-    error that names the folder to point at. `members` are the relative paths of at least one image,
-    `folders` all folders that exist, with images or without. An image beside the class folders has
-    the class None.
+    A folder that wraps all the class folders of a zip is passed over, because nobody can point
+    inside a zip; the same in a folder is an error that names the folder to point at.
+
+    `members` are the relative paths of at least one image, `folders` all folders that exist, with
+    images or without.
+
+    Returns:
+        The class of each image, None for those outside the class folders; and the class names.
+
+    Raises:
+        InputError: The folders do not give two classes, or are not the classes; a class has no
+            image.
     """
     tree = _Folder()
     for member in members:
@@ -168,6 +176,10 @@ def number_labels(
 
     `labels` has an image or a shard for each label that occurs. Without `class_names` the classes
     are named after the labels.
+
+    Raises:
+        InputError: An image has no label, or one without a class name; a class has no image; there
+            is only one class.
     """
     for label in (None, "", -1):  # -1: in test sets whose labels are secret
         if label in labels:

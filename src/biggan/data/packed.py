@@ -261,6 +261,10 @@ def pack_dataset(
 
     The arguments are those of `load_dataset`, but for `out`, the folder to make. An interrupted
     packing of the same is continued; where it is finished, nothing is done.
+
+    Raises:
+        InputError: Something about the source or the place must be corrected; the message says
+            what.
     """
     check_form(resolution, image_channels)
     path, out = Path(source).expanduser(), Path(out).expanduser().absolute()

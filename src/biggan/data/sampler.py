@@ -64,7 +64,11 @@ def split_off(
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Choose a part of the images that training never sees, at least 0 and below 1.
 
-    Returns the indices of all others, ascending, and those chosen, in random order.
+    Returns:
+        The indices of all others, ascending, and those chosen, in random order.
+
+    Raises:
+        InputError: Some are asked for, and either set would be empty.
     """
     count = round(part * dataset_size)
     require(
@@ -79,7 +83,11 @@ def split_off(
 def fetch(
     dataset: ImageDataset, indices: NDArray[np.int64], mirrored: NDArray[np.bool_] | None = None
 ) -> tuple[Tensor, Tensor]:
-    """Copies of uint8 images (N, C, R, R), some mirrored, and int64 labels (N,) at some indices."""
+    """Copy images and labels at some indices (N,), and flip the mirrored ones left to right.
+
+    Returns:
+        uint8 images (N, C, R, R) and int64 labels (N,).
+    """
     chosen = torch.from_numpy(indices)
     images = dataset.images[chosen]  # a copy: the dataset itself is never flipped
     if mirrored is not None:

@@ -65,23 +65,32 @@ _Decoded = list[tuple[NDArray[np.uint8], int]]
 class ShardStream:
     """An endless stream of images from shards; every epoch is a permutation of its own.
 
-    Args, besides those of `load_dataset`:
+    Args:
         urls: Shards as a pattern with `{0000..0009}` or `*`, a folder of them, or a list. What the
             `webdataset` library opens may be among them: https://, s3:// by its programs, and
             "pipe:" with a shell command, which is run.
-        class_names: See `number_classes`.
+        class_names: The classes in the order of the numbers in the shards; none for a stream
+            without classes. If it is None, those of `classes.txt` beside the first shard, or else
+            the labels that were found.
         seed: Selects the order; 0 or more.
-        index: The file that keeps how many samples each shard has, and of which labels; by default
-            beside the first shard, if that is a file.
+        index: The file that keeps how many samples each shard has, and of which labels. They are
+            counted by reading each shard once. By default beside the first shard, if that is a
+            file.
         window: Samples that are shuffled together. They are in memory as they are stored, twice:
             the window in use, and the next one.
         strict: Refuse a corrupt image. Without it the next good one of its window replaces it.
         label_column: The key of the labels in .json files; None for `label`, or .cls files.
 
+    The other arguments are those of `load_dataset`.
+
     Attributes:
         class_names: The classes in order; empty for a stream without classes.
         counts: Samples in each shard.
         source: A name for people: the basename of the shards.
+
+    Raises:
+        InputError: `webdataset` is missing, or shards are missing, damaged or empty, or their
+            labels and the classes do not belong together.
     """
 
     def __init__(
@@ -168,6 +177,9 @@ class ShardStream:
 
         Yields:
             uint8 images (N, C, R, R) and int64 labels (N,), for each batch.
+
+        Raises:
+            InputError: A shard cannot be read or changed; a label is none of the classes.
         """
         reader, decoders = ThreadPoolExecutor(1), ThreadPoolExecutor(self._workers)
         waiting: deque[list[Future[_Decoded]]] = deque()
@@ -323,6 +335,9 @@ def index_file(urls: Sequence[str], otherwise: Path | None = None) -> Path:
     """Where the contents of shards are kept: beside the first one, or in another folder.
 
     The other folder is for addresses, and for where nothing can be written.
+
+    Raises:
+        InputError: The shards are addresses, and there is no other folder.
     """
     if not is_address(urls[0]):
         folder = Path(urls[0]).parent
@@ -354,10 +369,16 @@ def count_shards(
     seconds: float = math.inf,
     progress: bool = True,
 ) -> list[ShardContents] | None:
-    """Read the shards that are not in the index yet, and add them to it; see `read_index`.
+    """Read the shards that are not in the index yet, and add them to it.
 
     After an interruption of any kind, what was counted stays counted. It stops at the first shard
     that is counted after `seconds`.
+
+    Returns:
+        The contents of the shards; None where some are not counted yet.
+
+    Raises:
+        InputError: A shard cannot be read, or the index not be written.
     """
     known = _read(file)
     missing = [url for url in urls if _key(url, column) not in known]

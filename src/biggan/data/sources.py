@@ -98,6 +98,9 @@ def open_source(
     Parquet files and shards are one, a folder of them, or a pattern with {0000..0009}, {a,b} or *.
     "PATH::FOLDER" is a folder inside of an archive; "hf://datasets/owner/name" a data set of the
     Hub, whose parquet files are fetched. The other arguments are those of `Reading`.
+
+    Raises:
+        InputError: There is no image, or something about the source must be corrected.
     """
     name = None
     if is_dataset(path):
@@ -225,6 +228,9 @@ def expand(pattern: str) -> list[Path]:
     """The paths that a pattern means: {0000..0009} and {a,b} in order, then * and ? by name.
 
     Paths that the braces name must exist.
+
+    Raises:
+        InputError: A path that the braces name does not exist, or nothing matches.
     """
     pieces = _BRACES.split(pattern)
     choices = []
@@ -249,6 +255,9 @@ def containers(path: Path) -> tuple[Path, ...]:
 
     They may be below a folder, as in a dataset's repository on the Hub, if no images are; but not
     of several parts of a dataset, or in several folders.
+
+    Raises:
+        InputError: They are of several parts of a dataset, or in several folders.
     """
     if path.is_file():
         return (path,) if path.suffix.lower() in _KINDS or is_compressed(path) else ()
@@ -394,6 +403,9 @@ def check_findings(path: Path, source: Source, findings: Findings, *, strict: bo
     """Warn of images that are left out or nearly black.
 
     Corrupt images are refused if `strict` is set, or no image of a class is left.
+
+    Raises:
+        InputError: There are corrupt images and `strict` is set, or no image of a class is left.
     """
     warn_of_other_files(source.reader.left_out)
     if corrupt := findings.corrupt:

@@ -45,6 +45,9 @@ def read_tables(
     `tables` are files that may be tables, `images` the sorted names of those to label, `known`
     those of all images: a table may have labels for the others, too. Without `column` the labels
     are in the column that is meant; `read` reads a file by name.
+
+    Raises:
+        InputError: A table is damaged, lacks a label, has two for one image, or names missing ones.
     """
     for table in sorted(tables, key=lambda name: (name.count("/"), name)):
         folder = table[: table.rfind("/") + 1]

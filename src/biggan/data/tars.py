@@ -185,6 +185,9 @@ def read_stream(
     The url is what the `webdataset` library opens: a file, an address, or "pipe:" with a command.
     `left_out` counts files that are not used, by ending. `column` is the key of the labels in .json
     files; None for `label`, or a .cls file.
+
+    Raises:
+        InputError: The shard cannot be read to its end.
     """
     library = webdataset()
     stream = None
@@ -245,6 +248,9 @@ def read_samples(
     """The samples of a shard that have an image, in order; see `read_stream`.
 
     `members` are the names and handles of its files, `read` gives the bytes of a label's file.
+
+    Raises:
+        InputError: A sample has several images, and none is called by the sample's name alone.
     """
     for key, files in _samples(members):
         images = [suffix for suffix in files if _is_image(suffix)]

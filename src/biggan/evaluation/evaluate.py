@@ -73,6 +73,10 @@ def evaluate_generator(
     `extractor` "cas" is the only metric. A truncation of None is untruncated noise, as in the
     paper's main figures; without `protocol` there are the paper's 50,000 images. With `flip` the
     classifier of "cas" sees one half of the images mirrored: not for letters and digits.
+
+    Raises:
+        InputError: Settings that do not fit each other; too few images for a metric; images that
+            are NaN.
     """
     protocol = protocol or Protocol()
     check_truncations(truncations, protocol)

@@ -46,6 +46,9 @@ def open_extractor(
     The source is "inception" for TF-Inception 2015-12-05 from the cache or the internet, its
     weights file, or a classifier that `train_classifier` wrote. `resize` is TF-Inception's, by
     default the graph's own; a classifier has only its own.
+
+    Raises:
+        InputError: Nothing loadable is there, the file is damaged, or it has no such resize.
     """
     path = None if source == "inception" else Path(source).expanduser()
     if (
@@ -108,7 +111,10 @@ def extract_features(
 ) -> FeatureCollection | None:
     """Extract the features of all images, each process of its own part; cached.
 
-    `per_class` asks for the statistics of every class. None on all processes but the first.
+    `per_class` asks for the statistics of every class.
+
+    Returns:
+        The whole on the first process, None on the others.
     """
     parts = gather(_extract_own_part(images, extractor, per_class, progress))
     if not parts:

@@ -58,7 +58,11 @@ class ImageSet(ABC):
 
     @abstractmethod
     def batches(self, numbers: Tensor) -> Iterator[Tensor]:
-        """The images of ascending numbers, int64 (n,), as batches of uint8 (m, C, R, R)."""
+        """The images of ascending numbers, int64 (n,), as batches of uint8 (m, C, R, R).
+
+        Raises:
+            InputError: An image is NaN or infinite.
+        """
 
     @abstractmethod
     def load(self, *, progress: bool) -> Tensor:

@@ -82,7 +82,11 @@ def find_neighbors(
 def write_neighbors(
     samples: Samples, reference: Reference, extractor: FeatureExtractor, path: Path
 ) -> None:
-    """Draw samples beside their nearest neighbours as a PNG file."""
+    """Draw samples beside their nearest neighbours as a PNG file.
+
+    Raises:
+        InputError: The reference holds statistics, or the file cannot be written.
+    """
     if not isinstance(reference, ImageDataset):
         raise InputError(
             f"{reference.source} contains statistics, not images, so there are no neighbours"
@@ -160,7 +164,11 @@ class RankedClass(NamedTuple):
 
 
 def rank_classes(row: Mapping[str, Any]) -> list[RankedClass]:
-    """The classes of an evaluation's row by intra-class distance, the easiest first."""
+    """The classes of an evaluation's row by intra-class distance, the easiest first.
+
+    Raises:
+        InputError: The row has no such distances.
+    """
     lines = row.get("per_class", [])
     key = next((key for key in INTRA_FID if lines and key in lines[0]), None)
     if key is None:
@@ -200,6 +208,10 @@ def _enlarge(images: Tensor, least: int) -> list[Image.Image]:
 
 
 def write_ranking(images: ImageSet, row: Mapping[str, Any], path: Path) -> None:
-    """Rank the classes of a row and draw them as a PNG file."""
+    """Rank the classes of a row and draw them as a PNG file.
+
+    Raises:
+        InputError: The row has no distances of classes, or the file cannot be written.
+    """
     make_folder(path.parent)
     save_png(draw_ranking(images, rank_classes(row)), path)

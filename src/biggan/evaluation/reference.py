@@ -102,6 +102,9 @@ def open_dataset(
     """Open a folder, an archive, a packed dataset or the built-in "digits".
 
     Without classes any folder of images will do. `may_enlarge` allows smaller images.
+
+    Raises:
+        InputError: See `load_dataset`; or all images are smaller.
     """
     file = Path(path).expanduser()
     if path != DIGITS and not is_packed(file) and not may_enlarge:
@@ -142,7 +145,11 @@ def _sizes(source: Source, positions: Iterable[int]) -> Iterator[tuple[int, int]
 
 
 def common_resolution(path: str | Path) -> int:
-    """The side of the square images in a place, in pixels."""
+    """The side of the square images in a place, in pixels.
+
+    Raises:
+        InputError: They are not square or differ in size.
+    """
     if path == DIGITS:
         raise InputError(
             "give the resolution (--resolution), because digits have no size of their own"

@@ -137,7 +137,11 @@ def as_csv(evaluation: Evaluation) -> str:
 
 
 def plot_tradeoff(evaluation: Evaluation, path: Path) -> None:
-    """Draw the curves of a sweep as PNG: distance against score, precision against recall."""
+    """Draw the curves of a sweep as PNG: distance against score, precision against recall.
+
+    Raises:
+        InputError: Matplotlib is not installed, or the metrics or the file cannot be had.
+    """
     try:
         from matplotlib.figure import Figure
     except ImportError:

@@ -69,7 +69,11 @@ class Scores(NamedTuple):
 
 
 def check_metrics(text: str) -> tuple[MetricName, ...]:
-    """Read a list of metrics such as "fid,is"."""
+    """Read a list of metrics such as "fid,is".
+
+    Raises:
+        InputError: One of them is unknown.
+    """
     names = tuple(name.strip() for name in text.split(",") if name.strip())
     unknown = [name for name in names if name not in METRICS]
     if unknown or not names:

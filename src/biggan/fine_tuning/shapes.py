@@ -21,6 +21,10 @@ def fitted_to_source(recipe: _Recipe, saved: _Recipe | None = None) -> _Recipe:
     that starts from random weights keeps its shape, with the other one's number of image channels.
     If the run has a checkpoint, the shapes are those of its recipe, `saved`: the sources may be
     gone by then.
+
+    Raises:
+        InputError: A source cannot be read; the recipe or the other source has another shape; or
+            more is to be frozen than there is.
     """
     from biggan.weights.load import load_network
 

@@ -48,6 +48,9 @@ def initialize(
     Both are random weights in the source's shape (`fitted_to_source`), on any device, and changed
     in place; a `random` class keeps them. Statistics per truncation are left behind: the finished
     model gets its own. The class names are the data's in order, none for an unconditional run.
+
+    Raises:
+        InputError: A source cannot be read, or has another shape than the network.
     """
     networks: dict[Kind, Any] = {"generator": generator, "discriminator": discriminator}
     return [Transfer(name, networks[name], tuning, class_names) for name in tuning.sources]

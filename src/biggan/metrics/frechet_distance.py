@@ -33,6 +33,10 @@ def frechet_distance(a: FeatureStatistics, b: FeatureStatistics) -> float:
     Returns:
         At least 0; 0 to rounding, 1e-8 of the covariance's trace, for equal statistics. The order
         of the two makes no difference beyond rounding.
+
+    Raises:
+        InputError: They are of different extractors or widths, or of fewer than 2 images; or the
+            features are so large that float64 does not hold the figure.
     """
     check_same_source(a, b)
     pairs = [(statistics, statistics.covariance()) for statistics in (a, b)]
@@ -62,6 +66,10 @@ def intra_class_frechet_distance(
     """The distance between the real and the generated images of each class.
 
     It is biased upwards the more, the fewer images a class has.
+
+    Raises:
+        InputError: The classes of the two differ, one has fewer than 2 images, or statistics are
+            of different extractors.
     """
     if not real or real.keys() != fake.keys():
         raise InputError("an intra-class distance needs images of every class on both sides")

@@ -78,6 +78,10 @@ class InceptionFeatures:
             differ by several per cent: compare figures of one kind only.
         device: Where to compute. The features come back to the CPU.
         offline: Whether to look no further than the cache.
+
+    Raises:
+        InputError: The file cannot be had, is damaged, or does not hold this network: every tensor
+            that is missing, unexpected or of another shape is named.
     """
 
     channels = 3
@@ -117,6 +121,9 @@ class InceptionFeatures:
         """Extract pool3 and the logits of images, uint8 (N, 3, H, W), of any number and size.
 
         The logits are without their bias, as in OpenAI's Inception Score.
+
+        Raises:
+            InputError: The images are not in colour.
         """
         check_images(images, self.channels, NAME)
         found = Features(
@@ -144,7 +151,11 @@ class InceptionFeatures:
 
 
 def obtain_weights(*, offline: bool = False) -> Path:
-    """The published weights file, downloaded into the cache if it is not there and not offline."""
+    """The published weights file, downloaded into the cache if it is not there and not offline.
+
+    Raises:
+        InputError: It cannot be had; the message says why and how to give the file by hand.
+    """
     path = cache_dir() / FILE
     if path.is_file():
         return path
@@ -165,9 +176,13 @@ def obtain_weights(*, offline: bool = False) -> Path:
 
 
 class Inception(nn.Module):
-    """The network itself, folded, from a file in pytorch-fid's format, with torchvision's names.
+    """The network itself, folded; in float64 until it is converted.
 
-    It is in float64 until it is converted. A file with wrong tensors is refused, and all are named.
+    Args:
+        tensors: Of a file in pytorch-fid's format. Its names are torchvision's.
+
+    Raises:
+        InputError: A tensor is missing, unexpected or not as it should be; all are named.
     """
 
     output_weight: Tensor

@@ -21,6 +21,9 @@ def inception_score(logits: Tensor, splits: int = 10, seed: int = 0) -> Score:
     p(y) is the mean within a split, so splits in the order of a dataset's folders would score near
     1 however good the images are. Here the images are sorted by their logits, then shuffled with a
     seed, then split: a permutation of the images changes nothing, not even the last digit.
+
+    Raises:
+        InputError: NaN or infinite logits, or fewer images than splits.
     """
     if splits < 1:
         raise InputError(f"splits must be at least 1, not {splits}")

@@ -30,6 +30,9 @@ def kernel_inception_distance(
 
     Each subset has `subset_size` images of either set, drawn without replacement; None is one
     exact estimate of all images, at a cost of (N + M)^2.
+
+    Raises:
+        InputError: NaN or infinite features, different widths, or fewer images than a subset has.
     """
     if subset_size is not None and subset_size < 2:
         raise InputError(f"subset_size must be at least 2, not {subset_size}")

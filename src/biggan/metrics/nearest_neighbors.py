@@ -36,6 +36,9 @@ def nearest_neighbors(query: Tensor, reference: Tensor | Iterable[Tensor], k: in
 
     Both are real numbers or uint8 (N, dim). The reference may be mapped from a file, or come in
     blocks of rows.
+
+    Raises:
+        InputError: NaN or infinite values, different widths, or a reference of fewer than k.
     """
     if k < 1:
         raise InputError(f"k must be at least 1, not {k}")

@@ -60,6 +60,9 @@ def precision_recall(real: Tensor, fake: Tensor, k: int = 3) -> PrecisionRecall:
 
     The figures depend on the numbers of images and on k: compare them at the same ones. The first
     paper takes k = 3 and 50,000 images, the second k = 5 and 10,000.
+
+    Raises:
+        InputError: NaN or infinite features, different widths, or not more than k images in a set.
     """
     if k < 1:
         raise InputError(f"k must be at least 1, not {k}")

@@ -70,7 +70,11 @@ class FeatureStatistics:
         return self._mean.clone()
 
     def covariance(self) -> Tensor:
-        """The unbiased estimate, over count - 1, as `numpy.cov` has it: float64 (dim, dim)."""
+        """The unbiased estimate, over count - 1, as `numpy.cov` has it: float64 (dim, dim).
+
+        Raises:
+            InputError: There are fewer than 2 samples.
+        """
         if self.count is not None and self.count < 2:
             raise InputError(f"a covariance needs at least 2 images, not {self.count}")
         symmetric = self._scatter + self._scatter.T
@@ -78,7 +82,12 @@ class FeatureStatistics:
 
     @torch.no_grad()
     def update(self, features: Tensor) -> None:
-        """Add samples, real numbers (N, dim) on any device; none if one of them is wrong."""
+        """Add samples, real numbers (N, dim) on any device; none if one of them is wrong.
+
+        Raises:
+            InputError: They are of another width, or NaN or infinite, and none was added; or the
+                count is unknown.
+        """
         check_features(features, "features", at_least=0)
         self._check_width(features.shape[1])
         for rows in features.split(_ROWS_AT_ONCE):
@@ -88,7 +97,11 @@ class FeatureStatistics:
 
     @torch.no_grad()
     def merge(self, other: FeatureStatistics) -> None:
-        """Add the samples of other statistics, of the same width and source."""
+        """Add the samples of other statistics, of the same width and source.
+
+        Raises:
+            InputError: They are of another width or source, or one of the counts is unknown.
+        """
         self._check_width(other.dim)
         if self.source != other.source:
             raise _different(self.source, other.source)
@@ -123,7 +136,11 @@ class FeatureStatistics:
         return self.count
 
     def state_dict(self) -> dict[str, Tensor]:
-        """All but source and provenance, to be continued later; the tensors are not copied."""
+        """All but source and provenance, to be continued later; the tensors are not copied.
+
+        Raises:
+            InputError: The count is unknown.
+        """
         count = torch.tensor(self._known_count())
         return {"count": count, "mean": self._mean, "scatter": self._scatter}
 
@@ -134,7 +151,11 @@ class FeatureStatistics:
         source: FeatureSource | None = None,
         provenance: Mapping[str, Any] | None = None,
     ) -> FeatureStatistics:
-        """Statistics as `state_dict` gave them; the tensors are copied."""
+        """Statistics as `state_dict` gave them; the tensors are copied.
+
+        Raises:
+            InputError: They do not fit each other, or hold NaN or infinite values.
+        """
         count, mean, scatter = state["count"], state["mean"], state["scatter"]
         fits = count.ndim == 0 and mean.ndim == 1 and scatter.shape == (len(mean), len(mean))
         if not fits or count < 0:
@@ -151,14 +172,22 @@ class FeatureStatistics:
         return statistics
 
     def save(self, path: Path) -> str:
-        """Write a safetensors file and return the sha256 of its contents."""
+        """Write a safetensors file and return the sha256 of its contents.
+
+        Raises:
+            InputError: The file cannot be written, or the count is unknown.
+        """
         source = asdict(self.source) if self.source else None
         header = {"kind": _KIND, "source": source, "provenance": self.provenance}
         metadata = {"format": FORMAT, "header": json.dumps(header)}
         return save_tensors(path, metadata, self.state_dict())
 
     def save_npz(self, path: Path) -> None:
-        """Write mean and covariance alone, as pytorch-fid reads them: `mu` and `sigma`."""
+        """Write mean and covariance alone, as pytorch-fid reads them: `mu` and `sigma`.
+
+        Raises:
+            InputError: The file cannot be written, or there are fewer than 2 samples.
+        """
         contents = io.BytesIO()
         np.savez(contents, mu=self._mean.numpy(), sigma=self.covariance().numpy())
         write_atomically(path, contents.getvalue())
@@ -186,6 +215,9 @@ def load_statistics(path: Path) -> FeatureStatistics:
 
     The latter holds the mean and the covariance alone (`mu`, `sigma`): count and source are None,
     so that it can be compared with, but not continued.
+
+    Raises:
+        InputError: The file is missing, cut short, damaged, or holds something else.
     """
     try:
         with path.open("rb") as file:

@@ -47,9 +47,17 @@ def __getattr__(name: str) -> Any:
 
 
 def build_generator(architecture: str | GeneratorConfig, *, seed: int = 0) -> Generator:
-    """A generator with random weights, as it is before training: in training mode, on the CPU.
+    """A generator with random weights, as it is before training.
 
-    The architecture is a preset's name (`biggan models` lists them), or a configuration.
+    Args:
+        architecture: A preset's name (`biggan models` lists them), or a configuration.
+        seed: Seed of the weights.
+
+    Returns:
+        The network in training mode, on the CPU.
+
+    Raises:
+        InputError: No preset has this name.
     """
     if isinstance(architecture, str):
         from biggan.models.presets import get_preset

@@ -53,17 +53,23 @@ class Generator(_Network):
     def embed(self, labels: Tensor) -> Tensor:
         """Class vectors for labels: int64 (N,), or class weights (N, num_classes) to mix classes.
 
-        They are (N, class_dim), or the class weights themselves without a shared embedding; (N, 0)
-        for an unconditional network, whatever the labels.
+        Returns:
+            (N, class_dim), or the class weights themselves without a shared embedding; (N, 0)
+            for an unconditional network, whatever the labels.
         """
         return self.class_embedding(labels)
 
     def forward(self, z: Tensor, labels: Tensor, truncation: float | None = None) -> Tensor:
-        """Make images (N, image_channels, resolution, resolution) in [-1, 1].
+        """Make images.
 
-        Noise (N, z_dim) is used as it is; labels are int64 (N,), or class weights (N, num_classes).
-        In eval mode the truncation chooses the BatchNorm statistics, None those of untruncated
-        noise.
+        Args:
+            z: Noise (N, z_dim), used as it is.
+            labels: int64 (N,), or class weights (N, num_classes).
+            truncation: Chooses the BatchNorm statistics in eval mode; None for those of
+                untruncated noise.
+
+        Returns:
+            (N, image_channels, resolution, resolution) in [-1, 1].
         """
         return self.synthesize(z, self.embed(labels), truncation)
 
@@ -84,11 +90,16 @@ class Discriminator(_Network):
         self.config = config
 
     def forward(self, images: Tensor, labels: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Judge images (N, image_channels, resolution, resolution) in [-1, 1].
+        """Judge images.
 
-        Labels are int64 (N,), or class weights (N, num_classes), and ignored if unconditional. A
-        mask (N, channels of the last block) multiplies the features that the head sees: dropout.
-        Logits (N, 1) are positive for "real".
+        Args:
+            images: (N, image_channels, resolution, resolution) in [-1, 1].
+            labels: int64 (N,), or class weights (N, num_classes); ignored if unconditional.
+            mask: Dropout of the features that the head sees, multiplied: (N, channels of the last
+                block). None for none.
+
+        Returns:
+            Logits (N, 1): positive for "real".
         """
         self.begin_forward()
         x = self.features(images.contiguous(memory_format=torch.channels_last))
@@ -177,7 +188,13 @@ class ProjectionHead(nn.Module):
             )
 
     def forward(self, x: Tensor, labels: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Map x (N, C, R, R) and labels to logits (N, 1); a mask (N, C) multiplies h: dropout."""
+        """Map x (N, C, R, R) and labels to logits (N, 1).
+
+        Args:
+            x: Of the last block.
+            labels: See the discriminator's forward.
+            mask: Multiplies h, (N, C): dropout. None for none.
+        """
         # Sums over all positions and channels, and the loss after them, are beyond low precision.
         with torch.autocast(x.device.type, enabled=False):
             h = F.relu(x).sum(dim=(2, 3), dtype=self.linear.weight.dtype)  # (N, C)
@@ -235,5 +252,9 @@ def set_statistics_grid(generator: Generator, grid: list[float]) -> None:
 
 
 def hub_grid(rows: int) -> tuple[float, ...]:
-    """The truncations of a published table: 0.02, 0.04, ... 1.00, and with 51 rows 0.00 before."""
+    """The truncations of a published table: 0.02, 0.04, ... 1.00, or with 0.00 before them.
+
+    Args:
+        rows: 50 (DeepMind's BigGAN) or 51 (BigGAN-deep).
+    """
     return tuple(round(0.02 * (i + 51 - rows), 2) for i in range(rows))

@@ -37,6 +37,9 @@ class ScheduledEvaluation:
     """What a run's evaluations share: the features' network and the data.
 
     Several processes must use it together.
+
+    Raises:
+        InputError: The extractor or the data cannot be had.
     """
 
     def __init__(self, run: Run) -> None:
@@ -91,7 +94,9 @@ class ScheduledEvaluation:
         """The Frechet distances of this attempt up to a step, oldest first.
 
         Only those that were measured as the newest one was: a schedule may change within a run.
-        Nothing on all processes but the first.
+
+        Returns:
+            Steps and distances; nothing on all processes but the first.
         """
         if not is_first():
             return []

@@ -97,6 +97,9 @@ class RunLog:
     Lines beyond `step`, where this process starts, are dropped: they are of a process that was
     killed after its last checkpoint, and will be written again. A tracker gets the same curves as
     TensorBoard.
+
+    Raises:
+        InputError: A file cannot be written; so may every method.
     """
 
     def __init__(

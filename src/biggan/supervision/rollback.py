@@ -28,7 +28,12 @@ def respond(run: Run, log: RunLog | None, collapse: Collapse, state: TrainState)
     """Do what the recipe's table [collapse] says; all processes together, `log` on the first.
 
     The state is that in which the collapse was found; after a rollback, from which the run goes on.
-    Returns whether the run was rolled back; an InputError stops it.
+
+    Returns:
+        Whether the run was rolled back.
+
+    Raises:
+        InputError: The run must stop.
     """
     settings, number, step = run.config.collapse, state.attempt.number, state.step
     reports = settings.action == "report" and not collapse.fatal

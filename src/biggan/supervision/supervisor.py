@@ -49,6 +49,9 @@ class Supervisor:
 
     Several processes must use it together; the first one reads and writes. Only interventions and
     rollbacks enter the training: without them, the weights are the same to the bit.
+
+    Raises:
+        InputError: The log cannot be written, or the recipe's evaluations cannot be made.
     """
 
     def __init__(self, run: Run, state: TrainState, rules: Rules | None = None) -> None:
@@ -109,17 +112,22 @@ class Supervisor:
                 changes = intervention.changes()
                 text = ", ".join(f"{name} = {value}" for name, value in changes.items())
                 reason = f"The recipe asks for {text} from step {state.step} on."
-                about = state.step, "intervention", reason, state.attempt.number
+                number = state.attempt.number
+                event = Event(state.step, "intervention", reason, number, changes=changes)
                 with raising_together():
                     if self._log is not None:
-                        self._log.write_event(Event(*about, changes=changes))
+                        self._log.write_event(event)
                         _LOG.info("step %d: %s", state.step, reason)
         return regime
 
     def after_step(
         self, state: TrainState, metrics: Mapping[str, Tensor], *, stopping: bool
     ) -> Verdict:
-        """Log a finished step, apply the collapse rules, and roll back if it has collapsed."""
+        """Log a finished step, apply the collapse rules, and roll back if it has collapsed.
+
+        Raises:
+            InputError: The run has collapsed and must stop.
+        """
         config, step = self._config, state.step
         stops = step == config.total_steps or on_any_process(stopping)
         saves = stops or step % config.checkpoint_every == 0
@@ -144,7 +152,11 @@ class Supervisor:
         return Verdict(saves, stops, summary=self._summary)
 
     def after_save(self, state: TrainState, exported: Exported) -> bool:
-        """Evaluate an exported generator if that is due; whether that rolled the run back."""
+        """Evaluate an exported generator if that is due; whether that rolled the run back.
+
+        Raises:
+            InputError: The run has collapsed and must stop.
+        """
         total, has_bar = self._config.total_steps, self._run.progress and sys.stderr.isatty()
         if is_first() and not has_bar:  # a log file wants lines, a terminal has a bar
             _LOG.info("step %d of %d: checkpoint and preview", state.step, total)

@@ -129,7 +129,11 @@ _TRACKERS: dict[str, Any] = {"wandb": _Wandb, "trackio": _Trackio, "mlflow": _Ml
 
 
 def open_tracker(recipe: Mapping[str, Any], run_dir: Path) -> Tracker:
-    """Start, or continue, the run at the tracker that a recipe names."""
+    """Start, or continue, the run at the tracker that a recipe names.
+
+    Raises:
+        InputError: The tracker's library is not installed, or it cannot start.
+    """
     kind = str(recipe["track"])
     try:
         library = import_module(kind)

@@ -63,6 +63,9 @@ def open_data(
 
     Several processes must call it together: the first one counts a stream's samples for all. The
     run's folder is created where a stream's index must lie in it.
+
+    Raises:
+        InputError: Something about the data must be mended; on all processes.
     """
     if config.stream:
         _count_together(config, run_dir)
@@ -181,6 +184,9 @@ def real_batches(
 
     `images` are the indices of those to train on; None for all. A stream has no indices. The shares
     are images (N, C, R, R) in [-1, 1] and labels (N,), on the device.
+
+    Yields:
+        Images (N, C, R, R) in [-1, 1] and labels (N,), on the device.
     """
     with ExitStack() as opened:
         if isinstance(dataset, ImageDataset):

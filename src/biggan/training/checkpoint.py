@@ -50,7 +50,11 @@ class Checkpoint:
     def parse(
         cls, path: Path, metadata: Mapping[str, str], tensors: Mapping[str, Tensor]
     ) -> Checkpoint:
-        """Read a file's metadata."""
+        """Read a file's metadata.
+
+        Raises:
+            InputError: The file is no checkpoint, or one that is damaged.
+        """
         way_out = f"remove it from {path.parent}"
         try:
             header = json.loads(metadata["header"])
@@ -97,11 +101,16 @@ def rollback_reach(config: TrainConfig) -> int:
 
 
 class CheckpointDirectory:
-    """The checkpoints of one run, in a folder that the first save creates.
+    """The checkpoints of one run.
 
-    `every` is the number of steps from one scheduled checkpoint to the next. Those of runs that
-    were stopped in between are for resuming alone: what a rollback goes to must not depend on
-    stops. For `reach` see `rollback_reach`.
+    Args:
+        folder: Created by the first save.
+        every: Steps from one scheduled checkpoint to the next. Those of runs that were stopped in
+            between are for resuming alone: what a rollback goes to must not depend on stops.
+        reach: Steps; see `rollback_reach`.
+
+    Raises:
+        InputError: The folder cannot be written, or a checkpoint is damaged; so may every method.
     """
 
     def __init__(self, folder: Path, every: int = 1, reach: int = 0) -> None:

@@ -314,6 +314,9 @@ def load_recipe(
 
     `changes` are "key=value" or "table.key=value", the value written as in TOML, text without
     quotation marks, too; `data` replaces the recipe's.
+
+    Raises:
+        InputError: No such recipe, not valid TOML, an unknown key, or a value that does not fit.
     """
     values = _read_toml(recipe)
     for change in changes:

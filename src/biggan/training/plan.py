@@ -68,9 +68,15 @@ def make_plan(
 ) -> Plan:
     """Work out what a run takes, in a few seconds and without its memory.
 
-    The recipe is fitted to the data (`TrainConfig.fitted`), whose number of images may be unknown.
-    `data_bytes` is the memory of the images where not all of them are in memory; a data set may be
-    `mapped` from the disk and not loaded.
+    Args:
+        config: The recipe, fitted to the data (`TrainConfig.fitted`).
+        images: Images in the data set; None if that is not known.
+        processes: Processes that share the batch.
+        data_bytes: Memory of the images, where not all of them are in memory.
+        mapped: Whether the data set is mapped from the disk and not loaded.
+
+    Raises:
+        InputError: The batch does not split into so many processes and micro-batches.
     """
     parts = processes * config.accumulation
     if config.batch_size % parts:

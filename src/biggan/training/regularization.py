@@ -157,8 +157,10 @@ def add_r1_gradient(
     iteration, unless that is held.
 
     `images` (N, C, R, R) and the dropout `mask` are as the discriminator sees them; `weight` is
-    gamma / 2 for the whole batch, less for a micro-batch's part of it. Returns the mean, without
-    the weight: a scalar.
+    gamma / 2 for the whole batch, less for a micro-batch's part of it.
+
+    Returns:
+        E || grad_x D(x, y) ||^2, without the weight: a scalar.
     """
     images = images.detach().requires_grad_()
     with (

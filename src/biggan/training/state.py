@@ -121,6 +121,9 @@ class TrainState:
 
         `class_names` are those of the data, for a new run that may be fine-tuned; None where a
         checkpoint follows: the sources of the run may be gone by then.
+
+        Raises:
+            InputError: A source of fine-tuning cannot be loaded.
         """
         seeds = [
             derive_seed(config.seed, purpose)

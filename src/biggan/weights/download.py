@@ -143,6 +143,10 @@ def fetch(url: str, path: Path, *, sha256: str | None = None, report: Report | N
     The folder is created, and an older file replaced. `sha256` is in hex, or the beginning of it;
     of a file with another one nothing is kept. DownloadError is the host's fault, any other
     InputError the disk's.
+
+    Raises:
+        DownloadError: The host does not give it, or not as it should be.
+        InputError: It cannot be written.
     """
     partial = _PartialFile(path)
     try:
@@ -198,7 +202,11 @@ class _PartialFile:
 
 
 def newest_kaggle_version(model_url: str) -> str:
-    """The archive of the newest version of `.../api/v1/models/OWNER/MODEL/FRAMEWORK/VARIATION`."""
+    """The address of the archive of a model's newest version, in Kaggle's API.
+
+    Args:
+        model_url: `.../api/v1/models/OWNER/MODEL/FRAMEWORK/VARIATION`.
+    """
     url = f"{model_url}/get"
     try:
         with _open(url, {}) as response:

@@ -80,7 +80,9 @@ def read_bundle(prefix: Path) -> dict[str, Tensor]:
     """The variables of a checkpoint by name, each verified; those of strings and the like are left.
 
     Tensors are parts of private maps of the files, not copies: they take memory as they are read.
-    The prefix is the checkpoint's path without `.index`.
+
+    Args:
+        prefix: The checkpoint's path without `.index`, such as `variables/variables`.
     """
     index = prefix.with_name(f"{prefix.name}.index")
     try:

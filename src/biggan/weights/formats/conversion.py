@@ -44,10 +44,14 @@ class Converted:
 
 
 class ForeignTensors:
-    """The tensors of a foreign file by their names there, to be taken one by one.
+    """The tensors of a foreign file, to be taken one by one.
 
-    `kind` is the network to convert, of a format whose files hold several; `beside` what a file
-    holds besides its tensors.
+    Args:
+        tensors: By their foreign names. Values may be read from the file when they are asked for.
+        path: Of the file or folder.
+        epsilons: `bn_eps` and `sn_eps` as the user gave them.
+        kind: Which network to convert, of a format whose files hold several.
+        beside: What a file holds besides its tensors.
     """
 
     def __init__(
