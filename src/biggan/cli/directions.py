@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -93,7 +93,8 @@ def command(
       biggan directions runs/pets --name 0=rotation --out pets-directions.safetensors
     """
     options.set_environment()
-    for file in (out, *([sheet] if sheet else [])):
+    written = [out, *([sheet] if sheet else [])]
+    for file in written:
         options.check_writable(file.parent)
     if out.suffix.lower() != ".safetensors":
         raise InputError(f"{out} must end in .safetensors")
@@ -101,23 +102,15 @@ def command(
         raise InputError(f"{sheet} must end in .png")
     if method == "sefa" and (option := options.given_option(("activation", "samples"))):
         raise InputError(f"--method sefa draws no samples: omit {option}")
-    chosen, named = _range(layers), dict(_named(name) for name in names)
+    chosen, named = _range(layers), dict(map(_named, names))
     from biggan.atomic_write import make_folder
     from biggan.directions import draw_sheet, find_directions, save_directions, with_names
+    from biggan.gan import load
     from biggan.images import save_png
 
-    gan = options.load_gan(model, device=device, offline=offline, engine="pytorch")
-    found = find_directions(
-        gan,
-        method,
-        num,
-        layers=chosen,
-        activation=activation,
-        samples=samples,
-        class_=class_,
-        seed=seed,
-    )
-    found = with_names(found, named)
+    gan = load(model, device=device, offline=offline, engine="pytorch")
+    pca: Any = {"activation": activation, "samples": samples, "class_": class_, "seed": seed}
+    found = with_names(find_directions(gan, method, num, layers=chosen, **pca), named)
     drawn = None if sheet is None else draw_sheet(gan, found, class_, truncation, seed)
     make_folder(out.parent)
     save_directions(found, out)
@@ -126,19 +119,15 @@ def command(
         save_png(drawn, sheet)
     if as_json:
         rows = zip(found.names, found.strengths.tolist(), strict=True)
-        click.echo(
-            json.dumps(
-                {
-                    "file": str(out),
-                    "sheet": None if sheet is None else str(sheet),
-                    "layers": found.layers,
-                    "directions": [{"name": name, "strength": value} for name, value in rows],
-                },
-                indent=2,
-            )
-        )
+        entry = {
+            "file": str(out),
+            "sheet": None if sheet is None else str(sheet),
+            "layers": found.layers,
+            "directions": [{"name": name, "strength": value} for name, value in rows],
+        }
+        click.echo(json.dumps(entry, indent=2))
         return
-    click.echo("\n".join(map(str, [out, *([sheet] if sheet else [])])))
+    click.echo("\n".join(map(str, written)))
     shown = () if class_ is None else ("--class", class_)
     options.name_next("biggan", "sample", *shown, "--direction", f"{out}:0=2", model=model)
 

@@ -31,18 +31,9 @@ import { truncatedNoise } from "./noise.js";
  * @property {number} fraction 0 for `start`, 1 for `end`
  */
 
-const FACTS = [
-  "version",
-  "name",
-  "sha256",
-  "classes",
-  "resolution",
-  "channels",
-  "z_dim",
-  "grid",
-  "off_grid",
-  "runtime",
-];
+const FACTS = "version name sha256 classes resolution channels z_dim grid off_grid runtime".split(
+  " ",
+);
 const PARTS = ["graph", "weights", "statistics"];
 
 /**
