@@ -185,9 +185,6 @@ def write_page_network(gan: Gan, path: Path, storage: Storage) -> tuple[Tensor, 
     Returns:
         The statistics (S + 1, 2, T): one row per recorded truncation, then those of untruncated
         noise; and the largest difference of a pixel, of a range of 2, from the generator's images.
-
-    Raises:
-        InputError: The exported network makes other images.
     """
     import onnx
 

@@ -60,9 +60,8 @@ _NO_ENCODER = (
 def check_video(path: Path, fps: float) -> None:
     """Refuse what `save_video` cannot write, before the frames are made.
 
-    Raises:
-        InputError: An ending that names no format of videos, an impossible frame rate, or an MP4
-            where PyAV is not installed or has no encoder for it.
+    That is an ending that names no format of videos, an impossible frame rate, or an MP4 where PyAV
+    is not installed or has no encoder for it.
     """
     ending = path.suffix.lower()
     if ending not in _FORMATS:

@@ -48,11 +48,7 @@ def unfinished(done: Sequence[Image.Image], sheet: SheetProvenance) -> Image.Ima
 
 
 def enlarged(file: Path, factor: int) -> bytes:
-    """A PNG whose pixels are repeated in both directions, with the provenance of the original.
-
-    Raises:
-        InputError: It would be too large.
-    """
+    """A PNG whose pixels are repeated in both directions, with the provenance of the original."""
     provenance = read_provenance(file)
     assert isinstance(provenance, SheetProvenance)
     with Image.open(file) as picture:
@@ -100,9 +96,6 @@ def draw_video(
 
     `report` is called with the number of frames that are drawn; if it raises, no file is left that
     was begun.
-
-    Raises:
-        InputError: The model cannot make it, or a file cannot be written.
     """
 
     def drawn() -> Iterator[Image.Image]:

@@ -200,11 +200,7 @@ class Form:
         }
 
     def plan(self, gan: Gan, **values: Any) -> Any:
-        """The provenance of the picture or video of some settings, by the controls' keys.
-
-        Raises:
-            InputError: A value out of range or of another kind, or the model lacks a category.
-        """
+        """The provenance of the picture or video of some settings, by the controls' keys."""
         return self.make(gan, **self.complete(gan, values))
 
 
@@ -391,11 +387,7 @@ def plan_gallery(gan: Gan) -> list[Provenance]:
 
 
 def find_settings(gan: Gan, made: AnyProvenance) -> tuple[Form, dict[str, Any]]:
-    """The form, which may be `VIDEO`, and the settings that make a picture or a video.
-
-    Raises:
-        InputError: It is of another model than `gan`, or one that no form makes.
-    """
+    """The form, which may be `VIDEO`, and the settings that make a picture or a video."""
     sheet = as_grid(1, [made]) if isinstance(made, Provenance | LatentProvenance) else made
     maker = sheet.pictures[0] if isinstance(sheet, GridProvenance) else sheet
     if maker.sha256 != gan.sha256:
@@ -428,11 +420,7 @@ def find_settings(gan: Gan, made: AnyProvenance) -> tuple[Form, dict[str, Any]]:
 
 
 def settings_of(gan: Gan, sheet: SheetProvenance | VideoProvenance) -> dict[str, Any]:
-    """What a provenance says of the controls of any form, by their keys.
-
-    Raises:
-        InputError: The model lacks its class, or it is of latents that no form makes.
-    """
+    """What a provenance says of the controls of any form, by their keys."""
 
     def entry(index: int | None) -> str | None:
         if index is not None and not 0 <= index < len(gan.class_names):

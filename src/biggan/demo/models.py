@@ -128,12 +128,7 @@ class ModelCache:
         return str(Path(source).expanduser().absolute()) if with_paths else None
 
     def get(self, name: object) -> Gan:
-        """A model by its name, loaded if need be, on any thread. To keep it keeps its memory.
-
-        Raises:
-            UnknownModelError: It is not offered.
-            UnavailableError: It cannot be loaded; the log says why.
-        """
+        """A model by its name, loaded if need be, on any thread. To keep it keeps its memory."""
         if not isinstance(name, str) or name not in self._sources:
             raise UnknownModelError(
                 f"no model is named {quoted(name)} here; available are {', '.join(self.ready)}"
@@ -176,11 +171,7 @@ class ModelCache:
         self.failures.pop(name, None)
 
     def add(self, files: Sequence[Path]) -> str:
-        """Offer weights that a visitor has brought, of one model; returns its name.
-
-        Raises:
-            InputError: They are no weights of a known format, or there are too many models.
-        """
+        """Offer weights that a visitor has brought, of one model; returns its name."""
         if self.uploads is None:
             raise InputError("this server takes no weights from visitors")
         number = len(list(self.uploads.iterdir()))

@@ -104,11 +104,7 @@ class NotebookForm:
 
     @property
     def picture(self) -> Image.Image:
-        """The picture of the settings as they are; waits until it is made.
-
-        Raises:
-            InputError: A control has a value that the form does not take.
-        """
+        """The picture of the settings as they are; waits until it is made."""
         return self._finished()[1]
 
     @property
@@ -117,22 +113,13 @@ class NotebookForm:
         return self._finished()[0]
 
     def save(self, path: str | Path) -> Path:
-        """Write the picture as a PNG with its provenance inside; returns the path.
-
-        Raises:
-            InputError: As `picture`, or the file cannot be written; its folder must exist.
-        """
+        """Write the picture as a PNG with its provenance inside; its folder must exist."""
         sheet, picture = self._finished()
         save_png(picture, Path(path), sheet)
         return Path(path)
 
     def save_video(self, path: str | Path) -> Path:
-        """Write the video of the settings as they are as .gif, .mp4 or .webp; returns the path.
-
-        Raises:
-            InputError: A control has a value that the form does not take, or the file cannot be
-                written.
-        """
+        """Write the video of the settings as they are as .gif, .mp4 or .webp; returns the path."""
         video = self._plan_video()
         check_video(Path(path), video.fps)
         self._write_video(video, Path(path), Job())

@@ -79,10 +79,6 @@ class Renderer:
         """Wait inside a `with` block for a PNG, or a video: a WebP and where possible an MP4.
 
         To leave the block early is to give the files up.
-
-        Raises:
-            QueueFullError: Too many requests wait.
-            AbandonedError: The server is shutting down.
         """
         is_video = isinstance(made, VideoProvenance)
         digest = hashlib.sha256(made.to_json().encode()).hexdigest()

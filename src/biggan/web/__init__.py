@@ -57,11 +57,7 @@ class ExportedPage:
 
 
 def check_page_request(out: Path, *, force: bool = False) -> None:
-    """Refuse a folder that cannot be written to, before a model is loaded; see `export_page`.
-
-    Raises:
-        InputError: A package is missing, or the folder is a file or not empty.
-    """
+    """Refuse a folder that cannot be written to, before a model is loaded; see `export_page`."""
     check_packages("onnx")
     if out.exists() and not out.is_dir():
         raise InputError(f"{out} is a file: give the path of a folder")
