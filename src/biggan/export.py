@@ -127,8 +127,10 @@ def export_generator(
     path = Path(path)
     check_request(form, path, truncation=truncation, batch=batch, force=force)
     network, about = _Network(gan, truncation), _metadata(gan, truncation)
-    library = "ONNX" if form == "onnx" else "OpenVINO"
-    written = _written_as_onnx if form == "onnx" else _written_as_openvino
+    library, written = {
+        "onnx": ("ONNX", _written_as_onnx),
+        "openvino": ("OpenVINO", _written_as_openvino),
+    }[form]
     report(f"converting to {library}")
     with _failing_in_one_line(library), written(network, path, batch, about) as run:
         report("comparing its images with PyTorch's")
@@ -185,6 +187,9 @@ def write_page_network(gan: Gan, path: Path, storage: Storage) -> tuple[Tensor, 
     Returns:
         The statistics (S + 1, 2, T): one row per recorded truncation, then those of untruncated
         noise; and the largest difference of a pixel, of a range of 2, from the generator's images.
+
+    Raises:
+        InputError: The exported network makes other images.
     """
     import onnx
 
@@ -195,14 +200,18 @@ def write_page_network(gan: Gan, path: Path, storage: Storage) -> tuple[Tensor, 
         model = program.model_proto
         if storage == "float16":
             _store_in_half_precision(model)
-        # Shapes stay in the graph, where they are needed.
-        beside: dict[str, Any] = {"location": f"{path.name}.data", "size_threshold": 4 * _LARGE}
-        onnx.save_model(model, path, save_as_external_data=True, **beside)
-        run, tolerance = _onnx_runner(path), _STORAGE_TOLERANCE[storage]
-        difference = _compare(run, gan, "given", 1, network.table, tolerance)
+        onnx.save_model(
+            model,
+            path,
+            save_as_external_data=True,
+            location=f"{path.name}.data",
+            size_threshold=4 * _LARGE,  # shapes stay in the graph, where they are needed
+        )
+        difference = _compare(
+            _onnx_runner(path), gan, "given", 1, network.table, _STORAGE_TOLERANCE[storage]
+        )
     rows = (*statistics_grid(gan.generator), None)
-    statistics = [torch.stack(network.table.statistics(row)) for row in rows]  # (2, T) each
-    return torch.stack(statistics), difference
+    return torch.stack([_statistics(network.table, row) for row in rows]), difference
 
 
 class _Network(nn.Module):
@@ -217,27 +226,16 @@ class _Network(nn.Module):
         super().__init__()
         self.config = gan.config
         self.truncation = truncation
-        if truncation == "dynamic" and not statistics_grid(gan.generator):
-            raise InputError(
-                f"{gan.name} has one set of statistics for all truncations: use truncation none "
-                "(None)"
-            )
-        if truncation == "dynamic" and gan.config.off_grid == "hub":
-            raise InputError(
-                f"{gan.name} uses off_grid 'hub' between truncations, which cannot be exported: "
-                "give one truncation, or convert it with --off-grid linear (off_grid='linear')"
-            )
+        if truncation == "dynamic":
+            _check_table(gan)
         self.folded = FoldedGenerator(gan.generator).cpu().eval()
-        self.table = table = self.folded.modulation.statistics
+        self.table = self.folded.modulation.statistics
         if truncation == "given":
-            used: StandingBatchNorm2d = _Given(table.channels, eps=table.eps)
+            used: StandingBatchNorm2d = _Given(self.table.channels, eps=self.table.eps)
         elif truncation == "dynamic":
-            used = _Tabulated(table)
+            used = _Tabulated(self.table)
         else:
-            used = StandingBatchNorm2d(table.channels, eps=table.eps)
-            mean, var = table.statistics(truncation)
-            used.running_mean.copy_(mean)
-            used.running_var.copy_(var)
+            used = _chosen(self.table, truncation)
         self.folded.modulation.statistics = used.eval()
 
     def forward(
@@ -298,6 +296,32 @@ class _Given(StandingBatchNorm2d):
         """The input's rows."""
         assert isinstance(truncation, Tensor)
         return truncation[0], truncation[1]
+
+
+def _statistics(table: StandingBatchNorm2d, truncation: float | None) -> Tensor:
+    """The mean and the variance at a truncation, (2, C)."""
+    return torch.stack(table.statistics(truncation))
+
+
+def _chosen(table: StandingBatchNorm2d, truncation: float | None) -> StandingBatchNorm2d:
+    """The statistics of one truncation, without the table."""
+    chosen = StandingBatchNorm2d(table.channels, eps=table.eps)
+    mean, var = table.statistics(truncation)
+    chosen.running_mean.copy_(mean)
+    chosen.running_var.copy_(var)
+    return chosen
+
+
+def _check_table(gan: Gan) -> None:
+    if not statistics_grid(gan.generator):
+        raise InputError(
+            f"{gan.name} has one set of statistics for all truncations: use truncation none (None)"
+        )
+    if gan.config.off_grid == "hub":
+        raise InputError(
+            f"{gan.name} uses off_grid 'hub' between truncations, which cannot be exported: give "
+            "one truncation, or convert it with --off-grid linear (off_grid='linear')"
+        )
 
 
 @contextlib.contextmanager
@@ -384,15 +408,15 @@ def _describe(model: Any, metadata: Mapping[str, str]) -> None:
     model.doc_string = None
     model.metadata_props.clear()
     model.metadata_props.update(metadata)
-    graph = model.graph
-    for node in graph:
+    model.graph.metadata_props.clear()
+    for node in model.graph:
+        node.metadata_props.clear()  # with lines of source files, and where these lie
         node.doc_string = None
-    outputs = itertools.chain.from_iterable(node.outputs for node in graph)
-    # With lines of source files, and where these lie.
-    described = (graph, *graph, *outputs, *graph.inputs, *graph.initializers.values())
-    for part in described:
-        part.metadata_props.clear()
-    for value in (*graph.inputs, *graph.outputs):
+        for value in node.outputs:
+            value.metadata_props.clear()
+    for value in itertools.chain(model.graph.inputs, model.graph.initializers.values()):
+        value.metadata_props.clear()
+    for value in itertools.chain(model.graph.inputs, model.graph.outputs):
         if value.shape is not None and len(value.shape) and not isinstance(value.shape[0], int):
             value.shape[0] = "N"
 
@@ -406,13 +430,16 @@ def _store_in_half_precision(model: Any) -> None:
         values = onnx.numpy_helper.to_array(tensor)
         if values.dtype == np.float32 and values.size >= _LARGE:
             name, half = tensor.name, f"{tensor.name}.float16"
-            with np.errstate(over="ignore"):  # infinities are found by comparing the images
-                values = values.astype(np.float16)
-            tensor.CopyFrom(onnx.numpy_helper.from_array(values, half))
+            tensor.CopyFrom(onnx.numpy_helper.from_array(_as_half(values), half))
             casts.append(onnx.helper.make_node("Cast", [half], [name], to=onnx.TensorProto.FLOAT))
     nodes = [*casts, *graph.node]
     del graph.node[:]
     graph.node.extend(nodes)
+
+
+def _as_half(values: NDArray[np.float32]) -> NDArray[np.float16]:
+    with np.errstate(over="ignore"):  # infinities are found by comparing the images
+        return values.astype(np.float16)
 
 
 def _onnx_runner(path: Path) -> _Run:
@@ -446,8 +473,10 @@ def _openvino_model(network: _Network, batch: Batch) -> Any:
 def _openvino_runner(path: Path) -> _Run:
     import openvino
 
-    threads = torch.get_num_threads()
-    settings = {"INFERENCE_NUM_THREADS": threads, "INFERENCE_PRECISION_HINT": "f32"}
+    settings = {
+        "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+        "INFERENCE_PRECISION_HINT": "f32",
+    }
     network = openvino.compile_model(path, "CPU", settings)
     return lambda inputs: network(inputs)["images"].copy()
 
@@ -480,7 +509,10 @@ def _compare(
     """The largest difference of two images by the exported network from the generator's.
 
     They are of one class and of a mix, at several truncations and batch sizes where those are
-    dynamic. A difference above the tolerance raises InputError.
+    dynamic.
+
+    Raises:
+        InputError: It is above the tolerance.
     """
     generator = gan.generator if gan.device.type == "cpu" else copy.deepcopy(gan.generator).cpu()
     config = generator.config
@@ -502,7 +534,7 @@ def _compare(
             if truncation == "dynamic":
                 inputs["truncation"] = np.array(t, np.float32)
             if truncation == "given":
-                inputs["statistics"] = torch.stack(table.statistics(t)).numpy()
+                inputs["statistics"] = _statistics(table, t).numpy()
             images = torch.from_numpy(run(inputs))
             differences.append((images - expected[rows]).abs().max().item())
     worst = max(differences, key=lambda d: (d != d, d))
@@ -517,25 +549,28 @@ def _truncations(gan: Gan, truncation: Truncation | Literal["given"]) -> list[fl
     """At which to compare: the ends of the grid and a place between two rows."""
     if not isinstance(truncation, str):
         return [truncation]
-    compared: list[float | None] = [None] if truncation == "given" else []
-    if grid := statistics_grid(gan.generator):
-        middle = len(grid) // 2
-        compared += [grid[0], 0.7 * grid[middle - 1] + 0.3 * grid[middle], grid[-1]]
-    return compared
+    grid = statistics_grid(gan.generator)
+    untruncated: list[float | None] = [None] if truncation == "given" else []
+    if not grid:
+        return untruncated
+    middle = len(grid) // 2
+    between = 0.7 * grid[middle - 1] + 0.3 * grid[middle]
+    return [grid[0], between, grid[-1], *untruncated]
 
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
     """Keep the exporters' remarks about themselves from the user."""
-    levels = {logger: logger.level for logger in map(logging.getLogger, _TALKATIVE)}
-    for logger in levels:
+    loggers = [logging.getLogger(name) for name in _TALKATIVE]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
         logger.setLevel(logging.CRITICAL)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
-        for logger, level in levels.items():
+        for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)
 
 

@@ -89,7 +89,12 @@ def save_png(image: Image.Image, path: str | Path, provenance: PngProvenance | N
 def save_jpeg(
     image: Image.Image, path: str | Path, provenance: PngProvenance | None = None
 ) -> None:
-    """Write a JPEG of quality 95, whole or not at all, with provenance for `read_provenance`."""
+    """Write a JPEG of quality 95, whole or not at all, with provenance for `read_provenance`.
+
+    Raises:
+        InputError: The file cannot be written, the image is transparent, or the provenance exceeds
+            the 64 KiB of a JPEG's comment.
+    """
     if image.mode == "RGBA":
         raise InputError(f"cannot write {path}: a JPEG has no transparency; write PNG files")
     contents = io.BytesIO()

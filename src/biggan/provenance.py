@@ -73,10 +73,13 @@ class LatentProvenance(_Written):
     """All that is needed to make one image of given noise and a given class vector again.
 
     Attributes:
+        model: The name or file of the model.
+        sha256: The digest of its tensors.
         name: What the image shows, for the names of files.
         truncation: Of the statistics, None for those of untruncated noise.
         z: The noise, float32; or that of every layer, one after the other.
         class_vector: The class vector, likewise; empty for an unconditional model.
+        version: The version of biggan that made the image.
     """
 
     model: str
@@ -190,8 +193,10 @@ def as_grid(
 ) -> GridProvenance | LatentGridProvenance:
     """The provenance of a grid of pictures that were all planned in the same way."""
     latents = tuple(picture for picture in pictures if isinstance(picture, LatentProvenance))
+    if latents:
+        return LatentGridProvenance(columns, latents)
     planned = tuple(picture for picture in pictures if isinstance(picture, Provenance))
-    return LatentGridProvenance(columns, latents) if latents else GridProvenance(columns, planned)
+    return GridProvenance(columns, planned)
 
 
 def file_stem(provenance: AnyProvenance) -> str:
@@ -201,14 +206,16 @@ def file_stem(provenance: AnyProvenance) -> str:
     Of a grid or a video such as digits-three-hub0.4-seed0-10, in ASCII.
     """
     if isinstance(provenance, Provenance):
-        parts = [_plain(provenance.model)]
+        encoding = sys.getfilesystemencoding()
+        parts = [_plain(provenance.model, encoding)]
         if provenance.class_index is not None:
             name = (provenance.class_name or "").split(",")[0]
-            parts += [f"{provenance.class_index:03d}", _plain(name)]
+            parts += [f"{provenance.class_index:03d}", _plain(name, encoding)]
         cut = _cut(provenance.noise, provenance.truncation)
         return "-".join([*parts, cut, f"seed{provenance.seed}", f"{provenance.index:04d}"])
     if isinstance(provenance, LatentProvenance):
-        return _plain(provenance.name, "+.,=_").lstrip(".") or "latents"
+        name = _plain(provenance.name, sys.getfilesystemencoding(), kept="+.,=_")
+        return name.lstrip(".") or "latents"
     if isinstance(provenance, LatentGridProvenance):
         return f"{file_stem(provenance.latents[0])}-{len(provenance.latents)}"
     if isinstance(provenance, GridProvenance):
@@ -238,7 +245,8 @@ def _cut(noise: str, truncation: float | None) -> str:
 
 def class_folders(class_names: Sequence[str]) -> list[str]:
     """A name of a folder for each class: its own, as far as it can be one; all differ."""
-    plain = [_plain(name, " ,.'()_").strip(" .") for name in class_names]
+    encoding = sys.getfilesystemencoding()
+    plain = [_plain(name, encoding, kept=" ,.'()_").strip(" .") for name in class_names]
     times = Counter(name.casefold() for name in plain)
     return [
         name if name and times[name.casefold()] == 1 else f"{name} {index}".strip()
@@ -246,12 +254,12 @@ def class_folders(class_names: Sequence[str]) -> list[str]:
     ]
 
 
-def _plain(name: str, kept: str = "") -> str:
+def _plain(name: str, encoding: str, kept: str = "") -> str:
     """A name's letters and digits, as many as file names take here, and some other characters."""
-    encoding = sys.getfilesystemencoding()
-    plain = "".join(c if c.isalnum() or c in kept else "-" for c in name)
-    cut = plain.encode(encoding, "replace")[:_LONGEST_NAME]
-    return cut.decode(encoding, "ignore").replace("?", "-")
+    plain = "".join(c if c.isalnum() or c in kept else "-" for c in name).encode(
+        encoding, "replace"
+    )
+    return plain[:_LONGEST_NAME].decode(encoding, "ignore").replace("?", "-")
 
 
 def _words(name: str) -> str:

@@ -61,7 +61,9 @@ def provenance_from_json(text: str) -> AnyProvenance:
         return _checked_video(values)
     if "steps" in values:
         return _checked(MorphProvenance, values)
-    return _checked_latent(values) if "z" in values else _checked(Provenance, values)
+    if "z" in values:
+        return _checked_latent(values)
+    return _checked(Provenance, values)
 
 
 def read_provenance(
@@ -69,8 +71,11 @@ def read_provenance(
 ) -> AnyProvenance:
     """Read the provenance out of a PNG, JPEG, GIF, WebP or MP4 of this package.
 
-    Files of strangers may be refused above `most_pixels` of a picture or a text of more than
-    `longest` characters.
+    Args:
+        path: The file.
+        most_pixels: Of a picture that is looked into; None for as many as Pillow takes.
+        longest: Characters of provenance that is read; None for any number. Both are for files of
+            strangers.
 
     Raises:
         InputError: The file cannot be read, is too large or carries no valid provenance, or it is
@@ -121,8 +126,9 @@ def _image_text(path: Path, most_pixels: int | None) -> str | None:
             text = image.info.get(PNG_KEYWORD)
             return text if isinstance(text, str) else None
         comment = image.info.get("comment", b"").decode("latin-1")
-        exif = image.getexif() if not comment else {}
-        return _from_comment(comment or str(exif.get(ExifTags.Base.ImageDescription, "")))
+        return _from_comment(
+            comment or str(image.getexif().get(ExifTags.Base.ImageDescription, ""))
+        )
 
 
 def _mp4_text(path: Path) -> str | None:
@@ -154,8 +160,10 @@ def _checked(kind: type[_Checked], values: dict[str, Any]) -> _Checked:
             low, high = _RANGES[key]
             assert isinstance(value, int | float)
             if not low <= value <= high:
-                text = f"the provenance's {key!r} cannot be {quoted(value)}"
-                raise InputError(f"{text}: it is from {low} to {high}")
+                raise InputError(
+                    f"the provenance's {key!r} cannot be {quoted(value)}: "
+                    f"it is from {low} to {high}"
+                )
     return kind(**values)
 
 
@@ -182,8 +190,10 @@ def _checked_grid(
             raise InputError(f"the provenance of a picture cannot be {quoted(picture)}")
     provenances = tuple(map(check, pictures))
     if type(columns) is not int or not 1 <= columns <= len(pictures):
-        text = f"the provenance's 'columns' cannot be {quoted(columns)}"
-        raise InputError(f"{text}: it has {len(pictures)} pictures")
+        raise InputError(
+            f"the provenance's 'columns' cannot be {quoted(columns)}: it has {len(pictures)} "
+            "pictures"
+        )
     return columns, provenances
 
 

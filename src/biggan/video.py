@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageOps
 
 from biggan.atomic_write import replaced_atomically
@@ -53,15 +54,17 @@ _QUALITY = {"crf": "17", "preset": "medium", "x264-params": "mbtree=0"}
 _ENCODER = "libx264"
 _NO_ENCODER = (
     f"the FFmpeg of PyAV has no encoder {_ENCODER} for MP4: install PyAV with pip install "
-    "--upgrade --force-reinstall av, or write .webp or .gif"
+    "--upgrade "
+    "--force-reinstall av, or write .webp or .gif"
 )
 
 
 def check_video(path: Path, fps: float) -> None:
     """Refuse what `save_video` cannot write, before the frames are made.
 
-    That is an ending that names no format of videos, an impossible frame rate, or an MP4 where PyAV
-    is not installed or has no encoder for it.
+    Raises:
+        InputError: An ending that names no format of videos, an impossible frame rate, or an MP4
+            where PyAV is not installed or has no encoder for it.
     """
     ending = path.suffix.lower()
     if ending not in _FORMATS:
@@ -136,14 +139,15 @@ def _checked_frames(frames: Iterable[Image.Image], path: Path) -> Iterator[Image
     largest = _FORMATS[path.suffix.lower()].largest
     first = None
     for frame in frames:
-        first = first or (frame.size, frame.mode)
+        if first is None:
+            first = frame.size, frame.mode
+            if max(frame.size) > largest:
+                raise InputError(
+                    f"{path.name} would be {frame.width} x {frame.height} pixels, but its format "
+                    f"allows {largest} per side: use fewer paths"
+                )
         if (frame.size, frame.mode) != first:
             raise ValueError("the frames of a video must share one size and one mode")
-        if max(frame.size) > largest:
-            raise InputError(
-                f"{path.name} would be {frame.width} x {frame.height} pixels, but its format "
-                f"allows {largest} per side: use fewer paths"
-            )
         yield frame
     if first is None:
         raise ValueError("a video needs at least one frame")
@@ -161,8 +165,10 @@ def _shown_for(fps: float, unit: int) -> Iterator[int]:
 def _write_gif(
     file: IO[bytes], frames: Iterator[Image.Image], fps: float, repeat: bool, comment: str | None
 ) -> None:
+    started = False
     for frame, delay in zip(frames, _shown_for(fps, 100), strict=False):
-        if file.tell() == 0:
+        if not started:
+            started = True
             file.write(b"GIF89a" + struct.pack("<HHBBB", *frame.size, 0, 0, 0))  # 17, 18
             if repeat:
                 file.write(b"!\xff\x0bNETSCAPE2.0\x03\x01\x00\x00\x00")  # 26; a loop without end
@@ -206,9 +212,11 @@ def _sub_blocks(contents: bytes) -> bytes:
 def _write_webp(
     file: IO[bytes], frames: Iterator[Image.Image], fps: float, repeat: bool, comment: str | None
 ) -> None:
+    started = False
     for frame, duration in zip(frames, _shown_for(fps, 1000), strict=False):
         size = _three_bytes(frame.width - 1) + _three_bytes(frame.height - 1)
-        if file.tell() == 0:
+        if not started:
+            started = True
             # The length of all is filled in at the end.
             file.write(b"RIFF\x00\x00\x00\x00WEBP")
             transparent = 0x10 if frame.mode == "RGBA" else 0
@@ -253,29 +261,32 @@ def _write_mp4(path: Path, frames: Iterator[Image.Image], fps: float, comment: s
     from av.codec.codec import UnknownCodecError
 
     try:
-        # The index goes to the front, so that browsers start before they have the whole file.
-        with av.open(str(path), "w", format="mp4", options={"movflags": "faststart"}) as container:
-            if comment is not None:
-                container.metadata["comment"] = comment
-            stream: Any = None
-            for frame in frames:
-                pixels = np.asarray(frame.convert("RGB"))  # (H, W, 3)
-                # Of even height and width, as two by two pixels share a colour in H.264.
-                odd = [(0, side % 2) for side in pixels.shape[:2]]
-                pixels = np.pad(pixels, (*odd, (0, 0)), mode="edge")
-                if stream is None:
-                    stream = _h264_stream(container, fps, *pixels.shape[:2])
-                picture = av.VideoFrame.from_ndarray(pixels, format="rgb24").reformat(
-                    format="yuv420p", dst_colorspace="ITU709", dst_color_range="MPEG"
-                )
-                container.mux(stream.encode(picture))
-            container.mux(stream.encode(None))
+        _encode_mp4(path, frames, fps, comment)
     except UnknownCodecError:
         raise InputError(_NO_ENCODER) from None
     except av.FFmpegError as error:
         if isinstance(error, OSError):  # such as a full disk
             raise
         raise InputError(f"FFmpeg cannot write the MP4: {error}; write .webp or .gif") from error
+
+
+def _encode_mp4(path: Path, frames: Iterator[Image.Image], fps: float, comment: str | None) -> None:
+    import av
+
+    # The index goes to the front, so that browsers start before they have the whole file.
+    with av.open(str(path), "w", format="mp4", options={"movflags": "faststart"}) as container:
+        if comment is not None:
+            container.metadata["comment"] = comment
+        stream: Any = None
+        for frame in frames:
+            pixels = _even(np.asarray(frame.convert("RGB")))  # (H, W, 3)
+            if stream is None:
+                stream = _h264_stream(container, fps, *pixels.shape[:2])
+            picture = av.VideoFrame.from_ndarray(pixels, format="rgb24").reformat(
+                format="yuv420p", dst_colorspace="ITU709", dst_color_range="MPEG"
+            )
+            container.mux(stream.encode(picture))
+        container.mux(stream.encode(None))
 
 
 def _h264_stream(container: Any, fps: float, height: int, width: int) -> Any:
@@ -287,3 +298,9 @@ def _h264_stream(container: Any, fps: float, height: int, width: int) -> Any:
     context.colorspace = context.color_primaries = context.color_trc = 1
     context.color_range = 1  # 16 to 235
     return stream
+
+
+def _even(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """A frame (H, W, 3) of even height and width, as two by two pixels share a colour in H.264."""
+    height, width = pixels.shape[:2]
+    return np.pad(pixels, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")

@@ -138,7 +138,7 @@ def test_a_runtime_must_be_of_the_version(tmp_path):
         export_page(gan, out, runtime=folder)
     (folder / "dist").mkdir(parents=True)
     for name, file in runtime.FILES.items():
-        (folder / "dist" / name).write_bytes(bytes(file.bytes))
+        (folder / "dist" / name).write_bytes(bytes(file.size))
     with pytest.raises(InputError, match="is not onnxruntime-web .*: ort.wasm.* other contents"):
         export_page(gan, out, runtime=folder)
     assert not out.exists()

@@ -129,8 +129,7 @@ def _mistake(error: BaseException) -> str | None:
         # An empty line ends the one in which the terminal shows ^C.
         click.echo("stopped" if isinstance(error, click.Abort) else "\nstopped", err=True)
         sys.exit(130)
-    is_another = os.environ.get("WORLD_SIZE", "1") != "1" and os.environ.get("RANK", "0") != "0"
-    if isinstance(error, click.UsageError) and is_another:
+    if isinstance(error, click.UsageError) and _is_one_of_many():
         # All find the same. torchrun ends all when one has ended: the first is to speak before.
         time.sleep(_LAST_WORD)
         sys.exit(2)
@@ -241,6 +240,11 @@ def _end_by_sigpipe() -> None:
         sys.exit(1)
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     signal.raise_signal(signal.SIGPIPE)
+
+
+def _is_one_of_many() -> bool:
+    """Whether torchrun started this process besides a first one."""
+    return os.environ.get("WORLD_SIZE", "1") != "1" and os.environ.get("RANK", "0") != "0"
 
 
 def _is_of_printing(error: OSError) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from functools import partial
 from typing import Any
 
 import click
@@ -31,14 +30,16 @@ def command(model: str | None, offline: bool, device: str | None, as_json: bool)
     """
     options.set_environment()
     from biggan.atomic_write import make_folder
-    from biggan.gan import load
     from biggan.inference.measurements import measure_all
     from biggan.weights.files import measurements_file
 
     options.check_writable(measurements_file().parent)
-    gan = load(model, device=device, offline=offline)
+    gan = options.load_gan(model, device=device, offline=offline)
     make_folder(measurements_file().parent)
-    report = partial(click.echo, err=True)
+
+    def report(progress: str) -> None:
+        click.echo(progress, err=True)
+
     card = {"model": gan.name} | measure_all(gan.generator, measurements_file(), report)
     click.echo(json.dumps(card, indent=2) if as_json else _as_table(card))
 

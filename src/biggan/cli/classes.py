@@ -46,9 +46,11 @@ def command(
     found = range(len(class_names)) if search is None else search_classes(search, class_names)
     ids = wordnet_ids() if is_imagenet(class_names) else None
     if as_json:
-        rows = ((index, class_names[index], ids[index] if ids else None) for index in found)
-        keys = ("index", "name", "wordnet_id")
-        click.echo(json.dumps([dict(zip(keys, row, strict=True)) for row in rows], indent=2))
+        rows = [
+            {"index": index, "name": class_names[index], "wordnet_id": ids[index] if ids else None}
+            for index in found
+        ]
+        click.echo(json.dumps(rows, indent=2))
         return
     choices = class_choices(class_names)
     for index in found:
@@ -65,9 +67,9 @@ def _classes(model: str | None, imagenet: bool, offline: bool) -> tuple[str, Seq
     """Whose classes to list, and their names."""
     from biggan.classes import default_class_names, imagenet_classes
 
+    if imagenet and model is not None:
+        raise InputError("--model and --imagenet exclude each other: omit one")
     if imagenet:
-        if model is not None:
-            raise InputError("--model and --imagenet exclude each other: omit one")
         return "ImageNet", imagenet_classes()
 
     from biggan.weights.load import load_class_names, means_published

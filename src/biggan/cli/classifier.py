@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import click
 
@@ -12,6 +12,7 @@ from biggan.cli import options
 from biggan.errors import InputError
 
 if TYPE_CHECKING:
+    from biggan.data import ImageDataset
     from biggan.data.dataset import Resize
 
 
@@ -97,24 +98,22 @@ def command(
     options.set_environment()
 
     from biggan.classifier import train_classifier
-    from biggan.data import DIGITS, load_dataset
-    from biggan.data.packed import is_packed, read_header
+    from biggan.data import DIGITS
     from biggan.devices import find_device, keep_freed_memory
-    from biggan.evaluation.reference import common_resolution
 
     keep_freed_memory()
     device = str(find_device(device))
-    path, own_channels = Path(data).expanduser(), 3
-    if data == DIGITS:
-        own_channels, resolution = 1, resolution or 32
-    elif is_packed(path):
-        own_channels = read_header(path).image_channels
-    number = int(channels) if channels else own_channels
-    size = resolution or common_resolution(data)
-    dataset = load_dataset(data, size, number, label_column=label_column, resize=resize)
-    how: Any = {"steps": steps, "seed": seed, "width": width, "precision": precision}
-    how["flip"] = data != DIGITS if flip is None else flip
-    classifier = train_classifier(dataset, out, **how, device=device)
+    dataset = _load(data, resolution, channels, label_column, resize)
+    classifier = train_classifier(
+        dataset,
+        out,
+        steps=steps,
+        seed=seed,
+        flip=data != DIGITS if flip is None else flip,
+        width=width,
+        precision=precision,
+        device=device,
+    )
     about = {
         "file": str(out),
         "name": classifier.name,
@@ -133,3 +132,31 @@ def command(
         f"{about['held_out']:,} held-out images correct"
     )
     options.name_next("biggan", "evaluate", "--data", data, "--extractor", out)
+
+
+def _load(
+    data: str,
+    resolution: int | None,
+    channels: str | None,
+    label_column: str | None,
+    resize: Resize,
+) -> ImageDataset:
+    """Load the data in the size that was asked for, or that they have anyway."""
+    from biggan.data import DIGITS, load_dataset
+    from biggan.data.packed import is_packed, read_header
+    from biggan.evaluation.reference import common_resolution
+
+    path = Path(data).expanduser()
+    own_channels = 3
+    if data == DIGITS:
+        own_channels = 1
+        resolution = resolution or 32
+    elif is_packed(path):
+        own_channels = read_header(path).image_channels
+    return load_dataset(
+        data,
+        resolution or common_resolution(data),
+        int(channels) if channels else own_channels,
+        label_column=label_column,
+        resize=resize,
+    )

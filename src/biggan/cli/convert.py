@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from pathlib import Path
 
 import click
@@ -70,7 +69,7 @@ def command(
     import torch
 
     from biggan.atomic_write import make_folder
-    from biggan.weights.files import load_tensors, save_network
+    from biggan.weights.files import save_network
     from biggan.weights.load import load_network, with_off_grid
 
     loaded = load_network(source, None, offline=offline, bn_eps=bn_eps, sn_eps=sn_eps)
@@ -78,12 +77,8 @@ def command(
         if loaded.kind != "generator":
             raise InputError(f"--off-grid applies to generators, but {source} is a discriminator")
         loaded = with_off_grid(loaded, off_grid)  # type: ignore[arg-type]
-    if out.exists() and not force:
-        held = None
-        with contextlib.suppress(InputError):
-            held = load_tensors(out)[2]
-        if held != loaded.sha256:
-            raise InputError(f"{out} exists: choose another name, or replace it with --force")
+    if out.exists() and not force and not _holds(out, loaded.sha256):
+        raise InputError(f"{out} exists: choose another name, or replace it with --force")
     make_folder(out.parent)
     dtype = getattr(torch, precision)
     sha256 = save_network(out, loaded.network, loaded.description, dtype)
@@ -92,3 +87,13 @@ def command(
     click.echo(out)
     if loaded.kind == "generator":
         options.name_next("biggan", "sample", model=out)
+
+
+def _holds(file: Path, sha256: str) -> bool:
+    """Whether a file holds the network of this digest."""
+    from biggan.weights.files import load_tensors
+
+    try:
+        return load_tensors(file)[2] == sha256
+    except InputError:
+        return False

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -85,9 +85,17 @@ def pack(
 
     from biggan.data.packed import pack_dataset
 
-    how: Any = {"label_column": label_column, "resize": resize, "unconditional": unconditional}
-    how |= {"strict": strict, "workers": workers}
-    header = pack_dataset(source, out, resolution, int(channels), **how)
+    header = pack_dataset(
+        source,
+        out,
+        resolution,
+        int(channels),
+        unconditional=unconditional,
+        label_column=label_column,
+        resize=resize,
+        strict=strict,
+        workers=workers,
+    )
     click.echo(_summary(header), err=True)
     click.echo(out)
     _name_training(out)

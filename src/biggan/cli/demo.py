@@ -148,8 +148,9 @@ def command(
     documented at /api/docs.
     """
     origins = tuple(origin.lower() for origin in origins)  # as browsers send them
-    root_path = root_path.rstrip("/")
-    _check_addresses(origins, proxies, root_path)
+    _check_origins(origins)
+    _check_proxies(proxies)
+    root_path = _check_root_path(root_path)
     with contextlib.closing(_listen(host, port)) as listener:
         if find_spec("gradio") is None:
             raise InputError("the page needs Gradio: pip install 'biggan[demo]'")
@@ -174,15 +175,17 @@ def command(
             downloads = is_local if downloads is None else downloads
             uploads = is_local if uploads is None else uploads
             load = partial(load, device=find_device(device), **how)
-            open_names = [name for name, entry in PUBLISHED.items() if entry.is_open]
-            licensed = [name for name in open_names if cached_path(name).is_file()]
-            brought = Path(weights) if uploads else None
+            licensed = [
+                name
+                for name, entry in PUBLISHED.items()
+                if entry.is_open and cached_path(name).is_file()
+            ]
             cache = ModelCache(
                 models or (*BUNDLED, *licensed),
                 load,
                 downloads=downloads,
                 offline=how["offline"],
-                uploads=brought,
+                uploads=Path(weights) if uploads else None,
             )
             cache.load_all()
             cache.get(cache.default).sample()  # the first is ready to draw
@@ -211,7 +214,11 @@ def command(
 
 
 def _passwords(names: tuple[str, ...], users: Path | None) -> dict[str, str]:
-    """The password of each user; empty if all are let in."""
+    """The password of each user; empty if all are let in.
+
+    Raises:
+        InputError: A password on the command line, a name twice, or a file that is none of users.
+    """
     passwords = {} if users is None else _read_users(users)
     for name in names:
         if ":" in name:
@@ -232,7 +239,11 @@ def _passwords(names: tuple[str, ...], users: Path | None) -> dict[str, str]:
 
 
 def _read_users(path: Path) -> dict[str, str]:
-    """Read names and passwords: lines `NAME:PASSWORD`; the password may hold colons."""
+    """Read names and passwords: lines `NAME:PASSWORD`; the password may hold colons.
+
+    Raises:
+        InputError: The file cannot be read, a line is something else, or there is none.
+    """
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
@@ -253,7 +264,7 @@ def _read_users(path: Path) -> dict[str, str]:
     return users
 
 
-def _check_addresses(origins: tuple[str, ...], proxies: tuple[str, ...], root_path: str) -> None:
+def _check_origins(origins: tuple[str, ...]) -> None:
     for origin in origins:
         if not re.fullmatch(r"https?://[^/?#@*\s]+", origin):
             raise InputError(
@@ -261,6 +272,8 @@ def _check_addresses(origins: tuple[str, ...], proxies: tuple[str, ...], root_pa
                 "http://example.org:8000, without a path"
             )
 
+
+def _check_proxies(proxies: tuple[str, ...]) -> None:
     for proxy in proxies:
         try:
             ipaddress.ip_network(proxy, strict=False)
@@ -270,12 +283,15 @@ def _check_addresses(origins: tuple[str, ...], proxies: tuple[str, ...], root_pa
                 "network such as 10.0.0.0/8"
             ) from None
 
-    if not re.fullmatch(r"(/[\w.~-]+)*", root_path, re.ASCII):
-        raise InputError(f"--root-path {root_path[:100]!r} must look like /biggan or /apps/biggan")
-    if root_path.split("/")[1:2] in (["api"], ["gradio_api"]):
-        raise InputError(
-            f"--root-path {root_path[:100]!r} is an address of the API: choose another"
-        )
+
+def _check_root_path(path: str) -> str:
+    """The path without a slash at its end; "" and "/" are none."""
+    path = path.rstrip("/")
+    if path and not re.fullmatch(r"(/[\w.~-]+)+", path, re.ASCII):
+        raise InputError(f"--root-path {path[:100]!r} must look like /biggan or /apps/biggan")
+    if path.split("/")[1:2] in (["api"], ["gradio_api"]):
+        raise InputError(f"--root-path {path[:100]!r} is an address of the API: choose another")
+    return path
 
 
 def _is_terminal() -> bool:
@@ -288,7 +304,11 @@ def _is_local(listener: socket.socket) -> bool:
 
 
 def _listen(host: str, port: int) -> socket.socket:
-    """Take the port before anything slow happens; a browser that comes early then waits."""
+    """Take the port before anything slow happens; a browser that comes early then waits.
+
+    Raises:
+        InputError: The port or the address cannot be had.
+    """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     foreign = f"{host} is not an address of this machine; use 127.0.0.1, or 0.0.0.0 for all of them"
     try:
@@ -297,12 +317,12 @@ def _listen(host: str, port: int) -> socket.socket:
     except (socket.gaierror, UnicodeError):
         raise InputError(foreign) from None
     except OSError as error:
-        in_use = "in use: stop the other program or choose another with --port"
-        reserved = "reserved for the system; choose one above 1023 with --port"
         known = {
-            errno.EADDRINUSE: f"port {port} is {in_use}",
+            errno.EADDRINUSE: f"port {port} is in use: stop the other program or choose another "
+            "with --port",
             errno.EADDRNOTAVAIL: foreign,
-            errno.EACCES: f"port {port} is {reserved}",
+            errno.EACCES: f"port {port} is reserved for the system; choose one above 1023 "
+            "with --port",
         }
         other = f"cannot listen on {host}, port {port}: {error.strerror}"
         raise InputError(known.get(error.errno or 0, other)) from None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -93,8 +93,7 @@ def command(
       biggan directions runs/pets --name 0=rotation --out pets-directions.safetensors
     """
     options.set_environment()
-    written = [out, *([sheet] if sheet else [])]
-    for file in written:
+    for file in (out, *([sheet] if sheet else [])):
         options.check_writable(file.parent)
     if out.suffix.lower() != ".safetensors":
         raise InputError(f"{out} must end in .safetensors")
@@ -102,15 +101,23 @@ def command(
         raise InputError(f"{sheet} must end in .png")
     if method == "sefa" and (option := options.given_option(("activation", "samples"))):
         raise InputError(f"--method sefa draws no samples: omit {option}")
-    chosen, named = _range(layers), dict(map(_named, names))
+    chosen, named = _range(layers), dict(_named(name) for name in names)
     from biggan.atomic_write import make_folder
     from biggan.directions import draw_sheet, find_directions, save_directions, with_names
-    from biggan.gan import load
     from biggan.images import save_png
 
-    gan = load(model, device=device, offline=offline, engine="pytorch")
-    pca: Any = {"activation": activation, "samples": samples, "class_": class_, "seed": seed}
-    found = with_names(find_directions(gan, method, num, layers=chosen, **pca), named)
+    gan = options.load_gan(model, device=device, offline=offline, engine="pytorch")
+    found = find_directions(
+        gan,
+        method,
+        num,
+        layers=chosen,
+        activation=activation,
+        samples=samples,
+        class_=class_,
+        seed=seed,
+    )
+    found = with_names(found, named)
     drawn = None if sheet is None else draw_sheet(gan, found, class_, truncation, seed)
     make_folder(out.parent)
     save_directions(found, out)
@@ -119,15 +126,19 @@ def command(
         save_png(drawn, sheet)
     if as_json:
         rows = zip(found.names, found.strengths.tolist(), strict=True)
-        entry = {
-            "file": str(out),
-            "sheet": None if sheet is None else str(sheet),
-            "layers": found.layers,
-            "directions": [{"name": name, "strength": value} for name, value in rows],
-        }
-        click.echo(json.dumps(entry, indent=2))
+        click.echo(
+            json.dumps(
+                {
+                    "file": str(out),
+                    "sheet": None if sheet is None else str(sheet),
+                    "layers": found.layers,
+                    "directions": [{"name": name, "strength": value} for name, value in rows],
+                },
+                indent=2,
+            )
+        )
         return
-    click.echo("\n".join(map(str, written)))
+    click.echo("\n".join(map(str, [out, *([sheet] if sheet else [])])))
     shown = () if class_ is None else ("--class", class_)
     options.name_next("biggan", "sample", *shown, "--direction", f"{out}:0=2", model=model)
 

@@ -49,11 +49,14 @@ def print_plan(
     if data is not None and data.num_classes is not None:
         config = config.fitted(data.num_classes)
     dataset = None if isinstance(data, UncountedStream) else data
-    # Of a stream only the images in waiting are in memory.
-    data_bytes = dataset.window_bytes if isinstance(dataset, ShardStream) else None
-    mapped = isinstance(dataset, DatasetOutline) and dataset.is_mapped
-    num = None if dataset is None else len(dataset)
-    plan = make_plan(config, num, asked_processes(), data_bytes=data_bytes, mapped=mapped)
+    plan = make_plan(
+        config,
+        None if dataset is None else len(dataset),
+        asked_processes(),
+        # Of a stream only the images in waiting are in memory.
+        data_bytes=dataset.window_bytes if isinstance(dataset, ShardStream) else None,
+        mapped=isinstance(dataset, DatasetOutline) and dataset.is_mapped,
+    )
     if os.environ.get("RANK", "0") != "0":
         return
     about, begins = summary(data), _beginning(config, dataset, run_dir)
@@ -87,8 +90,10 @@ def _print_time(
         low = measure_rate(replace(config, precision="bfloat16"), device) * plan["processes"]
         if low > 1.2 * rate:
             rate, faster = low, ["precision=bfloat16"]
-            time = duration(plan["run_flops"] / rate)
-            click.echo(f"In bfloat16, on this CPU's AMX, about {time}: --set precision=bfloat16")
+            click.echo(
+                f"In bfloat16, on this CPU's AMX, about {duration(plan['run_flops'] / rate)}: "
+                "--set precision=bfloat16"
+            )
     if plan["run_flops"] / rate <= 1.5 * NIGHT:
         return
     classes = config.generator.num_classes

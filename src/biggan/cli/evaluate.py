@@ -179,7 +179,6 @@ def command(
         write_neighbors,
         write_ranking,
     )
-    from biggan.gan import load
     from biggan.latents import check_seed
 
     keep_freed_memory()
@@ -189,10 +188,11 @@ def command(
             for file in filter(None, (out, neighbors, ranking, save_statistics)):
                 options.check_writable(file.parent)
             check_seed(seed)
-            of_statistics = reference.is_statistics(data)
-            wanted = scores.OF_STATISTICS if of_statistics else scores.DEFAULT_METRICS
             if metrics is not None:
                 wanted = scores.check_metrics(metrics)
+            else:
+                of_statistics = reference.is_statistics(data)
+                wanted = scores.OF_STATISTICS if of_statistics else scores.DEFAULT_METRICS
             if ranking is not None and "intra-fid" not in wanted:
                 raise InputError("--ranking needs --metrics intra-fid")
             if ranking is not None and ranking.suffix.lower() != ".png":
@@ -204,30 +204,35 @@ def command(
             own = own_device(find_device(device))
             network = None
             if scores.needs_features(wanted) or neighbors or save_statistics:
-                where: Any = {"device": own, "offline": offline}
-                network = features.open_extractor(extractor, resize=resize, **where)
+                network = features.open_extractor(
+                    extractor, resize=resize, device=own, offline=offline
+                )
         if save_statistics is not None:
             assert network is not None
-            of_data = data, model, offline, resolution, data_resize
-            _save_statistics(*of_data, network, save_statistics)
+            _save_statistics(
+                data, model, offline, resolution, data_resize, network, save_statistics
+            )
             return
-        flip, with_classes = data != DIGITS, scores.needs_classes(wanted)
         how_data: Any = {"label_column": label_column, "resize": data_resize}
-        how_data |= {"with_classes": with_classes}
+        classes, flip = scores.needs_classes(wanted), data != DIGITS
         if images is None:
             with raising_together():
-                gan = load(model, device=str(own), offline=offline, **how)
-                form = gan.config.resolution, gan.config.image_channels
-                against = reference.open_reference(data, *form, **how_data)
-            evaluated = against, network, sweep, wanted, protocol
-            evaluation = evaluate_generator(gan, *evaluated, flip=flip)
+                gan = options.load_gan(model, device=str(own), offline=offline, **how)
+                size, channels = gan.config.resolution, gan.config.image_channels
+                against = reference.open_reference(
+                    data, size, channels, with_classes=classes, **how_data
+                )
+            evaluation = evaluate_generator(
+                gan, against, network, sweep, wanted, protocol, flip=flip
+            )
             samples = partial(samples_of_generator, gan, protocol, sweep[0])
             shown: Callable[[], ImageSet] = partial(GeneratedImages, gan, protocol, sweep[0])
         else:
             with raising_together():
                 channels = 3 if network is None else network.channels
-                asked = images, data, resolution, channels
-                made, against = reference.open_images(*asked, **how_data)
+                made, against = reference.open_images(
+                    images, data, resolution, channels, with_classes=classes, **how_data
+                )
             evaluation = evaluate_images(made, against, network, wanted, flip=flip, device=own)
             samples = partial(samples_of_images, made)
             shown = partial(DatasetImages, made)
@@ -296,10 +301,12 @@ def _check_out(out: Path, neighbors: Path | None, ranking: Path | None, *, is_sw
     if out.suffix.lower() != ".json":
         raise InputError(f"{out} must end in .json")
     table, plot = out.with_suffix(".csv"), out.with_suffix(".png")
-    for option, file in (("--neighbors", neighbors), ("--ranking", ranking)):
-        if is_sweep and file is not None and file.resolve() == plot.resolve():
-            raise InputError(f"{file} is the plot of the sweep: choose another {option}")
-    if neighbors is not None and ranking is not None and neighbors.resolve() == ranking.resolve():
+    files = {"--neighbors": neighbors, "--ranking": ranking}
+    pictures = {option: file.resolve() for option, file in files.items() if file is not None}
+    for option, file in pictures.items():
+        if is_sweep and file == plot.resolve():
+            raise InputError(f"{files[option]} is the plot of the sweep: choose another {option}")
+    if len(pictures) > len({*pictures.values()}):
         raise InputError(f"{ranking} is also the file of --neighbors: choose another --ranking")
     for beside in (table, plot) if is_sweep else ():
         if beside.exists() and not out.exists():
@@ -320,24 +327,26 @@ def _save_statistics(
     from biggan.evaluation.features import extract_features
     from biggan.evaluation.images import DatasetImages
     from biggan.evaluation.reference import common_resolution, open_dataset, save_statistics
-    from biggan.gan import load
 
     with raising_together():
         channels = extractor.channels
         if model is not None:
-            config = load(model, device="cpu", offline=offline).config
+            config = options.load_gan(model, device="cpu", offline=offline).config
             resolution, channels = config.resolution, config.image_channels
         size = common_resolution(data) if resolution is None else resolution
-        how: Any = {"with_classes": False, "may_enlarge": model is None, "resize": resize}
-        dataset = open_dataset(data, size, channels, **how)
+        dataset = open_dataset(
+            data, size, channels, with_classes=False, may_enlarge=model is None, resize=resize
+        )
         check_enough(len(dataset), f"in {dataset.source}")
     features = extract_features(DatasetImages(dataset), extractor)
     with raising_together():
         if features is not None:
             save_statistics(features, dataset, extractor, out)
             click.echo(out)
-            words, given = ["biggan", "evaluate", "--data", out], click.get_current_context().params
-            for name in ("extractor", "resize"):
-                if options.given_option([name]):
-                    words += [f"--{name}", given[name]]
-            options.name_next(*words, model=model)
+            how = [
+                word
+                for name in ("extractor", "resize")
+                if options.given_option([name])
+                for word in (f"--{name}", click.get_current_context().params[name])
+            ]
+            options.name_next("biggan", "evaluate", "--data", out, *how, model=model)

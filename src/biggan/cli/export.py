@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import click
 
@@ -85,54 +85,96 @@ def command(
       biggan export --format web site && python -m http.server --directory site
     """
     options.set_environment()
+    if form == "web":
+        if given := options.given_option(["truncation", "batch"]):
+            raise InputError(f"{given} is not for --format web: the page has all truncations")
+        _export_page(out, model, offline, precision, runtime, force, as_json)
+        return
+    if given := options.given_option(["precision", "runtime"]):
+        raise InputError(f"{given} is for --format web")
     from biggan.atomic_write import make_folder
     from biggan.export import check_request, export_generator
     from biggan.gan import load
 
-    def report(words: str) -> None:
-        if sys.stderr.isatty():
-            click.echo(f"{words} ...", err=True)
-
-    is_page = form == "web"
-    others = ("truncation", "batch") if is_page else ("precision", "runtime")
-    if given := options.given_option(others):
-        reason = "is not for --format web: the page has all truncations"
-        raise InputError(f"{given} {reason if is_page else 'is for --format web'}")
-    asked: dict[str, Any] = {"truncation": truncation, "batch": batch, "force": force}
-    if form == "web":
-        from biggan.web import check_page_request, export_page
-
-        check_page_request(out, force=force)
-    else:
-        if out.is_dir() or not out.name.strip("."):
-            raise InputError(f"{out} is a folder: give the path of a file")
-        if form == "openvino" and out.suffix.lower() not in (".xml", ".onnx"):
-            out = out.with_name(f"{out.name}.xml")
-        check_request(form, out, **asked)
-    options.check_writable(out.absolute().parent)
+    if out.is_dir() or not out.name.strip("."):
+        raise InputError(f"{out} is a folder: give the path of a file")
+    if form == "openvino" and out.suffix.lower() not in (".xml", ".onnx"):
+        out = out.with_name(f"{out.name}.xml")
+    check_request(form, out, truncation=truncation, batch=batch, force=force)
+    options.check_writable(out.parent)
     if model is not None and options.is_same_file(out, model):
         raise InputError(f"{out} is the model: choose another name")
     gan = load(model, offline=offline)
-    entry: dict[str, Any] = {"folder" if is_page else "file": str(out), "format": form}
-    entry |= {"model": gan.name, "sha256": gan.sha256}
-    if form == "web":
-        how: Any = {"storage": precision, "runtime": runtime, "offline": offline, "force": force}
-        page = export_page(gan, out, **how, report=report)
-        entry |= {"precision": precision, "weights": page.weights, "runtime": page.runtime}
-        sizes = page.weights / 1e6, page.runtime / 1e6
-        about = "{:.1f} MB of weights, {:.1f} MB of onnxruntime-web".format(*sizes)
-        difference = page.difference
-    else:
-        make_folder(out.parent)
-        exported = export_generator(gan, out, form, **asked, report=report)
-        entry |= {"truncation": truncation, "batch": batch}
-        entry["inputs"] = {name: list(shape) for name, shape in exported.inputs.items()}
-        about, difference = form, exported.difference
+    make_folder(out.parent)
+    exported = export_generator(
+        gan, out, form, truncation=truncation, batch=batch, force=force, report=_report
+    )
     if as_json:
-        click.echo(json.dumps({**entry, "difference": difference}, indent=2))
+        entry = {
+            "file": str(out),
+            "format": form,
+            "model": gan.name,
+            "sha256": gan.sha256,
+            "truncation": truncation,
+            "batch": batch,
+            "inputs": {name: list(shape) for name, shape in exported.inputs.items()},
+            "difference": exported.difference,
+        }
+        click.echo(json.dumps(entry, indent=2))
         return
-    differs = f"images differ from PyTorch's by at most {difference:.1g}"
-    click.echo(f"{gan.name}, {gan.config.resolution} px, {about}; {differs}", err=True)
+    differs = f"images differ from PyTorch's by at most {exported.difference:.1g}"
+    click.echo(f"{gan.name}, {gan.config.resolution} px, {form}; {differs}", err=True)
     click.echo(out)
-    if is_page:
-        options.name_next("python", "-m", "http.server", "--directory", out)
+
+
+def _export_page(
+    out: Path,
+    model: str | None,
+    offline: bool,
+    storage: Storage,
+    runtime: str | None,
+    force: bool,
+    as_json: bool,
+) -> None:
+    from biggan.gan import load
+    from biggan.web import check_page_request, export_page
+
+    check_page_request(out, force=force)
+    options.check_writable(out.absolute().parent)
+    gan = load(model, offline=offline)
+    page = export_page(
+        gan,
+        out,
+        storage=storage,
+        runtime=runtime,
+        offline=offline,
+        force=force,
+        report=_report,
+    )
+    if as_json:
+        entry = {
+            "folder": str(out),
+            "format": "web",
+            "model": gan.name,
+            "sha256": gan.sha256,
+            "precision": storage,
+            "weights": page.weights,
+            "runtime": page.runtime,
+            "difference": page.difference,
+        }
+        click.echo(json.dumps(entry, indent=2))
+        return
+    click.echo(
+        f"{gan.name}, {gan.config.resolution} px, {page.weights / 1e6:.1f} MB of weights, "
+        f"{page.runtime / 1e6:.1f} MB of onnxruntime-web; images differ from PyTorch's by at most "
+        f"{page.difference:.1g}",
+        err=True,
+    )
+    click.echo(out)
+    options.name_next("python", "-m", "http.server", "--directory", out)
+
+
+def _report(words: str) -> None:
+    """Print what is being done, on a terminal."""
+    if sys.stderr.isatty():
+        click.echo(f"{words} ...", err=True)

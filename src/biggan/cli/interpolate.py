@@ -127,9 +127,7 @@ def command(
     options.set_environment()
     from biggan.atomic_write import make_folder
     from biggan.devices import keep_freed_memory
-    from biggan.gan import load
     from biggan.images import make_grid, save_png
-    from biggan.interpolation import parse_keyframes
     from biggan.provenance import VideoProvenance
     from biggan.video import check_video, make_frame, save_video
 
@@ -142,23 +140,26 @@ def command(
         check_video(out, wanted.fps if isinstance(wanted, VideoProvenance) else fps)
     elif option := options.given_option(("through", "seconds", "fps", "loop")):
         raise InputError(f"{option} applies to videos, not to a .png: omit it")
-    num_steps = _GRID_STEPS if steps is None else steps  # of a grid
     if latents_a is not None or latents_b is not None:
-        _interpolate_latents(latents_a, latents_b, num_steps, path, out, how)
+        _interpolate_latents(
+            latents_a, latents_b, _GRID_STEPS if steps is None else steps, path, out, how
+        )
         return
     keyframes, frames = [(class_a, seed_a), (class_b, seed_b)], 0
     if wanted is None and is_video:
         if through is not None:
-            if option := options.given_option(("class_a", "class_b", "seed_a", "seed_b")):
-                raise InputError(f"--through gives all classes and seeds: omit {option}")
-            keyframes = parse_keyframes(through)
+            keyframes = _parse_keyframes(through)
         frames = _num_frames(len(keyframes), loop, steps, seconds, fps)
-    gan, meant = load(**how), dict[str, Any](path=path, noise=noise)
+    gan = options.load_gan(**how)
     if wanted is None and is_video:
-        wanted = gan.plan_video(keyframes, frames, fps, num, truncation, loop=loop, **meant)
+        wanted = gan.plan_video(
+            keyframes, frames, fps, num, truncation, loop=loop, path=path, noise=noise
+        )
     elif wanted is None:
-        ends = class_a, class_b, num_steps, num, truncation, seed_a, seed_b
-        wanted = gan.plan_morph(*ends, **meant)
+        steps = _GRID_STEPS if steps is None else steps
+        wanted = gan.plan_morph(
+            class_a, class_b, steps, num, truncation, seed_a, seed_b, path=path, noise=noise
+        )
     _ = gan.engine
     keep_freed_memory()  # see biggan sample
     if isinstance(wanted, VideoProvenance):
@@ -188,7 +189,6 @@ def _interpolate_latents(
 ) -> None:
     """Write a grid of the paths between two files of latents, which biggan sample --like reads."""
     from biggan.atomic_write import make_folder
-    from biggan.gan import load
     from biggan.images import make_grid, save_png
     from biggan.interpolation import plan_latent_morph
     from biggan.inversion import load_latents
@@ -207,12 +207,18 @@ def _interpolate_latents(
             f"{start} is of truncation {a.truncation} and {end} of {b.truncation}: invert both "
             "pictures with the same"
         )
-    gan = load(**how)
+    gan = options.load_gan(**how)
     for latents in (a, b):
         latents.check_model(gan)
-    name = f"{a.name or start.stem}-to-{b.name or end.stem}"
-    ends = (a.z, a.class_vectors), (b.z, b.class_vectors)
-    planned = plan_latent_morph(gan, *ends, steps, a.truncation, path, name=name)
+    planned = plan_latent_morph(
+        gan,
+        (a.z, a.class_vectors),
+        (b.z, b.class_vectors),
+        steps,
+        a.truncation,
+        path,
+        name=f"{a.name or start.stem}-to-{b.name or end.stem}",
+    )
     grid = as_grid(steps, planned)
     pictures = list(options.progress(gan.draw(planned), len(planned), "picture"))
     make_folder(out.parent)
@@ -248,6 +254,14 @@ def _read_like(path: Path, *, is_video: bool) -> MorphProvenance | VideoProvenan
     if not is_video and isinstance(wanted, VideoProvenance):
         raise InputError(f"{path} is a video: --out must end in {', '.join(VIDEO_ENDINGS)}")
     return wanted
+
+
+def _parse_keyframes(through: str) -> list[tuple[str | None, int]]:
+    from biggan.interpolation import parse_keyframes
+
+    if option := options.given_option(("class_a", "class_b", "seed_a", "seed_b")):
+        raise InputError(f"--through gives all classes and seeds: omit {option}")
+    return parse_keyframes(through)
 
 
 def _num_frames(

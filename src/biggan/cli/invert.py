@@ -17,7 +17,7 @@ from biggan.errors import InputError
 
 if TYPE_CHECKING:
     from biggan.gan import Gan
-    from biggan.inversion import Metric
+    from biggan.inversion import Latents, Metric
 
 _LEAST_FOR_LPIPS = 64  # pixels a side
 _PAIRS = 5  # a row of the sheet
@@ -62,7 +62,7 @@ _PAIRS = 5  # a row of the sheet
 @click.option(
     "--sheet",
     metavar="PNG",
-    type=options.FILE,
+    type=click.Path(dir_okay=False, path_type=Path),
     help="Draw each picture with its reconstruction on the right.",
 )
 @options.device
@@ -104,18 +104,31 @@ def command(
     import torch
 
     from biggan.atomic_write import make_folder
-    from biggan.gan import load
     from biggan.images import make_grid, save_png, to_pil
     from biggan.inversion import Inverter, load_latents, read_picture, save_latents
     from biggan.sampling import plan_latents
 
-    gan = load(model, device=device, offline=offline, engine="pytorch")
+    gan = options.load_gan(model, device=device, offline=offline, engine="pytorch")
     pictures = [read_picture(path, gan, fit=fit) for path in images]
     compared, metric = _metric(features, model, gan, offline=offline)
-    search: Any = {"starts": starts, "steps": steps, "seconds": seconds, "seed": seed}
-    inverter = Inverter(gan, class_, truncation, features=metric, **search)
-    index = None if class_ is None else gan.class_index(class_)
-    settings = {"class": index, "features": compared, **search}
+    inverter = Inverter(
+        gan,
+        class_,
+        truncation,
+        features=metric,
+        starts=starts,
+        steps=steps,
+        seconds=seconds,
+        seed=seed,
+    )
+    settings = {
+        "class": None if class_ is None else gan.class_index(class_),
+        "features": compared,
+        "starts": starts,
+        "steps": steps,
+        "seconds": seconds,
+        "seed": seed,
+    }
     make_folder(out)
     entries, made = [], []
     for path, picture in zip(images, pictures, strict=True):
@@ -144,12 +157,9 @@ def command(
         if not png.is_file():
             save_png(next(gan.draw([provenance])), png, provenance)
         made.append(provenance)
-        keys = ("class_index", "class_name", "psnr", "distances", "seconds")
-        about = {key: found.details[key] for key in keys}
-        entry = {"picture": str(path), "latents": str(file), "image": str(png), **about}
-        entries.append(entry)
+        entries.append(_entry(path, file, png, found))
         if not as_json:
-            click.echo(_line(entry))
+            click.echo(_line(entries[-1]))
     if sheet is not None:
         make_folder(sheet.parent)
         both = zip(to_pil(torch.stack(pictures)), gan.draw(made), strict=True)
@@ -177,16 +187,24 @@ def _metric(
     if features == "lpips" or (features == "auto" and is_large and find_spec("lpips")):
         return "lpips", lpips_metric()
     word = BUNDLED[0] if model is None else model
-    if features == "discriminator" or (
-        features == "auto" and (word in BUNDLED or Path(word).is_dir())
-    ):
+    if features == "discriminator":
+        return features, discriminator_metric(
+            load_network(word, "discriminator", offline=offline).network
+        )
+    if features == "auto" and (word in BUNDLED or Path(word).is_dir()):
         try:
-            network = load_network(word, "discriminator", offline=offline).network
-            return "discriminator", discriminator_metric(network)
-        except InputError:
-            if features == "discriminator":
-                raise
+            return "discriminator", discriminator_metric(
+                load_network(word, "discriminator").network
+            )
+        except InputError:  # it has none
+            pass
     return "none", None
+
+
+def _entry(path: Path, file: Path, png: Path, found: Latents) -> dict[str, Any]:
+    keys = ("class_index", "class_name", "psnr", "distances", "seconds")
+    about = {key: found.details[key] for key in keys}
+    return {"picture": str(path), "latents": str(file), "image": str(png), **about}
 
 
 def _line(entry: dict[str, Any]) -> str:

@@ -66,7 +66,9 @@ def command(model: str | None, verify: bool, offline: bool, as_json: bool) -> No
             f"{row['parameters']:,} parameters  {row['statistics']}"
         )
     click.echo("\nPublished weights (downloaded on first use: biggan sample --model NAME)")
-    click.echo(f"  {'name':28}   px  parameters  classes  {'statistics':29}  from")
+    click.echo(
+        f"  {'name':28} {'px':>4} {'parameters':>11} {'classes':>8}  {'statistics':29}  from"
+    )
     for licence, rows in groupby(published, key=lambda row: row["licence"]):
         for row in rows:
             places = "the cache" if row["cached"] else ", ".join(row["places"])
@@ -76,7 +78,7 @@ def command(model: str | None, verify: bool, offline: bool, as_json: bool) -> No
             )
         click.echo(f"    Licence: {licence}.")
     click.echo("\nArchitectures (random weights; `preset` in a recipe)")
-    click.echo(f"  {'name':16}   px    z   ch    generator  discriminator")
+    click.echo(f"  {'name':16} {'px':>4} {'z':>4} {'ch':>4} {'generator':>12}  discriminator")
     for row in architectures:
         click.echo(
             f"  {row['name']:16} {row['resolution']:4} {row['z_dim']:4} {row['channels']:4} "
@@ -139,8 +141,9 @@ def _as_lines(card: dict[str, Any]) -> str:
         shown["cached"] = "yes" if card["cached"] else "no: downloaded on first use"
     training = card.get("training", {})
     if isinstance(step := training.get("step"), int):
-        data = printable(str(training.get("data", "unknown data")))
-        shown["training"] = f"{step:,} steps on {data}"
+        shown["training"] = (
+            f"{step:,} steps on {printable(str(training.get('data', 'unknown data')))}"
+        )
     width = max(map(len, shown))
     return "\n".join(f"{name:{width}}  {value}" for name, value in shown.items())
 

@@ -19,6 +19,7 @@ from biggan.errors import InputError, most_similar, quoted
 from biggan.inference import ENGINES, PRECISIONS
 
 if TYPE_CHECKING:
+    from biggan.gan import Gan
     from biggan.provenance import AnyProvenance
 
 _Item = TypeVar("_Item")
@@ -31,9 +32,14 @@ class _Verbs(click.Group):
         return list(VERBS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
-        return import_module(f"biggan.cli.{cmd_name}").command if cmd_name in VERBS else None
+        if cmd_name not in VERBS:
+            return None
+        command: click.Command = import_module(f"biggan.cli.{cmd_name}").command
+        return command
 
-    def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
         name = args[0]
         if name not in VERBS and not name.startswith("-"):
             near = most_similar(name, (*VERBS, "--help"))
@@ -55,30 +61,39 @@ class _Verbs(click.Group):
 @click.pass_context
 def group(context: click.Context, version: bool, verbose: bool) -> None:
     """All verbs; see `HELP`."""
-    if version:
-        from biggan.cli.versions import describe
+    if not version:
+        if context.invoked_subcommand is None:
+            raise click.UsageError("Missing command.")
+        return
+    from biggan.cli.versions import describe
 
-        click.echo(describe() if verbose else f"biggan {__version__}")
-        context.exit()
-    if context.invoked_subcommand is None:
-        raise click.UsageError("Missing command.")
+    click.echo(describe() if verbose else f"biggan {__version__}")
+    context.exit()
 
 
 class NumberOr(click.ParamType):  # type: ignore[type-arg]  # generic since click 8.2
-    """A number, whose range is checked later, or one of a few words, with what they mean."""
+    """A number, or one of a few words that stand for what no number says.
+
+    Args:
+        number: The type of the number. Its range is checked later.
+        words: The words, with what they are read as.
+    """
 
     def __init__(self, number: type[int] | type[float], words: Mapping[str, str | None]) -> None:
         self.name = "|".join(["number", *words])
-        self._number, self._words = number, words
+        self._number = number
+        self._words = words
 
-    def convert(self, value: Any, param: Any, ctx: Any) -> float | str | None:
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float | str | None:
         """Read the option's text."""
         if isinstance(value, str) and value.lower() in self._words:
             return self._words[value.lower()]
         try:
             return self._number(value)
         except ValueError:
-            words = " or ".join(map(repr, self._words))
+            words = " or ".join(repr(word) for word in self._words)
             kind = "whole number" if self._number is int else "number"
             self.fail(f"{value!r} is neither a {kind} nor {words}", param, ctx)
 
@@ -92,9 +107,15 @@ PICTURE_ENDINGS = frozenset(
 class _Folder(click.Path):
     """A folder, which may not exist yet. The name of a picture or of weights is a mistake."""
 
-    def convert(self, value: Any, param: Any, ctx: Any) -> Any:
+    def convert(
+        self,
+        value: str | os.PathLike[str],
+        param: click.Parameter | None,
+        ctx: click.Context | None,
+    ) -> Any:
+        """Read the option's text."""
         if Path(value).suffix.lower() in {*PICTURE_ENDINGS, ".safetensors"}:
-            self.fail(f"{quoted(value)} is the name of a file: give a folder", param, ctx)
+            self.fail(f"{quoted(str(value))} is the name of a file: give a folder", param, ctx)
         return super().convert(value, param, ctx)
 
 
@@ -170,11 +191,12 @@ def parse_truncations(text: str) -> list[Any]:
 
 def given_option(names: Iterable[str]) -> str | None:
     """The first option of these parameters that is on the command line, as it is written there."""
-    context, given = click.get_current_context(), click.core.ParameterSource.COMMANDLINE
+    context = click.get_current_context()
     for parameter in context.command.params:
-        name = parameter.name
-        if name in names and context.get_parameter_source(name) is given:
-            return max(parameter.opts, key=len)
+        if parameter.name in names:
+            source = context.get_parameter_source(parameter.name)
+            if source is click.core.ParameterSource.COMMANDLINE:
+                return max(parameter.opts, key=len)
     return None
 
 
@@ -193,8 +215,22 @@ def set_environment() -> None:
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 
 
+def load_gan(
+    model: str | Path | None, *, device: str | None = None, offline: bool = False, **how: Any
+) -> Gan:
+    """Load the generator that the options name; see `biggan.load`."""
+    from biggan.gan import load
+
+    return load(model, device=device, offline=offline, **how)
+
+
 def name_next(*words: object, model: str | Path | None = None) -> None:
-    """Tell a person at a terminal, and no program, the next command; `model` is its `--model`."""
+    """Tell a person at a terminal what one does next; programs read nothing of it.
+
+    Args:
+        words: The command.
+        model: Its `--model`; None for the bundled one.
+    """
     if sys.stderr.isatty():
         named = () if model is None else ("--model", model)
         click.echo(f"next: {shlex.join(map(str, (*words, *named)))}", err=True)
@@ -204,8 +240,10 @@ def progress(items: Iterable[_Item], total: int, unit: str, **options: Any) -> I
     """Show a bar on a terminal after two seconds."""
     from tqdm import tqdm
 
-    shown = {"disable": None, **options}
-    return tqdm(items, total=total, unit=unit, delay=2, **shown)
+    shown: Iterable[_Item] = tqdm(
+        items, total=total, unit=unit, delay=2, **{"disable": None, **options}
+    )
+    return shown
 
 
 def unused_name(path: Path, is_same: Callable[[Path], bool]) -> Path:
@@ -241,9 +279,12 @@ def check_writable(folder: Path) -> None:
 
     Creates nothing: a later mistake shall leave no trace.
     """
-    folders = (folder, *folder.absolute().parents)
     try:
-        existing = next(path for path in folders if path.exists() or path.is_symlink())
+        existing = next(
+            path
+            for path in (folder, *folder.absolute().parents)
+            if path.exists() or path.is_symlink()
+        )
     except OSError as error:
         raise InputError(f"cannot write to {folder}: {error.strerror}") from None
     if not existing.is_dir():

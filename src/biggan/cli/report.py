@@ -52,8 +52,9 @@ def command(
     from biggan.atomic_write import make_folder
     from biggan.reporting import measure_truncation, read_run, write_figures, write_report
 
+    folders = [run, *others]
     records = []
-    for folder in (run, *others):
+    for folder in folders:
         _LOG.info("reading the logs of %s", folder)
         records.append(read_run(folder))
     page = out or run / "report.html"

@@ -157,7 +157,6 @@ def command(
     options.set_environment()
     from biggan.atomic_write import make_folder
     from biggan.devices import keep_freed_memory
-    from biggan.gan import load
     from biggan.latents import check_truncation
 
     def plan(device: str | None) -> Plan:
@@ -186,7 +185,7 @@ def command(
         read = [_read_direction(text) for text in directions]
         planned, columns = ([], None) if like is None else _read_like(like)
         rows = [] if sweep is None else options.parse_truncations(sweep)
-        gan = load(device=device, **how)
+        gan = options.load_gan(device=device, **how)
         if latents:
             planned = _read_latents(gan, latents)
         elif sweep is not None:

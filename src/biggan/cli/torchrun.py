@@ -35,7 +35,9 @@ def sample_together(
 ) -> tuple[list[Picture], list[Path]]:
     """Make this process's part of the pictures, beside the other processes of torchrun.
 
-    Returns what was planned and, on the first process, the files of all.
+    Returns:
+        What was planned, and the files of all processes, once all are there; no files on the other
+        processes than the first.
     """
     # Joined on the CPU even if the networks are on GPUs: pictures meet there, if they meet at all.
     with process_group(torch.device("cpu"), _PATIENCE):

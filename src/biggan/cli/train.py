@@ -36,13 +36,17 @@ class DurationType(click.ParamType):  # type: ignore[type-arg]  # generic since 
         r"(?:(\d{1,4}(?:\.\d+)?)h)?(?:(\d{1,6}(?:\.\d+)?)m)?(?:(\d{1,8}(?:\.\d+)?)s)?"
     )
 
-    def convert(self, value: Any, param: Any, ctx: Any) -> float | None:
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float | None:
         """Read the option's text."""
         if value is None or isinstance(value, float):
             return value
         match = self._FORM.fullmatch(str(value).strip().lower().replace(" ", ""))
-        parts = (float(part or 0) for part in match.groups()) if match else ()
-        total = sum(part * unit for part, unit in zip(parts, (3600, 60, 1), strict=False))
+        hours, minutes, seconds = (
+            (float(part or 0) for part in match.groups()) if match else (0,) * 3
+        )
+        total = 3600 * hours + 60 * minutes + seconds
         if total <= 0:
             self.fail(f"{str(value)[:100]!r} is not a time; write 50m, 1h30m or 90s", param, ctx)
         return total
@@ -142,14 +146,21 @@ def command(
     if dry_run:
         from biggan.cli.dry_run import print_plan
 
-        config, load = _fit_to_source(config, run_dir), partial(load_recipe, recipe, data=data)
-        shown: Any = {"strict": strict, "as_json": as_json, "verbose": verbose}
-        print_plan(config, run_dir, device, load, list(changes), **shown)
+        print_plan(
+            _fit_to_source(config, run_dir),
+            run_dir,
+            device,
+            partial(load_recipe, recipe, data=data),
+            list(changes),
+            strict=strict,
+            as_json=as_json,
+            verbose=verbose,
+        )
         return
     if not config.data:
         raise InputError(f"the recipe {recipe} has no data: give --data FOLDER, ZIP or digits")
     assert run_dir is not None
-    _train(config, run_dir, device, stop, strict)
+    _train(config, run_dir, device, stop, strict=strict)
 
 
 def _check_apart(config: TrainConfig, run_dir: Path | None) -> None:
@@ -207,7 +218,7 @@ def _fit_to_source(config: TrainConfig, run_dir: Path | None) -> TrainConfig:
 
 
 def _train(
-    config: TrainConfig, run_dir: Path, device: str, stop: StopRequest, strict: bool
+    config: TrainConfig, run_dir: Path, device: str, stop: StopRequest, *, strict: bool
 ) -> None:
     import torch
 
@@ -227,9 +238,15 @@ def _train(
         if is_first():
             _LOG.info("%s; training on %s", summary(dataset), own_device)
         stop.watch_signals()
-        how: Any = {"device": own_device, "should_stop": stop, "interrupted": stop.is_due}
         try:
-            step = train(config, dataset, run_dir, **how).step
+            step = train(
+                config,
+                dataset,
+                run_dir,
+                device=own_device,
+                should_stop=stop,
+                interrupted=stop.is_due,
+            ).step
         except RunInterruptedError:
             if is_first():
                 stop.finish("after a checkpoint; the same command exports and evaluates it")

@@ -14,18 +14,13 @@ def describe() -> str:
     """One line per fact: versions of Python, the system and the dependencies; devices."""
     import torch
 
-    gpus = map(torch.cuda.get_device_name, range(torch.cuda.device_count()))
-    cuda = [f"GPU: {name}, CUDA {torch.version.cuda}" for name in gpus]
-    mps = ["GPU: Apple (mps)"] if torch.backends.mps.is_available() else []
     lines = [
         f"biggan {__version__}",
         f"Python {platform.python_version()} on {platform.platform()}",
         f"CPU: {platform.machine()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads",
-        *(cuda or mps or ["GPU: none"]),
+        *_devices(),
     ]
-    listed = importlib.metadata.requires("biggan") or []
-    names = sorted(("extra ==" in line, re.split(r"[^\w.-]", line)[0]) for line in listed)
-    for name in dict.fromkeys(name for _, name in names):  # the required ones first
+    for name in _dependencies():
         try:
             found = importlib.metadata.version(name)
             # torch itself names its build, such as +cu130.
@@ -33,3 +28,22 @@ def describe() -> str:
         except importlib.metadata.PackageNotFoundError:
             lines.append(f"{name} is not installed")
     return "\n".join(lines)
+
+
+def _devices() -> list[str]:
+    import torch
+
+    cuda = [
+        f"GPU: {torch.cuda.get_device_name(index)}, CUDA {torch.version.cuda}"
+        for index in range(torch.cuda.device_count())
+    ]
+    mps = ["GPU: Apple (mps)"] if torch.backends.mps.is_available() else []
+    return cuda or mps or ["GPU: none"]
+
+
+def _dependencies() -> list[str]:
+    """Names of all dependencies, the required ones first."""
+    listed = importlib.metadata.requires("biggan") or []
+    named = {re.match(r"[\w.-]+", line): "extra ==" in line for line in listed}
+    names = [(extra, match[0]) for match, extra in named.items() if match]
+    return list(dict.fromkeys(name for _, name in sorted(names)))

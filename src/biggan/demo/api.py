@@ -64,10 +64,13 @@ def build_api(renderer: Renderer) -> FastAPI:
         dependencies=[Depends(_refuse_repeated_names)],
         exception_handlers={InputError: _refuse, RequestValidationError: _refuse_parameters},
     )
-    answers: dict[str, Any] = {"response_class": Response, "responses": _ANSWERS}
     for form in forms.FORMS:
-        get = api.get(f"/api/{form.endpoint}", summary=form.summary, **answers)
-        get(_endpoint(form, renderer))
+        api.get(
+            f"/api/{form.endpoint}",
+            summary=form.summary,
+            response_class=Response,
+            responses=_ANSWERS,
+        )(_endpoint(form, renderer))
 
     @api.get("/api/models", summary="The available models, the default first.")
     async def names() -> list[str]:
@@ -91,8 +94,9 @@ def build_api(renderer: Renderer) -> FastAPI:
         similar = found or search_classes(text, names)
         # A misspelling of a class here is likelier than a part of a name elsewhere.
         elsewhere = {} if found else search_models(text, whole_names=bool(similar))
-        name = models.nearest(elsewhere)
-        other = {"model": name, "classes": elsewhere[name][:_MOST_ELSEWHERE]} if name else None
+        name, other = models.nearest(elsewhere), None
+        if name:
+            other = {"model": name, "classes": elsewhere[name][:_MOST_ELSEWHERE]}
         return {"classes": [entries[index] for index in similar], "other": other}
 
     @api.get("/api/queue", summary="The number of waiting requests, and its limit.")
@@ -143,8 +147,9 @@ def _endpoint(form: forms.Form, renderer: Renderer) -> Any:
             contents = await run_in_threadpool(enlarged, file, factor)
             about = {"Content-Disposition": f'inline; filename="{file.stem}-{factor}x.png"'}
             return Response(contents, media_type="image/png", headers=about)
-        how: Any = {"media_type": "image/png", "content_disposition_type": "inline"}
-        return FileResponse(file, filename=file.name, **how)
+        return FileResponse(
+            file, media_type="image/png", filename=file.name, content_disposition_type="inline"
+        )
 
     return draw
 

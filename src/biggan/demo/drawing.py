@@ -48,7 +48,11 @@ def unfinished(done: Sequence[Image.Image], sheet: SheetProvenance) -> Image.Ima
 
 
 def enlarged(file: Path, factor: int) -> bytes:
-    """A PNG whose pixels are repeated in both directions, with the provenance of the original."""
+    """A PNG whose pixels are repeated in both directions, with the provenance of the original.
+
+    Raises:
+        InputError: It would be too large.
+    """
     provenance = read_provenance(file)
     assert isinstance(provenance, SheetProvenance)
     with Image.open(file) as picture:
@@ -96,6 +100,9 @@ def draw_video(
 
     `report` is called with the number of frames that are drawn; if it raises, no file is left that
     was begun.
+
+    Raises:
+        InputError: The model cannot make it, or a file cannot be written.
     """
 
     def drawn() -> Iterator[Image.Image]:

@@ -200,7 +200,11 @@ class Form:
         }
 
     def plan(self, gan: Gan, **values: Any) -> Any:
-        """The provenance of the picture or video of some settings, by the controls' keys."""
+        """The provenance of the picture or video of some settings, by the controls' keys.
+
+        Raises:
+            InputError: A value out of range or of another kind, or the model lacks a category.
+        """
         return self.make(gan, **self.complete(gan, values))
 
 
@@ -387,14 +391,19 @@ def plan_gallery(gan: Gan) -> list[Provenance]:
 
 
 def find_settings(gan: Gan, made: AnyProvenance) -> tuple[Form, dict[str, Any]]:
-    """The form, which may be `VIDEO`, and the settings that make a picture or a video."""
+    """The form, which may be `VIDEO`, and the settings that make a picture or a video.
+
+    Raises:
+        InputError: It is of another model than `gan`, or one that no form makes.
+    """
     sheet = as_grid(1, [made]) if isinstance(made, Provenance | LatentProvenance) else made
     maker = sheet.pictures[0] if isinstance(sheet, GridProvenance) else sheet
     if maker.sha256 != gan.sha256:
-        made_by = f"{printable(maker.model[:100])} (sha256 {printable(maker.sha256[:12])}...)"
-        ours = f"{gan.name} ({gan.sha256[:12]}...)"
-        text = f"the picture was made by {made_by}, not by {ours}; open the page with that model"
-        raise InputError(text)
+        raise InputError(
+            f"the picture was made by {printable(maker.model[:100])} "
+            f"(sha256 {printable(maker.sha256[:12])}...), not by "
+            f"{gan.name} ({gan.sha256[:12]}...); open the page with that model"
+        )
     kind = "video" if isinstance(sheet, VideoProvenance) else "picture"
     verb = "sample" if isinstance(sheet, GridProvenance | LatentGridProvenance) else "interpolate"
     reason = ""
@@ -412,15 +421,22 @@ def find_settings(gan: Gan, made: AnyProvenance) -> tuple[Form, dict[str, Any]]:
             again = GridProvenance(1, again.pictures[-1:])
         if isinstance(made, LatentProvenance):
             again = LatentGridProvenance(1, again.latents[-1:])
-        found, remade = _what_decides_pixels(sheet), _what_decides_pixels(again)
-        if found[0] == remade[0] and np.allclose(found[1], remade[1], atol=_CLOSE):
+        (settings, numbers), (settings_again, numbers_again) = (
+            _what_decides_pixels(sheet),
+            _what_decides_pixels(again),
+        )
+        if settings == settings_again and np.allclose(numbers, numbers_again, atol=_CLOSE):
             return form, values
         reason = f"no tab of the page shows this {kind}; use biggan {verb} --like FILE"
     raise InputError(reason)
 
 
 def settings_of(gan: Gan, sheet: SheetProvenance | VideoProvenance) -> dict[str, Any]:
-    """What a provenance says of the controls of any form, by their keys."""
+    """What a provenance says of the controls of any form, by their keys.
+
+    Raises:
+        InputError: The model lacks its class, or it is of latents that no form makes.
+    """
 
     def entry(index: int | None) -> str | None:
         if index is not None and not 0 <= index < len(gan.class_names):

@@ -5,6 +5,7 @@ is parsed. A refusal is JSON, {"detail": "..."}, which the page shows.
 """
 
 import base64
+import binascii
 import ipaddress
 import math
 import secrets
@@ -104,8 +105,9 @@ def check_origin(allowed: Collection[str]) -> Check:
         hosts = filter(None, map(request.headers.get, ("host", "x-forwarded-host")))
         if origin is None or origin in allowed or origin.partition("://")[2] in hosts:
             return None
-        text = f"pages of {origin[:100]} may not use this server; --allow-origin admits them"
-        return _refuse(403, text)
+        return _refuse(
+            403, f"pages of {origin[:100]} may not use this server; --allow-origin admits them"
+        )
 
     return check
 
@@ -160,7 +162,7 @@ def _credentials(authorization: str) -> tuple[str, str]:
     scheme, _, encoded = authorization.partition(" ")
     try:
         name, _, password = base64.b64decode(encoded, validate=True).decode().partition(":")
-    except ValueError:  # neither base64 nor UTF-8
+    except (binascii.Error, UnicodeDecodeError, ValueError):
         return "", ""
     return (name, password) if scheme.lower() == "basic" else ("", "")
 
@@ -210,8 +212,9 @@ class BodyLimit:
                 if received > most:
                     raise MultiPartException(too_long)
                 if wait := self._by_one.take(client_of(scope), size) or self._by_all.take("", size):
-                    text = "uploads exceed the maximum allowed size per hour"
-                    raise MultiPartException(f"{text}: wait {wait} s")
+                    raise MultiPartException(
+                        f"uploads exceed the maximum allowed size per hour: wait {wait} s"
+                    )
             is_complete = not message.get("more_body", False)
             return message
 

@@ -128,7 +128,12 @@ class ModelCache:
         return str(Path(source).expanduser().absolute()) if with_paths else None
 
     def get(self, name: object) -> Gan:
-        """A model by its name, loaded if need be, on any thread. To keep it keeps its memory."""
+        """A model by its name, loaded if need be, on any thread. To keep it keeps its memory.
+
+        Raises:
+            UnknownModelError: It is not offered.
+            UnavailableError: It cannot be loaded; the log says why.
+        """
         if not isinstance(name, str) or name not in self._sources:
             raise UnknownModelError(
                 f"no model is named {quoted(name)} here; available are {', '.join(self.ready)}"
@@ -144,8 +149,9 @@ class ModelCache:
                 return self._read(name)
             except InputError as error:  # which may name paths: not for visitors
                 _LOG.error("%s cannot be loaded: %s", name, error)
-                text = f"{name} cannot be loaded at present; the server's log says why"
-                raise UnavailableError(text) from error
+                raise UnavailableError(
+                    f"{name} cannot be loaded at present; the server's log says why"
+                ) from error
 
     def load_all(self) -> None:
         """Load every model that was given, the default last, so that a wrong one is found early.
@@ -171,7 +177,11 @@ class ModelCache:
         self.failures.pop(name, None)
 
     def add(self, files: Sequence[Path]) -> str:
-        """Offer weights that a visitor has brought, of one model; returns its name."""
+        """Offer weights that a visitor has brought, of one model; returns its name.
+
+        Raises:
+            InputError: They are no weights of a known format, or there are too many models.
+        """
         if self.uploads is None:
             raise InputError("this server takes no weights from visitors")
         number = len(list(self.uploads.iterdir()))
@@ -202,9 +212,11 @@ class ModelCache:
             return self._loaded.get(name)
 
     def _read(self, name: str) -> Gan:
-        return self._keep(name, self._load(self._sources[name]))
+        loaded = self._load(self._sources[name])
+        self._keep(name, loaded)
+        return loaded
 
-    def _keep(self, name: str, loaded: Gan) -> Gan:
+    def _keep(self, name: str, loaded: Gan) -> None:
         classes = f"{len(loaded.class_names)} classes" if loaded.class_names else "unconditional"
         if name not in PUBLISHED:
             self._facts[name] = f"{loaded.config.resolution} px, {classes}"
@@ -215,7 +227,6 @@ class ModelCache:
             self._loaded[name] = loaded
             while len(self._loaded) > 1 and sum(map(_size, self._loaded.values())) > memory:
                 self._loaded.popitem(last=False)
-        return loaded
 
 
 def _size(loaded: Gan) -> int:

@@ -104,7 +104,11 @@ class NotebookForm:
 
     @property
     def picture(self) -> Image.Image:
-        """The picture of the settings as they are; waits until it is made."""
+        """The picture of the settings as they are; waits until it is made.
+
+        Raises:
+            InputError: A control has a value that the form does not take.
+        """
         return self._finished()[1]
 
     @property
@@ -113,13 +117,22 @@ class NotebookForm:
         return self._finished()[0]
 
     def save(self, path: str | Path) -> Path:
-        """Write the picture as a PNG with its provenance inside; its folder must exist."""
+        """Write the picture as a PNG with its provenance inside; returns the path.
+
+        Raises:
+            InputError: As `picture`, or the file cannot be written; its folder must exist.
+        """
         sheet, picture = self._finished()
         save_png(picture, Path(path), sheet)
         return Path(path)
 
     def save_video(self, path: str | Path) -> Path:
-        """Write the video of the settings as they are as .gif, .mp4 or .webp; returns the path."""
+        """Write the video of the settings as they are as .gif, .mp4 or .webp; returns the path.
+
+        Raises:
+            InputError: A control has a value that the form does not take, or the file cannot be
+                written.
+        """
         video = self._plan_video()
         check_video(Path(path), video.fps)
         self._write_video(video, Path(path), Job())
@@ -204,9 +217,10 @@ class NotebookForm:
     def _save_clicked(self, _: Any) -> None:
         try:
             path = self.save(f"{file_stem(self.provenance)}.png")
-            self._message.value = f'<p role="status">Saved as {html.escape(str(path))}</p>'
         except InputError as error:
             self._alert(str(error))
+        else:
+            self._message.value = f'<p role="status">Saved as {html.escape(str(path))}</p>'
 
     def _plan_video(self) -> VideoProvenance:
         if self._form.video is None:
@@ -227,8 +241,10 @@ class NotebookForm:
             job.check()
             contents = file.read_bytes()
         if len(contents) > _MAX_VIDEO:
-            text = f"the video is too large for a notebook ({len(contents) / 2**20:.0f} MB)"
-            raise InputError(f'{text}: write it to a file, save_video("{file.name}")')
+            raise InputError(
+                f"the video is too large for a notebook ({len(contents) / 2**20:.0f} MB): write it "
+                f'to a file, save_video("{file.name}")'
+            )
         about = "A looping video of the same paths, there and back"
         style = 'style="max-width:100%; height:auto;"'
         if file.suffix == ".mp4":
@@ -280,8 +296,10 @@ def build_field(control: forms.Control, gan: Gan) -> tuple[Any, Any] | None:
     if not gan.class_names:
         return None
     label |= {"options": class_choices(gan.class_names), "value": value}
-    is_short, typed = len(gan.class_names) <= _FEW, {"continuous_update": False, **label}
-    widget = ipywidgets.Dropdown(**label) if is_short else ipywidgets.Combobox(**typed)
+    if len(gan.class_names) <= _FEW:
+        widget = ipywidgets.Dropdown(**label)
+    else:
+        widget = ipywidgets.Combobox(continuous_update=False, **label)
     return widget, widget
 
 
@@ -291,12 +309,15 @@ def _with_box(slider: Any, control: forms.Number) -> tuple[Any, Any]:
     slider.layout.width = "24.5em"
     box = ipywidgets.IntText(value=slider.value, layout={"width": "6em"}, tooltip=slider.tooltip)
 
+    def slid(change: Any) -> None:
+        box.value = change.new
+
     def typed(change: Any) -> None:
         if control.low <= change.new <= control.largest:  # other numbers are refused elsewhere
             slider.max = max(slider.max, change.new)
             slider.value = change.new
 
-    slider.observe(lambda change: box.set_trait("value", change.new), "value")
+    slider.observe(slid, "value")
     box.observe(typed, "value")
     return box, ipywidgets.HBox([slider, box])
 

@@ -179,21 +179,28 @@ class Page:
         choosing = [*restored, self.notice, self.cancel_button]
         recall = {**_QUIET, **in_browser("biggan.recall()")}
         taken = {**_EACH, **in_browser("[values[0], null]")}
-        surprising = [self.shown, self.current]
-        dropping = self.drop.upload(None, self.drop, [dropped, self.drop], **taken)
         for event in (
             self.blocks.load(self.follow, kept, restored, **recall),
             self.model.input(self.choose, [self.model, self.current], choosing, **_DOWNLOADS),
             wanted.change(self.choose_wanted, [wanted, self.current], choosing, **_DOWNLOADS),
-            self.surprise_button.click(self.surprise, surprising, restored, **_QUIET),
-            dropping.then(self.restore, [dropped, self.current], restored, **_EACH),
+            self.surprise_button.click(
+                self.surprise, [self.shown, self.current], restored, **_QUIET
+            ),
+            self.drop.upload(None, self.drop, [dropped, self.drop], **taken).then(
+                self.restore, [dropped, self.current], restored, **_EACH
+            ),
         ):
             event.then(None, asked, asked, **ask)
-        asked.change(Newest.note, [newest, asked], None, queue=False, **_EACH)
-        last = {**_QUIET, "trigger_mode": "always_last"}
-        inputs = [self.shown, newest, asked, self.current, *settings]
-        outputs = [self.address, self.drawn, *(w for tab in self.tabs for w in tab.outputs)]
-        event = asked.change(self.draw, inputs, outputs, **last, **_PICTURES)
+        at_once = {**_EACH, "queue": False}
+        asked.change(Newest.note, [newest, asked], None, **at_once)
+        request, last = [newest, asked, self.current], {**_QUIET, "trigger_mode": "always_last"}
+        event = asked.change(
+            self.draw,
+            [self.shown, *request, *settings],
+            [self.address, self.drawn, *(widget for tab in self.tabs for widget in tab.outputs)],
+            **last,
+            **_PICTURES,
+        )
         self.cancel_button.click(self.cancel, self.model, None, **_QUIET)
         show_address = in_browser("biggan.showAddress(...values)")
         event.success(None, self.address, None, **show_address)
@@ -203,12 +210,17 @@ class Page:
         self.drawn.change(self.show_classes, self.drawn, explore.gallery, **last)
         picked = in_browser("biggan.picked")
         explore.gallery.select(None, None, explore.widgets["category"], **picked)
-        filming = {"api_visibility": "private", "trigger_mode": "always_last", **_VIDEOS}
         for tab in self.tabs:
             if tab.button:
-                inputs = [newest, self.current, *settings]
-                shows = {"show_progress_on": tab.video[0], **filming}
-                tab.button.click(self.film, inputs, tab.video, **shows)
+                tab.button.click(
+                    self.film,
+                    [newest, self.current, *settings],
+                    tab.video,
+                    show_progress_on=tab.video[0],
+                    api_visibility="private",
+                    trigger_mode="always_last",
+                    **_VIDEOS,
+                )
 
     def _publish(
         self, form: forms.Form, tab: Tab, outputs: Sequence[Any], queue: dict[str, Any]
@@ -504,7 +516,11 @@ class _Blocks(gr.Blocks):
     """
 
     async def preprocess_data(
-        self, block_fn: Any, inputs: list[Any], state: Any, *_: Any, **__: Any
+        self,
+        block_fn: Any,
+        inputs: list[Any],
+        state: Any,
+        explicit_call: bool = False,  # noqa: ARG002
     ) -> list[Any]:
         """Fill in the defaults of the last parameters, as Gradio's clients do by themselves."""
         if block_fn.fn is None:

@@ -79,6 +79,10 @@ class Renderer:
         """Wait inside a `with` block for a PNG, or a video: a WebP and where possible an MP4.
 
         To leave the block early is to give the files up.
+
+        Raises:
+            QueueFullError: Too many requests wait.
+            AbandonedError: The server is shutting down.
         """
         is_video = isinstance(made, VideoProvenance)
         digest = hashlib.sha256(made.to_json().encode()).hexdigest()
@@ -117,8 +121,10 @@ class Renderer:
     ) -> Iterator[Job]:
         with self._lock:
             if self.length >= self.limit:
-                again = f"try again in {QueueFullError.retry_after} s"
-                raise QueueFullError(f"{self.length} requests are waiting already: {again}")
+                raise QueueFullError(
+                    f"{self.length} requests are waiting already: try again in "
+                    f"{QueueFullError.retry_after} s"
+                )
             job = self._jobs.get(key)
             if not job:
                 if self._closed:

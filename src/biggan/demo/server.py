@@ -128,8 +128,8 @@ def build_app(
     page.has_launched = page.is_running = True
     gradio_app = app.routes[-1].app  # type: ignore[attr-defined]
     gradio_app.add_middleware(_OfferedRoutes)
-    for kind in (RequestValidationError, HTTPException):
-        gradio_app.add_exception_handler(kind, _refuse)
+    gradio_app.add_exception_handler(RequestValidationError, _refuse_body)
+    gradio_app.add_exception_handler(HTTPException, _shorten)
     return app
 
 
@@ -182,28 +182,30 @@ class _OfferedRoutes:
             await JSONResponse({"detail": text}, 404)(scope, receive, send)
 
 
-async def _refuse(_request: Request, error: Exception) -> JSONResponse:
-    """Answer without the values, which may be long, and which JSON may not be able to repeat."""
-    if isinstance(error, HTTPException):
-        return JSONResponse({"detail": str(error.detail)[:100]}, error.status_code, error.headers)
+async def _refuse_body(_request: Request, _error: Exception) -> JSONResponse:
+    """Answer without the values, which JSON may not be able to repeat."""
     return JSONResponse({"detail": "wrong parameters; see /gradio_api/info"}, 422)
+
+
+async def _shorten(_request: Request, error: HTTPException) -> JSONResponse:
+    return JSONResponse({"detail": str(error.detail)[:100]}, error.status_code, error.headers)
 
 
 def run(app: FastAPI, renderer: Renderer, listener: socket, proxies: Sequence[str]) -> None:
     """Serve an application until Ctrl-C, and delete what is old in the renderer's folder."""
-
-    def sweep_regularly() -> None:
-        while True:
-            time.sleep(_SWEEP_INTERVAL)
-            with contextlib.suppress(OSError):  # the folder is gone at the end
-                sweep(renderer.folder)
-
-    threading.Thread(target=sweep_regularly, daemon=True).start()
+    threading.Thread(target=_sweep_regularly, args=(renderer.folder,), daemon=True).start()
     try:
         with contextlib.suppress(KeyboardInterrupt):
             uvicorn.Server(server_config(app, proxies)).run(sockets=[listener])
     finally:
         renderer.close()
+
+
+def _sweep_regularly(folder: Path) -> None:
+    while True:
+        time.sleep(_SWEEP_INTERVAL)
+        with contextlib.suppress(OSError):  # the folder is gone at the end
+            sweep(folder)
 
 
 def sweep(folder: Path) -> None:
@@ -234,7 +236,7 @@ def server_config(app: ASGIApp, proxies: Sequence[str] = ()) -> uvicorn.Config:
     logging.getLogger("asyncio").addFilter(lambda r: "out of system resource" not in str(r.msg))
     return uvicorn.Config(
         app,
-        http=partial(_BoundedProtocol, proxies=networks),  # type: ignore[arg-type]
+        http=partial(BoundedProtocol, proxies=networks),  # type: ignore[arg-type]
         ws="none",
         h11_max_incomplete_event_size=_MAX_HEAD,
         backlog=128,  # connections that are accepted at once, before any of them is closed
@@ -245,7 +247,7 @@ def server_config(app: ASGIApp, proxies: Sequence[str] = ()) -> uvicorn.Config:
     )
 
 
-class _BoundedProtocol(H11Protocol):
+class BoundedProtocol(H11Protocol):
     """HTTP/1.1 that closes slow connections, and idle ones when there are too many.
 
     A client that is to send a request, or to read what is ready for it, must move 10 KiB in 10 s or
@@ -262,26 +264,29 @@ class _BoundedProtocol(H11Protocol):
         self._received = self._unsent = 0  # bytes, since then and at that time
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Make room if there are too many."""
         super().connection_made(transport)
         self._restart()
         self._watch()
         most = _max_connections()
         connections: set[Any] = self.connections
-        host = ipaddress.ip_address(self.client[0]) if self.client else None
-        if host and not any(host in network for network in self._proxies):
+        if self.client and not _is_within(self.client[0], self._proxies):
             self._owner = limits.client_of({"client": self.client})
             _make_room([c for c in connections if c._owner == self._owner], most // 2)
         _make_room(connections, most)
 
     def data_received(self, data: bytes) -> None:
+        """Count what came."""
         self._received += len(data)
         super().data_received(data)
 
     def on_response_complete(self) -> None:
+        """Wait for the next request."""
         super().on_response_complete()
         self._restart()
 
     def connection_lost(self, exc: Exception | None) -> None:
+        """Stop watching."""
         super().connection_lost(exc)
         self._timer.cancel()
 
@@ -315,6 +320,10 @@ def _make_room(connections: Collection[Any], most: int) -> None:
     if len(connections) > most:
         waiting = [c for c in connections if c.waits]  # the newest at least
         min(waiting, key=lambda c: c._since).close()
+
+
+def _is_within(host: str, networks: _Networks) -> bool:
+    return any(ipaddress.ip_address(host) in network for network in networks)
 
 
 def _max_connections() -> int:

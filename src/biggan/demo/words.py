@@ -117,12 +117,17 @@ def download_progress(model: str, parts: Sequence[tuple[int, int | None]]) -> st
     """How far the download of a published model is, as HTML."""
     licence = html.escape(PUBLISHED[model].licence)
     done, total = parts[-1] if parts else (0, None)
-    state, bar = "Reading the weights" if total else "Connecting", "<progress></progress>"
-    if total and done < total:
+    if total and done >= total:
+        state, bar = "Reading the weights", "<progress></progress>"
+    elif total:
         state = f"{done / 1e6:.0f} of {total / 1e6:.0f} MB"
         bar = f'<progress value="{done}" max="{total}"></progress>'
-    about = f"Downloading {html.escape(model)}. Licence {licence}."
-    return f'<p>{about}</p>{bar}<p role="status">{state}</p>'
+    else:
+        state, bar = "Connecting", "<progress></progress>"
+    return (
+        f"<p>Downloading {html.escape(model)}. Licence {licence}.</p>{bar}"
+        f'<p role="status">{state}</p>'
+    )
 
 
 def download_failure(model: str, reason: str) -> str:
@@ -146,8 +151,6 @@ def model_card(gan: Gan, name: str = "") -> str:
     size, description = gan.config.resolution, gan.description
     classes = f"{len(gan.class_names)} classes" if gan.class_names else "unconditional"
     facts = [_FAMILIES[gan.config.family], f"{size} &times; {size} pixels", classes]
-    step, data = description.training.get("step"), description.training.get("data", "unknown data")
-    trained = html.escape(f"{step:,} steps on {data}") if isinstance(step, int) else ""
     statistics, grid = "one set for all truncations", statistics_grid(gan.generator)
     if grid:
         statistics = f"of {len(grid)} truncations, {grid[0]:.2f} to {grid[-1]:.2f}"
@@ -155,7 +158,7 @@ def model_card(gan: Gan, name: str = "") -> str:
         "Parameters": f"{sum(p.numel() for p in gan.generator.parameters()):,}",
         "Noise": f"{gan.config.z_dim} numbers",
         "BatchNorm statistics": statistics,
-        "Training": trained,
+        "Training": _trained(description.training),
         "Measured": _measured(description.training),
         "Source": _linked(html.escape(description.source)),
         "Licence": _linked(html.escape(description.licence)),
@@ -167,6 +170,11 @@ def model_card(gan: Gan, name: str = "") -> str:
         f" <p>{' &middot; '.join(facts)}</p>"
         f"<details><summary>About this model</summary><dl>{''.join(entries)}</dl></details>"
     )
+
+
+def _trained(training: Mapping[str, Any]) -> str:
+    step, data = training.get("step"), training.get("data", "unknown data")
+    return html.escape(f"{step:,} steps on {data}") if isinstance(step, int) else ""
 
 
 def _measured(training: Mapping[str, Any]) -> str:

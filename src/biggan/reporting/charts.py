@@ -213,8 +213,10 @@ def _drawn(chart: Chart, title: str = "") -> Iterator[Figure]:
     except ImportError:
         raise InputError("the report needs Matplotlib: pip install 'biggan[train]'") from None
     inked = ("text.color", "axes.labelcolor", "xtick.color", "ytick.color")
-    colors: dict[Any, Any] = dict.fromkeys(inked, INK)
-    colors |= dict.fromkeys(("axes.edgecolor", "grid.color"), GRID)
+    colors: dict[Any, Any] = dict.fromkeys(inked, INK) | {
+        "axes.edgecolor": GRID,
+        "grid.color": GRID,
+    }
     with mpl.rc_context(colors, _STYLE), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing")  # the browser has other fonts
         height = chart.height + (0.3 if title else 0)

@@ -75,10 +75,10 @@ def all_figures(run: Run, runs: Mapping[str, Run]) -> dict[str, list[Chart]]:
     memory = ": memorization" if ("accuracy", "held_out") in run.signals.curves else ""
     outputs = _lines(run, "signals", _MEAN_LOGITS) or _lines(run, "metrics", _LOGITS)
     sweeps = {name: run.sweep for name, run in runs.items() if run.sweep}
-    accuracy, limits = _lines(run, "signals", _ACCURACY), (-0.03, 1.03)
+    accuracy = _lines(run, "signals", _ACCURACY)
     sizes = {n: layer_lines(run, partial(_layers, start=("frobenius_norms", n))) for n in NETWORKS}
     statistics = {
-        what: layer_lines(run, partial(_layers, start=("batch_norm",), ends=(what,)))
+        what: layer_lines(run, partial(_layers, start=("batch_norm",), end=what))
         for what in ("mean", "var")
     }
     sections: dict[str, list[Chart | None]] = {
@@ -90,10 +90,21 @@ def all_figures(run: Run, runs: Mapping[str, Run]) -> dict[str, list[Chart]]:
         "losses": [
             drawn("losses", "Losses", _lines(run, "metrics", _LOSSES)),
             drawn("outputs", "Outputs of the discriminator", outputs),
-            drawn("accuracy", f"Accuracy of the discriminator{memory}", accuracy, limits=limits),
+            drawn(
+                "accuracy", f"Accuracy of the discriminator{memory}", accuracy, limits=(-0.03, 1.03)
+            ),
         ],
         "spectra": [
-            *(_spectrum(run, network, i, drawn) for i in range(3) for network in NETWORKS),
+            *(
+                drawn(
+                    f"sigma{i}-{n}",
+                    f"σ{i} of every layer of {letter}",
+                    _spectrum(run, n, i),
+                    height=2.2 if i else 3.4,
+                )
+                for i in range(3)
+                for n, letter in NETWORKS.items()
+            ),
             *(_heat_map(network, conditioning(run.signals, network)) for network in NETWORKS),
             *(
                 drawn(f"frobenius-{n}", f"Frobenius norms of {NETWORKS[n]}", lines)
@@ -133,12 +144,10 @@ def marks_of(run: Run) -> list[Mark]:
     return list(marks.values())
 
 
-def _spectrum(run: Run, network: str, index: int, drawn: Callable[..., Chart | None]) -> Any:
+def _spectrum(run: Run, network: str, index: int) -> list[Line]:
     """A singular value of the raw weights as matrices, of every layer."""
     choose = partial(Log.singular_values, network=network, index=index)
-    lines = layer_lines(run, choose, [] if index else spikes_of(run, network))
-    title = f"σ{index} of every layer of {NETWORKS[network]}"
-    return drawn(f"sigma{index}-{network}", title, lines, height=2.2 if index else 3.4)
+    return layer_lines(run, choose, [] if index else spikes_of(run, network))
 
 
 def _other_metrics(run: Run) -> list[tuple[str, Key, str]]:
@@ -232,16 +241,17 @@ def layer_lines(
         for curves, circles in zip(undone, at[1:], strict=True):
             if layer in curves:
                 whole = continued(current.get(layer), curves[layer])
-                circled: dict[str, Any] = {"spikes": circles.get(layer, ())}
-                lines.append(Line(layer, whole, color, undone=True, **circled))
+                found = circles.get(layer, ())
+                lines.append(Line(layer, whole, color, undone=True, spikes=found))
         if layer in current:
-            circled = {"spikes": at[0].get(layer, ())}
-            lines.append(Line(layer, current[layer], color, layer in highest, **circled))
+            found = at[0].get(layer, ())
+            lines.append(Line(layer, current[layer], color, layer in highest, spikes=found))
     return lines
 
 
-def _layers(log: Log, start: Key, ends: Key = ()) -> dict[str, Curve]:
+def _layers(log: Log, start: Key, end: str = "") -> dict[str, Curve]:
     """The curve of each layer under some names."""
+    ends = (end,) if end else ()
     curves = log.under(*start).items()
     return {key[0]: curve for key, curve in curves if key and key[1:] == ends}
 
@@ -263,8 +273,9 @@ def _heat_map(network: str, ratios: Mapping[str, Curve]) -> Chart | None:
 
         high = max(2.0, float(np.nanmax(cells)))
         extent = (steps[0], max(steps[-1], steps[0] + 1), len(layers) - 0.5, -0.5)
-        how: dict[str, Any] = {"aspect": "auto", "interpolation": "nearest"}
-        image = axes.imshow(cells, norm=LogNorm(1, high), extent=extent, **how)
+        image = axes.imshow(
+            cells, norm=LogNorm(1, high), extent=extent, aspect="auto", interpolation="nearest"
+        )
         named = range(0, len(layers), math.ceil(len(layers) / _TICKS))
         labels = [charts.shortened(layers[row]) for row in named]
         axes.set_yticks(named, labels, fontsize=7)

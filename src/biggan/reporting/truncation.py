@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import io
 import json
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -23,7 +24,7 @@ from tqdm import tqdm
 from biggan.atomic_write import write_atomically
 from biggan.errors import InputError
 from biggan.gan import Gan, load
-from biggan.images import make_grid, to_pil, to_png, to_uint8
+from biggan.images import make_grid, to_pil, to_uint8
 from biggan.latents import make_noise
 from biggan.weights.files import RUN_GENERATOR, read_metadata
 
@@ -130,7 +131,9 @@ def _strip(images: Tensor) -> str:
     pictures = list(to_pil(to_uint8(images)))
     for picture in pictures:
         picture.thumbnail((_SHOWN_WIDTH, _SHOWN_WIDTH))
-    return base64.b64encode(to_png(make_grid(pictures, columns=len(pictures)))).decode()
+    contents = io.BytesIO()
+    make_grid(pictures, columns=len(pictures)).save(contents, format="PNG")
+    return base64.b64encode(contents.getvalue()).decode()
 
 
 def _cached(cache: Path, weights: Path) -> Sweep | None:

@@ -57,7 +57,11 @@ class ExportedPage:
 
 
 def check_page_request(out: Path, *, force: bool = False) -> None:
-    """Refuse a folder that cannot be written to, before a model is loaded; see `export_page`."""
+    """Refuse a folder that cannot be written to, before a model is loaded; see `export_page`.
+
+    Raises:
+        InputError: A package is missing, or the folder is a file or not empty.
+    """
     check_packages("onnx")
     if out.exists() and not out.is_dir():
         raise InputError(f"{out} is a file: give the path of a folder")
@@ -100,13 +104,7 @@ def export_page(
     """
     out = Path(out)
     check_page_request(out, force=force)
-    size = sum(parameter.nbytes for parameter in gan.generator.parameters())
-    if size > MAX_WEIGHTS:
-        raise InputError(
-            f"{gan.name} is too large for a browser: {size / 1e9:.1f} GB of float32 weights, and "
-            f"at most {MAX_WEIGHTS / 1e9:.1f} GB fit; export a narrower model, or use "
-            "--format onnx for another program"
-        )
+    _check_size(gan)
     out = out.resolve()
     make_folder(out.parent)
     with tempfile.TemporaryDirectory(
@@ -121,8 +119,7 @@ def export_page(
             size_of_runtime = copy_runtime(page / "runtime", folder, offline=offline)
         report("converting to ONNX")
         files, difference = _write_network(gan, page, Path(temporary), storage)
-        manifest = json.dumps(_manifest(gan, files, storage, cdn=runtime == "cdn"), indent=1)
-        (page / _MANIFEST).write_text(f"{manifest}\n", encoding="utf-8")
+        _write_json(page / _MANIFEST, _manifest(gan, files, storage, cdn=runtime == "cdn"))
         _copy_page(page, cdn=runtime == "cdn")
         try:
             if out.exists():
@@ -134,10 +131,24 @@ def export_page(
     return ExportedPage(out, weights, size_of_runtime, difference)
 
 
+def _check_size(gan: Gan) -> None:
+    size = 4 * sum(parameter.numel() for parameter in gan.generator.parameters())
+    if size > MAX_WEIGHTS:
+        raise InputError(
+            f"{gan.name} is too large for a browser: {size / 1e9:.1f} GB of float32 weights, and "
+            f"at most {MAX_WEIGHTS / 1e9:.1f} GB fit; export a narrower model, or use "
+            "--format onnx for another program"
+        )
+
+
 def _write_network(
     gan: Gan, page: Path, temporary: Path, storage: Storage
 ) -> tuple[dict[str, list[dict[str, Any]]], float]:
-    """Write the graph, the weights and the statistics; returns also the largest difference."""
+    """Write the graph, the weights and the statistics.
+
+    Returns:
+        The files of each, and the largest difference of a pixel.
+    """
     graph = temporary / "graph.onnx"
     statistics, difference = write_page_network(gan, graph, storage)
     table = temporary / "statistics"
@@ -154,8 +165,13 @@ def _split(source: Path, page: Path, name: str) -> list[dict[str, Any]]:
             digest = hashlib.sha256(contents).hexdigest()
             path = page / f"{name}-{digest[:12]}.bin"
             path.write_bytes(contents)
-            about = {"bytes": len(contents), "integrity": integrity("sha256", digest)}
-            parts.append({"file": path.name, **about})
+            parts.append(
+                {
+                    "file": path.name,
+                    "bytes": len(contents),
+                    "integrity": integrity("sha256", digest),
+                }
+            )
     return parts
 
 
@@ -180,7 +196,10 @@ def _manifest(
         "runtime": {
             "version": VERSION,
             "address": CDN if cdn else "runtime/",
-            "files": {name: file._asdict() for name, file in FILES.items()},
+            "files": {
+                name: {"bytes": file.size, "integrity": integrity("sha384", file.sha384)}
+                for name, file in FILES.items()
+            },
         },
     }
 
@@ -192,3 +211,7 @@ def _copy_page(page: Path, *, cdn: bool) -> None:
             host = CDN.split("/npm/")[0]
             contents = contents.replace(_POLICY.encode(), f"{_POLICY} {host}".encode())
         (page / source.name).write_bytes(contents)
+
+
+def _write_json(path: Path, contents: dict[str, Any]) -> None:
+    path.write_text(f"{json.dumps(contents, indent=1)}\n", encoding="utf-8")

@@ -23,12 +23,23 @@ export async function download(files, report) {
   let start = 0;
   const parts = files.map((file) => {
     const part = contents.subarray(start, (start += file.bytes));
-    // What the cache holds may be damaged.
-    const again = () => receive(part, file, () => {}, "reload");
-    return receive(part, file, report, "force-cache").catch(again);
+    return fill(part, file, report);
   });
   await Promise.all(parts);
   return contents;
+}
+
+/**
+ * @param {Uint8Array<ArrayBuffer>} part
+ * @param {Download} file
+ * @param {(bytes: number) => void} report
+ */
+async function fill(part, file, report) {
+  try {
+    await receive(part, file, report, "force-cache");
+  } catch {
+    await receive(part, file, () => {}, "reload"); // what the cache holds may be damaged
+  }
 }
 
 /**
@@ -69,9 +80,17 @@ async function receive(part, { address, bytes, integrity }, report, cache) {
       `The file ${name} is damaged: it has ${has} bytes instead of ${needs}; upload it again.`,
     );
   }
-  const [algorithm, expected] = integrity.split("-");
-  const digest = await subtle?.digest(algorithm.replace("sha", "SHA-"), part);
-  if (digest && btoa(String.fromCharCode(...new Uint8Array(digest))) !== expected) {
+  if (subtle && !(await hasDigest(part, integrity))) {
     throw new PageError(`The file ${name} is damaged: its contents have changed; upload it again.`);
   }
+}
+
+/**
+ * @param {Uint8Array<ArrayBuffer>} contents
+ * @param {string} integrity
+ */
+async function hasDigest(contents, integrity) {
+  const [algorithm, expected] = integrity.split("-");
+  const digest = await crypto.subtle.digest(algorithm.replace("sha", "SHA-"), contents);
+  return btoa(String.fromCharCode(...new Uint8Array(digest))) === expected;
 }

@@ -113,7 +113,11 @@ function grid(model, category, num, truncations, seed) {
   return { pictures, columns, provenance: { columns, pictures: each }, each, labels, name };
 }
 
-/** @param {Model} model @param {Values} values @returns {Sheet} */
+/**
+ * @param {Model} model
+ * @param {Values} values
+ * @returns {Sheet}
+ */
 function path(model, values) {
   const truncation = Number(values.truncation);
   const steps = Number(values.steps);
@@ -163,8 +167,10 @@ export function shortName(name) {
 /** @param {string[]} parts */
 export function fileName(...parts) {
   const plain = parts.map((part) => part.replaceAll(/[^A-Za-z0-9.]+/g, "-").slice(0, 60));
-  const bare = plain.map((part) => part.replaceAll(/^[-.]+|[-.]+$/g, ""));
-  return bare.filter(Boolean).join("-");
+  return plain
+    .map((part) => part.replaceAll(/^[-.]+|[-.]+$/g, ""))
+    .filter(Boolean)
+    .join("-");
 }
 
 /**
@@ -177,7 +183,11 @@ export function provenanceText(provenance) {
   return JSON.stringify(provenance).replaceAll(/[\u007f-\uffff]/g, escape);
 }
 
-/** @param {Form} form @param {Model} model @returns {Values} */
+/**
+ * @param {Form} form
+ * @param {Model} model
+ * @returns {Values}
+ */
 export function initialValues(form, model) {
   const last = model.classes.length - 1;
   return Object.fromEntries(
@@ -230,7 +240,10 @@ export function describe({ step, label, low, most }) {
   return `${kind} from ${low} to ${most} (${label.toLowerCase()})`;
 }
 
-/** @param {string} text @param {Field} field */
+/**
+ * @param {string} text
+ * @param {Field} field
+ */
 export function readNumber(text, { low, most, step }) {
   const value = /^[\d.]+$/.test(text) ? Number(text) : NaN;
   const isWhole = Number.isInteger(value) || Number(step) < 1;
@@ -244,8 +257,11 @@ export function readNumber(text, { low, most, step }) {
  * @param {string[]} classes
  */
 export function findClass(text, classes) {
-  const words = /[\s_-]+/g;
-  const normal = (/** @type {string} */ name) => name.toLowerCase().trim().replaceAll(words, " ");
+  const normal = (/** @type {string} */ name) =>
+    name
+      .toLowerCase()
+      .trim()
+      .replaceAll(/[\s_-]+/g, " ");
   const wanted = normal(text);
   const isCalled = (/** @type {string} */ name) =>
     normal(name) === wanted || name.split(", ").some((synonym) => normal(synonym) === wanted);

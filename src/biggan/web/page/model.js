@@ -31,9 +31,18 @@ import { truncatedNoise } from "./noise.js";
  * @property {number} fraction 0 for `start`, 1 for `end`
  */
 
-const FACTS = "version name sha256 classes resolution channels z_dim grid off_grid runtime".split(
-  " ",
-);
+const FACTS = [
+  "version",
+  "name",
+  "sha256",
+  "classes",
+  "resolution",
+  "channels",
+  "z_dim",
+  "grid",
+  "off_grid",
+  "runtime",
+];
 const PARTS = ["graph", "weights", "statistics"];
 
 /**

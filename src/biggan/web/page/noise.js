@@ -32,10 +32,7 @@ export function uniforms(count, seed) {
   let position = 624;
   const next = () => {
     if (position === 624) {
-      for (let i = 0; i < 624; i++) {
-        const y = (state[i] & 0x80000000) | (state[(i + 1) % 624] & 0x7fffffff);
-        state[i] = state[(i + 397) % 624] ^ (y >>> 1) ^ (y & 1 ? 0x9908b0df : 0);
-      }
+      twist(state);
       position = 0;
     }
     let y = state[position++];
@@ -51,6 +48,14 @@ export function uniforms(count, seed) {
     values[i] = (high * 2 ** 26 + low) / 2 ** 53;
   }
   return values;
+}
+
+/** @param {Uint32Array} state */
+function twist(state) {
+  for (let i = 0; i < 624; i++) {
+    const y = (state[i] & 0x80000000) | (state[(i + 1) % 624] & 0x7fffffff);
+    state[i] = state[(i + 397) % 624] ^ (y >>> 1) ^ (y & 1 ? 0x9908b0df : 0);
+  }
 }
 
 /**

@@ -168,7 +168,10 @@ function visit(query) {
   show(read.form, read.values);
 }
 
-/** @param {Form} chosen @param {Values} chosenValues */
+/**
+ * @param {Form} chosen
+ * @param {Values} chosenValues
+ */
 function show(chosen, chosenValues) {
   form = chosen;
   values = { ...chosenValues };
@@ -176,14 +179,18 @@ function show(chosen, chosenValues) {
     anchor.ariaCurrent = FORMS[i] === form ? "page" : null;
   }
   player.root.hidden = form.name !== "interpolate";
+  buildControls();
+  update();
+  player.restart();
+}
+
+function buildControls() {
   const change = (/** @type {string} */ key, /** @type {number | null} */ value) => {
     values[key] = value;
     say(null);
     update();
   };
   fieldsBox.replaceChildren(...buildFields(form, model.classes, values, change));
-  update();
-  player.restart();
 }
 
 /** @param {(seed: number) => number} next */
@@ -246,7 +253,10 @@ function buildTile(index) {
   return { button, canvas, caption, request: 0 };
 }
 
-/** @param {string} tag @param {string} text */
+/**
+ * @param {string} tag
+ * @param {string} text
+ */
 function element(tag, text) {
   return Object.assign(document.createElement(tag), { textContent: text });
 }
@@ -274,7 +284,10 @@ function receive(reply) {
   find("#status", HTMLElement).textContent = `${engine}, ${milliseconds} ms a picture`;
 }
 
-/** @param {number} received @param {number} total */
+/**
+ * @param {number} received
+ * @param {number} total
+ */
 function showProgress(received, total) {
   Object.assign(find("progress", HTMLProgressElement), { max: total, value: received });
   const megabytes = (/** @type {number} */ bytes) => (bytes / 1e6).toFixed(0);
@@ -331,7 +344,11 @@ function pixels(canvas) {
   return context.getImageData(0, 0, canvas.width, canvas.height);
 }
 
-/** @param {HTMLCanvasElement} canvas @param {object} provenance @param {string} name */
+/**
+ * @param {HTMLCanvasElement} canvas
+ * @param {object} provenance
+ * @param {string} name
+ */
 async function save(canvas, provenance, name) {
   const png = await encodePng(pixels(canvas), model.channels, provenanceText(provenance));
   const anchor = document.createElement("a");

@@ -36,7 +36,10 @@ async function deflate(contents) {
   return new Uint8Array(await new Response(stream).arrayBuffer());
 }
 
-/** @param {string} type @param {Uint8Array} contents */
+/**
+ * @param {string} type
+ * @param {Uint8Array} contents
+ */
 function chunk(type, contents) {
   const bytes = new Uint8Array(12 + contents.length);
   const view = new DataView(bytes.buffer);
