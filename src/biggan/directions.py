@@ -210,13 +210,27 @@ def find_directions(
         samples = whole_number(samples, "the number of samples")
         if samples < 2 * num:
             raise InputError(f"{num} components take at least {2 * num} samples, not {samples}")
-        details = {"activation": activation, "samples": samples, "class": class_}
-        details |= {"truncation": truncation, "seed": seed}
+        details = {
+            "activation": activation,
+            "samples": samples,
+            "class": class_,
+            "truncation": truncation,
+            "seed": seed,
+        }
         z = torch.from_numpy(make_noise(samples, gan.config.z_dim, truncation, seed)).float()
         batches = _activations(gan, z, activation, class_, truncation, progress)
         vectors, strengths = _pca(batches, z, num)
-    about = gan.conditions, method, gan.name, gan.sha256, ("",) * len(vectors), details
-    return Directions(vectors.float(), strengths.float(), chosen, *about)
+    return Directions(
+        vectors.float(),
+        strengths.float(),
+        chosen,
+        gan.conditions,
+        method,
+        gan.name,
+        gan.sha256,
+        ("",) * len(vectors),
+        details,
+    )
 
 
 def default_directions(gan: Gan) -> Directions:

@@ -97,8 +97,14 @@ def generate(
             range.
     """
     check_truncation(truncation)
-    labels, how = _numbered(gan, labels), (truncation, batch_size)
-    made = generate_batches(gan.engine, labels, z, *how, class_vectors=class_vectors)
+    made = generate_batches(
+        gan.engine,
+        _numbered(gan, labels),
+        z,
+        truncation,
+        batch_size,
+        class_vectors=class_vectors,
+    )
     shape = 0, gan.config.image_channels, *[gan.config.resolution] * 2
     # Torch's defaults may be others.
     empty = torch.empty(shape, dtype=torch.float32, device="cpu")

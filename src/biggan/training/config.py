@@ -37,8 +37,14 @@ _TYPE_NAMES = {int: "a whole number", float: "a number", bool: "true or false", 
 _MOST = 2**53  # of any whole number in a recipe
 _MOST_IMAGES = 2**20  # of what is in memory at once
 _POSITIVE = (
-    *("total_steps", "batch_size", "accumulation", "d_steps", "checkpoint_every", "log_every"),
-    *("statistics_images", "stream_window"),
+    "total_steps",
+    "batch_size",
+    "accumulation",
+    "d_steps",
+    "checkpoint_every",
+    "log_every",
+    "statistics_images",
+    "stream_window",
 )
 
 
@@ -346,9 +352,20 @@ def shipped_recipes() -> list[str]:
 
 # What may change from one start to the next: the weights after N steps are the same.
 _FREE = {
-    *("data", "label_column", "classes", "name", "licence", "total_steps", "statistics_images"),
-    *("checkpoint_every", "keep_every", "log_every", "watch.every", "track"),
-    *("compile", "checkpoint_activations"),
+    "data",
+    "label_column",
+    "classes",
+    "licence",
+    "total_steps",
+    "checkpoint_every",
+    "keep_every",
+    "log_every",
+    "track",
+    "statistics_images",
+    "name",
+    "compile",
+    "checkpoint_activations",
+    "watch.every",
 }
 _FREE_TABLES = ("evaluation.", "collapse.")
 

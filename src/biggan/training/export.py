@@ -97,9 +97,15 @@ def finish(
     synchronize_batch_norm(finished)
     iterate_power(finished, _POWER_ITERATIONS)
     set_statistics_grid(finished, list(grid))
-    shown = None if progress and is_first() else True  # on a terminal alone
-    how = {"unit": "truncation", "leave": False, "delay": 2, "disable": shown}
-    for truncation in tqdm((None, *grid), "statistics", **how):
+    bar = tqdm(
+        (None, *grid),
+        desc="statistics",
+        unit="truncation",
+        leave=False,
+        delay=2,
+        disable=None if progress and is_first() else True,
+    )
+    for truncation in bar:
         record_statistics(finished, config, class_counts, truncation, images, interrupted)
     return finished.eval()
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
+from typing import NoReturn
 
 import torch
 from tqdm import tqdm
@@ -65,11 +66,7 @@ def train(
     run = Run(config, dataset, Path(run_dir), device, progress, interrupted)
     with naming_out_of_memory(device, _SMALLER), run.lock():
         state = run.open()
-        how = {"desc": config.name, "unit": "step", "mininterval": 0.5}
-        how |= {"total": config.total_steps, "initial": state.step}
-        shown = None if progress and is_first() else True  # on a terminal alone
-        supervisor, bar = Supervisor(run, state, rules), tqdm(**how, disable=shown)
-        with closing(supervisor), bar:
+        with closing(Supervisor(run, state, rules)) as supervisor, _progress_bar(run, state) as bar:
             for attempt in supervisor.attempts(state):  # the recipe, as this attempt changes it
                 bar.n = state.step
                 first = config.real_batches_before(state.step)
@@ -97,3 +94,14 @@ def train(
                         if verdict.rolled_back or verdict.stops:
                             break
     return state
+
+
+def _progress_bar(run: Run, state: TrainState) -> tqdm[NoReturn]:
+    return tqdm(
+        total=run.config.total_steps,
+        initial=state.step,
+        unit="step",
+        desc=run.config.name,
+        disable=None if run.progress and is_first() else True,
+        mininterval=0.5,
+    )

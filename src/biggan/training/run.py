@@ -178,9 +178,15 @@ class Run:
         if is_last and is_first() and not sys.stderr.isatty():  # a terminal has a bar
             text = "%s: recording statistics for %d truncations"
             _LOG.info(text, position(state.step, config.total_steps), len(grid))
-        breaks_off = self.interrupted if is_last else lambda: False
-        how = state.class_counts, grid, images
-        generator = finish(state.ema, config, *how, progress=self.progress, interrupted=breaks_off)
+        generator = finish(
+            state.ema,
+            config,
+            state.class_counts,
+            grid,
+            images,
+            progress=self.progress,
+            interrupted=self.interrupted if is_last else lambda: False,
+        )
         statistics = (
             f"standing, {images} images for each of {len(grid)} truncations and for untruncated "
             "noise"
