@@ -42,7 +42,7 @@ from turns import Contender, Functions, Plan, ratio, running, take_turns
 
 import biggan
 from biggan.cli.options import set_environment
-from biggan.devices import has_amx
+from biggan.devices import has_amx, keep_freed_memory
 from biggan.images import to_pil, to_uint8
 
 PEER = "the port, weights frozen"
@@ -73,6 +73,7 @@ def own_gradient(weights: Path, name: str) -> Functions:
     elif name != PLAIN:
         network = gan.differentiable(precision="bfloat16" if name == IN_BFLOAT16 else "float32")
     dtype = torch.float64 if name == EXACT else torch.float32
+    keep_freed_memory()  # as `biggan invert` does
     return of_noises(
         lambda z: gradient(lambda z: network(z, label, TRUNCATION), z.to(dtype)), gan.config.z_dim
     )

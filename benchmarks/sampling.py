@@ -39,7 +39,7 @@ from turns import Functions, Plan, ratio, running, take_turns
 
 import biggan
 from biggan.cli.options import set_environment
-from biggan.devices import has_amx
+from biggan.devices import has_amx, keep_freed_memory
 from biggan.inference import EngineName, Precision
 from biggan.inference.folded import FoldedGenerator
 from biggan.inference.measurements import matrix_product_rate
@@ -241,6 +241,7 @@ def image_by_engine(weights: Path, name: EngineName, precision: Precision) -> Fu
     engine = gan.engine
     if (engine.name, engine.precision) != (name, precision):
         raise ImportError(f"{engine.name} in {engine.precision} took its place")
+    keep_freed_memory()  # as `biggan sample` does
     z, labels = noise(engine.config.z_dim), torch.tensor([LABEL])
     return {"image": lambda: engine(z, labels, TRUNCATION)}
 

@@ -104,11 +104,13 @@ def command(
     import torch
 
     from biggan.atomic_write import make_folder
+    from biggan.devices import keep_freed_memory
     from biggan.images import make_grid, save_png, to_pil
     from biggan.inversion import Inverter, load_latents, read_picture, save_latents
     from biggan.sampling import plan_latents
 
     gan = options.load_gan(model, device=device, offline=offline, engine="pytorch")
+    keep_freed_memory()
     pictures = [read_picture(path, gan, fit=fit) for path in images]
     compared, metric = _metric(features, model, gan, offline=offline)
     inverter = Inverter(
