@@ -30,11 +30,9 @@ class FineTuningConfig:
     classes: ClassTransfer = "nearest"
     """What a class starts as: the source's of the nearest name, the mean of all, or random."""
     freeze_generator: int = 0
-    """Stages of the generator, from the noise on, that stay as they were loaded, the first linear
-    layer with the first of them."""
+    """Stages of the generator, from the noise and the linear layer on, that stay as loaded."""
     freeze_discriminator: int = 0
-    """Blocks of the discriminator (BigGAN-deep: pairs of them), from the image on, that stay as
-    they were loaded (Mo et al. 2020, FreezeD)."""
+    """Blocks of the discriminator (BigGAN-deep: pairs of them), from the image on, that stay so."""
 
     def __post_init__(self) -> None:
         for name in ("generator", "discriminator"):

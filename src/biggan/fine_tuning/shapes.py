@@ -45,12 +45,12 @@ def fitted_to_source(recipe: _Recipe, saved: _Recipe | None = None) -> _Recipe:
                 f"has {value}: set it to the source's with --set, or remove it from the recipe",
             )
         shapes[network] = given
-    random = [network for network in shapes if network not in tuning.sources]
-    for network in random if tuning.sources else ():  # it follows the channels of the images
-        if shapes[network].image_channels == getattr(preset, network).image_channels:
-            (loaded,) = tuning.sources
+    if len(tuning.sources) == 1:  # the other network follows the channels of the images
+        (loaded,) = tuning.sources
+        (random,) = shapes.keys() - {loaded}
+        if shapes[random].image_channels == getattr(preset, random).image_channels:
             channels = shapes[loaded].image_channels
-            shapes[network] = replace(shapes[network], image_channels=channels)
+            shapes[random] = replace(shapes[random], image_channels=channels)
     if tuning.sources:
         _check_agreement(config, shapes)
     for network, shape in shapes.items():
@@ -90,8 +90,7 @@ def _check_agreement(config: Any, shapes: Mapping[str, Any]) -> None:
         size, advice["px"] = shapes[loaded].resolution, f"give a fine_tuning.{random[0]} as well"
         fitting = [n for n, preset in PRESETS.items() if preset.generator.resolution == size]
         if fitting:
-            presets = ", ".join(fitting)
-            advice["px"] = f"choose a preset of {size} px ({presets}), or {advice['px']}"
+            advice["px"] = f"choose a preset of {size} px ({', '.join(fitting)}), or {advice['px']}"
     for key, unit in (("resolution", "px"), ("image_channels", "channels")):
         makes, takes = (getattr(shape, key) for shape in shapes.values())
         require(
