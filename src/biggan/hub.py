@@ -231,11 +231,7 @@ def _fetch(
             try:
                 about = HfApi().repo_info(**of)
                 listed: Any = getattr(about, "siblings", None) or ()
-                names = [
-                    name
-                    for name in (file.rfilename for file in listed)
-                    if name.isprintable() and not {"/", ".."} & {*PurePosixPath(name).parts}
-                ]
+                names = [file.rfilename for file in listed if _is_inside(file.rfilename)]
                 if about.id and about.id != repo:
                     _LOG.warning("%s has moved to %s", repo, printable(about.id[:100]))
             except HfHubHTTPError:
@@ -253,6 +249,11 @@ def _fetch(
     except Exception as error:
         raise InputError(f"{shown}: {_reason(error, local)}") from None
     return Path(snapshot), result
+
+
+def _is_inside(name: str) -> bool:
+    path = PurePosixPath(name)
+    return name.isprintable() and not path.is_absolute() and ".." not in path.parts
 
 
 def _choose(address: str, names: Sequence[str], kind: str) -> str:

@@ -319,6 +319,13 @@ def test_counting_goes_on_where_it_was_stopped(tmp_path, read):
     assert read == [str(damaged)]
 
 
+def test_another_process_writes_the_index_meanwhile(tmp_path, monkeypatch):
+    write_shards(tmp_path, FILES, per_shard=4)
+    urls, file = urls_in(tmp_path), tmp_path / INDEX
+    monkeypatch.setattr(shards, "_write", lambda *_: None)  # and it has other shards
+    assert [shard.samples for shard in count_shards(urls, file, workers=1)] == [4] * 5
+
+
 @pytest.mark.parametrize(
     "held",
     ['"a"', '{"a": {"bytes": 1}}', '{"a": {"bytes": "1", "labels": []}}']

@@ -88,6 +88,9 @@ def test_a_folder_as_ajbrocks_training_leaves_it(tmp_path):
         (biggan.load_discriminator, "G", "holds a generator, not a discriminator"),
     ):
         assert message in refusal(read, tmp_path / f"{name}.pth")
+    (alone := tmp_path / "alone").mkdir()
+    (alone / "G.pth").write_bytes((tmp_path / "G.pth").read_bytes())
+    assert f"{alone / 'G.pth'} holds a generator" in refusal(biggan.load_discriminator, alone)
     assert "no bn_eps" in refusal(read_network, tmp_path / "D.pth", bn_eps=1e-4)
     (tmp_path / "G_ema.pth").rename(tmp_path / "G_ema_best0.pth")
     (tmp_path / "D.pth").rename(tmp_path / "D_best0.pth")
@@ -161,6 +164,7 @@ def test_a_model_is_the_same_in_any_container_under_any_name_and_after_conversio
         (b"hello, I am no weights file" * 10, "is not a weights file"),
         (bytes(1000), "is not a weights file"),
         (b"PK\x03\x04 cut short", "not a whole torch file"),
+        (b"\x80\x02", "not a whole torch file (EOFError: it ends early)"),
         (b"\x80\x02 cut short", "is damaged; no code was run"),
         (pickle.dumps({"a": 1}), "is damaged; no code was run"),
         (b"\x1f\x8b cut short", "x."),

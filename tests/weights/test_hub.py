@@ -128,11 +128,13 @@ def test_what_the_hub_refuses(hub, status, code, message):
     assert message in refused("hf://owner/repo")
 
 
-@pytest.mark.parametrize("name", ["../a.pth", "/tmp/a.pth", "b/../../a.pth", "a\n\x1b.pth"])
+@pytest.mark.parametrize(
+    "name", ["../a.pth", "/tmp/a.pth", "//tmp/a.pth", "b/../../a.pth", "a\n\x1b.pth"]
+)
 def test_names_that_lead_outside_or_command_a_terminal(hub, tmp_path, name):
     hub.serve_repository("owner/repo", {name: BODY})
     message = refused("hf://owner/repo")
-    assert "\x1b" not in message
+    assert message.endswith("there are no files")
     assert not (tmp_path / "a.pth").exists()
 
 

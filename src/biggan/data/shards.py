@@ -355,7 +355,12 @@ def read_index(
 
     `column` is that of the labels, as in `ShardStream`.
     """
-    known = _read(file)
+    return _look_up(_read(file), urls, column)
+
+
+def _look_up(
+    known: Mapping[str, ShardContents], urls: Sequence[str], column: str | None
+) -> list[ShardContents] | None:
     found = [known[key] for url in urls if (key := _key(url, column)) in known]
     return found if len(found) == len(urls) else None
 
@@ -406,7 +411,7 @@ def count_shards(
         if missing:
             _write(file, known)
         warn_of_other_files(left_out)
-    return read_index(urls, file, column)
+    return _look_up(known, urls, column)
 
 
 def number_classes(

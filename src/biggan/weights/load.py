@@ -87,9 +87,10 @@ def load_network(
     wanted = kind or "generator"  # of a folder with both
     path = locate(word, wanted, offline=offline)
     try:
-        loaded = read_network(path, wanted, bn_eps=bn_eps, sn_eps=sn_eps)
+        file = _weights_file(path, wanted)
+        loaded = read_network(file, wanted, bn_eps=bn_eps, sn_eps=sn_eps)
         if kind not in (None, loaded.kind):
-            raise InputError(f"{path} holds a {loaded.kind}, not a {kind}")
+            raise InputError(f"{file} holds a {loaded.kind}, not a {kind}")
     except InputError as error:
         raise _with_remedy(error, word, path) from None
     return loaded

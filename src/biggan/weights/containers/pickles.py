@@ -159,7 +159,7 @@ _PLACEHOLDERS: Any = SimpleNamespace(__name__=__name__, Unpickler=_PlaceholderUn
 
 
 def _damaged(path: Path, error: Exception) -> DamagedFileError:
-    reason = f"{type(error).__name__}: {first_line(error)}"
+    reason = f"{type(error).__name__}: {first_line(error) if str(error) else 'it ends early'}"
     return DamagedFileError(f"{path} is not a whole torch file ({reason}): download it again")
 
 
