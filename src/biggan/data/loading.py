@@ -82,8 +82,6 @@ def outline_dataset(
 ) -> DatasetOutline:
     """List a dataset's files, or read the header of a packed one; the arguments of `load_dataset`.
 
-    Refuses what that would; but corrupt images only if `strict`, for which all are decoded.
-
     Raises:
         InputError: What `load_dataset` would refuse; but corrupt images only if `strict`, for which
             all of them are decoded.

@@ -227,8 +227,6 @@ def _not_found(path: Path) -> InputError:
 def expand(pattern: str) -> list[Path]:
     """The paths that a pattern means: {0000..0009} and {a,b} in order, then * and ? by name.
 
-    Paths that the braces name must exist.
-
     Raises:
         InputError: A path that the braces name does not exist, or nothing matches.
     """
@@ -253,8 +251,7 @@ def expand(pattern: str) -> list[Path]:
 def containers(path: Path) -> tuple[Path, ...]:
     """The parquet files or shards that a path means; none where it means image files.
 
-    They may be below a folder, as in a dataset's repository on the Hub, if no images are; but not
-    of several parts of a dataset, or in several folders.
+    They may be below a folder, as in a dataset's repository on the Hub, if no images are.
 
     Raises:
         InputError: They are of several parts of a dataset, or in several folders.
@@ -401,8 +398,6 @@ def progress_bar(total: int, title: str, shown: bool, **options: Any) -> tqdm[An
 
 def check_findings(path: Path, source: Source, findings: Findings, *, strict: bool) -> None:
     """Warn of images that are left out or nearly black.
-
-    Corrupt images are refused if `strict` is set, or no image of a class is left.
 
     Raises:
         InputError: There are corrupt images and `strict` is set, or no image of a class is left.

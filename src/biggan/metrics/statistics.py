@@ -82,7 +82,7 @@ class FeatureStatistics:
 
     @torch.no_grad()
     def update(self, features: Tensor) -> None:
-        """Add samples, real numbers (N, dim) on any device; none if one of them is wrong.
+        """Add samples, real numbers (N, dim) on any device.
 
         Raises:
             InputError: They are of another width, or NaN or infinite, and none was added; or the
@@ -97,7 +97,7 @@ class FeatureStatistics:
 
     @torch.no_grad()
     def merge(self, other: FeatureStatistics) -> None:
-        """Add the samples of other statistics, of the same width and source.
+        """Add the samples of other statistics.
 
         Raises:
             InputError: They are of another width or source, or one of the counts is unknown.

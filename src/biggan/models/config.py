@@ -34,7 +34,11 @@ class _Config:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
-        """Build a configuration from plain data."""
+        """Build a configuration from plain data.
+
+        Raises:
+            InputError: An unknown or missing field, or a value that fits no network.
+        """
         known = {field.name: field for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
         if unknown := sorted(set(values) - set(known)):
             raise InputError(

@@ -24,9 +24,10 @@ class Preset:
     description: str
 
 
-def _preset(description: str, *settings: dict[str, Any]) -> Preset:
-    """A pair by the settings of the generator, of the discriminator, and of both."""
-    generator, discriminator, both = settings
+def _preset(
+    description: str, generator: dict[str, Any], discriminator: dict[str, Any], both: dict[str, Any]
+) -> Preset:
+    """A pair by the settings of each and of both."""
     both = {"family": "biggan", "num_classes": 1000, **both}
     configs = GeneratorConfig(**generator, **both), DiscriminatorConfig(**discriminator, **both)
     return Preset(*configs, description)

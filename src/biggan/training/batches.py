@@ -182,8 +182,7 @@ def real_batches(
 ) -> Generator[tuple[Tensor, Tensor]]:
     """This process's shares of the global batches, from the start-th on, without end.
 
-    `images` are the indices of those to train on; None for all. A stream has no indices. The shares
-    are images (N, C, R, R) in [-1, 1] and labels (N,), on the device.
+    `images` are the indices of those to train on; None for all. A stream has no indices.
 
     Yields:
         Images (N, C, R, R) in [-1, 1] and labels (N,), on the device.

@@ -141,8 +141,7 @@ def fetch(url: str, path: Path, *, sha256: str | None = None, report: Report | N
     """Download a file, resuming an earlier try; it appears whole or not at all.
 
     The folder is created, and an older file replaced. `sha256` is in hex, or the beginning of it;
-    of a file with another one nothing is kept. DownloadError is the host's fault, any other
-    InputError the disk's.
+    of a file with another one nothing is kept.
 
     Raises:
         DownloadError: The host does not give it, or not as it should be.
