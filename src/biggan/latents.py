@@ -1,4 +1,4 @@
-"""Noise, and the three things that "truncation" has come to mean.
+"""Noise, and the three meanings of truncation.
 
     hub    t * TN(-2, 2)    DeepMind's published modules and their notebook: a normal cut at two
                             standard deviations, then scaled. The default.
@@ -15,7 +15,7 @@ so that published seeds give the published pictures.
 from __future__ import annotations
 
 import math
-from typing import Literal, get_args
+from typing import Literal, assert_never, get_args
 
 import numpy as np
 import torch
@@ -106,9 +106,17 @@ def statistics_truncation(truncation: float | None, kind: NoiseKind = "hub") -> 
     threshold of 2 is `hub` with truncation 1 exactly. Noise wider than that is close to N(0, 1) and
     takes the untruncated statistics.
     """
-    if truncation is None or kind == "hub":
-        return truncation
-    std = truncation if kind == "scale" else _truncated_std(truncation)
+    if truncation is None:
+        return None
+    match kind:
+        case "hub":
+            return truncation
+        case "paper":
+            std = _truncated_std(truncation)
+        case "scale":
+            std = truncation
+        case _:
+            assert_never(kind)
     equivalent = std / _truncated_std(_HUB_CUT)
     return equivalent if equivalent <= 1 + 1e-9 else None
 

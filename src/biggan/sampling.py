@@ -1,7 +1,7 @@
-"""Sampling: what was asked for as provenance, provenance as noise, noise as images.
+"""Sampling: from a request to provenance, from provenance to noise, from noise to images.
 
-`generate_batches` is the one loop that makes images: PNG files, the page, previews of training and
-metrics all drain it, so that what one of them shows is what the others measure.
+`generate_batches` is the one loop that makes images: for PNG files, the page and metrics, so that
+the metrics measure the images that users see.
 """
 
 from __future__ import annotations

@@ -195,7 +195,7 @@ class _Comparison:
         row: dict[str, Any] = {"truncation": truncation, "scores": scores.values}
         if "cas" in self._metrics:
             began = time.monotonic()
-            scores.add("cas", self._taught(images), self._dataset.labels)
+            scores.add("cas", self._cas_guesses(images), self._dataset.labels)
             row["cas_seconds"] = round(time.monotonic() - began, 1)
         if scores.per_class:
             row["per_class"] = [
@@ -253,8 +253,8 @@ class _Comparison:
         number = [names.index(normal_name(name)) for name in self._extractor.class_names]
         return torch.tensor(number)[torch.cat(features.guesses)]
 
-    def _taught(self, images: ImageSet) -> Tensor:
-        """The classes of the data, as a classifier guesses them that these images taught."""
+    def _cas_guesses(self, images: ImageSet) -> Tensor:
+        """The data's classes, int64 (M,), predicted by a classifier trained on these images."""
         settings = figures.describe_cas(self._num, self._dataset, flip=self._flip)
         del settings["tested_on"]
         _LOG.info(

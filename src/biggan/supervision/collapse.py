@@ -1,9 +1,10 @@
 """Collapse rules: pure functions of a run's signals and of its evaluations.
 
-A rule must hold in three consecutive lines of signals, over 40 steps: a GAN's curves have spikes
-that pass. `sigma0` and `wrong` follow the paper (Section 4, Appendix F); `blind` is what small runs
-with too large learning rates show first. In runs that have collapsed the figures are far beyond the
-thresholds, in healthy ones far from them (docs/stability.md).
+GAN curves have temporary spikes. So `wrong`, `blind` and `uniform` must hold in three consecutive
+lines of signals and over 40 steps, `sigma0` in three consecutive lines. `sigma0` and `wrong` follow
+the paper (Section 4, Appendix F); `blind` is what small runs with too large learning rates show
+first. In runs that have collapsed the figures are far beyond the thresholds, in healthy ones far
+from them (docs/stability.md).
 """
 
 from __future__ import annotations
@@ -178,7 +179,8 @@ class Rules:
     def find(self, lines: Sequence[_Line], margin: float = 1.0) -> Collapse | None:
         """Apply the rules for signals to the newest of some lines of signals.jsonl, oldest first.
 
-        Lines without what the rules need are skipped; D's outputs are measured in margins.
+        Lines that lack a value that `_is_complete` checks are skipped; D's outputs are measured in
+        margins.
         """
         recent = [_in_margins(line, margin) for line in lines[-WINDOW:] if _is_complete(line)]
         if not recent:

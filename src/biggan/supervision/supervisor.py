@@ -1,4 +1,4 @@
-"""Everything that watches a run, judges it, and acts on it, behind a few calls of one object."""
+"""The supervisor: logs, signals, collapse rules and evaluations of a run, called by the loop."""
 
 from __future__ import annotations
 

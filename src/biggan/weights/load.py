@@ -1,10 +1,11 @@
-"""From a model's name, path or address to a verified network: locate, sniff, read, build.
+"""From a model's name, path or address to a verified network: locate, detect, read, build.
 
 A model is given, in this order, by: nothing (the default model), the name of a bundled model, an
 address (`https://`, `hf://owner/repo`, `file://`), an existing path, a name of published weights,
 or RUN@STEP or RUN@best for a generator that a run keeps. A path is a file, or a folder of such
-files: a training run's, or another software's. The format is detected from the contents: a
-safetensors file of ours, or one of `biggan.weights.formats`, each of which names its files.
+files: a training run's, or another software's, in which `_PREFERRED` chooses one. The format is
+detected from the contents: the first bytes tell the container (safetensors, torch file, TF Hub
+archive), and the names of the tensors tell the format (`biggan.weights.formats`).
 
 What only some models or formats need is imported on use, and torch with the first network.
 """
@@ -295,7 +296,7 @@ def _with_remedy(error: InputError, word: str | Path | None, path: Path) -> Inpu
     return InputError(f"{error} ({remedy})")
 
 
-# --- sniff, read ---
+# --- detect, read ---
 
 
 def read_network(
