@@ -3,6 +3,8 @@
 import pytest
 
 from biggan.supervision.collapse import WINDOW, Rules, distance
+from biggan.training.checkpoint import rollback_reach
+from runs import recipe
 
 STEP = 20
 find_collapse = Rules().find
@@ -154,3 +156,16 @@ def test_dense_looks_must_hold_over_as_many_steps(rule):
     lines = [{"step": step, **line} for step, line in enumerate(looks)]
     assert find_collapse(lines[:-1]) is None
     assert find_collapse(lines).rule == rule
+
+
+@pytest.mark.parametrize("every", [1, 2, 4, 5, 20])
+@pytest.mark.parametrize("rule", BAD)
+def test_a_rollback_reaches_back_before_the_collapse(rule, every):
+    looks = [look()] * 18 + [BAD[rule]] * 42
+    lines = [{"step": every * (i + 1), **line} for i, line in enumerate(looks)]
+    seen = (lines[: end + 1] for end in range(len(lines)))
+    step, found = next(
+        (line[-1]["step"], find_collapse(line)) for line in seen if find_collapse(line)
+    )
+    assert found.onset == 18 * every
+    assert step - rollback_reach(recipe(watch={"every": every})) <= found.onset

@@ -92,12 +92,13 @@ class Checkpoint:
 
 
 def rollback_reach(config: TrainConfig) -> int:
-    """How many steps a rollback goes back at most: there is always a checkpoint from before that.
+    """The most steps that a rollback goes back; a checkpoint at least that old is always kept.
 
-    Ten lines of signals, which is more than any rule takes to call a collapse; or two
-    evaluations, for it takes two that are bad.
+    Ten lines of signals, and at least 50 steps, because some rules must hold over 40 steps; or two
+    evaluations, because the rule `distance` needs two bad ones.
     """
-    return max(10 * config.watch.every, 2 * config.evaluation.every)
+    signals = max(10 * config.watch.every, 50) if config.watch.every else 0
+    return max(signals, 2 * config.evaluation.every)
 
 
 class CheckpointDirectory:
