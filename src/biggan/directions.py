@@ -288,9 +288,9 @@ def _activations(
     truncation: float | None,
     progress: bool,
 ) -> _Batches:
-    """What a layer makes of samples, as often as it is asked for with a bar's title and a least n.
+    """What gives noise z in batches (n, z_dim), and what the layer makes of it, (n, C * H * W).
 
-    That gives noise (n, z_dim) and activations (n, C * H * W).
+    Its arguments are the title of a progress bar and the least n.
     """
     config = gan.config
     vector = z.new_zeros(1, config.embedding_dim)

@@ -79,7 +79,11 @@ def truncated_normal(uniform: NDArray[np.float64], cut: float) -> NDArray[np.flo
 
 
 def check_truncation(truncation: float | None, kind: NoiseKind = "hub") -> float | None:
-    """The same as Python's float, refused if not in (0, 1] for `hub`, or above 0 for the others."""
+    """The same as Python's float: in (0, 1] for `hub`, above 0 for the others, None for all.
+
+    Raises:
+        InputError: It is not, or there is no such kind.
+    """
     if kind not in NOISE_KINDS:
         raise InputError(f"noise must be one of {', '.join(NOISE_KINDS)}, not {quoted(kind)}")
     if truncation is None:

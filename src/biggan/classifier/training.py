@@ -133,8 +133,15 @@ def train_classifier(
         if out.exists():
             _check_same_recipe(read_header(out, "classifier")[0], recipe, out)
         else:
-            data = dataset.images, dataset.labels, train_on
-            network = fit_classifier(config, training, *data, device=device, checkpoint=checkpoint)
+            network = fit_classifier(
+                config,
+                training,
+                dataset.images,
+                dataset.labels,
+                train_on,
+                device=device,
+                checkpoint=checkpoint,
+            )
             guesses = predict(network, dataset.images, held_out)
             right = guesses == dataset.labels[torch.from_numpy(held_out)]
             accuracy = right.double().mean().item()

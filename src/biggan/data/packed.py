@@ -203,8 +203,8 @@ def verify(path: Path) -> PackedHeader:
     found = [checksum for _, checksum in _pieces(path / IMAGES)]
     damaged = [
         f"{start // image_bytes} to {(min(start + piece, header.num_bytes) - 1) // image_bytes}"
-        for start, *checksums in zip(starts, found, header.images_sha256, strict=True)
-        if checksums[0] != checksums[1]
+        for start, checksum, stated in zip(starts, found, header.images_sha256, strict=True)
+        if checksum != stated
     ]
     if damaged:
         more = f" and {len(damaged) - _NAMED} more ranges" if len(damaged) > _NAMED else ""

@@ -172,9 +172,15 @@ def classification_accuracy_score(
     """
     channels, resolution = images.shape[1:3]
     config = ClassifierConfig(resolution, channels, dataset.num_classes, width)
-    data = images, labels, np.arange(len(images))
-    training = ClassifierTraining(steps, seed, flip)
-    network = fit_classifier(config, training, *data, device=device, progress=progress)
+    network = fit_classifier(
+        config,
+        ClassifierTraining(steps, seed, flip),
+        images,
+        labels,
+        np.arange(len(images)),
+        device=device,
+        progress=progress,
+    )
     return predict(network, dataset.images, np.arange(len(dataset)), progress=progress)
 
 

@@ -77,14 +77,13 @@ def _roll_back(run: Run, log: RunLog | None, state: TrainState, target: int | No
         if log is not None:
             log.write_event(Event(step, "rollback", reason, before.number, to=to, changes=changes))
             log.keep_beyond(to, after.number)
-            folders = (run.folder / name for name in _SET_ASIDE)
-            for path in (path for folder in folders for path in sorted(folder.glob("step-*"))):
-                # What was made of later steps is out of the way of the next attempt's.
-                named = path.stem.removeprefix("step-")
-                if named.isdecimal() and int(named) > to:
-                    aside = path.parent / f"before-rollback-{after.number}"
-                    make_folder(aside)
-                    path.replace(aside / path.name)
+            for name in _SET_ASIDE:  # what was made of later steps; the next attempt makes it anew
+                for path in sorted((run.folder / name).glob("step-*")):
+                    of_step = path.stem.removeprefix("step-")
+                    if of_step.isdecimal() and int(of_step) > to:
+                        aside = path.parent / f"before-rollback-{after.number}"
+                        make_folder(aside)
+                        path.replace(aside / path.name)
             _LOG.warning("step %d: %s", step, reason)
     _restore(run, state, target)
     state.attempt = after
