@@ -43,7 +43,9 @@ def step(state: TrainState, config: TrainConfig) -> None:
 def compare(name: str) -> None:
     config = load_recipe(name, [*CHANGES[name], "augmentation.kind=none"]).fitted(10)
     state = TrainState.create(config, CPU)
-    dataset = ImageDataset(torch.zeros(0), torch.zeros(0), (), "noise")
+    dataset = ImageDataset(
+        torch.zeros((0, 3, 1, 1), dtype=torch.uint8), torch.zeros(0, dtype=torch.int64), (), "noise"
+    )
     signals = Signals(Run(config, dataset, Path(), CPU))
     steps, looks = [], []
     for i in range(ROUNDS[name] + 1):

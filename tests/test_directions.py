@@ -204,6 +204,9 @@ MISTAKES = [
         r"no direction 'age': \\x1b\[2Jx{96}$",
     ),
     (lambda g, d: d.index("age"), "no direction 'age'"),
+    (lambda g, d: with_names(d, {0: 3}), "3 cannot be a name"),
+    (lambda g, d: with_names(d, ["turn"]), "must be a dict"),
+    (lambda g, d: draw_sheet(g, d, amounts=[]), "must be a list of numbers"),
     (
         lambda g, d: d.check_model(biggan.Gan(g.generator, g.description, "1" * 64)),
         "the directions are of tiny",

@@ -50,8 +50,14 @@ def test_pictures_hold_the_same_pixels(channels, mode):
     "images", [torch.zeros(2, 3, 4, 4), torch.zeros(3, 4, 4).byte(), torch.zeros(1, 2, 4, 4).byte()]
 )
 def test_what_is_no_picture_is_refused(images):
-    with pytest.raises(ValueError, match="expected uint8 images"):
+    with pytest.raises(InputError, match="expected uint8 images"):
         to_pil(images)
+
+
+@pytest.mark.parametrize("images", [torch.zeros(1, 3, 4, 4).byte(), np.zeros((1, 3, 4, 4)), None])
+def test_what_is_no_output_of_a_generator_is_refused(images):
+    with pytest.raises(InputError, match="expected a tensor of floats"):
+        to_uint8(images)
 
 
 def notebook_grid(images, columns, pad):
@@ -80,11 +86,13 @@ def test_the_grid_is_the_notebooks(count, columns, pad):
 def test_a_grid_of_nothing_or_of_unlike_pictures_is_refused():
     small, large = Image.new("L", (2, 2)), Image.new("L", (3, 3))
     for images, columns, pad in [([], 1, 1), ([small], 0, 1), ([small], 1, -1)]:
-        with pytest.raises(ValueError, match="at least one image"):
+        with pytest.raises(InputError, match="at least one image"):
             make_grid(images, columns, pad)
     for other in [large, small.convert("RGB")]:
-        with pytest.raises(ValueError, match="one size and one mode"):
+        with pytest.raises(InputError, match="one size and one mode"):
             make_grid([small, other], 2)
+    with pytest.raises(InputError, match="columns must be a whole number, not 'two'"):
+        make_grid([small], "two")
 
 
 def test_a_png_holds_the_same_pixels_and_replaces_an_older_one(tmp_path):

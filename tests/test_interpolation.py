@@ -104,6 +104,8 @@ def test_frames_are_counted_over_the_whole_video(loop, steps, seconds):
         (lambda: frames_of_steps(2, 1, "none"), "at least 2 steps, not 1"),
         (lambda: frames_of_seconds(0, 20, "none"), "longer than 0 seconds, not 0"),
         (lambda: frames_of_seconds(float("nan"), 20, "none"), "not nan"),
+        (lambda: frames_of_seconds(1, float("nan"), "none"), "rate must be above 0, not nan"),
+        (lambda: frames_of_seconds("2", 20, "none"), "the time must be a number, not '2'"),
         (lambda: frames_of_seconds(float("inf"), 20, "none"), "not inf"),
         (
             lambda: frames_of_seconds(1e308, 20, "there-and-back"),

@@ -247,7 +247,7 @@ def test_a_failed_save_leaves_the_old_file_and_nothing_else(tmp_path, ending):
         ([], "at least one frame"),
         ([Image.new("L", (70_000, 2))], "would be 70000 x 2 pixels"),
     ):
-        with pytest.raises(ValueError, match=message):
+        with pytest.raises(InputError, match=message):
             save_video(made, path, 20)
     assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]

@@ -356,6 +356,8 @@ def draw_sheet(
         InputError: Directions of another model, no such class, a truncation out of range.
     """
     directions.check_model(gan)
+    if not isinstance(amounts, Sequence) or not amounts:
+        raise InputError(f"amounts must be a list of numbers, not {quoted(amounts)}")
     z = torch.from_numpy(make_noise(1, gan.config.z_dim, truncation, seed)).float()
     labels = None if class_ is None and not gan.class_names else [class_ or 0] * len(amounts)
     rows = []
@@ -413,12 +415,14 @@ def with_names(directions: Directions, names: Mapping[int, str]) -> Directions:
 
     A name must be of a direction that is there; names differ, are no numbers and have no colon.
     """
+    if not isinstance(names, Mapping):
+        raise InputError(f"names must be a dict such as {{0: 'turn'}}, not {quoted(names)}")
     renamed = list(directions.names)
     for number, name in names.items():
         renamed[directions.index(number)] = name
     given = [*filter(None, renamed)]
     for name in given:
-        if name.isdecimal() or ":" in name or given.count(name) > 1:
+        if not isinstance(name, str) or name.isdecimal() or ":" in name or given.count(name) > 1:
             raise InputError(
                 f"{quoted(name)} cannot be a name: names differ, are no numbers and have no colon"
             )

@@ -70,6 +70,7 @@ def quoted(value: object) -> str:
         text = _SHORT.repr(value)
     except ValueError:  # an integer of more digits than Python prints
         text = f"<{type(value).__name__}>"
+    text = re.sub(r"\n\s*", " ", text)  # an array's
     return text if len(text) <= _QUOTED else f"{text[:_QUOTED]}..."
 
 

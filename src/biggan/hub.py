@@ -88,7 +88,7 @@ def obtain_from_hub(address: str, *, kind: str = "generator", offline: bool = Fa
 
 def is_dataset(address: str | Path) -> bool:
     """Whether a source of data is a data set of the Hub."""
-    return re.match("hf:/{1,2}datasets/", str(address), re.IGNORECASE) is not None
+    return re.match("hf:/{1,2}datasets(/|$)", str(address), re.IGNORECASE) is not None
 
 
 def obtain_dataset(address: str | Path) -> Path:

@@ -17,7 +17,7 @@ from PIL import ExifTags, Image, PngImagePlugin
 from torch import Tensor
 
 from biggan.atomic_write import write_atomically
-from biggan.errors import InputError
+from biggan.errors import InputError, whole_number
 from biggan.provenance import COMMENT_PREFIX, PNG_KEYWORD, PngProvenance
 
 _MODES = {1: "L", 3: "RGB", 4: "RGBA"}
@@ -30,6 +30,8 @@ def to_uint8(images: Tensor) -> Tensor:
     They are `(x + 1) / 2 * 256`, clipped to 0..255 and truncated, which splits [-1, 1] into 256
     levels of the same width.
     """
+    if not isinstance(images, Tensor) or not images.is_floating_point():
+        raise InputError(f"expected a tensor of floats in [-1, 1], not {_kind(images)}")
     if images.dtype in (torch.float16, torch.bfloat16):
         images = images.float()  # eight bits of mantissa are too few to count 256 levels
     return ((images + 1) / 2 * 256).clamp(0, 255).to(torch.uint8)
@@ -48,10 +50,10 @@ def from_uint8(images: Tensor) -> Tensor:
 
 def to_pil(images: Tensor) -> list[Image.Image]:
     """Turn uint8 images (N, C, H, W) into pictures: grey for one channel, RGB for 3, RGBA for 4."""
-    if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] not in _MODES:
-        raise ValueError(
-            "expected uint8 images (N, C, H, W) with 1, 3 or 4 channels, "
-            f"got {images.dtype} {tuple(images.shape)}"
+    is_uint8 = isinstance(images, Tensor) and images.dtype == torch.uint8
+    if not is_uint8 or images.ndim != 4 or images.shape[1] not in _MODES:
+        raise InputError(
+            f"expected uint8 images (N, C, H, W) with 1, 3 or 4 channels, got {_kind(images)}"
         )
     pixels = images.permute(0, 2, 3, 1).cpu().numpy()  # (N, H, W, C)
     if pixels.shape[-1] == 1:
@@ -65,12 +67,13 @@ def make_grid(images: Sequence[Image.Image], columns: int, pad: int = 1) -> Imag
     White lines of width `pad` part them; cells that the last row leaves empty are white, too.
 
     Raises:
-        ValueError: There is no picture, they differ in size or mode, or a number is too small.
+        InputError: There is no picture, they differ in size or mode, or a number is too small.
     """
+    columns, pad = whole_number(columns, "the number of columns"), whole_number(pad, "the padding")
     if not images or columns < 1 or pad < 0:
-        raise ValueError("a grid needs at least one image, one column and a padding of 0 or more")
+        raise InputError("a grid needs at least one image, one column and a padding of 0 or more")
     if len({(image.size, image.mode) for image in images}) > 1:
-        raise ValueError("the images of a grid must share one size and one mode")
+        raise InputError("the images of a grid must share one size and one mode")
     width, height = images[0].size
     rows = -(-len(images) // columns)
     size = (columns * (width + pad) - pad, rows * (height + pad) - pad)
@@ -79,6 +82,12 @@ def make_grid(images: Sequence[Image.Image], columns: int, pad: int = 1) -> Imag
         row, column = divmod(index, columns)
         grid.paste(image, (column * (width + pad), row * (height + pad)))
     return grid
+
+
+def _kind(images: object) -> str:
+    if isinstance(images, Tensor):
+        return f"{images.dtype} {tuple(images.shape)}"
+    return type(images).__name__
 
 
 def save_png(image: Image.Image, path: str | Path, provenance: PngProvenance | None = None) -> None:

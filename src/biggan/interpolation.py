@@ -403,6 +403,9 @@ def frames_of_seconds(seconds: float, fps: float, loop: Loop) -> int:
     Raises:
         InputError: The time is not a number above 0, or takes too many frames.
     """
+    seconds, fps = real_number(seconds, "the time"), real_number(fps, "the frame rate")
+    if not fps > 0:
+        raise InputError(f"the frame rate must be above 0, not {fps:g}")
     if not 0 < seconds < math.inf:
         raise InputError(f"a video must last longer than 0 seconds, not {seconds:g}")
     if seconds * fps > MAX_PICTURES:
@@ -455,7 +458,7 @@ def _num_legs(num_keyframes: int, loop: Loop) -> int:
     """Ways from a keyframe to the next, counted once where they are gone back too."""
     if loop not in LOOPS:
         raise InputError(f"the loop must be one of {', '.join(LOOPS)}, not {quoted(loop)}")
-    if num_keyframes < 2:
+    if whole_number(num_keyframes, "the number of keyframes") < 2:
         raise InputError(f"a path needs at least 2 keyframes, not {num_keyframes}")
     return num_keyframes if loop == "around" else num_keyframes - 1
 
@@ -466,7 +469,7 @@ def _fractions(steps: int) -> NDArray[np.float64]:
 
 
 def _check_steps(steps: int) -> None:
-    if steps < 2:
+    if whole_number(steps, "the number of steps") < 2:
         raise InputError(f"a path needs at least 2 steps, not {quoted(steps)}")
 
 

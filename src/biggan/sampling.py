@@ -233,8 +233,11 @@ def as_numbers(values: object, what: str) -> Tensor:
         raise InputError(f"{what} must be an array of numbers, not {quoted(values)}") from None
     if tensor.is_complex():
         raise InputError(f"{what} must be real numbers, not complex ones")
-    if not tensor.isfinite().all():
-        raise InputError(f"{what} must be finite numbers, without NaN and infinity")
+    without_values = tensor.is_meta or tensor.is_quantized or tensor.is_nested
+    if without_values or tensor.layout != torch.strided:
+        raise InputError(f"{what} must be a dense tensor with values")
+    if not tensor.float().isfinite().all():
+        raise InputError(f"{what} must be finite numbers, without NaN and infinity, in float32")
     return tensor
 
 

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageOps
 
 from biggan.atomic_write import replaced_atomically
-from biggan.errors import InputError
+from biggan.errors import InputError, real_number
 from biggan.images import make_grid
 from biggan.provenance import COMMENT_PREFIX, VideoProvenance
 from biggan.provenance_files import require_pyav
@@ -69,7 +69,7 @@ def check_video(path: Path, fps: float) -> None:
     ending = path.suffix.lower()
     if ending not in _FORMATS:
         raise InputError(f"cannot write {path.name}: the ending must be .mp4, .png, .gif or .webp")
-    fastest = _FORMATS[ending].fastest
+    fps, fastest = real_number(fps, "the frame rate"), _FORMATS[ending].fastest
     if not _SLOWEST <= fps <= fastest:
         raise InputError(
             f"the frame rate of a {ending} file must be at least {_SLOWEST} and at most {fastest}, "
@@ -91,6 +91,8 @@ def make_frame(pictures: Sequence[Image.Image]) -> Image.Image:
     Those of at most 64 pixels a side are enlarged by the largest whole number that keeps them
     within 256, every pixel to a square.
     """
+    if not pictures:
+        raise InputError("a frame needs at least one picture")
     side = max(pictures[0].size)
     if side <= _SMALL:
         factor, nearest = _WATCHABLE // side, Image.Resampling.NEAREST
@@ -147,10 +149,10 @@ def _checked_frames(frames: Iterable[Image.Image], path: Path) -> Iterator[Image
                     f"allows {largest} per side: use fewer paths"
                 )
         if (frame.size, frame.mode) != first:
-            raise ValueError("the frames of a video must share one size and one mode")
+            raise InputError("the frames of a video must share one size and one mode")
         yield frame
     if first is None:
-        raise ValueError("a video needs at least one frame")
+        raise InputError("a video needs at least one frame")
 
 
 def _shown_for(fps: float, unit: int) -> Iterator[int]:

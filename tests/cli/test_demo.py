@@ -220,8 +220,9 @@ def test_mistakes_in_options(served: Any, arguments: tuple[str, ...], told: str)
 
 def test_users_in_a_file(tmp_path: Path) -> None:
     file = tmp_path / "users"
-    file.write_text("ann:secret:of ann\n\n  bob:pässword\n", encoding="utf-8")
-    assert demo._read_users(file) == {"ann": "secret:of ann", "bob": "pässword"}
+    for encoding in ("utf-8", "utf-8-sig"):  # the latter as Windows writes it
+        file.write_text("ann:secret:of ann\n\n  bob:pässword\n", encoding=encoding)
+        assert demo._read_users(file) == {"ann": "secret:of ann", "bob": "pässword"}
 
 
 @pytest.mark.parametrize(

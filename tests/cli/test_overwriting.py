@@ -140,6 +140,27 @@ def test_converting_leaves_another_network(tiny_file, other_file, tmp_path):
     assert load_network(out).sha256 == biggan.load(other_file).sha256
 
 
+def test_a_file_of_another_kind_is_not_replaced(tiny_file, tmp_path):
+    kept = {}
+    for name in ("weights.safetensors", "photo.jpg", "photo.png"):
+        kept[tmp_path / name] = tiny_file.read_bytes()
+        (tmp_path / name).write_bytes(kept[tmp_path / name])
+    succeeds(f"sample --model {tiny_file} --out {tmp_path}/tiny.png")
+    kept[tmp_path / "tiny.png"] = (tmp_path / "tiny.png").read_bytes()
+    weights, picture = tmp_path / "weights.safetensors", tmp_path / "tiny.png"
+    (tmp_path / "config.toml").touch()
+    for line, message in {
+        f"directions {tiny_file} --method sefa -n 2 --out {weights}": "exists and is not replaced",
+        f"evaluate --data digits --save-statistics {weights}": "exists and is not replaced",
+        f"invert {picture} --model {tiny_file} --sheet {picture}": "one of the pictures",
+        f"report {tmp_path} --out {tmp_path}/photo.jpg": "must end in .html",
+    }.items():
+        assert message in fails(line)
+    assert {file: file.read_bytes() for file in kept} == kept
+    own = f"directions {tiny_file} --method sefa -n 2 --out {tmp_path}/own.safetensors"
+    assert succeeds(own) == succeeds(own)
+
+
 def test_only_files_are_replaced(tiny_file, tmp_path):
     pipe = tmp_path / "pipe.png"
     pipe.symlink_to("/dev/null")

@@ -102,3 +102,37 @@ def test_a_path_of_a_file_or_variable_is_held_to_the_same(tmp_path, monkeypatch)
     line = fails(f"train {recipe} --out {tmp_path}/run")
     assert "zero byte" in line or "no such file" in line
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "sample --out ''",
+        "sample --latents ''",
+        "interpolate --from 0 --to 1 --out=",
+        "train digits --out ''",
+        "train ''",
+        "data pack '' packed --resolution 8",
+        "classifier '' --out c.safetensors",
+        "evaluate --data ''",
+        "evaluate --data digits --images ''",
+        "evaluate --data digits --extractor ''",
+        "report run --compare ''",
+        "export page --format web --runtime ''",
+        "invert a.png --sheet ''",
+    ],
+)
+def test_an_empty_path_is_not_the_working_directory(line, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert "the path is empty" in fails(line)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_report_is_refused_before_anything_is_measured(tmp_path):
+    (tmp_path / "config.toml").touch()
+    (tmp_path / "file").touch()
+    for line in (
+        f"{tmp_path} --figures {tmp_path}/file/x",
+        f"{tmp_path} --out {tmp_path}/file/x.html",
+    ):
+        assert "is not a folder" in fails(f"report {line}")

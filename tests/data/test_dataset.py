@@ -104,7 +104,7 @@ def test_the_fingerprint_tells_datasets_apart(tmp_path):
         ImageDataset(changed, data.labels, data.class_names, "a"),
         ImageDataset(data.images, data.labels.flip(0), data.class_names, "a"),
         ImageDataset(data.images, data.labels, ("cat", "fox"), "a"),
-        ImageDataset(data.images.reshape(5, 3, 4, 16), data.labels, data.class_names, "a"),
+        ImageDataset(data.images.reshape(5, 12, 4, 4), data.labels, data.class_names, "a"),
     ]
     assert len({data.fingerprint, *(other.fingerprint for other in others)}) == 5
 
@@ -197,8 +197,12 @@ def test_mistakes_reach_the_user(tmp_path):
         message = f"images have 1 channel (grey) or 3 (colour), not {channels}"
         assert refusal(load_dataset, "digits", 8, channels) == message
     assert "at least 1 pixel, not 0" in refusal(load_dataset, "digits", 0, 1)
+    assert "must be a whole number, not '8'" in refusal(load_dataset, "digits", "8", 1)
     folder = write_folder(tmp_path / "ImageNet" / "train", FILES)
     assert f"did you mean {folder}?" in refusal(load_dataset, tmp_path, 8, 3)
+    assert "must be one of" in refusal(load_dataset, folder, 8, 3, resize="fit")
+    for workers in (0, -1, "two"):
+        assert "number of workers must be" in refusal(load_dataset, folder, 8, 3, workers=workers)
     both = {f"{part}/{n}": d for part in ("train", "val") for n, d in FILES.items()}
     path = write_zip(tmp_path / "both.zip", both)
     assert "::train?" in refusal(load_dataset, path, 8, 3)
@@ -291,3 +295,22 @@ def test_what_loading_would_refuse_an_outline_refuses(tmp_path, monkeypatch):
     assert "1 corrupt image of 15: cat/9.png" in message
     monkeypatch.setattr(loading, "memory_limit", lambda: 100)
     assert "15 images at 8 px need" in refusal(outline_dataset, folder, 8, 3)
+
+
+@pytest.mark.parametrize(
+    ("images", "labels", "names"),
+    [
+        (torch.zeros(2, 3, 8, 8), [0, 1], "ab"),  # floats
+        (torch.zeros(2, 3, 8, 9, dtype=torch.uint8), [0, 1], "ab"),
+        (torch.zeros(3, 8, 8, dtype=torch.uint8), [0, 1, 1], "ab"),
+        (torch.zeros(2, 3, 8, 8, dtype=torch.uint8), [0], "ab"),
+        (torch.zeros(2, 3, 8, 8, dtype=torch.uint8), [0, 2], "ab"),
+        (torch.zeros(2, 3, 8, 8, dtype=torch.uint8), [0, 1], ""),
+        (torch.zeros(2, 3, 8, 8, dtype=torch.uint8), [-1, 1], "ab"),
+        (torch.zeros(2, 3, 8, 8, dtype=torch.uint8), [0.0, 1.0], "ab"),
+        (np.zeros((2, 3, 8, 8), np.uint8), [0, 1], "ab"),
+    ],
+)
+def test_tensors_that_are_no_dataset_are_refused(images, labels, names):
+    message = refusal(ImageDataset, images, torch.tensor(labels), tuple(names), "mine")
+    assert message.startswith(("a dataset has images uint8 (N, C, R, R)", "the labels"))

@@ -231,6 +231,8 @@ def test_places_and_sources_that_will_not_do(tmp_path, monkeypatch):
     folder = write_folder(tmp_path / "pets", FILES)
     assert "not a packed dataset" in refused(folder, folder / "cat", 8)
     assert "not a folder" in refused(folder, folder / "cat" / "0000.png", 8)
+    assert "among its class folders" in refused(folder, folder / "packed", 8)
+    assert sorted(path.name for path in folder.iterdir()) == ["cat", "dog"]
     (tmp_path / "empty").mkdir()
     pack_dataset(folder, tmp_path / "empty", 8)
     pack_dataset(folder, tmp_path / "not" / "yet", 8)

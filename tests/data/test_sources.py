@@ -95,3 +95,17 @@ def test_files_of_the_system_beside_shards_are_left_out(tmp_path):
     of_system = ("@eaDir/train-0000.tar/x", "._train-0000.tar", "#recycle/x")
     write_folder(folder, dict.fromkeys(of_system, b""))
     assert len(load_dataset(folder, 8, 3)) == 8
+
+
+@pytest.mark.parametrize(
+    "write", [write_shards, lambda path, files: write_parquet(path / "a.parquet", files)]
+)
+def test_an_empty_folder_beside_shards_changes_nothing(tmp_path, write):
+    (tmp_path / "data" / "empty").mkdir(parents=True)
+    write(tmp_path / "data", FILES)
+    assert len(load_dataset(tmp_path / "data", 8, 3)) == 8
+
+
+def test_a_broken_link_is_not_suggested_for_itself(tmp_path):
+    (tmp_path / "pets").symlink_to("nowhere")
+    assert refusal(load_dataset, tmp_path / "pets", 8, 3).endswith("pets")

@@ -216,7 +216,8 @@ def test_a_cache_that_is_damaged_is_made_again_and_one_that_cannot_be_written_is
 def test_a_random_part_is_kept_of_many(monkeypatch):
     monkeypatch.setattr(features_module, "KEPT_FEATURES", 40)
     monkeypatch.setattr(features_module, "KEPT_LOGITS", 60)
-    images = dataclasses.replace(data(200, 8), labels=torch.arange(200) // 50)
+    names, labels = tuple("abcd"), torch.arange(200) // 50
+    images = dataclasses.replace(data(200, 8), labels=labels, class_names=names)
     kept = extract_features(DatasetImages(images), SimpleFeatures())
     features = torch.cat(kept.features)
     assert (len(features), sum(map(len, kept.logits)), kept.statistics.count) == (40, 60, 200)
@@ -258,6 +259,11 @@ def test_data_that_do_not_fit_are_refused(gan):
     other = dataclasses.replace(data(), class_names=("a", "b", "c"))
     with pytest.raises(InputError, match="omit it"):
         evaluate(gan, metrics=("intra-fid",), reference=other)
+    for metrics in ("fid", (), ("fdi",)):
+        with pytest.raises(InputError, match="metrics are some of"):
+            evaluate(gan, metrics=metrics)
+    with pytest.raises(InputError, match="with load_dataset first"):
+        evaluate(gan, reference="digits")
 
 
 @pytest.mark.parametrize(
@@ -316,3 +322,9 @@ def test_a_classifier_is_known_by_its_contents_and_anything_else_is_inception(
     options = [(path, how["resize"], how["offline"]) for path, how in asked]
     weights = (tmp_path / "w.pth", "pytorch-fid", False)
     assert options == [(None, "tensorflow", True), weights]
+
+
+def test_a_picture_is_no_extractor(tmp_path):
+    (tmp_path / "photo.jpg").write_bytes(b"\xff\xd8\xff\xe0 a JPEG")
+    with pytest.raises(InputError, match=r"photo.jpg is not a torch file$"):
+        open_extractor(tmp_path / "photo.jpg")

@@ -108,3 +108,12 @@ def test_greyscale_and_unconditional_networks(family, num_classes, image_channel
         DiscriminatorConfig.from_dict(TINY_DISCRIMINATOR | shared | {"family": family}),
         num=8,
     )
+
+
+def test_a_network_of_something_else_is_refused():
+    config = PRESETS["biggan-32"].generator
+    for build, architecture in ((build_generator, 32), (build_discriminator, config)):
+        with pytest.raises(biggan.InputError, match="give a preset's name or a"):
+            build(architecture)
+    with pytest.raises(biggan.InputError, match="the seed must be a whole number, not 'x'"):
+        build_generator("biggan-32", seed="x")

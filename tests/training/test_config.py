@@ -193,3 +193,9 @@ def test_what_cannot_go_together_is_refused():
     with pytest.raises(InputError, match="only one of unconditional and classes"):
         TrainConfig.from_dict({"stream": True, "unconditional": True, "classes": "names.txt"})
     assert "ema.start must be 0 or above" in refusal(TrainConfig.from_dict, {"ema": {"start": -1}})
+
+
+def test_a_byte_order_mark_is_no_part_of_a_recipe(tmp_path):
+    file = tmp_path / "recipe.toml"
+    file.write_text('preset = "biggan-32"\n', encoding="utf-8-sig")  # as Windows writes it
+    assert load_recipe(file).generator.resolution == 32

@@ -1,8 +1,10 @@
 """The folder that `biggan export --format web` writes."""
 
 import base64
+import errno
 import hashlib
 import json
+import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -156,6 +158,16 @@ def test_without_npm_the_ways_out_are_named(tmp_path, monkeypatch):
     with pytest.raises(InputError, match="npm cannot fetch onnxruntime-web .*: no network; give"):
         export_page(tiny_gan(), tmp_path / "site")
     assert not (tmp_path / "site").exists()
+
+
+def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path, monkeypatch):
+    def refuse(*_, **__):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("biggan.web._write_json", refuse)
+    with pytest.raises(InputError, match="cannot write .*site: No space left"):
+        export_page(tiny_gan(), tmp_path / "site", runtime="cdn")
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_model_that_is_too_large_is_refused_with_sizes(tmp_path, monkeypatch):

@@ -72,6 +72,8 @@ def test_a_file_cut_short(path, fraction):
     whole = path.read_bytes()
     path.write_bytes(whole[: int(len(whole) * fraction)])
     assert "not a whole safetensors file" in refusal(load_network, path)
+    path.write_bytes(b"\xff\xd8\xff\xe0 a JPEG, whatever its name is")
+    assert refusal(load_tensors, path) == f"{path} is not a safetensors file"
 
 
 def test_classes_that_were_never_named(tmp_path):

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 @click.command
-@click.argument("data", metavar="DATA")
+@click.argument("data", metavar="DATA", type=options.SOURCE)
 @click.option(
     "--out", required=True, metavar="FILE.safetensors", type=options.FILE, help="The file to write."
 )

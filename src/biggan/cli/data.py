@@ -35,7 +35,7 @@ def command(ctx: click.Context) -> None:
 
 
 @command.command
-@click.argument("source", metavar="SOURCE")
+@click.argument("source", metavar="SOURCE", type=options.SOURCE)
 @click.argument("out", metavar="OUT", type=options.PATH)
 @click.option(
     "--resolution",

@@ -245,7 +245,7 @@ def _read_users(path: Path) -> dict[str, str]:
         InputError: The file cannot be read, a line is something else, or there is none.
     """
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
         raise InputError(f"cannot read the users in {path}: {reason}") from None

@@ -103,9 +103,16 @@ def command(
         raise InputError(f"--method sefa draws no samples: omit {option}")
     chosen, named = _range(layers), dict(_named(name) for name in names)
     from biggan.atomic_write import make_folder
-    from biggan.directions import draw_sheet, find_directions, save_directions, with_names
+    from biggan.directions import (
+        draw_sheet,
+        find_directions,
+        load_directions,
+        save_directions,
+        with_names,
+    )
     from biggan.images import save_png
 
+    options.check_replaceable(out, load_directions)
     gan = options.load_gan(model, device=device, offline=offline, engine="pytorch")
     found = find_directions(
         gan,

@@ -31,12 +31,16 @@ _OF_MODELS = {"num", "truncations", "noise", "seed", "batch_size", "engine", "pr
 @options.offline
 @click.option(
     "--images",
+    type=options.SOURCE,
+    metavar="PATH",
     help="Evaluate these images instead of a model's: a folder, an archive, a packed dataset, "
     "samples as .npz or .npy, or `digits`.",
 )
 @click.option(
     "--data",
     required=True,
+    type=options.SOURCE,
+    metavar="PATH",
     help="Reference: a folder, an archive, a packed dataset or `digits`; or statistics, from "
     "--save-statistics or pytorch-fid (.npz).",
 )
@@ -60,6 +64,7 @@ _OF_MODELS = {"num", "truncations", "noise", "seed", "batch_size", "engine", "pr
     "--extractor",
     default="inception",
     metavar="inception|FILE",
+    type=options.SOURCE,
     help="Feature extractor: TF-Inception, downloaded once; its weights file from pytorch-fid; or "
     "a file of `biggan classifier`.",
 )
@@ -268,6 +273,7 @@ def _check_options(
 ) -> None:
     """Refuse options that contradict each other."""
     from biggan.evaluation.reference import check_statistics_name, is_statistics
+    from biggan.metrics.statistics import load_statistics
 
     if images is not None and model is not None:
         raise InputError("give --model or --images, not both")
@@ -280,6 +286,7 @@ def _check_options(
             raise InputError(f"--save-statistics has no use for {option}: omit it")
         if save_statistics.resolve() == Path(extractor).expanduser().resolve():
             raise InputError(f"{save_statistics} is the extractor's own file: choose another name")
+        options.check_replaceable(save_statistics, load_statistics)
         if is_statistics(data):
             raise InputError(f"{data} already contains statistics: give images as --data")
         if model is not None and resolution is not None:

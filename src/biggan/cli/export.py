@@ -50,6 +50,7 @@ if TYPE_CHECKING:
 @click.option(
     "--runtime",
     metavar="DIR|cdn",
+    type=options.SOURCE,
     help="web: onnxruntime-web's files, or cdn for a page that loads them from a CDN.  [default: "
     "fetched once with npm]",
 )

@@ -62,7 +62,7 @@ _PAIRS = 5  # a row of the sheet
 @click.option(
     "--sheet",
     metavar="PNG",
-    type=click.Path(dir_okay=False, path_type=Path),
+    type=options.FILE,
     help="Draw each picture with its reconstruction on the right.",
 )
 @options.device
@@ -101,6 +101,8 @@ def command(
         options.check_writable(sheet.parent)
         if sheet.suffix.lower() != ".png":
             raise InputError(f"{sheet} must end in .png")
+        if any(options.is_same_file(sheet, path) for path in images):
+            raise InputError(f"{sheet} is one of the pictures: choose another --sheet")
     import torch
 
     from biggan.atomic_write import make_folder

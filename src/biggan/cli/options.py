@@ -104,7 +104,22 @@ PICTURE_ENDINGS = frozenset(
 """Endings by which a file is meant, not a folder."""
 
 
-class _Folder(click.Path):
+class _Path(click.Path):
+    """A path that is not empty: `--out "$UNSET"` would mean the working directory."""
+
+    def convert(
+        self,
+        value: str | os.PathLike[str],
+        param: click.Parameter | None,
+        ctx: click.Context | None,
+    ) -> Any:
+        """Read the option's text."""
+        if not os.fspath(value):
+            self.fail("the path is empty: give a name, or . for the working directory", param, ctx)
+        return super().convert(value, param, ctx)
+
+
+class _Folder(_Path):
     """A folder, which may not exist yet. The name of a picture or of weights is a mistake."""
 
     def convert(
@@ -122,8 +137,10 @@ class _Folder(click.Path):
 TRUNCATION = NumberOr(float, {"none": None})
 """A number, or "none" for untruncated noise."""
 
-PATH = click.Path(path_type=Path)
-FILE = click.Path(dir_okay=False, path_type=Path)
+PATH = _Path(path_type=Path)
+SOURCE = _Path(path_type=str)
+"""A path, an address, or one of a few names."""
+FILE = _Path(dir_okay=False, path_type=Path)
 FOLDER = _Folder(file_okay=False, path_type=Path)
 
 model = click.option(
@@ -266,12 +283,22 @@ def unused_picture(path: Path, provenance: AnyProvenance) -> Path:
     return unused_name(path, is_same)
 
 
-def is_same_file(out: Path, source: str) -> bool:
+def is_same_file(out: Path, source: str | Path) -> bool:
     """Whether a file to write is the source itself, which may be no path at all."""
     try:
         return out.samefile(source)
     except (OSError, ValueError):
         return False
+
+
+def check_replaceable(path: Path, load: Callable[[Path], object]) -> None:
+    """Refuse to replace a file that is there and that `load` does not read."""
+    if not path.is_file():
+        return
+    try:
+        load(path)
+    except InputError as error:
+        raise InputError(f"{path} exists and is not replaced: {error}") from None
 
 
 def check_writable(folder: Path) -> None:

@@ -52,12 +52,15 @@ def command(
     from biggan.atomic_write import make_folder
     from biggan.reporting import measure_truncation, read_run, write_figures, write_report
 
+    page = out or run / "report.html"
+    if page.suffix.lower() not in (".html", ".htm"):
+        raise InputError(f"{page} must end in .html")
+    options.check_writable(figures or page.parent)
     folders = [run, *others]
     records = []
     for folder in folders:
         _LOG.info("reading the logs of %s", folder)
         records.append(read_run(folder))
-    page = out or run / "report.html"
     options.check_writable(page.parent)
     make_folder(page.parent)
     for record in records if measure else ():

@@ -53,7 +53,7 @@ class DurationType(click.ParamType):  # type: ignore[type-arg]  # generic since 
 
 
 @click.command
-@click.argument("recipe", metavar="RECIPE")
+@click.argument("recipe", metavar="RECIPE", type=options.SOURCE)
 @click.option(
     "--data",
     metavar="PATH",

@@ -89,7 +89,7 @@ class BigGANConfig:
     @classmethod
     def from_json_file(cls, json_file: str | Path) -> BigGANConfig:
         """The values of a JSON file."""
-        return cls.from_dict(json.loads(Path(json_file).read_text(encoding="utf-8")))
+        return cls.from_dict(json.loads(Path(json_file).read_text(encoding="utf-8-sig")))
 
     def to_dict(self) -> dict[str, Any]:
         """All values, by name."""

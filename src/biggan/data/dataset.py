@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from biggan.errors import InputError, require
+from biggan.errors import InputError, quoted, require, whole_number
 
 Resize = Literal["crop", "pad", "stretch"]
 MODES = {1: "L", 3: "RGB"}  # by number of channels
@@ -49,6 +49,23 @@ class ImageDataset:
     source: str
     skipped: tuple[str, ...] = ()
     recorded_fingerprint: str | None = field(default=None, repr=False)
+
+    def __post_init__(self) -> None:
+        forms = [
+            f"{tensor.dtype} {tuple(tensor.shape)}" if isinstance(tensor, Tensor) else type(tensor)
+            for tensor in (self.images, self.labels)
+        ]
+        shape = list(getattr(self.images, "shape", ()))
+        wanted = [f"torch.uint8 {(*shape[:3], *shape[2:3])}", f"torch.int64 {(*shape[:1],)}"]
+        require(
+            len(shape) == 4 and forms == wanted,
+            f"a dataset has images uint8 (N, C, R, R) and labels int64 (N,), not {forms}",
+        )
+        least, most = self.labels.aminmax() if len(self) else (0, 0)
+        require(
+            0 <= int(least) <= int(most) < max(1, self.num_classes),
+            f"the labels {int(least)} to {int(most)} are not those of {self.num_classes} classes",
+        )
 
     def __len__(self) -> int:
         return len(self.images)
@@ -159,8 +176,8 @@ def _digits(resolution: int, channels: int, *, unconditional: bool) -> ImageData
 def check_form(resolution: int, channels: int) -> None:
     """Refuse a resolution or a number of channels that images cannot have."""
     if channels not in MODES:
-        raise InputError(f"images have 1 channel (grey) or 3 (colour), not {channels}")
-    if resolution < 1:
+        raise InputError(f"images have 1 channel (grey) or 3 (colour), not {quoted(channels)}")
+    if whole_number(resolution, "the resolution") < 1:
         raise InputError(f"the resolution must be at least 1 pixel, not {resolution}")
 
 

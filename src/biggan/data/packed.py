@@ -277,6 +277,10 @@ def pack_dataset(
         finished = _finished(out, path.name, signature, strict=strict)
         if finished is not None:
             return finished
+        if path.is_dir() and path.resolve() in out.resolve().parents:
+            raise InputError(
+                f"{out} is inside {path}, among its class folders: choose another name"
+            )
         folder = out.with_name(f".{out.name}.packing")
         work = _Work(opened, folder, image_channels, resolution, progress)
         work.check_room()

@@ -40,9 +40,16 @@ from biggan.data.decoding import WHITE, CorruptImageError, decode_image, strict_
 from biggan.data.layout import Item, Label, number_labels
 from biggan.data.packed import is_packed
 from biggan.data.sampler import generator
-from biggan.data.sources import containers, expand, in_parallel, progress_bar, warn_of_other_files
+from biggan.data.sources import (
+    containers,
+    count_workers,
+    expand,
+    in_parallel,
+    progress_bar,
+    warn_of_other_files,
+)
 from biggan.data.tars import read_class_table, read_stream, webdataset
-from biggan.errors import InputError
+from biggan.errors import InputError, whole_number
 
 logger = logging.getLogger("biggan.data")
 
@@ -110,7 +117,7 @@ class ShardStream:
         progress: bool = True,
     ) -> None:
         check_form(resolution, image_channels)
-        if window < 1 or seed < 0:
+        if whole_number(window, "the window") < 1 or whole_number(seed, "the seed") < 0:
             raise InputError(
                 f"the window is at least 1 and the seed at least 0, not {window} and {seed}"
             )
@@ -118,7 +125,7 @@ class ShardStream:
         self.image_channels = image_channels
         self._seed = seed
         self._window = window
-        self._workers = workers or os.cpu_count() or 1
+        self._workers = count_workers(workers)
         self._strict = strict
         self._label_column, self._resize = label_column, resize
         self._replaced: set[str] = set()

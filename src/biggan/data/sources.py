@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from glob import glob
 from itertools import product
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,7 +42,7 @@ from biggan.data.folders import (
 from biggan.data.layout import Item, number_folders, number_labels, part_of_dataset
 from biggan.data.parquet import read_parquet
 from biggan.data.tars import is_compressed, read_tars
-from biggan.errors import InputError, most_similar
+from biggan.errors import InputError, most_similar, quoted, whole_number
 from biggan.hub import is_dataset, obtain_dataset
 
 logger = logging.getLogger("biggan.data")
@@ -102,6 +102,8 @@ def open_source(
     Raises:
         InputError: There is no image, or something about the source must be corrected.
     """
+    if resize not in get_args(Resize):
+        raise InputError(f"resize must be one of {get_args(Resize)}, not {quoted(resize)}")
     name = None
     if is_dataset(path):
         name, path = re.sub("^hf:/+", "hf://", str(path)), obtain_dataset(path)
@@ -217,7 +219,9 @@ def _not_found(path: Path) -> InputError:
     missing = path
     while not missing.parent.is_dir():
         missing = missing.parent
-    siblings = [s.name for s in missing.parent.iterdir() if not s.name.startswith(".")]
+    siblings = [
+        s.name for s in missing.parent.iterdir() if not s.name.startswith(".") and s.exists()
+    ]
     spellings = {normal_name(name): name for name in siblings}
     nearest = most_similar(normal_name(missing.name), spellings)
     hint = f"; did you mean {missing.parent / spellings[nearest]}?" if nearest else ""
@@ -266,15 +270,15 @@ def containers(path: Path) -> tuple[Path, ...]:
     if not path.is_dir():
         return ()
     visible = sorted(entry for entry in path.iterdir() if not is_system_file(entry.name))
-    if not any(entry.is_dir() for entry in visible):
-        shards, tables = (
-            [entry for entry in visible if entry.suffix.lower() == kind] for kind in _KINDS
-        )
-        if any(is_image(entry.name) for entry in visible):
-            tables = []  # they describe the images
-        if shards or tables:
-            _check_one_part(path, shards or tables)
-            return tuple(shards or tables)
+    shards, tables = (
+        [entry for entry in visible if entry.suffix.lower() == kind] for kind in _KINDS
+    )
+    if any(is_image(entry.name) for entry in visible):
+        tables = []  # they describe the images
+    found = tuple(shards or tables)
+    if found and not any(entry.is_dir() for entry in visible):
+        _check_one_part(path, found)
+        return found
     # Class folders may be beside the archives they came from.
     if any(map(is_image, walk_files(path))) or list_arrays(names := list(walk_files(path))):
         return ()
@@ -283,6 +287,9 @@ def containers(path: Path) -> tuple[Path, ...]:
     places |= {file for file in files if file.suffix.lower() == ".zip" or is_compressed(file)}
     if not places:
         return ()
+    if places == {path}:  # beside folders that hold nothing
+        _check_one_part(path, found)
+        return found
     if len(places) == 1 and (only := min(places)).is_dir():
         return containers(only)
 
@@ -376,7 +383,7 @@ def in_parallel(
 
     Pillow decodes outside of Python's lock. `workers` is one thread per processor by default.
     """
-    count = workers or os.cpu_count() or 1
+    count = count_workers(workers)
     pool = ThreadPoolExecutor(count)
     waiting: deque[Future[_Result]] = deque()
     try:
@@ -389,6 +396,13 @@ def in_parallel(
             yield waiting.popleft().result()
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def count_workers(workers: int | None) -> int:
+    """The number of threads: one per processor by default."""
+    if workers is not None and whole_number(workers, "the number of workers") < 1:
+        raise InputError(f"the number of workers must be at least 1, not {workers}")
+    return workers or os.cpu_count() or 1
 
 
 def progress_bar(total: int, title: str, shown: bool, **options: Any) -> tqdm[Any]:

@@ -19,7 +19,7 @@ from biggan.classifier import ClassifierFeatures
 from biggan.data import ImageDataset
 from biggan.devices import find_device
 from biggan.distributed import is_first, num_processes, on_any_process, raising_together
-from biggan.errors import InputError
+from biggan.errors import InputError, quoted
 from biggan.evaluation import scores as figures
 from biggan.evaluation.features import (
     FeatureCollection,
@@ -312,8 +312,14 @@ def check_fit(
     extractor: FeatureExtractor | None,
 ) -> None:
     """Refuse images, called by `name` in messages, that these metrics cannot compare."""
+    if not metrics or not {*metrics} <= {*figures.METRICS}:
+        raise InputError(f"metrics are some of {figures.METRICS}, not {quoted(metrics)}")
     if extractor is None and figures.needs_features(metrics):
-        raise ValueError(f"{', '.join(metrics)} need an extractor")
+        raise InputError(f"{', '.join(metrics)} need an extractor")
+    if isinstance(extractor, str) or isinstance(reference, str):
+        raise InputError(
+            "open the extractor with open_extractor and the reference with load_dataset first"
+        )
     if "cas" in metrics and num_processes() > 1:
         raise InputError("cas trains a classifier on one process: run it without torchrun")
     size = size_of(reference)

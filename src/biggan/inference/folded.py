@@ -148,7 +148,15 @@ class FoldedGenerator(nn.Module):
                 "labels must be a tensor of indices or class weights, not "
                 f"{quoted(labels)}: gan.embed makes class vectors of names, for synthesize"
             )
-        return self.class_embedding(labels)
+        num = self.config.num_classes
+        if num and labels.is_floating_point() and labels.shape[-1:] != (num,):
+            raise InputError(
+                f"class weights are (N, {num}), and labels int64: not {quoted(labels)}"
+            )
+        try:
+            return self.class_embedding(labels)
+        except IndexError:
+            raise InputError(f"labels are 0 to {num - 1}, not {quoted(labels)}") from None
 
     def forward(self, z: Tensor, labels: Tensor, truncation: float | None = None) -> Tensor:
         """Make images; see `Generator.forward`."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import json
+import zipfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -245,6 +246,8 @@ def _load_own(path: Path) -> FeatureStatistics:
 
 
 def _load_npz(path: Path) -> FeatureStatistics:
+    if not zipfile.is_zipfile(path):
+        raise InputError(f"{path} is not a whole .npz file: it may be cut short: download it again")
     try:
         # Opened here, because what numpy opens stays open where it finds the file damaged.
         with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:

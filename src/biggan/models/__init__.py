@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from biggan.errors import InputError, quoted, whole_number
 from biggan.models.config import DiscriminatorConfig, GeneratorConfig
 from biggan.models.shared import (
     Discriminator,
@@ -63,8 +64,10 @@ def build_generator(architecture: str | GeneratorConfig, *, seed: int = 0) -> Ge
         from biggan.models.presets import get_preset
 
         architecture = get_preset(architecture).generator
+    if not isinstance(architecture, GeneratorConfig):
+        raise InputError(f"give a preset's name or a GeneratorConfig, not {quoted(architecture)}")
     generator = make_generator(architecture)
-    initialize_orthogonal(generator, seed)
+    initialize_orthogonal(generator, whole_number(seed, "the seed"))
     return generator
 
 
@@ -74,8 +77,12 @@ def build_discriminator(architecture: str | DiscriminatorConfig, *, seed: int = 
         from biggan.models.presets import get_preset
 
         architecture = get_preset(architecture).discriminator
+    if not isinstance(architecture, DiscriminatorConfig):
+        raise InputError(
+            f"give a preset's name or a DiscriminatorConfig, not {quoted(architecture)}"
+        )
     discriminator = make_discriminator(architecture)
-    initialize_orthogonal(discriminator, seed)
+    initialize_orthogonal(discriminator, whole_number(seed, "the seed"))
     return discriminator
 
 

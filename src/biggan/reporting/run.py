@@ -148,7 +148,7 @@ def read_run(run_dir: Path) -> Run:
     missing: list[str] = []
     recipe: dict[str, Any] = {}
     try:
-        recipe = flatten(tomllib.loads(files[0].read_text(encoding="utf-8")))
+        recipe = flatten(tomllib.loads(files[0].read_text(encoding="utf-8-sig")))
     except (OSError, ValueError, RecursionError):
         missing.append("the recipe (config.toml)")
     metrics, signals = read_log(files[1]), read_log(files[2])

@@ -403,7 +403,7 @@ def _read_toml(recipe: str | Path) -> dict[str, Any]:
     path = Path(recipe)
     if path.suffix == ".toml" or path.is_file():
         try:
-            text = path.read_text(encoding="utf-8")
+            text = path.read_text(encoding="utf-8-sig")
         except OSError as error:
             raise InputError(f"cannot read the recipe {path}: {error.strerror}") from None
         except UnicodeDecodeError:

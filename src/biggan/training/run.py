@@ -117,8 +117,19 @@ class Run:
 
     def open(self) -> TrainState:
         """The state to go on from, after checking that it belongs to this recipe and data."""
-        _ = self._split  # refused before anything is written
         config, dataset, folder = self.config, self.dataset, self.folder
+        if isinstance(dataset, ImageDataset):
+            channels, resolution = dataset.images.shape[1:3]
+        else:
+            channels, resolution = dataset.image_channels, dataset.resolution
+        have, shape = (resolution, channels, dataset.num_classes), config.generator
+        want = shape.resolution, shape.image_channels, shape.num_classes
+        if have != want:
+            raise InputError(
+                f"{dataset.source} has {have} as resolution, channels and classes, and the recipe "
+                f"{want}: load the data so, and fit the recipe to its classes (config.fitted)"
+            )
+        _ = self._split  # refused before anything is written
         with raising_together():
             saved = self.checkpoints.read_newest()
             if saved is not None:

@@ -24,7 +24,7 @@ import numpy as np
 from biggan._version import __version__
 from biggan.atomic_write import TEMPORARY_SUFFIX, make_folder, temporary_prefix
 from biggan.errors import InputError
-from biggan.export import Storage, check_packages, write_page_network
+from biggan.export import SUFFIXES, Storage, check_packages, write_page_network
 from biggan.gan import Gan
 from biggan.models import statistics_grid
 from biggan.web.runtime import CDN, FILES, VERSION, copy_runtime, integrity
@@ -63,7 +63,7 @@ def check_page_request(out: Path, *, force: bool = False) -> None:
         InputError: A package is missing, or the folder is a file or not empty.
     """
     check_packages("onnx")
-    if out.exists() and not out.is_dir():
+    if (out.exists() and not out.is_dir()) or out.suffix.lower() in (*SUFFIXES.values(), ".html"):
         raise InputError(f"{out} is a file: give the path of a folder")
     if not out.is_dir() or not any(out.iterdir()):
         return
@@ -107,26 +107,26 @@ def export_page(
     _check_size(gan)
     out = out.resolve()
     make_folder(out.parent)
-    with tempfile.TemporaryDirectory(
-        TEMPORARY_SUFFIX, temporary_prefix(), dir=out.parent
-    ) as temporary:
-        page = Path(temporary, "page")
-        page.mkdir()
-        size_of_runtime = 0
-        if runtime != "cdn":
-            report(f"looking for onnxruntime-web {VERSION}")
-            folder = None if runtime is None else Path(runtime)
-            size_of_runtime = copy_runtime(page / "runtime", folder, offline=offline)
-        report("converting to ONNX")
-        files, difference = _write_network(gan, page, Path(temporary), storage)
-        _write_json(page / _MANIFEST, _manifest(gan, files, storage, cdn=runtime == "cdn"))
-        _copy_page(page, cdn=runtime == "cdn")
-        try:
+    try:
+        with tempfile.TemporaryDirectory(
+            TEMPORARY_SUFFIX, temporary_prefix(), dir=out.parent
+        ) as temporary:
+            page = Path(temporary, "page")
+            page.mkdir()
+            size_of_runtime = 0
+            if runtime != "cdn":
+                report(f"looking for onnxruntime-web {VERSION}")
+                folder = None if runtime is None else Path(runtime)
+                size_of_runtime = copy_runtime(page / "runtime", folder, offline=offline)
+            report("converting to ONNX")
+            files, difference = _write_network(gan, page, Path(temporary), storage)
+            _write_json(page / _MANIFEST, _manifest(gan, files, storage, cdn=runtime == "cdn"))
+            _copy_page(page, cdn=runtime == "cdn")
             if out.exists():
                 out.rename(Path(temporary, "replaced"))
             page.rename(out)
-        except OSError as error:
-            raise InputError(f"cannot write {out}: {error.strerror}") from None
+    except OSError as error:  # as on a full disk
+        raise InputError(f"cannot write {out}: {error.strerror}") from None
     weights = sum(part["bytes"] for parts in files.values() for part in parts)
     return ExportedPage(out, weights, size_of_runtime, difference)
 

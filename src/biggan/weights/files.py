@@ -287,7 +287,11 @@ def _read_header(
     in which of the two they read.
     """
     size = os.fstat(file.fileno()).st_size
-    header_size = int.from_bytes(file.read(8), "little")
+    start = file.read(9)
+    header_size = int.from_bytes(start[:8], "little")
+    if start[8:] not in (b"", b"{"):
+        raise DamagedFileError(f"{path} is not a safetensors file")
+    file.seek(8)
     if header_size > min(size - 8, MAX_HEADER_BYTES):
         raise _not_whole(path, "its header is truncated")
     try:

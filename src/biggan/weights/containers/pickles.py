@@ -53,6 +53,8 @@ def load_checkpoint(file: BinaryIO, path: Path) -> tuple[dict[str, Tensor], dict
     """
     head = file.read(4)
     file.seek(0)
+    if not head.startswith((b"PK", b"\x80")):
+        raise DamagedFileError(f"{path} is not a torch file")
     if head.startswith(b"PK"):
         _verify_zip(file, path)
         file.seek(0)
