@@ -95,6 +95,7 @@ def test_the_peers_network_is_ours_of_the_same_weights(tmp_path):
     assert hasattr(peer.generator.gen_z, "weight_orig")  # its copy alone was changed
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("_only_pytorch_at_a_known_rate")
 def test_without_the_peer_our_networks_are_compared(monkeypatch, capsys, tmp_path):
     monkeypatch.setitem(sys.modules, "pytorch_pretrained_biggan", None)
@@ -140,6 +141,7 @@ def some_functions(module="torch"):
     }
 
 
+@pytest.mark.slow
 def test_contenders_take_turns_in_processes_of_their_own(capsys):
     before = dict(os.environ)
     plans = {
@@ -167,6 +169,7 @@ def test_contenders_take_turns_in_processes_of_their_own(capsys):
         assert changed.result("calls") == 6
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="looks processes up in /proc")
 def test_a_contender_ends_with_the_script(tmp_path):
     log = tmp_path / "log"
@@ -193,6 +196,7 @@ def test_imports_are_read_longest_first():
     assert cold_start.slowest_imports(report) == [(1.5, "torch"), (0.0001, "encodings.aliases")]
 
 
+@pytest.mark.slow
 def test_the_gpu_run_loses_nothing_to_a_part_that_fails_or_hangs_and_repeats_nothing(tmp_path):
     def part(name, code, limit=60.0, **more):
         code = f"open({str(tmp_path / name)!r}, 'a').write('x'); {code}"
@@ -233,6 +237,7 @@ def test_the_gpu_run_loses_nothing_to_a_part_that_fails_or_hangs_and_repeats_not
     assert starts() == [2, 2, 1, 2, 0]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="uses Linux's signal of a parent's death")
 def test_a_killed_gpu_run_leaves_no_part_running(tmp_path):
     code = (

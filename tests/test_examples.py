@@ -160,7 +160,14 @@ SMALLER = {
 }
 
 
-@pytest.mark.parametrize("name", [n for n, blocks in DOCUMENTS.items() if blocks])
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[pytest.mark.slow] if name == "docs/export.md" else [])
+        for name, blocks in DOCUMENTS.items()
+        if blocks
+    ],
+)
 def test_the_python_of_a_document_runs(tmp_path, monkeypatch, request, name):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("BIGGAN_CACHE", str(tmp_path / "cache"))

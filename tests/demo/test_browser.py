@@ -236,7 +236,10 @@ MOVES: list[tuple[Form, dict[str, float], dict[str, tuple[str, str]]]] = [
 ]
 
 
-@pytest.mark.parametrize(("form", "numbers", "menus"), MOVES)
+@pytest.mark.parametrize(
+    ("form", "numbers", "menus"),
+    [MOVES[0], *(pytest.param(*move, marks=pytest.mark.slow) for move in MOVES[1:])],
+)
 def test_every_control_changes_the_picture_and_the_address_brings_it_back(
     visit: Visiting,
     gans: Gans,
@@ -290,6 +293,7 @@ def test_every_control_changes_the_picture_and_the_address_brings_it_back(
     assert again.wait_for_address(first) == query
 
 
+@pytest.mark.slow
 def test_directions_are_reset_and_a_dropped_picture_brings_them_back(
     visit: Visiting, gans: Gans, tmp_path: Path
 ) -> None:
@@ -400,6 +404,7 @@ def test_a_change_without_a_connection_is_drawn_when_it_is_back(
     page.wait_for("explore", drawn(gans["tiny"], EXPLORE, seed=2))
 
 
+@pytest.mark.slow
 def test_the_page_welcomes_with_classes_to_click_a_surprise_a_link_and_a_way_back(
     visit: Visiting, gans: Gans
 ) -> None:
@@ -477,6 +482,7 @@ def test_half_typed_numbers_and_fast_moves_end_where_the_controls_stand(
     assert page.window.locator(".toast-body").all_inner_texts() == []
 
 
+@pytest.mark.slow
 def test_a_video_is_made_shown_and_downloaded(visit: Visiting, gans: Gans, tmp_path: Path) -> None:
     page = visit("?form=interpolate&num=1&category_a=six&category_b=2&seed_b=4")
     page.image("interpolate").wait_for()
@@ -579,6 +585,7 @@ def test_a_visitor_who_comes_back_finds_all_settings(
     assert page.number("explore-seed") == 500
 
 
+@pytest.mark.slow
 def test_what_is_not_drawn_yet_survives_a_reload(visit: Visiting, gans: Gans) -> None:
     gan, page = gans["small"], visit("?model=small")
     page.wait_for("explore", drawn(gan, EXPLORE))
@@ -592,6 +599,7 @@ def test_what_is_not_drawn_yet_survives_a_reload(visit: Visiting, gans: Gans) ->
     page.wait_for("sweep", drawn(gan, SWEEP, seed=7))
 
 
+@pytest.mark.slow
 def test_a_class_is_found_and_nothing_that_is_typed_is_dropped_silently(
     visit: Visiting, gans: Gans
 ) -> None:
@@ -634,6 +642,7 @@ def test_a_class_is_found_and_nothing_that_is_typed_is_dropped_silently(
     sync_api.expect(page.control("explore-category").locator("[role=status]")).to_have_text("")
 
 
+@pytest.mark.slow
 def test_a_class_that_is_entered_is_chosen_also_after_the_visitor_has_left_its_tab(
     visit: Visiting, gans: Gans
 ) -> None:
@@ -657,6 +666,7 @@ def test_a_class_that_is_entered_is_chosen_also_after_the_visitor_has_left_its_t
     )
 
 
+@pytest.mark.slow
 def test_both_ends_of_a_path_are_swapped(visit: Visiting, gans: Gans) -> None:
     page = visit("?form=interpolate&num=1&category_a=six&seed_b=4000")
     page.image("interpolate").wait_for()
@@ -684,6 +694,7 @@ def test_old_pictures_are_dimmed_until_new_ones_are_there(visit: Visiting, gans:
     sync_api.expect(shown).not_to_have_class(re.compile("pending"))
 
 
+@pytest.mark.slow
 def test_a_file_that_is_dropped_before_another_was_answered_is_not_lost(
     visit: Visiting, tiny_file: Path, tmp_path: Path
 ) -> None:
@@ -777,6 +788,7 @@ def test_it_fits_a_telephone(visit: Visiting) -> None:
     assert 0 <= box["y"] < 120
 
 
+@pytest.mark.slow
 def test_all_can_be_done_with_keys_and_is_named(visit: Visiting) -> None:
     page = visit()
     page.image("explore").wait_for()
@@ -803,6 +815,7 @@ def test_all_can_be_done_with_keys_and_is_named(visit: Visiting) -> None:
     assert {f"interpolate-{key}" for key in [*keys, "picture"]} | {"drop"} <= reached
 
 
+@pytest.mark.slow
 def test_a_picture_says_what_it_shows(visit: Visiting) -> None:
     page = visit("?num=3&category=six")
     page.window.get_by_alt_text("3 pictures of six, 3 a row, by tiny").wait_for()

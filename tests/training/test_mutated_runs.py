@@ -127,6 +127,7 @@ FILES = {
 }
 
 
+@pytest.mark.slow
 def test_a_mutated_run_is_read_or_refused_in_one_line(run, tmp_path, monkeypatch):
     chance = random.Random(0)
     failures = []

@@ -198,6 +198,7 @@ def test_every_form_saves_what_python_draws(
     assert path.steps == 30
 
 
+@pytest.mark.slow
 def test_a_path_is_played_there_and_back(visit: Visit, address: str) -> None:
     visit.open(f"{address}?form=interpolate&steps=30").complete()
     frames = [int(visit.window.input_value("#frame"))]
@@ -214,6 +215,7 @@ def test_a_path_is_played_there_and_back(visit: Visit, address: str) -> None:
     assert visit.window.inner_text("#play") == "Play"
 
 
+@pytest.mark.slow
 def test_the_address_shows_the_same_again(visit: Visit, address: str) -> None:
     visit.open(f"{address}?form=sweep&category=tabby&seed=12&num=2").complete()
     visit.window.keyboard.press("ArrowRight")
@@ -236,6 +238,7 @@ def pixels(visit: Visit) -> Any:
     )
 
 
+@pytest.mark.slow
 def test_nonsense_in_the_address_or_a_field_is_one_sentence(visit: Visit, address: str) -> None:
     visit.open(f"{address}?seed=banana").complete()
     sentence = 'The address is wrong: "banana" is not a whole number from 0 to 4294967295 (seed), '
@@ -316,6 +319,7 @@ def test_files_with_other_contents_are_one_sentence(browser: Any, address: str, 
             visit.window.close()
 
 
+@pytest.mark.slow
 def test_a_page_without_https_draws_with_progress(visit: Visit, address: str) -> None:
     visit.window.add_init_script(
         "addEventListener('DOMContentLoaded', () => new MutationObserver(([{target}]) =>"
@@ -328,6 +332,7 @@ def test_a_page_without_https_draws_with_progress(visit: Visit, address: str) ->
     assert visit.faults == []
 
 
+@pytest.mark.slow
 def test_pictures_that_are_no_numbers_are_one_sentence(
     visit: Visit, address: str, site: Path
 ) -> None:
@@ -342,6 +347,7 @@ def test_pictures_that_are_no_numbers_are_one_sentence(
     assert visit.open(address).notice().startswith("The generator computes no valid pictures on")
 
 
+@pytest.mark.slow
 def test_controls_do_nothing_after_a_failure(visit: Visit, address: str, site: Path) -> None:
     visit.serve("model.json", b"")
     visit.open(address).notice()
@@ -371,6 +377,7 @@ def press_everything(visit: Visit) -> None:
         visit.window.keyboard.press(key)
 
 
+@pytest.mark.slow
 def test_keys_work_with_shift_and_on_sliders(visit: Visit, address: str) -> None:
     visit.open(f"{address}?seed=20000").complete()
     seed = visit.window.locator("input[name=seed] >> nth=0")
@@ -391,6 +398,7 @@ def test_keys_work_with_shift_and_on_sliders(visit: Visit, address: str) -> None
     assert seed.input_value() == chosen
 
 
+@pytest.mark.slow
 def test_a_page_that_is_opened_as_a_file_is_one_sentence(
     visit: Visit, address: str, site: Path
 ) -> None:
@@ -404,6 +412,7 @@ def test_a_page_that_is_opened_as_a_file_is_one_sentence(
     assert "The scripts of this page cannot be loaded" in visit.window.inner_text("#stalled")
 
 
+@pytest.mark.slow
 def test_browsers_that_cannot_run_it_are_told_so(browser: Any, address: str) -> None:
     no_simd = Visit(browser, "WebAssembly.validate = () => false")
     assert "no WebAssembly SIMD" in no_simd.open(address).notice()
@@ -422,6 +431,7 @@ def test_browsers_that_cannot_run_it_are_told_so(browser: Any, address: str) -> 
     visit.window.close()
 
 
+@pytest.mark.slow
 def test_threads_are_used_where_the_host_allows_them(visit: Visit, address: str) -> None:
     visit.open(f"{address}isolated/").complete()
     threads = min(8, int(visit.window.evaluate("navigator.hardwareConcurrency")))
