@@ -38,6 +38,17 @@ def test_an_error_that_nobody_reads_ends_it_quietly():
     process.stdout.close()
 
 
+@pytest.mark.skipif(os.name == "nt", reason="a POSIX shell closes the streams")
+@pytest.mark.parametrize(
+    ("line", "status"),
+    [("--help >&-", 0), ("models 2>&-", 0), ("nothing 2>&-", 2), ("demo --user ann <&-", 2)],
+)
+def test_closed_streams_are_like_empty_ones(line, status):
+    command = f"exec {sys.executable} -m biggan {line}"
+    done = subprocess.run(["/bin/sh", "-c", command], capture_output=True, text=True)
+    assert (done.returncode, "Traceback" in done.stderr) == (status, False)
+
+
 def test_file_names_and_class_names_are_printed_whatever_the_encoding(tmp_path):
     model = tmp_path / "model.safetensors"
     save_network(model, tiny_generator(), Description("tiny", class_names=("a", "\u732b", "b")))

@@ -186,6 +186,12 @@ def test_another_recipe_or_other_data_in_the_same_folder_are_refused(whole: Path
         run(CONFIG, whole, dataclasses.replace(IMAGES, images=255 - IMAGES.images))
 
 
+def test_a_generator_of_no_run_is_not_replaced(tmp_path: Path) -> None:
+    (tmp_path / "generator.safetensors").write_bytes(b"somebody's")
+    assert "generator.safetensors is of no run" in refusal(run, CONFIG, tmp_path)
+    assert (tmp_path / "generator.safetensors").read_bytes() == b"somebody's"
+
+
 def test_divergence_stops_before_it_is_saved(tmp_path: Path) -> None:
     reckless = dataclasses.replace(CONFIG.optimizer, g_lr=1e30, d_lr=1e30)
     with pytest.raises(InputError, match="training diverged: .* is (nan|inf)"):

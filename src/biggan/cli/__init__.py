@@ -75,6 +75,7 @@ def main() -> None:
     SIGPIPE. Ctrl-C, SIGTERM and SIGHUP unwind the command once, so that nothing half written
     stays; a second signal ends the process at once.
     """
+    _open_closed_streams()
     _print_any_character()
     _unwind_on_signals()
     try:
@@ -197,6 +198,13 @@ def _log_to_stderr() -> None:
     handler = logging.StreamHandler()
     handler.setFormatter(OneLine("%(message)s"))
     logging.basicConfig(handlers=[handler], level=logging.INFO)
+
+
+def _open_closed_streams() -> None:
+    """Read and print nothing where the caller closed a stream, as in `biggan models >&-`."""
+    for name, mode in {"stdin": "r", "stdout": "w", "stderr": "w"}.items():
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115, PTH123
 
 
 def _print_any_character() -> None:

@@ -137,6 +137,10 @@ class Run:
                     raise InputError(other_recipe(folder, config.data, differing))
                 if saved.data_fingerprint != dataset.fingerprint:
                     raise InputError(other_data(folder, dataset))
+            elif not (folder / "config.toml").exists():
+                for name in (RUN_GENERATOR, RUN_DISCRIMINATOR):
+                    if (folder / name).exists():
+                        raise InputError(f"{folder / name} is of no run: choose another --out")
         check_same(
             saved.step if saved is not None else None,
             f"the processes see different checkpoints in {folder}: it must be one shared folder",
