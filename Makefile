@@ -19,7 +19,8 @@ help:            ## list the verbs
 # Set-up happens once: again only when the pins or the package's own metadata change.
 # torch comes first and pinned, so that no later requirement pulls a CUDA build.
 $(STAMP): constraints.txt pyproject.toml
-	$(PYTHON) -c 'import sys; sys.exit("biggan needs Python 3.11 or newer, this is %d.%d" % sys.version_info[:2] if sys.version_info < (3, 11) else 0)'
+	@$(PYTHON) -c 'import sys; sys.exit("biggan needs Python 3.11 or newer, this is %d.%d" % sys.version_info[:2] if sys.version_info < (3, 11) else 0)'
+	@echo "Installing PyTorch and biggan into $(VENV), once: more than 1 GB, some minutes without a message"
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt torch
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[train,demo]'

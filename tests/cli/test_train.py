@@ -81,6 +81,11 @@ def test_a_run_that_is_too_long_for_a_cpu_gets_settings_that_end_over_night(monk
     assert "within 8 hours, at 32 px instead of 64" in said
 
 
+def test_a_dry_run_says_at_a_terminal_that_it_measures(recipe):
+    said = biggan(f"train {recipe} --dry-run", at_terminal=True).stderr
+    assert said == "measuring a few updates ...\n"
+
+
 @pytest.mark.parametrize(("low", "is_proposed"), [(1e11, True), (5.5e10, False)])
 def test_bfloat16_is_proposed_where_amx_makes_it_faster(low, is_proposed, monkeypatch):
     rates = {"float32": 5e10, "bfloat16": low}

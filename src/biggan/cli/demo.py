@@ -154,8 +154,7 @@ def command(
     with contextlib.closing(_listen(host, port)) as listener:
         if find_spec("gradio") is None:
             raise InputError("the page needs Gradio: pip install 'biggan[demo]'")
-        if sys.stderr.isatty():
-            click.echo("Loading the model and the page ...", err=True)
+        options.report("Loading the model and the page")
         options.set_environment()
         signal.signal(signal.SIGINT, signal.default_int_handler)  # the server's own way to end
         temporary = tempfile.TemporaryDirectory

@@ -11,6 +11,7 @@ from pathlib import Path
 import click
 import torch
 
+from biggan.cli import options
 from biggan.cli.train import newest_checkpoint, summary
 from biggan.data import ShardStream
 from biggan.data.dataset import DatasetOutline
@@ -81,6 +82,7 @@ def _print_time(
     changes: list[str],
 ) -> None:
     """How long the run takes here; for a CPU also what would make it shorter."""
+    options.report("measuring a few updates")
     rate = measure_rate(config, device) * plan["processes"]
     click.echo(answer(plan, config, rate, device))
     if device.type != "cpu":

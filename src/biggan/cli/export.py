@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -108,7 +107,7 @@ def command(
     gan = load(model, offline=offline)
     make_folder(out.parent)
     exported = export_generator(
-        gan, out, form, truncation=truncation, batch=batch, force=force, report=_report
+        gan, out, form, truncation=truncation, batch=batch, force=force, report=options.report
     )
     if as_json:
         entry = {
@@ -150,7 +149,7 @@ def _export_page(
         runtime=runtime,
         offline=offline,
         force=force,
-        report=_report,
+        report=options.report,
     )
     if as_json:
         entry = {
@@ -173,9 +172,3 @@ def _export_page(
     )
     click.echo(out)
     options.name_next("python", "-m", "http.server", "--directory", out)
-
-
-def _report(words: str) -> None:
-    """Print what is being done, on a terminal."""
-    if sys.stderr.isatty():
-        click.echo(f"{words} ...", err=True)

@@ -241,6 +241,12 @@ def load_gan(
     return load(model, device=device, offline=offline, **how)
 
 
+def report(words: str) -> None:
+    """Print what is being done, on a terminal."""
+    if sys.stderr.isatty():
+        click.echo(f"{words} ...", err=True)
+
+
 def name_next(*words: object, model: str | Path | None = None) -> None:
     """Tell a person at a terminal what one does next; programs read nothing of it.
 
