@@ -53,7 +53,7 @@ def load_checkpoint(file: BinaryIO, path: Path) -> tuple[dict[str, Tensor], dict
     """
     head = file.read(4)
     file.seek(0)
-    if not head.startswith((b"PK", b"\x80")):
+    if head[:1] not in (b"P", b"\x80"):  # of a zip, of a pickle
         raise DamagedFileError(f"{path} is not a torch file")
     if head.startswith(b"PK"):
         _verify_zip(file, path)
