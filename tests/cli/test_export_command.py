@@ -60,8 +60,8 @@ def test_mistakes_are_one_line(tiny_file, tmp_path, monkeypatch):
         f"{out} --format openvino": "has the ending of onnx",
         f"{tiny_file} --force": "is the model: choose",
         f"{tiny_file}/a.onnx": "is not a folder",
-        f"{out} --format web": "is a file: give the path of a folder",
-        f"{tmp_path}/site.html --format web": "is a file: give the path of a folder",
+        f"{out} --format web": "is the name of a file: give that of a folder",
+        f"{tmp_path}/site.html --format web": "is the name of a file: give that of a folder",
     }.items():
         assert message in refused(arguments)
     monkeypatch.setattr(export, "_onnx_program", lambda *_: 1 / 0)

@@ -34,7 +34,7 @@ from biggan.atomic_write import make_folder, write_atomically
 from biggan.data import ImageDataset, TrainingData, split_off
 from biggan.data.dataset import DatasetOutline
 from biggan.distributed import check_same, from_first, is_first, on_any_process, raising_together
-from biggan.errors import InputError, quoted
+from biggan.errors import InputError, quoted, require
 from biggan.images import save_png
 from biggan.locks import locked
 from biggan.models import Generator, statistics_grid
@@ -122,13 +122,14 @@ class Run:
             channels, resolution = dataset.images.shape[1:3]
         else:
             channels, resolution = dataset.image_channels, dataset.resolution
-        have, shape = (resolution, channels, dataset.num_classes), config.generator
+        have = resolution, channels, dataset.num_classes
+        shape = config.generator
         want = shape.resolution, shape.image_channels, shape.num_classes
-        if have != want:
-            raise InputError(
-                f"{dataset.source} has {have} as resolution, channels and classes, and the recipe "
-                f"{want}: load the data so, and fit the recipe to its classes (config.fitted)"
-            )
+        require(
+            have == want,
+            f"{dataset.source} has resolution, channels and classes {have}, and the recipe {want}: "
+            "load it with the recipe's, and fit the recipe to its classes (config.fitted)",
+        )
         _ = self._split  # refused before anything is written
         with raising_together():
             saved = self.checkpoints.read_newest()

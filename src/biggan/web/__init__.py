@@ -64,7 +64,7 @@ def check_page_request(out: Path, *, force: bool = False) -> None:
     """
     check_packages("onnx")
     if (out.exists() and not out.is_dir()) or out.suffix.lower() in (*SUFFIXES.values(), ".html"):
-        raise InputError(f"{out} is a file: give the path of a folder")
+        raise InputError(f"{out} is the name of a file: give that of a folder")
     if not out.is_dir() or not any(out.iterdir()):
         return
     if not force:
