@@ -128,7 +128,7 @@ def test_a_folder_that_is_in_use_is_kept(tmp_path, monkeypatch):
     export_page(gan, out, runtime="cdn", force=True)
     assert not (out / "old.bin").exists()
     assert list(tmp_path.iterdir()) == [out]
-    with pytest.raises(InputError, match="is a file"):
+    with pytest.raises(InputError, match="is the name of a file"):
         export_page(gan, out / "model.json", runtime="cdn")
 
 
