@@ -208,15 +208,18 @@ def test_a_compiler_sees_one_graph():
 
 @pytest.mark.parametrize("family", ["biggan", "biggan-deep"])
 @pytest.mark.parametrize("strip", [4, 8])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @torch.inference_mode()
-def test_images_made_in_strips_are_those_made_whole(monkeypatch, family, strip):
+def test_images_made_in_strips_are_those_made_whole(monkeypatch, family, strip, dtype):
     changes = DEEP if family == "biggan-deep" else {}
     # Wide first, narrow last, as the strips begin: one stage more than the others here.
     shape = {"resolution": 64, "widths": [4, 2, 2, 2, 1], "z_dim": 15}
     generator = tiny_generator(**{**shape, **changes})
-    folded = FoldedGenerator(generator, packed_conv2d)
+    folded = FoldedGenerator(generator, packed_conv2d if dtype == torch.float32 else FrozenConv2d)
+    folded.convolve_in(dtype)
     z, labels = inputs(generator)
     whole = folded(z, labels, 0.4)
+    assert whole.dtype == torch.float32
     monkeypatch.setattr("biggan.inference.folded._LARGE", 1)
     monkeypatch.setattr("biggan.inference.folded._STRIP", strip)
     assert folded._blocks_in_strips == 2

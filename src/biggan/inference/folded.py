@@ -331,7 +331,8 @@ class FoldedGenerator(nn.Module):
         """
         height, width = x.shape[2:]
         factor = self.config.resolution // height
-        images = x.new_empty(len(x), self.rgb.out_channels, factor * height, factor * width)
+        shape = len(x), self.rgb.out_channels, factor * height, factor * width
+        images = x.new_empty(shape, dtype=torch.promote_types(x.dtype, torch.float32))
         margin = len(last) * _MARGIN
         values = cast("_Block | _DeepBlock", self.blocks[-1]).values // height  # of a row
         tall = _STRIP
