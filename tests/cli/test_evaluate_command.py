@@ -106,6 +106,12 @@ IMAGES = "--images {folder} --data {folder} --out {out} "
         (MODEL + "--save-statistics s.pt", "s.pt must end in .safetensors"),
         (MODEL + "--save-statistics s.npz --seed 1", "has no use for --seed"),
         (MODEL + "--out x.csv", "x.csv must end in .json"),
+        # before the extractor is looked for
+        (
+            "--data {folder}s --extractor none.pt",
+            "no such file or folder: .*did you mean {folder}?",
+        ),
+        ("--images no.npz --data {folder} --extractor none.pt", "no such file or folder: no.npz"),
         *(
             (f"{IMAGES}{option} 1", f"{option} applies to a model, not to --images")
             for option in ("--num", "--truncations", "--seed", "--batch-size")
@@ -119,7 +125,7 @@ IMAGES = "--images {folder} --data {folder} --out {out} "
 )
 def test_mistakes(tiny_file, folder, tmp_path, line, message):
     out = tmp_path / "x.json"
-    with pytest.raises(InputError, match=message):
+    with pytest.raises(InputError, match=message.replace("{folder}", str(folder))):
         run(line.format(tiny=tiny_file, folder=folder, out=out))
     assert not out.exists()
 

@@ -271,7 +271,9 @@ def _check_options(
     save_statistics: Path | None,
     extractor: str,
 ) -> None:
-    """Refuse options that contradict each other."""
+    """Refuse options that contradict each other, and sources that are not there."""
+    from biggan.data.dataset import DIGITS
+    from biggan.data.sources import check_exists
     from biggan.evaluation.reference import check_statistics_name, is_statistics
     from biggan.metrics.statistics import load_statistics
 
@@ -279,6 +281,8 @@ def _check_options(
         raise InputError("give --model or --images, not both")
     if images is not None and (option := options.given_option(_OF_MODELS)):
         raise InputError(f"{option} applies to a model, not to --images: omit it")
+    for source in {data, images or data} - {DIGITS}:  # before an extractor is downloaded
+        check_exists(Path(source).expanduser())
     if save_statistics is not None:
         check_statistics_name(save_statistics)
         names = {parameter.name or "" for parameter in command.params}

@@ -144,8 +144,7 @@ def _open_reader(path: Path, choice: Choice, opened: ExitStack) -> Reader:
         return read_tars(found, path, choice, opened)
     if path.is_dir():
         return read_folder(path, choice)
-    if not path.exists():
-        raise _not_found(path)
+    check_exists(path)
     if path.suffix.lower() == ".zip":
         return read_zip(path, choice, opened)
     if path.suffix.lower() in (".npy", ".npz"):
@@ -215,7 +214,11 @@ def _names(
     return known if len(set(known)) == len(items) else [item.place for item in items]
 
 
-def _not_found(path: Path) -> InputError:
+def check_exists(path: Path) -> None:
+    """Refuse a path where nothing is, and say what is called nearly so; patterns and hf:// pass."""
+    path, _ = split_part(path)
+    if path.exists() or is_dataset(path) or _is_pattern(path):
+        return
     missing = path
     while not missing.parent.is_dir():
         missing = missing.parent
@@ -225,7 +228,11 @@ def _not_found(path: Path) -> InputError:
     spellings = {normal_name(name): name for name in siblings}
     nearest = most_similar(normal_name(missing.name), spellings)
     hint = f"; did you mean {missing.parent / spellings[nearest]}?" if nearest else ""
-    return InputError(f"no such file or folder: {path}{hint}")
+    raise InputError(f"no such file or folder: {path}{hint}")
+
+
+def _is_pattern(path: Path) -> bool:
+    return path.suffix.lower() in _KINDS and any(mark in str(path) for mark in "{*?")
 
 
 def expand(pattern: str) -> list[Path]:
@@ -262,7 +269,7 @@ def containers(path: Path) -> tuple[Path, ...]:
     """
     if path.is_file():
         return (path,) if path.suffix.lower() in _KINDS or is_compressed(path) else ()
-    if path.suffix.lower() in _KINDS and any(mark in str(path) for mark in "{*?"):
+    if _is_pattern(path):
         found = tuple(expand(str(path)))
         if not _BRACES.search(str(path)):  # braces may name several parts on purpose
             _check_one_part(path, found)
