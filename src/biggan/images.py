@@ -31,7 +31,7 @@ def to_uint8(images: Tensor) -> Tensor:
     levels of the same width.
     """
     if not isinstance(images, Tensor) or not images.is_floating_point():
-        raise InputError(f"expected a tensor of floats in [-1, 1], not {_kind(images)}")
+        raise InputError(f"expected a tensor of floats in [-1, 1], not {form_of(images)}")
     if images.dtype in (torch.float16, torch.bfloat16):
         images = images.float()  # eight bits of mantissa are too few to count 256 levels
     return ((images + 1) / 2 * 256).clamp(0, 255).to(torch.uint8)
@@ -53,7 +53,7 @@ def to_pil(images: Tensor) -> list[Image.Image]:
     is_uint8 = isinstance(images, Tensor) and images.dtype == torch.uint8
     if not is_uint8 or images.ndim != 4 or images.shape[1] not in _MODES:
         raise InputError(
-            f"expected uint8 images (N, C, H, W) with 1, 3 or 4 channels, got {_kind(images)}"
+            f"expected uint8 images (N, C, H, W) with 1, 3 or 4 channels, got {form_of(images)}"
         )
     pixels = images.permute(0, 2, 3, 1).cpu().numpy()  # (N, H, W, C)
     if pixels.shape[-1] == 1:
@@ -84,7 +84,8 @@ def make_grid(images: Sequence[Image.Image], columns: int, pad: int = 1) -> Imag
     return grid
 
 
-def _kind(images: object) -> str:
+def form_of(images: object) -> str:
+    """The precision and shape of a tensor, or the type of something else."""
     if isinstance(images, Tensor):
         return f"{images.dtype} {tuple(images.shape)}"
     return type(images).__name__

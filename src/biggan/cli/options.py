@@ -105,7 +105,10 @@ PICTURE_ENDINGS = frozenset(
 
 
 class _Path(click.Path):
-    """A path that is not empty: `--out "$UNSET"` would mean the working directory."""
+    """A path that is not empty: `--out "$UNSET"` would mean the working directory.
+
+    The name of a picture or of weights is no folder.
+    """
 
     def convert(
         self,
@@ -116,20 +119,8 @@ class _Path(click.Path):
         """Read the option's text."""
         if not os.fspath(value):
             self.fail("the path is empty: give a name, or . for the working directory", param, ctx)
-        return super().convert(value, param, ctx)
-
-
-class _Folder(_Path):
-    """A folder, which may not exist yet. The name of a picture or of weights is a mistake."""
-
-    def convert(
-        self,
-        value: str | os.PathLike[str],
-        param: click.Parameter | None,
-        ctx: click.Context | None,
-    ) -> Any:
-        """Read the option's text."""
-        if Path(value).suffix.lower() in {*PICTURE_ENDINGS, ".safetensors"}:
+        is_file = Path(value).suffix.lower() in {*PICTURE_ENDINGS, ".safetensors"}
+        if is_file and not self.file_okay:
             self.fail(f"{quoted(str(value))} is the name of a file: give a folder", param, ctx)
         return super().convert(value, param, ctx)
 
@@ -141,7 +132,7 @@ PATH = _Path(path_type=Path)
 SOURCE = _Path(path_type=str)
 """A path, an address, or one of a few names."""
 FILE = _Path(dir_okay=False, path_type=Path)
-FOLDER = _Folder(file_okay=False, path_type=Path)
+FOLDER = _Path(file_okay=False, path_type=Path)
 
 model = click.option(
     "--model",

@@ -55,13 +55,13 @@ def command(
     page = out or run / "report.html"
     if page.suffix.lower() not in (".html", ".htm"):
         raise InputError(f"{page} must end in .html")
-    options.check_writable(figures or page.parent)
+    for place in filter(None, (page.parent, figures)):
+        options.check_writable(place)
     folders = [run, *others]
     records = []
     for folder in folders:
         _LOG.info("reading the logs of %s", folder)
         records.append(read_run(folder))
-    options.check_writable(page.parent)
     make_folder(page.parent)
     for record in records if measure else ():
         _LOG.info("measuring the effect of truncation on the generator of %s", record.folder)

@@ -15,6 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from biggan.errors import InputError, quoted, require, whole_number
+from biggan.images import form_of
 
 Resize = Literal["crop", "pad", "stretch"]
 MODES = {1: "L", 3: "RGB"}  # by number of channels
@@ -51,17 +52,17 @@ class ImageDataset:
     recorded_fingerprint: str | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
-        forms = [
-            f"{tensor.dtype} {tuple(tensor.shape)}" if isinstance(tensor, Tensor) else type(tensor)
-            for tensor in (self.images, self.labels)
-        ]
-        shape = list(getattr(self.images, "shape", ()))
-        wanted = [f"torch.uint8 {(*shape[:3], *shape[2:3])}", f"torch.int64 {(*shape[:1],)}"]
+        images, labels = self.images, self.labels
         require(
-            len(shape) == 4 and forms == wanted,
-            f"a dataset has images uint8 (N, C, R, R) and labels int64 (N,), not {forms}",
+            isinstance(images, Tensor)
+            and isinstance(labels, Tensor)
+            and (images.dtype, images.ndim, labels.dtype) == (torch.uint8, 4, torch.int64)
+            and images.shape[2] == images.shape[3]
+            and labels.shape == images.shape[:1],
+            "a dataset has images uint8 (N, C, R, R) and labels int64 (N,), not "
+            f"{form_of(images)} and {form_of(labels)}",
         )
-        least, most = self.labels.aminmax() if len(self) else (0, 0)
+        least, most = labels.aminmax() if len(self) else (0, 0)
         require(
             0 <= int(least) <= int(most) < max(1, self.num_classes),
             f"the labels {int(least)} to {int(most)} are not those of {self.num_classes} classes",
