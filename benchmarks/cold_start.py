@@ -23,7 +23,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-os.environ["GOMP_SPINCOUNT"] = "5000"  # as the command has it; before torch is imported
+os.environ["GOMP_SPINCOUNT"] = "10000"  # as the command has it; before torch is imported
 
 import torch
 from sampling import LABEL, TRUNCATION, build_ours, noise

@@ -90,8 +90,9 @@ class DifferentiableConv2d(FrozenConvolution):
         """See `FrozenConvolution.activated`."""
         if in_forward_mode():
             return super().activated(x, scale, shift, add_to)
-        result: Tensor
-        result, _ = _ActivatedConv.apply(x, scale, shift, add_to, *self._convolution, *self._pair)
+        result: Tensor = _ActivatedConv.apply(
+            x, scale, shift, add_to, *self._convolution, *self._pair
+        )
         return result
 
 
@@ -147,45 +148,42 @@ class _ActivatedConv(Function):
         convolution: FrozenConvolution,
         _linear: FrozenConvolution,
         _adjoint: FrozenConvolution,
-    ) -> tuple[Tensor, Tensor]:
+    ) -> Tensor:
         activated = torch.addcmul(shift, x, scale).relu_()
         result = convolution(activated)
-        return result if add_to is None else result.add_(add_to), activated
+        return result if add_to is None else result.add_(add_to)
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-        x, scale, _, _, _, ctx.linear, ctx.adjoint = inputs
-        ctx.save_for_backward(x, scale, output[1])
-        ctx.mark_non_differentiable(output[1])
-        ctx.set_materialize_grads(False)
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:  # noqa: ARG004
+        x, scale, shift, _, _, ctx.linear, ctx.adjoint = inputs
+        ctx.save_for_backward(x, scale, shift)
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
-        gradient, _ = gradients
-        if gradient is None:
-            return (None,) * 7
-        x, scale, activated = ctx.saved_tensors
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        (gradient,) = gradients
+        x, scale, shift = ctx.saved_tensors
         if must_be_plain(gradient) or not len(x):
             passed = _Linear.apply(gradient, ctx.adjoint, ctx.linear)
-            passed = torch.ops.aten.threshold_backward(passed, activated, 0)
+            normalized = torch.addcmul(shift, x, scale)
+            passed = torch.ops.aten.threshold_backward(passed, normalized, 0)
             of_scale, of_shift = (y.sum((2, 3), keepdim=True) for y in (passed * x, passed))
             of_x = passed * scale
         else:
             passed = ctx.adjoint(channels_last(gradient))
-            torch.ops.aten.threshold_backward.grad_input(passed, activated, 0, grad_input=passed)
+            normalized = torch.addcmul(shift, x, scale)
+            torch.ops.aten.threshold_backward.grad_input(passed, normalized, 0, grad_input=passed)
+            del normalized
             of_scale, of_shift = _sums(passed, x)
             of_x = passed.mul_(scale)
         of_add_to = gradient if ctx.needs_input_grad[3] else None
         return of_x, of_scale, of_shift, of_add_to, None, None, None
 
     @staticmethod
-    def vmap(
-        info: Any, in_dims: tuple[int | None, ...], *inputs: Any
-    ) -> tuple[tuple[Tensor, ...], tuple[int, int]]:
+    def vmap(info: Any, in_dims: tuple[int | None, ...], *inputs: Any) -> tuple[Tensor, int]:
         num = 3 if inputs[3] is None else 4
         batched = with_batch_first(info, in_dims, inputs[:num])
-        results = _ActivatedConv.apply(*batched, *inputs[num:])
-        return tuple(y.unflatten(0, (info.batch_size, -1)) for y in results), (0, 0)
+        result = _ActivatedConv.apply(*batched, *inputs[num:])
+        return result.unflatten(0, (info.batch_size, -1)), 0
 
 
 def _sums(passed: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:

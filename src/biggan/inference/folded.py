@@ -557,8 +557,7 @@ class _DeepBlock(nn.Module):
         self.conv4 = make(block.conv4.normalized_weight(), block.conv4.bias, resolution)
 
     def forward(self, x: Tensor, norms: list[ScaleShift]) -> Tensor:
-        # Only upsampling blocks have fewer channels behind them; a slice costs a gradient.
-        shortcut = upsample(x[:, : self.out_channels]) if self.up else x
+        shortcut = upsample(_first_channels(x, self.out_channels)) if self.up else x
         h = _convolve(self.conv1, x, norms[0], last_use=self.up)
         h = _convolve(self.conv2, h, norms[1])
         h = _convolve(self.conv3, h, norms[2])
@@ -609,6 +608,13 @@ def _convolve(
     activated = x if last_use else torch.empty_like(x)
     torch.addcmul(norm.shift, x, norm.scale, out=activated).relu_()
     return convolution(activated, add_to)
+
+
+def _first_channels(x: Tensor, num: int) -> Tensor:
+    """Of x (N, C, H, W) the first channels, (N, num, H, W)."""
+    if x.requires_grad:  # sliced in the last dimension, its gradient is in channels-last memory
+        return x.permute(0, 2, 3, 1)[..., :num].permute(0, 3, 1, 2)
+    return x[:, :num]
 
 
 def _can_write_over() -> bool:
