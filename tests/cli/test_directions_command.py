@@ -34,6 +34,9 @@ def test_mistakes(tiny_file, tmp_path):
     assert "no class is named 'dog'" in fails(f"{base} --num 2 --samples 9 --class dog")
     sefa = f"{base} --num 2 --method sefa"
     assert "draws no samples: omit --activation" in fails(f"{sefa} --activation blocks.1")
+    for option in ("--class 1", "--seed 3", "--truncation 0.4"):
+        assert f"{option.split()[0]} is for the sheet" in fails(f"{sefa} {option}")
+    assert "--truncation is for the sheet" in fails(f"{base} --truncation 0.4")
     assert "no class is named 'dog'" in fails(f"{sefa} --class dog --sheet {tmp_path}/s.png")
     for name in ("1=0", "1=a:b", "1=turn --name 0=turn"):
         assert "cannot be a name" in fails(f"{sefa} --name {name}")

@@ -286,9 +286,12 @@ def _check_proxies(proxies: tuple[str, ...]) -> None:
 def _check_root_path(path: str) -> str:
     """The path without a slash at its end; "" and "/" are none."""
     path = path.rstrip("/")
-    if path and not re.fullmatch(r"(/[\w.~-]+)+", path, re.ASCII):
+    parts = path.split("/")
+    if path and (
+        not re.fullmatch(r"(/[\w.~-]+)+", path, re.ASCII) or not {".", ".."}.isdisjoint(parts)
+    ):
         raise InputError(f"--root-path {path[:100]!r} must look like /biggan or /apps/biggan")
-    if path.split("/")[1:2] in (["api"], ["gradio_api"]):
+    if parts[1:2] in (["api"], ["gradio_api"]):
         raise InputError(f"--root-path {path[:100]!r} is an address of the API: choose another")
     return path
 

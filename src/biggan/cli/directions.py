@@ -101,6 +101,9 @@ def command(
         raise InputError(f"{sheet} must end in .png")
     if method == "sefa" and (option := options.given_option(("activation", "samples"))):
         raise InputError(f"--method sefa draws no samples: omit {option}")
+    unused = ("class_", "seed", "truncation") if method == "sefa" else ("truncation",)
+    if sheet is None and (option := options.given_option(unused)):
+        raise InputError(f"{option} is for the sheet: give --sheet, or omit it")
     chosen, named = _range(layers), dict(_named(name) for name in names)
     from biggan.atomic_write import make_folder
     from biggan.directions import (

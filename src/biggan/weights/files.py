@@ -232,7 +232,7 @@ def verify(metadata: dict[str, str], tensors: Mapping[str, Tensor], path: Path) 
         raise InputError(f"{path} is a safetensors file, but not a file of biggan")
     if _digest(metadata, tensors) != sha256:
         raise DamagedFileError(
-            f"{path} is damaged: its contents do not match its sha256; download it again"
+            f"{path} is damaged: its contents do not match its sha256; download or export it again"
         )
     return sha256
 
