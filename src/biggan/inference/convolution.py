@@ -32,6 +32,7 @@ _WINOGRAD_CHANNELS = 128  # from here on the transforms cost less than they save
 _WINOGRAD_RESOLUTION = 32  # if so many pixels share the transformed kernel
 _PRODUCT_RESOLUTION = 16  # up to here one matrix product beats a transposed convolution,
 _PRODUCT_CHANNELS = 256  # from here on
+_SUMS_CHANNELS = 48  # from here on sums over squares of pixels save more than they cost
 _FEW_CHANNELS = 4  # up to here the library's blocks of outputs would be mostly empty
 
 
@@ -307,15 +308,22 @@ def _shifted(size: int, by: int) -> tuple[slice, slice]:
 
 
 class _PackedUpsampleConv2d(PackedConvolution):
-    """Upsampling and a 3x3 convolution as in `upsample_convolve`, with a packed kernel."""
+    """Upsampling and a 3x3 convolution as a transposed one, with a packed kernel.
+
+    Of many channels as in `upsample_convolve`; the sums of squares take longer than they save where
+    channels are few.
+    """
 
     def __init__(self, weight: Tensor, bias: Tensor | None, resolution: int) -> None:
         super().__init__(weight, resolution, upsamples=True)
-        # Each output is the sum of four pixels of the transposed convolution.
-        self._bias = None if bias is None else bias.detach() / 4
+        self._sums = max(weight.shape[:2]) >= _SUMS_CHANNELS
+        self._padding = [0, 0] if self._sums else [1, 1]
+        # Each output is the sum of four pixels of the transposed convolution, then.
+        self._bias = None if bias is None else bias.detach() / (4 if self._sums else 1)
+        kernel = weight.flip(2, 3).transpose(0, 1) if self._sums else upsampling_kernel(weight)
         self._kernel = torch.ops.mkldnn._reorder_convolution_transpose_weight(
-            weight.flip(2, 3).transpose(0, 1).contiguous(),
-            [0, 0],
+            kernel.contiguous(),
+            self._padding,
             [0, 0],
             [2, 2],
             [1, 1],
@@ -324,10 +332,11 @@ class _PackedUpsampleConv2d(PackedConvolution):
         )
 
     def forward(self, x: Tensor, add_to: Tensor | None = None) -> Tensor:
-        large = torch.ops.mkldnn._convolution_transpose_pointwise(
-            x, self._kernel, self._bias, [0, 0], [0, 0], [2, 2], [1, 1], 1, "none", [], None
+        result = torch.ops.mkldnn._convolution_transpose_pointwise(
+            x, self._kernel, self._bias, self._padding, [0, 0], [2, 2], [1, 1], 1, "none", [], None
         )
-        result = sum_squares(large)
+        if self._sums:
+            result = sum_squares(result)
         return result if add_to is None else result.add_(add_to)
 
 
@@ -392,17 +401,19 @@ def can_pack() -> bool:
     }
     x = torch.randn(1, 8, 4, 4, **drawn).contiguous(memory_format=torch.channels_last)
     weight = torch.randn(8, 8, 3, 3, **drawn)
-    point = weight[:, :, :1, :1]
+    point, many = weight[:, :, :1, :1], torch.randn(_SUMS_CHANNELS, 8, 3, 3, **drawn)
     bias, before = torch.randn(8, **drawn), torch.randn(1, 8, 4, 4, **drawn)
     before = before.contiguous(memory_format=torch.channels_last)
     try:
         with torch.no_grad():
             plain = FrozenConv2d(weight, bias, 4)
             upsampling = FrozenConv2d(weight, bias, 4, upsamples=True)
+            to_many = FrozenConv2d(many, None, 4, upsamples=True)
             results = [
                 (_PackedConv2d(weight, bias, 4)(x, before.clone()), plain(x, before)),
                 (_LinearConv2d(point, bias, 4)(x, before), FrozenConv2d(point, bias, 4)(x, before)),
                 (_PackedUpsampleConv2d(weight, bias, 4)(x), upsampling(x)),
+                (_PackedUpsampleConv2d(many, None, 4)(x), to_many(x)),
                 (_UpsampleLinear(weight, bias, 4)(x), upsampling(x)),
                 (_TapsFirstConv2d(weight, bias, 4)(x), plain(x)),
             ]
