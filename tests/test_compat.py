@@ -296,10 +296,13 @@ def test_a_model_of_random_weights(theirs):
         model(z, labels, 0)
 
 
-def test_the_configuration(folder, model, theirs):
+def test_the_configuration(folder, model, theirs, tmp_path):
     for made in (ours.BigGANConfig(), ours.BigGANConfig.from_json_file(folder / "config.json")):
         other = port.BigGANConfig.from_dict(made.to_dict())
         assert json.loads(made.to_json_string()) == json.loads(other.to_json_string())
+    marked = tmp_path / "config.json"
+    marked.write_text((folder / "config.json").read_text(), encoding="utf-8-sig")
+    assert ours.BigGANConfig.from_json_file(marked).to_dict() == made.to_dict()
     expected = json.loads(json.dumps(port.BigGANConfig().to_dict()))
     assert json.loads(json.dumps(ours.BigGANConfig().to_dict())) == expected
     assert json.loads(repr(model.config)) == json.loads(repr(theirs.config))

@@ -187,6 +187,8 @@ def test_small_pictures_are_enlarged_by_whole_numbers(side, expected):
     np.testing.assert_array_equal(large[::step, ::step], np.asarray(waves(1, side, side)))
     np.testing.assert_array_equal(large[step - 1 :: step, step - 1 :: step], large[::step, ::step])
     assert (np.asarray(frame)[:, expected] == 255).all()
+    with pytest.raises(InputError, match="at least one picture"):
+        make_frame([])
 
 
 @pytest.mark.parametrize(

@@ -267,6 +267,8 @@ def test_other_mistakes(folder, tmp_path, monkeypatch):
     assert "hold no images" in refusal(stream, write_tar(tmp_path / "a.tar", [("a.txt", b"")]))
     assert "1 channel" in refusal(ShardStream, folder, 8, 2, CLASSES, 0)
     assert "at least 1" in refusal(stream, folder, window=0)
+    assert "the window" in refusal(stream, folder, window=2.5)
+    assert "the seed" in refusal(stream, folder, seed="1")
     monkeypatch.setitem(__import__("sys").modules, "webdataset", None)
     assert "pip install 'biggan[data]'" in refusal(stream, folder, index=tmp_path / "index")
 

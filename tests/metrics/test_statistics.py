@@ -312,6 +312,9 @@ def test_files_of_something_else(tmp_path):
     (tmp_path / "x.npz").touch()
     with pytest.raises(InputError, match="not a whole .npz file"):
         load_statistics(tmp_path / "x.npz")
+    (tmp_path / "x.npz").write_text("not a .npz at all")
+    with pytest.raises(InputError, match=r"not a whole \.npz file: it may be cut short"):
+        load_statistics(tmp_path / "x.npz")
     (tmp_path / "text").write_text("not statistics at all")
     with pytest.raises(InputError, match="is not a safetensors file"):
         load_statistics(tmp_path / "text")

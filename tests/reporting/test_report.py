@@ -117,6 +117,12 @@ def test_a_sheet_that_cannot_be_read_is_left_out_and_words_are_no_markup(run, un
     assert "&lt;script&gt;" in text
 
 
+def test_a_recipe_with_a_byte_order_mark(run):
+    config = run / "config.toml"
+    config.write_text(config.read_text(), encoding="utf-8-sig")
+    assert read_run(run).recipe["total_steps"] == 600
+
+
 def test_a_folder_without_a_run_is_refused(tmp_path):
     with pytest.raises(InputError, match="is not a run folder"):
         read_run(tmp_path)

@@ -254,7 +254,8 @@ def test_a_data_set_in_doubt(hub, tmp_path):
     for address in ("", "/c", "/b/validation"):
         message = refused_dataset(f"hf://datasets/owner/pets{address}")
         assert message.endswith("name one of its parts: a/train, b/test, b/train")
-    assert "a data set is hf://datasets/owner/name" in refused_dataset("hf://datasets/owner")
+    for address in ("hf://datasets/owner", "hf://datasets/", Path("hf://datasets/owner/")):
+        assert "a data set is hf://datasets/owner/name" in refused_dataset(address)
     answer = Served(b"no", status=403, error="GatedRepo")
     hub.files["/api/datasets/owner/pets/revision/main"] = answer
     assert "a gated repository: accept its terms" in refused_dataset("hf://datasets/owner/pets")
