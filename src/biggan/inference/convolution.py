@@ -11,7 +11,8 @@ gradients, in the fastest of these forms for its size and precision:
 - products of every pixel with all taps, and sums of neighbours' products, for an image's few
   channels;
 - upsampling and convolving with nine multiplications instead of sixteen (`resampling.py`), as a
-  transposed convolution, or as one matrix product where the image is small.
+  transposed convolution, or as one matrix product where the image is small; with sixteen where
+  channels are few.
 """
 
 from __future__ import annotations
@@ -318,7 +319,7 @@ class _PackedUpsampleConv2d(PackedConvolution):
         super().__init__(weight, resolution, upsamples=True)
         self._sums = max(weight.shape[:2]) >= _SUMS_CHANNELS
         self._padding = [0, 0] if self._sums else [1, 1]
-        # Each output is the sum of four pixels of the transposed convolution, then.
+        # Where squares are summed, each output is the sum of four pixels.
         self._bias = None if bias is None else bias.detach() / (4 if self._sums else 1)
         kernel = weight.flip(2, 3).transpose(0, 1) if self._sums else upsampling_kernel(weight)
         self._kernel = torch.ops.mkldnn._reorder_convolution_transpose_weight(
