@@ -97,7 +97,8 @@ def test_bfloat16_is_proposed_where_amx_makes_it_faster(low, is_proposed, monkey
     hours, *faster = map(int, re.findall(r"about (\d+) hours", said, re.IGNORECASE))
     (line,) = (line for line in said.splitlines() if line.startswith("On this CPU"))
     assert ("8 hours: --set precision=bfloat16 --set total_steps=" in line) == is_proposed
-    assert faster == [hours // 2] * is_proposed
+    assert len(faster) == is_proposed
+    assert all(abs(fewer - hours / 2) <= 1 for fewer in faster)  # both are rounded
 
 
 @pytest.mark.parametrize(("recipe", "channels"), [("small-folder", 16), ("cifar10", 24)])

@@ -5,7 +5,7 @@ import torch
 from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from biggan.inference import attention
+from biggan.nn import attention
 from biggan.inference.convolution import FrozenConv2d, FrozenConvolution
 from biggan.inference.differentiable import DifferentiableConv2d, differentiable_conv2d
 from biggan.inference.folded import FoldedGenerator

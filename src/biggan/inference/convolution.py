@@ -26,10 +26,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from biggan.nn.matrix_product import matrix_product, mkl_is_slow
 from biggan.nn.resampling import sum_squares
 from biggan.nn.winograd import winograd_convolve, winograd_kernel
 
-_WINOGRAD_CHANNELS = 128  # from here on the transforms cost less than they save,
+# From here on the transforms cost less than they save,
+_WINOGRAD_CHANNELS = 192 if mkl_is_slow() else 128
 _WINOGRAD_RESOLUTION = 32  # if so many pixels share the transformed kernel
 _PRODUCT_RESOLUTION = 16  # up to here one matrix product beats a transposed convolution,
 _PRODUCT_CHANNELS = 256  # from here on
@@ -292,7 +294,7 @@ class _TapsFirstConv2d(PackedConvolution):
         result = x.new_zeros(shape, dtype=torch.promote_types(x.dtype, torch.float32))
         for image, total in zip(x, result, strict=True):
             pixels = image.permute(1, 2, 0).flatten(0, 1)  # (H * W, C)
-            products = (self._taps @ pixels.T).view(3, 3, self.out_channels, height, width)
+            products = matrix_product(self._taps, pixels.T).view(3, 3, self.out_channels, height, width)
             for i, row in enumerate(products):
                 for j, product in enumerate(row):
                     here, there = zip(_shifted(height, i - 1), _shifted(width, j - 1), strict=True)

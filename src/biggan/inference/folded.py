@@ -28,7 +28,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from biggan.errors import InputError, quoted, real_number
-from biggan.inference.attention import attend
 from biggan.inference.convolution import (
     FrozenConv2d,
     FrozenConvolution,
@@ -37,6 +36,8 @@ from biggan.inference.convolution import (
 )
 from biggan.models import Generator, GeneratorConfig
 from biggan.models.shared import as_grid
+from biggan.nn.attention import attend
+from biggan.nn.matrix_product import affine
 from biggan.nn import (
     BatchNorm2d,
     ConditionalBatchNorm2d,
@@ -203,7 +204,7 @@ class FoldedGenerator(nn.Module):
             first, of_blocks = condition[:, 0], condition[:, 1:]
         if self.config.family != "biggan-deep":
             first = first[:, : self.config.chunk_dim]
-        grid = as_grid(torch.addmm(self.linear_bias, first, self.linear_weight))
+        grid = as_grid(affine(self.linear_bias, first, self.linear_weight))
         return grid, *self.modulation(of_blocks, truncation)
 
     def render(self, grid: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
@@ -479,7 +480,7 @@ class _Modulation(nn.Module):
     def forward(self, condition: Tensor, truncation: float | None) -> tuple[Tensor, Tensor]:
         """Of a condition (N, condition), or one for each block (N, blocks, condition)."""
         if condition.ndim == 2:
-            gain, bias = torch.addmm(self.base, condition, self.slope).chunk(2, dim=1)  # (N, T)
+            gain, bias = affine(self.base, condition, self.slope).chunk(2, dim=1)  # (N, T)
         else:
             gain, bias = self._by_block(condition)
         mean, var = self.statistics.statistics(truncation)
@@ -494,7 +495,7 @@ class _Modulation(nn.Module):
             columns = zip(
                 conditions, base.split(self.blocks), slope.split(self.blocks, dim=1), strict=True
             )
-            parts.append(torch.cat([torch.addmm(b, c, a) for c, b, a in columns], dim=1))
+            parts.append(torch.cat([affine(b, c, a) for c, b, a in columns], dim=1))
         return parts[0], parts[1]
 
 

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from biggan.nn.matrix_product import linear
 from biggan.nn.winograd import WinogradConvolution
 
 _WINOGRAD_CHANNELS = 192  # from here on the transforms cost less than they save,
@@ -38,7 +39,7 @@ def convolve(
     if not outweighs(weight, len(x) * height * width, x):
         return F.conv2d(x, weight, bias, stride, padding)
     rows = windows(F.pad(x, (padding,) * 4), size, stride)
-    return as_images(F.linear(rows, weight.flatten(1), bias), len(x), height, width)
+    return as_images(linear(rows, weight.flatten(1), bias), len(x), height, width)
 
 
 def transposed_convolve(x: Tensor, weight: Tensor, bias: Tensor | None, *, stride: int) -> Tensor:
@@ -54,8 +55,8 @@ def transposed_convolve(x: Tensor, weight: Tensor, bias: Tensor | None, *, strid
     size = weight.shape[-1]
     # Both images are turned round instead of the kernel, which is larger.
     taps = weight.contiguous(memory_format=torch.channels_last).permute(0, 2, 3, 1)
-    pixels = x.flip(2, 3).permute(0, 2, 3, 1).flatten(1, 2)  # (N, H * W, C)
-    patches = pixels @ taps.flatten(0, 2).mT  # (N, H * W, out * k * k)
+    pixels = x.flip(2, 3).permute(0, 2, 3, 1).flatten(0, 2)  # (N * H * W, C)
+    patches = linear(pixels, taps.flatten(0, 2)).unflatten(0, (batch, -1))
     large = ((n - 1) * stride + size for n in (height, width))
     result = F.fold(patches.mT, tuple(large), size, stride=stride).flip(2, 3)
     if bias is not None:

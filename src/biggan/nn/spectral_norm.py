@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from biggan.nn.convolution import convolve
+from biggan.nn.matrix_product import linear
 
 _MUCH_SMALLER = 4  # times: the backward pass goes over the input more often than over the weight
 
@@ -215,7 +216,7 @@ class SpectralNormLinear(SpectralNorm, nn.Linear):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map x (N, in) to (N, out)."""
-        return F.linear(*self.normalize(x), self.bias)
+        return linear(*self.normalize(x), self.bias)
 
 
 class SpectralNormEmbedding(SpectralNorm, nn.Embedding):
@@ -281,7 +282,8 @@ def _iterate_power(layers: list[SpectralNorm], iterations: int, eps: float) -> l
     images: list[Tensor] = []
     for _ in range(iterations):
         vs = _normalized([matrix.mT @ u for matrix, u in zip(matrices, us, strict=True)], eps)
-        images = [matrix @ v for matrix, v in zip(matrices, vs, strict=True)]
+        # Copies lie where `v` will: on some processors the rounding depends on the address.
+        images = [matrix @ v.clone() for matrix, v in zip(matrices, vs, strict=True)]
         us = _normalized(images, eps)
     if iterations > 0:
         torch._foreach_copy_(stored, us + vs)

@@ -28,6 +28,7 @@ from typing import Any, NamedTuple, cast
 import torch
 from torch import Tensor
 
+from biggan.nn.matrix_product import add_matrix_products, matrix_product, matrix_products
 from biggan.nn.threads import in_threads
 
 _POINTS = (0.0, 0.75, -0.75, 1.5, -1.5)  # and infinity
@@ -96,9 +97,9 @@ def winograd_convolve(
         def convolve(strip: _Strip) -> None:
             windows = transform(strip)  # (36, windows, C)
             product = _first(products, _PRODUCTS, windows.shape[1], out)
-            torch.bmm(windows, kernel, out=product)
+            matrix_products(windows, kernel, out=product)
             tile = _first(tiles, _TILE**2, windows.shape[1] * out)
-            torch.mm(_both_axes("output", x.dtype, x.device), product.flatten(1), out=tile)
+            matrix_product(_both_axes("output", x.dtype, x.device), product.flatten(1), out=tile)
             if bias is not None:
                 tile.view(-1, out).add_(bias)
             target = _as_tiles(result, strip)
@@ -138,8 +139,8 @@ def winograd_weight_gradient(
             source = _as_tiles(gradient, strip)
             tile = _first(tiles, *source.shape).copy_(source).view(_TILE**2, -1)
             product = _first(spread, _PRODUCTS, tile.shape[1])
-            torch.mm(_both_axes("output", x.dtype, x.device).mT, tile, out=product)
-            own.baddbmm_(product.view(*windows.shape[:2], out).mT, windows)
+            matrix_product(_both_axes("output", x.dtype, x.device).mT, tile, out=product)
+            add_matrix_products(own, product.view(*windows.shape[:2], out).mT, windows)
 
         return add_up
 
@@ -242,7 +243,7 @@ class _Strips:
             windows = windows.permute(4, 5, 0, 1, 2, 3)
             raw = _first(both[0], *windows.shape).copy_(windows).view(_PRODUCTS, -1)
             transformed = _first(both[1], *raw.shape)
-            torch.mm(_both_axes("input", raw.dtype, raw.device), raw, out=transformed)
+            matrix_product(_both_axes("input", raw.dtype, raw.device), raw, out=transformed)
             return transformed.view(_PRODUCTS, -1, channels)
 
         return windows_of

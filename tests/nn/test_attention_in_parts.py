@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from biggan.inference import attention
+from biggan.nn import attention
 
 
 def plain(query, key, value):
