@@ -182,7 +182,8 @@ def long_training(folder: Path) -> Iterator[tuple[str, Figures]]:
 
 def evaluation(folder: Path) -> Iterator[tuple[str, Figures]]:
     extractor = folder / "classifier.safetensors"
-    biggan("classifier", "digits", "--resolution", 16, "--steps", 20, "--out", extractor)
+    # After more steps the scores would differ between processors by a tenth.
+    biggan("classifier", "digits", "--resolution", 16, "--steps", 2, "--out", extractor)
     yield "classifier", of_tensors(extractor)
     out = folder / "evaluation.json"
     options = ["--num", 300, "--truncations", "0.5,none", "--metrics", "fid,is,kid,pr"]

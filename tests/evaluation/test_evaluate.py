@@ -24,6 +24,7 @@ from biggan.metrics.inception_score import inception_score
 from biggan.metrics.kernel_inception_distance import kernel_inception_distance
 from biggan.metrics.precision_recall import precision_recall
 from biggan.metrics.statistics import FeatureStatistics
+from biggan.sampling import generate_batches
 from biggan.weights.files import Description
 from runs import noise_images
 from several_processes import launch
@@ -58,7 +59,9 @@ def features_of(images):
 def made_by(model, truncation, kind="hub"):
     z = make_noise(NUM, model.config.z_dim, truncation, PROTOCOL.seed, kind=kind)
     labels = torch.arange(NUM) % 3
-    return to_uint8(model.generate(z, labels, statistics_truncation(truncation, kind)))
+    statistics = statistics_truncation(truncation, kind)
+    made = generate_batches(model.engine, labels, z, statistics, PROTOCOL.batch_size)
+    return to_uint8(torch.cat([batch.images for batch in made]))  # rounding depends on the batch
 
 
 def distance_between(*images):

@@ -5,10 +5,10 @@ import torch
 from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from biggan.nn import attention
 from biggan.inference.convolution import FrozenConv2d, FrozenConvolution
 from biggan.inference.differentiable import DifferentiableConv2d, differentiable_conv2d
 from biggan.inference.folded import FoldedGenerator
+from biggan.nn import attention
 from tiny import ARCHITECTURES, DEEP, tiny_generator
 
 SMALL = [name for name in ARCHITECTURES if name != "wide enough for Winograd"]

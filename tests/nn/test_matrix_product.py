@@ -86,7 +86,9 @@ def test_linear_has_derivatives_of_any_order(with_bias):
 
     exact = derivatives(F.linear, [y.double() for y in given])
     for result, of_exact in zip(derivatives(linear, given), exact, strict=True):
-        torch.testing.assert_close(result.double(), of_exact, rtol=1e-4, atol=1e-3 * of_exact.std().item())
+        torch.testing.assert_close(
+            result.double(), of_exact, rtol=1e-4, atol=1e-3 * of_exact.std().item()
+        )
 
 
 def test_the_library_is_chosen(by_onednn):

@@ -294,7 +294,9 @@ class _TapsFirstConv2d(PackedConvolution):
         result = x.new_zeros(shape, dtype=torch.promote_types(x.dtype, torch.float32))
         for image, total in zip(x, result, strict=True):
             pixels = image.permute(1, 2, 0).flatten(0, 1)  # (H * W, C)
-            products = matrix_product(self._taps, pixels.T).view(3, 3, self.out_channels, height, width)
+            products = matrix_product(self._taps, pixels.T).view(
+                3, 3, self.out_channels, height, width
+            )
             for i, row in enumerate(products):
                 for j, product in enumerate(row):
                     here, there = zip(_shifted(height, i - 1), _shifted(width, j - 1), strict=True)

@@ -36,8 +36,6 @@ from biggan.inference.convolution import (
 )
 from biggan.models import Generator, GeneratorConfig
 from biggan.models.shared import as_grid
-from biggan.nn.attention import attend
-from biggan.nn.matrix_product import affine
 from biggan.nn import (
     BatchNorm2d,
     ConditionalBatchNorm2d,
@@ -47,6 +45,8 @@ from biggan.nn import (
     StandingBatchNorm2d,
     upsample,
 )
+from biggan.nn.attention import attend
+from biggan.nn.matrix_product import affine
 
 if TYPE_CHECKING:
     from biggan.models.biggan import GeneratorBlock

@@ -50,8 +50,8 @@ class SelfAttention2d(nn.Module):
                 # Zeros change no logit, and with equal widths the kernel that holds no (HW, HW/4)
                 # matrix of weights takes over: at 64x64 positions that is 17 MB an image.
                 query, key = (F.pad(y, (0, value.shape[-1] - y.shape[-1])) for y in (query, key))
-            heads = (y.unsqueeze(1) for y in (query, key, value))
-            attended = F.scaled_dot_product_attention(*heads, scale=1.0).squeeze(1)
+            query, key, value = (y.unsqueeze(1) for y in (query, key, value))  # one head
+            attended = F.scaled_dot_product_attention(query, key, value, scale=1.0).squeeze(1)
         attended = attended.mT.unflatten(2, x.shape[2:])  # (N, C/2, H, W)
         return x + self.gamma * self.o(attended)
 

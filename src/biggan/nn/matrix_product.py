@@ -136,4 +136,6 @@ def _maker() -> str:
         lines = _CPUINFO.read_text(encoding="utf-8").splitlines()
     except OSError:  # not Linux; Windows ends with it
         lines = [platform.processor()]
-    return next((line.split()[-1] for line in lines if re.match("vendor_id|AMD64|Intel64", line)), "")
+    return next(
+        (line.split()[-1] for line in lines if re.match("vendor_id|AMD64|Intel64", line)), ""
+    )
