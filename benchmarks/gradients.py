@@ -2,9 +2,9 @@
 
 BigGAN-deep of the same random weights: the peer, our plain network, and the folded generator of
 `Gan.differentiable`. The peer runs twice: with frozen weights as ours, and as it comes, where
-`backward()` computes the gradients of all weights too. On a CPU with AMX ours also runs in
-bfloat16. Each has a process of its own: ours with the environment of `biggan invert`, the peer as
-it comes. All take turns in every round, of several gradients in a row; the figures are medians of
+`backward()` computes the gradients of all weights too. Where the CPU has
+bfloat16, ours also runs in it. Each has a process of its own: ours with the environment of `biggan
+invert`, the peer as it comes. All take turns in every round, of several gradients in a row; the figures are medians of
 the turns' medians, and the medians of each round's ratios.
 
 Before that all compute the gradients of several noises, which are compared with those of the plain
@@ -42,7 +42,7 @@ from turns import Contender, Functions, Plan, ratio, running, take_turns
 
 import biggan
 from biggan.cli.options import set_environment
-from biggan.devices import has_amx, keep_freed_memory
+from biggan.devices import has_bfloat16, keep_freed_memory
 from biggan.images import to_pil, to_uint8
 
 PEER = "the port, weights frozen"
@@ -151,7 +151,7 @@ def main() -> None:
         plans = {}
         for name in () if peer is None else (PEER, AS_IT_COMES):
             plans[name] = Plan(partial(port_gradient, weights, name))
-        for name in (PLAIN, OURS, *([IN_BFLOAT16] if has_amx() else [])):
+        for name in (PLAIN, OURS, *([IN_BFLOAT16] if has_bfloat16() else [])):
             plans[name] = Plan(partial(own_gradient, weights, name), set_environment)
         del peer
         exact = own_gradient(weights, EXACT)["gradient"]

@@ -5,7 +5,7 @@ steps, and the largest distance between them over the run: the band.
 
     python benchmarks/precision.py [--device cuda] [--steps 200] [--channels 16] [--batch-size 16]
 
-The networks are narrow by default: a CPU without AMX emulates bfloat16, in up to tenfold time.
+The networks are narrow by default: a CPU without bfloat16 emulates it, in up to tenfold time.
 """
 
 from __future__ import annotations

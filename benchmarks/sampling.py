@@ -3,8 +3,8 @@
 BigGAN-deep: the peer as it is, the peer exported to ONNX and run by ONNX Runtime and by OpenVINO,
 our plain network and our engines, all of the same random weights. BigGAN, which the peer does not
 have: our engines against our own plain network, which trains and whose layers are fused already,
-and against its textbook form (`plain_form.py`): upsample, then convolve. On a CPU with AMX also our
-engine in bfloat16, with its PSNR against the float32 image.
+and against its textbook form (`plain_form.py`): upsample, then convolve. Where the CPU has
+bfloat16, also our engine in it, with its PSNR against the float32 image.
 
 Each has a process of its own, as its users run it: ours with the environment of `biggan sample`,
 the peers as they come. All take turns in every round, of several images in a row; the figures are
@@ -39,7 +39,7 @@ from turns import Functions, Plan, ratio, running, take_turns
 
 import biggan
 from biggan.cli.options import set_environment
-from biggan.devices import has_amx, keep_freed_memory
+from biggan.devices import has_bfloat16, keep_freed_memory
 from biggan.inference import EngineName, Precision
 from biggan.inference.folded import FoldedGenerator
 from biggan.inference.measurements import matrix_product_rate
@@ -286,7 +286,7 @@ def own_plans(weights: Path) -> dict[str, Plan]:
     builds = {PLAIN: partial(image_by_network, weights, nn.Module.eval)}
     for name in ("pytorch", *(["openvino"] if openvino_version() else [])):
         builds[f"ours, engine {name}"] = partial(image_by_engine, weights, name, "float32")
-    if has_amx():
+    if has_bfloat16():
         builds[IN_BFLOAT16] = partial(image_by_engine, weights, "pytorch", "bfloat16")
     return {name: Plan(build, set_environment) for name, build in builds.items()}
 

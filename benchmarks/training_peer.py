@@ -1,7 +1,7 @@
 """Training steps against ajbrock's BigGAN-PyTorch, of which a checkout is needed.
 
 Networks of the same shapes, hinge loss, Adam, no orthogonal regularization; a step of D and one of
-G by each in turn: in float32 and, on a CPU with AMX, in bfloat16 too (the peer by autocast). Each
+G by each in turn: in float32 and, where the CPU has it, in bfloat16 (the peer by autocast). Each
 has a process of its own, as its users run it: ours keeps freed memory, as `biggan train` does, and
 the peer does not. With --kept a second one of the peer does. Processes of fewer precisions need
 less memory. Prints the medians of wall and processor time, and the medians of each round's ratios
@@ -27,7 +27,7 @@ from torch import nn
 from torch.nn import functional as F
 from turns import Functions, Plan, Times, ratio, running
 
-from biggan.devices import has_amx, keep_freed_memory
+from biggan.devices import has_bfloat16, keep_freed_memory
 from biggan.training.config import TrainConfig
 from biggan.training.state import TrainState
 from biggan.training.step import discriminator_step, generator_step
@@ -117,7 +117,7 @@ def main() -> None:
         "--precisions",
         nargs="+",
         choices=("float32", "bfloat16"),
-        default=["float32", "bfloat16"] if has_amx() else ["float32"],
+        default=["float32", "bfloat16"] if has_bfloat16() else ["float32"],
     )
     parser.add_argument(
         "--kept", action="store_true", help="also the peer with freed memory kept as ours"

@@ -32,7 +32,7 @@ from tiny import tiny_generator
 def _only_pytorch_at_a_known_rate(monkeypatch):
     monkeypatch.setattr(sampling, "openvino_version", lambda: None)
     monkeypatch.setattr(sampling, "matrix_product_rate", lambda _: 1e9)
-    monkeypatch.setattr(sampling, "has_amx", lambda: False)
+    monkeypatch.setattr(sampling, "has_bfloat16", lambda: False)
 
 
 def test_the_ratio_is_the_median_of_the_rounds():

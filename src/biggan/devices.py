@@ -62,9 +62,12 @@ def best_device() -> torch.device:
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
 
 
-def has_amx() -> bool:
-    """Whether this CPU multiplies matrices in bfloat16 by AMX; without it PyTorch emulates them."""
-    return torch.cpu._is_amx_tile_supported()
+def has_bfloat16() -> bool:
+    """Whether this CPU multiplies matrices in bfloat16: by AMX, or by AVX-512 at twice the rate.
+
+    Without either PyTorch emulates them.
+    """
+    return torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
 
 
 def total_memory(device: torch.device) -> int | None:

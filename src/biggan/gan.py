@@ -52,7 +52,7 @@ def load(
             ports of DeepMind's modules; None for what the file says.
         engine: "pytorch", "openvino", "compile", or "auto" for the fastest that `biggan bench`
             measured on this machine, PyTorch where it measured nothing.
-        precision: Of the convolutions: "float32"; faster are "bfloat16" on GPUs and CPUs with AMX,
+        precision: Of the convolutions: "float32"; faster are "bfloat16" on GPUs and many CPUs,
             and "float16" on GPUs.
 
     Raises:

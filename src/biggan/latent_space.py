@@ -224,7 +224,7 @@ def differentiable(
         padding: What lies around the activations: "zeros" as trained, or "circular", the
             opposite border, for images that can be tiled.
         precision: Of the convolutions and their gradients: "float32", that of the generator;
-            faster are "bfloat16" on GPUs and CPUs with AMX, and "float16" on GPUs.
+            faster are "bfloat16" on GPUs and many CPUs, and "float16" on GPUs.
 
     Returns:
         `network(z, labels, truncation)` and `network.synthesize(z, class_vectors, truncation)`

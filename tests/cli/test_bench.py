@@ -26,7 +26,7 @@ class InPlaceOfOpenVino(Engine):
 def _a_cache_of_its_own_and_small_matrices(tmp_path, monkeypatch):
     monkeypatch.setenv("BIGGAN_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(measurements, "_SIDE", 64)
-    monkeypatch.setattr("biggan.inference.engine.has_amx", lambda: False)
+    monkeypatch.setattr("biggan.inference.engine.has_bfloat16", lambda: False)
 
 
 def pretend(monkeypatch, **seconds):
@@ -66,7 +66,7 @@ def test_measures_and_keeps_what_auto_takes(tiny_file, monkeypatch):
 
 def test_bfloat16_is_a_row_where_the_cpu_has_it(tiny_file, monkeypatch):
     pretend(monkeypatch, pytorch=0.5, openvino=0.25, plain=2.0, bfloat16=0.125)
-    monkeypatch.setattr("biggan.inference.engine.has_amx", lambda: True)
+    monkeypatch.setattr("biggan.inference.engine.has_bfloat16", lambda: True)
     card = json.loads(succeeds(f"bench --model {tiny_file} --json --device cpu"))
     speeds = {row["name"]: row["speed_over_pytorch"] for row in card["engines"]}
     assert speeds == {"pytorch": 1, "openvino": 2, "plain": 0.25, "bfloat16": 4}

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from biggan.devices import has_amx
+from biggan.devices import has_bfloat16
 from biggan.errors import InputError
 from biggan.inference import ENGINES, engine, openvino, pytorch
 from biggan.inference.engine import Engine, build_engine, bytes_per_image, check_engine
@@ -236,8 +236,8 @@ def test_graphs_give_way_where_memory_does_not_suffice_for_another(recording, mo
         torch.testing.assert_close(images, tiny_generator()(z, labels, 0.4), atol=1e-4, rtol=0)
 
 
-@pytest.mark.skipif(not has_amx(), reason="no AMX")
-def test_bfloat16_on_a_cpu_with_amx(caplog):
+@pytest.mark.skipif(not has_bfloat16(), reason="no bfloat16")
+def test_bfloat16_on_a_cpu(caplog):
     generator = tiny_generator()
     engine = build_engine(generator, "pytorch", "bfloat16")
     assert (engine.precision, engine.folded.dtype, caplog.text) == ("bfloat16", torch.bfloat16, "")
@@ -253,7 +253,8 @@ def test_what_cannot_be_is_refused_in_one_line(monkeypatch):
     with pytest.raises(InputError, match="float16 needs a GPU: "):
         build_engine(generator, "pytorch", "float16")
     monkeypatch.setattr("torch.cpu._is_amx_tile_supported", lambda: False)
-    with pytest.raises(InputError, match="bfloat16 needs a GPU or a CPU with AMX"):
+    monkeypatch.setattr("torch.cpu._is_avx512_bf16_supported", lambda: False)
+    with pytest.raises(InputError, match="bfloat16 needs a GPU, or a CPU with AMX or AVX-512"):
         build_engine(generator, "pytorch", "bfloat16")
     with pytest.raises(InputError, match="runs in float32"):
         build_engine(generator, "openvino", "float16")

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from biggan.devices import has_amx
+from biggan.devices import has_bfloat16
 from biggan.inference.convolution import FrozenConv2d, packed_conv2d
 from biggan.inference.differentiable import differentiable_conv2d
 from biggan.inference.folded import FoldedGenerator
@@ -118,8 +118,8 @@ def test_neither_the_generator_nor_the_inputs_are_changed(generator):
 @pytest.mark.parametrize("make", [FrozenConv2d, partial(packed_conv2d, dtype=torch.bfloat16)])
 @torch.inference_mode()
 def test_low_precision_makes_nearly_the_same_images(generator, make):
-    if make is not FrozenConv2d and not has_amx():
-        pytest.skip("no AMX")
+    if make is not FrozenConv2d and not has_bfloat16():
+        pytest.skip("no bfloat16")
     folded = FoldedGenerator(generator, make)
     folded.convolve_in(torch.bfloat16)
     z, labels = inputs(generator)

@@ -66,7 +66,7 @@ class ClassifierTraining:
         flip: Whether to mirror one half of the images, and to average the finished network's
             features of an image and its mirror image. Not for letters and digits.
         precision: Of convolutions and matrix products while training: bfloat16 is faster on GPUs,
-            and on CPUs with AMX. The finished network is used in float32.
+            and on CPUs with AMX or AVX-512 BF16. The finished network is used in float32.
     """
 
     steps: int

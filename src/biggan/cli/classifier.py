@@ -59,7 +59,7 @@ if TYPE_CHECKING:
     "--precision",
     type=click.Choice(["float32", "bfloat16"]),
     default="float32",
-    help="Precision of training; bfloat16 is faster on GPUs, and on CPUs with AMX.",
+    help="Precision of training; bfloat16 is faster on GPUs, and on CPUs with AMX or AVX-512 BF16.",
 )
 @options.label_column
 @options.resize

@@ -15,7 +15,7 @@ from biggan.cli import options
 from biggan.cli.train import newest_checkpoint, summary
 from biggan.data import ShardStream
 from biggan.data.dataset import DatasetOutline
-from biggan.devices import has_amx
+from biggan.devices import has_bfloat16
 from biggan.distributed import asked_processes
 from biggan.toml import to_toml
 from biggan.training.batches import UncountedStream, look_at_data
@@ -88,12 +88,12 @@ def _print_time(
     if device.type != "cpu":
         return
     faster: list[str] = []
-    if config.precision == "float32" and has_amx():
+    if config.precision == "float32" and has_bfloat16():
         low = measure_rate(replace(config, precision="bfloat16"), device) * plan["processes"]
         if low > 1.2 * rate:
             rate, faster = low, ["precision=bfloat16"]
             click.echo(
-                f"In bfloat16, on this CPU's AMX, about {duration(plan['run_flops'] / rate)}: "
+                f"In bfloat16, which this CPU has, about {duration(plan['run_flops'] / rate)}: "
                 "--set precision=bfloat16"
             )
     if plan["run_flops"] / rate <= 1.5 * NIGHT:

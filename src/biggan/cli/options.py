@@ -166,7 +166,7 @@ precision = click.option(
     type=click.Choice(PRECISIONS),
     default="float32",
     help="Precision of the convolutions. Faster, with slightly different images: bfloat16 on GPUs "
-    "and CPUs with AMX, float16 on GPUs.",
+    "and CPUs with AMX or AVX-512 BF16, float16 on GPUs.",
 )
 like = click.option(
     "--like",

@@ -162,7 +162,7 @@ def packed_conv2d(
 ) -> FrozenConvolution:
     """A frozen convolution in the form that is fastest on this CPU; see `FrozenConv2d`.
 
-    Runs where no gradients are recorded, in `dtype`: float32, or bfloat16 on a CPU with AMX.
+    Runs where no gradients are recorded, in `dtype`: float32, or bfloat16 where the CPU has it.
     """
     weight = weight.to(dtype)
     bias = None if bias is None else bias.to(dtype)

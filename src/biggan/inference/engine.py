@@ -13,7 +13,7 @@ from typing import ClassVar, TypeVar
 import torch
 from torch import Tensor
 
-from biggan.devices import describe_out_of_memory, has_amx, is_out_of_memory
+from biggan.devices import describe_out_of_memory, has_bfloat16, is_out_of_memory
 from biggan.errors import InputError, quoted
 from biggan.inference import ENGINES, PRECISIONS, EngineName, Precision
 from biggan.inference.convolution import FrozenConv2d, MakeConvolution, packed_conv2d
@@ -40,7 +40,7 @@ class Engine:
     Args:
         generator: In eval mode; not changed, and later changes of its weights do not reach it. Of
             one in float64 it makes the images of the same weights in float32.
-        precision: Of the convolutions; on a CPU float32, or bfloat16 if it has AMX.
+        precision: Of the convolutions; on a CPU float32, or bfloat16 if it has AMX or AVX-512 BF16.
         portable: Standard operations alone, on a CPU too.
 
     Raises:
@@ -153,9 +153,10 @@ def check_precision(precision: Precision, device: torch.device | None = None) ->
         return
     if precision == "float16":
         raise InputError("float16 needs a GPU: omit the precision on a CPU")
-    if precision == "bfloat16" and not has_amx():
+    if precision == "bfloat16" and not has_bfloat16():
         raise InputError(
-            "bfloat16 needs a GPU or a CPU with AMX, which this one lacks: omit the precision"
+            "bfloat16 needs a GPU, or a CPU with AMX or AVX-512 BF16, which this one lacks: "
+            "omit the precision"
         )
 
 
