@@ -2,10 +2,10 @@
 
 BigGAN-deep of the same random weights: the peer, our plain network, and the folded generator of
 `Gan.differentiable`. The peer runs twice: with frozen weights as ours, and as it comes, where
-`backward()` computes the gradients of all weights too. Where the CPU has
-bfloat16, ours also runs in it. Each has a process of its own: ours with the environment of `biggan
-invert`, the peer as it comes. All take turns in every round, of several gradients in a row; the figures are medians of
-the turns' medians, and the medians of each round's ratios.
+`backward()` computes the gradients of all weights too. Where the CPU has bfloat16, ours also runs
+in it. Each has a process of its own: ours with the environment of `biggan invert`, the peer as it
+comes. All take turns in every round, of several gradients in a row; the figures are medians of the
+turns' medians, and the medians of each round's ratios.
 
 Before that all compute the gradients of several noises, which are compared with those of the plain
 network in float64. A value near zero before a ReLU changes its sign by rounding, so that the error

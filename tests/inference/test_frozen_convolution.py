@@ -135,7 +135,7 @@ def test_activation_and_convolution_have_first_and_second_derivatives():
         # Output and input channels, kernel, resolution, upsamples.
         (
             _WinogradConv2d,
-            (192, 192, 3, 32, False),
+            (384, 384, 3, 32, False),
             [(32, 32, 3, 32, False), (128, 128, 3, 16, False)],
         ),
         (_LinearConv2d, (512, 2048, 1, 8, False), []),

@@ -31,7 +31,7 @@ from biggan.nn.resampling import sum_squares
 from biggan.nn.winograd import winograd_convolve, winograd_kernel
 
 # From here on the transforms cost less than they save,
-_WINOGRAD_CHANNELS = 192 if mkl_is_slow() else 128
+_WINOGRAD_CHANNELS = 384 if mkl_is_slow() else 128
 _WINOGRAD_RESOLUTION = 32  # if so many pixels share the transformed kernel
 _PRODUCT_RESOLUTION = 16  # up to here one matrix product beats a transposed convolution,
 _PRODUCT_CHANNELS = 256  # from here on
