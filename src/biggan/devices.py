@@ -158,4 +158,4 @@ def keep_freed_memory() -> None:
     except (AttributeError, OSError, TypeError):  # not glibc; Windows
         return
     mallopt(-4, 0)  # M_MMAP_MAX
-    mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD
+    mallopt(-1, -1)  # M_TRIM_THRESHOLD: never
