@@ -1,9 +1,10 @@
 """Self-attention against an einsum written from the SA-GAN code's description."""
 
+import pytest
 import torch
 from torch.nn import functional as F
 
-from biggan.nn import SelfAttention2d, initialize_orthogonal
+from biggan.nn import SelfAttention2d, attention, initialize_orthogonal
 
 
 def attention_layer(channels=16):
@@ -40,3 +41,58 @@ def test_widths_follow_the_code_and_not_the_papers_text():
     assert layer.g.weight.shape == (32, 64, 1, 1)
     assert layer.o.weight.shape == (64, 32, 1, 1)
     assert [layer.theta.bias, layer.phi.bias, layer.g.bias, layer.o.bias] == [None] * 4
+
+
+# --- in parts, against the formula ---
+
+
+def plain(query, key, value):
+    return torch.softmax(query @ key.mT, dim=-1) @ value
+
+
+@pytest.fixture(params=["parts", "whole"])
+def inputs(request, monkeypatch):
+    """Two images of 7 positions, 5 of them attended to."""
+    if request.param == "parts":
+        monkeypatch.setattr(attention, "_WEIGHTS", 15)  # 3, 3 and 1 positions
+    shapes = (2, 7, 3), (2, 5, 3), (2, 5, 4)
+    return [torch.randn(shape, dtype=torch.float64).requires_grad_() for shape in shapes]
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script:DeprecationWarning")  # torch's own
+def test_it_is_the_formula_with_its_derivatives(inputs):
+    torch.testing.assert_close(attention.attend(*inputs), plain(*inputs))
+    attend = attention.attend
+    assert torch.autograd.gradcheck(attend, inputs, check_batched_grad=True, check_forward_ad=True)
+    assert torch.autograd.gradgradcheck(attend, inputs)
+
+
+def test_it_takes_the_transforms_of_torch_func(inputs):
+    query, key, value = inputs
+    queries = torch.stack([query, 2 * query], dim=1)
+    made = torch.vmap(attention.attend, in_dims=(1, None, None))(queries, key, value)
+    torch.testing.assert_close(made, torch.stack([plain(q, key, value) for q in queries.unbind(1)]))
+    with torch.inference_mode():
+        torch.testing.assert_close(attention.attend(*inputs), plain(*inputs))
+
+
+def test_autocast_does_not_lower_its_precision(inputs):
+    inputs = [x.detach().float().requires_grad_() for x in inputs]
+    weights = torch.randn(2, 7, 4)
+    found = []
+    for enabled in (True, False):
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            made = attention.attend(*inputs)
+            found.append([made, *torch.autograd.grad((made * weights).sum(), inputs)])
+    for lowered, exact in zip(*found, strict=True):
+        assert torch.equal(lowered, exact)
+
+
+@pytest.mark.parametrize("changed", range(4))
+def test_what_is_changed_before_the_backward_pass_is_noticed(inputs, changed):
+    made = attention.attend(*inputs)
+    loss = made.sum()
+    with torch.no_grad():
+        (*inputs, made)[changed].mul_(2)
+    with pytest.raises(RuntimeError, match="modified"):
+        torch.autograd.grad(loss, inputs)
