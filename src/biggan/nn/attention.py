@@ -43,8 +43,8 @@ class SelfAttention2d(nn.Module):
         key = _tokens(F.max_pool2d(self.phi(x), 2))  # (N, HW/4, C/8)
         value = _tokens(F.max_pool2d(self.g(x), 2))  # (N, HW/4, C/2)
         on_cpu = x.device.type == "cpu"
-        is_plain = not (torch.is_autocast_enabled("cpu") or torch.compiler.is_compiling())
-        if on_cpu and is_plain:
+        is_watched = torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack()
+        if on_cpu and not is_watched and not torch.is_autocast_enabled("cpu"):
             attended = attend(query, key, value)  # (N, HW, C/2)
         else:
             if on_cpu:

@@ -56,7 +56,7 @@ def transposed_convolve(x: Tensor, weight: Tensor, bias: Tensor | None, *, strid
     # Both images are turned round instead of the kernel, which is larger.
     taps = weight.contiguous(memory_format=torch.channels_last).permute(0, 2, 3, 1)
     pixels = x.flip(2, 3).permute(0, 2, 3, 1).flatten(0, 2)  # (N * H * W, C)
-    patches = linear(pixels, taps.flatten(0, 2)).unflatten(0, (batch, -1))
+    patches = linear(pixels, taps.flatten(0, 2)).unflatten(0, (batch, height * width))
     large = ((n - 1) * stride + size for n in (height, width))
     result = F.fold(patches.mT, tuple(large), size, stride=stride).flip(2, 3)
     if bias is not None:

@@ -27,6 +27,7 @@ from biggan.nn.convolution import convolve
 from biggan.nn.matrix_product import linear
 
 _MUCH_SMALLER = 4  # times: the backward pass goes over the input more often than over the weight
+_ALIGNMENT = 16  # numbers; 64 bytes in float32
 
 
 class Uninitialized:
@@ -282,8 +283,7 @@ def _iterate_power(layers: list[SpectralNorm], iterations: int, eps: float) -> l
     images: list[Tensor] = []
     for _ in range(iterations):
         vs = _normalized([matrix.mT @ u for matrix, u in zip(matrices, us, strict=True)], eps)
-        # Copies lie where `v` will: on some processors the rounding depends on the address.
-        images = [matrix @ v.clone() for matrix, v in zip(matrices, vs, strict=True)]
+        images = [matrix @ v for matrix, v in zip(matrices, vs, strict=True)]
         us = _normalized(images, eps)
     if iterations > 0:
         torch._foreach_copy_(stored, us + vs)
@@ -293,9 +293,13 @@ def _iterate_power(layers: list[SpectralNorm], iterations: int, eps: float) -> l
 def _normalized(vectors: list[Tensor], eps: float) -> list[Tensor]:
     """Each vector divided by its norm, or by eps where that is larger."""
     norms = torch.stack(torch._foreach_norm(vectors)).clamp_(min=eps)
-    sizes = [len(vector) for vector in vectors]
+    # Aligned as tensors of their own, for which some CPUs round a product with a matrix otherwise.
+    zeros = vectors[0].new_zeros(_ALIGNMENT)
+    filled = [part for vector in vectors for part in (vector, zeros[: -len(vector) % _ALIGNMENT])]
+    sizes = [-(-len(vector) // _ALIGNMENT) * _ALIGNMENT for vector in vectors]
     each = torch.cat([norm.expand(size) for norm, size in zip(norms.unbind(), sizes, strict=True)])
-    return list((torch.cat(vectors) / each).split(sizes))
+    parts = (torch.cat(filled) / each).split(sizes)
+    return [part[: len(vector)] for part, vector in zip(parts, vectors, strict=True)]
 
 
 @contextmanager
