@@ -63,9 +63,9 @@ def best_device() -> torch.device:
 
 
 def has_bfloat16() -> bool:
-    """Whether this CPU multiplies matrices in bfloat16: by AMX, or by AVX-512 at twice the rate.
+    """Whether this CPU multiplies bfloat16 matrices, by AMX or by AVX-512 faster than float32.
 
-    Without either PyTorch emulates them.
+    Without either, PyTorch emulates it.
     """
     return torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
 

@@ -96,3 +96,17 @@ def test_what_is_changed_before_the_backward_pass_is_noticed(inputs, changed):
         (*inputs, made)[changed].mul_(2)
     with pytest.raises(RuntimeError, match="modified"):
         torch.autograd.grad(loss, inputs)
+
+
+@pytest.mark.parametrize("mkl_is_slow", [True, False])
+def test_large_images_have_their_products_by_the_faster_library(mkl_is_slow, monkeypatch):
+    monkeypatch.setattr("biggan.nn.matrix_product.mkl_is_slow", lambda: mkl_is_slow)
+    shapes = (1, 1024, 16), (1, 256, 16), (1, 256, 64)
+    inputs = [torch.randn(shape).requires_grad_() for shape in shapes]
+    exact = [x.detach().double().requires_grad_() for x in inputs]
+    expected, made = plain(*exact), attention.attend(*inputs)
+    expected.square().sum().backward()
+    made.square().sum().backward()
+    torch.testing.assert_close(made.double(), expected, rtol=1e-4, atol=1e-5)
+    for x, y in zip(inputs, exact, strict=True):
+        torch.testing.assert_close(x.grad.double(), y.grad, rtol=1e-3, atol=1e-4)

@@ -19,8 +19,9 @@ M, K, N = 96, 112, 104  # enough for oneDNN
 
 @pytest.fixture(autouse=True, params=[True, False], ids=["oneDNN", "MKL"])
 def by_onednn(request, monkeypatch):
-    monkeypatch.setattr(products, "mkl_is_slow", lambda: request.param)
-    return request.param and torch.backends.mkldnn.is_available()
+    taken = request.param and torch.backends.mkldnn.is_available()
+    monkeypatch.setattr(products, "mkl_is_slow", lambda: taken)
+    return taken
 
 
 def dense(rows, columns):
@@ -72,6 +73,21 @@ def test_products_of_several_at_once():
     close(add_matrix_products(total.clone(), a, b), total.double() + exact)
 
 
+def test_a_bias_of_any_layout():
+    x, weight = torch.randn(M, K), torch.randn(N, K)
+    for bias in (torch.randn(2 * N)[::2], torch.ones(1).expand(N)):
+        close(linear(x, weight, bias), F.linear(x.double(), weight.double(), bias.double()))
+
+
+def test_only_what_the_gradients_need_is_kept():
+    x, weight = torch.randn(M, K).requires_grad_(), torch.randn(N, K).requires_grad_()
+    for given, kept in (((x, weight), 2), ((x.detach(), weight), 1), ((x, weight.detach()), 1)):
+        saved = []
+        with torch.autograd.graph.saved_tensors_hooks(saved.append, lambda _: None):
+            linear(*given)
+        assert len(saved) == kept
+
+
 @pytest.mark.parametrize("with_bias", [True, False])
 def test_linear_has_derivatives_of_any_order(with_bias):
     x, weight, bias = torch.randn(M, K), torch.randn(N, K), torch.randn(N)
@@ -114,10 +130,11 @@ def test_what_counts_operations_sees_the_products():
     with FlopCounterMode(display=False) as counter:
         matrix_product(a, b)
         linear(a, b.mT)
-    assert counter.get_total_flops() == 2 * 2 * M * K * N
+        add_matrix_product(torch.zeros(M, N), a, b)
+    assert counter.get_total_flops() == 3 * 2 * M * K * N
 
 
-def test_autocast_lowers_linear_alone():
+def test_autocast_lowers_linear():
     a, b = torch.randn(M, K), torch.randn(K, N)
     with torch.autocast("cpu", torch.bfloat16):
         assert linear(a, b.mT).dtype == torch.bfloat16
@@ -128,6 +145,7 @@ def test_autocast_lowers_linear_alone():
     [
         ("processor\t: 0\nvendor_id\t: AuthenticAMD\nmodel\t: 2\n", "AuthenticAMD"),
         ("vendor_id\t: GenuineIntel\n", "GenuineIntel"),
+        ("vendor_id\t:\n", ""),
         ("CPU implementer\t: 0x41\n", ""),  # ARM
     ],
 )

@@ -43,8 +43,8 @@ class SelfAttention2d(nn.Module):
         key = _tokens(F.max_pool2d(self.phi(x), 2))  # (N, HW/4, C/8)
         value = _tokens(F.max_pool2d(self.g(x), 2))  # (N, HW/4, C/2)
         on_cpu = x.device.type == "cpu"
-        is_watched = torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack()
-        if on_cpu and not is_watched and not torch.is_autocast_enabled("cpu"):
+        is_counted = torch._C._len_torch_dispatch_stack() > 0  # thousands of operations
+        if on_cpu and not (_is_traced() or is_counted or torch.is_autocast_enabled("cpu")):
             attended = attend(query, key, value)  # (N, HW, C/2)
         else:
             if on_cpu:
@@ -62,13 +62,16 @@ def _tokens(x: Tensor) -> Tensor:
     return x.flatten(2).mT.contiguous()
 
 
+def _is_traced() -> bool:
+    return torch.compiler.is_compiling() or torch.jit.is_tracing()  # type: ignore[attr-defined]
+
+
 def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     """softmax(query key^T) value, for query (N, P, d), key (N, K, d) and value (N, K, e)."""
-    is_traced = torch.compiler.is_compiling() or torch.jit.is_tracing()  # type: ignore[attr-defined]
-    if query.device.type == "cpu" and not is_traced and not in_forward_mode():
+    if query.device.type == "cpu" and not _is_traced() and not in_forward_mode():
         result: Tensor = _Attend.apply(query, key, value)
         return result
-    if (torch.is_grad_enabled() or in_forward_mode()) and not is_traced:
+    if (torch.is_grad_enabled() or in_forward_mode()) and not _is_traced():
         # The library's kernel has no second derivatives everywhere.
         return torch.softmax(query @ key.mT, dim=-1) @ value
     return F.scaled_dot_product_attention(query, key, value, scale=1.0)

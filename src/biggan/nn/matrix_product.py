@@ -47,7 +47,8 @@ class _Linear(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        ctx.save_for_backward(x, weight)
+        of_x, of_weight, _ = ctx.needs_input_grad
+        ctx.save_for_backward(x if of_weight else None, weight if of_x else None)
         return _by_onednn(x, weight, bias)
 
     @staticmethod
@@ -75,29 +76,31 @@ def matrix_products(a: Tensor, b: Tensor, *, out: Tensor) -> Tensor:
     if not _suits_onednn(a, b):
         return torch.bmm(a, b, out=out)
     for one, other, result in zip(a, b, out, strict=True):
-        matrix_product(one, other, out=result)
+        result.copy_(_by_onednn(one, other.mT))
     return out
 
 
 def add_matrix_product(total: Tensor, a: Tensor, b: Tensor) -> Tensor:
     """Add the product of a (M, K) and b (K, N) to `total` (M, N), in place."""
     if not _suits_onednn(a, b):
-        return total.addmm_(a, b)
-    return total.add_(matrix_product(a, b))
+        return torch.addmm(total, a, b, out=total)  # counted by `FlopCounterMode`; addmm_ is not
+    return total.add_(_by_onednn(a, b.mT))
 
 
 def add_matrix_products(total: Tensor, a: Tensor, b: Tensor) -> Tensor:
     """The same for each of several: a (B, M, K), b (B, K, N), `total` (B, M, N)."""
     if not _suits_onednn(a, b):
         return total.baddbmm_(a, b)
-    for of_one in zip(total, a, b, strict=True):
-        add_matrix_product(*of_one)
+    for result, one, other in zip(total, a, b, strict=True):
+        result.add_(_by_onednn(one, other.mT))
     return total
 
 
 def _by_onednn(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     if not (weight.is_contiguous() or weight.mT.is_contiguous()):
         weight = weight.contiguous()  # with gaps it would be a thousand times slower
+    if bias is not None:
+        bias = bias.contiguous()  # its strides are ignored
     result: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
     return result
 
@@ -111,8 +114,9 @@ def _suits_onednn(a: Tensor, b: Tensor) -> bool:
         and not torch._C._are_functorch_transforms_active()
         and not torch._C._len_torch_dispatch_stack()
         and forward_ad._current_level < 0
-        and a.dtype == torch.float32
-        and a.device.type == "cpu"
+        and a.dtype == b.dtype == torch.float32
+        and a.device.type == b.device.type == "cpu"
+        and a.ndim == b.ndim
         and not torch.is_autocast_enabled("cpu")
         and mkl_is_slow()
         and a.shape[-2] * a.shape[-1] * b.shape[-1] >= _LEAST_MULTIPLICATIONS
@@ -136,6 +140,5 @@ def _maker() -> str:
         lines = _CPUINFO.read_text(encoding="utf-8").splitlines()
     except OSError:  # not Linux; Windows ends with it
         lines = [platform.processor()]
-    return next(
-        (line.split()[-1] for line in lines if re.match("vendor_id|AMD64|Intel64", line)), ""
-    )
+    names = (re.match(r"(?:vendor_id|AMD64|Intel64).*?(\w+)$", line) for line in lines)
+    return next((name[1] for name in names if name), "")
