@@ -94,15 +94,14 @@ def test_traced_forward_and_backward_are_the_eager_ones():
         pytest.param(DEEP, 4, id="biggan-deep"),
     ],
 )
-def test_all_is_traced_whole_and_once(changes, expected, monkeypatch):
-    # What is traced attends by the library: the other steps, too.
-    monkeypatch.setattr("biggan.nn.attention._is_traced", lambda: True)
+def test_all_is_traced_whole_and_once(changes, expected):
     config = TrainConfig.from_dict({**RECIPE, **changes}).fitted(2)
-    losses, state, _ = steps(config)
-    traced_losses, traced_state, graphs = steps(config, CompileCounterWithBackend("eager"))
-    # The graphs are run as they were traced: to the bit.
-    torch.testing.assert_close(traced_losses, losses, rtol=0, atol=0)
-    torch.testing.assert_close(traced_state, state, rtol=0, atol=0)
+    # Other steps attend by another algorithm, and MKL may round by the addresses of its operands.
+    with float64():
+        losses, state, _ = steps(config)
+        traced_losses, traced_state, graphs = steps(config, CompileCounterWithBackend("eager"))
+    torch.testing.assert_close(traced_losses, losses, rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(traced_state, state, rtol=1e-9, atol=1e-9)
     assert_traced_once(graphs, expected)
 
 

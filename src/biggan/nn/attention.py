@@ -43,8 +43,7 @@ class SelfAttention2d(nn.Module):
         key = _tokens(F.max_pool2d(self.phi(x), 2))  # (N, HW/4, C/8)
         value = _tokens(F.max_pool2d(self.g(x), 2))  # (N, HW/4, C/2)
         on_cpu = x.device.type == "cpu"
-        is_counted = torch._C._len_torch_dispatch_stack() > 0  # thousands of operations
-        if on_cpu and not (_is_traced() or is_counted or torch.is_autocast_enabled("cpu")):
+        if on_cpu and not (_is_traced() or _is_watched() or torch.is_autocast_enabled("cpu")):
             attended = attend(query, key, value)  # (N, HW, C/2)
         else:
             if on_cpu:
@@ -64,6 +63,11 @@ def _tokens(x: Tensor) -> Tensor:
 
 def _is_traced() -> bool:
     return torch.compiler.is_compiling() or torch.jit.is_tracing()  # type: ignore[attr-defined]
+
+
+def _is_watched() -> bool:
+    """Whether operations are counted or their tensors are fake: of these there are thousands."""
+    return torch._C._len_torch_dispatch_stack() > 0
 
 
 def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
