@@ -66,7 +66,7 @@ def _is_traced() -> bool:
 
 
 def _is_watched() -> bool:
-    """Whether operations are counted or their tensors are fake: of these there are thousands."""
+    """Whether operations are counted or their tensors are fake; `_Attend` has thousands of them."""
     return torch._C._len_torch_dispatch_stack() > 0
 
 
